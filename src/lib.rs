@@ -1,0 +1,1 @@
+//! One UDP port, many addresses, a handler for each.
