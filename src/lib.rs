@@ -1,1 +1,5 @@
 //! One UDP port, many addresses, a handler for each.
+
+pub mod config;
+pub mod datagram;
+pub mod dispatch;

@@ -1,0 +1,136 @@
+//! What a kind of handler is: a name, its settings, and how the file's words become a recipe.
+//!
+//! This room knows the shape of a kind; the kinds themselves live in `handlers/`, one file each, and are passed in as a
+//! slice, so that a program of one's own can add to them.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::section::Section;
+use crate::dispatch::handler::Handler;
+use crate::dispatch::outbox::Lane;
+
+/// One kind of handler: everything that the parser, the help, `explain` and the README's table need to know of it.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// What the file calls it.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// The keys of its `[handler.NAME]` table besides `kind`.
+    pub settings: &'static [Setting],
+    /// A complete piece of configuration that uses it; tests parse it.
+    pub example: &'static str,
+    /// Reads its settings. Reports what is wrong to the section and returns `None` where nothing can be built.
+    pub read: fn(&mut Section<'_>) -> Option<Box<dyn Recipe>>,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kind({})", self.name)
+    }
+}
+
+/// One key of a kind's table, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The key.
+    pub key: &'static str,
+    /// What may stand behind it.
+    pub values: &'static str,
+    /// What holds when it is absent; `required` where there is no default.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// A handler as the file describes it, already checked. Each worker gets a [`Handler`] of its own made from it.
+pub trait Recipe: Send + Sync + fmt::Debug {
+    /// Which facts about a datagram the kernel must tell; each costs 30 to 45 ns a datagram.
+    fn needs(&self) -> Needs;
+
+    /// Where it sends what it receives, for the search for loops and for `explain`.
+    fn upstreams(&self) -> &[Upstream] {
+        &[]
+    }
+
+    /// One line for `explain`: what it will do, in words.
+    fn describe(&self) -> String;
+
+    /// Makes the handler of one worker. Everything that can block or fail happens here, never in the handler.
+    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError>;
+}
+
+/// Which facts about a datagram a handler reads besides its payload and source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The destination address, and the local address for an answer.
+    pub destination: bool,
+    /// The interface it arrived on.
+    pub interface: bool,
+    /// The TTL or hop limit left on arrival.
+    pub ttl: bool,
+    /// The kernel's receive time.
+    pub time: bool,
+}
+
+impl Needs {
+    /// Needs nothing but the payload and the source.
+    pub const NOTHING: Needs = Needs { destination: false, interface: false, ttl: false, time: false };
+
+    /// What either needs.
+    pub fn or(self, other: Needs) -> Needs {
+        Needs {
+            destination: self.destination || other.destination,
+            interface: self.interface || other.interface,
+            ttl: self.ttl || other.ttl,
+            time: self.time || other.time,
+        }
+    }
+}
+
+/// An address that a handler forwards to, as the file names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// An IP address, or a name that is resolved at start.
+    pub host: Host,
+    /// UDP port, never 0.
+    pub port: u16,
+    /// Bytes of the file where it is written, for messages.
+    pub at: std::ops::Range<usize>,
+}
+
+/// The host part of an [`Upstream`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// An address (with a zone where it is link-local: `fe80::1%eth0`).
+    Address(SocketAddr),
+    /// A name for the resolver.
+    Name(String),
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Address(address) => write!(f, "{address}"),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+/// What the control plane offers a recipe that builds the handler of one worker.
+pub trait Site {
+    /// A lane of the outbox that leads to this upstream; its socket is opened, connected and owned by the worker.
+    fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError>;
+
+    /// The line sink on standard output, shared by all that print.
+    fn standard_output(&mut self) -> Result<crate::dispatch::sink::LineSink, BuildError>;
+
+    /// A number that differs between workers and between runs, for handlers that pick at random.
+    fn seed(&mut self) -> u64;
+}
+
+/// Why a handler could not be built, as a sentence for the user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BuildError(pub String);
