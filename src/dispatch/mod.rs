@@ -1,6 +1,14 @@
-//! The pure heart: route table, outbox, verdicts, counters. No socket, thread, clock, random number or log line here.
+//! The pure heart: route table, outbox, verdicts, counters, guards. Bytes come in, values come out.
+//!
+//! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
+//! worker, in a unit test, in the seeded simulation and in `explain`.
 
+pub mod dispatcher;
+pub mod guard;
 pub mod handler;
+pub mod ledger;
 pub mod outbox;
+pub mod ranges;
+pub mod route_table;
 pub mod sink;
 pub mod verdict;

@@ -1,5 +1,127 @@
-//! The handler's end of a consumer that may block.
+//! The handler's end of a consumer that may block (a terminal, a pipe, a file). The consumer has a thread of its own in
+//! the control plane; between the two go whole buffers of lines, of which there is a fixed number. A handler that gets
+//! no buffer knows at once that the consumer is behind, so every datagram's verdict is exact when it is given.
 
-/// Takes lines for a consumer with a thread of its own.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::verdict::DropReason;
+
+/// Buffers that one handler may have under way.
+const BUFFERS: usize = 8;
+/// A buffer with this many bytes is handed on before the turn ends.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Some whole lines on their way to the consumer, and where their buffer goes back to.
 #[derive(Debug)]
-pub struct LineSink;
+pub struct Lines {
+    /// The lines, each with its line feed.
+    pub bytes: Vec<u8>,
+    datagrams: u64,
+    fate: Arc<Fate>,
+    home: Sender<Vec<u8>>,
+}
+
+impl Lines {
+    /// The consumer has taken all the bytes, or has failed to.
+    pub fn done(mut self, written: bool) {
+        let counter = if written { &self.fate.written } else { &self.fate.lost };
+        counter.fetch_add(self.datagrams, Ordering::Relaxed);
+        if !written {
+            self.fate.closed.store(true, Ordering::Relaxed);
+        }
+        self.bytes.clear();
+        // The handler may be gone at shutdown; then the buffer is simply freed.
+        let _ = self.home.try_send(self.bytes);
+    }
+}
+
+/// What became of the lines that a handler has handed on.
+#[derive(Debug, Default)]
+struct Fate {
+    written: AtomicU64,
+    lost: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// Takes lines for the consumer.
+#[derive(Debug)]
+pub struct LineSink {
+    full: Sender<Lines>,
+    free: Receiver<Vec<u8>>,
+    home: Sender<Vec<u8>>,
+    fate: Arc<Fate>,
+    current: Option<Vec<u8>>,
+    datagrams: u64,
+}
+
+impl LineSink {
+    /// A sink whose buffers go to `full`. That channel is unbounded; the buffers are what is bounded.
+    pub fn new(full: Sender<Lines>) -> LineSink {
+        let (home, free) = bounded(BUFFERS);
+        for _ in 0..BUFFERS {
+            home.send(Vec::new()).expect("the channel holds all buffers");
+        }
+        LineSink { full, free, home, fate: Arc::default(), current: None, datagrams: 0 }
+    }
+
+    /// Appends one datagram's line, which `write` must end with a line feed.
+    pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), DropReason> {
+        if self.fate.closed.load(Ordering::Relaxed) {
+            return Err(DropReason::SinkClosed);
+        }
+        let mut buffer = match self.current.take() {
+            Some(buffer) => buffer,
+            None => self.free.try_recv().map_err(|_| DropReason::SinkFull)?,
+        };
+        write(&mut buffer);
+        self.datagrams += 1;
+        let full = buffer.len() >= BUFFER_BYTES;
+        self.current = Some(buffer);
+        if full {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Hands on what was gathered.
+    pub fn flush(&mut self) {
+        let Some(bytes) = self.current.take() else { return };
+        let datagrams = std::mem::take(&mut self.datagrams);
+        let lines = Lines { bytes, datagrams, fate: Arc::clone(&self.fate), home: self.home.clone() };
+        if let Err(refused) = self.full.send(lines) {
+            refused.0.done(false);
+        }
+    }
+
+    /// How many datagrams' lines the consumer has taken, and how many it has lost.
+    pub fn fate(&self) -> (u64, u64) {
+        (self.fate.written.load(Ordering::Relaxed), self.fate.lost.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A consumer that stands still costs its own handler datagrams, each with a verdict, and never memory.
+    #[test]
+    fn a_slow_consumer_is_bounded_and_counted() {
+        let (full, consumer) = crossbeam_channel::unbounded();
+        let mut sink = LineSink::new(full);
+        let line = |sink: &mut LineSink| sink.line(|buffer| buffer.extend_from_slice(b"x\n"));
+        for _ in 0..BUFFERS {
+            assert_eq!(line(&mut sink), Ok(()));
+            sink.flush();
+        }
+        assert_eq!(line(&mut sink), Err(DropReason::SinkFull));
+        consumer.recv().unwrap().done(true);
+        assert_eq!(line(&mut sink), Ok(()));
+        sink.flush();
+        consumer.recv().unwrap().done(false);
+        assert_eq!(line(&mut sink), Err(DropReason::SinkClosed));
+        assert_eq!(sink.fate(), (1, 1));
+    }
+}

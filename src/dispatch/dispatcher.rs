@@ -1,0 +1,185 @@
+//! Takes what a listener received, finds each datagram's one route, gives runs of equal route to the handlers, and keeps
+//! the ledger. Everything the data plane decides is decided here; the worker around it only moves bytes.
+
+use std::sync::Arc;
+
+use super::guard::Guard;
+use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names};
+use super::ledger::Ledger;
+use super::outbox::Outbox;
+use super::route_table::{PortTable, RouteId};
+use super::verdict::DropReason;
+use crate::datagram::{Envelope, Train};
+
+/// How a listener's datagrams find their route.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// All take the same one, found when the listener was planned.
+    Fixed(RouteId),
+    /// Each is looked up.
+    Table(Arc<PortTable>),
+}
+
+/// Which of the copies that the kernel makes of a datagram to many is this listener's to handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// An exact address, or a broadcast address: whatever arrives is its own.
+    All,
+    /// A wildcard: every worker's socket gets a copy of each broadcast. One of them handles those, unless the address has
+    /// a listener of its own.
+    Wildcard {
+        /// Whether this socket is the one that handles broadcasts.
+        owner: bool,
+        /// Addresses that have a listener of their own on this port.
+        claimed: Vec<std::net::IpAddr>,
+    },
+    /// A group, joined on one interface. IPv6 delivers other interfaces' datagrams too when anybody joined there
+    /// (inet6_mc_check in net/ipv6/mcast.c compares no interface).
+    Group {
+        /// Index of the interface that it was joined on.
+        interface: u32,
+    },
+}
+
+/// A listener as the dispatcher knows it.
+#[derive(Debug, Clone)]
+pub struct Ear {
+    /// Its number in the ledger.
+    pub id: usize,
+    /// How its datagrams find their route.
+    pub lookup: Lookup,
+    /// Which copies are its own.
+    pub claim: Claim,
+}
+
+/// The decisions of one worker.
+pub struct Dispatcher {
+    ears: Vec<Ear>,
+    /// The handlers of each route, by route number.
+    routes: Vec<Vec<HandlerId>>,
+    handlers: Vec<Box<dyn Handler>>,
+    guard: Arc<Guard>,
+    names: Arc<Names>,
+    outbox: Outbox,
+    ledger: Ledger,
+    drops: Drops,
+    /// Of a route with several handlers: what all handlers so far have dropped.
+    common: Drops,
+}
+
+impl Dispatcher {
+    /// `listeners` is the number of listeners in the whole configuration, `lanes` that of this worker's upstream sockets.
+    pub fn new(
+        ears: Vec<Ear>,
+        routes: Vec<Vec<HandlerId>>,
+        handlers: Vec<Box<dyn Handler>>,
+        guard: Arc<Guard>,
+        names: Arc<Names>,
+        listeners: usize,
+        lanes: usize,
+    ) -> Dispatcher {
+        let ledger = Ledger::new(listeners, routes.len(), handlers.len());
+        let (drops, common) = (Drops::default(), Drops::default());
+        Dispatcher { ears, routes, handlers, guard, names, outbox: Outbox::new(lanes), ledger, drops, common }
+    }
+
+    /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
+    pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8]) {
+        let mut rest = trains;
+        while let Some(first) = rest.first() {
+            let verdict = self.resolve(ear, &first.envelope);
+            let same = rest.iter().skip(1).take_while(|train| {
+                // A flow sends many: equal envelopes need no second search.
+                train.envelope == rest[0].envelope || self.resolve(ear, &train.envelope) == verdict
+            });
+            let (run, after) = rest.split_at(1 + same.count());
+            match verdict {
+                Ok(route) => self.run(ear, route, &Batch::new(run, arena)),
+                Err(reason) => self.refuse(ear, reason, Batch::new(run, arena).len()),
+            }
+            rest = after;
+        }
+    }
+
+    /// Counts datagrams that a receive call got and that nothing can be done with.
+    pub fn refuse(&mut self, ear: usize, reason: DropReason, datagrams: u32) {
+        let id = self.ears[ear].id;
+        self.ledger.listeners[id].tally.refuse(u64::from(datagrams), reason);
+    }
+
+    /// Tells the handlers that the turn is over.
+    pub fn end_turn(&mut self) {
+        for handler in &mut self.handlers {
+            handler.on_turn_end();
+        }
+    }
+
+    /// What the turn wants sent, and the accounts to write down how that went.
+    pub fn sending(&mut self) -> (&mut Outbox, &mut Ledger) {
+        (&mut self.outbox, &mut self.ledger)
+    }
+
+    /// The accounts of the listener.
+    pub fn listener_count(&mut self, ear: usize) -> &mut super::ledger::ListenerCount {
+        &mut self.ledger.listeners[self.ears[ear].id]
+    }
+
+    /// A copy of all accounts, as of now.
+    pub fn snapshot(&self) -> Ledger {
+        let mut ledger = self.ledger.clone();
+        for (index, handler) in self.handlers.iter().enumerate() {
+            if let Some((written, lost)) = handler.fate() {
+                ledger.settle(index, written, lost);
+            }
+        }
+        ledger
+    }
+
+    fn resolve(&self, ear: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
+        let ear = &self.ears[ear];
+        let found = || match &ear.lookup {
+            Lookup::Fixed(route) => Ok(*route),
+            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
+        };
+        match &ear.claim {
+            Claim::All => {}
+            Claim::Wildcard { owner, claimed } => {
+                if envelope.is_to_many() && (!owner || claimed.contains(&envelope.dst.ip())) {
+                    return Err(DropReason::DuplicateCopy);
+                }
+            }
+            Claim::Group { interface } => {
+                if envelope.interface != *interface {
+                    return found().and(Err(DropReason::DuplicateCopy));
+                }
+            }
+        }
+        found()
+    }
+
+    /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
+    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>) {
+        self.common.0.clear();
+        for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {
+            self.drops.0.clear();
+            let mut cx = Cx {
+                outbox: &mut self.outbox,
+                drops: &mut self.drops,
+                guard: &self.guard,
+                names: &self.names,
+                handler,
+                route,
+            };
+            self.handlers[handler.0 as usize].on_batch(batch, &mut cx);
+            self.ledger.handlers[handler.0 as usize].tally.batch(batch.len(), &self.drops.0);
+            if place == 0 {
+                std::mem::swap(&mut self.common, &mut self.drops);
+            } else {
+                let drops = &self.drops.0;
+                self.common.0.retain(|dropped| drops.binary_search_by_key(&dropped.0, |drop| drop.0).is_ok());
+            }
+        }
+        self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
+        self.ledger.listeners[self.ears[ear].id].tally.batch(batch.len(), &self.common.0);
+    }
+}

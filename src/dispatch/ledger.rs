@@ -1,0 +1,167 @@
+//! The ledger: what was received, and what became of each datagram. Law 3, in every row and at every moment:
+//!
+//! > received = handled + Σ dropped\[reason\] + in flight
+//!
+//! Counters are plain integers that one worker owns; a worker hands out a copy between two turns, so a copy is exact.
+
+use super::verdict::DropReason;
+
+/// One account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Datagrams that came in.
+    pub received: u64,
+    /// Datagrams that were handled.
+    pub handled: u64,
+    /// Datagrams that a sink holds: taken from the data plane, not yet written.
+    pub in_flight: u64,
+    /// Datagrams dropped, by reason.
+    pub dropped: [u64; DropReason::COUNT],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally { received: 0, handled: 0, in_flight: 0, dropped: [0; DropReason::COUNT] }
+    }
+}
+
+impl Tally {
+    /// Datagrams dropped for any reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// Datagrams dropped for one reason.
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize]
+    }
+
+    /// Whether law 3 holds.
+    pub fn balances(&self) -> bool {
+        self.received == self.handled + self.dropped_total() + self.in_flight
+    }
+
+    /// A batch came in, of which these were dropped and the rest handled.
+    pub(super) fn batch(&mut self, datagrams: u32, drops: &[(u32, DropReason)]) {
+        self.received += u64::from(datagrams);
+        self.handled += u64::from(datagrams) - drops.len() as u64;
+        for (_, reason) in drops {
+            self.dropped[*reason as usize] += 1;
+        }
+    }
+
+    /// Some datagrams came in and were dropped before any handler.
+    pub(super) fn refuse(&mut self, datagrams: u64, reason: DropReason) {
+        self.received += datagrams;
+        self.dropped[reason as usize] += datagrams;
+    }
+
+    /// Of the handled ones, a sink has written and lost so many.
+    fn settle(&mut self, written: u64, lost: u64) {
+        self.in_flight = self.handled - written - lost;
+        self.dropped[DropReason::SinkClosed as usize] += lost;
+        self.handled = written;
+    }
+
+    fn add(&mut self, other: &Tally) {
+        self.received += other.received;
+        self.handled += other.handled;
+        self.in_flight += other.in_flight;
+        for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += count;
+        }
+    }
+}
+
+/// A listener's account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListenerCount {
+    /// What our receive calls got.
+    pub tally: Tally,
+    /// What the kernel dropped before us, from SO_MEMINFO: datagrams that found the receive buffer full, as a rule. A train
+    /// of a segmenting sender counts once there.
+    pub kernel_drops: u64,
+    /// Receive calls that failed, other than for want of datagrams.
+    pub receive_errors: u64,
+}
+
+/// A handler's account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HandlerCount {
+    /// What its routes gave it. A route with several handlers gives each datagram to each of them.
+    pub tally: Tally,
+    /// Datagrams that it caused to be sent and that the kernel took.
+    pub sent: u64,
+    /// Datagrams that the kernel refused to send, by errno.
+    pub failed: Vec<(i32, u64)>,
+}
+
+impl HandlerCount {
+    /// The kernel refused to send so many datagrams.
+    pub fn fail(&mut self, errno: i32, datagrams: u64) {
+        match self.failed.iter_mut().find(|failed| failed.0 == errno) {
+            Some(failed) => failed.1 += datagrams,
+            None => self.failed.push((errno, datagrams)),
+        }
+    }
+}
+
+/// All accounts of a worker, or of all workers, by the numbers of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// By listener number.
+    pub listeners: Vec<ListenerCount>,
+    /// By route number.
+    pub routes: Vec<Tally>,
+    /// By handler number.
+    pub handlers: Vec<HandlerCount>,
+}
+
+impl Ledger {
+    /// Empty accounts for so many listeners, routes and handlers.
+    pub fn new(listeners: usize, routes: usize, handlers: usize) -> Ledger {
+        Ledger {
+            listeners: vec![ListenerCount::default(); listeners],
+            routes: vec![Tally::default(); routes],
+            handlers: vec![HandlerCount::default(); handlers],
+        }
+    }
+
+    /// Adds another worker's accounts.
+    pub fn add(&mut self, other: &Ledger) {
+        for (sum, count) in self.listeners.iter_mut().zip(&other.listeners) {
+            sum.tally.add(&count.tally);
+            sum.kernel_drops += count.kernel_drops;
+            sum.receive_errors += count.receive_errors;
+        }
+        for (sum, count) in self.routes.iter_mut().zip(&other.routes) {
+            sum.add(count);
+        }
+        for (sum, count) in self.handlers.iter_mut().zip(&other.handlers) {
+            sum.tally.add(&count.tally);
+            sum.sent += count.sent;
+            for (errno, datagrams) in &count.failed {
+                sum.fail(*errno, *datagrams);
+            }
+        }
+    }
+
+    /// Says which of a handler's datagrams its sink still holds.
+    pub(super) fn settle(&mut self, handler: usize, written: u64, lost: u64) {
+        self.handlers[handler].tally.settle(written, lost);
+    }
+
+    /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.
+    pub fn balances(&self) -> bool {
+        let tallies = self.listeners.iter().map(|count| &count.tally).chain(&self.routes);
+        let rows = tallies.chain(self.handlers.iter().map(|count| &count.tally)).all(Tally::balances);
+        let received: u64 = self.listeners.iter().map(|count| count.tally.received).sum();
+        let routed: u64 = self.routes.iter().map(|tally| tally.received).sum();
+        let unrouted = |reason| self.listeners.iter().map(|count| count.tally.dropped_for(reason)).sum::<u64>();
+        rows && received == routed + UNROUTED.iter().map(|reason| unrouted(*reason)).sum::<u64>()
+    }
+}
+
+/// Reasons that end a datagram before it has a route.
+pub const UNROUTED: [DropReason; 4] =
+    [DropReason::NoRoute, DropReason::DuplicateCopy, DropReason::Truncated, DropReason::ControlLost];
