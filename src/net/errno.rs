@@ -1,0 +1,140 @@
+//! What an errno means, for receiving and for sending. This one file decides; everybody else matches on the answer.
+
+use std::io;
+
+/// What a failed receive call means for the listener. None of these ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiveError {
+    /// Nothing is left: wait for the next event.
+    Drained,
+    /// Try again at once: interrupted, or an error that belonged to some datagram and is now taken from the socket.
+    Again,
+    /// Try again after a pause: the host is short of memory, or something unknown is wrong.
+    Later,
+}
+
+/// What a failed send call means for the datagrams in it. None of these ends anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// Interrupted before anything was sent: the same again.
+    Again,
+    /// The socket held an error that an earlier datagram caused (an ICMP refusal), and this send only reported it: the
+    /// same again, once. udp(7); ip_icmp_error and sock_error in the kernel.
+    Pending,
+    /// The send buffer or the device's queue is full: lost, and so would be what follows now.
+    Full,
+    /// These datagrams cannot be sent; the next ones may.
+    Refused,
+}
+
+/// Judges an error of recvmmsg(2).
+pub fn of_receive(error: &io::Error) -> ReceiveError {
+    match error.raw_os_error() {
+        // EWOULDBLOCK is the same number on Linux.
+        Some(libc::EAGAIN) => ReceiveError::Drained,
+        Some(libc::EINTR) => ReceiveError::Again,
+        // Errors that ICMP or the stack left on the socket (so_error); reading one clears it.
+        Some(
+            libc::ECONNREFUSED
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::ENETDOWN
+            | libc::EMSGSIZE
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP
+            | libc::ENONET
+            | libc::EACCES
+            | libc::EPERM,
+        ) => ReceiveError::Again,
+        _ => ReceiveError::Later,
+    }
+}
+
+/// Judges an error of sendmmsg(2) on its first message.
+pub fn of_send(error: &io::Error) -> SendError {
+    match error.raw_os_error() {
+        Some(libc::EINTR) => SendError::Again,
+        Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::EPROTO) => {
+            SendError::Pending
+        }
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::Full,
+        _ => SendError::Refused,
+    }
+}
+
+/// Whether a segmented send that failed so may work datagram by datagram: the device cannot segment (EIO), or a segment
+/// is larger than the path allows (EINVAL until Linux 6.9, EMSGSIZE since; udp_send_skb in net/ipv4/udp.c).
+pub fn refuses_segments(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
+}
+
+/// Whether the failure is about the size alone, so that smaller segments may still pass.
+pub fn is_about_size(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE))
+}
+
+/// The name of an errno that sending can give, for the ledger.
+pub fn name(errno: i32) -> &'static str {
+    match errno {
+        libc::EACCES => "EACCES",
+        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        libc::EAFNOSUPPORT => "EAFNOSUPPORT",
+        libc::EAGAIN => "EAGAIN",
+        libc::EBADF => "EBADF",
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::EDESTADDRREQ => "EDESTADDRREQ",
+        libc::EHOSTDOWN => "EHOSTDOWN",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::EINVAL => "EINVAL",
+        libc::EIO => "EIO",
+        libc::EMSGSIZE => "EMSGSIZE",
+        libc::ENETDOWN => "ENETDOWN",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::ENOBUFS => "ENOBUFS",
+        libc::ENODEV => "ENODEV",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOPROTOOPT => "ENOPROTOOPT",
+        libc::ENXIO => "ENXIO",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::EPERM => "EPERM",
+        libc::EPROTO => "EPROTO",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole table of what matters: no errno ends a loop, and the ones that a batch must survive are told apart.
+    #[test]
+    fn meanings() {
+        let receive = |errno| of_receive(&io::Error::from_raw_os_error(errno));
+        let send = |errno| of_send(&io::Error::from_raw_os_error(errno));
+        for (errno, meaning) in [
+            (libc::EAGAIN, ReceiveError::Drained),
+            (libc::EINTR, ReceiveError::Again),
+            (libc::ECONNREFUSED, ReceiveError::Again),
+            (libc::EHOSTUNREACH, ReceiveError::Again),
+            (libc::ENOMEM, ReceiveError::Later),
+            (libc::EBADF, ReceiveError::Later),
+        ] {
+            assert_eq!(receive(errno), meaning, "{}", name(errno));
+        }
+        for (errno, meaning) in [
+            (libc::EINTR, SendError::Again),
+            (libc::ECONNREFUSED, SendError::Pending),
+            (libc::EAGAIN, SendError::Full),
+            (libc::ENOBUFS, SendError::Full),
+            (libc::EPERM, SendError::Refused),
+            (libc::EMSGSIZE, SendError::Refused),
+            (libc::EINVAL, SendError::Refused),
+        ] {
+            assert_eq!(send(errno), meaning, "{}", name(errno));
+        }
+        assert!(refuses_segments(&io::Error::from_raw_os_error(libc::EIO)));
+        assert!(!refuses_segments(&io::Error::from_raw_os_error(libc::EPERM)));
+    }
+}

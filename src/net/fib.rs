@@ -1,0 +1,122 @@
+//! Asks the kernel what it would do with a destination: local, broadcast, multicast or elsewhere, through which interface
+//! and from which address. One RTM_GETROUTE request over rtnetlink(7), no state kept.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// What the kernel answers for a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// What kind of destination it is.
+    pub kind: DestinationKind,
+    /// Index of the interface that a datagram to it leaves through.
+    pub interface: u32,
+    /// The address of this host that it would leave from, where the kernel prefers one.
+    pub source: Option<IpAddr>,
+}
+
+/// The route types of rtnetlink(7) that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationKind {
+    /// RTN_LOCAL: an address of this host.
+    Local,
+    /// RTN_BROADCAST.
+    Broadcast,
+    /// RTN_MULTICAST.
+    Multicast,
+    /// RTN_UNICAST and everything else: another host.
+    Elsewhere,
+}
+
+const NLMSG_HEADER: usize = 16;
+const RTMSG: usize = 12;
+const RTA_HEADER: usize = 4;
+
+/// Looks a destination up in the host's routing table. An error is the kernel's: ENETUNREACH where there is no route.
+pub fn look_up(destination: IpAddr) -> io::Result<Answer> {
+    let mut socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_ROUTE)))?;
+    // The kernel answers at once; the limit only keeps a defect from hanging a start.
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
+    socket.write_all(&request(destination))?;
+    let mut answer = [0u8; 4096];
+    let len = socket.read(&mut answer)?;
+    parse(&answer[..len])
+}
+
+fn request(destination: IpAddr) -> Vec<u8> {
+    let (family, octets) = match destination {
+        IpAddr::V4(ip) => (libc::AF_INET as u8, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
+    };
+    let attribute = RTA_HEADER + octets.len();
+    let total = NLMSG_HEADER + RTMSG + attribute;
+    let mut bytes = Vec::with_capacity(total);
+    bytes.extend_from_slice(&(total as u32).to_ne_bytes());
+    bytes.extend_from_slice(&libc::RTM_GETROUTE.to_ne_bytes());
+    bytes.extend_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    bytes.extend_from_slice(&[0; 8]); // sequence and port: one question, one answer
+    bytes.extend_from_slice(&[family, (octets.len() * 8) as u8]);
+    bytes.resize(NLMSG_HEADER + RTMSG, 0);
+    bytes.extend_from_slice(&(attribute as u16).to_ne_bytes());
+    bytes.extend_from_slice(&libc::RTA_DST.to_ne_bytes());
+    bytes.extend_from_slice(&octets);
+    bytes
+}
+
+fn parse(bytes: &[u8]) -> io::Result<Answer> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "rtnetlink gave a malformed answer");
+    let kind = u16::from_ne_bytes(field(bytes, 4).ok_or_else(malformed)?);
+    if i32::from(kind) == libc::NLMSG_ERROR {
+        let errno = i32::from_ne_bytes(field(bytes, NLMSG_HEADER).ok_or_else(malformed)?);
+        return Err(io::Error::from_raw_os_error(-errno));
+    }
+    let kind = match *bytes.get(NLMSG_HEADER + 7).ok_or_else(malformed)? {
+        libc::RTN_LOCAL => DestinationKind::Local,
+        libc::RTN_BROADCAST => DestinationKind::Broadcast,
+        libc::RTN_MULTICAST => DestinationKind::Multicast,
+        _ => DestinationKind::Elsewhere,
+    };
+    let mut answer = Answer { kind, interface: 0, source: None };
+    let mut rest = bytes.get(NLMSG_HEADER + RTMSG..).unwrap_or_default();
+    while let Some((kind, data, after)) = attribute(rest) {
+        match (kind, data.len()) {
+            (libc::RTA_OIF, 4) => answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?),
+            (libc::RTA_PREFSRC, 4) => answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into()),
+            (libc::RTA_PREFSRC, 16) => answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into()),
+            _ => {}
+        }
+        rest = after;
+    }
+    Ok(answer)
+}
+
+/// The first attribute's type and data, and what follows it.
+fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let len = usize::from(u16::from_ne_bytes(field(bytes, 0)?));
+    let kind = u16::from_ne_bytes(field(bytes, 2)?);
+    let data = bytes.get(RTA_HEADER..len)?;
+    Some((kind, data, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel knows loopback as local; no answer, however malformed, makes the parser fail.
+    #[test]
+    fn kernel_answers() {
+        if let Ok(answer) = look_up(Ipv4Addr::LOCALHOST.into()) {
+            assert_eq!((answer.kind, answer.interface), (DestinationKind::Local, 1));
+        }
+        let good = request(Ipv4Addr::LOCALHOST.into());
+        for len in 0..good.len() {
+            let _ = parse(&good[..len]);
+        }
+    }
+}

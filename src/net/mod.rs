@@ -1,0 +1,17 @@
+//! The kernel's door: sockets, batches of datagrams in and out, control messages, multicast, interfaces.
+//!
+//! Invariant: all unsafe code of the crate is in this room, every block with its reason. Nothing here knows of routes,
+//! handlers or configuration. Descriptors are owned from birth (`UdpSocket`, `OwnedFd`) and borrowed by each call.
+
+#![allow(unsafe_code)]
+
+pub mod address;
+pub mod control_message;
+pub mod errno;
+pub mod fib;
+pub mod interfaces;
+pub mod multicast;
+pub mod option;
+pub mod receive;
+pub mod send;
+pub mod socket;

@@ -1,0 +1,41 @@
+//! Socket options that socket2 does not have, each with its source.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Sets an option whose value is an int.
+pub fn set_int(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    set(socket, level, option, &value)
+}
+
+/// Sets an option whose value is a plain C struct.
+pub(super) fn set<T: Copy>(socket: impl AsFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    let len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed for the call and `value` is `len` readable bytes.
+    match unsafe { libc::setsockopt(fd, level, option, (&raw const *value).cast(), len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Reads SO_MEMINFO (include/uapi/linux/sock_diag.h): nine numbers about a socket's memory and drops.
+pub fn memory_info(socket: impl AsFd) -> io::Result<[u32; MEMINFO_VARS]> {
+    let mut info = [0u32; MEMINFO_VARS];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is borrowed for the call; `info` is `len` writable bytes and any bytes are valid u32s.
+    match unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut len) } {
+        0 => Ok(info),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// SK_MEMINFO_VARS.
+const MEMINFO_VARS: usize = libc::SK_MEMINFO_DROPS as usize + 1;
+
+/// Datagrams that the kernel dropped at this socket, modulo 2³²: sk_drops, as a rule for want of buffer.
+pub fn kernel_drops(socket: impl AsFd) -> io::Result<u32> {
+    Ok(memory_info(socket)?[libc::SK_MEMINFO_DROPS as usize])
+}
