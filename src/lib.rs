@@ -4,3 +4,4 @@ pub mod config;
 pub mod datagram;
 pub mod dispatch;
 pub mod net;
+pub mod worker;

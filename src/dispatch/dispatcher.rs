@@ -65,6 +65,8 @@ pub struct Dispatcher {
     drops: Drops,
     /// Of a route with several handlers: what all handlers so far have dropped.
     common: Drops,
+    /// Handlers that got something this turn; a handful, so a list is quicker than a set.
+    touched: Vec<HandlerId>,
 }
 
 impl Dispatcher {
@@ -80,11 +82,15 @@ impl Dispatcher {
     ) -> Dispatcher {
         let ledger = Ledger::new(listeners, routes.len(), handlers.len());
         let (drops, common) = (Drops::default(), Drops::default());
-        Dispatcher { ears, routes, handlers, guard, names, outbox: Outbox::new(lanes), ledger, drops, common }
+        let (outbox, touched) = (Outbox::new(lanes), Vec::new());
+        Dispatcher { ears, routes, handlers, guard, names, outbox, ledger, drops, common, touched }
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
     pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8]) {
+        if let Ear { lookup: Lookup::Fixed(route), claim: Claim::All, .. } = self.ears[ear] {
+            return self.run(ear, route, &Batch::new(trains, arena));
+        }
         let mut rest = trains;
         while let Some(first) = rest.first() {
             let verdict = self.resolve(ear, &first.envelope);
@@ -107,10 +113,10 @@ impl Dispatcher {
         self.ledger.listeners[id].tally.refuse(u64::from(datagrams), reason);
     }
 
-    /// Tells the handlers that the turn is over.
+    /// Tells the handlers of this turn that it is over.
     pub fn end_turn(&mut self) {
-        for handler in &mut self.handlers {
-            handler.on_turn_end();
+        for handler in self.touched.drain(..) {
+            self.handlers[handler.0 as usize].on_turn_end();
         }
     }
 
@@ -171,6 +177,9 @@ impl Dispatcher {
                 route,
             };
             self.handlers[handler.0 as usize].on_batch(batch, &mut cx);
+            if !self.touched.contains(&handler) {
+                self.touched.push(handler);
+            }
             self.ledger.handlers[handler.0 as usize].tally.batch(batch.len(), &self.drops.0);
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);

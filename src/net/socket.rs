@@ -112,9 +112,8 @@ pub fn connect_upstream(upstream: SocketAddr, receive_buffer: usize, send_buffer
         SocketAddr::V4(_) => set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,
         SocketAddr::V6(_) => set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?,
     }
-    if upstream.ip() == std::net::IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
-        socket.set_broadcast(true)?;
-    }
+    // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
+    socket.set_broadcast(true)?;
     socket.connect(&upstream.into())?;
     Ok(socket.into())
 }

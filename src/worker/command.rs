@@ -1,0 +1,31 @@
+//! What the control plane may ask of a worker, and the handle it asks through.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use mio::Waker;
+
+use crate::dispatch::ledger::Ledger;
+
+/// A wish that the worker fulfils between two turns.
+#[derive(Debug)]
+pub enum Command {
+    /// Send a copy of the accounts.
+    Snapshot(Sender<Ledger>),
+    /// Let nothing new in, handle what the sockets hold, and end.
+    Stop,
+}
+
+/// The control plane's end.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) commands: Sender<Command>,
+    pub(super) waker: Arc<Waker>,
+}
+
+impl Handle {
+    /// Queues a command and wakes the worker. `false` if the worker has ended.
+    pub fn send(&self, command: Command) -> bool {
+        self.commands.send(command).is_ok() && self.waker.wake().is_ok()
+    }
+}

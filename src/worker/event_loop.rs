@@ -1,0 +1,198 @@
+//! The loop of one worker. Events only queue work; the loop runs at its own pace, in bounded turns: each listener that is
+//! ready gets one receive call, then the next one its own, so a flooded listener cannot starve a quiet one.
+//!
+//! mio is edge-triggered: a listener that was not drained stays on the ready list. A receive call that brought less than
+//! a full batch has seen the queue empty, and whatever comes later raises a new event.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver as Commands;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::command::{Command, Handle};
+use super::flush::{Exit, Flusher};
+use super::listener::Listener;
+use crate::datagram::Train;
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::ledger::Ledger;
+use crate::net::errno::{self, ReceiveError};
+use crate::net::receive::{Receiver, SLOTS};
+use crate::net::socket::close_door;
+
+/// Events in one poll call; more wait for the next.
+const EVENTS_MAX: usize = 256;
+/// Pause before a receive call that failed for want of memory is tried again.
+const LATER: Duration = Duration::from_millis(10);
+/// Longest time that a stopping worker works through what its sockets still hold.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// The token of the command queue; listeners have their numbers.
+const COMMANDS: Token = Token(usize::MAX);
+
+/// One worker, ready to run.
+pub struct Worker {
+    poll: Poll,
+    commands: Commands<Command>,
+    listeners: Vec<Listener>,
+    lanes: Vec<(Exit, HandlerId)>,
+    dispatcher: Dispatcher,
+    receiver: Receiver,
+    trains: Vec<Train>,
+    flusher: Flusher,
+    /// Listeners that may hold something, each at most once.
+    ready: VecDeque<usize>,
+    is_ready: Vec<bool>,
+    stop_at: Option<Instant>,
+}
+
+/// What is left of a turn's listener.
+#[derive(Debug, PartialEq, Eq)]
+enum After {
+    Drained,
+    More,
+    Later,
+}
+
+impl Worker {
+    /// Registers the listeners. `listeners` and the dispatcher's ears have the same order.
+    pub fn new(
+        listeners: Vec<Listener>,
+        lanes: Vec<(Exit, HandlerId)>,
+        dispatcher: Dispatcher,
+    ) -> io::Result<(Worker, Handle)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
+        for (index, listener) in listeners.iter().enumerate() {
+            let fd = listener.exit.socket().as_raw_fd();
+            poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
+        }
+        let (sender, commands) = crossbeam_channel::unbounded();
+        let worker = Worker {
+            poll,
+            commands,
+            is_ready: vec![false; listeners.len()],
+            listeners,
+            lanes,
+            dispatcher,
+            receiver: Receiver::new(),
+            trains: Vec::with_capacity(SLOTS),
+            flusher: Flusher::default(),
+            ready: VecDeque::new(),
+            stop_at: None,
+        };
+        Ok((worker, Handle { commands: sender, waker }))
+    }
+
+    /// Runs until told to stop and drained. Returns the final accounts, and the dispatcher, whose sinks may still be at
+    /// work.
+    pub fn run(mut self) -> Dispatcher {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut timeout = None;
+        loop {
+            // An interrupted or failed poll brings no events; the next one brings them all.
+            let _ = self.poll.poll(&mut events, timeout);
+            for event in &events {
+                match event.token() {
+                    COMMANDS => self.obey(),
+                    Token(listener) => self.queue(listener),
+                }
+            }
+            timeout = self.round();
+            if self.stop_at.is_some_and(|stop_at| self.ready.is_empty() || Instant::now() >= stop_at) {
+                self.read_kernel_drops();
+                return self.dispatcher;
+            }
+        }
+    }
+
+    /// One turn for each listener that is ready. Returns how long the next poll may wait.
+    fn round(&mut self) -> Option<Duration> {
+        let mut timeout = None;
+        for _ in 0..self.ready.len() {
+            let Some(listener) = self.ready.pop_front() else { break };
+            match self.turn(listener) {
+                After::Drained => {
+                    self.is_ready[listener] = false;
+                    continue;
+                }
+                After::More => timeout = Some(Duration::ZERO),
+                After::Later => timeout = timeout.or(Some(LATER)),
+            }
+            self.ready.push_back(listener);
+        }
+        timeout
+    }
+
+    /// One receive call of one listener, everything that follows from it, and one flush.
+    fn turn(&mut self, index: usize) -> After {
+        let listener = &mut self.listeners[index];
+        let received = match self.receiver.receive(listener.exit.socket()) {
+            Ok(received) => received,
+            Err(error) => {
+                let meaning = errno::of_receive(&error);
+                if meaning == ReceiveError::Drained {
+                    return After::Drained;
+                }
+                self.dispatcher.listener_count(index).receive_errors += 1;
+                return if meaning == ReceiveError::Again { After::More } else { After::Later };
+            }
+        };
+        self.trains.clear();
+        for slot in self.receiver.slots() {
+            match listener.train(&slot) {
+                Ok(train) => self.trains.push(train),
+                Err((reason, datagrams)) => self.dispatcher.refuse(index, reason, datagrams),
+            }
+        }
+        let arena = self.receiver.arena();
+        self.dispatcher.dispatch(index, &self.trains, arena);
+        self.dispatcher.end_turn();
+        let (outbox, ledger) = self.dispatcher.sending();
+        self.flusher.flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
+        if received < SLOTS { After::Drained } else { After::More }
+    }
+
+    fn queue(&mut self, listener: usize) {
+        if !std::mem::replace(&mut self.is_ready[listener], true) {
+            self.ready.push_back(listener);
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Snapshot(reply) => {
+                    // The asker may have given up waiting.
+                    let _ = reply.send(self.snapshot());
+                }
+                Command::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Ledger {
+        self.read_kernel_drops();
+        self.dispatcher.snapshot()
+    }
+
+    fn read_kernel_drops(&mut self) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
+        }
+    }
+
+    /// Lets nothing new in and queues every listener, so that what the sockets hold is handled before the end.
+    fn stop(&mut self) {
+        for index in 0..self.listeners.len() {
+            // Where the filter is refused, the time limit alone ends the draining.
+            let _ = close_door(self.listeners[index].exit.socket());
+            self.queue(index);
+        }
+        self.stop_at = self.stop_at.or(Some(Instant::now() + DRAIN_MAX));
+    }
+}

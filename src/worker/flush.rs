@@ -1,0 +1,242 @@
+//! Empties the outbox into the kernel at the end of a turn: runs of equal size as one segmented send, the rest as one
+//! batch of messages, each refusal judged, counted and survived.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::ledger::{HandlerCount, Ledger};
+use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, first_run};
+use crate::net::control_message::Sending;
+use crate::net::errno::{self, SendError};
+use crate::net::send::Sender;
+
+/// A socket to send through, and what is known about it.
+#[derive(Debug)]
+pub struct Exit {
+    socket: UdpSocket,
+    v6: bool,
+    /// The largest segment that is not known to be refused on this way.
+    segment_max: u32,
+}
+
+impl Exit {
+    /// A way out through a socket of the address's family.
+    pub fn new(socket: UdpSocket, v6: bool) -> Exit {
+        Exit { socket, v6, segment_max: u32::MAX }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+}
+
+/// Something that can be sent: a parcel to an upstream, or a reply.
+trait Item: Copy {
+    fn parcel(&self) -> Parcel;
+    fn with(self, parcel: Parcel) -> Self;
+    /// `None` on a connected socket.
+    fn to(&self) -> Option<&SocketAddr>;
+    fn sending(&self) -> Sending;
+    /// Whether the other may leave in the same message, sizes apart.
+    fn joins(&self, other: &Self) -> bool;
+}
+
+impl Item for Parcel {
+    fn parcel(&self) -> Parcel {
+        *self
+    }
+    fn with(self, parcel: Parcel) -> Parcel {
+        parcel
+    }
+    fn to(&self) -> Option<&SocketAddr> {
+        None
+    }
+    fn sending(&self) -> Sending {
+        Sending { ttl: self.ttl, ..Sending::default() }
+    }
+    fn joins(&self, _: &Parcel) -> bool {
+        true
+    }
+}
+
+impl Item for Reply {
+    fn parcel(&self) -> Parcel {
+        self.parcel
+    }
+    fn with(self, parcel: Parcel) -> Reply {
+        Reply { parcel, ..self }
+    }
+    fn to(&self) -> Option<&SocketAddr> {
+        Some(&self.to)
+    }
+    fn sending(&self) -> Sending {
+        let from = self.from.ip();
+        // A link-local address means nothing without its interface, and an unspecified one needs it for the choice.
+        let on_interface = match from {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(from) => from.is_unspecified() || from.is_unicast_link_local(),
+        };
+        let interface = if on_interface { self.interface } else { 0 };
+        Sending { from: Some(from), interface, ttl: self.parcel.ttl, ..Sending::default() }
+    }
+    fn joins(&self, other: &Reply) -> bool {
+        (self.to, self.from, self.handler) == (other.to, other.from, other.handler)
+    }
+}
+
+/// Memory for flushing, used again every turn.
+#[derive(Default)]
+pub struct Flusher {
+    sender: Sender,
+    runs: Vec<Run>,
+    singles: Vec<Parcel>,
+    single_replies: Vec<Reply>,
+}
+
+impl Flusher {
+    /// Sends everything and empties the outbox. Replies leave through the listener that was asked; `lanes` are the
+    /// upstreams' sockets, each with the handler whose account it is on.
+    pub fn flush(
+        &mut self,
+        listener: &mut Exit,
+        lanes: &mut [(Exit, HandlerId)],
+        outbox: &mut Outbox,
+        arena: &[u8],
+        ledger: &mut Ledger,
+    ) {
+        let Flusher { sender, runs, singles, single_replies } = self;
+        for &lane in outbox.touched() {
+            let (exit, handler) = &mut lanes[lane.0 as usize];
+            let account = &mut ledger.handlers[handler.0 as usize];
+            let mut way = Way { exit, sender, runs, outbox, arena };
+            way.send_all(outbox.lane(lane), singles, |_, sent| record(account, sent));
+        }
+        if !outbox.replies().is_empty() {
+            let mut way = Way { exit: listener, sender, runs, outbox, arena };
+            way.send_all(outbox.replies(), single_replies, |reply, sent| {
+                record(&mut ledger.handlers[reply.handler.0 as usize], sent);
+            });
+        }
+        outbox.clear();
+    }
+}
+
+/// So many datagrams were sent, or refused with this errno.
+type Sent = Result<u32, (i32, u32)>;
+
+fn record(account: &mut HandlerCount, sent: Sent) {
+    match sent {
+        Ok(datagrams) => account.sent += u64::from(datagrams),
+        Err((errno, datagrams)) => account.fail(errno, u64::from(datagrams)),
+    }
+}
+
+/// One exit, with what it takes to send through it.
+struct Way<'w> {
+    exit: &'w mut Exit,
+    sender: &'w mut Sender,
+    runs: &'w mut Vec<Run>,
+    outbox: &'w Outbox,
+    arena: &'w [u8],
+}
+
+impl Way<'_> {
+    /// Sends all items in order. Where segments are refused, the same datagrams go one by one, and if that works the
+    /// exit remembers.
+    fn send_all<I: Item>(&mut self, items: &[I], singles: &mut Vec<I>, mut account: impl FnMut(&I, Sent)) {
+        let mut rest = items;
+        loop {
+            let (done, refusal) = self.send_runs(rest, self.exit.segment_max, &mut account);
+            rest = &rest[done..];
+            if rest.is_empty() {
+                return;
+            }
+            let run = longest_run(rest, u32::MAX);
+            singles.clear();
+            for item in &rest[..run.parcels] {
+                singles.extend(item.parcel().singles().map(|parcel| item.with(parcel)));
+            }
+            let mut sent = 0;
+            self.send_runs(singles, 0, &mut |item: &I, result: Sent| {
+                sent += result.unwrap_or(0);
+                account(item, result);
+            });
+            if let Some(error) = refusal
+                && sent > 0
+            {
+                let smaller = u32::from(run.segment) - 1;
+                self.exit.segment_max = if errno::is_about_size(&error) { smaller } else { 0 };
+            }
+            rest = &rest[run.parcels..];
+        }
+    }
+
+    /// Sends items from the front until all are sent or refused for good. Stops early at an item that has to be taken
+    /// apart: the kernel refused its segments (the error is returned), or they are known to be too large.
+    fn send_runs<I: Item>(
+        &mut self,
+        items: &[I],
+        segment_max: u32,
+        account: &mut impl FnMut(&I, Sent),
+    ) -> (usize, Option<io::Error>) {
+        let mut done = 0;
+        while done < items.len() {
+            let mut batch = self.sender.batch();
+            self.runs.clear();
+            let mut rest = &items[done..];
+            while !rest.is_empty() && !batch.is_full() {
+                let run = longest_run(rest, segment_max);
+                if run.segment != 0 && u32::from(run.segment) > segment_max {
+                    break;
+                }
+                let (together, after) = rest.split_at(run.parcels);
+                batch.begin(rest[0].to(), &Sending { segment: run.segment, v6: self.exit.v6, ..rest[0].sending() });
+                for item in together {
+                    batch.piece(self.outbox.bytes(self.arena, item.parcel().span));
+                }
+                self.runs.push(run);
+                rest = after;
+            }
+            if self.runs.is_empty() {
+                return (done, None);
+            }
+            let mut first = 0;
+            let mut retried = false;
+            while let Some(run) = self.runs.get(first) {
+                match batch.send(&self.exit.socket, first) {
+                    Ok(sent) => {
+                        for run in &self.runs[first..first + sent] {
+                            account(&items[done], Ok(run.datagrams));
+                            done += run.parcels;
+                        }
+                        first += sent;
+                        retried = false;
+                        continue;
+                    }
+                    Err(error) if run.segment != 0 && errno::refuses_segments(&error) => return (done, Some(error)),
+                    Err(error) => match errno::of_send(&error) {
+                        SendError::Again => continue,
+                        SendError::Pending if !retried => {
+                            retried = true;
+                            continue;
+                        }
+                        SendError::Pending | SendError::Full | SendError::Refused => {
+                            account(&items[done], Err((error.raw_os_error().unwrap_or(0), run.datagrams)));
+                        }
+                    },
+                }
+                done += run.parcels;
+                first += 1;
+                retried = false;
+            }
+        }
+        (done, None)
+    }
+}
+
+/// The longest run of items that can leave as one message.
+fn longest_run<I: Item>(items: &[I], segment_max: u32) -> Run {
+    first_run(items.iter().take_while(|item| item.joins(&items[0])).map(Item::parcel), segment_max)
+}

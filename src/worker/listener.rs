@@ -1,0 +1,68 @@
+//! A worker's listener: its socket, and how what the kernel brings becomes trains.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use super::flush::Exit;
+use crate::datagram::{Envelope, Region, Span, Train};
+use crate::dispatch::verdict::DropReason;
+use crate::net::option;
+use crate::net::receive::Slot;
+
+/// One bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket; answers leave through it too.
+    pub exit: Exit,
+    /// What it is bound to: the destination of every datagram where the kernel is not asked for it.
+    pub address: SocketAddr,
+    /// Whether the kernel was asked for each datagram's destination.
+    pub tells_destination: bool,
+    /// The kernel's drop counter when it was last read.
+    drops_seen: u32,
+}
+
+impl Listener {
+    /// Takes over a bound socket.
+    pub fn new(socket: UdpSocket, address: SocketAddr, tells_destination: bool) -> Listener {
+        let exit = Exit::new(socket, address.is_ipv6());
+        Listener { exit, address, tells_destination, drops_seen: 0 }
+    }
+
+    /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    pub fn new_kernel_drops(&mut self) -> u64 {
+        let Ok(drops) = option::kernel_drops(self.exit.socket()) else { return 0 };
+        let new = drops.wrapping_sub(self.drops_seen);
+        self.drops_seen = drops;
+        u64::from(new)
+    }
+
+    /// Makes a train of a slot, or says why it cannot be handled and how many datagrams that are.
+    pub fn train(&self, slot: &Slot) -> Result<Train, (DropReason, u32)> {
+        let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
+        let train = Train { envelope: self.envelope(slot), span, segment: slot.told.segment };
+        if slot.truncated {
+            return Err((DropReason::Truncated, train.datagrams()));
+        }
+        let destination_lost = self.tells_destination && slot.told.destination.is_none();
+        if slot.control_truncated || destination_lost || slot.src.is_none() {
+            return Err((DropReason::ControlLost, train.datagrams()));
+        }
+        // A train as long as its segment is a lone datagram; a marker for a second one would be a lie.
+        let segment = if slot.len > u32::from(train.segment) { train.segment } else { 0 };
+        Ok(Train { segment, ..train })
+    }
+
+    fn envelope(&self, slot: &Slot) -> Envelope {
+        let port = self.address.port();
+        let told = |ip| SocketAddr::new(ip, port);
+        let dst = slot.told.destination.map_or(self.address, told);
+        Envelope {
+            src: slot.src.unwrap_or(self.address),
+            dst,
+            local: slot.told.local.map_or(dst, told),
+            interface: slot.told.interface,
+            ttl: slot.told.ttl,
+            time_ns: slot.told.time_ns,
+        }
+    }
+}

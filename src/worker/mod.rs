@@ -1,0 +1,6 @@
+//! The data plane: one thread, one mio loop, sockets of its own. Shares nothing, never blocks, never logs.
+
+pub mod command;
+pub mod event_loop;
+pub mod flush;
+pub mod listener;
