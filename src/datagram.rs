@@ -72,18 +72,22 @@ impl Train {
         }
     }
 
+    /// The datagrams as trains of one.
+    pub fn pieces(&self) -> impl Iterator<Item = Train> + use<> {
+        let Train { envelope, span, segment } = *self;
+        let step = if segment == 0 { span.len } else { u32::from(segment) };
+        (0..self.datagrams()).map(move |index| {
+            let offset = index * step;
+            let span = Span { offset: span.offset + offset, len: step.min(span.len - offset), ..span };
+            Train { envelope, span, segment: 0 }
+        })
+    }
+
     /// The datagrams one by one; `arena` is the buffer that the span points into.
     pub fn iter<'a>(&self, arena: &'a [u8]) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
-        let (envelope, span) = (self.envelope, self.span);
-        let step = match self.segment {
-            0 => span.len,
-            segment => u32::from(segment),
-        };
-        (0..self.datagrams()).map(move |index| {
-            let start = span.offset + index * step;
-            let len = step.min(span.offset + span.len - start);
-            let span = Span { region: span.region, offset: start, len };
-            Datagram { payload: &arena[start as usize..(start + len) as usize], envelope, span }
+        self.pieces().map(|Train { envelope, span, .. }| {
+            let payload = &arena[span.offset as usize..(span.offset + span.len) as usize];
+            Datagram { payload, envelope, span }
         })
     }
 }

@@ -1,7 +1,9 @@
 //! One UDP port, many addresses, a handler for each.
 
 pub mod config;
+pub mod control;
 pub mod datagram;
 pub mod dispatch;
+pub mod handlers;
 pub mod net;
 pub mod worker;

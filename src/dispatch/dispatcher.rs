@@ -116,7 +116,7 @@ impl Dispatcher {
     /// Tells the handlers of this turn that it is over.
     pub fn end_turn(&mut self) {
         for handler in self.touched.drain(..) {
-            self.handlers[handler.0 as usize].on_turn_end();
+            self.handlers[handler.index()].on_turn_end();
         }
     }
 
@@ -176,11 +176,11 @@ impl Dispatcher {
                 handler,
                 route,
             };
-            self.handlers[handler.0 as usize].on_batch(batch, &mut cx);
+            self.handlers[handler.index()].on_batch(batch, &mut cx);
             if !self.touched.contains(&handler) {
                 self.touched.push(handler);
             }
-            self.ledger.handlers[handler.0 as usize].tally.batch(batch.len(), &self.drops.0);
+            self.ledger.handlers[handler.index()].tally.batch(batch.len(), &self.drops.0);
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);
             } else {

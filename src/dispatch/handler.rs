@@ -14,6 +14,13 @@ use crate::datagram::{Datagram, Train};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HandlerId(pub u32);
 
+impl HandlerId {
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Does something with each datagram of its routes.
 pub trait Handler: Send {
     /// Handles one datagram and says what became of it.

@@ -38,6 +38,15 @@ impl Lines {
     }
 }
 
+/// Something for the consumer to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write these.
+    Lines(Lines),
+    /// Everything before this is written: say so.
+    Barrier(Sender<()>),
+}
+
 /// What became of the lines that a handler has handed on.
 #[derive(Debug, Default)]
 struct Fate {
@@ -49,7 +58,7 @@ struct Fate {
 /// Takes lines for the consumer.
 #[derive(Debug)]
 pub struct LineSink {
-    full: Sender<Lines>,
+    jobs: Sender<Job>,
     free: Receiver<Vec<u8>>,
     home: Sender<Vec<u8>>,
     fate: Arc<Fate>,
@@ -58,13 +67,13 @@ pub struct LineSink {
 }
 
 impl LineSink {
-    /// A sink whose buffers go to `full`. That channel is unbounded; the buffers are what is bounded.
-    pub fn new(full: Sender<Lines>) -> LineSink {
+    /// A sink of the consumer behind `jobs`. That channel is unbounded; the buffers are what is bounded.
+    pub fn new(jobs: Sender<Job>) -> LineSink {
         let (home, free) = bounded(BUFFERS);
         for _ in 0..BUFFERS {
             home.send(Vec::new()).expect("the channel holds all buffers");
         }
-        LineSink { full, free, home, fate: Arc::default(), current: None, datagrams: 0 }
+        LineSink { jobs, free, home, fate: Arc::default(), current: None, datagrams: 0 }
     }
 
     /// Appends one datagram's line, which `write` must end with a line feed.
@@ -91,8 +100,10 @@ impl LineSink {
         let Some(bytes) = self.current.take() else { return };
         let datagrams = std::mem::take(&mut self.datagrams);
         let lines = Lines { bytes, datagrams, fate: Arc::clone(&self.fate), home: self.home.clone() };
-        if let Err(refused) = self.full.send(lines) {
-            refused.0.done(false);
+        if let Err(refused) = self.jobs.send(Job::Lines(lines))
+            && let Job::Lines(lines) = refused.0
+        {
+            lines.done(false);
         }
     }
 
@@ -109,18 +120,22 @@ mod tests {
     /// A consumer that stands still costs its own handler datagrams, each with a verdict, and never memory.
     #[test]
     fn a_slow_consumer_is_bounded_and_counted() {
-        let (full, consumer) = crossbeam_channel::unbounded();
-        let mut sink = LineSink::new(full);
+        let (jobs, consumer) = crossbeam_channel::unbounded();
+        let done = |written| match consumer.try_recv() {
+            Ok(Job::Lines(lines)) => lines.done(written),
+            other => panic!("lines are under way: {other:?}"),
+        };
+        let mut sink = LineSink::new(jobs);
         let line = |sink: &mut LineSink| sink.line(|buffer| buffer.extend_from_slice(b"x\n"));
         for _ in 0..BUFFERS {
             assert_eq!(line(&mut sink), Ok(()));
             sink.flush();
         }
         assert_eq!(line(&mut sink), Err(DropReason::SinkFull));
-        consumer.recv().unwrap().done(true);
+        done(true);
         assert_eq!(line(&mut sink), Ok(()));
         sink.flush();
-        consumer.recv().unwrap().done(false);
+        done(false);
         assert_eq!(line(&mut sink), Err(DropReason::SinkClosed));
         assert_eq!(sink.fate(), (1, 1));
     }

@@ -10,6 +10,7 @@ pub mod control_message;
 pub mod errno;
 pub mod fib;
 pub mod interfaces;
+pub mod limits;
 pub mod multicast;
 pub mod option;
 pub mod receive;

@@ -77,10 +77,12 @@ fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
     if set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamp(receive)).is_err() {
         socket.set_recv_buffer_size(receive)?;
     }
-    if set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamp(send)).is_err() {
-        socket.set_send_buffer_size(send)?;
-    }
-    Ok(())
+    set_send_buffer(socket, send)
+}
+
+fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
+    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped).or_else(|_| socket.set_send_buffer_size(bytes))
 }
 
 /// The receive buffer that the kernel granted, in the unit of SO_RCVBUF: it doubles what it is told, for its own
@@ -102,11 +104,12 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// A connected socket: 12 % cheaper than naming the upstream at each send, and the kernel checks that what comes back
-/// comes from there.
-pub fn connect_upstream(upstream: SocketAddr, receive_buffer: usize, send_buffer: usize) -> io::Result<UdpSocket> {
+/// A connected socket: 12 % cheaper than naming the upstream at each send. It is for sending alone: what comes back is
+/// refused by a filter instead of filling a buffer that nobody reads.
+pub fn connect_upstream(upstream: SocketAddr, send_buffer: usize) -> io::Result<UdpSocket> {
     let socket = new_socket(upstream)?;
-    set_buffers(&socket, receive_buffer, send_buffer)?;
+    close_door(&socket)?;
+    set_send_buffer(&socket, send_buffer)?;
     // Fragment where a hop is smaller instead of failing: no datagram is lost to a path MTU (ip(7)).
     match upstream {
         SocketAddr::V4(_) => set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,

@@ -109,14 +109,14 @@ impl Flusher {
         let Flusher { sender, runs, singles, single_replies } = self;
         for &lane in outbox.touched() {
             let (exit, handler) = &mut lanes[lane.0 as usize];
-            let account = &mut ledger.handlers[handler.0 as usize];
+            let account = &mut ledger.handlers[handler.index()];
             let mut way = Way { exit, sender, runs, outbox, arena };
             way.send_all(outbox.lane(lane), singles, |_, sent| record(account, sent));
         }
         if !outbox.replies().is_empty() {
             let mut way = Way { exit: listener, sender, runs, outbox, arena };
             way.send_all(outbox.replies(), single_replies, |reply, sent| {
-                record(&mut ledger.handlers[reply.handler.0 as usize], sent);
+                record(&mut ledger.handlers[reply.handler.index()], sent);
             });
         }
         outbox.clear();

@@ -1,0 +1,226 @@
+//! From a plan to workers that are ready to run: sockets bound, groups joined, upstreams connected, handlers built.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::plan::{ListenerPlan, Plan, Role};
+use super::squatters;
+use crate::config::kind::{BuildError, Host, Site, Upstream};
+use crate::config::{Config, Daemon};
+use crate::dispatch::dispatcher::{Dispatcher, Ear};
+use crate::dispatch::handler::{Handler, HandlerId};
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::sink::{Job, LineSink};
+use crate::net::errno;
+use crate::net::{interfaces, limits, multicast};
+use crate::net::socket::{self, ListenerOptions};
+use crate::worker::command::Handle;
+use crate::worker::event_loop::Worker;
+use crate::worker::flush::Exit;
+use crate::worker::listener::Listener;
+
+/// Builds all workers. Nothing is bound when this fails.
+pub fn build(config: &Config, plan: &Plan, output: &Sender<Job>) -> Result<Vec<(Worker, Handle)>, BuildError> {
+    limits::raise_open_files();
+    probe(plan)?;
+    let mut sockets = bind_all(&config.daemon, plan)?;
+    let mut workers = Vec::new();
+    for (number, listeners) in sockets.drain(..).enumerate() {
+        workers.push(build_worker(config, plan, output, number, listeners)?);
+    }
+    Ok(workers)
+}
+
+/// Refuses to start beside a socket of somebody else.
+fn probe(plan: &Plan) -> Result<(), BuildError> {
+    for listener in plan.listeners.iter().filter(|listener| !listener.share) {
+        if let Err(error) = socket::probe(listener.address) {
+            return Err(explain_bind(listener, &error));
+        }
+    }
+    Ok(())
+}
+
+/// The sockets of each worker, with the number of their listener.
+type Bound = Vec<Vec<(usize, Listener)>>;
+
+/// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard.
+fn bind_all(daemon: &Daemon, plan: &Plan) -> Result<Bound, BuildError> {
+    let mut bound: Bound = (0..plan.workers).map(|_| Vec::new()).collect();
+    let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
+    order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
+    let mut owners = (0..plan.workers).cycle();
+    let mut granted = usize::MAX;
+    for index in order {
+        let listener = &plan.listeners[index];
+        let workers = match listener.role.is_spread() {
+            true => 0..plan.workers,
+            false => owners.next().map_or(0..0, |owner| owner..owner + 1),
+        };
+        for worker in workers {
+            let socket = bind(daemon, listener).map_err(|error| explain_bind(listener, &error))?;
+            granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
+            bound[worker].push((index, Listener::new(socket, listener.address, listener.tells_destination())));
+        }
+    }
+    for (index, listener) in bound.iter().flatten() {
+        if !plan.listeners[*index].share {
+            socket::lock(listener.exit.socket())
+                .map_err(|error| BuildError(format!("cannot lock {}: {error}", plan.listeners[*index].label)))?;
+        }
+    }
+    warn_of_small_buffers(daemon, granted);
+    Ok(bound)
+}
+
+fn bind(daemon: &Daemon, listener: &ListenerPlan) -> io::Result<UdpSocket> {
+    let options = ListenerOptions {
+        reuse_port: listener.role.is_spread(),
+        receive_buffer: daemon.receive_buffer,
+        send_buffer: daemon.send_buffer,
+        destination: listener.tells_destination(),
+        ttl: listener.needs.ttl,
+        time: listener.needs.time,
+    };
+    let socket = socket::bind_listener(listener.address, &options)?;
+    if let Role::Group { interface, sources } = &listener.role {
+        let group = listener.address.ip();
+        if sources.is_empty() {
+            multicast::join(&socket, group, *interface)?;
+        }
+        for source in sources {
+            multicast::join_source(&socket, group, *source, *interface)?;
+        }
+    }
+    Ok(socket)
+}
+
+fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
+    if granted < daemon.receive_buffer {
+        log::warn!(
+            "the kernel granted receive buffers of {granted} bytes instead of {}: short bursts may be lost; \
+             `sysctl -w net.core.rmem_max={}` allows them (or CAP_NET_ADMIN)",
+            daemon.receive_buffer,
+            daemon.receive_buffer
+        );
+    }
+}
+
+/// A failed bind or join in words: what, why, and what to do.
+fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
+    let label = &listener.label;
+    let port = listener.address.port();
+    let text = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            let who: Vec<_> = squatters::find(listener.address).iter().map(ToString::to_string).collect();
+            let who = if who.is_empty() { "a program that /proc does not show".to_owned() } else { who.join("; ") };
+            format!(
+                "cannot bind {label}: already taken by {who}. Stop it, choose another port, or set `share = true` on \
+                 the route if both should have the port (every program on it needs SO_REUSEADDR then)"
+            )
+        }
+        Some(libc::EACCES) if port < 1024 => format!(
+            "cannot bind {label}: ports below 1024 need the capability CAP_NET_BIND_SERVICE. Grant it with \
+             `sudo setcap cap_net_bind_service=+ep {}`, or run as root",
+            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path.display().to_string())
+        ),
+        Some(libc::EMFILE) => format!(
+            "cannot open a socket for {label}: this process may have no more files open. Raise the limit \
+             (`ulimit -n`, or LimitNOFILE= in a unit), or name fewer ports or workers"
+        ),
+        Some(libc::EAFNOSUPPORT) => format!("cannot bind {label}: this kernel has IPv6 disabled"),
+        Some(libc::ENODEV) if matches!(listener.role, Role::Group { .. }) => {
+            format!("cannot join {label}: the interface is gone or cannot do multicast")
+        }
+        Some(errno) => format!("cannot bind {label}: {error} ({})", errno::name(errno)),
+        None => format!("cannot bind {label}: {error}"),
+    };
+    BuildError(text)
+}
+
+fn build_worker(
+    config: &Config,
+    plan: &Plan,
+    output: &Sender<Job>,
+    number: usize,
+    bound: Vec<(usize, Listener)>,
+) -> Result<(Worker, Handle), BuildError> {
+    let mut ears = Vec::new();
+    let mut listeners = Vec::new();
+    for (id, listener) in bound {
+        let planned = &plan.listeners[id];
+        ears.push(Ear { id, lookup: planned.lookup.clone(), claim: planned.claim(number) });
+        listeners.push(listener);
+    }
+    let mut site = WorkerSite { daemon: &config.daemon, output, number, handler: HandlerId(0), lanes: Vec::new() };
+    let handlers = build_handlers(config, &mut site)?;
+    let lanes = site.lanes;
+    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
+    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), lanes.len());
+    Worker::new(listeners, lanes, dispatcher)
+        .map_err(|error| BuildError(format!("cannot set up the event loop of worker {number}: {error}")))
+}
+
+/// Builds every handler on a site that is told whose turn it is.
+fn build_handlers(config: &Config, site: &mut WorkerSite<'_>) -> Result<Vec<Box<dyn Handler>>, BuildError> {
+    let mut handlers = Vec::new();
+    for (index, handler) in config.handlers.iter().enumerate() {
+        site.handler = HandlerId(index as u32);
+        let built = handler.recipe.build(site);
+        handlers.push(built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?);
+    }
+    Ok(handlers)
+}
+
+/// What the handlers of one worker are built from.
+struct WorkerSite<'a> {
+    daemon: &'a Daemon,
+    output: &'a Sender<Job>,
+    number: usize,
+    handler: HandlerId,
+    lanes: Vec<(Exit, HandlerId)>,
+}
+
+impl Site for WorkerSite<'_> {
+    fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
+        let address = resolve(upstream)?;
+        let socket = socket::connect_upstream(address, self.daemon.send_buffer)
+            .map_err(|error| BuildError(format!("cannot reach upstream {upstream}: {error}")))?;
+        self.lanes.push((Exit::new(socket, address.is_ipv6()), self.handler));
+        Ok(Lane(self.lanes.len() as u32 - 1))
+    }
+
+    fn standard_output(&mut self) -> Result<LineSink, BuildError> {
+        Ok(LineSink::new(self.output.clone()))
+    }
+
+    fn seed(&mut self) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+        // RandomState is seeded by the system once a process.
+        RandomState::new().hash_one((self.number, self.handler))
+    }
+}
+
+/// An upstream's address. Names are looked up once, at start.
+pub fn resolve(upstream: &Upstream) -> Result<SocketAddr, BuildError> {
+    let name = match &upstream.host {
+        Host::Address(address) => return Ok(*address),
+        Host::Scoped { address, interface } => {
+            let index = interfaces::index_of(interface)
+                .ok_or_else(|| BuildError(format!("upstream {upstream}: this host has no interface `{interface}`")))?;
+            return Ok(SocketAddrV6::new(*address, upstream.port, 0, index).into());
+        }
+        Host::Name(name) => name,
+    };
+    let found = (name.as_str(), upstream.port).to_socket_addrs().map_err(|error| {
+        BuildError(format!("upstream {upstream}: the name does not resolve ({error}); check it, or write an address"))
+    })?;
+    let mut found: Vec<SocketAddr> = found.collect();
+    // IPv4 first, so that the choice does not depend on the resolver's mood.
+    found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
+    found.first().copied().ok_or_else(|| BuildError(format!("upstream {upstream}: the name has no address")))
+}

@@ -1,0 +1,50 @@
+//! What planning asks of the machine. One struct, so that a test can plan for a machine of its own making.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::net::fib::{self, Answer};
+use crate::net::interfaces::{self, Interface};
+
+/// The machine as planning sees it.
+pub struct Host {
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
+    /// What its routing table says of a destination.
+    pub look_up: Box<dyn Fn(IpAddr) -> io::Result<Answer>>,
+}
+
+impl Host {
+    /// This machine, as it is now.
+    pub fn this() -> io::Result<Host> {
+        Ok(Host { interfaces: interfaces::list()?, look_up: Box::new(fib::look_up) })
+    }
+
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied())
+    }
+
+    /// All its broadcast addresses.
+    pub fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.interfaces.iter().flat_map(|interface| interface.broadcasts.iter().copied())
+    }
+
+    /// An interface's name, or its number where it has none any more.
+    pub fn interface_name(&self, index: u32) -> String {
+        let known = self.interfaces.iter().find(|interface| interface.index == index);
+        known.map_or_else(|| format!("interface {index}"), |interface| interface.name.clone())
+    }
+
+    /// The interfaces in a line, with their addresses, for messages.
+    pub fn list(&self) -> String {
+        let one = |interface: &Interface| {
+            let addresses: Vec<_> = interface.addresses.iter().map(IpAddr::to_string).collect();
+            match addresses.is_empty() {
+                true => interface.name.clone(),
+                false => format!("{} ({})", interface.name, addresses.join(", ")),
+            }
+        };
+        self.interfaces.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+}

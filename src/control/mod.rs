@@ -1,0 +1,12 @@
+//! Control builds, workers run: whatever can fail or block (binding, joining, opening files, resolving names) happens
+//! here, before a worker sees the result. Only this room logs.
+
+pub mod build;
+pub mod explain;
+pub mod host;
+pub mod loops;
+pub mod plan;
+pub mod snapshot;
+pub mod squatters;
+pub mod standard_output;
+pub mod supervisor;

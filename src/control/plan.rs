@@ -1,0 +1,403 @@
+//! From a configuration and this machine to a plan: which sockets are needed, what each must tell, and which route table
+//! they share. Nothing is opened here, so `check` and `explain` make the same plan as `run`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::ops::Range;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::host::Host;
+use super::loops;
+use crate::config::kind::Needs;
+use crate::config::{Config, Destination, InterfaceRef, Problem, Problems, Route};
+use crate::dispatch::dispatcher::{Claim, Lookup};
+use crate::dispatch::guard::Guard;
+use crate::dispatch::handler::Names;
+use crate::dispatch::route_table::{Match, PortTable, RouteId, RouteTable};
+use crate::net::fib::DestinationKind;
+
+/// Sources in one source-specific join: the kernel's own default limit (net.ipv4.igmp_max_msf, ip-sysctl). A group with
+/// more of them gets further sockets.
+const SOURCES_MAX: usize = 10;
+
+/// Everything that has to be built.
+pub struct Plan {
+    /// The sockets, in the order in which the file first asks for them.
+    pub listeners: Vec<ListenerPlan>,
+    /// All routes.
+    pub table: RouteTable,
+    /// How many workers will run.
+    pub workers: usize,
+    /// Labels for people.
+    pub names: Arc<Names>,
+    /// Who is never answered.
+    pub guard: Arc<Guard>,
+    /// What a user should know before it starts.
+    pub notes: Vec<String>,
+}
+
+/// One listener: a socket in one worker, or in each.
+pub struct ListenerPlan {
+    /// What it is called in the ledger.
+    pub label: String,
+    /// What it is bound to.
+    pub address: SocketAddr,
+    /// What kind of destination that is.
+    pub role: Role,
+    /// Other programs may bind the same address.
+    pub share: bool,
+    /// What the kernel must tell about each datagram.
+    pub needs: Needs,
+    /// How its datagrams find their route.
+    pub lookup: Lookup,
+    /// Where the file asks for it.
+    pub at: Range<usize>,
+}
+
+/// Kinds of listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// An exact unicast address; a socket in every worker.
+    Unicast,
+    /// Every address of a family; a socket in every worker. The addresses have broadcast listeners of their own.
+    Wildcard {
+        /// Broadcast addresses of this port that have a listener of their own.
+        claimed: Vec<IpAddr>,
+    },
+    /// A broadcast address; one socket in one worker.
+    Broadcast,
+    /// A group, joined on one interface, from the sources or, if there are none, from any; one socket in one worker.
+    Group {
+        /// The interface's index.
+        interface: u32,
+        /// The only sources, if not any.
+        sources: Vec<IpAddr>,
+    },
+}
+
+impl Role {
+    /// Whether each worker has a socket of its own.
+    pub fn is_spread(&self) -> bool {
+        matches!(self, Role::Unicast | Role::Wildcard { .. })
+    }
+}
+
+impl ListenerPlan {
+    /// Which copies of a datagram to many are this listener's, in the given worker.
+    pub fn claim(&self, worker: usize) -> Claim {
+        match &self.role {
+            Role::Unicast | Role::Broadcast => Claim::All,
+            Role::Wildcard { claimed } => Claim::Wildcard { owner: worker == 0, claimed: claimed.clone() },
+            Role::Group { interface, .. } => Claim::Group { interface: *interface },
+        }
+    }
+
+    /// Whether the kernel must tell each datagram's destination and interface.
+    pub fn tells_destination(&self) -> bool {
+        self.needs.destination || self.needs.interface
+    }
+}
+
+impl Plan {
+    /// Plans for this machine. All problems that only the machine can show are reported at once.
+    pub fn new(config: &Config, host: &Host, workers: usize) -> Result<Plan, Problems> {
+        let mut problems = Problems::new(config.source.clone());
+        let interfaces = resolve_interfaces(config, host, &mut problems);
+        let table = RouteTable::new(rows(config, &interfaces));
+        let mut notes = Vec::new();
+        let mut listeners = gather(config, host, &interfaces, &mut problems, &mut notes);
+        claim_broadcasts(&mut listeners);
+        let spread = Spread { config, table: &table, workers };
+        spread.finish(&mut listeners);
+        loops::find(config, &table, host, &mut problems);
+        if problems.errors() > 0 {
+            return Err(problems);
+        }
+        let guard = Guard::new(listeners.iter().map(|listener| listener.address), host.addresses(), host.broadcasts());
+        let names = Names {
+            routes: config.routes.iter().map(|route| route.label.clone()).collect(),
+            interfaces: host.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect(),
+        };
+        Ok(Plan { listeners, table, workers, names: Arc::new(names), guard: Arc::new(guard), notes })
+    }
+}
+
+/// The interface of each route that names one.
+fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> Vec<Option<u32>> {
+    let resolve = |route: &Route| {
+        let wanted = route.interface.as_ref()?;
+        let found = host.interfaces.iter().find(|interface| match &wanted.value {
+            InterfaceRef::Name(name) => interface.name == *name,
+            InterfaceRef::Address(address) => interface.addresses.contains(address),
+        });
+        if found.is_none() {
+            let message = match &wanted.value {
+                InterfaceRef::Name(name) => format!("this host has no interface `{name}`"),
+                InterfaceRef::Address(address) => format!("no interface of this host has the address {address}"),
+            };
+            problems.push(Problem::error(wanted.at.clone(), message).hint(format!("it has: {}", host.list())));
+        }
+        found.map(|interface| interface.index)
+    };
+    config.routes.iter().map(resolve).collect()
+}
+
+/// One row for each combination of destination and source.
+fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<Match> {
+    let mut rows = Vec::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        for destination in &route.destinations {
+            let net = destination.value.net;
+            let row = |source| Match {
+                net,
+                ports: (destination.value.ports.first(), destination.value.ports.last()),
+                interface: interfaces[index],
+                source,
+                route: RouteId(index as u32),
+            };
+            let sources = route.sources.iter().map(|source| source.value);
+            let same_family = |source: &IpNet| source.addr().is_ipv4() == net.addr().is_ipv4();
+            match route.sources.is_empty() {
+                true => rows.push(row(None)),
+                false => rows.extend(sources.filter(same_family).map(|source| row(Some(source)))),
+            }
+        }
+    }
+    rows
+}
+
+/// What a route asks of a listener: its sources are kept apart only for groups.
+struct Wish {
+    address: SocketAddr,
+    role: Role,
+    share: bool,
+    at: Range<usize>,
+}
+
+/// Collects the listeners that all routes ask for, each once.
+fn gather(
+    config: &Config,
+    host: &Host,
+    interfaces: &[Option<u32>],
+    problems: &mut Problems,
+    notes: &mut Vec<String>,
+) -> Vec<ListenerPlan> {
+    let mut order: Vec<Wish> = Vec::new();
+    let mut known: HashMap<(SocketAddr, Option<u32>), usize> = HashMap::new();
+    for (route, &interface) in config.routes.iter().zip(interfaces) {
+        for destination in &route.destinations {
+            let found = find_role(&destination.value, route, interface, host, notes);
+            let (ip, scope, role) = match found {
+                Ok(found) => found,
+                Err(message) => {
+                    let hint = format!("name one with `interface = \"…\"`; this host has: {}", host.list());
+                    problems.push(Problem::error(destination.at.clone(), message).hint(hint));
+                    continue;
+                }
+            };
+            for port in destination.value.ports.iter() {
+                let address = with_scope(ip, port, scope);
+                let on = if let Role::Group { interface, .. } = &role { Some(*interface) } else { None };
+                let wish = Wish { address, role: role.clone(), share: route.share, at: destination.at.clone() };
+                let place = *known.entry((address, on)).or_insert(order.len());
+                match order.get_mut(place) {
+                    Some(first) => first.merge(wish),
+                    None => order.push(wish),
+                }
+            }
+        }
+    }
+    order.into_iter().flat_map(|wish| wish.listeners(host)).collect()
+}
+
+impl Wish {
+    /// Another route wants the same socket.
+    fn merge(&mut self, other: Wish) {
+        self.share |= other.share;
+        if let (Role::Group { sources: mine, .. }, Role::Group { sources: theirs, .. }) = (&mut self.role, other.role) {
+            if mine.is_empty() || theirs.is_empty() {
+                mine.clear(); // One of them wants any source, so the join is for any.
+            } else {
+                mine.extend(theirs.into_iter().filter(|source| !mine.contains(source)).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// As a rule one listener; more for a group with more sources than one socket may join.
+    fn listeners(self, host: &Host) -> Vec<ListenerPlan> {
+        let plan = |role: Role, label: String| ListenerPlan {
+            label,
+            address: self.address,
+            role,
+            share: self.share,
+            needs: Needs::NOTHING,
+            lookup: Lookup::Fixed(RouteId(0)),
+            at: self.at.clone(),
+        };
+        let Role::Group { interface, sources } = &self.role else {
+            return vec![plan(self.role.clone(), self.address.to_string())];
+        };
+        let (interface, label) = (*interface, format!("{} on {}", bare(self.address), host.interface_name(*interface)));
+        if sources.is_empty() {
+            return vec![plan(self.role.clone(), label)];
+        }
+        let parts = sources.chunks(SOURCES_MAX).map(|sources| {
+            let from: Vec<_> = sources.iter().map(IpAddr::to_string).collect();
+            plan(Role::Group { interface, sources: sources.to_vec() }, format!("{label} from {}", from.join(" ")))
+        });
+        parts.collect()
+    }
+}
+
+/// Without the zone that only the bind call needs.
+fn bare(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+/// The bind address, its zone, and the role of a destination's listener. The error is a sentence.
+fn find_role(
+    destination: &Destination,
+    route: &Route,
+    interface: Option<u32>,
+    host: &Host,
+    notes: &mut Vec<String>,
+) -> Result<(IpAddr, u32, Role), String> {
+    let ip = destination.net.addr();
+    if !destination.is_exact() {
+        let wildcard = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        return Ok((wildcard, 0, Role::Wildcard { claimed: Vec::new() }));
+    }
+    if ip.is_multicast() {
+        let interface = match interface {
+            Some(interface) => interface,
+            None => kernels_choice(ip, host, notes)?,
+        };
+        let family = route.sources.iter().map(|source| source.value).filter(|source| source.addr().is_ipv4() == ip.is_ipv4());
+        let hosts = family.clone().all(|source| source.prefix_len() == source.max_prefix_len());
+        let sources = if hosts { family.map(|source| source.addr()).collect() } else { Vec::new() };
+        // Binding a link-local group with its zone would tie the socket to the interface for good (SO_BINDTODEVICE), and
+        // an interface that is made anew could not be joined again; the zone is left out and the dispatcher looks.
+        return Ok((ip, 0, Role::Group { interface, sources }));
+    }
+    match (host.look_up)(ip).map(|answer| answer.kind) {
+        Ok(DestinationKind::Broadcast) => return Ok((ip, 0, Role::Broadcast)),
+        Ok(DestinationKind::Local) => {}
+        _ if ip == IpAddr::V4(Ipv4Addr::BROADCAST) => return Ok((ip, 0, Role::Broadcast)),
+        _ => notes.push(format!(
+            "{ip} is not an address of this host yet: its listener is bound all the same and will work once it comes up"
+        )),
+    }
+    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let scope = if link_local { interface.unwrap_or(0) } else { 0 };
+    Ok((ip, scope, Role::Unicast))
+}
+
+/// The interface that a group is joined on when the file names none.
+fn kernels_choice(group: IpAddr, host: &Host, notes: &mut Vec<String>) -> Result<u32, String> {
+    match (host.look_up)(group) {
+        Ok(answer) if answer.interface != 0 => {
+            let name = host.interface_name(answer.interface);
+            let note = format!("{group} is joined on {name}, which is the kernel's choice; `interface` names another");
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+            Ok(answer.interface)
+        }
+        _ => Err(format!("the kernel knows no interface to join {group} on")),
+    }
+}
+
+fn with_scope(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
+    match ip {
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
+        IpAddr::V4(_) => SocketAddr::new(ip, port),
+    }
+}
+
+/// Tells each wildcard which broadcasts of its port another listener handles.
+fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
+    let mut broadcasts: HashMap<u16, Vec<IpAddr>> = HashMap::new();
+    for listener in listeners.iter().filter(|listener| listener.role == Role::Broadcast) {
+        broadcasts.entry(listener.address.port()).or_default().push(listener.address.ip());
+    }
+    for listener in listeners.iter_mut().filter(|listener| listener.address.is_ipv4()) {
+        if let Role::Wildcard { claimed } = &mut listener.role {
+            *claimed = broadcasts.get(&listener.address.port()).cloned().unwrap_or_default();
+        }
+    }
+}
+
+/// Gives each listener its look-up and its needs.
+struct Spread<'a> {
+    config: &'a Config,
+    table: &'a RouteTable,
+    workers: usize,
+}
+
+/// What all listeners of one stretch of ports have in common.
+struct Stretch {
+    table: Arc<PortTable>,
+    rows: Vec<Match>,
+}
+
+impl Spread<'_> {
+    fn finish(&self, listeners: &mut [ListenerPlan]) {
+        let route_needs: Vec<Needs> = self.config.routes.iter().map(|route| self.route_needs(route)).collect();
+        // The same rows match at every port between two range borders, so those ports share one compiled table.
+        let mut borders: Vec<u32> =
+            self.table.matches().iter().flat_map(|row| [u32::from(row.ports.0), u32::from(row.ports.1) + 1]).collect();
+        borders.sort_unstable();
+        borders.dedup();
+        let mut stretches: BTreeMap<usize, Stretch> = BTreeMap::new();
+        for listener in listeners {
+            let port = listener.address.port();
+            let stretch = borders.partition_point(|border| *border <= u32::from(port));
+            let stretch = stretches.entry(stretch).or_insert_with(|| {
+                let at_port = |row: &&Match| row.ports.0 <= port && port <= row.ports.1;
+                let rows = self.table.matches().iter().filter(at_port).copied().collect();
+                Stretch { table: Arc::new(self.table.for_port(port)), rows }
+            });
+            self.finish_one(listener, stretch, &route_needs);
+        }
+    }
+
+    fn route_needs(&self, route: &Route) -> Needs {
+        let recipes = route.handlers.iter().map(|handler| &self.config.handler(*handler).recipe);
+        let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
+        Needs { interface: needs.interface || route.interface.is_some(), ..needs }
+    }
+
+    fn finish_one(&self, listener: &mut ListenerPlan, stretch: &Stretch, route_needs: &[Needs]) {
+        let ip = listener.address.ip();
+        let wildcard = matches!(listener.role, Role::Wildcard { .. });
+        let fixed = match wildcard {
+            true => stretch.table.only_wildcard(ip.is_ipv4()),
+            false => stretch.table.fixed(ip),
+        };
+        let is_candidate = |row: &&Match| match wildcard {
+            true => row.net.addr().is_ipv4() == ip.is_ipv4(),
+            false => row.net.contains(&ip),
+        };
+        let needs = match fixed {
+            Some(route) => route_needs[route.0 as usize],
+            None => stretch
+                .rows
+                .iter()
+                .filter(is_candidate)
+                .fold(Needs::NOTHING, |needs, row| needs.or(route_needs[row.route.0 as usize])),
+        };
+        let destination = match &listener.role {
+            // Its own address is every datagram's destination: nothing has to be told (6 to 11 % of a datagram's price).
+            Role::Unicast => false,
+            // Copies are told apart by it.
+            Role::Group { .. } | Role::Broadcast => true,
+            Role::Wildcard { claimed } => {
+                needs.destination || fixed.is_none() || self.workers > 1 || !claimed.is_empty()
+            }
+        };
+        listener.needs = Needs { destination, ..needs };
+        listener.lookup = fixed.map_or_else(|| Lookup::Table(Arc::clone(&stretch.table)), Lookup::Fixed);
+    }
+}

@@ -1,0 +1,47 @@
+//! The consumer behind `print`: one thread that writes lines to standard output and may block there as long as it likes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::dispatch::sink::Job;
+
+/// Starts the thread. The number of lines under way is bounded by their buffers, not by the channel. It ends with the process, since nothing can end a write that blocks.
+pub fn start() -> io::Result<Sender<Job>> {
+    let (jobs, queue) = unbounded();
+    // Not through io::stdout(): its buffer would be a second copy, and its lock a second wait.
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    thread::Builder::new().name("stdout".to_owned()).spawn(move || consume(output, &queue))?;
+    Ok(jobs)
+}
+
+fn consume(mut output: File, queue: &Receiver<Job>) {
+    let mut closed = false;
+    for job in queue {
+        match job {
+            Job::Lines(lines) if closed => lines.done(false),
+            Job::Lines(lines) => {
+                let written = output.write_all(&lines.bytes);
+                if let Err(error) = &written {
+                    log::error!("standard output is gone ({error}): `print` handlers drop what they get from now on");
+                    closed = true;
+                }
+                lines.done(written.is_ok());
+            }
+            Job::Barrier(reached) => {
+                // Whoever waited may have given up.
+                let _ = reached.send(());
+            }
+        }
+    }
+}
+
+/// Waits until all lines handed on so far are written, or the time is over.
+pub fn drain(jobs: &Sender<Job>, patience: Duration) -> bool {
+    let (reached, wait) = bounded(1);
+    jobs.send(Job::Barrier(reached)).is_ok() && wait.recv_timeout(patience).is_ok()
+}

@@ -1,0 +1,187 @@
+//! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook_mio::v1_0::Signals;
+
+use super::build;
+use super::host::Host;
+use super::plan::Plan;
+use super::snapshot::Snapshot;
+use super::standard_output;
+use crate::config::{Config, Problems, Workers};
+use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::ledger::Ledger;
+use crate::dispatch::sink::Job;
+use crate::worker::command::{Command, Handle};
+use crate::worker::event_loop::Worker;
+
+/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for standard output at the end. Draining takes at most three seconds more; together below five.
+const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
+
+const SIGNALS: Token = Token(0);
+const WORKER_ENDED: Token = Token(1);
+
+/// Why the daemon cannot start, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The file does not fit this machine.
+    #[error("{0}")]
+    Configuration(Box<Problems>),
+    /// Something could not be bound, joined, resolved or opened.
+    #[error("{0}")]
+    Start(#[from] crate::config::kind::BuildError),
+    /// The system refused something that it never should.
+    #[error("{what}: {error}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A worker panicked: a defect.
+    #[error("a worker ended by a defect; the message above says where. Please report it")]
+    Worker,
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure::System { what, error }
+}
+
+/// A running daemon.
+pub struct Supervisor {
+    config: Config,
+    plan: Plan,
+    output: Sender<Job>,
+    poll: Poll,
+    signals: Signals,
+    workers: Vec<(Handle, JoinHandle<Dispatcher>)>,
+}
+
+impl Supervisor {
+    /// Binds everything and starts the workers. When this returns, every listener is bound.
+    pub fn start(config: Config) -> Result<Supervisor, Failure> {
+        let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
+        let plan = Plan::new(&config, &host, worker_count(&config)).map_err(|problems| Failure::Configuration(Box::new(problems)))?;
+        for note in &plan.notes {
+            log::warn!("{note}");
+        }
+        let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
+        // Before the workers: a signal that comes while they start is not lost.
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("cannot catch signals"))?;
+        let registry = poll.registry();
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
+        let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
+        let output = standard_output::start().map_err(system("cannot use standard output"))?;
+        let built = build::build(&config, &plan, &output)?;
+        let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
+        Ok(Supervisor { config, plan, output, poll, signals, workers })
+    }
+
+    /// One line for the log: what is being served.
+    pub fn summary(&self) -> String {
+        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        format!(
+            "{}, {}, {}",
+            counted(self.plan.listeners.len(), "listener"),
+            counted(self.config.routes.len(), "route"),
+            counted(self.workers.len(), "worker")
+        )
+    }
+
+    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and returns the final accounts.
+    pub fn run(mut self) -> Result<Snapshot, Failure> {
+        let mut events = Events::with_capacity(8);
+        loop {
+            // An interrupted poll is a signal, which the next line finds.
+            let _ = self.poll.poll(&mut events, None);
+            for signal in self.signals.pending() {
+                match signal {
+                    SIGUSR1 => self.show_ledger(),
+                    SIGHUP => log::warn!("SIGHUP: this version cannot reload; restart to use a changed file"),
+                    _ => return self.stop(),
+                }
+            }
+            if events.iter().any(|event| event.token() == WORKER_ENDED) {
+                let _ = self.stop();
+                return Err(Failure::Worker);
+            }
+        }
+    }
+
+    fn show_ledger(&self) {
+        match self.snapshot() {
+            Some(snapshot) => eprint!("{snapshot}"),
+            None => log::error!("a worker does not answer: no ledger"),
+        }
+    }
+
+    /// The accounts of all workers, each as of one of its turns' ends.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let deadline = Instant::now() + SNAPSHOT_MAX;
+        let (reply, replies) = bounded(self.workers.len());
+        for (handle, _) in &self.workers {
+            handle.send(Command::Snapshot(reply.clone())).then_some(())?;
+        }
+        let mut sum = self.empty_ledger();
+        for _ in &self.workers {
+            sum.add(&replies.recv_deadline(deadline).ok()?);
+        }
+        Some(Snapshot::new(&self.config, &self.plan, sum))
+    }
+
+    fn empty_ledger(&self) -> Ledger {
+        Ledger::new(self.plan.listeners.len(), self.config.routes.len(), self.config.handlers.len())
+    }
+
+    fn stop(mut self) -> Result<Snapshot, Failure> {
+        for (handle, _) in &self.workers {
+            handle.send(Command::Stop);
+        }
+        let workers = std::mem::take(&mut self.workers);
+        let ended: Vec<_> = workers.into_iter().map(|(_, thread)| thread.join()).collect();
+        if !standard_output::drain(&self.output, OUTPUT_MAX) {
+            log::error!("standard output is blocked: lines that are still under way count as in flight");
+        }
+        let mut sum = self.empty_ledger();
+        for dispatcher in ended {
+            sum.add(&dispatcher.map_err(|_| Failure::Worker)?.snapshot());
+        }
+        Ok(Snapshot::new(&self.config, &self.plan, sum))
+    }
+}
+
+fn worker_count(config: &Config) -> usize {
+    match config.daemon.workers {
+        Workers::Count(count) => count.get(),
+        Workers::Auto => thread::available_parallelism().map_or(1, |cores| cores.get().min(crate::config::limits::WORKERS_MAX)),
+    }
+}
+
+/// Each thread wakes the supervisor when it ends, whatever the reason.
+fn start_workers(built: Vec<(Worker, Handle)>, ended: Arc<Waker>) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
+    struct Farewell(Arc<Waker>);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            // Without the supervisor there is nobody to tell.
+            let _ = self.0.wake();
+        }
+    }
+    let start = |(number, (worker, handle)): (usize, (Worker, Handle))| {
+        let farewell = Farewell(Arc::clone(&ended));
+        let run = move || {
+            let _farewell = farewell;
+            worker.run()
+        };
+        Ok((handle, thread::Builder::new().name(format!("worker-{number}")).spawn(run)?))
+    };
+    built.into_iter().enumerate().map(start).collect()
+}

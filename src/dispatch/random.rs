@@ -1,0 +1,25 @@
+//! A small generator of pseudo-random numbers, for picking, not for secrets. Seeded from outside, so that a simulation
+//! repeats.
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator that gives the same numbers for the same seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        super::maglev::mix(self.0)
+    }
+
+    /// A number below `limit`, which is not 0. By multiplication instead of division (Lemire, 2019); the bias is below
+    /// limit / 2⁶⁴.
+    pub fn below(&mut self, limit: usize) -> usize {
+        ((u128::from(self.next()) * limit as u128) >> 64) as usize
+    }
+}

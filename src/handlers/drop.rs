@@ -1,0 +1,41 @@
+//! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
+
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
+use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::datagram::Datagram;
+
+/// The entry in the list of kinds.
+pub const KIND: Kind = Kind {
+    name: "drop",
+    summary: "takes datagrams and does nothing with them; the ledger counts them as `discarded`",
+    settings: &[],
+    example: r#"[[route]]
+destination = "0.0.0.0:9999"
+handler = "drop"
+"#,
+    read: |_| Some(Box::new(Drop)),
+};
+
+#[derive(Debug)]
+struct Drop;
+
+impl Recipe for Drop {
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
+    }
+
+    fn describe(&self) -> String {
+        "drops it, counted as `discarded`".to_owned()
+    }
+
+    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(Drop))
+    }
+}
+
+impl Handler for Drop {
+    fn on_datagram(&mut self, _: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
+        Verdict::Dropped(DropReason::Discarded)
+    }
+}

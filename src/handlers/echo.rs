@@ -1,0 +1,43 @@
+//! `echo`: sends each datagram back to where it came from.
+
+use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
+use crate::datagram::Datagram;
+use crate::dispatch::guard::Answering;
+use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::verdict::Verdict;
+
+/// The entry in the list of kinds.
+pub const KIND: Kind = Kind {
+    name: "echo",
+    summary: "sends each datagram back to where it came from, from the address that was asked",
+    settings: &[ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL],
+    example: r#"[[route]]
+destination = "127.0.0.1:1234"
+handler = "echo"
+"#,
+    read: |section| Some(Box::new(Echo(answering::read(section)))),
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Echo(Answering);
+
+impl Recipe for Echo {
+    fn needs(&self) -> Needs {
+        Needs { destination: true, ttl: self.0.ttl.is_none(), ..Needs::NOTHING }
+    }
+
+    fn describe(&self) -> String {
+        "sends it back".to_owned()
+    }
+
+    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl Handler for Echo {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+        cx.echo(datagram, &self.0)
+    }
+}

@@ -1,0 +1,14 @@
+//! The kinds of handlers, one file each, and the one list of them. The parser, "did you mean", `explain`,
+//! `udispatch handlers` and the README's table all walk [`KINDS`]; a new kind is a new file and its entry here.
+
+use crate::config::kind::Kind;
+
+mod answering;
+pub mod drop;
+pub mod echo;
+pub mod forward;
+pub mod print;
+pub mod reply;
+
+/// Every kind, in the order in which people meet them.
+pub const KINDS: &[Kind] = &[echo::KIND, reply::KIND, print::KIND, drop::KIND, forward::KIND];

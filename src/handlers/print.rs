@@ -1,0 +1,252 @@
+//! `print`: one line a datagram on standard output. Whatever a sender writes, one datagram is one line, and no control
+//! character reaches a terminal.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use crate::config::section::Section;
+use crate::config::value;
+use crate::datagram::Datagram;
+use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::sink::LineSink;
+use crate::dispatch::verdict::Verdict;
+
+/// The entry in the list of kinds.
+pub const KIND: Kind = Kind {
+    name: "print",
+    summary: "writes one line a datagram to standard output, control characters escaped",
+    settings: &[Setting {
+        key: "format",
+        values: r#""text", "json" or "hex""#,
+        default: r#""text""#,
+        meaning: "text: time, source, destination, payload; json: keys time, src, dst, interface, route, length, payload \
+                  (where it is UTF-8) and payload_base64; hex: time, source, destination, payload as hex digits",
+    }],
+    example: r#"[[route]]
+destination = "0.0.0.0:1234"
+handler = "screen"
+
+[handler.screen]
+kind = "print"
+format = "json"
+"#,
+    read,
+};
+
+const FORMATS: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json), ("hex", Format::Hex)];
+
+fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+    let format = section.or("format", value::choice(FORMATS), Format::Text);
+    Some(Box::new(Print { format }))
+}
+
+/// How a datagram is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+    Hex,
+}
+
+#[derive(Debug)]
+struct Print {
+    format: Format,
+}
+
+impl Recipe for Print {
+    fn needs(&self) -> Needs {
+        Needs { destination: true, interface: self.format == Format::Json, ttl: false, time: true }
+    }
+
+    fn describe(&self) -> String {
+        format!("prints one line ({:?}) on standard output", self.format).to_lowercase()
+    }
+
+    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(Printer { format: self.format, sink: site.standard_output()? }))
+    }
+}
+
+struct Printer {
+    format: Format,
+    sink: LineSink,
+}
+
+impl Handler for Printer {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+        let format = self.format;
+        let written = self.sink.line(|line| {
+            // Writing to a Vec cannot fail.
+            let _ = match format {
+                Format::Text => write_text(line, datagram),
+                Format::Json => write_json(line, datagram, cx),
+                Format::Hex => write_hex(line, datagram),
+            };
+            line.push(b'\n');
+        });
+        match written {
+            Ok(()) => Verdict::Handled,
+            Err(reason) => Verdict::Dropped(reason),
+        }
+    }
+
+    fn on_turn_end(&mut self) {
+        self.sink.flush();
+    }
+
+    fn fate(&self) -> Option<(u64, u64)> {
+        Some(self.sink.fate())
+    }
+}
+
+/// `TIME SRC > DST`, the beginning of a line for people.
+fn write_head(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
+    if let Some(time) = datagram.time() {
+        write!(line, "{} ", humantime::format_rfc3339_micros(time))?;
+    }
+    write!(line, "{} > {}", datagram.src(), datagram.dst())
+}
+
+fn write_text(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
+    write_head(line, datagram)?;
+    line.push(b' ');
+    for chunk in datagram.payload.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' => line.extend_from_slice(b"\\\\"),
+                '\n' => line.extend_from_slice(b"\\n"),
+                '\r' => line.extend_from_slice(b"\\r"),
+                '\t' => line.extend_from_slice(b"\\t"),
+                character if is_unsafe(character) && character.is_ascii() => {
+                    write!(line, "\\x{:02x}", u32::from(character))?;
+                }
+                character if is_unsafe(character) => write!(line, "\\u{{{:x}}}", u32::from(character))?,
+                character => write!(line, "{character}")?,
+            }
+        }
+        for byte in chunk.invalid() {
+            write!(line, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_hex(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    write_head(line, datagram)?;
+    line.push(b' ');
+    for byte in datagram.payload {
+        line.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    Ok(())
+}
+
+fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::io::Result<()> {
+    let time = datagram.time().unwrap_or(std::time::UNIX_EPOCH);
+    write!(line, r#"{{"time":"{}","src":"{}""#, humantime::format_rfc3339_micros(time), datagram.src())?;
+    write!(line, r#","dst":"{}","interface":"#, datagram.dst())?;
+    match cx.interface(datagram.envelope.interface) {
+        Some(name) => write_json_string(line, name)?,
+        None => line.extend_from_slice(b"null"),
+    }
+    line.extend_from_slice(br#","route":"#);
+    write_json_string(line, cx.route())?;
+    write!(line, r#","length":{}"#, datagram.payload.len())?;
+    if let Ok(text) = std::str::from_utf8(datagram.payload) {
+        line.extend_from_slice(br#","payload":"#);
+        write_json_string(line, text)?;
+    }
+    line.extend_from_slice(br#","payload_base64":""#);
+    let start = line.len();
+    line.resize(start + datagram.payload.len().div_ceil(3) * 4, 0);
+    let encoded = STANDARD.encode_slice(datagram.payload, &mut line[start..]).expect("room for the base64 form");
+    line.truncate(start + encoded);
+    line.extend_from_slice(b"\"}");
+    Ok(())
+}
+
+/// A JSON string (RFC 8259, section 7) that is also safe on a terminal: C1 controls, DEL and the line separators U+2028
+/// and U+2029 are escaped too, which the RFC allows and does not ask for.
+fn write_json_string(line: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
+    line.push(b'"');
+    for character in text.chars() {
+        match character {
+            '"' => line.extend_from_slice(b"\\\""),
+            '\\' => line.extend_from_slice(b"\\\\"),
+            '\n' => line.extend_from_slice(b"\\n"),
+            '\r' => line.extend_from_slice(b"\\r"),
+            '\t' => line.extend_from_slice(b"\\t"),
+            character if is_unsafe(character) => write!(line, "\\u{:04x}", u32::from(character))?,
+            character => write!(line, "{character}")?,
+        }
+    }
+    line.push(b'"');
+    Ok(())
+}
+
+/// Whether a character would move a terminal's cursor, begin an escape sequence or end the line.
+fn is_unsafe(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datagram::{Envelope, Region, Span, Train};
+    use proptest::prelude::*;
+
+    fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
+        let (src, dst) = ("192.0.2.1:9999".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap());
+        let envelope = Envelope { src, dst, local: dst, interface: 7, ttl: None, time_ns: Some(1_000_000_000_000_001_000) };
+        let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
+        let train = Train { envelope, span, segment: 0 };
+        act(&train.iter(payload).next().unwrap())
+    }
+
+    fn text(payload: &[u8]) -> String {
+        let line = with_datagram(payload, |datagram| {
+            let mut line = Vec::new();
+            write_text(&mut line, datagram).unwrap();
+            line
+        });
+        String::from_utf8(line).unwrap()
+    }
+
+    /// What a hostile sender may try on a terminal comes out as harmless text on one line.
+    #[test]
+    fn hostile_payloads_are_escaped() {
+        let head = "2001-09-09T01:46:40.000001Z 192.0.2.1:9999 > [2001:db8::1]:53 ";
+        assert_eq!(text(b"hello\n"), format!("{head}hello\\n"));
+        assert_eq!(text(b"\x1b[2J\0\\"), format!("{head}\\x1b[2J\\x00\\\\"));
+        assert_eq!(text("\u{9b}\u{2028}é".as_bytes()), format!("{head}\\u{{9b}}\\u{{2028}}é"));
+        assert_eq!(text(b"a\xff\xfeb"), format!("{head}a\\xff\\xfeb"));
+        assert_eq!(text(b""), head);
+    }
+
+    proptest! {
+        /// A JSON string is one line without control characters, and reads back as what went in.
+        #[test]
+        fn json_strings_survive(text: String) {
+            let mut line = Vec::new();
+            write_json_string(&mut line, &text).unwrap();
+            let line = String::from_utf8(line).unwrap();
+            prop_assert!(!line.chars().any(is_unsafe));
+            prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        }
+
+        /// Whatever bytes come, a text line and a hex line have no line feed inside.
+        #[test]
+        fn one_datagram_is_one_line(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(!text(&payload).chars().any(is_unsafe));
+            let hex = with_datagram(&payload, |datagram| {
+                let mut line = Vec::new();
+                write_hex(&mut line, datagram).unwrap();
+                line.len()
+            });
+            prop_assert_eq!(hex, text(b"").len() + 2 * payload.len());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `reply`: answers every datagram with the same bytes, unless they are too many for so small a request.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use crate::config::section::Section;
+use crate::config::value::{self, Value};
+use crate::config::words::Mistake;
+use crate::datagram::Datagram;
+use crate::dispatch::guard::Answering;
+use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::outbox::RUN_MAX_BYTES;
+use crate::dispatch::verdict::{DropReason, Verdict};
+
+/// An answer may be so many times as large as its request: as QUIC before it knows the sender (RFC 9000, section 8.1).
+const AMPLIFICATION_MAX: u32 = 3;
+
+/// The entry in the list of kinds.
+pub const KIND: Kind = Kind {
+    name: "reply",
+    summary: "answers every datagram with the same bytes, from the address that was asked",
+    settings: &[
+        Setting { key: "text", values: "text", default: "one of the three", meaning: "the answer, as UTF-8" },
+        Setting { key: "hex", values: "hex digits", default: "one of the three", meaning: "the answer, as bytes" },
+        Setting {
+            key: "file",
+            values: "path",
+            default: "one of the three",
+            meaning: "the answer is what the file holds at start; relative to the configuration file",
+        },
+        Setting {
+            key: "amplification_max",
+            values: "1 to 65507",
+            default: "3",
+            meaning: "an answer that is more than so many times the request is not sent: the source may be forged",
+        },
+        ALLOW_LOW_PORTS,
+        ANSWER_GROUPS,
+        TTL,
+    ],
+    example: r#"[[route]]
+destination = "0.0.0.0:1234"
+handler = "greeting"
+
+[handler.greeting]
+kind = "reply"
+text = "hello\n"
+"#,
+    read,
+};
+
+fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+    let answering = answering::read(section);
+    let amplification_max = section.or("amplification_max", value::integer(1..=RUN_MAX_BYTES), AMPLIFICATION_MAX);
+    let given = section.exactly_one(&["text", "hex", "file"]);
+    let base = section.base_dir().to_owned();
+    let text = section.optional("text", |text| limited(value::string(text)?.into_bytes()));
+    let hex = section.optional("hex", |text| limited(hex_bytes(text)?));
+    let file = section.optional("file", |path| limited(file_bytes(&base.join(value::path(path)?))?));
+    given?;
+    let bytes = text.or(hex).or(file)?;
+    Some(Box::new(Fixed { bytes: bytes.into(), amplification_max, answering }))
+}
+
+/// At most what fits one datagram.
+fn limited(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
+    match bytes.len() {
+        len if len > RUN_MAX_BYTES as usize => {
+            Err(Mistake::new(format!("{len} bytes do not fit a datagram, which holds {RUN_MAX_BYTES}")))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+fn hex_bytes(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
+    let text = value::string(value)?;
+    let digits: Vec<char> = text.chars().filter(|character| !character.is_whitespace()).collect();
+    let wrong = || Mistake::new("not pairs of hex digits").hint("such as \"00ff10\"; white space is passed over");
+    if !digits.len().is_multiple_of(2) {
+        return Err(wrong());
+    }
+    let pair = |pair: &[char]| Some((pair[0].to_digit(16)? * 16 + pair[1].to_digit(16)?) as u8);
+    digits.chunks_exact(2).map(|digits| pair(digits).ok_or_else(wrong)).collect()
+}
+
+fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
+    let failed = |error| {
+        Mistake::new(format!("cannot read {}: {error}", path.display()))
+            .hint("a relative path starts at the configuration file's directory")
+    };
+    // A size first, so that a device or a huge file is not read whole.
+    match fs::metadata(path).map_err(failed)? {
+        data if !data.is_file() => Err(Mistake::new(format!("{} is not a file", path.display()))),
+        data if data.len() > u64::from(RUN_MAX_BYTES) => limited(vec![0; data.len().min(1 << 20) as usize]),
+        _ => fs::read(path).map_err(failed),
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Fixed {
+    bytes: Arc<[u8]>,
+    amplification_max: u32,
+    answering: Answering,
+}
+
+impl Recipe for Fixed {
+    fn needs(&self) -> Needs {
+        Needs { destination: true, ttl: self.answering.ttl.is_none(), ..Needs::NOTHING }
+    }
+
+    fn describe(&self) -> String {
+        format!("answers {} bytes, to requests of at least {}", self.bytes.len(), self.request_min())
+    }
+
+    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Fixed {
+    /// The smallest request that may be answered.
+    fn request_min(&self) -> usize {
+        self.bytes.len().div_ceil(self.amplification_max as usize)
+    }
+}
+
+impl Handler for Fixed {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+        if datagram.payload.len() < self.request_min() {
+            return Verdict::Dropped(DropReason::Amplification);
+        }
+        cx.reply(datagram, &self.bytes, &self.answering)
+    }
+}

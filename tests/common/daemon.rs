@@ -1,0 +1,216 @@
+//! The real daemon, started on a configuration, watched through its output, and always ended.
+#![allow(unsafe_code)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::ledger::Ledger;
+
+/// How long anything may take that should be quick, on a slow and busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `udispatch run`.
+pub struct Daemon {
+    child: Child,
+    errors: Lines,
+    output: Option<Lines>,
+    _directory: tempfile::TempDir,
+}
+
+/// The lines of a stream, as they come.
+struct Lines {
+    receiver: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Lines {
+        let (sender, receiver) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n') {
+                let Ok(line) = line else { break };
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        Lines { receiver, seen: Vec::new() }
+    }
+
+    /// The next line, if one comes in time.
+    fn next(&mut self, deadline: Instant) -> Option<String> {
+        let line = self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
+        self.seen.push(line.clone());
+        Some(line)
+    }
+}
+
+impl Daemon {
+    /// Starts with one worker and waits until it is ready.
+    pub fn start(config: &str) -> Daemon {
+        Daemon::start_with(config, &["--workers", "1"])
+    }
+
+    /// Starts with these options and waits until it is ready.
+    pub fn start_with(config: &str, options: &[&str]) -> Daemon {
+        let mut daemon = Daemon::spawn(config, options, Stdio::piped());
+        daemon.wait_for("ready");
+        daemon
+    }
+
+    /// Starts with standard output going elsewhere, and waits until it is ready.
+    pub fn start_onto(config: &str, output: Stdio) -> Daemon {
+        let mut daemon = Daemon::spawn(config, &["--workers", "1"], output);
+        daemon.wait_for("ready");
+        daemon
+    }
+
+    fn spawn(config: &str, options: &[&str], output: Stdio) -> Daemon {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("test.toml");
+        std::fs::write(&file, config).expect("the configuration is written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_udispatch"))
+            .arg("run")
+            .arg(&file)
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon starts");
+        let errors = Lines::of(child.stderr.take().expect("standard error is piped"));
+        let output = child.stdout.take().map(Lines::of);
+        Daemon { child, errors, output, _directory: directory }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line on standard error that contains the words.
+    pub fn wait_for(&mut self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(line) = self.errors.next(deadline) {
+            if line.contains(words) {
+                return line;
+            }
+        }
+        panic!("no `{words}` on standard error, but: {:#?}", self.errors.seen);
+    }
+
+    /// Everything on standard error so far that was waited for or passed over.
+    pub fn log(&self) -> &[String] {
+        &self.errors.seen
+    }
+
+    /// The next line on standard output.
+    pub fn line(&mut self) -> String {
+        let output = self.output.as_mut().expect("standard output is piped");
+        output.next(Instant::now() + PATIENCE).expect("a line on standard output")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the process is our own child and not yet waited for, so the id is its.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// The ledger, asked for by SIGUSR1 until it satisfies.
+    pub fn ledger_when(&mut self, satisfied: impl Fn(&Ledger) -> bool) -> Ledger {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let from = self.errors.seen.len();
+            self.signal(libc::SIGUSR1);
+            self.wait_for("balance:");
+            let ledger = Ledger::parse(&self.errors.seen[from..]);
+            ledger.assert_balanced();
+            if satisfied(&ledger) {
+                return ledger;
+            }
+            assert!(Instant::now() < deadline, "the ledger never satisfied: {ledger:#?}");
+            thread::yield_now();
+        }
+    }
+
+    /// Stops by SIGTERM: within 5 s, exit code 0, and a ledger that balances.
+    pub fn stop(self) -> Ledger {
+        self.stop_by(libc::SIGTERM)
+    }
+
+    /// The same by another signal.
+    pub fn stop_by(mut self, signal: i32) -> Ledger {
+        let from = self.errors.seen.len();
+        let begun = Instant::now();
+        self.signal(signal);
+        let status = self.wait_for_exit();
+        assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
+        while self.errors.next(Instant::now() + PATIENCE).is_some() {}
+        assert!(status.success(), "{status}: {:#?}", self.errors.seen);
+        let ledger = Ledger::parse(&self.errors.seen[from..]);
+        ledger.assert_balanced();
+        ledger
+    }
+
+    fn wait_for_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the daemon is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end");
+            // Reading its output is the wait: it ends when the process does.
+            let _ = self.errors.next(Instant::now() + Duration::from_millis(20));
+        }
+    }
+
+    /// The rest of standard output, once the daemon has ended.
+    pub fn take_output(&mut self) -> impl Iterator<Item = String> + use<> {
+        self.output.take().expect("standard output is piped").receiver.into_iter()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Already ended after `stop`; then both do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command that ends by itself did.
+pub struct Outcome {
+    /// Its exit code.
+    pub code: i32,
+    /// Its standard output.
+    pub output: String,
+    /// Its standard error.
+    pub errors: String,
+}
+
+/// Runs `udispatch` with these arguments to its end.
+pub fn udispatch(arguments: &[&str]) -> Outcome {
+    let output = Command::new(env!("CARGO_BIN_EXE_udispatch"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("udispatch starts");
+    Outcome {
+        code: output.status.code().expect("it ended by itself"),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs `udispatch COMMAND FILE OPTIONS` with this text in the file.
+pub fn on_file(command: &str, config: &str, options: &[&str]) -> Outcome {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("test.toml");
+    std::fs::write(&file, config).expect("the configuration is written");
+    let mut arguments = vec![command, file.to_str().expect("a path in UTF-8")];
+    arguments.extend(options);
+    udispatch(&arguments)
+}

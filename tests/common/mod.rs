@@ -1,0 +1,9 @@
+//! What the end-to-end tests share: network namespaces, the real daemon, its ledger, and clients.
+//!
+//! Every test runs in a network namespace of its own, so tests cannot meet each other or anything else on the host.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+pub mod client;
+pub mod daemon;
+pub mod ledger;
+pub mod namespace;
