@@ -4,7 +4,7 @@
 //! slice, so that a program of one's own can add to them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use super::section::Section;
 use crate::dispatch::handler::Handler;
@@ -44,6 +44,21 @@ pub struct Setting {
     pub meaning: &'static str,
 }
 
+impl Setting {
+    /// Whether a handler of this kind cannot do without it.
+    pub fn is_required(&self) -> bool {
+        self.default == "required"
+    }
+}
+
+impl Kind {
+    /// The keys without which there is no such handler.
+    pub fn required(&self) -> impl Iterator<Item = &'static str> {
+        let required = self.settings.iter().filter(|setting| setting.is_required());
+        required.map(|setting| setting.key)
+    }
+}
+
 /// A handler as the file describes it, already checked. Each worker gets a [`Handler`] of its own made from it.
 pub trait Recipe: Send + Sync + fmt::Debug {
     /// Which facts about a datagram the kernel must tell; each costs 30 to 45 ns a datagram.
@@ -76,7 +91,12 @@ pub struct Needs {
 
 impl Needs {
     /// Needs nothing but the payload and the source.
-    pub const NOTHING: Needs = Needs { destination: false, interface: false, ttl: false, time: false };
+    pub const NOTHING: Needs = Needs {
+        destination: false,
+        interface: false,
+        ttl: false,
+        time: false,
+    };
 
     /// What either needs.
     pub fn or(self, other: Needs) -> Needs {
@@ -103,8 +123,16 @@ pub struct Upstream {
 /// The host part of an [`Upstream`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// An address (with a zone where it is link-local: `fe80::1%eth0`).
+    /// An address, with its scope where that was written as a number: `[fe80::1%2]:53`.
     Address(SocketAddr),
+    /// A link-local address with the name of its interface, which has an index only at run time:
+    /// `[fe80::1%eth0]:53`.
+    Scoped {
+        /// The address without its zone.
+        address: Ipv6Addr,
+        /// The zone.
+        interface: String,
+    },
     /// A name for the resolver.
     Name(String),
 }
@@ -113,6 +141,9 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Address(address) => write!(f, "{address}"),
+            Host::Scoped { address, interface } => {
+                write!(f, "[{address}%{interface}]:{}", self.port)
+            }
             Host::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }

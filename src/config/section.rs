@@ -1,7 +1,299 @@
 //! One table of the file, read key by key.
+//!
+//! A section adds what a value parser cannot know: the name of the key, its place in the file, and
+//! which keys exist at all. Whatever is wrong goes into the problems of the file and reading goes on,
+//! so that all of it is told at once. A kind reads its settings through this and nothing else:
+//!
+//! ```
+//! use udispatch::config::kind::Recipe;
+//! use udispatch::config::section::Section;
+//! use udispatch::config::value;
+//!
+//! # fn recipe(_: Vec<udispatch::config::kind::Upstream>, _: bool, _: Option<std::time::Duration>)
+//! #     -> Option<Box<dyn Recipe>> { None }
+//! fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+//!     let upstreams = section.required_list("upstreams", value::upstream);
+//!     let all = section.or("pick", value::choice(&[("all", true), ("random", false)]), true);
+//!     let idle = section.optional("idle", value::duration);
+//!     if all && section.has("idle") {
+//!         section.problem("idle", "makes no sense with pick = \"all\"", "leave it out");
+//!     }
+//!     recipe(upstreams?, all, idle) // `?` only after every key was read
+//! }
+//! ```
 
-use std::marker::PhantomData;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problem, Problems};
+use super::value::Value;
+use super::words::{Mistake, did_you_mean, listed, quoted};
 
 /// A table whose keys are being read.
 #[derive(Debug)]
-pub struct Section<'a>(PhantomData<&'a ()>);
+pub struct Section<'a> {
+    /// What it is called in messages: `[handler.tape]`.
+    name: String,
+    table: &'a DeTable<'a>,
+    at: Range<usize>,
+    keys: Vec<&'a str>,
+    not_yet: Vec<&'a str>,
+    problems: &'a mut Problems,
+}
+
+impl<'a> Section<'a> {
+    /// The table `name`, which stands at `at` and may have these keys and no others.
+    pub(super) fn new(
+        name: impl Into<String>,
+        table: &'a DeTable<'a>,
+        at: Range<usize>,
+        keys: impl IntoIterator<Item = &'a str>,
+        problems: &'a mut Problems,
+    ) -> Section<'a> {
+        Section {
+            name: name.into(),
+            table,
+            at,
+            keys: keys.into_iter().collect(),
+            not_yet: Vec::new(),
+            problems,
+        }
+    }
+
+    /// The value of a key that may be absent. Also `None` after a bad value, which is reported:
+    /// [`Section::has`] tells the two apart.
+    pub fn optional<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<T> {
+        let value = self.value(key)?;
+        let parsed = parser(value);
+        self.keep(key, value.at(), parsed)
+    }
+
+    /// The value of a key that may be absent, or its default.
+    pub fn or<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+        default: T,
+    ) -> T {
+        self.optional(key, parser).unwrap_or(default)
+    }
+
+    /// The value of a key that must be there; its absence is reported.
+    pub fn required<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<T> {
+        self.require(key);
+        self.optional(key, parser)
+    }
+
+    /// One value or a list of them; absent is `None`, an empty list is reported.
+    pub fn optional_list<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<Vec<T>> {
+        let values = self.values(key)?;
+        let mut list = Vec::with_capacity(values.len());
+        let count = values.len();
+        for value in values {
+            let parsed = parser(value);
+            list.extend(self.keep(key, value.at(), parsed));
+        }
+        (list.len() == count).then_some(list)
+    }
+
+    /// One value or a list of them; at least one must be there.
+    pub fn required_list<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<Vec<T>> {
+        self.require(key);
+        self.optional_list(key, parser)
+    }
+
+    /// The values behind a key, unread: the elements of a list, or the one that stands there. For
+    /// lists whose elements may be tables; see [`Section::table`].
+    pub fn values(&mut self, key: &str) -> Option<Vec<Value<'a>>> {
+        let value = self.value(key)?;
+        let DeValue::Array(array) = value.inner() else {
+            return Some(vec![value]);
+        };
+        if array.is_empty() {
+            let mistake = Mistake::new("the list is empty").hint("name at least one");
+            self.keep::<()>(key, value.at(), Err(mistake));
+            return None;
+        }
+        Some(array.iter().map(Value::new).collect())
+    }
+
+    /// Reads a table that is a value of this one, such as an element of a list. Its own unknown keys
+    /// are reported.
+    pub fn table<T>(
+        &mut self,
+        value: Value<'a>,
+        keys: &[&str],
+        read: impl FnOnce(&mut Section<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let DeValue::Table(table) = value.inner() else {
+            let message = value.expected("a table").message;
+            self.problems.push(Problem::error(value.at(), message));
+            return None;
+        };
+        let mut section = Section {
+            name: self.name.clone(),
+            table,
+            at: value.at(),
+            keys: keys.to_vec(),
+            not_yet: Vec::new(),
+            problems: &mut *self.problems,
+        };
+        let result = read(&mut section);
+        section.finish();
+        result
+    }
+
+    /// Whether the key is written, right or wrong.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Where the value of a key stands.
+    pub fn span(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get(key).map(|value| value.span())
+    }
+
+    /// Where the table stands: its header, or what is nearest to one.
+    pub fn at(&self) -> Range<usize> {
+        self.at.clone()
+    }
+
+    /// The directory that relative file names start from.
+    pub fn base_dir(&self) -> &Path {
+        self.problems.source().base_dir()
+    }
+
+    /// Reports what is wrong with a key, at its value, or at the table where it is absent. An empty
+    /// hint is none.
+    pub fn problem(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        let at = self.span(key).unwrap_or(self.at());
+        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
+        let mistake = Mistake::new(message).maybe_hint(hint);
+        self.keep::<()>(key, at, Err(mistake));
+    }
+
+    /// Reports anything else.
+    pub fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Reports it where more than one of these keys is written, since they contradict each other.
+    /// Gives the one that is; `None` where there is none or a contradiction.
+    pub fn at_most_one<'k>(&mut self, keys: &[&'k str]) -> Option<&'k str> {
+        let mut written: Vec<_> = keys.iter().copied().filter(|key| self.has(key)).collect();
+        written.sort_by_key(|key| self.span(key).map(|at| at.start));
+        if let [first, second, ..] = written.as_slice() {
+            let message = format!("`{first}` and `{second}` exclude each other");
+            let (first, second) = (self.place(first), self.place(second));
+            let hint = format!("keep one of {}", listed(keys.iter().copied(), "or"));
+            let problem = Problem::error(second, message).and_at(first, "also given here");
+            self.problems.push(problem.hint(hint));
+            return None;
+        }
+        written.first().copied()
+    }
+
+    /// The same, and one of them must be written.
+    pub fn exactly_one<'k>(&mut self, keys: &[&'k str]) -> Option<&'k str> {
+        if !keys.iter().any(|key| self.has(key)) {
+            let message = format!(
+                "{} needs one of {}",
+                self.name,
+                listed(keys.iter().copied(), "or")
+            );
+            self.problems.push(Problem::error(self.at(), message));
+            return None;
+        }
+        self.at_most_one(keys)
+    }
+
+    /// Reports a key that will mean something one day and does not yet.
+    pub(super) fn not_yet(&mut self, key: &'a str, why: &str, hint: &str) {
+        self.not_yet.push(key);
+        if let Some((written, _)) = self.table.get_key_value(key) {
+            let problem = Problem::error(written.span(), format!("`{key}`: {why}"));
+            self.problems.push(problem.hint(hint));
+        }
+    }
+
+    /// Lends the problems to what reads on behalf of this table.
+    pub(super) fn with_problems<T>(&mut self, with: impl FnOnce(&mut Problems) -> T) -> T {
+        with(self.problems)
+    }
+
+    /// Reports every key that the table may not have.
+    pub(super) fn finish(self) {
+        for (key, _) in self.table {
+            let written = key.get_ref().as_ref();
+            if self.keys.contains(&written) || self.not_yet.contains(&written) {
+                continue;
+            }
+            let known = match self.keys.is_empty() {
+                true => format!("{} has no keys", self.name),
+                false => format!("the keys are {}", listed(self.keys.iter().copied(), "and")),
+            };
+            let room = self.problems.has_room();
+            let meant = room
+                .then(|| did_you_mean(written, self.keys.iter().copied()))
+                .flatten();
+            let hint = match meant {
+                Some(meant) => format!("{meant} {known}"),
+                None => known,
+            };
+            let message = format!("{} has no key {}", self.name, quoted(written));
+            self.problems
+                .push(Problem::error(key.span(), message).hint(hint));
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<Value<'a>> {
+        debug_assert!(
+            self.keys.contains(&key),
+            "the key {key} is read, and absent from the settings of {}",
+            self.name
+        );
+        self.table.get(key).map(Value::new)
+    }
+
+    fn place(&self, key: &str) -> Range<usize> {
+        let key = self.table.get_key_value(key);
+        key.map_or(self.at(), |(key, _)| key.span())
+    }
+
+    fn require(&mut self, key: &str) {
+        if !self.has(key) {
+            let message = format!("{} has no `{key}`", self.name);
+            let hint = format!("add {key} = ...");
+            self.problems
+                .push(Problem::error(self.at(), message).hint(hint));
+        }
+    }
+
+    fn keep<T>(&mut self, key: &str, at: Range<usize>, parsed: Result<T, Mistake>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(mistake) => {
+                self.problems.push(Problem::with_value(key, at, mistake));
+                None
+            }
+        }
+    }
+}

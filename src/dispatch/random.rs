@@ -12,7 +12,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         super::maglev::mix(self.0)
     }
@@ -20,6 +20,6 @@ impl Random {
     /// A number below `limit`, which is not 0. By multiplication instead of division (Lemire, 2019); the bias is below
     /// limit / 2⁶⁴.
     pub fn below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.next()) * limit as u128) >> 64) as usize
+        ((u128::from(self.number()) * limit as u128) >> 64) as usize
     }
 }

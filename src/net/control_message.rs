@@ -53,8 +53,11 @@ pub fn parse(mut bytes: &[u8]) -> Received {
     received
 }
 
-/// The first message's level and type, its data, and what comes after it.
-fn next(bytes: &[u8]) -> Option<((i32, i32), &[u8], &[u8])> {
+/// Level and type of a message: which option it belongs to.
+type Which = (i32, i32);
+
+/// The first message's option, its data, and what comes after it.
+fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
     let len = usize::from_ne_bytes(take(bytes, 0)?);
     let level = i32::from_ne_bytes(take(bytes, size_of::<usize>())?);
     let kind = i32::from_ne_bytes(take(bytes, size_of::<usize>() + size_of::<i32>())?);
@@ -67,7 +70,7 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-fn read(received: &mut Received, kind: (i32, i32), data: &[u8]) -> Option<()> {
+fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
     match kind {
         (libc::SOL_UDP, libc::UDP_GRO) => {
             received.segment = u16::try_from(i32::from_ne_bytes(take(data, 0)?)).ok()?;
@@ -143,7 +146,7 @@ impl Sending {
     }
 }
 
-fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: (i32, i32), data: &[u8]) {
+fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: Which, data: &[u8]) {
     let message = &mut buffer[*used..*used + space(data.len())];
     message.fill(0);
     message[..8].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());

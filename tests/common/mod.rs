@@ -5,5 +5,6 @@
 
 pub mod client;
 pub mod daemon;
+pub mod kinds;
 pub mod ledger;
 pub mod namespace;

@@ -1,0 +1,98 @@
+//! Two UDP sockets on one port, 127.0.0.1 and 0.0.0.0, each with a handler of its own that prints what it gets.
+//!
+//! ```sh
+//! cargo run --example two_addresses            # or with another port: … two_addresses 5000
+//! echo hello | nc -u -w1 127.0.0.1 1234        # loopback: hello
+//! echo hello | nc -u -w1 127.0.0.2 1234        # everywhere else: hello
+//! ```
+//!
+//! It uses the library alone: a kind of handler of one's own, a configuration as text, a supervisor.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use udispatch::config::Config;
+use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::value;
+use udispatch::control::supervisor::Supervisor;
+use udispatch::datagram::Datagram;
+use udispatch::dispatch::handler::{Cx, Handler};
+use udispatch::dispatch::verdict::Verdict;
+
+/// Prints each datagram behind a word of its own.
+#[derive(Debug, Clone)]
+struct Say(String);
+
+const SAY: Kind = Kind {
+    name: "say",
+    summary: "prints each datagram behind a word",
+    settings: &[Setting { key: "word", values: "text", default: "required", meaning: "what stands before it" }],
+    example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"it\"\n[handler.it]\nkind = \"say\"\nword = \"it\"\n",
+    read: |section| Some(Box::new(Say(section.required("word", value::string)?))),
+};
+
+impl Recipe for Say {
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
+    }
+    fn describe(&self) -> String {
+        format!("prints it behind {:?}", self.0)
+    }
+    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Handler for Say {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
+        // A handler that may block belongs behind a sink, as `print` does it; for two sockets and a terminal this will do.
+        println!("{}: {}", self.0, String::from_utf8_lossy(datagram.payload).escape_debug());
+        Verdict::Handled
+    }
+}
+
+fn main() -> ExitCode {
+    let port = std::env::args().nth(1).unwrap_or_else(|| "1234".to_owned());
+    let text = format!(
+        r#"
+            [daemon]
+            workers = 1
+
+            [[route]]
+            destination = "127.0.0.1:{port}"
+            handler = "loopback"
+
+            [[route]]
+            destination = "0.0.0.0:{port}"
+            handler = "everywhere"
+
+            [handler.loopback]
+            kind = "say"
+            word = "loopback"
+
+            [handler.everywhere]
+            kind = "say"
+            word = "everywhere else"
+        "#
+    );
+    let config = match Config::parse(Path::new("two_addresses"), &text, &[SAY]) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}\nusage: two_addresses [PORT]");
+            return ExitCode::from(2);
+        }
+    };
+    match Supervisor::start(config).and_then(|supervisor| {
+        eprintln!("ready on port {port}; Ctrl-C ends it");
+        supervisor.run()
+    }) {
+        Ok(ledger) => {
+            eprint!("{ledger}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Where a datagram can be sent to, as a file writes it: an address, a group or a prefix, and a port
+//! or a range of ports.
+//!
+//! The grammar is that of socket addresses, with a prefix length inside the brackets of IPv6:
+//! `192.0.2.0/24:5000-5010`, `[2001:db8::/32]:53`. What is displayed parses to the same value.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::words::{Mistake, quoted};
+
+/// Addresses and ports that datagrams are sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// One address, a prefix, or every address (prefix length 0). No host bits are set, no group is
+    /// part of a prefix of groups, and IPv4 is never written as IPv6.
+    pub net: IpNet,
+    /// One port or several in a row.
+    pub ports: Ports,
+}
+
+/// One port or several in a row; never port 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ports {
+    first: u16,
+    last: u16,
+}
+
+impl Ports {
+    /// From `first` to `last`, both included; `None` for port 0 or a range that runs backwards.
+    pub fn new(first: u16, last: u16) -> Option<Ports> {
+        (first > 0 && first <= last).then_some(Ports { first, last })
+    }
+
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port; the same as the first where there is one.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many there are; at least one.
+    pub fn count(self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
+    /// Whether `port` is one of them.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl Destination {
+    /// Every address of a family.
+    pub fn is_wildcard(&self) -> bool {
+        self.net.prefix_len() == 0
+    }
+
+    /// One address (a group is one too).
+    pub fn is_exact(&self) -> bool {
+        self.net.prefix_len() == self.net.max_prefix_len()
+    }
+
+    /// The one address, if it is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.is_exact().then(|| self.net.addr())
+    }
+
+    /// A multicast group: to be joined.
+    pub fn is_group(&self) -> bool {
+        self.net.addr().is_multicast()
+    }
+
+    /// One IPv6 address of a host that means something on one link only: it cannot be bound without
+    /// an interface.
+    pub fn is_link_local_v6(&self) -> bool {
+        matches!(self.address(), Some(IpAddr::V6(address)) if address.is_unicast_link_local())
+    }
+
+    /// Whether a datagram to this address and port is meant.
+    pub fn contains(&self, address: IpAddr, port: u16) -> bool {
+        self.net.contains(&address) && self.ports.contains(port)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = self.is_exact() || self.is_wildcard();
+        match (self.net, one) {
+            (IpNet::V4(net), true) => write!(f, "{}:", net.addr())?,
+            (IpNet::V4(net), false) => write!(f, "{net}:")?,
+            (IpNet::V6(net), true) => write!(f, "[{}]:", net.addr())?,
+            (IpNet::V6(net), false) => write!(f, "[{net}]:")?,
+        }
+        write!(f, "{}", self.ports)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = Mistake;
+
+    fn from_str(text: &str) -> Result<Destination, Mistake> {
+        if text.contains(char::is_whitespace) {
+            let message = format!("{} has a blank in it", quoted(text));
+            return Err(Mistake::new(message).hint("write several as a list: [\"...\", \"...\"]"));
+        }
+        let (host, ports) = split(text)?;
+        let ports = ports.parse()?;
+        let net = match host {
+            Written::Bracketed(host) => net_v6(host, ports)?,
+            Written::Bare(host) => net_v4(host, ports)?,
+        };
+        Ok(Destination { net, ports })
+    }
+}
+
+/// The part before the port.
+enum Written<'a> {
+    Bracketed(&'a str),
+    Bare(&'a str),
+}
+
+fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
+    let no_port = |hint: String| Mistake::new(format!("{} names no port", quoted(text))).hint(hint);
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((host, ports)) = rest.split_once(']') else {
+            return Err(
+                Mistake::new(format!("{} has no closing bracket", quoted(text)))
+                    .hint("IPv6 is written \"[2001:db8::1]:53\""),
+            );
+        };
+        return match ports.strip_prefix(':') {
+            Some(ports) => Ok((Written::Bracketed(host), ports)),
+            None if ports.starts_with('/') => {
+                let (length, ports) = ports[1..].split_once(':').unwrap_or((&ports[1..], "53"));
+                Err(
+                    Mistake::new("the prefix length belongs inside the brackets")
+                        .hint(format!("write \"[{host}/{length}]:{ports}\"")),
+                )
+            }
+            None if ports.is_empty() => Err(no_port(format!("add one: \"[{host}]:53\""))),
+            None => Err(Mistake::new(format!("{} is not a port", quoted(ports)))
+                .hint(format!("write \"[{host}]:53\""))),
+        };
+    }
+    match text.rsplit_once(':') {
+        None => Err(no_port(
+            match text.bytes().all(|byte| byte.is_ascii_digit()) {
+                true if !text.is_empty() => {
+                    format!("for every IPv4 address write \"0.0.0.0:{text}\"")
+                }
+                _ => "add one, as in \"127.0.0.1:1234\"".to_owned(),
+            },
+        )),
+        Some((host, _)) if host.contains(':') => Err(missing_brackets(text)),
+        Some((host, ports)) => Ok((Written::Bare(host), ports)),
+    }
+}
+
+/// More than one colon and no bracket: IPv6, where nobody can tell the port from the address.
+fn missing_brackets(text: &str) -> Mistake {
+    let is_v6 = |text: &str| {
+        let address = text.split_once('/').map_or(text, |(address, _)| address);
+        address.parse::<Ipv6Addr>().is_ok()
+    };
+    let hint = match text.rsplit_once(':') {
+        Some((host, ports)) if is_v6(host) && ports.parse::<Ports>().is_ok() => {
+            format!("write \"[{host}]:{ports}\"")
+        }
+        _ if is_v6(text) => format!("write \"[{text}]:PORT\""),
+        _ => "IPv6 is written \"[2001:db8::1]:53\"".to_owned(),
+    };
+    Mistake::new(format!("{} has colons, and no brackets", quoted(text))).hint(hint)
+}
+
+impl FromStr for Ports {
+    type Err = Mistake;
+
+    fn from_str(text: &str) -> Result<Ports, Mistake> {
+        let Some((first, last)) = text.split_once('-') else {
+            let port = port(text)?;
+            return Ok(Ports {
+                first: port,
+                last: port,
+            });
+        };
+        let (first, last) = (port(first)?, port(last)?);
+        Ports::new(first, last).ok_or_else(|| {
+            Mistake::new(format!("the ports {first}-{last} run backwards"))
+                .hint(format!("did you mean {last}-{first}?"))
+        })
+    }
+}
+
+fn port(text: &str) -> Result<u16, Mistake> {
+    let hint = "ports are 1 to 65535, a range is 5000-5010";
+    if text.is_empty() {
+        return Err(Mistake::new("the port is missing").hint(hint));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Mistake::new(format!("{} is not a port", quoted(text))).hint(hint));
+    }
+    match text.parse() {
+        Ok(0) => Err(Mistake::new("nothing can be sent to port 0").hint(hint)),
+        Ok(port) => Ok(port),
+        Err(_) => Err(Mistake::new(format!("port {} is above 65535", quoted(text))).hint(hint)),
+    }
+}
+
+fn net_v6(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
+    if let Some((address, zone)) = host.split_once('%') {
+        return Err(Mistake::new("a destination has no zone").hint(format!(
+            "write \"[{address}]:{ports}\" and, as a key of its own, interface = \"{zone}\""
+        )));
+    }
+    let address = host.split_once('/').map_or(host, |(address, _)| address);
+    if address.parse::<Ipv4Addr>().is_ok() {
+        return Err(Mistake::new("IPv4 has no brackets").hint(format!("write \"{host}:{ports}\"")));
+    }
+    if host.is_empty() {
+        return Err(Mistake::new("the brackets are empty")
+            .hint(format!("for every IPv6 address write \"[::]:{ports}\"")));
+    }
+    if let Ok(v6) = address.parse::<Ipv6Addr>()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(
+            Mistake::new(format!("{address} is an IPv4 address in IPv6 clothes"))
+                .hint(format!("write \"{v4}:{ports}\"")),
+        );
+    }
+    as_destination(host, ports)
+}
+
+fn net_v4(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
+    let every = || format!("for every IPv4 address write \"0.0.0.0:{ports}\"");
+    match host {
+        "" => return Err(Mistake::new("the address is missing").hint(every())),
+        "*" => return Err(Mistake::new("\"*\" is not an address").hint(every())),
+        _ => {}
+    }
+    let address = host.split_once('/').map_or(host, |(address, _)| address);
+    let is_numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    if address.parse::<Ipv4Addr>().is_err() && !address.bytes().all(is_numeric) {
+        let hint = match address {
+            "localhost" => format!("write \"127.0.0.1:{ports}\", and \"[::1]:{ports}\" for IPv6"),
+            _ => "write its address; a name can have several, and they change".to_owned(),
+        };
+        let message = format!("{} is a name; destinations are addresses", quoted(host));
+        return Err(Mistake::new(message).hint(hint));
+    }
+    as_destination(host, ports)
+}
+
+/// What a host part means, with the refusals that are the same in both families.
+fn as_destination(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
+    let written = |net: IpNet| Destination { net, ports };
+    let net = match host.contains('/') {
+        true => prefix_of(host)?,
+        false => match prefix_of(host)? {
+            // Sockets bind to this address for "all"; the file says it the same way.
+            net if net.addr().is_unspecified() => every(net),
+            net => net,
+        },
+    };
+    if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
+        let message = format!("{} is no address of a host", quoted(host));
+        let every = written(every(net));
+        return Err(Mistake::new(message).hint(format!("for every address write \"{every}\"")));
+    }
+    if net.addr().is_multicast() && net.prefix_len() < net.max_prefix_len() {
+        let example = match net {
+            IpNet::V4(_) => "\"239.1.2.3:5000\"",
+            IpNet::V6(_) => "\"[ff02::fb]:5353\"",
+        };
+        return Err(Mistake::new("a prefix of groups cannot be joined")
+            .hint(format!("name each group: {example}")));
+    }
+    Ok(net)
+}
+
+fn every(net: IpNet) -> IpNet {
+    match net {
+        IpNet::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+/// An address, or a prefix without host bits.
+pub(super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
+    let Some((address, length)) = text.split_once('/') else {
+        let bad = |_| Mistake::new(format!("{} is not an IP address", quoted(text)));
+        return text.parse::<IpAddr>().map(IpNet::from).map_err(bad);
+    };
+    let bad = |_| Mistake::new(format!("{} is not an IP address", quoted(address)));
+    let address: IpAddr = address.parse().map_err(bad)?;
+    let longest = IpNet::from(address).prefix_len();
+    let digits =
+        (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
+    let net = length
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .map(|length| IpNet::new(address, length));
+    let Some(Ok(net)) = net else {
+        let message = format!("{} is not a prefix length", quoted(length));
+        return Err(Mistake::new(message).hint(format!("at most {longest} for this family")));
+    };
+    if net.trunc() != net {
+        return Err(
+            Mistake::new(format!("{net} has bits behind its prefix length")).hint(format!(
+                "did you mean \"{}\"? or, for this host alone, \"{address}\"",
+                net.trunc()
+            )),
+        );
+    }
+    Ok(net)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is written is what is shown, and the three sorts are told apart.
+    #[test]
+    fn every_form_round_trips() {
+        for (text, exact, wildcard, group) in [
+            ("127.0.0.1:1234", true, false, false),
+            ("0.0.0.0:1234", false, true, false),
+            ("192.0.2.0/24:5000-5010", false, false, false),
+            ("255.255.255.255:67", true, false, false),
+            ("239.1.2.3:5000", true, false, true),
+            ("[::1]:53", true, false, false),
+            ("[2001:db8::/32]:53", false, false, false),
+            ("[ff02::fb]:5353", true, false, true),
+            ("[::]:9-10", false, true, false),
+            ("0.0.0.0/8:7", false, false, false),
+            ("1.2.3.4:65535", true, false, false),
+        ] {
+            let destination: Destination = text.parse().expect(text);
+            assert_eq!(destination.to_string(), text);
+            assert_eq!(destination.is_exact(), exact, "{text}");
+            assert_eq!(destination.is_wildcard(), wildcard, "{text}");
+            assert_eq!(destination.is_group(), group, "{text}");
+        }
+        let same = |a: &str, b: &str| a.parse::<Destination>() == b.parse::<Destination>();
+        assert!(same("0.0.0.0/0:1", "0.0.0.0:1"));
+        assert!(same("[::/0]:1", "[::]:1"));
+        assert!(same("10.0.0.1/32:7-7", "10.0.0.1:7"));
+    }
+
+    /// Each way to get one wrong has an answer of its own.
+    #[test]
+    fn refusals_say_what_to_write() {
+        for (text, expected) in [
+            ("127.0.0.1", "names no port / add one"),
+            ("127.0.0.1:", "the port is missing"),
+            ("1234", "write \"0.0.0.0:1234\""),
+            ("", "names no port"),
+            (":1234", "write \"0.0.0.0:1234\""),
+            ("*:1234", "write \"0.0.0.0:1234\""),
+            ("127.0.0.1:0", "nothing can be sent to port 0"),
+            ("127.0.0.1:65536", "port \"65536\" is above 65535"),
+            ("127.0.0.1:99999999999999999999", "is above 65535"),
+            ("127.0.0.1:+5", "\"+5\" is not a port"),
+            ("127.0.0.1:dns", "\"dns\" is not a port"),
+            ("127.0.0.1:10-5", "run backwards / did you mean 5-10?"),
+            ("127.0.0.1:0-5", "port 0"),
+            ("127.0.0.1:5-", "the port is missing"),
+            ("192.0.2.1/24:5000", "did you mean \"192.0.2.0/24\"?"),
+            ("[2001:db8::1/32]:53", "did you mean \"2001:db8::/32\"?"),
+            (
+                "192.0.2.0/33:5000",
+                "\"33\" is not a prefix length / at most 32",
+            ),
+            ("[::/129]:53", "at most 128"),
+            ("192.0.2.0/x:5000", "\"x\" is not a prefix length"),
+            ("192.0.2.0/:5000", "is not a prefix length"),
+            ("::1:53", "write \"[::1]:53\""),
+            ("2001:db8::1", "write \"[2001:db8::1]:PORT\""),
+            ("2001:db8::beef", "write \"[2001:db8::beef]:PORT\""),
+            ("2001:db8::/32:53", "write \"[2001:db8::/32]:53\""),
+            ("[::1", "no closing bracket"),
+            ("[::1]", "add one: \"[::1]:53\""),
+            ("[::1]53", "\"53\" is not a port"),
+            ("[2001:db8::]/32:53", "write \"[2001:db8::/32]:53\""),
+            ("[]:53", "write \"[::]:53\""),
+            ("[127.0.0.1]:53", "write \"127.0.0.1:53\""),
+            ("[fe80::1%eth0]:53", "interface = \"eth0\""),
+            ("[::ffff:192.0.2.1]:53", "write \"192.0.2.1:53\""),
+            ("localhost:53", "write \"127.0.0.1:53\""),
+            ("collector.example:53", "destinations are addresses"),
+            ("10.0.0.256:53", "\"10.0.0.256\" is not an IP address"),
+            ("010.0.0.1:53", "is not an IP address"),
+            ("239.0.0.0/8:5000", "name each group"),
+            ("[ff00::/8]:5000", "name each group"),
+            ("0.0.0.0/32:5", "for every address write \"0.0.0.0:5\""),
+            ("[::/128]:5", "for every address write \"[::]:5\""),
+            ("127.0.0.1: 53", "has a blank in it"),
+        ] {
+            let mistake = text.parse::<Destination>().expect_err(text);
+            let told = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());
+            assert!(told.contains(expected), "{text}: {told}");
+        }
+    }
+
+    fn any_destination() -> impl Strategy<Value = Destination> {
+        let address = prop_oneof![
+            any::<Ipv4Addr>().prop_map(IpAddr::V4),
+            any::<Ipv6Addr>().prop_map(IpAddr::V6),
+        ];
+        (address, any::<u8>(), 1_u16.., any::<u16>()).prop_filter_map(
+            "a form that a file can say",
+            |(address, length, first, more)| {
+                let length = length % (IpNet::from(address).max_prefix_len() + 1);
+                let net = IpNet::new(address, length).ok()?.trunc();
+                let mapped = matches!(net.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+                let exact = net.prefix_len() == net.max_prefix_len();
+                let no_group_prefix = exact || !net.addr().is_multicast();
+                let ports = Ports::new(first, first.saturating_add(more))?;
+                let no_host = exact && net.addr().is_unspecified();
+                (no_group_prefix && !mapped && !no_host).then_some(Destination { net, ports })
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever can be held can be shown and read back.
+        #[test]
+        fn shown_and_read_back(destination in any_destination()) {
+            prop_assert_eq!(destination.to_string().parse(), Ok(destination));
+        }
+
+        /// No text makes the parser panic, and what it accepts keeps its promises.
+        #[test]
+        fn any_text_is_accepted_or_refused(text in "[\\[\\]0-9a-f:./%*\u{e4} -]{0,40}") {
+            if let Ok(destination) = text.parse::<Destination>() {
+                prop_assert!(destination.ports.first() > 0);
+                prop_assert_eq!(destination.net, destination.net.trunc());
+                prop_assert_eq!(destination.to_string().parse(), Ok(destination));
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Takes a whole file apart: syntax first, then the three sorts of tables that it may have.
+//!
+//! A file that is not TOML is told so and nothing else: what its tables mean would be guesswork.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::handlers::Registry;
+use super::limits::ROUTES_MAX;
+use super::problem::{Problem, Problems};
+use super::route::Draft;
+use super::section::Section;
+use super::source::Source;
+use super::words::{did_you_mean, quoted};
+use super::{Config, Daemon, Kind, daemon, route, table};
+
+const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
+
+/// Everything that the text says, or everything that is wrong with it.
+pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> {
+    let mut problems = Problems::new(source.clone());
+    let (document, errors) = DeTable::parse_recoverable(source.text());
+    for error in errors {
+        problems.push(syntax(&source, &error));
+    }
+    if problems.errors() > 0 {
+        return Err(problems);
+    }
+    let document = document.get_ref();
+    let daemon = read_daemon(document, &mut problems);
+    let mut handlers = Registry::read(document.get("handler"), kinds, &mut problems);
+    let drafts = read_routes(document, &mut handlers, &mut problems);
+    check_tables(document, &mut problems);
+    let routes = table::finish(drafts, &mut problems);
+    let handlers = handlers.finish(&mut problems);
+    if problems.errors() > 0 {
+        return Err(problems);
+    }
+    Ok(Config {
+        daemon,
+        routes,
+        handlers,
+        warnings: problems,
+        source,
+    })
+}
+
+fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
+    let end = source.text().len();
+    let at = error.span().unwrap_or(end..end);
+    let message = error.message();
+    let hint = match message {
+        _ if message.contains("duplicate key") => {
+            Some("a key and a table [NAME] can be written once; routes are written [[route]]")
+        }
+        _ if message.contains("string values must be quoted") => Some("put it between quotes"),
+        _ => None,
+    };
+    Problem::error(at, format!("not TOML: {message}")).maybe_hint(hint.map(str::to_owned))
+}
+
+fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
+    let Some(value) = document.get("daemon") else {
+        return Daemon::default();
+    };
+    let DeValue::Table(table) = value.get_ref() else {
+        let problem = Problem::error(value.span(), "`daemon` is not a table");
+        problems.push(problem.hint("write [daemon] once, and its keys below"));
+        return Daemon::default();
+    };
+    let keys = daemon::KEYS.iter().copied();
+    let mut section = Section::new("[daemon]", table, value.span(), keys, problems);
+    let daemon = Daemon::read(&mut section);
+    section.finish();
+    daemon
+}
+
+fn read_routes(
+    document: &DeTable<'_>,
+    handlers: &mut Registry<'_>,
+    problems: &mut Problems,
+) -> Vec<Draft> {
+    let tables = match document
+        .get("route")
+        .map(|value| (value.span(), value.get_ref()))
+    {
+        None => {
+            let problem = Problem::error(0..0, "no [[route]]: nothing to do");
+            problems.push(problem.hint(format!(
+                "the smallest file that does something:\n\n{MINIMAL}"
+            )));
+            return Vec::new();
+        }
+        Some((at, DeValue::Array(tables))) if tables.is_empty() => {
+            problems.push(Problem::error(at, "no [[route]]: nothing to do").hint(MINIMAL));
+            return Vec::new();
+        }
+        Some((_, DeValue::Array(tables))) => tables,
+        Some((at, DeValue::Table(_))) => {
+            let problem = Problem::error(at, "a route is one of several: its brackets are double");
+            problems.push(problem.hint("write [[route]]"));
+            return Vec::new();
+        }
+        Some((at, _)) => {
+            let problem = Problem::error(at, "`route` is not a list of tables");
+            problems.push(problem.hint(MINIMAL));
+            return Vec::new();
+        }
+    };
+    if let Some(first) = tables.get(ROUTES_MAX) {
+        let problem = Problem::error(first.span(), format!("more than {ROUTES_MAX} routes"));
+        problems
+            .push(problem.hint("write prefixes and ranges instead of single addresses and ports"));
+        return Vec::new();
+    }
+    let tables = tables.iter();
+    tables
+        .filter_map(|value| read_route(value, handlers, problems))
+        .collect()
+}
+
+fn read_route(
+    value: &Spanned<DeValue<'_>>,
+    handlers: &mut Registry<'_>,
+    problems: &mut Problems,
+) -> Option<Draft> {
+    let DeValue::Table(table) = value.get_ref() else {
+        problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
+        return None;
+    };
+    let keys = route::KEYS.iter().copied();
+    let mut section = Section::new("[[route]]", table, value.span(), keys, problems);
+    let draft = route::read(&mut section, handlers);
+    section.finish();
+    draft
+}
+
+/// Reports every top-level name that is none of the three.
+fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
+    for (key, value) in document {
+        let name = key.get_ref().as_ref();
+        if matches!(name, "daemon" | "route" | "handler") {
+            continue;
+        }
+        let is_table = value.get_ref().is_table();
+        let message = match is_table || value.get_ref().is_array() {
+            true => format!("there is no table {}", quoted(name)),
+            false => format!("the key {} is in no table", quoted(name)),
+        };
+        let problem = Problem::error(key.span(), message);
+        problems.push(problem.hint(belongs(name, value.get_ref())));
+    }
+}
+
+fn belongs(name: &str, value: &DeValue<'_>) -> String {
+    let tables = "the tables are [daemon], [[route]] and [handler.NAME]";
+    let lower = name.to_lowercase();
+    match lower.as_str() {
+        "handlers" | "handler" => "did you mean [handler.NAME]?".to_owned(),
+        "routes" | "route" => "did you mean [[route]]?".to_owned(),
+        "global" | "server" | "main" | "udispatch" => "did you mean [daemon]?".to_owned(),
+        _ if !value.is_table() && daemon::KEYS.contains(&name) => {
+            format!("`{name}` belongs below [daemon]")
+        }
+        _ if !value.is_table() && route::KEYS.contains(&name) => {
+            format!("`{name}` belongs below a [[route]]")
+        }
+        _ => match did_you_mean(name, ["daemon", "route", "handler"]) {
+            Some(meant) => format!("{meant} {tables}"),
+            None => tables.to_owned(),
+        },
+    }
+}

@@ -1,0 +1,320 @@
+//! The `[handler.NAME]` tables, and what a route means by the name of a handler.
+//!
+//! The kinds come from outside (see `kind.rs`). A kind that needs no settings can be named by a route
+//! as it is; it then becomes a handler of that name, one for all routes that name it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::kind::{Kind, Recipe};
+use super::limits::{HANDLERS_MAX, NAME_BYTES_MAX};
+use super::problem::{Problem, Problems};
+use super::section::Section;
+use super::source::Placed;
+use super::value::{Value, string};
+use super::words::{Mistake, did_you_mean, listed, quoted};
+use crate::dispatch::handler::HandlerId;
+
+/// A handler as the file names it.
+pub struct NamedHandler {
+    /// Its name: that of its table, or of its kind where it has none.
+    pub name: String,
+    /// What kind it is.
+    pub kind: Kind,
+    /// What it will do.
+    pub recipe: Box<dyn Recipe>,
+    /// Where the file asks for it: the header of its table, or the first route that names the kind.
+    pub at: Range<usize>,
+    /// Whether it has no table of its own.
+    pub is_implicit: bool,
+}
+
+impl fmt::Debug for NamedHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NamedHandler({:?}, {:?})", self.name, self.recipe)
+    }
+}
+
+/// The handlers while the file is being read.
+pub(super) struct Registry<'k> {
+    kinds: &'k [Kind],
+    ids: HashMap<String, HandlerId>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    name: String,
+    at: Range<usize>,
+    is_used: bool,
+    /// `None` where its table is wrong, which is reported already.
+    handler: Option<NamedHandler>,
+}
+
+impl<'k> Registry<'k> {
+    /// Reads all `[handler.NAME]` tables.
+    pub(super) fn read(
+        root: Option<&Spanned<DeValue<'_>>>,
+        kinds: &'k [Kind],
+        problems: &mut Problems,
+    ) -> Registry<'k> {
+        let mut registry = Registry {
+            kinds,
+            ids: HashMap::new(),
+            entries: Vec::new(),
+        };
+        let Some(root) = root else { return registry };
+        let DeValue::Table(tables) = root.get_ref() else {
+            let problem = Problem::error(root.span(), "`handler` is not a table of handlers");
+            problems.push(problem.hint("a handler is written [handler.NAME]"));
+            return registry;
+        };
+        if tables.len() > HANDLERS_MAX {
+            let message = format!("more than {HANDLERS_MAX} handlers");
+            problems.push(Problem::error(root.span(), message));
+            return registry;
+        }
+        for (name, value) in tables {
+            let name = Placed {
+                value: name.get_ref().as_ref(),
+                at: name.span(),
+            };
+            registry.read_one(name, value, problems);
+        }
+        registry
+    }
+
+    fn read_one(
+        &mut self,
+        name: Placed<&str>,
+        value: &Spanned<DeValue<'_>>,
+        problems: &mut Problems,
+    ) {
+        let DeValue::Table(table) = value.get_ref() else {
+            let problem = Problem::error(name.at, lone_key(name.value));
+            problems.push(
+                problem.hint("a handler is written [handler.NAME], its kind = \"...\" below"),
+            );
+            return;
+        };
+        if let Err(mistake) = check_name(name.value) {
+            let message = format!("the name of a handler {}", mistake.message);
+            problems.push(Problem::error(name.at.clone(), message).maybe_hint(mistake.hint));
+        } else if self.kind(name.value).is_some() {
+            let message = format!("{} is the name of a kind", quoted(name.value));
+            let hint = format!("choose another name, such as [handler.my_{}]", name.value);
+            problems.push(Problem::error(name.at.clone(), message).hint(hint));
+        }
+        let handler = self.read_table(&name, table, value.span(), problems);
+        self.insert(name.value, name.at, handler);
+    }
+
+    fn read_table(
+        &self,
+        name: &Placed<&str>,
+        table: &DeTable<'_>,
+        at: Range<usize>,
+        problems: &mut Problems,
+    ) -> Option<NamedHandler> {
+        let title = format!("[handler.{}]", quoted(name.value).trim_matches('"'));
+        let Some(kind) = self.kind_of(&title, table, &at, problems) else {
+            return None; // Which keys it may have is unknown without its kind.
+        };
+        let keys = kind.settings.iter().map(|setting| setting.key);
+        let keys = std::iter::once("kind").chain(keys);
+        let before = problems.errors();
+        let mut section = Section::new(title, table, at.clone(), keys, problems);
+        let recipe = (kind.read)(&mut section);
+        section.finish();
+        if recipe.is_none() && problems.errors() == before {
+            problems.push(unexplained(kind, at.clone()));
+        }
+        Some(NamedHandler {
+            name: name.value.to_owned(),
+            kind,
+            recipe: recipe?,
+            at,
+            is_implicit: false,
+        })
+    }
+
+    fn kind_of(
+        &self,
+        title: &str,
+        table: &DeTable<'_>,
+        at: &Range<usize>,
+        problems: &mut Problems,
+    ) -> Option<Kind> {
+        let names = || self.kinds.iter().map(|kind| kind.name);
+        let all = || format!("the kinds are {}", listed(names(), "and"));
+        let Some(value) = table.get("kind") else {
+            let problem = Problem::error(at.clone(), format!("{title} has no `kind`"));
+            problems.push(problem.hint(format!("add kind = \"...\"; {}", all())));
+            return None;
+        };
+        let unknown = match string(Value::new(value)) {
+            Ok(written) => match self.kind(&written) {
+                Some(kind) => return Some(kind),
+                None => {
+                    let hint = did_you_mean(&written, names());
+                    let hint = hint.map_or(all(), |meant| format!("{meant} {}", all()));
+                    Mistake::new(format!("there is no kind {}", quoted(&written))).hint(hint)
+                }
+            },
+            Err(mistake) => mistake.hint(all()),
+        };
+        problems.push(Problem::with_value("kind", value.span(), unknown));
+        None
+    }
+
+    fn kind(&self, name: &str) -> Option<Kind> {
+        self.kinds.iter().find(|kind| kind.name == name).copied()
+    }
+
+    fn insert(&mut self, name: &str, at: Range<usize>, handler: Option<NamedHandler>) -> HandlerId {
+        // HANDLERS_MAX tables and one for each kind: far below what an index of 32 bits holds.
+        let id = HandlerId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
+        self.ids.insert(name.to_owned(), id);
+        self.entries.push(Entry {
+            name: name.to_owned(),
+            at,
+            is_used: false,
+            handler,
+        });
+        id
+    }
+
+    /// The handler that a route names; `None` where there is none, which is reported.
+    pub(super) fn resolve(
+        &mut self,
+        name: &Placed<String>,
+        problems: &mut Problems,
+    ) -> Option<HandlerId> {
+        let id = match self.ids.get(&name.value) {
+            Some(id) => *id,
+            None => match self.kind(&name.value) {
+                Some(kind) => {
+                    let handler = implicit(kind, &name.at, problems);
+                    self.insert(&name.value, name.at.clone(), handler)
+                }
+                None => {
+                    problems.push(self.unknown(name, problems.has_room()));
+                    return None;
+                }
+            },
+        };
+        self.entries[id.index()].is_used = true;
+        Some(id)
+    }
+
+    fn unknown(&self, name: &Placed<String>, has_room: bool) -> Problem {
+        let written = name.value.as_str();
+        let message = format!(
+            "`handler`: there is no handler and no kind {}",
+            quoted(written)
+        );
+        let tables = self.entries.iter().map(|entry| entry.name.as_str());
+        let bare = self
+            .kinds
+            .iter()
+            .filter(|kind| kind.required().next().is_none());
+        let names = tables.chain(bare.map(|kind| kind.name));
+        let meant = has_room.then(|| did_you_mean(written, names)).flatten();
+        let all_kinds = self.kinds.iter().map(|kind| kind.name);
+        let hint = meant.unwrap_or_else(|| {
+            let kinds = listed(all_kinds, "and");
+            format!("write a table [handler.NAME] and name it here; the kinds are {kinds}")
+        });
+        Problem::error(name.at.clone(), message).hint(hint)
+    }
+
+    /// The finished list, once nothing is wrong. Handlers that no route names become warnings.
+    pub(super) fn finish(self, problems: &mut Problems) -> Vec<NamedHandler> {
+        for entry in self.entries.iter().filter(|entry| !entry.is_used) {
+            let message = format!("no route names the handler {}", quoted(&entry.name));
+            let hint = format!("name it in a [[route]]: handler = \"{}\"", entry.name);
+            problems.push(Problem::warning(entry.at.clone(), message).hint(hint));
+        }
+        let handlers = self.entries.into_iter();
+        handlers.filter_map(|entry| entry.handler).collect()
+    }
+}
+
+/// A kind that a route names without a table: read from an empty one.
+fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<NamedHandler> {
+    let hint = || {
+        let table = example_table(&kind);
+        format!("write a table, and its name here:\n\n{table}")
+    };
+    let required: Vec<&str> = kind.required().collect();
+    if !required.is_empty() {
+        let keys = listed(required.iter().copied(), "and");
+        let message = format!("`handler`: {} needs settings: {keys}", quoted(kind.name));
+        problems.push(Problem::error(at.clone(), message).hint(hint()));
+        return None;
+    }
+    let empty = DeTable::new();
+    let keys = kind.settings.iter().map(|setting| setting.key);
+    let mut found = Problems::new(problems.source().clone());
+    let mut section = Section::new(quoted(kind.name), &empty, at.clone(), keys, &mut found);
+    let recipe = (kind.read)(&mut section);
+    if let Some(problem) = found.iter().next() {
+        let message = format!("`handler`: {}", problem.message);
+        problems.push(Problem::error(at.clone(), message).hint(hint()));
+    } else if recipe.is_none() {
+        problems.push(unexplained(kind, at.clone()));
+    }
+    Some(NamedHandler {
+        name: kind.name.to_owned(),
+        kind,
+        recipe: recipe?,
+        at: at.clone(),
+        is_implicit: true,
+    })
+}
+
+/// A kind must say why it gives nothing; if one does not, the file is refused all the same, since the
+/// list of handlers may have no gap.
+fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
+    Problem::error(
+        at,
+        format!(
+            "the kind {} refuses this and does not say why",
+            quoted(kind.name)
+        ),
+    )
+}
+
+/// The `[handler.…]` table out of a kind's example.
+fn example_table(kind: &Kind) -> String {
+    let lines = kind.example.lines().map(str::trim);
+    let mut table = lines.skip_while(|line| !line.starts_with("[handler."));
+    let header = table.next().map(str::to_owned);
+    let header = header.unwrap_or(format!("[handler.my_{0}]\nkind = \"{0}\"", kind.name));
+    let rest = table.take_while(|line| !line.starts_with('[') && !line.is_empty());
+    rest.fold(header, |text, line| format!("{text}\n{line}"))
+}
+
+fn lone_key(name: &str) -> String {
+    format!(
+        "`handler.{}` is not a table",
+        quoted(name).trim_matches('"')
+    )
+}
+
+/// Names of handlers and routes become labels of metrics and words of command lines.
+pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
+    let hint = format!("1 to {NAME_BYTES_MAX} letters, digits, hyphens and underscores");
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match name {
+        "" => Err(Mistake::new("is empty").hint(hint)),
+        _ if name.len() > NAME_BYTES_MAX => Err(Mistake::new("is too long").hint(hint)),
+        _ if !name.bytes().all(is_plain) => {
+            Err(Mistake::new(format!("cannot be {}", quoted(name))).hint(hint))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,113 @@
+//! Gets the text of a configuration file, and says in words why it cannot.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::limits::FILE_BYTES_MAX;
+use super::problem::Problems;
+use super::words::printable;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read at all.
+    #[error("{}: {why}", printable(&file.to_string_lossy()))]
+    Unreadable {
+        /// The file as it was named.
+        file: PathBuf,
+        /// What is the matter and what to do, in a sentence.
+        why: String,
+    },
+    /// The file was read, and is wrong.
+    #[error("{0}")]
+    Wrong(Box<Problems>),
+}
+
+impl From<Problems> for LoadError {
+    fn from(problems: Problems) -> LoadError {
+        LoadError::Wrong(Box::new(problems))
+    }
+}
+
+impl LoadError {
+    /// The whole text for the user. Colours are for terminals: the caller knows.
+    pub fn render(&self, colours: bool) -> String {
+        match self {
+            LoadError::Unreadable { .. } => format!("error: {self}"),
+            LoadError::Wrong(problems) => problems.render(colours),
+        }
+    }
+}
+
+/// The text of a file.
+pub(super) fn text(file: &Path) -> Result<String, LoadError> {
+    let unreadable = |why| LoadError::Unreadable {
+        file: file.to_owned(),
+        why,
+    };
+    let bytes = read(file).map_err(|error| unreadable(explain(&error)))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        let limit = FILE_BYTES_MAX / (1024 * 1024);
+        return Err(unreadable(format!(
+            "larger than {limit} MiB; is this the right file?"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let bytes = error.as_bytes();
+        let line = bytes[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+        unreadable(format!(
+            "not UTF-8: line {line} has the byte 0x{:02x} at offset {good}; TOML files are UTF-8",
+            bytes[good]
+        ))
+    })
+}
+
+/// One byte more than the limit, so that a file without end is noticed and not read.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = FILE_BYTES_MAX as u64 + 1;
+    File::open(file)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
+        ErrorKind::PermissionDenied => {
+            "permission denied; which user may read it, `ls -l` tells".to_owned()
+        }
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn why(file: &Path) -> String {
+        text(file).expect_err("must be refused").to_string()
+    }
+
+    /// Each way in which a file cannot be read is told in words, with its name.
+    #[test]
+    fn says_why_a_file_cannot_be_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let missing = dir.path().join("missing.toml");
+        assert!(why(&missing).contains("missing.toml: there is no such file"));
+        assert!(why(dir.path()).contains("this is a directory"));
+        assert!(why(Path::new("/dev/zero")).contains("larger than 16 MiB"));
+
+        let latin = dir.path().join("latin.toml");
+        fs::write(&latin, b"# one\n# caf\xe9\n").expect("written");
+        assert!(
+            why(&latin).contains("line 2 has the byte 0xe9 at offset 11"),
+            "{}",
+            why(&latin)
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! One `[[route]]`: where datagrams are sent to, from whom, and who handles them.
+//!
+//! What a route alone can get wrong is found here; what only several routes together can (equal
+//! routes, too many sockets) is found in `table.rs`. Whether an interface exists is asked in control.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+use super::destination::Destination;
+use super::handlers::{Registry, check_name};
+use super::problem::Problem;
+use super::section::Section;
+use super::source::Placed;
+use super::value::{Value, boolean, interface_name, parsed, placed, prefix, string};
+use super::words::Mistake;
+use crate::dispatch::handler::HandlerId;
+
+/// Its keys, for the section and for hints.
+pub(super) const KEYS: &[&str] = &[
+    "name",
+    "destination",
+    "interface",
+    "source",
+    "share",
+    "handler",
+];
+
+/// Destinations that are handled alike.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name in messages and metrics: the file's, or made from its destination. Unique.
+    pub label: String,
+    /// Where datagrams are sent to; at least one.
+    pub destinations: Vec<Placed<Destination>>,
+    /// The only interface that they may arrive on.
+    pub interface: Option<Placed<InterfaceRef>>,
+    /// The only sources that they may come from; empty for any. Every destination has one of its
+    /// own family.
+    pub sources: Vec<Placed<IpNet>>,
+    /// Whether other programs may bind these ports too.
+    pub share: bool,
+    /// Who gets each datagram, in this order; at least one, none twice.
+    pub handlers: Vec<HandlerId>,
+    /// Where it begins in the file.
+    pub at: Range<usize>,
+}
+
+/// A network interface as the file names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum InterfaceRef {
+    /// By name: `eth0`.
+    Name(String),
+    /// By one of its addresses.
+    Address(IpAddr),
+}
+
+impl fmt::Display for InterfaceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InterfaceRef::Name(name) => f.write_str(name),
+            InterfaceRef::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A route, and the name that the file gives it.
+pub(super) struct Draft {
+    pub(super) name: Option<Placed<String>>,
+    pub(super) route: Route,
+}
+
+/// Reads one route. Every key is read before anything is given up, so that all is reported.
+pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<Draft> {
+    let name = section.optional("name", placed(name));
+    let destination = parsed::<Destination>("a destination such as \"127.0.0.1:1234\"");
+    let destinations = section.required_list("destination", placed(destination));
+    let interface = section.optional("interface", placed(interface));
+    let sources = section.optional_list("source", placed(source));
+    let share = section.or("share", boolean, false);
+    let handlers = read_handlers(section, handlers);
+
+    let destinations = destinations?;
+    for destination in &destinations {
+        check_link_local(section, destination);
+    }
+    // With a bad source or interface left out, it would seem to equal routes that it does not.
+    if section.has("source") && sources.is_none() || section.has("interface") && interface.is_none()
+    {
+        return None;
+    }
+    let sources = sources.unwrap_or_default();
+    check_families(section, &destinations, &sources);
+    check_repeated(section, &sources);
+    let route = Route {
+        label: String::new(),
+        destinations,
+        interface,
+        sources,
+        share,
+        // A name that is no handler's has been reported; the rest of the route is compared still.
+        handlers: handlers.unwrap_or_default(),
+        at: section.at(),
+    };
+    Some(Draft { name, route })
+}
+
+fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Option<Vec<HandlerId>> {
+    let names = section.required_list("handler", placed(string))?;
+    let mut ids: Vec<(HandlerId, Range<usize>)> = Vec::with_capacity(names.len());
+    for name in &names {
+        let Some(id) = section.with_problems(|problems| registry.resolve(name, problems)) else {
+            continue;
+        };
+        if let Some((_, first)) = ids.iter().find(|(other, _)| *other == id) {
+            let problem = Problem::error(name.at.clone(), "`handler`: the same handler twice")
+                .and_at(first.clone(), "first here")
+                .hint("it would get each datagram once all the same; leave one out");
+            section.report(problem);
+            continue;
+        }
+        ids.push((id, name.at.clone()));
+    }
+    (ids.len() == names.len()).then(|| ids.into_iter().map(|(id, _)| id).collect())
+}
+
+fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>) {
+    if destination.value.is_link_local_v6() && !section.has("interface") {
+        let message = format!(
+            "`destination`: {} exists on every link; which interface is meant?",
+            destination.value.net.addr()
+        );
+        let problem = Problem::error(destination.at.clone(), message);
+        section.report(problem.hint("add interface = \"eth0\", or whichever it is"));
+    }
+}
+
+/// A destination that no source can reach, or a source that reaches no destination, is a mistake.
+fn check_families(
+    section: &mut Section<'_>,
+    destinations: &[Placed<Destination>],
+    sources: &[Placed<IpNet>],
+) {
+    if sources.is_empty() {
+        return;
+    }
+    let is_v4 = |net: &IpNet| matches!(net, IpNet::V4(_));
+    let family = |v4| if v4 { "IPv4" } else { "IPv6" };
+    for v4 in [true, false] {
+        let destination = destinations.iter().find(|one| is_v4(&one.value.net) == v4);
+        let source = sources.iter().find(|one| is_v4(&one.value) == v4);
+        match (destination, source) {
+            (Some(destination), None) => {
+                let message = format!(
+                    "`destination`: no `source` is {}, so nothing could arrive here",
+                    family(v4)
+                );
+                let problem = Problem::error(destination.at.clone(), message)
+                    .and_at(sources[0].at.clone(), format!("{} only", family(!v4)));
+                section.report(problem.hint("make it a route of its own"));
+            }
+            (None, Some(source)) => {
+                let message = format!("`source`: no `destination` is {}", family(v4));
+                let problem = Problem::error(source.at.clone(), message)
+                    .and_at(destinations[0].at.clone(), format!("{} only", family(!v4)));
+                section.report(problem.hint("sources must be of a destination's family"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn check_repeated(section: &mut Section<'_>, sources: &[Placed<IpNet>]) {
+    let mut seen = HashMap::new();
+    for source in sources {
+        if let Some(first) = seen.insert(source.value, &source.at) {
+            let problem = Problem::error(source.at.clone(), "`source`: the same one twice");
+            section.report(problem.and_at(first.clone(), "first here"));
+        }
+    }
+}
+
+fn name(value: Value<'_>) -> Result<String, Mistake> {
+    let name = string(value)?;
+    check_name(&name)?;
+    Ok(name)
+}
+
+fn interface(value: Value<'_>) -> Result<InterfaceRef, Mistake> {
+    let text = value.text("the name or an address of an interface, such as \"eth0\"")?;
+    match text.parse() {
+        Ok(address) => Ok(InterfaceRef::Address(address)),
+        Err(_) => interface_name(text).map(InterfaceRef::Name),
+    }
+}
+
+fn source(value: Value<'_>) -> Result<IpNet, Mistake> {
+    let net = prefix(value)?;
+    if net.addr().is_multicast() {
+        return Err(Mistake::new("no datagram comes from a group")
+            .hint("`source` is who sends; groups belong into `destination`"));
+    }
+    if let IpAddr::V6(v6) = net.addr()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("{v6} is an IPv4 address in IPv6 clothes");
+        return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
+    }
+    if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
+        return Err(
+            Mistake::new("no host has this address").hint("for every source leave `source` out")
+        );
+    }
+    Ok(net)
+}

@@ -1,0 +1,301 @@
+//! Addresses as values: an IP address, a socket address, a prefix of sources, an upstream.
+//!
+//! Names of hosts are recognised here but never resolved: that can block, and belongs to control.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use ipnet::IpNet;
+
+use super::super::destination::prefix_of;
+use super::super::kind::{Host, Upstream};
+use super::super::limits::INTERFACE_NAME_BYTES_MAX;
+use super::super::words::{Mistake, quoted};
+use super::Value;
+
+const UPSTREAM: &str = "an upstream such as \"10.0.0.1:2055\" or \"collector.example:2055\"";
+
+/// `"192.0.2.1"`, `"2001:db8::1"`.
+pub fn ip_address(value: Value<'_>) -> Result<IpAddr, Mistake> {
+    let text = value.text("an IP address such as \"192.0.2.1\"")?;
+    let bad = || Mistake::new(format!("{} is not an IP address", quoted(text)));
+    text.parse().map_err(|_| {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        match bare.filter(|bare| bare.parse::<Ipv6Addr>().is_ok()) {
+            Some(bare) => bad().hint(format!("without brackets: \"{bare}\"")),
+            None if text.parse::<SocketAddr>().is_ok() => bad().hint("without a port"),
+            None => bad(),
+        }
+    })
+}
+
+/// `"127.0.0.1:9253"`, `"[::1]:9253"`; port 0 is refused.
+pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
+    let text = value.text("an address and port such as \"127.0.0.1:9253\"")?;
+    let bad = || Mistake::new(format!("{} is not an address with a port", quoted(text)));
+    let address: SocketAddr = text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => bad().hint(format!("add the port, as in \"{ip}:9253\"")),
+        Ok(IpAddr::V6(ip)) => bad().hint(format!("add brackets and port, as in \"[{ip}]:9253\"")),
+        Err(_) => bad().hint("write \"127.0.0.1:9253\" or \"[::1]:9253\""),
+    })?;
+    match address.port() {
+        0 => Err(Mistake::new("port 0 is no port").hint("ports are 1 to 65535")),
+        _ => Ok(address),
+    }
+}
+
+/// A set of source addresses: `"10.0.0.0/8"`, `"2001:db8::/32"`, or one host: `"10.1.1.1"`.
+pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
+    let text = value.text("an address or prefix such as \"10.0.0.0/8\"")?;
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if let Some(bare) = bare.filter(|bare| prefix_of(bare).is_ok()) {
+        let message = format!("{} has brackets, and no port follows", quoted(text));
+        return Err(Mistake::new(message).hint(format!("write \"{bare}\"")));
+    }
+    if text.parse::<SocketAddr>().is_ok() {
+        let message = format!(
+            "{} has a port; sources are matched by address",
+            quoted(text)
+        );
+        return Err(Mistake::new(message).hint("leave the port out"));
+    }
+    prefix_of(text)
+}
+
+/// `"10.0.0.1:2055"`, `"[::1]:53"`, `"[fe80::1%eth0]:53"`, `"collector.example:2055"`.
+pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
+    let text = value.text(UPSTREAM)?;
+    let (host, port) = parse_upstream(text)?;
+    Ok(Upstream {
+        host,
+        port,
+        at: value.at(),
+    })
+}
+
+fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
+    let bad = || Mistake::new(format!("{} is not {UPSTREAM}", quoted(text)));
+    if let Ok(ip) = text.parse::<Ipv6Addr>() {
+        return Err(bad().hint(format!("add brackets and port, as in \"[{ip}]:2055\"")));
+    }
+    let Some((host, port)) = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
+        return Err(bad().hint("add the port behind a colon"));
+    };
+    let port = parse_port(port)?;
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let host = match bracketed {
+        Some(host) => host_v6(host, port).ok_or_else(bad)??,
+        None if host.parse::<Ipv6Addr>().is_ok() => {
+            return Err(bad().hint(format!("put brackets around IPv6: \"[{host}]:{port}\"")));
+        }
+        None => host_v4_or_name(host, port)?,
+    };
+    Ok((host, port))
+}
+
+/// A port as digits: `+53` and ` 53` are not.
+fn parse_port(text: &str) -> Result<u16, Mistake> {
+    let bad = || Mistake::new(format!("{} is not a port", quoted(text)));
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ => Err(bad().hint("ports are 1 to 65535")),
+    }
+}
+
+/// `None` where it is no IPv6 address at all.
+fn host_v6(text: &str, port: u16) -> Option<Result<Host, Mistake>> {
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (text, None),
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    Some(match (zone, address.is_unicast_link_local()) {
+        (None, true) => Err(Mistake::new(format!("{address} exists on every link"))
+            .hint(format!("name the interface: \"[{address}%eth0]:{port}\""))),
+        (Some(_), false) if !is_link_local_group(&address) => Err(Mistake::new(format!(
+            "{address} is not link-local: it has no zone"
+        ))
+        .hint(format!("write \"[{address}]:{port}\""))),
+        (Some(zone), _) => with_zone(address, zone, port),
+        (None, false) => sendable(IpAddr::V6(address), port),
+    })
+}
+
+fn is_link_local_group(address: &Ipv6Addr) -> bool {
+    address.is_multicast() && matches!(address.segments()[0] & 0x000f, 1 | 2)
+}
+
+fn with_zone(address: Ipv6Addr, zone: &str, port: u16) -> Result<Host, Mistake> {
+    if !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        let bad = |_| Mistake::new(format!("{} is not the index of an interface", quoted(zone)));
+        let index = zone.parse().map_err(bad)?;
+        let address = SocketAddrV6::new(address, port, 0, index);
+        return Ok(Host::Address(SocketAddr::V6(address)));
+    }
+    let interface = interface_name(zone)?;
+    Ok(Host::Scoped { address, interface })
+}
+
+fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
+    if let Ok(ip) = text.parse() {
+        return sendable(IpAddr::V4(ip), port);
+    }
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        let message = format!("{} is not an IPv4 address", quoted(text));
+        return Err(Mistake::new(message).hint("four numbers from 0 to 255"));
+    }
+    if is_host_name(text) {
+        return Ok(Host::Name(text.to_owned()));
+    }
+    let message = format!(
+        "{} is neither an address nor the name of a host",
+        quoted(text)
+    );
+    Err(Mistake::new(message).hint("names have letters, digits, hyphens and dots"))
+}
+
+fn sendable(ip: IpAddr, port: u16) -> Result<Host, Mistake> {
+    if ip.is_unspecified() {
+        let message = format!("{ip} stands for every address; nothing can be sent to it");
+        let here = if ip.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+        return Err(Mistake::new(message).hint(format!("this host is \"{here}:{port}\"")));
+    }
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("{ip} is an IPv4 address in IPv6 clothes");
+        return Err(Mistake::new(message).hint(format!("write \"{v4}:{port}\"")));
+    }
+    Ok(Host::Address(SocketAddr::new(ip, port)))
+}
+
+fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        })
+}
+
+/// The name of a network interface, as far as its form goes; whether it exists is asked later.
+pub(in super::super) fn interface_name(text: &str) -> Result<String, Mistake> {
+    let name = || format!("{} cannot be the name of an interface", quoted(text));
+    if text.is_empty() {
+        return Err(Mistake::new("the name of the interface is empty"));
+    }
+    if text.len() > INTERFACE_NAME_BYTES_MAX {
+        let message = format!("{}: more than {INTERFACE_NAME_BYTES_MAX} bytes", name());
+        return Err(Mistake::new(message).hint("`ip link` lists them"));
+    }
+    let bad = |char: char| char == '/' || char.is_whitespace() || char.is_control();
+    if text.contains(bad) || matches!(text, "." | "..") {
+        return Err(Mistake::new(name()).hint("`ip link` lists them"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read, refusal};
+    use super::*;
+
+    /// Each form of an upstream, shown again as it was written.
+    #[test]
+    fn upstreams_round_trip() {
+        for text in [
+            "10.0.0.1:2055",
+            "[::1]:53",
+            "[fe80::1%eth0]:53",
+            "[fe80::1%7]:53",
+            "[ff02::fb%eth0]:5353",
+            "239.1.2.3:5000",
+            "collector.example:2055",
+            "localhost:1",
+            "_dns.example.:65535",
+        ] {
+            let upstream = read(&format!("\"{text}\""), upstream).expect(text);
+            assert_eq!(upstream.to_string(), text);
+            assert_eq!(upstream.at, 6..8 + text.len());
+        }
+    }
+
+    /// Each way to get an upstream wrong has an answer of its own.
+    #[test]
+    fn bad_upstreams() {
+        for (text, expected) in [
+            ("10.0.0.1", "add the port"),
+            (":53", "add the port"),
+            ("", "add the port"),
+            ("10.0.0.1:0", "ports are 1 to 65535"),
+            ("10.0.0.1:65536", "ports are 1 to 65535"),
+            ("10.0.0.1:+53", "ports are 1 to 65535"),
+            ("10.0.0.256:53", "is not an IPv4 address"),
+            ("0.0.0.0:53", "this host is \"127.0.0.1:53\""),
+            ("[::]:53", "this host is \"[::1]:53\""),
+            ("::1", "add brackets and port"),
+            ("2001:db8::1:2:53", "\"[2001:db8::1:2:53]:2055\""),
+            (
+                "1:2:3:4:5:6:7:8:53",
+                "put brackets around IPv6: \"[1:2:3:4:5:6:7:8]:53\"",
+            ),
+            ("[fe80::1]:53", "name the interface"),
+            ("[fe80::1%]:53", "name of the interface is empty"),
+            ("[fe80::1%99999999999]:53", "is not the index"),
+            ("[2001:db8::1%eth0]:53", "not link-local"),
+            ("[::ffff:10.0.0.1]:53", "write \"10.0.0.1:53\""),
+            ("[10.0.0.1]:53", "is not an upstream"),
+            ("exa mple:53", "neither an address nor the name"),
+            ("http://x:80", "neither an address nor the name"),
+            ("-x:80", "neither an address nor the name"),
+        ] {
+            let refusal = refusal(&format!("\"{text}\""), upstream);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+
+    /// Sources are prefixes or hosts; host bits, brackets and ports are answered.
+    #[test]
+    fn prefixes() {
+        let ok = |text: &str| read(text, prefix).map(|net| net.to_string());
+        assert_eq!(ok("\"10.0.0.0/8\"").as_deref(), Ok("10.0.0.0/8"));
+        assert_eq!(ok("\"10.1.1.1\"").as_deref(), Ok("10.1.1.1/32"));
+        assert_eq!(ok("\"2001:db8::1\"").as_deref(), Ok("2001:db8::1/128"));
+        for (text, expected) in [
+            ("\"10.1.1.1/8\"", "did you mean \"10.0.0.0/8\"?"),
+            ("\"10.0.0.0/33\"", "at most 32"),
+            ("\"[2001:db8::/32]\"", "write \"2001:db8::/32\""),
+            ("\"10.0.0.1:53\"", "leave the port out"),
+            ("\"elsewhere\"", "is not an IP address"),
+            ("7", "expected an address or prefix"),
+        ] {
+            let refusal = refusal(text, prefix);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+
+    /// Plain addresses, with and without a port.
+    #[test]
+    fn addresses() {
+        assert!(read("\"192.0.2.1\"", ip_address).is_ok());
+        assert!(refusal("\"[::1]\"", ip_address).contains("without brackets"));
+        assert!(refusal("\"10.0.0.1:5\"", ip_address).contains("without a port"));
+        assert!(read("\"[::1]:9253\"", socket_address).is_ok());
+        assert!(refusal("\"::1\"", socket_address).contains("\"[::1]:9253\""));
+        assert!(refusal("\"127.0.0.1:0\"", socket_address).contains("port 0"));
+        assert!(refusal("\"9253\"", socket_address).contains("write \"127.0.0.1:9253\""));
+    }
+}

@@ -1,0 +1,275 @@
+//! Parsers for what may stand behind a key. Each takes a [`Value`] and gives what it means, or a
+//! [`Mistake`]; none names its own key, the [section](super::section) does.
+//!
+//! A parser that takes bounds or words is made by a function: `integer(1..=64)`. Quantities with
+//! units are in `quantity.rs`, addresses in `address.rs`.
+
+mod address;
+mod quantity;
+
+use std::fmt::Display;
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+pub(super) use self::address::interface_name;
+pub use self::address::{ip_address, prefix, socket_address, upstream};
+pub use self::quantity::{Rate, duration, duration_in, rate, show_size, size, size_in};
+use super::source::Placed;
+use super::words::{Mistake, did_you_mean, listed, quoted};
+
+/// One value of the file: a string, a number, a list, a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'a>(&'a Spanned<DeValue<'a>>);
+
+impl<'a> Value<'a> {
+    pub(super) fn new(value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
+        Value(value)
+    }
+
+    /// The bytes of the file that hold it.
+    pub fn at(&self) -> Range<usize> {
+        self.0.span()
+    }
+
+    /// Whether it is a table, inline or not; [`Section::table`](super::section::Section::table)
+    /// reads it.
+    pub fn is_table(&self) -> bool {
+        self.0.get_ref().is_table()
+    }
+
+    pub(super) fn inner(&self) -> &'a DeValue<'a> {
+        self.0.get_ref()
+    }
+
+    /// Its text. `wanted` is what should have been there, such as `a size such as "8MiB"`.
+    pub fn text(&self, wanted: &str) -> Result<&'a str, Mistake> {
+        match self.inner() {
+            DeValue::String(text) => Ok(text),
+            _ => Err(self.expected(wanted)),
+        }
+    }
+
+    /// Its number. Numbers too large for any machine are mistakes, not panics.
+    pub fn number(&self, wanted: &str) -> Result<i128, Mistake> {
+        match self.inner() {
+            DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
+                .map_err(|_| self.expected(wanted)),
+            _ => Err(self.expected(wanted)),
+        }
+    }
+
+    /// The mistake of being something else than what was wanted.
+    pub fn expected(&self, wanted: &str) -> Mistake {
+        let found = match self.inner() {
+            DeValue::String(text) => format!("the text {}", quoted(text)),
+            DeValue::Integer(integer) => format!("the number {}", shortened(integer.as_str())),
+            DeValue::Float(float) => format!("the number {}", shortened(float.as_str())),
+            DeValue::Boolean(value) => format!("`{value}`"),
+            DeValue::Datetime(_) => "a date or time".to_owned(),
+            DeValue::Array(_) => "a list".to_owned(),
+            DeValue::Table(_) => "a table".to_owned(),
+        };
+        Mistake::new(format!("expected {wanted}, found {found}"))
+    }
+}
+
+fn shortened(number: &str) -> String {
+    match number.get(..40) {
+        Some(start) if start.len() < number.len() => format!("{start}…"),
+        _ => number.to_owned(),
+    }
+}
+
+/// Any text.
+pub fn string(value: Value<'_>) -> Result<String, Mistake> {
+    value.text("text between quotes").map(str::to_owned)
+}
+
+/// Text that says something.
+pub fn nonempty_string(value: Value<'_>) -> Result<String, Mistake> {
+    match string(value)? {
+        text if text.is_empty() => Err(Mistake::new("is empty")),
+        text => Ok(text),
+    }
+}
+
+/// The name of a file; [`Section::base_dir`](super::section::Section::base_dir) is what a relative
+/// one starts from.
+pub fn path(value: Value<'_>) -> Result<PathBuf, Mistake> {
+    let text = value.text("the name of a file between quotes")?;
+    match text {
+        "" => Err(Mistake::new("the name of the file is empty")),
+        _ if text.contains('\0') => Err(Mistake::new("the name of a file cannot contain NUL")),
+        _ => Ok(PathBuf::from(text)),
+    }
+}
+
+/// `true` or `false`.
+pub fn boolean(value: Value<'_>) -> Result<bool, Mistake> {
+    match value.inner() {
+        DeValue::Boolean(value) => Ok(*value),
+        DeValue::String(text) => {
+            let hint = match text.to_lowercase().as_str() {
+                "true" | "yes" | "on" | "1" => Some("write true, without quotes".to_owned()),
+                "false" | "no" | "off" | "0" => Some("write false, without quotes".to_owned()),
+                _ => None,
+            };
+            Err(value.expected("true or false").maybe_hint(hint))
+        }
+        _ => Err(value.expected("true or false")),
+    }
+}
+
+/// A whole number within bounds.
+pub fn integer<T>(bounds: RangeInclusive<T>) -> impl Fn(Value<'_>) -> Result<T, Mistake>
+where
+    T: TryFrom<i128> + PartialOrd + Display,
+{
+    move |value| {
+        let wanted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let number = value.number(&wanted).map_err(|mistake| {
+            let text = value.text("").unwrap_or_default();
+            let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            mistake.maybe_hint(is_number.then(|| "write it without quotes".to_owned()))
+        })?;
+        match T::try_from(number) {
+            Ok(number) if bounds.contains(&number) => Ok(number),
+            _ => Err(value.expected(&wanted)),
+        }
+    }
+}
+
+/// One of a few words, each with what it stands for.
+pub fn choice<T: Clone>(words: &[(&str, T)]) -> impl Fn(Value<'_>) -> Result<T, Mistake> {
+    move |value| {
+        let names = words.iter().map(|(name, _)| *name);
+        let wanted = listed(words.iter().map(|(name, _)| *name), "or");
+        let text = value.text(&wanted)?;
+        match words.iter().find(|(name, _)| *name == text) {
+            Some((_, meaning)) => Ok(meaning.clone()),
+            None => Err(value
+                .expected(&wanted)
+                .maybe_hint(did_you_mean(text, names))),
+        }
+    }
+}
+
+/// Anything that text can be parsed into, described by `wanted`: `a destination such as ...`.
+pub fn parsed<T>(wanted: &str) -> impl Fn(Value<'_>) -> Result<T, Mistake>
+where
+    T: FromStr<Err = Mistake>,
+{
+    move |value| value.text(wanted)?.parse()
+}
+
+/// What `parser` reads, together with its place in the file for later messages.
+pub fn placed<T>(
+    parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+) -> impl Fn(Value<'_>) -> Result<Placed<T>, Mistake> {
+    move |value| {
+        let at = value.at();
+        parser(value).map(|value| Placed { value, at })
+    }
+}
+
+/// Reads `text` as the value of a key, for the tests of parsers.
+#[cfg(test)]
+pub(super) fn read<T>(
+    text: &str,
+    parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+) -> Result<T, Mistake> {
+    let document = format!("key = {text}\n");
+    let table = toml::de::DeTable::parse(&document).expect("the test's TOML is well formed");
+    let (_, value) = table.get_ref().iter().next().expect("one key");
+    parser(Value::new(value))
+}
+
+/// The message and hint of a text that must be refused.
+#[cfg(test)]
+pub(super) fn refusal<T: std::fmt::Debug>(
+    text: &str,
+    parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+) -> String {
+    let mistake = read(text, parser).expect_err(text);
+    format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wrong type is told with what was found, whatever TOML can hold.
+    #[test]
+    fn wrong_types_are_named() {
+        for (text, found) in [
+            ("\"x\"", "the text \"x\""),
+            ("3", "the number 3"),
+            ("nan", "the number nan"),
+            ("-inf", "the number -inf"),
+            (
+                "99999999999999999999999999999999999999999999999",
+                "the number 9999",
+            ),
+            ("1979-05-27", "a date or time"),
+            ("[1]", "a list"),
+            ("{a = 1}", "a table"),
+        ] {
+            let refusal = refusal(text, boolean);
+            assert!(refusal.contains("expected true or false"), "{refusal}");
+            assert!(refusal.contains(found), "{refusal}");
+        }
+        assert_eq!(read("true", boolean), Ok(true));
+        assert!(refusal("\"yes\"", boolean).ends_with("write true, without quotes"));
+    }
+
+    /// Bounds hold at both ends and for numbers that no machine type holds.
+    #[test]
+    fn integers_have_bounds() {
+        let parser = integer(1..=64_u8);
+        assert_eq!(read("1", &parser), Ok(1));
+        assert_eq!(read("0x40", &parser), Ok(64));
+        assert_eq!(read("1_0", &parser), Ok(10));
+        for text in [
+            "0",
+            "65",
+            "-1",
+            "256",
+            "1.0",
+            "9223372036854775808",
+            &"9".repeat(500),
+        ] {
+            let refusal = refusal(text, &parser);
+            assert!(refusal.contains("a whole number from 1 to 64"), "{refusal}");
+        }
+        assert!(refusal("\"8\"", &parser).ends_with("write it without quotes"));
+    }
+
+    /// A misspelt word is answered with the list and the likely one.
+    #[test]
+    fn choices_suggest() {
+        let parser = choice(&[("all", 1), ("round_robin", 2), ("random", 3)]);
+        assert_eq!(read("\"random\"", &parser), Ok(3));
+        let refusal = refusal("\"round-robin\"", &parser);
+        assert!(
+            refusal.contains("expected all, round_robin or random"),
+            "{refusal}"
+        );
+        assert!(
+            refusal.ends_with("did you mean \"round_robin\"?"),
+            "{refusal}"
+        );
+    }
+
+    /// Texts and file names.
+    #[test]
+    fn texts() {
+        assert_eq!(read("\"\"", string), Ok(String::new()));
+        assert!(read("\"\"", nonempty_string).is_err());
+        assert_eq!(read("'tape'", path), Ok(PathBuf::from("tape")));
+        assert!(refusal("\"a\\u0000\"", path).contains("NUL"));
+    }
+}

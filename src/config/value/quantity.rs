@@ -1,0 +1,310 @@
+//! Quantities with units: durations, sizes, rates. A bare number is refused where its unit would have
+//! to be guessed, and a unit that people read in two ways (MB) is answered with the one that is meant.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::super::limits::DURATION_DAYS_MAX;
+use super::super::words::{Mistake, quoted};
+use super::Value;
+
+const DURATION: &str = "a duration such as \"30s\"";
+const SIZE: &str = "a size such as \"8MiB\"";
+const RATE: &str = "a rate such as \"100/s\"";
+
+/// Units of time in nanoseconds.
+const TIME_UNITS: &[(&str, u64)] = &[
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60 * 1_000_000_000),
+    ("h", 3_600 * 1_000_000_000),
+    ("d", 86_400 * 1_000_000_000),
+];
+
+/// Units of size in bytes.
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
+
+/// The longest duration that can be written.
+const DURATION_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
+
+/// So many in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many; at least 1.
+    pub count: u32,
+    /// In which time: a second, a minute or an hour.
+    pub per: Duration,
+}
+
+/// `"500ms"`, `"30s"`, `"2m"`, `"1h"`: from nothing to a year.
+pub fn duration(value: Value<'_>) -> Result<Duration, Mistake> {
+    duration_in(Duration::ZERO..=DURATION_MAX)(value)
+}
+
+/// A duration within bounds.
+pub fn duration_in(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
+    move |value| {
+        if let DeValue::Integer(number) = value.inner() {
+            let hint = format!("write the unit: \"{number}s\" or \"{number}ms\"");
+            return Err(Mistake::new("a bare number does not say its unit").hint(hint));
+        }
+        let duration = parse_duration(value.text(DURATION)?)?;
+        if bounds.contains(&duration) {
+            return Ok(duration);
+        }
+        let bound = match duration < *bounds.start() {
+            true => format!("at least {:?}", bounds.start()),
+            false if *bounds.end() == DURATION_MAX => format!("at most {DURATION_DAYS_MAX}d"),
+            false => format!("at most {:?}", bounds.end()),
+        };
+        Err(Mistake::new(format!("must be {bound}")))
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, Mistake> {
+    let (number, unit) = split(text);
+    let bad = || Mistake::new(format!("{} is not {DURATION}", quoted(text)));
+    let units = "units are us, ms, s, m, h and d";
+    if number.is_empty() {
+        return Err(bad().hint(units));
+    }
+    if unit.is_empty() {
+        return Err(bad().hint(format!("write the unit: \"{number}s\" or \"{number}ms\"")));
+    }
+    let Some((_, ns)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err(bad().hint(duration_hint(number, unit).unwrap_or(units.to_owned())));
+    };
+    let total = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(*ns));
+    let too_long = || Mistake::new(format!("must be at most {DURATION_DAYS_MAX}d"));
+    total.map(Duration::from_nanos).ok_or_else(too_long)
+}
+
+fn duration_hint(number: &str, unit: &str) -> Option<String> {
+    let unit = match unit.trim().to_lowercase().as_str() {
+        "sec" | "secs" | "second" | "seconds" | "s" => "s",
+        "msec" | "millis" | "milliseconds" | "ms" => "ms",
+        "min" | "mins" | "minute" | "minutes" | "m" => "m",
+        "hour" | "hours" | "hr" | "h" => "h",
+        "day" | "days" | "d" => "d",
+        other if other.starts_with('.') => {
+            return Some("a whole number and a smaller unit, such as \"1500ms\"".to_owned());
+        }
+        other if other.bytes().any(|byte| byte.is_ascii_digit()) => {
+            return Some("one number and one unit, such as \"90m\"".to_owned());
+        }
+        _ => return None,
+    };
+    Some(format!("write \"{number}{unit}\""))
+}
+
+/// `"64KiB"`, `"8MiB"`, `"1GiB"`, or a whole number of bytes.
+pub fn size(value: Value<'_>) -> Result<u64, Mistake> {
+    if let DeValue::Integer(_) = value.inner() {
+        let bytes = value.number(SIZE)?;
+        return u64::try_from(bytes).map_err(|_| value.expected(SIZE));
+    }
+    parse_size(value.text(SIZE)?)
+}
+
+/// A size within bounds, in bytes.
+pub fn size_in(bounds: RangeInclusive<u64>) -> impl Fn(Value<'_>) -> Result<u64, Mistake> {
+    move |value| match size(value)? {
+        bytes if bounds.contains(&bytes) => Ok(bytes),
+        bytes => Err(Mistake::new(format!(
+            "must be from {} to {}, found {}",
+            show_size(*bounds.start()),
+            show_size(*bounds.end()),
+            show_size(bytes)
+        ))),
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, Mistake> {
+    let (number, unit) = split(text);
+    let bad = || Mistake::new(format!("{} is not {SIZE}", quoted(text)));
+    if number.is_empty() {
+        return Err(bad().hint("units are B, KiB, MiB and GiB"));
+    }
+    let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err(bad().hint(size_hint(number, unit)));
+    };
+    let total = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(*bytes));
+    total.ok_or_else(|| Mistake::new(format!("{} is too large", quoted(text))))
+}
+
+fn size_hint(number: &str, unit: &str) -> String {
+    let unit = match unit.trim().to_lowercase().as_str() {
+        "k" | "kb" | "ki" | "kib" => "KiB",
+        "m" | "mb" | "mi" | "mib" => "MiB",
+        "g" | "gb" | "gi" | "gib" => "GiB",
+        "b" | "byte" | "bytes" => "B",
+        "" => return format!("write the unit, \"{number}B\" or \"{number}MiB\""),
+        _ => return "units are B, KiB, MiB and GiB".to_owned(),
+    };
+    format!("write \"{number}{unit}\" (KiB, MiB and GiB count in steps of 1024)")
+}
+
+/// A size in the largest unit that leaves no fraction.
+pub fn show_size(bytes: u64) -> String {
+    let fits = |(_, unit): &&(&str, u64)| bytes.is_multiple_of(*unit);
+    match SIZE_UNITS.iter().rev().find(fits) {
+        Some((name, unit)) if bytes > 0 => format!("{}{name}", bytes / unit),
+        _ => format!("{bytes}B"),
+    }
+}
+
+/// `"100/s"`, `"1000/m"`, `"10/h"`.
+pub fn rate(value: Value<'_>) -> Result<Rate, Mistake> {
+    if let DeValue::Integer(number) = value.inner() {
+        let hint = format!("write in which time: \"{number}/s\" or \"{number}/m\"");
+        return Err(Mistake::new("a bare number is no rate").hint(hint));
+    }
+    parse_rate(value.text(RATE)?)
+}
+
+fn parse_rate(text: &str) -> Result<Rate, Mistake> {
+    let bad = || Mistake::new(format!("{} is not {RATE}", quoted(text)));
+    let (count, unit) = split(text);
+    let seconds = match unit {
+        "/s" => 1,
+        "/m" => 60,
+        "/h" => 3_600,
+        _ => return Err(bad().hint("a whole number and /s, /m or /h")),
+    };
+    match count.parse() {
+        Ok(0) => Err(Mistake::new("a rate of 0 lets nothing through")
+            .hint("to let nothing through, use a `drop` handler")),
+        Ok(count) => Ok(Rate {
+            count,
+            per: Duration::from_secs(seconds),
+        }),
+        Err(_) => Err(bad().hint(format!("a whole number from 1 to {}", u32::MAX))),
+    }
+}
+
+/// The digits at the start, and the rest.
+fn split(text: &str) -> (&str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.split_at(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read, refusal};
+    use super::*;
+
+    /// Every unit, and a hint for every way people write one otherwise.
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("\"500ms\"", 500),
+            ("\"30s\"", 30_000),
+            ("\"2m\"", 120_000),
+            ("\"1h\"", 3_600_000),
+            ("\"1d\"", 86_400_000),
+            ("\"0s\"", 0),
+        ] {
+            assert_eq!(
+                read(text, duration),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
+        }
+        for (text, expected) in [
+            ("30", "write the unit: \"30s\" or \"30ms\""),
+            ("\"30\"", "write the unit: \"30s\""),
+            ("\"30 s\"", "write \"30s\""),
+            ("\"5min\"", "write \"5m\""),
+            ("\"1.5s\"", "a smaller unit"),
+            ("\"1h30m\"", "one number and one unit"),
+            ("\"\"", "units are"),
+            ("\"-5s\"", "units are"),
+            ("\"366d\"", "at most 365d"),
+            ("\"99999999999999999999d\"", "at most 365d"),
+            ("\"18446744073709551615h\"", "at most 365d"),
+            ("true", "expected a duration"),
+        ] {
+            let refusal = refusal(text, duration);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+        let bounded = duration_in(Duration::from_secs(1)..=Duration::from_secs(60));
+        assert!(refusal("\"1ms\"", &bounded).contains("at least 1s"));
+        assert!(refusal("\"2m\"", &bounded).contains("at most 60s"));
+    }
+
+    /// Sizes are binary, and MB is asked back, since it is read in two ways.
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("\"64KiB\"", 65_536),
+            ("\"8MiB\"", 8_388_608),
+            ("\"1GiB\"", 1_073_741_824),
+            ("\"7B\"", 7),
+            ("1500", 1_500),
+        ] {
+            assert_eq!(read(text, size), Ok(bytes), "{text}");
+        }
+        for (text, expected) in [
+            ("\"8MB\"", "write \"8MiB\""),
+            ("\"8 mb\"", "write \"8MiB\""),
+            ("\"8\"", "write the unit"),
+            ("\"lots\"", "units are"),
+            ("\"99999999999999999999GiB\"", "too large"),
+            ("-1", "expected a size"),
+            ("8.5", "expected a size"),
+        ] {
+            let refusal = refusal(text, size);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+        let bounded = size_in(4096..=1 << 30);
+        assert!(refusal("1", &bounded).contains("must be from 4KiB to 1GiB, found 1B"));
+    }
+
+    /// Rates name their time.
+    #[test]
+    fn rates() {
+        let per = |count, seconds| {
+            Ok(Rate {
+                count,
+                per: Duration::from_secs(seconds),
+            })
+        };
+        assert_eq!(read("\"100/s\"", rate), per(100, 1));
+        assert_eq!(read("\"1000/m\"", rate), per(1000, 60));
+        assert_eq!(read("\"1/h\"", rate), per(1, 3600));
+        for (text, expected) in [
+            ("100", "write in which time: \"100/s\""),
+            ("\"100\"", "/s, /m or /h"),
+            ("\"0/s\"", "lets nothing through"),
+            ("\"x/s\"", "is not a rate"),
+            ("\"99999999999/s\"", "from 1 to"),
+        ] {
+            let refusal = refusal(text, rate);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+
+    /// Sizes in messages read as people write them.
+    #[test]
+    fn sizes_are_shown_in_round_units() {
+        assert_eq!(show_size(0), "0B");
+        assert_eq!(show_size(1_500), "1500B");
+        assert_eq!(show_size(8 << 20), "8MiB");
+    }
+}

@@ -1,0 +1,317 @@
+//! What good files mean, and that no file at all can do harm.
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::kinds::KINDS;
+use proptest::prelude::*;
+use udispatch::config::{Config, InterfaceRef, Problems, Workers};
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse(Path::new("u.toml"), text, KINDS)
+}
+
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+const FULL: &str = r#"
+[daemon]
+workers = 4
+receive_buffer = "16MiB"
+log = "debug"
+
+[[route]]
+destination = "127.0.0.1:1234"
+handler = "echo"
+
+[[route]]
+destination = "0.0.0.0:1234"
+handler = "print"
+
+[[route]]
+destination = "192.0.2.0/24:5000-5010"
+source = ["10.0.0.0/8"]
+handler = ["collectors", "echo"]
+
+[[route]]
+name = "market"
+destination = ["239.1.2.3:5000", "[ff02::fb]:5353"]
+interface = "eth0"
+share = true
+handler = "collectors"
+
+[[route]]
+destination = "[fe80::1]:53"
+interface = "192.0.2.9"
+handler = "print"
+
+[handler.collectors]
+kind = "forward"
+upstreams = ["10.0.0.1:2055", "collector.example:2055"]
+"#;
+
+/// Every key of the language, read into what it means.
+#[test]
+fn a_full_file_is_read() {
+    let config = good(FULL);
+    assert!(matches!(config.daemon.workers, Workers::Count(count) if count.get() == 4));
+    assert_eq!(config.daemon.receive_buffer, 16 << 20);
+    assert_eq!(config.daemon.send_buffer, 4 << 20);
+    assert_eq!(config.daemon.log, log::LevelFilter::Debug);
+    assert!(config.warnings.is_empty(), "{}", config.warnings);
+
+    let labels: Vec<&str> = config
+        .routes
+        .iter()
+        .map(|route| route.label.as_str())
+        .collect();
+    let expected = [
+        "127.0.0.1:1234",
+        "0.0.0.0:1234",
+        "192.0.2.0/24:5000-5010 from 10.0.0.0/8",
+        "market",
+        "[fe80::1]:53 on 192.0.2.9",
+    ];
+    assert_eq!(labels, expected);
+
+    let names = |index: usize| -> Vec<&str> {
+        let handlers = config.routes[index].handlers.iter();
+        handlers
+            .map(|id| config.handler(*id).name.as_str())
+            .collect()
+    };
+    assert_eq!(names(2), ["collectors", "echo"]);
+    assert_eq!(names(3), ["collectors"]);
+    assert_eq!(
+        config.handlers.len(),
+        3,
+        "one echo for both routes that name it"
+    );
+
+    let market = &config.routes[3];
+    assert!(market.share);
+    assert_eq!(market.destinations.len(), 2);
+    let at = market.destinations[1].at.clone();
+    assert_eq!(&config.source.text()[at], "\"[ff02::fb]:5353\"");
+    let interface = |index: usize| config.routes[index].interface.as_ref().map(|it| &it.value);
+    assert_eq!(interface(3), Some(&InterfaceRef::Name("eth0".to_owned())));
+    assert!(matches!(interface(4), Some(InterfaceRef::Address(_))));
+}
+
+/// The same file with a byte order mark and the line ends of another system means the same.
+#[test]
+fn other_editors_write_the_same_file() {
+    let text = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));
+    assert_eq!(good(&text).routes.len(), good(FULL).routes.len());
+}
+
+/// Routes that differ in source, interface or width of range are different routes.
+#[test]
+fn what_differs_is_no_duplicate() {
+    let config = good(
+        r#"route = [
+  { destination = "10.0.0.1:5", handler = "echo" },
+  { destination = "10.0.0.1:5-6", handler = "echo" },
+  { destination = "10.0.0.1:5", source = "10.0.0.0/8", handler = "echo" },
+  { destination = "10.0.0.1:5", source = "10.0.0.0/9", handler = "echo" },
+  { destination = "10.0.0.1:5", interface = "eth0", handler = "echo" },
+  { destination = ["10.0.0.2:5", "[::1]:5"], handler = "echo" },
+  { destination = "10.0.0.2:5", source = ["10.0.0.1", "10.0.0.2"], handler = "echo" },
+]"#,
+    );
+    let mut labels: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.label.clone())
+        .collect();
+    assert_eq!(labels[5], "10.0.0.2:5 +1");
+    assert_eq!(labels[6], "10.0.0.2:5 from 10.0.0.1 +1");
+    labels.sort();
+    labels.dedup();
+    assert_eq!(labels.len(), config.routes.len());
+}
+
+/// Two routes that would get the same made label are numbered.
+#[test]
+fn made_labels_are_unique() {
+    let config = good(
+        r#"route = [
+  { destination = ["10.0.0.1:5", "10.0.0.2:5"], handler = "echo" },
+  { destination = ["10.0.0.1:5", "10.0.0.3:5"], handler = "echo", source = "10.0.0.0/8" },
+  { destination = ["10.0.0.1:5", "10.0.0.3:5"], handler = "echo", source = "10.0.0.0/9" },
+  { destination = ["10.0.0.1:5", "10.0.0.4:5"], handler = "echo", source = ["10.0.0.0/10", "10.0.0.0/11"] },
+  { destination = ["10.0.0.1:5", "10.0.0.4:5"], handler = "echo", source = ["10.0.0.0/12", "10.0.0.0/13"] },
+  { destination = ["10.0.0.9:5", "10.0.0.1:6"], handler = "echo" },
+  { destination = ["10.0.0.9:6", "10.0.0.1:7"], handler = "echo" },
+]"#,
+    );
+    let mut labels: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.label.clone())
+        .collect();
+    labels.sort();
+    labels.dedup();
+    assert_eq!(labels.len(), config.routes.len());
+}
+
+/// A handler that no route names is told, and the file is used.
+#[test]
+fn an_unused_handler_is_a_warning() {
+    let text = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n\n\
+        [handler.spare]\nkind = \"print\"\n";
+    let warnings = good(text).warnings;
+    assert_eq!((warnings.errors(), warnings.warnings()), (0, 1));
+    let text = warnings.to_string();
+    assert!(
+        text.contains("no route names the handler \"spare\""),
+        "{text}"
+    );
+    assert!(text.contains("u.toml:5:10"), "{text}");
+}
+
+/// Every example of a kind is a file that works.
+#[test]
+fn examples_are_good_files() {
+    for kind in KINDS {
+        let config = good(kind.example);
+        assert!(
+            config
+                .handlers
+                .iter()
+                .any(|handler| handler.kind.name == kind.name)
+        );
+    }
+}
+
+/// 10,000 routes, all different or all equal, are read in no time that anyone notices.
+#[test]
+fn many_routes_are_read_fast() {
+    let route = |ip: usize| {
+        let (a, b) = (ip / 250, ip % 250 + 1);
+        format!("[[route]]\ndestination = \"10.0.{a}.{b}/32:5\"\nhandler = \"nobody\"\n")
+    };
+    let different: String = (0..4_000).map(route).collect();
+    let equal: String = (0..10_000).map(|_| route(1)).collect();
+    let ranges: String = (0..10_000)
+        .map(|n| {
+            let (first, last) = (n % 100 + 1, n / 100 + 1000);
+            format!("[[route]]\ndestination = \"10.0.0.0/8:{first}-{last}\"\nhandler = \"echo\"\n")
+        })
+        .collect();
+    let start = Instant::now();
+    assert_eq!(
+        good(&different.replace("nobody", "echo")).routes.len(),
+        4_000
+    );
+    assert_eq!(good(&ranges).routes.len(), 10_000);
+    assert_eq!(
+        parse(&equal).expect_err("equal routes").errors(),
+        10_000 + 9_999
+    );
+    let spent = start.elapsed();
+    assert!(spent < Duration::from_secs(10), "{spent:?}");
+}
+
+/// A file that is accepted holds what was promised; one that is not says why, inside the text.
+fn check(text: &str) -> Result<(), TestCaseError> {
+    match parse(text) {
+        Ok(config) => {
+            prop_assert!(!config.routes.is_empty());
+            for route in &config.routes {
+                prop_assert!(!route.destinations.is_empty() && !route.handlers.is_empty());
+                route
+                    .handlers
+                    .iter()
+                    .for_each(|id| drop(config.handler(*id).name.clone()));
+            }
+        }
+        Err(problems) => {
+            prop_assert!(problems.errors() > 0);
+            for problem in problems.iter() {
+                prop_assert!(problem.at.start <= problem.at.end);
+                prop_assert!(problem.at.end <= text.len());
+            }
+            let shown = problems.to_string();
+            let is_harmless = |char: char| char == '\n' || !char.is_control();
+            prop_assert!(shown.chars().all(is_harmless), "{:?}", shown);
+        }
+    }
+    Ok(())
+}
+
+/// Pieces of the language, so that random files get past the first line.
+fn piece() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "[[route]]\n",
+        "[route]\n",
+        "[daemon]\n",
+        "[handler.a]\n",
+        "[handler.echo]\n",
+        "[handlers.x]\n",
+        "destination = ",
+        "handler = ",
+        "source = ",
+        "interface = ",
+        "name = ",
+        "share = ",
+        "kind = ",
+        "upstreams = ",
+        "workers = ",
+        "log = ",
+        "receive_buffer = ",
+        "control = ",
+        "ttl = ",
+        "text = ",
+        "\"127.0.0.1:1234\"\n",
+        "\"[::1]:5-9\"\n",
+        "\"10.0.0.0/8\"\n",
+        "\"echo\"\n",
+        "\"a\"\n",
+        "\"forward\"\n",
+        "\"reply\"\n",
+        "[\"a\", \"echo\"]\n",
+        "[]\n",
+        "{}\n",
+        "nan\n",
+        "-0x\n",
+        "99999999999999999999999\n",
+        "true\n",
+        "1979-05-27\n",
+        "\"\\u0000\\u009b\"\n",
+        "\n",
+        "\r\n",
+        "a.b = ",
+        "[[handler.a]]\n",
+        "\u{feff}",
+        "\u{9b}",
+        "ä",
+        "\t",
+    ]);
+    prop_oneof![20 => known.prop_map(str::to_owned), 1 => "\\PC{0,8}", 1 => any::<String>()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// No sequence of the language's own pieces makes it panic or be silent.
+    #[test]
+    fn any_pieces(pieces in prop::collection::vec(piece(), 0..24)) {
+        check(&pieces.concat())?;
+    }
+
+    /// No text at all does.
+    #[test]
+    fn any_text(text in any::<String>()) {
+        check(&text)?;
+    }
+
+    /// No bytes do: what is not UTF-8 is refused before, what is becomes a text.
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check(&String::from_utf8_lossy(&bytes))?;
+    }
+}
