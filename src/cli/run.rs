@@ -1,0 +1,72 @@
+//! `udispatch run FILE`: the daemon itself.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Exit, output};
+use crate::config::limits::WORKERS_MAX;
+use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::supervisor::{Failure, Supervisor};
+
+/// Serve until SIGTERM or Ctrl-C
+///
+/// Refuses a wrong file with the words of `check` and exits with 78. The log goes to standard error, with a line that
+/// contains `ready` once every listener is bound; so does the ledger, at the end and on SIGUSR1.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration file
+    file: PathBuf,
+    /// Receive with so many threads, whatever the file says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=WORKERS_MAX as i64))]
+    workers: Option<u8>,
+}
+
+pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
+    let Arguments { file, workers } = arguments;
+    let mut config = match Config::load(&file, kinds) {
+        Ok(config) => config,
+        Err(error) => return output::refuse(&error),
+    };
+    if let Some(workers) = workers.and_then(|workers| NonZeroUsize::new(workers.into())) {
+        config.daemon.workers = Workers::Count(workers);
+    }
+    start_log(config.daemon.log);
+    for warning in config.warnings.iter().filter(|problem| problem.severity == Severity::Warning) {
+        let position = config.warnings.position(warning);
+        log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
+    }
+    match serve(config) {
+        Ok(()) => Exit::Ok,
+        Err(Failure::Configuration(problems)) => {
+            output::complain(&problems.render(output::colours()));
+            Exit::Configuration
+        }
+        Err(failure) => {
+            output::complain(&format!("error: {failure}"));
+            Exit::Failure
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), Failure> {
+    let supervisor = Supervisor::start(config)?;
+    log::info!("ready: {}", supervisor.summary());
+    let snapshot = supervisor.run()?;
+    output::complain(snapshot.to_string().trim_end());
+    Ok(())
+}
+
+/// `RUST_LOG` overrides the file, as everywhere.
+fn start_log(level: log::LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).parse_default_env();
+    builder.format(|line, record| {
+        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+        writeln!(line, "{time} {:<5} {}", record.level(), record.args())
+    });
+    // A second logger in one process is a program of somebody's own that brought its own.
+    let _ = builder.try_init();
+}
