@@ -1,0 +1,81 @@
+//! `udispatch check FILE`: is the file right? Prints everything that is wrong with it at once.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Exit, output};
+use crate::config::words::{counted, printable};
+use crate::config::{Config, Kind};
+
+/// Tell whether a configuration file is right
+///
+/// Prints all that is wrong with it, each with its line and a hint, and exits with 78; or one line
+/// and exits with 0. `run` refuses the same files with the same words.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration file
+    file: PathBuf,
+}
+
+pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
+    let config = match Config::load(&arguments.file, kinds) {
+        Ok(config) => config,
+        Err(error) => return output::refuse(&error),
+    };
+    if !config.warnings.is_empty() {
+        output::complain(&config.warnings.render(output::colours()));
+    }
+    output::print(&verdict(&arguments.file, &config))
+}
+
+fn verdict(file: &Path, config: &Config) -> String {
+    let file = printable(&file.to_string_lossy());
+    let routes = counted(config.routes.len(), "route");
+    let handlers = counted(config.handlers.len(), "handler");
+    format!("{file}: ok, {routes}, {handlers}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::kind::{BuildError, Needs, Recipe, Site};
+    use crate::dispatch::handler::Handler;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Recipe for Nothing {
+        fn needs(&self) -> Needs {
+            Needs::NOTHING
+        }
+
+        fn describe(&self) -> String {
+            "nothing".to_owned()
+        }
+
+        fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+            Err(BuildError("a test builds nothing".to_owned()))
+        }
+    }
+
+    /// A right file is told in one line that counts what it holds.
+    #[test]
+    fn a_right_file_is_one_line() {
+        let kind = Kind {
+            name: "echo",
+            summary: "answers",
+            settings: &[],
+            example: "",
+            read: |_| Some(Box::new(Nothing)),
+        };
+        let text = "route = [\n{ destination = \"127.0.0.1:1\", handler = \"echo\" },\n\
+            { destination = \"127.0.0.1:2\", handler = \"echo\" }]";
+        let file = Path::new("\x1bu.toml");
+        let config = Config::parse(file, text, &[kind]).expect("a right file");
+        assert_eq!(
+            verdict(file, &config),
+            "\\u{1b}u.toml: ok, 2 routes, 1 handler\n"
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! `udispatch handlers [NAME]`: the kinds of handlers, straight from the one list of them.
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::{Exit, output};
+use crate::config::Kind;
+use crate::config::words::{did_you_mean, listed, quoted};
+
+/// Columns that a terminal has at least.
+const WIDTH: usize = 80;
+
+/// Blanks between two columns, and in front of the first.
+const GAP: usize = 2;
+
+/// Tell what kinds of handlers there are, with their settings and examples
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Only this kind
+    name: Option<String>,
+    /// Print a table in Markdown, as in the README
+    #[arg(long)]
+    markdown: bool,
+}
+
+pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
+    let wanted: Vec<&Kind> = match &arguments.name {
+        None => kinds.iter().collect(),
+        Some(name) => match kinds.iter().find(|kind| kind.name == name) {
+            Some(kind) => vec![kind],
+            None => return unknown(name, kinds),
+        },
+    };
+    let text = match (arguments.markdown, &arguments.name) {
+        (true, _) => markdown(&wanted),
+        (false, Some(_)) => wanted.iter().map(|kind| page(kind)).collect(),
+        (false, None) => {
+            let pages = wanted.iter().map(|kind| format!("\n\n{}", page(kind)));
+            overview(&wanted) + &pages.collect::<String>()
+        }
+    };
+    output::print(&text)
+}
+
+fn unknown(name: &str, kinds: &[Kind]) -> Exit {
+    let names = || kinds.iter().map(|kind| kind.name);
+    output::complain(&format!("error: there is no kind {}", quoted(name)));
+    if let Some(meant) = did_you_mean(name, names()) {
+        output::complain(&format!("  {meant}"));
+    }
+    output::complain(&format!("  the kinds are {}", listed(names(), "and")));
+    Exit::Usage
+}
+
+/// Name and summary of each kind.
+fn overview(kinds: &[&Kind]) -> String {
+    let name_width = widest(kinds.iter().map(|kind| kind.name));
+    let widths = [name_width, WIDTH - name_width - 2 * GAP];
+    let mut text = "Kinds of handlers:\n\n".to_owned();
+    for kind in kinds {
+        text += &row(&widths, &[kind.name, kind.summary]);
+    }
+    text
+}
+
+/// Everything about one kind.
+fn page(kind: &Kind) -> String {
+    let mut text = wrap(&format!("{}: {}", kind.name, kind.summary), WIDTH).join("\n") + "\n\n";
+    match kind.settings {
+        [] => text += "  no settings\n",
+        _ => text += &settings(kind),
+    }
+    text += "\nExample:\n\n";
+    for line in kind.example.trim_end().lines() {
+        let _ = writeln!(text, "{}", format!("    {line}").trim_end());
+    }
+    text
+}
+
+/// A row for each key, with what it means below.
+fn settings(kind: &Kind) -> String {
+    let key_width = widest(kind.settings.iter().map(|setting| setting.key)).max("key".len());
+    let defaults = kind.settings.iter().map(|setting| setting.default);
+    let default_width = widest(defaults).clamp("default".len(), 20);
+    let used = key_width + default_width + 3 * GAP;
+    let widths = [key_width, WIDTH.saturating_sub(used).max(20), default_width];
+    let mut text = row(&widths, &["key", "values", "default"]);
+    for setting in kind.settings {
+        let default = if setting.default.is_empty() {
+            "-"
+        } else {
+            setting.default
+        };
+        text += "\n";
+        text += &row(&widths, &[setting.key, setting.values, default]);
+        text += &row(
+            &[key_width, WIDTH - key_width - 2 * GAP],
+            &["", setting.meaning],
+        );
+    }
+    text
+}
+
+/// The table for the README: one row a kind.
+fn markdown(kinds: &[&Kind]) -> String {
+    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+    let mut text = "| handler | what it does | settings |\n|---|---|---|\n".to_owned();
+    for kind in kinds {
+        let settings = kind.settings.iter().map(|setting| match setting.default {
+            "" => format!("`{}`", setting.key),
+            default if setting.is_required() => format!("`{}` ({default})", setting.key),
+            default => format!("`{}` (default {default})", setting.key),
+        });
+        let settings = settings.collect::<Vec<_>>().join(", ");
+        let (summary, settings) = (cell(kind.summary), cell(&settings));
+        let _ = writeln!(text, "| `{}` | {summary} | {settings} |", kind.name);
+    }
+    text
+}
+
+/// Cells next to each other, each wrapped to the width of its column.
+fn row(widths: &[usize], cells: &[&str]) -> String {
+    let columns = widths
+        .iter()
+        .zip(cells)
+        .map(|(width, cell)| wrap(cell, *width));
+    let columns: Vec<Vec<String>> = columns.collect();
+    let height = columns.iter().map(Vec::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for index in 0..height {
+        let mut line = String::new();
+        for (column, width) in columns.iter().zip(widths) {
+            let cell = column.get(index).map_or("", String::as_str);
+            let _ = write!(line, "{:GAP$}{cell:width$}", "");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// Lines of whole words, none longer than `width` unless a single word is.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.len() - 1;
+        let used = lines[line].chars().count();
+        match used {
+            0 => lines[line].push_str(word),
+            _ if used + 1 + word.chars().count() <= width => {
+                lines[line].push(' ');
+                lines[line].push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn widest<'a>(words: impl Iterator<Item = &'a str>) -> usize {
+    words.map(|word| word.chars().count()).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::kind::Setting;
+
+    const KIND: Kind = Kind {
+        name: "forward",
+        summary: "sends each datagram on to one upstream or several, which is a long line for a summary",
+        settings: &[
+            Setting {
+                key: "upstreams",
+                values: "\"address:port\" | a list of them, each an address or the name of a host that is resolved",
+                default: "required",
+                meaning: "Where to send. Names are resolved at start, never later, which is why a restart is needed.",
+            },
+            Setting {
+                key: "pick",
+                values: "all, random",
+                default: "all",
+                meaning: "Which get it.",
+            },
+        ],
+        example: "[[route]]\n\ndestination = \"127.0.0.1:1\"\n",
+        read: |_| None,
+    };
+
+    /// Whatever a kind says of itself, 80 columns hold it.
+    #[test]
+    fn pages_fit_80_columns() {
+        let text = overview(&[&KIND]) + &page(&KIND);
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+            assert_eq!(line, line.trim_end());
+        }
+        assert!(text.contains("\n  pick       all, random"), "{text}");
+        assert!(text.contains("\n             Which get it."), "{text}");
+        assert!(
+            text.contains("    destination = \"127.0.0.1:1\"\n"),
+            "{text}"
+        );
+    }
+
+    /// One row a kind, and no cell breaks the table.
+    #[test]
+    fn markdown_is_one_row_a_kind() {
+        let text = markdown(&[&KIND, &KIND]);
+        assert_eq!(text.lines().count(), 4);
+        assert!(
+            text.contains("`upstreams` (required), `pick` (default all)"),
+            "{text}"
+        );
+    }
+}

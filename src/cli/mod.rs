@@ -1,0 +1,121 @@
+//! The command line: one file a command, and an exit code that says whose turn it is.
+//!
+//! [`main`] takes the kinds of handlers, so that a program with kinds of its own is a whole daemon:
+//!
+//! ```no_run
+//! # const KINDS: &[udispatch::config::Kind] = &[];
+//! fn main() -> std::process::ExitCode {
+//!     udispatch::cli::main(KINDS)
+//! }
+//! ```
+//!
+//! Nothing here decides anything about datagrams; commands ask the rooms below and print.
+
+mod check;
+mod explain;
+mod handlers;
+mod output;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Kind;
+
+const EXAMPLES: &str = "\
+A first file, echo.toml:
+  [[route]]
+  destination = \"127.0.0.1:1234\"
+  handler = \"echo\"
+
+Examples:
+  udispatch check echo.toml       is the file right?
+  udispatch run echo.toml         serve until SIGTERM or Ctrl-C
+  udispatch explain echo.toml --to 127.0.0.1:1234
+                                  which route gets this datagram, and what happens to it?
+  udispatch handlers              what can stand behind `handler =`?
+
+Exit codes:
+  0   it went well
+  1   it failed; standard error says why
+  2   the command line is wrong
+  78  the configuration file is wrong";
+
+/// One UDP port, many addresses, a handler for each.
+///
+/// udispatch listens on the destinations that a configuration file names, tells datagrams apart by
+/// the address they were sent to, and gives each to the handler of its route.
+#[derive(Debug, Parser)]
+#[command(name = "udispatch", version, after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Check(check::Arguments),
+    Explain(explain::Arguments),
+    Handlers(handlers::Arguments),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked.
+    Ok = 0,
+    /// It could not; standard error says why.
+    Failure = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The configuration file is wrong (EX_CONFIG of sysexits.h): restarting will not help.
+    Configuration = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// The whole program: reads the command line, runs a command, gives the exit code.
+pub fn main(kinds: &[Kind]) -> ExitCode {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        // Help and version are "errors" too: with exit code 0, on standard output. If that is a closed
+        // pipe, nobody is left to be told.
+        Err(error) => {
+            let _ = error.print();
+            let exit = if error.exit_code() == 0 {
+                Exit::Ok
+            } else {
+                Exit::Usage
+            };
+            return exit.into();
+        }
+    };
+    let exit = match line.command {
+        Command::Run(arguments) => run::main(arguments, kinds),
+        Command::Check(arguments) => check::main(arguments, kinds),
+        Command::Explain(arguments) => explain::main(arguments, kinds),
+        Command::Handlers(arguments) => handlers::main(arguments, kinds),
+    };
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The definition of the command line contradicts itself nowhere.
+    #[test]
+    fn the_command_line_is_sound() {
+        Line::command().debug_assert();
+    }
+}

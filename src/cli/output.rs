@@ -1,0 +1,37 @@
+//! What commands print. A reader that went away (`| head`) is no failure, and never a panic.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use super::Exit;
+use crate::config::LoadError;
+
+/// Writes a command's answer to standard output.
+pub(super) fn print(text: &str) -> Exit {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            complain(&format!("error: cannot write to standard output: {error}"));
+            Exit::Failure
+        }
+    }
+}
+
+/// Writes a message for people to standard error.
+pub(super) fn complain(text: &str) {
+    // If standard error is gone, the exit code is all that can still be said.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Says why there is no configuration, and gives the exit code for it.
+pub(super) fn refuse(error: &LoadError) -> Exit {
+    complain(&error.render(colours()));
+    Exit::Configuration
+}
+
+/// Whether standard error shows colours: a terminal whose user did not ask for none.
+pub(super) fn colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !unwanted
+}
