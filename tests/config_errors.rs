@@ -57,6 +57,7 @@ fn check_destinations(cases: &[(&str, &'static [&'static str])]) {
 fn files_that_are_not_toml() {
     check_below(&[
         ("oops\n", "4:5", &["not TOML"]),
+        ("name =\n", "4:7", &["not TOML: the value is missing"]),
         (
             "name = yes\n",
             "4:8",
@@ -83,6 +84,12 @@ fn all_mistakes_of_syntax_are_told() {
     for place in ["u.toml:1:5", "u.toml:2:5", "u.toml:3:3"] {
         assert!(told.contains(place), "{told}");
     }
+}
+
+/// Of a large file that is no TOML at all, the first mistake is told; more would fill the memory.
+#[test]
+fn large_files_that_are_not_toml() {
+    assert_eq!(problems(&"=".repeat(2_000_000)).errors(), 1);
 }
 
 #[test]
