@@ -35,3 +35,47 @@ fn verdict(file: &Path, config: &Config) -> String {
     let handlers = counted(config.handlers.len(), "handler");
     format!("{file}: ok, {routes}, {handlers}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::kind::{BuildError, Needs, Recipe, Site};
+    use crate::dispatch::handler::Handler;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Recipe for Nothing {
+        fn needs(&self) -> Needs {
+            Needs::NOTHING
+        }
+
+        fn describe(&self) -> String {
+            "nothing".to_owned()
+        }
+
+        fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+            Err(BuildError("a test builds nothing".to_owned()))
+        }
+    }
+
+    /// A right file is told in one line that counts what it holds.
+    #[test]
+    fn a_right_file_is_one_line() {
+        let kind = Kind {
+            name: "echo",
+            summary: "answers",
+            settings: &[],
+            example: "",
+            read: |_| Some(Box::new(Nothing)),
+        };
+        let text = "route = [\n{ destination = \"127.0.0.1:1\", handler = \"echo\" },\n\
+            { destination = \"127.0.0.1:2\", handler = \"echo\" }]";
+        let file = Path::new("\x1bu.toml");
+        let config = Config::parse(file, text, &[kind]).expect("a right file");
+        assert_eq!(
+            verdict(file, &config),
+            "\\u{1b}u.toml: ok, 2 routes, 1 handler\n"
+        );
+    }
+}

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::handlers::Registry;
-use super::limits::ROUTES_MAX;
+use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX};
 use super::problem::{Problem, Problems};
 use super::route::Draft;
 use super::section::Section;
@@ -19,7 +19,7 @@ const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"
 /// Everything that the text says, or everything that is wrong with it.
 pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> {
     let mut problems = Problems::new(source.clone());
-    let (document, errors) = DeTable::parse_recoverable(source.text());
+    let (document, errors) = tables(source.text());
     for error in errors {
         problems.push(syntax(&source, &error));
     }
@@ -45,16 +45,32 @@ pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> 
     })
 }
 
+/// The tables, and what is not TOML. In a large file that is none, each byte can be a mistake of its
+/// own, and each is kept by the parser in 200 bytes: there only the first is asked for.
+fn tables(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
+    if text.len() <= RECOVERY_BYTES_MAX {
+        return DeTable::parse_recoverable(text);
+    }
+    match DeTable::parse(text) {
+        Ok(tables) => (tables, Vec::new()),
+        Err(error) => (Spanned::new(0..0, DeTable::new()), vec![error]),
+    }
+}
+
 fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
     let end = source.text().len();
     let at = error.span().unwrap_or(end..end);
-    let message = error.message();
-    let hint = match message {
-        _ if message.contains("duplicate key") => {
-            Some("a key and a table [NAME] can be written once; routes are written [[route]]")
+    let (message, hint) = match error.message() {
+        // The parser takes an absent value for an unquoted empty one.
+        message if message.contains("string values must be quoted") => match at.is_empty() {
+            true => ("the value is missing", None),
+            false => (message, Some("put it between quotes")),
+        },
+        message if message.contains("duplicate key") => {
+            let hint = "a key and a table [NAME] can be written once; routes are written [[route]]";
+            (message, Some(hint))
         }
-        _ if message.contains("string values must be quoted") => Some("put it between quotes"),
-        _ => None,
+        message => (message, None),
     };
     Problem::error(at, format!("not TOML: {message}")).maybe_hint(hint.map(str::to_owned))
 }

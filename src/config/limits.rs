@@ -4,6 +4,9 @@
 /// Bytes in a file. A route takes about 100, so this is far beyond what people or generators write.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes in a file of which all mistakes of syntax are told; of larger ones, the first.
+pub const RECOVERY_BYTES_MAX: usize = 1024 * 1024;
+
 /// `[[route]]` tables.
 pub const ROUTES_MAX: usize = 65_536;
 

@@ -40,7 +40,9 @@ pub(super) fn draw(source: &Source, problem: &Problem, colours: bool) -> String 
     } else {
         Renderer::plain()
     };
-    renderer.render(&[group])
+    let drawn = renderer.render(&[group]);
+    let lines: Vec<&str> = drawn.lines().map(str::trim_end).collect();
+    lines.join("\n")
 }
 
 /// One marked place. Only its first line is shown: a list over 1,000 lines would say no more.

@@ -138,39 +138,40 @@ fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>
     }
 }
 
-/// A destination that no source can reach, or a source that reaches no destination, is a mistake.
+/// A source that reaches no destination is a mistake, and so is a destination that no source can
+/// reach. Where both are, one of them is the cause: the source is told.
 fn check_families(
     section: &mut Section<'_>,
     destinations: &[Placed<Destination>],
     sources: &[Placed<IpNet>],
 ) {
-    if sources.is_empty() {
-        return;
-    }
-    let is_v4 = |net: &IpNet| matches!(net, IpNet::V4(_));
+    let destination = |v4| destinations.iter().find(|one| is_v4(&one.value.net) == v4);
+    let source = |v4| sources.iter().find(|one| is_v4(&one.value) == v4);
     let family = |v4| if v4 { "IPv4" } else { "IPv6" };
     for v4 in [true, false] {
-        let destination = destinations.iter().find(|one| is_v4(&one.value.net) == v4);
-        let source = sources.iter().find(|one| is_v4(&one.value) == v4);
-        match (destination, source) {
-            (Some(destination), None) => {
-                let message = format!(
-                    "`destination`: no `source` is {}, so nothing could arrive here",
-                    family(v4)
-                );
-                let problem = Problem::error(destination.at.clone(), message)
-                    .and_at(sources[0].at.clone(), format!("{} only", family(!v4)));
-                section.report(problem.hint("make it a route of its own"));
-            }
-            (None, Some(source)) => {
-                let message = format!("`source`: no `destination` is {}", family(v4));
-                let problem = Problem::error(source.at.clone(), message)
-                    .and_at(destinations[0].at.clone(), format!("{} only", family(!v4)));
-                section.report(problem.hint("sources must be of a destination's family"));
-            }
-            _ => {}
+        if let (Some(source), None, Some(other)) = (source(v4), destination(v4), destination(!v4)) {
+            let message = format!("`source`: no `destination` is {}", family(v4));
+            let problem = Problem::error(source.at.clone(), message)
+                .and_at(other.at.clone(), format!("{} only", family(!v4)));
+            section.report(problem.hint("sources must be of a destination's family"));
+            return;
         }
     }
+    for v4 in [true, false] {
+        if let (Some(destination), None, Some(other)) = (destination(v4), source(v4), source(!v4)) {
+            let message = format!(
+                "`destination`: no `source` is {}, so nothing could arrive here",
+                family(v4)
+            );
+            let problem = Problem::error(destination.at.clone(), message)
+                .and_at(other.at.clone(), format!("{} only", family(!v4)));
+            section.report(problem.hint("make it a route of its own"));
+        }
+    }
+}
+
+fn is_v4(net: &IpNet) -> bool {
+    matches!(net, IpNet::V4(_))
 }
 
 fn check_repeated(section: &mut Section<'_>, sources: &[Placed<IpNet>]) {

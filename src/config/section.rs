@@ -29,7 +29,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Problems};
 use super::value::Value;
-use super::words::{Mistake, did_you_mean, listed, quoted};
+use super::words::{Mistake, closest, did_you_mean, listed, quoted};
 
 /// A table whose keys are being read.
 #[derive(Debug)]
@@ -279,12 +279,22 @@ impl<'a> Section<'a> {
     }
 
     fn require(&mut self, key: &str) {
-        if !self.has(key) {
+        // A misspelt key is told once, where it stands, not a second time for the key it was to be.
+        if !self.has(key) && !self.is_misspelt(key) {
             let message = format!("{} has no `{key}`", self.name);
             let hint = format!("add {key} = ...");
             self.problems
                 .push(Problem::error(self.at(), message).hint(hint));
         }
+    }
+
+    fn is_misspelt(&self, key: &str) -> bool {
+        let mut unknown = self.table.keys().map(|key| key.get_ref().as_ref());
+        // A table with more keys than this one may have is not searched word by word.
+        self.table.len() <= 2 * self.keys.len()
+            && unknown.any(|word| {
+                !self.keys.contains(&word) && closest(word, self.keys.iter().copied()) == Some(key)
+            })
     }
 
     fn keep<T>(&mut self, key: &str, at: Range<usize>, parsed: Result<T, Mistake>) -> Option<T> {
@@ -295,5 +305,98 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Source;
+    use super::super::value;
+    use super::*;
+
+    /// Reads `text` as one table and gives what was read and what was told.
+    fn read<T>(
+        text: &str,
+        keys: &[&str],
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> (T, Vec<String>) {
+        let mut problems = Problems::new(Source::new(Path::new("dir/u.toml"), text));
+        let table = DeTable::parse(text).expect("the test's TOML is well formed");
+        let keys = keys.iter().copied();
+        let mut section = Section::new("[t]", table.get_ref(), 0..0, keys, &mut problems);
+        let result = read(&mut section);
+        section.finish();
+        (
+            result,
+            problems
+                .iter()
+                .map(|problem| problem.message.clone())
+                .collect(),
+        )
+    }
+
+    /// One value is a list of one, and a bad element is told without hiding the others.
+    #[test]
+    fn lists() {
+        let bytes = |section: &mut Section<'_>| section.required_list("a", value::integer(0..=9));
+        assert_eq!(read("a = 1", &["a"], bytes), (Some(vec![1]), vec![]));
+        assert_eq!(
+            read("a = [1, 2]", &["a"], bytes),
+            (Some(vec![1, 2]), vec![])
+        );
+        let (list, told) = read("a = [1, 10, true]", &["a"], bytes);
+        assert_eq!((list, told.len()), (None, 2));
+        assert_eq!(read("", &["a"], bytes).1, ["[t] has no `a`"]);
+    }
+
+    /// A key that is misspelt is told once, as what it was meant to be.
+    #[test]
+    fn a_misspelt_required_key_is_one_problem() {
+        let keys = &["upstreams", "pick"];
+        let (_, told) = read("upstraems = 1", keys, |section| {
+            section.required("upstreams", value::string)
+        });
+        assert_eq!(told, ["[t] has no key \"upstraems\""]);
+    }
+
+    /// Keys that exclude each other.
+    #[test]
+    fn one_of_several() {
+        let one = |section: &mut Section<'_>| section.exactly_one(&["a", "b"]);
+        assert_eq!(read("b = 1", &["a", "b"], one), (Some("b"), vec![]));
+        assert_eq!(read("", &["a", "b"], one).1, ["[t] needs one of a or b"]);
+        assert_eq!(
+            read("b = 1\na = 1", &["a", "b"], one).1,
+            ["`b` and `a` exclude each other"]
+        );
+    }
+
+    /// A list may hold words and tables; a table in it has keys and problems of its own.
+    #[test]
+    fn tables_in_lists() {
+        let ports = |section: &mut Section<'_>| {
+            let values = section.values("to")?;
+            let port = |section: &mut Section<'_>| section.required("port", value::integer(1..=9));
+            let tables = values.into_iter().filter(|value| value.is_table());
+            tables
+                .map(|value| section.table(value, &["port"], port))
+                .collect::<Option<Vec<_>>>()
+        };
+        let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &["to"], ports);
+        assert_eq!((read_ports, told), (Some(vec![1, 2]), vec![]));
+        let (_, told) = read("to = [{port = 1, wieght = 2}]", &["to"], ports);
+        assert_eq!(told, ["[t] has no key \"wieght\""]);
+    }
+
+    /// What a kind finds out itself is told at the value, or at the table.
+    #[test]
+    fn a_kind_tells_too() {
+        let (base, told) = read("a = 1", &["a", "b"], |section| {
+            section.problem("a", "is odd", "");
+            section.problem("b", "is missing", "write it");
+            section.base_dir().to_owned()
+        });
+        assert_eq!(told, ["`b`: is missing", "`a`: is odd"]);
+        assert_eq!(base, Path::new("dir"));
     }
 }

@@ -122,7 +122,12 @@ impl Source {
     }
 
     fn floor(&self, offset: usize) -> usize {
-        self.0.text.floor_char_boundary(offset)
+        let text = &self.0.text;
+        let mut offset = offset.min(text.len());
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        offset
     }
 }
 

@@ -68,7 +68,7 @@ fn equal(destination: &Destination, at: &Range<usize>, first: &Range<usize>) -> 
     Problem::error(at.clone(), message)
         .label("again here")
         .and_at(first.clone(), "first here")
-        .hint("one route can name several handlers: handler = [\"...\", \"...\"]; to tell the routes apart, add `interface` or `source`")
+        .hint("one route can name several handlers: handler = [\"...\", \"...\"];\nto tell the routes apart, add `interface` or `source`")
 }
 
 /// Each address, interface and port that is bound is a socket; a prefix is served by a wildcard one.
@@ -87,7 +87,7 @@ fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
                     let message = format!("more than {LISTENERS_MAX} sockets are asked for");
                     let problem = Problem::error(at.clone(), message)
                         .label(format!("{} here", ports(value.ports)))
-                        .hint("each address and each port takes a socket; narrow the ports, or replace many addresses by their prefix");
+                        .hint("each address and each port takes a socket; narrow the ports,\nor replace many addresses by their prefix");
                     problems.push(problem);
                     return;
                 }

@@ -1,121 +1,14 @@
-//! Where a datagram can be sent to, as a file writes it: an address, a group or a prefix, and a port
-//! or a range of ports.
+//! How a destination is read, and what is answered to each way of writing one wrong.
 //!
-//! The grammar is that of socket addresses, with a prefix length inside the brackets of IPv6:
-//! `192.0.2.0/24:5000-5010`, `[2001:db8::/32]:53`. What is displayed parses to the same value.
+//! Names of hosts are never resolved here: a destination is an address of this host, or a group.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::words::{Mistake, quoted};
-
-/// Addresses and ports that datagrams are sent to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Destination {
-    /// One address, a prefix, or every address (prefix length 0). No host bits are set, no group is
-    /// part of a prefix of groups, and IPv4 is never written as IPv6.
-    pub net: IpNet,
-    /// One port or several in a row.
-    pub ports: Ports,
-}
-
-/// One port or several in a row; never port 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ports {
-    first: u16,
-    last: u16,
-}
-
-impl Ports {
-    /// From `first` to `last`, both included; `None` for port 0 or a range that runs backwards.
-    pub fn new(first: u16, last: u16) -> Option<Ports> {
-        (first > 0 && first <= last).then_some(Ports { first, last })
-    }
-
-    /// The lowest port.
-    pub fn first(self) -> u16 {
-        self.first
-    }
-
-    /// The highest port; the same as the first where there is one.
-    pub fn last(self) -> u16 {
-        self.last
-    }
-
-    /// How many there are; at least one.
-    pub fn count(self) -> usize {
-        usize::from(self.last - self.first) + 1
-    }
-
-    /// Whether `port` is one of them.
-    pub fn contains(self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-
-    /// Each of them.
-    pub fn iter(self) -> RangeInclusive<u16> {
-        self.first..=self.last
-    }
-}
-
-impl Destination {
-    /// Every address of a family.
-    pub fn is_wildcard(&self) -> bool {
-        self.net.prefix_len() == 0
-    }
-
-    /// One address (a group is one too).
-    pub fn is_exact(&self) -> bool {
-        self.net.prefix_len() == self.net.max_prefix_len()
-    }
-
-    /// The one address, if it is one.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.is_exact().then(|| self.net.addr())
-    }
-
-    /// A multicast group: to be joined.
-    pub fn is_group(&self) -> bool {
-        self.net.addr().is_multicast()
-    }
-
-    /// One IPv6 address of a host that means something on one link only: it cannot be bound without
-    /// an interface.
-    pub fn is_link_local_v6(&self) -> bool {
-        matches!(self.address(), Some(IpAddr::V6(address)) if address.is_unicast_link_local())
-    }
-
-    /// Whether a datagram to this address and port is meant.
-    pub fn contains(&self, address: IpAddr, port: u16) -> bool {
-        self.net.contains(&address) && self.ports.contains(port)
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = self.is_exact() || self.is_wildcard();
-        match (self.net, one) {
-            (IpNet::V4(net), true) => write!(f, "{}:", net.addr())?,
-            (IpNet::V4(net), false) => write!(f, "{net}:")?,
-            (IpNet::V6(net), true) => write!(f, "[{}]:", net.addr())?,
-            (IpNet::V6(net), false) => write!(f, "[{net}]:")?,
-        }
-        write!(f, "{}", self.ports)
-    }
-}
-
-impl fmt::Display for Ports {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.first == self.last {
-            true => write!(f, "{}", self.first),
-            false => write!(f, "{}-{}", self.first, self.last),
-        }
-    }
-}
+use super::super::words::{Mistake, quoted};
+use super::{Destination, Ports};
 
 impl FromStr for Destination {
     type Err = Mistake;
@@ -308,7 +201,7 @@ fn every(net: IpNet) -> IpNet {
 }
 
 /// An address, or a prefix without host bits.
-pub(super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
+pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     let Some((address, length)) = text.split_once('/') else {
         let bad = |_| Mistake::new(format!("{} is not an IP address", quoted(text)));
         return text.parse::<IpAddr>().map(IpNet::from).map_err(bad);
@@ -340,37 +233,7 @@ pub(super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    /// What is written is what is shown, and the three sorts are told apart.
-    #[test]
-    fn every_form_round_trips() {
-        for (text, exact, wildcard, group) in [
-            ("127.0.0.1:1234", true, false, false),
-            ("0.0.0.0:1234", false, true, false),
-            ("192.0.2.0/24:5000-5010", false, false, false),
-            ("255.255.255.255:67", true, false, false),
-            ("239.1.2.3:5000", true, false, true),
-            ("[::1]:53", true, false, false),
-            ("[2001:db8::/32]:53", false, false, false),
-            ("[ff02::fb]:5353", true, false, true),
-            ("[::]:9-10", false, true, false),
-            ("0.0.0.0/8:7", false, false, false),
-            ("1.2.3.4:65535", true, false, false),
-        ] {
-            let destination: Destination = text.parse().expect(text);
-            assert_eq!(destination.to_string(), text);
-            assert_eq!(destination.is_exact(), exact, "{text}");
-            assert_eq!(destination.is_wildcard(), wildcard, "{text}");
-            assert_eq!(destination.is_group(), group, "{text}");
-        }
-        let same = |a: &str, b: &str| a.parse::<Destination>() == b.parse::<Destination>();
-        assert!(same("0.0.0.0/0:1", "0.0.0.0:1"));
-        assert!(same("[::/0]:1", "[::]:1"));
-        assert!(same("10.0.0.1/32:7-7", "10.0.0.1:7"));
-    }
 
     /// Each way to get one wrong has an answer of its own.
     #[test]
@@ -424,44 +287,6 @@ mod tests {
             let mistake = text.parse::<Destination>().expect_err(text);
             let told = format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default());
             assert!(told.contains(expected), "{text}: {told}");
-        }
-    }
-
-    fn any_destination() -> impl Strategy<Value = Destination> {
-        let address = prop_oneof![
-            any::<Ipv4Addr>().prop_map(IpAddr::V4),
-            any::<Ipv6Addr>().prop_map(IpAddr::V6),
-        ];
-        (address, any::<u8>(), 1_u16.., any::<u16>()).prop_filter_map(
-            "a form that a file can say",
-            |(address, length, first, more)| {
-                let length = length % (IpNet::from(address).max_prefix_len() + 1);
-                let net = IpNet::new(address, length).ok()?.trunc();
-                let mapped = matches!(net.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-                let exact = net.prefix_len() == net.max_prefix_len();
-                let no_group_prefix = exact || !net.addr().is_multicast();
-                let ports = Ports::new(first, first.saturating_add(more))?;
-                let no_host = exact && net.addr().is_unspecified();
-                (no_group_prefix && !mapped && !no_host).then_some(Destination { net, ports })
-            },
-        )
-    }
-
-    proptest! {
-        /// Whatever can be held can be shown and read back.
-        #[test]
-        fn shown_and_read_back(destination in any_destination()) {
-            prop_assert_eq!(destination.to_string().parse(), Ok(destination));
-        }
-
-        /// No text makes the parser panic, and what it accepts keeps its promises.
-        #[test]
-        fn any_text_is_accepted_or_refused(text in "[\\[\\]0-9a-f:./%*\u{e4} -]{0,40}") {
-            if let Ok(destination) = text.parse::<Destination>() {
-                prop_assert!(destination.ports.first() > 0);
-                prop_assert_eq!(destination.net, destination.net.trunc());
-                prop_assert_eq!(destination.to_string().parse(), Ok(destination));
-            }
         }
     }
 }
