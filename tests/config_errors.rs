@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::KINDS;
+use common::kinds::KINDS;
 use udispatch::config::{Config, Problems};
 
 /// A file, the place of its only problem, and pieces of what is said about it.

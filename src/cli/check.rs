@@ -7,11 +7,13 @@ use clap::Args;
 use super::{Exit, output};
 use crate::config::words::{counted, printable};
 use crate::config::{Config, Kind};
+use crate::control::host::Host;
+use crate::control::plan::{Plan, worker_count};
 
 /// Tell whether a configuration file is right
 ///
-/// Prints all that is wrong with it, each with its line and a hint, and exits with 78; or one line
-/// and exits with 0. `run` refuses the same files with the same words.
+/// Prints all that is wrong with it, for this host's interfaces too, each with its line and a hint, and
+/// exits with 78; or one line and exits with 0. `run` refuses the same files with the same words.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -26,7 +28,24 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     if !config.warnings.is_empty() {
         output::complain(&config.warnings.render(output::colours()));
     }
-    output::print(&verdict(&arguments.file, &config))
+    match Host::this().map(|host| Plan::new(&config, &host, worker_count(&config))) {
+        Ok(Ok(plan)) => {
+            for note in &plan.notes {
+                output::complain(&format!("note: {note}"));
+            }
+            output::print(&verdict(&arguments.file, &config))
+        }
+        Ok(Err(problems)) => {
+            output::complain(&problems.render(output::colours()));
+            Exit::Configuration
+        }
+        Err(error) => {
+            output::complain(&format!(
+                "error: cannot list the interfaces of this host: {error}"
+            ));
+            Exit::Failure
+        }
+    }
 }
 
 fn verdict(file: &Path, config: &Config) -> String {

@@ -1,16 +1,24 @@
 //! `udispatch explain FILE --to ADDR:PORT`: which route gets a datagram, and what happens to it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{Exit, output};
 use crate::config::{Config, Kind};
+use crate::control::explain::{Question, explain};
+use crate::control::host::Host;
+use crate::control::plan::{Plan, worker_count};
+
+/// Port of a sender that was not named: any above the system ports (RFC 6335).
+const CLIENT_PORT: u16 = 40_000;
 
 /// Tell which route a datagram takes, and why
 ///
-/// Nothing is received or sent: the file alone is asked, with the same code that the daemon runs.
+/// Says which socket the kernel will choose, which route and why not the next ones, what each handler does, which
+/// upstream this sender gets, and which address an answer leaves from. Nothing is bound, received or sent: the file and
+/// this host are asked, with the same code that the daemon runs.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -18,26 +26,88 @@ pub(super) struct Arguments {
     /// Where the datagram is sent to: 127.0.0.1:1234 or [::1]:1234
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
-    /// Who sends it
+    /// Who sends it [default: port 40000 of this host]
     #[arg(long, value_name = "ADDR:PORT")]
     from: Option<SocketAddr>,
-    /// The interface that it arrives on
+    /// The interface that it arrives on, by name or address [default: where an answer would leave]
     #[arg(long, value_name = "IF")]
     interface: Option<String>,
+    /// What it holds
+    #[arg(long, value_name = "TEXT", default_value = "hello, world")]
+    payload: String,
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let Arguments {
-        file,
-        to: _,
-        from: _,
-        interface: _,
-    } = arguments;
-    match Config::load(&file, kinds) {
-        Err(error) => output::refuse(&error),
-        Ok(_) => {
-            output::complain("error: `explain` is not built yet");
-            Exit::Failure
+    let config = match Config::load(&arguments.file, kinds) {
+        Ok(config) => config,
+        Err(error) => return output::refuse(&error),
+    };
+    let host = match Host::this() {
+        Ok(host) => host,
+        Err(error) => return fail(&format!("cannot list the interfaces of this host: {error}")),
+    };
+    let plan = match Plan::new(&config, &host, worker_count(&config)) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            output::complain(&problems.render(output::colours()));
+            return Exit::Configuration;
         }
+    };
+    let question = match question(arguments, &host) {
+        Ok(question) => question,
+        Err(message) => {
+            output::complain(&format!("error: {message}"));
+            return Exit::Usage;
+        }
+    };
+    match explain(&config, &plan, &host, &question) {
+        Ok(text) => output::print(&text),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(message: &str) -> Exit {
+    output::complain(&format!("error: {message}"));
+    Exit::Failure
+}
+
+fn question(arguments: Arguments, host: &Host) -> Result<Question, String> {
+    let Arguments {
+        to,
+        from,
+        interface,
+        payload,
+        ..
+    } = arguments;
+    let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip()), CLIENT_PORT));
+    if from.is_ipv4() != to.is_ipv4() {
+        return Err(format!(
+            "--from {from} and --to {to} are of different families"
+        ));
+    }
+    let interface = match interface {
+        Some(name) => Some(host.interface(&name).ok_or_else(|| {
+            format!(
+                "--interface: this host has no interface {name:?}; it has: {}",
+                host.list()
+            )
+        })?),
+        None => None,
+    };
+    Ok(Question {
+        to,
+        from,
+        interface,
+        payload: payload.into_bytes(),
+    })
+}
+
+/// This host itself: loopback speaks to loopback, every other address to itself.
+fn likely_sender(to: IpAddr) -> IpAddr {
+    match to {
+        IpAddr::V4(ip) if !ip.is_multicast() && !ip.is_loopback() && !ip.is_broadcast() => to,
+        IpAddr::V6(ip) if !ip.is_multicast() && !ip.is_loopback() => to,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }

@@ -12,10 +12,10 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::build;
 use super::host::Host;
-use super::plan::Plan;
+use super::plan::{Plan, worker_count};
 use super::snapshot::Snapshot;
 use super::standard_output;
-use crate::config::{Config, Problems, Workers};
+use crate::config::{Config, Problems};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sink::Job;
@@ -70,25 +70,40 @@ impl Supervisor {
     /// Binds everything and starts the workers. When this returns, every listener is bound.
     pub fn start(config: Config) -> Result<Supervisor, Failure> {
         let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
-        let plan = Plan::new(&config, &host, worker_count(&config)).map_err(|problems| Failure::Configuration(Box::new(problems)))?;
+        let plan = Plan::new(&config, &host, worker_count(&config))
+            .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
         for note in &plan.notes {
             log::warn!("{note}");
         }
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         // Before the workers: a signal that comes while they start is not lost.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("cannot catch signals"))?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
+            .map_err(system("cannot catch signals"))?;
         let registry = poll.registry();
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
-        let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
+        registry
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(system("cannot wait for signals"))?;
+        let ended =
+            Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
         let output = standard_output::start().map_err(system("cannot use standard output"))?;
         let built = build::build(&config, &plan, &output)?;
-        let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
-        Ok(Supervisor { config, plan, output, poll, signals, workers })
+        let workers =
+            start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
+        Ok(Supervisor {
+            config,
+            plan,
+            output,
+            poll,
+            signals,
+            workers,
+        })
     }
 
     /// One line for the log: what is being served.
     pub fn summary(&self) -> String {
-        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let counted = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
         format!(
             "{}, {}, {}",
             counted(self.plan.listeners.len(), "listener"),
@@ -106,7 +121,9 @@ impl Supervisor {
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
-                    SIGHUP => log::warn!("SIGHUP: this version cannot reload; restart to use a changed file"),
+                    SIGHUP => log::warn!(
+                        "SIGHUP: this version cannot reload; restart to use a changed file"
+                    ),
                     _ => return self.stop(),
                 }
             }
@@ -129,7 +146,9 @@ impl Supervisor {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         let (reply, replies) = bounded(self.workers.len());
         for (handle, _) in &self.workers {
-            handle.send(Command::Snapshot(reply.clone())).then_some(())?;
+            handle
+                .send(Command::Snapshot(reply.clone()))
+                .then_some(())?;
         }
         let mut sum = self.empty_ledger();
         for _ in &self.workers {
@@ -139,7 +158,11 @@ impl Supervisor {
     }
 
     fn empty_ledger(&self) -> Ledger {
-        Ledger::new(self.plan.listeners.len(), self.config.routes.len(), self.config.handlers.len())
+        Ledger::new(
+            self.plan.listeners.len(),
+            self.config.routes.len(),
+            self.config.handlers.len(),
+        )
     }
 
     fn stop(mut self) -> Result<Snapshot, Failure> {
@@ -147,9 +170,14 @@ impl Supervisor {
             handle.send(Command::Stop);
         }
         let workers = std::mem::take(&mut self.workers);
-        let ended: Vec<_> = workers.into_iter().map(|(_, thread)| thread.join()).collect();
+        let ended: Vec<_> = workers
+            .into_iter()
+            .map(|(_, thread)| thread.join())
+            .collect();
         if !standard_output::drain(&self.output, OUTPUT_MAX) {
-            log::error!("standard output is blocked: lines that are still under way count as in flight");
+            log::error!(
+                "standard output is blocked: lines that are still under way count as in flight"
+            );
         }
         let mut sum = self.empty_ledger();
         for dispatcher in ended {
@@ -159,15 +187,11 @@ impl Supervisor {
     }
 }
 
-fn worker_count(config: &Config) -> usize {
-    match config.daemon.workers {
-        Workers::Count(count) => count.get(),
-        Workers::Auto => thread::available_parallelism().map_or(1, |cores| cores.get().min(crate::config::limits::WORKERS_MAX)),
-    }
-}
-
 /// Each thread wakes the supervisor when it ends, whatever the reason.
-fn start_workers(built: Vec<(Worker, Handle)>, ended: Arc<Waker>) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
+fn start_workers(
+    built: Vec<(Worker, Handle)>,
+    ended: Arc<Waker>,
+) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
     struct Farewell(Arc<Waker>);
     impl Drop for Farewell {
         fn drop(&mut self) {
@@ -181,7 +205,12 @@ fn start_workers(built: Vec<(Worker, Handle)>, ended: Arc<Waker>) -> io::Result<
             let _farewell = farewell;
             worker.run()
         };
-        Ok((handle, thread::Builder::new().name(format!("worker-{number}")).spawn(run)?))
+        Ok((
+            handle,
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(run)?,
+        ))
     };
     built.into_iter().enumerate().map(start).collect()
 }

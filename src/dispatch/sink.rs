@@ -27,7 +27,11 @@ pub struct Lines {
 impl Lines {
     /// The consumer has taken all the bytes, or has failed to.
     pub fn done(mut self, written: bool) {
-        let counter = if written { &self.fate.written } else { &self.fate.lost };
+        let counter = if written {
+            &self.fate.written
+        } else {
+            &self.fate.lost
+        };
         counter.fetch_add(self.datagrams, Ordering::Relaxed);
         if !written {
             self.fate.closed.store(true, Ordering::Relaxed);
@@ -71,9 +75,17 @@ impl LineSink {
     pub fn new(jobs: Sender<Job>) -> LineSink {
         let (home, free) = bounded(BUFFERS);
         for _ in 0..BUFFERS {
-            home.send(Vec::new()).expect("the channel holds all buffers");
+            home.send(Vec::new())
+                .expect("the channel holds all buffers");
         }
-        LineSink { jobs, free, home, fate: Arc::default(), current: None, datagrams: 0 }
+        LineSink {
+            jobs,
+            free,
+            home,
+            fate: Arc::default(),
+            current: None,
+            datagrams: 0,
+        }
     }
 
     /// Appends one datagram's line, which `write` must end with a line feed.
@@ -97,9 +109,16 @@ impl LineSink {
 
     /// Hands on what was gathered.
     pub fn flush(&mut self) {
-        let Some(bytes) = self.current.take() else { return };
+        let Some(bytes) = self.current.take() else {
+            return;
+        };
         let datagrams = std::mem::take(&mut self.datagrams);
-        let lines = Lines { bytes, datagrams, fate: Arc::clone(&self.fate), home: self.home.clone() };
+        let lines = Lines {
+            bytes,
+            datagrams,
+            fate: Arc::clone(&self.fate),
+            home: self.home.clone(),
+        };
         if let Err(refused) = self.jobs.send(Job::Lines(lines))
             && let Job::Lines(lines) = refused.0
         {
@@ -109,7 +128,10 @@ impl LineSink {
 
     /// How many datagrams' lines the consumer has taken, and how many it has lost.
     pub fn fate(&self) -> (u64, u64) {
-        (self.fate.written.load(Ordering::Relaxed), self.fate.lost.load(Ordering::Relaxed))
+        (
+            self.fate.written.load(Ordering::Relaxed),
+            self.fate.lost.load(Ordering::Relaxed),
+        )
     }
 }
 

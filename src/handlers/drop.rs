@@ -1,9 +1,9 @@
 //! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
 
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
+use crate::datagram::Datagram;
 use crate::dispatch::handler::{Cx, Handler};
 use crate::dispatch::verdict::{DropReason, Verdict};
-use crate::datagram::Datagram;
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {

@@ -24,7 +24,11 @@ struct Echo(Answering);
 
 impl Recipe for Echo {
     fn needs(&self) -> Needs {
-        Needs { destination: true, ttl: self.0.ttl.is_none(), ..Needs::NOTHING }
+        Needs {
+            destination: true,
+            ttl: self.0.ttl.is_none(),
+            ..Needs::NOTHING
+        }
     }
 
     fn describe(&self) -> String {

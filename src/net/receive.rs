@@ -64,10 +64,14 @@ impl Receiver {
         // Zeroed memory comes from the kernel untouched, so only pages that a datagram reaches become resident.
         let mut arena = vec![0u8; SLOTS * SLOT_BYTES].into_boxed_slice();
         let mut names = vec![RawAddress::empty(); SLOTS].into_boxed_slice();
-        let mut controls: Box<[Control]> = (0..SLOTS).map(|_| Control([0; RECEIVE_BYTES])).collect();
+        let mut controls: Box<[Control]> =
+            (0..SLOTS).map(|_| Control([0; RECEIVE_BYTES])).collect();
         let mut vectors: Box<[libc::iovec]> = arena
             .chunks_exact_mut(SLOT_BYTES)
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() })
+            .map(|slot| libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: slot.len(),
+            })
             .collect();
         let parts = vectors.iter_mut().zip(&mut names).zip(&mut controls);
         let headers = parts
@@ -80,10 +84,20 @@ impl Receiver {
                 header.msg_namelen = RawAddress::LEN;
                 header.msg_control = control.0.as_mut_ptr().cast();
                 header.msg_controllen = RECEIVE_BYTES;
-                libc::mmsghdr { msg_hdr: header, msg_len: 0 }
+                libc::mmsghdr {
+                    msg_hdr: header,
+                    msg_len: 0,
+                }
             })
             .collect();
-        Receiver { arena, headers, names, controls, _vectors: vectors, used: 0 }
+        Receiver {
+            arena,
+            headers,
+            names,
+            controls,
+            _vectors: vectors,
+            used: 0,
+        }
     }
 
     /// Receives what is there, up to [`SLOTS`] trains, without waiting. Fewer than that means that the socket was
@@ -111,17 +125,21 @@ impl Receiver {
 
     /// What the last call received.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.headers[..self.used].iter().enumerate().map(|(index, header)| {
-            let control = &self.controls[index].0[..header.msg_hdr.msg_controllen.min(RECEIVE_BYTES)];
-            Slot {
-                src: self.names[index].get(),
-                offset: (index * SLOT_BYTES) as u32,
-                len: header.msg_len.min(SLOT_BYTES as u32),
-                truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-                control_truncated: header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0,
-                told: control_message::parse(control),
-            }
-        })
+        self.headers[..self.used]
+            .iter()
+            .enumerate()
+            .map(|(index, header)| {
+                let control =
+                    &self.controls[index].0[..header.msg_hdr.msg_controllen.min(RECEIVE_BYTES)];
+                Slot {
+                    src: self.names[index].get(),
+                    offset: (index * SLOT_BYTES) as u32,
+                    len: header.msg_len.min(SLOT_BYTES as u32),
+                    truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                    control_truncated: header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0,
+                    told: control_message::parse(control),
+                }
+            })
     }
 
     /// The bytes that the slots' offsets count from.

@@ -54,7 +54,10 @@ impl Sender {
         self.headers.clear();
         self.vectors.clear();
         self.starts.clear();
-        SendBatch { sender: self, payloads: PhantomData }
+        SendBatch {
+            sender: self,
+            payloads: PhantomData,
+        }
     }
 }
 
@@ -88,12 +91,18 @@ impl<'a> SendBatch<'_, 'a> {
             header.msg_controllen = used;
         }
         self.sender.starts.push(self.sender.vectors.len());
-        self.sender.headers.push(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+        self.sender.headers.push(libc::mmsghdr {
+            msg_hdr: header,
+            msg_len: 0,
+        });
     }
 
     /// Appends bytes to the message begun last.
     pub fn piece(&mut self, bytes: &'a [u8]) {
-        let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let vector = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
         self.sender.vectors.push(vector);
         if let Some(header) = self.sender.headers.last_mut() {
             header.msg_hdr.msg_iovlen += 1;
@@ -103,7 +112,12 @@ impl<'a> SendBatch<'_, 'a> {
     /// Sends from message `first` on, without waiting. Returns how many messages the kernel took; an error speaks of the
     /// message `first` alone.
     pub fn send(&mut self, socket: impl AsFd, first: usize) -> io::Result<usize> {
-        let Sender { headers, vectors, starts, .. } = &mut *self.sender;
+        let Sender {
+            headers,
+            vectors,
+            starts,
+            ..
+        } = &mut *self.sender;
         // The vectors may have moved while they grew, so the headers learn of them only now.
         for (header, &start) in headers.iter_mut().zip(&*starts) {
             header.msg_hdr.msg_iov = vectors[start..].as_mut_ptr();

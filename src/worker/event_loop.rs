@@ -69,7 +69,8 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
         for (index, listener) in listeners.iter().enumerate() {
             let fd = listener.exit.socket().as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
+            poll.registry()
+                .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
@@ -85,7 +86,13 @@ impl Worker {
             ready: VecDeque::new(),
             stop_at: None,
         };
-        Ok((worker, Handle { commands: sender, waker }))
+        Ok((
+            worker,
+            Handle {
+                commands: sender,
+                waker,
+            },
+        ))
     }
 
     /// Runs until told to stop and drained. Returns the final accounts, and the dispatcher, whose sinks may still be at
@@ -103,7 +110,10 @@ impl Worker {
                 }
             }
             timeout = self.round();
-            if self.stop_at.is_some_and(|stop_at| self.ready.is_empty() || Instant::now() >= stop_at) {
+            if self
+                .stop_at
+                .is_some_and(|stop_at| self.ready.is_empty() || Instant::now() >= stop_at)
+            {
                 self.read_kernel_drops();
                 return self.dispatcher;
             }
@@ -114,7 +124,9 @@ impl Worker {
     fn round(&mut self) -> Option<Duration> {
         let mut timeout = None;
         for _ in 0..self.ready.len() {
-            let Some(listener) = self.ready.pop_front() else { break };
+            let Some(listener) = self.ready.pop_front() else {
+                break;
+            };
             match self.turn(listener) {
                 After::Drained => {
                     self.is_ready[listener] = false;
@@ -139,7 +151,11 @@ impl Worker {
                     return After::Drained;
                 }
                 self.dispatcher.listener_count(index).receive_errors += 1;
-                return if meaning == ReceiveError::Again { After::More } else { After::Later };
+                return if meaning == ReceiveError::Again {
+                    After::More
+                } else {
+                    After::Later
+                };
             }
         };
         self.trains.clear();
@@ -153,8 +169,13 @@ impl Worker {
         self.dispatcher.dispatch(index, &self.trains, arena);
         self.dispatcher.end_turn();
         let (outbox, ledger) = self.dispatcher.sending();
-        self.flusher.flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
-        if received < SLOTS { After::Drained } else { After::More }
+        self.flusher
+            .flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
+        if received < SLOTS {
+            After::Drained
+        } else {
+            After::More
+        }
     }
 
     fn queue(&mut self, listener: usize) {

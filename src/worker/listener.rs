@@ -25,12 +25,19 @@ impl Listener {
     /// Takes over a bound socket.
     pub fn new(socket: UdpSocket, address: SocketAddr, tells_destination: bool) -> Listener {
         let exit = Exit::new(socket, address.is_ipv6());
-        Listener { exit, address, tells_destination, drops_seen: 0 }
+        Listener {
+            exit,
+            address,
+            tells_destination,
+            drops_seen: 0,
+        }
     }
 
     /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
     pub fn new_kernel_drops(&mut self) -> u64 {
-        let Ok(drops) = option::kernel_drops(self.exit.socket()) else { return 0 };
+        let Ok(drops) = option::kernel_drops(self.exit.socket()) else {
+            return 0;
+        };
         let new = drops.wrapping_sub(self.drops_seen);
         self.drops_seen = drops;
         u64::from(new)
@@ -38,8 +45,16 @@ impl Listener {
 
     /// Makes a train of a slot, or says why it cannot be handled and how many datagrams that are.
     pub fn train(&self, slot: &Slot) -> Result<Train, (DropReason, u32)> {
-        let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
-        let train = Train { envelope: self.envelope(slot), span, segment: slot.told.segment };
+        let span = Span {
+            region: Region::Arena,
+            offset: slot.offset,
+            len: slot.len,
+        };
+        let train = Train {
+            envelope: self.envelope(slot),
+            span,
+            segment: slot.told.segment,
+        };
         if slot.truncated {
             return Err((DropReason::Truncated, train.datagrams()));
         }
@@ -48,7 +63,11 @@ impl Listener {
             return Err((DropReason::ControlLost, train.datagrams()));
         }
         // A train as long as its segment is a lone datagram; a marker for a second one would be a lie.
-        let segment = if slot.len > u32::from(train.segment) { train.segment } else { 0 };
+        let segment = if slot.len > u32::from(train.segment) {
+            train.segment
+        } else {
+            0
+        };
         Ok(Train { segment, ..train })
     }
 
