@@ -380,9 +380,9 @@ fn find_role(
         } else {
             Vec::new()
         };
-        // Binding a link-local group with its zone would tie the socket to the interface for good (SO_BINDTODEVICE), and
-        // an interface that is made anew could not be joined again; the zone is left out and the dispatcher looks.
-        return Ok((ip, 0, Role::Group { interface, sources }));
+        // Bind refuses a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
+        let scope = if is_of_one_link(ip) { interface } else { 0 };
+        return Ok((ip, scope, Role::Group { interface, sources }));
     }
     match (host.look_up)(ip).map(|answer| answer.kind) {
         Ok(DestinationKind::Broadcast) => return Ok((ip, 0, Role::Broadcast)),
@@ -392,13 +392,19 @@ fn find_role(
             "{ip} is not an address of this host yet: its listener is bound all the same and will work once it comes up"
         )),
     }
-    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    let scope = if link_local {
+    let scope = if is_of_one_link(ip) {
         interface.unwrap_or(0)
     } else {
         0
     };
     Ok((ip, scope, Role::Unicast))
+}
+
+/// Whether an address means something on one interface only: link-local ones, and groups of interface or link scope
+/// (RFC 4291, sections 2.5.6 and 2.7).
+fn is_of_one_link(ip: IpAddr) -> bool {
+    let IpAddr::V6(ip) = ip else { return false };
+    ip.is_unicast_link_local() || (ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 1 | 2))
 }
 
 /// The interface that a group is joined on when the file names none.

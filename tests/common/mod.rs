@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod host;
 pub mod kinds;
 pub mod ledger;
 pub mod namespace;

@@ -8,13 +8,32 @@ const INSIDE: &str = "UDISPATCH_TEST_NAMESPACE";
 /// Call it first in a test, with the test's name: `if !enter("name") { return }`. Outside it runs the test again in a new
 /// namespace, with loopback up, and says `false`; inside it says `true`.
 pub fn enter(test: &str) -> bool {
+    enter_by("-rn", test)
+}
+
+/// The same with the host's own users, for programs that change theirs, and with mounts of its own. Needs root: without
+/// it the test is skipped and says so; in CI it has to run.
+pub fn enter_as_root(test: &str) -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    assert!(
+        is_root || std::env::var("CI").is_err(),
+        "CI must run as root"
+    );
+    if !is_root {
+        println!("SKIPPED: needs root");
+    }
+    is_root && enter_by("-nm", test)
+}
+
+fn enter_by(flags: &str, test: &str) -> bool {
     if std::env::var(INSIDE).as_deref() == Ok(test) {
         bring_loopback_up();
         return true;
     }
     let this = std::env::current_exe().expect("the test's own path");
     let output = Command::new("unshare")
-        .args(["-rn", "--"])
+        .args([flags, "--"])
         .arg(this)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, test)
