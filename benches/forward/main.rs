@@ -188,11 +188,14 @@ fn selected(only: &[String]) -> Vec<Row> {
 fn play(row: &mut Row, cpus: Cpus, window: Duration) -> Result<(), Box<dyn Error>> {
     let mut trial = Trial::start(&SUBJECTS[row.subject], &row.cell, cpus)?;
     trial.measure(Load::Backlog, WARM_UP)?;
+    let mut failed = None;
     for (load, samples) in &mut row.samples {
-        samples.push(Some(trial.measure(*load, window)?));
+        let sample = trial.measure(*load, window);
+        samples.push(sample.as_ref().ok().copied());
+        failed = sample.err().or(failed);
     }
     let (now, most) = trial.resident_kib();
     row.resident_kib = row.resident_kib.max(now);
     row.resident_max_kib = row.resident_max_kib.max(most);
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }

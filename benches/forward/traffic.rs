@@ -97,8 +97,8 @@ impl Receivers {
         Ok(())
     }
 
-    /// Drains until `goal` datagrams have come or none has come for so long.
-    fn drain_until(&mut self, goal: u64, quiet: Duration) -> io::Result<()> {
+    /// Drains until `goal` datagrams have come or none has come for so long; says when the last one came.
+    fn drain_until(&mut self, goal: u64, quiet: Duration) -> io::Result<Instant> {
         let mut quiet_since = Instant::now();
         while self.taken < goal && quiet_since.elapsed() < quiet {
             let before = self.taken;
@@ -107,7 +107,7 @@ impl Receivers {
                 quiet_since = Instant::now();
             }
         }
-        Ok(())
+        Ok(quiet_since)
     }
 
     /// How often a receiver's own buffer was full: what is dropped there was paid for but not counted.
@@ -247,16 +247,17 @@ impl Trial {
             Load::Flood => self.flood(window)?,
             Load::Paced => self.pace(window)?,
         };
-        let elapsed = start.elapsed();
-        self.receivers
-            .drain_until(taken_before + sent * self.cell.fanout as u64, QUIET)?;
+        let goal = taken_before + sent * self.cell.fanout as u64;
+        let end = self.receivers.drain_until(goal, QUIET)?;
         self.running.check_alive()?;
         sys::stop(pid)?;
         let cpu_ns = (clock.now_ns()? - cpu_before) as f64;
         sys::signal(pid, libc::SIGCONT)?;
 
         if self.receivers.drops()? > drops_before {
-            let reason = "the receivers could not keep up; give them more memory (rmem_max) or shorten --seconds";
+            let reason = format!(
+                "{load:?}: the receivers could not keep up; run it as root or raise rmem_max"
+            );
             return Err(io::Error::other(reason));
         }
         let taken = (self.receivers.taken - taken_before) as f64;
@@ -266,7 +267,7 @@ impl Trial {
         Ok(Sample {
             cpu_ns: cpu_ns / taken,
             delivered: taken / (sent * self.cell.fanout as u64) as f64,
-            busy: cpu_ns / elapsed.as_nanos() as f64,
+            busy: cpu_ns / (end - start).as_nanos() as f64,
         })
     }
 
