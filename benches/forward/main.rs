@@ -18,10 +18,12 @@
 //!   moved is an error. They look at every length: datagrams must come as they were sent, not glued together. Their copying is cut
 //!   short (MSG_TRUNC), for it costs the bench's processor only, which has enough to do. With three upstreams
 //!   one datagram received is three delivered.
-//! - **Backlog** is the figure to compare. The forwarder is stopped (SIGSTOP) while the sender fills its receive buffer to three quarters of
-//!   what any process may ask for, then continued, and so on: it is saturated by construction however fast it is and however slow the
-//!   sender, nothing is dropped, and the number of datagrams in a batch is not left to chance.
-//!   Waking it is paid once in thousands of datagrams.
+//! - **Backlog** is the figure to compare. The forwarder is stopped (SIGSTOP) while the sender fills its receive buffer to three
+//!   quarters of what any process may ask for, then continued, and so on: it is saturated by construction however fast it is and
+//!   however slow the sender, nothing is dropped, and the number of datagrams in a batch is not left to chance. Waking it is
+//!   paid once in thousands of datagrams. The sender fills from the forwarder's own processor, as a network card's queue does that is
+//!   steered to where its reader runs. From another one, the kernel sends a datagram's memory back there after use with an
+//!   interrupt every 32 datagrams, which costs more than all else in a virtual machine and has nothing to do with forwarders.
 //! - **Flood** is the figure to believe least and the one users will try: sender against forwarder at full speed. What the kernel drops before the forwarder
 //!   costs the sender only. A forwarder that is *not* busy all the time here outruns the sender: it then sleeps, wakes, and gets small
 //!   batches, so that its cost a datagram rises with its speed. `busy` tells.
@@ -47,7 +49,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use subject::{SUBJECTS, Subject};
-use traffic::Receivers;
+use traffic::{Cpus, Trial};
 
 /// How long a subject warms up before it is measured.
 const WARM_UP: Duration = Duration::from_millis(50);
@@ -96,15 +98,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         1.0
     }))?;
-    let (daemon_cpu, load_cpu) =
-        match sys::allowed_cpus()?.as_slice() {
-            [first, .., last] => (*last, *first),
-            _ => return Err(
-                "two processors are needed: one for the forwarder, one for sender and receivers"
-                    .into(),
-            ),
-        };
-    sys::pin(load_cpu)?;
+    let cpus = match sys::allowed_cpus()?.as_slice() {
+        [first, .., last] => Cpus {
+            forwarder: *last,
+            load: *first,
+        },
+        _ => {
+            return Err(
+                "two processors are needed: one to forward, one to send and receive".into(),
+            );
+        }
+    };
+    sys::pin(cpus.load)?;
 
     let mut rows = selected(&options.only);
     for round in 1..=rounds {
@@ -113,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "\r\x1b[Kround {round}/{rounds}: {}, {}",
                 row.cell, SUBJECTS[row.subject].name
             );
-            if let Err(error) = play(row, daemon_cpu, window) {
+            if let Err(error) = play(row, cpus, window) {
                 row.absent = Some(error.to_string());
                 // Keeps this round's place.
                 for (_, samples) in &mut row.samples {
@@ -129,7 +134,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         report::machine(),
         window.as_secs_f64()
     );
-    let text = title + &report::tables(&rows);
+    let text = title + &report::tables(&rows) + &report::absent(&rows);
     print!("{text}");
     if let Some(file) = options.report {
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -180,34 +185,17 @@ fn selected(only: &[String]) -> Vec<Row> {
 }
 
 /// One round of one row.
-fn play(row: &mut Row, daemon_cpu: usize, window: Duration) -> Result<(), Box<dyn Error>> {
-    let backlog = traffic::backlog(&row.cell)?;
-    let mut receivers = Receivers::new(&row.cell)?;
-    let mut running = SUBJECTS[row.subject].start(&receivers.addresses()?, daemon_cpu)?;
-    traffic::wait_ready(&row.cell, &mut running, &mut receivers)?;
-    traffic::measure(
-        Load::Backlog,
-        &row.cell,
-        &mut running,
-        &mut receivers,
-        backlog,
-        WARM_UP,
-    )?;
+fn play(row: &mut Row, cpus: Cpus, window: Duration) -> Result<(), Box<dyn Error>> {
+    let mut trial = Trial::start(&SUBJECTS[row.subject], &row.cell, cpus)?;
+    trial.measure(Load::Backlog, WARM_UP)?;
+    let mut failed = None;
     for (load, samples) in &mut row.samples {
-        samples.push(Some(traffic::measure(
-            *load,
-            &row.cell,
-            &mut running,
-            &mut receivers,
-            backlog,
-            window,
-        )?));
+        let sample = trial.measure(*load, window);
+        samples.push(sample.as_ref().ok().copied());
+        failed = sample.err().or(failed);
     }
-    row.resident_kib = row
-        .resident_kib
-        .max(sys::status_kib(running.pid(), "VmRSS").unwrap_or(0));
-    row.resident_max_kib = row
-        .resident_max_kib
-        .max(sys::status_kib(running.pid(), "VmHWM").unwrap_or(0));
-    Ok(())
+    let (now, most) = trial.resident_kib();
+    row.resident_kib = row.resident_kib.max(now);
+    row.resident_max_kib = row.resident_max_kib.max(most);
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -3,6 +3,7 @@
 use crate::cell::{Cell, Load};
 use crate::subject::SUBJECTS;
 use crate::traffic::Sample;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 
@@ -81,6 +82,19 @@ pub(crate) fn tables(rows: &[Row]) -> String {
     text
 }
 
+/// Why subjects are absent, each reason once.
+pub(crate) fn absent(rows: &[Row]) -> String {
+    let reasons: BTreeSet<_> = rows
+        .iter()
+        .filter_map(|row| Some((SUBJECTS[row.subject].name, row.absent.as_deref()?)))
+        .collect();
+    let mut text = String::new();
+    for (name, reason) in reasons {
+        let _ = write!(text, "\nabsent: {name}: {reason}\n");
+    }
+    text
+}
+
 /// One row's cells of the table.
 fn line(row: &Row, rows: &[Row], load: Load) -> [String; 10] {
     let samples = row.samples(load);
@@ -89,7 +103,7 @@ fn line(row: &Row, rows: &[Row], load: Load) -> [String; 10] {
     cells[0] = row.cell.to_string();
     cells[1] = SUBJECTS[row.subject].name.into();
     let Some(cpu) = Spread::of(present().map(|sample| sample.cpu_ns)) else {
-        cells[2] = format!("absent: {}", row.absent.as_deref().unwrap_or("no sample"));
+        cells[2] = "absent".into();
         return cells;
     };
     cells[2] = format!("{:.0}", cpu.median);
@@ -146,16 +160,9 @@ impl Spread {
 /// A Markdown table with its columns padded; the first row is its head. Words stand left, figures right.
 fn aligned<const N: usize>(table: &[[String; N]]) -> String {
     const WORDS: usize = 2;
-    // A reason for absence may be long: it sticks out, it does not stretch the column.
-    let is_reason = |cell: &str| cell.starts_with("absent");
     let width = |column: usize| {
-        table
-            .iter()
-            .map(|row| &row[column])
-            .filter(|cell| !is_reason(cell))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
+        let lengths = table.iter().map(|row| row[column].chars().count());
+        lengths.max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
+use std::slice;
 
 /// Longest payload that UDP over IPv4 carries, in bytes.
 pub(crate) const PAYLOAD_MAX_BYTES: usize = 65_507;
@@ -164,7 +165,7 @@ pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
 pub(crate) struct ReceiveBatch {
     headers: Vec<libc::mmsghdr>,
     // What the headers point to; never moved or resized while they exist.
-    _iovecs: Vec<libc::iovec>,
+    iovecs: Vec<libc::iovec>,
     _controls: Vec<Control>,
     _bytes: Vec<u8>,
 }
@@ -195,26 +196,25 @@ impl ReceiveBatch {
             .map(|(iovec, control)| message(iovec, 1, control.0.as_mut_ptr(), CONTROL_BYTES));
         Self {
             headers: headers.collect(),
-            _iovecs: iovecs,
+            iovecs,
             _controls: controls,
             _bytes: bytes,
         }
     }
 
-    /// One recvmmsg; returns how many slots it filled.
+    /// One recvmmsg into the first `slots` slots; returns how many it filled.
     #[inline]
-    pub(crate) fn receive(&mut self, socket: RawFd, flags: libc::c_int) -> io::Result<usize> {
-        let slots = self.headers.len() as libc::c_uint;
+    pub(crate) fn receive(
+        &mut self,
+        socket: RawFd,
+        slots: usize,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        let headers = &mut self.headers[..slots];
+        let (first, count) = (headers.as_mut_ptr(), slots as libc::c_uint);
         // SAFETY: each header points to an iovec and a control buffer that `self` owns, with their true lengths.
-        let filled = checked(unsafe {
-            libc::recvmmsg(
-                socket,
-                self.headers.as_mut_ptr(),
-                slots,
-                flags,
-                ptr::null_mut(),
-            )
-        })?;
+        let filled =
+            checked(unsafe { libc::recvmmsg(socket, first, count, flags, ptr::null_mut()) })?;
         Ok(filled as usize)
     }
 
@@ -228,9 +228,17 @@ impl ReceiveBatch {
     #[inline]
     pub(crate) fn iovec(&self, slot: usize) -> libc::iovec {
         libc::iovec {
-            iov_base: self._iovecs[slot].iov_base,
+            iov_base: self.iovecs[slot].iov_base,
             iov_len: self.len(slot),
         }
+    }
+
+    /// The filled slot's bytes, to be copied.
+    #[inline]
+    pub(crate) fn bytes(&self, slot: usize) -> &[u8] {
+        let iovec = self.iovec(slot);
+        // SAFETY: the kernel wrote that many bytes, and without MSG_TRUNC its word is never more than the slot's size.
+        unsafe { slice::from_raw_parts(iovec.iov_base.cast(), iovec.iov_len) }
     }
 
     /// Size of the datagrams that the slot holds (the kernel's word if it is a train, else the one datagram's length), and the
