@@ -79,12 +79,9 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    if let Some(("by-hand", [listen, upstreams @ ..])) = words
-        .split_first()
-        .map(|(first, rest)| (first.as_str(), rest))
+    if let Some(("by-hand", [listen, upstreams @ ..])) = words.split_first().map(|(first, rest)| (first.as_str(), rest))
     {
-        let upstreams: Result<Vec<_>, _> =
-            upstreams.iter().map(|upstream| upstream.parse()).collect();
+        let upstreams: Result<Vec<_>, _> = upstreams.iter().map(|upstream| upstream.parse()).collect();
         return Ok(by_hand::run(listen.parse()?, &upstreams?)?);
     }
     if words.is_empty() {
@@ -93,20 +90,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let options = Options::parse();
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
-    let window = Duration::try_from_secs_f64(options.seconds.unwrap_or(if options.quick {
-        0.25
-    } else {
-        1.0
-    }))?;
+    let window = Duration::try_from_secs_f64(options.seconds.unwrap_or(if options.quick { 0.25 } else { 1.0 }))?;
     let cpus = match sys::allowed_cpus()?.as_slice() {
-        [first, .., last] => Cpus {
-            forwarder: *last,
-            load: *first,
-        },
+        [first, .., last] => Cpus { forwarder: *last, load: *first },
         _ => {
-            return Err(
-                "two processors are needed: one to forward, one to send and receive".into(),
-            );
+            return Err("two processors are needed: one to forward, one to send and receive".into());
         }
     };
     sys::pin(cpus.load)?;
@@ -114,10 +102,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut rows = selected(&options.only);
     for round in 1..=rounds {
         for row in &mut rows {
-            eprint!(
-                "\r\x1b[Kround {round}/{rounds}: {}, {}",
-                row.cell, SUBJECTS[row.subject].name
-            );
+            eprint!("\r\x1b[Kround {round}/{rounds}: {}, {}", row.cell, SUBJECTS[row.subject].name);
             if let Err(error) = play(row, cpus, window) {
                 row.absent = Some(error.to_string());
                 // Keeps this round's place.
@@ -145,10 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The rows that `only` leaves. Words for subjects, cells and loads each narrow their own kind; the yardstick always runs.
 fn selected(only: &[String]) -> Vec<Row> {
     let narrows = |names: &[String]| -> Vec<String> {
-        only.iter()
-            .filter(|word| names.iter().any(|name| name.contains(*word)))
-            .cloned()
-            .collect()
+        only.iter().filter(|word| names.iter().any(|name| name.contains(*word))).cloned().collect()
     };
     let fits = |words: &[String], name: &str| words.iter().all(|word| name.contains(word));
     let load_name = |load: &Load| format!("{load:?}").to_lowercase();
@@ -157,27 +139,15 @@ fn selected(only: &[String]) -> Vec<Row> {
     let loads = narrows(&Load::ALL.map(|load| load_name(&load)));
 
     let mut rows = Vec::new();
-    for cell in Cell::all()
-        .into_iter()
-        .filter(|cell| fits(&cells, &cell.to_string()))
-    {
+    for cell in Cell::all().into_iter().filter(|cell| fits(&cells, &cell.to_string())) {
         for (subject, Subject { name, .. }) in SUBJECTS.iter().enumerate() {
-            let wanted = subject == 0
-                || subjects.is_empty()
-                || subjects.iter().any(|word| name.contains(word));
+            let wanted = subject == 0 || subjects.is_empty() || subjects.iter().any(|word| name.contains(word));
             if wanted && SUBJECTS[subject].suits(&cell) {
-                let loads = Load::ALL.iter().filter(|load| {
-                    load.suits(&cell) && (loads.is_empty() || loads.contains(&load_name(load)))
-                });
+                let loads = Load::ALL
+                    .iter()
+                    .filter(|load| load.suits(&cell) && (loads.is_empty() || loads.contains(&load_name(load))));
                 let samples = loads.map(|load| (*load, Vec::new())).collect();
-                rows.push(Row {
-                    cell,
-                    subject,
-                    samples,
-                    resident_kib: 0,
-                    resident_max_kib: 0,
-                    absent: None,
-                });
+                rows.push(Row { cell, subject, samples, resident_kib: 0, resident_max_kib: 0, absent: None });
             }
         }
     }

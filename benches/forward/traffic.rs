@@ -54,12 +54,7 @@ impl Receivers {
             sys::force_receive_buffer(&socket, RECEIVER_BUFFER_BYTES)?;
             sockets.push(socket);
         }
-        Ok(Self {
-            sockets,
-            batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES),
-            size: cell.size,
-            taken: 0,
-        })
+        Ok(Self { sockets, batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES), size: cell.size, taken: 0 })
     }
 
     fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -71,10 +66,7 @@ impl Receivers {
         for socket in &self.sockets {
             loop {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-                let filled = match self
-                    .batch
-                    .receive(socket.as_raw_fd(), RECEIVER_SLOTS, flags)
-                {
+                let filled = match self.batch.receive(socket.as_raw_fd(), RECEIVER_SLOTS, flags) {
                     Ok(filled) => filled,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
@@ -144,12 +136,8 @@ impl Sender {
         let mut sent = 0;
         while sent < count {
             sent += if self.cell.train > 1 {
-                let mut iovec = [libc::iovec {
-                    iov_base: self.train.as_mut_ptr().cast(),
-                    iov_len: self.train.len(),
-                }];
-                self.segmented
-                    .send(self.socket.as_raw_fd(), &mut iovec, self.cell.size as u16)?;
+                let mut iovec = [libc::iovec { iov_base: self.train.as_mut_ptr().cast(), iov_len: self.train.len() }];
+                self.segmented.send(self.socket.as_raw_fd(), &mut iovec, self.cell.size as u16)?;
                 self.cell.train
             } else {
                 self.plain.send(self.socket.as_raw_fd(), count - sent)?
@@ -164,12 +152,7 @@ fn backlog(cell: &Cell) -> io::Result<usize> {
     let mut least = BACKLOG_MAX;
     for gro in [0, 1] {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        sys::set_int(
-            &socket,
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUF,
-            libc::c_int::MAX / 2,
-        )?;
+        sys::set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
         sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, gro)?;
         let mut sender = Sender::new(cell, socket.local_addr()?)?;
         let mut sent = 0;
@@ -211,9 +194,7 @@ impl Trial {
             running.check_alive()?;
             if Instant::now() > limit {
                 let limit = START_LIMIT.as_secs();
-                return Err(io::Error::other(format!(
-                    "forwarded nothing within {limit} s"
-                )));
+                return Err(io::Error::other(format!("forwarded nothing within {limit} s")));
             }
             // Refused while nobody is bound there yet.
             let _ = probe.send(1);
@@ -222,14 +203,7 @@ impl Trial {
         // The earlier probes' copies, should they still come.
         receivers.drain_until(u64::MAX, QUIET)?;
         let sender = Sender::new(cell, running.listen)?;
-        Ok(Self {
-            cell: *cell,
-            cpus,
-            running,
-            receivers,
-            sender,
-            backlog,
-        })
+        Ok(Self { cell: *cell, cpus, running, receivers, sender, backlog })
     }
 
     /// Loads the forwarder for `window` and says what that cost.
@@ -255,9 +229,7 @@ impl Trial {
         sys::signal(pid, libc::SIGCONT)?;
 
         if self.receivers.drops()? > drops_before {
-            let reason = format!(
-                "{load:?}: the receivers could not keep up; run it as root or raise rmem_max"
-            );
+            let reason = format!("{load:?}: the receivers could not keep up; run it as root or raise rmem_max");
             return Err(io::Error::other(reason));
         }
         let taken = (self.receivers.taken - taken_before) as f64;

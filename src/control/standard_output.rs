@@ -15,9 +15,7 @@ pub fn start() -> io::Result<Sender<Job>> {
     let (jobs, queue) = unbounded();
     // Not through io::stdout(): its buffer would be a second copy, and its lock a second wait.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    thread::Builder::new()
-        .name("stdout".to_owned())
-        .spawn(move || consume(output, &queue))?;
+    thread::Builder::new().name("stdout".to_owned()).spawn(move || consume(output, &queue))?;
     Ok(jobs)
 }
 
@@ -29,9 +27,7 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
             Job::Lines(lines) => {
                 let written = output.write_all(&lines.bytes);
                 if let Err(error) = &written {
-                    log::error!(
-                        "standard output is gone ({error}): `print` handlers drop what they get from now on"
-                    );
+                    log::error!("standard output is gone ({error}): `print` handlers drop what they get from now on");
                     closed = true;
                 }
                 lines.done(written.is_ok());

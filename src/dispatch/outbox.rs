@@ -59,10 +59,7 @@ pub struct Outbox {
 impl Outbox {
     /// An empty outbox with so many lanes.
     pub fn new(lanes: usize) -> Outbox {
-        Outbox {
-            lanes: vec![Vec::new(); lanes],
-            ..Outbox::default()
-        }
+        Outbox { lanes: vec![Vec::new(); lanes], ..Outbox::default() }
     }
 
     /// Passes a train, or a single datagram as a train of one, on to an upstream.
@@ -71,31 +68,14 @@ impl Outbox {
         if parcels.is_empty() {
             self.touched.push(lane);
         }
-        split(train, |span, segment| {
-            parcels.push(Parcel { span, segment, ttl })
-        });
+        split(train, |span, segment| parcels.push(Parcel { span, segment, ttl }));
     }
 
     /// Sends bytes of the arena back.
     pub fn reply(&mut self, handler: HandlerId, envelope: &Envelope, span: Span, ttl: Option<u8>) {
-        let parcel = Parcel {
-            span,
-            segment: 0,
-            ttl,
-        };
-        let Envelope {
-            src,
-            local,
-            interface,
-            ..
-        } = *envelope;
-        self.replies.push(Reply {
-            parcel,
-            to: src,
-            from: local,
-            interface,
-            handler,
-        });
+        let parcel = Parcel { span, segment: 0, ttl };
+        let Envelope { src, local, interface, .. } = *envelope;
+        self.replies.push(Reply { parcel, to: src, from: local, interface, handler });
     }
 
     /// Copies bytes that a handler made, so that they outlive it until the flush.
@@ -105,11 +85,7 @@ impl Outbox {
         }
         let offset = self.scratch.len() as u32;
         self.scratch.extend_from_slice(bytes);
-        Ok(Span {
-            region: Region::Scratch,
-            offset,
-            len: bytes.len() as u32,
-        })
+        Ok(Span { region: Region::Scratch, offset, len: bytes.len() as u32 })
     }
 
     /// The bytes of a span.
@@ -150,25 +126,14 @@ impl Outbox {
 fn split(train: &Train, mut piece: impl FnMut(Span, u16)) {
     let span = train.span;
     let segment = u32::from(train.segment);
-    let step = if segment == 0 {
-        span.len
-    } else {
-        segment * SEGMENTS_MAX.min(RUN_MAX_BYTES / segment)
-    };
+    let step = if segment == 0 { span.len } else { segment * SEGMENTS_MAX.min(RUN_MAX_BYTES / segment) };
     if span.len <= step {
         return piece(span, if span.len > segment { train.segment } else { 0 });
     }
     let mut offset = 0;
     while offset < span.len {
         let len = step.min(span.len - offset);
-        piece(
-            Span {
-                offset: span.offset + offset,
-                len,
-                ..span
-            },
-            if len > segment { train.segment } else { 0 },
-        );
+        piece(Span { offset: span.offset + offset, len, ..span }, if len > segment { train.segment } else { 0 });
         offset += len;
     }
 }
@@ -184,33 +149,17 @@ impl Parcel {
 
     /// Its datagrams one by one, for when they have to go one by one.
     pub fn singles(self) -> impl Iterator<Item = Parcel> {
-        let step = if self.segment == 0 {
-            self.span.len
-        } else {
-            u32::from(self.segment)
-        };
+        let step = if self.segment == 0 { self.span.len } else { u32::from(self.segment) };
         (0..self.datagrams()).map(move |index| {
             let offset = index * step;
-            let span = Span {
-                offset: self.span.offset + offset,
-                len: step.min(self.span.len - offset),
-                ..self.span
-            };
-            Parcel {
-                span,
-                segment: 0,
-                ttl: self.ttl,
-            }
+            let span = Span { offset: self.span.offset + offset, len: step.min(self.span.len - offset), ..self.span };
+            Parcel { span, segment: 0, ttl: self.ttl }
         })
     }
 
     /// The size that all its datagrams but the last have.
     fn pace(&self) -> u32 {
-        if self.segment == 0 {
-            self.span.len
-        } else {
-            u32::from(self.segment)
-        }
+        if self.segment == 0 { self.span.len } else { u32::from(self.segment) }
     }
 }
 
@@ -230,11 +179,7 @@ pub struct Run {
 pub fn first_run(parcels: impl Iterator<Item = Parcel>, segment_max: u32) -> Run {
     let mut parcels = parcels.peekable();
     let first = parcels.next().expect("a run has a first parcel");
-    let mut run = Run {
-        parcels: 1,
-        datagrams: first.datagrams(),
-        segment: first.segment,
-    };
+    let mut run = Run { parcels: 1, datagrams: first.datagrams(), segment: first.segment };
     let pace = first.pace();
     if pace == 0 || pace > segment_max {
         return run;
@@ -242,8 +187,7 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, segment_max: u32) -> Run
     let mut bytes = first.span.len;
     while bytes.is_multiple_of(pace) {
         let Some(next) = parcels.peek() else { break };
-        let fits =
-            next.pace() == pace || (next.segment == 0 && next.span.len < pace && next.span.len > 0);
+        let fits = next.pace() == pace || (next.segment == 0 && next.span.len < pace && next.span.len > 0);
         if !fits
             || next.ttl != first.ttl
             || bytes + next.span.len > RUN_MAX_BYTES
@@ -265,15 +209,7 @@ mod tests {
     use super::*;
 
     fn parcel(len: u32, segment: u16) -> Parcel {
-        Parcel {
-            span: Span {
-                region: Region::Arena,
-                offset: 0,
-                len,
-            },
-            segment,
-            ttl: None,
-        }
+        Parcel { span: Span { region: Region::Arena, offset: 0, len }, segment, ttl: None }
     }
 
     fn run_of(parcels: &[Parcel]) -> (usize, u32, u16) {
@@ -284,24 +220,15 @@ mod tests {
     /// A run takes equal sizes, ends after a shorter one, and never takes a longer or an empty one.
     #[test]
     fn runs_end_where_the_kernel_would_cut_wrongly() {
-        assert_eq!(
-            run_of(&[parcel(64, 0), parcel(64, 0), parcel(10, 0), parcel(64, 0)]),
-            (3, 3, 64)
-        );
+        assert_eq!(run_of(&[parcel(64, 0), parcel(64, 0), parcel(10, 0), parcel(64, 0)]), (3, 3, 64));
         assert_eq!(run_of(&[parcel(64, 0), parcel(65, 0)]), (1, 1, 0));
         assert_eq!(run_of(&[parcel(0, 0), parcel(0, 0)]), (1, 1, 0));
         assert_eq!(run_of(&[parcel(64, 0), parcel(0, 0)]), (1, 1, 0));
-        assert_eq!(
-            run_of(&[parcel(640, 64), parcel(64, 0), parcel(70, 64)]),
-            (3, 13, 64)
-        );
+        assert_eq!(run_of(&[parcel(640, 64), parcel(64, 0), parcel(70, 64)]), (3, 13, 64));
         assert_eq!(run_of(&[parcel(650, 64), parcel(64, 0)]), (1, 11, 64));
         assert_eq!(run_of(&vec![parcel(64, 0); 100]), (64, 64, 64));
         assert_eq!(run_of(&vec![parcel(1200, 0); 100]), (54, 54, 1200));
-        let spent = Parcel {
-            ttl: Some(3),
-            ..parcel(64, 0)
-        };
+        let spent = Parcel { ttl: Some(3), ..parcel(64, 0) };
         assert_eq!(run_of(&[parcel(64, 0), spent]), (1, 1, 0));
     }
 
@@ -309,38 +236,13 @@ mod tests {
     #[test]
     fn long_trains_are_split() {
         let peer = "127.0.0.1:9".parse().unwrap();
-        let envelope = Envelope {
-            src: peer,
-            dst: peer,
-            local: peer,
-            interface: 0,
-            ttl: None,
-            time_ns: None,
-        };
-        let span = Span {
-            region: Region::Arena,
-            offset: 100,
-            len: 128 * 64 - 5,
-        };
+        let envelope = Envelope { src: peer, dst: peer, local: peer, interface: 0, ttl: None, time_ns: None };
+        let span = Span { region: Region::Arena, offset: 100, len: 128 * 64 - 5 };
         let mut outbox = Outbox::new(1);
-        outbox.forward(
-            Lane(0),
-            &Train {
-                envelope,
-                span,
-                segment: 64,
-            },
-            None,
-        );
+        outbox.forward(Lane(0), &Train { envelope, span, segment: 64 }, None);
         let lane = outbox.lane(Lane(0));
-        assert_eq!(
-            lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(),
-            [64, 64]
-        );
-        assert_eq!(
-            lane.iter().map(|parcel| parcel.span.len).sum::<u32>(),
-            span.len
-        );
+        assert_eq!(lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(), [64, 64]);
+        assert_eq!(lane.iter().map(|parcel| parcel.span.len).sum::<u32>(), span.len);
         assert_eq!(lane[0].singles().count(), 64);
     }
 }

@@ -40,10 +40,7 @@ impl<K: Key> Ranges<K> {
     /// interval's parent, the next larger one around it, as `(owner, parent owner)`.
     pub fn build(mut intervals: Vec<(K, K, u32)>) -> (Ranges<K>, Vec<(u32, u32)>) {
         intervals.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-        let mut ranges = Ranges {
-            starts: vec![K::MIN],
-            owners: vec![NOBODY],
-        };
+        let mut ranges = Ranges { starts: vec![K::MIN], owners: vec![NOBODY] };
         let mut parents = Vec::with_capacity(intervals.len());
         let mut open: Vec<(K, u32)> = Vec::new();
         for (first, last, owner) in intervals {
@@ -106,25 +103,12 @@ mod tests {
             (20, 29, 3),
             (u32::MAX, u32::MAX, 4),
         ]);
-        for (key, owner) in [
-            (0, 0),
-            (9, 0),
-            (10, 1),
-            (12, 2),
-            (13, 2),
-            (14, 1),
-            (19, 1),
-            (20, 3),
-            (30, 0),
-            (u32::MAX, 4),
-        ] {
+        for (key, owner) in
+            [(0, 0), (9, 0), (10, 1), (12, 2), (13, 2), (14, 1), (19, 1), (20, 3), (30, 0), (u32::MAX, 4)]
+        {
             assert_eq!(ranges.find(key), owner, "key {key}");
         }
-        assert!(
-            parents.contains(&(2, 1))
-                && parents.contains(&(1, 0))
-                && parents.contains(&(0, NOBODY))
-        );
+        assert!(parents.contains(&(2, 1)) && parents.contains(&(1, 0)) && parents.contains(&(0, NOBODY)));
     }
 
     /// An empty table owns nothing.

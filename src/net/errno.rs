@@ -56,13 +56,9 @@ pub fn of_receive(error: &io::Error) -> ReceiveError {
 pub fn of_send(error: &io::Error) -> SendError {
     match error.raw_os_error() {
         Some(libc::EINTR) => SendError::Again,
-        Some(
-            libc::ECONNREFUSED
-            | libc::EHOSTUNREACH
-            | libc::ENETUNREACH
-            | libc::EHOSTDOWN
-            | libc::EPROTO,
-        ) => SendError::Pending,
+        Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::EPROTO) => {
+            SendError::Pending
+        }
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::Full,
         _ => SendError::Refused,
     }
@@ -71,10 +67,7 @@ pub fn of_send(error: &io::Error) -> SendError {
 /// Whether a segmented send that failed so may work datagram by datagram: the device cannot segment (EIO), or a segment
 /// is larger than the path allows (EINVAL until Linux 6.9, EMSGSIZE since; udp_send_skb in net/ipv4/udp.c).
 pub fn refuses_segments(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
-    )
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
 
 /// Whether the failure is about the size alone, so that smaller segments may still pass.
@@ -142,8 +135,6 @@ mod tests {
             assert_eq!(send(errno), meaning, "{}", name(errno));
         }
         assert!(refuses_segments(&io::Error::from_raw_os_error(libc::EIO)));
-        assert!(!refuses_segments(&io::Error::from_raw_os_error(
-            libc::EPERM
-        )));
+        assert!(!refuses_segments(&io::Error::from_raw_os_error(libc::EPERM)));
     }
 }

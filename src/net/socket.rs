@@ -35,29 +35,14 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
     socket.set_reuse_port(options.reuse_port)?;
     set_buffers(&socket, options.receive_buffer, options.send_buffer)?;
     let (level, destination, ttl, multicast_all) = match address {
-        SocketAddr::V4(_) => (
-            libc::IPPROTO_IP,
-            libc::IP_PKTINFO,
-            libc::IP_RECVTTL,
-            libc::IP_MULTICAST_ALL,
-        ),
-        SocketAddr::V6(_) => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_RECVPKTINFO,
-            libc::IPV6_RECVHOPLIMIT,
-            IPV6_MULTICAST_ALL,
-        ),
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL, libc::IP_MULTICAST_ALL),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT, IPV6_MULTICAST_ALL),
     };
     // Off: a datagram to a group that anyone on this host joined is not ours.
     set_int(&socket, level, multicast_all, 0)?;
     set_int(&socket, level, destination, i32::from(options.destination))?;
     set_int(&socket, level, ttl, i32::from(options.ttl))?;
-    set_int(
-        &socket,
-        libc::SOL_SOCKET,
-        libc::SO_TIMESTAMPNS,
-        i32::from(options.time),
-    )?;
+    set_int(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, i32::from(options.time))?;
     // Datagrams of a segmenting sender stay together: udp(7). Kernels before 5.0 do not know it, and we do not need it.
     let _ = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     free_bind(&socket, address)?;
@@ -69,11 +54,7 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
 const IPV6_MULTICAST_ALL: i32 = 29;
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM.nonblocking(),
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -91,14 +72,7 @@ fn free_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 /// Sets both buffers as large as asked, past the sysctl limits where the capability allows (socket(7)).
 fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
     let clamp = |bytes| i32::try_from(bytes).unwrap_or(i32::MAX);
-    if set_int(
-        socket,
-        libc::SOL_SOCKET,
-        libc::SO_RCVBUFFORCE,
-        clamp(receive),
-    )
-    .is_err()
-    {
+    if set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamp(receive)).is_err() {
         socket.set_recv_buffer_size(receive)?;
     }
     set_send_buffer(socket, send)
@@ -106,8 +80,7 @@ fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
 
 fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
-    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped)
-        .or_else(|_| socket.set_send_buffer_size(bytes))
+    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped).or_else(|_| socket.set_send_buffer_size(bytes))
 }
 
 /// The receive buffer that the kernel granted, in the unit of SO_RCVBUF: it doubles what it is told, for its own
@@ -137,18 +110,8 @@ pub fn connect_upstream(upstream: SocketAddr, send_buffer: usize) -> io::Result<
     set_send_buffer(&socket, send_buffer)?;
     // Fragment where a hop is smaller instead of failing: no datagram is lost to a path MTU (ip(7)).
     match upstream {
-        SocketAddr::V4(_) => set_int(
-            &socket,
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_OMIT,
-        )?,
-        SocketAddr::V6(_) => set_int(
-            &socket,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_OMIT,
-        )?,
+        SocketAddr::V4(_) => set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,
+        SocketAddr::V6(_) => set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?,
     }
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;

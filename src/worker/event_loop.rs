@@ -27,6 +27,8 @@ use crate::net::socket::close_door;
 
 /// Events in one poll call; more wait for the next.
 const EVENTS_MAX: usize = 256;
+/// Rounds of turns between two polls while there is work. A quiet listener waits at most this much longer.
+const ROUNDS_PER_POLL: u32 = 4;
 /// Pause before a receive call that failed for want of memory is tried again.
 const LATER: Duration = Duration::from_millis(10);
 /// Longest time that a stopping worker works through what its sockets still hold.
@@ -69,8 +71,7 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
         for (index, listener) in listeners.iter().enumerate() {
             let fd = listener.exit.socket().as_raw_fd();
-            poll.registry()
-                .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
+            poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
@@ -86,13 +87,7 @@ impl Worker {
             ready: VecDeque::new(),
             stop_at: None,
         };
-        Ok((
-            worker,
-            Handle {
-                commands: sender,
-                waker,
-            },
-        ))
+        Ok((worker, Handle { commands: sender, waker }))
     }
 
     /// Runs until told to stop and drained. Returns the final accounts, and the dispatcher, whose sinks may still be at
@@ -100,20 +95,22 @@ impl Worker {
     pub fn run(mut self) -> Dispatcher {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut timeout = None;
+        let mut rounds = 0_u32;
         loop {
-            // An interrupted or failed poll brings no events; the next one brings them all.
-            let _ = self.poll.poll(&mut events, timeout);
-            for event in &events {
-                match event.token() {
-                    COMMANDS => self.obey(),
-                    Token(listener) => self.queue(listener),
+            // Under load there is always something ready, and looking for more costs a call each time.
+            if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) {
+                // An interrupted or failed poll brings no events; the next one brings them all.
+                let _ = self.poll.poll(&mut events, timeout);
+                for event in &events {
+                    match event.token() {
+                        COMMANDS => self.obey(),
+                        Token(listener) => self.queue(listener),
+                    }
                 }
             }
+            rounds = rounds.wrapping_add(1);
             timeout = self.round();
-            if self
-                .stop_at
-                .is_some_and(|stop_at| self.ready.is_empty() || Instant::now() >= stop_at)
-            {
+            if self.stop_at.is_some_and(|stop_at| self.ready.is_empty() || Instant::now() >= stop_at) {
                 self.read_kernel_drops();
                 return self.dispatcher;
             }
@@ -143,7 +140,8 @@ impl Worker {
     /// One receive call of one listener, everything that follows from it, and one flush.
     fn turn(&mut self, index: usize) -> After {
         let listener = &mut self.listeners[index];
-        let received = match self.receiver.receive(listener.exit.socket()) {
+        let asked = listener.trains_max;
+        let received = match self.receiver.receive(listener.exit.socket(), asked, listener.tells_source) {
             Ok(received) => received,
             Err(error) => {
                 let meaning = errno::of_receive(&error);
@@ -151,15 +149,12 @@ impl Worker {
                     return After::Drained;
                 }
                 self.dispatcher.listener_count(index).receive_errors += 1;
-                return if meaning == ReceiveError::Again {
-                    After::More
-                } else {
-                    After::Later
-                };
+                return if meaning == ReceiveError::Again { After::More } else { After::Later };
             }
         };
         self.trains.clear();
         for slot in self.receiver.slots() {
+            listener.adapt(&slot);
             match listener.train(&slot) {
                 Ok(train) => self.trains.push(train),
                 Err((reason, datagrams)) => self.dispatcher.refuse(index, reason, datagrams),
@@ -169,13 +164,8 @@ impl Worker {
         self.dispatcher.dispatch(index, &self.trains, arena);
         self.dispatcher.end_turn();
         let (outbox, ledger) = self.dispatcher.sending();
-        self.flusher
-            .flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
-        if received < SLOTS {
-            After::Drained
-        } else {
-            After::More
-        }
+        self.flusher.flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
+        if received < asked { After::Drained } else { After::More }
     }
 
     fn queue(&mut self, listener: usize) {

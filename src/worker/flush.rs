@@ -23,11 +23,7 @@ pub struct Exit {
 impl Exit {
     /// A way out through a socket of the address's family.
     pub fn new(socket: UdpSocket, v6: bool) -> Exit {
-        Exit {
-            socket,
-            v6,
-            segment_max: u32::MAX,
-        }
+        Exit { socket, v6, segment_max: u32::MAX }
     }
 
     /// The socket.
@@ -58,10 +54,7 @@ impl Item for Parcel {
         None
     }
     fn sending(&self) -> Sending {
-        Sending {
-            ttl: self.ttl,
-            ..Sending::default()
-        }
+        Sending { ttl: self.ttl, ..Sending::default() }
     }
     fn joins(&self, _: &Parcel) -> bool {
         true
@@ -86,12 +79,7 @@ impl Item for Reply {
             IpAddr::V6(from) => from.is_unspecified() || from.is_unicast_link_local(),
         };
         let interface = if on_interface { self.interface } else { 0 };
-        Sending {
-            from: Some(from),
-            interface,
-            ttl: self.parcel.ttl,
-            ..Sending::default()
-        }
+        Sending { from: Some(from), interface, ttl: self.parcel.ttl, ..Sending::default() }
     }
     fn joins(&self, other: &Reply) -> bool {
         (self.to, self.from, self.handler) == (other.to, other.from, other.handler)
@@ -118,32 +106,15 @@ impl Flusher {
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Flusher {
-            sender,
-            runs,
-            singles,
-            single_replies,
-        } = self;
+        let Flusher { sender, runs, singles, single_replies } = self;
         for &lane in outbox.touched() {
             let (exit, handler) = &mut lanes[lane.0 as usize];
             let account = &mut ledger.handlers[handler.index()];
-            let mut way = Way {
-                exit,
-                sender,
-                runs,
-                outbox,
-                arena,
-            };
+            let mut way = Way { exit, sender, runs, outbox, arena };
             way.send_all(outbox.lane(lane), singles, |_, sent| record(account, sent));
         }
         if !outbox.replies().is_empty() {
-            let mut way = Way {
-                exit: listener,
-                sender,
-                runs,
-                outbox,
-                arena,
-            };
+            let mut way = Way { exit: listener, sender, runs, outbox, arena };
             way.send_all(outbox.replies(), single_replies, |reply, sent| {
                 record(&mut ledger.handlers[reply.handler.index()], sent);
             });
@@ -174,12 +145,7 @@ struct Way<'w> {
 impl Way<'_> {
     /// Sends all items in order. Where segments are refused, the same datagrams go one by one, and if that works the
     /// exit remembers.
-    fn send_all<I: Item>(
-        &mut self,
-        items: &[I],
-        singles: &mut Vec<I>,
-        mut account: impl FnMut(&I, Sent),
-    ) {
+    fn send_all<I: Item>(&mut self, items: &[I], singles: &mut Vec<I>, mut account: impl FnMut(&I, Sent)) {
         let mut rest = items;
         loop {
             let (done, refusal) = self.send_runs(rest, self.exit.segment_max, &mut account);
@@ -201,11 +167,7 @@ impl Way<'_> {
                 && sent > 0
             {
                 let smaller = u32::from(run.segment) - 1;
-                self.exit.segment_max = if errno::is_about_size(&error) {
-                    smaller
-                } else {
-                    0
-                };
+                self.exit.segment_max = if errno::is_about_size(&error) { smaller } else { 0 };
             }
             rest = &rest[run.parcels..];
         }
@@ -230,14 +192,7 @@ impl Way<'_> {
                     break;
                 }
                 let (together, after) = rest.split_at(run.parcels);
-                batch.begin(
-                    rest[0].to(),
-                    &Sending {
-                        segment: run.segment,
-                        v6: self.exit.v6,
-                        ..rest[0].sending()
-                    },
-                );
+                batch.begin(rest[0].to(), &Sending { segment: run.segment, v6: self.exit.v6, ..rest[0].sending() });
                 for item in together {
                     batch.piece(self.outbox.bytes(self.arena, item.parcel().span));
                 }
@@ -270,10 +225,7 @@ impl Way<'_> {
                             continue;
                         }
                         SendError::Pending | SendError::Full | SendError::Refused => {
-                            account(
-                                &items[done],
-                                Err((error.raw_os_error().unwrap_or(0), run.datagrams)),
-                            );
+                            account(&items[done], Err((error.raw_os_error().unwrap_or(0), run.datagrams)));
                         }
                     },
                 }
@@ -288,11 +240,5 @@ impl Way<'_> {
 
 /// The longest run of items that can leave as one message.
 fn longest_run<I: Item>(items: &[I], segment_max: u32) -> Run {
-    first_run(
-        items
-            .iter()
-            .take_while(|item| item.joins(&items[0]))
-            .map(Item::parcel),
-        segment_max,
-    )
+    first_run(items.iter().take_while(|item| item.joins(&items[0])).map(Item::parcel), segment_max)
 }

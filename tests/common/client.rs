@@ -22,10 +22,7 @@ impl Client {
 
     /// Sends one datagram.
     pub fn send(&self, bytes: &[u8], to: &str) {
-        let sent = self
-            .0
-            .send_to(bytes, to)
-            .unwrap_or_else(|error| panic!("to {to}: {error}"));
+        let sent = self.0.send_to(bytes, to).unwrap_or_else(|error| panic!("to {to}: {error}"));
         assert_eq!(sent, bytes.len());
     }
 

@@ -32,26 +32,17 @@ impl Lines {
         thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n') {
                 let Ok(line) = line else { break };
-                if sender
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err()
-                {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     break;
                 }
             }
         });
-        Lines {
-            receiver,
-            seen: Vec::new(),
-        }
+        Lines { receiver, seen: Vec::new() }
     }
 
     /// The next line, if one comes in time.
     fn next(&mut self, deadline: Instant) -> Option<String> {
-        let line = self
-            .receiver
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            .ok()?;
+        let line = self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
         self.seen.push(line.clone());
         Some(line)
     }
@@ -92,12 +83,7 @@ impl Daemon {
             .expect("the daemon starts");
         let errors = Lines::of(child.stderr.take().expect("standard error is piped"));
         let output = child.stdout.take().map(Lines::of);
-        Daemon {
-            child,
-            errors,
-            output,
-            _directory: directory,
-        }
+        Daemon { child, errors, output, _directory: directory }
     }
 
     /// Its process id.
@@ -113,10 +99,7 @@ impl Daemon {
                 return line;
             }
         }
-        panic!(
-            "no `{words}` on standard error, but: {:#?}",
-            self.errors.seen
-        );
+        panic!("no `{words}` on standard error, but: {:#?}", self.errors.seen);
     }
 
     /// Everything on standard error so far that was waited for or passed over.
@@ -127,9 +110,7 @@ impl Daemon {
     /// The next line on standard output.
     pub fn line(&mut self) -> String {
         let output = self.output.as_mut().expect("standard output is piped");
-        output
-            .next(Instant::now() + PATIENCE)
-            .expect("a line on standard output")
+        output.next(Instant::now() + PATIENCE).expect("a line on standard output")
     }
 
     /// Sends a signal.
@@ -150,10 +131,7 @@ impl Daemon {
             if satisfied(&ledger) {
                 return ledger;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the ledger never satisfied: {ledger:#?}"
-            );
+            assert!(Instant::now() < deadline, "the ledger never satisfied: {ledger:#?}");
             thread::yield_now();
         }
     }
@@ -169,11 +147,7 @@ impl Daemon {
         let begun = Instant::now();
         self.signal(signal);
         let status = self.wait_for_exit();
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "stopping took {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
         while self.errors.next(Instant::now() + PATIENCE).is_some() {}
         assert!(status.success(), "{status}: {:#?}", self.errors.seen);
         let ledger = Ledger::parse(&self.errors.seen[from..]);
@@ -195,11 +169,7 @@ impl Daemon {
 
     /// The rest of standard output, once the daemon has ended.
     pub fn take_output(&mut self) -> impl Iterator<Item = String> + use<> {
-        self.output
-            .take()
-            .expect("standard output is piped")
-            .receiver
-            .into_iter()
+        self.output.take().expect("standard output is piped").receiver.into_iter()
     }
 }
 
