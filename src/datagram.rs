@@ -59,7 +59,7 @@ pub struct Train {
     pub envelope: Envelope,
     /// All their bytes.
     pub span: Span,
-    /// Bytes in each datagram but the last, which may be shorter; 0 when there is only one.
+    /// Bytes in each datagram but the last, which may be shorter; 0, or at least the whole length, when there is only one.
     pub segment: u16,
 }
 

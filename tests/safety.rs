@@ -89,9 +89,10 @@ fn answers_are_damped() {
     for (ttl, to, expected) in [(64, "127.0.0.1:1234", 63), (2, "127.0.0.1:1234", 1), (1, "127.0.0.1:1235", 99)] {
         socket.set_ttl_v4(ttl).unwrap();
         client.send(b"how far?", to);
-        let answer = client.0.peek(&mut [0; 16]).map(|_| receiver.receive(&client.0, 1, true)).expect("an answer comes");
+        let answer =
+            client.0.peek(&mut [0; 16]).map(|_| receiver.receive(&client.0, 1, true)).expect("an answer comes");
         assert_eq!(answer.unwrap(), 1);
-        assert_eq!(receiver.slots().next().unwrap().told.ttl, Some(expected));
+        assert_eq!(receiver.slots().next().unwrap().told().ttl, Some(expected));
     }
     socket.set_ttl_v4(1).unwrap();
     client.send(b"spent", "127.0.0.1:1234");

@@ -63,7 +63,10 @@ fn bind_all(daemon: &Daemon, plan: &Plan) -> Result<Bound, BuildError> {
         for worker in workers {
             let socket = bind(daemon, listener).map_err(|error| explain_bind(listener, &error))?;
             granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
-            bound[worker].push((index, Listener::new(socket, listener.address, listener.needs.source, listener.tells_destination())));
+            bound[worker].push((
+                index,
+                Listener::new(socket, listener.address, listener.needs.source, listener.tells_destination()),
+            ));
         }
     }
     for (index, listener) in bound.iter().flatten() {

@@ -12,8 +12,10 @@ use crate::datagram::{Envelope, Region, Span, Train};
 
 /// Most bytes that handlers may make (not pass on) in one turn; what is above is `Dropped(OutboxFull)`.
 pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
-/// Most datagrams in one segmented send: UDP_MAX_SEGMENTS was 64 until Linux 6.10 (include/linux/udp.h).
-pub const SEGMENTS_MAX: u32 = 64;
+/// Most datagrams in one segmented send: UDP_MAX_SEGMENTS (include/linux/udp.h), since Linux 6.10.
+pub const SEGMENTS_MAX: u32 = 128;
+/// The same before Linux 6.10.
+pub const SEGMENTS_MAX_OLD: u32 = 64;
 /// Most bytes in one segmented send: 65,535 less the IPv4 and UDP headers, as for a single datagram.
 pub const RUN_MAX_BYTES: u32 = 65_507;
 
@@ -174,14 +176,30 @@ pub struct Run {
     pub segment: u16,
 }
 
-/// The longest run that the parcels begin with: equal sizes but for the last, one TTL, within the limits of a segmented
-/// send. `segment_max` is the largest size that may be segmented (0: none). `parcels` is not empty.
-pub fn first_run(parcels: impl Iterator<Item = Parcel>, segment_max: u32) -> Run {
+/// What a way out is known to take in one segmented send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentLimits {
+    /// The largest segment in bytes; 0: no segmented sends at all.
+    pub bytes_max: u32,
+    /// How many segments.
+    pub count_max: u32,
+}
+
+impl SegmentLimits {
+    /// As long as nothing has been refused.
+    pub const UNKNOWN: SegmentLimits = SegmentLimits { bytes_max: u32::MAX, count_max: SEGMENTS_MAX };
+    /// Every datagram by itself.
+    pub const NONE: SegmentLimits = SegmentLimits { bytes_max: 0, count_max: 1 };
+}
+
+/// The longest run that the parcels begin with: equal sizes but for the last, one TTL, within the limits. A first parcel
+/// beyond the limits is a run by itself. `parcels` is not empty.
+pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -> Run {
     let mut parcels = parcels.peekable();
     let first = parcels.next().expect("a run has a first parcel");
     let mut run = Run { parcels: 1, datagrams: first.datagrams(), segment: first.segment };
     let pace = first.pace();
-    if pace == 0 || pace > segment_max {
+    if pace == 0 || pace > limits.bytes_max {
         return run;
     }
     let mut bytes = first.span.len;
@@ -191,7 +209,7 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, segment_max: u32) -> Run
         if !fits
             || next.ttl != first.ttl
             || bytes + next.span.len > RUN_MAX_BYTES
-            || run.datagrams + next.datagrams() > SEGMENTS_MAX
+            || run.datagrams + next.datagrams() > limits.count_max
         {
             break;
         }
@@ -213,7 +231,7 @@ mod tests {
     }
 
     fn run_of(parcels: &[Parcel]) -> (usize, u32, u16) {
-        let run = first_run(parcels.iter().copied(), u32::MAX);
+        let run = first_run(parcels.iter().copied(), SegmentLimits::UNKNOWN);
         (run.parcels, run.datagrams, run.segment)
     }
 
@@ -226,7 +244,9 @@ mod tests {
         assert_eq!(run_of(&[parcel(64, 0), parcel(0, 0)]), (1, 1, 0));
         assert_eq!(run_of(&[parcel(640, 64), parcel(64, 0), parcel(70, 64)]), (3, 13, 64));
         assert_eq!(run_of(&[parcel(650, 64), parcel(64, 0)]), (1, 11, 64));
-        assert_eq!(run_of(&vec![parcel(64, 0); 100]), (64, 64, 64));
+        assert_eq!(run_of(&vec![parcel(64, 0); 200]), (128, 128, 64));
+        let old = SegmentLimits { count_max: SEGMENTS_MAX_OLD, ..SegmentLimits::UNKNOWN };
+        assert_eq!(first_run(vec![parcel(64, 0); 200].into_iter(), old).datagrams, 64);
         assert_eq!(run_of(&vec![parcel(1200, 0); 100]), (54, 54, 1200));
         let spent = Parcel { ttl: Some(3), ..parcel(64, 0) };
         assert_eq!(run_of(&[parcel(64, 0), spent]), (1, 1, 0));
@@ -237,12 +257,12 @@ mod tests {
     fn long_trains_are_split() {
         let peer = "127.0.0.1:9".parse().unwrap();
         let envelope = Envelope { src: peer, dst: peer, local: peer, interface: 0, ttl: None, time_ns: None };
-        let span = Span { region: Region::Arena, offset: 100, len: 128 * 64 - 5 };
+        let span = Span { region: Region::Arena, offset: 100, len: 256 * 64 - 5 };
         let mut outbox = Outbox::new(1);
         outbox.forward(Lane(0), &Train { envelope, span, segment: 64 }, None);
         let lane = outbox.lane(Lane(0));
-        assert_eq!(lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(), [64, 64]);
+        assert_eq!(lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(), [128, 128]);
         assert_eq!(lane.iter().map(|parcel| parcel.span.len).sum::<u32>(), span.len);
-        assert_eq!(lane[0].singles().count(), 64);
+        assert_eq!(lane[0].singles().count(), 128);
     }
 }

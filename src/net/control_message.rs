@@ -45,6 +45,7 @@ pub struct Received {
 }
 
 /// Reads the control messages of one received train. Unknown ones, and whatever follows a malformed one, are passed over.
+#[inline]
 pub fn parse(mut bytes: &[u8]) -> Received {
     let mut received = Received::default();
     while let Some((kind, data, rest)) = next(bytes) {

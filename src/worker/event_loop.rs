@@ -165,6 +165,9 @@ impl Worker {
         self.dispatcher.end_turn();
         let (outbox, ledger) = self.dispatcher.sending();
         self.flusher.flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
+        if asked > listener.trains_max {
+            self.receiver.release();
+        }
         if received < asked { After::Drained } else { After::More }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::ledger::{HandlerCount, Ledger};
-use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, first_run};
+use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
 use crate::net::send::Sender;
@@ -16,14 +16,14 @@ use crate::net::send::Sender;
 pub struct Exit {
     socket: UdpSocket,
     v6: bool,
-    /// The largest segment that is not known to be refused on this way.
-    segment_max: u32,
+    /// What is not known to be refused on this way.
+    limits: SegmentLimits,
 }
 
 impl Exit {
     /// A way out through a socket of the address's family.
     pub fn new(socket: UdpSocket, v6: bool) -> Exit {
-        Exit { socket, v6, segment_max: u32::MAX }
+        Exit { socket, v6, limits: SegmentLimits::UNKNOWN }
     }
 
     /// The socket.
@@ -148,18 +148,22 @@ impl Way<'_> {
     fn send_all<I: Item>(&mut self, items: &[I], singles: &mut Vec<I>, mut account: impl FnMut(&I, Sent)) {
         let mut rest = items;
         loop {
-            let (done, refusal) = self.send_runs(rest, self.exit.segment_max, &mut account);
+            let (done, refusal) = self.send_runs(rest, self.exit.limits, &mut account);
             rest = &rest[done..];
             if rest.is_empty() {
                 return;
             }
-            let run = longest_run(rest, u32::MAX);
+            let run = longest_run(rest, self.exit.limits);
+            if refusal.is_some() && run.datagrams > SEGMENTS_MAX_OLD && self.exit.limits.count_max > SEGMENTS_MAX_OLD {
+                self.exit.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
+                continue;
+            }
             singles.clear();
             for item in &rest[..run.parcels] {
                 singles.extend(item.parcel().singles().map(|parcel| item.with(parcel)));
             }
             let mut sent = 0;
-            self.send_runs(singles, 0, &mut |item: &I, result: Sent| {
+            self.send_runs(singles, SegmentLimits::NONE, &mut |item: &I, result: Sent| {
                 sent += result.unwrap_or(0);
                 account(item, result);
             });
@@ -167,7 +171,7 @@ impl Way<'_> {
                 && sent > 0
             {
                 let smaller = u32::from(run.segment) - 1;
-                self.exit.segment_max = if errno::is_about_size(&error) { smaller } else { 0 };
+                self.exit.limits.bytes_max = if errno::is_about_size(&error) { smaller } else { 0 };
             }
             rest = &rest[run.parcels..];
         }
@@ -178,7 +182,7 @@ impl Way<'_> {
     fn send_runs<I: Item>(
         &mut self,
         items: &[I],
-        segment_max: u32,
+        limits: SegmentLimits,
         account: &mut impl FnMut(&I, Sent),
     ) -> (usize, Option<io::Error>) {
         let mut done = 0;
@@ -187,8 +191,8 @@ impl Way<'_> {
             self.runs.clear();
             let mut rest = &items[done..];
             while !rest.is_empty() && !batch.is_full() {
-                let run = longest_run(rest, segment_max);
-                if run.segment != 0 && u32::from(run.segment) > segment_max {
+                let run = longest_run(rest, limits);
+                if run.segment != 0 && u32::from(run.segment) > limits.bytes_max {
                     break;
                 }
                 let (together, after) = rest.split_at(run.parcels);
@@ -239,6 +243,6 @@ impl Way<'_> {
 }
 
 /// The longest run of items that can leave as one message.
-fn longest_run<I: Item>(items: &[I], segment_max: u32) -> Run {
-    first_run(items.iter().take_while(|item| item.joins(&items[0])).map(Item::parcel), segment_max)
+fn longest_run<I: Item>(items: &[I], limits: SegmentLimits) -> Run {
+    first_run(items.iter().take_while(|item| item.joins(&items[0])).map(Item::parcel), limits)
 }

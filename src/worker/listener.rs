@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use super::flush::Exit;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
+use crate::net::control_message::Received;
 use crate::net::option;
 use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
 
@@ -37,7 +38,7 @@ impl Listener {
     }
 
     /// Adapts the next receive call to what the last one brought.
-    pub fn adapt(&mut self, last: &Slot) {
+    pub fn adapt(&mut self, last: &Slot<'_>) {
         self.trains_max = if last.len < LONG_BYTES { SLOTS } else { SLOTS_FOR_LONG };
     }
 
@@ -52,33 +53,33 @@ impl Listener {
     }
 
     /// Makes a train of a slot, or says why it cannot be handled and how many datagrams that are.
-    pub fn train(&self, slot: &Slot) -> Result<Train, (DropReason, u32)> {
+    #[inline]
+    pub fn train(&self, slot: &Slot<'_>) -> Result<Train, (DropReason, u32)> {
+        let told = slot.told();
+        let src = slot.src();
         let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
-        let train = Train { envelope: self.envelope(slot), span, segment: slot.told.segment };
-        if slot.truncated {
+        let train = Train { envelope: self.envelope(src, &told), span, segment: told.segment };
+        let lost = (self.tells_source && src.is_none()) || (self.tells_destination && told.destination.is_none());
+        if slot.is_truncated() {
             return Err((DropReason::Truncated, train.datagrams()));
         }
-        let source_lost = self.tells_source && slot.src.is_none();
-        let destination_lost = self.tells_destination && slot.told.destination.is_none();
-        if slot.control_truncated || destination_lost || source_lost {
+        if slot.is_control_truncated() || lost {
             return Err((DropReason::ControlLost, train.datagrams()));
         }
-        // A train as long as its segment is a lone datagram; a marker for a second one would be a lie.
-        let segment = if slot.len > u32::from(train.segment) { train.segment } else { 0 };
-        Ok(Train { segment, ..train })
+        Ok(train)
     }
 
-    fn envelope(&self, slot: &Slot) -> Envelope {
-        let port = self.address.port();
-        let told = |ip| SocketAddr::new(ip, port);
-        let dst = slot.told.destination.map_or(self.address, told);
+    #[inline]
+    fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
+        let here = |ip| SocketAddr::new(ip, self.address.port());
+        let dst = told.destination.map_or(self.address, here);
         Envelope {
-            src: slot.src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
+            src: src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
             dst,
-            local: slot.told.local.map_or(dst, told),
-            interface: slot.told.interface,
-            ttl: slot.told.ttl,
-            time_ns: slot.told.time_ns,
+            local: told.local.map_or(dst, here),
+            interface: told.interface,
+            ttl: told.ttl,
+            time_ns: told.time_ns,
         }
     }
 }
