@@ -1,9 +1,12 @@
 //! The compiled route table against a model that is nothing but the rule's text: every row is looked at, one criterion
 //! after the other. Addresses, ports and interfaces are few, so that rows overlap all the time.
 
+mod model;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+use model::{bits, covers, find, first, takes};
 use proptest::prelude::*;
 use proptest::sample::select;
 use udispatch::datagram::Envelope;
@@ -27,65 +30,6 @@ const PORTS: [(u16, u16); 9] = [
 ];
 
 const INTERFACES: [u32; 3] = [1, 2, 3];
-
-/// An address as its bits, with the family's width.
-fn bits(ip: IpAddr) -> (u128, u8) {
-    match ip {
-        IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
-        IpAddr::V6(ip) => (u128::from(ip), 128),
-    }
-}
-
-/// Whether the first bits are the same: what "prefix" means, without the library that the table uses.
-fn covers(net: IpNet, ip: IpAddr) -> bool {
-    let ((net_bits, net_width), (ip_bits, ip_width)) = (bits(net.addr()), bits(ip));
-    let free = u32::from(net_width - net.prefix_len());
-    net_width == ip_width
-        && (net_bits ^ ip_bits)
-            .checked_shr(free)
-            .is_none_or(|rest| rest == 0)
-}
-
-/// Whether the row takes the datagram.
-fn takes(row: &Match, envelope: &Envelope) -> bool {
-    covers(row.net, envelope.dst.ip())
-        && (row.ports.0..=row.ports.1).contains(&envelope.dst.port())
-        && row.interface.is_none_or(|only| only == envelope.interface)
-        && row
-            .source
-            .is_none_or(|only| covers(only, envelope.src.ip()))
-}
-
-/// Whether `a` goes before `b`, criterion by criterion.
-fn goes_before(a: &Match, b: &Match) -> bool {
-    let width = |row: &Match| row.ports.1 - row.ports.0;
-    if a.net.prefix_len() != b.net.prefix_len() {
-        return a.net.prefix_len() > b.net.prefix_len();
-    }
-    if width(a) != width(b) {
-        return width(a) < width(b);
-    }
-    match (a.interface, b.interface) {
-        (Some(_), None) => return true,
-        (None, Some(_)) => return false,
-        _ => {}
-    }
-    match (a.source, b.source) {
-        (Some(_), None) => true,
-        (Some(a), Some(b)) => a.prefix_len() > b.prefix_len(),
-        _ => false,
-    }
-}
-
-/// The first of the rows, by the rule.
-fn first<'a>(rows: impl Iterator<Item = &'a Match>) -> Option<&'a Match> {
-    rows.reduce(|best, row| if goes_before(row, best) { row } else { best })
-}
-
-/// The route that the rule gives a datagram.
-fn model(rows: &[Match], envelope: &Envelope) -> Option<RouteId> {
-    first(rows.iter().filter(|row| takes(row, envelope))).map(|row| row.route)
-}
 
 fn address() -> impl Strategy<Value = IpAddr> {
     let v4 = (select(BLOCKS_V4.to_vec()), 0u32..16)
@@ -184,7 +128,7 @@ proptest! {
         let table = RouteTable::new(rows.clone());
         for envelope in &datagrams {
             let port = table.for_port(envelope.dst.port());
-            prop_assert_eq!(port.find(envelope), model(&rows, envelope), "{:?}", envelope);
+            prop_assert_eq!(port.find(envelope), find(&rows, envelope), "{:?}", envelope);
         }
     }
 
@@ -197,7 +141,7 @@ proptest! {
                 prop_assert_eq!(row.mismatch(envelope).is_none(), takes(row, envelope), "{:?}", envelope);
             }
             let shown = table.matches().iter().find(|row| row.mismatch(envelope).is_none());
-            prop_assert_eq!(shown.map(|row| row.route), model(&rows, envelope), "{:?}", envelope);
+            prop_assert_eq!(shown.map(|row| row.route), find(&rows, envelope), "{:?}", envelope);
         }
     }
 
@@ -213,7 +157,7 @@ proptest! {
             for (interface, src) in conditions(&rows) {
                 let envelope = envelope(ip, port, interface, src);
                 prop_assert_eq!(table.find(&envelope), Some(route));
-                prop_assert_eq!(model(&rows, &envelope), Some(route), "{:?}", envelope);
+                prop_assert_eq!(find(&rows, &envelope), Some(route), "{:?}", envelope);
             }
         }
     }
@@ -239,7 +183,7 @@ proptest! {
         if let Some(route) = table.only_wildcard(v4) {
             for ip in ips.into_iter().filter(|ip| ip.is_ipv4() == v4) {
                 for (interface, src) in conditions(&rows) {
-                    prop_assert_eq!(model(&rows, &envelope(ip, port, interface, src)), Some(route));
+                    prop_assert_eq!(find(&rows, &envelope(ip, port, interface, src)), Some(route));
                 }
             }
         }
@@ -259,20 +203,20 @@ fn ties_are_settled_one_way() {
     };
     let table = RouteTable::new(vec![row((5, 8), 0), row((6, 9), 1)]);
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
-    let find = |port| {
+    let found = |port| {
         table
             .for_port(port)
             .find(&envelope(ip, port, 1, "10.9.9.9".parse().unwrap()))
     };
-    assert_eq!(find(5), Some(RouteId(0)));
-    assert_eq!(find(9), Some(RouteId(1)));
+    assert_eq!(found(5), Some(RouteId(0)));
+    assert_eq!(found(9), Some(RouteId(1)));
     for port in [6, 7, 8] {
         let shown = table
             .matches()
             .iter()
             .find(|row| row.ports.0 <= port && port <= row.ports.1);
         assert_eq!(
-            find(port),
+            found(port),
             shown.map(|row| row.route),
             "as users are shown it"
         );

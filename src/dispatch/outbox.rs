@@ -153,7 +153,8 @@ fn split(train: &Train, mut piece: impl FnMut(Span, u16)) {
     let step = if segment == 0 {
         span.len
     } else {
-        segment * SEGMENTS_MAX.min(RUN_MAX_BYTES / segment)
+        // One at least: IPv6 has room for segments that are longer than a run may be, and those go one by one.
+        segment * SEGMENTS_MAX.min(RUN_MAX_BYTES / segment).max(1)
     };
     if span.len <= step {
         return piece(span, if span.len > segment { train.segment } else { 0 });
