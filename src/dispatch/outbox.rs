@@ -128,7 +128,9 @@ impl Outbox {
 fn split(train: &Train, mut piece: impl FnMut(Span, u16)) {
     let span = train.span;
     let segment = u32::from(train.segment);
-    let step = if segment == 0 { span.len } else { segment * SEGMENTS_MAX.min(RUN_MAX_BYTES / segment) };
+    // One at least: IPv6 has room for segments that are longer than a run may be, and those go one by one.
+    let most = RUN_MAX_BYTES.checked_div(segment).map_or(1, |segments| SEGMENTS_MAX.min(segments).max(1));
+    let step = if segment == 0 { span.len } else { segment * most };
     if span.len <= step {
         return piece(span, if span.len > segment { train.segment } else { 0 });
     }

@@ -142,7 +142,7 @@ impl PortTable {
 /// One family's prefixes: the address finds the innermost prefix; where none of its rows accepts the datagram, the next
 /// larger prefix is asked.
 #[derive(Debug, Clone)]
-struct PrefixTable<K> {
+struct PrefixTable<K: Key> {
     ranges: Ranges<K>,
     nodes: Vec<Node>,
 }

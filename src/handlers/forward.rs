@@ -238,7 +238,7 @@ impl Forwarder {
     /// One less than it arrived with, so that forwarders that point at each other stop; except that senders to groups
     /// use a TTL of 1 as a rule (IP_MULTICAST_TTL in ip(7)), which is where such a datagram begins, not where a loop ends.
     fn ttl_for(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
-        if envelope.ttl == Some(1) && envelope.is_to_many() {
+        if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
             return Ok(self.ttl);
         }
         damp(envelope.ttl, self.ttl)

@@ -1,0 +1,345 @@
+//! No memory is allocated for a datagram: once everything has its size, turn after turn runs in what there is. Counted by
+//! an allocator that counts what this test's own thread asks for.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
+use udispatch::config::Config;
+use udispatch::config::kind::{BuildError, Site, Upstream};
+use udispatch::datagram::{Envelope, Region, Span, Train};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
+use udispatch::dispatch::guard::Guard;
+use udispatch::dispatch::handler::{HandlerId, Names};
+use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
+use udispatch::dispatch::sink::{Job, LineSink};
+use udispatch::handlers::KINDS;
+use udispatch::net::receive::Receiver;
+use udispatch::net::socket::{ListenerOptions, bind_listener, connect_upstream};
+use udispatch::worker::flush::{Exit, Flusher};
+use udispatch::worker::listener::Listener;
+
+thread_local! {
+    /// Allocations that this thread has asked for while it was counting.
+    static COUNT: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+struct Counting;
+
+fn count() {
+    // A thread that is ending has no counter any more, and nothing to count.
+    let _ = COUNT.try_with(|counter| counter.set(counter.get().map(|count| count + 1)));
+}
+
+// SAFETY: every call goes to the system's allocator as it came; counting touches no memory but a cell.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations an action makes on this thread.
+fn allocations(action: impl FnOnce()) -> u64 {
+    COUNT.set(Some(0));
+    action();
+    COUNT.take().expect("counting")
+}
+
+/// Datagrams of a measurement, and of the warm-up before it.
+const DATAGRAMS: usize = 10_000;
+/// Trains in one turn.
+const TRAINS: usize = 32;
+
+/// Every handler that there is, in all its ways to pick, one route each and one with several.
+const CONFIG: &str = r#"
+    [[route]]
+    destination = "127.0.0.1:5000"
+    handler = "h0_echo"
+    [[route]]
+    destination = "127.0.0.2:5000"
+    handler = "h1_reply"
+    [[route]]
+    destination = "127.0.0.3:5000"
+    handler = "h2_text"
+    [[route]]
+    destination = "127.0.0.4:5000"
+    handler = "h3_json"
+    [[route]]
+    destination = "127.0.0.5:5000"
+    handler = "h4_hex"
+    [[route]]
+    destination = "127.0.0.6:5000"
+    handler = "h5_drop"
+    [[route]]
+    destination = "127.0.0.7:5000"
+    handler = "h6_all"
+    [[route]]
+    destination = "127.0.0.8:5000"
+    handler = "h7_round_robin"
+    [[route]]
+    destination = "127.0.0.9:5000"
+    handler = "h8_random"
+    [[route]]
+    destination = "127.0.0.10:5000"
+    handler = "h9_hash"
+    [[route]]
+    destination = "127.0.0.0/8:5000"
+    handler = ["h0_echo", "h5_drop", "h6_all"]
+
+    [handler.h0_echo]
+    kind = "echo"
+    [handler.h1_reply]
+    kind = "reply"
+    text = "pong"
+    [handler.h2_text]
+    kind = "print"
+    [handler.h3_json]
+    kind = "print"
+    format = "json"
+    [handler.h4_hex]
+    kind = "print"
+    format = "hex"
+    [handler.h5_drop]
+    kind = "drop"
+    [handler.h6_all]
+    kind = "forward"
+    pick = "all"
+    upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
+    [handler.h7_round_robin]
+    kind = "forward"
+    upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
+    [handler.h8_random]
+    kind = "forward"
+    pick = "random"
+    upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
+    [handler.h9_hash]
+    kind = "forward"
+    pick = "hash"
+    upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
+"#;
+
+fn config() -> Config {
+    Config::parse(Path::new("allocation.toml"), CONFIG, KINDS).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Lanes without sockets, or with sockets that all lead to one receiver.
+struct Bench {
+    handler: HandlerId,
+    jobs: Sender<Job>,
+    upstream: Option<SocketAddr>,
+    lanes: Vec<(Option<Exit>, HandlerId)>,
+}
+
+impl Site for Bench {
+    fn upstream(&mut self, _: &Upstream) -> Result<Lane, BuildError> {
+        let connect = |address| connect_upstream(address, 1 << 20).expect("a socket");
+        let exit = self.upstream.map(|address| Exit::new(connect(address), address.is_ipv6()));
+        self.lanes.push((exit, self.handler));
+        Ok(Lane(self.lanes.len() as u32 - 1))
+    }
+
+    fn standard_output(&mut self) -> Result<LineSink, BuildError> {
+        Ok(LineSink::new(self.jobs.clone()))
+    }
+
+    fn seed(&mut self) -> u64 {
+        7
+    }
+}
+
+/// A dispatcher with one wildcard ear over all routes, and its lanes.
+fn dispatcher(jobs: Sender<Job>, upstream: Option<SocketAddr>) -> (Dispatcher, Vec<(Option<Exit>, HandlerId)>) {
+    let config = config();
+    let mut bench = Bench { handler: HandlerId(0), jobs, upstream, lanes: Vec::new() };
+    let mut handlers = Vec::new();
+    for (index, handler) in config.handlers.iter().enumerate() {
+        bench.handler = HandlerId(index as u32);
+        handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
+    }
+    let row = |(index, route): (usize, &udispatch::config::Route)| Match {
+        net: route.destinations[0].value.net,
+        ports: (5_000, 5_000),
+        interface: None,
+        source: None,
+        route: RouteId(index as u32),
+    };
+    let rows = config.routes.iter().enumerate().map(row).collect();
+    let table = Arc::new(RouteTable::new(rows).for_port(5_000));
+    let claim = Claim::Wildcard { owner: true, claimed: Vec::new() };
+    let ears = vec![Ear { id: 0, lookup: Lookup::Table(table), claim }];
+    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let guard = Guard::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
+    let names = Names { routes: config.routes.iter().map(|route| route.label.clone()).collect(), ..Names::default() };
+    let lanes = bench.lanes.len();
+    (Dispatcher::new(ears, routes, handlers, Arc::new(guard), Arc::new(names), 1, lanes), bench.lanes)
+}
+
+/// The consumer of what is printed: takes everything, and gives the buffers back.
+fn consume(jobs: &Jobs<Job>) {
+    while let Ok(Job::Lines(lines)) = jobs.try_recv() {
+        lines.done(true);
+    }
+}
+
+/// A turn's trains: every route gets its share, in lone datagrams and longer trains.
+fn trains(turn: usize) -> Vec<Train> {
+    let train = |slot: usize| {
+        let number = slot / 3 + turn;
+        let dst: IpAddr = [127, 0, 0, (1 + number % 12) as u8].into();
+        let dst = SocketAddr::new(dst, 5_000);
+        let segment = if slot.is_multiple_of(3) { 100 } else { 0 };
+        let len = if segment == 0 { 64 } else { 950 };
+        Train {
+            envelope: Envelope {
+                src: SocketAddr::new([10, 0, 0, (number % 7) as u8].into(), 4_000),
+                dst,
+                local: dst,
+                interface: 1,
+                ttl: Some(64),
+                time_ns: Some(1_000_000_000_000_001_000),
+            },
+            span: Span { region: Region::Arena, offset: (slot * 1_000) as u32, len },
+            segment,
+        }
+    };
+    (0..TRAINS).map(train).collect()
+}
+
+/// Drives a dispatcher with every handler through as many turns as the datagrams take.
+fn drive(dispatcher: &mut Dispatcher, jobs: &Jobs<Job>, turns: &[Vec<Train>], arena: &[u8]) -> (usize, usize) {
+    let (mut datagrams, mut count) = (0, 0);
+    while datagrams < DATAGRAMS {
+        for trains in turns {
+            dispatcher.dispatch(0, trains, arena);
+            dispatcher.end_turn();
+            dispatcher.sending().0.clear();
+            consume(jobs);
+            datagrams += trains.iter().map(Train::datagrams).sum::<u32>() as usize;
+            count += 1;
+        }
+    }
+    (datagrams, count)
+}
+
+/// Dispatching allocates nothing, whichever handlers a datagram goes to.
+#[test]
+fn dispatch_allocates_nothing() {
+    let (sender, jobs) = bounded(1_024);
+    let (mut dispatcher, _) = dispatcher(sender, None);
+    let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
+    // Every byte there is, so that printing has to escape.
+    let arena: Vec<u8> = (0..TRAINS * 1_000).map(|index| (index % 256) as u8).collect();
+    drive(&mut dispatcher, &jobs, &turns, &arena);
+    let mut datagrams = 0;
+    let count = allocations(|| datagrams = drive(&mut dispatcher, &jobs, &turns, &arena).0);
+    assert!(datagrams >= DATAGRAMS);
+    assert_eq!(count, 0, "allocations for {datagrams} datagrams");
+    let ledger = dispatcher.snapshot();
+    assert!(ledger.balances());
+    let idle = ledger.routes.iter().position(|tally| tally.received < 100);
+    assert_eq!(idle, None, "every route was busy: {ledger:?}");
+    let full: Vec<u64> = ledger.handlers.iter().map(|count| count.tally.handled).collect();
+    assert_eq!(full.iter().filter(|handled| **handled == 0).count(), 1, "only `drop` handles nothing: {full:?}");
+}
+
+/// An unbounded channel to the consumer, as the control plane makes it, allocates for 31 buffers at a time and for no
+/// datagram: crossbeam's list of blocks.
+#[test]
+fn an_unbounded_channel_costs_a_block_for_31_buffers() {
+    let (sender, jobs) = unbounded();
+    let (mut dispatcher, _) = dispatcher(sender, None);
+    let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
+    let arena = vec![b'x'; TRAINS * 1_000];
+    drive(&mut dispatcher, &jobs, &turns, &arena);
+    let (mut datagrams, mut count_of_turns) = (0, 0);
+    let count = allocations(|| (datagrams, count_of_turns) = drive(&mut dispatcher, &jobs, &turns, &arena));
+    let buffers = 3 * count_of_turns as u64; // Three handlers print.
+    assert!(count <= buffers / 31 + 1, "{count} allocations for at most {buffers} buffers of {datagrams} datagrams");
+}
+
+/// Receiving from a real socket, dispatching and sending through real sockets allocate nothing.
+#[test]
+fn a_worker_turn_over_sockets_allocates_nothing() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    upstream.set_nonblocking(true).expect("nonblocking");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_nonblocking(true).expect("nonblocking");
+    let options = ListenerOptions {
+        reuse_port: false,
+        receive_buffer: 1 << 20,
+        send_buffer: 1 << 20,
+        destination: true,
+        ttl: true,
+        time: true,
+    };
+    let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
+    let port = socket.local_addr().expect("its address").port();
+    // Routes have a port of their own; what the kernel chose is only where the client sends.
+    let mut listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true);
+    let (sender, jobs) = bounded(1_024);
+    let (mut dispatcher, lanes) = dispatcher(sender, Some(upstream.local_addr().expect("its address")));
+    let mut lanes: Vec<(Exit, HandlerId)> =
+        lanes.into_iter().map(|(exit, handler)| (exit.expect("a socket"), handler)).collect();
+    let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
+    let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
+    let mut buffer = vec![0; 1 << 16];
+    let targets: Vec<SocketAddr> = (1..13).map(|last| SocketAddr::new([127, 0, 0, last].into(), port)).collect();
+    let mut work = |datagrams: usize| {
+        let (mut received, mut answered, mut passed_on) = (0, 0, 0);
+        for turn in 0..datagrams.div_ceil(TRAINS) {
+            for slot in 0..TRAINS {
+                let target = targets[(turn + slot / 4) % targets.len()];
+                client.send_to(&buffer[..20 + slot % 2], target).expect("sent");
+            }
+            // On loopback what is sent has arrived.
+            received += receiver.receive(listener.exit.socket()).expect("received");
+            trains.clear();
+            trains.extend(receiver.slots().map(|slot| listener.train(&slot).expect("a train")));
+            dispatcher.dispatch(0, &trains, receiver.arena());
+            dispatcher.end_turn();
+            let (outbox, ledger) = dispatcher.sending();
+            flusher.flush(&mut listener.exit, &mut lanes, outbox, receiver.arena(), ledger);
+            consume(&jobs);
+            while client.recv_from(&mut buffer).is_ok() {
+                answered += 1;
+            }
+            while upstream.recv_from(&mut buffer).is_ok() {
+                passed_on += 1;
+            }
+        }
+        (received, answered, passed_on)
+    };
+    work(DATAGRAMS / 4);
+    let mut done = (0, 0, 0);
+    let count = allocations(|| done = work(DATAGRAMS));
+    assert!(done.0 >= DATAGRAMS && done.1 > DATAGRAMS / 10 && done.2 > DATAGRAMS / 10, "work was done: {done:?}");
+    assert_eq!(count, 0, "allocations for {} datagrams", done.0);
+    let ledger = dispatcher.snapshot();
+    assert!(ledger.balances());
+    assert!(ledger.handlers.iter().all(|handler| handler.failed.is_empty()), "{ledger:?}");
+}

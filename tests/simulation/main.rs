@@ -1,0 +1,297 @@
+//! Everything between the kernel and the kernel, without a kernel: random configurations go through the parser and the
+//! plan into the workers' dispatchers, random traffic is delivered to their sockets as Linux would, and after each turn
+//! accounts, verdicts, answers and forwarded datagrams are compared with a model.
+//!
+//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test simulation` repeats it. `UDISPATCH_SEEDS=N` tries so
+//! many seeds.
+
+mod kernel;
+mod model;
+#[path = "../model/mod.rs"]
+mod model_of_routes;
+mod outbox;
+mod witness;
+mod world;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, unbounded};
+use udispatch::config::kind::{BuildError, Site, Upstream};
+use udispatch::datagram::Train;
+use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
+use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::random::Random;
+use udispatch::dispatch::sink::{Job, LineSink};
+use udispatch::dispatch::verdict::DropReason;
+
+use kernel::{Packet, SLOT_BYTES, SLOTS, Socket};
+use model::{Model, Printer};
+use outbox::Memory;
+use world::{World, once_in, pick};
+
+/// Seeds of an ordinary run: about two seconds of a debug build.
+const SEEDS: u64 = 150;
+/// Bursts of traffic in one simulation.
+const STEPS: usize = 30;
+/// Bytes that payloads are copied from.
+const NOISE_BYTES: usize = 2 * SLOT_BYTES;
+
+/// Law 1, law 2 and law 3, the guard, the outbox and its runs, over random configurations and traffic.
+#[test]
+fn dispatch_keeps_its_laws() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seeds = match number("UDISPATCH_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("UDISPATCH_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut covered = Covered::default();
+    let mut arena = vec![0; SLOTS * SLOT_BYTES];
+    for seed in seeds.clone() {
+        Simulation::new(seed).run(&mut arena, &mut covered);
+    }
+    if seeds.end - seeds.start >= SEEDS {
+        covered.check();
+    }
+}
+
+/// What the seeds together have met: a simulation that never comes to a case proves nothing of it.
+#[derive(Default)]
+struct Covered {
+    dropped: HashMap<DropReason, u64>,
+    handled: u64,
+    answers: u64,
+    passed: u64,
+    several_copies: u64,
+    in_flight: u64,
+}
+
+impl Covered {
+    fn check(&self) {
+        for reason in DropReason::ALL {
+            let count = self.dropped.get(reason).copied().unwrap_or(0);
+            assert!(count > 0, "no seed leads to {reason:?}");
+        }
+        let others = [self.handled, self.answers, self.passed, self.several_copies, self.in_flight];
+        assert!(others.iter().all(|count| *count > 100), "some of it hardly happens: {others:?}");
+    }
+}
+
+/// Tells which seed and step failed.
+struct Where {
+    seed: u64,
+    step: usize,
+    text: String,
+}
+
+impl Drop for Where {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Where { seed, step, text } = self;
+            eprintln!("{text}\nseed {seed}, step {step}; UDISPATCH_SEED={seed} repeats it");
+        }
+    }
+}
+
+struct Worker {
+    dispatcher: Dispatcher,
+    model: Model,
+    /// The handler of each lane.
+    lanes: Vec<usize>,
+}
+
+struct Simulation {
+    place: Where,
+    random: Random,
+    world: World,
+    sockets: Vec<Socket>,
+    workers: Vec<Worker>,
+    memory: Memory,
+    noise: Vec<u8>,
+    /// Of each packet sent: copies delivered, and copies that counted.
+    copies: Vec<(Packet, usize, usize)>,
+    put_in: Vec<u64>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Simulation {
+        let mut random = Random::new(seed);
+        let world = World::new(&mut random);
+        let sockets = kernel::sockets(&world.plan);
+        let workers = (0..world.plan.workers).map(|worker| build(&world, &sockets, worker)).collect();
+        let noise = (0..NOISE_BYTES / 8).flat_map(|_| random.number().to_ne_bytes()).collect();
+        Simulation {
+            place: Where { seed, step: 0, text: shortened(&world.text) },
+            put_in: vec![0; world.plan.listeners.len()],
+            random,
+            world,
+            sockets,
+            workers,
+            memory: Memory::new(),
+            noise,
+            copies: Vec::new(),
+        }
+    }
+
+    fn run(mut self, arena: &mut [u8], covered: &mut Covered) {
+        for step in 0..STEPS {
+            self.place.step = step;
+            self.send();
+            for _ in 0..1 + self.random.below(self.sockets.len()) {
+                let socket = self.random.below(self.sockets.len());
+                self.turn(socket, arena, covered);
+            }
+            self.consume();
+        }
+        for socket in 0..self.sockets.len() {
+            while !self.sockets[socket].queue.is_empty() {
+                self.turn(socket, arena, covered);
+            }
+        }
+        self.check_laws(covered);
+    }
+
+    /// Some traffic arrives.
+    fn send(&mut self) {
+        let mut before = None;
+        for _ in 0..self.random.below(24) {
+            let packet = kernel::packet(&mut self.random, self.copies.len(), before);
+            let copies = kernel::deliver(&self.world, &mut self.sockets, &mut self.random, packet);
+            self.copies.push((packet, copies, 0));
+            before = Some(packet);
+        }
+    }
+
+    /// One receive call of one socket, and everything that follows from it.
+    fn turn(&mut self, index: usize, arena: &mut [u8], covered: &mut Covered) {
+        let Simulation { world, random, sockets, workers, .. } = self;
+        let count = sockets[index].queue.len().min(1 + random.below(SLOTS));
+        let packets: Vec<Packet> = sockets[index].queue.drain(..count).collect();
+        let socket = &sockets[index];
+        let worker = &mut workers[socket.worker];
+        let (mut trains, mut placed): (Vec<Train>, Vec<(Packet, u32)>) = Default::default();
+        for (slot, packet) in packets.iter().enumerate() {
+            let train = kernel::train(world, socket, packet, slot);
+            self.put_in[socket.listener] += u64::from(train.datagrams());
+            self.copies[packet.serial].2 += usize::from(model::is_claimed(world, socket.worker, socket, packet));
+            if once_in(random, 50) {
+                let reason = *pick(random, &[DropReason::Truncated, DropReason::ControlLost]);
+                worker.dispatcher.refuse(socket.ear, reason, train.datagrams());
+                worker.model.refuse(socket.listener, reason, train.datagrams());
+                continue;
+            }
+            let (from, len) = (random.below(NOISE_BYTES - SLOT_BYTES), packet.len as usize);
+            arena[slot * SLOT_BYTES..][..len].copy_from_slice(&self.noise[from..from + len]);
+            trains.push(train);
+            placed.push((*packet, train.span.offset));
+        }
+        let expected = worker.model.turn(world, socket, &placed, arena);
+        worker.dispatcher.dispatch(socket.ear, &trains, arena);
+        worker.dispatcher.end_turn();
+        let seen = witness::SEEN.with_borrow_mut(std::mem::take);
+        assert_eq!(seen, expected.seen, "what the witnesses were given");
+        let (outbox, _) = worker.dispatcher.sending();
+        outbox::check(outbox, arena, &expected, &worker.lanes, &mut self.memory, random);
+        outbox.clear();
+        assert!(outbox.touched().is_empty() && outbox.replies().is_empty(), "an outbox is cleared");
+        worker.model.check(&worker.dispatcher.snapshot());
+        covered.answers += expected.answers.len() as u64;
+        covered.passed += expected.passed.len() as u64;
+    }
+
+    /// The consumers of what is printed get on with it, more or less.
+    fn consume(&mut self) {
+        for worker in &mut self.workers {
+            for printer in worker.model.printers.iter_mut().flatten() {
+                printer.consume(&mut self.random);
+            }
+            worker.model.check(&worker.dispatcher.snapshot());
+        }
+    }
+
+    /// Over all workers: everything that was put in is in the ledger, and every datagram counted once.
+    fn check_laws(&self, covered: &mut Covered) {
+        let mut sum = self.workers[0].dispatcher.snapshot();
+        for worker in &self.workers[1..] {
+            sum.add(&worker.dispatcher.snapshot());
+        }
+        assert!(sum.balances());
+        for (number, count) in sum.listeners.iter().enumerate() {
+            assert_eq!(count.tally.received, self.put_in[number], "what listener {number} received");
+            covered.handled += count.tally.handled;
+        }
+        let tallies =
+            sum.listeners.iter().map(|count| &count.tally).chain(sum.handlers.iter().map(|count| &count.tally));
+        for tally in tallies {
+            covered.in_flight += tally.in_flight;
+            for reason in DropReason::ALL {
+                *covered.dropped.entry(*reason).or_default() += tally.dropped_for(*reason);
+            }
+        }
+        for (packet, copies, counted) in &self.copies {
+            covered.several_copies += u64::from(*copies > 1);
+            // Only IPv6 brings a group's datagram from an interface on which nobody here joined.
+            let is_foreign = packet.dst.is_ipv6() && packet.dst.ip().is_multicast();
+            let is_right = *counted == 1 || *copies == 0 || (is_foreign && *counted == 0);
+            assert!(is_right, "{counted} of {copies} copies counted: {packet:?}");
+        }
+    }
+}
+
+/// One worker's dispatcher, built as control builds it.
+fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
+    let ear = |socket: &Socket| {
+        let planned = &world.plan.listeners[socket.listener];
+        Ear { id: socket.listener, lookup: planned.lookup.clone(), claim: planned.claim(worker) }
+    };
+    let ears: Vec<Ear> = sockets.iter().filter(|socket| socket.worker == worker).map(ear).collect();
+    let mut bench = Bench { worker: worker as u64, handler: 0, lanes: Vec::new(), jobs: HashMap::new() };
+    let mut handlers = Vec::new();
+    for (number, handler) in world.config.handlers.iter().enumerate() {
+        bench.handler = number;
+        handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
+    }
+    let routes = world.config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let count = handlers.len();
+    let dispatcher = Dispatcher::new(
+        ears,
+        routes,
+        handlers,
+        Arc::clone(&world.plan.guard),
+        Arc::clone(&world.plan.names),
+        world.plan.listeners.len(),
+        bench.lanes.len(),
+    );
+    let printers = (0..count).map(|handler| bench.jobs.remove(&handler).map(Printer::new)).collect();
+    Worker { dispatcher, model: Model::new(world, worker, printers), lanes: bench.lanes }
+}
+
+/// What handlers are built on here: lanes without sockets, consumers without threads.
+struct Bench {
+    worker: u64,
+    handler: usize,
+    lanes: Vec<usize>,
+    jobs: HashMap<usize, Receiver<Job>>,
+}
+
+impl Site for Bench {
+    fn upstream(&mut self, _: &Upstream) -> Result<Lane, BuildError> {
+        self.lanes.push(self.handler);
+        Ok(Lane(self.lanes.len() as u32 - 1))
+    }
+
+    fn standard_output(&mut self) -> Result<LineSink, BuildError> {
+        let (sender, receiver) = unbounded();
+        self.jobs.insert(self.handler, receiver);
+        Ok(LineSink::new(sender))
+    }
+
+    fn seed(&mut self) -> u64 {
+        self.worker << 32 | self.handler as u64
+    }
+}
+
+/// A configuration with its long lines cut, for reading.
+fn shortened(text: &str) -> String {
+    text.lines().map(|line| line.chars().take(160).collect::<String>() + "\n").collect()
+}

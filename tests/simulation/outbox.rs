@@ -1,0 +1,173 @@
+//! Compares an outbox with what the model says must leave, and its runs with the kernel's rules for segmented sends.
+
+use std::collections::HashMap;
+
+use udispatch::datagram::{Region, Span};
+use udispatch::dispatch::outbox::{Lane, Outbox, Parcel, first_run};
+use udispatch::dispatch::random::Random;
+
+use crate::model::{Body, Turn, Way};
+use crate::world::pick;
+
+/// udp(7) and include/linux/udp.h: what one segmented send may hold.
+const SEGMENTS: usize = 64;
+const RUN_BYTES: usize = 65_507;
+
+/// Where a handler's datagrams with the same words go, over the whole simulation and all workers.
+pub type Memory = HashMap<(usize, String), usize>;
+
+/// The datagrams of a parcel, cut by the kernel's rule.
+fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
+    let (offset, len) = (parcel.span.offset, parcel.span.len);
+    match u32::from(parcel.segment) {
+        0 => vec![(offset, len)],
+        segment => {
+            assert!(len > 0, "a segmented parcel has bytes");
+            (0..len).step_by(segment as usize).map(|start| (offset + start, segment.min(len - start))).collect()
+        }
+    }
+}
+
+/// `lanes`: the handler of each lane.
+pub fn check(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memory: &mut Memory, random: &mut Random) {
+    check_lanes(outbox, turn, lanes, memory);
+    check_answers(outbox, arena, turn);
+    for lane in 0..lanes.len() {
+        check_runs(outbox, arena, outbox.lane(Lane(lane as u32)), random);
+    }
+    let mut rest = outbox.replies();
+    while let Some(first) = rest.first() {
+        let is_same = |reply: &&udispatch::dispatch::outbox::Reply| {
+            (reply.to, reply.from, reply.handler) == (first.to, first.from, first.handler)
+        };
+        let same = rest.iter().take_while(is_same).count();
+        let parcels: Vec<Parcel> = rest[..same].iter().map(|reply| reply.parcel).collect();
+        check_runs(outbox, arena, &parcels, random);
+        rest = &rest[same..];
+    }
+}
+
+/// Each lane holds exactly what must leave there, in order.
+fn check_lanes(outbox: &Outbox, turn: &Turn, lanes: &[usize], memory: &mut Memory) {
+    let mut waiting: Vec<_> = (0..lanes.len())
+        .map(|lane| {
+            let parcels = outbox.lane(Lane(lane as u32));
+            assert_eq!(parcels.is_empty(), !outbox.touched().contains(&Lane(lane as u32)), "lane {lane} is touched");
+            let all = parcels.iter().flat_map(|parcel| {
+                assert_eq!(parcel.span.region, Region::Arena, "nothing is copied on the way through");
+                datagrams(parcel).into_iter().map(move |(offset, len)| (offset, len, parcel.ttl))
+            });
+            all.collect::<Vec<_>>().into_iter().peekable()
+        })
+        .collect();
+    for passed in &turn.passed {
+        let wanted = (passed.offset, passed.len, passed.ttl);
+        let own: Vec<usize> = (0..lanes.len()).filter(|&lane| lanes[lane] == passed.handler).collect();
+        let there: Vec<usize> = (0..own.len()).filter(|&place| waiting[own[place]].peek() == Some(&wanted)).collect();
+        let expected = match &passed.way {
+            Way::All => (0..own.len()).collect(),
+            Way::This(place) => vec![*place],
+            Way::Any => there.iter().copied().take(1).collect(),
+            Way::SameFor(words) => {
+                let key = (passed.handler, words.clone());
+                let first = there.first().copied().unwrap_or(usize::MAX);
+                vec![*memory.entry(key).or_insert(first)]
+            }
+        };
+        assert!(!expected.is_empty(), "{passed:?} leaves nowhere");
+        assert_eq!(there, expected, "the lanes that {passed:?} leaves on");
+        for place in there {
+            waiting[own[place]].next();
+        }
+    }
+    for (lane, waiting) in waiting.iter_mut().enumerate() {
+        assert_eq!(waiting.next(), None, "lane {lane} holds what nobody passed on");
+    }
+}
+
+/// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
+fn check_answers(outbox: &Outbox, arena: &[u8], turn: &Turn) {
+    assert_eq!(outbox.replies().len(), turn.answers.len(), "the number of answers");
+    for (reply, answer) in outbox.replies().iter().zip(&turn.answers) {
+        assert_eq!(reply.handler.index(), answer.handler, "{answer:?}");
+        assert_eq!((reply.to, reply.from), (answer.to, answer.from), "{answer:?}");
+        assert_eq!(reply.parcel.ttl, Some(answer.ttl), "{answer:?}");
+        assert_eq!(reply.parcel.segment, 0, "{answer:?}");
+        if let Some(interface) = answer.interface {
+            assert_eq!(reply.interface, interface, "{answer:?}");
+        }
+        match &answer.body {
+            Body::Same { offset, len } => {
+                let span = Span { region: Region::Arena, offset: *offset, len: *len };
+                assert_eq!(reply.parcel.span, span, "{answer:?}");
+            }
+            Body::Made(bytes) => assert!(outbox.bytes(arena, reply.parcel.span) == bytes, "the bytes of an answer"),
+        }
+    }
+}
+
+/// Cut into runs, everything is still there, and the kernel would cut each run into the very datagrams again.
+fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Random) {
+    let segment_max = *pick(random, &[0, 63, 64, 1_200, 9_000, u32::MAX, u32::MAX]);
+    let mut rest = parcels;
+    while !rest.is_empty() {
+        let run = first_run(rest.iter().copied(), segment_max);
+        assert!(run.parcels >= 1 && run.parcels <= rest.len(), "{run:?}");
+        let (together, after) = rest.split_at(run.parcels);
+        let wanted: Vec<&[u8]> = together
+            .iter()
+            .flat_map(|parcel| {
+                let span = parcel.span;
+                datagrams(parcel).into_iter().map(move |(offset, len)| Span { offset, len, ..span })
+            })
+            .map(|span| outbox.bytes(arena, span))
+            .collect();
+        assert_eq!(run.datagrams as usize, wanted.len(), "{run:?}");
+        assert!(together.iter().all(|parcel| parcel.ttl == together[0].ttl), "one TTL a send");
+        match usize::from(run.segment) {
+            0 => assert_eq!(wanted.len(), 1, "{run:?}"),
+            segment => check_segments(&wanted, segment),
+        }
+        if run.parcels > 1 {
+            assert!(u32::from(run.segment) <= segment_max, "{run:?} with at most {segment_max}");
+        }
+        for parcel in together {
+            let singles: Vec<(u32, u32)> =
+                parcel.singles().map(|single| (single.span.offset, single.span.len)).collect();
+            assert_eq!(singles, datagrams(parcel), "taken apart: {parcel:?}");
+            assert_eq!(parcel.datagrams() as usize, singles.len(), "{parcel:?}");
+        }
+        if let Some(next) = after.first() {
+            check_longest(together, &wanted, next, segment_max);
+        }
+        rest = after;
+    }
+}
+
+/// The rules for one segmented send, and that the kernel's cut gives the datagrams back.
+fn check_segments(wanted: &[&[u8]], segment: usize) {
+    let bytes = wanted.concat();
+    assert!(bytes.len() <= RUN_BYTES && wanted.len() <= SEGMENTS, "{} bytes, {} datagrams", bytes.len(), wanted.len());
+    let cut: Vec<&[u8]> = bytes.chunks(segment).collect();
+    assert!(
+        cut == wanted,
+        "the kernel would cut differently: {:?}",
+        wanted.iter().map(|one| one.len()).collect::<Vec<_>>()
+    );
+}
+
+/// A run ends only where the next parcel could not have come along.
+fn check_longest(together: &[Parcel], wanted: &[&[u8]], next: &Parcel, segment_max: u32) {
+    let sizes: Vec<usize> = datagrams(next).iter().map(|one| one.1 as usize).collect();
+    let all: Vec<usize> = wanted.iter().map(|one| one.len()).chain(sizes).collect();
+    let segment = all[0];
+    let (last, others) = all.split_last().expect("two datagrams at least");
+    let fits = segment > 0
+        && segment as u64 <= u64::from(segment_max)
+        && next.ttl == together[0].ttl
+        && all.len() <= SEGMENTS
+        && all.iter().sum::<usize>() <= RUN_BYTES
+        && others.iter().all(|one| *one == segment)
+        && (1..=segment).contains(last);
+    assert!(!fits, "a run ended too early: {all:?}");
+}

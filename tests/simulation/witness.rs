@@ -1,0 +1,91 @@
+//! A handler that writes down what it was given, and drops some of it for a reason that the model can foresee.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::value;
+use udispatch::datagram::Datagram;
+use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::maglev::mix;
+use udispatch::dispatch::verdict::{DropReason, Verdict};
+
+/// What one witness was given: which one, by whom, and where the bytes lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub salt: u64,
+    pub src: SocketAddr,
+    pub offset: u32,
+    pub len: u32,
+}
+
+thread_local! {
+    /// What all witnesses of this thread were given, in order; taken away after each turn.
+    pub static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a witness says of a datagram.
+pub fn judge(seen: &Seen) -> Verdict {
+    const REASONS: [DropReason; 2] = [DropReason::Amplification, DropReason::SinkFull];
+    let hash = mix(seen.salt ^ u64::from(seen.len) ^ u64::from(seen.offset) << 20 ^ u64::from(seen.src.port()) << 44);
+    match hash % 3 {
+        0 => Verdict::Dropped(REASONS[(hash >> 32) as usize % REASONS.len()]),
+        _ => Verdict::Handled,
+    }
+}
+
+const fn setting(key: &'static str, values: &'static str) -> Setting {
+    Setting { key, values, default: "required", meaning: "for the model" }
+}
+
+pub const KIND: Kind = Kind {
+    name: "witness",
+    summary: "writes down what it is given",
+    settings: &[setting("salt", "a number"), setting("whole", "true or false")],
+    example: "",
+    read: |section| {
+        let salt = section.required("salt", value::integer(0..=u64::MAX >> 1));
+        let whole = section.required("whole", value::boolean);
+        Some(Box::new(Witness { salt: salt?, whole: whole? }))
+    },
+};
+
+/// `whole`: it takes the batch in one piece and reports the drops alone, as a handler may.
+#[derive(Debug, Clone, Copy)]
+struct Witness {
+    salt: u64,
+    whole: bool,
+}
+
+impl Recipe for Witness {
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
+    }
+
+    fn describe(&self) -> String {
+        "writes it down".to_owned()
+    }
+
+    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl Handler for Witness {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
+        assert_eq!(datagram.payload.len(), datagram.span.len as usize);
+        let (src, offset, len) = (datagram.src(), datagram.span.offset, datagram.span.len);
+        let seen = Seen { salt: self.salt, src, offset, len };
+        SEEN.with_borrow_mut(|all| all.push(seen));
+        judge(&seen)
+    }
+
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        for (index, datagram) in batch.datagrams().enumerate() {
+            let verdict = self.on_datagram(&datagram, cx);
+            if !self.whole || verdict != Verdict::Handled {
+                cx.verdict(index as u32, verdict);
+            }
+        }
+    }
+}
