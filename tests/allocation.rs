@@ -300,7 +300,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let mut listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true);
+    let mut listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true, true);
     let (sender, jobs) = bounded(1_024);
     let (mut dispatcher, lanes) = dispatcher(sender, Some(upstream.local_addr().expect("its address")));
     let mut lanes: Vec<(Exit, HandlerId)> =
@@ -317,7 +317,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
                 client.send_to(&buffer[..20 + slot % 2], target).expect("sent");
             }
             // On loopback what is sent has arrived.
-            received += receiver.receive(listener.exit.socket()).expect("received");
+            received += receiver.receive(listener.exit.socket(), 128, true).expect("received");
             trains.clear();
             trains.extend(receiver.slots().map(|slot| listener.train(&slot).expect("a train")));
             dispatcher.dispatch(0, &trains, receiver.arena());

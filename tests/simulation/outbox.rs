@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use udispatch::datagram::{Region, Span};
-use udispatch::dispatch::outbox::{Lane, Outbox, Parcel, first_run};
+use udispatch::dispatch::outbox::{Lane, Outbox, Parcel, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use udispatch::dispatch::random::Random;
 
 use crate::model::{Body, Turn, Way};
 use crate::world::pick;
 
 /// udp(7) and include/linux/udp.h: what one segmented send may hold.
-const SEGMENTS: usize = 64;
+const SEGMENTS: usize = 128;
 const RUN_BYTES: usize = 65_507;
 
 /// Where a handler's datagrams with the same words go, over the whole simulation and all workers.
@@ -108,10 +108,13 @@ fn check_answers(outbox: &Outbox, arena: &[u8], turn: &Turn) {
 
 /// Cut into runs, everything is still there, and the kernel would cut each run into the very datagrams again.
 fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Random) {
-    let segment_max = *pick(random, &[0, 63, 64, 1_200, 9_000, u32::MAX, u32::MAX]);
+    let limits = SegmentLimits {
+        bytes_max: *pick(random, &[0, 63, 64, 1_200, 9_000, u32::MAX, u32::MAX]),
+        count_max: *pick(random, &[SEGMENTS_MAX_OLD, SEGMENTS_MAX]),
+    };
     let mut rest = parcels;
     while !rest.is_empty() {
-        let run = first_run(rest.iter().copied(), segment_max);
+        let run = first_run(rest.iter().copied(), limits);
         assert!(run.parcels >= 1 && run.parcels <= rest.len(), "{run:?}");
         let (together, after) = rest.split_at(run.parcels);
         let wanted: Vec<&[u8]> = together
@@ -129,7 +132,8 @@ fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Ra
             segment => check_segments(&wanted, segment),
         }
         if run.parcels > 1 {
-            assert!(u32::from(run.segment) <= segment_max, "{run:?} with at most {segment_max}");
+            assert!(u32::from(run.segment) <= limits.bytes_max, "{run:?} with {limits:?}");
+            assert!(run.datagrams <= limits.count_max, "{run:?} with {limits:?}");
         }
         for parcel in together {
             let singles: Vec<(u32, u32)> =
@@ -138,7 +142,7 @@ fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Ra
             assert_eq!(parcel.datagrams() as usize, singles.len(), "{parcel:?}");
         }
         if let Some(next) = after.first() {
-            check_longest(together, &wanted, next, segment_max);
+            check_longest(together, &wanted, next, limits);
         }
         rest = after;
     }
@@ -157,15 +161,15 @@ fn check_segments(wanted: &[&[u8]], segment: usize) {
 }
 
 /// A run ends only where the next parcel could not have come along.
-fn check_longest(together: &[Parcel], wanted: &[&[u8]], next: &Parcel, segment_max: u32) {
+fn check_longest(together: &[Parcel], wanted: &[&[u8]], next: &Parcel, limits: SegmentLimits) {
     let sizes: Vec<usize> = datagrams(next).iter().map(|one| one.1 as usize).collect();
     let all: Vec<usize> = wanted.iter().map(|one| one.len()).chain(sizes).collect();
     let segment = all[0];
     let (last, others) = all.split_last().expect("two datagrams at least");
     let fits = segment > 0
-        && segment as u64 <= u64::from(segment_max)
+        && segment as u64 <= u64::from(limits.bytes_max)
         && next.ttl == together[0].ttl
-        && all.len() <= SEGMENTS
+        && all.len() <= limits.count_max as usize
         && all.iter().sum::<usize>() <= RUN_BYTES
         && others.iter().all(|one| *one == segment)
         && (1..=segment).contains(last);
