@@ -112,6 +112,18 @@ fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
     }
 }
 
+/// What to do when a process may have no more files open.
+const TOO_MANY_FILES: &str = "this process may have no more files open. Raise the limit (`ulimit -n`, or LimitNOFILE= in \
+     a unit), or name fewer ports, upstreams or workers";
+
+/// What failed and why, in words.
+fn explain(what: String, error: &io::Error) -> BuildError {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => BuildError(format!("{what}: {TOO_MANY_FILES}")),
+        _ => BuildError(format!("{what}: {error}")),
+    }
+}
+
 /// A failed bind or join in words: what, why, and what to do.
 fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     let label = &listener.label;
@@ -130,10 +142,7 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
              `sudo setcap cap_net_bind_service=+ep {}`, or run as root",
             std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path.display().to_string())
         ),
-        Some(libc::EMFILE) => format!(
-            "cannot open a socket for {label}: this process may have no more files open. Raise the limit \
-             (`ulimit -n`, or LimitNOFILE= in a unit), or name fewer ports or workers"
-        ),
+        Some(libc::EMFILE) => format!("cannot open a socket for {label}: {TOO_MANY_FILES}"),
         Some(libc::EAFNOSUPPORT) => format!("cannot bind {label}: this kernel has IPv6 disabled"),
         Some(libc::ENODEV) if matches!(listener.role, Role::Group { .. }) => {
             format!("cannot join {label}: the interface is gone or cannot do multicast")
@@ -165,7 +174,7 @@ fn build_worker(
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
     let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), lanes.len());
     Worker::new(listeners, lanes, dispatcher)
-        .map_err(|error| BuildError(format!("cannot set up the event loop of worker {number}: {error}")))
+        .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }
 
 /// Builds every handler on a site that is told whose turn it is.
@@ -192,7 +201,7 @@ impl Site for WorkerSite<'_> {
     fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
         let address = resolve(upstream)?;
         let socket = socket::connect_upstream(address, self.daemon.send_buffer)
-            .map_err(|error| BuildError(format!("cannot reach upstream {upstream}: {error}")))?;
+            .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
         self.lanes.push((Exit::new(socket, address.is_ipv6()), self.handler));
         Ok(Lane(self.lanes.len() as u32 - 1))
     }

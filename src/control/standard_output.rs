@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::dispatch::sink::Job;
+use crate::net::wait;
 
 /// Starts the thread. The number of lines under way is bounded by their buffers, not by the channel. It ends with the process, since nothing can end a write that blocks.
 pub fn start() -> io::Result<Sender<Job>> {
@@ -25,7 +26,7 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
         match job {
             Job::Lines(lines) if closed => lines.done(false),
             Job::Lines(lines) => {
-                let written = output.write_all(&lines.bytes);
+                let written = write_all(&mut output, &lines.bytes);
                 if let Err(error) = &written {
                     log::error!("standard output is gone ({error}): `print` handlers drop what they get from now on");
                     closed = true;
@@ -38,6 +39,21 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
             }
         }
     }
+}
+
+/// Like [`Write::write_all`], but waits where the other end of a pipe was set to O_NONBLOCK, which all its users share: full
+/// is not gone.
+fn write_all(output: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait::until_writable(&*output)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until all lines handed on so far are written, or the time is over.

@@ -1,6 +1,6 @@
 //! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -120,7 +120,8 @@ impl Supervisor {
 
     fn show_ledger(&self) {
         match self.snapshot() {
-            Some(snapshot) => eprint!("{snapshot}"),
+            // Not eprint!, which panics when whoever read the log is gone.
+            Some(snapshot) => drop(write!(io::stderr().lock(), "{snapshot}")),
             None => log::error!("a worker does not answer: no ledger"),
         }
     }

@@ -108,15 +108,33 @@ pub fn connect_upstream(upstream: SocketAddr, send_buffer: usize) -> io::Result<
     let socket = new_socket(upstream)?;
     close_door(&socket)?;
     set_send_buffer(&socket, send_buffer)?;
-    // Fragment where a hop is smaller instead of failing: no datagram is lost to a path MTU (ip(7)).
-    match upstream {
-        SocketAddr::V4(_) => set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)?,
-        SocketAddr::V6(_) => set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT)?,
-    }
+    // Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost
+    // (ip(7)). In IPv6 only we can, once it has told us its MTU, which OMIT would not hear (ip6_sk_accept_pmtu in the kernel).
+    let (level, discover, how, errors) = match upstream {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT, libc::IP_RECVERR),
+        SocketAddr::V6(_) => {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT, libc::IPV6_RECVERR)
+        }
+    };
+    set_int(&socket, level, discover, how)?;
+    // Without it the kernel keeps to itself what a full device queue drops (udp_send_skb in the kernel). The socket is this
+    // upstream's alone, and its queue of errors, which nobody reads, holds no more than the smallest receive buffer.
+    set_int(&socket, level, errors, 1)?;
+    socket.set_recv_buffer_size(0)?;
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;
     socket.connect(&upstream.into())?;
     Ok(socket.into())
+}
+
+/// Another socket to the same upstream, if it would send from another address: connect(2) chooses that once, and when it
+/// goes (DHCP, a VPN that reconnects) the old socket fails for ever, or sends from what is no longer ours.
+pub fn connect_anew(socket: &UdpSocket) -> io::Result<Option<UdpSocket>> {
+    let upstream = socket.peer_addr()?;
+    let send_buffer = socket2::SockRef::from(socket).send_buffer_size()? / 2;
+    let anew = connect_upstream(upstream, send_buffer)?;
+    let differs = anew.local_addr()?.ip() != socket.local_addr()?.ip();
+    Ok(differs.then_some(anew))
 }
 
 /// Lets nothing new into a socket, and keeps what it holds: a socket filter that takes no byte of anything. What still

@@ -10,6 +10,7 @@ use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, Segm
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
 use crate::net::send::Sender;
+use crate::net::socket;
 
 /// A socket to send through, and what is known about it.
 #[derive(Debug)]
@@ -18,12 +19,24 @@ pub struct Exit {
     v6: bool,
     /// What is not known to be refused on this way.
     limits: SegmentLimits,
+    /// Whether the address that a connected socket sends from may be gone.
+    doubts_source: bool,
 }
 
 impl Exit {
     /// A way out through a socket of the address's family.
     pub fn new(socket: UdpSocket, v6: bool) -> Exit {
-        Exit { socket, v6, limits: SegmentLimits::UNKNOWN }
+        Exit { socket, v6, limits: SegmentLimits::UNKNOWN, doubts_source: false }
+    }
+
+    /// Takes a new socket to the upstream if that would send from another address than the old one. Where none can be
+    /// had now, the next flush asks again.
+    fn renew(&mut self) -> bool {
+        let anew = socket::connect_anew(&self.socket);
+        self.doubts_source = anew.is_err() && self.socket.peer_addr().is_ok();
+        let Ok(Some(anew)) = anew else { return false };
+        self.socket = anew;
+        true
     }
 
     /// The socket.
@@ -186,6 +199,10 @@ impl Way<'_> {
         account: &mut impl FnMut(&I, Sent),
     ) -> (usize, Option<io::Error>) {
         let mut done = 0;
+        let mut renewed = self.exit.doubts_source;
+        if renewed {
+            self.exit.renew();
+        }
         while done < items.len() {
             let mut batch = self.sender.batch();
             self.runs.clear();
@@ -219,13 +236,20 @@ impl Way<'_> {
                         retried = false;
                         continue;
                     }
+                    Err(error) if !retried && errno::of_send(&error) == SendError::Pending => {
+                        retried = true;
+                        continue;
+                    }
                     Err(error) if run.segment != 0 && errno::refuses_segments(&error) => {
                         return (done, Some(error));
                     }
                     Err(error) => match errno::of_send(&error) {
                         SendError::Again => continue,
-                        SendError::Pending if !retried => {
-                            retried = true;
+                        // Tried once: while the network is down, the rest is refused without ado.
+                        _ if errno::may_lack_source(&error)
+                            && !std::mem::replace(&mut renewed, true)
+                            && self.exit.renew() =>
+                        {
                             continue;
                         }
                         SendError::Pending | SendError::Full | SendError::Refused => {

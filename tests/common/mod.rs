@@ -9,3 +9,4 @@ pub mod host;
 pub mod kinds;
 pub mod ledger;
 pub mod namespace;
+pub mod neighbour;
