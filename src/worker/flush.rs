@@ -4,12 +4,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use crate::datagram::Span;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::ledger::{HandlerCount, Ledger};
 use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
-use crate::net::send::Sender;
+use crate::net::send::{SendBatch, Sender};
 use crate::net::socket;
 
 /// A socket to send through, and what is known about it.
@@ -199,71 +200,99 @@ impl Way<'_> {
         account: &mut impl FnMut(&I, Sent),
     ) -> (usize, Option<io::Error>) {
         let mut done = 0;
-        let mut renewed = self.exit.doubts_source;
-        if renewed {
-            self.exit.renew();
-        }
         while done < items.len() {
+            let (outbox, arena, v6) = (self.outbox, self.arena, self.exit.v6);
             let mut batch = self.sender.batch();
-            self.runs.clear();
-            let mut rest = &items[done..];
-            while !rest.is_empty() && !batch.is_full() {
-                let run = longest_run(rest, limits);
-                if run.segment != 0 && u32::from(run.segment) > limits.bytes_max {
-                    break;
-                }
-                let (together, after) = rest.split_at(run.parcels);
-                batch.begin(rest[0].to(), &Sending { segment: run.segment, v6: self.exit.v6, ..rest[0].sending() });
-                for item in together {
-                    batch.piece(self.outbox.bytes(self.arena, item.parcel().span));
-                }
-                self.runs.push(run);
-                rest = after;
-            }
+            gather(&mut batch, self.runs, &items[done..], limits, v6, |span| outbox.bytes(arena, span));
             if self.runs.is_empty() {
                 return (done, None);
             }
-            let mut first = 0;
-            let mut retried = false;
-            while let Some(run) = self.runs.get(first) {
-                match batch.send(&self.exit.socket, first) {
-                    Ok(sent) => {
-                        for run in &self.runs[first..first + sent] {
-                            account(&items[done], Ok(run.datagrams));
-                            done += run.parcels;
-                        }
-                        first += sent;
-                        retried = false;
-                        continue;
-                    }
-                    Err(error) if !retried && errno::of_send(&error) == SendError::Pending => {
-                        retried = true;
-                        continue;
-                    }
-                    Err(error) if run.segment != 0 && errno::refuses_segments(&error) => {
-                        return (done, Some(error));
-                    }
-                    Err(error) => match errno::of_send(&error) {
-                        SendError::Again => continue,
-                        // Tried once: while the network is down, the rest is refused without ado.
-                        _ if errno::may_lack_source(&error)
-                            && !std::mem::replace(&mut renewed, true)
-                            && self.exit.renew() =>
-                        {
-                            continue;
-                        }
-                        SendError::Pending | SendError::Full | SendError::Refused => {
-                            account(&items[done], Err((error.raw_os_error().unwrap_or(0), run.datagrams)));
-                        }
-                    },
-                }
-                done += run.parcels;
-                first += 1;
-                retried = false;
+            let (sent, refusal) = transmit(&mut batch, self.exit, self.runs, &items[done..], account);
+            done += sent;
+            if refusal.is_some() {
+                return (done, refusal);
             }
         }
         (done, None)
     }
+}
+
+/// Fills a batch with messages, one for each run, up to an item that has to be taken apart.
+fn gather<'a, I: Item>(
+    batch: &mut SendBatch<'_, 'a>,
+    runs: &mut Vec<Run>,
+    items: &[I],
+    limits: SegmentLimits,
+    v6: bool,
+    payload: impl Fn(Span) -> &'a [u8],
+) {
+    runs.clear();
+    let mut rest = items;
+    while !rest.is_empty() && !batch.is_full() {
+        let run = longest_run(rest, limits);
+        if run.segment != 0 && u32::from(run.segment) > limits.bytes_max {
+            return;
+        }
+        let (together, after) = rest.split_at(run.parcels);
+        batch.begin(rest[0].to(), &Sending { segment: run.segment, v6, ..rest[0].sending() });
+        for item in together {
+            batch.piece(payload(item.parcel().span));
+        }
+        runs.push(run);
+        rest = after;
+    }
+}
+
+/// Sends a batch to its end. Every refusal is judged: tried again, counted, or, where segments were refused, returned.
+/// Also returns how many items are settled.
+fn transmit<I: Item>(
+    batch: &mut SendBatch<'_, '_>,
+    exit: &mut Exit,
+    runs: &[Run],
+    items: &[I],
+    account: &mut impl FnMut(&I, Sent),
+) -> (usize, Option<io::Error>) {
+    let (mut first, mut done) = (0, 0);
+    let mut retried = false;
+    let mut renewed = exit.doubts_source;
+    if renewed {
+        exit.renew();
+    }
+    while let Some(run) = runs.get(first) {
+        let error = match batch.send(&exit.socket, first) {
+            Ok(sent) => {
+                for run in &runs[first..first + sent] {
+                    account(&items[done], Ok(run.datagrams));
+                    done += run.parcels;
+                }
+                first += sent;
+                retried = false;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let meaning = errno::of_send(&error);
+        let again = match meaning {
+            SendError::Again => true,
+            SendError::Pending => !std::mem::replace(&mut retried, true),
+            SendError::Full | SendError::Refused => false,
+        };
+        if again {
+            continue;
+        }
+        if run.segment != 0 && errno::refuses_segments(&error) {
+            return (done, Some(error));
+        }
+        // Tried once: while the network is down, the rest is refused without ado.
+        if errno::may_lack_source(&error) && !std::mem::replace(&mut renewed, true) && exit.renew() {
+            continue;
+        }
+        account(&items[done], Err((error.raw_os_error().unwrap_or(0), run.datagrams)));
+        done += run.parcels;
+        first += 1;
+        retried = false;
+    }
+    (done, None)
 }
 
 /// The longest run of items that can leave as one message.

@@ -63,10 +63,10 @@ impl Client {
         let mut got = Vec::new();
         while got.len() < count {
             self.0.peek(&mut [0; 1]).expect("a datagram comes");
-            receiver.receive(&self.0).unwrap();
+            receiver.receive(&self.0, 128, true).unwrap();
             for slot in receiver.slots() {
                 let bytes = &receiver.arena()[slot.offset as usize..][..slot.len as usize];
-                got.push((bytes.to_vec(), slot.told.ttl.expect("a TTL is told")));
+                got.push((bytes.to_vec(), slot.told().ttl.expect("a TTL is told")));
             }
         }
         got

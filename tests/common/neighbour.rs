@@ -35,7 +35,7 @@ impl Neighbour {
         let neighbour = Neighbour::start();
         run(&format!("ip link add near mtu {mtu} type veth peer name far mtu {mtu}"));
         run(&format!("ip link set far netns {}", neighbour.id));
-        set_up(|command| run(command), "near", HERE, HERE_V6);
+        set_up(run, "near", HERE, HERE_V6);
         set_up(|command| neighbour.run(command), "far", THERE, THERE_V6);
         neighbour
     }
