@@ -84,15 +84,26 @@ impl Daemon {
         }
         let file = directory.path().join("test.toml");
         std::fs::write(&file, config).expect("the configuration is written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_udispatch"))
-            .arg("run")
-            .arg(&file)
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the daemon starts");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
+        command.arg("run").arg(&file).args(options);
+        Daemon::spawn_command(command, output, directory)
+    }
+
+    /// Starts a program of the examples that is a daemon of its own, and waits until it is ready. Its configuration is a
+    /// file of this directory.
+    pub fn start_example(name: &str, arguments: &[&str], directory: tempfile::TempDir) -> Daemon {
+        let test = std::env::current_exe().expect("the test's own path");
+        let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+        let mut command = Command::new(profile.join("examples").join(name));
+        command.args(arguments).current_dir(&directory);
+        let mut daemon = Daemon::spawn_command(command, Stdio::piped(), directory);
+        daemon.wait_for("ready");
+        daemon
+    }
+
+    fn spawn_command(mut command: Command, output: Stdio, directory: tempfile::TempDir) -> Daemon {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().expect("the daemon starts");
         let errors = Lines::of(child.stderr.take().expect("standard error is piped"));
         let output = child.stdout.take().map(Lines::of);
         Daemon { child, errors, output, directory }

@@ -1,0 +1,82 @@
+//! A whole daemon with a handler of one's own beside the built-in ones: `rot13` answers with every letter moved by
+//! thirteen places.
+//!
+//! ```sh
+//! cat > rot13.toml <<END
+//! [[route]]
+//! destination = "127.0.0.1:1234"
+//! handler = "rot13"
+//! END
+//! cargo run --example custom_handler -- run rot13.toml
+//! echo Hello | nc -u -w1 127.0.0.1 1234        # Uryyb
+//! cargo run --example custom_handler -- handlers rot13
+//! ```
+//!
+//! That is all it takes: a kind (name, settings, how they are read), a recipe (what it needs, how each worker's handler is
+//! built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger come along.
+
+use std::process::ExitCode;
+
+use udispatch::cli;
+use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::value;
+use udispatch::datagram::Datagram;
+use udispatch::dispatch::guard::Answering;
+use udispatch::dispatch::handler::{Cx, Handler};
+use udispatch::dispatch::verdict::Verdict;
+use udispatch::handlers::KINDS;
+
+const ROT13: Kind = Kind {
+    name: "rot13",
+    summary: "answers with every letter moved by so many places of the alphabet",
+    settings: &[Setting { key: "places", values: "1 to 25", default: "13", meaning: "how far each letter moves" }],
+    example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"caesar\"\n\n\
+              [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n",
+    read: |section| {
+        let places = section.or("places", value::integer(1..=25_u8), 13);
+        Some(Box::new(Rot { places, answer: Vec::new() }))
+    },
+};
+
+#[derive(Debug, Clone)]
+struct Rot {
+    places: u8,
+    /// Used again for each answer: a handler on the data path allocates nothing.
+    answer: Vec<u8>,
+}
+
+impl Recipe for Rot {
+    /// An answer needs the source to go to, the destination to leave from, and the TTL to be damped by.
+    fn needs(&self) -> Needs {
+        Needs { source: true, destination: true, ttl: true, ..Needs::NOTHING }
+    }
+
+    fn describe(&self) -> String {
+        format!("answers with every letter moved by {}", self.places)
+    }
+
+    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Handler for Rot {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+        let places = self.places;
+        let moved = datagram.payload.iter().map(|byte| match byte {
+            b'a'..=b'z' => (byte - b'a' + places) % 26 + b'a',
+            b'A'..=b'Z' => (byte - b'A' + places) % 26 + b'A',
+            other => *other,
+        });
+        self.answer.clear();
+        self.answer.extend(moved);
+        // The guard decides whether this sender may be answered at all; its reasons go into the ledger.
+        cx.reply(datagram, &self.answer, &Answering::default())
+    }
+}
+
+fn main() -> ExitCode {
+    let mut kinds = KINDS.to_vec();
+    kinds.push(ROT13);
+    cli::main(&kinds)
+}
