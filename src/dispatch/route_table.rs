@@ -167,6 +167,8 @@ struct PrefixTable<K: Key> {
 /// The rows of one prefix.
 #[derive(Debug, Clone)]
 struct Node {
+    /// The route that everything takes here, where the first row has no condition: found without a look at the groups.
+    fixed: Option<RouteId>,
     /// By port range and interface, in the order of precedence.
     groups: Vec<Group>,
     /// The next larger prefix, or [`NOBODY`].
@@ -194,6 +196,9 @@ impl<K: Key> PrefixTable<K> {
         let mut index = self.ranges.find(destination);
         while index != NOBODY {
             let node = &self.nodes[index as usize];
+            if node.fixed.is_some() {
+                return node.fixed;
+            }
             for group in &node.groups {
                 if group
                     .interface
@@ -209,15 +214,8 @@ impl<K: Key> PrefixTable<K> {
     }
 
     fn fixed(&self, destination: K) -> Option<RouteId> {
-        let first = self
-            .nodes
-            .get(self.ranges.find(destination) as usize)?
-            .groups
-            .first()?;
-        if first.interface.is_some() || first.sources.v4.is_some() || first.sources.v6.is_some() {
-            return None;
-        }
-        first.sources.any
+        let node = self.nodes.get(self.ranges.find(destination) as usize)?;
+        node.fixed
     }
 
     fn only(&self) -> Option<RouteId> {
@@ -227,6 +225,17 @@ impl<K: Key> PrefixTable<K> {
         } else {
             None
         }
+    }
+}
+
+impl Group {
+    /// The route that everything takes, if there is no condition.
+    fn fixed(&self) -> Option<RouteId> {
+        let has_sources = self.sources.v4.is_some() || self.sources.v6.is_some();
+        if self.interface.is_some() || has_sources {
+            return None;
+        }
+        self.sources.any
     }
 }
 
@@ -268,8 +277,10 @@ impl<'a, K: Key + std::hash::Hash> Nodes<'a, K> {
         let mut nodes = Vec::with_capacity(self.prefixes.len());
         for (index, ((first, last), rows)) in self.prefixes.into_iter().enumerate() {
             intervals.push((first, last, index as u32));
+            let groups = compile_groups(&rows);
             nodes.push(Node {
-                groups: compile_groups(&rows),
+                fixed: groups.first().and_then(Group::fixed),
+                groups,
                 parent: NOBODY,
             });
         }
