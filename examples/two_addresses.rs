@@ -26,12 +26,7 @@ struct Say(String);
 const SAY: Kind = Kind {
     name: "say",
     summary: "prints each datagram behind a word",
-    settings: &[Setting {
-        key: "word",
-        values: "text",
-        default: "required",
-        meaning: "what stands before it",
-    }],
+    settings: &[Setting { key: "word", values: "text", default: "required", meaning: "what stands before it" }],
     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"it\"\n[handler.it]\nkind = \"say\"\nword = \"it\"\n",
     read: |section| Some(Box::new(Say(section.required("word", value::string)?))),
 };
@@ -51,11 +46,7 @@ impl Recipe for Say {
 impl Handler for Say {
     fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
         // A handler that may block belongs behind a sink, as `print` does it; for two sockets and a terminal this will do.
-        println!(
-            "{}: {}",
-            self.0,
-            String::from_utf8_lossy(datagram.payload).escape_debug()
-        );
+        println!("{}: {}", self.0, String::from_utf8_lossy(datagram.payload).escape_debug());
         Verdict::Handled
     }
 }

@@ -59,7 +59,7 @@ pub struct Train {
     pub envelope: Envelope,
     /// All their bytes.
     pub span: Span,
-    /// Bytes in each datagram but the last, which may be shorter; 0 when there is only one.
+    /// Bytes in each datagram but the last, which may be shorter; 0, or at least the whole length, when there is only one.
     pub segment: u16,
 }
 
@@ -74,28 +74,12 @@ impl Train {
 
     /// The datagrams as trains of one.
     pub fn pieces(&self) -> impl Iterator<Item = Train> + use<> {
-        let Train {
-            envelope,
-            span,
-            segment,
-        } = *self;
-        let step = if segment == 0 {
-            span.len
-        } else {
-            u32::from(segment)
-        };
+        let Train { envelope, span, segment } = *self;
+        let step = if segment == 0 { span.len } else { u32::from(segment) };
         (0..self.datagrams()).map(move |index| {
             let offset = index * step;
-            let span = Span {
-                offset: span.offset + offset,
-                len: step.min(span.len - offset),
-                ..span
-            };
-            Train {
-                envelope,
-                span,
-                segment: 0,
-            }
+            let span = Span { offset: span.offset + offset, len: step.min(span.len - offset), ..span };
+            Train { envelope, span, segment: 0 }
         })
     }
 
@@ -103,11 +87,7 @@ impl Train {
     pub fn iter<'a>(&self, arena: &'a [u8]) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
         self.pieces().map(|Train { envelope, span, .. }| {
             let payload = &arena[span.offset as usize..(span.offset + span.len) as usize];
-            Datagram {
-                payload,
-                envelope,
-                span,
-            }
+            Datagram { payload, envelope, span }
         })
     }
 }
@@ -136,8 +116,6 @@ impl Datagram<'_> {
 
     /// When the kernel received it, if the handler asked for the time in its needs.
     pub fn time(&self) -> Option<SystemTime> {
-        self.envelope
-            .time_ns
-            .map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
+        self.envelope.time_ns.map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
     }
 }

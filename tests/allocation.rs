@@ -144,8 +144,7 @@ const CONFIG: &str = r#"
 "#;
 
 fn config() -> Config {
-    Config::parse(Path::new("allocation.toml"), CONFIG, KINDS)
-        .unwrap_or_else(|problems| panic!("{problems}"))
+    Config::parse(Path::new("allocation.toml"), CONFIG, KINDS).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// Lanes without sockets, or with sockets that all lead to one receiver.
@@ -159,9 +158,7 @@ struct Bench {
 impl Site for Bench {
     fn upstream(&mut self, _: &Upstream) -> Result<Lane, BuildError> {
         let connect = |address| connect_upstream(address, 1 << 20).expect("a socket");
-        let exit = self
-            .upstream
-            .map(|address| Exit::new(connect(address), address.is_ipv6()));
+        let exit = self.upstream.map(|address| Exit::new(connect(address), address.is_ipv6()));
         self.lanes.push((exit, self.handler));
         Ok(Lane(self.lanes.len() as u32 - 1))
     }
@@ -176,17 +173,9 @@ impl Site for Bench {
 }
 
 /// A dispatcher with one wildcard ear over all routes, and its lanes.
-fn dispatcher(
-    jobs: Sender<Job>,
-    upstream: Option<SocketAddr>,
-) -> (Dispatcher, Vec<(Option<Exit>, HandlerId)>) {
+fn dispatcher(jobs: Sender<Job>, upstream: Option<SocketAddr>) -> (Dispatcher, Vec<(Option<Exit>, HandlerId)>) {
     let config = config();
-    let mut bench = Bench {
-        handler: HandlerId(0),
-        jobs,
-        upstream,
-        lanes: Vec::new(),
-    };
+    let mut bench = Bench { handler: HandlerId(0), jobs, upstream, lanes: Vec::new() };
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         bench.handler = HandlerId(index as u32);
@@ -201,42 +190,13 @@ fn dispatcher(
     };
     let rows = config.routes.iter().enumerate().map(row).collect();
     let table = Arc::new(RouteTable::new(rows).for_port(5_000));
-    let claim = Claim::Wildcard {
-        owner: true,
-        claimed: Vec::new(),
-    };
-    let ears = vec![Ear {
-        id: 0,
-        lookup: Lookup::Table(table),
-        claim,
-    }];
-    let routes = config
-        .routes
-        .iter()
-        .map(|route| route.handlers.clone())
-        .collect();
+    let claim = Claim::Wildcard { owner: true, claimed: Vec::new() };
+    let ears = vec![Ear { id: 0, lookup: Lookup::Table(table), claim }];
+    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let guard = Guard::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
-    let names = Names {
-        routes: config
-            .routes
-            .iter()
-            .map(|route| route.label.clone())
-            .collect(),
-        ..Names::default()
-    };
+    let names = Names { routes: config.routes.iter().map(|route| route.label.clone()).collect(), ..Names::default() };
     let lanes = bench.lanes.len();
-    (
-        Dispatcher::new(
-            ears,
-            routes,
-            handlers,
-            Arc::new(guard),
-            Arc::new(names),
-            1,
-            lanes,
-        ),
-        bench.lanes,
-    )
+    (Dispatcher::new(ears, routes, handlers, Arc::new(guard), Arc::new(names), 1, lanes), bench.lanes)
 }
 
 /// The consumer of what is printed: takes everything, and gives the buffers back.
@@ -263,11 +223,7 @@ fn trains(turn: usize) -> Vec<Train> {
                 ttl: Some(64),
                 time_ns: Some(1_000_000_000_000_001_000),
             },
-            span: Span {
-                region: Region::Arena,
-                offset: (slot * 1_000) as u32,
-                len,
-            },
+            span: Span { region: Region::Arena, offset: (slot * 1_000) as u32, len },
             segment,
         }
     };
@@ -275,12 +231,7 @@ fn trains(turn: usize) -> Vec<Train> {
 }
 
 /// Drives a dispatcher with every handler through as many turns as the datagrams take.
-fn drive(
-    dispatcher: &mut Dispatcher,
-    jobs: &Jobs<Job>,
-    turns: &[Vec<Train>],
-    arena: &[u8],
-) -> (usize, usize) {
+fn drive(dispatcher: &mut Dispatcher, jobs: &Jobs<Job>, turns: &[Vec<Train>], arena: &[u8]) -> (usize, usize) {
     let (mut datagrams, mut count) = (0, 0);
     while datagrams < DATAGRAMS {
         for trains in turns {
@@ -302,9 +253,7 @@ fn dispatch_allocates_nothing() {
     let (mut dispatcher, _) = dispatcher(sender, None);
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     // Every byte there is, so that printing has to escape.
-    let arena: Vec<u8> = (0..TRAINS * 1_000)
-        .map(|index| (index % 256) as u8)
-        .collect();
+    let arena: Vec<u8> = (0..TRAINS * 1_000).map(|index| (index % 256) as u8).collect();
     drive(&mut dispatcher, &jobs, &turns, &arena);
     let mut datagrams = 0;
     let count = allocations(|| datagrams = drive(&mut dispatcher, &jobs, &turns, &arena).0);
@@ -314,16 +263,8 @@ fn dispatch_allocates_nothing() {
     assert!(ledger.balances());
     let idle = ledger.routes.iter().position(|tally| tally.received < 100);
     assert_eq!(idle, None, "every route was busy: {ledger:?}");
-    let full: Vec<u64> = ledger
-        .handlers
-        .iter()
-        .map(|count| count.tally.handled)
-        .collect();
-    assert_eq!(
-        full.iter().filter(|handled| **handled == 0).count(),
-        1,
-        "only `drop` handles nothing: {full:?}"
-    );
+    let full: Vec<u64> = ledger.handlers.iter().map(|count| count.tally.handled).collect();
+    assert_eq!(full.iter().filter(|handled| **handled == 0).count(), 1, "only `drop` handles nothing: {full:?}");
 }
 
 /// An unbounded channel to the consumer, as the control plane makes it, allocates for 31 buffers at a time and for no
@@ -336,13 +277,9 @@ fn an_unbounded_channel_costs_a_block_for_31_buffers() {
     let arena = vec![b'x'; TRAINS * 1_000];
     drive(&mut dispatcher, &jobs, &turns, &arena);
     let (mut datagrams, mut count_of_turns) = (0, 0);
-    let count =
-        allocations(|| (datagrams, count_of_turns) = drive(&mut dispatcher, &jobs, &turns, &arena));
+    let count = allocations(|| (datagrams, count_of_turns) = drive(&mut dispatcher, &jobs, &turns, &arena));
     let buffers = 3 * count_of_turns as u64; // Three handlers print.
-    assert!(
-        count <= buffers / 31 + 1,
-        "{count} allocations for at most {buffers} buffers of {datagrams} datagrams"
-    );
+    assert!(count <= buffers / 31 + 1, "{count} allocations for at most {buffers} buffers of {datagrams} datagrams");
 }
 
 /// Receiving from a real socket, dispatching and sending through real sockets allocate nothing.
@@ -360,51 +297,33 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         ttl: true,
         time: true,
     };
-    let socket =
-        bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
+    let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let mut listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true);
+    let mut listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true, true);
     let (sender, jobs) = bounded(1_024);
-    let (mut dispatcher, lanes) =
-        dispatcher(sender, Some(upstream.local_addr().expect("its address")));
-    let mut lanes: Vec<(Exit, HandlerId)> = lanes
-        .into_iter()
-        .map(|(exit, handler)| (exit.expect("a socket"), handler))
-        .collect();
+    let (mut dispatcher, lanes) = dispatcher(sender, Some(upstream.local_addr().expect("its address")));
+    let mut lanes: Vec<(Exit, HandlerId)> =
+        lanes.into_iter().map(|(exit, handler)| (exit.expect("a socket"), handler)).collect();
     let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
     let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
     let mut buffer = vec![0; 1 << 16];
-    let targets: Vec<SocketAddr> = (1..13)
-        .map(|last| SocketAddr::new([127, 0, 0, last].into(), port))
-        .collect();
+    let targets: Vec<SocketAddr> = (1..13).map(|last| SocketAddr::new([127, 0, 0, last].into(), port)).collect();
     let mut work = |datagrams: usize| {
         let (mut received, mut answered, mut passed_on) = (0, 0, 0);
         for turn in 0..datagrams.div_ceil(TRAINS) {
             for slot in 0..TRAINS {
                 let target = targets[(turn + slot / 4) % targets.len()];
-                client
-                    .send_to(&buffer[..20 + slot % 2], target)
-                    .expect("sent");
+                client.send_to(&buffer[..20 + slot % 2], target).expect("sent");
             }
             // On loopback what is sent has arrived.
-            received += receiver.receive(listener.exit.socket()).expect("received");
+            received += receiver.receive(listener.exit.socket(), 128, true).expect("received");
             trains.clear();
-            trains.extend(
-                receiver
-                    .slots()
-                    .map(|slot| listener.train(&slot).expect("a train")),
-            );
+            trains.extend(receiver.slots().map(|slot| listener.train(&slot).expect("a train")));
             dispatcher.dispatch(0, &trains, receiver.arena());
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
-            flusher.flush(
-                &mut listener.exit,
-                &mut lanes,
-                outbox,
-                receiver.arena(),
-                ledger,
-            );
+            flusher.flush(&mut listener.exit, &mut lanes, outbox, receiver.arena(), ledger);
             consume(&jobs);
             while client.recv_from(&mut buffer).is_ok() {
                 answered += 1;
@@ -418,18 +337,9 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     work(DATAGRAMS / 4);
     let mut done = (0, 0, 0);
     let count = allocations(|| done = work(DATAGRAMS));
-    assert!(
-        done.0 >= DATAGRAMS && done.1 > DATAGRAMS / 10 && done.2 > DATAGRAMS / 10,
-        "work was done: {done:?}"
-    );
+    assert!(done.0 >= DATAGRAMS && done.1 > DATAGRAMS / 10 && done.2 > DATAGRAMS / 10, "work was done: {done:?}");
     assert_eq!(count, 0, "allocations for {} datagrams", done.0);
     let ledger = dispatcher.snapshot();
     assert!(ledger.balances());
-    assert!(
-        ledger
-            .handlers
-            .iter()
-            .all(|handler| handler.failed.is_empty()),
-        "{ledger:?}"
-    );
+    assert!(ledger.handlers.iter().all(|handler| handler.failed.is_empty()), "{ledger:?}");
 }

@@ -31,19 +31,10 @@ fn path(path: &Path) -> &str {
 fn help_and_version_are_answers() {
     let version = udispatch(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    assert_eq!(
-        out(&version),
-        format!("udispatch {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(out(&version), format!("udispatch {}\n", env!("CARGO_PKG_VERSION")));
     let help = udispatch(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for word in [
-        "udispatch check echo.toml",
-        "[[route]]",
-        "78",
-        "explain",
-        "handlers",
-    ] {
+    for word in ["udispatch check echo.toml", "[[route]]", "78", "explain", "handlers"] {
         assert!(out(&help).contains(word), "{word}");
     }
 }
@@ -77,10 +68,7 @@ fn a_wrong_file_is_78_in_the_same_words() {
     let wrong = dir.path().join("wrong.toml");
     fs::write(&wrong, "[[route]]\ndestination = \"127.0.0.1\"\n").expect("written");
     let missing = dir.path().join("missing.toml");
-    for (file, word) in [
-        (&wrong, "wrong.toml:2:15"),
-        (&missing, "there is no such file"),
-    ] {
+    for (file, word) in [(&wrong, "wrong.toml:2:15"), (&missing, "there is no such file")] {
         let check = udispatch(&["check", path(file)]);
         assert_eq!(check.status.code(), Some(78));
         assert!(check.stdout.is_empty());
@@ -100,11 +88,7 @@ fn a_wrong_file_is_78_in_the_same_words() {
 fn handlers_are_listed() {
     let text = udispatch(&["handlers"]);
     assert_eq!(text.status.code(), Some(0));
-    assert!(
-        out(&text).lines().all(|line| line.chars().count() <= 80),
-        "{}",
-        out(&text)
-    );
+    assert!(out(&text).lines().all(|line| line.chars().count() <= 80), "{}", out(&text));
     let markdown = udispatch(&["handlers", "--markdown"]);
     assert!(out(&markdown).starts_with("| handler |"));
 }
@@ -115,16 +99,8 @@ fn a_closed_pipe_is_no_failure() {
     for arguments in [&["handlers"], &["--help"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let output = command(arguments)
-            .stdout(writer)
-            .output()
-            .expect("the program starts");
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "{arguments:?}: {}",
-            err(&output)
-        );
+        let output = command(arguments).stdout(writer).output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", err(&output));
         assert_eq!(err(&output), "");
     }
 }

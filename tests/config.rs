@@ -63,11 +63,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.daemon.log, log::LevelFilter::Debug);
     assert!(config.warnings.is_empty(), "{}", config.warnings);
 
-    let labels: Vec<&str> = config
-        .routes
-        .iter()
-        .map(|route| route.label.as_str())
-        .collect();
+    let labels: Vec<&str> = config.routes.iter().map(|route| route.label.as_str()).collect();
     let expected = [
         "127.0.0.1:1234",
         "0.0.0.0:1234",
@@ -79,17 +75,11 @@ fn a_full_file_is_read() {
 
     let names = |index: usize| -> Vec<&str> {
         let handlers = config.routes[index].handlers.iter();
-        handlers
-            .map(|id| config.handler(*id).name.as_str())
-            .collect()
+        handlers.map(|id| config.handler(*id).name.as_str()).collect()
     };
     assert_eq!(names(2), ["collectors", "echo"]);
     assert_eq!(names(3), ["collectors"]);
-    assert_eq!(
-        config.handlers.len(),
-        3,
-        "one echo for both routes that name it"
-    );
+    assert_eq!(config.handlers.len(), 3, "one echo for both routes that name it");
 
     let market = &config.routes[3];
     assert!(market.share);
@@ -122,11 +112,7 @@ fn what_differs_is_no_duplicate() {
   { destination = "10.0.0.2:5", source = ["10.0.0.1", "10.0.0.2"], handler = "echo" },
 ]"#,
     );
-    let mut labels: Vec<_> = config
-        .routes
-        .iter()
-        .map(|route| route.label.clone())
-        .collect();
+    let mut labels: Vec<_> = config.routes.iter().map(|route| route.label.clone()).collect();
     assert_eq!(labels[5], "10.0.0.2:5 +1");
     assert_eq!(labels[6], "10.0.0.2:5 from 10.0.0.1 +1");
     labels.sort();
@@ -148,11 +134,7 @@ fn made_labels_are_unique() {
   { destination = ["10.0.0.9:6", "10.0.0.1:7"], handler = "echo" },
 ]"#,
     );
-    let mut labels: Vec<_> = config
-        .routes
-        .iter()
-        .map(|route| route.label.clone())
-        .collect();
+    let mut labels: Vec<_> = config.routes.iter().map(|route| route.label.clone()).collect();
     labels.sort();
     labels.dedup();
     assert_eq!(labels.len(), config.routes.len());
@@ -166,10 +148,7 @@ fn an_unused_handler_is_a_warning() {
     let warnings = good(text).warnings;
     assert_eq!((warnings.errors(), warnings.warnings()), (0, 1));
     let text = warnings.to_string();
-    assert!(
-        text.contains("no route names the handler \"spare\""),
-        "{text}"
-    );
+    assert!(text.contains("no route names the handler \"spare\""), "{text}");
     assert!(text.contains("u.toml:5:10"), "{text}");
 }
 
@@ -178,12 +157,7 @@ fn an_unused_handler_is_a_warning() {
 fn examples_are_good_files() {
     for kind in KINDS {
         let config = good(kind.example);
-        assert!(
-            config
-                .handlers
-                .iter()
-                .any(|handler| handler.kind.name == kind.name)
-        );
+        assert!(config.handlers.iter().any(|handler| handler.kind.name == kind.name));
     }
 }
 
@@ -203,15 +177,9 @@ fn many_routes_are_read_fast() {
         })
         .collect();
     let start = Instant::now();
-    assert_eq!(
-        good(&different.replace("nobody", "echo")).routes.len(),
-        4_000
-    );
+    assert_eq!(good(&different.replace("nobody", "echo")).routes.len(), 4_000);
     assert_eq!(good(&ranges).routes.len(), 10_000);
-    assert_eq!(
-        parse(&equal).expect_err("equal routes").errors(),
-        10_000 + 9_999
-    );
+    assert_eq!(parse(&equal).expect_err("equal routes").errors(), 10_000 + 9_999);
     let spent = start.elapsed();
     assert!(spent < Duration::from_secs(10), "{spent:?}");
 }
@@ -223,10 +191,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(!config.routes.is_empty());
             for route in &config.routes {
                 prop_assert!(!route.destinations.is_empty() && !route.handlers.is_empty());
-                route
-                    .handlers
-                    .iter()
-                    .for_each(|id| drop(config.handler(*id).name.clone()));
+                route.handlers.iter().for_each(|id| drop(config.handler(*id).name.clone()));
             }
         }
         Err(problems) => {

@@ -21,11 +21,7 @@ impl Cell {
         for fanout in [1, 3] {
             for size in [64, 1200] {
                 for train in [1, (PAYLOAD_MAX_BYTES / size).min(SEGMENTS_MAX)] {
-                    cells.push(Self {
-                        fanout,
-                        size,
-                        train,
-                    });
+                    cells.push(Self { fanout, size, train });
                 }
             }
         }
@@ -35,11 +31,7 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let sender = if self.train == 1 {
-            "plain"
-        } else {
-            "segmenting"
-        };
+        let sender = if self.train == 1 { "plain" } else { "segmenting" };
         write!(f, "1→{} {} B {sender}", self.fanout, self.size)
     }
 }

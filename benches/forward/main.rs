@@ -18,10 +18,12 @@
 //!   moved is an error. They look at every length: datagrams must come as they were sent, not glued together. Their copying is cut
 //!   short (MSG_TRUNC), for it costs the bench's processor only, which has enough to do. With three upstreams
 //!   one datagram received is three delivered.
-//! - **Backlog** is the figure to compare. The forwarder is stopped (SIGSTOP) while the sender fills its receive buffer to three quarters of
-//!   what any process may ask for, then continued, and so on: it is saturated by construction however fast it is and however slow the
-//!   sender, nothing is dropped, and the number of datagrams in a batch is not left to chance.
-//!   Waking it is paid once in thousands of datagrams.
+//! - **Backlog** is the figure to compare. The forwarder is stopped (SIGSTOP) while the sender fills its receive buffer to three
+//!   quarters of what any process may ask for, then continued, and so on: it is saturated by construction however fast it is and
+//!   however slow the sender, nothing is dropped, and the number of datagrams in a batch is not left to chance. Waking it is
+//!   paid once in thousands of datagrams. The sender fills from the forwarder's own processor, as a network card's queue does that is
+//!   steered to where its reader runs. From another one, the kernel sends a datagram's memory back there after use with an
+//!   interrupt every 32 datagrams, which costs more than all else in a virtual machine and has nothing to do with forwarders.
 //! - **Flood** is the figure to believe least and the one users will try: sender against forwarder at full speed. What the kernel drops before the forwarder
 //!   costs the sender only. A forwarder that is *not* busy all the time here outruns the sender: it then sleeps, wakes, and gets small
 //!   batches, so that its cost a datagram rises with its speed. `busy` tells.
@@ -47,7 +49,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use subject::{SUBJECTS, Subject};
-use traffic::Receivers;
+use traffic::{Cpus, Trial};
 
 /// How long a subject warms up before it is measured.
 const WARM_UP: Duration = Duration::from_millis(50);
@@ -77,12 +79,9 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    if let Some(("by-hand", [listen, upstreams @ ..])) = words
-        .split_first()
-        .map(|(first, rest)| (first.as_str(), rest))
+    if let Some(("by-hand", [listen, upstreams @ ..])) = words.split_first().map(|(first, rest)| (first.as_str(), rest))
     {
-        let upstreams: Result<Vec<_>, _> =
-            upstreams.iter().map(|upstream| upstream.parse()).collect();
+        let upstreams: Result<Vec<_>, _> = upstreams.iter().map(|upstream| upstream.parse()).collect();
         return Ok(by_hand::run(listen.parse()?, &upstreams?)?);
     }
     if words.is_empty() {
@@ -91,29 +90,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let options = Options::parse();
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
-    let window = Duration::try_from_secs_f64(options.seconds.unwrap_or(if options.quick {
-        0.25
-    } else {
-        1.0
-    }))?;
-    let (daemon_cpu, load_cpu) =
-        match sys::allowed_cpus()?.as_slice() {
-            [first, .., last] => (*last, *first),
-            _ => return Err(
-                "two processors are needed: one for the forwarder, one for sender and receivers"
-                    .into(),
-            ),
-        };
-    sys::pin(load_cpu)?;
+    let window = Duration::try_from_secs_f64(options.seconds.unwrap_or(if options.quick { 0.25 } else { 1.0 }))?;
+    let cpus = match sys::allowed_cpus()?.as_slice() {
+        [first, .., last] => Cpus { forwarder: *last, load: *first },
+        _ => {
+            return Err("two processors are needed: one to forward, one to send and receive".into());
+        }
+    };
+    sys::pin(cpus.load)?;
 
     let mut rows = selected(&options.only);
     for round in 1..=rounds {
         for row in &mut rows {
-            eprint!(
-                "\r\x1b[Kround {round}/{rounds}: {}, {}",
-                row.cell, SUBJECTS[row.subject].name
-            );
-            if let Err(error) = play(row, daemon_cpu, window) {
+            eprint!("\r\x1b[Kround {round}/{rounds}: {}, {}", row.cell, SUBJECTS[row.subject].name);
+            if let Err(error) = play(row, cpus, window) {
                 row.absent = Some(error.to_string());
                 // Keeps this round's place.
                 for (_, samples) in &mut row.samples {
@@ -129,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         report::machine(),
         window.as_secs_f64()
     );
-    let text = title + &report::tables(&rows);
+    let text = title + &report::tables(&rows) + &report::absent(&rows);
     print!("{text}");
     if let Some(file) = options.report {
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -140,10 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The rows that `only` leaves. Words for subjects, cells and loads each narrow their own kind; the yardstick always runs.
 fn selected(only: &[String]) -> Vec<Row> {
     let narrows = |names: &[String]| -> Vec<String> {
-        only.iter()
-            .filter(|word| names.iter().any(|name| name.contains(*word)))
-            .cloned()
-            .collect()
+        only.iter().filter(|word| names.iter().any(|name| name.contains(*word))).cloned().collect()
     };
     let fits = |words: &[String], name: &str| words.iter().all(|word| name.contains(word));
     let load_name = |load: &Load| format!("{load:?}").to_lowercase();
@@ -152,27 +139,15 @@ fn selected(only: &[String]) -> Vec<Row> {
     let loads = narrows(&Load::ALL.map(|load| load_name(&load)));
 
     let mut rows = Vec::new();
-    for cell in Cell::all()
-        .into_iter()
-        .filter(|cell| fits(&cells, &cell.to_string()))
-    {
+    for cell in Cell::all().into_iter().filter(|cell| fits(&cells, &cell.to_string())) {
         for (subject, Subject { name, .. }) in SUBJECTS.iter().enumerate() {
-            let wanted = subject == 0
-                || subjects.is_empty()
-                || subjects.iter().any(|word| name.contains(word));
+            let wanted = subject == 0 || subjects.is_empty() || subjects.iter().any(|word| name.contains(word));
             if wanted && SUBJECTS[subject].suits(&cell) {
-                let loads = Load::ALL.iter().filter(|load| {
-                    load.suits(&cell) && (loads.is_empty() || loads.contains(&load_name(load)))
-                });
+                let loads = Load::ALL
+                    .iter()
+                    .filter(|load| load.suits(&cell) && (loads.is_empty() || loads.contains(&load_name(load))));
                 let samples = loads.map(|load| (*load, Vec::new())).collect();
-                rows.push(Row {
-                    cell,
-                    subject,
-                    samples,
-                    resident_kib: 0,
-                    resident_max_kib: 0,
-                    absent: None,
-                });
+                rows.push(Row { cell, subject, samples, resident_kib: 0, resident_max_kib: 0, absent: None });
             }
         }
     }
@@ -180,34 +155,17 @@ fn selected(only: &[String]) -> Vec<Row> {
 }
 
 /// One round of one row.
-fn play(row: &mut Row, daemon_cpu: usize, window: Duration) -> Result<(), Box<dyn Error>> {
-    let backlog = traffic::backlog(&row.cell)?;
-    let mut receivers = Receivers::new(&row.cell)?;
-    let mut running = SUBJECTS[row.subject].start(&receivers.addresses()?, daemon_cpu)?;
-    traffic::wait_ready(&row.cell, &mut running, &mut receivers)?;
-    traffic::measure(
-        Load::Backlog,
-        &row.cell,
-        &mut running,
-        &mut receivers,
-        backlog,
-        WARM_UP,
-    )?;
+fn play(row: &mut Row, cpus: Cpus, window: Duration) -> Result<(), Box<dyn Error>> {
+    let mut trial = Trial::start(&SUBJECTS[row.subject], &row.cell, cpus)?;
+    trial.measure(Load::Backlog, WARM_UP)?;
+    let mut failed = None;
     for (load, samples) in &mut row.samples {
-        samples.push(Some(traffic::measure(
-            *load,
-            &row.cell,
-            &mut running,
-            &mut receivers,
-            backlog,
-            window,
-        )?));
+        let sample = trial.measure(*load, window);
+        samples.push(sample.as_ref().ok().copied());
+        failed = sample.err().or(failed);
     }
-    row.resident_kib = row
-        .resident_kib
-        .max(sys::status_kib(running.pid(), "VmRSS").unwrap_or(0));
-    row.resident_max_kib = row
-        .resident_max_kib
-        .max(sys::status_kib(running.pid(), "VmHWM").unwrap_or(0));
-    Ok(())
+    let (now, most) = trial.resident_kib();
+    row.resident_kib = row.resident_kib.max(now);
+    row.resident_max_kib = row.resident_max_kib.max(most);
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }

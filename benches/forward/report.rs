@@ -3,6 +3,7 @@
 use crate::cell::{Cell, Load};
 use crate::subject::SUBJECTS;
 use crate::traffic::Sample;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 
@@ -21,10 +22,7 @@ pub(crate) struct Row {
 
 impl Row {
     fn samples(&self, load: Load) -> &[Option<Sample>] {
-        self.samples
-            .iter()
-            .find(|(of, _)| *of == load)
-            .map_or(&[], |(_, samples)| samples)
+        self.samples.iter().find(|(of, _)| *of == load).map_or(&[], |(_, samples)| samples)
     }
 }
 
@@ -36,10 +34,7 @@ pub(crate) fn machine() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown", |(_, model)| model.trim());
-    format!(
-        "Linux {}, {model}",
-        line("/proc/sys/kernel/osrelease").trim()
-    )
+    format!("Linux {}, {model}", line("/proc/sys/kernel/osrelease").trim())
 }
 
 /// The tables of all loads that were measured.
@@ -61,22 +56,22 @@ pub(crate) fn tables(rows: &[Row]) -> String {
         }
         let _ = writeln!(text, "\n## {heading}\n");
         let mut table = vec![
-            [
-                "cell",
-                "subject",
-                "ns/datagram",
-                "min–max",
-                "ratio",
-                "min–max",
-                "delivered",
-                "busy",
-                "RSS MiB",
-                "peak",
-            ]
-            .map(String::from),
+            ["cell", "subject", "ns/datagram", "min–max", "ratio", "min–max", "delivered", "busy", "RSS MiB", "peak"]
+                .map(String::from),
         ];
         table.extend(lines.iter().map(|row| line(row, rows, load)));
         text.push_str(&aligned(&table));
+    }
+    text
+}
+
+/// Why subjects are absent, each reason once.
+pub(crate) fn absent(rows: &[Row]) -> String {
+    let reasons: BTreeSet<_> =
+        rows.iter().filter_map(|row| Some((SUBJECTS[row.subject].name, row.absent.as_deref()?))).collect();
+    let mut text = String::new();
+    for (name, reason) in reasons {
+        let _ = write!(text, "\nabsent: {name}: {reason}\n");
     }
     text
 }
@@ -89,20 +84,16 @@ fn line(row: &Row, rows: &[Row], load: Load) -> [String; 10] {
     cells[0] = row.cell.to_string();
     cells[1] = SUBJECTS[row.subject].name.into();
     let Some(cpu) = Spread::of(present().map(|sample| sample.cpu_ns)) else {
-        cells[2] = format!("absent: {}", row.absent.as_deref().unwrap_or("no sample"));
+        cells[2] = "absent".into();
         return cells;
     };
     cells[2] = format!("{:.0}", cpu.median);
     cells[3] = format!("{:.0}–{:.0}", cpu.min, cpu.max);
     // Each round's ratio is its own: what disturbed a round disturbed both of its sides.
-    let yardstick = rows
-        .iter()
-        .find(|base| base.subject == 0 && base.cell == row.cell)
-        .map_or(&[][..], |base| base.samples(load));
-    let ratios = samples
-        .iter()
-        .zip(yardstick)
-        .filter_map(|(ours, base)| Some(ours.as_ref()?.cpu_ns / base.as_ref()?.cpu_ns));
+    let yardstick =
+        rows.iter().find(|base| base.subject == 0 && base.cell == row.cell).map_or(&[][..], |base| base.samples(load));
+    let ratios =
+        samples.iter().zip(yardstick).filter_map(|(ours, base)| Some(ours.as_ref()?.cpu_ns / base.as_ref()?.cpu_ns));
     if let Some(ratio) = Spread::of(ratios) {
         cells[4] = format!("{:.2}", ratio.median);
         cells[5] = format!("{:.2}–{:.2}", ratio.min, ratio.max);
@@ -110,9 +101,7 @@ fn line(row: &Row, rows: &[Row], load: Load) -> [String; 10] {
     if let Some(delivered) = Spread::of(present().map(|sample| sample.delivered)) {
         cells[6] = format!("{:.1} %", delivered.median * 100.0);
     }
-    if let Some(busy) =
-        Spread::of(present().map(|sample| sample.busy)).filter(|_| load != Load::Backlog)
-    {
+    if let Some(busy) = Spread::of(present().map(|sample| sample.busy)).filter(|_| load != Load::Backlog) {
         cells[7] = format!("{:.0} %", busy.median * 100.0);
     }
     cells[8] = format!("{:.1}", row.resident_kib as f64 / 1024.0);
@@ -134,11 +123,8 @@ impl Spread {
         figures.sort_by(f64::total_cmp);
         let (&min, &max) = (figures.first()?, figures.last()?);
         let middle = figures.len() / 2;
-        let median = if figures.len() % 2 == 1 {
-            figures[middle]
-        } else {
-            f64::midpoint(figures[middle - 1], figures[middle])
-        };
+        let median =
+            if figures.len() % 2 == 1 { figures[middle] } else { f64::midpoint(figures[middle - 1], figures[middle]) };
         Some(Self { median, min, max })
     }
 }
@@ -146,27 +132,16 @@ impl Spread {
 /// A Markdown table with its columns padded; the first row is its head. Words stand left, figures right.
 fn aligned<const N: usize>(table: &[[String; N]]) -> String {
     const WORDS: usize = 2;
-    // A reason for absence may be long: it sticks out, it does not stretch the column.
-    let is_reason = |cell: &str| cell.starts_with("absent");
     let width = |column: usize| {
-        table
-            .iter()
-            .map(|row| &row[column])
-            .filter(|cell| !is_reason(cell))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
+        let lengths = table.iter().map(|row| row[column].chars().count());
+        lengths.max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for (index, row) in table.iter().enumerate() {
         for (column, cell) in row.iter().enumerate() {
             let width = widths[column];
-            let _ = if column < WORDS {
-                write!(text, "| {cell:<width$} ")
-            } else {
-                write!(text, "| {cell:>width$} ")
-            };
+            let _ = if column < WORDS { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
         }
         text.push_str("|\n");
         if index == 0 {

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
+use std::slice;
 
 /// Longest payload that UDP over IPv4 carries, in bytes.
 pub(crate) const PAYLOAD_MAX_BYTES: usize = 65_507;
@@ -17,11 +18,7 @@ pub(crate) const SEGMENTS_MAX: usize = 64;
 
 /// Turns the -1 of a system call into the error that it stands for.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// The same for calls that answer with a length.
@@ -38,16 +35,7 @@ pub(crate) fn set_int(
 ) -> io::Result<()> {
     let len = mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` outlives the call and `len` is its size.
-    checked(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(&value).cast(),
-            len,
-        )
-    })
-    .map(drop)
+    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(&value).cast(), len) }).map(drop)
 }
 
 /// Gives a socket `wanted` bytes of receive buffer, past rmem_max where the process may, up to it where it may not.
@@ -64,13 +52,7 @@ pub(crate) fn socket_drops(socket: &impl AsRawFd) -> io::Result<u32> {
     let mut len = mem::size_of_val(&meminfo) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes, the size of `meminfo`.
     checked(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            meminfo.as_mut_ptr().cast(),
-            &mut len,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, meminfo.as_mut_ptr().cast(), &mut len)
     })?;
     Ok(meminfo[SK_MEMINFO_DROPS])
 }
@@ -82,9 +64,7 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
     // SAFETY: the kernel writes at most the given size of `set`.
     checked(unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &mut set) })?;
     // SAFETY: the processor's number is below CPU_SETSIZE, so the bit lies inside `set`.
-    Ok((0..libc::CPU_SETSIZE as usize)
-        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
-        .collect())
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// Keeps the calling thread, and whatever it starts, on one processor.
@@ -120,11 +100,7 @@ pub(crate) fn stop(pid: u32) -> io::Result<()> {
     let mut status = 0;
     // SAFETY: `status` outlives the call.
     checked(unsafe { libc::waitpid(pid as libc::pid_t, &mut status, libc::WUNTRACED) })?;
-    if libc::WIFSTOPPED(status) {
-        Ok(())
-    } else {
-        Err(io::Error::other("the process ended while it was measured"))
-    }
+    if libc::WIFSTOPPED(status) { Ok(()) } else { Err(io::Error::other("the process ended while it was measured")) }
 }
 
 /// The processor's clock of a whole process, in nanoseconds: user and system time of all its threads.
@@ -141,10 +117,7 @@ impl CpuClock {
     }
 
     pub(crate) fn now_ns(&self) -> io::Result<u64> {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` outlives the call.
         checked(unsafe { libc::clock_gettime(self.0, &mut time) })?;
         Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
@@ -154,9 +127,7 @@ impl CpuClock {
 /// One number, in KiB, of a process's status file, e.g. `VmRSS`.
 pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -164,7 +135,7 @@ pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
 pub(crate) struct ReceiveBatch {
     headers: Vec<libc::mmsghdr>,
     // What the headers point to; never moved or resized while they exist.
-    _iovecs: Vec<libc::iovec>,
+    iovecs: Vec<libc::iovec>,
     _controls: Vec<Control>,
     _bytes: Vec<u8>,
 }
@@ -175,8 +146,7 @@ pub(crate) struct ReceiveBatch {
 struct Control([u8; CONTROL_BYTES]);
 
 // SAFETY: CMSG_SPACE is arithmetic on its argument.
-const CONTROL_BYTES: usize =
-    unsafe { libc::CMSG_SPACE(mem::size_of::<libc::c_int>() as libc::c_uint) } as usize;
+const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::c_int>() as libc::c_uint) } as usize;
 
 impl ReceiveBatch {
     pub(crate) fn new(slots: usize, slot_bytes: usize) -> Self {
@@ -184,37 +154,22 @@ impl ReceiveBatch {
         let mut controls = vec![Control([0; CONTROL_BYTES]); slots];
         let mut iovecs: Vec<_> = bytes
             .chunks_mut(slot_bytes)
-            .map(|slot| libc::iovec {
-                iov_base: slot.as_mut_ptr().cast(),
-                iov_len: slot.len(),
-            })
+            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() })
             .collect();
         let headers = iovecs
             .iter_mut()
             .zip(&mut controls)
             .map(|(iovec, control)| message(iovec, 1, control.0.as_mut_ptr(), CONTROL_BYTES));
-        Self {
-            headers: headers.collect(),
-            _iovecs: iovecs,
-            _controls: controls,
-            _bytes: bytes,
-        }
+        Self { headers: headers.collect(), iovecs, _controls: controls, _bytes: bytes }
     }
 
-    /// One recvmmsg; returns how many slots it filled.
+    /// One recvmmsg into the first `slots` slots; returns how many it filled.
     #[inline]
-    pub(crate) fn receive(&mut self, socket: RawFd, flags: libc::c_int) -> io::Result<usize> {
-        let slots = self.headers.len() as libc::c_uint;
+    pub(crate) fn receive(&mut self, socket: RawFd, slots: usize, flags: libc::c_int) -> io::Result<usize> {
+        let headers = &mut self.headers[..slots];
+        let (first, count) = (headers.as_mut_ptr(), slots as libc::c_uint);
         // SAFETY: each header points to an iovec and a control buffer that `self` owns, with their true lengths.
-        let filled = checked(unsafe {
-            libc::recvmmsg(
-                socket,
-                self.headers.as_mut_ptr(),
-                slots,
-                flags,
-                ptr::null_mut(),
-            )
-        })?;
+        let filled = checked(unsafe { libc::recvmmsg(socket, first, count, flags, ptr::null_mut()) })?;
         Ok(filled as usize)
     }
 
@@ -227,10 +182,15 @@ impl ReceiveBatch {
     /// The filled slot's bytes, to be gathered into a send.
     #[inline]
     pub(crate) fn iovec(&self, slot: usize) -> libc::iovec {
-        libc::iovec {
-            iov_base: self._iovecs[slot].iov_base,
-            iov_len: self.len(slot),
-        }
+        libc::iovec { iov_base: self.iovecs[slot].iov_base, iov_len: self.len(slot) }
+    }
+
+    /// The filled slot's bytes, to be copied.
+    #[inline]
+    pub(crate) fn bytes(&self, slot: usize) -> &[u8] {
+        let iovec = self.iovec(slot);
+        // SAFETY: the kernel wrote that many bytes, and without MSG_TRUNC its word is never more than the slot's size.
+        unsafe { slice::from_raw_parts(iovec.iov_base.cast(), iovec.iov_len) }
     }
 
     /// Size of the datagrams that the slot holds (the kernel's word if it is a train, else the one datagram's length), and the
@@ -283,14 +243,11 @@ pub(crate) struct SegmentedSend {
 struct Control16([u8; CONTROL16_BYTES]);
 
 // SAFETY: CMSG_SPACE is arithmetic on its argument.
-const CONTROL16_BYTES: usize =
-    unsafe { libc::CMSG_SPACE(mem::size_of::<u16>() as libc::c_uint) } as usize;
+const CONTROL16_BYTES: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<u16>() as libc::c_uint) } as usize;
 
 impl SegmentedSend {
     pub(crate) fn new() -> Self {
-        let mut send = Self {
-            control: Control16([0; CONTROL16_BYTES]),
-        };
+        let mut send = Self { control: Control16([0; CONTROL16_BYTES]) };
         // SAFETY: a cmsghdr is made of integers, for which zero is a value.
         let mut head: libc::cmsghdr = unsafe { mem::zeroed() };
         head.cmsg_level = libc::SOL_UDP;
@@ -298,33 +255,17 @@ impl SegmentedSend {
         // SAFETY: CMSG_LEN is arithmetic on its argument.
         head.cmsg_len = unsafe { libc::CMSG_LEN(mem::size_of::<u16>() as libc::c_uint) } as _;
         // SAFETY: the buffer is aligned for a cmsghdr and longer than one.
-        unsafe {
-            send.control
-                .0
-                .as_mut_ptr()
-                .cast::<libc::cmsghdr>()
-                .write(head)
-        };
+        unsafe { send.control.0.as_mut_ptr().cast::<libc::cmsghdr>().write(head) };
         send
     }
 
     /// One sendmsg on a connected socket; `segment` is 0 for an ordinary datagram.
     #[inline]
-    pub(crate) fn send(
-        &mut self,
-        socket: RawFd,
-        iovecs: &mut [libc::iovec],
-        segment: u16,
-    ) -> io::Result<usize> {
+    pub(crate) fn send(&mut self, socket: RawFd, iovecs: &mut [libc::iovec], segment: u16) -> io::Result<usize> {
         let control_bytes = if segment == 0 { 0 } else { CONTROL16_BYTES };
         let at = mem::size_of::<libc::cmsghdr>();
         self.control.0[at..at + 2].copy_from_slice(&segment.to_ne_bytes());
-        let header = message(
-            iovecs.as_mut_ptr(),
-            iovecs.len(),
-            self.control.0.as_mut_ptr(),
-            control_bytes,
-        );
+        let header = message(iovecs.as_mut_ptr(), iovecs.len(), self.control.0.as_mut_ptr(), control_bytes);
         // SAFETY: the header points to `iovecs`, whose buffers the caller holds, and to this control buffer.
         checked_len(unsafe { libc::sendmsg(socket, &header.msg_hdr, 0) })
     }
@@ -339,26 +280,14 @@ pub(crate) struct PlainSend {
 
 impl PlainSend {
     pub(crate) fn new(mut payload: Vec<u8>, batch: usize) -> Self {
-        let mut iovec = Box::new(libc::iovec {
-            iov_base: payload.as_mut_ptr().cast(),
-            iov_len: payload.len(),
-        });
-        let headers = (0..batch)
-            .map(|_| message(&raw mut *iovec, 1, ptr::null_mut(), 0))
-            .collect();
-        Self {
-            headers,
-            _iovec: iovec,
-            _payload: payload,
-        }
+        let mut iovec = Box::new(libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() });
+        let headers = (0..batch).map(|_| message(&raw mut *iovec, 1, ptr::null_mut(), 0)).collect();
+        Self { headers, _iovec: iovec, _payload: payload }
     }
 
     pub(crate) fn send(&mut self, socket: RawFd, count: usize) -> io::Result<usize> {
         let count = count.min(self.headers.len()) as libc::c_uint;
         // SAFETY: every header points to the one iovec and payload that `self` owns.
-        Ok(
-            checked(unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, 0) })?
-                as usize,
-        )
+        Ok(checked(unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, 0) })? as usize)
     }
 }

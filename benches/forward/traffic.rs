@@ -1,7 +1,7 @@
 //! The sender and the receivers: one thread that does both in turns, so that neither waits for the other's time slice.
 
 use crate::cell::{Cell, Load};
-use crate::subject::Running;
+use crate::subject::{Running, Subject};
 use crate::sys::{self, CpuClock, PlainSend, ReceiveBatch, SegmentedSend};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,10 +12,14 @@ use std::time::{Duration, Instant};
 const BACKLOG_MAX: usize = 8192;
 /// Datagrams that a flood sends between two looks at the receivers.
 const FLOOD_TURN: usize = 128;
-/// After this long without a delivery nothing more is expected.
-const QUIET: Duration = Duration::from_millis(20);
+/// After this long without a delivery nothing more is expected. Others may hold the forwarder's processor for some time slices.
+const QUIET: Duration = Duration::from_millis(100);
+/// How long to wait for the answer to a probe before the next one.
+const PROBE: Duration = Duration::from_millis(10);
 /// How long a subject may take until it forwards its first datagram.
 const START_LIMIT: Duration = Duration::from_secs(5);
+/// Messages that a receiver takes at once.
+const RECEIVER_SLOTS: usize = 64;
 /// A receiver copies no more of a datagram than this; MSG_TRUNC makes the kernel tell its length all the same.
 const GLANCE_BYTES: usize = 64;
 /// Receive buffer of a receiver, in bytes, if the process may have that much.
@@ -33,7 +37,7 @@ pub(crate) struct Sample {
 }
 
 /// The receivers of a cell.
-pub(crate) struct Receivers {
+struct Receivers {
     sockets: Vec<UdpSocket>,
     batch: ReceiveBatch,
     size: usize,
@@ -42,7 +46,7 @@ pub(crate) struct Receivers {
 }
 
 impl Receivers {
-    pub(crate) fn new(cell: &Cell) -> io::Result<Self> {
+    fn new(cell: &Cell) -> io::Result<Self> {
         let mut sockets = Vec::new();
         for _ in 0..cell.fanout {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -50,15 +54,10 @@ impl Receivers {
             sys::force_receive_buffer(&socket, RECEIVER_BUFFER_BYTES)?;
             sockets.push(socket);
         }
-        Ok(Self {
-            sockets,
-            batch: ReceiveBatch::new(64, GLANCE_BYTES),
-            size: cell.size,
-            taken: 0,
-        })
+        Ok(Self { sockets, batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES), size: cell.size, taken: 0 })
     }
 
-    pub(crate) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
@@ -66,10 +65,8 @@ impl Receivers {
     fn drain(&mut self) -> io::Result<()> {
         for socket in &self.sockets {
             loop {
-                let filled = match self
-                    .batch
-                    .receive(socket.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_TRUNC)
-                {
+                let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+                let filled = match self.batch.receive(socket.as_raw_fd(), RECEIVER_SLOTS, flags) {
                     Ok(filled) => filled,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
@@ -84,7 +81,7 @@ impl Receivers {
                     }
                     self.taken += (len / segment) as u64;
                 }
-                if filled < 64 {
+                if filled < RECEIVER_SLOTS {
                     break;
                 }
             }
@@ -92,17 +89,17 @@ impl Receivers {
         Ok(())
     }
 
-    /// Drains until `goal` datagrams have come or nothing comes any more.
-    fn drain_until(&mut self, goal: u64) -> io::Result<()> {
+    /// Drains until `goal` datagrams have come or none has come for so long; says when the last one came.
+    fn drain_until(&mut self, goal: u64, quiet: Duration) -> io::Result<Instant> {
         let mut quiet_since = Instant::now();
-        while self.taken < goal && quiet_since.elapsed() < QUIET {
+        while self.taken < goal && quiet_since.elapsed() < quiet {
             let before = self.taken;
             self.drain()?;
             if self.taken > before {
                 quiet_since = Instant::now();
             }
         }
-        Ok(())
+        Ok(quiet_since)
     }
 
     /// How often a receiver's own buffer was full: what is dropped there was paid for but not counted.
@@ -139,12 +136,8 @@ impl Sender {
         let mut sent = 0;
         while sent < count {
             sent += if self.cell.train > 1 {
-                let mut iovec = [libc::iovec {
-                    iov_base: self.train.as_mut_ptr().cast(),
-                    iov_len: self.train.len(),
-                }];
-                self.segmented
-                    .send(self.socket.as_raw_fd(), &mut iovec, self.cell.size as u16)?;
+                let mut iovec = [libc::iovec { iov_base: self.train.as_mut_ptr().cast(), iov_len: self.train.len() }];
+                self.segmented.send(self.socket.as_raw_fd(), &mut iovec, self.cell.size as u16)?;
                 self.cell.train
             } else {
                 self.plain.send(self.socket.as_raw_fd(), count - sent)?
@@ -155,16 +148,11 @@ impl Sender {
 }
 
 /// How many datagrams of a cell surely fit into the receive buffer that anyone may ask for, as trains and cut into single ones.
-pub(crate) fn backlog(cell: &Cell) -> io::Result<usize> {
+fn backlog(cell: &Cell) -> io::Result<usize> {
     let mut least = BACKLOG_MAX;
     for gro in [0, 1] {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        sys::set_int(
-            &socket,
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUF,
-            libc::c_int::MAX / 2,
-        )?;
+        sys::set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
         sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, gro)?;
         let mut sender = Sender::new(cell, socket.local_addr()?)?;
         let mut sent = 0;
@@ -177,132 +165,136 @@ pub(crate) fn backlog(cell: &Cell) -> io::Result<usize> {
     Ok((least * 3 / 4 / cell.train).max(1) * cell.train)
 }
 
-/// Waits until the forwarder forwards; the error is the reason why it never did.
-pub(crate) fn wait_ready(
-    cell: &Cell,
-    running: &mut Running,
-    receivers: &mut Receivers,
-) -> io::Result<()> {
-    let mut sender = Sender::new(&Cell { train: 1, ..*cell }, running.listen)?;
-    let limit = Instant::now() + START_LIMIT;
-    while Instant::now() < limit {
-        running.check_alive()?;
-        // Refused while nobody is bound there yet.
-        let _ = sender.send(1);
-        let goal = receivers.taken + cell.fanout as u64;
-        receivers.drain_until(goal)?;
-        if receivers.taken >= goal {
-            // Answers to the earlier attempts, should they still come.
-            return receivers.drain_until(u64::MAX);
-        }
-    }
-    Err(io::Error::other(format!(
-        "forwarded nothing within {} s",
-        START_LIMIT.as_secs()
-    )))
+/// The processors of a measurement.
+#[derive(Clone, Copy)]
+pub(crate) struct Cpus {
+    pub(crate) forwarder: usize,
+    pub(crate) load: usize,
 }
 
-/// Loads the forwarder for `window` and says what that cost.
-pub(crate) fn measure(
-    load: Load,
-    cell: &Cell,
-    running: &mut Running,
-    receivers: &mut Receivers,
+/// A forwarder that runs and forwards, with all that loads it.
+pub(crate) struct Trial {
+    cell: Cell,
+    cpus: Cpus,
+    running: Running,
+    receivers: Receivers,
+    sender: Sender,
     backlog: usize,
-    window: Duration,
-) -> io::Result<Sample> {
-    let mut sender = Sender::new(cell, running.listen)?;
-    let clock = CpuClock::of(running.pid())?;
-    let drops_before = receivers.drops()?;
-
-    sys::stop(running.pid())?;
-    let (cpu_before, taken_before, start) = (clock.now_ns()?, receivers.taken, Instant::now());
-    let sent = match load {
-        Load::Backlog => work_off(cell, running, receivers, &mut sender, backlog, window)?,
-        Load::Flood => flood(running, receivers, &mut sender, window)?,
-        Load::Paced => pace(running, receivers, &mut sender, window)?,
-    };
-    let elapsed = start.elapsed();
-    running.check_alive()?;
-    sys::stop(running.pid())?;
-    let cpu_ns = (clock.now_ns()? - cpu_before) as f64;
-    sys::signal(running.pid(), libc::SIGCONT)?;
-
-    let drops = receivers.drops()? - drops_before;
-    if drops > 0 {
-        return Err(io::Error::other(format!(
-            "the receivers dropped {drops} times; give them more memory or a shorter --seconds"
-        )));
-    }
-    let taken = (receivers.taken - taken_before) as f64;
-    Ok(Sample {
-        cpu_ns: cpu_ns / taken,
-        delivered: taken / (sent as f64 * cell.fanout as f64),
-        busy: cpu_ns / elapsed.as_nanos() as f64,
-    })
 }
 
-/// `Load::Backlog`. Like the others it begins with the forwarder stopped and leaves it running and idle.
-fn work_off(
-    cell: &Cell,
-    running: &Running,
-    receivers: &mut Receivers,
-    sender: &mut Sender,
-    backlog: usize,
-    window: Duration,
-) -> io::Result<u64> {
-    let limit = Instant::now() + window;
-    let mut sent = 0;
-    loop {
-        let burst = sender.send(backlog)?;
-        sent += burst;
-        let goal = receivers.taken + burst * cell.fanout as u64;
-        sys::signal(running.pid(), libc::SIGCONT)?;
-        receivers.drain_until(goal)?;
-        if Instant::now() >= limit {
-            return Ok(sent);
+impl Trial {
+    /// Starts the forwarder and waits until it forwards; the error is the reason why it is absent.
+    pub(crate) fn start(subject: &Subject, cell: &Cell, cpus: Cpus) -> io::Result<Self> {
+        let backlog = backlog(cell)?;
+        let mut receivers = Receivers::new(cell)?;
+        let mut running = subject.start(&receivers.addresses()?, cpus.forwarder)?;
+        let mut probe = Sender::new(&Cell { train: 1, ..*cell }, running.listen)?;
+        let limit = Instant::now() + START_LIMIT;
+        while receivers.taken < cell.fanout as u64 {
+            running.check_alive()?;
+            if Instant::now() > limit {
+                let limit = START_LIMIT.as_secs();
+                return Err(io::Error::other(format!("forwarded nothing within {limit} s")));
+            }
+            // Refused while nobody is bound there yet.
+            let _ = probe.send(1);
+            receivers.drain_until(cell.fanout as u64, PROBE)?;
         }
-        sys::stop(running.pid())?;
+        // The earlier probes' copies, should they still come.
+        receivers.drain_until(u64::MAX, QUIET)?;
+        let sender = Sender::new(cell, running.listen)?;
+        Ok(Self { cell: *cell, cpus, running, receivers, sender, backlog })
     }
-}
 
-/// `Load::Flood`.
-fn flood(
-    running: &Running,
-    receivers: &mut Receivers,
-    sender: &mut Sender,
-    window: Duration,
-) -> io::Result<u64> {
-    sys::signal(running.pid(), libc::SIGCONT)?;
-    let limit = Instant::now() + window;
-    let mut sent = 0;
-    while Instant::now() < limit {
-        sent += sender.send(FLOOD_TURN)?;
-        receivers.drain()?;
-    }
-    receivers.drain_until(u64::MAX)?;
-    Ok(sent)
-}
+    /// Loads the forwarder for `window` and says what that cost.
+    pub(crate) fn measure(&mut self, load: Load, window: Duration) -> io::Result<Sample> {
+        let pid = self.running.pid();
+        let clock = CpuClock::of(pid)?;
+        let drops_before = self.receivers.drops()?;
 
-/// `Load::Paced`.
-fn pace(
-    running: &Running,
-    receivers: &mut Receivers,
-    sender: &mut Sender,
-    window: Duration,
-) -> io::Result<u64> {
-    sys::signal(running.pid(), libc::SIGCONT)?;
-    let step = Duration::from_secs(1) / Load::PACED_PER_SECOND;
-    let start = Instant::now();
-    let mut next = start;
-    let mut sent = 0;
-    while next < start + window {
-        if Instant::now() >= next {
-            sent += sender.send(1)?;
-            next += step;
+        // Each load begins with the forwarder stopped and leaves it running and idle.
+        sys::stop(pid)?;
+        let (cpu_before, taken_before) = (clock.now_ns()?, self.receivers.taken);
+        let start = Instant::now();
+        let sent = match load {
+            Load::Backlog => self.work_off(window)?,
+            Load::Flood => self.flood(window)?,
+            Load::Paced => self.pace(window)?,
+        };
+        let goal = taken_before + sent * self.cell.fanout as u64;
+        let end = self.receivers.drain_until(goal, QUIET)?;
+        self.running.check_alive()?;
+        sys::stop(pid)?;
+        let cpu_ns = (clock.now_ns()? - cpu_before) as f64;
+        sys::signal(pid, libc::SIGCONT)?;
+
+        if self.receivers.drops()? > drops_before {
+            let reason = format!("{load:?}: the receivers could not keep up; run it as root or raise rmem_max");
+            return Err(io::Error::other(reason));
         }
-        receivers.drain()?;
+        let taken = (self.receivers.taken - taken_before) as f64;
+        if taken == 0.0 {
+            return Err(io::Error::other("it delivered nothing"));
+        }
+        Ok(Sample {
+            cpu_ns: cpu_ns / taken,
+            delivered: taken / (sent * self.cell.fanout as u64) as f64,
+            busy: cpu_ns / (end - start).as_nanos() as f64,
+        })
     }
-    receivers.drain_until(u64::MAX)?;
-    Ok(sent)
+
+    /// `Load::Backlog`.
+    fn work_off(&mut self, window: Duration) -> io::Result<u64> {
+        let limit = Instant::now() + window;
+        let mut sent = 0;
+        loop {
+            // From the forwarder's own processor, which is free while it stands still: see the module's text.
+            sys::pin(self.cpus.forwarder)?;
+            let burst = self.sender.send(self.backlog)?;
+            sys::pin(self.cpus.load)?;
+            sent += burst;
+            let goal = self.receivers.taken + burst * self.cell.fanout as u64;
+            sys::signal(self.running.pid(), libc::SIGCONT)?;
+            self.receivers.drain_until(goal, QUIET)?;
+            if Instant::now() >= limit {
+                return Ok(sent);
+            }
+            sys::stop(self.running.pid())?;
+        }
+    }
+
+    /// `Load::Flood`.
+    fn flood(&mut self, window: Duration) -> io::Result<u64> {
+        sys::signal(self.running.pid(), libc::SIGCONT)?;
+        let limit = Instant::now() + window;
+        let mut sent = 0;
+        while Instant::now() < limit {
+            sent += self.sender.send(FLOOD_TURN)?;
+            self.receivers.drain()?;
+        }
+        Ok(sent)
+    }
+
+    /// `Load::Paced`.
+    fn pace(&mut self, window: Duration) -> io::Result<u64> {
+        sys::signal(self.running.pid(), libc::SIGCONT)?;
+        let step = Duration::from_secs(1) / Load::PACED_PER_SECOND;
+        let limit = Instant::now() + window;
+        let mut next = Instant::now();
+        let mut sent = 0;
+        while next < limit {
+            if Instant::now() >= next {
+                sent += self.sender.send(1)?;
+                next += step;
+            }
+            self.receivers.drain()?;
+        }
+        Ok(sent)
+    }
+
+    /// The forwarder's resident memory, now and at most, in KiB.
+    pub(crate) fn resident_kib(&self) -> (u64, u64) {
+        let number = |field| sys::status_kib(self.running.pid(), field).unwrap_or(0);
+        (number("VmRSS"), number("VmHWM"))
+    }
 }

@@ -72,34 +72,19 @@ fn fail(message: &str) -> Exit {
 }
 
 fn question(arguments: Arguments, host: &Host) -> Result<Question, String> {
-    let Arguments {
-        to,
-        from,
-        interface,
-        payload,
-        ..
-    } = arguments;
+    let Arguments { to, from, interface, payload, .. } = arguments;
     let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip()), CLIENT_PORT));
     if from.is_ipv4() != to.is_ipv4() {
-        return Err(format!(
-            "--from {from} and --to {to} are of different families"
-        ));
+        return Err(format!("--from {from} and --to {to} are of different families"));
     }
     let interface = match interface {
-        Some(name) => Some(host.interface(&name).ok_or_else(|| {
-            format!(
-                "--interface: this host has no interface {name:?}; it has: {}",
-                host.list()
-            )
-        })?),
+        Some(name) => Some(
+            host.interface(&name)
+                .ok_or_else(|| format!("--interface: this host has no interface {name:?}; it has: {}", host.list()))?,
+        ),
         None => None,
     };
-    Ok(Question {
-        to,
-        from,
-        interface,
-        payload: payload.into_bytes(),
-    })
+    Ok(Question { to, from, interface, payload: payload.into_bytes() })
 }
 
 /// This host itself: loopback speaks to loopback, every other address to itself.

@@ -87,17 +87,10 @@ fn settings(kind: &Kind) -> String {
     let widths = [key_width, WIDTH.saturating_sub(used).max(20), default_width];
     let mut text = row(&widths, &["key", "values", "default"]);
     for setting in kind.settings {
-        let default = if setting.default.is_empty() {
-            "-"
-        } else {
-            setting.default
-        };
+        let default = if setting.default.is_empty() { "-" } else { setting.default };
         text += "\n";
         text += &row(&widths, &[setting.key, setting.values, default]);
-        text += &row(
-            &[key_width, WIDTH - key_width - 2 * GAP],
-            &["", setting.meaning],
-        );
+        text += &row(&[key_width, WIDTH - key_width - 2 * GAP], &["", setting.meaning]);
     }
     text
 }
@@ -121,10 +114,7 @@ fn markdown(kinds: &[&Kind]) -> String {
 
 /// Cells next to each other, each wrapped to the width of its column.
 fn row(widths: &[usize], cells: &[&str]) -> String {
-    let columns = widths
-        .iter()
-        .zip(cells)
-        .map(|(width, cell)| wrap(cell, *width));
+    let columns = widths.iter().zip(cells).map(|(width, cell)| wrap(cell, *width));
     let columns: Vec<Vec<String>> = columns.collect();
     let height = columns.iter().map(Vec::len).max().unwrap_or(0);
     let mut text = String::new();
@@ -176,12 +166,7 @@ mod tests {
                 default: "required",
                 meaning: "Where to send. Names are resolved at start, never later, which is why a restart is needed.",
             },
-            Setting {
-                key: "pick",
-                values: "all, random",
-                default: "all",
-                meaning: "Which get it.",
-            },
+            Setting { key: "pick", values: "all, random", default: "all", meaning: "Which get it." },
         ],
         example: "[[route]]\n\ndestination = \"127.0.0.1:1\"\n",
         read: |_| None,
@@ -197,10 +182,7 @@ mod tests {
         }
         assert!(text.contains("\n  pick       all, random"), "{text}");
         assert!(text.contains("\n             Which get it."), "{text}");
-        assert!(
-            text.contains("    destination = \"127.0.0.1:1\"\n"),
-            "{text}"
-        );
+        assert!(text.contains("    destination = \"127.0.0.1:1\"\n"), "{text}");
     }
 
     /// One row a kind, and no cell breaks the table.
@@ -208,9 +190,6 @@ mod tests {
     fn markdown_is_one_row_a_kind() {
         let text = markdown(&[&KIND, &KIND]);
         assert_eq!(text.lines().count(), 4);
-        assert!(
-            text.contains("`upstreams` (required), `pick` (default all)"),
-            "{text}"
-        );
+        assert!(text.contains("`upstreams` (required), `pick` (default all)"), "{text}");
     }
 }

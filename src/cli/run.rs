@@ -34,19 +34,9 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         config.daemon.workers = Workers::Count(workers);
     }
     start_log(config.daemon.log);
-    for warning in config
-        .warnings
-        .iter()
-        .filter(|problem| problem.severity == Severity::Warning)
-    {
+    for warning in config.warnings.iter().filter(|problem| problem.severity == Severity::Warning) {
         let position = config.warnings.position(warning);
-        log::warn!(
-            "{}:{}:{}: {}",
-            config.source.name(),
-            position.line,
-            position.column,
-            warning.message
-        );
+        log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
     }
     match serve(config) {
         Ok(()) => Exit::Ok,

@@ -60,11 +60,7 @@ impl Daemon {
             ("debug", LevelFilter::Debug),
             ("trace", LevelFilter::Trace),
         ];
-        section.not_yet(
-            "control",
-            "this version has no control socket yet",
-            "leave it out; a signal stops the daemon",
-        );
+        section.not_yet("control", "this version has no control socket yet", "leave it out; a signal stops the daemon");
         section.not_yet("http", "this version has no HTTP yet", "leave it out");
         Daemon {
             workers: section.or("workers", workers, default.workers),
@@ -81,14 +77,10 @@ fn workers(value: Value<'_>) -> Result<Workers, Mistake> {
     {
         return Ok(Workers::Auto);
     }
-    let count = integer(1..=WORKERS_MAX)(value)
-        .ok()
-        .and_then(NonZeroUsize::new);
-    count.map(Workers::Count).ok_or_else(|| {
-        value.expected(&format!(
-            "\"auto\" or a whole number from 1 to {WORKERS_MAX}"
-        ))
-    })
+    let count = integer(1..=WORKERS_MAX)(value).ok().and_then(NonZeroUsize::new);
+    count
+        .map(Workers::Count)
+        .ok_or_else(|| value.expected(&format!("\"auto\" or a whole number from 1 to {WORKERS_MAX}")))
 }
 
 fn buffer(value: Value<'_>) -> Result<usize, Mistake> {

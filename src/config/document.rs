@@ -36,13 +36,7 @@ pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> 
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Config {
-        daemon,
-        routes,
-        handlers,
-        warnings: problems,
-        source,
-    })
+    Ok(Config { daemon, routes, handlers, warnings: problems, source })
 }
 
 /// The tables, and what is not TOML. In a large file that is none, each byte can be a mistake of its
@@ -91,20 +85,11 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
     daemon
 }
 
-fn read_routes(
-    document: &DeTable<'_>,
-    handlers: &mut Registry<'_>,
-    problems: &mut Problems,
-) -> Vec<Draft> {
-    let tables = match document
-        .get("route")
-        .map(|value| (value.span(), value.get_ref()))
-    {
+fn read_routes(document: &DeTable<'_>, handlers: &mut Registry<'_>, problems: &mut Problems) -> Vec<Draft> {
+    let tables = match document.get("route").map(|value| (value.span(), value.get_ref())) {
         None => {
             let problem = Problem::error(0..0, "no [[route]]: nothing to do");
-            problems.push(problem.hint(format!(
-                "the smallest file that does something:\n\n{MINIMAL}"
-            )));
+            problems.push(problem.hint(format!("the smallest file that does something:\n\n{MINIMAL}")));
             return Vec::new();
         }
         Some((at, DeValue::Array(tables))) if tables.is_empty() => {
@@ -125,21 +110,14 @@ fn read_routes(
     };
     if let Some(first) = tables.get(ROUTES_MAX) {
         let problem = Problem::error(first.span(), format!("more than {ROUTES_MAX} routes"));
-        problems
-            .push(problem.hint("write prefixes and ranges instead of single addresses and ports"));
+        problems.push(problem.hint("write prefixes and ranges instead of single addresses and ports"));
         return Vec::new();
     }
     let tables = tables.iter();
-    tables
-        .filter_map(|value| read_route(value, handlers, problems))
-        .collect()
+    tables.filter_map(|value| read_route(value, handlers, problems)).collect()
 }
 
-fn read_route(
-    value: &Spanned<DeValue<'_>>,
-    handlers: &mut Registry<'_>,
-    problems: &mut Problems,
-) -> Option<Draft> {
+fn read_route(value: &Spanned<DeValue<'_>>, handlers: &mut Registry<'_>, problems: &mut Problems) -> Option<Draft> {
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;

@@ -76,9 +76,12 @@ pub trait Recipe: Send + Sync + fmt::Debug {
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError>;
 }
 
-/// Which facts about a datagram a handler reads besides its payload and source.
+/// Which facts about a datagram a handler reads besides its payload. What it does not ask for may be told all the same, for
+/// another handler's sake; otherwise an address is unspecified, an interface 0, a TTL or a time absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// Who sent it. Handlers that answer need it.
+    pub source: bool,
     /// The destination address, and the local address for an answer.
     pub destination: bool,
     /// The interface it arrived on.
@@ -90,17 +93,13 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Needs nothing but the payload and the source.
-    pub const NOTHING: Needs = Needs {
-        destination: false,
-        interface: false,
-        ttl: false,
-        time: false,
-    };
+    /// Needs nothing but the payload.
+    pub const NOTHING: Needs = Needs { source: false, destination: false, interface: false, ttl: false, time: false };
 
     /// What either needs.
     pub fn or(self, other: Needs) -> Needs {
         Needs {
+            source: self.source || other.source,
             destination: self.destination || other.destination,
             interface: self.interface || other.interface,
             ttl: self.ttl || other.ttl,

@@ -42,16 +42,11 @@ impl LoadError {
 
 /// The text of a file.
 pub(super) fn text(file: &Path) -> Result<String, LoadError> {
-    let unreadable = |why| LoadError::Unreadable {
-        file: file.to_owned(),
-        why,
-    };
+    let unreadable = |why| LoadError::Unreadable { file: file.to_owned(), why };
     let bytes = read(file).map_err(|error| unreadable(explain(&error)))?;
     if bytes.len() > FILE_BYTES_MAX {
         let limit = FILE_BYTES_MAX / (1024 * 1024);
-        return Err(unreadable(format!(
-            "larger than {limit} MiB; is this the right file?"
-        )));
+        return Err(unreadable(format!("larger than {limit} MiB; is this the right file?")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
@@ -76,9 +71,7 @@ fn explain(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
-        ErrorKind::PermissionDenied => {
-            "permission denied; which user may read it, `ls -l` tells".to_owned()
-        }
+        ErrorKind::PermissionDenied => "permission denied; which user may read it, `ls -l` tells".to_owned(),
         _ => format!("cannot be read: {error}"),
     }
 }
@@ -104,10 +97,6 @@ mod tests {
 
         let latin = dir.path().join("latin.toml");
         fs::write(&latin, b"# one\n# caf\xe9\n").expect("written");
-        assert!(
-            why(&latin).contains("line 2 has the byte 0xe9 at offset 11"),
-            "{}",
-            why(&latin)
-        );
+        assert!(why(&latin).contains("line 2 has the byte 0xe9 at offset 11"), "{}", why(&latin));
     }
 }

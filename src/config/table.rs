@@ -141,9 +141,7 @@ fn made_label(route: &Route) -> String {
         count => format!(" +{}", count - 1),
     };
     let destinations = &route.destinations;
-    let mut label = destinations
-        .first()
-        .map_or(String::new(), |first| first.value.to_string());
+    let mut label = destinations.first().map_or(String::new(), |first| first.value.to_string());
     label.push_str(&more(destinations.len()));
     if let Some(interface) = &route.interface {
         label.push_str(&format!(" on {}", interface.value));
@@ -151,11 +149,7 @@ fn made_label(route: &Route) -> String {
     if let Some(first) = route.sources.first() {
         let net = first.value;
         let host = net.prefix_len() == net.max_prefix_len();
-        let text = if host {
-            net.addr().to_string()
-        } else {
-            net.to_string()
-        };
+        let text = if host { net.addr().to_string() } else { net.to_string() };
         label.push_str(&format!(" from {text}{}", more(route.sources.len())));
     }
     label

@@ -23,11 +23,7 @@ use crate::worker::flush::Exit;
 use crate::worker::listener::Listener;
 
 /// Builds all workers. Nothing is bound when this fails.
-pub fn build(
-    config: &Config,
-    plan: &Plan,
-    output: &Sender<Job>,
-) -> Result<Vec<(Worker, Handle)>, BuildError> {
+pub fn build(config: &Config, plan: &Plan, output: &Sender<Job>) -> Result<Vec<(Worker, Handle)>, BuildError> {
     limits::raise_open_files();
     probe(plan)?;
     let mut sockets = bind_all(&config.daemon, plan)?;
@@ -69,18 +65,14 @@ fn bind_all(daemon: &Daemon, plan: &Plan) -> Result<Bound, BuildError> {
             granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
             bound[worker].push((
                 index,
-                Listener::new(socket, listener.address, listener.tells_destination()),
+                Listener::new(socket, listener.address, listener.needs.source, listener.tells_destination()),
             ));
         }
     }
     for (index, listener) in bound.iter().flatten() {
         if !plan.listeners[*index].share {
-            socket::lock(listener.exit.socket()).map_err(|error| {
-                BuildError(format!(
-                    "cannot lock {}: {error}",
-                    plan.listeners[*index].label
-                ))
-            })?;
+            socket::lock(listener.exit.socket())
+                .map_err(|error| BuildError(format!("cannot lock {}: {error}", plan.listeners[*index].label)))?;
         }
     }
     warn_of_small_buffers(daemon, granted);
@@ -120,21 +112,26 @@ fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
     }
 }
 
+/// What to do when a process may have no more files open.
+const TOO_MANY_FILES: &str = "this process may have no more files open. Raise the limit (`ulimit -n`, or LimitNOFILE= in \
+     a unit), or name fewer ports, upstreams or workers";
+
+/// What failed and why, in words.
+fn explain(what: String, error: &io::Error) -> BuildError {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => BuildError(format!("{what}: {TOO_MANY_FILES}")),
+        _ => BuildError(format!("{what}: {error}")),
+    }
+}
+
 /// A failed bind or join in words: what, why, and what to do.
 fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     let label = &listener.label;
     let port = listener.address.port();
     let text = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            let who: Vec<_> = squatters::find(listener.address)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            let who = if who.is_empty() {
-                "a program that /proc does not show".to_owned()
-            } else {
-                who.join("; ")
-            };
+            let who: Vec<_> = squatters::find(listener.address).iter().map(ToString::to_string).collect();
+            let who = if who.is_empty() { "a program that /proc does not show".to_owned() } else { who.join("; ") };
             format!(
                 "cannot bind {label}: already taken by {who}. Stop it, choose another port, or set `share = true` on \
                  the route if both should have the port (every program on it needs SO_REUSEADDR then)"
@@ -143,14 +140,9 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
         Some(libc::EACCES) if port < 1024 => format!(
             "cannot bind {label}: ports below 1024 need the capability CAP_NET_BIND_SERVICE. Grant it with \
              `sudo setcap cap_net_bind_service=+ep {}`, or run as root",
-            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path
-                .display()
-                .to_string())
+            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path.display().to_string())
         ),
-        Some(libc::EMFILE) => format!(
-            "cannot open a socket for {label}: this process may have no more files open. Raise the limit \
-             (`ulimit -n`, or LimitNOFILE= in a unit), or name fewer ports or workers"
-        ),
+        Some(libc::EMFILE) => format!("cannot open a socket for {label}: {TOO_MANY_FILES}"),
         Some(libc::EAFNOSUPPORT) => format!("cannot bind {label}: this kernel has IPv6 disabled"),
         Some(libc::ENODEV) if matches!(listener.role, Role::Group { .. }) => {
             format!("cannot join {label}: the interface is gone or cannot do multicast")
@@ -172,56 +164,26 @@ fn build_worker(
     let mut listeners = Vec::new();
     for (id, listener) in bound {
         let planned = &plan.listeners[id];
-        ears.push(Ear {
-            id,
-            lookup: planned.lookup.clone(),
-            claim: planned.claim(number),
-        });
+        ears.push(Ear { id, lookup: planned.lookup.clone(), claim: planned.claim(number) });
         listeners.push(listener);
     }
-    let mut site = WorkerSite {
-        daemon: &config.daemon,
-        output,
-        number,
-        handler: HandlerId(0),
-        lanes: Vec::new(),
-    };
+    let mut site = WorkerSite { daemon: &config.daemon, output, number, handler: HandlerId(0), lanes: Vec::new() };
     let handlers = build_handlers(config, &mut site)?;
     let lanes = site.lanes;
-    let routes = config
-        .routes
-        .iter()
-        .map(|route| route.handlers.clone())
-        .collect();
+    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let dispatcher = Dispatcher::new(
-        ears,
-        routes,
-        handlers,
-        guard,
-        names,
-        plan.listeners.len(),
-        lanes.len(),
-    );
-    Worker::new(listeners, lanes, dispatcher).map_err(|error| {
-        BuildError(format!(
-            "cannot set up the event loop of worker {number}: {error}"
-        ))
-    })
+    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), lanes.len());
+    Worker::new(listeners, lanes, dispatcher)
+        .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }
 
 /// Builds every handler on a site that is told whose turn it is.
-fn build_handlers(
-    config: &Config,
-    site: &mut WorkerSite<'_>,
-) -> Result<Vec<Box<dyn Handler>>, BuildError> {
+fn build_handlers(config: &Config, site: &mut WorkerSite<'_>) -> Result<Vec<Box<dyn Handler>>, BuildError> {
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         site.handler = HandlerId(index as u32);
         let built = handler.recipe.build(site);
-        handlers.push(
-            built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?,
-        );
+        handlers.push(built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?);
     }
     Ok(handlers)
 }
@@ -239,9 +201,8 @@ impl Site for WorkerSite<'_> {
     fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
         let address = resolve(upstream)?;
         let socket = socket::connect_upstream(address, self.daemon.send_buffer)
-            .map_err(|error| BuildError(format!("cannot reach upstream {upstream}: {error}")))?;
-        self.lanes
-            .push((Exit::new(socket, address.is_ipv6()), self.handler));
+            .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
+        self.lanes.push((Exit::new(socket, address.is_ipv6()), self.handler));
         Ok(Lane(self.lanes.len() as u32 - 1))
     }
 
@@ -261,11 +222,8 @@ pub fn resolve(upstream: &Upstream) -> Result<SocketAddr, BuildError> {
     let name = match &upstream.host {
         Host::Address(address) => return Ok(*address),
         Host::Scoped { address, interface } => {
-            let index = interfaces::index_of(interface).ok_or_else(|| {
-                BuildError(format!(
-                    "upstream {upstream}: this host has no interface `{interface}`"
-                ))
-            })?;
+            let index = interfaces::index_of(interface)
+                .ok_or_else(|| BuildError(format!("upstream {upstream}: this host has no interface `{interface}`")))?;
             return Ok(SocketAddrV6::new(*address, upstream.port, 0, index).into());
         }
         Host::Name(name) => name,
@@ -276,8 +234,5 @@ pub fn resolve(upstream: &Upstream) -> Result<SocketAddr, BuildError> {
     let mut found: Vec<SocketAddr> = found.collect();
     // IPv4 first, so that the choice does not depend on the resolver's mood.
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
-    found
-        .first()
-        .copied()
-        .ok_or_else(|| BuildError(format!("upstream {upstream}: the name has no address")))
+    found.first().copied().ok_or_else(|| BuildError(format!("upstream {upstream}: the name has no address")))
 }

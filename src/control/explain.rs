@@ -39,19 +39,10 @@ pub struct Question {
 }
 
 /// The answer, in lines for people.
-pub fn explain(
-    config: &Config,
-    plan: &Plan,
-    host: &Host,
-    question: &Question,
-) -> Result<String, BuildError> {
+pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -> Result<String, BuildError> {
     let mut text = String::new();
     let heard = hearers(plan, question);
-    let envelope = imagine(
-        host,
-        question,
-        heard.first().map(|index| &plan.listeners[*index]),
-    );
+    let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
     line(&mut text, "datagram", &datagram(host, question, &envelope));
     let Some(&first) = heard.first() else {
         line(
@@ -59,20 +50,10 @@ pub fn explain(
             "socket",
             "none: the kernel drops it, and to a unicast address answers that the port is closed",
         );
-        let at_port = plan
-            .listeners
-            .iter()
-            .filter(|listener| listener.address.port() == question.to.port());
-        let labels: Vec<_> = at_port
-            .take(ROWS_MAX)
-            .map(|listener| listener.label.as_str())
-            .collect();
+        let at_port = plan.listeners.iter().filter(|listener| listener.address.port() == question.to.port());
+        let labels: Vec<_> = at_port.take(ROWS_MAX).map(|listener| listener.label.as_str()).collect();
         if !labels.is_empty() {
-            line(
-                &mut text,
-                "",
-                &format!("on this port there is: {}", labels.join(", ")),
-            );
+            line(&mut text, "", &format!("on this port there is: {}", labels.join(", ")));
         }
         return Ok(text);
     };
@@ -81,20 +62,8 @@ pub fn explain(
     let chosen = stretch.find(&envelope);
     routes(&mut text, config, plan, &envelope, chosen);
     if let Some(route) = chosen {
-        act(
-            &mut text,
-            config,
-            plan,
-            &plan.listeners[first],
-            route,
-            &envelope,
-            &question.payload,
-        )?;
-        line(
-            &mut text,
-            "answers",
-            &format!("leave from {}", envelope.local),
-        );
+        act(&mut text, config, plan, &plan.listeners[first], route, &envelope, &question.payload)?;
+        line(&mut text, "answers", &format!("leave from {}", envelope.local));
     }
     Ok(text)
 }
@@ -106,10 +75,7 @@ fn line(text: &mut String, head: &str, rest: &str) {
 
 fn datagram(host: &Host, question: &Question, envelope: &Envelope) -> String {
     let (src, dst, bytes) = (envelope.src, envelope.dst, question.payload.len());
-    format!(
-        "{src} > {dst}, {bytes} bytes, TTL {TTL}, on {}",
-        host.interface_name(envelope.interface)
-    )
+    format!("{src} > {dst}, {bytes} bytes, TTL {TTL}, on {}", host.interface_name(envelope.interface))
 }
 
 /// The listeners that get the datagram or a copy, the one that handles it first.
@@ -117,8 +83,7 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
     let (ip, port) = (question.to.ip(), question.to.port());
     let at = |wanted: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
         let listeners = plan.listeners.iter().enumerate();
-        let found =
-            listeners.filter(|(_, listener)| listener.address.port() == port && wanted(listener));
+        let found = listeners.filter(|(_, listener)| listener.address.port() == port && wanted(listener));
         found.map(|(index, _)| index).collect()
     };
     let wildcard = |listener: &ListenerPlan| {
@@ -134,9 +99,7 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
         };
         listener.address.ip() == ip && !ip.is_unspecified() && heard
     });
-    let is_broadcast = exact
-        .iter()
-        .any(|index| plan.listeners[*index].role == Role::Broadcast);
+    let is_broadcast = exact.iter().any(|index| plan.listeners[*index].role == Role::Broadcast);
     match exact.is_empty() || is_broadcast {
         true if ip.is_multicast() => exact,
         true => exact.into_iter().chain(at(&wildcard)).collect(),
@@ -147,38 +110,22 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
 /// What the kernel would tell about it.
 fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) -> Envelope {
     let way_back = (host.look_up)(question.from.ip()).ok();
-    let interface = question
-        .interface
-        .unwrap_or(match listener.map(|listener| &listener.role) {
-            Some(Role::Group { interface, .. }) => *interface,
-            _ => way_back.map_or(0, |answer| answer.interface),
-        });
-    let to_many = question.to.ip().is_multicast()
-        || listener.is_some_and(|listener| listener.role == Role::Broadcast);
+    let interface = question.interface.unwrap_or(match listener.map(|listener| &listener.role) {
+        Some(Role::Group { interface, .. }) => *interface,
+        _ => way_back.map_or(0, |answer| answer.interface),
+    });
+    let to_many = question.to.ip().is_multicast() || listener.is_some_and(|listener| listener.role == Role::Broadcast);
     let local = match question.to.ip() {
         ip if !to_many => ip,
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         IpAddr::V4(_) => {
-            let on = host
-                .interfaces
-                .iter()
-                .find(|candidate| candidate.index == interface);
+            let on = host.interfaces.iter().find(|candidate| candidate.index == interface);
             let first = on.and_then(|on| on.addresses.iter().copied().find(IpAddr::is_ipv4));
-            way_back
-                .and_then(|answer| answer.source)
-                .or(first)
-                .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into())
+            way_back.and_then(|answer| answer.source).or(first).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into())
         }
     };
     let local = SocketAddr::new(local, question.to.port());
-    Envelope {
-        src: question.from,
-        dst: question.to,
-        local,
-        interface,
-        ttl: Some(TTL),
-        time_ns: None,
-    }
+    Envelope { src: question.from, dst: question.to, local, interface, ttl: Some(TTL), time_ns: None }
 }
 
 fn sockets(text: &mut String, plan: &Plan, heard: &[usize]) {
@@ -186,51 +133,27 @@ fn sockets(text: &mut String, plan: &Plan, heard: &[usize]) {
         let listener = &plan.listeners[*index];
         let why = match (&listener.role, place) {
             (_, 1..) => "gets a copy, which is dropped as duplicate_copy",
-            (Role::Unicast, _) => {
-                "bound to exactly this address, which the kernel prefers to a wildcard"
-            }
+            (Role::Unicast, _) => "bound to exactly this address, which the kernel prefers to a wildcard",
             (Role::Wildcard { .. }, _) => "a wildcard: no listener has exactly this address",
             (Role::Broadcast, _) => "bound to this broadcast address",
             (Role::Group { .. }, _) => "bound to this group and joined",
         };
         let spread = match (listener.role.is_spread(), plan.workers) {
-            (true, 2..) => format!(
-                "; one of {} workers, by the kernel's hash of both addresses",
-                plan.workers
-            ),
+            (true, 2..) => format!("; one of {} workers, by the kernel's hash of both addresses", plan.workers),
             _ => String::new(),
         };
-        line(
-            text,
-            if place == 0 { "socket" } else { "" },
-            &format!("{}: {why}{spread}", listener.label),
-        );
+        line(text, if place == 0 { "socket" } else { "" }, &format!("{}: {why}{spread}", listener.label));
     }
 }
 
 /// The route that takes it, and why the ones near it do not.
-fn routes(
-    text: &mut String,
-    config: &Config,
-    plan: &Plan,
-    envelope: &Envelope,
-    chosen: Option<RouteId>,
-) {
+fn routes(text: &mut String, config: &Config, plan: &Plan, envelope: &Envelope, chosen: Option<RouteId>) {
     let name = |row: &Match| {
         let route = &config.routes[row.route.0 as usize];
         let position = config.source.position(route.at.start);
-        format!(
-            "{} ({}:{})",
-            route.label,
-            config.source.name(),
-            position.line
-        )
+        format!("{} ({}:{})", route.label, config.source.name(), position.line)
     };
-    let winner = plan
-        .table
-        .matches()
-        .iter()
-        .find(|row| row.mismatch(envelope).is_none());
+    let winner = plan.table.matches().iter().find(|row| row.mismatch(envelope).is_none());
     match winner.filter(|row| Some(row.route) == chosen) {
         Some(row) => line(text, "route", &name(row)),
         None => line(text, "route", "none: it is dropped as no_route"),
@@ -238,12 +161,10 @@ fn routes(
     let port = envelope.dst.port();
     let near = plan.table.matches().iter().filter(|row| {
         let same = row.ports.0 <= port && port <= row.ports.1;
-        same && row.net.contains(&envelope.dst.ip())
-            && winner.is_none_or(|winner| !std::ptr::eq(*row, winner))
+        same && row.net.contains(&envelope.dst.ip()) && winner.is_none_or(|winner| !std::ptr::eq(*row, winner))
     });
-    let mut others: Vec<String> = near
-        .map(|row| format!("{}: {}", name(row), why_not(row, envelope, winner)))
-        .collect();
+    let mut others: Vec<String> =
+        near.map(|row| format!("{}: {}", name(row), why_not(row, envelope, winner))).collect();
     let more = others.len().saturating_sub(ROWS_MAX);
     others.truncate(ROWS_MAX);
     if more > 0 {
@@ -267,9 +188,7 @@ fn why_not(row: &Match, envelope: &Envelope, winner: Option<&Match>) -> &'static
             Some(winner) if winner.ports.1 - winner.ports.0 != row.ports.1 - row.ports.0 => {
                 "matches too, with a wider range of ports"
             }
-            Some(winner) if winner.interface.is_some() != row.interface.is_some() => {
-                "matches too, on any interface"
-            }
+            Some(winner) if winner.interface.is_some() != row.interface.is_some() => "matches too, on any interface",
             _ => "matches too, with a less specific source",
         },
     }
@@ -289,92 +208,31 @@ fn act(
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
     for handler in &config.handlers {
         handlers.push(handler.recipe.build(&mut site)?);
-        site.handlers
-            .resize(site.lanes.len(), HandlerId(handlers.len() as u32 - 1));
+        site.handlers.resize(site.lanes.len(), HandlerId(handlers.len() as u32 - 1));
     }
-    let ear = Ear {
-        id: 0,
-        lookup: listener.lookup.clone(),
-        claim: listener.claim(0),
-    };
-    let routes = config
-        .routes
-        .iter()
-        .map(|route| route.handlers.clone())
-        .collect();
+    let ear = Ear { id: 0, lookup: listener.lookup.clone(), claim: listener.claim(0) };
+    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let mut dispatcher = Dispatcher::new(
-        vec![ear],
-        routes,
-        handlers,
-        guard,
-        names,
-        1,
-        site.lanes.len(),
-    );
-    let span = Span {
-        region: Region::Arena,
-        offset: 0,
-        len: payload.len() as u32,
-    };
-    dispatcher.dispatch(
-        0,
-        &[Train {
-            envelope: *envelope,
-            span,
-            segment: 0,
-        }],
-        payload,
-    );
+    let mut dispatcher = Dispatcher::new(vec![ear], routes, handlers, guard, names, 1, site.lanes.len());
+    let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
+    dispatcher.dispatch(0, &[Train { envelope: *envelope, span, segment: 0 }], payload);
     let ledger = dispatcher.snapshot();
     let (outbox, _) = dispatcher.sending();
     for &handler in &config.routes[route.0 as usize].handlers {
         let named = &config.handlers[handler.index()];
-        line(
-            text,
-            "handler",
-            &format!("{}: {}", named.name, named.recipe.describe()),
-        );
+        line(text, "handler", &format!("{}: {}", named.name, named.recipe.describe()));
         if let Some(reason) = dropped(&ledger.handlers[handler.index()].tally) {
-            line(
-                text,
-                "",
-                &format!("drops it as {}: {}", reason.label(), reason.meaning()),
-            );
+            line(text, "", &format!("drops it as {}: {}", reason.label(), reason.meaning()));
         }
-        for reply in outbox
-            .replies()
-            .iter()
-            .filter(|reply| reply.handler == handler)
-        {
-            let ttl = reply
-                .parcel
-                .ttl
-                .map_or(String::new(), |ttl| format!(", TTL {ttl}"));
+        for reply in outbox.replies().iter().filter(|reply| reply.handler == handler) {
+            let ttl = reply.parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
             let (len, from, to) = (reply.parcel.span.len, reply.from, reply.to);
-            line(
-                text,
-                "",
-                &format!("sends {len} bytes from {from} to {to}{ttl}"),
-            );
+            line(text, "", &format!("sends {len} bytes from {from} to {to}{ttl}"));
         }
-        for &lane in outbox
-            .touched()
-            .iter()
-            .filter(|lane| site.handlers[lane.0 as usize] == handler)
-        {
+        for &lane in outbox.touched().iter().filter(|lane| site.handlers[lane.0 as usize] == handler) {
             for parcel in outbox.lane(lane) {
-                let ttl = parcel
-                    .ttl
-                    .map_or(String::new(), |ttl| format!(", TTL {ttl}"));
-                line(
-                    text,
-                    "",
-                    &format!(
-                        "sends {} bytes to {}{ttl}",
-                        parcel.span.len, site.lanes[lane.0 as usize]
-                    ),
-                );
+                let ttl = parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
+                line(text, "", &format!("sends {} bytes to {}{ttl}", parcel.span.len, site.lanes[lane.0 as usize]));
             }
         }
     }
@@ -382,10 +240,7 @@ fn act(
 }
 
 fn dropped(tally: &Tally) -> Option<DropReason> {
-    DropReason::ALL
-        .iter()
-        .copied()
-        .find(|reason| tally.dropped_for(*reason) > 0)
+    DropReason::ALL.iter().copied().find(|reason| tally.dropped_for(*reason) > 0)
 }
 
 /// A site on which nothing is opened.

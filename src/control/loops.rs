@@ -18,20 +18,14 @@ pub fn find(config: &Config, table: &RouteTable, host: &Host, problems: &mut Pro
         for (upstream, targets) in &graph.edges[handler] {
             if let Some(path) = graph.path_back(targets, handler) {
                 let name = &config.handlers[handler].name;
-                let via: Vec<_> = path
-                    .iter()
-                    .map(|route| config.routes[route.0 as usize].label.as_str())
-                    .collect();
+                let via: Vec<_> = path.iter().map(|route| config.routes[route.0 as usize].label.as_str()).collect();
                 let message = format!(
                     "forwarding to {upstream} closes a loop: it comes back to handler `{name}` by route {}",
                     via.join(", then ")
                 );
-                let hint = "every datagram would be sent round and round; forward to an address that is not a route here";
-                problems.push(
-                    Problem::error(upstream.at.clone(), message)
-                        .label("comes back to us")
-                        .hint(hint),
-                );
+                let hint =
+                    "every datagram would be sent round and round; forward to an address that is not a route here";
+                problems.push(Problem::error(upstream.at.clone(), message).label("comes back to us").hint(hint));
             }
         }
     }
@@ -48,29 +42,17 @@ impl<'a> Graph<'a> {
     fn new(config: &'a Config, table: &RouteTable, host: &Host) -> Graph<'a> {
         let targets = |upstream: &Upstream| match &upstream.host {
             UpstreamHost::Address(address) => routes_of(*address, table, host),
-            UpstreamHost::Scoped { address, .. } => routes_of(
-                SocketAddr::new((*address).into(), upstream.port),
-                table,
-                host,
-            ),
+            UpstreamHost::Scoped { address, .. } => {
+                routes_of(SocketAddr::new((*address).into(), upstream.port), table, host)
+            }
             UpstreamHost::Name(_) => Vec::new(),
         };
-        let edges = config.handlers.iter().map(|handler| {
-            handler
-                .recipe
-                .upstreams()
-                .iter()
-                .map(|upstream| (upstream, targets(upstream)))
-                .collect()
-        });
-        let handlers = config
-            .routes
+        let edges = config
+            .handlers
             .iter()
-            .map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
-        Graph {
-            edges: edges.collect(),
-            handlers: handlers.collect(),
-        }
+            .map(|handler| handler.recipe.upstreams().iter().map(|upstream| (upstream, targets(upstream))).collect());
+        let handlers = config.routes.iter().map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
+        Graph { edges: edges.collect(), handlers: handlers.collect() }
     }
 
     /// The routes from these targets back to the handler, if there is a way.
@@ -119,9 +101,6 @@ fn is_ours(ip: IpAddr, host: &Host) -> bool {
         || ip.is_multicast()
         || ip.is_unspecified()
         || (host.look_up)(ip).is_ok_and(|answer| {
-            matches!(
-                answer.kind,
-                DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast
-            )
+            matches!(answer.kind, DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast)
         })
 }

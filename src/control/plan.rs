@@ -91,13 +91,8 @@ impl ListenerPlan {
     pub fn claim(&self, worker: usize) -> Claim {
         match &self.role {
             Role::Unicast | Role::Broadcast => Claim::All,
-            Role::Wildcard { claimed } => Claim::Wildcard {
-                owner: worker == 0,
-                claimed: claimed.clone(),
-            },
-            Role::Group { interface, .. } => Claim::Group {
-                interface: *interface,
-            },
+            Role::Wildcard { claimed } => Claim::Wildcard { owner: worker == 0, claimed: claimed.clone() },
+            Role::Group { interface, .. } => Claim::Group { interface: *interface },
         }
     }
 
@@ -116,41 +111,18 @@ impl Plan {
         let mut notes = Vec::new();
         let mut listeners = gather(config, host, &interfaces, &mut problems, &mut notes);
         claim_broadcasts(&mut listeners);
-        let spread = Spread {
-            config,
-            table: &table,
-            workers,
-        };
+        let spread = Spread { config, table: &table, workers };
         spread.finish(&mut listeners);
         loops::find(config, &table, host, &mut problems);
         if problems.errors() > 0 {
             return Err(problems);
         }
-        let guard = Guard::new(
-            listeners.iter().map(|listener| listener.address),
-            host.addresses(),
-            host.broadcasts(),
-        );
+        let guard = Guard::new(listeners.iter().map(|listener| listener.address), host.addresses(), host.broadcasts());
         let names = Names {
-            routes: config
-                .routes
-                .iter()
-                .map(|route| route.label.clone())
-                .collect(),
-            interfaces: host
-                .interfaces
-                .iter()
-                .map(|interface| (interface.index, interface.name.clone()))
-                .collect(),
+            routes: config.routes.iter().map(|route| route.label.clone()).collect(),
+            interfaces: host.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect(),
         };
-        Ok(Plan {
-            listeners,
-            table,
-            workers,
-            names: Arc::new(names),
-            guard: Arc::new(guard),
-            notes,
-        })
+        Ok(Plan { listeners, table, workers, names: Arc::new(names), guard: Arc::new(guard), notes })
     }
 }
 
@@ -158,9 +130,7 @@ impl Plan {
 pub fn worker_count(config: &Config) -> usize {
     match config.daemon.workers {
         Workers::Count(count) => count.get(),
-        Workers::Auto => {
-            thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
-        }
+        Workers::Auto => thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX)),
     }
 }
 
@@ -176,9 +146,7 @@ fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> 
                     format!("no interface of this host has the address {address}")
                 }
             };
-            problems.push(
-                Problem::error(wanted.at.clone(), message).hint(format!("it has: {}", host.list())),
-            );
+            problems.push(Problem::error(wanted.at.clone(), message).hint(format!("it has: {}", host.list())));
         }
         found
     };
@@ -193,10 +161,7 @@ fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<Match> {
             let net = destination.value.net;
             let row = |source| Match {
                 net,
-                ports: (
-                    destination.value.ports.first(),
-                    destination.value.ports.last(),
-                ),
+                ports: (destination.value.ports.first(), destination.value.ports.last()),
                 interface: interfaces[index],
                 source,
                 route: RouteId(index as u32),
@@ -236,27 +201,15 @@ fn gather(
             let (ip, scope, role) = match found {
                 Ok(found) => found,
                 Err(message) => {
-                    let hint = format!(
-                        "name one with `interface = \"…\"`; this host has: {}",
-                        host.list()
-                    );
+                    let hint = format!("name one with `interface = \"…\"`; this host has: {}", host.list());
                     problems.push(Problem::error(destination.at.clone(), message).hint(hint));
                     continue;
                 }
             };
             for port in destination.value.ports.iter() {
                 let address = with_scope(ip, port, scope);
-                let on = if let Role::Group { interface, .. } = &role {
-                    Some(*interface)
-                } else {
-                    None
-                };
-                let wish = Wish {
-                    address,
-                    role: role.clone(),
-                    share: route.share,
-                    at: destination.at.clone(),
-                };
+                let on = if let Role::Group { interface, .. } = &role { Some(*interface) } else { None };
+                let wish = Wish { address, role: role.clone(), share: route.share, at: destination.at.clone() };
                 let place = *known.entry((address, on)).or_insert(order.len());
                 match order.get_mut(place) {
                     Some(first) => first.merge(wish),
@@ -265,32 +218,18 @@ fn gather(
             }
         }
     }
-    order
-        .into_iter()
-        .flat_map(|wish| wish.listeners(host))
-        .collect()
+    order.into_iter().flat_map(|wish| wish.listeners(host)).collect()
 }
 
 impl Wish {
     /// Another route wants the same socket.
     fn merge(&mut self, other: Wish) {
         self.share |= other.share;
-        if let (
-            Role::Group { sources: mine, .. },
-            Role::Group {
-                sources: theirs, ..
-            },
-        ) = (&mut self.role, other.role)
-        {
+        if let (Role::Group { sources: mine, .. }, Role::Group { sources: theirs, .. }) = (&mut self.role, other.role) {
             if mine.is_empty() || theirs.is_empty() {
                 mine.clear(); // One of them wants any source, so the join is for any.
             } else {
-                mine.extend(
-                    theirs
-                        .into_iter()
-                        .filter(|source| !mine.contains(source))
-                        .collect::<Vec<_>>(),
-                );
+                mine.extend(theirs.into_iter().filter(|source| !mine.contains(source)).collect::<Vec<_>>());
             }
         }
     }
@@ -309,26 +248,13 @@ impl Wish {
         let Role::Group { interface, sources } = &self.role else {
             return vec![plan(self.role.clone(), self.address.to_string())];
         };
-        let (interface, label) = (
-            *interface,
-            format!(
-                "{} on {}",
-                bare(self.address),
-                host.interface_name(*interface)
-            ),
-        );
+        let (interface, label) = (*interface, format!("{} on {}", bare(self.address), host.interface_name(*interface)));
         if sources.is_empty() {
             return vec![plan(self.role.clone(), label)];
         }
         let parts = sources.chunks(SOURCES_MAX).map(|sources| {
             let from: Vec<_> = sources.iter().map(IpAddr::to_string).collect();
-            plan(
-                Role::Group {
-                    interface,
-                    sources: sources.to_vec(),
-                },
-                format!("{label} from {}", from.join(" ")),
-            )
+            plan(Role::Group { interface, sources: sources.to_vec() }, format!("{label} from {}", from.join(" ")))
         });
         parts.collect()
     }
@@ -349,40 +275,21 @@ fn find_role(
 ) -> Result<(IpAddr, u32, Role), String> {
     let ip = destination.net.addr();
     if !destination.is_exact() {
-        let wildcard = if ip.is_ipv4() {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
-        };
-        return Ok((
-            wildcard,
-            0,
-            Role::Wildcard {
-                claimed: Vec::new(),
-            },
-        ));
+        let wildcard = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        return Ok((wildcard, 0, Role::Wildcard { claimed: Vec::new() }));
     }
     if ip.is_multicast() {
         let interface = match interface {
             Some(interface) => interface,
             None => kernels_choice(ip, host, notes)?,
         };
-        let family = route
-            .sources
-            .iter()
-            .map(|source| source.value)
-            .filter(|source| source.addr().is_ipv4() == ip.is_ipv4());
-        let hosts = family
-            .clone()
-            .all(|source| source.prefix_len() == source.max_prefix_len());
-        let sources = if hosts {
-            family.map(|source| source.addr()).collect()
-        } else {
-            Vec::new()
-        };
-        // Binding a link-local group with its zone would tie the socket to the interface for good (SO_BINDTODEVICE), and
-        // an interface that is made anew could not be joined again; the zone is left out and the dispatcher looks.
-        return Ok((ip, 0, Role::Group { interface, sources }));
+        let family =
+            route.sources.iter().map(|source| source.value).filter(|source| source.addr().is_ipv4() == ip.is_ipv4());
+        let hosts = family.clone().all(|source| source.prefix_len() == source.max_prefix_len());
+        let sources = if hosts { family.map(|source| source.addr()).collect() } else { Vec::new() };
+        // Bind refuses a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
+        let scope = if is_of_one_link(ip) { interface } else { 0 };
+        return Ok((ip, scope, Role::Group { interface, sources }));
     }
     match (host.look_up)(ip).map(|answer| answer.kind) {
         Ok(DestinationKind::Broadcast) => return Ok((ip, 0, Role::Broadcast)),
@@ -392,13 +299,15 @@ fn find_role(
             "{ip} is not an address of this host yet: its listener is bound all the same and will work once it comes up"
         )),
     }
-    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    let scope = if link_local {
-        interface.unwrap_or(0)
-    } else {
-        0
-    };
+    let scope = if is_of_one_link(ip) { interface.unwrap_or(0) } else { 0 };
     Ok((ip, scope, Role::Unicast))
+}
+
+/// Whether an address means something on one interface only: link-local ones, and groups of interface or link scope
+/// (RFC 4291, sections 2.5.6 and 2.7).
+fn is_of_one_link(ip: IpAddr) -> bool {
+    let IpAddr::V6(ip) = ip else { return false };
+    ip.is_unicast_link_local() || (ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 1 | 2))
 }
 
 /// The interface that a group is joined on when the file names none.
@@ -406,9 +315,7 @@ fn kernels_choice(group: IpAddr, host: &Host, notes: &mut Vec<String>) -> Result
     match (host.look_up)(group) {
         Ok(answer) if answer.interface != 0 => {
             let name = host.interface_name(answer.interface);
-            let note = format!(
-                "{group} is joined on {name}, which is the kernel's choice; `interface` names another"
-            );
+            let note = format!("{group} is joined on {name}, which is the kernel's choice; `interface` names another");
             if !notes.contains(&note) {
                 notes.push(note);
             }
@@ -428,24 +335,12 @@ fn with_scope(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
 /// Tells each wildcard which broadcasts of its port another listener handles.
 fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     let mut broadcasts: HashMap<u16, Vec<IpAddr>> = HashMap::new();
-    for listener in listeners
-        .iter()
-        .filter(|listener| listener.role == Role::Broadcast)
-    {
-        broadcasts
-            .entry(listener.address.port())
-            .or_default()
-            .push(listener.address.ip());
+    for listener in listeners.iter().filter(|listener| listener.role == Role::Broadcast) {
+        broadcasts.entry(listener.address.port()).or_default().push(listener.address.ip());
     }
-    for listener in listeners
-        .iter_mut()
-        .filter(|listener| listener.address.is_ipv4())
-    {
+    for listener in listeners.iter_mut().filter(|listener| listener.address.is_ipv4()) {
         if let Role::Wildcard { claimed } = &mut listener.role {
-            *claimed = broadcasts
-                .get(&listener.address.port())
-                .cloned()
-                .unwrap_or_default();
+            *claimed = broadcasts.get(&listener.address.port()).cloned().unwrap_or_default();
         }
     }
 }
@@ -465,19 +360,10 @@ struct Stretch {
 
 impl Spread<'_> {
     fn finish(&self, listeners: &mut [ListenerPlan]) {
-        let route_needs: Vec<Needs> = self
-            .config
-            .routes
-            .iter()
-            .map(|route| self.route_needs(route))
-            .collect();
+        let route_needs: Vec<Needs> = self.config.routes.iter().map(|route| self.route_needs(route)).collect();
         // The same rows match at every port between two range borders, so those ports share one compiled table.
-        let mut borders: Vec<u32> = self
-            .table
-            .matches()
-            .iter()
-            .flat_map(|row| [u32::from(row.ports.0), u32::from(row.ports.1) + 1])
-            .collect();
+        let mut borders: Vec<u32> =
+            self.table.matches().iter().flat_map(|row| [u32::from(row.ports.0), u32::from(row.ports.1) + 1]).collect();
         borders.sort_unstable();
         borders.dedup();
         let mut stretches: BTreeMap<usize, Stretch> = BTreeMap::new();
@@ -486,32 +372,18 @@ impl Spread<'_> {
             let stretch = borders.partition_point(|border| *border <= u32::from(port));
             let stretch = stretches.entry(stretch).or_insert_with(|| {
                 let at_port = |row: &&Match| row.ports.0 <= port && port <= row.ports.1;
-                let rows = self
-                    .table
-                    .matches()
-                    .iter()
-                    .filter(at_port)
-                    .copied()
-                    .collect();
-                Stretch {
-                    table: Arc::new(self.table.for_port(port)),
-                    rows,
-                }
+                let rows = self.table.matches().iter().filter(at_port).copied().collect();
+                Stretch { table: Arc::new(self.table.for_port(port)), rows }
             });
             self.finish_one(listener, stretch, &route_needs);
         }
     }
 
     fn route_needs(&self, route: &Route) -> Needs {
-        let recipes = route
-            .handlers
-            .iter()
-            .map(|handler| &self.config.handler(*handler).recipe);
+        let recipes = route.handlers.iter().map(|handler| &self.config.handler(*handler).recipe);
         let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
-        Needs {
-            interface: needs.interface || route.interface.is_some(),
-            ..needs
-        }
+        let source = needs.source || !route.sources.is_empty();
+        Needs { source, interface: needs.interface || route.interface.is_some(), ..needs }
     }
 
     fn finish_one(&self, listener: &mut ListenerPlan, stretch: &Stretch, route_needs: &[Needs]) {
@@ -531,9 +403,7 @@ impl Spread<'_> {
                 .rows
                 .iter()
                 .filter(is_candidate)
-                .fold(Needs::NOTHING, |needs, row| {
-                    needs.or(route_needs[row.route.0 as usize])
-                }),
+                .fold(Needs::NOTHING, |needs, row| needs.or(route_needs[row.route.0 as usize])),
         };
         let destination = match &listener.role {
             // Its own address is every datagram's destination: nothing has to be told (6 to 11 % of a datagram's price).
@@ -544,11 +414,7 @@ impl Spread<'_> {
                 needs.destination || fixed.is_none() || self.workers > 1 || !claimed.is_empty()
             }
         };
-        listener.needs = Needs {
-            destination,
-            ..needs
-        };
-        listener.lookup =
-            fixed.map_or_else(|| Lookup::Table(Arc::clone(&stretch.table)), Lookup::Fixed);
+        listener.needs = Needs { destination, ..needs };
+        listener.lookup = fixed.map_or_else(|| Lookup::Table(Arc::clone(&stretch.table)), Lookup::Fixed);
     }
 }

@@ -26,30 +26,11 @@ impl Snapshot {
     /// Puts the names to the accounts.
     pub fn new(config: &Config, plan: &Plan, ledger: Ledger) -> Snapshot {
         let balances = ledger.balances();
-        let Ledger {
-            listeners,
-            routes,
-            handlers,
-        } = ledger;
+        let Ledger { listeners, routes, handlers } = ledger;
         Snapshot {
-            listeners: plan
-                .listeners
-                .iter()
-                .map(|listener| listener.label.clone())
-                .zip(listeners)
-                .collect(),
-            routes: config
-                .routes
-                .iter()
-                .map(|route| route.label.clone())
-                .zip(routes)
-                .collect(),
-            handlers: config
-                .handlers
-                .iter()
-                .map(|handler| handler.name.clone())
-                .zip(handlers)
-                .collect(),
+            listeners: plan.listeners.iter().map(|listener| listener.label.clone()).zip(listeners).collect(),
+            routes: config.routes.iter().map(|route| route.label.clone()).zip(routes).collect(),
+            handlers: config.handlers.iter().map(|handler| handler.name.clone()).zip(handlers).collect(),
             balances,
         }
     }
@@ -68,90 +49,38 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels = self.listeners.iter().map(|row| row.0.len());
         let labels = labels.chain(self.routes.iter().map(|row| row.0.len()));
-        let width = labels
-            .chain(self.handlers.iter().map(|row| row.0.len()))
-            .max()
-            .unwrap_or(0)
-            .max("listener".len());
+        let width = labels.chain(self.handlers.iter().map(|row| row.0.len())).max().unwrap_or(0).max("listener".len());
         head(f, width, "listener", "kernel drops")?;
         for (label, count) in &self.listeners {
             let notes = listener_notes(count);
-            row(
-                f,
-                width,
-                &Row {
-                    label,
-                    tally: &count.tally,
-                    last: Some(count.kernel_drops),
-                    notes,
-                },
-            )?;
+            row(f, width, &Row { label, tally: &count.tally, last: Some(count.kernel_drops), notes })?;
         }
         head(f, width, "route", "")?;
         for (label, tally) in &self.routes {
-            row(
-                f,
-                width,
-                &Row {
-                    label,
-                    tally,
-                    last: None,
-                    notes: Vec::new(),
-                },
-            )?;
+            row(f, width, &Row { label, tally, last: None, notes: Vec::new() })?;
         }
         head(f, width, "handler", "sent")?;
         for (label, count) in &self.handlers {
-            let notes = count
-                .failed
-                .iter()
-                .map(|(errno, datagrams)| failure(*errno, *datagrams))
-                .collect();
-            row(
-                f,
-                width,
-                &Row {
-                    label,
-                    tally: &count.tally,
-                    last: Some(count.sent),
-                    notes,
-                },
-            )?;
+            let notes = count.failed.iter().map(|(errno, datagrams)| failure(*errno, *datagrams)).collect();
+            row(f, width, &Row { label, tally: &count.tally, last: Some(count.sent), notes })?;
         }
         match self.balances {
-            true => writeln!(
-                f,
-                "balance: exact (received = handled + dropped + in flight, in every row)"
-            ),
-            false => writeln!(
-                f,
-                "balance: BROKEN, a defect of udispatch: please report it with this table"
-            ),
+            true => writeln!(f, "balance: exact (received = handled + dropped + in flight, in every row)"),
+            false => writeln!(f, "balance: BROKEN, a defect of udispatch: please report it with this table"),
         }
     }
 }
 
 fn head(f: &mut fmt::Formatter<'_>, width: usize, what: &str, last: &str) -> fmt::Result {
-    let line = format!(
-        "{what:width$}  {:>13} {:>13} {:>13} {:>13} {last:>13}",
-        "received", "handled", "dropped", "in flight"
-    );
+    let line =
+        format!("{what:width$}  {:>13} {:>13} {:>13} {:>13} {last:>13}", "received", "handled", "dropped", "in flight");
     writeln!(f, "{}", line.trim_end())
 }
 
 fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &Row<'_>) -> fmt::Result {
-    let Row {
-        label,
-        tally,
-        last,
-        notes,
-    } = row;
+    let Row { label, tally, last, notes } = row;
     let (received, handled, in_flight) = (tally.received, tally.handled, tally.in_flight);
-    write!(
-        f,
-        "{label:width$}  {received:>13} {handled:>13} {:>13} {in_flight:>13}",
-        tally.dropped_total()
-    )?;
+    write!(f, "{label:width$}  {received:>13} {handled:>13} {:>13} {in_flight:>13}", tally.dropped_total())?;
     match last {
         Some(last) => writeln!(f, " {last:>13}")?,
         None => writeln!(f)?,
@@ -159,12 +88,7 @@ fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &Row<'_>) -> fmt::Result {
     for reason in DropReason::ALL {
         let datagrams = tally.dropped_for(*reason);
         if datagrams > 0 {
-            writeln!(
-                f,
-                "  {datagrams} dropped {}: {}",
-                reason.label(),
-                reason.meaning()
-            )?;
+            writeln!(f, "  {datagrams} dropped {}: {}", reason.label(), reason.meaning())?;
         }
     }
     notes.iter().try_for_each(|note| writeln!(f, "  {note}"))
@@ -179,10 +103,7 @@ fn listener_notes(count: &ListenerCount) -> Vec<String> {
         ));
     }
     if count.receive_errors > 0 {
-        notes.push(format!(
-            "{} receive calls failed and were tried again",
-            count.receive_errors
-        ));
+        notes.push(format!("{} receive calls failed and were tried again", count.receive_errors));
     }
     notes
 }

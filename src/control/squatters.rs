@@ -20,11 +20,7 @@ impl fmt::Display for Squatter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((pid, program)) => write!(f, "{program} (pid {pid}), bound to {}", self.address),
-            None => write!(
-                f,
-                "a program of user {} (its pid is hidden from us), bound to {}",
-                self.uid, self.address
-            ),
+            None => write!(f, "a program of user {} (its pid is hidden from us), bound to {}", self.uid, self.address),
         }
     }
 }
@@ -38,14 +34,7 @@ pub fn find(address: SocketAddr) -> Vec<Squatter> {
         sockets.extend(text.lines().skip(1).filter_map(|line| parse(line, v6)));
     }
     sockets.retain(|(bound, _, _)| overlaps(*bound, address));
-    sockets
-        .into_iter()
-        .map(|(address, uid, inode)| Squatter {
-            address,
-            uid,
-            process: owner(inode),
-        })
-        .collect()
+    sockets.into_iter().map(|(address, uid, inode)| Squatter { address, uid, process: owner(inode) }).collect()
 }
 
 /// Local address, user and inode of a line of /proc/net/udp.
@@ -64,38 +53,27 @@ fn parse(line: &str, v6: bool) -> Option<(SocketAddr, u32, u64)> {
     } else {
         IpAddr::V4(Ipv4Addr::from(word(0)?.to_ne_bytes()))
     };
-    Some((
-        SocketAddr::new(ip, port),
-        fields.get(7)?.parse().ok()?,
-        fields.get(9)?.parse().ok()?,
-    ))
+    Some((SocketAddr::new(ip, port), fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?))
 }
 
 /// Whether both could be meant by one datagram. An IPv6 wildcard may have IPv4 too (ipv6(7), IPV6_V6ONLY).
 fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
     let same_family = bound.is_ipv4() == wanted.is_ipv4();
     let wildcard = bound.ip().is_unspecified() || (wanted.ip().is_unspecified() && same_family);
-    bound.port() == wanted.port()
-        && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
+    bound.port() == wanted.port() && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
 }
 
 /// The process that has the socket open.
 fn owner(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
             continue;
         };
-        let holds = |fd: fs::DirEntry| {
-            fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str())
-        };
+        let holds = |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str());
         if descriptors.flatten().any(holds) {
             let program = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             return Some((pid, program.trim().escape_default().to_string()));
@@ -113,25 +91,13 @@ mod tests {
     fn finds_this_process() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        for wanted in [
-            address,
-            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
-        ] {
+        for wanted in [address, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())] {
             let found = find(wanted);
-            assert!(found.iter().any(|squatter| {
-                squatter
-                    .process
-                    .as_ref()
-                    .is_some_and(|p| p.0 == std::process::id())
-            }));
+            assert!(
+                found.iter().any(|squatter| { squatter.process.as_ref().is_some_and(|p| p.0 == std::process::id()) })
+            );
         }
-        assert!(
-            find(SocketAddr::new(
-                "127.0.0.2".parse().unwrap(),
-                address.port()
-            ))
-            .is_empty()
-        );
+        assert!(find(SocketAddr::new("127.0.0.2".parse().unwrap(), address.port())).is_empty());
     }
 
     /// An IPv6 line of the kernel's, word by word.
@@ -139,9 +105,6 @@ mod tests {
     fn reads_ipv6_lines() {
         let line = "  10: 00000000000000000000000001000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 \
                     00:00000000 00000000   104        0 12345 2 0000000000000000 0";
-        assert_eq!(
-            parse(line, true),
-            Some(("[::1]:5353".parse().unwrap(), 104, 12345))
-        );
+        assert_eq!(parse(line, true), Some(("[::1]:5353".parse().unwrap(), 104, 12345)));
     }
 }

@@ -9,15 +9,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::dispatch::sink::Job;
+use crate::net::wait;
 
 /// Starts the thread. The number of lines under way is bounded by their buffers, not by the channel. It ends with the process, since nothing can end a write that blocks.
 pub fn start() -> io::Result<Sender<Job>> {
     let (jobs, queue) = unbounded();
     // Not through io::stdout(): its buffer would be a second copy, and its lock a second wait.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    thread::Builder::new()
-        .name("stdout".to_owned())
-        .spawn(move || consume(output, &queue))?;
+    thread::Builder::new().name("stdout".to_owned()).spawn(move || consume(output, &queue))?;
     Ok(jobs)
 }
 
@@ -27,11 +26,9 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
         match job {
             Job::Lines(lines) if closed => lines.done(false),
             Job::Lines(lines) => {
-                let written = output.write_all(&lines.bytes);
+                let written = write_all(&mut output, &lines.bytes);
                 if let Err(error) = &written {
-                    log::error!(
-                        "standard output is gone ({error}): `print` handlers drop what they get from now on"
-                    );
+                    log::error!("standard output is gone ({error}): `print` handlers drop what they get from now on");
                     closed = true;
                 }
                 lines.done(written.is_ok());
@@ -42,6 +39,21 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
             }
         }
     }
+}
+
+/// Like [`Write::write_all`], but waits where the other end of a pipe was set to O_NONBLOCK, which all its users share: full
+/// is not gone.
+fn write_all(output: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait::until_writable(&*output)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until all lines handed on so far are written, or the time is over.

@@ -1,6 +1,6 @@
 //! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -77,33 +77,19 @@ impl Supervisor {
         }
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         // Before the workers: a signal that comes while they start is not lost.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
-            .map_err(system("cannot catch signals"))?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("cannot catch signals"))?;
         let registry = poll.registry();
-        registry
-            .register(&mut signals, SIGNALS, Interest::READABLE)
-            .map_err(system("cannot wait for signals"))?;
-        let ended =
-            Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
+        let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
         let output = standard_output::start().map_err(system("cannot use standard output"))?;
         let built = build::build(&config, &plan, &output)?;
-        let workers =
-            start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
-        Ok(Supervisor {
-            config,
-            plan,
-            output,
-            poll,
-            signals,
-            workers,
-        })
+        let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
+        Ok(Supervisor { config, plan, output, poll, signals, workers })
     }
 
     /// One line for the log: what is being served.
     pub fn summary(&self) -> String {
-        let counted = |count: usize, what: &str| {
-            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-        };
+        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         format!(
             "{}, {}, {}",
             counted(self.plan.listeners.len(), "listener"),
@@ -121,9 +107,7 @@ impl Supervisor {
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
-                    SIGHUP => log::warn!(
-                        "SIGHUP: this version cannot reload; restart to use a changed file"
-                    ),
+                    SIGHUP => log::warn!("SIGHUP: this version cannot reload; restart to use a changed file"),
                     _ => return self.stop(),
                 }
             }
@@ -136,7 +120,8 @@ impl Supervisor {
 
     fn show_ledger(&self) {
         match self.snapshot() {
-            Some(snapshot) => eprint!("{snapshot}"),
+            // Not eprint!, which panics when whoever read the log is gone.
+            Some(snapshot) => drop(write!(io::stderr().lock(), "{snapshot}")),
             None => log::error!("a worker does not answer: no ledger"),
         }
     }
@@ -146,9 +131,7 @@ impl Supervisor {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         let (reply, replies) = bounded(self.workers.len());
         for (handle, _) in &self.workers {
-            handle
-                .send(Command::Snapshot(reply.clone()))
-                .then_some(())?;
+            handle.send(Command::Snapshot(reply.clone())).then_some(())?;
         }
         let mut sum = self.empty_ledger();
         for _ in &self.workers {
@@ -158,11 +141,7 @@ impl Supervisor {
     }
 
     fn empty_ledger(&self) -> Ledger {
-        Ledger::new(
-            self.plan.listeners.len(),
-            self.config.routes.len(),
-            self.config.handlers.len(),
-        )
+        Ledger::new(self.plan.listeners.len(), self.config.routes.len(), self.config.handlers.len())
     }
 
     fn stop(mut self) -> Result<Snapshot, Failure> {
@@ -170,14 +149,9 @@ impl Supervisor {
             handle.send(Command::Stop);
         }
         let workers = std::mem::take(&mut self.workers);
-        let ended: Vec<_> = workers
-            .into_iter()
-            .map(|(_, thread)| thread.join())
-            .collect();
+        let ended: Vec<_> = workers.into_iter().map(|(_, thread)| thread.join()).collect();
         if !standard_output::drain(&self.output, OUTPUT_MAX) {
-            log::error!(
-                "standard output is blocked: lines that are still under way count as in flight"
-            );
+            log::error!("standard output is blocked: lines that are still under way count as in flight");
         }
         let mut sum = self.empty_ledger();
         for dispatcher in ended {
@@ -188,10 +162,7 @@ impl Supervisor {
 }
 
 /// Each thread wakes the supervisor when it ends, whatever the reason.
-fn start_workers(
-    built: Vec<(Worker, Handle)>,
-    ended: Arc<Waker>,
-) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
+fn start_workers(built: Vec<(Worker, Handle)>, ended: Arc<Waker>) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
     struct Farewell(Arc<Waker>);
     impl Drop for Farewell {
         fn drop(&mut self) {
@@ -205,12 +176,7 @@ fn start_workers(
             let _farewell = farewell;
             worker.run()
         };
-        Ok((
-            handle,
-            thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(run)?,
-        ))
+        Ok((handle, thread::Builder::new().name(format!("worker-{number}")).spawn(run)?))
     };
     built.into_iter().enumerate().map(start).collect()
 }

@@ -83,28 +83,12 @@ impl Dispatcher {
         let ledger = Ledger::new(listeners, routes.len(), handlers.len());
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::new(lanes), Vec::new());
-        Dispatcher {
-            ears,
-            routes,
-            handlers,
-            guard,
-            names,
-            outbox,
-            ledger,
-            drops,
-            common,
-            touched,
-        }
+        Dispatcher { ears, routes, handlers, guard, names, outbox, ledger, drops, common, touched }
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
     pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8]) {
-        if let Ear {
-            lookup: Lookup::Fixed(route),
-            claim: Claim::All,
-            ..
-        } = self.ears[ear]
-        {
+        if let Ear { lookup: Lookup::Fixed(route), claim: Claim::All, .. } = self.ears[ear] {
             return self.run(ear, route, &Batch::new(trains, arena));
         }
         let mut rest = trains;
@@ -126,9 +110,7 @@ impl Dispatcher {
     /// Counts datagrams that a receive call got and that nothing can be done with.
     pub fn refuse(&mut self, ear: usize, reason: DropReason, datagrams: u32) {
         let id = self.ears[ear].id;
-        self.ledger.listeners[id]
-            .tally
-            .refuse(u64::from(datagrams), reason);
+        self.ledger.listeners[id].tally.refuse(u64::from(datagrams), reason);
     }
 
     /// Tells the handlers of this turn that it is over.
@@ -198,23 +180,15 @@ impl Dispatcher {
             if !self.touched.contains(&handler) {
                 self.touched.push(handler);
             }
-            self.ledger.handlers[handler.index()]
-                .tally
-                .batch(batch.len(), &self.drops.0);
+            self.ledger.handlers[handler.index()].tally.batch(batch.len(), &self.drops.0);
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);
             } else {
                 let drops = &self.drops.0;
-                self.common.0.retain(|dropped| {
-                    drops
-                        .binary_search_by_key(&dropped.0, |drop| drop.0)
-                        .is_ok()
-                });
+                self.common.0.retain(|dropped| drops.binary_search_by_key(&dropped.0, |drop| drop.0).is_ok());
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
-        self.ledger.listeners[self.ears[ear].id]
-            .tally
-            .batch(batch.len(), &self.common.0);
+        self.ledger.listeners[self.ears[ear].id].tally.batch(batch.len(), &self.common.0);
     }
 }

@@ -56,11 +56,7 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Trains whose spans point into `arena`.
     pub fn new(trains: &'a [Train], arena: &'a [u8]) -> Batch<'a> {
-        Batch {
-            trains,
-            arena,
-            len: trains.iter().map(Train::datagrams).sum(),
-        }
+        Batch { trains, arena, len: trains.iter().map(Train::datagrams).sum() }
     }
 
     /// Number of datagrams.
@@ -125,8 +121,7 @@ impl Cx<'_> {
     pub fn echo(&mut self, datagram: &Datagram<'_>, answering: &Answering) -> Verdict {
         match self.guard.permit(&datagram.envelope, answering) {
             Ok(ttl) => {
-                self.outbox
-                    .reply(self.handler, &datagram.envelope, datagram.span, ttl);
+                self.outbox.reply(self.handler, &datagram.envelope, datagram.span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -134,17 +129,11 @@ impl Cx<'_> {
     }
 
     /// Sends bytes of the handler's own back to the datagram's source, unless the guard refuses.
-    pub fn reply(
-        &mut self,
-        datagram: &Datagram<'_>,
-        bytes: &[u8],
-        answering: &Answering,
-    ) -> Verdict {
+    pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8], answering: &Answering) -> Verdict {
         let permitted = self.guard.permit(&datagram.envelope, answering);
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
             Ok((ttl, span)) => {
-                self.outbox
-                    .reply(self.handler, &datagram.envelope, span, ttl);
+                self.outbox.reply(self.handler, &datagram.envelope, span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -158,10 +147,7 @@ impl Cx<'_> {
 
     /// The label of the route that brought the datagram here.
     pub fn route(&self) -> &str {
-        self.names
-            .routes
-            .get(self.route.0 as usize)
-            .map_or("", String::as_str)
+        self.names.routes.get(self.route.0 as usize).map_or("", String::as_str)
     }
 
     /// The name of an interface, where it is known.

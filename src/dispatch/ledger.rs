@@ -21,12 +21,7 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Tally {
-            received: 0,
-            handled: 0,
-            in_flight: 0,
-            dropped: [0; DropReason::COUNT],
-        }
+        Tally { received: 0, handled: 0, in_flight: 0, dropped: [0; DropReason::COUNT] }
     }
 }
 
@@ -158,34 +153,15 @@ impl Ledger {
 
     /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.
     pub fn balances(&self) -> bool {
-        let tallies = self
-            .listeners
-            .iter()
-            .map(|count| &count.tally)
-            .chain(&self.routes);
-        let rows = tallies
-            .chain(self.handlers.iter().map(|count| &count.tally))
-            .all(Tally::balances);
-        let received: u64 = self
-            .listeners
-            .iter()
-            .map(|count| count.tally.received)
-            .sum();
+        let tallies = self.listeners.iter().map(|count| &count.tally).chain(&self.routes);
+        let rows = tallies.chain(self.handlers.iter().map(|count| &count.tally)).all(Tally::balances);
+        let received: u64 = self.listeners.iter().map(|count| count.tally.received).sum();
         let routed: u64 = self.routes.iter().map(|tally| tally.received).sum();
-        let unrouted = |reason| {
-            self.listeners
-                .iter()
-                .map(|count| count.tally.dropped_for(reason))
-                .sum::<u64>()
-        };
+        let unrouted = |reason| self.listeners.iter().map(|count| count.tally.dropped_for(reason)).sum::<u64>();
         rows && received == routed + UNROUTED.iter().map(|reason| unrouted(*reason)).sum::<u64>()
     }
 }
 
 /// Reasons that end a datagram before it has a route.
-pub const UNROUTED: [DropReason; 4] = [
-    DropReason::NoRoute,
-    DropReason::DuplicateCopy,
-    DropReason::Truncated,
-    DropReason::ControlLost,
-];
+pub const UNROUTED: [DropReason; 4] =
+    [DropReason::NoRoute, DropReason::DuplicateCopy, DropReason::Truncated, DropReason::ControlLost];

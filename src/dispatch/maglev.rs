@@ -55,9 +55,7 @@ pub fn mix(mut value: u64) -> u64 {
 
 /// FNV-1a, spread by [`mix`]: the same on every machine and in every version.
 fn hash(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    }))
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 
 #[cfg(test)]
@@ -80,13 +78,7 @@ mod tests {
             assert_eq!(reversed[other.pick(key)], names[member]);
             moved += u32::from(member != 9 && less.pick(key) != member);
         }
-        assert!(
-            counts.iter().all(|count| (9_000..11_000).contains(count)),
-            "{counts:?}"
-        );
-        assert!(
-            moved < 2_000,
-            "{moved} of 90,000 keys of other members moved"
-        );
+        assert!(counts.iter().all(|count| (9_000..11_000).contains(count)), "{counts:?}");
+        assert!(moved < 2_000, "{moved} of 90,000 keys of other members moved");
     }
 }

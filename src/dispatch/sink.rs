@@ -27,11 +27,7 @@ pub struct Lines {
 impl Lines {
     /// The consumer has taken all the bytes, or has failed to.
     pub fn done(mut self, written: bool) {
-        let counter = if written {
-            &self.fate.written
-        } else {
-            &self.fate.lost
-        };
+        let counter = if written { &self.fate.written } else { &self.fate.lost };
         counter.fetch_add(self.datagrams, Ordering::Relaxed);
         if !written {
             self.fate.closed.store(true, Ordering::Relaxed);
@@ -75,17 +71,9 @@ impl LineSink {
     pub fn new(jobs: Sender<Job>) -> LineSink {
         let (home, free) = bounded(BUFFERS);
         for _ in 0..BUFFERS {
-            home.send(Vec::new())
-                .expect("the channel holds all buffers");
+            home.send(Vec::new()).expect("the channel holds all buffers");
         }
-        LineSink {
-            jobs,
-            free,
-            home,
-            fate: Arc::default(),
-            current: None,
-            datagrams: 0,
-        }
+        LineSink { jobs, free, home, fate: Arc::default(), current: None, datagrams: 0 }
     }
 
     /// Appends one datagram's line, which `write` must end with a line feed.
@@ -113,12 +101,7 @@ impl LineSink {
             return;
         };
         let datagrams = std::mem::take(&mut self.datagrams);
-        let lines = Lines {
-            bytes,
-            datagrams,
-            fate: Arc::clone(&self.fate),
-            home: self.home.clone(),
-        };
+        let lines = Lines { bytes, datagrams, fate: Arc::clone(&self.fate), home: self.home.clone() };
         if let Err(refused) = self.jobs.send(Job::Lines(lines))
             && let Job::Lines(lines) = refused.0
         {
@@ -128,10 +111,7 @@ impl LineSink {
 
     /// How many datagrams' lines the consumer has taken, and how many it has lost.
     pub fn fate(&self) -> (u64, u64) {
-        (
-            self.fate.written.load(Ordering::Relaxed),
-            self.fate.lost.load(Ordering::Relaxed),
-        )
+        (self.fate.written.load(Ordering::Relaxed), self.fate.lost.load(Ordering::Relaxed))
     }
 }
 

@@ -24,11 +24,7 @@ struct Echo(Answering);
 
 impl Recipe for Echo {
     fn needs(&self) -> Needs {
-        Needs {
-            destination: true,
-            ttl: self.0.ttl.is_none(),
-            ..Needs::NOTHING
-        }
+        Needs { source: true, destination: true, ttl: self.0.ttl.is_none(), ..Needs::NOTHING }
     }
 
     fn describe(&self) -> String {

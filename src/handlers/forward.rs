@@ -67,11 +67,8 @@ const PICKS: &[(&str, Pick)] = &[
     ("hash", Pick::Hash(HashOn::Source)),
 ];
 
-const HASH_ON: &[(&str, HashOn)] = &[
-    ("source", HashOn::Source),
-    ("source_address", HashOn::SourceAddress),
-    ("destination", HashOn::Destination),
-];
+const HASH_ON: &[(&str, HashOn)] =
+    &[("source", HashOn::Source), ("source_address", HashOn::SourceAddress), ("destination", HashOn::Destination)];
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let upstreams = section.required_list("upstreams", unicast_upstream);
@@ -80,41 +77,24 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let ttl = section.optional("ttl", value::integer(1..=255));
     let is_hash = matches!(pick, Pick::Hash(_));
     if section.has("hash_on") && !is_hash {
-        section.problem(
-            "hash_on",
-            "means something only with pick = \"hash\"",
-            "add pick = \"hash\", or leave it out",
-        );
+        section.problem("hash_on", "means something only with pick = \"hash\"", "add pick = \"hash\", or leave it out");
     }
     let upstreams = upstreams?;
     if upstreams.len() > UPSTREAMS_MAX {
-        section.problem(
-            "upstreams",
-            format!("more than {UPSTREAMS_MAX}, the limit of one handler"),
-            "",
-        );
+        section.problem("upstreams", format!("more than {UPSTREAMS_MAX}, the limit of one handler"), "");
     }
-    let pick = if is_hash {
-        Pick::Hash(hash_on.unwrap_or(HashOn::Source))
-    } else {
-        pick
-    };
-    Some(Box::new(Forward {
-        upstreams,
-        pick,
-        ttl,
-    }))
+    let pick = if is_hash { Pick::Hash(hash_on.unwrap_or(HashOn::Source)) } else { pick };
+    Some(Box::new(Forward { upstreams, pick, ttl }))
 }
 
 /// An upstream that is one host: a group needs an interface and a TTL to be chosen, which this version cannot.
 fn unicast_upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let upstream = value::upstream(value)?;
     match &upstream.host {
-        Host::Address(address) if address.ip().is_multicast() => Err(Mistake::new(format!(
-            "{} is a multicast group, which this version cannot forward to",
-            address.ip()
-        ))
-        .hint("name the receivers one by one")),
+        Host::Address(address) if address.ip().is_multicast() => {
+            Err(Mistake::new(format!("{} is a multicast group, which this version cannot forward to", address.ip()))
+                .hint("name the receivers one by one"))
+        }
         _ => Ok(upstream),
     }
 }
@@ -145,12 +125,9 @@ struct Forward {
 
 impl Recipe for Forward {
     fn needs(&self) -> Needs {
+        let source = matches!(self.pick, Pick::Hash(HashOn::Source | HashOn::SourceAddress));
         let destination = self.pick == Pick::Hash(HashOn::Destination);
-        Needs {
-            destination,
-            ttl: self.ttl.is_none(),
-            ..Needs::NOTHING
-        }
+        Needs { source, destination, ttl: self.ttl.is_none(), ..Needs::NOTHING }
     }
 
     fn upstreams(&self) -> &[Upstream] {
@@ -170,30 +147,15 @@ impl Recipe for Forward {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let lanes = self
-            .upstreams
-            .iter()
-            .map(|upstream| site.upstream(upstream))
-            .collect::<Result<Vec<_>, _>>()?;
+        let lanes = self.upstreams.iter().map(|upstream| site.upstream(upstream)).collect::<Result<Vec<_>, _>>()?;
         let maglev = match self.pick {
-            Pick::Hash(_) if lanes.len() > 1 => Maglev::new(
-                &self
-                    .upstreams
-                    .iter()
-                    .map(Upstream::to_string)
-                    .collect::<Vec<_>>(),
-            ),
+            Pick::Hash(_) if lanes.len() > 1 => {
+                Maglev::new(&self.upstreams.iter().map(Upstream::to_string).collect::<Vec<_>>())
+            }
             _ => Maglev::default(),
         };
         let random = Random::new(site.seed());
-        Ok(Box::new(Forwarder {
-            lanes,
-            pick: self.pick,
-            ttl: self.ttl,
-            turn: 0,
-            maglev,
-            random,
-        }))
+        Ok(Box::new(Forwarder { lanes, pick: self.pick, ttl: self.ttl, turn: 0, maglev, random }))
     }
 }
 
@@ -219,11 +181,7 @@ struct Forwarder {
 
 impl Handler for Forwarder {
     fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        let train = Train {
-            envelope: datagram.envelope,
-            span: datagram.span,
-            segment: 0,
-        };
+        let train = Train { envelope: datagram.envelope, span: datagram.span, segment: 0 };
         match self.pass_on(&train, cx) {
             Ok(()) => Verdict::Handled,
             Err(reason) => Verdict::Dropped(reason),
@@ -280,7 +238,7 @@ impl Forwarder {
     /// One less than it arrived with, so that forwarders that point at each other stop; except that senders to groups
     /// use a TTL of 1 as a rule (IP_MULTICAST_TTL in ip(7)), which is where such a datagram begins, not where a loop ends.
     fn ttl_for(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
-        if envelope.dst.ip().is_multicast() && envelope.ttl == Some(1) {
+        if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
             return Ok(self.ttl);
         }
         damp(envelope.ttl, self.ttl)
@@ -297,7 +255,5 @@ fn hash_of(on: HashOn, envelope: &Envelope) -> u64 {
         IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
         IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
     };
-    crate::dispatch::maglev::mix(
-        crate::dispatch::maglev::mix(high) ^ low ^ u64::from(port).rotate_left(40),
-    )
+    crate::dispatch::maglev::mix(crate::dispatch::maglev::mix(high) ^ low ^ u64::from(port).rotate_left(40))
 }

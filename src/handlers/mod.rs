@@ -11,10 +11,4 @@ pub mod print;
 pub mod reply;
 
 /// Every kind, in the order in which people meet them.
-pub const KINDS: &[Kind] = &[
-    echo::KIND,
-    reply::KIND,
-    print::KIND,
-    drop::KIND,
-    forward::KIND,
-];
+pub const KINDS: &[Kind] = &[echo::KIND, reply::KIND, print::KIND, drop::KIND, forward::KIND];

@@ -36,11 +36,7 @@ format = "json"
     read,
 };
 
-const FORMATS: &[(&str, Format)] = &[
-    ("text", Format::Text),
-    ("json", Format::Json),
-    ("hex", Format::Hex),
-];
+const FORMATS: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json), ("hex", Format::Hex)];
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let format = section.or("format", value::choice(FORMATS), Format::Text);
@@ -62,12 +58,7 @@ struct Print {
 
 impl Recipe for Print {
     fn needs(&self) -> Needs {
-        Needs {
-            destination: true,
-            interface: self.format == Format::Json,
-            ttl: false,
-            time: true,
-        }
+        Needs { source: true, destination: true, interface: self.format == Format::Json, ttl: false, time: true }
     }
 
     fn describe(&self) -> String {
@@ -75,10 +66,7 @@ impl Recipe for Print {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        Ok(Box::new(Printer {
-            format: self.format,
-            sink: site.standard_output()?,
-        }))
+        Ok(Box::new(Printer { format: self.format, sink: site.standard_output()? }))
     }
 }
 
@@ -135,9 +123,7 @@ fn write_text(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()
                 character if is_unsafe(character) && character.is_ascii() => {
                     write!(line, "\\x{:02x}", u32::from(character))?;
                 }
-                character if is_unsafe(character) => {
-                    write!(line, "\\u{{{:x}}}", u32::from(character))?
-                }
+                character if is_unsafe(character) => write!(line, "\\u{{{:x}}}", u32::from(character))?,
                 character => write!(line, "{character}")?,
             }
         }
@@ -153,22 +139,14 @@ fn write_hex(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()>
     write_head(line, datagram)?;
     line.push(b' ');
     for byte in datagram.payload {
-        line.extend_from_slice(&[
-            DIGITS[usize::from(byte >> 4)],
-            DIGITS[usize::from(byte & 15)],
-        ]);
+        line.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
     Ok(())
 }
 
 fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::io::Result<()> {
     let time = datagram.time().unwrap_or(std::time::UNIX_EPOCH);
-    write!(
-        line,
-        r#"{{"time":"{}","src":"{}""#,
-        humantime::format_rfc3339_micros(time),
-        datagram.src()
-    )?;
+    write!(line, r#"{{"time":"{}","src":"{}""#, humantime::format_rfc3339_micros(time), datagram.src())?;
     write!(line, r#","dst":"{}","interface":"#, datagram.dst())?;
     match cx.interface(datagram.envelope.interface) {
         Some(name) => write_json_string(line, name)?,
@@ -184,9 +162,7 @@ fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::
     line.extend_from_slice(br#","payload_base64":""#);
     let start = line.len();
     line.resize(start + datagram.payload.len().div_ceil(3) * 4, 0);
-    let encoded = STANDARD
-        .encode_slice(datagram.payload, &mut line[start..])
-        .expect("room for the base64 form");
+    let encoded = STANDARD.encode_slice(datagram.payload, &mut line[start..]).expect("room for the base64 form");
     line.truncate(start + encoded);
     line.extend_from_slice(b"\"}");
     Ok(())
@@ -223,28 +199,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
-        let (src, dst) = (
-            "192.0.2.1:9999".parse().unwrap(),
-            "[2001:db8::1]:53".parse().unwrap(),
-        );
-        let envelope = Envelope {
-            src,
-            dst,
-            local: dst,
-            interface: 7,
-            ttl: None,
-            time_ns: Some(1_000_000_000_000_001_000),
-        };
-        let span = Span {
-            region: Region::Arena,
-            offset: 0,
-            len: payload.len() as u32,
-        };
-        let train = Train {
-            envelope,
-            span,
-            segment: 0,
-        };
+        let (src, dst) = ("192.0.2.1:9999".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap());
+        let envelope =
+            Envelope { src, dst, local: dst, interface: 7, ttl: None, time_ns: Some(1_000_000_000_000_001_000) };
+        let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
+        let train = Train { envelope, span, segment: 0 };
         act(&train.iter(payload).next().unwrap())
     }
 
@@ -263,10 +222,7 @@ mod tests {
         let head = "2001-09-09T01:46:40.000001Z 192.0.2.1:9999 > [2001:db8::1]:53 ";
         assert_eq!(text(b"hello\n"), format!("{head}hello\\n"));
         assert_eq!(text(b"\x1b[2J\0\\"), format!("{head}\\x1b[2J\\x00\\\\"));
-        assert_eq!(
-            text("\u{9b}\u{2028}é".as_bytes()),
-            format!("{head}\\u{{9b}}\\u{{2028}}é")
-        );
+        assert_eq!(text("\u{9b}\u{2028}é".as_bytes()), format!("{head}\\u{{9b}}\\u{{2028}}é"));
         assert_eq!(text(b"a\xff\xfeb"), format!("{head}a\\xff\\xfeb"));
         assert_eq!(text(b""), head);
     }

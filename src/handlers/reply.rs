@@ -22,18 +22,8 @@ pub const KIND: Kind = Kind {
     name: "reply",
     summary: "answers every datagram with the same bytes, from the address that was asked",
     settings: &[
-        Setting {
-            key: "text",
-            values: "text",
-            default: "one of the three",
-            meaning: "the answer, as UTF-8",
-        },
-        Setting {
-            key: "hex",
-            values: "hex digits",
-            default: "one of the three",
-            meaning: "the answer, as bytes",
-        },
+        Setting { key: "text", values: "text", default: "one of the three", meaning: "the answer, as UTF-8" },
+        Setting { key: "hex", values: "hex digits", default: "one of the three", meaning: "the answer, as bytes" },
         Setting {
             key: "file",
             values: "path",
@@ -63,55 +53,36 @@ text = "hello\n"
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let answering = answering::read(section);
-    let amplification_max = section.or(
-        "amplification_max",
-        value::integer(1..=RUN_MAX_BYTES),
-        AMPLIFICATION_MAX,
-    );
+    let amplification_max = section.or("amplification_max", value::integer(1..=RUN_MAX_BYTES), AMPLIFICATION_MAX);
     let given = section.exactly_one(&["text", "hex", "file"]);
     let base = section.base_dir().to_owned();
     let text = section.optional("text", |text| limited(value::string(text)?.into_bytes()));
     let hex = section.optional("hex", |text| limited(hex_bytes(text)?));
-    let file = section.optional("file", |path| {
-        limited(file_bytes(&base.join(value::path(path)?))?)
-    });
+    let file = section.optional("file", |path| limited(file_bytes(&base.join(value::path(path)?))?));
     given?;
     let bytes = text.or(hex).or(file)?;
-    Some(Box::new(Fixed {
-        bytes: bytes.into(),
-        amplification_max,
-        answering,
-    }))
+    Some(Box::new(Fixed { bytes: bytes.into(), amplification_max, answering }))
 }
 
 /// At most what fits one datagram.
 fn limited(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
     match bytes.len() {
-        len if len > RUN_MAX_BYTES as usize => Err(Mistake::new(format!(
-            "{len} bytes do not fit a datagram, which holds {RUN_MAX_BYTES}"
-        ))),
+        len if len > RUN_MAX_BYTES as usize => {
+            Err(Mistake::new(format!("{len} bytes do not fit a datagram, which holds {RUN_MAX_BYTES}")))
+        }
         _ => Ok(bytes),
     }
 }
 
 fn hex_bytes(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
     let text = value::string(value)?;
-    let digits: Vec<char> = text
-        .chars()
-        .filter(|character| !character.is_whitespace())
-        .collect();
-    let wrong = || {
-        Mistake::new("not pairs of hex digits")
-            .hint("such as \"00ff10\"; white space is passed over")
-    };
+    let digits: Vec<char> = text.chars().filter(|character| !character.is_whitespace()).collect();
+    let wrong = || Mistake::new("not pairs of hex digits").hint("such as \"00ff10\"; white space is passed over");
     if !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
     let pair = |pair: &[char]| Some((pair[0].to_digit(16)? * 16 + pair[1].to_digit(16)?) as u8);
-    digits
-        .chunks_exact(2)
-        .map(|digits| pair(digits).ok_or_else(wrong))
-        .collect()
+    digits.chunks_exact(2).map(|digits| pair(digits).ok_or_else(wrong)).collect()
 }
 
 fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
@@ -122,9 +93,7 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
     // A size first, so that a device or a huge file is not read whole.
     match fs::metadata(path).map_err(failed)? {
         data if !data.is_file() => Err(Mistake::new(format!("{} is not a file", path.display()))),
-        data if data.len() > u64::from(RUN_MAX_BYTES) => {
-            limited(vec![0; data.len().min(1 << 20) as usize])
-        }
+        data if data.len() > u64::from(RUN_MAX_BYTES) => limited(vec![0; data.len().min(1 << 20) as usize]),
         _ => fs::read(path).map_err(failed),
     }
 }
@@ -138,19 +107,11 @@ struct Fixed {
 
 impl Recipe for Fixed {
     fn needs(&self) -> Needs {
-        Needs {
-            destination: true,
-            ttl: self.answering.ttl.is_none(),
-            ..Needs::NOTHING
-        }
+        Needs { source: true, destination: true, ttl: self.answering.ttl.is_none(), ..Needs::NOTHING }
     }
 
     fn describe(&self) -> String {
-        format!(
-            "answers {} bytes, to requests of at least {}",
-            self.bytes.len(),
-            self.request_min()
-        )
+        format!("answers {} bytes, to requests of at least {}", self.bytes.len(), self.request_min())
     }
 
     fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {

@@ -18,8 +18,8 @@ pub enum ReceiveError {
 pub enum SendError {
     /// Interrupted before anything was sent: the same again.
     Again,
-    /// The socket held an error that an earlier datagram caused (an ICMP refusal), and this send only reported it: the
-    /// same again, once. udp(7); ip_icmp_error and sock_error in the kernel.
+    /// The socket may have held an error that an earlier datagram caused (ICMP), and this send only reported it: the same
+    /// again, once. udp(7); icmp_err_convert, icmpv6_err_convert and sock_error in the kernel.
     Pending,
     /// The send buffer or the device's queue is full: lost, and so would be what follows now.
     Full,
@@ -61,7 +61,12 @@ pub fn of_send(error: &io::Error) -> SendError {
             | libc::EHOSTUNREACH
             | libc::ENETUNREACH
             | libc::EHOSTDOWN
-            | libc::EPROTO,
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP
+            | libc::ENONET
+            | libc::EACCES
+            | libc::EMSGSIZE,
         ) => SendError::Pending,
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::Full,
         _ => SendError::Refused,
@@ -71,15 +76,18 @@ pub fn of_send(error: &io::Error) -> SendError {
 /// Whether a segmented send that failed so may work datagram by datagram: the device cannot segment (EIO), or a segment
 /// is larger than the path allows (EINVAL until Linux 6.9, EMSGSIZE since; udp_send_skb in net/ipv4/udp.c).
 pub fn refuses_segments(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
-    )
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
 
 /// Whether the failure is about the size alone, so that smaller segments may still pass.
 pub fn is_about_size(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE))
+}
+
+/// Whether the reason may be that the address to send from is no longer this host's: without it there is no route
+/// (ip_route_output_key_hash_rcu in net/ipv4/route.c gives ENETUNREACH or EINVAL).
+pub fn may_lack_source(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EADDRNOTAVAIL))
 }
 
 /// The name of an errno that sending can give, for the ledger.
@@ -136,14 +144,13 @@ mod tests {
             (libc::EAGAIN, SendError::Full),
             (libc::ENOBUFS, SendError::Full),
             (libc::EPERM, SendError::Refused),
-            (libc::EMSGSIZE, SendError::Refused),
+            (libc::EMSGSIZE, SendError::Pending),
+            (libc::EACCES, SendError::Pending),
             (libc::EINVAL, SendError::Refused),
         ] {
             assert_eq!(send(errno), meaning, "{}", name(errno));
         }
         assert!(refuses_segments(&io::Error::from_raw_os_error(libc::EIO)));
-        assert!(!refuses_segments(&io::Error::from_raw_os_error(
-            libc::EPERM
-        )));
+        assert!(!refuses_segments(&io::Error::from_raw_os_error(libc::EPERM)));
     }
 }

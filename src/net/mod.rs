@@ -16,3 +16,4 @@ pub mod option;
 pub mod receive;
 pub mod send;
 pub mod socket;
+pub mod wait;

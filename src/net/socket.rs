@@ -35,29 +35,14 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
     socket.set_reuse_port(options.reuse_port)?;
     set_buffers(&socket, options.receive_buffer, options.send_buffer)?;
     let (level, destination, ttl, multicast_all) = match address {
-        SocketAddr::V4(_) => (
-            libc::IPPROTO_IP,
-            libc::IP_PKTINFO,
-            libc::IP_RECVTTL,
-            libc::IP_MULTICAST_ALL,
-        ),
-        SocketAddr::V6(_) => (
-            libc::IPPROTO_IPV6,
-            libc::IPV6_RECVPKTINFO,
-            libc::IPV6_RECVHOPLIMIT,
-            IPV6_MULTICAST_ALL,
-        ),
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL, libc::IP_MULTICAST_ALL),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT, IPV6_MULTICAST_ALL),
     };
     // Off: a datagram to a group that anyone on this host joined is not ours.
     set_int(&socket, level, multicast_all, 0)?;
     set_int(&socket, level, destination, i32::from(options.destination))?;
     set_int(&socket, level, ttl, i32::from(options.ttl))?;
-    set_int(
-        &socket,
-        libc::SOL_SOCKET,
-        libc::SO_TIMESTAMPNS,
-        i32::from(options.time),
-    )?;
+    set_int(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, i32::from(options.time))?;
     // Datagrams of a segmenting sender stay together: udp(7). Kernels before 5.0 do not know it, and we do not need it.
     let _ = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     free_bind(&socket, address)?;
@@ -69,11 +54,7 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
 const IPV6_MULTICAST_ALL: i32 = 29;
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM.nonblocking(),
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -91,14 +72,7 @@ fn free_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 /// Sets both buffers as large as asked, past the sysctl limits where the capability allows (socket(7)).
 fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
     let clamp = |bytes| i32::try_from(bytes).unwrap_or(i32::MAX);
-    if set_int(
-        socket,
-        libc::SOL_SOCKET,
-        libc::SO_RCVBUFFORCE,
-        clamp(receive),
-    )
-    .is_err()
-    {
+    if set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamp(receive)).is_err() {
         socket.set_recv_buffer_size(receive)?;
     }
     set_send_buffer(socket, send)
@@ -106,8 +80,7 @@ fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
 
 fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
-    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped)
-        .or_else(|_| socket.set_send_buffer_size(bytes))
+    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped).or_else(|_| socket.set_send_buffer_size(bytes))
 }
 
 /// The receive buffer that the kernel granted, in the unit of SO_RCVBUF: it doubles what it is told, for its own
@@ -135,25 +108,33 @@ pub fn connect_upstream(upstream: SocketAddr, send_buffer: usize) -> io::Result<
     let socket = new_socket(upstream)?;
     close_door(&socket)?;
     set_send_buffer(&socket, send_buffer)?;
-    // Fragment where a hop is smaller instead of failing: no datagram is lost to a path MTU (ip(7)).
-    match upstream {
-        SocketAddr::V4(_) => set_int(
-            &socket,
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_OMIT,
-        )?,
-        SocketAddr::V6(_) => set_int(
-            &socket,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_OMIT,
-        )?,
-    }
+    // Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost
+    // (ip(7)). In IPv6 only we can, once it has told us its MTU, which OMIT would not hear (ip6_sk_accept_pmtu in the kernel).
+    let (level, discover, how, errors) = match upstream {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT, libc::IP_RECVERR),
+        SocketAddr::V6(_) => {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT, libc::IPV6_RECVERR)
+        }
+    };
+    set_int(&socket, level, discover, how)?;
+    // Without it the kernel keeps to itself what a full device queue drops (udp_send_skb in the kernel). The socket is this
+    // upstream's alone, and its queue of errors, which nobody reads, holds no more than the smallest receive buffer.
+    set_int(&socket, level, errors, 1)?;
+    socket.set_recv_buffer_size(0)?;
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;
     socket.connect(&upstream.into())?;
     Ok(socket.into())
+}
+
+/// Another socket to the same upstream, if it would send from another address: connect(2) chooses that once, and when it
+/// goes (DHCP, a VPN that reconnects) the old socket fails for ever, or sends from what is no longer ours.
+pub fn connect_anew(socket: &UdpSocket) -> io::Result<Option<UdpSocket>> {
+    let upstream = socket.peer_addr()?;
+    let send_buffer = socket2::SockRef::from(socket).send_buffer_size()? / 2;
+    let anew = connect_upstream(upstream, send_buffer)?;
+    let differs = anew.local_addr()?.ip() != socket.local_addr()?.ip();
+    Ok(differs.then_some(anew))
 }
 
 /// Lets nothing new into a socket, and keeps what it holds: a socket filter that takes no byte of anything. What still

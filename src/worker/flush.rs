@@ -4,30 +4,40 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use crate::datagram::Span;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::ledger::{HandlerCount, Ledger};
-use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, first_run};
+use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
-use crate::net::send::Sender;
+use crate::net::send::{SendBatch, Sender};
+use crate::net::socket;
 
 /// A socket to send through, and what is known about it.
 #[derive(Debug)]
 pub struct Exit {
     socket: UdpSocket,
     v6: bool,
-    /// The largest segment that is not known to be refused on this way.
-    segment_max: u32,
+    /// What is not known to be refused on this way.
+    limits: SegmentLimits,
+    /// Whether the address that a connected socket sends from may be gone.
+    doubts_source: bool,
 }
 
 impl Exit {
     /// A way out through a socket of the address's family.
     pub fn new(socket: UdpSocket, v6: bool) -> Exit {
-        Exit {
-            socket,
-            v6,
-            segment_max: u32::MAX,
-        }
+        Exit { socket, v6, limits: SegmentLimits::UNKNOWN, doubts_source: false }
+    }
+
+    /// Takes a new socket to the upstream if that would send from another address than the old one. Where none can be
+    /// had now, the next flush asks again.
+    fn renew(&mut self) -> bool {
+        let anew = socket::connect_anew(&self.socket);
+        self.doubts_source = anew.is_err() && self.socket.peer_addr().is_ok();
+        let Ok(Some(anew)) = anew else { return false };
+        self.socket = anew;
+        true
     }
 
     /// The socket.
@@ -58,10 +68,7 @@ impl Item for Parcel {
         None
     }
     fn sending(&self) -> Sending {
-        Sending {
-            ttl: self.ttl,
-            ..Sending::default()
-        }
+        Sending { ttl: self.ttl, ..Sending::default() }
     }
     fn joins(&self, _: &Parcel) -> bool {
         true
@@ -86,12 +93,7 @@ impl Item for Reply {
             IpAddr::V6(from) => from.is_unspecified() || from.is_unicast_link_local(),
         };
         let interface = if on_interface { self.interface } else { 0 };
-        Sending {
-            from: Some(from),
-            interface,
-            ttl: self.parcel.ttl,
-            ..Sending::default()
-        }
+        Sending { from: Some(from), interface, ttl: self.parcel.ttl, ..Sending::default() }
     }
     fn joins(&self, other: &Reply) -> bool {
         (self.to, self.from, self.handler) == (other.to, other.from, other.handler)
@@ -118,32 +120,15 @@ impl Flusher {
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Flusher {
-            sender,
-            runs,
-            singles,
-            single_replies,
-        } = self;
+        let Flusher { sender, runs, singles, single_replies } = self;
         for &lane in outbox.touched() {
             let (exit, handler) = &mut lanes[lane.0 as usize];
             let account = &mut ledger.handlers[handler.index()];
-            let mut way = Way {
-                exit,
-                sender,
-                runs,
-                outbox,
-                arena,
-            };
+            let mut way = Way { exit, sender, runs, outbox, arena };
             way.send_all(outbox.lane(lane), singles, |_, sent| record(account, sent));
         }
         if !outbox.replies().is_empty() {
-            let mut way = Way {
-                exit: listener,
-                sender,
-                runs,
-                outbox,
-                arena,
-            };
+            let mut way = Way { exit: listener, sender, runs, outbox, arena };
             way.send_all(outbox.replies(), single_replies, |reply, sent| {
                 record(&mut ledger.handlers[reply.handler.index()], sent);
             });
@@ -174,26 +159,25 @@ struct Way<'w> {
 impl Way<'_> {
     /// Sends all items in order. Where segments are refused, the same datagrams go one by one, and if that works the
     /// exit remembers.
-    fn send_all<I: Item>(
-        &mut self,
-        items: &[I],
-        singles: &mut Vec<I>,
-        mut account: impl FnMut(&I, Sent),
-    ) {
+    fn send_all<I: Item>(&mut self, items: &[I], singles: &mut Vec<I>, mut account: impl FnMut(&I, Sent)) {
         let mut rest = items;
         loop {
-            let (done, refusal) = self.send_runs(rest, self.exit.segment_max, &mut account);
+            let (done, refusal) = self.send_runs(rest, self.exit.limits, &mut account);
             rest = &rest[done..];
             if rest.is_empty() {
                 return;
             }
-            let run = longest_run(rest, u32::MAX);
+            let run = longest_run(rest, self.exit.limits);
+            if refusal.is_some() && run.datagrams > SEGMENTS_MAX_OLD && self.exit.limits.count_max > SEGMENTS_MAX_OLD {
+                self.exit.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
+                continue;
+            }
             singles.clear();
             for item in &rest[..run.parcels] {
                 singles.extend(item.parcel().singles().map(|parcel| item.with(parcel)));
             }
             let mut sent = 0;
-            self.send_runs(singles, 0, &mut |item: &I, result: Sent| {
+            self.send_runs(singles, SegmentLimits::NONE, &mut |item: &I, result: Sent| {
                 sent += result.unwrap_or(0);
                 account(item, result);
             });
@@ -201,11 +185,7 @@ impl Way<'_> {
                 && sent > 0
             {
                 let smaller = u32::from(run.segment) - 1;
-                self.exit.segment_max = if errno::is_about_size(&error) {
-                    smaller
-                } else {
-                    0
-                };
+                self.exit.limits.bytes_max = if errno::is_about_size(&error) { smaller } else { 0 };
             }
             rest = &rest[run.parcels..];
         }
@@ -216,83 +196,106 @@ impl Way<'_> {
     fn send_runs<I: Item>(
         &mut self,
         items: &[I],
-        segment_max: u32,
+        limits: SegmentLimits,
         account: &mut impl FnMut(&I, Sent),
     ) -> (usize, Option<io::Error>) {
         let mut done = 0;
         while done < items.len() {
+            let (outbox, arena, v6) = (self.outbox, self.arena, self.exit.v6);
             let mut batch = self.sender.batch();
-            self.runs.clear();
-            let mut rest = &items[done..];
-            while !rest.is_empty() && !batch.is_full() {
-                let run = longest_run(rest, segment_max);
-                if run.segment != 0 && u32::from(run.segment) > segment_max {
-                    break;
-                }
-                let (together, after) = rest.split_at(run.parcels);
-                batch.begin(
-                    rest[0].to(),
-                    &Sending {
-                        segment: run.segment,
-                        v6: self.exit.v6,
-                        ..rest[0].sending()
-                    },
-                );
-                for item in together {
-                    batch.piece(self.outbox.bytes(self.arena, item.parcel().span));
-                }
-                self.runs.push(run);
-                rest = after;
-            }
+            gather(&mut batch, self.runs, &items[done..], limits, v6, |span| outbox.bytes(arena, span));
             if self.runs.is_empty() {
                 return (done, None);
             }
-            let mut first = 0;
-            let mut retried = false;
-            while let Some(run) = self.runs.get(first) {
-                match batch.send(&self.exit.socket, first) {
-                    Ok(sent) => {
-                        for run in &self.runs[first..first + sent] {
-                            account(&items[done], Ok(run.datagrams));
-                            done += run.parcels;
-                        }
-                        first += sent;
-                        retried = false;
-                        continue;
-                    }
-                    Err(error) if run.segment != 0 && errno::refuses_segments(&error) => {
-                        return (done, Some(error));
-                    }
-                    Err(error) => match errno::of_send(&error) {
-                        SendError::Again => continue,
-                        SendError::Pending if !retried => {
-                            retried = true;
-                            continue;
-                        }
-                        SendError::Pending | SendError::Full | SendError::Refused => {
-                            account(
-                                &items[done],
-                                Err((error.raw_os_error().unwrap_or(0), run.datagrams)),
-                            );
-                        }
-                    },
-                }
-                done += run.parcels;
-                first += 1;
-                retried = false;
+            let (sent, refusal) = transmit(&mut batch, self.exit, self.runs, &items[done..], account);
+            done += sent;
+            if refusal.is_some() {
+                return (done, refusal);
             }
         }
         (done, None)
     }
 }
 
+/// Fills a batch with messages, one for each run, up to an item that has to be taken apart.
+fn gather<'a, I: Item>(
+    batch: &mut SendBatch<'_, 'a>,
+    runs: &mut Vec<Run>,
+    items: &[I],
+    limits: SegmentLimits,
+    v6: bool,
+    payload: impl Fn(Span) -> &'a [u8],
+) {
+    runs.clear();
+    let mut rest = items;
+    while !rest.is_empty() && !batch.is_full() {
+        let run = longest_run(rest, limits);
+        if run.segment != 0 && u32::from(run.segment) > limits.bytes_max {
+            return;
+        }
+        let (together, after) = rest.split_at(run.parcels);
+        batch.begin(rest[0].to(), &Sending { segment: run.segment, v6, ..rest[0].sending() });
+        for item in together {
+            batch.piece(payload(item.parcel().span));
+        }
+        runs.push(run);
+        rest = after;
+    }
+}
+
+/// Sends a batch to its end. Every refusal is judged: tried again, counted, or, where segments were refused, returned.
+/// Also returns how many items are settled.
+fn transmit<I: Item>(
+    batch: &mut SendBatch<'_, '_>,
+    exit: &mut Exit,
+    runs: &[Run],
+    items: &[I],
+    account: &mut impl FnMut(&I, Sent),
+) -> (usize, Option<io::Error>) {
+    let (mut first, mut done) = (0, 0);
+    let mut retried = false;
+    let mut renewed = exit.doubts_source;
+    if renewed {
+        exit.renew();
+    }
+    while let Some(run) = runs.get(first) {
+        let error = match batch.send(&exit.socket, first) {
+            Ok(sent) => {
+                for run in &runs[first..first + sent] {
+                    account(&items[done], Ok(run.datagrams));
+                    done += run.parcels;
+                }
+                first += sent;
+                retried = false;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let meaning = errno::of_send(&error);
+        let again = match meaning {
+            SendError::Again => true,
+            SendError::Pending => !std::mem::replace(&mut retried, true),
+            SendError::Full | SendError::Refused => false,
+        };
+        if again {
+            continue;
+        }
+        if run.segment != 0 && errno::refuses_segments(&error) {
+            return (done, Some(error));
+        }
+        // Tried once: while the network is down, the rest is refused without ado.
+        if errno::may_lack_source(&error) && !std::mem::replace(&mut renewed, true) && exit.renew() {
+            continue;
+        }
+        account(&items[done], Err((error.raw_os_error().unwrap_or(0), run.datagrams)));
+        done += run.parcels;
+        first += 1;
+        retried = false;
+    }
+    (done, None)
+}
+
 /// The longest run of items that can leave as one message.
-fn longest_run<I: Item>(items: &[I], segment_max: u32) -> Run {
-    first_run(
-        items
-            .iter()
-            .take_while(|item| item.joins(&items[0]))
-            .map(Item::parcel),
-        segment_max,
-    )
+fn longest_run<I: Item>(items: &[I], limits: SegmentLimits) -> Run {
+    first_run(items.iter().take_while(|item| item.joins(&items[0])).map(Item::parcel), limits)
 }

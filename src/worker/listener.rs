@@ -1,12 +1,17 @@
 //! A worker's listener: its socket, and how what the kernel brings becomes trains.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::flush::Exit;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
+use crate::net::control_message::Received;
 use crate::net::option;
-use crate::net::receive::Slot;
+use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
+
+/// The source of a datagram where nobody asked for it.
+const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const UNKNOWN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// One bound socket.
 #[derive(Debug)]
@@ -15,22 +20,26 @@ pub struct Listener {
     pub exit: Exit,
     /// What it is bound to: the destination of every datagram where the kernel is not asked for it.
     pub address: SocketAddr,
-    /// Whether the kernel was asked for each datagram's destination.
+    /// Whether the kernel is asked who sent each datagram.
+    pub tells_source: bool,
+    /// Whether it is asked for each datagram's destination.
     pub tells_destination: bool,
+    /// How many trains the next receive call asks for.
+    pub trains_max: usize,
     /// The kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 
 impl Listener {
     /// Takes over a bound socket.
-    pub fn new(socket: UdpSocket, address: SocketAddr, tells_destination: bool) -> Listener {
+    pub fn new(socket: UdpSocket, address: SocketAddr, tells_source: bool, tells_destination: bool) -> Listener {
         let exit = Exit::new(socket, address.is_ipv6());
-        Listener {
-            exit,
-            address,
-            tells_destination,
-            drops_seen: 0,
-        }
+        Listener { exit, address, tells_source, tells_destination, trains_max: SLOTS, drops_seen: 0 }
+    }
+
+    /// Adapts the next receive call to what the last one brought.
+    pub fn adapt(&mut self, last: &Slot<'_>) {
+        self.trains_max = if last.len < LONG_BYTES { SLOTS } else { SLOTS_FOR_LONG };
     }
 
     /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
@@ -44,44 +53,33 @@ impl Listener {
     }
 
     /// Makes a train of a slot, or says why it cannot be handled and how many datagrams that are.
-    pub fn train(&self, slot: &Slot) -> Result<Train, (DropReason, u32)> {
-        let span = Span {
-            region: Region::Arena,
-            offset: slot.offset,
-            len: slot.len,
-        };
-        let train = Train {
-            envelope: self.envelope(slot),
-            span,
-            segment: slot.told.segment,
-        };
-        if slot.truncated {
+    #[inline]
+    pub fn train(&self, slot: &Slot<'_>) -> Result<Train, (DropReason, u32)> {
+        let told = slot.told();
+        let src = slot.src();
+        let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
+        let train = Train { envelope: self.envelope(src, &told), span, segment: told.segment };
+        let lost = (self.tells_source && src.is_none()) || (self.tells_destination && told.destination.is_none());
+        if slot.is_truncated() {
             return Err((DropReason::Truncated, train.datagrams()));
         }
-        let destination_lost = self.tells_destination && slot.told.destination.is_none();
-        if slot.control_truncated || destination_lost || slot.src.is_none() {
+        if slot.is_control_truncated() || lost {
             return Err((DropReason::ControlLost, train.datagrams()));
         }
-        // A train as long as its segment is a lone datagram; a marker for a second one would be a lie.
-        let segment = if slot.len > u32::from(train.segment) {
-            train.segment
-        } else {
-            0
-        };
-        Ok(Train { segment, ..train })
+        Ok(train)
     }
 
-    fn envelope(&self, slot: &Slot) -> Envelope {
-        let port = self.address.port();
-        let told = |ip| SocketAddr::new(ip, port);
-        let dst = slot.told.destination.map_or(self.address, told);
+    #[inline]
+    fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
+        let here = |ip| SocketAddr::new(ip, self.address.port());
+        let dst = told.destination.map_or(self.address, here);
         Envelope {
-            src: slot.src.unwrap_or(self.address),
+            src: src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
             dst,
-            local: slot.told.local.map_or(dst, told),
-            interface: slot.told.interface,
-            ttl: slot.told.ttl,
-            time_ns: slot.told.time_ns,
+            local: told.local.map_or(dst, here),
+            interface: told.interface,
+            ttl: told.ttl,
+            time_ns: told.time_ns,
         }
     }
 }

@@ -1,6 +1,12 @@
 //! A client with a socket of its own.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Instant;
+
+use udispatch::net::control_message::Sending;
+use udispatch::net::option::set_int;
+use udispatch::net::receive::Receiver;
+use udispatch::net::send::Sender;
 
 use super::daemon::PATIENCE;
 
@@ -11,6 +17,12 @@ impl Client {
     /// Bound to an address; port 0 lets the kernel choose.
     pub fn bind(address: &str) -> Client {
         let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        Client::of(socket)
+    }
+
+    /// With a receive buffer as large as the system allows, and a limit to its patience.
+    pub fn of(socket: UdpSocket) -> Client {
+        socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Client(socket)
     }
@@ -22,11 +34,42 @@ impl Client {
 
     /// Sends one datagram.
     pub fn send(&self, bytes: &[u8], to: &str) {
-        let sent = self
-            .0
-            .send_to(bytes, to)
-            .unwrap_or_else(|error| panic!("to {to}: {error}"));
+        let sent = self.0.send_to(bytes, to).unwrap_or_else(|error| panic!("to {to}: {error}"));
         assert_eq!(sent, bytes.len());
+    }
+
+    /// Sends all of it in one call, cut into datagrams of this size by the kernel (UDP_SEGMENT); the last may be shorter.
+    pub fn send_segmented(&self, bytes: &[u8], segment: u16, to: &str) {
+        let to: SocketAddr = to.parse().unwrap();
+        let mut sender = Sender::new();
+        let mut batch = sender.batch();
+        let v6 = to.is_ipv6();
+        let sending = Sending { segment, v6, ..Sending::default() };
+        batch.begin(Some(&to), &sending);
+        batch.piece(bytes);
+        let sent = batch.send(&self.0, 0);
+        assert_eq!(sent.unwrap_or_else(|error| panic!("{} bytes by {segment}: {error}", bytes.len())), 1);
+    }
+
+    /// Receives so many datagrams, each with the TTL or hop limit that is left.
+    pub fn receive_with_ttl(&self, count: usize) -> Vec<(Vec<u8>, u8)> {
+        let (level, option) = match self.address() {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVTTL),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+        };
+        // The kernel tells it of a datagram that is there already, too.
+        set_int(&self.0, level, option, 1).unwrap();
+        let mut receiver = Receiver::new();
+        let mut got = Vec::new();
+        while got.len() < count {
+            self.0.peek(&mut [0; 1]).expect("a datagram comes");
+            receiver.receive(&self.0, 128, true).unwrap();
+            for slot in receiver.slots() {
+                let bytes = &receiver.arena()[slot.offset as usize..][..slot.len as usize];
+                got.push((bytes.to_vec(), slot.told().ttl.expect("a TTL is told")));
+            }
+        }
+        got
     }
 
     /// Receives one datagram, which must come.
@@ -50,4 +93,28 @@ impl Client {
         self.0.set_nonblocking(false).unwrap();
         empty
     }
+}
+
+/// What each of the clients receives until so many datagrams have come to all of them together.
+pub fn gather(clients: &[Client], total: usize) -> Vec<Vec<Vec<u8>>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut got = vec![Vec::new(); clients.len()];
+    let mut buffer = vec![0; 65_536];
+    let set_nonblocking = |nonblocking| {
+        for client in clients {
+            client.0.set_nonblocking(nonblocking).unwrap();
+        }
+    };
+    set_nonblocking(true);
+    while got.iter().map(Vec::len).sum::<usize>() < total {
+        assert!(Instant::now() < deadline, "{total} were to come: {got:?}");
+        for (client, got) in clients.iter().zip(&mut got) {
+            while let Ok(len) = client.0.recv(&mut buffer) {
+                got.push(buffer[..len].to_vec());
+            }
+        }
+        std::thread::yield_now();
+    }
+    set_nonblocking(false);
+    got
 }

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
@@ -17,41 +17,34 @@ pub struct Daemon {
     child: Child,
     errors: Lines,
     output: Option<Lines>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// The lines of a stream, as they come.
 struct Lines {
     receiver: Receiver<String>,
     seen: Vec<String>,
+    /// Reads the stream until that ends or nobody wants a line any more.
+    reader: JoinHandle<()>,
 }
 
 impl Lines {
     fn of(stream: impl Read + Send + 'static) -> Lines {
         let (sender, receiver) = channel();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n') {
                 let Ok(line) = line else { break };
-                if sender
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err()
-                {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     break;
                 }
             }
         });
-        Lines {
-            receiver,
-            seen: Vec::new(),
-        }
+        Lines { receiver, seen: Vec::new(), reader }
     }
 
     /// The next line, if one comes in time.
     fn next(&mut self, deadline: Instant) -> Option<String> {
-        let line = self
-            .receiver
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            .ok()?;
+        let line = self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
         self.seen.push(line.clone());
         Some(line)
     }
@@ -65,20 +58,30 @@ impl Daemon {
 
     /// Starts with these options and waits until it is ready.
     pub fn start_with(config: &str, options: &[&str]) -> Daemon {
-        let mut daemon = Daemon::spawn(config, options, Stdio::piped());
+        let mut daemon = Daemon::spawn(config, options, Stdio::piped(), &[]);
+        daemon.wait_for("ready");
+        daemon
+    }
+
+    /// Starts with these files, by name and content, beside the configuration, and waits until it is ready.
+    pub fn start_beside(files: &[(&str, &[u8])], config: &str) -> Daemon {
+        let mut daemon = Daemon::spawn(config, &["--workers", "1"], Stdio::piped(), files);
         daemon.wait_for("ready");
         daemon
     }
 
     /// Starts with standard output going elsewhere, and waits until it is ready.
     pub fn start_onto(config: &str, output: Stdio) -> Daemon {
-        let mut daemon = Daemon::spawn(config, &["--workers", "1"], output);
+        let mut daemon = Daemon::spawn(config, &["--workers", "1"], output, &[]);
         daemon.wait_for("ready");
         daemon
     }
 
-    fn spawn(config: &str, options: &[&str], output: Stdio) -> Daemon {
+    fn spawn(config: &str, options: &[&str], output: Stdio, files: &[(&str, &[u8])]) -> Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        for (name, content) in files {
+            std::fs::write(directory.path().join(name), content).expect("the file is written");
+        }
         let file = directory.path().join("test.toml");
         std::fs::write(&file, config).expect("the configuration is written");
         let mut child = Command::new(env!("CARGO_BIN_EXE_udispatch"))
@@ -92,17 +95,54 @@ impl Daemon {
             .expect("the daemon starts");
         let errors = Lines::of(child.stderr.take().expect("standard error is piped"));
         let output = child.stdout.take().map(Lines::of);
-        Daemon {
-            child,
-            errors,
-            output,
-            _directory: directory,
-        }
+        Daemon { child, errors, output, directory }
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The names of the files in the configuration's directory.
+    pub fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.directory.path()).expect("the directory is there");
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// Memory that is resident now, in KiB (VmRSS in proc(5)).
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("VmRSS in KiB")
+    }
+
+    /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.states().iter().all(|state| *state == 'T') {
+            assert!(Instant::now() < deadline, "the daemon does not stop");
+            thread::yield_now();
+        }
+    }
+
+    /// Lets it go on after `pause`.
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    /// The state of each of its threads (proc(5)).
+    fn states(&self) -> Vec<char> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let state = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            // The name before it is in parentheses and may hold anything.
+            stat.rsplit_once(") ")?.1.chars().next()
+        };
+        tasks.filter_map(state).collect()
     }
 
     /// Waits for a line on standard error that contains the words.
@@ -113,10 +153,7 @@ impl Daemon {
                 return line;
             }
         }
-        panic!(
-            "no `{words}` on standard error, but: {:#?}",
-            self.errors.seen
-        );
+        panic!("no `{words}` on standard error, but: {:#?}", self.errors.seen);
     }
 
     /// Everything on standard error so far that was waited for or passed over.
@@ -127,9 +164,7 @@ impl Daemon {
     /// The next line on standard output.
     pub fn line(&mut self) -> String {
         let output = self.output.as_mut().expect("standard output is piped");
-        output
-            .next(Instant::now() + PATIENCE)
-            .expect("a line on standard output")
+        output.next(Instant::now() + PATIENCE).expect("a line on standard output")
     }
 
     /// Sends a signal.
@@ -150,10 +185,7 @@ impl Daemon {
             if satisfied(&ledger) {
                 return ledger;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the ledger never satisfied: {ledger:#?}"
-            );
+            assert!(Instant::now() < deadline, "the ledger never satisfied: {ledger:#?}");
             thread::yield_now();
         }
     }
@@ -164,16 +196,17 @@ impl Daemon {
     }
 
     /// The same by another signal.
-    pub fn stop_by(mut self, signal: i32) -> Ledger {
+    pub fn stop_by(self, signal: i32) -> Ledger {
+        self.stop_while(signal, |_| {})
+    }
+
+    /// The same, and meanwhile something else, again and again until it has ended.
+    pub fn stop_while(mut self, signal: i32, meanwhile: impl FnMut(&Daemon)) -> Ledger {
         let from = self.errors.seen.len();
         let begun = Instant::now();
         self.signal(signal);
-        let status = self.wait_for_exit();
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "stopping took {:?}",
-            begun.elapsed()
-        );
+        let status = self.wait_for_exit(meanwhile);
+        assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
         while self.errors.next(Instant::now() + PATIENCE).is_some() {}
         assert!(status.success(), "{status}: {:#?}", self.errors.seen);
         let ledger = Ledger::parse(&self.errors.seen[from..]);
@@ -181,9 +214,11 @@ impl Daemon {
         ledger
     }
 
-    fn wait_for_exit(&mut self) -> ExitStatus {
+    fn wait_for_exit(&mut self, mut meanwhile: impl FnMut(&Daemon)) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            // Not yet waited for, so its id is still its own even if it has just ended.
+            meanwhile(self);
             if let Some(status) = self.child.try_wait().expect("the daemon is our child") {
                 return status;
             }
@@ -193,13 +228,24 @@ impl Daemon {
         }
     }
 
+    /// Closes this end of standard error, as a log reader that ended does.
+    pub fn close_log(&mut self) {
+        let Lines { receiver, reader, .. } = std::mem::replace(&mut self.errors, Lines::of(std::io::empty()));
+        drop(receiver);
+        // Makes it write a line, which ends the reader.
+        self.signal(libc::SIGHUP);
+        reader.join().expect("the reader ends");
+    }
+
+    /// Ends it by a signal, without a look at its log. Its exit code.
+    pub fn end(mut self, signal: i32) -> Option<i32> {
+        self.signal(signal);
+        self.wait_for_exit(|_| {}).code()
+    }
+
     /// The rest of standard output, once the daemon has ended.
     pub fn take_output(&mut self) -> impl Iterator<Item = String> + use<> {
-        self.output
-            .take()
-            .expect("standard output is piped")
-            .receiver
-            .into_iter()
+        self.output.take().expect("standard output is piped").receiver.into_iter()
     }
 }
 
@@ -223,11 +269,15 @@ pub struct Outcome {
 
 /// Runs `udispatch` with these arguments to its end.
 pub fn udispatch(arguments: &[&str]) -> Outcome {
-    let output = Command::new(env!("CARGO_BIN_EXE_udispatch"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("udispatch starts");
+    udispatch_under(&[], arguments)
+}
+
+/// The same, started by another program, such as `prlimit --nofile=9`.
+pub fn udispatch_under(wrapper: &[&str], arguments: &[&str]) -> Outcome {
+    let mut words = wrapper.to_vec();
+    words.push(env!("CARGO_BIN_EXE_udispatch"));
+    words.extend(arguments);
+    let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output().expect("udispatch starts");
     Outcome {
         code: output.status.code().expect("it ended by itself"),
         output: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -237,10 +287,15 @@ pub fn udispatch(arguments: &[&str]) -> Outcome {
 
 /// Runs `udispatch COMMAND FILE OPTIONS` with this text in the file.
 pub fn on_file(command: &str, config: &str, options: &[&str]) -> Outcome {
+    on_file_under(&[], command, config, options)
+}
+
+/// The same, started by another program.
+pub fn on_file_under(wrapper: &[&str], command: &str, config: &str, options: &[&str]) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("test.toml");
     std::fs::write(&file, config).expect("the configuration is written");
     let mut arguments = vec![command, file.to_str().expect("a path in UTF-8")];
     arguments.extend(options);
-    udispatch(&arguments)
+    udispatch_under(wrapper, &arguments)
 }

@@ -39,12 +39,7 @@ pub const KINDS: &[Kind] = &[
                 default: "required",
                 meaning: "Where to send. Names are resolved at start.",
             },
-            Setting {
-                key: "pick",
-                values: "all, random",
-                default: "all",
-                meaning: "Which of them get a datagram.",
-            },
+            Setting { key: "pick", values: "all, random", default: "all", meaning: "Which of them get a datagram." },
         ],
         example: "[[route]]\ndestination = \"127.0.0.1:2055\"\nhandler = \"collectors\"\n\n\
             [handler.collectors]\nkind = \"forward\"\n\
@@ -55,12 +50,7 @@ pub const KINDS: &[Kind] = &[
         name: "reply",
         summary: "answers with something fixed",
         settings: &[
-            Setting {
-                key: "text",
-                values: "text",
-                default: "",
-                meaning: "The answer as text; this or `hex`.",
-            },
+            Setting { key: "text", values: "text", default: "", meaning: "The answer as text; this or `hex`." },
             Setting {
                 key: "hex",
                 values: "text",
@@ -81,11 +71,7 @@ pub const KINDS: &[Kind] = &[
 
 fn read_forward(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let upstreams = section.required_list("upstreams", value::upstream);
-    let pick = section.or(
-        "pick",
-        value::choice(&[("all", "all"), ("random", "random")]),
-        "all",
-    );
+    let pick = section.or("pick", value::choice(&[("all", "all"), ("random", "random")]), "all");
     recipe(format!("forward {pick}"), upstreams?)
 }
 
@@ -114,8 +100,6 @@ impl Recipe for Said {
     }
 
     fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        Err(BuildError(
-            "a test of the configuration builds nothing".to_owned(),
-        ))
+        Err(BuildError("a test of the configuration builds nothing".to_owned()))
     }
 }

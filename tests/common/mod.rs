@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod daemon;
+pub mod host;
 pub mod kinds;
 pub mod ledger;
 pub mod namespace;
+pub mod neighbour;

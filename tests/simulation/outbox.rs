@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use udispatch::datagram::{Region, Span};
-use udispatch::dispatch::outbox::{Lane, Outbox, Parcel, first_run};
+use udispatch::dispatch::outbox::{Lane, Outbox, Parcel, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use udispatch::dispatch::random::Random;
 
 use crate::model::{Body, Turn, Way};
 use crate::world::pick;
 
 /// udp(7) and include/linux/udp.h: what one segmented send may hold.
-const SEGMENTS: usize = 64;
+const SEGMENTS: usize = 128;
 const RUN_BYTES: usize = 65_507;
 
 /// Where a handler's datagrams with the same words go, over the whole simulation and all workers.
@@ -23,23 +23,13 @@ fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
         0 => vec![(offset, len)],
         segment => {
             assert!(len > 0, "a segmented parcel has bytes");
-            (0..len)
-                .step_by(segment as usize)
-                .map(|start| (offset + start, segment.min(len - start)))
-                .collect()
+            (0..len).step_by(segment as usize).map(|start| (offset + start, segment.min(len - start))).collect()
         }
     }
 }
 
 /// `lanes`: the handler of each lane.
-pub fn check(
-    outbox: &Outbox,
-    arena: &[u8],
-    turn: &Turn,
-    lanes: &[usize],
-    memory: &mut Memory,
-    random: &mut Random,
-) {
+pub fn check(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memory: &mut Memory, random: &mut Random) {
     check_lanes(outbox, turn, lanes, memory);
     check_answers(outbox, arena, turn);
     for lane in 0..lanes.len() {
@@ -62,32 +52,18 @@ fn check_lanes(outbox: &Outbox, turn: &Turn, lanes: &[usize], memory: &mut Memor
     let mut waiting: Vec<_> = (0..lanes.len())
         .map(|lane| {
             let parcels = outbox.lane(Lane(lane as u32));
-            assert_eq!(
-                parcels.is_empty(),
-                !outbox.touched().contains(&Lane(lane as u32)),
-                "lane {lane} is touched"
-            );
+            assert_eq!(parcels.is_empty(), !outbox.touched().contains(&Lane(lane as u32)), "lane {lane} is touched");
             let all = parcels.iter().flat_map(|parcel| {
-                assert_eq!(
-                    parcel.span.region,
-                    Region::Arena,
-                    "nothing is copied on the way through"
-                );
-                datagrams(parcel)
-                    .into_iter()
-                    .map(move |(offset, len)| (offset, len, parcel.ttl))
+                assert_eq!(parcel.span.region, Region::Arena, "nothing is copied on the way through");
+                datagrams(parcel).into_iter().map(move |(offset, len)| (offset, len, parcel.ttl))
             });
             all.collect::<Vec<_>>().into_iter().peekable()
         })
         .collect();
     for passed in &turn.passed {
         let wanted = (passed.offset, passed.len, passed.ttl);
-        let own: Vec<usize> = (0..lanes.len())
-            .filter(|&lane| lanes[lane] == passed.handler)
-            .collect();
-        let there: Vec<usize> = (0..own.len())
-            .filter(|&place| waiting[own[place]].peek() == Some(&wanted))
-            .collect();
+        let own: Vec<usize> = (0..lanes.len()).filter(|&lane| lanes[lane] == passed.handler).collect();
+        let there: Vec<usize> = (0..own.len()).filter(|&place| waiting[own[place]].peek() == Some(&wanted)).collect();
         let expected = match &passed.way {
             Way::All => (0..own.len()).collect(),
             Way::This(place) => vec![*place],
@@ -105,28 +81,16 @@ fn check_lanes(outbox: &Outbox, turn: &Turn, lanes: &[usize], memory: &mut Memor
         }
     }
     for (lane, waiting) in waiting.iter_mut().enumerate() {
-        assert_eq!(
-            waiting.next(),
-            None,
-            "lane {lane} holds what nobody passed on"
-        );
+        assert_eq!(waiting.next(), None, "lane {lane} holds what nobody passed on");
     }
 }
 
 /// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
 fn check_answers(outbox: &Outbox, arena: &[u8], turn: &Turn) {
-    assert_eq!(
-        outbox.replies().len(),
-        turn.answers.len(),
-        "the number of answers"
-    );
+    assert_eq!(outbox.replies().len(), turn.answers.len(), "the number of answers");
     for (reply, answer) in outbox.replies().iter().zip(&turn.answers) {
         assert_eq!(reply.handler.index(), answer.handler, "{answer:?}");
-        assert_eq!(
-            (reply.to, reply.from),
-            (answer.to, answer.from),
-            "{answer:?}"
-        );
+        assert_eq!((reply.to, reply.from), (answer.to, answer.from), "{answer:?}");
         assert_eq!(reply.parcel.ttl, Some(answer.ttl), "{answer:?}");
         assert_eq!(reply.parcel.segment, 0, "{answer:?}");
         if let Some(interface) = answer.interface {
@@ -134,68 +98,51 @@ fn check_answers(outbox: &Outbox, arena: &[u8], turn: &Turn) {
         }
         match &answer.body {
             Body::Same { offset, len } => {
-                let span = Span {
-                    region: Region::Arena,
-                    offset: *offset,
-                    len: *len,
-                };
+                let span = Span { region: Region::Arena, offset: *offset, len: *len };
                 assert_eq!(reply.parcel.span, span, "{answer:?}");
             }
-            Body::Made(bytes) => assert!(
-                outbox.bytes(arena, reply.parcel.span) == bytes,
-                "the bytes of an answer"
-            ),
+            Body::Made(bytes) => assert!(outbox.bytes(arena, reply.parcel.span) == bytes, "the bytes of an answer"),
         }
     }
 }
 
 /// Cut into runs, everything is still there, and the kernel would cut each run into the very datagrams again.
 fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Random) {
-    let segment_max = *pick(random, &[0, 63, 64, 1_200, 9_000, u32::MAX, u32::MAX]);
+    let limits = SegmentLimits {
+        bytes_max: *pick(random, &[0, 63, 64, 1_200, 9_000, u32::MAX, u32::MAX]),
+        count_max: *pick(random, &[SEGMENTS_MAX_OLD, SEGMENTS_MAX]),
+    };
     let mut rest = parcels;
     while !rest.is_empty() {
-        let run = first_run(rest.iter().copied(), segment_max);
+        let run = first_run(rest.iter().copied(), limits);
         assert!(run.parcels >= 1 && run.parcels <= rest.len(), "{run:?}");
         let (together, after) = rest.split_at(run.parcels);
         let wanted: Vec<&[u8]> = together
             .iter()
             .flat_map(|parcel| {
                 let span = parcel.span;
-                datagrams(parcel)
-                    .into_iter()
-                    .map(move |(offset, len)| Span {
-                        offset,
-                        len,
-                        ..span
-                    })
+                datagrams(parcel).into_iter().map(move |(offset, len)| Span { offset, len, ..span })
             })
             .map(|span| outbox.bytes(arena, span))
             .collect();
         assert_eq!(run.datagrams as usize, wanted.len(), "{run:?}");
-        assert!(
-            together.iter().all(|parcel| parcel.ttl == together[0].ttl),
-            "one TTL a send"
-        );
+        assert!(together.iter().all(|parcel| parcel.ttl == together[0].ttl), "one TTL a send");
         match usize::from(run.segment) {
             0 => assert_eq!(wanted.len(), 1, "{run:?}"),
             segment => check_segments(&wanted, segment),
         }
         if run.parcels > 1 {
-            assert!(
-                u32::from(run.segment) <= segment_max,
-                "{run:?} with at most {segment_max}"
-            );
+            assert!(u32::from(run.segment) <= limits.bytes_max, "{run:?} with {limits:?}");
+            assert!(run.datagrams <= limits.count_max, "{run:?} with {limits:?}");
         }
         for parcel in together {
-            let singles: Vec<(u32, u32)> = parcel
-                .singles()
-                .map(|single| (single.span.offset, single.span.len))
-                .collect();
+            let singles: Vec<(u32, u32)> =
+                parcel.singles().map(|single| (single.span.offset, single.span.len)).collect();
             assert_eq!(singles, datagrams(parcel), "taken apart: {parcel:?}");
             assert_eq!(parcel.datagrams() as usize, singles.len(), "{parcel:?}");
         }
         if let Some(next) = after.first() {
-            check_longest(together, &wanted, next, segment_max);
+            check_longest(together, &wanted, next, limits);
         }
         rest = after;
     }
@@ -204,12 +151,7 @@ fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Ra
 /// The rules for one segmented send, and that the kernel's cut gives the datagrams back.
 fn check_segments(wanted: &[&[u8]], segment: usize) {
     let bytes = wanted.concat();
-    assert!(
-        bytes.len() <= RUN_BYTES && wanted.len() <= SEGMENTS,
-        "{} bytes, {} datagrams",
-        bytes.len(),
-        wanted.len()
-    );
+    assert!(bytes.len() <= RUN_BYTES && wanted.len() <= SEGMENTS, "{} bytes, {} datagrams", bytes.len(), wanted.len());
     let cut: Vec<&[u8]> = bytes.chunks(segment).collect();
     assert!(
         cut == wanted,
@@ -219,15 +161,15 @@ fn check_segments(wanted: &[&[u8]], segment: usize) {
 }
 
 /// A run ends only where the next parcel could not have come along.
-fn check_longest(together: &[Parcel], wanted: &[&[u8]], next: &Parcel, segment_max: u32) {
+fn check_longest(together: &[Parcel], wanted: &[&[u8]], next: &Parcel, limits: SegmentLimits) {
     let sizes: Vec<usize> = datagrams(next).iter().map(|one| one.1 as usize).collect();
     let all: Vec<usize> = wanted.iter().map(|one| one.len()).chain(sizes).collect();
     let segment = all[0];
     let (last, others) = all.split_last().expect("two datagrams at least");
     let fits = segment > 0
-        && segment as u64 <= u64::from(segment_max)
+        && segment as u64 <= u64::from(limits.bytes_max)
         && next.ttl == together[0].ttl
-        && all.len() <= SEGMENTS
+        && all.len() <= limits.count_max as usize
         && all.iter().sum::<usize>() <= RUN_BYTES
         && others.iter().all(|one| *one == segment)
         && (1..=segment).contains(last);

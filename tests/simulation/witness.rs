@@ -27,10 +27,7 @@ thread_local! {
 /// What a witness says of a datagram.
 pub fn judge(seen: &Seen) -> Verdict {
     const REASONS: [DropReason; 2] = [DropReason::Amplification, DropReason::SinkFull];
-    let hash = mix(seen.salt
-        ^ u64::from(seen.len)
-        ^ u64::from(seen.offset) << 20
-        ^ u64::from(seen.src.port()) << 44);
+    let hash = mix(seen.salt ^ u64::from(seen.len) ^ u64::from(seen.offset) << 20 ^ u64::from(seen.src.port()) << 44);
     match hash % 3 {
         0 => Verdict::Dropped(REASONS[(hash >> 32) as usize % REASONS.len()]),
         _ => Verdict::Handled,
@@ -38,29 +35,18 @@ pub fn judge(seen: &Seen) -> Verdict {
 }
 
 const fn setting(key: &'static str, values: &'static str) -> Setting {
-    Setting {
-        key,
-        values,
-        default: "required",
-        meaning: "for the model",
-    }
+    Setting { key, values, default: "required", meaning: "for the model" }
 }
 
 pub const KIND: Kind = Kind {
     name: "witness",
     summary: "writes down what it is given",
-    settings: &[
-        setting("salt", "a number"),
-        setting("whole", "true or false"),
-    ],
+    settings: &[setting("salt", "a number"), setting("whole", "true or false")],
     example: "",
     read: |section| {
         let salt = section.required("salt", value::integer(0..=u64::MAX >> 1));
         let whole = section.required("whole", value::boolean);
-        Some(Box::new(Witness {
-            salt: salt?,
-            whole: whole?,
-        }))
+        Some(Box::new(Witness { salt: salt?, whole: whole? }))
     },
 };
 
@@ -89,12 +75,7 @@ impl Handler for Witness {
     fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
         assert_eq!(datagram.payload.len(), datagram.span.len as usize);
         let (src, offset, len) = (datagram.src(), datagram.span.offset, datagram.span.len);
-        let seen = Seen {
-            salt: self.salt,
-            src,
-            offset,
-            len,
-        };
+        let seen = Seen { salt: self.salt, src, offset, len };
         SEEN.with_borrow_mut(|all| all.push(seen));
         judge(&seen)
     }

@@ -19,9 +19,7 @@ pub fn ip_address(value: Value<'_>) -> Result<IpAddr, Mistake> {
     let text = value.text("an IP address such as \"192.0.2.1\"")?;
     let bad = || Mistake::new(format!("{} is not an IP address", quoted(text)));
     text.parse().map_err(|_| {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         match bare.filter(|bare| bare.parse::<Ipv6Addr>().is_ok()) {
             Some(bare) => bad().hint(format!("without brackets: \"{bare}\"")),
             None if text.parse::<SocketAddr>().is_ok() => bad().hint("without a port"),
@@ -48,18 +46,13 @@ pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
 /// A set of source addresses: `"10.0.0.0/8"`, `"2001:db8::/32"`, or one host: `"10.1.1.1"`.
 pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
     let text = value.text("an address or prefix such as \"10.0.0.0/8\"")?;
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(bare) = bare.filter(|bare| prefix_of(bare).is_ok()) {
         let message = format!("{} has brackets, and no port follows", quoted(text));
         return Err(Mistake::new(message).hint(format!("write \"{bare}\"")));
     }
     if text.parse::<SocketAddr>().is_ok() {
-        let message = format!(
-            "{} has a port; sources are matched by address",
-            quoted(text)
-        );
+        let message = format!("{} has a port; sources are matched by address", quoted(text));
         return Err(Mistake::new(message).hint("leave the port out"));
     }
     prefix_of(text)
@@ -69,11 +62,7 @@ pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
 pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let text = value.text(UPSTREAM)?;
     let (host, port) = parse_upstream(text)?;
-    Ok(Upstream {
-        host,
-        port,
-        at: value.at(),
-    })
+    Ok(Upstream { host, port, at: value.at() })
 }
 
 fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
@@ -85,9 +74,7 @@ fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
         return Err(bad().hint("add the port behind a colon"));
     };
     let port = parse_port(port)?;
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let host = match bracketed {
         Some(host) => host_v6(host, port).ok_or_else(bad)??,
         None if host.parse::<Ipv6Addr>().is_ok() => {
@@ -118,10 +105,10 @@ fn host_v6(text: &str, port: u16) -> Option<Result<Host, Mistake>> {
     Some(match (zone, address.is_unicast_link_local()) {
         (None, true) => Err(Mistake::new(format!("{address} exists on every link"))
             .hint(format!("name the interface: \"[{address}%eth0]:{port}\""))),
-        (Some(_), false) if !is_link_local_group(&address) => Err(Mistake::new(format!(
-            "{address} is not link-local: it has no zone"
-        ))
-        .hint(format!("write \"[{address}]:{port}\""))),
+        (Some(_), false) if !is_link_local_group(&address) => {
+            Err(Mistake::new(format!("{address} is not link-local: it has no zone"))
+                .hint(format!("write \"[{address}]:{port}\"")))
+        }
         (Some(zone), _) => with_zone(address, zone, port),
         (None, false) => sendable(IpAddr::V6(address), port),
     })
@@ -146,20 +133,14 @@ fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
     if let Ok(ip) = text.parse() {
         return sendable(IpAddr::V4(ip), port);
     }
-    if text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         let message = format!("{} is not an IPv4 address", quoted(text));
         return Err(Mistake::new(message).hint("four numbers from 0 to 255"));
     }
     if is_host_name(text) {
         return Ok(Host::Name(text.to_owned()));
     }
-    let message = format!(
-        "{} is neither an address nor the name of a host",
-        quoted(text)
-    );
+    let message = format!("{} is neither an address nor the name of a host", quoted(text));
     Err(Mistake::new(message).hint("names have letters, digits, hyphens and dots"))
 }
 
@@ -185,9 +166,7 @@ fn is_host_name(text: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         })
 }
 
@@ -248,10 +227,7 @@ mod tests {
             ("[::]:53", "this host is \"[::1]:53\""),
             ("::1", "add brackets and port"),
             ("2001:db8::1:2:53", "\"[2001:db8::1:2:53]:2055\""),
-            (
-                "1:2:3:4:5:6:7:8:53",
-                "put brackets around IPv6: \"[1:2:3:4:5:6:7:8]:53\"",
-            ),
+            ("1:2:3:4:5:6:7:8:53", "put brackets around IPv6: \"[1:2:3:4:5:6:7:8]:53\""),
             ("[fe80::1]:53", "name the interface"),
             ("[fe80::1%]:53", "name of the interface is empty"),
             ("[fe80::1%99999999999]:53", "is not the index"),

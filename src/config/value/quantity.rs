@@ -25,12 +25,7 @@ const TIME_UNITS: &[(&str, u64)] = &[
 ];
 
 /// Units of size in bytes.
-const SIZE_UNITS: &[(&str, u64)] = &[
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
+const SIZE_UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// The longest duration that can be written.
 const DURATION_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
@@ -50,9 +45,7 @@ pub fn duration(value: Value<'_>) -> Result<Duration, Mistake> {
 }
 
 /// A duration within bounds.
-pub fn duration_in(
-    bounds: RangeInclusive<Duration>,
-) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
+pub fn duration_in(bounds: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
     move |value| {
         if let DeValue::Integer(number) = value.inner() {
             let hint = format!("write the unit: \"{number}s\" or \"{number}ms\"");
@@ -84,10 +77,7 @@ fn parse_duration(text: &str) -> Result<Duration, Mistake> {
     let Some((_, ns)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(bad().hint(duration_hint(number, unit).unwrap_or(units.to_owned())));
     };
-    let total = number
-        .parse()
-        .ok()
-        .and_then(|number: u64| number.checked_mul(*ns));
+    let total = number.parse().ok().and_then(|number: u64| number.checked_mul(*ns));
     let too_long = || Mistake::new(format!("must be at most {DURATION_DAYS_MAX}d"));
     total.map(Duration::from_nanos).ok_or_else(too_long)
 }
@@ -141,10 +131,7 @@ fn parse_size(text: &str) -> Result<u64, Mistake> {
     let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(bad().hint(size_hint(number, unit)));
     };
-    let total = number
-        .parse()
-        .ok()
-        .and_then(|number: u64| number.checked_mul(*bytes));
+    let total = number.parse().ok().and_then(|number: u64| number.checked_mul(*bytes));
     total.ok_or_else(|| Mistake::new(format!("{} is too large", quoted(text))))
 }
 
@@ -188,12 +175,10 @@ fn parse_rate(text: &str) -> Result<Rate, Mistake> {
         _ => return Err(bad().hint("a whole number and /s, /m or /h")),
     };
     match count.parse() {
-        Ok(0) => Err(Mistake::new("a rate of 0 lets nothing through")
-            .hint("to let nothing through, use a `drop` handler")),
-        Ok(count) => Ok(Rate {
-            count,
-            per: Duration::from_secs(seconds),
-        }),
+        Ok(0) => {
+            Err(Mistake::new("a rate of 0 lets nothing through").hint("to let nothing through, use a `drop` handler"))
+        }
+        Ok(count) => Ok(Rate { count, per: Duration::from_secs(seconds) }),
         Err(_) => Err(bad().hint(format!("a whole number from 1 to {}", u32::MAX))),
     }
 }
@@ -220,11 +205,7 @@ mod tests {
             ("\"1d\"", 86_400_000),
             ("\"0s\"", 0),
         ] {
-            assert_eq!(
-                read(text, duration),
-                Ok(Duration::from_millis(ms)),
-                "{text}"
-            );
+            assert_eq!(read(text, duration), Ok(Duration::from_millis(ms)), "{text}");
         }
         for (text, expected) in [
             ("30", "write the unit: \"30s\" or \"30ms\""),
@@ -279,12 +260,7 @@ mod tests {
     /// Rates name their time.
     #[test]
     fn rates() {
-        let per = |count, seconds| {
-            Ok(Rate {
-                count,
-                per: Duration::from_secs(seconds),
-            })
-        };
+        let per = |count, seconds| Ok(Rate { count, per: Duration::from_secs(seconds) });
         assert_eq!(read("\"100/s\"", rate), per(100, 1));
         assert_eq!(read("\"1000/m\"", rate), per(1000, 60));
         assert_eq!(read("\"1/h\"", rate), per(1, 3600));
