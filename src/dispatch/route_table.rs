@@ -150,6 +150,8 @@ struct PrefixTable<K: Key> {
 /// The rows of one prefix.
 #[derive(Debug, Clone)]
 struct Node {
+    /// The route that everything takes here, where the first row has no condition: found without a look at the groups.
+    fixed: Option<RouteId>,
     /// By port range and interface, in the order of precedence.
     groups: Vec<Group>,
     /// The next larger prefix, or [`NOBODY`].
@@ -177,6 +179,9 @@ impl<K: Key> PrefixTable<K> {
         let mut index = self.ranges.find(destination);
         while index != NOBODY {
             let node = &self.nodes[index as usize];
+            if node.fixed.is_some() {
+                return node.fixed;
+            }
             for group in &node.groups {
                 if group.interface.is_none_or(|interface| interface == envelope.interface)
                     && let Some(route) = group.sources.find(envelope.src.ip())
@@ -190,16 +195,24 @@ impl<K: Key> PrefixTable<K> {
     }
 
     fn fixed(&self, destination: K) -> Option<RouteId> {
-        let first = self.nodes.get(self.ranges.find(destination) as usize)?.groups.first()?;
-        if first.interface.is_some() || first.sources.v4.is_some() || first.sources.v6.is_some() {
-            return None;
-        }
-        first.sources.any
+        let node = self.nodes.get(self.ranges.find(destination) as usize)?;
+        node.fixed
     }
 
     fn only(&self) -> Option<RouteId> {
         // A single node that owns the lowest address and everything else is a wildcard.
         if self.nodes.len() == 1 && self.ranges.is_single() { self.fixed(K::MIN) } else { None }
+    }
+}
+
+impl Group {
+    /// The route that everything takes, if there is no condition.
+    fn fixed(&self) -> Option<RouteId> {
+        let has_sources = self.sources.v4.is_some() || self.sources.v6.is_some();
+        if self.interface.is_some() || has_sources {
+            return None;
+        }
+        self.sources.any
     }
 }
 
@@ -235,7 +248,8 @@ impl<'a, K: Key + std::hash::Hash> Nodes<'a, K> {
         let mut nodes = Vec::with_capacity(self.prefixes.len());
         for (index, ((first, last), rows)) in self.prefixes.into_iter().enumerate() {
             intervals.push((first, last, index as u32));
-            nodes.push(Node { groups: compile_groups(&rows), parent: NOBODY });
+            let groups = compile_groups(&rows);
+            nodes.push(Node { fixed: groups.first().and_then(Group::fixed), groups, parent: NOBODY });
         }
         let (ranges, parents) = Ranges::build(intervals);
         for (index, parent) in parents {

@@ -31,7 +31,7 @@ use outbox::Memory;
 use world::{World, once_in, pick};
 
 /// Seeds of an ordinary run: about two seconds of a debug build.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 100;
 /// Bursts of traffic in one simulation.
 const STEPS: usize = 30;
 /// Bytes that payloads are copied from.

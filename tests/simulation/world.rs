@@ -57,6 +57,9 @@ const DESTINATIONS: &[&str] = &[
     "[ff05::1]:5000-5001",
 ];
 
+/// Wildcards alone: then a route is fixed without looking, and a listener is told least.
+const WILDCARDS: &[&str] = &["0.0.0.0:5000", "0.0.0.0:5001", "0.0.0.0:5000-5001", "[::]:5000", "[::]:5001"];
+
 const SOURCES_V4: &[&str] = &["10.0.0.7", "10.0.0.0/24", "10.0.0.0/8", "192.0.2.9", "192.0.2.0/24", "127.0.0.0/8"];
 const SOURCES_V6: &[&str] = &["2001:db8::7", "2001:db8::/64", "2001:db8::/32", "::1"];
 
@@ -166,9 +169,10 @@ impl World {
 fn write(random: &mut Random) -> (String, Vec<Spec>) {
     let mut text = String::new();
     let specs: Vec<Spec> = (0..1 + random.below(6)).map(|number| handler(random, &mut text, number)).collect();
-    for _ in 0..1 + random.below(9) {
+    let (pool, routes) = if once_in(random, 4) { (WILDCARDS, 3) } else { (DESTINATIONS, 9) };
+    for _ in 0..1 + random.below(routes) {
         let many = 1 + random.below(3);
-        let destinations: Vec<&str> = (0..many).map(|_| *pick(random, DESTINATIONS)).collect();
+        let destinations: Vec<&str> = (0..many).map(|_| *pick(random, pool)).collect();
         let _ = writeln!(text, "[[route]]\ndestination = {destinations:?}");
         let needs_interface = destinations.iter().any(|one| one.starts_with("[ff02"));
         if needs_interface || once_in(random, 4) {
