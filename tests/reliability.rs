@@ -138,11 +138,13 @@ fn a_small_mtu_further_on() {
     let beyond = router.behind(1_280);
     for (there, may_lose) in [(format!("{BEYOND}:9001"), false), (format!("[{BEYOND_V6}]:9001"), true)] {
         let upstream = beyond.bind(&there);
-        let daemon = Daemon::start(&forward("on", 1234, &[&there]));
+        let mut daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
         if may_lose {
-            // Teaches the path's MTU. A small one that is sent after it arrives alone, and says that it is done.
+            // Teaches the path's MTU, alone: the router drops a whole train with it. What is sent after it arrives, and
+            // says that it is done.
             client.send(&[b'b'; 1_400], "127.0.0.1:1234");
+            daemon.ledger_when(|ledger| ledger.handler("on").last == 1);
             client.send(b"small", "127.0.0.1:1234");
             assert_eq!(upstream.receive().0, b"small");
         }
