@@ -161,3 +161,28 @@ fn loops_are_refused() {
     let chain = route(1001, "127.0.0.1:1002") + "[[route]]\ndestination = \"127.0.0.1:1002\"\nhandler = \"drop\"\n";
     assert_eq!(on_file("check", &chain, &[]).code, 0);
 }
+
+/// Ranges of ports that overlap and are equally wide decide nothing, nor does one interface under two names: an error
+/// that shows both places. A narrower range inside a wider one is what the precedence is for.
+#[test]
+fn ties_are_refused() {
+    if !enter("ties_are_refused") {
+        return;
+    }
+    let two = |first: &str, second: &str| {
+        format!(
+            "[[route]]\ndestination = {first}\nhandler = \"echo\"\n[[route]]\ndestination = {second}\nhandler = \"drop\"\n"
+        )
+    };
+    let ties = [
+        two("\"127.0.0.1:5000-5010\"", "\"127.0.0.1:5005-5015\""),
+        two("\"127.0.0.1:5000\"\ninterface = \"lo\"", "\"127.0.0.1:5000\"\ninterface = \"127.0.0.1\""),
+    ];
+    for config in ties {
+        let outcome = on_file("check", &config, &[]);
+        assert_eq!(outcome.code, 78, "{}", outcome.errors);
+        assert_says(&outcome.errors, &["by rules that are equally specific", "and this one", "test.toml:2:15"]);
+    }
+    let narrower = two("\"127.0.0.1:5000-5010\"", "\"127.0.0.1:5005-5006\"");
+    assert_eq!(on_file("check", &narrower, &[]).code, 0);
+}

@@ -89,7 +89,7 @@ fn bind(daemon: &Daemon, listener: &ListenerPlan) -> io::Result<UdpSocket> {
         time: listener.needs.time,
     };
     let socket = socket::bind_listener(listener.address, &options)?;
-    if let Role::Group { interface, sources } = &listener.role {
+    if let Role::Group { interface, sources, .. } = &listener.role {
         let group = listener.address.ip();
         if sources.is_empty() {
             multicast::join(&socket, group, *interface)?;

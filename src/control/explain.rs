@@ -91,7 +91,7 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
     };
     let exact = at(&|listener| {
         let heard = match &listener.role {
-            Role::Group { interface, sources } => {
+            Role::Group { interface, sources, .. } => {
                 question.interface.is_none_or(|asked| asked == *interface)
                     && (sources.is_empty() || sources.contains(&question.from.ip()))
             }

@@ -10,3 +10,4 @@ pub mod snapshot;
 pub mod squatters;
 pub mod standard_output;
 pub mod supervisor;
+pub mod ties;

@@ -10,7 +10,7 @@ use std::thread;
 use ipnet::IpNet;
 
 use super::host::Host;
-use super::loops;
+use super::{loops, ties};
 use crate::config::kind::Needs;
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Destination, InterfaceRef, Problem, Problems, Route, Workers};
@@ -76,6 +76,8 @@ pub enum Role {
         interface: u32,
         /// The only sources, if not any.
         sources: Vec<IpAddr>,
+        /// Other interfaces on which the group has a listener of its own on this port.
+        elsewhere: Vec<u32>,
     },
 }
 
@@ -92,7 +94,9 @@ impl ListenerPlan {
         match &self.role {
             Role::Unicast | Role::Broadcast => Claim::All,
             Role::Wildcard { claimed } => Claim::Wildcard { owner: worker == 0, claimed: claimed.clone() },
-            Role::Group { interface, .. } => Claim::Group { interface: *interface },
+            Role::Group { interface, elsewhere, .. } => {
+                Claim::Group { interface: *interface, elsewhere: elsewhere.clone() }
+            }
         }
     }
 
@@ -107,10 +111,15 @@ impl Plan {
     pub fn new(config: &Config, host: &Host, workers: usize) -> Result<Plan, Problems> {
         let mut problems = Problems::new(config.source.clone());
         let interfaces = resolve_interfaces(config, host, &mut problems);
-        let table = RouteTable::new(rows(config, &interfaces));
+        let rows = rows(config, &interfaces);
+        if problems.errors() == 0 {
+            ties::find(&rows, &mut problems);
+        }
+        let table = RouteTable::new(rows.into_iter().map(|(row, _)| row).collect());
         let mut notes = Vec::new();
         let mut listeners = gather(config, host, &interfaces, &mut problems, &mut notes);
         claim_broadcasts(&mut listeners);
+        claim_groups(&mut listeners);
         let spread = Spread { config, table: &table, workers };
         spread.finish(&mut listeners);
         loops::find(config, &table, host, &mut problems);
@@ -153,18 +162,16 @@ fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> 
     config.routes.iter().map(resolve).collect()
 }
 
-/// One row for each combination of destination and source.
-fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<Match> {
+/// One row for each combination of destination and source, with its place in the file.
+fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<(Match, Range<usize>)> {
     let mut rows = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
         for destination in &route.destinations {
             let net = destination.value.net;
-            let row = |source| Match {
-                net,
-                ports: (destination.value.ports.first(), destination.value.ports.last()),
-                interface: interfaces[index],
-                source,
-                route: RouteId(index as u32),
+            let row = |source| {
+                let ports = (destination.value.ports.first(), destination.value.ports.last());
+                let (interface, route) = (interfaces[index], RouteId(index as u32));
+                (Match { net, ports, interface, source, route }, destination.at.clone())
             };
             let sources = route.sources.iter().map(|source| source.value);
             let same_family = |source: &IpNet| source.addr().is_ipv4() == net.addr().is_ipv4();
@@ -245,7 +252,7 @@ impl Wish {
             lookup: Lookup::Fixed(RouteId(0)),
             at: self.at.clone(),
         };
-        let Role::Group { interface, sources } = &self.role else {
+        let Role::Group { interface, sources, .. } = &self.role else {
             return vec![plan(self.role.clone(), self.address.to_string())];
         };
         let (interface, label) = (*interface, format!("{} on {}", bare(self.address), host.interface_name(*interface)));
@@ -254,7 +261,8 @@ impl Wish {
         }
         let parts = sources.chunks(SOURCES_MAX).map(|sources| {
             let from: Vec<_> = sources.iter().map(IpAddr::to_string).collect();
-            plan(Role::Group { interface, sources: sources.to_vec() }, format!("{label} from {}", from.join(" ")))
+            let role = Role::Group { interface, sources: sources.to_vec(), elsewhere: Vec::new() };
+            plan(role, format!("{label} from {}", from.join(" ")))
         });
         parts.collect()
     }
@@ -289,7 +297,7 @@ fn find_role(
         let sources = if hosts { family.map(|source| source.addr()).collect() } else { Vec::new() };
         // Bind refuses a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
         let scope = if is_of_one_link(ip) { interface } else { 0 };
-        return Ok((ip, scope, Role::Group { interface, sources }));
+        return Ok((ip, scope, Role::Group { interface, sources, elsewhere: Vec::new() }));
     }
     match (host.look_up)(ip).map(|answer| answer.kind) {
         Ok(DestinationKind::Broadcast) => return Ok((ip, 0, Role::Broadcast)),
@@ -341,6 +349,22 @@ fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     for listener in listeners.iter_mut().filter(|listener| listener.address.is_ipv4()) {
         if let Role::Wildcard { claimed } = &mut listener.role {
             *claimed = broadcasts.get(&listener.address.port()).cloned().unwrap_or_default();
+        }
+    }
+}
+
+/// Tells each group's listener on which other interfaces the group has one.
+fn claim_groups(listeners: &mut [ListenerPlan]) {
+    let mut joined: HashMap<(IpAddr, u16), Vec<u32>> = HashMap::new();
+    for listener in &*listeners {
+        if let Role::Group { interface, .. } = listener.role {
+            joined.entry((listener.address.ip(), listener.address.port())).or_default().push(interface);
+        }
+    }
+    for listener in listeners {
+        let (ip, port) = (listener.address.ip(), listener.address.port());
+        if let Role::Group { interface, elsewhere, .. } = &mut listener.role {
+            elsewhere.extend(joined[&(ip, port)].iter().filter(|other| *other != interface));
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Claim {
     Group {
         /// Index of the interface that it was joined on.
         interface: u32,
+        /// Other interfaces on which the group has a listener of its own on this port.
+        elsewhere: Vec<u32>,
     },
 }
 
@@ -154,11 +156,12 @@ impl Dispatcher {
                     return Err(DropReason::DuplicateCopy);
                 }
             }
-            Claim::Group { interface } => {
-                if envelope.interface != *interface {
-                    return found().and(Err(DropReason::DuplicateCopy));
-                }
+            Claim::Group { interface, .. } if envelope.interface == *interface => {}
+            Claim::Group { elsewhere, .. } if elsewhere.contains(&envelope.interface) => {
+                return Err(DropReason::DuplicateCopy);
             }
+            // Somebody else on this host joined there: it is none of ours.
+            Claim::Group { .. } => return Err(DropReason::NoRoute),
         }
         found()
     }

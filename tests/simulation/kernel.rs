@@ -94,7 +94,7 @@ fn takers(world: &World, sockets: &[Socket], packet: Packet) -> Vec<usize> {
     if dst.is_multicast() {
         // With IP_MULTICAST_ALL off a wildcard gets none. IPv6 compares no interface, only whether anybody joined there.
         let joined = |listener: &ListenerPlan, anywhere: bool| match &listener.role {
-            Role::Group { interface, sources } => {
+            Role::Group { interface, sources, .. } => {
                 listener.address.ip() == dst
                     && (anywhere || *interface == packet.interface)
                     && (sources.is_empty() || sources.contains(&packet.src.ip()))

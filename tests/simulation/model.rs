@@ -378,8 +378,14 @@ pub fn route(world: &World, worker: usize, socket: &Socket, packet: &Packet) -> 
     let found = routes::find(&world.rows, &truth).map(|route| route.0 as usize).ok_or(DropReason::NoRoute);
     match is_claimed(world, worker, socket, packet) {
         true => found,
-        // A group's datagram on another interface that no route takes is no copy of anything.
-        false if packet.dst.ip().is_multicast() => found.and(Err(DropReason::DuplicateCopy)),
+        // A group's datagram on an interface that none of our listeners joined is no copy of anything.
+        false if packet.dst.ip().is_multicast() => {
+            let joined_there = world.plan.listeners.iter().any(|listener| {
+                let here = listener.address.ip() == packet.dst.ip() && listener.address.port() == packet.dst.port();
+                here && matches!(listener.role, Role::Group { interface, .. } if interface == packet.interface)
+            });
+            Err(if joined_there { DropReason::DuplicateCopy } else { DropReason::NoRoute })
+        }
         false => Err(DropReason::DuplicateCopy),
     }
 }
