@@ -18,14 +18,14 @@ struct Cables {
 }
 
 fn cables() -> Cables {
-    let a = Host::at_the_end_of("a0", "10.1.0", "2001:db8:1");
-    let b = Host::at_the_end_of("b0", "10.2.0", "2001:db8:2");
+    let a = Host::at_the_end_of("a0", "10.1.0", "2001:db8:1", 1_500);
+    let b = Host::at_the_end_of("b0", "10.2.0", "2001:db8:2", 1_500);
     Cables { a, b }
 }
 
 /// A sender on another host, for groups and broadcasts of its network.
 fn sender_on(host: &Host, v6: bool) -> UdpSocket {
-    host.make(|| {
+    host.on(move || {
         let socket = UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let options = socket2::SockRef::from(&socket);
@@ -148,8 +148,9 @@ fn source_specific_groups() {
     );
     let mut daemon = Daemon::start(&config);
     let send_from = |source: &str| {
-        let sender = cables.a.make(|| {
-            let socket = UdpSocket::bind(format!("{source}:4000")).unwrap();
+        let from = source.to_owned();
+        let sender = cables.a.on(move || {
+            let socket = UdpSocket::bind(format!("{from}:4000")).unwrap();
             socket2::SockRef::from(&socket).bind_device(Some(b"eth0")).unwrap();
             socket
         });

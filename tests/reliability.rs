@@ -14,7 +14,7 @@ use common::client::Client;
 use common::daemon::{Daemon, on_file_under};
 use common::ledger::{Ledger, Row};
 use common::namespace::{enter, has, run};
-use common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, Neighbour, THERE, THERE_V6};
+use common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, THERE, THERE_V6, behind, neighbour};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
@@ -89,9 +89,9 @@ fn a_path_with_a_small_mtu() {
     if !enter("a_path_with_a_small_mtu") || !has("ip") {
         return;
     }
-    let neighbour = Neighbour::new(1_280);
+    let next_door = neighbour(1_280);
     for there in [format!("{THERE}:9001"), format!("[{THERE_V6}]:9001")] {
-        let upstream = neighbour.bind(&there);
+        let upstream = next_door.bind(&there);
         let daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
         let mut count = 0;
@@ -134,8 +134,8 @@ fn a_small_mtu_further_on() {
     if !enter("a_small_mtu_further_on") || !has("ip") {
         return;
     }
-    let router = Neighbour::new(1_500);
-    let beyond = router.behind(1_280);
+    let router = neighbour(1_500);
+    let beyond = behind(&router, 1_280);
     for (there, may_lose) in [(format!("{BEYOND}:9001"), false), (format!("[{BEYOND_V6}]:9001"), true)] {
         let upstream = beyond.bind(&there);
         let mut daemon = Daemon::start(&forward("on", 1234, &[&there]));
@@ -167,9 +167,9 @@ fn a_full_device_queue_is_counted() {
     if !enter("a_full_device_queue_is_counted") || !has("ip") || !has("tc") {
         return;
     }
-    let neighbour = Neighbour::new(1_500);
+    let next_door = neighbour(1_500);
     for there in [format!("{THERE}:9001"), format!("[{THERE_V6}]:9001")] {
-        let upstream = neighbour.bind(&there);
+        let upstream = next_door.bind(&there);
         let mut daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
         client.send(b"neighbours know each other", "127.0.0.1:1234");
@@ -200,12 +200,12 @@ fn a_firewall_and_a_lost_route() {
     if !enter("a_firewall_and_a_lost_route") || !has("ip") || !has("nft") {
         return;
     }
-    let neighbour = Neighbour::new(1_500);
+    let next_door = neighbour(1_500);
     run("nft add table inet t");
     run("nft add chain inet t out { type filter hook output priority 0 ; }");
     for (there, family, prefix) in [(THERE, "-4", "10.9.0.0/24"), (THERE_V6, "-6", "fd00:9::/64")] {
         let there = std::net::SocketAddr::new(there.parse().unwrap(), 9001).to_string();
-        let lost = neighbour.bind(&there);
+        let lost = next_door.bind(&there);
         let good = Client::bind("127.0.0.1:0");
         let good_address = good.address().to_string();
         let mut daemon = Daemon::start(&forward("on", 1234, &[&there, &good_address]));
@@ -268,10 +268,10 @@ fn the_own_address_changes() {
     if !enter("the_own_address_changes") || !has("ip") {
         return;
     }
-    let neighbour = Neighbour::new(1_500);
+    let next_door = neighbour(1_500);
     for (there, old, new) in [(THERE, "10.9.0.1/24", "10.9.0.7/24"), (THERE_V6, "fd00:9::1/64", "fd00:9::7/64")] {
         let there = std::net::SocketAddr::new(there.parse().unwrap(), 9001).to_string();
-        let upstream = neighbour.bind(&there);
+        let upstream = next_door.bind(&there);
         let mut daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
         client.send(b"before", "127.0.0.1:1234");

@@ -1,73 +1,115 @@
-//! Another host: a network namespace of its own at the other end of a cable.
+//! Other hosts: network namespaces beside the test's own, with cables between them, so that there are other addresses,
+//! groups on several interfaces, and paths with an MTU, a route and a link that can fail.
 #![allow(unsafe_code)]
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::process::{Child, Command, Stdio};
+use std::net::UdpSocket;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
 
+use super::client::Client;
 use super::namespace::run;
 
-/// A namespace that lives as long as the process in it.
-pub struct Host(Child);
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Another host, which is a thread in a network namespace of its own.
+pub struct Host {
+    id: i32,
+    tasks: Option<Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Host {
     /// A host at the far end of a new cable: our end is called `ours` and has the first address of both networks, its end
-    /// is called `eth0` and has the second.
-    pub fn at_the_end_of(ours: &str, net_v4: &str, net_v6: &str) -> Host {
-        // `cat` waits for its standard input to close, which happens when this test ends, however it ends.
-        let holder = Command::new("unshare").args(["-n", "cat"]).stdin(Stdio::piped()).spawn().expect("a namespace");
-        let host = Host(holder);
-        host.wait_until_apart();
-        run(&format!("ip link add {ours} type veth peer name eth0 netns {}", host.0.id()));
-        std::fs::write(format!("/proc/sys/net/ipv6/conf/{ours}/accept_dad"), "0").expect("no wait for duplicates");
-        run(&format!("ip addr add {net_v4}.1/24 broadcast {net_v4}.255 dev {ours}"));
-        run(&format!("ip -6 addr add {net_v6}::1/64 dev {ours} nodad"));
-        run(&format!("ip link set {ours} up"));
-        host.run("sysctl -qw net.ipv6.conf.eth0.accept_dad=0");
-        host.run("ip link set lo up");
-        host.run("ip link set eth0 up");
-        host.run(&format!("ip addr add {net_v4}.2/24 broadcast {net_v4}.255 dev eth0"));
-        host.run(&format!("ip -6 addr add {net_v6}::2/64 dev eth0 nodad"));
+    /// is called `eth0` and has the second. Needs `ip`.
+    pub fn at_the_end_of(ours: &str, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
+        let host = Host::cable(&run, ours, net_v4, net_v6, mtu);
+        wait_for_groups(ours);
         host
     }
 
-    fn namespace(&self) -> String {
-        format!("/proc/{}/ns/net", self.0.id())
+    /// Another host behind this one, which becomes a router.
+    pub fn behind(&self, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
+        let beyond = Host::cable(&|command| self.run(command), "onward", net_v4, net_v6, mtu);
+        self.on(|| {
+            for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/net/{family}"), "1").unwrap();
+            }
+        });
+        beyond.run(&format!("ip route add default via {net_v4}.1"));
+        beyond.run(&format!("ip -6 route add default via {net_v6}::1"));
+        beyond
     }
 
-    /// The process starts in our namespace and leaves it a moment later.
-    fn wait_until_apart(&self) {
-        let ours = std::fs::read_link("/proc/self/ns/net").expect("our namespace");
-        let deadline = std::time::Instant::now() + super::daemon::PATIENCE;
-        while std::fs::read_link(self.namespace()).is_ok_and(|theirs| theirs == ours) {
-            assert!(std::time::Instant::now() < deadline, "no namespace for the other host");
-            std::thread::yield_now();
+    fn cable(here: &dyn Fn(&str), ours: &str, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
+        let host = Host::start();
+        here(&format!("ip link add {ours} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}", host.id));
+        host.run("ip link set lo up");
+        for (run, interface, last) in [(here, ours, 1), (&|command: &str| host.run(command), "eth0", 2)] {
+            run(&format!("ip addr add {net_v4}.{last}/24 broadcast {net_v4}.255 dev {interface}"));
+            run(&format!("ip -6 addr add {net_v6}::{last}/64 dev {interface} nodad"));
+            // The link-local address is there at once, without a look for duplicates.
+            run(&format!("ip link set {interface} addrgenmode none"));
+            run(&format!("ip -6 addr add fe80::{last}/64 dev {interface} nodad"));
+            run(&format!("ip link set {interface} up"));
         }
+        host.on(|| wait_for_groups("eth0"));
+        host
     }
 
-    /// Runs a command there that has to succeed.
+    fn start() -> Host {
+        let (tasks, queue) = channel::<Task>();
+        let (say, hear) = channel();
+        let thread = thread::spawn(move || {
+            // SAFETY: only this thread moves to a new namespace; it owns no socket yet.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            // SAFETY: gettid cannot fail.
+            say.send(unsafe { libc::gettid() }).unwrap();
+            queue.into_iter().for_each(|task| task());
+        });
+        Host { id: hear.recv().expect("the namespace is made"), tasks: Some(tasks), thread: Some(thread) }
+    }
+
+    /// Does something there.
+    pub fn on<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        let (say, hear) = channel();
+        let task = move || say.send(act()).unwrap();
+        let tasks = self.tasks.as_ref().expect("it is there until it is dropped");
+        tasks.send(Box::new(task)).expect("it has not failed");
+        hear.recv().expect("it has not failed")
+    }
+
+    /// Runs a program there, which has to succeed.
     pub fn run(&self, command: &str) {
-        run(&format!("nsenter --net={} {command}", self.namespace()));
+        let command = command.to_owned();
+        self.on(move || run(&command));
     }
 
-    /// Makes something there, such as a socket, which stays there.
-    pub fn make<T: Send>(&self, make: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(self.namespace()).expect("its namespace");
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                // SAFETY: the descriptor is open; setns changes this thread alone, which ends here.
-                assert_eq!(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
-                make()
-            });
-            thread.join().expect("nothing panics there")
+    /// A client there. Its socket stays there, whoever uses it.
+    pub fn bind(&self, address: &str) -> Client {
+        let address = address.to_owned();
+        self.on(move || {
+            let socket = UdpSocket::bind(&address).unwrap_or_else(|error| panic!("{address}: {error}"));
+            Client::of(socket)
         })
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // The namespace goes with its process, and the cable with the namespace.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        drop(self.tasks.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            assert!(ended.is_none_or(|ended| ended.is_ok()));
+        }
+    }
+}
+
+/// The kernel gives an interface its route for IPv6 groups only some time after the other end of the cable is up.
+fn wait_for_groups(interface: &str) {
+    let deadline = std::time::Instant::now() + super::daemon::PATIENCE;
+    let is_route = |line: &str| line.starts_with("ff00") && line.trim_end().ends_with(interface);
+    while !std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap().lines().any(is_route) {
+        assert!(std::time::Instant::now() < deadline, "{interface} gets no route for groups");
+        thread::yield_now();
     }
 }
