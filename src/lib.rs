@@ -1,4 +1,16 @@
 //! One UDP port, many addresses, a handler for each.
+//!
+//! A datagram arrives at a destination; the destination names a route; the route owns handlers; a handler answers with a
+//! verdict and leaves what is to be sent in an outbox. This is the map; `ARCHITECTURE.md` tells the story.
+//!
+//! - [`cli`]: the commands; [`cli::main`] is a whole daemon, with kinds of handlers of one's own if wished.
+//! - [`control`]: plans and builds what workers run, and watches over them.
+//! - [`handlers`]: the kinds, one file each, and [`handlers::KINDS`], the one list of them.
+//! - [`config`]: a TOML file, typed and checked; [`config::kind`] is what a kind of handler is.
+//! - [`worker`]: the data plane.
+//! - [`dispatch`]: the pure heart: which route, which verdict, what to send, and the ledger.
+//! - [`net`]: sockets, and all unsafe code.
+//! - [`datagram`]: the noun.
 
 pub mod cli;
 pub mod config;

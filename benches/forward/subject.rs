@@ -11,10 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Every subject, the yardstick first; the others as they are fastest. nginx appears twice: `proxy_responses 0` is how one tells it
-/// that nobody answers, and makes a session of every datagram.
-pub(crate) const SUBJECTS: [Subject; 5] = [
+/// that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not ask for the TTL of
+/// each datagram, and loops are not damped.
+pub(crate) const SUBJECTS: [Subject; 6] = [
     Subject { name: "by hand", fans_out: true, command: by_hand },
-    Subject { name: "udispatch", fans_out: true, command: udispatch },
+    Subject { name: "udispatch", fans_out: true, command: |setup| udispatch(setup, "") },
+    Subject { name: "udispatch, ttl = 64", fans_out: true, command: |setup| udispatch(setup, "ttl = 64\n") },
     Subject { name: "socat", fans_out: false, command: socat },
     Subject { name: "nginx", fans_out: false, command: |setup| nginx(setup, "") },
     Subject { name: "nginx, responses 0", fans_out: false, command: |setup| nginx(setup, "proxy_responses 0;") },
@@ -111,10 +113,10 @@ fn by_hand(setup: &Setup) -> io::Result<Command> {
     Ok(command)
 }
 
-fn udispatch(setup: &Setup) -> io::Result<Command> {
+fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
     let upstreams: Vec<_> = setup.upstreams.iter().map(|upstream| format!("\"{upstream}\"")).collect();
     let config = format!(
-        "[[route]]\ndestination = \"{}\"\nhandler = \"out\"\n[handler.out]\nkind = \"forward\"\nupstreams = [{}]\npick = \"all\"\n",
+        "[[route]]\ndestination = \"{}\"\nhandler = \"out\"\n[handler.out]\nkind = \"forward\"\nupstreams = [{}]\npick = \"all\"\n{settings}",
         setup.listen,
         upstreams.join(", ")
     );

@@ -5,21 +5,11 @@
 use std::collections::HashMap;
 
 use super::guard::{Answering, Guard};
+pub use super::id::HandlerId;
 use super::outbox::{Lane, Outbox};
 use super::route_table::RouteId;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Train};
-
-/// A handler's number: its place in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HandlerId(pub u32);
-
-impl HandlerId {
-    /// As an index.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// Does something with each datagram of its routes.
 pub trait Handler: Send {

@@ -6,6 +6,7 @@
 pub mod dispatcher;
 pub mod guard;
 pub mod handler;
+pub mod id;
 pub mod ledger;
 pub mod maglev;
 pub mod outbox;

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::handler::HandlerId;
+use super::id::HandlerId;
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
 

@@ -13,12 +13,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+pub use super::id::RouteId;
 use super::ranges::{Key, NOBODY, Ranges};
 use crate::datagram::Envelope;
-
-/// A route's number: its place in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteId(pub u32);
 
 /// One row of the table: a combination that leads to a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
