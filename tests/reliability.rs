@@ -9,9 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::daemon::{Daemon, on_file_under};
+use common::daemon::{Daemon, PATIENCE, on_file_under};
 use common::ledger::{Ledger, Row};
 use common::namespace::{enter, has, run};
 use common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, THERE, THERE_V6, behind, neighbour};
@@ -138,16 +139,25 @@ fn a_small_mtu_further_on() {
     let beyond = behind(&router, 1_280);
     for (there, may_lose) in [(format!("{BEYOND}:9001"), false), (format!("[{BEYOND_V6}]:9001"), true)] {
         let upstream = beyond.bind(&there);
-        let mut daemon = Daemon::start(&forward("on", 1234, &[&there]));
+        let daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
-        if may_lose {
-            // Teaches the path's MTU, alone: the router drops a whole train with it. What is sent after it arrives, and
-            // says that it is done.
-            client.send(&[b'b'; 1_400], "127.0.0.1:1234");
-            daemon.ledger_when(|ledger| ledger.handler("on").last == 1);
-            client.send(b"small", "127.0.0.1:1234");
-            assert_eq!(upstream.receive().0, b"small");
+        // The hosts find each other first; meanwhile what is sent waits.
+        client.send(b"small", "127.0.0.1:1234");
+        assert_eq!(upstream.receive().0, b"small");
+        let deadline = Instant::now() + PATIENCE;
+        // Each that is lost teaches the path's MTU, as soon as the router's word of it is here.
+        let mut lost = 0;
+        let patience = if may_lose { Duration::from_millis(100) } else { PATIENCE };
+        upstream.0.set_read_timeout(Some(patience)).unwrap();
+        loop {
+            client.send(&[lost; 1_400], "127.0.0.1:1234");
+            if upstream.0.recv(&mut [0; 1_400]).is_ok() {
+                break;
+            }
+            lost += 1;
+            assert!(may_lose && Instant::now() < deadline, "{lost} lost to {there}");
         }
+        upstream.0.set_read_timeout(Some(PATIENCE)).unwrap();
         for size in [1_400, 100, 1_452, 1_232, 9_000] {
             for number in 0..14_u8 {
                 client.send(&vec![number; size], "127.0.0.1:1234");
@@ -637,7 +647,7 @@ fn signals_disturb_nothing() {
         });
         for number in 0..2_000 {
             daemon.signal(if number % 4 == 0 { libc::SIGHUP } else { libc::SIGUSR1 });
-            thread::sleep(std::time::Duration::from_micros(500));
+            thread::sleep(Duration::from_micros(500));
         }
         is_over.store(true, Ordering::Relaxed);
         asking.join().unwrap()
