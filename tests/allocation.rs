@@ -21,7 +21,7 @@ use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
-use udispatch::net::socket::{ListenerOptions, bind_listener, connect_upstream};
+use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::worker::flush::{Exit, Flusher};
 use udispatch::worker::listener::Listener;
 
@@ -157,8 +157,7 @@ struct Bench {
 
 impl Site for Bench {
     fn upstream(&mut self, _: &Upstream) -> Result<Lane, BuildError> {
-        let connect = |address| connect_upstream(address, 1 << 20).expect("a socket");
-        let exit = self.upstream.map(|address| Exit::new(connect(address), address.is_ipv6()));
+        let exit = self.upstream.map(|address| Exit::to_upstream(address, 1 << 20).expect("a socket"));
         self.lanes.push((exit, self.handler));
         Ok(Lane(self.lanes.len() as u32 - 1))
     }

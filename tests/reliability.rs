@@ -128,6 +128,30 @@ fn a_path_with_a_small_mtu() {
     }
 }
 
+/// Upstreams that nobody can be sent to yet, for want of a route, do not keep the daemon from starting; once there is a way,
+/// it is used. An upstream with nobody on its port shows in the ledger.
+#[test]
+fn an_upstream_that_comes_later() {
+    if !enter("an_upstream_that_comes_later") || !has("ip") {
+        return;
+    }
+    let mut daemon = Daemon::start(&forward("on", 1234, &["192.0.2.9:9001"]));
+    assert!(daemon.log().iter().any(|line| line.contains("192.0.2.9:9001: this host has no route to it yet")));
+    let client = Client::bind("127.0.0.1:0");
+    client.send(b"lost", "127.0.0.1:1234");
+    let ledger = daemon.ledger_when(|ledger| ledger.handler("on").received == 1);
+    assert_eq!(ledger.handler("on").not_sent.get("ENETUNREACH"), Some(&1));
+    run("ip addr add 192.0.2.9/32 dev lo");
+    for sent in 1..=2 {
+        client.send(b"nobody listens", "127.0.0.1:1234");
+        daemon.ledger_when(|ledger| ledger.handler("on").last == sent);
+    }
+    let upstream = Client::bind("192.0.2.9:9001");
+    client.send(b"arrives", "127.0.0.1:1234");
+    assert_eq!(upstream.receive().0, b"arrives");
+    assert_eq!(daemon.stop().handler("on").came_back.get("ECONNREFUSED"), Some(&2));
+}
+
 /// The small MTU is not on this host's link but behind a router. In IPv4 the router fragments, and nothing is lost. In IPv6
 /// it may not: it says so, of what it drops, and from then on the datagrams leave in fragments that fit.
 #[test]

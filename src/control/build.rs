@@ -200,9 +200,14 @@ struct WorkerSite<'a> {
 impl Site for WorkerSite<'_> {
     fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
         let address = resolve(upstream)?;
-        let socket = socket::connect_upstream(address, self.daemon.send_buffer)
+        let exit = Exit::to_upstream(address, self.daemon.send_buffer)
             .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
-        self.lanes.push((Exit::new(socket, address.is_ipv6()), self.handler));
+        if exit.is_unreachable() && self.number == 0 {
+            log::warn!(
+                "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
+            );
+        }
+        self.lanes.push((exit, self.handler));
         Ok(Lane(self.lanes.len() as u32 - 1))
     }
 

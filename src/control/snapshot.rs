@@ -61,7 +61,8 @@ impl fmt::Display for Snapshot {
         }
         head(f, width, "handler", "sent")?;
         for (label, count) in &self.handlers {
-            let notes = count.failed.iter().map(|(errno, datagrams)| failure(*errno, *datagrams)).collect();
+            let failed = count.failed.iter().map(|(errno, datagrams)| failure(*errno, *datagrams));
+            let notes = failed.chain(count.reported.iter().map(|(errno, times)| report(*errno, *times))).collect();
             row(f, width, &Row { label, tally: &count.tally, last: Some(count.sent), notes })?;
         }
         match self.balances {
@@ -111,4 +112,9 @@ fn listener_notes(count: &ListenerCount) -> Vec<String> {
 fn failure(errno: i32, datagrams: u64) -> String {
     let why = std::io::Error::from_raw_os_error(errno);
     format!("{datagrams} not sent {}: {why}", errno::name(errno))
+}
+
+fn report(errno: i32, times: u64) -> String {
+    let why = std::io::Error::from_raw_os_error(errno);
+    format!("{times} times word came back {}: {why}; what was sent before that was lost", errno::name(errno))
 }

@@ -108,7 +108,11 @@ impl Supervisor {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
                     SIGHUP => log::warn!("SIGHUP: this version cannot reload; restart to use a changed file"),
-                    _ => return self.stop(),
+                    signal => {
+                        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                        log::info!("{name}: stopping; what the sockets hold is still handled");
+                        return self.stop();
+                    }
                 }
             }
             if events.iter().any(|event| event.token() == WORKER_ENDED) {

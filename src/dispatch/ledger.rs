@@ -94,15 +94,32 @@ pub struct HandlerCount {
     pub sent: u64,
     /// Datagrams that the kernel refused to send, by errno.
     pub failed: Vec<(i32, u64)>,
+    /// Errors that came back by ICMP for datagrams that were sent, by errno. The kernel tells of the latest only, so there
+    /// may have been more.
+    pub reported: Vec<(i32, u64)>,
 }
 
 impl HandlerCount {
     /// The kernel refused to send so many datagrams.
     pub fn fail(&mut self, errno: i32, datagrams: u64) {
-        match self.failed.iter_mut().find(|failed| failed.0 == errno) {
-            Some(failed) => failed.1 += datagrams,
-            None => self.failed.push((errno, datagrams)),
-        }
+        count(&mut self.failed, errno, datagrams);
+    }
+
+    /// An error came back for something that was sent.
+    pub fn report(&mut self, errno: i32) {
+        count(&mut self.reported, errno, 1);
+    }
+}
+
+fn count_all(sums: &mut Vec<(i32, u64)>, counts: &[(i32, u64)]) {
+    counts.iter().for_each(|(errno, more)| count(sums, *errno, *more));
+}
+
+/// Adds to the count of an errno. There are a handful, so a list is enough.
+fn count(counts: &mut Vec<(i32, u64)>, errno: i32, more: u64) {
+    match counts.iter_mut().find(|count| count.0 == errno) {
+        Some(count) => count.1 += more,
+        None => counts.push((errno, more)),
     }
 }
 
@@ -140,9 +157,8 @@ impl Ledger {
         for (sum, count) in self.handlers.iter_mut().zip(&other.handlers) {
             sum.tally.add(&count.tally);
             sum.sent += count.sent;
-            for (errno, datagrams) in &count.failed {
-                sum.fail(*errno, *datagrams);
-            }
+            count_all(&mut sum.failed, &count.failed);
+            count_all(&mut sum.reported, &count.reported);
         }
     }
 

@@ -84,6 +84,12 @@ pub fn is_about_size(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE))
 }
 
+/// Whether an error that is tried again tells of an earlier datagram: nobody there, or no way to there. EMSGSIZE tells of
+/// the path's MTU, which is no loss that anybody has to hear of.
+pub fn is_report(error: &io::Error) -> bool {
+    !matches!(error.raw_os_error(), Some(libc::EMSGSIZE))
+}
+
 /// Whether the reason may be that the address to send from is no longer this host's: without it there is no route
 /// (ip_route_output_key_hash_rcu in net/ipv4/route.c gives ENETUNREACH or EINVAL).
 pub fn may_lack_source(error: &io::Error) -> bool {

@@ -20,6 +20,10 @@ pub struct Exit {
     v6: bool,
     /// What is not known to be refused on this way.
     limits: SegmentLimits,
+    /// Where a connected socket leads, and the send buffer that it was given.
+    upstream: Option<(SocketAddr, usize)>,
+    /// Why there is no connection to the upstream, as an errno.
+    unreachable: Option<i32>,
     /// Whether the address that a connected socket sends from may be gone.
     doubts_source: bool,
 }
@@ -27,15 +31,41 @@ pub struct Exit {
 impl Exit {
     /// A way out through a socket of the address's family.
     pub fn new(socket: UdpSocket, v6: bool) -> Exit {
-        Exit { socket, v6, limits: SegmentLimits::UNKNOWN, doubts_source: false }
+        let limits = SegmentLimits::UNKNOWN;
+        Exit { socket, v6, limits, upstream: None, unreachable: None, doubts_source: false }
     }
 
-    /// Takes a new socket to the upstream if that would send from another address than the old one. Where none can be
-    /// had now, the next flush asks again.
+    /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
+    pub fn to_upstream(upstream: SocketAddr, send_buffer: usize) -> io::Result<Exit> {
+        let socket = socket::upstream_socket(upstream, send_buffer)?;
+        let connected = socket.connect(upstream);
+        let mut exit = Exit { upstream: Some((upstream, send_buffer)), ..Exit::new(socket, upstream.is_ipv6()) };
+        match connected {
+            Err(error) if errno::may_lack_source(&error) => exit.unreachable = error.raw_os_error(),
+            connected => connected?,
+        }
+        exit.doubts_source = exit.unreachable.is_some();
+        Ok(exit)
+    }
+
+    /// Whether the upstream cannot be reached now.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.is_some()
+    }
+
+    /// Takes a new socket to the upstream if that would send from another address than the old one: connect(2) chooses
+    /// that once, and when it goes (DHCP, a VPN that reconnects) the old socket fails for ever. Where none can be had now,
+    /// the next flush asks again.
     fn renew(&mut self) -> bool {
-        let anew = socket::connect_anew(&self.socket);
-        self.doubts_source = anew.is_err() && self.socket.peer_addr().is_ok();
-        let Ok(Some(anew)) = anew else { return false };
+        let Some((upstream, send_buffer)) = self.upstream else { return false };
+        let anew = socket::upstream_socket(upstream, send_buffer);
+        let anew = anew.and_then(|anew| anew.connect(upstream).map(|()| anew));
+        self.doubts_source = anew.is_err();
+        let Ok(anew) = anew else { return false };
+        let source = |socket: &UdpSocket| socket.local_addr().ok().map(|address| address.ip());
+        if self.unreachable.take().is_none() && source(&anew) == source(&self.socket) {
+            return false;
+        }
         self.socket = anew;
         true
     }
@@ -137,13 +167,21 @@ impl Flusher {
     }
 }
 
-/// So many datagrams were sent, or refused with this errno.
-type Sent = Result<u32, (i32, u32)>;
+/// What became of some datagrams.
+enum Sent {
+    /// The kernel took so many.
+    Taken(u32),
+    /// It refused so many, with this errno.
+    Refused(i32, u32),
+    /// It told of an earlier one that it came to nothing (ICMP).
+    Reported(i32),
+}
 
 fn record(account: &mut HandlerCount, sent: Sent) {
     match sent {
-        Ok(datagrams) => account.sent += u64::from(datagrams),
-        Err((errno, datagrams)) => account.fail(errno, u64::from(datagrams)),
+        Sent::Taken(datagrams) => account.sent += u64::from(datagrams),
+        Sent::Refused(errno, datagrams) => account.fail(errno, u64::from(datagrams)),
+        Sent::Reported(errno) => account.report(errno),
     }
 }
 
@@ -178,7 +216,7 @@ impl Way<'_> {
             }
             let mut sent = 0;
             self.send_runs(singles, SegmentLimits::NONE, &mut |item: &I, result: Sent| {
-                sent += result.unwrap_or(0);
+                sent += if let Sent::Taken(datagrams) = result { datagrams } else { 0 };
                 account(item, result);
             });
             if let Some(error) = refusal
@@ -258,11 +296,15 @@ fn transmit<I: Item>(
     if renewed {
         exit.renew();
     }
+    if let Some(errno) = exit.unreachable {
+        runs.iter().for_each(|run| account(&items[0], Sent::Refused(errno, run.datagrams)));
+        return (runs.iter().map(|run| run.parcels).sum(), None);
+    }
     while let Some(run) = runs.get(first) {
         let error = match batch.send(&exit.socket, first) {
             Ok(sent) => {
                 for run in &runs[first..first + sent] {
-                    account(&items[done], Ok(run.datagrams));
+                    account(&items[done], Sent::Taken(run.datagrams));
                     done += run.parcels;
                 }
                 first += sent;
@@ -278,6 +320,9 @@ fn transmit<I: Item>(
             SendError::Full | SendError::Refused => false,
         };
         if again {
+            if meaning == SendError::Pending && errno::is_report(&error) {
+                account(&items[done], Sent::Reported(error.raw_os_error().unwrap_or(0)));
+            }
             continue;
         }
         if run.segment != 0 && errno::refuses_segments(&error) {
@@ -287,7 +332,7 @@ fn transmit<I: Item>(
         if errno::may_lack_source(&error) && !std::mem::replace(&mut renewed, true) && exit.renew() {
             continue;
         }
-        account(&items[done], Err((error.raw_os_error().unwrap_or(0), run.datagrams)));
+        account(&items[done], Sent::Refused(error.raw_os_error().unwrap_or(0), run.datagrams));
         done += run.parcels;
         first += 1;
         retried = false;

@@ -26,6 +26,8 @@ pub struct Row {
     pub reasons: BTreeMap<String, u64>,
     /// Refused sends by errno.
     pub not_sent: BTreeMap<String, u64>,
+    /// Errors that came back for what was sent, by errno.
+    pub came_back: BTreeMap<String, u64>,
 }
 
 impl Ledger {
@@ -122,6 +124,9 @@ impl Row {
             }
             [count, "not", "sent", errno, ..] => {
                 self.not_sent.insert(errno.trim_end_matches(':').to_owned(), count.parse().unwrap());
+            }
+            [count, "times", "word", "came", "back", errno, ..] => {
+                self.came_back.insert(errno.trim_end_matches(':').to_owned(), count.parse().unwrap());
             }
             _ => {}
         }
