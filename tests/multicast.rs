@@ -242,6 +242,46 @@ fn broadcasts_are_handled_once() {
     }
 }
 
+/// A broadcast address that comes up after the start, as with DHCP, is handled once all the same: its listener was planned
+/// before anybody could know. With one worker and with four, beside a wildcard and alone.
+#[test]
+fn a_broadcast_address_that_comes_later() {
+    if !enter("a_broadcast_address_that_comes_later") || !has("ip") {
+        return;
+    }
+    let config = r#"
+        [[route]]
+        destination = ["10.9.0.255:5000", "10.9.0.255:6000"]
+        handler = "later"
+        [[route]]
+        destination = "0.0.0.0:5000"
+        handler = "rest"
+        [handler.later]
+        kind = "echo"
+        [handler.rest]
+        kind = "drop"
+    "#;
+    run("ip link add near type veth peer name far");
+    run("ip link set near up");
+    run("ip link set far up");
+    for workers in [1, 4] {
+        let mut daemon = Daemon::start_with(config, &["--workers", &workers.to_string()]);
+        run("ip addr add 10.9.0.1/24 broadcast 10.9.0.255 dev near");
+        let sender = UdpSocket::bind("10.9.0.1:0").unwrap();
+        sender.set_broadcast(true).unwrap();
+        for _ in 0..10 {
+            sender.send_to(b"later", "10.9.0.255:5000").unwrap();
+            sender.send_to(b"alone", "10.9.0.255:6000").unwrap();
+        }
+        let ledger = daemon.ledger_when(|ledger| ledger.received() == 30 * workers);
+        let row = ledger.handler("later");
+        assert_eq!((row.received, row.reason("group_request")), (20, 20), "{workers} workers: {ledger:#?}");
+        assert_eq!(ledger.handler("rest").received, 0);
+        run("ip addr del 10.9.0.1/24 dev near");
+        daemon.stop();
+    }
+}
+
 /// `answer_groups` answers a request to a group from this host's own address, never from the group; without it the request
 /// is refused. Both families.
 #[test]

@@ -371,6 +371,34 @@ fn a_flood_starves_nobody() {
     assert_eq!(flooded.received + flooded.last, sent);
 }
 
+/// A hundred listeners that all hold something, each datagram of which goes to five hundred upstreams: far more work than the
+/// time that stopping may take. It ends in time, and the ledger answers meanwhile.
+#[test]
+fn stopping_is_bounded_with_many_listeners_and_upstreams() {
+    if !enter("stopping_is_bounded_with_many_listeners_and_upstreams") {
+        return;
+    }
+    let upstreams: Vec<_> =
+        (0..500).map(|number| format!("\"127.1.{}.{}:9001\"", number / 200, number % 200 + 1)).collect();
+    let config = format!(
+        "[[route]]\ndestination = \"127.0.0.1:2000-2099\"\nhandler = \"all\"\n\
+         [handler.all]\nkind = \"forward\"\npick = \"all\"\nupstreams = [{}]\n",
+        upstreams.join(", ")
+    );
+    let _sink = Client::bind("0.0.0.0:9001");
+    let mut daemon = Daemon::start(&config);
+    let client = Client::bind("127.0.0.1:0");
+    daemon.pause();
+    for _ in 0..400 {
+        for port in 2000..2100 {
+            client.send(b"much to do", &format!("127.0.0.1:{port}"));
+        }
+    }
+    daemon.resume();
+    daemon.ledger_when(|ledger| ledger.received() > 0);
+    daemon.stop();
+}
+
 /// More than the buffers hold, to a daemon that stands still, and more than it can take, to one that runs: what was
 /// received and what the kernel dropped are together what was sent, to the last datagram, with one worker and with four.
 #[test]

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 
 use common::client::Client;
 use common::daemon::{Daemon, on_file};
-use common::namespace::enter;
+use common::namespace::{enter, has, run};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
@@ -61,6 +61,26 @@ fn own_listener_as_source() {
     forger.send_to(b"loop", "127.0.0.1:1234").unwrap();
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 1);
     assert_eq!(ledger.handler("echo").reason("own_source"), 1);
+    daemon.stop();
+}
+
+/// An address that was given without a broadcast address, as `ip addr add` does it, and a peer's address are hosts'
+/// addresses: getifaddrs(3) shows them where it shows a broadcast address, and they are answered all the same.
+#[test]
+fn an_address_without_a_broadcast_is_answered() {
+    if !enter("an_address_without_a_broadcast_is_answered") || !has("ip") {
+        return;
+    }
+    run("ip link add near type veth peer name far");
+    run("ip link set near up");
+    run("ip link set far up");
+    run("ip addr add 10.9.0.1/24 dev near");
+    run("ip addr add 10.8.0.1 peer 10.8.0.2/32 dev far");
+    let daemon = Daemon::start("[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"echo\"\n");
+    assert_eq!(Client::bind("10.9.0.1:0").ask(b"own address", "10.9.0.1:1234").0, b"own address");
+    // The peer is a host of its own as a rule; here its address is taken by this one.
+    run("ip addr add 10.8.0.2/32 dev lo");
+    assert_eq!(Client::bind("10.8.0.2:0").ask(b"peer", "10.8.0.1:1234").0, b"peer");
     daemon.stop();
 }
 

@@ -133,7 +133,9 @@ fn sockets(text: &mut String, plan: &Plan, heard: &[usize]) {
         let listener = &plan.listeners[*index];
         let why = match (&listener.role, place) {
             (_, 1..) => "gets a copy, which is dropped as duplicate_copy",
-            (Role::Unicast, _) => "bound to exactly this address, which the kernel prefers to a wildcard",
+            (Role::Unicast | Role::Absent, _) => {
+                "bound to exactly this address, which the kernel prefers to a wildcard"
+            }
             (Role::Wildcard { .. }, _) => "a wildcard: no listener has exactly this address",
             (Role::Broadcast, _) => "bound to this broadcast address",
             (Role::Group { .. }, _) => "bound to this group and joined",

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::net::fib::{self, Answer};
+use crate::net::fib::{self, Answer, DestinationKind};
 use crate::net::interfaces::{self, Interface};
 
 /// The machine as planning sees it.
@@ -25,9 +25,11 @@ impl Host {
         self.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied())
     }
 
-    /// All its broadcast addresses.
+    /// All its broadcast addresses. The routing table has the last word: where an address was given without a broadcast
+    /// address, getifaddrs(3) shows the address itself, or a peer's, in its place.
     pub fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.interfaces.iter().flat_map(|interface| interface.broadcasts.iter().copied())
+        let named = self.interfaces.iter().flat_map(|interface| interface.broadcasts.iter().copied());
+        named.filter(|ip| (self.look_up)((*ip).into()).is_ok_and(|answer| answer.kind == DestinationKind::Broadcast))
     }
 
     /// The index of the interface with this name or address.

@@ -63,9 +63,12 @@ pub struct ListenerPlan {
 pub enum Role {
     /// An exact unicast address; a socket in every worker.
     Unicast,
+    /// An exact IPv4 address that this host does not have yet, and that may turn out to be a broadcast address; a socket in
+    /// every worker.
+    Absent,
     /// Every address of a family; a socket in every worker. The addresses have broadcast listeners of their own.
     Wildcard {
-        /// Broadcast addresses of this port that have a listener of their own.
+        /// Addresses of this port that are or may become broadcast addresses and have a listener of their own.
         claimed: Vec<IpAddr>,
     },
     /// A broadcast address; one socket in one worker.
@@ -84,7 +87,7 @@ pub enum Role {
 impl Role {
     /// Whether each worker has a socket of its own.
     pub fn is_spread(&self) -> bool {
-        matches!(self, Role::Unicast | Role::Wildcard { .. })
+        matches!(self, Role::Unicast | Role::Absent | Role::Wildcard { .. })
     }
 }
 
@@ -93,6 +96,7 @@ impl ListenerPlan {
     pub fn claim(&self, worker: usize) -> Claim {
         match &self.role {
             Role::Unicast | Role::Broadcast => Claim::All,
+            Role::Absent => Claim::Wildcard { owner: worker == 0, claimed: Vec::new() },
             Role::Wildcard { claimed } => Claim::Wildcard { owner: worker == 0, claimed: claimed.clone() },
             Role::Group { interface, elsewhere, .. } => {
                 Claim::Group { interface: *interface, elsewhere: elsewhere.clone() }
@@ -299,13 +303,18 @@ fn find_role(
         let scope = if is_of_one_link(ip) { interface } else { 0 };
         return Ok((ip, scope, Role::Group { interface, sources, elsewhere: Vec::new() }));
     }
-    match (host.look_up)(ip).map(|answer| answer.kind) {
+    let kind = (host.look_up)(ip).map(|answer| answer.kind);
+    let is_here = matches!(kind, Ok(DestinationKind::Local));
+    match kind {
         Ok(DestinationKind::Broadcast) => return Ok((ip, 0, Role::Broadcast)),
-        Ok(DestinationKind::Local) => {}
+        _ if is_here => {}
         _ if ip == IpAddr::V4(Ipv4Addr::BROADCAST) => return Ok((ip, 0, Role::Broadcast)),
         _ => notes.push(format!(
             "{ip} is not an address of this host yet: its listener is bound all the same and will work once it comes up"
         )),
+    }
+    if ip.is_ipv4() && !is_here {
+        return Ok((ip, 0, Role::Absent));
     }
     let scope = if is_of_one_link(ip) { interface.unwrap_or(0) } else { 0 };
     Ok((ip, scope, Role::Unicast))
@@ -340,10 +349,10 @@ fn with_scope(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
     }
 }
 
-/// Tells each wildcard which broadcasts of its port another listener handles.
+/// Tells each wildcard which broadcasts of its port another listener handles, or would.
 fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     let mut broadcasts: HashMap<u16, Vec<IpAddr>> = HashMap::new();
-    for listener in listeners.iter().filter(|listener| listener.role == Role::Broadcast) {
+    for listener in listeners.iter().filter(|listener| matches!(listener.role, Role::Broadcast | Role::Absent)) {
         broadcasts.entry(listener.address.port()).or_default().push(listener.address.ip());
     }
     for listener in listeners.iter_mut().filter(|listener| listener.address.is_ipv4()) {
@@ -433,7 +442,7 @@ impl Spread<'_> {
             // Its own address is every datagram's destination: nothing has to be told (6 to 11 % of a datagram's price).
             Role::Unicast => false,
             // Copies are told apart by it.
-            Role::Group { .. } | Role::Broadcast => true,
+            Role::Group { .. } | Role::Broadcast | Role::Absent => true,
             Role::Wildcard { claimed } => {
                 needs.destination || fixed.is_none() || self.workers > 1 || !claimed.is_empty()
             }

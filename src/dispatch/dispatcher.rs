@@ -25,8 +25,8 @@ pub enum Lookup {
 pub enum Claim {
     /// An exact address, or a broadcast address: whatever arrives is its own.
     All,
-    /// A wildcard: every worker's socket gets a copy of each broadcast. One of them handles those, unless the address has
-    /// a listener of its own.
+    /// A wildcard, or an exact address that may become a broadcast address: every worker's socket gets a copy of each
+    /// broadcast. One of them handles those, unless the address has a listener of its own.
     Wildcard {
         /// Whether this socket is the one that handles broadcasts.
         owner: bool,

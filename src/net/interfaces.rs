@@ -15,7 +15,8 @@ pub struct Interface {
     pub name: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Its IPv4 broadcast addresses.
+    /// Its IPv4 broadcast addresses, or what stands in their place: glibc puts the address itself or the peer's there where
+    /// no broadcast address was given.
     pub broadcasts: Vec<Ipv4Addr>,
     /// Whether it is up.
     pub up: bool,

@@ -111,7 +111,7 @@ impl Worker {
             }
             rounds = rounds.wrapping_add(1);
             timeout = self.round();
-            if self.stop_at.is_some_and(|stop_at| self.ready.is_empty() || Instant::now() >= stop_at) {
+            if self.is_over() || (self.stop_at.is_some() && self.ready.is_empty()) {
                 self.read_kernel_drops();
                 return self.dispatcher;
             }
@@ -119,9 +119,18 @@ impl Worker {
     }
 
     /// One turn for each listener that is ready. Returns how long the next poll may wait.
+    ///
+    /// A turn that goes on to a thousand upstreams takes its time, and thousands of listeners may be ready: so a command
+    /// waits for one turn, not for a round, and the end of the draining too.
     fn round(&mut self) -> Option<Duration> {
         let mut timeout = None;
         for _ in 0..self.ready.len() {
+            if !self.commands.is_empty() {
+                self.obey();
+            }
+            if self.is_over() {
+                break;
+            }
             let Some(listener) = self.ready.pop_front() else {
                 break;
             };
@@ -167,6 +176,11 @@ impl Worker {
             self.receiver.release();
         }
         After::More
+    }
+
+    /// Whether the time for draining is over.
+    fn is_over(&self) -> bool {
+        self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at)
     }
 
     fn queue(&mut self, listener: usize) {

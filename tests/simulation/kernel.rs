@@ -50,7 +50,7 @@ pub fn sockets(plan: &Plan) -> Vec<Socket> {
     let mut owner = 0;
     for (listener, planned) in plan.listeners.iter().enumerate() {
         let workers = match planned.role {
-            Role::Unicast | Role::Wildcard { .. } => 0..plan.workers,
+            Role::Unicast | Role::Absent | Role::Wildcard { .. } => 0..plan.workers,
             _ => {
                 owner = (owner + 1) % plan.workers;
                 owner..owner + 1

@@ -359,7 +359,7 @@ fn cut(packet: Packet, offset: u32) -> Vec<Piece> {
 /// wildcard's; of a group's datagram, the one on the joined interface.
 pub fn is_claimed(world: &World, worker: usize, socket: &Socket, packet: &Packet) -> bool {
     match &world.plan.listeners[socket.listener].role {
-        Role::Unicast | Role::Broadcast => true,
+        Role::Unicast | Role::Absent | Role::Broadcast => true,
         Role::Wildcard { .. } => {
             let has_listener = world.plan.listeners.iter().any(|listener| listener.address == packet.dst);
             !packet.is_broadcast() || (worker == 0 && !has_listener)
