@@ -14,6 +14,9 @@ use crate::control::plan::{Plan, worker_count};
 /// Port of a sender that was not named: any above the system ports (RFC 6335).
 const CLIENT_PORT: u16 = 40_000;
 
+/// The most that an IPv4 datagram holds: 65,535 less the headers.
+const PAYLOAD_MAX_BYTES: usize = 65_507;
+
 /// Tell which route a datagram takes, and why
 ///
 /// Says which socket the kernel will choose, which route and why not the next ones, what each handler does, which
@@ -24,10 +27,10 @@ pub(super) struct Arguments {
     /// The configuration file
     file: PathBuf,
     /// Where the datagram is sent to: 127.0.0.1:1234 or [::1]:1234
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     to: SocketAddr,
     /// Who sends it [default: port 40000 of this host]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     from: Option<SocketAddr>,
     /// The interface that it arrives on, by name or address [default: where an answer would leave]
     #[arg(long, value_name = "IF")]
@@ -66,6 +69,16 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     }
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address and a port: 127.0.0.1:1234 or [::1]:1234".to_owned())?;
+    match address {
+        _ if address.port() == 0 => Err("port 0 is no port".to_owned()),
+        _ if address.ip().is_unspecified() => Err("no datagram has this address; write one of this host's".to_owned()),
+        address => Ok(address),
+    }
+}
+
 fn fail(message: &str) -> Exit {
     output::complain(&format!("error: {message}"));
     Exit::Failure
@@ -73,7 +86,10 @@ fn fail(message: &str) -> Exit {
 
 fn question(arguments: Arguments, host: &Host) -> Result<Question, String> {
     let Arguments { to, from, interface, payload, .. } = arguments;
-    let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip()), CLIENT_PORT));
+    if payload.len() > PAYLOAD_MAX_BYTES {
+        return Err(format!("--payload: a datagram holds at most {PAYLOAD_MAX_BYTES} bytes"));
+    }
+    let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), CLIENT_PORT));
     if from.is_ipv4() != to.is_ipv4() {
         return Err(format!("--from {from} and --to {to} are of different families"));
     }
@@ -87,12 +103,9 @@ fn question(arguments: Arguments, host: &Host) -> Result<Question, String> {
     Ok(Question { to, from, interface, payload: payload.into_bytes() })
 }
 
-/// This host itself: loopback speaks to loopback, every other address to itself.
-fn likely_sender(to: IpAddr) -> IpAddr {
-    match to {
-        IpAddr::V4(ip) if !ip.is_multicast() && !ip.is_loopback() && !ip.is_broadcast() => to,
-        IpAddr::V6(ip) if !ip.is_multicast() && !ip.is_loopback() => to,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    }
+/// This host itself: as it would send there, and loopback where it cannot.
+fn likely_sender(to: IpAddr, host: &Host) -> IpAddr {
+    let loopback = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let source = (host.look_up)(to).ok().and_then(|answer| answer.source);
+    source.filter(|source| !to.is_loopback() && !source.is_unspecified()).unwrap_or(loopback)
 }

@@ -120,7 +120,7 @@ pub struct Upstream {
 }
 
 /// The host part of an [`Upstream`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An address, with its scope where that was written as a number: `[fe80::1%2]:53`.
     Address(SocketAddr),

@@ -58,7 +58,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Control characters, and the invisible ones that reorder or hide the text around them.
-pub(super) fn is_unprintable(char: char) -> bool {
+pub fn is_unprintable(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
         || char == '\u{feff}'

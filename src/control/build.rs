@@ -1,14 +1,15 @@
 //! From a plan to workers that are ready to run: sockets bound, groups joined, upstreams connected, handlers built.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
 use super::plan::{ListenerPlan, Plan, Role};
 use super::squatters;
-use crate::config::kind::{BuildError, Host, Site, Upstream};
+use super::upstreams::Upstreams;
+use crate::config::kind::{BuildError, Site, Upstream};
 use crate::config::{Config, Daemon};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
@@ -16,7 +17,7 @@ use crate::dispatch::outbox::Lane;
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
 use crate::net::socket::{self, ListenerOptions};
-use crate::net::{interfaces, limits, multicast};
+use crate::net::{limits, multicast};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 use crate::worker::flush::Exit;
@@ -167,7 +168,14 @@ fn build_worker(
         ears.push(Ear { id, lookup: planned.lookup.clone(), claim: planned.claim(number) });
         listeners.push(listener);
     }
-    let mut site = WorkerSite { daemon: &config.daemon, output, number, handler: HandlerId(0), lanes: Vec::new() };
+    let mut site = WorkerSite {
+        daemon: &config.daemon,
+        upstreams: &plan.upstreams,
+        output,
+        number,
+        handler: HandlerId(0),
+        lanes: Vec::new(),
+    };
     let handlers = build_handlers(config, &mut site)?;
     let lanes = site.lanes;
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
@@ -191,6 +199,7 @@ fn build_handlers(config: &Config, site: &mut WorkerSite<'_>) -> Result<Vec<Box<
 /// What the handlers of one worker are built from.
 struct WorkerSite<'a> {
     daemon: &'a Daemon,
+    upstreams: &'a Upstreams,
     output: &'a Sender<Job>,
     number: usize,
     handler: HandlerId,
@@ -199,7 +208,7 @@ struct WorkerSite<'a> {
 
 impl Site for WorkerSite<'_> {
     fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
-        let address = resolve(upstream)?;
+        let address = self.upstreams.address(upstream)?;
         let exit = Exit::to_upstream(address, self.daemon.send_buffer)
             .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
         if exit.is_unreachable() && self.number == 0 {
@@ -220,24 +229,4 @@ impl Site for WorkerSite<'_> {
         // RandomState is seeded by the system once a process.
         RandomState::new().hash_one((self.number, self.handler))
     }
-}
-
-/// An upstream's address. Names are looked up once, at start.
-pub fn resolve(upstream: &Upstream) -> Result<SocketAddr, BuildError> {
-    let name = match &upstream.host {
-        Host::Address(address) => return Ok(*address),
-        Host::Scoped { address, interface } => {
-            let index = interfaces::index_of(interface)
-                .ok_or_else(|| BuildError(format!("upstream {upstream}: this host has no interface `{interface}`")))?;
-            return Ok(SocketAddrV6::new(*address, upstream.port, 0, index).into());
-        }
-        Host::Name(name) => name,
-    };
-    let found = (name.as_str(), upstream.port).to_socket_addrs().map_err(|error| {
-        BuildError(format!("upstream {upstream}: the name does not resolve ({error}); check it, or write an address"))
-    })?;
-    let mut found: Vec<SocketAddr> = found.collect();
-    // IPv4 first, so that the choice does not depend on the resolver's mood.
-    found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
-    found.first().copied().ok_or_else(|| BuildError(format!("upstream {upstream}: the name has no address")))
 }

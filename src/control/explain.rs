@@ -2,7 +2,7 @@
 //! instead of sent.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -19,6 +19,7 @@ use crate::dispatch::outbox::Lane;
 use crate::dispatch::route_table::{Match, Mismatch, RouteId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::dispatch::verdict::DropReason;
+use crate::net::fib::DestinationKind;
 
 /// Rows that are told about besides the one that takes the datagram.
 const ROWS_MAX: usize = 10;
@@ -44,6 +45,14 @@ pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -
     let heard = hearers(plan, question);
     let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
     line(&mut text, "datagram", &datagram(host, question, &envelope));
+    if !is_here(host, question.to.ip()) {
+        let ip = question.to.ip();
+        line(
+            &mut text,
+            "note",
+            &format!("{ip} is no address of this host now: until it is one, nothing sent there comes here"),
+        );
+    }
     let Some(&first) = heard.first() else {
         line(
             &mut text,
@@ -57,13 +66,13 @@ pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -
         }
         return Ok(text);
     };
-    sockets(&mut text, plan, &heard);
+    sockets(&mut text, plan, &heard, envelope.is_to_many());
     let stretch = plan.table.for_port(question.to.port());
     let chosen = stretch.find(&envelope);
     routes(&mut text, config, plan, &envelope, chosen);
     if let Some(route) = chosen {
         act(&mut text, config, plan, &plan.listeners[first], route, &envelope, &question.payload)?;
-        line(&mut text, "answers", &format!("leave from {}", envelope.local));
+        line(&mut text, "answers", &format!("would leave from {}", envelope.local));
     }
     Ok(text)
 }
@@ -114,21 +123,32 @@ fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) ->
         Some(Role::Group { interface, .. }) => *interface,
         _ => way_back.map_or(0, |answer| answer.interface),
     });
-    let to_many = question.to.ip().is_multicast() || listener.is_some_and(|listener| listener.role == Role::Broadcast);
+    let to_many = question.to.ip().is_multicast() || is_broadcast(host, question.to.ip());
     let local = match question.to.ip() {
         ip if !to_many => ip,
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         IpAddr::V4(_) => {
             let on = host.interfaces.iter().find(|candidate| candidate.index == interface);
             let first = on.and_then(|on| on.addresses.iter().copied().find(IpAddr::is_ipv4));
-            way_back.and_then(|answer| answer.source).or(first).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into())
+            way_back.and_then(|answer| answer.source).or(first).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
         }
     };
     let local = SocketAddr::new(local, question.to.port());
     Envelope { src: question.from, dst: question.to, local, interface, ttl: Some(TTL), time_ns: None }
 }
 
-fn sockets(text: &mut String, plan: &Plan, heard: &[usize]) {
+/// Whether this host takes an address for a broadcast address.
+fn is_broadcast(host: &Host, ip: IpAddr) -> bool {
+    let known = (host.look_up)(ip).is_ok_and(|answer| answer.kind == DestinationKind::Broadcast);
+    known || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Whether a datagram to the address comes to this host at all.
+fn is_here(host: &Host, ip: IpAddr) -> bool {
+    ip.is_multicast() || is_broadcast(host, ip) || (host.look_up)(ip).is_ok_and(|a| a.kind == DestinationKind::Local)
+}
+
+fn sockets(text: &mut String, plan: &Plan, heard: &[usize], to_many: bool) {
     for (place, index) in heard.iter().enumerate() {
         let listener = &plan.listeners[*index];
         let why = match (&listener.role, place) {
@@ -141,6 +161,7 @@ fn sockets(text: &mut String, plan: &Plan, heard: &[usize]) {
             (Role::Group { .. }, _) => "bound to this group and joined",
         };
         let spread = match (listener.role.is_spread(), plan.workers) {
+            (true, 2..) if to_many => format!("; each of {} workers gets a copy, and one handles it", plan.workers),
             (true, 2..) => format!("; one of {} workers, by the kernel's hash of both addresses", plan.workers),
             _ => String::new(),
         };

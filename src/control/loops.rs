@@ -3,17 +3,18 @@
 //!
 //! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/guard.rs`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::host::Host;
-use crate::config::kind::{Host as UpstreamHost, Upstream};
+use super::upstreams::Upstreams;
+use crate::config::kind::Upstream;
 use crate::config::{Config, Problem, Problems};
 use crate::dispatch::route_table::{RouteId, RouteTable};
 use crate::net::fib::DestinationKind;
 
 /// Reports every upstream that closes a loop.
-pub fn find(config: &Config, table: &RouteTable, host: &Host, problems: &mut Problems) {
-    let graph = Graph::new(config, table, host);
+pub fn find(config: &Config, table: &RouteTable, upstreams: &Upstreams, host: &Host, problems: &mut Problems) {
+    let graph = Graph::new(config, table, upstreams, host);
     for handler in 0..config.handlers.len() {
         for (upstream, targets) in &graph.edges[handler] {
             if let Some(path) = graph.path_back(targets, handler) {
@@ -39,13 +40,10 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    fn new(config: &'a Config, table: &RouteTable, host: &Host) -> Graph<'a> {
-        let targets = |upstream: &Upstream| match &upstream.host {
-            UpstreamHost::Address(address) => routes_of(*address, table, host),
-            UpstreamHost::Scoped { address, .. } => {
-                routes_of(SocketAddr::new((*address).into(), upstream.port), table, host)
-            }
-            UpstreamHost::Name(_) => Vec::new(),
+    fn new(config: &'a Config, table: &RouteTable, upstreams: &Upstreams, host: &Host) -> Graph<'a> {
+        let targets = |upstream: &Upstream| match upstreams.address(upstream) {
+            Ok(address) => routes_of(address, table, host),
+            Err(_) => Vec::new(),
         };
         let edges = config
             .handlers
@@ -79,13 +77,19 @@ impl<'a> Graph<'a> {
 
 /// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition.
 fn routes_of(address: SocketAddr, table: &RouteTable, host: &Host) -> Vec<RouteId> {
-    if !is_ours(address.ip(), host) {
+    // Sent to the unspecified address, it goes to this host's loopback (ip(7)).
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    if !is_ours(ip, host) {
         return Vec::new();
     }
     let mut routes = Vec::new();
     for row in table.matches() {
         let port = address.port();
-        if row.net.contains(&address.ip()) && row.ports.0 <= port && port <= row.ports.1 {
+        if row.net.contains(&ip) && row.ports.0 <= port && port <= row.ports.1 {
             routes.push(row.route);
             if row.interface.is_none() && row.source.is_none() {
                 break;
@@ -99,7 +103,6 @@ fn routes_of(address: SocketAddr, table: &RouteTable, host: &Host) -> Vec<RouteI
 fn is_ours(ip: IpAddr, host: &Host) -> bool {
     ip.is_loopback()
         || ip.is_multicast()
-        || ip.is_unspecified()
         || (host.look_up)(ip).is_ok_and(|answer| {
             matches!(answer.kind, DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast)
         })

@@ -11,3 +11,4 @@ pub mod squatters;
 pub mod standard_output;
 pub mod supervisor;
 pub mod ties;
+pub mod upstreams;

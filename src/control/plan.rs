@@ -10,6 +10,7 @@ use std::thread;
 use ipnet::IpNet;
 
 use super::host::Host;
+use super::upstreams::Upstreams;
 use super::{loops, ties};
 use crate::config::kind::Needs;
 use crate::config::limits::WORKERS_MAX;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub names: Arc<Names>,
     /// Who is never answered.
     pub guard: Arc<Guard>,
+    /// What the upstreams' names stand for.
+    pub upstreams: Upstreams,
     /// What a user should know before it starts.
     pub notes: Vec<String>,
 }
@@ -126,7 +129,9 @@ impl Plan {
         claim_groups(&mut listeners);
         let spread = Spread { config, table: &table, workers };
         spread.finish(&mut listeners);
-        loops::find(config, &table, host, &mut problems);
+        let upstreams = Upstreams::look_up(config, host);
+        loops::find(config, &table, &upstreams, host, &mut problems);
+        notes.extend(upstreams.problems().map(str::to_owned));
         if problems.errors() > 0 {
             return Err(problems);
         }
@@ -135,7 +140,7 @@ impl Plan {
             routes: config.routes.iter().map(|route| route.label.clone()).collect(),
             interfaces: host.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect(),
         };
-        Ok(Plan { listeners, table, workers, names: Arc::new(names), guard: Arc::new(guard), notes })
+        Ok(Plan { listeners, table, workers, names: Arc::new(names), guard: Arc::new(guard), upstreams, notes })
     }
 }
 
@@ -223,6 +228,7 @@ fn gather(
                 let wish = Wish { address, role: role.clone(), share: route.share, at: destination.at.clone() };
                 let place = *known.entry((address, on)).or_insert(order.len());
                 match order.get_mut(place) {
+                    Some(first) if first.share != wish.share => problems.push(share_differs(&wish, first)),
                     Some(first) => first.merge(wish),
                     None => order.push(wish),
                 }
@@ -232,10 +238,16 @@ fn gather(
     order.into_iter().flat_map(|wish| wish.listeners(host)).collect()
 }
 
+/// One socket cannot be locked and shared.
+fn share_differs(wish: &Wish, first: &Wish) -> Problem {
+    let message = format!("`share` differs between two routes of one socket, {}", wish.address);
+    let hint = "give both routes the same `share`";
+    Problem::error(wish.at.clone(), message).and_at(first.at.clone(), "the other route").hint(hint)
+}
+
 impl Wish {
     /// Another route wants the same socket.
     fn merge(&mut self, other: Wish) {
-        self.share |= other.share;
         if let (Role::Group { sources: mine, .. }, Role::Group { sources: theirs, .. }) = (&mut self.role, other.role) {
             if mine.is_empty() || theirs.is_empty() {
                 mine.clear(); // One of them wants any source, so the join is for any.

@@ -34,7 +34,15 @@ pub fn find(address: SocketAddr) -> Vec<Squatter> {
         sockets.extend(text.lines().skip(1).filter_map(|line| parse(line, v6)));
     }
     sockets.retain(|(bound, _, _)| overlaps(*bound, address));
-    sockets.into_iter().map(|(address, uid, inode)| Squatter { address, uid, process: owner(inode) }).collect()
+    let squatter = |(address, uid, inode)| Squatter { address, uid, process: owner(inode) };
+    let mut found: Vec<Squatter> = Vec::new();
+    for squatter in sockets.into_iter().map(squatter) {
+        // A program with several workers has several sockets on one address.
+        if !found.contains(&squatter) {
+            found.push(squatter);
+        }
+    }
+    found
 }
 
 /// Local address, user and inode of a line of /proc/net/udp.

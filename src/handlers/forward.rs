@@ -1,8 +1,10 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, one way.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::config::kind::{BuildError, Host, Kind, Needs, Recipe, Setting, Site, Upstream};
+use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::value::{self, Value};
 use crate::config::words::Mistake;
@@ -80,11 +82,23 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
         section.problem("hash_on", "means something only with pick = \"hash\"", "add pick = \"hash\", or leave it out");
     }
     let upstreams = upstreams?;
+    report_repeated(section, &upstreams);
     if upstreams.len() > UPSTREAMS_MAX {
         section.problem("upstreams", format!("more than {UPSTREAMS_MAX}, the limit of one handler"), "");
     }
     let pick = if is_hash { Pick::Hash(hash_on.unwrap_or(HashOn::Source)) } else { pick };
     Some(Box::new(Forward { upstreams, pick, ttl }))
+}
+
+/// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm.
+fn report_repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
+    let mut seen: HashMap<(&Host, u16), &Upstream> = HashMap::new();
+    for upstream in upstreams {
+        if let Some(first) = seen.insert((&upstream.host, upstream.port), upstream) {
+            let problem = Problem::error(upstream.at.clone(), format!("`upstreams`: {upstream} is there twice"));
+            section.report(problem.and_at(first.at.clone(), "first here").hint("leave one out"));
+        }
+    }
 }
 
 /// An upstream that is one host: a group needs an interface and a TTL to be chosen, which this version cannot.

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
 use crate::config::value;
+use crate::config::words::is_unprintable;
 use crate::datagram::Datagram;
 use crate::dispatch::handler::{Cx, Handler};
 use crate::dispatch::sink::LineSink;
@@ -168,8 +169,8 @@ fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::
     Ok(())
 }
 
-/// A JSON string (RFC 8259, section 7) that is also safe on a terminal: C1 controls, DEL and the line separators U+2028
-/// and U+2029 are escaped too, which the RFC allows and does not ask for.
+/// A JSON string (RFC 8259, section 7) that is also safe on a terminal: C1 controls, DEL, line separators and marks of
+/// direction are escaped too, which the RFC allows and does not ask for.
 fn write_json_string(line: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
     line.push(b'"');
     for character in text.chars() {
@@ -187,9 +188,9 @@ fn write_json_string(line: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether a character would move a terminal's cursor, begin an escape sequence or end the line.
+/// Whether a character would move a terminal's cursor, begin an escape sequence, turn the reading direction or end the line.
 fn is_unsafe(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+    is_unprintable(character)
 }
 
 #[cfg(test)]
