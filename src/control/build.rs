@@ -118,7 +118,7 @@ const TOO_MANY_FILES: &str = "this process may have no more files open. Raise th
      a unit), or name fewer ports, upstreams or workers";
 
 /// What failed and why, in words.
-fn explain(what: String, error: &io::Error) -> BuildError {
+pub(super) fn explain(what: String, error: &io::Error) -> BuildError {
     match error.raw_os_error() {
         Some(libc::EMFILE) => BuildError(format!("{what}: {TOO_MANY_FILES}")),
         _ => BuildError(format!("{what}: {error}")),

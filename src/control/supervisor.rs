@@ -76,13 +76,15 @@ impl Supervisor {
             log::warn!("{note}");
         }
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
-        // Before the workers: a signal that comes while they start is not lost.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(system("cannot catch signals"))?;
         let registry = poll.registry();
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
         let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
         let output = standard_output::start().map_err(system("cannot use standard output"))?;
         let built = build::build(&config, &plan, &output)?;
+        // Before the workers: a signal that comes while they start is not lost. After the build, which may wait for the
+        // resolver as long as that likes: until then a signal ends the process, and nothing is lost by that.
+        let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
         let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
         Ok(Supervisor { config, plan, output, poll, signals, workers })
     }

@@ -67,7 +67,7 @@ pub struct Dispatcher {
     drops: Drops,
     /// Of a route with several handlers: what all handlers so far have dropped.
     common: Drops,
-    /// Handlers that got something this turn; a handful, so a list is quicker than a set.
+    /// Handlers that got something this turn, or kept something; a handful, so a list is quicker than a set.
     touched: Vec<HandlerId>,
 }
 
@@ -115,11 +115,16 @@ impl Dispatcher {
         self.ledger.listeners[id].tally.refuse(u64::from(datagrams), reason);
     }
 
-    /// Tells the handlers of this turn that it is over.
-    pub fn end_turn(&mut self) {
-        for handler in self.touched.drain(..) {
-            self.handlers[handler.index()].on_turn_end();
-        }
+    /// Tells the handlers of this turn, and those that kept something, that it is over. Whether none keeps anything.
+    pub fn end_turn(&mut self) -> bool {
+        let handlers = &mut self.handlers;
+        self.touched.retain(|handler| !handlers[handler.index()].on_turn_end());
+        self.touched.is_empty()
+    }
+
+    /// Tells all handlers that nothing comes any more.
+    pub fn end(&mut self) {
+        self.handlers.iter_mut().for_each(|handler| handler.on_end());
     }
 
     /// What the turn wants sent, and the accounts to write down how that went.

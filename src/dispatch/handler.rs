@@ -25,8 +25,14 @@ pub trait Handler: Send {
         }
     }
 
-    /// The batch of one receive call is over: hand on whatever was gathered.
-    fn on_turn_end(&mut self) {}
+    /// The batch of one receive call is over: hand on whatever was gathered. `false` if something is kept; then it is called
+    /// again a moment later, whatever comes.
+    fn on_turn_end(&mut self) -> bool {
+        true
+    }
+
+    /// Nothing comes any more: hand on what was kept.
+    fn on_end(&mut self) {}
 
     /// For a handler with a sink: how many of the datagrams that it called handled the sink has taken, and how many it
     /// has lost. The rest is in flight.

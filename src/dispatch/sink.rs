@@ -95,6 +95,16 @@ impl LineSink {
         Ok(())
     }
 
+    /// Hands on what was gathered, unless the consumer is busy with all the other buffers: then this one goes on filling,
+    /// since short turns would use the buffers up long before the consumer is behind. Whether nothing was kept.
+    pub fn flush_unless_last(&mut self) -> bool {
+        if self.current.is_some() && self.free.is_empty() {
+            return false;
+        }
+        self.flush();
+        true
+    }
+
     /// Hands on what was gathered.
     pub fn flush(&mut self) {
         let Some(bytes) = self.current.take() else {
@@ -118,6 +128,24 @@ impl LineSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A consumer that is away for many short turns costs nothing as long as the lines fit the buffers, and gets all of them.
+    #[test]
+    fn short_turns_share_the_last_buffer() {
+        let (jobs, consumer) = crossbeam_channel::unbounded();
+        let mut sink = LineSink::new(jobs);
+        for turn in 0..10_000 {
+            assert_eq!(sink.line(|buffer| buffer.extend_from_slice(b"x\n")), Ok(()));
+            assert_eq!(sink.flush_unless_last(), turn < BUFFERS - 1);
+        }
+        sink.flush();
+        let mut bytes = 0;
+        while let Ok(Job::Lines(lines)) = consumer.try_recv() {
+            bytes += lines.bytes.len();
+            lines.done(true);
+        }
+        assert_eq!((bytes, sink.fate()), (20_000, (10_000, 0)));
+    }
 
     /// A consumer that stands still costs its own handler datagrams, each with a verdict, and never memory.
     #[test]

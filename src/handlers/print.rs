@@ -94,7 +94,11 @@ impl Handler for Printer {
         }
     }
 
-    fn on_turn_end(&mut self) {
+    fn on_turn_end(&mut self) -> bool {
+        self.sink.flush_unless_last()
+    }
+
+    fn on_end(&mut self) {
         self.sink.flush();
     }
 

@@ -30,7 +30,7 @@ use crate::net::socket::close_door;
 const EVENTS_MAX: usize = 256;
 /// Rounds of turns between two polls while there is work. A quiet listener waits at most this much longer.
 const ROUNDS_PER_POLL: u32 = 8;
-/// Pause before a receive call that failed for want of memory is tried again.
+/// Pause before a receive call that failed for want of memory is tried again, or a handler that kept something is asked.
 const LATER: Duration = Duration::from_millis(10);
 /// Longest time that a stopping worker works through what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -113,6 +113,7 @@ impl Worker {
             timeout = self.round();
             if self.is_over() || (self.stop_at.is_some() && self.ready.is_empty()) {
                 self.read_kernel_drops();
+                self.dispatcher.end();
                 return self.dispatcher;
             }
         }
@@ -144,7 +145,10 @@ impl Worker {
             }
             self.ready.push_back(listener);
         }
-        timeout
+        match self.dispatcher.end_turn() {
+            true => timeout,
+            false => timeout.or(Some(LATER)),
+        }
     }
 
     /// One receive call of one listener, everything that follows from it, and one flush.

@@ -125,6 +125,13 @@ impl Printer {
         Verdict::Handled
     }
 
+    /// At a turn's end the last buffer stays, to be filled by the next turns.
+    fn end_turn(&mut self) {
+        if self.free > 0 {
+            self.hand_on();
+        }
+    }
+
     fn hand_on(&mut self) {
         self.expected.extend(self.current.take());
     }
@@ -227,7 +234,7 @@ impl Model {
             rest = &rest[same..];
         }
         for printer in self.printers.iter_mut().flatten() {
-            printer.hand_on();
+            printer.end_turn();
         }
         turn
     }
