@@ -104,13 +104,16 @@ fn report_repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
 /// An upstream that is one host: a group needs an interface and a TTL to be chosen, which this version cannot.
 fn unicast_upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let upstream = value::upstream(value)?;
-    match &upstream.host {
-        Host::Address(address) if address.ip().is_multicast() => {
-            Err(Mistake::new(format!("{} is a multicast group, which this version cannot forward to", address.ip()))
-                .hint("name the receivers one by one"))
-        }
-        _ => Ok(upstream),
+    let is_group = match &upstream.host {
+        Host::Address(address) => address.ip().is_multicast(),
+        Host::Scoped { address, .. } => address.is_multicast(),
+        Host::Name(_) => false,
+    };
+    if is_group {
+        let message = format!("{upstream} is a multicast group, which this version cannot forward to");
+        return Err(Mistake::new(message).hint("name the receivers one by one"));
     }
+    Ok(upstream)
 }
 
 /// Which upstreams get a datagram.

@@ -44,9 +44,7 @@ pub fn of_receive(error: &io::Error) -> ReceiveError {
             | libc::EPROTO
             | libc::ENOPROTOOPT
             | libc::EOPNOTSUPP
-            | libc::ENONET
-            | libc::EACCES
-            | libc::EPERM,
+            | libc::ENONET,
         ) => ReceiveError::Again,
         _ => ReceiveError::Later,
     }

@@ -21,8 +21,8 @@ pub const LONG_BYTES: u32 = 4_097;
 /// Bytes of a slot: UDP's length field has 16 bits, and generic receive offload keeps to the same.
 pub const SLOT_BYTES: usize = 1 << 16;
 
-/// The smallest page of any Linux machine; where pages are larger, madvise refuses and the memory stays.
-const PAGE_BYTES: usize = 4096;
+/// The largest page that Linux has on any machine, so that whole ones are whole ones everywhere.
+const PAGE_BYTES: usize = 1 << 16;
 
 /// Aligned as struct cmsghdr is.
 #[repr(C, align(8))]
