@@ -150,7 +150,8 @@ fn loops_are_refused() {
     let itself = route(1001, "127.0.0.1:1001");
     let circle = route(1001, "127.0.0.1:1002") + &route(1002, "127.0.0.1:1001");
     let wildcard = route(1001, "127.0.0.5:1003") + "[[route]]\ndestination = \"0.0.0.0:1003\"\nhandler = \"to1001\"\n";
-    for config in [&itself, &circle, &wildcard] {
+    let by_name = route(1001, "localhost:1001");
+    for config in [&itself, &circle, &wildcard, &by_name] {
         for (command, options) in [("check", vec![]), ("explain", vec!["--to", "127.0.0.1:1001"]), ("run", vec![])] {
             let outcome = on_file(command, config, &options);
             assert_eq!(outcome.code, 78, "{command}: {}", outcome.errors);
@@ -185,4 +186,21 @@ fn ties_are_refused() {
     }
     let narrower = two("\"127.0.0.1:5000-5010\"", "\"127.0.0.1:5005-5006\"");
     assert_eq!(on_file("check", &narrower, &[]).code, 0);
+}
+
+/// An upstream that is there twice, and a socket that one route locks and another shares, are errors that show both places.
+#[test]
+fn contradictions_are_refused() {
+    if !enter("contradictions_are_refused") {
+        return;
+    }
+    let twice = "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = \"on\"\n[handler.on]\nkind = \"forward\"\n\
+                 upstreams = [\"127.0.0.1:9001\", \"127.0.0.1:9001\"]\n";
+    let divided = "[[route]]\ndestination = \"127.0.0.1:1001\"\nshare = true\nhandler = \"echo\"\n\
+                   [[route]]\ndestination = \"127.0.0.1:1001\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
+    for (config, words) in [(twice, "127.0.0.1:9001 is there twice"), (divided, "`share` differs between two routes")] {
+        let outcome = on_file("check", config, &[]);
+        assert_eq!(outcome.code, 78, "{}", outcome.errors);
+        assert_says(&outcome.errors, &[words]);
+    }
 }
