@@ -80,7 +80,7 @@ impl Supervisor {
         let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
         let output = standard_output::start().map_err(system("cannot use standard output"))?;
         let built = build::build(&config, &plan, &output)?;
-        // Before the workers: a signal that comes while they start is not lost. After the build, which may wait for the
+        // Before the workers: a signal that comes while they start is not lost. After the plan, which may wait for the
         // resolver as long as that likes: until then a signal ends the process, and nothing is lost by that.
         let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
