@@ -4,10 +4,11 @@
 //! slice, so that a program of one's own can add to them.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
 
 use super::section::Section;
+pub use super::upstream::{Upkeep, Upstream};
 use crate::dispatch::handler::Handler;
+use crate::dispatch::id::UpstreamId;
 use crate::dispatch::outbox::Lane;
 
 /// One kind of handler: everything that the parser, the help, `explain` and the README's table need to know of it.
@@ -69,6 +70,11 @@ pub trait Recipe: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// How these are looked after while the daemon runs.
+    fn upkeep(&self) -> Upkeep {
+        Upkeep::default()
+    }
+
     /// One line for `explain`: what it will do, in words.
     fn describe(&self) -> String;
 
@@ -108,50 +114,11 @@ impl Needs {
     }
 }
 
-/// An address that a handler forwards to, as the file names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// An IP address, or a name that is resolved at start.
-    pub host: Host,
-    /// UDP port, never 0.
-    pub port: u16,
-    /// Bytes of the file where it is written, for messages.
-    pub at: std::ops::Range<usize>,
-}
-
-/// The host part of an [`Upstream`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// An address, with its scope where that was written as a number: `[fe80::1%2]:53`.
-    Address(SocketAddr),
-    /// A link-local address with the name of its interface, which has an index only at run time:
-    /// `[fe80::1%eth0]:53`.
-    Scoped {
-        /// The address without its zone.
-        address: Ipv6Addr,
-        /// The zone.
-        interface: String,
-    },
-    /// A name for the resolver.
-    Name(String),
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Address(address) => write!(f, "{address}"),
-            Host::Scoped { address, interface } => {
-                write!(f, "[{address}%{interface}]:{}", self.port)
-            }
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
-        }
-    }
-}
-
 /// What the control plane offers a recipe that builds the handler of one worker.
 pub trait Site {
-    /// A lane of the outbox that leads to this upstream; its socket is opened, connected and owned by the worker.
-    fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError>;
+    /// The number of an upstream of the recipe, and a lane of the outbox that leads to it, one way; its socket is opened,
+    /// connected and owned by the worker. `place` is its place in [`Recipe::upstreams`].
+    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError>;
 
     /// The line sink on standard output, shared by all that print.
     fn standard_output(&mut self) -> Result<crate::dispatch::sink::LineSink, BuildError>;

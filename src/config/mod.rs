@@ -28,6 +28,7 @@ pub mod route;
 pub mod section;
 pub mod source;
 mod table;
+pub mod upstream;
 pub mod value;
 pub mod words;
 

@@ -8,11 +8,12 @@ use crossbeam_channel::Sender;
 
 use super::plan::{ListenerPlan, Plan, Role};
 use super::squatters;
-use super::upstreams::Upstreams;
-use crate::config::kind::{BuildError, Site, Upstream};
+use super::upstreams::{Located, Upstreams};
+use crate::config::kind::{BuildError, Site};
 use crate::config::{Config, Daemon};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
+use crate::dispatch::id::UpstreamId;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
@@ -207,8 +208,10 @@ struct WorkerSite<'a> {
 }
 
 impl Site for WorkerSite<'_> {
-    fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
-        let address = self.upstreams.address(upstream)?;
+    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
+        let id = self.upstreams.id(self.handler, place);
+        let Located { upstream, address, .. } = self.upstreams.get(id);
+        let address = address.clone().map_err(BuildError)?;
         let exit = Exit::to_upstream(address, self.daemon.send_buffer)
             .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
         if exit.is_unreachable() && self.number == 0 {
@@ -217,7 +220,7 @@ impl Site for WorkerSite<'_> {
             );
         }
         self.lanes.push((exit, self.handler));
-        Ok(Lane(self.lanes.len() as u32 - 1))
+        Ok((id, Lane(self.lanes.len() as u32 - 1)))
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

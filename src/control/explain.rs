@@ -9,11 +9,13 @@ use crossbeam_channel::Receiver;
 
 use super::host::Host;
 use super::plan::{ListenerPlan, Plan, Role};
+use super::upstreams::Upstreams;
 use crate::config::Config;
-use crate::config::kind::{BuildError, Site, Upstream};
+use crate::config::kind::{BuildError, Site};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
+use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::route_table::{Match, Mismatch, RouteId};
@@ -227,11 +229,11 @@ fn act(
     envelope: &Envelope,
     payload: &[u8],
 ) -> Result<(), BuildError> {
-    let mut site = Stage::default();
+    let mut site = Stage { upstreams: &plan.upstreams, handler: HandlerId(0), lanes: Vec::new(), kept: Vec::new() };
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
-    for handler in &config.handlers {
+    for (index, handler) in config.handlers.iter().enumerate() {
+        site.handler = HandlerId(index as u32);
         handlers.push(handler.recipe.build(&mut site)?);
-        site.handlers.resize(site.lanes.len(), HandlerId(handlers.len() as u32 - 1));
     }
     let ear = Ear { id: 0, lookup: listener.lookup.clone(), claim: listener.claim(0) };
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
@@ -252,10 +254,12 @@ fn act(
             let (len, from, to) = (reply.parcel.span.len, reply.from, reply.to);
             line(text, "", &format!("sends {len} bytes from {from} to {to}{ttl}"));
         }
-        for &lane in outbox.touched().iter().filter(|lane| site.handlers[lane.0 as usize] == handler) {
+        let leads_to = |lane: &Lane| plan.upstreams.get(site.lanes[lane.0 as usize]);
+        for &lane in outbox.touched().iter().filter(|lane| leads_to(lane).handler == handler) {
             for parcel in outbox.lane(lane) {
                 let ttl = parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
-                line(text, "", &format!("sends {} bytes to {}{ttl}", parcel.span.len, site.lanes[lane.0 as usize]));
+                let (len, upstream) = (parcel.span.len, &leads_to(&lane).upstream);
+                line(text, "", &format!("sends {len} bytes to {upstream}{ttl}"));
             }
         }
     }
@@ -267,18 +271,19 @@ fn dropped(tally: &Tally) -> Option<DropReason> {
 }
 
 /// A site on which nothing is opened.
-#[derive(Default)]
-struct Stage {
-    lanes: Vec<String>,
-    /// Whose each lane is.
-    handlers: Vec<HandlerId>,
+struct Stage<'a> {
+    upstreams: &'a Upstreams,
+    handler: HandlerId,
+    /// Where each lane leads.
+    lanes: Vec<UpstreamId>,
     kept: Vec<Receiver<Job>>,
 }
 
-impl Site for Stage {
-    fn upstream(&mut self, upstream: &Upstream) -> Result<Lane, BuildError> {
-        self.lanes.push(upstream.to_string());
-        Ok(Lane(self.lanes.len() as u32 - 1))
+impl Site for Stage<'_> {
+    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
+        let id = self.upstreams.id(self.handler, place);
+        self.lanes.push(id);
+        Ok((id, Lane(self.lanes.len() as u32 - 1)))
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

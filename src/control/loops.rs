@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::host::Host;
 use super::upstreams::Upstreams;
-use crate::config::kind::Upstream;
+use crate::config::upstream::Upstream;
 use crate::config::{Config, Problem, Problems};
 use crate::dispatch::route_table::{RouteId, RouteTable};
 use crate::net::fib::DestinationKind;
@@ -40,17 +40,14 @@ struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    fn new(config: &'a Config, table: &RouteTable, upstreams: &Upstreams, host: &Host) -> Graph<'a> {
-        let targets = |upstream: &Upstream| match upstreams.address(upstream) {
-            Ok(address) => routes_of(address, table, host),
-            Err(_) => Vec::new(),
-        };
-        let edges = config
-            .handlers
-            .iter()
-            .map(|handler| handler.recipe.upstreams().iter().map(|upstream| (upstream, targets(upstream))).collect());
+    fn new(config: &Config, table: &RouteTable, upstreams: &'a Upstreams, host: &Host) -> Graph<'a> {
+        let mut edges: Vec<Vec<(&Upstream, Vec<RouteId>)>> = config.handlers.iter().map(|_| Vec::new()).collect();
+        for (_, located) in upstreams.iter() {
+            let targets = located.address.as_ref().map_or(Vec::new(), |address| routes_of(*address, table, host));
+            edges[located.handler.index()].push((&located.upstream, targets));
+        }
         let handlers = config.routes.iter().map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
-        Graph { edges: edges.collect(), handlers: handlers.collect() }
+        Graph { edges, handlers: handlers.collect() }
     }
 
     /// The routes from these targets back to the handler, if there is a way.

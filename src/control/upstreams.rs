@@ -1,5 +1,5 @@
-//! The addresses of upstreams. Names are looked up once, when the plan is made, so that the search for loops and the sockets
-//! speak of the same addresses.
+//! All upstreams of a configuration, numbered, and where each of them is on this machine. Names are looked up when the plan
+//! is made, so that the search for loops and the sockets speak of the same addresses.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,34 +7,93 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 use super::host::Host;
 use crate::config::Config;
-use crate::config::kind::{BuildError, Host as UpstreamHost, Upstream};
+use crate::config::upstream::{Host as UpstreamHost, Upstream};
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::id::UpstreamId;
 
-/// What each upstream of a configuration stands for on this machine, or why it stands for nothing.
+/// The upstreams of all handlers, by number.
 #[derive(Debug, Default)]
-pub struct Upstreams(HashMap<String, Result<SocketAddr, String>>);
+pub struct Upstreams {
+    all: Vec<Located>,
+    /// The number of each handler's first one.
+    first: Vec<u32>,
+}
+
+/// One upstream, and where it is.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// Whose it is.
+    pub handler: HandlerId,
+    /// What the file says of it.
+    pub upstream: Upstream,
+    /// Its address, or why it has none, as a sentence.
+    pub address: Result<SocketAddr, String>,
+    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
+    pub interface: u32,
+    /// Whether the daemon may start without an address.
+    pub is_optional: bool,
+}
 
 impl Upstreams {
     /// Looks all of them up. May take as long as the resolver does.
     pub fn look_up(config: &Config, host: &Host) -> Upstreams {
-        let mut known = HashMap::new();
-        for upstream in config.handlers.iter().flat_map(|handler| handler.recipe.upstreams()) {
-            known.entry(upstream.to_string()).or_insert_with(|| resolve(upstream, host));
+        let mut upstreams = Upstreams::default();
+        // The same name in two handlers is asked for once.
+        let mut known: HashMap<String, Result<SocketAddr, String>> = HashMap::new();
+        for (index, handler) in config.handlers.iter().enumerate() {
+            upstreams.first.push(upstreams.all.len() as u32);
+            let is_optional = handler.recipe.upkeep().resolve_optional;
+            for upstream in handler.recipe.upstreams() {
+                let look_up = || resolve(upstream, host);
+                let address = known.entry(upstream.to_string()).or_insert_with(look_up).clone();
+                let (address, interface) = leave_through(upstream, address, host);
+                let (handler, upstream) = (HandlerId(index as u32), upstream.clone());
+                upstreams.all.push(Located { handler, upstream, address, interface, is_optional });
+            }
         }
-        Upstreams(known)
+        upstreams
     }
 
-    /// The address of an upstream of the configuration.
-    pub fn address(&self, upstream: &Upstream) -> Result<SocketAddr, BuildError> {
-        match self.0.get(&upstream.to_string()) {
-            Some(Ok(address)) => Ok(*address),
-            Some(Err(why)) => Err(BuildError(why.clone())),
-            None => Err(BuildError(format!("upstream {upstream}: its recipe did not tell of it"))),
-        }
+    /// The number of a handler's upstream.
+    pub fn id(&self, handler: HandlerId, place: usize) -> UpstreamId {
+        UpstreamId(self.first[handler.index()] + place as u32)
+    }
+
+    /// One of them.
+    pub fn get(&self, id: UpstreamId) -> &Located {
+        &self.all[id.index()]
+    }
+
+    /// All of them, by number.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (UpstreamId, &Located)> {
+        self.all.iter().enumerate().map(|(id, located)| (UpstreamId(id as u32), located))
+    }
+
+    /// Those of one handler.
+    pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &Located> {
+        self.all.iter().filter(move |located| located.handler == handler)
     }
 
     /// Why some of them cannot be reached, a sentence each.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
-        self.0.values().filter_map(|known| known.as_ref().err().map(String::as_str))
+        let mut told: Vec<&str> =
+            self.all.iter().filter_map(|one| one.address.as_ref().err()).map(String::as_str).collect();
+        told.sort_unstable();
+        told.dedup();
+        told.into_iter()
+    }
+}
+
+/// The interface that the file names for the way there, by index.
+fn leave_through(
+    upstream: &Upstream,
+    address: Result<SocketAddr, String>,
+    host: &Host,
+) -> (Result<SocketAddr, String>, u32) {
+    let Some(name) = &upstream.leave.interface else { return (address, 0) };
+    match host.interface(name) {
+        Some(index) => (address, index),
+        None => (Err(format!("upstream {upstream}: this host has no interface `{name}`; it has: {}", host.list())), 0),
     }
 }
 
@@ -48,17 +107,21 @@ fn resolve(upstream: &Upstream, host: &Host) -> Result<SocketAddr, String> {
             }
         },
         UpstreamHost::Name(name) => {
-            let found = first_address(name, upstream.port);
-            found.map_err(|why| {
+            let found = addresses(name, upstream.port);
+            let found = found.map(|found| found[0]).map_err(|why| {
                 format!("upstream {upstream}: the name does not resolve ({why}); check it, or write an address")
-            })
+            });
+            found
         }
     }
 }
 
-/// IPv4 first, so that the choice does not depend on the resolver's mood.
-fn first_address(name: &str, port: u16) -> io::Result<SocketAddr> {
+/// The addresses of a name, at least one, IPv4 first, so that the choice does not depend on the resolver's mood.
+pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
-    found.first().copied().ok_or_else(|| io::Error::other("it has no address"))
+    match found.is_empty() {
+        true => Err(io::Error::other("it has no address")),
+        false => Ok(found),
+    }
 }

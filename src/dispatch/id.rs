@@ -14,3 +14,14 @@ impl HandlerId {
         self.0 as usize
     }
 }
+
+/// An upstream's number: handlers in the order of the file, and in each its upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub u32);
+
+impl UpstreamId {
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}

@@ -10,27 +10,23 @@ const PLACES: usize = 65_537;
 pub struct Maglev(Vec<u16>);
 
 impl Maglev {
-    /// Fills the table. The order of the names does not change who gets which key.
-    pub fn new(names: &[String]) -> Maglev {
-        let mut order: Vec<usize> = (0..names.len()).collect();
-        order.sort_by_key(|&member| &names[member]);
-        let mut walkers: Vec<(u16, u64, u64)> = order
-            .into_iter()
-            .map(|member| {
-                let hash = hash(names[member].as_bytes());
-                let places = PLACES as u64;
-                (member as u16, hash % places, mix(hash) % (places - 1) + 1)
-            })
-            .collect();
+    /// Fills the table from names and weights (at least 1). The order of the names does not change who gets which key.
+    pub fn new(members: &[(String, u32)]) -> Maglev {
+        let mut order: Vec<usize> = (0..members.len()).collect();
+        order.sort_by_key(|&member| &members[member].0);
+        let mut walkers: Vec<Walker> = order.into_iter().map(|member| Walker::new(member, &members[member])).collect();
+        let heaviest = walkers.iter().map(|walker| walker.weight).max().unwrap_or(1);
         let mut table = vec![u16::MAX; PLACES];
         let mut filled = 0;
         while filled < PLACES && !walkers.is_empty() {
-            for (member, place, step) in &mut walkers {
-                // Each walker visits every place once, since the number of places is prime.
-                while table[*place as usize] != u16::MAX {
-                    *place = (*place + *step) % PLACES as u64;
+            for walker in &mut walkers {
+                // The heaviest takes a place each time, the others as often as their weight is of that.
+                walker.earned += walker.weight;
+                if walker.earned < heaviest {
+                    continue;
                 }
-                table[*place as usize] = *member;
+                walker.earned -= heaviest;
+                walker.take(&mut table);
                 filled += 1;
                 if filled == PLACES {
                     break;
@@ -43,6 +39,33 @@ impl Maglev {
     /// The member for a key.
     pub fn pick(&self, key: u64) -> usize {
         usize::from(self.0[(key % PLACES as u64) as usize])
+    }
+}
+
+/// A member on its way through the places.
+struct Walker {
+    member: u16,
+    place: u64,
+    step: u64,
+    weight: u32,
+    earned: u32,
+}
+
+impl Walker {
+    fn new(member: usize, (name, weight): &(String, u32)) -> Walker {
+        let hash = hash(name.as_bytes());
+        let places = PLACES as u64;
+        let step = mix(hash) % (places - 1) + 1;
+        Walker { member: member as u16, place: hash % places, step, weight: *weight, earned: 0 }
+    }
+
+    /// Takes the next place on the way that is free.
+    fn take(&mut self, table: &mut [u16]) {
+        // Each walker visits every place once, since the number of places is prime.
+        while table[self.place as usize] != u16::MAX {
+            self.place = (self.place + self.step) % PLACES as u64;
+        }
+        table[self.place as usize] = self.member;
     }
 }
 
@@ -65,9 +88,9 @@ mod tests {
     /// Shares are even, the order of names is of no account, and a lost member moves hardly anyone else.
     #[test]
     fn even_stable_and_unordered() {
-        let names: Vec<String> = (0..10).map(|n| format!("10.0.0.{n}:53")).collect();
+        let names: Vec<(String, u32)> = (0..10).map(|n| (format!("10.0.0.{n}:53"), 1)).collect();
         let full = Maglev::new(&names);
-        let reversed: Vec<String> = names.iter().rev().cloned().collect();
+        let reversed: Vec<(String, u32)> = names.iter().rev().cloned().collect();
         let other = Maglev::new(&reversed);
         let less = Maglev::new(&names[..9]);
         let mut counts = [0u32; 10];

@@ -3,6 +3,7 @@
 //! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
+pub mod change;
 pub mod dispatcher;
 pub mod guard;
 pub mod handler;
@@ -10,8 +11,11 @@ pub mod id;
 pub mod ledger;
 pub mod maglev;
 pub mod outbox;
+pub mod pool;
 pub mod random;
 pub mod ranges;
+pub mod rate;
 pub mod route_table;
 pub mod sink;
+pub mod time;
 pub mod verdict;

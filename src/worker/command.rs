@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
+use crate::dispatch::change::Change;
+use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 
 /// A wish that the worker fulfils between two turns.
@@ -12,6 +14,8 @@ use crate::dispatch::ledger::Ledger;
 pub enum Command {
     /// Send a copy of the accounts.
     Snapshot(Sender<Ledger>),
+    /// Something is new about an upstream.
+    Change(UpstreamId, Change),
     /// Let nothing new in, handle what the sockets hold, and end.
     Stop,
 }

@@ -200,6 +200,7 @@ impl Worker {
                     // The asker may have given up waiting.
                     let _ = reply.send(self.snapshot());
                 }
+                Command::Change(_, _) => {}
                 Command::Stop => self.stop(),
             }
         }

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use ipnet::IpNet;
 
 use super::super::destination::prefix_of;
-use super::super::kind::{Host, Upstream};
 use super::super::limits::INTERFACE_NAME_BYTES_MAX;
+use super::super::upstream::{Host, Leave, Upstream};
 use super::super::words::{Mistake, quoted};
 use super::Value;
 
@@ -62,7 +62,7 @@ pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
 pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let text = value.text(UPSTREAM)?;
     let (host, port) = parse_upstream(text)?;
-    Ok(Upstream { host, port, at: value.at() })
+    Ok(Upstream { host, port, at: value.at(), leave: Leave::default() })
 }
 
 fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {

@@ -1,11 +1,14 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, one way.
 
+pub mod settings;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::config::kind::{BuildError, Host, Kind, Needs, Recipe, Setting, Site, Upstream};
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site, Upstream};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
+use crate::config::upstream::Host;
 use crate::config::value::{self, Value};
 use crate::config::words::Mistake;
 use crate::datagram::{Datagram, Envelope, Train};
@@ -104,12 +107,7 @@ fn report_repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
 /// An upstream that is one host: a group needs an interface and a TTL to be chosen, which this version cannot.
 fn unicast_upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let upstream = value::upstream(value)?;
-    let is_group = match &upstream.host {
-        Host::Address(address) => address.ip().is_multicast(),
-        Host::Scoped { address, .. } => address.is_multicast(),
-        Host::Name(_) => false,
-    };
-    if is_group {
+    if upstream.is_group() {
         let message = format!("{upstream} is a multicast group, which this version cannot forward to");
         return Err(Mistake::new(message).hint("name the receivers one by one"));
     }
@@ -164,10 +162,12 @@ impl Recipe for Forward {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let lanes = self.upstreams.iter().map(|upstream| site.upstream(upstream)).collect::<Result<Vec<_>, _>>()?;
+        let lanes = (0..self.upstreams.len())
+            .map(|place| Ok(site.upstream(place)?.1))
+            .collect::<Result<Vec<_>, BuildError>>()?;
         let maglev = match self.pick {
             Pick::Hash(_) if lanes.len() > 1 => {
-                Maglev::new(&self.upstreams.iter().map(Upstream::to_string).collect::<Vec<_>>())
+                Maglev::new(&self.upstreams.iter().map(|upstream| (upstream.to_string(), 1)).collect::<Vec<_>>())
             }
             _ => Maglev::default(),
         };

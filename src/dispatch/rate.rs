@@ -1,0 +1,62 @@
+//! So many datagrams a second, over all workers: the generic cell rate algorithm (ITU-T I.371), one number that says when
+//! the next datagram is due.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::time::Time;
+
+/// What may come at once after a pause: so much of a second's worth. Time is read once a turn, and a turn brings many.
+const BURST_NS: u64 = 100_000_000;
+
+/// A limit that several workers share.
+#[derive(Debug)]
+pub struct RateLimit {
+    /// Time between two datagrams at the limit.
+    interval_ns: u64,
+    /// When the next one would be due if none came early.
+    due_ns: AtomicU64,
+}
+
+impl RateLimit {
+    /// At most `count` datagrams in `period_ns`; both at least 1.
+    pub fn new(count: u64, period_ns: u64) -> RateLimit {
+        RateLimit { interval_ns: (period_ns / count.max(1)).max(1), due_ns: AtomicU64::new(0) }
+    }
+
+    /// Whether one more datagram may go now.
+    pub fn take(&self, now: Time) -> bool {
+        let next = |due: u64| {
+            let due = due.max(now.0);
+            // One may always come after a pause, however slow the rate.
+            let burst = BURST_NS.max(self.interval_ns);
+            (due + self.interval_ns <= now.0 + burst).then_some(due + self.interval_ns)
+        };
+        // Workers that meet here try again; no order between them matters.
+        self.due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over ten seconds of pressure exactly the rate passes, and a tenth of a second's worth at the start.
+    #[test]
+    fn rate_and_burst() {
+        let limit = RateLimit::new(1_000, 1_000_000_000);
+        let burst = (0..5_000).filter(|_| limit.take(Time(0))).count();
+        assert_eq!(burst, 100);
+        let passed =
+            (1..=10_000_u64).flat_map(|ms| (0..3).map(move |_| Time(ms * 1_000_000))).filter(|now| limit.take(*now));
+        assert_eq!(passed.count(), 10_000);
+    }
+
+    /// A slow rate lets the first one through.
+    #[test]
+    fn one_a_minute() {
+        let limit = RateLimit::new(1, 60_000_000_000);
+        assert!(limit.take(Time(0)));
+        assert!(!limit.take(Time(59_000_000_000)));
+        assert!(limit.take(Time(60_000_000_000)));
+    }
+}
