@@ -82,14 +82,6 @@ impl Train {
             Train { envelope, span, segment: 0 }
         })
     }
-
-    /// The datagrams one by one; `arena` is the buffer that the span points into.
-    pub fn iter<'a>(&self, arena: &'a [u8]) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
-        self.pieces().map(|Train { envelope, span, .. }| {
-            let payload = &arena[span.offset as usize..(span.offset + span.len) as usize];
-            Datagram { payload, envelope, span }
-        })
-    }
 }
 
 /// One received datagram.

@@ -10,5 +10,6 @@ pub mod snapshot;
 pub mod squatters;
 pub mod standard_output;
 pub mod supervisor;
+mod targets;
 pub mod ties;
 pub mod upstreams;

@@ -147,7 +147,8 @@ impl Supervisor {
     }
 
     fn empty_ledger(&self) -> Ledger {
-        Ledger::new(self.plan.listeners.len(), self.config.routes.len(), self.config.handlers.len())
+        let (listeners, routes) = (self.plan.listeners.len(), self.config.routes.len());
+        Ledger::new(listeners, routes, self.config.handlers.len(), self.plan.upstreams.iter().len())
     }
 
     fn stop(mut self) -> Result<Snapshot, Failure> {

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::id::HandlerId;
+use super::id::{EarId, HandlerId};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
 
@@ -19,7 +19,7 @@ pub const SEGMENTS_MAX_OLD: u32 = 64;
 /// Most bytes in one segmented send: 65,535 less the IPv4 and UDP headers, as for a single datagram.
 pub const RUN_MAX_BYTES: u32 = 65_507;
 
-/// One way out: an upstream's connected socket in a worker.
+/// One way out: a connected socket to an upstream in a worker, of a handler alone or leased by a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lane(pub u32);
 
@@ -49,45 +49,116 @@ pub struct Reply {
     pub handler: HandlerId,
 }
 
+/// A parcel of one datagram that leaves with its sender's address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The way to the upstream.
+    pub lane: Lane,
+    /// What is sent.
+    pub parcel: Parcel,
+    /// The sender.
+    pub from: SocketAddr,
+}
+
 /// Everything that one turn sends.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    lanes: Vec<Vec<Parcel>>,
+    /// The parcels of all lanes; each knows the next one of its lane.
+    parcels: Vec<(Parcel, u32)>,
+    /// First and last parcel of each lane. A lane costs 8 bytes, for there may be one for each of 100,000 sessions.
+    lanes: Vec<(u32, u32)>,
     touched: Vec<Lane>,
-    replies: Vec<Reply>,
+    /// What goes back through each listener.
+    replies: Vec<Vec<Reply>>,
+    replying: Vec<EarId>,
+    kept: Vec<Kept>,
     scratch: Vec<u8>,
 }
 
+/// No parcel.
+const NONE: u32 = u32::MAX;
+
 impl Outbox {
-    /// An empty outbox with so many lanes.
+    /// An empty outbox with so many lanes. Further ones, and listeners, are made room for as they come.
     pub fn new(lanes: usize) -> Outbox {
-        Outbox { lanes: vec![Vec::new(); lanes], ..Outbox::default() }
+        Outbox { lanes: vec![(NONE, NONE); lanes], ..Outbox::default() }
     }
 
     /// Passes a train, or a single datagram as a train of one, on to an upstream.
+    #[inline]
     pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>) {
-        let parcels = &mut self.lanes[lane.0 as usize];
-        if parcels.is_empty() {
-            self.touched.push(lane);
-        }
-        split(train, |span, segment| parcels.push(Parcel { span, segment, ttl }));
+        split(train, |span, segment| self.send(lane, Parcel { span, segment, ttl }));
     }
 
-    /// Sends bytes of the arena back.
-    pub fn reply(&mut self, handler: HandlerId, envelope: &Envelope, span: Span, ttl: Option<u8>) {
+    /// Passes a datagram on to an upstream as if it came from its sender. The lane is for that alone.
+    pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
+        let parcel = Parcel { span: datagram.span, segment: 0, ttl };
+        self.kept.push(Kept { lane, parcel, from: datagram.envelope.src });
+    }
+
+    /// What leaves with its sender's address, in order.
+    pub fn kept(&self) -> &[Kept] {
+        &self.kept
+    }
+
+    /// Adds a parcel to a lane.
+    #[inline]
+    fn send(&mut self, lane: Lane, parcel: Parcel) {
+        let place = self.parcels.len() as u32;
+        self.parcels.push((parcel, NONE));
+        if self.lanes.len() <= lane.0 as usize {
+            self.lanes.resize(lane.0 as usize + 1, (NONE, NONE));
+        }
+        let (first, last) = &mut self.lanes[lane.0 as usize];
+        match std::mem::replace(last, place) {
+            NONE => {
+                *first = place;
+                self.touched.push(lane);
+            }
+            last => self.parcels[last as usize].1 = place,
+        }
+    }
+
+    /// Sends bytes of the arena, or kept ones, back through the listener that was asked.
+    pub fn reply(&mut self, ear: EarId, handler: HandlerId, envelope: &Envelope, span: Span, ttl: Option<u8>) {
         let parcel = Parcel { span, segment: 0, ttl };
         let Envelope { src, local, interface, .. } = *envelope;
-        self.replies.push(Reply { parcel, to: src, from: local, interface, handler });
+        self.answer(ear, Reply { parcel, to: src, from: local, interface, handler });
+    }
+
+    /// Passes a train on to a client, through the listener that it asked.
+    pub fn pass_back(&mut self, ear: EarId, train: &Train, mut reply: Reply) {
+        split(train, |span, segment| {
+            reply.parcel = Parcel { span, segment, ttl: None };
+            self.answer(ear, reply);
+        });
+    }
+
+    fn answer(&mut self, ear: EarId, reply: Reply) {
+        if self.replies.len() <= ear.index() {
+            self.replies.resize(ear.index() + 1, Vec::new());
+        }
+        let replies = &mut self.replies[ear.index()];
+        if replies.is_empty() {
+            self.replying.push(ear);
+        }
+        replies.push(reply);
     }
 
     /// Copies bytes that a handler made, so that they outlive it until the flush.
     pub fn keep(&mut self, bytes: &[u8]) -> Result<Span, DropReason> {
-        if self.scratch.len() + bytes.len() > SCRATCH_MAX_BYTES {
+        self.keep_parts([bytes])
+    }
+
+    /// The same for bytes in several parts.
+    pub fn keep_parts<const N: usize>(&mut self, parts: [&[u8]; N]) -> Result<Span, DropReason> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if self.scratch.len() + len > SCRATCH_MAX_BYTES {
             return Err(DropReason::OutboxFull);
         }
         let offset = self.scratch.len() as u32;
-        self.scratch.extend_from_slice(bytes);
-        Ok(Span { region: Region::Scratch, offset, len: bytes.len() as u32 })
+        parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
+        Ok(Span { region: Region::Scratch, offset, len: len as u32 })
     }
 
     /// The bytes of a span.
@@ -105,21 +176,35 @@ impl Outbox {
     }
 
     /// What goes out on a lane, in order.
-    pub fn lane(&self, lane: Lane) -> &[Parcel] {
-        &self.lanes[lane.0 as usize]
+    pub fn lane(&self, lane: Lane) -> impl Iterator<Item = Parcel> {
+        let mut next = self.lanes.get(lane.0 as usize).map_or(NONE, |(first, _)| *first);
+        std::iter::from_fn(move || {
+            let (parcel, after) = *self.parcels.get(next as usize)?;
+            next = after;
+            Some(parcel)
+        })
     }
 
-    /// What goes back, in order.
-    pub fn replies(&self) -> &[Reply] {
-        &self.replies
+    /// The listeners that something goes back through.
+    pub fn replying(&self) -> &[EarId] {
+        &self.replying
+    }
+
+    /// What goes back through a listener, in order.
+    pub fn replies(&self, ear: EarId) -> &[Reply] {
+        self.replies.get(ear.index()).map_or(&[], Vec::as_slice)
     }
 
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
         for lane in self.touched.drain(..) {
-            self.lanes[lane.0 as usize].clear();
+            self.lanes[lane.0 as usize] = (NONE, NONE);
         }
-        self.replies.clear();
+        for ear in self.replying.drain(..) {
+            self.replies[ear.index()].clear();
+        }
+        self.parcels.clear();
+        self.kept.clear();
         self.scratch.clear();
     }
 }
@@ -262,7 +347,7 @@ mod tests {
         let span = Span { region: Region::Arena, offset: 100, len: 256 * 64 - 5 };
         let mut outbox = Outbox::new(1);
         outbox.forward(Lane(0), &Train { envelope, span, segment: 64 }, None);
-        let lane = outbox.lane(Lane(0));
+        let lane: Vec<_> = outbox.lane(Lane(0)).collect();
         assert_eq!(lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(), [128, 128]);
         assert_eq!(lane.iter().map(|parcel| parcel.span.len).sum::<u32>(), span.len);
         assert_eq!(lane[0].singles().count(), 128);

@@ -16,4 +16,5 @@ pub mod option;
 pub mod receive;
 pub mod send;
 pub mod socket;
+pub mod upstream;
 pub mod wait;
