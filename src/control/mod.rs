@@ -8,6 +8,7 @@ pub mod loops;
 pub mod plan;
 pub mod snapshot;
 pub mod squatters;
+pub mod standard_error;
 pub mod standard_output;
 pub mod supervisor;
 pub mod ties;
