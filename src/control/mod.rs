@@ -4,6 +4,7 @@
 pub mod build;
 pub mod explain;
 pub mod host;
+pub mod look_ups;
 pub mod loops;
 pub mod plan;
 pub mod snapshot;
