@@ -81,3 +81,21 @@ fn a_contradiction_over_a_range_is_one() {
     assert_eq!(problems.errors(), 1, "{problems}");
     assert!(problems.to_string().contains("`share` differs between two routes of one socket, 127.0.0.1:1500"));
 }
+
+/// What `share` means for a unicast address is said once a route; of a group, which it is made for, nothing is said.
+#[test]
+fn sharing_a_unicast_address_is_told() {
+    let shared = |destination: &str| route(&[destination.to_owned()], "interface = \"lo\"\nshare = true");
+    for destination in ["127.0.0.1:5353", "0.0.0.0:5000-5009", "10.0.0.0/8:9"] {
+        let notes = plan(&shared(destination)).unwrap_or_else(|problems| panic!("{problems}")).notes;
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        for words in
+            [destination, "`share`", "every program on the port needs SO_REUSEADDR", "the one that bound it last"]
+        {
+            assert!(notes[0].contains(words), "{words}: {notes:?}");
+        }
+    }
+    for text in [shared("224.0.0.251:5353"), route(&["127.0.0.1:5353".to_owned()], "")] {
+        assert_eq!(plan(&text).unwrap_or_else(|problems| panic!("{problems}")).notes, [""; 0]);
+    }
+}

@@ -215,6 +215,7 @@ fn gather(
     let mut known: HashMap<(SocketAddr, Option<u32>), usize> = HashMap::new();
     let mut asked: HashMap<(IpAddr, u32, bool), PortSet> = HashMap::new();
     for (route, &interface) in config.routes.iter().zip(interfaces) {
+        let mut is_told = !route.share;
         for destination in &route.destinations {
             let found = find_role(&destination.value, route, interface, host, notes);
             let (ip, scope, role) = match found {
@@ -225,6 +226,9 @@ fn gather(
                     continue;
                 }
             };
+            if role.is_spread() && !std::mem::replace(&mut is_told, true) {
+                notes.push(share_of_unicast(route));
+            }
             // What the same socket was asked for already changes nothing, but for a group's sources.
             let ports = match role {
                 Role::Group { .. } => vec![destination.value.ports],
@@ -248,6 +252,15 @@ fn gather(
         }
     }
     order.into_iter().flat_map(|wish| wish.listeners(host)).collect()
+}
+
+/// What a user who thinks of groups may not expect.
+fn share_of_unicast(route: &Route) -> String {
+    format!(
+        "route {}: with `share`, every program on the port needs SO_REUSEADDR, and datagrams to a unicast address all go \
+         to the one that bound it last; only those to groups and broadcast addresses reach everybody",
+        route.label
+    )
 }
 
 /// One socket cannot be locked and shared.
