@@ -25,8 +25,8 @@ pub(super) struct Arguments {
     /// The configuration file
     file: PathBuf,
     /// Receive with so many threads, whatever the file says
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=WORKERS_MAX as i64))]
-    workers: Option<u8>,
+    #[arg(long, value_name = "N", value_parser = worker_count)]
+    workers: Option<NonZeroUsize>,
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
@@ -35,7 +35,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Ok(config) => config,
         Err(error) => return output::refuse(&error),
     };
-    if let Some(workers) = workers.and_then(|workers| NonZeroUsize::new(workers.into())) {
+    if let Some(workers) = workers {
         config.daemon.workers = Workers::Count(workers);
     }
     start_log(config.daemon.log);
@@ -52,6 +52,11 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     standard_error::show(last_words + "\n");
     standard_error::drain(Instant::now() + LAST_WORDS_MAX);
     exit
+}
+
+fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+    count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
 fn serve(config: Config) -> Result<(), Failure> {
