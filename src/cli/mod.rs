@@ -49,7 +49,7 @@ Exit codes:
 /// the address they were sent to, and gives each to the handler of its route.
 #[derive(Debug, Parser)]
 #[command(name = "udispatch", version, after_help = EXAMPLES)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 struct Line {
     #[command(subcommand)]
     command: Command,

@@ -175,8 +175,11 @@ impl<'a> Section<'a> {
     }
 
     /// Reports what is wrong with a key, at its value, or at the table where it is absent. An empty
-    /// hint is none.
+    /// hint is none. Of a value that could not be read no more is said.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        if self.span(key).is_some_and(|at| self.problems.tell_of(&at)) {
+            return;
+        }
         let at = self.span(key).unwrap_or(self.at());
         let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         let mistake = Mistake::new(message).maybe_hint(hint);
@@ -365,5 +368,16 @@ mod tests {
         });
         assert_eq!(told, ["`b`: is missing", "`a`: is odd"]);
         assert_eq!(base, Path::new("dir"));
+    }
+
+    /// A value that cannot be read is told once; what it would mean beside the others is guesswork.
+    #[test]
+    fn a_bad_value_is_told_once() {
+        let (_, told) = read("a = 10\nb = 1", &["a", "b"], |section| {
+            section.optional("a", value::integer(0..=9));
+            section.problem("a", "means something only with b = 2", "");
+            section.problem("b", "is too small", "");
+        });
+        assert_eq!(told, ["`a`: expected a whole number from 0 to 9, found the number 10", "`b`: is too small"]);
     }
 }

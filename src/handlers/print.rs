@@ -200,7 +200,7 @@ fn is_unsafe(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datagram::{Envelope, Region, Span, Train};
+    use crate::datagram::{Envelope, Region, Span};
     use proptest::prelude::*;
 
     fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
@@ -208,8 +208,7 @@ mod tests {
         let envelope =
             Envelope { src, dst, local: dst, interface: 7, ttl: None, time_ns: Some(1_000_000_000_000_001_000) };
         let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
-        let train = Train { envelope, span, segment: 0 };
-        act(&train.iter(payload).next().unwrap())
+        act(&Datagram { payload, envelope, span })
     }
 
     fn text(payload: &[u8]) -> String {

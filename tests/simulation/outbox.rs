@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use udispatch::datagram::{Region, Span};
+use udispatch::dispatch::id::EarId;
 use udispatch::dispatch::outbox::{Lane, Outbox, Parcel, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use udispatch::dispatch::random::Random;
 
@@ -29,13 +30,22 @@ fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
 }
 
 /// `lanes`: the handler of each lane.
-pub fn check(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memory: &mut Memory, random: &mut Random) {
+pub fn check(
+    outbox: &Outbox,
+    ear: EarId,
+    arena: &[u8],
+    turn: &Turn,
+    lanes: &[usize],
+    memory: &mut Memory,
+    random: &mut Random,
+) {
     check_lanes(outbox, turn, lanes, memory);
-    check_answers(outbox, arena, turn);
+    check_answers(outbox, ear, arena, turn);
     for lane in 0..lanes.len() {
-        check_runs(outbox, arena, outbox.lane(Lane(lane as u32)), random);
+        let parcels: Vec<Parcel> = outbox.lane(Lane(lane as u32)).collect();
+        check_runs(outbox, arena, &parcels, random);
     }
-    let mut rest = outbox.replies();
+    let mut rest = outbox.replies(ear);
     while let Some(first) = rest.first() {
         let is_same = |reply: &&udispatch::dispatch::outbox::Reply| {
             (reply.to, reply.from, reply.handler) == (first.to, first.from, first.handler)
@@ -51,7 +61,7 @@ pub fn check(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memory
 fn check_lanes(outbox: &Outbox, turn: &Turn, lanes: &[usize], memory: &mut Memory) {
     let mut waiting: Vec<_> = (0..lanes.len())
         .map(|lane| {
-            let parcels = outbox.lane(Lane(lane as u32));
+            let parcels: Vec<Parcel> = outbox.lane(Lane(lane as u32)).collect();
             assert_eq!(parcels.is_empty(), !outbox.touched().contains(&Lane(lane as u32)), "lane {lane} is touched");
             let all = parcels.iter().flat_map(|parcel| {
                 assert_eq!(parcel.span.region, Region::Arena, "nothing is copied on the way through");
@@ -86,9 +96,10 @@ fn check_lanes(outbox: &Outbox, turn: &Turn, lanes: &[usize], memory: &mut Memor
 }
 
 /// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
-fn check_answers(outbox: &Outbox, arena: &[u8], turn: &Turn) {
-    assert_eq!(outbox.replies().len(), turn.answers.len(), "the number of answers");
-    for (reply, answer) in outbox.replies().iter().zip(&turn.answers) {
+fn check_answers(outbox: &Outbox, ear: EarId, arena: &[u8], turn: &Turn) {
+    assert!(outbox.replying().iter().all(|other| *other == ear), "answers leave where they were asked");
+    assert_eq!(outbox.replies(ear).len(), turn.answers.len(), "the number of answers");
+    for (reply, answer) in outbox.replies(ear).iter().zip(&turn.answers) {
         assert_eq!(reply.handler.index(), answer.handler, "{answer:?}");
         assert_eq!((reply.to, reply.from), (answer.to, answer.from), "{answer:?}");
         assert_eq!(reply.parcel.ttl, Some(answer.ttl), "{answer:?}");

@@ -95,7 +95,7 @@ mod tests {
         quota.give_back(1);
         assert_eq!(quota.take(3), Ok(()));
         assert_eq!(quota.taken(), 3);
-        [1, 2, 3].map(|prefix| quota.give_back(prefix));
+        [1, 2, 3].into_iter().for_each(|prefix| quota.give_back(prefix));
         assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()), "no prefix is kept in vain");
     }
 }
