@@ -16,6 +16,7 @@ mod explain;
 mod handlers;
 mod output;
 mod run;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Handlers(handlers::Arguments),
+    Schema(schema::Arguments),
 }
 
 /// How a command ended.
@@ -99,6 +101,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Check(arguments) => check::main(arguments, kinds),
         Command::Explain(arguments) => explain::main(arguments, kinds),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
+        Command::Schema(arguments) => schema::main(arguments, kinds),
     };
     exit.into()
 }

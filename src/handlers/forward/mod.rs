@@ -1,10 +1,15 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, one way.
 
 mod common;
+mod contradictions;
+mod entry;
 mod hash;
+mod health;
+mod keys;
 mod leases;
 mod one_way;
 mod outlet;
+mod read;
 pub mod settings;
 mod shadow;
 mod talk;
@@ -14,11 +19,9 @@ use std::sync::{Arc, OnceLock};
 use self::common::Common;
 use self::one_way::OneWay;
 use self::outlet::Outlet;
-use self::settings::{Choice, HashOn, Limits, Receiver, Replies, Settings, Spread};
+use self::settings::{Choice, HashOn, Receiver, Replies, Settings};
 use self::talk::Talk;
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site, Upkeep, Upstream};
-use crate::config::section::Section;
-use crate::config::value;
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::Maglev;
 use crate::dispatch::pool::{Member, Pick, Pool};
@@ -30,36 +33,7 @@ use crate::dispatch::time::nanoseconds;
 pub const KIND: Kind = Kind {
     name: "forward",
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; one way",
-    settings: &[
-        Setting {
-            key: "upstreams",
-            values: r#"list of "ADDRESS:PORT" or "NAME:PORT""#,
-            default: "required",
-            meaning: "where to; a name is resolved once, at start",
-        },
-        Setting {
-            key: "pick",
-            values: r#""all", "round_robin", "random", "hash", "least_sessions" or "first_alive""#,
-            default: r#""round_robin""#,
-            meaning: "which upstreams get a datagram: each of them, the next one, any one, or always the same one for the \
-                      same hash_on",
-        },
-        Setting {
-            key: "hash_on",
-            values: r#""source", "source_address" or "destination""#,
-            default: r#""source""#,
-            meaning: "what decides under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike)",
-        },
-        Setting { key: "replies", values: "true or false", default: "true", meaning: "x" },
-        Setting { key: "replies_max", values: "1 to", default: "x", meaning: "x" },
-        Setting { key: "session_max", values: "1 to", default: "x", meaning: "x" },
-        Setting {
-            key: "ttl",
-            values: "1 to 255",
-            default: "received less one",
-            meaning: "TTL or hop limit to send with; the default lets every forwarding loop die",
-        },
-    ],
+    settings: keys::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:2055"
 handler = "collectors"
@@ -69,67 +43,8 @@ kind = "forward"
 upstreams = ["127.0.0.1:9001", "127.0.0.1:9002"]
 pick = "all"
 "#,
-    read,
+    read: |section| Some(Box::new(Forward::new(read::read(section)?))),
 };
-
-const PICKS: &[(&str, Choice)] = &[
-    ("all", Choice::All),
-    ("round_robin", Choice::One(Pick::RoundRobin)),
-    ("random", Choice::One(Pick::Random)),
-    ("hash", Choice::One(Pick::Hash)),
-    ("least_sessions", Choice::One(Pick::LeastSessions)),
-    ("first_alive", Choice::One(Pick::FirstAlive)),
-];
-
-const HASH_ON: &[(&str, HashOn)] =
-    &[("source", HashOn::Source), ("source_address", HashOn::SourceAddress), ("destination", HashOn::Destination)];
-
-fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
-    let upstreams = section.required_list("upstreams", value::upstream);
-    let choice = section.or("pick", value::choice(PICKS), Choice::One(Pick::RoundRobin));
-    let hash_on = section.optional("hash_on", value::choice(HASH_ON));
-    let ttl = section.optional("ttl", value::integer(1..=255));
-    let replies = section.or("replies", value::boolean, choice != Choice::All);
-    let replies_max = section.optional("replies_max", value::integer(1..=1000));
-    let max: u32 = section.or("session_max", value::integer(1..=1_048_576), 65_536);
-    let upstreams = upstreams?;
-    let receivers = upstreams
-        .iter()
-        .map(|_| Receiver {
-            weight: 1,
-            sample: None,
-            proxy: false,
-            max_rate: None,
-            drain: false,
-            backup: false,
-            shadow: false,
-        })
-        .collect();
-    let settings = Settings {
-        upstreams,
-        receivers,
-        choice,
-        hash_on: hash_on.unwrap_or(HashOn::Source),
-        spread: if replies { Spread::Session } else { Spread::Datagram },
-        replies: match (replies, choice) {
-            (false, _) => Replies::None,
-            (true, Choice::All) => Replies::First,
-            _ => Replies::All,
-        },
-        limits: Limits {
-            idle: std::time::Duration::from_secs(60),
-            probation: std::time::Duration::from_secs(5),
-            max,
-            share: max,
-            replies_max,
-            requests_max: None,
-        },
-        answering: crate::dispatch::guard::Answering { ttl, ..Default::default() },
-        upkeep: Upkeep::default(),
-        fail_open: true,
-    };
-    Some(Box::new(Forward::new(settings)))
-}
 
 /// A forwarder as the file describes it, and what its workers share.
 #[derive(Debug)]
@@ -153,12 +68,6 @@ impl Forward {
             maglev: OnceLock::new(),
             settings: Arc::new(settings),
         }
-    }
-
-    /// Whether it remembers whom a client talks to.
-    fn has_sessions(&self) -> bool {
-        let Settings { replies, spread, choice, .. } = &*self.settings;
-        *replies != Replies::None || (*spread == Spread::Session && *choice != Choice::All)
     }
 
     /// The table for picking by hash; a shadow is never picked.
@@ -197,8 +106,8 @@ impl Recipe for Forward {
         let proxy = receivers.iter().any(|receiver| receiver.proxy);
         let has_own_ttl = upstreams.iter().all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
         Needs {
-            source: self.has_sessions() || keeps || proxy || (is_hash && by_source),
-            destination: self.has_sessions()
+            source: self.settings.has_sessions() || keeps || proxy || (is_hash && by_source),
+            destination: self.settings.has_sessions()
                 || *replies != Replies::None
                 || proxy
                 || (is_hash && *hash_on == HashOn::Destination),
@@ -244,7 +153,7 @@ impl Recipe for Forward {
             outlets.push(Outlet::new(id, lane, upstream, receiver, rate.clone(), site.seed()));
         }
         let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(site.seed()));
-        Ok(match self.has_sessions() {
+        Ok(match self.settings.has_sessions() {
             true => Box::new(Talk::new(common, Arc::clone(&self.quota), site.seed())),
             false => Box::new(OneWay::new(common)),
         })
