@@ -11,4 +11,5 @@ pub mod squatters;
 pub mod standard_output;
 pub mod supervisor;
 pub mod ties;
+pub mod upkeep;
 pub mod upstreams;

@@ -15,6 +15,7 @@ use super::host::Host;
 use super::plan::{Plan, worker_count};
 use super::snapshot::Snapshot;
 use super::standard_output;
+use super::upkeep::Upkeep;
 use crate::config::{Config, Problems};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::ledger::Ledger;
@@ -64,6 +65,7 @@ pub struct Supervisor {
     poll: Poll,
     signals: Signals,
     workers: Vec<(Handle, JoinHandle<Dispatcher>)>,
+    upkeep: Upkeep,
 }
 
 impl Supervisor {
@@ -86,7 +88,9 @@ impl Supervisor {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
         registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
         let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
-        Ok(Supervisor { config, plan, output, poll, signals, workers })
+        let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let upkeep = Upkeep::of_plan(&config, &plan, handles).map_err(system("cannot look after the upstreams"))?;
+        Ok(Supervisor { config, plan, output, poll, signals, workers, upkeep })
     }
 
     /// One line for the log: what is being served.
@@ -151,6 +155,7 @@ impl Supervisor {
     }
 
     fn stop(mut self) -> Result<Snapshot, Failure> {
+        self.upkeep.stop();
         for (handle, _) in &self.workers {
             handle.send(Command::Stop);
         }
