@@ -181,7 +181,7 @@ impl Probed {
             Some(failure) if is_stuck => {
                 if !was_stuck {
                     let advice = failure.advice();
-                    let text = format!("{}: {failure}; what is known of it stays as it is. {advice}", self.label());
+                    let text = format!("{}: {failure}; what is known of it stays as it is: {advice}", self.label());
                     news.push(News::Say(log::Level::Warn, text));
                 }
             }
@@ -217,5 +217,111 @@ fn in_a_row(probes: u32) -> String {
     match probes {
         0 | 1 => "one probe".to_owned(),
         _ => format!("{probes} probes in a row"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::upstream::{Host, Leave, ProbeOver, Upstream};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn targets(count: u16, interval: Duration) -> Vec<Target> {
+        let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
+        let probe = Arc::new(Probe { over: ProbeOver::Udp, send, expect, interval, timeout, rise: 2, fall: 3 });
+        let target = |port| {
+            let address: SocketAddr = ([192, 0, 2, 1], port).into();
+            let upstream = Upstream { host: Host::Address(address), port, at: 0..0, leave: Leave::default() };
+            let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
+            Target { handler, upstream, address: Some(address), interface: 0, probe, resolve_interval: Duration::ZERO }
+        };
+        (1..=count).map(target).collect()
+    }
+
+    fn prober(targets: &[Target], start: Instant) -> Prober {
+        Prober::new(targets, mio::Poll::new().unwrap().registry().try_clone().unwrap(), start)
+    }
+
+    /// When each upstream's probes begin, if none ever takes longer than a moment.
+    fn beginnings_until(prober: &mut Prober, start: Instant, end: Duration) -> Vec<Vec<Duration>> {
+        let mut begun = vec![Vec::new(); prober.probed.len()];
+        while let Some(now) = prober.wake_at().filter(|now| *now < start + end) {
+            while let Some(turn) = prober.schedule.next_turn(now) {
+                let Turn::Begin(place) = turn else { panic!("{turn:?}") };
+                begun[place].push(now - start);
+                prober.schedule.done(place, now);
+            }
+        }
+        begun
+    }
+
+    /// A thousand upstreams are never asked in a burst, from the first interval on, and each is asked once an interval.
+    #[test]
+    fn many_are_spread_over_the_interval() {
+        for interval in [SECOND, 10 * SECOND, 60 * SECOND] {
+            let start = Instant::now();
+            let mut prober = prober(&targets(1_000, interval), start);
+            let begun = beginnings_until(&mut prober, start, 5 * interval);
+            for of_one in &begun {
+                for gap in of_one.windows(2).map(|pair| pair[1] - pair[0]) {
+                    assert!(gap >= interval / 2 && gap <= interval * 2, "{gap:?} of {interval:?}");
+                }
+                let later: Vec<_> = of_one.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
+                assert!(later.len() >= 2 && later.iter().all(|gap| *gap == interval), "{later:?}");
+            }
+            // In any hundredth of an interval, a hundredth of them; in the first interval of a minute they go faster,
+            // ten milliseconds apart.
+            let mut all: Vec<_> = begun.concat();
+            all.sort();
+            let window = interval / 100;
+            let most = |moments: &[Duration]| {
+                let within = |at: &Duration| moments.iter().filter(|one| *one >= at && **one < *at + window).count();
+                moments.iter().map(within).max().unwrap()
+            };
+            let second = all.partition_point(|at| *at < 2 * interval);
+            assert!(most(&all[second..]) <= 11, "{} at a time", most(&all[second..]));
+            assert!(most(&all[..second]) <= 80, "{} at a time at first", most(&all[..second]));
+        }
+    }
+
+    /// Few are asked at once when the daemon starts; those without an address when they have one.
+    #[test]
+    fn few_are_asked_at_once() {
+        let start = Instant::now();
+        let mut targets = targets(3, 10 * SECOND);
+        targets[2].address = None;
+        let mut prober = prober(&targets, start);
+        let begun = beginnings_until(&mut prober, start, SECOND);
+        assert_eq!(begun, [vec![Duration::ZERO], vec![FIRST_GAP], vec![]]);
+        prober.on_moved(UpstreamId(2), ([192, 0, 2, 1], 3).into(), start + SECOND);
+        assert_eq!(prober.wake_at(), Some(start + SECOND));
+    }
+
+    /// The log says which upstream it is, why, and what to do, once each time that it changes; what this host lacks is no
+    /// failure of the upstream's.
+    #[test]
+    fn changes_are_told_with_their_reason() {
+        let (mut prober, id) = (prober(&targets(1, SECOND), Instant::now()), UpstreamId(0));
+        let mut hear = |outcomes: &[Outcome]| {
+            let mut news = Vec::new();
+            outcomes.iter().for_each(|outcome| prober.probed[0].judge(outcome.clone(), &mut news));
+            news.retain(|one| !matches!(one, News::Failed(..)));
+            news
+        };
+        let (refused, silent) = (Err(Failure::Refused), Err(Failure::NoAnswer(2 * SECOND)));
+        let stuck = Err(Failure::Ours("Too many open files".to_owned()));
+        assert_eq!(hear(&[refused.clone(), refused, Ok(()), silent.clone(), silent.clone()]), []);
+        let text = "upstream 192.0.2.1:1 of handler `web`: it cannot be asked: Too many open files; what is known of it \
+                    stays as it is: check `ulimit -n`, and the address and interface that probes leave from";
+        assert_eq!(hear(&[stuck.clone(), stuck.clone(), stuck]), [News::Say(log::Level::Warn, text.to_owned())]);
+        let text = "upstream 192.0.2.1:1 of handler `web` is dead: no answer within 2s, the last of 3 probes in a row that \
+                    failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
+                    what is sent, and does a firewall let both pass?";
+        let died = [News::Change(id, Change::Alive(false)), News::Say(log::Level::Warn, text.to_owned())];
+        assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
+        let text = "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
+        let revived = [News::Change(id, Change::Alive(true)), News::Say(log::Level::Info, text.to_owned())];
+        assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);
     }
 }
