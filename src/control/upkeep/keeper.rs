@@ -122,11 +122,12 @@ impl Keeper {
         for news in std::mem::take(&mut self.news) {
             match news {
                 News::Change(id, change) => {
+                    // First, so that whoever hears of a change also sees it.
+                    self.note(id, |state| state.change(change, now));
                     (self.outside.tell)(id, change);
                     if let Change::Moved(address) = change {
                         self.prober.on_moved(id, address, now);
                     }
-                    self.note(id, |state| state.change(change, now));
                 }
                 News::Failed(id, failure) => self.note(id, |state| state.failed = Some((now, failure))),
                 News::Say(level, text) => log::log!(level, "{text}"),
