@@ -81,16 +81,16 @@ impl Forward {
         Arc::clone(self.maglev.get_or_init(make))
     }
 
-    fn pool(&self, seed: u64) -> Pool {
-        let member = |receiver: &Receiver| Member {
+    fn pool(&self, has_address: &[bool], seed: u64) -> Pool {
+        let member = |(receiver, has_address): (&Receiver, &bool)| Member {
             weight: receiver.weight,
             backup: receiver.backup,
             drain: receiver.drain,
             alive: true,
-            resolved: true,
+            resolved: *has_address,
             shadow: receiver.shadow,
         };
-        let members: Vec<Member> = self.settings.receivers.iter().map(member).collect();
+        let members: Vec<Member> = self.settings.receivers.iter().zip(has_address).map(member).collect();
         let pick = if let Choice::One(pick) = self.settings.choice { pick } else { Pick::RoundRobin };
         let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
         Pool::new(members, pick, self.settings.fail_open, maglev, seed)
@@ -146,13 +146,14 @@ impl Recipe for Forward {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let mut outlets = Vec::new();
+        let (mut outlets, mut has_address) = (Vec::new(), Vec::new());
         let parts = self.settings.upstreams.iter().zip(&self.settings.receivers).zip(&self.rates);
         for (place, ((upstream, receiver), rate)) in parts.enumerate() {
-            let (id, lane) = site.upstream(place)?;
-            outlets.push(Outlet::new(id, lane, upstream, receiver, rate.clone(), site.seed()));
+            let way = site.upstream(place)?;
+            has_address.push(way.has_address);
+            outlets.push(Outlet::new(way, upstream, receiver, rate.clone(), site.seed()));
         }
-        let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(site.seed()));
+        let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(&has_address, site.seed()));
         Ok(match self.settings.has_sessions() {
             true => Box::new(Talk::new(common, Arc::clone(&self.quota), site.seed())),
             false => Box::new(OneWay::new(common)),
