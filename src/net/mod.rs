@@ -7,7 +7,9 @@
 
 pub mod address;
 pub mod control_message;
+pub mod epoll;
 pub mod errno;
+pub mod error_queue;
 pub mod fib;
 pub mod interfaces;
 pub mod limits;

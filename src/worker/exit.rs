@@ -8,6 +8,7 @@ use crate::datagram::Span;
 use crate::dispatch::outbox::{Parcel, SegmentLimits};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
+use crate::net::option::set_int;
 use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamOptions};
 
@@ -27,6 +28,8 @@ pub struct Exit {
     ttl: Option<u8>,
     /// The address that everything leaves from anyway.
     bound: Option<IpAddr>,
+    /// Whether datagrams of one flow may be received together.
+    gathers: bool,
     /// Where a connected socket leads, and how it is made anew.
     renewable: Option<Box<(SocketAddr, UpstreamOptions)>>,
     /// Why there is no connection to the upstream, as an errno.
@@ -44,6 +47,7 @@ impl Exit {
             is_connected: false,
             ttl: None,
             bound: None,
+            gathers: false,
             renewable: None,
             unreachable: None,
             doubts_source: false,
@@ -90,6 +94,19 @@ impl Exit {
         // From here on the kernel takes from the upstream alone. What came before is none of ours.
         let _ = (0..STRANGERS_MAX).take_while(|_| socket.recv(&mut []).is_ok()).count();
         Ok(Exit { is_connected: true, ttl: options.ttl, ..Exit::new(socket, upstream.is_ipv6()) })
+    }
+
+    /// Lets datagrams of a segmenting upstream come together. From then on the socket is read with its control messages.
+    pub(super) fn gather_trains(&mut self) {
+        if !std::mem::replace(&mut self.gathers, true) {
+            // Kernels before 5.0 do not know it, and we do not need it.
+            let _ = set_int(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
+    }
+
+    /// Whether datagrams may come together.
+    pub fn gathers(&self) -> bool {
+        self.gathers
     }
 
     /// The socket.

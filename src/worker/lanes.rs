@@ -4,23 +4,24 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 
 use super::exit::Exit;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::verdict::DropReason;
-use crate::net::errno;
+use crate::net::{epoll, errno};
 use crate::net::upstream::UpstreamOptions;
 
 /// Tokens of lanes begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
+
+/// Most trains that one lane may bring in one turn.
+const TRAINS_MAX: u16 = 64;
 
 /// An upstream as the worker knows it.
 #[derive(Debug, Clone)]
@@ -66,6 +67,28 @@ struct Slot {
     /// Whether it receives.
     is_leased: bool,
     is_ready: bool,
+    /// The poll that last told that it holds something.
+    told: u32,
+    /// How many trains the next look asks for.
+    asks: u16,
+}
+
+impl Slot {
+    fn new(exit: Exit, upstream: UpstreamId, is_leased: bool) -> Slot {
+        Slot { exit, upstream, is_leased, is_ready: false, told: 0, asks: 1 }
+    }
+}
+
+/// A lane that may hold something.
+pub struct Ready<'a> {
+    /// Its number.
+    pub lane: Lane,
+    /// Whose it is.
+    pub handler: HandlerId,
+    /// Its socket.
+    pub exit: &'a Exit,
+    /// How many trains to ask it for: one, unless it has had more each time.
+    pub asks: usize,
 }
 
 /// All lanes.
@@ -76,8 +99,9 @@ pub struct Lanes {
     free: Vec<Lane>,
     /// Closed by their handler this turn; what is on them is still to be sent.
     closing: Vec<Lane>,
-    /// Where receiving sockets are registered; none in a test.
-    registry: Option<Registry>,
+    /// The epoll instance that receiving sockets are registered with; none in a test.
+    epoll: Option<Registry>,
+    polls: u32,
     /// Those that may hold something.
     ready: VecDeque<Lane>,
     /// Openings that failed, for the ledger.
@@ -94,7 +118,8 @@ impl Lanes {
             slots: Vec::new(),
             free: Vec::new(),
             closing: Vec::new(),
-            registry: None,
+            epoll: None,
+            polls: 0,
             ready: VecDeque::new(),
             failures: Vec::new(),
             troubles: Vec::new(),
@@ -108,12 +133,17 @@ impl Lanes {
             Some(address) => Exit::to_upstream(address, target.options)?,
             None => Exit::nowhere(target.options)?,
         };
-        Ok(self.add(Slot { exit, upstream, is_leased: false, is_ready: false }))
+        Ok(self.add(Slot::new(exit, upstream, false)))
     }
 
     /// Registers what receives from now on.
-    pub fn register_with(&mut self, registry: Registry) {
-        self.registry = Some(registry);
+    pub fn register_with(&mut self, epoll: Registry) {
+        self.epoll = Some(epoll);
+    }
+
+    /// A poll begins.
+    pub fn begin_poll(&mut self) {
+        self.polls = self.polls.wrapping_add(1);
     }
 
     /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
@@ -122,29 +152,37 @@ impl Lanes {
         Some((&mut slot.exit, self.targets[slot.upstream.index()].handler, slot.upstream))
     }
 
-    /// An event says that a lane may hold something.
+    /// An event says that a lane holds something. One that is told of by each poll has a queue: it is asked for more at once.
     pub fn queue(&mut self, lane: Lane) {
-        if let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize)
-            && !std::mem::replace(&mut slot.is_ready, true)
-        {
+        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
+        let is_again = slot.told.wrapping_add(1) == self.polls;
+        slot.asks = if is_again { (slot.asks * 2).min(TRAINS_MAX) } else { 1 };
+        slot.told = self.polls;
+        if slot.asks > 1 {
+            slot.exit.gather_trains();
+        }
+        if !std::mem::replace(&mut slot.is_ready, true) {
             self.ready.push_back(lane);
         }
     }
 
-    /// How many lanes may hold something.
+    /// How many lanes hold something.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// The next of them; it is [queued](Lanes::queue) again if it has more.
-    pub fn next_ready(&mut self) -> Option<Lane> {
-        loop {
+    /// The next of them. If more is left in it, the next poll tells.
+    pub fn next_ready(&mut self) -> Option<Ready<'_>> {
+        let lane = loop {
             let lane = self.ready.pop_front()?;
-            if let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) {
-                slot.is_ready = false;
-                return Some(lane);
+            if self.slots[lane.0 as usize].is_some() {
+                break lane;
             }
-        }
+        };
+        let slot = self.slots[lane.0 as usize].as_mut()?;
+        slot.is_ready = false;
+        let handler = self.targets[slot.upstream.index()].handler;
+        Some(Ready { lane, handler, exit: &slot.exit, asks: usize::from(slot.asks) })
     }
 
     /// The upstream is elsewhere now. One-way lanes follow; leased ones are the handler's business.
@@ -207,11 +245,9 @@ impl Lanes {
 
     fn open_leased(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<Lane> {
         let exit = Exit::for_session(address, self.targets[upstream.index()].options)?;
-        let fd = exit.socket().as_raw_fd();
-        let lane = self.add(Slot { exit, upstream, is_leased: true, is_ready: false });
-        if let Some(registry) = &self.registry
-            && let Err(error) =
-                registry.register(&mut SourceFd(&fd), Token(TOKENS + lane.0 as usize), Interest::READABLE)
+        let lane = self.add(Slot::new(exit, upstream, true));
+        if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[lane.0 as usize])
+            && let Err(error) = epoll::add_level(epoll, slot.exit.socket(), (TOKENS + lane.0 as usize) as u64)
         {
             self.slots[lane.0 as usize] = None;
             self.free.push(lane);

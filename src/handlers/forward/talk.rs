@@ -131,6 +131,7 @@ impl Talk {
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
         match (self.common.settings.choice, self.common.settings.spread) {
+            (Choice::One(_), Spread::Session) if self.common.pool.is_all_alive() => {}
             (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
             (Choice::One(_), Spread::Datagram) => {
                 let leases = &self.leases;
