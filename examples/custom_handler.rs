@@ -18,7 +18,7 @@
 use std::process::ExitCode;
 
 use udispatch::cli;
-use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::guard::Answering;
@@ -29,7 +29,12 @@ use udispatch::handlers::KINDS;
 const ROT13: Kind = Kind {
     name: "rot13",
     summary: "answers with every letter moved by so many places of the alphabet",
-    settings: &[Setting { key: "places", values: "1 to 25", default: "13", meaning: "how far each letter moves" }],
+    settings: &[Setting {
+        key: "places",
+        form: Form::Integer { min: 1, max: 25 },
+        default: "13",
+        meaning: "how far each letter moves",
+    }],
     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"caesar\"\n\n\
               [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n",
     read: |section| {

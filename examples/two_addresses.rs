@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
 use udispatch::control::supervisor::Supervisor;
 use udispatch::datagram::Datagram;
@@ -26,7 +26,12 @@ struct Say(String);
 const SAY: Kind = Kind {
     name: "say",
     summary: "prints each datagram behind a word",
-    settings: &[Setting { key: "word", values: "text", default: "required", meaning: "what stands before it" }],
+    settings: &[Setting {
+        key: "word",
+        form: Form::Text("text"),
+        default: "required",
+        meaning: "what stands before it",
+    }],
     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"it\"\n[handler.it]\nkind = \"say\"\nword = \"it\"\n",
     read: |section| Some(Box::new(Say(section.required("word", value::string)?))),
 };

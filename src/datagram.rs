@@ -72,6 +72,12 @@ impl Train {
         }
     }
 
+    /// Whether it is one datagram.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.segment == 0 || u32::from(self.segment) >= self.span.len
+    }
+
     /// The datagrams as trains of one.
     pub fn pieces(&self) -> impl Iterator<Item = Train> + use<> {
         let Train { envelope, span, segment } = *self;
@@ -80,14 +86,6 @@ impl Train {
             let offset = index * step;
             let span = Span { offset: span.offset + offset, len: step.min(span.len - offset), ..span };
             Train { envelope, span, segment: 0 }
-        })
-    }
-
-    /// The datagrams one by one; `arena` is the buffer that the span points into.
-    pub fn iter<'a>(&self, arena: &'a [u8]) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
-        self.pieces().map(|Train { envelope, span, .. }| {
-            let payload = &arena[span.offset as usize..(span.offset + span.len) as usize];
-            Datagram { payload, envelope, span }
         })
     }
 }

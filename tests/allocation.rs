@@ -11,18 +11,22 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Site, Upstream};
+use udispatch::config::kind::{BuildError, Site};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
 use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{HandlerId, Names};
+use udispatch::dispatch::handler::{HandlerId, Names, Scene};
+use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
+use udispatch::dispatch::time::Time;
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
-use udispatch::worker::flush::{Exit, Flusher};
+use udispatch::net::upstream::UpstreamOptions;
+use udispatch::worker::flush::Flusher;
+use udispatch::worker::lanes::{Budget, Lanes, Target};
 use udispatch::worker::listener::Listener;
 
 thread_local! {
@@ -132,13 +136,16 @@ const CONFIG: &str = r#"
     upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
     [handler.h7_round_robin]
     kind = "forward"
+    replies = false
     upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
     [handler.h8_random]
     kind = "forward"
+    replies = false
     pick = "random"
     upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
     [handler.h9_hash]
     kind = "forward"
+    replies = false
     pick = "hash"
     upstreams = ["198.51.100.1:9001", "198.51.100.1:9002"]
 "#;
@@ -147,19 +154,20 @@ fn config() -> Config {
     Config::parse(Path::new("allocation.toml"), CONFIG, KINDS).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// Lanes without sockets, or with sockets that all lead to one receiver.
+/// Two upstreams of each handler, which all lead to one receiver.
+const UPSTREAMS_EACH: usize = 2;
+
+/// Lanes with sockets.
 struct Bench {
     handler: HandlerId,
     jobs: Sender<Job>,
-    upstream: Option<SocketAddr>,
-    lanes: Vec<(Option<Exit>, HandlerId)>,
+    lanes: Lanes,
 }
 
 impl Site for Bench {
-    fn upstream(&mut self, _: &Upstream) -> Result<Lane, BuildError> {
-        let exit = self.upstream.map(|address| Exit::to_upstream(address, 1 << 20).expect("a socket"));
-        self.lanes.push((exit, self.handler));
-        Ok(Lane(self.lanes.len() as u32 - 1))
+    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
+        let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
+        Ok((id, self.lanes.open_one_way(id).expect("a socket")))
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {
@@ -172,9 +180,18 @@ impl Site for Bench {
 }
 
 /// A dispatcher with one wildcard ear over all routes, and its lanes.
-fn dispatcher(jobs: Sender<Job>, upstream: Option<SocketAddr>) -> (Dispatcher, Vec<(Option<Exit>, HandlerId)>) {
+fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     let config = config();
-    let mut bench = Bench { handler: HandlerId(0), jobs, upstream, lanes: Vec::new() };
+    let budget = Arc::new(Budget::new(1_000));
+    let target = |number: usize| Target {
+        handler: HandlerId((number / UPSTREAMS_EACH) as u32),
+        address: Some(upstream),
+        options: UpstreamOptions { send_buffer: 1 << 20, ..UpstreamOptions::default() },
+        budget: Arc::clone(&budget),
+    };
+    let upstreams = config.handlers.len() * UPSTREAMS_EACH;
+    let lanes = Lanes::new((0..upstreams).map(target).collect());
+    let mut bench = Bench { handler: HandlerId(0), jobs, lanes };
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         bench.handler = HandlerId(index as u32);
@@ -194,8 +211,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: Option<SocketAddr>) -> (Dispatcher, V
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let guard = Guard::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
     let names = Names { routes: config.routes.iter().map(|route| route.label.clone()).collect(), ..Names::default() };
-    let lanes = bench.lanes.len();
-    (Dispatcher::new(ears, routes, handlers, Arc::new(guard), Arc::new(names), 1, lanes), bench.lanes)
+    (Dispatcher::new(ears, routes, handlers, Arc::new(guard), Arc::new(names), 1, upstreams), bench.lanes)
 }
 
 /// The consumer of what is printed: takes everything, and gives the buffers back.
@@ -203,6 +219,11 @@ fn consume(jobs: &Jobs<Job>) {
     while let Ok(Job::Lines(lines)) = jobs.try_recv() {
         lines.done(true);
     }
+}
+
+/// An address that nothing is sent to: the outbox is emptied by hand.
+fn nobody() -> SocketAddr {
+    "127.0.0.1:9".parse().expect("an address")
 }
 
 /// A turn's trains: every route gets its share, in lone datagrams and longer trains.
@@ -230,11 +251,16 @@ fn trains(turn: usize) -> Vec<Train> {
 }
 
 /// Drives a dispatcher with every handler through as many turns as the datagrams take.
-fn drive(dispatcher: &mut Dispatcher, jobs: &Jobs<Job>, turns: &[Vec<Train>], arena: &[u8]) -> (usize, usize) {
+fn drive(
+    (dispatcher, lanes): &mut (Dispatcher, Lanes),
+    jobs: &Jobs<Job>,
+    turns: &[Vec<Train>],
+    arena: &[u8],
+) -> (usize, usize) {
     let (mut datagrams, mut count) = (0, 0);
     while datagrams < DATAGRAMS {
         for trains in turns {
-            dispatcher.dispatch(0, trains, arena);
+            dispatcher.dispatch(0, trains, arena, &mut Scene { now: Time::default(), lanes });
             dispatcher.end_turn();
             dispatcher.sending().0.clear();
             consume(jobs);
@@ -249,7 +275,7 @@ fn drive(dispatcher: &mut Dispatcher, jobs: &Jobs<Job>, turns: &[Vec<Train>], ar
 #[test]
 fn dispatch_allocates_nothing() {
     let (sender, jobs) = bounded(1_024);
-    let (mut dispatcher, _) = dispatcher(sender, None);
+    let mut dispatcher = dispatcher(sender, nobody());
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     // Every byte there is, so that printing has to escape.
     let arena: Vec<u8> = (0..TRAINS * 1_000).map(|index| (index % 256) as u8).collect();
@@ -258,7 +284,7 @@ fn dispatch_allocates_nothing() {
     let count = allocations(|| datagrams = drive(&mut dispatcher, &jobs, &turns, &arena).0);
     assert!(datagrams >= DATAGRAMS);
     assert_eq!(count, 0, "allocations for {datagrams} datagrams");
-    let ledger = dispatcher.snapshot();
+    let ledger = dispatcher.0.snapshot();
     assert!(ledger.balances());
     let idle = ledger.routes.iter().position(|tally| tally.received < 100);
     assert_eq!(idle, None, "every route was busy: {ledger:?}");
@@ -271,7 +297,7 @@ fn dispatch_allocates_nothing() {
 #[test]
 fn an_unbounded_channel_costs_a_block_for_31_buffers() {
     let (sender, jobs) = unbounded();
-    let (mut dispatcher, _) = dispatcher(sender, None);
+    let mut dispatcher = dispatcher(sender, nobody());
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     let arena = vec![b'x'; TRAINS * 1_000];
     drive(&mut dispatcher, &jobs, &turns, &arena);
@@ -299,11 +325,10 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let mut listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true, true);
+    let listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true, true);
     let (sender, jobs) = bounded(1_024);
-    let (mut dispatcher, lanes) = dispatcher(sender, Some(upstream.local_addr().expect("its address")));
-    let mut lanes: Vec<(Exit, HandlerId)> =
-        lanes.into_iter().map(|(exit, handler)| (exit.expect("a socket"), handler)).collect();
+    let mut listeners = [listener];
+    let (mut dispatcher, mut lanes) = dispatcher(sender, upstream.local_addr().expect("its address"));
     let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
     let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
     let mut buffer = vec![0; 1 << 16];
@@ -316,13 +341,14 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
                 client.send_to(&buffer[..20 + slot % 2], target).expect("sent");
             }
             // On loopback what is sent has arrived.
-            received += receiver.receive(listener.exit.socket(), 128, true).expect("received");
+            received += receiver.receive(listeners[0].exit.socket(), 128, true).expect("received");
             trains.clear();
-            trains.extend(receiver.slots().map(|slot| listener.train(&slot).expect("a train")));
-            dispatcher.dispatch(0, &trains, receiver.arena());
+            trains.extend(receiver.slots().map(|slot| listeners[0].train(&slot).expect("a train")));
+            let scene = &mut Scene { now: Time::default(), lanes: &mut lanes };
+            dispatcher.dispatch(0, &trains, receiver.arena(), scene);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
-            flusher.flush(&mut listener.exit, &mut lanes, outbox, receiver.arena(), ledger);
+            flusher.flush(&mut listeners, &mut lanes, outbox, receiver.arena(), ledger);
             consume(&jobs);
             while client.recv_from(&mut buffer).is_ok() {
                 answered += 1;

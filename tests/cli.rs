@@ -39,6 +39,62 @@ fn help_and_version_are_answers() {
     }
 }
 
+/// `help` is what people type first.
+#[test]
+fn help_is_a_command_too() {
+    let option = udispatch(&["--help"]);
+    let command = udispatch(&["help"]);
+    assert_eq!((command.status.code(), out(&command)), (Some(0), out(&option)));
+    assert_eq!(out(&udispatch(&["help", "run"])), out(&udispatch(&["run", "--help"])));
+}
+
+/// What the command line wants of a number is said in words.
+#[test]
+fn workers_are_told_in_words() {
+    for wrong in ["abc", "0", "65", "-1", "1.5", ""] {
+        let output = udispatch(&["run", "f.toml", &format!("--workers={wrong}")]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+        assert!(err(&output).contains("write a whole number from 1 to 64"), "{wrong}: {}", err(&output));
+    }
+}
+
+/// What is no file is refused at once: a named pipe that nobody writes to would keep it for ever. What a shell hands over
+/// in a pipe is read.
+#[test]
+fn only_files_and_pipes_of_a_shell_are_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pipe = dir.path().join("pipe.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo starts").success());
+    let socket = dir.path().join("socket.toml");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    for (file, word) in [
+        (path(&pipe), "this is a named pipe"),
+        (path(&socket), "this is a socket"),
+        ("/dev/zero", "this is a device"),
+        ("/dev/null", "this is a device"),
+    ] {
+        for command in [&["check"][..], &["run"], &["explain", "--to=127.0.0.1:1"]] {
+            let this = env!("CARGO_BIN_EXE_udispatch");
+            let output =
+                Command::new("timeout").arg("10").arg(this).args(command).arg(file).output().expect("a result");
+            assert_eq!(output.status.code(), Some(78), "{command:?} {file}: {}", err(&output));
+            assert!(err(&output).contains(word), "{file}: {}", err(&output));
+        }
+    }
+    let right = dir.path().join("right.toml");
+    fs::write(&right, "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n").expect("written");
+    let (this, right) = (env!("CARGO_BIN_EXE_udispatch"), path(&right));
+    for script in [
+        format!("cat {right} | {this} check /dev/stdin"),
+        format!("{this} check /dev/stdin < {right}"),
+        format!("{this} check <(sleep 0.2; cat {right})"),
+        format!("{this} check /dev/fd/7 7< {right}"),
+    ] {
+        let output = Command::new("bash").args(["-c", &script]).output().expect("bash starts");
+        assert_eq!(output.status.code(), Some(0), "{script}: {}", err(&output));
+    }
+}
+
 /// A wrong command line is 2, and nothing on standard output.
 #[test]
 fn a_wrong_command_line_is_2() {

@@ -62,6 +62,10 @@ fn files_that_are_not_toml() {
         ("handler = \"print\"\n", "4:1", &["not TOML: duplicate key", "written once"]),
         ("name = \"\u{1b}[31m\"\n", "4:9", &["not TOML"]),
         ("[handler.a]\nkind = \"print\"\n[handler.a]\n", "6:10", &["duplicate key"]),
+        // What a table repeats that is itself repeated is no mistake of its own.
+        ("[daemon]\nworkers = 1\nlog = \"info\"\n[daemon]\nworkers = 2\nlog = \"warn\"\n", "7:2", &["duplicate key"]),
+        ("[handler.a]\nkind = \"print\"\n[handler.a]\nkind = \"echo\"\n", "6:10", &["duplicate key"]),
+        ("[daemon]\nworkers = 1\nworkers = 2\n", "6:1", &["duplicate key"]),
     ]);
 }
 
@@ -96,12 +100,17 @@ fn files_that_do_nothing() {
 fn tables_of_the_wrong_shape_or_name() {
     check(&[
         ("[route]\ndestination = \"127.0.0.1:1\"\n", "1:1", &["brackets are double", "write [[route]]"]),
+        // It would have been a route, so that there is none is the same mistake.
+        ("[[rout]]\ndestination = \"127.0.0.1:1\"\n", "1:3", &["did you mean [[route]]?"]),
+        ("[[routes]]\ndestination = \"127.0.0.1:1\"\n", "1:3", &["did you mean [[route]]?"]),
         ("route = 3\n", "1:9", &["`route` is not a list of tables"]),
         ("route = [3]\n", "1:10", &["a route is a table"]),
     ]);
     check_below(&[
         ("[[daemon]]\n", "4:1", &["`daemon` is not a table", "write [daemon] once"]),
-        ("[demon]\n", "4:2", &["no table \"demon\"", "did you mean \"daemon\"?"]),
+        ("[demon]\n", "4:2", &["no table \"demon\"", "did you mean [daemon]?"]),
+        ("[handel.x]\n", "4:2", &["did you mean [handler.NAME]?"]),
+        ("[[rout]]\n", "4:3", &["no table \"rout\"", "did you mean [[route]]?"]),
         ("[handlers.x]\nkind = \"print\"\n", "4:2", &["did you mean [handler.NAME]?"]),
         ("[[routes]]\n", "4:3", &["did you mean [[route]]?"]),
         ("[metrics]\n", "4:2", &["the tables are [daemon], [[route]] and [handler.NAME]"]),
@@ -176,6 +185,14 @@ fn destinations() {
         ("\"[ff00::/8]:5000\"", &["a prefix of groups cannot be joined"]),
         ("\"[fe80::1]:53\"", &["exists on every link", "add interface ="]),
         ("\"10.0.0.1:53, 10.0.0.2:53\"", &["has a blank in it", "write several as a list"]),
+        ("\"10.0.0.1:53,10.0.0.2:53\"", &["has a comma in it", "write several as a list"]),
+        ("\"127.0.0.1: 5000\"", &["has a blank in it", "write \"127.0.0.1:5000\""]),
+        ("\" [::1]:5000\"", &["has a blank in it", "write \"[::1]:5000\""]),
+        ("\"127.0.0.256:5\"", &["is not an IP address", "IPv4 is four numbers from 0 to 255, as in \"127.0.0.1\""]),
+        ("\"127.1:5\"", &["is not an IP address", "IPv4 is four numbers from 0 to 255"]),
+        ("\"010.0.0.1:5\"", &["is not an IP address", "without leading zeros"]),
+        ("\"127.1/16:5\"", &["\"127.1\" is not an IP address", "IPv4 is four numbers"]),
+        ("\"[::12345]:5\"", &["is not an IP address", "IPv6 is groups of up to four hexadecimal digits"]),
         ("\"\\u001b[31m:5\"", &["\"\\u{1b}[31m\" is a name"]),
         ("1234", &["expected a destination such as \"127.0.0.1:1234\", found the number 1234"]),
         ("true", &["found `true`"]),
@@ -218,6 +235,8 @@ fn sources_interfaces_and_the_rest_of_a_route() {
         ("interface = \"eth/0\"\n", "4:13", &["cannot be the name of an interface"]),
         ("interface = 2\n", "4:13", &["`interface`: expected the name or an address"]),
         ("share = \"yes\"\n", "4:9", &["`share`: expected true or false", "write true, without quotes"]),
+        ("name = \"a\\nb\"\n", "4:8", &["`name`: cannot be \"a\\u{a}b\""]),
+        ("interface = \"e\\nf\"\n", "4:13", &["`interface`: \"e\\u{a}f\" cannot be"]),
         ("name = \"a b\"\n", "4:8", &["`name`: cannot be \"a b\"", "letters, digits"]),
         ("name = \"\"\n", "4:8", &["`name`: is empty"]),
     ]);
@@ -304,6 +323,11 @@ fn settings_of_kinds() {
             &["`upstreams`: expected an upstream", "found the number 7"],
         ),
         (table("kind = \"forward\"\nupstreams = \"a:1\"\npick = \"al\"\n"), "7:8", &["did you mean \"all\"?"]),
+        (
+            table("kind = \"forward\"\nupstreams = \"10.0.0.1: 1\"\n"),
+            "6:13",
+            &["\" 1\" is not a port", "without the blank"],
+        ),
         (table("kind = \"echo\"\nttl = 0\n"), "6:7", &["`ttl`: expected a whole number from 1 to 255"]),
         (
             table("kind = \"reply\"\nhex = \"00\"\ntext = \"x\"\n"),

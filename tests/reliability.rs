@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{PipeReader, Read};
+use std::io::{PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -587,6 +587,93 @@ fn a_closed_log_harms_nobody() {
         }
     }
     assert_eq!(daemon.end(libc::SIGTERM), Some(0));
+}
+
+/// A standard error that is full, whoever reads it, and its reading end. What fills it is one line.
+fn full_log(is_nonblocking: bool) -> (UnixStream, Stdio) {
+    // One end of a socket pair may be made so without unsafe code; a pipe would do the same.
+    let (reader, mut writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    for size in [4_096, 1] {
+        while writer.write(&vec![b'-'; size]).is_ok() {}
+    }
+    writer.set_nonblocking(is_nonblocking).unwrap();
+    (reader, OwnedFd::from(writer).into())
+}
+
+/// Asks until an answer comes: there is no log that says when it is ready.
+fn ask_until_answered(client: &Client) {
+    client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        client.send(b"ready?", "127.0.0.1:1234");
+        if client.0.recv(&mut [0; 6]).is_ok() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no answer");
+    }
+    client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+}
+
+/// Nobody reads standard error, and it is full from the beginning: signals that make it write harm nobody, and SIGTERM ends
+/// it in time, with exit code 0.
+#[test]
+fn a_blocked_log_harms_nobody() {
+    if !enter("a_blocked_log_harms_nobody") {
+        return;
+    }
+    for is_nonblocking in [false, true] {
+        let (_reader, log) = full_log(is_nonblocking);
+        let daemon = Daemon::start_logging_onto(ECHO, log);
+        let client = Client::bind("127.0.0.1:0");
+        ask_until_answered(&client);
+        for signal in [libc::SIGUSR1, libc::SIGHUP, libc::SIGUSR1] {
+            daemon.signal(signal);
+            assert_eq!(client.ask(b"still there?", "127.0.0.1:1234").0, b"still there?");
+        }
+        let begun = Instant::now();
+        assert_eq!(daemon.end(libc::SIGTERM), Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
+    }
+}
+
+/// Standard error that was full for long, and whose reader comes back: it gets whole lines in their order, in the place of
+/// those that were too many a line that counts them, and from then on every line again, to the last of the ledger.
+#[test]
+fn a_log_that_was_blocked_works_again() {
+    if !enter("a_log_that_was_blocked_works_again") {
+        return;
+    }
+    // A ledger of 70 KiB, so that many of them are more than is kept.
+    let config = format!(
+        "[daemon]\nreceive_buffer = \"128KiB\"\n{ECHO}\
+         [[route]]\ndestination = \"127.0.0.1:2000-2999\"\nhandler = \"drop\"\n"
+    );
+    for is_nonblocking in [false, true] {
+        let (reader, log) = full_log(is_nonblocking);
+        let mut daemon = Daemon::start_logging_onto(&config, log);
+        let client = Client::bind("127.0.0.1:0");
+        ask_until_answered(&client);
+        for _ in 0..100 {
+            daemon.signal(libc::SIGUSR1);
+            thread::sleep(Duration::from_millis(10));
+        }
+        daemon.read_log(reader);
+        let said = daemon.wait_for("dropped: standard error was blocked");
+        let count = said.split(" WARN  ").nth(1).and_then(|said| said.split_once(" log lines were dropped")).unwrap().0;
+        let dropped: usize = count.parse().unwrap();
+        let first = daemon.log()[0].trim_start_matches('-').to_owned();
+        assert!(first.contains("INFO  ready: "), "{first}");
+        // Whole ledgers only, written and dropped alike: the listeners, three heads, the routes, the handlers, the balance.
+        let ledger = 1_001 + 3 + 2 + 2 + 1;
+        let told = daemon.log().len() - 2;
+        assert_eq!((told % ledger, dropped % ledger), (0, 0), "{told} told, {dropped} dropped");
+        assert!(told >= 5 * ledger && dropped > 0, "{told} told, {dropped} dropped");
+        daemon.signal(libc::SIGHUP);
+        daemon.wait_for("SIGHUP");
+        let ledger = daemon.stop();
+        assert_eq!(ledger.listeners.len(), 1_001);
+    }
 }
 
 /// What waits in the sockets when SIGTERM or SIGINT comes is handled and answered before the end.

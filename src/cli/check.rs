@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Exit, output};
-use crate::config::words::{counted, printable};
+use crate::config::words::{counted, one_line};
 use crate::config::{Config, Kind};
 use crate::control::host::Host;
 use crate::control::plan::{Plan, worker_count};
@@ -47,7 +47,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
 }
 
 fn verdict(file: &Path, config: &Config) -> String {
-    let file = printable(&file.to_string_lossy());
+    let file = one_line(&file.to_string_lossy());
     let routes = counted(config.routes.len(), "route");
     let handlers = counted(config.handlers.len(), "handler");
     format!("{file}: ok, {routes}, {handlers}\n")

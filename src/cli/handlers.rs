@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::config::Kind;
+use crate::config::kind::Setting;
 use crate::config::words::{did_you_mean, listed, quoted};
 
 /// Columns that a terminal has at least.
@@ -78,21 +79,29 @@ fn page(kind: &Kind) -> String {
     text
 }
 
-/// A row for each key, with what it means below.
+/// A row for each key, with what it means below; then, further in, the keys of the table that it may hold.
 fn settings(kind: &Kind) -> String {
-    let key_width = widest(kind.settings.iter().map(|setting| setting.key)).max("key".len());
-    let defaults = kind.settings.iter().map(|setting| setting.default);
-    let default_width = widest(defaults).clamp("default".len(), 20);
+    let all = || kind.settings.iter().flat_map(|setting| std::iter::once((setting, 0)).chain(inner(setting)));
+    let key_width = all().map(|(setting, indent)| indent + setting.key.chars().count()).max().unwrap_or(0);
+    let key_width = key_width.max("key".len());
+    let default_width = widest(all().map(|(setting, _)| setting.default)).clamp("default".len(), 20);
     let used = key_width + default_width + 3 * GAP;
     let widths = [key_width, WIDTH.saturating_sub(used).max(20), default_width];
     let mut text = row(&widths, &["key", "values", "default"]);
-    for setting in kind.settings {
+    for (setting, indent) in all() {
         let default = if setting.default.is_empty() { "-" } else { setting.default };
+        let (key_width, values) = (key_width - indent, setting.values());
+        let mut line = row(&[key_width, widths[1], widths[2]], &[setting.key, &values, default]);
+        line += &row(&[key_width, WIDTH - widths[0] - 2 * GAP], &["", setting.meaning]);
         text += "\n";
-        text += &row(&widths, &[setting.key, setting.values, default]);
-        text += &row(&[key_width, WIDTH - key_width - 2 * GAP], &["", setting.meaning]);
+        line.lines().for_each(|line| _ = writeln!(text, "{:indent$}{line}", ""));
     }
     text
+}
+
+/// The keys of a table that may stand behind a key, and how far in they are shown.
+fn inner(setting: &Setting) -> impl Iterator<Item = (&'static Setting, usize)> {
+    setting.inner().iter().map(|inner| (inner, GAP))
 }
 
 /// The table for the README: one row a kind.
@@ -100,10 +109,19 @@ fn markdown(kinds: &[&Kind]) -> String {
     let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
     let mut text = "| handler | what it does | settings |\n|---|---|---|\n".to_owned();
     for kind in kinds {
-        let settings = kind.settings.iter().map(|setting| match setting.default {
-            "" => format!("`{}`", setting.key),
-            default if setting.is_required() => format!("`{}` ({default})", setting.key),
-            default => format!("`{}` (default {default})", setting.key),
+        let settings = kind.settings.iter().map(|setting| {
+            let default = match setting.default {
+                "" => None,
+                default if setting.is_required() => Some(default.to_owned()),
+                default => Some(format!("default {default}")),
+            };
+            let keys: Vec<String> = setting.inner().iter().map(|inner| format!("`{}`", inner.key)).collect();
+            let table = (!keys.is_empty()).then(|| format!("in a table {}", keys.join(", ")));
+            let about: Vec<String> = default.into_iter().chain(table).collect();
+            match about.is_empty() {
+                true => format!("`{}`", setting.key),
+                false => format!("`{}` ({})", setting.key, about.join("; ")),
+            }
         });
         let settings = settings.collect::<Vec<_>>().join(", ");
         let (summary, settings) = (cell(kind.summary), cell(&settings));
@@ -154,7 +172,7 @@ fn widest<'a>(words: impl Iterator<Item = &'a str>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::kind::Setting;
+    use crate::config::kind::Form;
 
     const KIND: Kind = Kind {
         name: "forward",
@@ -162,11 +180,19 @@ mod tests {
         settings: &[
             Setting {
                 key: "upstreams",
-                values: "\"address:port\" | a list of them, each an address or the name of a host that is resolved",
+                form: Form::List(&Form::OneOf(&[
+                    Form::Text("\"address:port\" | an address or the name of a host that is resolved"),
+                    Form::Table(&[Setting {
+                        key: "weight",
+                        form: Form::Integer { min: 1, max: 1_000 },
+                        default: "1",
+                        meaning: "How much it gets, compared with the others, which is a long line for a meaning too.",
+                    }]),
+                ])),
                 default: "required",
                 meaning: "Where to send. Names are resolved at start, never later, which is why a restart is needed.",
             },
-            Setting { key: "pick", values: "all, random", default: "all", meaning: "Which get it." },
+            Setting { key: "pick", form: Form::Choice(&["all", "random"]), default: "all", meaning: "Which get it." },
         ],
         example: "[[route]]\n\ndestination = \"127.0.0.1:1\"\n",
         read: |_| None,
@@ -180,8 +206,10 @@ mod tests {
             assert!(line.chars().count() <= WIDTH, "{line}");
             assert_eq!(line, line.trim_end());
         }
-        assert!(text.contains("\n  pick       all, random"), "{text}");
+        assert!(text.contains("\n  pick       \"all\" or \"random\""), "{text}");
         assert!(text.contains("\n             Which get it."), "{text}");
+        assert!(text.contains("\n    weight   1 to 1000"), "{text}");
+        assert!(text.contains("\n             How much it gets"), "{text}");
         assert!(text.contains("    destination = \"127.0.0.1:1\"\n"), "{text}");
     }
 
@@ -190,6 +218,6 @@ mod tests {
     fn markdown_is_one_row_a_kind() {
         let text = markdown(&[&KIND, &KIND]);
         assert_eq!(text.lines().count(), 4);
-        assert!(text.contains("`upstreams` (required), `pick` (default all)"), "{text}");
+        assert!(text.contains("`upstreams` (required; in a table `weight`), `pick` (default all)"), "{text}");
     }
 }

@@ -16,6 +16,7 @@ mod explain;
 mod handlers;
 mod output;
 mod run;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -48,7 +49,7 @@ Exit codes:
 /// the address they were sent to, and gives each to the handler of its route.
 #[derive(Debug, Parser)]
 #[command(name = "udispatch", version, after_help = EXAMPLES)]
-#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true)]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -60,6 +61,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Handlers(handlers::Arguments),
+    Schema(schema::Arguments),
 }
 
 /// How a command ended.
@@ -99,6 +101,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Check(arguments) => check::main(arguments, kinds),
         Command::Explain(arguments) => explain::main(arguments, kinds),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
+        Command::Schema(arguments) => schema::main(arguments, kinds),
     };
     exit.into()
 }

@@ -3,13 +3,18 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::{Exit, output};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::standard_error;
 use crate::control::supervisor::{Failure, Supervisor};
+
+/// Longest wait for standard error after a failure.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
 /// Serve until SIGTERM or Ctrl-C
 ///
@@ -20,8 +25,8 @@ pub(super) struct Arguments {
     /// The configuration file
     file: PathBuf,
     /// Receive with so many threads, whatever the file says
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=WORKERS_MAX as i64))]
-    workers: Option<u8>,
+    #[arg(long, value_name = "N", value_parser = worker_count)]
+    workers: Option<NonZeroUsize>,
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
@@ -30,7 +35,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Ok(config) => config,
         Err(error) => return output::refuse(&error),
     };
-    if let Some(workers) = workers.and_then(|workers| NonZeroUsize::new(workers.into())) {
+    if let Some(workers) = workers {
         config.daemon.workers = Workers::Count(workers);
     }
     start_log(config.daemon.log);
@@ -38,35 +43,34 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         let position = config.warnings.position(warning);
         log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
     }
-    match serve(config) {
-        Ok(()) => Exit::Ok,
-        Err(Failure::Configuration(problems)) => {
-            output::complain(&problems.render(output::colours()));
-            Exit::Configuration
-        }
-        Err(failure) => {
-            output::complain(&format!("error: {failure}"));
-            Exit::Failure
-        }
-    }
+    let (last_words, exit) = match serve(config) {
+        Ok(()) => return Exit::Ok,
+        Err(Failure::Configuration(problems)) => (problems.render(output::colours()), Exit::Configuration),
+        Err(failure) => (format!("error: {failure}"), Exit::Failure),
+    };
+    // Behind the log, not beside it.
+    standard_error::show(last_words + "\n");
+    standard_error::drain(Instant::now() + LAST_WORDS_MAX);
+    exit
+}
+
+fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+    count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
 fn serve(config: Config) -> Result<(), Failure> {
     let supervisor = Supervisor::start(config)?;
     log::info!("ready: {}", supervisor.summary());
-    let snapshot = supervisor.run()?;
-    output::complain(snapshot.to_string().trim_end());
-    Ok(())
+    supervisor.serve()
 }
 
 /// `RUST_LOG` overrides the file, as everywhere.
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).parse_default_env();
-    builder.format(|line, record| {
-        let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-        writeln!(line, "{time} {:<5} {}", record.level(), record.args())
-    });
+    builder.format(|line, record| writeln!(line, "{}", standard_error::line(record.level(), record.args())));
+    builder.target(env_logger::Target::Pipe(standard_error::target()));
     // A second logger in one process is a program of somebody's own that brought its own.
     let _ = builder.try_init();
 }

@@ -8,11 +8,51 @@ use toml::de::DeValue;
 
 use super::limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, WORKERS_MAX};
 use super::section::Section;
+use super::setting::{self, Form, Setting};
 use super::value::{Value, choice, integer, size_in};
 use super::words::Mistake;
 
 /// Its keys, for the section and for hints.
-pub(super) const KEYS: &[&str] = &["workers", "receive_buffer", "send_buffer", "log"];
+pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
+
+/// What may stand behind them.
+pub(super) const SETTINGS: [Setting; 4] = [
+    Setting {
+        key: "workers",
+        form: Form::OneOf(&[Form::Choice(&["auto"]), Form::Integer { min: 1, max: WORKERS_MAX as u64 }]),
+        default: r#""auto""#,
+        meaning: "threads; unicast listeners are spread over them by the kernel",
+    },
+    Setting {
+        key: "receive_buffer",
+        form: BUFFER,
+        default: r#""8MiB""#,
+        meaning: "receive buffer of each listener; a warning names the sysctl if the kernel gives less",
+    },
+    Setting {
+        key: "send_buffer",
+        form: BUFFER,
+        default: r#""4MiB""#,
+        meaning: "send buffer of each upstream's socket",
+    },
+    Setting {
+        key: "log",
+        form: Form::Choice(&setting::words(&LEVELS)),
+        default: r#""info""#,
+        meaning: "what is logged; RUST_LOG overrides it",
+    },
+];
+
+const BUFFER: Form = Form::Size { min: "128KiB", max: "1GiB" };
+
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
 
 /// What the process as a whole is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,21 +92,13 @@ impl Daemon {
     /// Reads the table.
     pub(super) fn read(section: &mut Section<'_>) -> Daemon {
         let default = Daemon::default();
-        let levels = [
-            ("off", LevelFilter::Off),
-            ("error", LevelFilter::Error),
-            ("warn", LevelFilter::Warn),
-            ("info", LevelFilter::Info),
-            ("debug", LevelFilter::Debug),
-            ("trace", LevelFilter::Trace),
-        ];
         section.not_yet("control", "this version has no control socket yet", "leave it out; a signal stops the daemon");
         section.not_yet("http", "this version has no HTTP yet", "leave it out");
         Daemon {
             workers: section.or("workers", workers, default.workers),
             receive_buffer: section.or("receive_buffer", buffer, default.receive_buffer),
             send_buffer: section.or("send_buffer", buffer, default.send_buffer),
-            log: section.or("log", choice(&levels), default.log),
+            log: section.or("log", choice(&LEVELS), default.log),
         }
     }
 }

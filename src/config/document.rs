@@ -2,6 +2,8 @@
 //!
 //! A file that is not TOML is told so and nothing else: what its tables mean would be guesswork.
 
+use std::ops::Range;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -11,7 +13,7 @@ use super::problem::{Problem, Problems};
 use super::route::Draft;
 use super::section::Section;
 use super::source::Source;
-use super::words::{did_you_mean, quoted};
+use super::words::{closest, quoted};
 use super::{Config, Daemon, Kind, daemon, route, table};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
@@ -20,7 +22,7 @@ const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"
 pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> {
     let mut problems = Problems::new(source.clone());
     let (document, errors) = tables(source.text());
-    for error in errors {
+    for error in without_echoes(source.text(), errors) {
         problems.push(syntax(&source, &error));
     }
     if problems.errors() > 0 {
@@ -49,6 +51,35 @@ fn tables(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
         Ok(tables) => (tables, Vec::new()),
         Err(error) => (Spanned::new(0..0, DeTable::new()), vec![error]),
     }
+}
+
+/// The mistakes less those that follow from another: a table that is there twice repeats its keys as well.
+fn without_echoes(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Error> {
+    let headers = headers(text);
+    let mut repeated = None;
+    let mut is_echo = |error: &toml::de::Error| {
+        let at = error.span().filter(|_| error.message().contains("duplicate key"));
+        let Some(at) = at.map(|at| at.start) else { return false };
+        let above = headers.partition_point(|header| header.start <= at);
+        match headers[..above].last() {
+            Some(header) if header.contains(&at) => {
+                repeated = Some(above);
+                false
+            }
+            _ => repeated == Some(above),
+        }
+    };
+    errors.into_iter().filter(|error| !is_echo(error)).collect()
+}
+
+/// The lines that begin a table, or look so.
+fn headers(text: &str) -> Vec<Range<usize>> {
+    let mut start = 0;
+    let lines = text.split_inclusive('\n').map(|line| {
+        start += line.len();
+        (start - line.len()..start, line)
+    });
+    lines.filter(|(_, line)| line.trim_start().starts_with('[')).map(|(at, _)| at).collect()
 }
 
 fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
@@ -87,6 +118,8 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
 
 fn read_routes(document: &DeTable<'_>, handlers: &mut Registry<'_>, problems: &mut Problems) -> Vec<Draft> {
     let tables = match document.get("route").map(|value| (value.span(), value.get_ref())) {
+        // Where one is there under another name, `check_tables` says so.
+        None if document.keys().any(|key| meant(key.get_ref()) == Some("[[route]]")) => return Vec::new(),
         None => {
             let problem = Problem::error(0..0, "no [[route]]: nothing to do");
             problems.push(problem.hint(format!("the smallest file that does something:\n\n{MINIMAL}")));
@@ -148,20 +181,26 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
 
 fn belongs(name: &str, value: &DeValue<'_>) -> String {
     let tables = "the tables are [daemon], [[route]] and [handler.NAME]";
+    if !value.is_table() && daemon::KEYS.contains(&name) {
+        return format!("`{name}` belongs below [daemon]");
+    }
+    if !value.is_table() && route::KEYS.contains(&name) {
+        return format!("`{name}` belongs below a [[route]]");
+    }
+    match meant(name) {
+        Some(meant) => format!("did you mean {meant}? {tables}"),
+        None => tables.to_owned(),
+    }
+}
+
+/// The table that was probably meant, as it is written.
+fn meant(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
-    match lower.as_str() {
-        "handlers" | "handler" => "did you mean [handler.NAME]?".to_owned(),
-        "routes" | "route" => "did you mean [[route]]?".to_owned(),
-        "global" | "server" | "main" | "udispatch" => "did you mean [daemon]?".to_owned(),
-        _ if !value.is_table() && daemon::KEYS.contains(&name) => {
-            format!("`{name}` belongs below [daemon]")
-        }
-        _ if !value.is_table() && route::KEYS.contains(&name) => {
-            format!("`{name}` belongs below a [[route]]")
-        }
-        _ => match did_you_mean(name, ["daemon", "route", "handler"]) {
-            Some(meant) => format!("{meant} {tables}"),
-            None => tables.to_owned(),
-        },
+    match closest(&lower, ["daemon", "route", "routes", "handler", "handlers"]) {
+        Some("daemon") => Some("[daemon]"),
+        Some("route" | "routes") => Some("[[route]]"),
+        Some("handler" | "handlers") => Some("[handler.NAME]"),
+        _ if matches!(lower.as_str(), "global" | "server" | "main" | "udispatch") => Some("[daemon]"),
+        _ => None,
     }
 }

@@ -194,7 +194,7 @@ impl<'k> Registry<'k> {
     pub(super) fn finish(self, problems: &mut Problems) -> Vec<NamedHandler> {
         for entry in self.entries.iter().filter(|entry| !entry.is_used) {
             let message = format!("no route names the handler {}", quoted(&entry.name));
-            let hint = format!("name it in a [[route]]: handler = \"{}\"", entry.name);
+            let hint = format!("name it in a [[route]]: handler = {}", quoted(&entry.name));
             problems.push(Problem::warning(entry.at.clone(), message).hint(hint));
         }
         let handlers = self.entries.into_iter();

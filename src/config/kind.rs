@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::section::Section;
+pub use super::setting::{Form, Setting};
 pub use super::upstream::{Upkeep, Upstream};
 use crate::dispatch::handler::Handler;
 use crate::dispatch::id::UpstreamId;
@@ -29,26 +30,6 @@ pub struct Kind {
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kind({})", self.name)
-    }
-}
-
-/// One key of a kind's table, for people.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// The key.
-    pub key: &'static str,
-    /// What may stand behind it.
-    pub values: &'static str,
-    /// What holds when it is absent; `required` where there is no default.
-    pub default: &'static str,
-    /// What it means.
-    pub meaning: &'static str,
-}
-
-impl Setting {
-    /// Whether a handler of this kind cannot do without it.
-    pub fn is_required(&self) -> bool {
-        self.default == "required"
     }
 }
 

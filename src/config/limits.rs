@@ -26,6 +26,10 @@ pub const LISTENERS_MAX: usize = 4_096;
 /// Rows of the route table: the destinations of a route times its sources, over all routes.
 pub const MATCH_ROWS_MAX: usize = 262_144;
 
+/// Rows of all compiled tables together. Between two borders of port ranges the same rows match, so those ports share a
+/// table; each takes about 600 bytes a row, all together at most 1.3 GB.
+pub const COMPILED_ROWS_MAX: usize = 2_097_152;
+
 /// Threads that receive.
 pub const WORKERS_MAX: usize = 64;
 

@@ -1,18 +1,20 @@
 //! Gets the text of a configuration file, and says in words why it cannot.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::limits::FILE_BYTES_MAX;
 use super::problem::Problems;
-use super::words::printable;
+use super::words::one_line;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read at all.
-    #[error("{}: {why}", printable(&file.to_string_lossy()))]
+    #[error("{}: {why}", one_line(&file.to_string_lossy()))]
     Unreadable {
         /// The file as it was named.
         file: PathBuf,
@@ -62,9 +64,32 @@ pub(super) fn text(file: &Path) -> Result<String, LoadError> {
 /// One byte more than the limit, so that a file without end is noticed and not read.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let limit = FILE_BYTES_MAX as u64 + 1;
-    File::open(file)?.take(limit).read_to_end(&mut bytes)?;
+    open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Nothing that this process has not been given already is waited for: a named pipe may never have a writer.
+fn open(file: &Path) -> io::Result<Box<dyn Read>> {
+    if file == Path::new("/dev/stdin") {
+        return Ok(Box::new(io::stdin()));
+    }
+    // O_NONBLOCK lets open(2) return at once, whatever is there, and means nothing to a file.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file)?;
+    let kind = opened.metadata()?.file_type();
+    let why = match () {
+        // A pipe of a shell, as in <(...), has no name, and opening it never waits (fifo_open in fs/pipe.c).
+        () if kind.is_fifo() && has_no_name(&opened) => return Ok(Box::new(File::open(file)?)),
+        () if kind.is_fifo() => "this is a named pipe; name a file, or /dev/stdin to read from a pipe of the shell",
+        () if kind.is_char_device() || kind.is_block_device() => "this is a device; name a file",
+        () => return Ok(Box::new(opened)),
+    };
+    Err(io::Error::other(why))
+}
+
+/// proc(5), /proc/pid/fd.
+fn has_no_name(pipe: &File) -> bool {
+    let name = fs::read_link(format!("/proc/self/fd/{}", pipe.as_raw_fd()));
+    name.is_ok_and(|name| name.to_string_lossy().starts_with("pipe:["))
 }
 
 fn explain(error: &io::Error) -> String {
@@ -72,14 +97,14 @@ fn explain(error: &io::Error) -> String {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
         ErrorKind::PermissionDenied => "permission denied; which user may read it, `ls -l` tells".to_owned(),
+        ErrorKind::Other => error.to_string(),
+        _ if error.raw_os_error() == Some(libc::ENXIO) => "this is a socket; name a file".to_owned(),
         _ => format!("cannot be read: {error}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn why(file: &Path) -> String {
@@ -93,7 +118,9 @@ mod tests {
         let missing = dir.path().join("missing.toml");
         assert!(why(&missing).contains("missing.toml: there is no such file"));
         assert!(why(dir.path()).contains("this is a directory"));
-        assert!(why(Path::new("/dev/zero")).contains("larger than 16 MiB"));
+        let large = dir.path().join("large.toml");
+        File::create(&large).expect("created").set_len(FILE_BYTES_MAX as u64 + 1).expect("grown");
+        assert!(why(&large).contains("larger than 16 MiB"));
 
         let latin = dir.path().join("latin.toml");
         fs::write(&latin, b"# one\n# caf\xe9\n").expect("written");

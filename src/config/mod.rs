@@ -12,7 +12,8 @@
 //!
 //! Reading order: `document.rs` takes the file apart, `section.rs` reads one table, `value/` one value,
 //! `route.rs`, `handlers.rs` and `daemon.rs` say what the tables mean, `table.rs` compares routes,
-//! `problem.rs` and `render.rs` tell what is wrong. The kinds of handlers are passed in: this room
+//! `problem.rs` and `render.rs` tell what is wrong, and `setting.rs` says what may be written at all, for people, and by
+//! `schema.rs` for editors. The kinds of handlers are passed in: this room
 //! knows none by name.
 
 pub mod daemon;
@@ -25,7 +26,9 @@ mod load;
 pub mod problem;
 mod render;
 pub mod route;
+mod schema;
 pub mod section;
+pub mod setting;
 pub mod source;
 mod table;
 pub mod upstream;
@@ -41,6 +44,7 @@ pub use self::kind::Kind;
 pub use self::load::LoadError;
 pub use self::problem::{Problem, Problems, Severity};
 pub use self::route::{InterfaceRef, Route};
+pub use self::schema::schema;
 pub use self::source::{Placed, Position, Source};
 pub use crate::dispatch::handler::HandlerId;
 

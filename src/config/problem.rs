@@ -139,6 +139,11 @@ impl Problems {
         sorted.into_iter()
     }
 
+    /// Whether something is wrong with exactly this.
+    pub(super) fn tell_of(&self, at: &Range<usize>) -> bool {
+        self.kept.iter().any(|problem| problem.at == *at)
+    }
+
     /// Line and column of a problem.
     pub fn position(&self, problem: &Problem) -> Position {
         self.source.position(problem.at.start)

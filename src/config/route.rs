@@ -14,13 +14,50 @@ use super::destination::Destination;
 use super::handlers::{Registry, check_name};
 use super::problem::Problem;
 use super::section::Section;
+use super::setting::{self, Form, Setting};
 use super::source::Placed;
-use super::value::{Value, boolean, interface_name, parsed, placed, prefix, string};
+use super::value::{Value, boolean, interface, parsed, placed, prefix, string};
 use super::words::Mistake;
 use crate::dispatch::handler::HandlerId;
 
 /// Its keys, for the section and for hints.
-pub(super) const KEYS: &[&str] = &["name", "destination", "interface", "source", "share", "handler"];
+pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
+
+/// What may stand behind them.
+pub(super) const SETTINGS: [Setting; 6] = [
+    Setting {
+        key: "name",
+        form: Form::Text("letters, digits, hyphens and underscores"),
+        default: "made from the destination",
+        meaning: "its name in the ledger and in messages",
+    },
+    Setting {
+        key: "destination",
+        form: Form::List(&Form::Text(r#""ADDRESS:PORT", "PREFIX:PORT" or "ADDRESS:PORT-PORT""#)),
+        default: "required",
+        meaning: "where datagrams are sent to, such as 127.0.0.1:1234, 192.0.2.0/24:5000-5010, [2001:db8::/32]:53, \
+                  0.0.0.0:53 or 239.1.2.3:5000; the most specific route takes a datagram",
+    },
+    Setting {
+        key: "interface",
+        form: Form::Text("name or address of an interface"),
+        default: "any",
+        meaning: "only what arrives there; a group is joined there",
+    },
+    Setting {
+        key: "source",
+        form: Form::List(&Form::Text("address or prefix")),
+        default: "any",
+        meaning: "only what comes from there; on a group, host addresses alone make the join source-specific",
+    },
+    Setting { key: "share", form: Form::Boolean, default: "false", meaning: "other programs may bind this port too" },
+    Setting {
+        key: "handler",
+        form: Form::List(&Form::Text("name of a handler, or of a kind that needs no settings")),
+        default: "required",
+        meaning: "who gets each datagram; several get it in this order",
+    },
+];
 
 /// Destinations that are handled alike.
 #[derive(Debug, Clone)]
@@ -171,14 +208,6 @@ fn name(value: Value<'_>) -> Result<String, Mistake> {
     let name = string(value)?;
     check_name(&name)?;
     Ok(name)
-}
-
-fn interface(value: Value<'_>) -> Result<InterfaceRef, Mistake> {
-    let text = value.text("the name or an address of an interface, such as \"eth0\"")?;
-    match text.parse() {
-        Ok(address) => Ok(InterfaceRef::Address(address)),
-        Err(_) => interface_name(text).map(InterfaceRef::Name),
-    }
 }
 
 fn source(value: Value<'_>) -> Result<IpNet, Mistake> {

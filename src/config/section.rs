@@ -28,6 +28,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Problems};
+use super::setting::Setting;
 use super::value::Value;
 use super::words::{Mistake, closest, did_you_mean, listed, quoted};
 
@@ -107,24 +108,44 @@ impl<'a> Section<'a> {
         Some(array.iter().map(Value::new).collect())
     }
 
-    /// Reads a table that is a value of this one, such as an element of a list. Its own unknown keys
+    /// The same, and the key must be there; its absence is reported.
+    pub fn required_values(&mut self, key: &str) -> Option<Vec<Value<'a>>> {
+        self.require(key);
+        self.values(key)
+    }
+
+    /// The one value behind a key, unread.
+    pub fn raw(&self, key: &str) -> Option<Value<'a>> {
+        self.value(key)
+    }
+
+    /// Reads a value that was taken from behind `key` before.
+    pub fn parse<T>(
+        &mut self,
+        key: &str,
+        value: Value<'_>,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<T> {
+        self.keep(key, value.at(), parser(value))
+    }
+
+    /// Reads a table that stands behind `key`, alone or as an element of a list. Its own unknown keys
     /// are reported.
     pub fn table<T>(
         &mut self,
+        key: &str,
         value: Value<'a>,
-        keys: &[&str],
+        settings: &[Setting],
         read: impl FnOnce(&mut Section<'_>) -> Option<T>,
     ) -> Option<T> {
         let DeValue::Table(table) = value.inner() else {
-            let message = value.expected("a table").message;
-            self.problems.push(Problem::error(value.at(), message));
-            return None;
+            return self.keep(key, value.at(), Err(value.expected("a table")));
         };
         let mut section = Section {
-            name: self.name.clone(),
+            name: format!("`{key}` of {}", self.name),
             table,
             at: value.at(),
-            keys: keys.to_vec(),
+            keys: settings.iter().map(|setting| setting.key).collect(),
             not_yet: Vec::new(),
             problems: &mut *self.problems,
         };
@@ -154,12 +175,20 @@ impl<'a> Section<'a> {
     }
 
     /// Reports what is wrong with a key, at its value, or at the table where it is absent. An empty
-    /// hint is none.
+    /// hint is none. Of a value that could not be read no more is said.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        if self.span(key).is_some_and(|at| self.problems.tell_of(&at)) {
+            return;
+        }
         let at = self.span(key).unwrap_or(self.at());
         let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         let mistake = Mistake::new(message).maybe_hint(hint);
         self.keep::<()>(key, at, Err(mistake));
+    }
+
+    /// The same, for a key of an inner table that was read before.
+    pub fn problem_at(&mut self, key: &str, at: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        self.problems.push(Problem::with_value(key, at, Mistake::new(message).hint(hint)));
     }
 
     /// Reports anything else.
@@ -314,16 +343,19 @@ mod tests {
     /// A list may hold words and tables; a table in it has keys and problems of its own.
     #[test]
     fn tables_in_lists() {
+        use super::super::setting::Form;
+        let number = Form::Integer { min: 1, max: 9 };
+        let settings = [Setting { key: "port", form: number, default: "required", meaning: "a port" }];
         let ports = |section: &mut Section<'_>| {
             let values = section.values("to")?;
             let port = |section: &mut Section<'_>| section.required("port", value::integer(1..=9));
             let tables = values.into_iter().filter(|value| value.is_table());
-            tables.map(|value| section.table(value, &["port"], port)).collect::<Option<Vec<_>>>()
+            tables.map(|value| section.table("to", value, &settings, port)).collect::<Option<Vec<_>>>()
         };
         let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &["to"], ports);
         assert_eq!((read_ports, told), (Some(vec![1, 2]), vec![]));
         let (_, told) = read("to = [{port = 1, wieght = 2}]", &["to"], ports);
-        assert_eq!(told, ["[t] has no key \"wieght\""]);
+        assert_eq!(told, ["`to` of [t] has no key \"wieght\""]);
     }
 
     /// What a kind finds out itself is told at the value, or at the table.
@@ -336,5 +368,16 @@ mod tests {
         });
         assert_eq!(told, ["`b`: is missing", "`a`: is odd"]);
         assert_eq!(base, Path::new("dir"));
+    }
+
+    /// A value that cannot be read is told once; what it would mean beside the others is guesswork.
+    #[test]
+    fn a_bad_value_is_told_once() {
+        let (_, told) = read("a = 10\nb = 1", &["a", "b"], |section| {
+            section.optional("a", value::integer(0..=9));
+            section.problem("a", "means something only with b = 2", "");
+            section.problem("b", "is too small", "");
+        });
+        assert_eq!(told, ["`a`: expected a whole number from 0 to 9, found the number 10", "`b`: is too small"]);
     }
 }

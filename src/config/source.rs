@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::words::printable;
+use super::words::one_line;
 
 /// A file's name and text; cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Source {
         let line_starts = std::iter::once(first).chain(feeds.map(|(index, _)| index + 1)).collect();
         Source(Arc::new(Inner {
             path: path.to_owned(),
-            name: printable(&path.to_string_lossy()),
+            name: one_line(&path.to_string_lossy()),
             text: text.to_owned(),
             line_starts,
         }))

@@ -2,13 +2,13 @@
 //!
 //! A file may have 65,536 routes, so everything here is one pass with a hash table.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::destination::{Destination, Ports};
+use super::destination::{Destination, PortSet, Ports};
 use super::limits::{LISTENERS_MAX, MATCH_ROWS_MAX};
 use super::problem::{Problem, Problems};
 use super::route::{Draft, InterfaceRef, Route};
@@ -73,7 +73,8 @@ fn equal(destination: &Destination, at: &Range<usize>, first: &Range<usize>) -> 
 
 /// Each address, interface and port that is bound is a socket; a prefix is served by a wildcard one.
 fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
-    let mut listeners: HashSet<(IpAddr, Option<&InterfaceRef>, u16)> = HashSet::new();
+    let mut known: HashMap<(IpAddr, Option<&InterfaceRef>), PortSet> = HashMap::new();
+    let mut listeners = 0;
     for Draft { route, .. } in drafts {
         let interface = route.interface.as_ref().map(|interface| &interface.value);
         for Placed { value, at } in &route.destinations {
@@ -81,16 +82,15 @@ fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
                 IpNet::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 IpNet::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             });
-            for port in value.ports.iter() {
-                listeners.insert((address, interface, port));
-                if listeners.len() > LISTENERS_MAX {
-                    let message = format!("more than {LISTENERS_MAX} sockets are asked for");
-                    let problem = Problem::error(at.clone(), message)
-                        .label(format!("{} here", ports(value.ports)))
-                        .hint("each address and each port takes a socket; narrow the ports,\nor replace many addresses by their prefix");
-                    problems.push(problem);
-                    return;
-                }
+            let new = known.entry((address, interface)).or_default().add(value.ports);
+            listeners += new.into_iter().map(Ports::count).sum::<usize>();
+            if listeners > LISTENERS_MAX {
+                let message = format!("more than {LISTENERS_MAX} sockets are asked for");
+                let problem = Problem::error(at.clone(), message)
+                    .label(format!("{} here", ports(value.ports)))
+                    .hint("each address and each port takes a socket; narrow the ports,\nor replace many addresses by their prefix");
+                problems.push(problem);
+                return;
             }
         }
     }

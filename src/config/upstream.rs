@@ -58,7 +58,7 @@ impl fmt::Display for Upstream {
 }
 
 /// How datagrams leave to an upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leave {
     /// TTL or hop limit; `None`: the received one less one. To a group, the most that it may be.
     pub ttl: Option<u8>,
@@ -72,8 +72,15 @@ pub struct Leave {
     pub loop_back: bool,
 }
 
+impl Default for Leave {
+    /// As the kernel has it for a socket of which nothing is said.
+    fn default() -> Leave {
+        Leave { ttl: None, dscp: None, from: SendFrom::Own, interface: None, loop_back: true }
+    }
+}
+
 /// The source address of what is forwarded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum SendFrom {
     /// This host's, as the kernel chooses.
     #[default]

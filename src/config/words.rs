@@ -40,7 +40,12 @@ pub fn quoted(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    format!("\"{}\"", printable(&short))
+    format!("\"{}\"", one_line(&short))
+}
+
+/// A name that came from outside, fit for the middle of a line.
+pub fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\u{a}")
 }
 
 /// The text with everything that could move a cursor, change a colour or turn the reading direction
@@ -111,6 +116,7 @@ mod tests {
     fn escapes_what_a_terminal_obeys() {
         assert_eq!(printable("a\x1b[31m\u{9b}\u{202e}\u{7f}ä"), "a\\u{1b}[31m\\u{9b}\\u{202e}\\u{7f}ä");
         assert_eq!(quoted("\r"), "\"\\u{d}\"");
+        assert_eq!(quoted("a\nb"), "\"a\\u{a}b\"", "one line stays one");
         assert!(quoted(&"x".repeat(1000)).chars().count() < 70);
     }
 

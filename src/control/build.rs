@@ -3,11 +3,13 @@
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
 use super::plan::{ListenerPlan, Plan, Role};
 use super::squatters;
+use super::targets;
 use super::upstreams::{Located, Upstreams};
 use crate::config::kind::{BuildError, Site};
 use crate::config::{Config, Daemon};
@@ -21,7 +23,7 @@ use crate::net::socket::{self, ListenerOptions};
 use crate::net::{limits, multicast};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
-use crate::worker::flush::Exit;
+use crate::worker::lanes::{Lanes, Target};
 use crate::worker::listener::Listener;
 
 /// Builds all workers. Nothing is bound when this fails.
@@ -29,9 +31,10 @@ pub fn build(config: &Config, plan: &Plan, output: &Sender<Job>) -> Result<Vec<(
     limits::raise_open_files();
     probe(plan)?;
     let mut sockets = bind_all(&config.daemon, plan)?;
+    let (targets, epoch) = (targets::of(config, plan), Instant::now());
     let mut workers = Vec::new();
     for (number, listeners) in sockets.drain(..).enumerate() {
-        workers.push(build_worker(config, plan, output, number, listeners)?);
+        workers.push(build_worker(config, plan, output, &targets, epoch, number, listeners)?);
     }
     Ok(workers)
 }
@@ -159,6 +162,8 @@ fn build_worker(
     config: &Config,
     plan: &Plan,
     output: &Sender<Job>,
+    targets: &[Target],
+    epoch: Instant,
     number: usize,
     bound: Vec<(usize, Listener)>,
 ) -> Result<(Worker, Handle), BuildError> {
@@ -169,20 +174,14 @@ fn build_worker(
         ears.push(Ear { id, lookup: planned.lookup.clone(), claim: planned.claim(number) });
         listeners.push(listener);
     }
-    let mut site = WorkerSite {
-        daemon: &config.daemon,
-        upstreams: &plan.upstreams,
-        output,
-        number,
-        handler: HandlerId(0),
-        lanes: Vec::new(),
-    };
+    let lanes = Lanes::new(targets.to_vec());
+    let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
     let handlers = build_handlers(config, &mut site)?;
     let lanes = site.lanes;
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), lanes.len());
-    Worker::new(listeners, lanes, dispatcher)
+    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), targets.len());
+    Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }
 
@@ -199,28 +198,33 @@ fn build_handlers(config: &Config, site: &mut WorkerSite<'_>) -> Result<Vec<Box<
 
 /// What the handlers of one worker are built from.
 struct WorkerSite<'a> {
-    daemon: &'a Daemon,
     upstreams: &'a Upstreams,
     output: &'a Sender<Job>,
     number: usize,
     handler: HandlerId,
-    lanes: Vec<(Exit, HandlerId)>,
+    lanes: Lanes,
 }
 
 impl Site for WorkerSite<'_> {
     fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
         let id = self.upstreams.id(self.handler, place);
-        let Located { upstream, address, .. } = self.upstreams.get(id);
-        let address = address.clone().map_err(BuildError)?;
-        let exit = Exit::to_upstream(address, self.daemon.send_buffer)
+        let Located { upstream, address, is_optional, .. } = self.upstreams.get(id);
+        if let Err(why) = address
+            && !is_optional
+        {
+            return Err(BuildError(why.clone()));
+        }
+        let lane = self
+            .lanes
+            .open_one_way(id)
             .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
-        if exit.is_unreachable() && self.number == 0 {
+        let unreachable = self.lanes.exit(lane).is_some_and(|(exit, _, _)| exit.unreachable().is_some());
+        if unreachable && address.is_ok() && self.number == 0 {
             log::warn!(
                 "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
             );
         }
-        self.lanes.push((exit, self.handler));
-        Ok((id, Lane(self.lanes.len() as u32 - 1)))
+        Ok((id, lane))
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

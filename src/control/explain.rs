@@ -14,12 +14,13 @@ use crate::config::Config;
 use crate::config::kind::{BuildError, Site};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
-use crate::dispatch::handler::{Handler, HandlerId};
-use crate::dispatch::id::UpstreamId;
+use crate::dispatch::handler::{Handler, HandlerId, Lanes, Scene};
+use crate::dispatch::id::{EarId, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::route_table::{Match, Mismatch, RouteId};
 use crate::dispatch::sink::{Job, LineSink};
+use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::fib::DestinationKind;
 
@@ -238,9 +239,10 @@ fn act(
     let ear = Ear { id: 0, lookup: listener.lookup.clone(), claim: listener.claim(0) };
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let mut dispatcher = Dispatcher::new(vec![ear], routes, handlers, guard, names, 1, site.lanes.len());
+    let mut dispatcher = Dispatcher::new(vec![ear], routes, handlers, guard, names, 1, plan.upstreams.iter().len());
     let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
-    dispatcher.dispatch(0, &[Train { envelope: *envelope, span, segment: 0 }], payload);
+    let scene = &mut Scene { now: Time::default(), lanes: &mut site };
+    dispatcher.dispatch(0, &[Train { envelope: *envelope, span, segment: 0 }], payload, scene);
     let ledger = dispatcher.snapshot();
     let (outbox, _) = dispatcher.sending();
     for &handler in &config.routes[route.0 as usize].handlers {
@@ -249,7 +251,7 @@ fn act(
         if let Some(reason) = dropped(&ledger.handlers[handler.index()].tally) {
             line(text, "", &format!("drops it as {}: {}", reason.label(), reason.meaning()));
         }
-        for reply in outbox.replies().iter().filter(|reply| reply.handler == handler) {
+        for reply in outbox.replies(EarId(0)).iter().filter(|reply| reply.handler == handler) {
             let ttl = reply.parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
             let (len, from, to) = (reply.parcel.span.len, reply.from, reply.to);
             line(text, "", &format!("sends {len} bytes from {from} to {to}{ttl}"));
@@ -268,6 +270,15 @@ fn act(
 
 fn dropped(tally: &Tally) -> Option<DropReason> {
     DropReason::ALL.iter().copied().find(|reason| tally.dropped_for(*reason) > 0)
+}
+
+impl Lanes for Stage<'_> {
+    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+        self.lanes.push(upstream);
+        Ok(Lane(self.lanes.len() as u32 - 1))
+    }
+
+    fn close(&mut self, _: Lane) {}
 }
 
 /// A site on which nothing is opened.

@@ -4,12 +4,15 @@
 pub mod build;
 pub mod explain;
 pub mod host;
+pub mod look_ups;
 pub mod loops;
 pub mod plan;
 pub mod snapshot;
 pub mod squatters;
+pub mod standard_error;
 pub mod standard_output;
 pub mod supervisor;
+mod targets;
 pub mod ties;
 pub mod upkeep;
 pub mod upstreams;

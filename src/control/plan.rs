@@ -1,7 +1,7 @@
 //! From a configuration and this machine to a plan: which sockets are needed, what each must tell, and which route table
 //! they share. Nothing is opened here, so `check` and `explain` make the same plan as `run`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,15 +10,17 @@ use std::thread;
 use ipnet::IpNet;
 
 use super::host::Host;
+use super::look_ups::LookUps;
 use super::upstreams::Upstreams;
 use super::{loops, ties};
+use crate::config::destination::{PortSet, Ports};
 use crate::config::kind::Needs;
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Destination, InterfaceRef, Problem, Problems, Route, Workers};
 use crate::dispatch::dispatcher::{Claim, Lookup};
 use crate::dispatch::guard::Guard;
 use crate::dispatch::handler::Names;
-use crate::dispatch::route_table::{Match, PortTable, RouteId, RouteTable};
+use crate::dispatch::route_table::{Match, RouteId, RouteTable};
 use crate::net::fib::DestinationKind;
 
 /// Sources in one source-specific join: the kernel's own default limit (net.ipv4.igmp_max_msf, ip-sysctl). A group with
@@ -127,8 +129,8 @@ impl Plan {
         let mut listeners = gather(config, host, &interfaces, &mut problems, &mut notes);
         claim_broadcasts(&mut listeners);
         claim_groups(&mut listeners);
-        let spread = Spread { config, table: &table, workers };
-        spread.finish(&mut listeners);
+        let look_ups = LookUps { config, table: &table, workers };
+        look_ups.give(&mut listeners, &mut problems);
         let upstreams = Upstreams::look_up(config, host);
         loops::find(config, &table, &upstreams, host, &mut problems);
         notes.extend(upstreams.problems().map(str::to_owned));
@@ -212,7 +214,9 @@ fn gather(
 ) -> Vec<ListenerPlan> {
     let mut order: Vec<Wish> = Vec::new();
     let mut known: HashMap<(SocketAddr, Option<u32>), usize> = HashMap::new();
+    let mut asked: HashMap<(IpAddr, u32, bool), PortSet> = HashMap::new();
     for (route, &interface) in config.routes.iter().zip(interfaces) {
+        let mut is_told = !route.share;
         for destination in &route.destinations {
             let found = find_role(&destination.value, route, interface, host, notes);
             let (ip, scope, role) = match found {
@@ -223,20 +227,41 @@ fn gather(
                     continue;
                 }
             };
-            for port in destination.value.ports.iter() {
+            if role.is_spread() && !std::mem::replace(&mut is_told, true) {
+                notes.push(share_of_unicast(route));
+            }
+            // What the same socket was asked for already changes nothing, but for a group's sources.
+            let ports = match role {
+                Role::Group { .. } => vec![destination.value.ports],
+                _ => asked.entry((ip, scope, route.share)).or_default().add(destination.value.ports),
+            };
+            let mut contradiction = None;
+            for port in ports.into_iter().flat_map(Ports::iter) {
                 let address = with_scope(ip, port, scope);
                 let on = if let Role::Group { interface, .. } = &role { Some(*interface) } else { None };
                 let wish = Wish { address, role: role.clone(), share: route.share, at: destination.at.clone() };
                 let place = *known.entry((address, on)).or_insert(order.len());
                 match order.get_mut(place) {
-                    Some(first) if first.share != wish.share => problems.push(share_differs(&wish, first)),
+                    Some(first) if first.share != wish.share => {
+                        contradiction.get_or_insert_with(|| share_differs(&wish, first));
+                    }
                     Some(first) => first.merge(wish),
                     None => order.push(wish),
                 }
             }
+            contradiction.into_iter().for_each(|problem| problems.push(problem));
         }
     }
     order.into_iter().flat_map(|wish| wish.listeners(host)).collect()
+}
+
+/// What a user who thinks of groups may not expect.
+fn share_of_unicast(route: &Route) -> String {
+    format!(
+        "route {}: with `share`, every program on the port needs SO_REUSEADDR, and datagrams to a unicast address all go \
+         to the one that bound it last; only those to groups and broadcast addresses reach everybody",
+        route.label
+    )
 }
 
 /// One socket cannot be locked and shared.
@@ -388,79 +413,5 @@ fn claim_groups(listeners: &mut [ListenerPlan]) {
         if let Role::Group { interface, elsewhere, .. } = &mut listener.role {
             elsewhere.extend(joined[&(ip, port)].iter().filter(|other| *other != interface));
         }
-    }
-}
-
-/// Gives each listener its look-up and its needs.
-struct Spread<'a> {
-    config: &'a Config,
-    table: &'a RouteTable,
-    workers: usize,
-}
-
-/// What all listeners of one stretch of ports have in common.
-struct Stretch {
-    table: Arc<PortTable>,
-    rows: Vec<Match>,
-}
-
-impl Spread<'_> {
-    fn finish(&self, listeners: &mut [ListenerPlan]) {
-        let route_needs: Vec<Needs> = self.config.routes.iter().map(|route| self.route_needs(route)).collect();
-        // The same rows match at every port between two range borders, so those ports share one compiled table.
-        let mut borders: Vec<u32> =
-            self.table.matches().iter().flat_map(|row| [u32::from(row.ports.0), u32::from(row.ports.1) + 1]).collect();
-        borders.sort_unstable();
-        borders.dedup();
-        let mut stretches: BTreeMap<usize, Stretch> = BTreeMap::new();
-        for listener in listeners {
-            let port = listener.address.port();
-            let stretch = borders.partition_point(|border| *border <= u32::from(port));
-            let stretch = stretches.entry(stretch).or_insert_with(|| {
-                let at_port = |row: &&Match| row.ports.0 <= port && port <= row.ports.1;
-                let rows = self.table.matches().iter().filter(at_port).copied().collect();
-                Stretch { table: Arc::new(self.table.for_port(port)), rows }
-            });
-            self.finish_one(listener, stretch, &route_needs);
-        }
-    }
-
-    fn route_needs(&self, route: &Route) -> Needs {
-        let recipes = route.handlers.iter().map(|handler| &self.config.handler(*handler).recipe);
-        let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
-        let source = needs.source || !route.sources.is_empty();
-        Needs { source, interface: needs.interface || route.interface.is_some(), ..needs }
-    }
-
-    fn finish_one(&self, listener: &mut ListenerPlan, stretch: &Stretch, route_needs: &[Needs]) {
-        let ip = listener.address.ip();
-        let wildcard = matches!(listener.role, Role::Wildcard { .. });
-        let fixed = match wildcard {
-            true => stretch.table.only_wildcard(ip.is_ipv4()),
-            false => stretch.table.fixed(ip),
-        };
-        let is_candidate = |row: &&Match| match wildcard {
-            true => row.net.addr().is_ipv4() == ip.is_ipv4(),
-            false => row.net.contains(&ip),
-        };
-        let needs = match fixed {
-            Some(route) => route_needs[route.0 as usize],
-            None => stretch
-                .rows
-                .iter()
-                .filter(is_candidate)
-                .fold(Needs::NOTHING, |needs, row| needs.or(route_needs[row.route.0 as usize])),
-        };
-        let destination = match &listener.role {
-            // Its own address is every datagram's destination: nothing has to be told (6 to 11 % of a datagram's price).
-            Role::Unicast => false,
-            // Copies are told apart by it.
-            Role::Group { .. } | Role::Broadcast | Role::Absent => true,
-            Role::Wildcard { claimed } => {
-                needs.destination || fixed.is_none() || self.workers > 1 || !claimed.is_empty()
-            }
-        };
-        listener.needs = Needs { destination, ..needs };
-        listener.lookup = fixed.map_or_else(|| Lookup::Table(Arc::clone(&stretch.table)), Lookup::Fixed);
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally};
+use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, SessionCount, Tally, UpstreamCount};
 use crate::dispatch::verdict::DropReason;
 use crate::net::errno;
 
 use super::plan::Plan;
+use super::upstreams::Located;
 
 /// All accounts at one instant. Displayed, it is the ledger's table.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub routes: Vec<(String, Tally)>,
     /// Name and account of each handler.
     pub handlers: Vec<(String, HandlerCount)>,
+    /// Name and account of each upstream, with the name of its handler before it.
+    pub upstreams: Vec<(String, UpstreamCount)>,
     /// Whether law 3 holds in and between all of them.
     pub balances: bool,
 }
@@ -26,11 +29,14 @@ impl Snapshot {
     /// Puts the names to the accounts.
     pub fn new(config: &Config, plan: &Plan, ledger: Ledger) -> Snapshot {
         let balances = ledger.balances();
-        let Ledger { listeners, routes, handlers } = ledger;
+        let Ledger { listeners, routes, handlers, upstreams } = ledger;
+        let named =
+            |located: &Located| format!("{} → {}", config.handlers[located.handler.index()].name, located.upstream);
         Snapshot {
             listeners: plan.listeners.iter().map(|listener| listener.label.clone()).zip(listeners).collect(),
             routes: config.routes.iter().map(|route| route.label.clone()).zip(routes).collect(),
             handlers: config.handlers.iter().map(|handler| handler.name.clone()).zip(handlers).collect(),
+            upstreams: plan.upstreams.iter().map(|(_, located)| named(located)).zip(upstreams).collect(),
             balances,
         }
     }
@@ -49,7 +55,11 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels = self.listeners.iter().map(|row| row.0.len());
         let labels = labels.chain(self.routes.iter().map(|row| row.0.len()));
-        let width = labels.chain(self.handlers.iter().map(|row| row.0.len())).max().unwrap_or(0).max("listener".len());
+        let width = labels
+            .chain(self.handlers.iter().map(|row| row.0.len() + ", answers".len()))
+            .max()
+            .unwrap_or(0)
+            .max("listener".len());
         head(f, width, "listener", "kernel drops")?;
         for (label, count) in &self.listeners {
             let notes = listener_notes(count);
@@ -62,9 +72,15 @@ impl fmt::Display for Snapshot {
         head(f, width, "handler", "sent")?;
         for (label, count) in &self.handlers {
             let failed = count.failed.iter().map(|(errno, datagrams)| failure(*errno, *datagrams));
-            let notes = failed.chain(count.reported.iter().map(|(errno, times)| report(*errno, *times))).collect();
+            let reported = count.reported.iter().map(|(errno, times)| report(*errno, *times));
+            let notes = failed.chain(reported).chain(session_notes(&count.sessions)).collect();
             row(f, width, &Row { label, tally: &count.tally, last: Some(count.sent), notes })?;
+            if count.replies.received > 0 {
+                let label = format!("{label}, answers");
+                row(f, width, &Row { label: &label, tally: &count.replies, last: None, notes: Vec::new() })?;
+            }
         }
+        upstream_rows(f, &self.upstreams)?;
         match self.balances {
             true => writeln!(f, "balance: exact (received = handled + dropped + in flight, in every row)"),
             false => writeln!(f, "balance: BROKEN, a defect of udispatch: please report it with this table"),
@@ -107,6 +123,53 @@ fn listener_notes(count: &ListenerCount) -> Vec<String> {
         notes.push(format!("{} receive calls failed and were tried again", count.receive_errors));
     }
     notes
+}
+
+fn session_notes(count: &SessionCount) -> Vec<String> {
+    let mut notes = Vec::new();
+    if count.opened > 0 {
+        let SessionCount { open, on_probation, opened, idle, unanswered, complete, displaced, broken, ports, .. } =
+            count;
+        notes.push(format!("{open} sessions open ({on_probation} not answered yet), {ports} source ports"));
+        notes.push(format!(
+            "{opened} opened; ended: {idle} idle, {unanswered} unanswered, {complete} complete, {displaced} displaced, \
+             {broken} broken"
+        ));
+    }
+    if count.one_way > 0 {
+        notes.push(format!(
+            "{} passed on without a way back: their senders are not to be answered (source port below 1024 or 0, group or \
+             own address, or sent to a group)",
+            count.one_way
+        ));
+    }
+    notes
+}
+
+/// The table of the upstreams, where there are any.
+fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[(String, UpstreamCount)]) -> fmt::Result {
+    let Some(width) = upstreams.iter().map(|row| row.0.chars().count()).max() else { return Ok(()) };
+    let head = format!("{:>13} {:>13} {:>13} {:>13} {:>13}", "sent", "not sent", "skipped", "answers", "sessions");
+    writeln!(f, "{:width$}  {head}", "upstream")?;
+    for (label, count) in upstreams {
+        let failed: u64 = count.failed.iter().map(|(_, datagrams)| datagrams).sum();
+        let UpstreamCount { sent, skipped, replies, sessions, .. } = count;
+        writeln!(f, "{label:width$}  {sent:>13} {failed:>13} {skipped:>13} {replies:>13} {sessions:>13}")?;
+        for (errno, datagrams) in &count.failed {
+            writeln!(f, "  {}", failure(*errno, *datagrams))?;
+        }
+        for (errno, times) in &count.reported {
+            writeln!(f, "  {}", report(*errno, *times))?;
+        }
+        if count.shadow != [0; 3] {
+            let [same, different, missing] = count.shadow;
+            writeln!(f, "  shadow: {same} answers the same, {different} different, {missing} missing")?;
+        }
+        if count.dead_in > 0 {
+            writeln!(f, "  thought dead by {} workers: it refuses, or has stopped answering", count.dead_in)?;
+        }
+    }
+    Ok(())
 }
 
 fn failure(errno: i32, datagrams: u64) -> String {

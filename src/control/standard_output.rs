@@ -43,7 +43,7 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
 
 /// Like [`Write::write_all`], but waits where the other end of a pipe was set to O_NONBLOCK, which all its users share: full
 /// is not gone.
-fn write_all(output: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_all<W: Write + AsFd>(output: &mut W, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match output.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

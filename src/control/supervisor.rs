@@ -1,6 +1,6 @@
 //! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use super::build;
 use super::host::Host;
 use super::plan::{Plan, worker_count};
 use super::snapshot::Snapshot;
-use super::standard_output;
 use super::upkeep::Upkeep;
+use super::{standard_error, standard_output};
 use crate::config::{Config, Problems};
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::ledger::Ledger;
@@ -25,8 +25,12 @@ use crate::worker::event_loop::Worker;
 
 /// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for standard output at the end. Draining takes at most three seconds more; together below five.
+/// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
+/// By when standard output is not waited for any more, since the signal. Workers take at most three seconds of it.
+const OUTPUT_BY: Duration = Duration::from_secs(4);
+/// By when standard error is not waited for any more, since the signal: below the five seconds that are promised.
+const ERROR_BY: Duration = Duration::from_millis(4_500);
 
 const SIGNALS: Token = Token(0);
 const WORKER_ENDED: Token = Token(1);
@@ -104,8 +108,23 @@ impl Supervisor {
         )
     }
 
-    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and returns the final accounts.
-    pub fn run(mut self) -> Result<Snapshot, Failure> {
+    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts.
+    pub fn serve(self) -> Result<(), Failure> {
+        let (snapshot, deadline) = self.until_stopped()?;
+        standard_error::show(snapshot.to_string());
+        standard_error::drain(deadline);
+        Ok(())
+    }
+
+    /// The same, but returns the final accounts.
+    pub fn run(self) -> Result<Snapshot, Failure> {
+        let (snapshot, deadline) = self.until_stopped()?;
+        standard_error::drain(deadline);
+        Ok(snapshot)
+    }
+
+    /// The final accounts, and by when all must be over.
+    fn until_stopped(mut self) -> Result<(Snapshot, Instant), Failure> {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
@@ -130,8 +149,7 @@ impl Supervisor {
 
     fn show_ledger(&self) {
         match self.snapshot() {
-            // Not eprint!, which panics when whoever read the log is gone.
-            Some(snapshot) => drop(write!(io::stderr().lock(), "{snapshot}")),
+            Some(snapshot) => standard_error::show(snapshot.to_string()),
             None => log::error!("a worker does not answer: no ledger"),
         }
     }
@@ -151,24 +169,27 @@ impl Supervisor {
     }
 
     fn empty_ledger(&self) -> Ledger {
-        Ledger::new(self.plan.listeners.len(), self.config.routes.len(), self.config.handlers.len())
+        let (listeners, routes) = (self.plan.listeners.len(), self.config.routes.len());
+        Ledger::new(listeners, routes, self.config.handlers.len(), self.plan.upstreams.iter().len())
     }
 
-    fn stop(mut self) -> Result<Snapshot, Failure> {
+    fn stop(mut self) -> Result<(Snapshot, Instant), Failure> {
+        let begun = Instant::now();
         self.upkeep.stop();
         for (handle, _) in &self.workers {
             handle.send(Command::Stop);
         }
         let workers = std::mem::take(&mut self.workers);
         let ended: Vec<_> = workers.into_iter().map(|(_, thread)| thread.join()).collect();
-        if !standard_output::drain(&self.output, OUTPUT_MAX) {
+        let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
+        if !standard_output::drain(&self.output, left.min(OUTPUT_MAX)) {
             log::error!("standard output is blocked: lines that are still under way count as in flight");
         }
         let mut sum = self.empty_ledger();
         for dispatcher in ended {
             sum.add(&dispatcher.map_err(|_| Failure::Worker)?.snapshot());
         }
-        Ok(Snapshot::new(&self.config, &self.plan, sum))
+        Ok((Snapshot::new(&self.config, &self.plan, sum), begun + ERROR_BY))
     }
 }
 

@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use super::change::Change;
 use super::guard::Guard;
-use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names};
+use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names, Scene, Trouble};
+use super::id::{EarId, UpstreamId};
 use super::ledger::Ledger;
-use super::outbox::Outbox;
+use super::outbox::{Lane, Outbox};
 use super::route_table::{PortTable, RouteId};
+use super::time::Time;
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Train};
 
@@ -54,6 +57,9 @@ pub struct Ear {
     pub claim: Claim,
 }
 
+/// The route of what comes from no route.
+const NOWHERE: RouteId = RouteId(u32::MAX);
+
 /// The decisions of one worker.
 pub struct Dispatcher {
     ears: Vec<Ear>,
@@ -72,7 +78,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// `listeners` is the number of listeners in the whole configuration, `lanes` that of this worker's upstream sockets.
+    /// `listeners` and `upstreams` are their numbers in the whole configuration.
     pub fn new(
         ears: Vec<Ear>,
         routes: Vec<Vec<HandlerId>>,
@@ -80,18 +86,18 @@ impl Dispatcher {
         guard: Arc<Guard>,
         names: Arc<Names>,
         listeners: usize,
-        lanes: usize,
+        upstreams: usize,
     ) -> Dispatcher {
-        let ledger = Ledger::new(listeners, routes.len(), handlers.len());
+        let ledger = Ledger::new(listeners, routes.len(), handlers.len(), upstreams);
         let (drops, common) = (Drops::default(), Drops::default());
-        let (outbox, touched) = (Outbox::new(lanes), Vec::new());
+        let (outbox, touched) = (Outbox::default(), Vec::new());
         Dispatcher { ears, routes, handlers, guard, names, outbox, ledger, drops, common, touched }
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
-    pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8]) {
+    pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8], scene: &mut Scene<'_>) {
         if let Ear { lookup: Lookup::Fixed(route), claim: Claim::All, .. } = self.ears[ear] {
-            return self.run(ear, route, &Batch::new(trains, arena));
+            return self.run(ear, route, &Batch::new(trains, arena), scene);
         }
         let mut rest = trains;
         while let Some(first) = rest.first() {
@@ -102,11 +108,60 @@ impl Dispatcher {
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
-                Ok(route) => self.run(ear, route, &Batch::new(run, arena)),
+                Ok(route) => self.run(ear, route, &Batch::new(run, arena), scene),
                 Err(reason) => self.refuse(ear, reason, Batch::new(run, arena).len()),
             }
             rest = after;
         }
+    }
+
+    /// Gives a handler what an upstream answered on a lane of its own.
+    pub fn reply(&mut self, to: HandlerId, lane: Lane, trains: &[Train], arena: &[u8], scene: &mut Scene<'_>) {
+        let batch = Batch::new(trains, arena);
+        self.with(to, scene, |handler, cx| handler.on_reply(lane, &batch, cx));
+        self.ledger.handlers[to.index()].replies.batch(batch.len(), &self.drops.0);
+    }
+
+    /// Tells a handler of trouble on a lane of its own.
+    pub fn trouble(&mut self, to: HandlerId, lane: Lane, trouble: Trouble, scene: &mut Scene<'_>) {
+        self.with(to, scene, |handler, cx| handler.on_trouble(lane, trouble, cx));
+    }
+
+    /// Tells a handler what is new about one of its upstreams.
+    pub fn change(&mut self, to: HandlerId, upstream: UpstreamId, change: Change, scene: &mut Scene<'_>) {
+        self.with(to, scene, |handler, cx| handler.on_change(upstream, change, cx));
+    }
+
+    /// Calls the handlers whose time has come.
+    pub fn time(&mut self, scene: &mut Scene<'_>) {
+        for index in 0..self.handlers.len() {
+            if self.handlers[index].due().is_some_and(|due| due <= scene.now) {
+                self.with(HandlerId(index as u32), scene, |handler, cx| handler.on_time(cx));
+            }
+        }
+    }
+
+    /// When [`Dispatcher::time`] should be called next.
+    pub fn due(&self) -> Option<Time> {
+        self.handlers.iter().filter_map(|handler| handler.due()).min()
+    }
+
+    /// Calls a handler for something other than its routes' datagrams.
+    fn with(&mut self, to: HandlerId, scene: &mut Scene<'_>, act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>)) {
+        self.drops.0.clear();
+        let mut cx = Cx {
+            outbox: &mut self.outbox,
+            drops: &mut self.drops,
+            guard: &self.guard,
+            names: &self.names,
+            handler: to,
+            route: NOWHERE,
+            ear: EarId(u32::MAX),
+            now: scene.now,
+            arena: &[],
+            lanes: &mut *scene.lanes,
+        };
+        act(&mut *self.handlers[to.index()], &mut cx);
     }
 
     /// Counts datagrams that a receive call got and that nothing can be done with.
@@ -144,6 +199,7 @@ impl Dispatcher {
             if let Some((written, lost)) = handler.fate() {
                 ledger.settle(index, written, lost);
             }
+            handler.account(&mut ledger.handlers[index], &mut ledger.upstreams);
         }
         ledger
     }
@@ -172,7 +228,7 @@ impl Dispatcher {
     }
 
     /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
-    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>) {
+    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>, scene: &mut Scene<'_>) {
         self.common.0.clear();
         for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {
             self.drops.0.clear();
@@ -183,6 +239,10 @@ impl Dispatcher {
                 names: &self.names,
                 handler,
                 route,
+                ear: EarId(ear as u32),
+                now: scene.now,
+                arena: batch.arena(),
+                lanes: &mut *scene.lanes,
             };
             self.handlers[handler.index()].on_batch(batch, &mut cx);
             if !self.touched.contains(&handler) {

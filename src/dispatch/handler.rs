@@ -3,13 +3,18 @@
 //! A handler sees no socket, thread, clock or file descriptor: datagrams come in, verdicts and outbox entries come out.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
+use super::change::Change;
 use super::guard::{Answering, Guard};
-pub use super::id::HandlerId;
-use super::outbox::{Lane, Outbox};
+use super::id::EarId;
+pub use super::id::{HandlerId, UpstreamId};
+use super::ledger::{HandlerCount, UpstreamCount};
+use super::outbox::{Lane, Outbox, Parcel, Reply};
 use super::route_table::RouteId;
+use super::time::Time;
 use super::verdict::{DropReason, Verdict};
-use crate::datagram::{Datagram, Train};
+use crate::datagram::{Datagram, Envelope, Span, Train};
 
 /// Does something with each datagram of its routes.
 pub trait Handler: Send {
@@ -34,6 +39,37 @@ pub trait Handler: Send {
     /// Nothing comes any more: hand on what was kept.
     fn on_end(&mut self) {}
 
+    /// What an upstream answered on a lane that the handler has opened.
+    fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        let _ = lane;
+        (0..batch.len()).for_each(|index| cx.verdict(index, Verdict::Dropped(DropReason::LateReply)));
+    }
+
+    /// Something went wrong on a lane that the handler has opened.
+    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
+        let _ = (lane, trouble, cx);
+    }
+
+    /// Something is new about one of its upstreams.
+    fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>) {
+        let _ = (upstream, change, cx);
+    }
+
+    /// The moment that it named by [`Handler::due`] has come.
+    fn on_time(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
+    /// When it wants to be called for the sake of time alone.
+    fn due(&self) -> Option<Time> {
+        None
+    }
+
+    /// Adds what it has counted itself to its account, and to those of its upstreams.
+    fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
+        let _ = (handler, upstreams);
+    }
+
     /// For a handler with a sink: how many of the datagrams that it called handled the sink has taken, and how many it
     /// has lost. The rest is in flight.
     fn fate(&self) -> Option<(u64, u64)> {
@@ -41,18 +77,46 @@ pub trait Handler: Send {
     }
 }
 
+/// What can go wrong on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Word came back that something sent there was lost (ICMP), with the errno that stands for it.
+    Reported(i32),
+    /// Nothing can be sent there any more: the address that it sends from is gone.
+    Broken,
+}
+
+/// Opens and closes ways to upstreams while the handlers run: sockets in a worker, numbers elsewhere.
+pub trait Lanes {
+    /// A new lane to the upstream, whose answers come to the handler that owns the upstream.
+    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason>;
+
+    /// Closes a lane; what was left on it this turn is still sent.
+    fn close(&mut self, lane: Lane);
+}
+
+/// Where and when handlers act.
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Time,
+    /// The ways to upstreams.
+    pub lanes: &'a mut dyn Lanes,
+}
+
 /// Consecutive datagrams of one route, as they lie in the arena.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     trains: &'a [Train],
     arena: &'a [u8],
+    /// Where in the arena `arena` begins.
+    base: u32,
     len: u32,
 }
 
 impl<'a> Batch<'a> {
     /// Trains whose spans point into `arena`.
     pub fn new(trains: &'a [Train], arena: &'a [u8]) -> Batch<'a> {
-        Batch { trains, arena, len: trains.iter().map(Train::datagrams).sum() }
+        Batch { trains, arena, base: 0, len: trains.iter().map(Train::datagrams).sum() }
     }
 
     /// Number of datagrams.
@@ -70,10 +134,38 @@ impl<'a> Batch<'a> {
         self.trains
     }
 
+    /// What the spans point into.
+    pub(super) fn arena(&self) -> &'a [u8] {
+        self.arena
+    }
+
+    /// The bytes of a train, or of one of its datagrams.
+    pub fn bytes(&self, span: Span) -> &'a [u8] {
+        let first = (span.offset - self.base) as usize;
+        &self.arena[first..first + span.len as usize]
+    }
+
     /// The datagrams one by one.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
-        let arena = self.arena;
-        self.trains.iter().flat_map(move |train| train.iter(arena))
+        let batch = *self;
+        let datagram = move |train: Train| {
+            let Train { envelope, span, .. } = train;
+            Datagram { payload: batch.bytes(span), envelope, span }
+        };
+        self.trains.iter().flat_map(move |train| train.pieces()).map(datagram)
+    }
+}
+
+/// For a handler that works on batches: handles one datagram as a batch of one.
+pub fn as_batch(handler: &mut impl Handler, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+    let Datagram { envelope, span, payload } = *datagram;
+    let trains = [Train { envelope, span, segment: 0 }];
+    let batch = Batch { trains: &trains, arena: payload, base: span.offset, len: 1 };
+    let others = std::mem::take(&mut cx.drops.0);
+    handler.on_batch(&batch, cx);
+    match std::mem::replace(&mut cx.drops.0, others).first() {
+        Some((_, reason)) => Verdict::Dropped(*reason),
+        None => Verdict::Handled,
     }
 }
 
@@ -98,6 +190,11 @@ pub struct Cx<'a> {
     pub(super) names: &'a Names,
     pub(super) handler: HandlerId,
     pub(super) route: RouteId,
+    pub(super) ear: EarId,
+    pub(super) now: Time,
+    /// What the trains' spans point into.
+    pub(super) arena: &'a [u8],
+    pub(super) lanes: &'a mut dyn Lanes,
 }
 
 impl Cx<'_> {
@@ -117,7 +214,7 @@ impl Cx<'_> {
     pub fn echo(&mut self, datagram: &Datagram<'_>, answering: &Answering) -> Verdict {
         match self.guard.permit(&datagram.envelope, answering) {
             Ok(ttl) => {
-                self.outbox.reply(self.handler, &datagram.envelope, datagram.span, ttl);
+                self.outbox.reply(self.ear, self.handler, &datagram.envelope, datagram.span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -129,7 +226,7 @@ impl Cx<'_> {
         let permitted = self.guard.permit(&datagram.envelope, answering);
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
             Ok((ttl, span)) => {
-                self.outbox.reply(self.handler, &datagram.envelope, span, ttl);
+                self.outbox.reply(self.ear, self.handler, &datagram.envelope, span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -138,7 +235,53 @@ impl Cx<'_> {
 
     /// Passes a train on to an upstream, as it is.
     pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>) {
-        self.outbox.forward(lane, train, ttl);
+        self.outbox.forward(lane, train, ttl, self.arena);
+    }
+
+    /// Passes what an upstream answered back to a client.
+    pub fn pass_back(&mut self, ear: EarId, train: &Train, to: SocketAddr, from: SocketAddr, interface: u32) {
+        let parcel = Parcel { span: train.span, segment: train.segment, ttl: None };
+        self.outbox.pass_back(ear, train, Reply { parcel, to, from, interface, handler: self.handler });
+    }
+
+    /// Copies bytes that the handler made, one part after the other, so that they outlive it until they are sent.
+    pub fn keep_parts<const N: usize>(&mut self, parts: [&[u8]; N]) -> Result<Span, DropReason> {
+        self.outbox.keep_parts(parts)
+    }
+
+    /// Passes a datagram on to an upstream as if it came from its sender.
+    pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
+        self.outbox.keep_source(lane, datagram, ttl);
+    }
+
+    /// Opens a lane to one of the handler's upstreams.
+    pub fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+        self.lanes.open(upstream)
+    }
+
+    /// Closes a lane that the handler has opened.
+    pub fn close(&mut self, lane: Lane) {
+        self.lanes.close(lane);
+    }
+
+    /// Whether who sent this may be answered, and with which TTL.
+    pub fn permit(&self, envelope: &Envelope, answering: &Answering) -> Result<Option<u8>, DropReason> {
+        self.guard.permit(envelope, answering)
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The listener that the datagrams came in by.
+    pub fn ear(&self) -> EarId {
+        self.ear
+    }
+
+    /// The number of the route that brought the datagrams here.
+    pub fn route_id(&self) -> RouteId {
+        self.route
     }
 
     /// The label of the route that brought the datagram here.

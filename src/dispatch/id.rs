@@ -25,3 +25,14 @@ impl UpstreamId {
         self.0 as usize
     }
 }
+
+/// A listener's number in its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EarId(pub u32);
+
+impl EarId {
+    /// As an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}

@@ -97,6 +97,102 @@ pub struct HandlerCount {
     /// Errors that came back by ICMP for datagrams that were sent, by errno. The kernel tells of the latest only, so there
     /// may have been more.
     pub reported: Vec<(i32, u64)>,
+    /// What its upstreams answered: handled is what was passed on to a client.
+    pub replies: Tally,
+    /// Its sessions; none where it answers nobody.
+    pub sessions: SessionCount,
+}
+
+/// An account of sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionCount {
+    /// Those that are open.
+    pub open: u64,
+    /// Those of them that were never answered.
+    pub on_probation: u64,
+    /// Those that ever began.
+    pub opened: u64,
+    /// Those that ended for want of traffic.
+    pub idle: u64,
+    /// Those that ended without an answer.
+    pub unanswered: u64,
+    /// Those that ended because all was answered (`replies_max`).
+    pub complete: u64,
+    /// Those on probation that made room for another.
+    pub displaced: u64,
+    /// Those that ended because their way to the upstream was lost, or their upstream died.
+    pub broken: u64,
+    /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/guard.rs`).
+    pub one_way: u64,
+    /// Source ports that are open: leased, resting or spare.
+    pub ports: u64,
+}
+
+impl SessionCount {
+    /// Adds another worker's account.
+    fn add(&mut self, other: &SessionCount) {
+        self.open += other.open;
+        self.on_probation += other.on_probation;
+        self.opened += other.opened;
+        self.idle += other.idle;
+        self.unanswered += other.unanswered;
+        self.complete += other.complete;
+        self.displaced += other.displaced;
+        self.broken += other.broken;
+        self.one_way += other.one_way;
+        self.ports += other.ports;
+    }
+
+    /// Whether as many began as have ended or are open.
+    pub fn balances(&self) -> bool {
+        let ended = self.idle + self.unanswered + self.complete + self.displaced + self.broken;
+        self.opened == self.open + ended
+    }
+}
+
+/// An upstream's account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamCount {
+    /// Datagrams that the kernel took for it.
+    pub sent: u64,
+    /// Datagrams for it that the kernel refused, by errno.
+    pub failed: Vec<(i32, u64)>,
+    /// Errors that came back from it, by errno.
+    pub reported: Vec<(i32, u64)>,
+    /// Datagrams that it did not get although it was picked: not in its sample, above its rate.
+    pub skipped: u64,
+    /// Datagrams that it answered.
+    pub replies: u64,
+    /// Sessions that it holds now.
+    pub sessions: u64,
+    /// Of a shadow: its answers that were the same as the client's, that differed, and that never came.
+    pub shadow: [u64; 3],
+    /// How many workers think it dead by what comes back.
+    pub dead_in: u32,
+}
+
+impl UpstreamCount {
+    /// Adds another worker's account.
+    fn add(&mut self, other: &UpstreamCount) {
+        self.sent += other.sent;
+        count_all(&mut self.failed, &other.failed);
+        count_all(&mut self.reported, &other.reported);
+        self.skipped += other.skipped;
+        self.replies += other.replies;
+        self.sessions += other.sessions;
+        self.shadow.iter_mut().zip(other.shadow).for_each(|(sum, count)| *sum += count);
+        self.dead_in += other.dead_in;
+    }
+
+    /// The kernel refused to send so many datagrams.
+    pub fn fail(&mut self, errno: i32, datagrams: u64) {
+        count(&mut self.failed, errno, datagrams);
+    }
+
+    /// An error came back for something that was sent.
+    pub fn report(&mut self, errno: i32) {
+        count(&mut self.reported, errno, 1);
+    }
 }
 
 impl HandlerCount {
@@ -132,15 +228,18 @@ pub struct Ledger {
     pub routes: Vec<Tally>,
     /// By handler number.
     pub handlers: Vec<HandlerCount>,
+    /// By upstream number.
+    pub upstreams: Vec<UpstreamCount>,
 }
 
 impl Ledger {
-    /// Empty accounts for so many listeners, routes and handlers.
-    pub fn new(listeners: usize, routes: usize, handlers: usize) -> Ledger {
+    /// Empty accounts for so many listeners, routes, handlers and upstreams.
+    pub fn new(listeners: usize, routes: usize, handlers: usize, upstreams: usize) -> Ledger {
         Ledger {
             listeners: vec![ListenerCount::default(); listeners],
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
+            upstreams: vec![UpstreamCount::default(); upstreams],
         }
     }
 
@@ -159,6 +258,11 @@ impl Ledger {
             sum.sent += count.sent;
             count_all(&mut sum.failed, &count.failed);
             count_all(&mut sum.reported, &count.reported);
+            sum.replies.add(&count.replies);
+            sum.sessions.add(&count.sessions);
+        }
+        for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
+            sum.add(count);
         }
     }
 
@@ -170,7 +274,9 @@ impl Ledger {
     /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.
     pub fn balances(&self) -> bool {
         let tallies = self.listeners.iter().map(|count| &count.tally).chain(&self.routes);
-        let rows = tallies.chain(self.handlers.iter().map(|count| &count.tally)).all(Tally::balances);
+        let tallies = tallies.chain(self.handlers.iter().flat_map(|count| [&count.tally, &count.replies]));
+        let rows =
+            tallies.into_iter().all(Tally::balances) && self.handlers.iter().all(|count| count.sessions.balances());
         let received: u64 = self.listeners.iter().map(|count| count.tally.received).sum();
         let routed: u64 = self.routes.iter().map(|tally| tally.received).sum();
         let unrouted = |reason| self.listeners.iter().map(|count| count.tally.dropped_for(reason)).sum::<u64>();

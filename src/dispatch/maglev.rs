@@ -53,7 +53,7 @@ struct Walker {
 
 impl Walker {
     fn new(member: usize, (name, weight): &(String, u32)) -> Walker {
-        let hash = hash(name.as_bytes());
+        let hash = hash_bytes(name.as_bytes());
         let places = PLACES as u64;
         let step = mix(hash) % (places - 1) + 1;
         Walker { member: member as u16, place: hash % places, step, weight: *weight, earned: 0 }
@@ -77,7 +77,7 @@ pub fn mix(mut value: u64) -> u64 {
 }
 
 /// FNV-1a, spread by [`mix`]: the same on every machine and in every version.
-fn hash(bytes: &[u8]) -> u64 {
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
 }
 

@@ -39,6 +39,8 @@ pub struct Member {
     pub alive: bool,
     /// Whether it has an address.
     pub resolved: bool,
+    /// Whether it only gets copies: never picked.
+    pub shadow: bool,
 }
 
 /// The set.
@@ -82,6 +84,12 @@ impl Pool {
     /// Whether the member may get something new.
     pub fn is_fit(&self, member: usize) -> bool {
         self.fit[member]
+    }
+
+    /// Whether the member gets what all get: dead or alive, for one that has come back is heard of by nothing else.
+    pub fn is_fit_for_all(&self, member: usize) -> bool {
+        let member = &self.members[member];
+        member.resolved && !member.drain
     }
 
     /// Picks one; `None` if nobody is fit. `key` decides under [`Pick::Hash`], `sessions` tells each member's under
@@ -130,7 +138,7 @@ impl Pool {
 
     /// Says anew who is fit, and in which order they take turns.
     fn plan(&mut self) {
-        let may = |member: &Member| member.resolved && !member.drain;
+        let may = |member: &Member| member.resolved && !member.drain && !member.shadow;
         let chosen: [&dyn Fn(&Member) -> bool; 3] = [
             &|member| may(member) && member.alive && !member.backup,
             &|member| may(member) && member.alive,
@@ -183,7 +191,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const PLAIN: Member = Member { weight: 1, backup: false, drain: false, alive: true, resolved: true };
+    const PLAIN: Member = Member { weight: 1, backup: false, drain: false, alive: true, resolved: true, shadow: false };
 
     fn pool(members: &[Member], pick: Pick) -> Pool {
         let names: Vec<(String, u32)> =

@@ -1,7 +1,7 @@
 //! The settings that all handlers have that send back, and how they are read. The rules behind them are in
 //! `dispatch/guard.rs`.
 
-use crate::config::kind::Setting;
+use crate::config::kind::{Form, Setting};
 use crate::config::section::Section;
 use crate::config::value;
 use crate::dispatch::guard::Answering;
@@ -9,7 +9,7 @@ use crate::dispatch::guard::Answering;
 /// `allow_low_ports`.
 pub const ALLOW_LOW_PORTS: Setting = Setting {
     key: "allow_low_ports",
-    values: "true or false",
+    form: Form::Boolean,
     default: "false",
     meaning: "answer source ports below 1024 too: services, which might answer the answer",
 };
@@ -17,7 +17,7 @@ pub const ALLOW_LOW_PORTS: Setting = Setting {
 /// `answer_groups`.
 pub const ANSWER_GROUPS: Setting = Setting {
     key: "answer_groups",
-    values: "true or false",
+    form: Form::Boolean,
     default: "false",
     meaning: "answer what was sent to a group or a broadcast address",
 };
@@ -25,7 +25,7 @@ pub const ANSWER_GROUPS: Setting = Setting {
 /// `ttl`.
 pub const TTL: Setting = Setting {
     key: "ttl",
-    values: "1 to 255",
+    form: Form::Integer { min: 1, max: 255 },
     default: "received less one",
     meaning: "TTL or hop limit of the answer; the default lets every loop die, a number is for long ways back",
 };

@@ -6,10 +6,10 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
-use crate::config::value;
 use crate::config::words::is_unprintable;
+use crate::config::{setting, value};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::{Cx, Handler};
 use crate::dispatch::sink::LineSink;
@@ -21,7 +21,7 @@ pub const KIND: Kind = Kind {
     summary: "writes one line a datagram to standard output, control characters escaped",
     settings: &[Setting {
         key: "format",
-        values: r#""text", "json" or "hex""#,
+        form: Form::Choice(&setting::words(&FORMATS)),
         default: r#""text""#,
         meaning: "text: time, source, destination, payload; json: keys time, src, dst, interface, route, length, payload \
                   (where it is UTF-8) and payload_base64; hex: time, source, destination, payload as hex digits",
@@ -37,10 +37,10 @@ format = "json"
     read,
 };
 
-const FORMATS: &[(&str, Format)] = &[("text", Format::Text), ("json", Format::Json), ("hex", Format::Hex)];
+const FORMATS: [(&str, Format); 3] = [("text", Format::Text), ("json", Format::Json), ("hex", Format::Hex)];
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
-    let format = section.or("format", value::choice(FORMATS), Format::Text);
+    let format = section.or("format", value::choice(&FORMATS), Format::Text);
     Some(Box::new(Print { format }))
 }
 
@@ -200,7 +200,7 @@ fn is_unsafe(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datagram::{Envelope, Region, Span, Train};
+    use crate::datagram::{Envelope, Region, Span};
     use proptest::prelude::*;
 
     fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
@@ -208,8 +208,7 @@ mod tests {
         let envelope =
             Envelope { src, dst, local: dst, interface: 7, ttl: None, time_ns: Some(1_000_000_000_000_001_000) };
         let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
-        let train = Train { envelope, span, segment: 0 };
-        act(&train.iter(payload).next().unwrap())
+        act(&Datagram { payload, envelope, span })
     }
 
     fn text(payload: &[u8]) -> String {

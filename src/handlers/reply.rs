@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 
 use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
-use crate::config::value::{self, Value};
+use crate::config::value;
 use crate::config::words::Mistake;
 use crate::datagram::Datagram;
 use crate::dispatch::guard::Answering;
@@ -22,17 +22,22 @@ pub const KIND: Kind = Kind {
     name: "reply",
     summary: "answers every datagram with the same bytes, from the address that was asked",
     settings: &[
-        Setting { key: "text", values: "text", default: "one of the three", meaning: "the answer, as UTF-8" },
-        Setting { key: "hex", values: "hex digits", default: "one of the three", meaning: "the answer, as bytes" },
+        Setting { key: "text", form: Form::Text("text"), default: "one of the three", meaning: "the answer, as UTF-8" },
+        Setting {
+            key: "hex",
+            form: Form::Text("hex digits"),
+            default: "one of the three",
+            meaning: "the answer, as bytes",
+        },
         Setting {
             key: "file",
-            values: "path",
+            form: Form::Text("path"),
             default: "one of the three",
             meaning: "the answer is what the file holds at start; relative to the configuration file",
         },
         Setting {
             key: "amplification_max",
-            values: "1 to 65507",
+            form: Form::Integer { min: 1, max: RUN_MAX_BYTES as u64 },
             default: "3",
             meaning: "an answer that is more than so many times the request is not sent: the source may be forged",
         },
@@ -57,7 +62,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let given = section.exactly_one(&["text", "hex", "file"]);
     let base = section.base_dir().to_owned();
     let text = section.optional("text", |text| limited(value::string(text)?.into_bytes()));
-    let hex = section.optional("hex", |text| limited(hex_bytes(text)?));
+    let hex = section.optional("hex", |text| limited(value::hex(text)?));
     let file = section.optional("file", |path| limited(file_bytes(&base.join(value::path(path)?))?));
     given?;
     let bytes = text.or(hex).or(file)?;
@@ -72,17 +77,6 @@ fn limited(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
         }
         _ => Ok(bytes),
     }
-}
-
-fn hex_bytes(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
-    let text = value::string(value)?;
-    let digits: Vec<char> = text.chars().filter(|character| !character.is_whitespace()).collect();
-    let wrong = || Mistake::new("not pairs of hex digits").hint("such as \"00ff10\"; white space is passed over");
-    if !digits.len().is_multiple_of(2) {
-        return Err(wrong());
-    }
-    let pair = |pair: &[char]| Some((pair[0].to_digit(16)? * 16 + pair[1].to_digit(16)?) as u8);
-    digits.chunks_exact(2).map(|digits| pair(digits).ok_or_else(wrong)).collect()
 }
 
 fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {

@@ -130,6 +130,15 @@ pub fn may_lack_source(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EADDRNOTAVAIL))
 }
 
+/// Whether a socket could not be opened or connected because there are no more: source ports (EAGAIN from connect(2),
+/// EADDRINUSE from bind(2)), files, memory.
+pub fn lacks_port(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EADDRINUSE | libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
 /// The name of an errno that sending can give, for the ledger.
 pub fn name(errno: i32) -> &'static str {
     match errno {
@@ -144,6 +153,9 @@ pub fn name(errno: i32) -> &'static str {
         libc::EHOSTUNREACH => "EHOSTUNREACH",
         libc::EINVAL => "EINVAL",
         libc::EIO => "EIO",
+        libc::EADDRINUSE => "EADDRINUSE",
+        libc::EMFILE => "EMFILE",
+        libc::ENFILE => "ENFILE",
         libc::EMSGSIZE => "EMSGSIZE",
         libc::ENETDOWN => "ENETDOWN",
         libc::ENETUNREACH => "ENETUNREACH",

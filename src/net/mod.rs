@@ -17,4 +17,5 @@ pub mod probe;
 pub mod receive;
 pub mod send;
 pub mod socket;
+pub mod upstream;
 pub mod wait;

@@ -39,7 +39,7 @@ pub struct Receiver {
     controls: Box<[Control]>,
     /// Kept alive for the headers, which point to it.
     _vectors: Box<[libc::iovec]>,
-    /// What the last call brought, and by which headers.
+    /// What the slots hold, and by which headers it came.
     received: usize,
     with_names: bool,
 }
@@ -143,20 +143,37 @@ impl Receiver {
     /// Receives what is there, up to `max` trains (at most [`SLOTS`]), without waiting. Fewer than that means that the
     /// socket was drained, or that an error is pending which the next call will report.
     pub fn receive(&mut self, socket: impl AsFd, max: usize, with_names: bool) -> io::Result<usize> {
+        self.begin(with_names);
+        self.receive_more(socket, max)
+    }
+
+    /// Forgets what was received before; [`Receiver::receive_more`] then fills the slots from the first one on.
+    pub fn begin(&mut self, with_names: bool) {
         self.received = 0;
         self.with_names = with_names;
         let batch = if with_names { &mut self.named } else { &mut self.nameless };
         batch.reset();
+    }
+
+    /// How many trains still find a slot.
+    pub fn room(&self) -> usize {
+        SLOTS - self.received
+    }
+
+    /// Receives from one more socket, beside what the slots hold already. Returns how many trains it had.
+    pub fn receive_more(&mut self, socket: impl AsFd, max: usize) -> io::Result<usize> {
+        let batch = if self.with_names { &mut self.named } else { &mut self.nameless };
         let fd = socket.as_fd().as_raw_fd();
-        let count = max.min(SLOTS) as u32;
-        let (headers, flags) = (batch.headers.as_mut_ptr(), libc::MSG_DONTWAIT);
+        let free = &mut batch.headers[self.received..];
+        let count = max.min(free.len()) as u32;
+        let (headers, flags) = (free.as_mut_ptr(), libc::MSG_DONTWAIT);
         // SAFETY: the headers point to names, vectors, controls and arena slots that this struct owns, with their
         // lengths, and there are at least `count` of them; nothing else refers to them during the call.
         let received = unsafe { libc::recvmmsg(fd, headers, count, flags, std::ptr::null_mut()) };
         match usize::try_from(received) {
             Ok(received) => {
-                batch.used = received;
-                self.received = received;
+                self.received += received;
+                batch.used = self.received;
                 Ok(received)
             }
             Err(_) => Err(io::Error::last_os_error()),
@@ -177,7 +194,7 @@ impl Receiver {
         unsafe { libc::madvise(first.cast(), whole, libc::MADV_DONTNEED) };
     }
 
-    /// What the last call received.
+    /// What the slots hold.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         let batch = if self.with_names { &self.named } else { &self.nameless };
         let received = batch.headers[..self.received].iter();

@@ -144,3 +144,11 @@ impl<'a> SendBatch<'_, 'a> {
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
+
+/// Sends one datagram on a connected socket, without waiting: less for the kernel to read than a batch of one.
+pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for their length.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -16,14 +16,19 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
-use super::flush::{Exit, Flusher};
-use super::listener::Listener;
+use super::flush::Flusher;
+use super::lanes::{Lanes, TOKENS};
+use super::listener::{self, Listener};
 use crate::datagram::Train;
+use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::handler::HandlerId;
+use crate::dispatch::handler::{HandlerId, Scene, Trouble};
+use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::time::Time;
 use crate::net::errno::{self, ReceiveError};
-use crate::net::receive::{Receiver, SLOTS};
+use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
 use crate::net::socket::close_door;
 
 /// Events in one poll call; more wait for the next.
@@ -32,9 +37,15 @@ const EVENTS_MAX: usize = 256;
 const ROUNDS_PER_POLL: u32 = 8;
 /// Pause before a receive call that failed for want of memory is tried again, or a handler that kept something is asked.
 const LATER: Duration = Duration::from_millis(10);
+/// Shortest wait for the sake of time alone.
+const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time that a stopping worker works through what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// The token of the command queue; listeners have their numbers.
+/// Trains that one lane may bring in one turn.
+const LANE_TRAINS_MAX: usize = 8;
+/// Lanes of one turn, so that commands and listeners do not wait for all of them.
+const LANES_PER_TURN: usize = 64;
+/// The token of the command queue; listeners have their numbers, lanes theirs from [`TOKENS`] on.
 const COMMANDS: Token = Token(usize::MAX);
 
 /// One worker, ready to run.
@@ -42,11 +53,16 @@ pub struct Worker {
     poll: Poll,
     commands: Commands<Command>,
     listeners: Vec<Listener>,
-    lanes: Vec<(Exit, HandlerId)>,
+    lanes: Lanes,
     dispatcher: Dispatcher,
     receiver: Receiver,
     trains: Vec<Train>,
+    /// Lanes that answered this turn, whose they are, and how many trains each brought.
+    answers: Vec<(Lane, HandlerId, usize)>,
     flusher: Flusher,
+    epoch: Instant,
+    /// When handlers want to be called for the sake of time.
+
     /// Listeners that may hold something, each at most once.
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
@@ -62,11 +78,13 @@ enum After {
 }
 
 impl Worker {
-    /// Registers the listeners. `listeners` and the dispatcher's ears have the same order.
+    /// Registers the listeners. `listeners` and the dispatcher's ears have the same order; time is counted from `epoch`,
+    /// the same for all workers.
     pub fn new(
         listeners: Vec<Listener>,
-        lanes: Vec<(Exit, HandlerId)>,
+        mut lanes: Lanes,
         dispatcher: Dispatcher,
+        epoch: Instant,
     ) -> io::Result<(Worker, Handle)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
@@ -74,6 +92,7 @@ impl Worker {
             let fd = listener.exit.socket().as_raw_fd();
             poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
+        lanes.register_with(poll.registry().try_clone()?);
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
             poll,
@@ -84,7 +103,9 @@ impl Worker {
             dispatcher,
             receiver: Receiver::new(),
             trains: Vec::with_capacity(SLOTS),
+            answers: Vec::with_capacity(LANES_PER_TURN),
             flusher: Flusher::default(),
+            epoch,
             ready: VecDeque::new(),
             stop_at: None,
         };
@@ -100,18 +121,20 @@ impl Worker {
         loop {
             // Under load there is always something ready, and looking for more costs a call each time.
             if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) {
+                let wait = self.keep_time(timeout);
                 // An interrupted or failed poll brings no events; the next one brings them all.
-                let _ = self.poll.poll(&mut events, timeout);
+                let _ = self.poll.poll(&mut events, wait);
                 for event in &events {
                     match event.token() {
                         COMMANDS => self.obey(),
+                        Token(lane) if lane >= TOKENS => self.lanes.queue(Lane((lane - TOKENS) as u32)),
                         Token(listener) => self.queue(listener),
                     }
                 }
             }
             rounds = rounds.wrapping_add(1);
             timeout = self.round();
-            if self.is_over() || (self.stop_at.is_some() && self.ready.is_empty()) {
+            if self.is_over() || (self.stop_at.is_some() && self.ready.is_empty() && self.lanes.ready() == 0) {
                 self.read_kernel_drops();
                 self.dispatcher.end();
                 return self.dispatcher;
@@ -145,6 +168,14 @@ impl Worker {
             }
             self.ready.push_back(listener);
         }
+        let mut lanes = self.lanes.ready();
+        while lanes > 0 && !self.is_over() {
+            timeout = Some(Duration::ZERO);
+            lanes = lanes.saturating_sub(self.answer_turn(lanes.min(LANES_PER_TURN)));
+            if !self.commands.is_empty() {
+                self.obey();
+            }
+        }
         match self.dispatcher.end_turn() {
             true => timeout,
             false => timeout.or(Some(LATER)),
@@ -171,15 +202,98 @@ impl Worker {
                 Err((reason, datagrams)) => self.dispatcher.refuse(index, reason, datagrams),
             }
         }
-        let arena = self.receiver.arena();
-        self.dispatcher.dispatch(index, &self.trains, arena);
+        let now = self.now();
+        let scene = &mut Scene { now, lanes: &mut self.lanes };
+        self.dispatcher.dispatch(index, &self.trains, self.receiver.arena(), scene);
         self.dispatcher.end_turn();
-        let (outbox, ledger) = self.dispatcher.sending();
-        self.flusher.flush(&mut listener.exit, &mut self.lanes, outbox, arena, ledger);
-        if asked > listener.trains_max {
+        self.flush();
+        if asked > self.listeners[index].trains_max {
             self.receiver.release();
         }
         After::More
+    }
+
+    /// What up to so many lanes have received, everything that follows from it, and one flush. Returns how many lanes were
+    /// looked at.
+    fn answer_turn(&mut self, lanes_max: usize) -> usize {
+        self.receiver.begin(false);
+        self.answers.clear();
+        self.trains.clear();
+        let mut looked = 0;
+        let mut was_long = false;
+        while looked < lanes_max && self.receiver.room() > 0 {
+            let Some(lane) = self.lanes.next_ready() else { break };
+            looked += 1;
+            self.receive_answers(lane);
+        }
+        for slot in self.receiver.slots() {
+            was_long |= slot.len >= LONG_BYTES;
+            self.trains.push(listener::answer(&slot));
+        }
+        let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+        let mut first = 0;
+        for (lane, handler, count) in &self.answers {
+            let trains = &self.trains[first..first + count];
+            self.dispatcher.reply(*handler, *lane, trains, self.receiver.arena(), scene);
+            first += count;
+        }
+        self.flush();
+        if was_long {
+            self.receiver.release();
+        }
+        looked
+    }
+
+    /// One receive call of one lane, beside what other lanes brought this turn.
+    fn receive_answers(&mut self, lane: Lane) {
+        let Some((exit, handler, _)) = self.lanes.exit(lane) else { return };
+        let asked = LANE_TRAINS_MAX.min(self.receiver.room());
+        let more = match self.receiver.receive_more(exit.socket(), asked) {
+            Ok(count) => {
+                self.answers.push((lane, handler, count));
+                // Fewer than asked for: the kernel looked once more and found nothing, and what comes now is a new event.
+                count == asked
+            }
+            Err(error) => match errno::of_receive(&error) {
+                ReceiveError::Drained => false,
+                ReceiveError::Again => {
+                    self.lanes.note(lane, Trouble::Reported(error.raw_os_error().unwrap_or(0)));
+                    true
+                }
+                // Short of memory: what is there stays there until the next datagram's event.
+                ReceiveError::Later => false,
+            },
+        };
+        if more {
+            self.lanes.queue(lane);
+        }
+    }
+
+    /// Sends what the turn left in the outbox, and tells the handlers what went wrong with it.
+    fn flush(&mut self) {
+        let (outbox, ledger) = self.dispatcher.sending();
+        self.flusher.flush(&mut self.listeners, &mut self.lanes, outbox, self.receiver.arena(), ledger);
+        while let Some((handler, lane, trouble)) = self.lanes.next_trouble() {
+            let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+            self.dispatcher.trouble(handler, lane, trouble, scene);
+        }
+    }
+
+    /// Calls the handlers whose time has come. Returns how long the next poll may wait then.
+    fn keep_time(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        let Some(due) = self.dispatcher.due() else { return timeout };
+        let now = self.now();
+        if due <= now {
+            self.dispatcher.time(&mut Scene { now, lanes: &mut self.lanes });
+            self.flush();
+        }
+        let wait = self.dispatcher.due().map(|due| due.since(now).max(TICK_MIN));
+        timeout.into_iter().chain(wait).min()
+    }
+
+    /// What time it is.
+    fn now(&self) -> Time {
+        Time::default().after(self.epoch.elapsed())
     }
 
     /// Whether the time for draining is over.
@@ -200,10 +314,20 @@ impl Worker {
                     // The asker may have given up waiting.
                     let _ = reply.send(self.snapshot());
                 }
-                Command::Change(_, _) => {}
+                Command::Change(upstream, change) => self.change(upstream, change),
                 Command::Stop => self.stop(),
             }
         }
+    }
+
+    fn change(&mut self, upstream: UpstreamId, change: Change) {
+        if let Change::Moved(to) = change {
+            self.lanes.moved(upstream, to);
+        }
+        let handler = self.lanes.owner(upstream);
+        let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+        self.dispatcher.change(handler, upstream, change, scene);
+        self.flush();
     }
 
     fn snapshot(&mut self) -> Ledger {

@@ -2,79 +2,18 @@
 //! batch of messages, each refusal judged, counted and survived.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
+use super::exit::Exit;
+use super::lanes::Lanes;
+use super::listener::Listener;
 use crate::datagram::Span;
-use crate::dispatch::handler::HandlerId;
+use crate::dispatch::handler::Trouble;
 use crate::dispatch::ledger::{HandlerCount, Ledger};
-use crate::dispatch::outbox::{Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
+use crate::dispatch::outbox::{Lane, Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
 use crate::net::send::{SendBatch, Sender};
-use crate::net::socket;
-
-/// A socket to send through, and what is known about it.
-#[derive(Debug)]
-pub struct Exit {
-    socket: UdpSocket,
-    v6: bool,
-    /// What is not known to be refused on this way.
-    limits: SegmentLimits,
-    /// Where a connected socket leads, and the send buffer that it was given.
-    upstream: Option<(SocketAddr, usize)>,
-    /// Why there is no connection to the upstream, as an errno.
-    unreachable: Option<i32>,
-    /// Whether the address that a connected socket sends from may be gone.
-    doubts_source: bool,
-}
-
-impl Exit {
-    /// A way out through a socket of the address's family.
-    pub fn new(socket: UdpSocket, v6: bool) -> Exit {
-        let limits = SegmentLimits::UNKNOWN;
-        Exit { socket, v6, limits, upstream: None, unreachable: None, doubts_source: false }
-    }
-
-    /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
-    pub fn to_upstream(upstream: SocketAddr, send_buffer: usize) -> io::Result<Exit> {
-        let socket = socket::upstream_socket(upstream, send_buffer)?;
-        let connected = socket.connect(upstream);
-        let mut exit = Exit { upstream: Some((upstream, send_buffer)), ..Exit::new(socket, upstream.is_ipv6()) };
-        match connected {
-            Err(error) if errno::may_lack_source(&error) => exit.unreachable = error.raw_os_error(),
-            connected => connected?,
-        }
-        exit.doubts_source = exit.unreachable.is_some();
-        Ok(exit)
-    }
-
-    /// Whether the upstream cannot be reached now.
-    pub fn is_unreachable(&self) -> bool {
-        self.unreachable.is_some()
-    }
-
-    /// Takes a new socket to the upstream if that would send from another address than the old one: connect(2) chooses
-    /// that once, and when it goes (DHCP, a VPN that reconnects) the old socket fails for ever. Where none can be had now,
-    /// the next flush asks again.
-    fn renew(&mut self) -> bool {
-        let Some((upstream, send_buffer)) = self.upstream else { return false };
-        let anew = socket::upstream_socket(upstream, send_buffer);
-        let anew = anew.and_then(|anew| anew.connect(upstream).map(|()| anew));
-        self.doubts_source = anew.is_err();
-        let Ok(anew) = anew else { return false };
-        let source = |socket: &UdpSocket| socket.local_addr().ok().map(|address| address.ip());
-        if self.unreachable.take().is_none() && source(&anew) == source(&self.socket) {
-            return false;
-        }
-        self.socket = anew;
-        true
-    }
-
-    /// The socket.
-    pub fn socket(&self) -> &UdpSocket {
-        &self.socket
-    }
-}
 
 /// Something that can be sent: a parcel to an upstream, or a reply.
 trait Item: Copy {
@@ -82,6 +21,7 @@ trait Item: Copy {
     fn with(self, parcel: Parcel) -> Self;
     /// `None` on a connected socket.
     fn to(&self) -> Option<&SocketAddr>;
+    /// What the kernel must be told beside the payload.
     fn sending(&self) -> Sending;
     /// Whether the other may leave in the same message, sizes apart.
     fn joins(&self, other: &Self) -> bool;
@@ -135,40 +75,76 @@ impl Item for Reply {
 pub struct Flusher {
     sender: Sender,
     runs: Vec<Run>,
+    parcels: Vec<Parcel>,
     singles: Vec<Parcel>,
     single_replies: Vec<Reply>,
 }
 
 impl Flusher {
-    /// Sends everything and empties the outbox. Replies leave through the listener that was asked; `lanes` are the
-    /// upstreams' sockets, each with the handler whose account it is on.
+    /// Sends everything and empties the outbox. Replies leave through the listener that was asked.
     pub fn flush(
         &mut self,
-        listener: &mut Exit,
-        lanes: &mut [(Exit, HandlerId)],
+        listeners: &mut [Listener],
+        lanes: &mut Lanes,
         outbox: &mut Outbox,
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Flusher { sender, runs, singles, single_replies } = self;
         for &lane in outbox.touched() {
-            let (exit, handler) = &mut lanes[lane.0 as usize];
-            let account = &mut ledger.handlers[handler.index()];
-            let mut way = Way { exit, sender, runs, outbox, arena };
-            way.send_all(outbox.lane(lane), singles, |_, sent| record(account, sent));
+            self.flush_lane(lanes, lane, outbox, arena, ledger);
         }
-        if !outbox.replies().is_empty() {
-            let mut way = Way { exit: listener, sender, runs, outbox, arena };
-            way.send_all(outbox.replies(), single_replies, |reply, sent| {
+        for &ear in outbox.replying() {
+            let Flusher { sender, runs, single_replies, .. } = self;
+            let mut way = Way { exit: &mut listeners[ear.index()].exit, sender, runs, outbox, arena };
+            way.send_all(outbox.replies(ear), single_replies, |reply, sent| {
                 record(&mut ledger.handlers[reply.handler.index()], sent);
             });
         }
         outbox.clear();
+        lanes.settle(ledger);
+    }
+
+    fn flush_lane(&mut self, lanes: &mut Lanes, lane: Lane, outbox: &Outbox, arena: &[u8], ledger: &mut Ledger) {
+        let Flusher { sender, runs, parcels, singles, .. } = self;
+        let Some((exit, handler, upstream)) = lanes.exit(lane) else { return };
+        let (account, theirs) = (&mut ledger.handlers[handler.index()], &mut ledger.upstreams[upstream.index()]);
+        let mut trouble = None;
+        let mut settle = |sent: Sent| {
+            match sent {
+                Sent::Taken(datagrams) => theirs.sent += u64::from(datagrams),
+                Sent::Refused(errno, datagrams) => {
+                    theirs.fail(errno, u64::from(datagrams));
+                    if errno::may_lack_source(&io::Error::from_raw_os_error(errno)) {
+                        trouble = Some(Trouble::Broken);
+                    }
+                }
+                Sent::Reported(errno) => {
+                    theirs.report(errno);
+                    trouble = trouble.or(Some(Trouble::Reported(errno)));
+                }
+            }
+            record(account, sent);
+        };
+        parcels.clear();
+        parcels.extend(outbox.lane(lane).flat_map(|parcel| parcel.parts(exit.limits.count_max)));
+        if let [parcel] = parcels[..]
+            && parcel.segment == 0
+            && exit.send_alone(&parcel, |span| outbox.bytes(arena, span), &mut settle)
+        {
+            // What request and reply mostly is: one datagram, one lane.
+        } else {
+            let mut way = Way { exit, sender, runs, outbox, arena };
+            way.send_all(parcels, singles, |_, sent| settle(sent));
+        }
+        if let Some(trouble) = trouble {
+            lanes.note(lane, trouble);
+        }
     }
 }
 
 /// What became of some datagrams.
-enum Sent {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sent {
     /// The kernel took so many.
     Taken(u32),
     /// It refused so many, with this errno.
@@ -222,8 +198,7 @@ impl Way<'_> {
             if let Some(error) = refusal
                 && sent > 0
             {
-                let smaller = u32::from(run.segment) - 1;
-                self.exit.limits.bytes_max = if errno::is_about_size(&error) { smaller } else { 0 };
+                self.exit.learn(&error, u32::from(run.segment) - 1);
             }
             rest = &rest[run.parcels..];
         }
@@ -239,9 +214,10 @@ impl Way<'_> {
     ) -> (usize, Option<io::Error>) {
         let mut done = 0;
         while done < items.len() {
-            let (outbox, arena, v6) = (self.outbox, self.arena, self.exit.v6);
+            let (outbox, arena) = (self.outbox, self.arena);
             let mut batch = self.sender.batch();
-            gather(&mut batch, self.runs, &items[done..], limits, v6, |span| outbox.bytes(arena, span));
+            self.exit.adopt(items[done].parcel().ttl);
+            gather(&mut batch, self.runs, &items[done..], limits, self.exit, |span| outbox.bytes(arena, span));
             if self.runs.is_empty() {
                 return (done, None);
             }
@@ -261,7 +237,7 @@ fn gather<'a, I: Item>(
     runs: &mut Vec<Run>,
     items: &[I],
     limits: SegmentLimits,
-    v6: bool,
+    exit: &Exit,
     payload: impl Fn(Span) -> &'a [u8],
 ) {
     runs.clear();
@@ -272,7 +248,7 @@ fn gather<'a, I: Item>(
             return;
         }
         let (together, after) = rest.split_at(run.parcels);
-        batch.begin(rest[0].to(), &Sending { segment: run.segment, v6, ..rest[0].sending() });
+        batch.begin(rest[0].to(), &exit.spare(Sending { segment: run.segment, ..rest[0].sending() }));
         for item in together {
             batch.piece(payload(item.parcel().span));
         }
@@ -292,16 +268,13 @@ fn transmit<I: Item>(
 ) -> (usize, Option<io::Error>) {
     let (mut first, mut done) = (0, 0);
     let mut retried = false;
-    let mut renewed = exit.doubts_source;
-    if renewed {
-        exit.renew();
-    }
-    if let Some(errno) = exit.unreachable {
+    let mut renewed = exit.renew_if_doubted();
+    if let Some(errno) = exit.unreachable() {
         runs.iter().for_each(|run| account(&items[0], Sent::Refused(errno, run.datagrams)));
         return (runs.iter().map(|run| run.parcels).sum(), None);
     }
     while let Some(run) = runs.get(first) {
-        let error = match batch.send(&exit.socket, first) {
+        let error = match batch.send(exit.socket(), first) {
             Ok(sent) => {
                 for run in &runs[first..first + sent] {
                     account(&items[done], Sent::Taken(run.datagrams));

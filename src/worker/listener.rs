@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use super::flush::Exit;
+use super::exit::Exit;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
@@ -12,6 +12,14 @@ use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
 /// The source of a datagram where nobody asked for it.
 const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const UNKNOWN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// What an upstream answered, as a train. Whose it is, the lane says: nothing else was asked of the kernel.
+pub fn answer(slot: &Slot<'_>) -> Train {
+    let envelope =
+        Envelope { src: UNKNOWN_V4, dst: UNKNOWN_V4, local: UNKNOWN_V4, interface: 0, ttl: None, time_ns: None };
+    let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
+    Train { envelope, span, segment: slot.told().segment }
+}
 
 /// One bound socket.
 #[derive(Debug)]
@@ -33,7 +41,7 @@ pub struct Listener {
 impl Listener {
     /// Takes over a bound socket.
     pub fn new(socket: UdpSocket, address: SocketAddr, tells_source: bool, tells_destination: bool) -> Listener {
-        let exit = Exit::new(socket, address.is_ipv6());
+        let exit = Exit::of_listener(socket, address);
         Listener { exit, address, tells_source, tells_destination, trains_max: SLOTS, drops_seen: 0 }
     }
 

@@ -2,5 +2,7 @@
 
 pub mod command;
 pub mod event_loop;
+pub mod exit;
 pub mod flush;
+pub mod lanes;
 pub mod listener;

@@ -77,7 +77,18 @@ impl Daemon {
         daemon
     }
 
+    /// Starts with standard error going elsewhere, where nobody may read: it is not known when it is ready.
+    pub fn start_logging_onto(config: &str, log: Stdio) -> Daemon {
+        let (command, directory) = Daemon::command(config, &["--workers", "1"], &[]);
+        Daemon::spawn_command(command, Stdio::piped(), log, directory)
+    }
+
     fn spawn(config: &str, options: &[&str], output: Stdio, files: &[(&str, &[u8])]) -> Daemon {
+        let (command, directory) = Daemon::command(config, options, files);
+        Daemon::spawn_command(command, output, Stdio::piped(), directory)
+    }
+
+    fn command(config: &str, options: &[&str], files: &[(&str, &[u8])]) -> (Command, tempfile::TempDir) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for (name, content) in files {
             std::fs::write(directory.path().join(name), content).expect("the file is written");
@@ -86,7 +97,7 @@ impl Daemon {
         std::fs::write(&file, config).expect("the configuration is written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
         command.arg("run").arg(&file).args(options);
-        Daemon::spawn_command(command, output, directory)
+        (command, directory)
     }
 
     /// Starts a program of the examples that is a daemon of its own, and waits until it is ready. Its configuration is a
@@ -96,15 +107,17 @@ impl Daemon {
         let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
         let mut command = Command::new(profile.join("examples").join(name));
         command.args(arguments).current_dir(&directory);
-        let mut daemon = Daemon::spawn_command(command, Stdio::piped(), directory);
+        let mut daemon = Daemon::spawn_command(command, Stdio::piped(), Stdio::piped(), directory);
         daemon.wait_for("ready");
         daemon
     }
 
-    fn spawn_command(mut command: Command, output: Stdio, directory: tempfile::TempDir) -> Daemon {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().expect("the daemon starts");
-        let errors = Lines::of(child.stderr.take().expect("standard error is piped"));
+    fn spawn_command(mut command: Command, output: Stdio, log: Stdio, directory: tempfile::TempDir) -> Daemon {
+        let mut child = command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().expect("the daemon starts");
+        let errors = match child.stderr.take() {
+            Some(errors) => Lines::of(errors),
+            None => Lines::of(std::io::empty()),
+        };
         let output = child.stdout.take().map(Lines::of);
         Daemon { child, errors, output, directory }
     }
@@ -165,6 +178,11 @@ impl Daemon {
             }
         }
         panic!("no `{words}` on standard error, but: {:#?}", self.errors.seen);
+    }
+
+    /// Reads standard error from now on, which was going elsewhere.
+    pub fn read_log(&mut self, log: impl Read + Send + 'static) {
+        self.errors = Lines::of(log);
     }
 
     /// Everything on standard error so far that was waited for or passed over.

@@ -1,6 +1,6 @@
 //! Kinds of handlers for tests of the configuration: they read settings and do nothing else.
 
-use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site, Upstream};
+use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site, Upstream};
 use udispatch::config::section::Section;
 use udispatch::config::value;
 use udispatch::dispatch::handler::Handler;
@@ -12,7 +12,7 @@ pub const KINDS: &[Kind] = &[
         summary: "answers each datagram with itself",
         settings: &[Setting {
             key: "ttl",
-            values: "1 to 255",
+            form: Form::Integer { min: 1, max: 255 },
             default: "received - 1",
             meaning: "The TTL of answers.",
         }],
@@ -35,11 +35,16 @@ pub const KINDS: &[Kind] = &[
         settings: &[
             Setting {
                 key: "upstreams",
-                values: "\"address:port\", or a list of them",
+                form: Form::List(&Form::Text("\"address:port\"")),
                 default: "required",
                 meaning: "Where to send. Names are resolved at start.",
             },
-            Setting { key: "pick", values: "all, random", default: "all", meaning: "Which of them get a datagram." },
+            Setting {
+                key: "pick",
+                form: Form::Choice(&["all", "random"]),
+                default: "all",
+                meaning: "Which of them get a datagram.",
+            },
         ],
         example: "[[route]]\ndestination = \"127.0.0.1:2055\"\nhandler = \"collectors\"\n\n\
             [handler.collectors]\nkind = \"forward\"\n\
@@ -50,10 +55,15 @@ pub const KINDS: &[Kind] = &[
         name: "reply",
         summary: "answers with something fixed",
         settings: &[
-            Setting { key: "text", values: "text", default: "", meaning: "The answer as text; this or `hex`." },
+            Setting {
+                key: "text",
+                form: Form::Text("text"),
+                default: "",
+                meaning: "The answer as text; this or `hex`.",
+            },
             Setting {
                 key: "hex",
-                values: "text",
+                form: Form::Text("text"),
                 default: "",
                 meaning: "The answer in hexadecimal digits; this or `text`.",
             },

@@ -9,8 +9,10 @@ pub struct Ledger {
     pub listeners: BTreeMap<String, Row>,
     /// Routes.
     pub routes: BTreeMap<String, Row>,
-    /// Handlers; `last` is datagrams sent.
+    /// Handlers; `last` is datagrams sent. What upstreams answered a handler is the row `NAME, answers`.
     pub handlers: BTreeMap<String, Row>,
+    /// Upstreams, `HANDLER → ADDRESS`; of their accounts only notes, and `last` is datagrams sent.
+    pub upstreams: BTreeMap<String, Row>,
     balance: String,
 }
 
@@ -28,6 +30,18 @@ pub struct Row {
     pub not_sent: BTreeMap<String, u64>,
     /// Errors that came back for what was sent, by errno.
     pub came_back: BTreeMap<String, u64>,
+    /// Of an upstream.
+    pub upstream: Option<Upstream>,
+}
+
+/// An upstream's numbers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Upstream {
+    pub sent: u64,
+    pub failed: u64,
+    pub skipped: u64,
+    pub answers: u64,
+    pub sessions: u64,
 }
 
 impl Ledger {
@@ -40,13 +54,19 @@ impl Ledger {
         for line in &lines[start..] {
             match line.split_whitespace().next() {
                 Some(head @ ("listener" | "route" | "handler")) if line.contains("in flight") => section = head,
+                Some("upstream") if line.contains("not sent") => section = "upstream",
                 Some("balance:") => {
                     ledger.balance = line.clone();
                     break;
                 }
                 Some(_) if line.starts_with("  ") => ledger.section(section).get_mut(&label).unwrap().note(line),
                 Some(_) => {
-                    let (name, row) = Row::parse(line, if section == "route" { 4 } else { 5 });
+                    let (name, row) = match section {
+                        "upstream" => Row::of_upstream(line),
+                        "route" => Row::parse(line, 4),
+                        _ if line.contains(", answers ") => Row::parse(line, 4),
+                        _ => Row::parse(line, 5),
+                    };
                     label = name;
                     let before = ledger.section(section).insert(label.clone(), row);
                     assert!(before.is_none(), "two rows are called {label}");
@@ -61,6 +81,7 @@ impl Ledger {
         match name {
             "listener" => &mut self.listeners,
             "route" => &mut self.routes,
+            "upstream" => &mut self.upstreams,
             _ => &mut self.handlers,
         }
     }
@@ -104,6 +125,14 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// An upstream's numbers.
+    pub fn upstream(&self, label: &str) -> Upstream {
+        let row = self.upstreams.get(label).unwrap_or_else(|| panic!("no upstream {label}: {self:#?}"));
+        row.upstream.unwrap_or_default()
+    }
+}
+
 impl Row {
     /// A label, which may have spaces, and numbers at the end.
     fn parse(line: &str, numbers: usize) -> (String, Row) {
@@ -113,6 +142,15 @@ impl Row {
         let [received, handled, dropped, in_flight] = numbers[..4] else { panic!("{line}") };
         let last = numbers.get(4).copied().unwrap_or(0);
         (label.join(" "), Row { received, handled, dropped, in_flight, last, ..Row::default() })
+    }
+
+    /// What an upstream was sent, was refused, did not get, answered, and how many sessions it has.
+    fn of_upstream(line: &str) -> (String, Row) {
+        let (label, row) = Row::parse(line, 5);
+        let Row { received, handled, dropped, in_flight, last, .. } = row;
+        let upstream =
+            Upstream { sent: received, failed: handled, skipped: dropped, answers: in_flight, sessions: last };
+        (label, Row { last: received, upstream: Some(upstream), ..Row::default() })
     }
 
     /// `  3 dropped no_route: …` or `  2 not sent EPERM: …`; others are for people.

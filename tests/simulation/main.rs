@@ -17,12 +17,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::config::kind::{BuildError, Site, Upstream};
+use udispatch::config::kind::{BuildError, Site};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
+use udispatch::dispatch::handler::{Lanes, Scene};
+use udispatch::dispatch::id::{EarId, UpstreamId};
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::{Job, LineSink};
+use udispatch::dispatch::time::Time;
 use udispatch::dispatch::verdict::DropReason;
 
 use kernel::{Packet, SLOT_BYTES, SLOTS, Socket};
@@ -186,14 +189,19 @@ impl Simulation {
             placed.push((*packet, train.span.offset));
         }
         let expected = worker.model.turn(world, socket, &placed, arena);
-        worker.dispatcher.dispatch(socket.ear, &trains, arena);
+        worker.dispatcher.dispatch(
+            socket.ear,
+            &trains,
+            arena,
+            &mut Scene { now: Time::default(), lanes: &mut NoLanes },
+        );
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");
         let (outbox, _) = worker.dispatcher.sending();
-        outbox::check(outbox, arena, &expected, &worker.lanes, &mut self.memory, random);
+        outbox::check(outbox, EarId(socket.ear as u32), arena, &expected, &worker.lanes, &mut self.memory, random);
         outbox.clear();
-        assert!(outbox.touched().is_empty() && outbox.replies().is_empty(), "an outbox is cleared");
+        assert!(outbox.touched().is_empty() && outbox.replying().is_empty(), "an outbox is cleared");
         worker.model.check(&worker.dispatcher.snapshot());
         covered.answers += expected.answers.len() as u64;
         covered.passed += expected.passed.len() as u64;
@@ -275,9 +283,10 @@ struct Bench {
 }
 
 impl Site for Bench {
-    fn upstream(&mut self, _: &Upstream) -> Result<Lane, BuildError> {
+    fn upstream(&mut self, _: usize) -> Result<(UpstreamId, Lane), BuildError> {
         self.lanes.push(self.handler);
-        Ok(Lane(self.lanes.len() as u32 - 1))
+        let number = self.lanes.len() as u32 - 1;
+        Ok((UpstreamId(number), Lane(number)))
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {
@@ -288,6 +297,19 @@ impl Site for Bench {
 
     fn seed(&mut self) -> u64 {
         self.worker << 32 | self.handler as u64
+    }
+}
+
+/// One way needs no further lanes; sessions have a simulation of their own.
+struct NoLanes;
+
+impl Lanes for NoLanes {
+    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+        panic!("a lane to {upstream:?} is opened")
+    }
+
+    fn close(&mut self, lane: Lane) {
+        panic!("{lane:?} is closed")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
@@ -34,14 +34,14 @@ pub fn judge(seen: &Seen) -> Verdict {
     }
 }
 
-const fn setting(key: &'static str, values: &'static str) -> Setting {
-    Setting { key, values, default: "required", meaning: "for the model" }
+const fn setting(key: &'static str, form: Form) -> Setting {
+    Setting { key, form, default: "required", meaning: "for the model" }
 }
 
 pub const KIND: Kind = Kind {
     name: "witness",
     summary: "writes down what it is given",
-    settings: &[setting("salt", "a number"), setting("whole", "true or false")],
+    settings: &[setting("salt", Form::Integer { min: 0, max: u64::MAX >> 1 }), setting("whole", Form::Boolean)],
     example: "",
     read: |section| {
         let salt = section.required("salt", value::integer(0..=u64::MAX >> 1));

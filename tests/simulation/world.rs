@@ -257,7 +257,7 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
     let lanes = 1 + random.below(4);
     let (pick, words) = *pick(random, PICKS);
     let upstreams: Vec<String> = (0..lanes).map(|lane| format!("198.51.100.{number}:{}", 9000 + lane)).collect();
-    let _ = writeln!(text, "kind = \"forward\"\nupstreams = {upstreams:?}\n{words}");
+    let _ = writeln!(text, "kind = \"forward\"\nreplies = false\nupstreams = {upstreams:?}\n{words}");
     let ttl = once_in(random, 3).then(|| 1 + random.below(255) as u8);
     if let Some(ttl) = ttl {
         let _ = writeln!(text, "ttl = {ttl}");

@@ -6,6 +6,7 @@
 //! parser, with an answer to each way of writing one wrong, is in `parse.rs`.
 
 mod parse;
+mod port_set;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 pub(super) use self::parse::prefix_of;
+pub use self::port_set::PortSet;
 
 /// Addresses and ports that datagrams are sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -14,9 +14,17 @@ impl FromStr for Destination {
     type Err = Mistake;
 
     fn from_str(text: &str) -> Result<Destination, Mistake> {
+        let several = "write several as a list: [\"...\", \"...\"]";
         if text.contains(char::is_whitespace) {
-            let message = format!("{} has a blank in it", quoted(text));
-            return Err(Mistake::new(message).hint("write several as a list: [\"...\", \"...\"]"));
+            let mistake = Mistake::new(format!("{} has a blank in it", quoted(text)));
+            let without: String = text.split_whitespace().collect();
+            return Err(match without.parse::<Destination>() {
+                Ok(_) => mistake.hint(format!("write \"{without}\"")),
+                Err(_) => mistake.hint(several),
+            });
+        }
+        if text.contains(',') {
+            return Err(Mistake::new(format!("{} has a comma in it", quoted(text))).hint(several));
         }
         let (host, ports) = split(text)?;
         let ports = ports.parse()?;
@@ -192,11 +200,9 @@ fn every(net: IpNet) -> IpNet {
 /// An address, or a prefix without host bits.
 pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     let Some((address, length)) = text.split_once('/') else {
-        let bad = |_| Mistake::new(format!("{} is not an IP address", quoted(text)));
-        return text.parse::<IpAddr>().map(IpNet::from).map_err(bad);
+        return text.parse::<IpAddr>().map(IpNet::from).map_err(|_| no_address(text));
     };
-    let bad = |_| Mistake::new(format!("{} is not an IP address", quoted(address)));
-    let address: IpAddr = address.parse().map_err(bad)?;
+    let address: IpAddr = address.parse().map_err(|_| no_address(address))?;
     let longest = IpNet::from(address).prefix_len();
     let digits = (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
     let net = length.parse().ok().filter(|_| digits).map(|length| IpNet::new(address, length));
@@ -209,6 +215,19 @@ pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
             .hint(format!("did you mean \"{}\"? or, for this host alone, \"{address}\"", net.trunc())));
     }
     Ok(net)
+}
+
+/// What is written instead of an address, and what one looks like.
+fn no_address(text: &str) -> Mistake {
+    let is_made_of = |char: &dyn Fn(char) -> bool| !text.is_empty() && text.chars().all(char);
+    let hint = if is_made_of(&|char| char.is_ascii_digit() || char == '.') {
+        Some("IPv4 is four numbers from 0 to 255, as in \"127.0.0.1\", without leading zeros")
+    } else if text.contains(':') && is_made_of(&|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.')) {
+        Some("IPv6 is groups of up to four hexadecimal digits, as in \"2001:db8::1\"")
+    } else {
+        None
+    };
+    Mistake::new(format!("{} is not an IP address", quoted(text))).maybe_hint(hint.map(str::to_owned))
 }
 
 #[cfg(test)]

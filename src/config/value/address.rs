@@ -91,6 +91,7 @@ fn parse_port(text: &str) -> Result<u16, Mistake> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits && port > 0 => Ok(port),
+        _ if text.trim() != text => Err(bad().hint("write it without the blank")),
         _ => Err(bad().hint("ports are 1 to 65535")),
     }
 }

@@ -2,9 +2,11 @@
 //! [`Mistake`]; none names its own key, the [section](super::section) does.
 //!
 //! A parser that takes bounds or words is made by a function: `integer(1..=64)`. Quantities with
-//! units are in `quantity.rs`, addresses in `address.rs`.
+//! units are in `quantity.rs`, addresses in `address.rs`, how datagrams leave in `leave.rs`, bytes in `bytes.rs`.
 
 mod address;
+mod bytes;
+mod leave;
 mod quantity;
 
 use std::fmt::Display;
@@ -17,7 +19,9 @@ use toml::de::DeValue;
 
 pub(super) use self::address::interface_name;
 pub use self::address::{ip_address, prefix, socket_address, upstream};
-pub use self::quantity::{Rate, duration, duration_in, rate, show_size, size, size_in};
+pub use self::bytes::hex;
+pub use self::leave::{DSCP, DSCP_MAX, dscp, interface, send_from};
+pub use self::quantity::{Rate, duration, duration_in, duration_or_zero, fraction, rate, show_size, size, size_in};
 use super::source::Placed;
 use super::words::{Mistake, did_you_mean, listed, quoted};
 

@@ -13,6 +13,7 @@ use super::Value;
 const DURATION: &str = "a duration such as \"30s\"";
 const SIZE: &str = "a size such as \"8MiB\"";
 const RATE: &str = "a rate such as \"100/s\"";
+const FRACTION: &str = "a share such as \"1/100\"";
 
 /// Units of time in nanoseconds.
 const TIME_UNITS: &[(&str, u64)] = &[
@@ -61,6 +62,15 @@ pub fn duration_in(bounds: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Re
             false => format!("at most {:?}", bounds.end()),
         };
         Err(Mistake::new(format!("must be {bound}")))
+    }
+}
+
+/// A duration within bounds, or none at all: `"0s"`.
+pub fn duration_or_zero(bounds: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
+    let within = duration_in(bounds);
+    move |value| match duration(value)? {
+        Duration::ZERO => Ok(Duration::ZERO),
+        _ => within(value),
     }
 }
 
@@ -183,6 +193,28 @@ fn parse_rate(text: &str) -> Result<Rate, Mistake> {
     }
 }
 
+/// `"1/100"`: so many of so many, less than all and more than none.
+pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
+    move |value| {
+        let text = value.text(FRACTION)?;
+        let bad = || Mistake::new(format!("{} is not {FRACTION}", quoted(text)));
+        let (part, whole) = text.split_once('/').ok_or_else(bad)?;
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            // More digits than the limit has are more than the limit.
+            digits.then(|| text.parse().unwrap_or(u32::MAX))
+        };
+        match (number(part).ok_or_else(bad)?, number(whole).ok_or_else(bad)?) {
+            (_, whole) if whole > max => Err(Mistake::new(format!("{} counts beyond {max}", quoted(text)))),
+            (0, _) => Err(Mistake::new("none at all would be taken").hint("leave the upstream out")),
+            (part, whole) if part >= whole => {
+                Err(Mistake::new("less than all must be taken").hint("leave it out to take all"))
+            }
+            taken => Ok(taken),
+        }
+    }
+}
+
 /// The digits at the start, and the rest.
 fn split(text: &str) -> (&str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -282,5 +314,42 @@ mod tests {
         assert_eq!(show_size(0), "0B");
         assert_eq!(show_size(1_500), "1500B");
         assert_eq!(show_size(8 << 20), "8MiB");
+    }
+
+    /// A share is less than all and more than nothing.
+    #[test]
+    fn fractions() {
+        let parser = fraction(1_000_000);
+        assert_eq!(read("\"1/100\"", &parser), Ok((1, 100)));
+        assert_eq!(read("\"999999/1000000\"", &parser), Ok((999_999, 1_000_000)));
+        for (text, expected) in [
+            ("\"1/1000001\"", "counts beyond 1000000"),
+            ("\"1/99999999999999999999\"", "counts beyond 1000000"),
+            ("\"1/1\"", "leave it out to take all"),
+            ("\"2/1\"", "leave it out to take all"),
+            ("\"0/0\"", "none at all"),
+            ("\"0/9\"", "leave the upstream out"),
+            ("\"1/0\"", "less than all"),
+            ("\"1\"", "is not a share such as"),
+            ("\"+1/9\"", "is not a share"),
+            ("\"1/ 9\"", "is not a share"),
+            ("\"1/2/3\"", "is not a share"),
+            ("\"/\"", "is not a share"),
+            ("0.01", "expected a share"),
+        ] {
+            let refusal = refusal(text, &parser);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+
+    /// Nothing is allowed beside the bounds.
+    #[test]
+    fn durations_or_none() {
+        let parser = duration_or_zero(Duration::from_secs(1)..=Duration::from_secs(60));
+        assert_eq!(read("\"0s\"", &parser), Ok(Duration::ZERO));
+        assert_eq!(read("\"0ms\"", &parser), Ok(Duration::ZERO));
+        assert_eq!(read("\"1s\"", &parser), Ok(Duration::from_secs(1)));
+        assert!(refusal("\"1ms\"", &parser).contains("at least 1s"));
+        assert!(refusal("\"2m\"", &parser).contains("at most 60s"));
     }
 }

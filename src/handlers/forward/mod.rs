@@ -1,55 +1,39 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, one way.
 
+mod common;
+mod contradictions;
+mod entry;
+mod hash;
+mod health;
+mod keys;
+mod leases;
+mod one_way;
+mod outlet;
+mod read;
 pub mod settings;
+mod shadow;
+mod talk;
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Setting, Site, Upstream};
-use crate::config::problem::Problem;
-use crate::config::section::Section;
-use crate::config::upstream::Host;
-use crate::config::value::{self, Value};
-use crate::config::words::Mistake;
-use crate::datagram::{Datagram, Envelope, Train};
-use crate::dispatch::guard::damp;
-use crate::dispatch::handler::{Batch, Cx, Handler};
+use self::common::Common;
+use self::one_way::OneWay;
+use self::outlet::Outlet;
+use self::settings::{Choice, HashOn, Receiver, Replies, Settings};
+use self::talk::Talk;
+use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
+use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::Maglev;
-use crate::dispatch::outbox::Lane;
-use crate::dispatch::random::Random;
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::dispatch::pool::{Member, Pick, Pool};
+use crate::dispatch::rate::RateLimit;
+use crate::dispatch::sessions::quota::Quota;
+use crate::dispatch::time::nanoseconds;
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "forward",
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; one way",
-    settings: &[
-        Setting {
-            key: "upstreams",
-            values: r#"list of "ADDRESS:PORT" or "NAME:PORT""#,
-            default: "required",
-            meaning: "where to; a name is resolved once, at start",
-        },
-        Setting {
-            key: "pick",
-            values: r#""all", "round_robin", "random" or "hash""#,
-            default: r#""round_robin""#,
-            meaning: "which upstreams get a datagram: each of them, the next one, any one, or always the same one for the \
-                      same hash_on",
-        },
-        Setting {
-            key: "hash_on",
-            values: r#""source", "source_address" or "destination""#,
-            default: r#""source""#,
-            meaning: "what decides under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike)",
-        },
-        Setting {
-            key: "ttl",
-            values: "1 to 255",
-            default: "received less one",
-            meaning: "TTL or hop limit to send with; the default lets every forwarding loop die",
-        },
-    ],
+    settings: keys::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:2055"
 handler = "collectors"
@@ -59,218 +43,143 @@ kind = "forward"
 upstreams = ["127.0.0.1:9001", "127.0.0.1:9002"]
 pick = "all"
 "#,
-    read,
+    read: |section| Some(Box::new(Forward::new(read::read(section)?))),
 };
 
-/// Upstreams of one handler: each is a socket in every worker.
-const UPSTREAMS_MAX: usize = 1_024;
-
-const PICKS: &[(&str, Pick)] = &[
-    ("all", Pick::All),
-    ("round_robin", Pick::RoundRobin),
-    ("random", Pick::Random),
-    ("hash", Pick::Hash(HashOn::Source)),
-];
-
-const HASH_ON: &[(&str, HashOn)] =
-    &[("source", HashOn::Source), ("source_address", HashOn::SourceAddress), ("destination", HashOn::Destination)];
-
-fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
-    let upstreams = section.required_list("upstreams", unicast_upstream);
-    let pick = section.or("pick", value::choice(PICKS), Pick::RoundRobin);
-    let hash_on = section.optional("hash_on", value::choice(HASH_ON));
-    let ttl = section.optional("ttl", value::integer(1..=255));
-    let is_hash = matches!(pick, Pick::Hash(_));
-    if section.has("hash_on") && !is_hash {
-        section.problem("hash_on", "means something only with pick = \"hash\"", "add pick = \"hash\", or leave it out");
-    }
-    let upstreams = upstreams?;
-    report_repeated(section, &upstreams);
-    if upstreams.len() > UPSTREAMS_MAX {
-        section.problem("upstreams", format!("more than {UPSTREAMS_MAX}, the limit of one handler"), "");
-    }
-    let pick = if is_hash { Pick::Hash(hash_on.unwrap_or(HashOn::Source)) } else { pick };
-    Some(Box::new(Forward { upstreams, pick, ttl }))
-}
-
-/// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm.
-fn report_repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
-    let mut seen: HashMap<(&Host, u16), &Upstream> = HashMap::new();
-    for upstream in upstreams {
-        if let Some(first) = seen.insert((&upstream.host, upstream.port), upstream) {
-            let problem = Problem::error(upstream.at.clone(), format!("`upstreams`: {upstream} is there twice"));
-            section.report(problem.and_at(first.at.clone(), "first here").hint("leave one out"));
-        }
-    }
-}
-
-/// An upstream that is one host: a group needs an interface and a TTL to be chosen, which this version cannot.
-fn unicast_upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
-    let upstream = value::upstream(value)?;
-    if upstream.is_group() {
-        let message = format!("{upstream} is a multicast group, which this version cannot forward to");
-        return Err(Mistake::new(message).hint("name the receivers one by one"));
-    }
-    Ok(upstream)
-}
-
-/// Which upstreams get a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pick {
-    All,
-    RoundRobin,
-    Random,
-    Hash(HashOn),
-}
-
-/// What decides under `pick = "hash"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HashOn {
-    Source,
-    SourceAddress,
-    Destination,
-}
-
+/// A forwarder as the file describes it, and what its workers share.
 #[derive(Debug)]
 struct Forward {
-    upstreams: Vec<Upstream>,
-    pick: Pick,
-    ttl: Option<u8>,
+    settings: Arc<Settings>,
+    quota: Arc<Quota>,
+    rates: Vec<Option<Arc<RateLimit>>>,
+    /// Made when it is needed: 128 KiB, the same for all workers.
+    maglev: OnceLock<Arc<Maglev>>,
+}
+
+impl Forward {
+    fn new(settings: Settings) -> Forward {
+        let limit = |receiver: &Receiver| {
+            let rate = receiver.max_rate?;
+            Some(Arc::new(RateLimit::new(u64::from(rate.count), nanoseconds(rate.per))))
+        };
+        Forward {
+            quota: Arc::new(Quota::new(settings.limits.max, settings.limits.share)),
+            rates: settings.receivers.iter().map(limit).collect(),
+            maglev: OnceLock::new(),
+            settings: Arc::new(settings),
+        }
+    }
+
+    /// The table for picking by hash; a shadow is never picked.
+    fn maglev(&self) -> Arc<Maglev> {
+        let make = || {
+            let weight = |receiver: &Receiver| if receiver.shadow { 0 } else { receiver.weight };
+            let weights = self.settings.receivers.iter().map(weight);
+            let names = self.settings.upstreams.iter().map(Upstream::to_string);
+            Arc::new(Maglev::new(&names.zip(weights).collect::<Vec<_>>()))
+        };
+        Arc::clone(self.maglev.get_or_init(make))
+    }
+
+    fn pool(&self, seed: u64) -> Pool {
+        let member = |receiver: &Receiver| Member {
+            weight: receiver.weight,
+            backup: receiver.backup,
+            drain: receiver.drain,
+            alive: true,
+            resolved: true,
+            shadow: receiver.shadow,
+        };
+        let members: Vec<Member> = self.settings.receivers.iter().map(member).collect();
+        let pick = if let Choice::One(pick) = self.settings.choice { pick } else { Pick::RoundRobin };
+        let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
+        Pool::new(members, pick, self.settings.fail_open, maglev, seed)
+    }
 }
 
 impl Recipe for Forward {
     fn needs(&self) -> Needs {
-        let source = matches!(self.pick, Pick::Hash(HashOn::Source | HashOn::SourceAddress));
-        let destination = self.pick == Pick::Hash(HashOn::Destination);
-        Needs { source, destination, ttl: self.ttl.is_none(), ..Needs::NOTHING }
+        let Settings { choice, hash_on, replies, upstreams, receivers, answering, .. } = &*self.settings;
+        let is_hash = *choice == Choice::One(Pick::Hash);
+        let keeps = upstreams.iter().any(|upstream| upstream.leave.from == crate::config::upstream::SendFrom::Keep);
+        let by_source = matches!(hash_on, HashOn::Source | HashOn::SourceAddress);
+        let proxy = receivers.iter().any(|receiver| receiver.proxy);
+        let has_own_ttl = upstreams.iter().all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
+        Needs {
+            source: self.settings.has_sessions() || keeps || proxy || (is_hash && by_source),
+            destination: self.settings.has_sessions()
+                || *replies != Replies::None
+                || proxy
+                || (is_hash && *hash_on == HashOn::Destination),
+            ttl: answering.ttl.is_none() && !has_own_ttl,
+            ..Needs::NOTHING
+        }
     }
 
     fn upstreams(&self) -> &[Upstream] {
-        &self.upstreams
+        &self.settings.upstreams
+    }
+
+    fn upkeep(&self) -> Upkeep {
+        self.settings.upkeep.clone()
     }
 
     fn describe(&self) -> String {
-        let pick = match self.pick {
-            _ if self.upstreams.len() == 1 => return format!("forwards to {}", self.upstreams[0]),
-            Pick::All => "to all of".to_owned(),
-            Pick::RoundRobin => "in turn to".to_owned(),
-            Pick::Random => "at random to one of".to_owned(),
-            Pick::Hash(on) => format!("by a hash of the {} to one of", on.words()),
+        let Settings { choice, hash_on, upstreams, .. } = &*self.settings;
+        let names: Vec<_> = upstreams.iter().map(Upstream::to_string).collect();
+        let pick = match choice {
+            _ if upstreams.len() == 1 => "to",
+            Choice::All => "to all of",
+            Choice::One(Pick::RoundRobin) => "in turn to",
+            Choice::One(Pick::Random) => "at random to one of",
+            Choice::One(Pick::Hash) => {
+                return self.describe_ways(format!(
+                    "by a hash of the {} to one of {}",
+                    hash_on.words(),
+                    names.join(", ")
+                ));
+            }
+            Choice::One(Pick::LeastSessions) => "to the one with the fewest sessions of",
+            Choice::One(Pick::FirstAlive) => "to the first that is alive of",
         };
-        let upstreams: Vec<_> = self.upstreams.iter().map(Upstream::to_string).collect();
-        format!("forwards {pick} {}", upstreams.join(", "))
+        self.describe_ways(format!("{pick} {}", names.join(", ")))
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let lanes = (0..self.upstreams.len())
-            .map(|place| Ok(site.upstream(place)?.1))
-            .collect::<Result<Vec<_>, BuildError>>()?;
-        let maglev = match self.pick {
-            Pick::Hash(_) if lanes.len() > 1 => {
-                Maglev::new(&self.upstreams.iter().map(|upstream| (upstream.to_string(), 1)).collect::<Vec<_>>())
-            }
-            _ => Maglev::default(),
-        };
-        let random = Random::new(site.seed());
-        Ok(Box::new(Forwarder { lanes, pick: self.pick, ttl: self.ttl, turn: 0, maglev, random }))
+        let mut outlets = Vec::new();
+        let parts = self.settings.upstreams.iter().zip(&self.settings.receivers).zip(&self.rates);
+        for (place, ((upstream, receiver), rate)) in parts.enumerate() {
+            let (id, lane) = site.upstream(place)?;
+            outlets.push(Outlet::new(id, lane, upstream, receiver, rate.clone(), site.seed()));
+        }
+        let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(site.seed()));
+        Ok(match self.settings.has_sessions() {
+            true => Box::new(Talk::new(common, Arc::clone(&self.quota), site.seed())),
+            false => Box::new(OneWay::new(common)),
+        })
+    }
+}
+
+impl Forward {
+    fn describe_ways(&self, to: String) -> String {
+        match self.settings.replies {
+            Replies::None => format!("forwards {to}"),
+            _ if self.settings.choice != Choice::All => format!("forwards {to}; answers go back to the sender"),
+            Replies::First => format!("forwards {to}; the first answer goes back to the sender"),
+            Replies::All => format!("forwards {to}; all answers go back to the sender"),
+        }
     }
 }
 
 impl HashOn {
-    fn words(self) -> &'static str {
+    fn words(self) -> String {
         match self {
-            HashOn::Source => "source address and port",
-            HashOn::SourceAddress => "source address",
-            HashOn::Destination => "destination",
-        }
-    }
-}
-
-struct Forwarder {
-    lanes: Vec<Lane>,
-    pick: Pick,
-    ttl: Option<u8>,
-    /// The upstream whose turn it is.
-    turn: usize,
-    maglev: Maglev,
-    random: Random,
-}
-
-impl Handler for Forwarder {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        let train = Train { envelope: datagram.envelope, span: datagram.span, segment: 0 };
-        match self.pass_on(&train, cx) {
-            Ok(()) => Verdict::Handled,
-            Err(reason) => Verdict::Dropped(reason),
-        }
-    }
-
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
-        let mut index = 0;
-        for train in batch.trains() {
-            let datagrams = train.datagrams();
-            if let Err(reason) = self.pass_on(train, cx) {
-                for dropped in index..index + datagrams {
-                    cx.verdict(dropped, Verdict::Dropped(reason));
-                }
-            }
-            index += datagrams;
-        }
-    }
-}
-
-impl Forwarder {
-    fn pass_on(&mut self, train: &Train, cx: &mut Cx<'_>) -> Result<(), DropReason> {
-        let ttl = self.ttl_for(&train.envelope)?;
-        match self.pick {
-            _ if self.lanes.len() == 1 => cx.forward(self.lanes[0], train, ttl),
-            Pick::All => {
-                for &lane in &self.lanes {
-                    cx.forward(lane, train, ttl);
-                }
-            }
-            Pick::Hash(on) => {
-                let lane = self.lanes[self.maglev.pick(hash_of(on, &train.envelope))];
-                cx.forward(lane, train, ttl);
-            }
-            Pick::RoundRobin | Pick::Random => {
-                for datagram in train.pieces() {
-                    let lane = self.next_lane();
-                    cx.forward(lane, &datagram, ttl);
-                }
+            HashOn::Source => "source address and port".to_owned(),
+            HashOn::SourceAddress => "source address".to_owned(),
+            HashOn::Destination => "destination".to_owned(),
+            HashOn::Payload { offset, length } => {
+                format!("payload's bytes {offset} to {}", u32::from(offset) + u32::from(length) - 1)
             }
         }
-        Ok(())
     }
-
-    fn next_lane(&mut self) -> Lane {
-        if self.pick == Pick::Random {
-            return self.lanes[self.random.below(self.lanes.len())];
-        }
-        let lane = self.lanes[self.turn];
-        self.turn = (self.turn + 1) % self.lanes.len();
-        lane
-    }
-
-    /// One less than it arrived with, so that forwarders that point at each other stop; except that senders to groups
-    /// use a TTL of 1 as a rule (IP_MULTICAST_TTL in ip(7)), which is where such a datagram begins, not where a loop ends.
-    fn ttl_for(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
-        if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
-            return Ok(self.ttl);
-        }
-        damp(envelope.ttl, self.ttl)
-    }
-}
-
-fn hash_of(on: HashOn, envelope: &Envelope) -> u64 {
-    let (ip, port) = match on {
-        HashOn::Source => (envelope.src.ip(), envelope.src.port()),
-        HashOn::SourceAddress => (envelope.src.ip(), 0),
-        HashOn::Destination => (envelope.dst.ip(), envelope.dst.port()),
-    };
-    let (high, low) = match ip {
-        IpAddr::V4(ip) => (0, u64::from(u32::from(ip))),
-        IpAddr::V6(ip) => ((u128::from(ip) >> 64) as u64, u128::from(ip) as u64),
-    };
-    crate::dispatch::maglev::mix(crate::dispatch::maglev::mix(high) ^ low ^ u64::from(port).rotate_left(40))
 }

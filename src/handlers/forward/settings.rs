@@ -101,9 +101,9 @@ pub enum Spread {
 pub enum Replies {
     /// None: one way, without sessions' sockets.
     None,
-    /// After each request, those of the upstream that answers first.
+    /// After each request, those of the upstream that answers first. Only where all upstreams are asked.
     First,
-    /// All.
+    /// All; where one upstream is asked, that is its own.
     All,
 }
 
@@ -128,5 +128,10 @@ impl Settings {
     /// Whether requests get a way back.
     pub fn is_answered(&self) -> bool {
         self.replies != Replies::None
+    }
+
+    /// Whether it remembers whom a client talks to.
+    pub fn has_sessions(&self) -> bool {
+        self.is_answered() || (self.spread == Spread::Session && self.choice != Choice::All)
     }
 }

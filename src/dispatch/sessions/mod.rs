@@ -1,0 +1,288 @@
+//! The table of sessions of one handler in one worker: who asked whom through which listener, and when that is over.
+//!
+//! Pure: time comes in as a number, sockets are lanes. Its memory is bounded by the [`Quota`](quota::Quota), which all
+//! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of those on
+//! probation, the oldest first.
+
+mod list;
+pub mod ports;
+pub mod quota;
+mod wheel;
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use self::list::{Link, Linked, NONE, Queue};
+use self::wheel::Wheel;
+use super::id::EarId;
+use super::outbox::Lane;
+use super::route_table::RouteId;
+use super::time::{Time, nanoseconds};
+
+/// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
+const SET_ASIDE_MAX: usize = 1 << 17;
+
+/// A session's place in the table. Valid until it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u32);
+
+/// Whom a session belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address of ours that it asked, and that answers leave from.
+    pub local: SocketAddr,
+    /// The route that brought it here.
+    pub route: RouteId,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for address in [&self.client, &self.local] {
+            match address {
+                SocketAddr::V4(v4) => state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port())),
+                SocketAddr::V6(v6) => {
+                    state.write_u128(v6.ip().to_bits());
+                    state.write_u64(u64::from(v6.scope_id()) << 16 | u64::from(v6.port()));
+                }
+            }
+        }
+        state.write_u32(self.route.0);
+    }
+}
+
+/// One client's conversation with the upstreams.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whose it is.
+    pub key: Key,
+    /// The listener that it came in by and that its answers leave through.
+    pub ear: EarId,
+    /// The interface that it came in by, 0 where unknown.
+    pub interface: u32,
+    /// When the last datagram passed, either way.
+    pub seen: Time,
+    /// Datagrams from the client.
+    pub requests: u32,
+    /// Datagrams to the client.
+    pub replies: u32,
+    /// The upstream that has answered first since the last request.
+    pub winner: Option<u16>,
+    /// Whether it ever got an answer.
+    pub is_answered: bool,
+    /// Whether the client's next datagram belongs to it.
+    is_bound: bool,
+    is_open: bool,
+    wheel: Link,
+    waiting: Link,
+}
+
+/// How long sessions last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// An answered one ends after so long without traffic.
+    pub idle: Duration,
+    /// One that was never answered ends after so long without traffic.
+    pub probation: Duration,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Sessions {
+    hasher: FixedState,
+    index: HashTable<u32>,
+    slab: Vec<Session>,
+    /// Upstream lanes of each session, side by side: as many for every session.
+    legs: Vec<Option<Lane>>,
+    legs_each: usize,
+    free: u32,
+    open: u32,
+    idle_ns: u64,
+    probation_ns: u64,
+    wheel: Wheel,
+    probation: Queue,
+}
+
+impl Sessions {
+    /// A table for about `count_max` sessions of `legs_each` upstreams. `seed` makes it hard to guess which clients
+    /// collide.
+    pub fn new(count_max: u32, legs_each: usize, lifetimes: Lifetimes, seed: u64) -> Sessions {
+        let set_aside = (count_max as usize).min(SET_ASIDE_MAX);
+        Sessions {
+            hasher: FixedState::with_seed(seed),
+            index: HashTable::with_capacity(set_aside),
+            slab: Vec::with_capacity(set_aside),
+            legs: Vec::with_capacity(set_aside * legs_each),
+            legs_each,
+            free: NONE,
+            open: 0,
+            idle_ns: nanoseconds(lifetimes.idle),
+            probation_ns: nanoseconds(lifetimes.probation),
+            wheel: Wheel::new(nanoseconds(lifetimes.idle.max(lifetimes.probation))),
+            probation: Queue::default(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.open
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// The session that a client's next datagram belongs to.
+    #[inline]
+    pub fn find(&self, key: &Key) -> Option<SessionId> {
+        let is_it = |place: &u32| self.slab[*place as usize].key == *key;
+        self.index.find(self.hasher.hash_one(key), is_it).map(|place| SessionId(*place))
+    }
+
+    /// One of them.
+    #[inline]
+    pub fn get(&self, id: SessionId) -> &Session {
+        &self.slab[id.0 as usize]
+    }
+
+    /// The same, to note what happens to it.
+    #[inline]
+    pub fn get_mut(&mut self, id: SessionId) -> &mut Session {
+        &mut self.slab[id.0 as usize]
+    }
+
+    /// All that are open.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        let numbered = self.slab.iter().enumerate().filter(|(_, session)| session.is_open);
+        numbered.map(|(place, session)| (SessionId(place as u32), session))
+    }
+
+    /// Its lanes, one for each upstream that it uses.
+    #[inline]
+    pub fn legs(&mut self, id: SessionId) -> &mut [Option<Lane>] {
+        let first = id.0 as usize * self.legs_each;
+        &mut self.legs[first..first + self.legs_each]
+    }
+
+    /// Begins a session. Its key must be new. It is on probation until [`Sessions::answered`].
+    pub fn insert(&mut self, key: Key, ear: EarId, interface: u32, now: Time) -> SessionId {
+        debug_assert!(self.find(&key).is_none(), "a client has one session at a time");
+        let session = Session {
+            key,
+            ear,
+            interface,
+            seen: now,
+            requests: 0,
+            replies: 0,
+            winner: None,
+            is_answered: false,
+            is_bound: true,
+            is_open: true,
+            wheel: Link::default(),
+            waiting: Link::default(),
+        };
+        let place = match self.free {
+            NONE => {
+                self.slab.push(session);
+                self.legs.resize(self.legs.len() + self.legs_each, None);
+                self.slab.len() as u32 - 1
+            }
+            place => {
+                self.free = self.slab[place as usize].wheel.next;
+                self.slab[place as usize] = session;
+                place
+            }
+        };
+        let slab = &self.slab;
+        let hash_of = |place: &u32| self.hasher.hash_one(slab[*place as usize].key);
+        self.index.insert_unique(self.hasher.hash_one(key), place, hash_of);
+        self.wheel.insert(&mut self.slab, place, Time(now.0.saturating_add(self.probation_ns)), now);
+        self.probation.push(&mut self.slab, place);
+        self.open += 1;
+        SessionId(place)
+    }
+
+    /// The first answer: it is a session that stays.
+    pub fn answered(&mut self, id: SessionId) {
+        if !std::mem::replace(&mut self.slab[id.0 as usize].is_answered, true) {
+            self.probation.remove(&mut self.slab, id.0);
+        }
+    }
+
+    /// The client's next datagram begins a new session; answers of this one still reach the client.
+    pub fn unbind(&mut self, id: SessionId) {
+        let session = &mut self.slab[id.0 as usize];
+        if std::mem::replace(&mut session.is_bound, false) {
+            let hash = self.hasher.hash_one(session.key);
+            if let Ok(entry) = self.index.find_entry(hash, |place| *place == id.0) {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Ends a session. Its lanes must have been taken from its legs.
+    pub fn remove(&mut self, id: SessionId) {
+        debug_assert!(self.slab[id.0 as usize].is_open, "a session ends once");
+        debug_assert!(self.legs(id).iter().all(Option::is_none), "a session's lanes are released before it ends");
+        self.unbind(id);
+        self.wheel.remove(&mut self.slab, id.0);
+        let session = &mut self.slab[id.0 as usize];
+        session.is_open = false;
+        if !session.is_answered {
+            self.probation.remove(&mut self.slab, id.0);
+        }
+        self.slab[id.0 as usize].wheel.next = self.free;
+        self.free = id.0;
+        self.open -= 1;
+    }
+
+    /// How many were never answered.
+    pub fn on_probation(&self) -> u32 {
+        self.probation.len()
+    }
+
+    /// The one that has been on probation longest.
+    pub fn oldest_on_probation(&self) -> Option<SessionId> {
+        self.probation.first().map(SessionId)
+    }
+
+    /// One whose time is over; call until there is none.
+    pub fn expired(&mut self, now: Time) -> Option<SessionId> {
+        let (idle, probation) = (self.idle_ns, self.probation_ns);
+        let deadline =
+            |session: &Session| Time(session.seen.0.saturating_add(if session.is_answered { idle } else { probation }));
+        self.wheel.expired(&mut self.slab, now, deadline).map(SessionId)
+    }
+
+    /// When [`Sessions::expired`] should be asked again.
+    pub fn due(&self) -> Option<Time> {
+        (self.open > 0).then(|| self.wheel.due())
+    }
+}
+
+/// The prefix that a source's share is counted by: /24 or /56, as a number.
+pub fn prefix_of(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
+        // The top bit tells the families apart: 56 bits of address are below it.
+        IpAddr::V6(ip) => 1 << 63 | (ip.to_bits() >> 72) as u64,
+    }
+}
+
+impl Linked<wheel::InWheel> for Session {
+    fn link(&mut self) -> &mut Link {
+        &mut self.wheel
+    }
+}
+
+impl Linked<list::InQueue> for Session {
+    fn link(&mut self) -> &mut Link {
+        &mut self.waiting
+    }
+}

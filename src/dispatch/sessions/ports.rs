@@ -1,0 +1,159 @@
+//! The upstream sockets of ended sessions, kept for the next ones. A socket is a source port, and what the upstream sends
+//! there late must not reach the next client: so a port rests before it is leased again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::time::Time;
+
+/// Rest after a session whose requests were all answered: only a repeated answer can still come.
+pub const REST: Duration = Duration::from_secs(2);
+/// The shortest such rest, where no further port can be had. Many times a turn of the loop, so that what came before the
+/// lease has been read before it.
+pub const REST_MIN: Duration = Duration::from_millis(100);
+/// Rest, from its last datagram on, after a session that is owed answers. Twice the patience that sessions get for their
+/// first answer.
+pub const REST_OWED: Duration = Duration::from_secs(10);
+/// A port that nobody leased for so long is given back to the system.
+pub const SPARE: Duration = Duration::from_secs(30);
+/// Time until opening is tried again after it failed: with no port free, each try costs the kernel a search through all.
+pub const RETRY: Duration = Duration::from_millis(100);
+
+/// The free ports of one upstream in one worker.
+#[derive(Debug, Default)]
+pub struct Ports {
+    /// Rested; the one released last is leased first, so that those that are not needed show.
+    rested: VecDeque<Resting>,
+    /// Of sessions that got all their answers, in the order of their release.
+    answered: VecDeque<Resting>,
+    /// Of sessions that are owed some, in the order of their release.
+    owed: VecDeque<Resting>,
+    /// No opening before this.
+    shut_until: Time,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Resting {
+    lane: Lane,
+    until: Time,
+    released: Time,
+}
+
+/// What there is for a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// A port that has rested.
+    Rested(Lane),
+    /// None, but one may be opened.
+    Open,
+    /// None.
+    Nothing,
+}
+
+impl Ports {
+    /// Takes a port for a new session.
+    pub fn lease(&mut self, now: Time) -> Lease {
+        self.settle(now);
+        if let Some(rested) = self.rested.pop_back() {
+            return Lease::Rested(rested.lane);
+        }
+        if now >= self.shut_until {
+            return Lease::Open;
+        }
+        match self.answered.front() {
+            Some(first) if now.since(first.released) >= REST_MIN => {
+                let first = self.answered.pop_front();
+                first.map_or(Lease::Nothing, |first| Lease::Rested(first.lane))
+            }
+            _ => Lease::Nothing,
+        }
+    }
+
+    /// Opening a port failed. Asks anew what there is.
+    pub fn failed(&mut self, now: Time) -> Lease {
+        self.shut_until = now.after(RETRY);
+        self.lease(now)
+    }
+
+    /// A session has ended. `seen` is when its last datagram passed, `is_owed` whether a request of it has no answer.
+    pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool) {
+        let until = if is_owed { seen.after(REST_OWED) } else { seen.after(REST) };
+        let resting = Resting { lane, until, released: now };
+        match (until <= now, is_owed) {
+            (true, _) => self.rested.push_back(resting),
+            (false, true) => self.owed.push_back(resting),
+            (false, false) => self.answered.push_back(resting),
+        }
+    }
+
+    /// A port that has been free too long, to be closed; call until there is none.
+    pub fn spare(&mut self, now: Time) -> Option<Lane> {
+        self.settle(now);
+        let is_spare = |resting: &Resting| now.since(resting.released) >= SPARE;
+        let spare = self.rested.front().is_some_and(is_spare).then(|| self.rested.pop_front())?;
+        spare.map(|resting| resting.lane)
+    }
+
+    /// All free ports, to be closed: they lead to where the upstream is no more.
+    pub fn clear(&mut self) -> impl Iterator<Item = Lane> {
+        let (rested, answered, owed) = (&mut self.rested, &mut self.answered, &mut self.owed);
+        rested.drain(..).chain(answered.drain(..)).chain(owed.drain(..)).map(|resting| resting.lane)
+    }
+
+    /// How many are free, rested or not.
+    pub fn len(&self) -> usize {
+        self.rested.len() + self.answered.len() + self.owed.len()
+    }
+
+    /// Whether none is free.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn settle(&mut self, now: Time) {
+        for queue in [&mut self.answered, &mut self.owed] {
+            while queue.front().is_some_and(|first| first.until <= now) {
+                self.rested.extend(queue.pop_front());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Time {
+        Time(ms * 1_000_000)
+    }
+
+    /// A port rests longer when it is owed answers, and only the shortest rest is ever cut.
+    #[test]
+    fn rests() {
+        let mut ports = Ports::default();
+        assert_eq!(ports.lease(ms(0)), Lease::Open);
+        ports.release(Lane(1), ms(1_000), ms(1_000), false);
+        ports.release(Lane(2), ms(1_000), ms(1_000), true);
+        assert_eq!(ports.lease(ms(2_999)), Lease::Open, "a new one is better than one that has not rested");
+        assert_eq!(ports.failed(ms(1_050)), Lease::Nothing, "not even for want of ports");
+        assert_eq!(ports.failed(ms(1_100)), Lease::Rested(Lane(1)));
+        assert_eq!(ports.failed(ms(9_000)), Lease::Nothing);
+        assert_eq!(ports.lease(ms(9_050)), Lease::Nothing, "no search for a port so soon");
+        assert_eq!(ports.lease(ms(9_100)), Lease::Open);
+        assert_eq!(ports.lease(ms(11_000)), Lease::Rested(Lane(2)));
+    }
+
+    /// A session that was silent for long has rested already; ports that nobody needs are closed, the oldest first.
+    #[test]
+    fn spares() {
+        let mut ports = Ports::default();
+        (0..3).for_each(|lane| ports.release(Lane(lane), ms(60_000 + u64::from(lane)), ms(0), true));
+        assert_eq!(ports.lease(ms(60_003)), Lease::Rested(Lane(2)));
+        assert_eq!(ports.spare(ms(89_999)), None);
+        assert_eq!(ports.spare(ms(90_000)), Some(Lane(0)));
+        assert_eq!(ports.spare(ms(90_000)), None);
+        assert_eq!(ports.clear().collect::<Vec<_>>(), [Lane(1)]);
+        assert!(ports.is_empty());
+    }
+}

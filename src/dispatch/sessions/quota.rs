@@ -1,0 +1,101 @@
+//! How many sessions there may be, over all workers, and how many of them one source prefix may hold.
+//!
+//! The one thing that workers share while they run: a session that begins or ends takes a lock for some nanoseconds, one of
+//! 64, chosen by the prefix. A datagram of a session that exists takes none.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+
+use crate::dispatch::maglev::mix;
+use crate::dispatch::verdict::DropReason;
+
+/// Locks; workers rarely meet at one.
+const SHARDS: usize = 64;
+
+/// The limits and how much of them is used.
+#[derive(Debug)]
+pub struct Quota {
+    max: u32,
+    share: u32,
+    taken: AtomicU32,
+    prefixes: Vec<Mutex<HashMap<u64, u32, RandomState>>>,
+}
+
+impl Quota {
+    /// `max` sessions, of which one prefix may hold `share`.
+    pub fn new(max: u32, share: u32) -> Quota {
+        let prefixes = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Quota { max, share, taken: AtomicU32::new(0), prefixes }
+    }
+
+    /// The most sessions that there may be.
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// How many there are.
+    pub fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place for a client of the prefix.
+    pub fn take(&self, prefix: u64) -> Result<(), DropReason> {
+        let room = |taken: u32| (taken < self.max).then_some(taken + 1);
+        if self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+            return Err(DropReason::SessionLimit);
+        }
+        if self.share < self.max {
+            let mut counts = self.shard(prefix);
+            let held = counts.entry(prefix).or_default();
+            if *held >= self.share {
+                drop(counts);
+                self.taken.fetch_sub(1, Ordering::Relaxed);
+                return Err(DropReason::SessionShare);
+            }
+            *held += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives the place back.
+    pub fn give_back(&self, prefix: u64) {
+        if self.share < self.max {
+            let mut counts = self.shard(prefix);
+            if let Some(held) = counts.get_mut(&prefix) {
+                *held -= 1;
+                if *held == 0 {
+                    counts.remove(&prefix);
+                }
+            }
+        }
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn shard(&self, prefix: u64) -> MutexGuard<'_, HashMap<u64, u32, RandomState>> {
+        // A worker that panicked has ended the daemon anyway; the counts are whole.
+        self.prefixes[mix(prefix) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both limits hold exactly, and what is given back can be taken again.
+    #[test]
+    fn both_limits() {
+        let quota = Quota::new(3, 2);
+        assert_eq!([quota.take(1), quota.take(1)], [Ok(()), Ok(())]);
+        assert_eq!(quota.take(1), Err(DropReason::SessionShare));
+        assert_eq!(quota.take(2), Ok(()));
+        assert_eq!(quota.take(3), Err(DropReason::SessionLimit));
+        quota.give_back(1);
+        assert_eq!(quota.take(3), Ok(()));
+        assert_eq!(quota.taken(), 3);
+        [1, 2, 3].into_iter().for_each(|prefix| quota.give_back(prefix));
+        assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()), "no prefix is kept in vain");
+    }
+}

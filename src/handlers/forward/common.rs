@@ -1,0 +1,197 @@
+//! What forwarders have in common, with a way back or without: the upstreams, who of them is picked, and who is thought
+//! alive.
+
+use std::sync::Arc;
+
+use super::hash::key_of;
+use super::outlet::Outlet;
+use super::settings::{Choice, HashOn, Settings};
+use crate::datagram::{Envelope, Train};
+use crate::dispatch::change::Change;
+use crate::dispatch::guard::damp;
+use crate::dispatch::handler::{Batch, Cx, UpstreamId};
+use crate::dispatch::judge::Judge;
+use crate::dispatch::ledger::UpstreamCount;
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::pool::{Pick, Pool};
+use crate::dispatch::time::Time;
+use crate::dispatch::verdict::{DropReason, Verdict};
+
+/// The upstreams of one forwarder in one worker.
+pub struct Common {
+    /// What the file says.
+    pub settings: Arc<Settings>,
+    /// The upstreams, in the order of the file.
+    pub outlets: Vec<Outlet>,
+    /// Those that are picked: all but the shadows, which are never fit.
+    pub pool: Pool,
+    /// What comes back says of each of them, where there are no probes.
+    judges: Option<Vec<Judge>>,
+    /// Places of the shadows.
+    pub shadows: Vec<usize>,
+    /// Whether trains pass whole: nothing counts their datagrams, and all of a flow take the same way.
+    is_whole: bool,
+}
+
+impl Common {
+    /// Of the parts.
+    pub fn new(settings: Arc<Settings>, outlets: Vec<Outlet>, pool: Pool) -> Common {
+        let is_judged = settings.upkeep.probe.is_none() && outlets.len() > 1 && settings.choice != Choice::All;
+        let receivers = settings.receivers.iter().enumerate();
+        let shadows = receivers.filter(|(_, receiver)| receiver.shadow).map(|(place, _)| place).collect();
+        Common {
+            judges: is_judged.then(|| vec![Judge::default(); outlets.len()]),
+            shadows,
+            is_whole: outlets.iter().all(Outlet::is_plain) && stays_together(&settings),
+            settings,
+            outlets,
+            pool,
+        }
+    }
+
+    /// One less than the TTL it arrived with, so that forwarders that point at each other stop; except that senders to
+    /// groups use a TTL of 1 as a rule (IP_MULTICAST_TTL in ip(7)), which is where such a datagram begins, not where a loop
+    /// ends.
+    pub fn damp(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
+        let fixed = self.settings.answering.ttl;
+        if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
+            return Ok(fixed);
+        }
+        damp(envelope.ttl, fixed)
+    }
+
+    /// Passes a train on without a way back. `index` is the place of its first datagram in the batch.
+    pub fn pass_on(&mut self, train: &Train, index: u32, batch: &Batch<'_>, ttl: Option<u8>, cx: &mut Cx<'_>) {
+        if self.is_whole {
+            if let Err(reason) = self.pass_one_way(train, batch, ttl, cx) {
+                (index..index + train.datagrams()).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+            }
+            return;
+        }
+        for (at, datagram) in (index..).zip(train.pieces()) {
+            if let Err(reason) = self.pass_one_way(&datagram, batch, ttl, cx) {
+                cx.verdict(at, Verdict::Dropped(reason));
+            }
+        }
+    }
+
+    /// Passes a train, or a datagram, on to whom it is for. It is passed on when one of them has got it.
+    fn pass_one_way(
+        &mut self,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), DropReason> {
+        let passed = match self.settings.choice {
+            Choice::All => {
+                let mut passed = Err(DropReason::NoUpstream);
+                for (place, outlet) in self.outlets.iter_mut().enumerate() {
+                    if !self.pool.is_fit_for_all(place) {
+                        continue;
+                    }
+                    match outlet.pass(outlet.lane, train, batch, ttl, cx) {
+                        Ok(()) => passed = Ok(()),
+                        Err(reason) => passed = passed.map_err(|_| reason),
+                    }
+                }
+                return passed;
+            }
+            Choice::One(_) => {
+                let place = self.pick(train, batch, |_| 0).ok_or(DropReason::NoUpstream)?;
+                let outlet = &mut self.outlets[place];
+                outlet.pass(outlet.lane, train, batch, ttl, cx)
+            }
+        };
+        for &shadow in &self.shadows {
+            let outlet = &mut self.outlets[shadow];
+            // Its losses are its own, and counted there.
+            let _ = outlet.pass(outlet.lane, train, batch, ttl, cx);
+        }
+        passed
+    }
+
+    /// The upstream for a datagram.
+    pub fn pick(&mut self, train: &Train, batch: &Batch<'_>, sessions: impl Fn(usize) -> u64) -> Option<usize> {
+        let on = self.settings.hash_on;
+        self.pool.pick(|| key_of(on, &train.envelope, batch.bytes(train.span)), sessions)
+    }
+
+    /// The place of the upstream that a one-way lane leads to.
+    pub fn place_of(&self, lane: Lane) -> Option<usize> {
+        self.outlets.iter().position(|outlet| outlet.lane == lane)
+    }
+
+    /// The place of an upstream.
+    pub fn place(&self, upstream: UpstreamId) -> Option<usize> {
+        self.outlets.iter().position(|outlet| outlet.id == upstream)
+    }
+
+    /// Requests went to an upstream.
+    pub fn asked(&mut self, place: usize, datagrams: u32, now: Time) {
+        self.judge(place, |judge| judge.asked(u64::from(datagrams), now));
+    }
+
+    /// An upstream answered.
+    pub fn answered(&mut self, place: usize) {
+        self.judge(place, Judge::answered);
+    }
+
+    /// Word came back from an upstream that nobody is there.
+    pub fn refused(&mut self, place: usize, now: Time) {
+        self.judge(place, |judge| judge.refused(now));
+    }
+
+    #[inline]
+    fn judge(&mut self, place: usize, act: impl FnOnce(&mut Judge) -> bool) {
+        if let Some(judges) = &mut self.judges
+            && act(&mut judges[place])
+        {
+            let alive = judges[place].is_alive();
+            self.pool.change(place, |member| member.alive = alive);
+        }
+    }
+
+    /// Something is new about an upstream.
+    pub fn change(&mut self, upstream: UpstreamId, change: Change) {
+        let Some(place) = self.place(upstream) else { return };
+        self.pool.change(place, |member| match change {
+            Change::Alive(alive) => member.alive = alive,
+            Change::Drain(drain) => member.drain = drain,
+            Change::Moved(_) => member.resolved = true,
+        });
+        if let (Change::Moved(_), Some(judges)) = (change, &mut self.judges) {
+            judges[place] = Judge::default();
+            self.pool.change(place, |member| member.alive = true);
+        }
+    }
+
+    /// Tries again those that have been left alone for long enough.
+    pub fn pass_time(&mut self, now: Time) {
+        (0..self.outlets.len()).for_each(|place| self.judge(place, |judge| judge.pass_time(now)));
+    }
+
+    /// When one of them is to be tried again.
+    pub fn due(&self) -> Option<Time> {
+        self.judges.iter().flatten().filter_map(Judge::due).min()
+    }
+
+    /// What is counted here of each upstream.
+    pub fn account(&self, upstreams: &mut [UpstreamCount]) {
+        for (place, outlet) in self.outlets.iter().enumerate() {
+            let count = &mut upstreams[outlet.id.index()];
+            count.skipped += outlet.skipped;
+            count.dead_in += u32::from(!self.pool.members()[place].alive);
+        }
+    }
+}
+
+/// Whether datagrams of one flow all take the same way.
+fn stays_together(settings: &Settings) -> bool {
+    match settings.choice {
+        _ if settings.upstreams.len() == 1 => true,
+        Choice::All | Choice::One(Pick::FirstAlive) => true,
+        Choice::One(Pick::Hash) => !matches!(settings.hash_on, HashOn::Payload { .. }),
+        Choice::One(_) => false,
+    }
+}

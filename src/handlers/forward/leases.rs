@@ -1,0 +1,190 @@
+//! Which session has which lane, and the free ones of each upstream.
+
+use crate::dispatch::handler::{Cx, UpstreamId};
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::sessions::SessionId;
+use crate::dispatch::sessions::ports::{Lease, Ports};
+use crate::dispatch::time::Time;
+use crate::dispatch::verdict::DropReason;
+
+/// Ports that are closed in one call for the sake of time.
+const CLOSES_MAX: usize = 64;
+/// Time between two looks for ports that nobody needs.
+const SHRINK_NS: u64 = 1_000_000_000;
+
+/// What is known of one lane.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    session: Option<SessionId>,
+    /// The place of the upstream that it leads to.
+    place: u16,
+    /// The upstream's generation when it was opened.
+    generation: u32,
+    is_spoilt: bool,
+}
+
+/// One upstream's part.
+struct Branch {
+    id: UpstreamId,
+    /// The lane that is there from the start.
+    one_way: Lane,
+    ports: Ports,
+    /// How often the upstream has moved.
+    generation: u32,
+    sessions: u64,
+    replies: u64,
+}
+
+/// All lanes of one forwarder in one worker.
+pub struct Leases {
+    branches: Vec<Branch>,
+    /// By lane number.
+    held: Vec<Option<Held>>,
+    /// Whether sessions have ports of their own; otherwise they share the one-way lanes.
+    is_leasing: bool,
+    open: u64,
+    looked: Time,
+}
+
+impl Leases {
+    /// Of upstreams and their one-way lanes.
+    pub fn new(upstreams: impl Iterator<Item = (UpstreamId, Lane)>, is_leasing: bool) -> Leases {
+        let branch =
+            |(id, one_way)| Branch { id, one_way, ports: Ports::default(), generation: 0, sessions: 0, replies: 0 };
+        let branches = upstreams.map(branch).collect::<Vec<_>>();
+        let mut leases = Leases { branches, held: Vec::new(), is_leasing, open: 0, looked: Time::default() };
+        for place in 0..leases.branches.len() {
+            leases.hold(leases.branches[place].one_way, place);
+        }
+        leases
+    }
+
+    /// A lane to an upstream for a new session; it is to be assigned.
+    pub fn lease(&mut self, place: usize, cx: &mut Cx<'_>) -> Result<Lane, DropReason> {
+        let branch = &mut self.branches[place];
+        if !self.is_leasing {
+            branch.sessions += 1;
+            return Ok(branch.one_way);
+        }
+        let mut lacks = DropReason::NoPort;
+        let mut lease = branch.ports.lease(cx.now());
+        if lease == Lease::Open {
+            match cx.open(branch.id) {
+                Ok(lane) => {
+                    self.open += 1;
+                    self.branches[place].sessions += 1;
+                    self.hold(lane, place);
+                    return Ok(lane);
+                }
+                Err(reason) => lacks = reason,
+            }
+            lease = branch.ports.failed(cx.now());
+        }
+        let Lease::Rested(lane) = lease else { return Err(lacks) };
+        branch.sessions += 1;
+        Ok(lane)
+    }
+
+    /// Says whose a leased lane is.
+    pub fn assign(&mut self, lane: Lane, session: SessionId) {
+        if self.is_leasing
+            && let Some(Some(held)) = self.held.get_mut(lane.0 as usize)
+        {
+            held.session = Some(session);
+        }
+    }
+
+    /// A session gives a lane back. `seen` is when its last datagram passed.
+    pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool, cx: &mut Cx<'_>) {
+        let Some(Some(held)) = self.held.get_mut(lane.0 as usize) else { return };
+        held.session = None;
+        let held = *held;
+        let branch = &mut self.branches[usize::from(held.place)];
+        branch.sessions -= 1;
+        if !self.is_leasing {
+            return;
+        }
+        if held.generation != branch.generation || held.is_spoilt {
+            return self.close(lane, cx);
+        }
+        branch.ports.release(lane, now, seen, is_owed);
+    }
+
+    /// Nothing can be sent on a lane any more: it is not leased again.
+    pub fn spoil(&mut self, lane: Lane) {
+        if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
+            held.is_spoilt = true;
+        }
+    }
+
+    /// The upstream is elsewhere now: free lanes are closed at once, leased ones when they come back.
+    pub fn moved(&mut self, place: usize, cx: &mut Cx<'_>) {
+        self.branches[place].generation += 1;
+        let free: Vec<Lane> = self.branches[place].ports.clear().collect();
+        free.into_iter().for_each(|lane| self.close(lane, cx));
+    }
+
+    /// Closes some of those that nobody needs.
+    pub fn shrink(&mut self, now: Time, cx: &mut Cx<'_>) {
+        self.looked = now;
+        for place in 0..self.branches.len() {
+            for _ in 0..CLOSES_MAX {
+                let Some(lane) = self.branches[place].ports.spare(now) else { break };
+                self.close(lane, cx);
+            }
+        }
+    }
+
+    /// When to look for them.
+    pub fn due(&self) -> Option<Time> {
+        let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
+        is_any.then_some(Time(self.looked.0 + SHRINK_NS))
+    }
+
+    /// Whose a lane is, and the place of its upstream.
+    #[inline]
+    pub fn session(&self, lane: Lane) -> Option<(SessionId, usize)> {
+        let held = (*self.held.get(lane.0 as usize)?)?;
+        Some((held.session?, usize::from(held.place)))
+    }
+
+    /// The place of the upstream that a lane leads to.
+    #[inline]
+    pub fn place(&self, lane: Lane) -> Option<usize> {
+        Some(usize::from((*self.held.get(lane.0 as usize)?)?.place))
+    }
+
+    /// How many sessions an upstream has.
+    pub fn sessions(&self, place: usize) -> u64 {
+        self.branches[place].sessions
+    }
+
+    /// Counts what an upstream answered.
+    pub fn count_replies(&mut self, place: usize, datagrams: u32) {
+        self.branches[place].replies += u64::from(datagrams);
+    }
+
+    /// How much an upstream answered.
+    pub fn replies(&self, place: usize) -> u64 {
+        self.branches[place].replies
+    }
+
+    /// How many source ports are open.
+    pub fn open(&self) -> u64 {
+        self.open
+    }
+
+    fn hold(&mut self, lane: Lane, place: usize) {
+        if self.held.len() <= lane.0 as usize {
+            self.held.resize(lane.0 as usize + 1, None);
+        }
+        let generation = self.branches[place].generation;
+        self.held[lane.0 as usize] = Some(Held { session: None, place: place as u16, generation, is_spoilt: false });
+    }
+
+    fn close(&mut self, lane: Lane, cx: &mut Cx<'_>) {
+        self.held[lane.0 as usize] = None;
+        self.open -= 1;
+        cx.close(lane);
+    }
+}

@@ -1,0 +1,66 @@
+//! Forwarding without a way back: each datagram for itself, or for all.
+
+use super::common::Common;
+use super::settings::{Choice, Spread};
+use crate::datagram::Datagram;
+use crate::dispatch::change::Change;
+use crate::dispatch::handler::{Batch, Cx, Handler, Trouble, UpstreamId, as_batch};
+use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::time::Time;
+use crate::dispatch::verdict::Verdict;
+
+/// The handler.
+pub struct OneWay {
+    common: Common,
+}
+
+impl OneWay {
+    /// Of what every forwarder has.
+    pub fn new(common: Common) -> OneWay {
+        debug_assert!(common.settings.spread == Spread::Datagram || common.settings.choice == Choice::All);
+        OneWay { common }
+    }
+}
+
+impl Handler for OneWay {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+        as_batch(self, datagram, cx)
+    }
+
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        let mut index = 0;
+        for train in batch.trains() {
+            let datagrams = train.datagrams();
+            match self.common.damp(&train.envelope) {
+                Ok(ttl) => self.common.pass_on(train, index, batch, ttl, cx),
+                Err(reason) => (index..index + datagrams).for_each(|at| cx.verdict(at, Verdict::Dropped(reason))),
+            }
+            index += datagrams;
+        }
+    }
+
+    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
+        if let Some(place) = self.common.place_of(lane)
+            && let Trouble::Reported(_) = trouble
+        {
+            self.common.refused(place, cx.now());
+        }
+    }
+
+    fn on_change(&mut self, upstream: UpstreamId, change: Change, _: &mut Cx<'_>) {
+        self.common.change(upstream, change);
+    }
+
+    fn on_time(&mut self, cx: &mut Cx<'_>) {
+        self.common.pass_time(cx.now());
+    }
+
+    fn due(&self) -> Option<Time> {
+        self.common.due()
+    }
+
+    fn account(&self, _: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
+        self.common.account(upstreams);
+    }
+}

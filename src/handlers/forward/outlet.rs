@@ -1,0 +1,140 @@
+//! One upstream as a worker's forwarder sends to it: its sample, its rate, what is put before its datagrams.
+
+use std::sync::Arc;
+
+use super::settings::{Receiver, Sample};
+use crate::config::upstream::{SendFrom, Upstream};
+use crate::datagram::Train;
+use crate::dispatch::handler::{Batch, Cx, UpstreamId};
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::proxy_header::{PROXY_BYTES_MAX, proxy_v2};
+use crate::dispatch::rate::RateLimit;
+use crate::dispatch::verdict::DropReason;
+
+/// The highest TTL that goes to a group where none is set: enough for a site, and a loop of forwarders dies soon.
+const GROUP_TTL_MAX: u8 = 16;
+
+/// The way to one upstream.
+pub struct Outlet {
+    /// Its number.
+    pub id: UpstreamId,
+    /// Its lane that is there from the start, one way.
+    pub lane: Lane,
+    sample: Option<Sampler>,
+    rate: Option<Arc<RateLimit>>,
+    proxy: bool,
+    keeps_source: bool,
+    /// A fixed TTL is its sockets' own.
+    has_ttl: bool,
+    /// The most that a TTL to a group may be.
+    group_ttl: Option<u8>,
+    /// Datagrams that it did not get for its sample or its rate.
+    pub skipped: u64,
+}
+
+/// Takes some of many, evenly.
+struct Sampler {
+    sample: Sample,
+    earned: u32,
+}
+
+impl Outlet {
+    /// `start` says where the sample begins, so that workers do not all take the same.
+    pub fn new(
+        id: UpstreamId,
+        lane: Lane,
+        upstream: &Upstream,
+        receiver: &Receiver,
+        rate: Option<Arc<RateLimit>>,
+        start: u64,
+    ) -> Outlet {
+        let sampler = |sample: Sample| Sampler { sample, earned: (start % u64::from(sample.each)) as u32 };
+        Outlet {
+            id,
+            lane,
+            sample: receiver.sample.map(sampler),
+            rate,
+            proxy: receiver.proxy,
+            keeps_source: upstream.leave.from == SendFrom::Keep,
+            has_ttl: upstream.leave.ttl.is_some() && !upstream.is_group(),
+            group_ttl: upstream.is_group().then(|| upstream.leave.ttl.unwrap_or(GROUP_TTL_MAX)),
+            skipped: 0,
+        }
+    }
+
+    /// Whether a train may pass whole: nothing of it is left out or changed.
+    pub fn is_plain(&self) -> bool {
+        self.sample.is_none() && self.rate.is_none() && !self.proxy && !self.keeps_source
+    }
+
+    /// Passes a train on by `lane`; one datagram at a time unless this outlet is plain. `ttl` as damped.
+    #[inline]
+    pub fn pass(
+        &mut self,
+        lane: Lane,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), DropReason> {
+        let ttl = self.ttl(ttl)?;
+        if self.is_plain() {
+            cx.forward(lane, train, ttl);
+            return Ok(());
+        }
+        self.pass_one(lane, train, batch, ttl, cx)
+    }
+
+    fn pass_one(
+        &mut self,
+        lane: Lane,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), DropReason> {
+        debug_assert_eq!(train.datagrams(), 1, "samples and rates count datagrams");
+        if self.sample.as_mut().is_some_and(|sampler| !sampler.takes()) {
+            self.skipped += 1;
+            return Err(DropReason::SampledOut);
+        }
+        if self.rate.as_ref().is_some_and(|rate| !rate.take(cx.now())) {
+            self.skipped += 1;
+            return Err(DropReason::RateLimit);
+        }
+        let mut train = *train;
+        if self.proxy {
+            let mut header = [0; PROXY_BYTES_MAX];
+            let used = proxy_v2(train.envelope.src, train.envelope.dst, &mut header);
+            train.span = cx.keep_parts([&header[..used], batch.bytes(train.span)])?;
+        }
+        match self.keeps_source {
+            true => cx.keep_source(lane, &train, ttl),
+            false => cx.forward(lane, &train, ttl),
+        }
+        Ok(())
+    }
+
+    /// The TTL to send with; `None` for the socket's own. Never 1 to a group: that is what a sender of its own begins with,
+    /// and must be told from the end of a loop.
+    fn ttl(&self, damped: Option<u8>) -> Result<Option<u8>, DropReason> {
+        match (self.group_ttl, damped) {
+            (Some(_), Some(0 | 1)) => Err(DropReason::TtlSpent),
+            (Some(max), Some(damped)) => Ok(Some(damped.min(max))),
+            (Some(max), None) => Ok(Some(max)),
+            (None, _) if self.has_ttl => Ok(None),
+            (None, damped) => Ok(damped),
+        }
+    }
+}
+
+impl Sampler {
+    fn takes(&mut self) -> bool {
+        self.earned += self.sample.taken;
+        let takes = self.earned >= self.sample.each;
+        if takes {
+            self.earned -= self.sample.each;
+        }
+        takes
+    }
+}

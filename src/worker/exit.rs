@@ -1,0 +1,192 @@
+//! A socket to send through, and what is known about it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use super::flush::Sent;
+use crate::datagram::Span;
+use crate::dispatch::outbox::{Parcel, SegmentLimits};
+use crate::net::control_message::Sending;
+use crate::net::errno::{self, SendError};
+use crate::net::send::send_one;
+use crate::net::upstream::{self, UpstreamOptions};
+
+/// Datagrams of strangers that a new socket may hold: it has a port before it has a peer.
+const STRANGERS_MAX: usize = 64;
+
+/// A way out.
+#[derive(Debug)]
+pub struct Exit {
+    socket: UdpSocket,
+    v6: bool,
+    /// What is not known to be refused on this way.
+    pub(super) limits: SegmentLimits,
+    /// Whether all goes to one peer, so that what its path refuses is worth remembering.
+    is_connected: bool,
+    /// The TTL that the socket sends with, where we have set it.
+    ttl: Option<u8>,
+    /// The address that everything leaves from anyway.
+    bound: Option<IpAddr>,
+    /// Where a connected socket leads, and how it is made anew.
+    renewable: Option<Box<(SocketAddr, UpstreamOptions)>>,
+    /// Why there is no connection to the upstream, as an errno.
+    unreachable: Option<i32>,
+    /// Whether the address that a connected socket sends from may be gone.
+    doubts_source: bool,
+}
+
+impl Exit {
+    fn new(socket: UdpSocket, v6: bool) -> Exit {
+        Exit {
+            socket,
+            v6,
+            limits: SegmentLimits::UNKNOWN,
+            is_connected: false,
+            ttl: None,
+            bound: None,
+            renewable: None,
+            unreachable: None,
+            doubts_source: false,
+        }
+    }
+
+    /// A way out through a listener that is bound to `address`.
+    pub fn of_listener(socket: UdpSocket, address: SocketAddr) -> Exit {
+        let ip = address.ip();
+        // A zone needs its interface with each datagram; a group is nothing to send from.
+        let is_plain = !ip.is_unspecified() && !ip.is_multicast() && !is_link_local(ip);
+        Exit { bound: is_plain.then_some(ip), ..Exit::new(socket, address.is_ipv6()) }
+    }
+
+    /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
+    pub fn to_upstream(upstream: SocketAddr, options: UpstreamOptions) -> io::Result<Exit> {
+        let socket = upstream::upstream_socket(upstream, &options)?;
+        let connected = socket.connect(upstream);
+        let mut exit = Exit {
+            is_connected: true,
+            ttl: options.ttl,
+            renewable: Some(Box::new((upstream, options))),
+            ..Exit::new(socket, upstream.is_ipv6())
+        };
+        match connected {
+            Err(error) if errno::may_lack_source(&error) => exit.unreachable = error.raw_os_error(),
+            connected => connected?,
+        }
+        exit.doubts_source = exit.unreachable.is_some();
+        Ok(exit)
+    }
+
+    /// A way to an upstream whose address nobody knows yet.
+    pub fn nowhere(options: UpstreamOptions) -> io::Result<Exit> {
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        let socket = upstream::upstream_socket(nobody, &options)?;
+        Ok(Exit { unreachable: Some(libc::EDESTADDRREQ), ..Exit::new(socket, false) })
+    }
+
+    /// A way to an upstream and back, with a source port of its own.
+    pub fn for_session(upstream: SocketAddr, options: UpstreamOptions) -> io::Result<Exit> {
+        let socket = upstream::upstream_socket(upstream, &UpstreamOptions { receives: true, ..options })?;
+        socket.connect(upstream)?;
+        // From here on the kernel takes from the upstream alone. What came before is none of ours.
+        let _ = (0..STRANGERS_MAX).take_while(|_| socket.recv(&mut []).is_ok()).count();
+        Ok(Exit { is_connected: true, ttl: options.ttl, ..Exit::new(socket, upstream.is_ipv6()) })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Why the upstream cannot be reached now, as an errno.
+    pub fn unreachable(&self) -> Option<i32> {
+        self.unreachable
+    }
+
+    /// Where the last flush left doubts, takes a new socket if that helps. Whether there were any.
+    pub(super) fn renew_if_doubted(&mut self) -> bool {
+        let doubted = self.doubts_source;
+        if doubted {
+            self.renew();
+        }
+        doubted
+    }
+
+    /// Takes a new socket to the upstream if that would send from another address than the old one: connect(2) chooses
+    /// that once, and when it goes (DHCP, a VPN that reconnects) the old socket fails for ever. Where none can be had now,
+    /// the next flush asks again.
+    pub(super) fn renew(&mut self) -> bool {
+        let Some((upstream, options)) = self.renewable.as_deref() else { return false };
+        let anew = upstream::upstream_socket(*upstream, options);
+        let anew = anew.and_then(|anew| anew.connect(upstream).map(|()| anew));
+        self.doubts_source = anew.is_err();
+        let ttl = options.ttl;
+        let Ok(anew) = anew else { return false };
+        let source = |socket: &UdpSocket| socket.local_addr().ok().map(|address| address.ip());
+        if self.unreachable.take().is_none() && source(&anew) == source(&self.socket) {
+            return false;
+        }
+        self.socket = anew;
+        self.ttl = ttl;
+        true
+    }
+
+    /// Makes a TTL the connected socket's own. Told with a message instead, it would cost the kernel a search for the route
+    /// each time (udp_sendmsg in net/ipv4/udp.c keeps the connection's only where nothing is told).
+    pub(super) fn adopt(&mut self, ttl: Option<u8>) {
+        if let Some(wanted) = ttl
+            && self.is_connected
+            && self.ttl != ttl
+            && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok()
+        {
+            self.ttl = ttl;
+        }
+    }
+
+    /// What still has to be told with a message.
+    pub(super) fn spare(&self, mut sending: Sending) -> Sending {
+        sending.v6 = self.v6;
+        if sending.ttl == self.ttl {
+            sending.ttl = None;
+        }
+        if sending.from == self.bound {
+            sending.from = None;
+        }
+        sending
+    }
+
+    /// Remembers that segments larger than `smaller` were refused.
+    pub(super) fn learn(&mut self, error: &io::Error, smaller: u32) {
+        match errno::is_about_size(error) {
+            false => self.limits.bytes_max = 0,
+            // A listener answers many: one client's narrow path says nothing of the next one's.
+            true if self.is_connected => self.limits.bytes_max = smaller,
+            true => {}
+        }
+    }
+
+    /// Sends one datagram. `false` if that takes more care than this.
+    pub(super) fn send_alone<'a>(
+        &mut self,
+        parcel: &Parcel,
+        payload: impl Fn(Span) -> &'a [u8],
+        settle: &mut impl FnMut(Sent),
+    ) -> bool {
+        self.adopt(parcel.ttl);
+        if (parcel.ttl.is_some() && parcel.ttl != self.ttl) || self.doubts_source || self.unreachable.is_some() {
+            return false;
+        }
+        let Err(error) = send_one(&self.socket, payload(parcel.span)) else {
+            settle(Sent::Taken(1));
+            return true;
+        };
+        // Reported once is gone from the socket: whoever tries again finds out about this datagram itself.
+        if errno::of_send(&error) == SendError::Pending && errno::is_report(&error) {
+            settle(Sent::Reported(error.raw_os_error().unwrap_or(0)));
+        }
+        false
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
