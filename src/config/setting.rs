@@ -136,6 +136,7 @@ mod tests {
     #[test]
     fn forms_in_words() {
         const PICKS: [(&str, u8); 3] = [("all", 1), ("any", 2), ("one", 3)];
+        const WORDS: [&str; 3] = words(&PICKS);
         const INNER: [Setting; 1] = [Setting { key: "a", form: Form::Rate, default: "", meaning: "" }];
         for (form, words) in [
             (Form::Text("path"), "path"),
@@ -144,7 +145,7 @@ mod tests {
             (Form::Duration { min: "1s", max: "1d" }, "duration, \"1s\" to \"1d\""),
             (Form::Size { min: "1KiB", max: "1GiB" }, "size, \"1KiB\" to \"1GiB\""),
             (Form::Rate, "rate such as \"100/s\""),
-            (Form::Choice(&words(&PICKS)), "\"all\", \"any\" or \"one\""),
+            (Form::Choice(&WORDS), "\"all\", \"any\" or \"one\""),
             (Form::Table(&INNER), "a table"),
             (Form::List(&Form::OneOf(&[Form::Text("text"), Form::Table(&INNER)])), "text or a table; or a list"),
         ] {
