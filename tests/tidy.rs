@@ -23,7 +23,8 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("dispatch", "std::io", "it is pure"),
     ("dispatch", "std::env", "it is pure"),
     ("dispatch", "std::thread", "it is pure"),
-    ("dispatch", "std::time", "it is pure"),
+    ("dispatch", "Instant", "it is pure"),
+    ("dispatch", "SystemTime", "it is pure"),
     ("dispatch", "RandomState", "it is pure"),
     ("dispatch", "mio::", "it is pure"),
     ("dispatch", "socket2::", "it is pure"),
@@ -278,13 +279,13 @@ fn nothing_is_unfinished() {
     assert_none(&problems, "unfinished:");
 }
 
-/// Every file of src/handlers that defines a kind is in the one list, once, under the file's name.
+/// Every file of src/handlers that defines a kind is in the one list, once, under the file's or folder's name.
 #[test]
 fn every_kind_is_in_the_one_list() {
     let files = sources().into_iter().filter(|source| source.room == "handlers");
     let defined: BTreeSet<String> = files
         .filter(|source| source.text.contains("pub const KIND: Kind"))
-        .map(|source| source.path["src/handlers/".len()..].trim_end_matches(".rs").to_owned())
+        .map(|source| source.path["src/handlers/".len()..].trim_end_matches(".rs").trim_end_matches("/mod").to_owned())
         .collect();
     let listed: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
     assert_eq!(defined, listed.iter().cloned().collect(), "files with a KIND, and names in KINDS");

@@ -188,6 +188,9 @@ impl<'a> Section<'a> {
 
     /// The same, for a key of an inner table that was read before.
     pub fn problem_at(&mut self, key: &str, at: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        if self.problems.tell_of(&at) {
+            return;
+        }
         self.problems.push(Problem::with_value(key, at, Mistake::new(message).hint(hint)));
     }
 

@@ -65,15 +65,17 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "spread",
         form: Form::Choice(&setting::words(&SPREADS)),
-        default: "\"session\" with replies, otherwise \"datagram\"",
-        meaning: "how long a choice holds: as long as the session of a sender, or for one datagram",
+        default: "\"session\" with replies",
+        meaning: "how long a choice holds: as long as the session of a sender, or for one datagram, as it is without \
+                  replies",
     },
     Setting {
         key: "replies",
         form: Form::OneOf(&[Form::Boolean, Form::Choice(&["first", "all"])]),
-        default: "true; false with pick = \"all\", with source = \"keep\" and where all upstreams are groups",
+        default: "true; with pick = \"all\" false",
         meaning: "whether answers go back to who asked, from the address that was asked; with pick = \"all\" true is \
-                  \"first\": of each request, those of the upstream that answers first",
+                  \"first\": of each request, those of the upstream that answers first. Also false by default where \
+                  source = \"keep\" or all upstreams are groups",
     },
     Setting {
         key: "session_idle",
@@ -84,8 +86,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "session_probation",
         form: SESSION_TIME,
-        default: r#""5s", at most session_idle"#,
-        meaning: "one that never got an answer after this",
+        default: r#""5s""#,
+        meaning: "one that never got an answer after this; at most session_idle",
     },
     Setting {
         key: "session_max",
@@ -102,20 +104,20 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "replies_max",
         form: Form::Integer { min: 1, max: COUNT_MAX as u64 },
-        default: "any number",
+        default: "any",
         meaning: "a session ends when each of its requests has so many answers",
     },
     Setting {
         key: "requests_max",
         form: Form::Integer { min: 1, max: COUNT_MAX as u64 },
-        default: "any number",
+        default: "any",
         meaning: "after so many requests the sender's next one begins a new session",
     },
     Setting {
         key: "health",
         form: Form::Table(HEALTH),
-        default: "judged by what comes back",
-        meaning: "how upstreams are asked whether they live",
+        default: "no probes",
+        meaning: "how upstreams are asked whether they live; otherwise they are judged by what comes back",
     },
     Setting {
         key: "resolve_interval",
@@ -239,10 +241,11 @@ pub const HEALTH: &[Setting] = &[
     Setting {
         key: "probe",
         form: Form::Choice(&["udp", "tcp"]),
-        default: "needed, unless fail_open stands alone",
-        meaning: "a datagram that is answered, or a connection that opens, to the upstream's own address and port",
+        default: "needed",
+        meaning: "a datagram that is answered, or a connection that opens, to the upstream's own address and port; only \
+                  fail_open can do without",
     },
-    Setting { key: "send", form: Form::Text("text"), default: "none; needed over udp", meaning: "what is sent" },
+    Setting { key: "send", form: Form::Text("text"), default: "none", meaning: "what is sent; over udp it is needed" },
     Setting { key: "send_hex", form: Form::Text("hex digits"), default: "none", meaning: "the same, as bytes" },
     Setting { key: "expect", form: Form::Text("text"), default: "any answer", meaning: "what the answer must contain" },
     Setting { key: "expect_hex", form: Form::Text("hex digits"), default: "any answer", meaning: "the same, as bytes" },
@@ -255,8 +258,8 @@ pub const HEALTH: &[Setting] = &[
     Setting {
         key: "timeout",
         form: Form::Duration { min: "10ms", max: "1d" },
-        default: r#""2s", at most interval"#,
-        meaning: "how long to wait for the answer",
+        default: r#""2s""#,
+        meaning: "how long to wait for the answer; at most interval",
     },
     Setting { key: "rise", form: STREAK, default: "2", meaning: "answers in a row that make a dead upstream alive" },
     Setting { key: "fall", form: STREAK, default: "3", meaning: "failures in a row that make it dead" },
