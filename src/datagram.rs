@@ -72,6 +72,12 @@ impl Train {
         }
     }
 
+    /// Whether it is one datagram.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.segment == 0 || u32::from(self.segment) >= self.span.len
+    }
+
     /// The datagrams as trains of one.
     pub fn pieces(&self) -> impl Iterator<Item = Train> + use<> {
         let Train { envelope, span, segment } = *self;

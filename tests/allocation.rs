@@ -11,13 +11,12 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Site};
+use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
 use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{HandlerId, Names, Scene};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
 use udispatch::dispatch::time::Time;
@@ -165,9 +164,10 @@ struct Bench {
 }
 
 impl Site for Bench {
-    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
+    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
-        Ok((id, self.lanes.open_one_way(id).expect("a socket")))
+        let lane = self.lanes.open_one_way(id).expect("a socket");
+        Ok(Way { upstream: id, lane, has_address: true })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

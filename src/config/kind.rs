@@ -97,15 +97,25 @@ impl Needs {
 
 /// What the control plane offers a recipe that builds the handler of one worker.
 pub trait Site {
-    /// The number of an upstream of the recipe, and a lane of the outbox that leads to it, one way; its socket is opened,
-    /// connected and owned by the worker. `place` is its place in [`Recipe::upstreams`].
-    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError>;
+    /// The way to an upstream of the recipe. `place` is its place in [`Recipe::upstreams`].
+    fn upstream(&mut self, place: usize) -> Result<Way, BuildError>;
 
     /// The line sink on standard output, shared by all that print.
     fn standard_output(&mut self) -> Result<crate::dispatch::sink::LineSink, BuildError>;
 
     /// A number that differs between workers and between runs, for handlers that pick at random.
     fn seed(&mut self) -> u64;
+}
+
+/// A way to an upstream that is there from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The upstream's number.
+    pub upstream: UpstreamId,
+    /// A lane of the outbox that leads there, one way; its socket is opened, connected and owned by the worker.
+    pub lane: Lane,
+    /// Whether it is known where the upstream is.
+    pub has_address: bool,
 }
 
 /// Why a handler could not be built, as a sentence for the user.

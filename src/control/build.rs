@@ -11,12 +11,10 @@ use super::plan::{ListenerPlan, Plan, Role};
 use super::squatters;
 use super::targets;
 use super::upstreams::{Located, Upstreams};
-use crate::config::kind::{BuildError, Site};
+use crate::config::kind::{BuildError, Site, Way};
 use crate::config::{Config, Daemon};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
-use crate::dispatch::id::UpstreamId;
-use crate::dispatch::outbox::Lane;
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
 use crate::net::socket::{self, ListenerOptions};
@@ -206,7 +204,7 @@ struct WorkerSite<'a> {
 }
 
 impl Site for WorkerSite<'_> {
-    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
+    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = self.upstreams.id(self.handler, place);
         let Located { upstream, address, is_optional, .. } = self.upstreams.get(id);
         if let Err(why) = address
@@ -224,7 +222,7 @@ impl Site for WorkerSite<'_> {
                 "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
             );
         }
-        Ok((id, lane))
+        Ok(Way { upstream: id, lane, has_address: address.is_ok() })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

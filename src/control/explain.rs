@@ -11,7 +11,7 @@ use super::host::Host;
 use super::plan::{ListenerPlan, Plan, Role};
 use super::upstreams::Upstreams;
 use crate::config::Config;
-use crate::config::kind::{BuildError, Site};
+use crate::config::kind::{BuildError, Site, Way};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId, Lanes, Scene};
@@ -291,10 +291,11 @@ struct Stage<'a> {
 }
 
 impl Site for Stage<'_> {
-    fn upstream(&mut self, place: usize) -> Result<(UpstreamId, Lane), BuildError> {
-        let id = self.upstreams.id(self.handler, place);
-        self.lanes.push(id);
-        Ok((id, Lane(self.lanes.len() as u32 - 1)))
+    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+        let upstream = self.upstreams.id(self.handler, place);
+        self.lanes.push(upstream);
+        let has_address = self.upstreams.get(upstream).address.is_ok();
+        Ok(Way { upstream, lane: Lane(self.lanes.len() as u32 - 1), has_address })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

@@ -14,4 +14,5 @@ pub mod standard_output;
 pub mod supervisor;
 mod targets;
 pub mod ties;
+pub mod upkeep;
 pub mod upstreams;

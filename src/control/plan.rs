@@ -32,7 +32,7 @@ pub struct Plan {
     /// The sockets, in the order in which the file first asks for them.
     pub listeners: Vec<ListenerPlan>,
     /// All routes.
-    pub table: RouteTable,
+    pub table: Arc<RouteTable>,
     /// How many workers will run.
     pub workers: usize,
     /// Labels for people.
@@ -142,7 +142,8 @@ impl Plan {
             routes: config.routes.iter().map(|route| route.label.clone()).collect(),
             interfaces: host.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect(),
         };
-        Ok(Plan { listeners, table, workers, names: Arc::new(names), guard: Arc::new(guard), upstreams, notes })
+        let (table, names, guard) = (Arc::new(table), Arc::new(names), Arc::new(guard));
+        Ok(Plan { listeners, table, workers, names, guard, upstreams, notes })
     }
 }
 

@@ -14,6 +14,7 @@ use super::build;
 use super::host::Host;
 use super::plan::{Plan, worker_count};
 use super::snapshot::Snapshot;
+use super::upkeep::Upkeep;
 use super::{standard_error, standard_output};
 use crate::config::{Config, Problems};
 use crate::dispatch::dispatcher::Dispatcher;
@@ -68,6 +69,7 @@ pub struct Supervisor {
     poll: Poll,
     signals: Signals,
     workers: Vec<(Handle, JoinHandle<Dispatcher>)>,
+    upkeep: Upkeep,
 }
 
 impl Supervisor {
@@ -90,7 +92,9 @@ impl Supervisor {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
         registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
         let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
-        Ok(Supervisor { config, plan, output, poll, signals, workers })
+        let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let upkeep = Upkeep::of_plan(&config, &plan, handles).map_err(system("cannot look after the upstreams"))?;
+        Ok(Supervisor { config, plan, output, poll, signals, workers, upkeep })
     }
 
     /// One line for the log: what is being served.
@@ -171,6 +175,7 @@ impl Supervisor {
 
     fn stop(mut self) -> Result<(Snapshot, Instant), Failure> {
         let begun = Instant::now();
+        self.upkeep.stop();
         for (handle, _) in &self.workers {
             handle.send(Command::Stop);
         }

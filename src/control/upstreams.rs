@@ -108,20 +108,21 @@ fn resolve(upstream: &Upstream, host: &Host) -> Result<SocketAddr, String> {
         },
         UpstreamHost::Name(name) => {
             let found = addresses(name, upstream.port);
-            let found = found.map(|found| found[0]).map_err(|why| {
+            found.map(|found| found[0]).map_err(|why| {
                 format!("upstream {upstream}: the name does not resolve ({why}); check it, or write an address")
-            });
-            found
+            })
         }
     }
 }
 
-/// The addresses of a name, at least one, IPv4 first, so that the choice does not depend on the resolver's mood.
+/// The addresses of a name, at least one, IPv4 first, so that the choice does not depend on the resolver's mood. No groups,
+/// which only an address can be, and no unspecified address, by which some resolvers mean that a name is blocked.
 pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
+    found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());
     found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
     match found.is_empty() {
-        true => Err(io::Error::other("it has no address")),
+        true => Err(io::Error::other("it has no address of a host")),
         false => Ok(found),
     }
 }

@@ -158,6 +158,7 @@ impl Dispatcher {
             route: NOWHERE,
             ear: EarId(u32::MAX),
             now: scene.now,
+            arena: &[],
             lanes: &mut *scene.lanes,
         };
         act(&mut *self.handlers[to.index()], &mut cx);
@@ -240,6 +241,7 @@ impl Dispatcher {
                 route,
                 ear: EarId(ear as u32),
                 now: scene.now,
+                arena: batch.arena(),
                 lanes: &mut *scene.lanes,
             };
             self.handlers[handler.index()].on_batch(batch, &mut cx);

@@ -134,6 +134,11 @@ impl<'a> Batch<'a> {
         self.trains
     }
 
+    /// What the spans point into.
+    pub(super) fn arena(&self) -> &'a [u8] {
+        self.arena
+    }
+
     /// The bytes of a train, or of one of its datagrams.
     pub fn bytes(&self, span: Span) -> &'a [u8] {
         let first = (span.offset - self.base) as usize;
@@ -187,6 +192,8 @@ pub struct Cx<'a> {
     pub(super) route: RouteId,
     pub(super) ear: EarId,
     pub(super) now: Time,
+    /// What the trains' spans point into.
+    pub(super) arena: &'a [u8],
     pub(super) lanes: &'a mut dyn Lanes,
 }
 
@@ -228,7 +235,7 @@ impl Cx<'_> {
 
     /// Passes a train on to an upstream, as it is.
     pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>) {
-        self.outbox.forward(lane, train, ttl);
+        self.outbox.forward(lane, train, ttl, self.arena);
     }
 
     /// Passes what an upstream answered back to a client.

@@ -27,6 +27,42 @@ pub enum SendError {
     Refused,
 }
 
+/// What a failed call means for a probe of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeError {
+    /// Nothing yet: wait for the next event.
+    Wait,
+    /// Interrupted: the same again.
+    Again,
+    /// Somebody there says that nobody listens, or breaks the connection off.
+    Refused,
+    /// There is no way to there.
+    Unreachable,
+    /// This host lacks something, which tells nothing of the upstream.
+    Ours,
+}
+
+/// Judges an error of a probe's socket: connect(2), send(2), recv(2).
+pub fn of_probe(error: &io::Error) -> ProbeError {
+    match error.raw_os_error() {
+        // ENOTCONN: getpeername(2) while the connection is still under way.
+        Some(libc::EAGAIN | libc::EINPROGRESS | libc::ENOTCONN) => ProbeError::Wait,
+        Some(libc::EINTR) => ProbeError::Again,
+        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => ProbeError::Refused,
+        Some(
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRINUSE
+            | libc::EADDRNOTAVAIL
+            | libc::EAFNOSUPPORT
+            | libc::ENODEV,
+        ) => ProbeError::Ours,
+        _ => ProbeError::Unreachable,
+    }
+}
+
 /// Judges an error of recvmmsg(2).
 pub fn of_receive(error: &io::Error) -> ReceiveError {
     match error.raw_os_error() {
@@ -165,6 +201,16 @@ mod tests {
             (libc::EINVAL, SendError::Refused),
         ] {
             assert_eq!(send(errno), meaning, "{}", name(errno));
+        }
+        let probe = |errno| of_probe(&io::Error::from_raw_os_error(errno));
+        for (errno, meaning) in [
+            (libc::EINPROGRESS, ProbeError::Wait),
+            (libc::EINTR, ProbeError::Again),
+            (libc::ECONNREFUSED, ProbeError::Refused),
+            (libc::EHOSTUNREACH, ProbeError::Unreachable),
+            (libc::EMFILE, ProbeError::Ours),
+        ] {
+            assert_eq!(probe(errno), meaning, "{}", name(errno));
         }
         assert!(refuses_segments(&io::Error::from_raw_os_error(libc::EIO)));
         assert!(!refuses_segments(&io::Error::from_raw_os_error(libc::EPERM)));

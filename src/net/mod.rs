@@ -13,6 +13,7 @@ pub mod interfaces;
 pub mod limits;
 pub mod multicast;
 pub mod option;
+pub mod probe;
 pub mod receive;
 pub mod send;
 pub mod socket;

@@ -38,6 +38,9 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL, libc::IP_MULTICAST_ALL),
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT, IPV6_MULTICAST_ALL),
     };
+    // Answers are as large as they are: where a hop is smaller, fragments instead of failures, as for upstreams.
+    let (discover, how) = without_discovery(address);
+    set_int(&socket, level, discover, how)?;
     // Off: a datagram to a group that anyone on this host joined is not ours.
     set_int(&socket, level, multicast_all, 0)?;
     set_int(&socket, level, destination, i32::from(options.destination))?;
@@ -108,14 +111,11 @@ pub fn upstream_socket(upstream: SocketAddr, send_buffer: usize) -> io::Result<U
     let socket = new_socket(upstream)?;
     close_door(&socket)?;
     set_send_buffer(&socket, send_buffer)?;
-    // Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost
-    // (ip(7)). In IPv6 only we can, once it has told us its MTU, which OMIT would not hear (ip6_sk_accept_pmtu in the kernel).
-    let (level, discover, how, errors) = match upstream {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT, libc::IP_RECVERR),
-        SocketAddr::V6(_) => {
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT, libc::IPV6_RECVERR)
-        }
+    let (level, errors) = match upstream {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
+    let (discover, how) = without_discovery(upstream);
     set_int(&socket, level, discover, how)?;
     // Without it the kernel keeps to itself what a full device queue drops (udp_send_skb in the kernel). The socket is this
     // upstream's alone, and its queue of errors, which nobody reads, holds no more than the smallest receive buffer.
@@ -124,6 +124,15 @@ pub fn upstream_socket(upstream: SocketAddr, send_buffer: usize) -> io::Result<U
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;
     Ok(socket.into())
+}
+
+/// Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost (ip(7)). In
+/// IPv6 only we can, once it has told us its MTU, which OMIT would not hear (ip6_sk_accept_pmtu in the kernel).
+pub(super) fn without_discovery(address: SocketAddr) -> (i32, i32) {
+    match address {
+        SocketAddr::V4(_) => (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
+        SocketAddr::V6(_) => (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
+    }
 }
 
 /// Lets nothing new into a socket, and keeps what it holds: a socket filter that takes no byte of anything. What still

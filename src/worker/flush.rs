@@ -126,7 +126,7 @@ impl Flusher {
             record(account, sent);
         };
         parcels.clear();
-        parcels.extend(outbox.lane(lane));
+        parcels.extend(outbox.lane(lane).flat_map(|parcel| parcel.parts(exit.limits.count_max)));
         if let [parcel] = parcels[..]
             && parcel.segment == 0
             && exit.send_alone(&parcel, |span| outbox.bytes(arena, span), &mut settle)

@@ -164,11 +164,9 @@ impl Lanes {
         self.targets[upstream.index()].handler
     }
 
-    /// Sending has met trouble on a lane that somebody leased.
+    /// There was trouble on a lane.
     pub fn note(&mut self, lane: Lane, trouble: Trouble) {
-        if self.slots.get(lane.0 as usize).is_some_and(|slot| slot.as_ref().is_some_and(|slot| slot.is_leased)) {
-            self.troubles.push((lane, trouble));
-        }
+        self.troubles.push((lane, trouble));
     }
 
     /// The next trouble, with the handler that should know.

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::config::kind::{BuildError, Site};
+use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
 use udispatch::dispatch::handler::{Lanes, Scene};
@@ -283,10 +283,10 @@ struct Bench {
 }
 
 impl Site for Bench {
-    fn upstream(&mut self, _: usize) -> Result<(UpstreamId, Lane), BuildError> {
+    fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
         self.lanes.push(self.handler);
         let number = self.lanes.len() as u32 - 1;
-        Ok((UpstreamId(number), Lane(number)))
+        Ok(Way { upstream: UpstreamId(number), lane: Lane(number), has_address: true })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

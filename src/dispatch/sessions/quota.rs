@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 
 use crate::dispatch::maglev::mix;
 use crate::dispatch::verdict::DropReason;
@@ -15,19 +15,23 @@ use crate::dispatch::verdict::DropReason;
 /// Locks; workers rarely meet at one.
 const SHARDS: usize = 64;
 
+/// Sessions of each prefix that has any.
+type Counts = HashMap<u64, u32, FixedState>;
+
 /// The limits and how much of them is used.
 #[derive(Debug)]
 pub struct Quota {
     max: u32,
     share: u32,
     taken: AtomicU32,
-    prefixes: Vec<Mutex<HashMap<u64, u32, RandomState>>>,
+    prefixes: Vec<Mutex<Counts>>,
 }
 
 impl Quota {
-    /// `max` sessions, of which one prefix may hold `share`.
-    pub fn new(max: u32, share: u32) -> Quota {
-        let prefixes = (0..SHARDS).map(|_| Mutex::default()).collect();
+    /// `max` sessions, of which one prefix may hold `share`. `seed` makes it hard to guess which prefixes collide.
+    pub fn new(max: u32, share: u32, seed: u64) -> Quota {
+        let counts = || Mutex::new(Counts::with_hasher(FixedState::with_seed(seed)));
+        let prefixes = (0..SHARDS).map(|_| counts()).collect();
         Quota { max, share, taken: AtomicU32::new(0), prefixes }
     }
 
@@ -74,7 +78,7 @@ impl Quota {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn shard(&self, prefix: u64) -> MutexGuard<'_, HashMap<u64, u32, RandomState>> {
+    fn shard(&self, prefix: u64) -> MutexGuard<'_, Counts> {
         // A worker that panicked has ended the daemon anyway; the counts are whole.
         self.prefixes[mix(prefix) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,7 +91,7 @@ mod tests {
     /// Both limits hold exactly, and what is given back can be taken again.
     #[test]
     fn both_limits() {
-        let quota = Quota::new(3, 2);
+        let quota = Quota::new(3, 2, 1);
         assert_eq!([quota.take(1), quota.take(1)], [Ok(()), Ok(())]);
         assert_eq!(quota.take(1), Err(DropReason::SessionShare));
         assert_eq!(quota.take(2), Ok(()));

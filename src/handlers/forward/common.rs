@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::hash::key_of;
 use super::outlet::Outlet;
-use super::settings::{Choice, Settings};
+use super::settings::{Choice, HashOn, Settings};
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::damp;
@@ -13,7 +13,7 @@ use crate::dispatch::handler::{Batch, Cx, UpstreamId};
 use crate::dispatch::judge::Judge;
 use crate::dispatch::ledger::UpstreamCount;
 use crate::dispatch::outbox::Lane;
-use crate::dispatch::pool::Pool;
+use crate::dispatch::pool::{Pick, Pool};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
@@ -29,8 +29,8 @@ pub struct Common {
     judges: Option<Vec<Judge>>,
     /// Places of the shadows.
     pub shadows: Vec<usize>,
-    /// Whether trains may pass whole everywhere.
-    all_plain: bool,
+    /// Whether trains pass whole: nothing counts their datagrams, and all of a flow take the same way.
+    is_whole: bool,
 }
 
 impl Common {
@@ -42,7 +42,7 @@ impl Common {
         Common {
             judges: is_judged.then(|| vec![Judge::default(); outlets.len()]),
             shadows,
-            all_plain: outlets.iter().all(Outlet::is_plain),
+            is_whole: outlets.iter().all(Outlet::is_plain) && stays_together(&settings),
             settings,
             outlets,
             pool,
@@ -62,7 +62,7 @@ impl Common {
 
     /// Passes a train on without a way back. `index` is the place of its first datagram in the batch.
     pub fn pass_on(&mut self, train: &Train, index: u32, batch: &Batch<'_>, ttl: Option<u8>, cx: &mut Cx<'_>) {
-        if self.all_plain && self.stays_together() {
+        if self.is_whole {
             if let Err(reason) = self.pass_one_way(train, batch, ttl, cx) {
                 (index..index + train.datagrams()).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
             }
@@ -72,18 +72,6 @@ impl Common {
             if let Err(reason) = self.pass_one_way(&datagram, batch, ttl, cx) {
                 cx.verdict(at, Verdict::Dropped(reason));
             }
-        }
-    }
-
-    /// Whether datagrams of one flow all take the same way.
-    fn stays_together(&self) -> bool {
-        use super::settings::HashOn;
-        use crate::dispatch::pool::Pick;
-        match self.settings.choice {
-            _ if self.outlets.len() == 1 => true,
-            Choice::All | Choice::One(Pick::FirstAlive) => true,
-            Choice::One(Pick::Hash) => !matches!(self.settings.hash_on, HashOn::Payload { .. }),
-            Choice::One(_) => false,
         }
     }
 
@@ -195,5 +183,15 @@ impl Common {
             count.skipped += outlet.skipped;
             count.dead_in += u32::from(!self.pool.members()[place].alive);
         }
+    }
+}
+
+/// Whether datagrams of one flow all take the same way.
+fn stays_together(settings: &Settings) -> bool {
+    match settings.choice {
+        _ if settings.upstreams.len() == 1 => true,
+        Choice::All | Choice::One(Pick::FirstAlive) => true,
+        Choice::One(Pick::Hash) => !matches!(settings.hash_on, HashOn::Payload { .. }),
+        Choice::One(_) => false,
     }
 }

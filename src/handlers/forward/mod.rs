@@ -1,4 +1,4 @@
-//! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and their answers back.
+//! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and answers back.
 
 mod common;
 mod contradictions;
@@ -32,7 +32,7 @@ use crate::dispatch::time::nanoseconds;
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "forward",
-    summary: "passes datagrams on to upstreams, to one that is picked or to all of them, and answers back to the sender",
+    summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; answers go back to the sender",
     settings: keys::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:5300"
@@ -67,7 +67,7 @@ pick = "all"
 #[derive(Debug)]
 struct Forward {
     settings: Arc<Settings>,
-    quota: Arc<Quota>,
+    quota: OnceLock<Arc<Quota>>,
     rates: Vec<Option<Arc<RateLimit>>>,
     /// Made when it is needed: 128 KiB, the same for all workers.
     maglev: OnceLock<Arc<Maglev>>,
@@ -80,11 +80,16 @@ impl Forward {
             Some(Arc::new(RateLimit::new(u64::from(rate.count), nanoseconds(rate.per))))
         };
         Forward {
-            quota: Arc::new(Quota::new(settings.limits.max, settings.limits.share)),
+            quota: OnceLock::new(),
             rates: settings.receivers.iter().map(limit).collect(),
             maglev: OnceLock::new(),
             settings: Arc::new(settings),
         }
+    }
+
+    fn quota(&self, seed: u64) -> Arc<Quota> {
+        let limits = self.settings.limits;
+        Arc::clone(self.quota.get_or_init(|| Arc::new(Quota::new(limits.max, limits.share, seed))))
     }
 
     /// The table for picking by hash; a shadow is never picked.
@@ -98,16 +103,16 @@ impl Forward {
         Arc::clone(self.maglev.get_or_init(make))
     }
 
-    fn pool(&self, seed: u64) -> Pool {
-        let member = |receiver: &Receiver| Member {
+    fn pool(&self, has_address: &[bool], seed: u64) -> Pool {
+        let member = |(receiver, has_address): (&Receiver, &bool)| Member {
             weight: receiver.weight,
             backup: receiver.backup,
             drain: receiver.drain,
             alive: true,
-            resolved: true,
+            resolved: *has_address,
             shadow: receiver.shadow,
         };
-        let members: Vec<Member> = self.settings.receivers.iter().map(member).collect();
+        let members: Vec<Member> = self.settings.receivers.iter().zip(has_address).map(member).collect();
         let pick = if let Choice::One(pick) = self.settings.choice { pick } else { Pick::RoundRobin };
         let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
         Pool::new(members, pick, self.settings.fail_open, maglev, seed)
@@ -163,15 +168,16 @@ impl Recipe for Forward {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let mut outlets = Vec::new();
+        let (mut outlets, mut has_address) = (Vec::new(), Vec::new());
         let parts = self.settings.upstreams.iter().zip(&self.settings.receivers).zip(&self.rates);
         for (place, ((upstream, receiver), rate)) in parts.enumerate() {
-            let (id, lane) = site.upstream(place)?;
-            outlets.push(Outlet::new(id, lane, upstream, receiver, rate.clone(), site.seed()));
+            let way = site.upstream(place)?;
+            has_address.push(way.has_address);
+            outlets.push(Outlet::new(way, upstream, receiver, rate.clone(), site.seed()));
         }
-        let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(site.seed()));
+        let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(&has_address, site.seed()));
         Ok(match self.settings.has_sessions() {
-            true => Box::new(Talk::new(common, Arc::clone(&self.quota), site.seed())),
+            true => Box::new(Talk::new(common, self.quota(site.seed()), site.seed())),
             false => Box::new(OneWay::new(common)),
         })
     }

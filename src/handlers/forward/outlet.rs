@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::settings::{Receiver, Sample};
+use crate::config::kind::Way;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
@@ -40,18 +41,11 @@ struct Sampler {
 
 impl Outlet {
     /// `start` says where the sample begins, so that workers do not all take the same.
-    pub fn new(
-        id: UpstreamId,
-        lane: Lane,
-        upstream: &Upstream,
-        receiver: &Receiver,
-        rate: Option<Arc<RateLimit>>,
-        start: u64,
-    ) -> Outlet {
+    pub fn new(way: Way, upstream: &Upstream, receiver: &Receiver, rate: Option<Arc<RateLimit>>, start: u64) -> Outlet {
         let sampler = |sample: Sample| Sampler { sample, earned: (start % u64::from(sample.each)) as u32 };
         Outlet {
-            id,
-            lane,
+            id: way.upstream,
+            lane: way.lane,
             sample: receiver.sample.map(sampler),
             rate,
             proxy: receiver.proxy,

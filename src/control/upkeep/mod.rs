@@ -1,0 +1,193 @@
+//! Looks after the upstreams while the workers run, off the data path: resolves names again and probes who is alive, and
+//! tells the workers what changed. A worker never waits for any of it.
+//!
+//! One thread polls all probes and keeps both schedules (`keeper.rs`). Look-ups may block for as long as the system's
+//! resolver likes, so each has a thread of its own that ends with it, or with the process: one that hangs delays nothing
+//! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `attempt.rs` is one
+//! probe. They write down what is new as [`News`]; only the keeper tells anyone.
+
+mod attempt;
+mod health;
+mod keeper;
+mod prober;
+mod resolver;
+mod schedule;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use mio::Waker;
+
+pub use self::health::Failure;
+use self::keeper::{Keeper, Letter};
+use super::loops::Watch;
+use super::plan::Plan;
+use super::upstreams::{Located, addresses};
+use crate::config::Config;
+use crate::config::upstream::{Host, Probe, Upstream};
+use crate::dispatch::change::Change;
+use crate::dispatch::id::UpstreamId;
+use crate::net::fib;
+use crate::worker::command::{Command, Handle};
+
+/// Longest wait for the keeper at the end. It never blocks, so this is for a machine that has no time for it.
+const STOP_MAX: Duration = Duration::from_millis(500);
+
+/// An upstream to be looked after; its number is its place in the list.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The handler's name.
+    pub handler: String,
+    /// What the file says of it.
+    pub upstream: Upstream,
+    /// Where it is, if that is known.
+    pub address: Option<SocketAddr>,
+    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
+    pub interface: u32,
+    /// How it is asked whether it lives.
+    pub probe: Option<Arc<Probe>>,
+    /// How often its name is resolved again; zero: never, once it has an address.
+    pub resolve_interval: Duration,
+}
+
+impl Target {
+    /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
+    fn name(&self) -> Option<&str> {
+        let misses_interface = self.upstream.leave.interface.is_some() && self.interface == 0;
+        match &self.upstream.host {
+            Host::Name(name) if !misses_interface => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// Looks a name up.
+pub type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// The outside world, which a test replaces.
+pub struct Outside {
+    /// Tells every worker.
+    pub tell: Box<dyn FnMut(UpstreamId, Change) + Send>,
+    /// May block. The ports of the answers mean nothing.
+    pub look_up: Arc<LookUp>,
+    /// Says whether an upstream may move there, or what would come of it, as in "which would close …".
+    pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
+}
+
+/// What is known of one upstream, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Where it is.
+    pub address: Option<SocketAddr>,
+    /// Whether it is thought to answer. Those that are not probed are.
+    pub alive: bool,
+    /// When one of the two last changed.
+    pub changed: Option<Instant>,
+    /// When a probe last failed, and why.
+    pub failed: Option<(Instant, Failure)>,
+}
+
+/// Something new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum News {
+    /// For the workers.
+    Change(UpstreamId, Change),
+    /// For the views.
+    Failed(UpstreamId, Failure),
+    /// For the log.
+    Say(log::Level, String),
+}
+
+/// The upkeep of all upstreams, running.
+pub struct Upkeep {
+    states: Arc<Mutex<Vec<State>>>,
+    /// `None` where there is nothing to do.
+    thread: Option<Thread>,
+}
+
+struct Thread {
+    letters: Sender<Letter>,
+    waker: Arc<Waker>,
+    /// Nothing is ever sent: the thread's end closes it.
+    ended: Receiver<()>,
+}
+
+impl Upkeep {
+    /// Starts to look after the upstreams of a plan whose workers run.
+    pub fn of_plan(config: &Config, plan: &Plan, workers: Vec<Handle>) -> io::Result<Upkeep> {
+        let mut watch = Watch::new(config, &plan.table, &plan.names, &plan.upstreams, fib::look_up);
+        let tell = move |id, change| {
+            for worker in &workers {
+                // One that has ended is the supervisor's business.
+                worker.send(Command::Change(id, change));
+            }
+        };
+        let outside = Outside {
+            tell: Box::new(tell),
+            look_up: Arc::new(|name| addresses(name, 0)),
+            permit: Box::new(move |id, address| watch.permit(id, address)),
+        };
+        Upkeep::start(targets(config, plan), outside)
+    }
+
+    /// Starts to look after these.
+    pub fn start(targets: Vec<Target>, outside: Outside) -> io::Result<Upkeep> {
+        let state = |target: &Target| State { address: target.address, alive: true, changed: None, failed: None };
+        let states = Arc::new(Mutex::new(targets.iter().map(state).collect()));
+        let (keeper, letters, waker) = Keeper::new(&targets, outside, Arc::clone(&states))?;
+        if keeper.is_idle() {
+            return Ok(Upkeep { states, thread: None });
+        }
+        let (end, ended) = bounded(0);
+        thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
+            let _end = end;
+            keeper.run();
+        })?;
+        Ok(Upkeep { states, thread: Some(Thread { letters, waker, ended }) })
+    }
+
+    /// What is known of every upstream, by number.
+    pub fn snapshot(&self) -> Vec<State> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends it; workers hear nothing more. Look-ups that are under way end with the process.
+    pub fn stop(&mut self) {
+        let Some(Thread { letters, waker, ended }) = self.thread.take() else { return };
+        // Either fails only where the thread has ended.
+        let _ = letters.send(Letter::Stop);
+        let _ = waker.wake();
+        let _ = ended.recv_timeout(STOP_MAX);
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The upstreams of a plan.
+fn targets(config: &Config, plan: &Plan) -> Vec<Target> {
+    let keep = |handler: &crate::config::NamedHandler| {
+        let upkeep = handler.recipe.upkeep();
+        (upkeep.probe.map(Arc::new), upkeep.resolve_interval)
+    };
+    let upkeeps: Vec<_> = config.handlers.iter().map(keep).collect();
+    let target = |located: &Located| {
+        let (probe, resolve_interval) = upkeeps[located.handler.index()].clone();
+        Target {
+            handler: config.handler(located.handler).name.clone(),
+            upstream: located.upstream.clone(),
+            address: located.address.as_ref().ok().copied(),
+            interface: located.interface,
+            probe,
+            resolve_interval,
+        }
+    };
+    plan.upstreams.iter().map(|(_, located)| target(located)).collect()
+}

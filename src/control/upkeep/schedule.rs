@@ -1,0 +1,215 @@
+//! Jobs that are done again and again, each in an interval of its own, and at most so many of them at a time. Knows
+//! neither clock nor what the jobs are: whoever asks says what time it is.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Shortest interval, so that no job is due again at the moment it ends.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Begin this job. It is under way until [`Schedule::done`].
+    Begin(usize),
+    /// This job has been under way for as long as it may be. Told once.
+    Overdue(usize),
+}
+
+/// The jobs, by number.
+#[derive(Debug)]
+pub struct Schedule {
+    jobs: Vec<Job>,
+    /// Each job's moment, if it has one: to begin, or to be overdue.
+    timers: BTreeSet<(Instant, usize)>,
+    /// Due, while too many others are under way.
+    waiting: VecDeque<usize>,
+    under_way: usize,
+    under_way_max: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    /// A moment of its grid: it is begun at moments that are whole intervals from here.
+    grid: Instant,
+    /// `None`: never again by itself.
+    interval: Option<Duration>,
+    patience: Duration,
+    timer: Option<Instant>,
+    state: State,
+    began: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Waiting,
+    UnderWay,
+}
+
+impl Schedule {
+    /// No jobs yet, and later at most so many at a time.
+    pub fn new(under_way_max: usize) -> Schedule {
+        let (jobs, timers, waiting) = (Vec::new(), BTreeSet::new(), VecDeque::new());
+        Schedule { jobs, timers, waiting, under_way: 0, under_way_max }
+    }
+
+    /// A further job, and its number. It begins at `first`, if that is given, and then at the moments of its grid; it is
+    /// overdue so long after each beginning.
+    pub fn add(
+        &mut self,
+        grid: Instant,
+        first: Option<Instant>,
+        interval: Option<Duration>,
+        patience: Duration,
+    ) -> usize {
+        let interval = interval.map(|interval| interval.max(INTERVAL_MIN));
+        self.jobs.push(Job { grid, interval, patience, timer: None, state: State::Idle, began: grid });
+        self.set_timer(self.jobs.len() - 1, first);
+        self.jobs.len() - 1
+    }
+
+    /// When there will be something to do, unless something changes before.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The next thing to do now. To be asked until there is nothing left.
+    pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        if self.under_way < self.under_way_max
+            && let Some(job) = self.waiting.pop_front()
+        {
+            return Some(self.begin(job, now));
+        }
+        while let Some(&(at, job)) = self.timers.first()
+            && at <= now
+        {
+            self.set_timer(job, None);
+            match self.jobs[job].state {
+                State::UnderWay => return Some(Turn::Overdue(job)),
+                State::Idle if self.under_way < self.under_way_max => return Some(self.begin(job, now)),
+                State::Idle => {
+                    self.jobs[job].state = State::Waiting;
+                    self.waiting.push_back(job);
+                }
+                State::Waiting => {}
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, job: usize, now: Instant) -> Turn {
+        self.under_way += 1;
+        self.jobs[job].state = State::UnderWay;
+        self.jobs[job].began = now;
+        self.set_timer(job, now.checked_add(self.jobs[job].patience));
+        Turn::Begin(job)
+    }
+
+    /// The job is not under way any more. It begins again at the first moment of its grid that is still to come and at
+    /// least half an interval after the last beginning.
+    pub fn done(&mut self, job: usize, now: Instant) {
+        let Job { grid, interval, state, began, .. } = &mut self.jobs[job];
+        if *state != State::UnderWay {
+            return;
+        }
+        *state = State::Idle;
+        self.under_way -= 1;
+        let next = interval.and_then(|interval| next_on_grid(*grid, interval, now.max(*began + interval / 2)));
+        self.set_timer(job, next);
+    }
+
+    /// Lets a job begin now that is not under way.
+    pub fn hasten(&mut self, job: usize, now: Instant) {
+        if self.jobs[job].state == State::Idle {
+            self.set_timer(job, Some(now));
+        }
+    }
+
+    /// From the next end of the job on, it is done in this interval; `None`: not any more.
+    pub fn set_interval(&mut self, job: usize, interval: Option<Duration>) {
+        self.jobs[job].interval = interval.map(|interval| interval.max(INTERVAL_MIN));
+    }
+
+    fn set_timer(&mut self, job: usize, at: Option<Instant>) {
+        if let Some(old) = std::mem::replace(&mut self.jobs[job].timer, at) {
+            self.timers.remove(&(old, job));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, job));
+        }
+    }
+}
+
+/// The first moment after `after` that is whole intervals from `grid`. `None` where there is no such moment.
+fn next_on_grid(grid: Instant, interval: Duration, after: Instant) -> Option<Instant> {
+    let passed = after.saturating_duration_since(grid).as_nanos() / interval.as_nanos();
+    let whole = (passed + 1).checked_mul(interval.as_nanos())?;
+    grid.checked_add(Duration::from_nanos(u64::try_from(whole).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// All that is to be done now, in order.
+    fn turns(schedule: &mut Schedule, now: Instant) -> Vec<Turn> {
+        std::iter::from_fn(|| schedule.next_turn(now)).collect()
+    }
+
+    /// A job keeps to its grid whatever it takes, skips what it missed, and is overdue once.
+    #[test]
+    fn jobs_keep_to_their_grid() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(9);
+        let job = schedule.add(start, Some(start), Some(10 * SECOND), 2 * SECOND);
+        assert_eq!(turns(&mut schedule, start), [Turn::Begin(job)]);
+        assert_eq!(schedule.wake_at(), Some(start + 2 * SECOND));
+        assert_eq!(turns(&mut schedule, start + SECOND), []);
+        assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Overdue(job)]);
+        assert_eq!(schedule.wake_at(), None, "told once");
+        schedule.done(job, start + 3 * SECOND);
+        assert_eq!(schedule.wake_at(), Some(start + 10 * SECOND));
+        // Asked late, by a busy thread or after the machine slept.
+        assert_eq!(turns(&mut schedule, start + 47 * SECOND), [Turn::Begin(job)]);
+        schedule.done(job, start + 47 * SECOND);
+        assert_eq!(schedule.wake_at(), Some(start + 60 * SECOND), "50 is too near");
+        schedule.hasten(job, start + 48 * SECOND);
+        assert_eq!(turns(&mut schedule, start + 48 * SECOND), [Turn::Begin(job)]);
+        schedule.set_interval(job, None);
+        schedule.done(job, start + 49 * SECOND);
+        assert_eq!(schedule.wake_at(), None);
+    }
+
+    /// No more than the limit are under way; the others wait their turn, in order, and none is begun twice.
+    #[test]
+    fn only_so_many_at_a_time() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(2);
+        for _ in 0..4 {
+            schedule.add(start, Some(start), Some(10 * SECOND), 2 * SECOND);
+        }
+        assert_eq!(turns(&mut schedule, start), [Turn::Begin(0), Turn::Begin(1)]);
+        schedule.hasten(3, start);
+        assert_eq!(turns(&mut schedule, start), []);
+        schedule.done(1, start);
+        schedule.done(1, start);
+        assert_eq!(turns(&mut schedule, start), [Turn::Begin(2)], "done twice is done once");
+        assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Overdue(0), Turn::Overdue(2)]);
+        schedule.done(0, start + 2 * SECOND);
+        assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Begin(3)]);
+    }
+
+    /// An interval of nothing does not make a job that is due for ever.
+    #[test]
+    fn no_interval_is_endless() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(1);
+        schedule.add(start, Some(start), Some(Duration::ZERO), Duration::ZERO);
+        assert_eq!(schedule.next_turn(start), Some(Turn::Begin(0)));
+        schedule.done(0, start);
+        assert_eq!(schedule.next_turn(start), None);
+    }
+}
