@@ -110,8 +110,7 @@ impl Talk {
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        if self.common.settings.spread == Spread::Session && self.common.outlets.iter().all(|outlet| outlet.is_plain())
-        {
+        if self.common.is_plain && self.common.settings.spread == Spread::Session {
             return self.pass_piece(id, train, batch, ttl, cx);
         }
         for (at, datagram) in (index..).zip(train.pieces()) {
