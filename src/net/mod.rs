@@ -8,12 +8,15 @@
 pub mod address;
 pub mod control_message;
 pub mod errno;
+pub mod error_queue;
 pub mod fib;
 pub mod interfaces;
+pub mod kept_source;
 pub mod limits;
 pub mod multicast;
 pub mod option;
 pub mod receive;
 pub mod send;
 pub mod socket;
+pub mod upstream;
 pub mod wait;
