@@ -186,7 +186,8 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     let target = |number: usize| Target {
         handler: HandlerId((number / UPSTREAMS_EACH) as u32),
         address: Some(upstream),
-        options: UpstreamOptions { send_buffer: 1 << 20, ..UpstreamOptions::default() },
+        options: UpstreamOptions::plain(1 << 20),
+        keeps_source: false,
         budget: Arc::clone(&budget),
     };
     let upstreams = config.handlers.len() * UPSTREAMS_EACH;

@@ -189,21 +189,37 @@ impl UpstreamCount {
         count(&mut self.failed, errno, datagrams);
     }
 
-    /// An error came back for something that was sent.
-    pub fn report(&mut self, errno: i32) {
-        count(&mut self.reported, errno, 1);
+    /// Writes down what became of datagrams for it.
+    pub fn record(&mut self, sent: Sent) {
+        sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
     }
 }
 
 impl HandlerCount {
-    /// The kernel refused to send so many datagrams.
-    pub fn fail(&mut self, errno: i32, datagrams: u64) {
-        count(&mut self.failed, errno, datagrams);
+    /// Writes down what became of datagrams that it caused.
+    pub fn record(&mut self, sent: Sent) {
+        sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
     }
+}
 
-    /// An error came back for something that was sent.
-    pub fn report(&mut self, errno: i32) {
-        count(&mut self.reported, errno, 1);
+/// What became of some datagrams that were to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel took so many.
+    Taken(u32),
+    /// It refused, with this errno, so many.
+    Refused(i32, u32),
+    /// It told, with this errno, that an earlier one came to nothing (ICMP).
+    Reported(i32),
+}
+
+impl Sent {
+    fn record(self, taken: &mut u64, failed: &mut Vec<(i32, u64)>, reported: &mut Vec<(i32, u64)>) {
+        match self {
+            Sent::Taken(datagrams) => *taken += u64::from(datagrams),
+            Sent::Refused(errno, datagrams) => count(failed, errno, u64::from(datagrams)),
+            Sent::Reported(errno) => count(reported, errno, 1),
+        }
     }
 }
 

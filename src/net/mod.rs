@@ -12,6 +12,7 @@ pub mod errno;
 pub mod error_queue;
 pub mod fib;
 pub mod interfaces;
+pub mod kept_source;
 pub mod limits;
 pub mod multicast;
 pub mod option;

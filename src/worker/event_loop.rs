@@ -22,13 +22,13 @@ use super::listener::{self, Listener};
 use crate::datagram::Train;
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::handler::{HandlerId, Scene, Trouble};
+use crate::dispatch::handler::{HandlerId, Scene};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::Time;
 use crate::net::errno::{self, ReceiveError};
-use crate::net::error_queue;
+use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
 use crate::net::socket::close_door;
 
@@ -58,6 +58,8 @@ pub struct Worker {
     trains: Vec<Train>,
     /// Lanes that answered this turn, whose they are, and how many trains each brought.
     answers: Vec<(Lane, HandlerId, usize)>,
+    /// Lanes on which word came back that something was lost, as errnos.
+    reports: Vec<(Lane, i32)>,
     flusher: Flusher,
     epoch: Instant,
     /// When handlers want to be called for the sake of time.
@@ -103,6 +105,7 @@ impl Worker {
             receiver: Receiver::new(),
             trains: Vec::with_capacity(SLOTS),
             answers: Vec::with_capacity(LANES_PER_TURN),
+            reports: Vec::new(),
             flusher: Flusher::default(),
             epoch,
             ready: VecDeque::new(),
@@ -225,11 +228,12 @@ impl Worker {
             let Some(ready) = self.lanes.next_ready() else { break };
             looked += 1;
             let Ready { lane, handler, .. } = ready;
-            match receive_answers(&mut self.receiver, &ready) {
-                Ok(count) => self.answers.push((lane, handler, count)),
-                Err(Some(errno)) => self.lanes.note(lane, Trouble::Reported(errno)),
-                Err(None) => {}
+            if let Ok(count) = receive_answers(&mut self.receiver, &ready, &mut self.reports) {
+                self.answers.push((lane, handler, count));
             }
+        }
+        for (lane, errno) in self.reports.drain(..) {
+            self.lanes.report(lane, errno, self.dispatcher.sending().1);
         }
         for slot in self.receiver.slots() {
             was_long |= slot.len >= LONG_BYTES;
@@ -332,18 +336,20 @@ impl Worker {
     }
 }
 
-/// One receive call of one lane, beside what other lanes brought this turn. The error is one that came back from the
-/// upstream, if that is what it is.
-fn receive_answers(receiver: &mut Receiver, ready: &Ready<'_>) -> Result<usize, Option<i32>> {
+/// One receive call of one lane, beside what other lanes brought this turn. `Err` where there is nothing; `reports` are then
+/// errors that came back from the upstream.
+fn receive_answers(receiver: &mut Receiver, ready: &Ready<'_>, reports: &mut Vec<(Lane, i32)>) -> Result<usize, ()> {
     let socket = ready.exit.socket();
     let received = match ready.exit.gathers() {
         false => receiver.receive_one(socket),
         true => receiver.receive_more(socket, ready.asks),
     };
-    received.map_err(|error| {
-        // An error that nobody takes would be told of by every poll.
-        error_queue::discard(socket);
-        let came_back = errno::of_receive(&error) == ReceiveError::Again;
-        error.raw_os_error().filter(|_| came_back)
+    received.map_err(|_| {
+        // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.
+        let _ = error_queue::drain(socket, |failure| {
+            if failure.origin == Origin::Icmp {
+                reports.push((ready.lane, failure.errno));
+            }
+        });
     })
 }

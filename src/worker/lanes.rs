@@ -11,11 +11,11 @@ use mio::Registry;
 
 use super::exit::Exit;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
-use crate::dispatch::ledger::Ledger;
+use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::verdict::DropReason;
-use crate::net::{epoll, errno};
 use crate::net::upstream::UpstreamOptions;
+use crate::net::{epoll, errno};
 
 /// Tokens of lanes begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
@@ -32,6 +32,8 @@ pub struct Target {
     pub address: Option<SocketAddr>,
     /// How its sockets are made.
     pub options: UpstreamOptions,
+    /// What it gets leaves under its sender's address.
+    pub keeps_source: bool,
     /// How many of them there may be.
     pub budget: Arc<Budget>,
 }
@@ -130,7 +132,7 @@ impl Lanes {
     pub fn open_one_way(&mut self, upstream: UpstreamId) -> io::Result<Lane> {
         let target = &self.targets[upstream.index()];
         let exit = match target.address {
-            Some(address) => Exit::to_upstream(address, target.options)?,
+            Some(address) => Exit::to_upstream(address, target.options, target.keeps_source)?,
             None => Exit::nowhere(target.options)?,
         };
         Ok(self.add(Slot::new(exit, upstream, false)))
@@ -188,9 +190,9 @@ impl Lanes {
     /// The upstream is elsewhere now. One-way lanes follow; leased ones are the handler's business.
     pub fn moved(&mut self, upstream: UpstreamId, to: SocketAddr) {
         self.targets[upstream.index()].address = Some(to);
-        let options = self.targets[upstream.index()].options;
+        let Target { options, keeps_source, .. } = self.targets[upstream.index()];
         for slot in self.slots.iter_mut().flatten().filter(|slot| slot.upstream == upstream && !slot.is_leased) {
-            match Exit::to_upstream(to, options) {
+            match Exit::to_upstream(to, options, keeps_source) {
                 Ok(exit) => slot.exit = exit,
                 Err(error) => self.failures.push((upstream, error.raw_os_error().unwrap_or(0))),
             }
@@ -205,6 +207,15 @@ impl Lanes {
     /// There was trouble on a lane.
     pub fn note(&mut self, lane: Lane, trouble: Trouble) {
         self.troubles.push((lane, trouble));
+    }
+
+    /// Word came back on a lane that something was lost.
+    pub fn report(&mut self, lane: Lane, errno: i32, ledger: &mut Ledger) {
+        if let Some((_, handler, upstream)) = self.exit(lane) {
+            ledger.handlers[handler.index()].record(Sent::Reported(errno));
+            ledger.upstreams[upstream.index()].record(Sent::Reported(errno));
+            self.note(lane, Trouble::Reported(errno));
+        }
     }
 
     /// The next trouble, with the handler that should know.
