@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// The faster way for replies by hand, and the other one.
-const REPLIES: [&str; 2] = ["sendto", "sendmmsg"];
+const REPLIES: [&str; 2] = ["sendmmsg", "sendto"];
 
 impl Setup<'_> {
     fn talk(&self) -> Option<&Talk> {
@@ -65,20 +65,29 @@ fn by_hand_with(setup: &Setup, replies: &str) -> io::Result<Command> {
 }
 
 pub(crate) fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
-    let upstreams: Vec<_> = setup.upstreams.iter().map(|upstream| format!("\"{upstream}\"")).collect();
     let way = match setup.cell {
         Cell::Forward(_) => "pick = \"all\"\n",
         Cell::Exchange(_) if setup.is_one_shot() => "replies = true\nreplies_max = 1\nsession_max = 131072\n",
         Cell::Exchange(_) => "pick = \"hash\"\nreplies = true\nsession_max = 131072\n",
     };
-    let mut config =
-        format!("[handler.out]\nkind = \"forward\"\nupstreams = [{}]\n{way}{settings}", upstreams.join(", "));
+    let upstreams = upstreams(setup);
+    let mut config = format!("[handler.out]\nkind = \"forward\"\nupstreams = [{upstreams}]\n{way}{settings}");
     for destination in destinations(setup) {
         let _ = write!(config, "[[route]]\ndestination = \"{destination}\"\nhandler = \"out\"\n");
     }
     let mut command = program("UDISPATCH", env!("CARGO_BIN_EXE_udispatch"));
     command.arg("run").arg(setup.file("udispatch.toml", &config)?).args(["--workers", "1"]);
     Ok(command)
+}
+
+/// As udispatch's configuration lists them. Several of them in an exchange are one server: each is asked from an address of its
+/// own, for one address has too few ports for all sessions.
+fn upstreams(setup: &Setup) -> String {
+    let entry = |(number, upstream): (usize, &SocketAddr)| match setup.talk() {
+        Some(_) if number > 0 => format!("{{ address = \"{upstream}\", source = \"127.0.1.{number}\" }}"),
+        _ => format!("\"{upstream}\""),
+    };
+    setup.upstreams.iter().enumerate().map(entry).collect::<Vec<_>>().join(", ")
 }
 
 /// The listener's address; with more routes a prefix for each, and the wildcard.
@@ -181,7 +190,9 @@ pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
 /// Sōzu's main process starts a worker, which does the work; the figures are of both.
 pub(crate) fn sozu(setup: &Setup) -> io::Result<Command> {
     let (folder, listen, upstream) = (setup.folder.display(), setup.listen, setup.upstreams[0]);
-    let connections = 4096 + 2 * setup.sessions();
+    // It wants two files a connection to be allowed; a flow needs one.
+    let connections = (4096 + 2 * setup.sessions()).min(setup.files_max as usize / 2);
+    let flows = setup.sessions() + 16;
     let responses = u32::from(setup.is_one_shot());
     let config = format!(
         r#"command_socket = "{folder}/sozu.sock"
@@ -194,7 +205,7 @@ activate_listeners = true
 protocol = "udp"
 address = "{listen}"
 max_rx_datagram_size = 16000
-max_flows = {connections}
+max_flows = {flows}
 [clusters.upstream]
 protocol = "tcp"
 frontends = [{{ address = "{listen}" }}]

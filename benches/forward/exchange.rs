@@ -29,10 +29,12 @@ const PROBE: Duration = Duration::from_millis(10);
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// Receive buffer of the clients and the server, in bytes, if the process may have that much.
 const BUFFER_BYTES: usize = 64 << 20;
-/// One-shot exchanges in a measurement, at most: forwarders that keep sessions for a while need a port for each.
-const ONE_SHOTS_MAX: u64 = 20_000;
-/// How long after one-shot exchanges the forwarder's work counts as theirs: the longest of the subjects' time-outs, and a bit.
-const ONE_SHOT_REST: Duration = Duration::from_millis(1200);
+/// One-shot exchanges before the measured ones, in time: whoever keeps ports for the next session has all that it will have.
+const ONE_SHOT_WARM_UP: Duration = Duration::from_secs(1);
+/// One-shot exchanges of a forwarder whose sessions linger, at most: each needs a port until it ends.
+const LINGERING_MAX: u64 = 15_000;
+/// How long after them its work counts as theirs: its time-out, and a bit.
+const LINGERING_REST: Duration = Duration::from_millis(1300);
 /// So many sessions lead to one address of the server; with more it has several.
 const SESSIONS_PER_UPSTREAM: usize = 50_000;
 /// The client that probes: none of those that are measured.
@@ -162,9 +164,9 @@ impl Clients {
             let (from, to) = (self.datagrams.peer(slot), self.datagrams.own(slot));
             if from != self.forwarder || to != Some(address(client)) || reply.len() != SIZE {
                 let asked = address(client);
+                let to = to.map_or("nobody".into(), |to| to.to_string());
                 return Err(io::Error::other(format!(
-                    "{asked} asked {}, {to:?} got a reply of {} B from {from}",
-                    self.forwarder,
+                    "it sent {to} what {asked} shall get, {} B, from {from}",
                     reply.len()
                 )));
             }
@@ -271,8 +273,14 @@ impl Ends {
     }
 }
 
+/// How many clients a forwarder can have that needs a file for each, and a few more.
+pub(crate) fn clients_max(files_max: u64) -> usize {
+    files_max.saturating_sub(1_000) as usize
+}
+
 /// A forwarder that runs and answers, with all that loads it.
 pub(crate) struct Trial {
+    lingers: bool,
     running: Running,
     pub(crate) ends: Ends,
 }
@@ -280,14 +288,13 @@ pub(crate) struct Trial {
 impl Trial {
     /// Starts the forwarder and waits until it answers; the error is the reason why it is absent.
     pub(crate) fn start(subject: &Subject, talk: &Talk, place: &Place) -> io::Result<Self> {
-        // By hand and udispatch both need a file for each client, and a few more.
-        if talk.clients as u64 + 200 > place.files_max {
+        if talk.clients > clients_max(place.files_max) {
             return Err(io::Error::other(format!("only {} files may be open", place.files_max)));
         }
         let server = Server::new(talk.clients.div_ceil(SESSIONS_PER_UPSTREAM))?;
-        let running = subject.start(&Cell::Exchange(*talk), &server.addresses()?, place.forwarder_cpu)?;
+        let running = subject.start(&Cell::Exchange(*talk), &server.addresses()?, place)?;
         let clients = Clients::new(talk, running.listen)?;
-        let mut trial = Self { running, ends: Ends { server, clients } };
+        let mut trial = Self { lingers: talk.is_one_shot && subject.lingers, running, ends: Ends { server, clients } };
         trial.probe()?;
         trial.ends.listen(QUIET)?;
         Ok(trial)
@@ -312,23 +319,23 @@ impl Trial {
         Ok(())
     }
 
-    /// Every client asks and is answered once.
-    pub(crate) fn greet_all(&mut self) -> io::Result<()> {
-        let count = self.ends.clients.talk.clients as u64;
-        self.ends.exchange(None, count).map(drop)
+    /// Every client asks and is answered once, or so many as make the forwarder do what it will do for ever.
+    pub(crate) fn warm_up(&mut self) -> io::Result<()> {
+        let talk = &self.ends.clients.talk;
+        let count = if talk.is_one_shot && !self.lingers { u64::MAX } else { talk.clients as u64 };
+        self.ends.exchange(talk.is_one_shot.then_some(ONE_SHOT_WARM_UP), count).map(drop)
     }
 
     /// Loads the forwarder for `window` and says what that cost.
     pub(crate) fn measure(&mut self, window: Duration) -> io::Result<Sample> {
-        let Self { running, ends } = self;
+        let Self { lingers, running, ends } = self;
         let (answered, lost) = (ends.clients.answered, ends.clients.lost);
-        let is_one_shot = ends.clients.talk.is_one_shot;
-        let count = if is_one_shot { ONE_SHOTS_MAX } else { u64::MAX };
+        let count = if *lingers { LINGERING_MAX } else { u64::MAX };
         let (spent, cpu_ns) = running.cost(|running| {
             running.go_on()?;
             let spent = ends.exchange(Some(window), count)?;
-            if is_one_shot {
-                thread::sleep(ONE_SHOT_REST);
+            if *lingers {
+                thread::sleep(LINGERING_REST);
             }
             Ok(spent)
         })?;

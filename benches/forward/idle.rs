@@ -117,7 +117,7 @@ pub(crate) fn memory(wanted: impl Fn(&str) -> bool, rounds: usize, place: &Place
 fn resident(subject: &Subject, place: &Place) -> io::Result<(f64, f64)> {
     let mut trial = Trial::start(subject, &Talk::of(SESSIONS), place)?;
     let (none, _) = trial.resident_kib();
-    trial.greet_all()?;
+    trial.warm_up()?;
     let (many, _) = trial.resident_kib();
     Ok((none as f64, many as f64))
 }

@@ -119,7 +119,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     row::play_all(&mut rows, rounds, &place, window);
     // Curves need no more than that.
     let few_rounds = if options.quick { 1 } else { rounds.min(3) };
-    let mut series = series::all(options.quick);
+    let mut series = series::all(options.quick, place.files_max);
     series.retain(|series| selection.has_part(series.name));
     for series in &mut series {
         series.prepare(|name| selection.has_subject(name));

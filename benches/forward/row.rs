@@ -57,7 +57,7 @@ impl Row {
             }
             Cell::Exchange(talk) => {
                 let mut trial = exchange::Trial::start(self.subject(), &talk, place)?;
-                trial.greet_all()?;
+                trial.warm_up()?;
                 self.measure(|_| trial.measure(window))?;
                 self.note_resident(trial.resident_kib());
             }

@@ -1,6 +1,7 @@
 //! How the cost grows: with routes, with sessions, with receivers.
 
 use crate::cell::{Cell, Load, Talk, Way};
+use crate::exchange;
 use crate::row::Row;
 use crate::subject::{SUBJECTS, Side};
 use crate::table::{aligned, grouped};
@@ -17,9 +18,15 @@ pub(crate) struct Series {
     pub(crate) rows: Vec<Row>,
 }
 
-/// All three; `is_quick` leaves points out.
-pub(crate) fn all(is_quick: bool) -> Vec<Series> {
+/// All three; `is_quick` leaves points out. The last point of the sessions is as many as there may be open files, at most.
+pub(crate) fn all(is_quick: bool, files_max: u64) -> Vec<Series> {
     let pick = |quick: &[usize], full: &[usize]| if is_quick { quick.to_vec() } else { full.to_vec() };
+    let mut session_counts = pick(&[10, 10_000], &[10, 100, 1_000, 10_000, 100_000]);
+    let clients_max = exchange::clients_max(files_max);
+    if session_counts.last().is_some_and(|last| *last > clients_max) {
+        session_counts.retain(|count| *count < clients_max);
+        session_counts.push(clients_max);
+    }
     let routes = |routes| Cell::Forward(Way { routes, destinations: DESTINATIONS, ..Way::PLAIN });
     let sessions = |clients| Cell::Exchange(Talk::of(clients));
     let receivers = |fanout| Cell::Forward(Way { fanout, ..Way::PLAIN });
@@ -38,13 +45,7 @@ pub(crate) fn all(is_quick: bool) -> Vec<Series> {
             pick(&[1, 10_000], &[1, 10, 100, 1_000, 10_000]),
             &routes,
         ),
-        series(
-            "sessions",
-            "Sessions; request and reply, ns/exchange",
-            Load::Loop,
-            pick(&[10, 10_000], &[10, 100, 1_000, 10_000, 30_000, 100_000]),
-            &sessions,
-        ),
+        series("sessions", "Sessions; request and reply, ns/exchange", Load::Loop, session_counts, &sessions),
         series(
             "receivers",
             "Receivers that each get a copy; 64 B, ns/datagram delivered",

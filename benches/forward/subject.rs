@@ -2,6 +2,7 @@
 
 use crate::cell::{Cell, Talk, Way};
 use crate::commands;
+use crate::place::Place;
 use crate::sys::{self, CpuClock};
 use std::fs::{self, File};
 use std::io;
@@ -13,27 +14,47 @@ use std::time::{Duration, Instant};
 
 /// Every subject, the yardstick first; the others as they are fastest. nginx appears twice: `proxy_responses 0` is how one tells it
 /// that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not ask for the TTL of
-/// each datagram, and loops are not damped. So does the one by hand with sessions, to show that the faster one is the yardstick.
+/// each datagram, and loops are not damped. By hand with sessions too, to show that the yardstick is the faster one.
 pub(crate) const SUBJECTS: [Subject; 9] = [
-    Subject { name: "by hand", side: Side::Yardstick, suits: |_| true, command: commands::by_hand },
-    Subject { name: "by hand, other", side: Side::Variant, suits: is_talk, command: commands::by_hand_other },
-    Subject { name: "udispatch", side: Side::Ours, suits: |_| true, command: |setup| commands::udispatch(setup, "") },
+    Subject { name: "by hand", side: Side::Yardstick, suits: |_| true, lingers: false, command: commands::by_hand },
+    Subject {
+        name: "by hand, other",
+        side: Side::Variant,
+        suits: is_talk,
+        lingers: false,
+        command: commands::by_hand_other,
+    },
+    Subject {
+        name: "udispatch",
+        side: Side::Ours,
+        suits: |_| true,
+        lingers: false,
+        command: |setup| commands::udispatch(setup, ""),
+    },
     Subject {
         name: "udispatch, ttl = 64",
         side: Side::Variant,
         suits: is_way,
+        lingers: false,
         command: |setup| commands::udispatch(setup, "ttl = 64\n"),
     },
-    Subject { name: "socat", side: Side::Peer, suits: suits_socat, command: commands::socat },
-    Subject { name: "nginx", side: Side::Peer, suits: suits_proxy, command: |setup| commands::nginx(setup, "") },
+    Subject { name: "socat", side: Side::Peer, suits: suits_socat, lingers: false, command: commands::socat },
+    Subject {
+        name: "nginx",
+        side: Side::Peer,
+        suits: suits_proxy,
+        lingers: false,
+        command: |setup| commands::nginx(setup, ""),
+    },
     Subject {
         name: "nginx, responses 0",
         side: Side::Peer,
         suits: |cell| is_way(cell) && suits_proxy(cell),
+        lingers: false,
         command: |setup| commands::nginx(setup, "proxy_responses 0;"),
     },
-    Subject { name: "envoy", side: Side::Peer, suits: suits_proxy, command: commands::envoy },
-    Subject { name: "sozu", side: Side::Peer, suits: suits_proxy, command: commands::sozu },
+    Subject { name: "envoy", side: Side::Peer, suits: suits_proxy, lingers: true, command: commands::envoy },
+    Subject { name: "sozu", side: Side::Peer, suits: suits_proxy, lingers: false, command: commands::sozu },
 ];
 
 /// How long a subject may take to end after SIGTERM.
@@ -55,6 +76,8 @@ pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) side: Side,
     pub(crate) suits: fn(&Cell) -> bool,
+    /// Whether it cannot be told that one reply ends a session, which holds a port until a time-out then.
+    pub(crate) lingers: bool,
     command: fn(&Setup) -> io::Result<Command>,
 }
 
@@ -67,6 +90,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) folder: &'a Path,
     /// The largest receive buffer that setsockopt grants without privilege, in bytes.
     pub(crate) receive_buffer: usize,
+    /// The most files that it may have open.
+    pub(crate) files_max: u64,
 }
 
 fn is_way(cell: &Cell) -> bool {
@@ -95,7 +120,7 @@ fn suits_socat(cell: &Cell) -> bool {
 
 impl Subject {
     /// Starts the forwarder on `cpu`; the error is the reason why it is absent.
-    pub(crate) fn start(&self, cell: &Cell, upstreams: &[SocketAddr], cpu: usize) -> io::Result<Running> {
+    pub(crate) fn start(&self, cell: &Cell, upstreams: &[SocketAddr], place: &Place) -> io::Result<Running> {
         let folder = tempfile::tempdir()?;
         let address = match cell {
             Cell::Forward(way) if way.destinations > 1 => Ipv4Addr::UNSPECIFIED,
@@ -105,10 +130,17 @@ impl Subject {
         // Namespaces of older kernels have no such file; this is the kernel's own default.
         let rmem_max = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_else(|_| "212992".into());
         let receive_buffer = rmem_max.trim().parse().map_err(io::Error::other)?;
-        let mut command = (self.command)(&Setup { listen, upstreams, cell, folder: folder.path(), receive_buffer })?;
+        let mut command = (self.command)(&Setup {
+            listen,
+            upstreams,
+            cell,
+            folder: folder.path(),
+            receive_buffer,
+            files_max: place.files_max,
+        })?;
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        sys::pinned_child(&mut command, cpu);
+        sys::pinned_child(&mut command, place.forwarder_cpu);
         let child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => io::Error::other("not installed"),
             _ => error,

@@ -222,7 +222,7 @@ impl<'a> Trial<'a> {
     pub(crate) fn start(subject: &Subject, way: &Way, place: &'a Place) -> io::Result<Self> {
         let backlog = backlog(way)?;
         let mut receivers = Receivers::new(way, place)?;
-        let mut running = subject.start(&Cell::Forward(*way), &receivers.addresses()?, place.forwarder_cpu)?;
+        let mut running = subject.start(&Cell::Forward(*way), &receivers.addresses()?, place)?;
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, running.listen.port()));
         let mut probe = Sender::new(&Way { train: 1, destinations: 1, ..*way }, to)?;
         let limit = Instant::now() + START_LIMIT;
