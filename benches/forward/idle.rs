@@ -22,48 +22,62 @@ fn subjects(wanted: impl Fn(&str) -> bool) -> Vec<&'static Subject> {
     SUBJECTS.iter().filter(fits).collect()
 }
 
-/// A table of round trips: directly, and through each subject. Rounds are interleaved; percentiles are over all of them.
+/// A table of round trips: directly, and through each subject. Rounds are interleaved; each has its percentiles, and the table shows
+/// their medians. The forwarder is woken twice in each exchange, from the other processor, which may well be most of the time.
 pub(crate) fn latency(wanted: impl Fn(&str) -> bool, rounds: usize, count: usize, place: &Place) -> String {
     let subjects = subjects(wanted);
-    let mut times: Vec<io::Result<Vec<Duration>>> = (0..=subjects.len()).map(|_| Ok(Vec::new())).collect();
+    let mut all: Vec<io::Result<Vec<[f64; 3]>>> = (0..=subjects.len()).map(|_| Ok(Vec::new())).collect();
     for round in 1..=rounds {
-        for (number, times) in times.iter_mut().enumerate() {
-            let name = if number == 0 { "directly" } else { subjects[number - 1].name };
-            eprint!("\r\x1b[Kround {round}/{rounds}: latency, {name}");
-            let Ok(all) = times else { continue };
-            let result = if number == 0 {
-                Ends::without_forwarder().and_then(|mut ends| round_trips(&mut ends, count))
-            } else {
-                Trial::start(subjects[number - 1], &Talk::of(1), place)
-                    .and_then(|mut trial| round_trips(&mut trial.ends, count))
+        for (number, of_rounds) in all.iter_mut().enumerate() {
+            let subject = number.checked_sub(1).map(|number| subjects[number]);
+            eprint!("\r\x1b[Kround {round}/{rounds}: latency, {}", subject.map_or("directly", |subject| subject.name));
+            let result = match subject {
+                None => Ends::without_forwarder().and_then(|mut ends| round_trips(&mut ends, count)),
+                Some(subject) => {
+                    Trial::start(subject, &Talk::of(1), place).and_then(|mut trial| round_trips(&mut trial.ends, count))
+                }
             };
-            match result {
-                Ok(more) => all.extend(more),
-                Err(error) => *times = Err(error),
+            match (result, &mut *of_rounds) {
+                (Ok(times), Ok(of_rounds)) => of_rounds.push(percentiles(times)),
+                (Ok(_), Err(_)) => {}
+                (Err(error), _) => *of_rounds = Err(error),
             }
         }
     }
     eprint!("\r\x1b[K");
     let head = ["", "p50 µs", "p99 µs", "p99.9 µs", "p50 added", "p99 added", "p99.9 added"];
     let mut table = vec![head.map(String::from).to_vec()];
-    let direct = times[0].as_ref().ok().map(|times| percentiles(times));
-    let names = ["directly"].into_iter().chain(subjects.iter().map(|subject| subject.name));
-    for (name, times) in names.zip(&times) {
-        let mut line = vec![name.to_string()];
-        match times {
-            Ok(times) => {
-                let these = percentiles(times);
-                line.extend(these.map(|time| format!("{time:.1}")));
-                let added = |place: usize| Some(format!("{:.1}", these[place] - direct?[place]));
-                line.extend((0..3).map(|place| added(place).filter(|_| name != "directly").unwrap_or_default()));
-            }
-            Err(error) => {
-                line.extend(["absent".into(), error.to_string()].into_iter().chain((0..4).map(|_| String::new())))
-            }
-        }
-        table.push(line);
+    let direct = all[0].as_ref().ok().map(|rounds| medians(rounds));
+    table.push(line("directly", &all[0], None));
+    for (subject, rounds) in subjects.iter().zip(&all[1..]) {
+        table.push(line(subject.name, rounds, direct));
     }
     format!("\n## Latency: one exchange every {} µs, and nothing else\n\n{}", PAUSE.as_micros(), aligned(&table, 1))
+}
+
+/// One subject's line of that table; `direct` is what no forwarder can be without.
+fn line(name: &str, rounds: &io::Result<Vec<[f64; 3]>>, direct: Option<[f64; 3]>) -> Vec<String> {
+    let mut line = vec![name.to_string()];
+    match rounds {
+        Ok(rounds) => {
+            let these = medians(rounds);
+            line.extend(these.map(|time| format!("{time:.1}")));
+            line.extend(
+                these
+                    .iter()
+                    .enumerate()
+                    .map(|(place, time)| direct.map_or(String::new(), |direct| format!("{:.1}", time - direct[place]))),
+            );
+        }
+        Err(error) => line.extend(["absent".into(), error.to_string()]),
+    }
+    line.resize(7, String::new());
+    line
+}
+
+/// Of each percentile over the rounds.
+fn medians(rounds: &[[f64; 3]]) -> [f64; 3] {
+    [0, 1, 2].map(|place| Spread::of(rounds.iter().map(|round| round[place])).map_or(0.0, |spread| spread.median))
 }
 
 fn round_trips(ends: &mut Ends, count: usize) -> io::Result<Vec<Duration>> {
@@ -79,8 +93,7 @@ fn round_trips(ends: &mut Ends, count: usize) -> io::Result<Vec<Duration>> {
 }
 
 /// p50, p99 and p99.9, in microseconds.
-fn percentiles(times: &[Duration]) -> [f64; 3] {
-    let mut times = times.to_vec();
+fn percentiles(mut times: Vec<Duration>) -> [f64; 3] {
     times.sort_unstable();
     [0.5, 0.99, 0.999].map(|part| {
         let place = (times.len() as f64 * part) as usize;
