@@ -1,23 +1,23 @@
 //! The yardstick: the fastest forwarder that we know how to write by hand, with nothing in it but the forwarding.
 //!
-//! One blocking recvmmsg (MSG_WAITFORONE) takes up to 128 messages, trains of segments whole (UDP_GRO). Neighbours of equal size
+//! One blocking recvmmsg (MSG_WAITFORONE) takes up to 64 messages, trains of segments whole (UDP_GRO). Neighbours of equal size
 //! leave as one gathered UDP_SEGMENT send on the connected socket of each upstream. It counts nothing, checks nothing and forgets
 //! errors: whatever udispatch costs more than this is the price of its features. It runs as a process of its own, the bench's own
 //! binary started with the word `by-hand`.
 //!
 //! Two things in it are not plain, and each pays (measured on loopback, one core with 2 MiB of second-level cache):
 //!
-//! - After a long train it asks for few messages. 128 of them would be 8 MiB, gone from the cache before they are sent: 40 % dearer.
-//! - Small datagrams are copied next to each other, so that a send gathers one piece instead of many: 6 % cheaper with one
+//! - After a long train it asks for few messages. 64 of them would be 4 MiB, gone from the cache before they are sent: 40 % dearer.
+//! - Small datagrams are copied next to each other, so that a send gathers one piece instead of 64: 6 % cheaper with one
 //!   upstream, 13 % with three.
 
-use crate::sys::{self, PAYLOAD_MAX_BYTES, ReceiveBatch, SEGMENTS_MAX, SEGMENTS_MAX_NEWER, SegmentedSend};
+use crate::sys::{self, PAYLOAD_MAX_BYTES, ReceiveBatch, SEGMENTS_MAX, SegmentedSend};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// Messages taken at once, and after a long train.
-const SLOTS: usize = 128;
+const SLOTS: usize = 64;
 const SLOTS_FOR_TRAINS: usize = 8;
 /// A slot holds the longest message there is: under UDP_GRO the kernel cuts off silently what does not fit.
 const SLOT_BYTES: usize = 64 * 1024;
@@ -63,24 +63,22 @@ struct Run {
     /// Length of every datagram in it; only the last may be shorter.
     segment: usize,
     total: usize,
-    /// How many of them the kernel takes in one send, as far as we know.
-    segments_max: usize,
     iovecs: Vec<libc::iovec>,
     copies: Vec<u8>,
 }
 
 impl Run {
     fn new() -> Self {
-        // The copies never grow: a run has at most 128 datagrams of at most 512 B.
-        let copies = Vec::with_capacity(SEGMENTS_MAX_NEWER * COPY_MAX_BYTES);
-        Self { segment: 0, total: 0, segments_max: SEGMENTS_MAX_NEWER, iovecs: Vec::with_capacity(SLOTS), copies }
+        // The copies never grow: a run has at most 64 datagrams of at most 512 B.
+        let copies = Vec::with_capacity(SEGMENTS_MAX * COPY_MAX_BYTES);
+        Self { segment: 0, total: 0, iovecs: Vec::with_capacity(SLOTS), copies }
     }
 
     /// Whether a message may join.
     #[inline]
     fn takes(&self, segment: usize, len: usize) -> bool {
         let joined = self.total + len;
-        let fits = joined <= PAYLOAD_MAX_BYTES && joined <= segment * self.segments_max;
+        let fits = joined <= PAYLOAD_MAX_BYTES && joined <= segment * SEGMENTS_MAX;
         // `total` is never 0 in a run that another may join, so `segment` is not 0 either.
         segment == self.segment && self.total > 0 && fits && self.total.is_multiple_of(segment)
     }
@@ -112,11 +110,7 @@ impl Run {
         }
         let cut = if self.total > self.segment { self.segment as u16 } else { 0 };
         for sender in senders {
-            let sent = segmented.send(sender.as_raw_fd(), &mut self.iovecs, cut);
-            // An older kernel; this one run is lost.
-            if sent.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
-                self.segments_max = SEGMENTS_MAX;
-            }
+            let _ = segmented.send(sender.as_raw_fd(), &mut self.iovecs, cut);
         }
         self.total = 0;
         self.iovecs.clear();

@@ -6,9 +6,8 @@ use std::fmt::Write;
 
 /// Measures, in pixels.
 const WIDTH: f64 = 900.0;
-const LEFT: f64 = 350.0;
-/// Room for the figures, which stand in a column of their own, clear of bars and targets.
-const RIGHT: f64 = 170.0;
+const LEFT: f64 = 330.0;
+const RIGHT: f64 = 120.0;
 const TOP: f64 = 62.0;
 const BAR: f64 = 14.0;
 const GAP: f64 = 18.0;
@@ -79,7 +78,8 @@ fn row(svg: &mut String, outcome: &Outcome, y: f64) {
     for (place, (class, ns, name)) in bars.into_iter().enumerate() {
         let y = y + place as f64 * BAR;
         let Some(ns) = ns else { continue };
-        let width = x_of((ns / base).min(RATIO_MAX)) - LEFT;
+        let end = x_of((ns / base).min(RATIO_MAX));
+        let width = end - LEFT;
         let _ = writeln!(
             svg,
             "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{}\"/>",
@@ -87,7 +87,7 @@ fn row(svg: &mut String, outcome: &Outcome, y: f64) {
         );
         let cut = if ns / base > RATIO_MAX { "→ " } else { "" };
         let label = format!("{cut}{:.2}×, {ns:.0} ns {name}", ns / base);
-        text(svg, WIDTH - RIGHT + 8.0, y + BAR - 4.0, "small", "start", label.trim_end());
+        text(svg, end + 5.0, y + BAR - 4.0, "small", "start", label.trim_end());
     }
     let target = match outcome.goal.target {
         Target::ByHand(most) => Some(most),

@@ -12,9 +12,6 @@ use std::time::Duration;
 /// How long a subject warms up before it is measured.
 const WARM_UP: Duration = Duration::from_millis(50);
 
-/// Who delivers less of what was sent is no forwarder to compare with.
-const DELIVERED_MIN: f64 = 0.99;
-
 /// All that one subject showed in one cell.
 pub(crate) struct Row {
     pub(crate) cell: Cell,
@@ -114,12 +111,10 @@ pub(crate) fn find<'a>(rows: &'a [Row], side: Side, cell: &Cell) -> Option<&'a R
     rows.iter().find(|row| row.subject().side == side && row.cell == *cell)
 }
 
-/// The cheapest other forwarder in a cell, of those that did the work.
+/// The cheapest other forwarder in a cell.
 pub(crate) fn best_peer<'a>(rows: &'a [Row], cell: &Cell, load: Load) -> Option<&'a Row> {
     let peers = rows.iter().filter(|row| row.subject().side == Side::Peer && row.cell == *cell);
-    let delivers =
-        |row: &&Row| row.spread(load, |sample| sample.delivered).is_some_and(|part| part.median > DELIVERED_MIN);
-    let costs = peers.filter(delivers).filter_map(|row| Some((row, row.cpu_ns(load)?)));
+    let costs = peers.filter_map(|row| Some((row, row.cpu_ns(load)?)));
     costs.min_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(row, _)| row)
 }
 

@@ -220,8 +220,8 @@ pub(crate) struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// Starts the forwarder and waits until it forwards; the error is the reason why it is absent.
     pub(crate) fn start(subject: &Subject, way: &Way, place: &'a Place) -> io::Result<Self> {
-        let mut receivers = Receivers::new(way, place)?;
         let backlog = backlog(way)?;
+        let mut receivers = Receivers::new(way, place)?;
         let mut running = subject.start(&Cell::Forward(*way), &receivers.addresses()?, place)?;
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, running.listen.port()));
         let mut probe = Sender::new(&Way { train: 1, destinations: 1, ..*way }, to)?;

@@ -21,9 +21,8 @@ use std::ptr;
 
 /// Longest payload that UDP over IPv4 carries, in bytes.
 pub(crate) const PAYLOAD_MAX_BYTES: usize = 65_507;
-/// Most segments in one gathered send: what every kernel takes that has UDP_SEGMENT, and what newer ones take.
+/// Most segments in one gathered send; the limit of every kernel that has UDP_SEGMENT (newer ones take 128).
 pub(crate) const SEGMENTS_MAX: usize = 64;
-pub(crate) const SEGMENTS_MAX_NEWER: usize = 128;
 /// Open files that the bench asks for, for itself and for what it starts: with 100,000 sessions each is a socket.
 const FILES_MAX: libc::rlim_t = 262_144;
 

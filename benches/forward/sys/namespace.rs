@@ -46,8 +46,7 @@ impl Namespaces {
         let _ = run(&format!("echo {PORTS} > /proc/sys/net/ipv4/ip_local_port_range"));
         namespaces.far(|| {
             run(&format!("ip link set lo up && ip address add {FAR_ADDRESS} dev {FAR} && ip link set {FAR} up"))?;
-            // /sys shows the devices of the namespace that it was mounted in, so it is mounted anew, for that command alone. Only
-            // the host's root may write there: under `unshare -rn` it fails.
+            // /sys shows the devices of the namespace that it was mounted in, so it is mounted anew, for that command alone.
             let queue = format!("/sys/class/net/{FAR}/queues/rx-0/rps_cpus");
             run(&format!("unshare -m sh -c 'mount -t sysfs sysfs /sys && echo {:x} > {queue}'", 1_u64 << far_cpu))
         })?;
@@ -76,7 +75,9 @@ fn current() -> io::Result<File> {
 fn unshare() -> io::Result<()> {
     // SAFETY: the call touches no memory.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => io::Error::other("it needs network namespaces: run it as root"),
+        Some(libc::EPERM) => {
+            io::Error::other("needs a network namespace of its own: run it as root or under `unshare -rn`")
+        }
         _ => error,
     })
 }
