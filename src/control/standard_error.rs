@@ -209,6 +209,9 @@ mod tests {
             let_go.send(()).unwrap();
             assert_eq!(hear.recv().unwrap(), text);
         }
+        while SLOW.state().bytes >= BYTES_MAX {
+            thread::yield_now(); // What was written counts until the thread is back.
+        }
         // The thread tells of it now, or the next text does; never both, and never later.
         SLOW.push(b"after\n".to_vec());
         for _ in 0..2 {
