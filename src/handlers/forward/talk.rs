@@ -196,7 +196,8 @@ impl Talk {
     ) -> Result<(), DropReason> {
         let Some(lane) = self.table.legs(id)[0] else { return Err(DropReason::NoUpstream) };
         let Some(place) = self.leases.place(lane) else { return Err(DropReason::NoUpstream) };
-        if self.common.pool.members()[place].alive {
+        // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
+        if self.common.pool.members()[place].alive || self.common.pool.is_fit(place) {
             return Ok(());
         }
         let leases = &self.leases;
