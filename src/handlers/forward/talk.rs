@@ -171,6 +171,7 @@ impl Talk {
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
         self.common.outlets[place].pass(lane, train, batch, ttl, cx)?;
+        self.leases.asked(lane, train.datagrams());
         self.common.asked(place, train.datagrams(), cx.now());
         Ok(())
     }
@@ -208,7 +209,7 @@ impl Talk {
         self.leases.assign(new, id);
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
-        self.leases.release(lane, cx.now(), seen, true, cx);
+        self.leases.release(lane, seen, cx);
         Ok(())
     }
 
@@ -287,10 +288,9 @@ impl Talk {
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Cx<'_>) {
         let session = self.table.get(id);
         let (seen, is_answered, prefix) = (session.seen, session.is_answered, prefix_of(session.key.client.ip()));
-        let is_owed = session.replies < session.requests;
         for leg in 0..self.opening.len() {
             if let Some(lane) = self.table.legs(id)[leg].take() {
-                self.leases.release(lane, cx.now(), seen, is_owed, cx);
+                self.leases.release(lane, seen, cx);
             }
         }
         for (at, shadow) in self.common.shadows.iter().enumerate() {
@@ -310,6 +310,7 @@ impl Talk {
     /// What one upstream answered goes to the client, unless that is not wanted.
     fn answer(&mut self, lane: Lane, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
         let (id, place) = self.leases.session(lane).ok_or(DropReason::LateReply)?;
+        self.leases.answered(lane, train.datagrams());
         self.common.answered(place);
         if self.common.settings.receivers[place].shadow {
             self.compare(id, Some(place), train, batch);
