@@ -69,6 +69,12 @@ impl Talk {
         }
     }
 
+    fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        if let Err(reason) = self.request(train, index, batch, cx) {
+            (index..index + train.datagrams()).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+        }
+    }
+
     fn request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
         let envelope = &train.envelope;
         let ttl = self.common.damp(envelope)?;
@@ -377,11 +383,15 @@ impl Handler for Talk {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            let datagrams = train.datagrams();
-            if let Err(reason) = self.request(train, index, batch, cx) {
-                (index..index + datagrams).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+            // A train may hold the last request of one session and the first of the next.
+            if self.common.settings.limits.requests_max.is_some() {
+                for (at, datagram) in (index..).zip(train.pieces()) {
+                    self.on_request(&datagram, at, batch, cx);
+                }
+            } else {
+                self.on_request(train, index, batch, cx);
             }
-            index += datagrams;
+            index += train.datagrams();
         }
     }
 
