@@ -45,23 +45,26 @@ impl Quota {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Takes a place for a client of the prefix.
+    /// Takes a place for a client of the prefix. A prefix that has its share is told so even where all places are taken:
+    /// nobody is to make room for it.
     pub fn take(&self, prefix: u64) -> Result<(), DropReason> {
-        let room = |taken: u32| (taken < self.max).then_some(taken + 1);
-        if self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
-            return Err(DropReason::SessionLimit);
-        }
         if self.share < self.max {
             let mut counts = self.shard(prefix);
-            let held = counts.entry(prefix).or_default();
-            if *held >= self.share {
-                drop(counts);
-                self.taken.fetch_sub(1, Ordering::Relaxed);
+            let held = counts.get(&prefix).copied().unwrap_or(0);
+            if held >= self.share {
                 return Err(DropReason::SessionShare);
             }
-            *held += 1;
+            self.take_one()?;
+            counts.insert(prefix, held + 1);
+            return Ok(());
         }
-        Ok(())
+        self.take_one()
+    }
+
+    fn take_one(&self) -> Result<(), DropReason> {
+        let room = |taken: u32| (taken < self.max).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        taken.map(drop).map_err(|_| DropReason::SessionLimit)
     }
 
     /// Gives the place back.
@@ -96,6 +99,7 @@ mod tests {
         assert_eq!(quota.take(1), Err(DropReason::SessionShare));
         assert_eq!(quota.take(2), Ok(()));
         assert_eq!(quota.take(3), Err(DropReason::SessionLimit));
+        assert_eq!(quota.take(1), Err(DropReason::SessionShare), "room would be of no use to it");
         quota.give_back(1);
         assert_eq!(quota.take(3), Ok(()));
         assert_eq!(quota.taken(), 3);
