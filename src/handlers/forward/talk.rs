@@ -158,10 +158,13 @@ impl Talk {
         for leg in 0..self.opening.len() {
             let Some(lane) = self.table.legs(id)[leg] else { continue };
             let Some(place) = self.leases.place(lane) else { continue };
-            match self.pass_leg(lane, place, train, batch, ttl, cx) {
-                Ok(()) => passed = Ok(()),
-                // What a shadow does not get is counted there.
-                Err(reason) => passed = passed.map_err(|_| reason),
+            let got = self.pass_leg(lane, place, train, batch, ttl, cx);
+            // What a shadow gets or not is counted there.
+            if !self.common.settings.receivers[place].shadow {
+                passed = match got {
+                    Ok(()) => Ok(()),
+                    Err(reason) => passed.map_err(|_| reason),
+                };
             }
         }
         passed
@@ -252,30 +255,22 @@ impl Talk {
         self.quota.take(prefix)
     }
 
-    /// Leases the lanes that a new session begins with.
+    /// Leases the lanes that a new session begins with: to whom is picked or to all, and then to the shadows.
     fn lease_legs(&mut self, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
-        match (self.common.settings.choice, self.common.settings.spread) {
-            (Choice::One(_), Spread::Datagram) => {
-                // The others as they are picked.
-                for shadow in &self.common.shadows {
-                    self.opening[*shadow] = self.leases.lease(*shadow, cx).ok();
-                }
-                Ok(())
-            }
+        let first_shadow = match (self.common.settings.choice, self.common.settings.spread) {
+            // The others as they are picked.
+            (Choice::One(_), Spread::Datagram) => None,
             (Choice::One(_), Spread::Session) => {
                 let leases = &self.leases;
                 let place =
                     self.common.pick(train, batch, |place| leases.sessions(place)).ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.leases.lease(place, cx)?);
-                for (leg, shadow) in (1..).zip(&self.common.shadows) {
-                    self.opening[leg] = self.leases.lease(*shadow, cx).ok();
-                }
-                Ok(())
+                Some(1)
             }
             (Choice::All, _) => {
                 let mut leased = Err(DropReason::NoUpstream);
                 for place in 0..self.opening.len() {
-                    if !self.common.pool.is_fit_for_all(place) {
+                    if !self.common.pool.is_fit_for_all(place) || self.common.settings.receivers[place].shadow {
                         continue;
                     }
                     match self.leases.lease(place, cx) {
@@ -286,9 +281,18 @@ impl Talk {
                         Err(reason) => leased = leased.map_err(|_| reason),
                     }
                 }
-                leased
+                leased?;
+                None
+            }
+        };
+        for (at, &shadow) in self.common.shadows.iter().enumerate() {
+            if self.common.pool.is_fit_for_all(shadow) {
+                // Where there is no leg for each upstream, the shadows' come last.
+                let leg = first_shadow.map_or(shadow, |first| first + at);
+                self.opening[leg] = self.leases.lease(shadow, cx).ok();
             }
         }
+        Ok(())
     }
 
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Cx<'_>) {
