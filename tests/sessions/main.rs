@@ -188,10 +188,8 @@ impl Simulation {
 
     /// A request comes to an upstream.
     fn arrive(&mut self, worker: usize, handler: usize, number: u64, lane: u32, place: usize) {
-        let slot = self.workers[worker].ways.slot(lane).expect("it was open");
-        if slot.is_one_way {
-            return;
-        }
+        // What was given up this turn was still sent, but nobody waits for the answer.
+        let Some(slot) = self.workers[worker].ways.slot(lane).filter(|slot| !slot.is_one_way) else { return };
         let mood = self.moods[slot.upstream];
         let talker = &self.talkers[worker][handler];
         let Some((at, _)) = talker.holder(lane) else { return };

@@ -76,7 +76,8 @@ impl Talker {
     /// Whether answers may go to who sent this.
     fn may_answer(&self, train: &Train) -> bool {
         let port = train.src.port();
-        let is_own = train.src.ip().to_string().starts_with("192.0.2.");
+        let ip = train.src.ip().to_string();
+        let is_own = ip.starts_with("192.0.2.") || ip.starts_with("2001:db8::");
         port != 0
             && !is_own
             && (port >= 1024 || self.spec.allow_low_ports)
