@@ -81,7 +81,7 @@ impl Covered {
             assert!(self.dropped[&reason] > 0, "no seed leads to {reason:?}");
         }
         for case in CASES.iter().chain(&["same", "different", "missing"]) {
-            assert!(self.met.get(case).is_some_and(|count| *count > 10), "{case} hardly happens: {:?}", self.met);
+            assert!(self.met.get(case).is_some_and(|count| *count > 0), "no seed leads to {case}: {:?}", self.met);
         }
         assert!(self.ends.iter().all(|(_, count)| *count > 100), "some of it hardly happens: {:?}", self.ends);
         if std::env::var("UDISPATCH_SEEDS").is_ok() {

@@ -123,12 +123,12 @@ impl Simulation {
         for step in 0..STEPS {
             self.place.step = step;
             match self.random.below(100) {
-                0..40 => self.burst(),
-                40..65 => self.answers(),
-                65..86 => self.pass_time(),
-                86..90 => self.change(),
-                90..94 => self.trouble(),
-                94..97 => self.change_mood(),
+                0..38 => self.burst(),
+                38..62 => self.answers(),
+                62..82 => self.pass_time(),
+                82..87 => self.change(),
+                87..94 => self.trouble(),
+                94..99 => self.change_mood(),
                 _ => self.flood(),
             }
         }
@@ -157,7 +157,10 @@ impl Simulation {
     }
 
     fn ask(&mut self, trains: usize, datagrams_max: usize, is_forged: bool) {
-        let (worker, ear) = (self.random.below(self.workers.len()), self.random.below(self.scenario.doors.len()));
+        // Mostly the same worker by the same listener: clients that come back.
+        let usual = |random: &mut Random, of: usize| if once_in(random, 2) { 0 } else { random.below(of) };
+        let worker = usual(&mut self.random, self.workers.len());
+        let ear = usual(&mut self.random, self.scenario.doors.len());
         let door = self.scenario.doors[ear];
         let Simulation { press, random, scenario, .. } = self;
         let train = |_| press.train(random, scenario, door, datagrams_max, is_forged);
@@ -208,7 +211,11 @@ impl Simulation {
 
     /// A worker reads some of its lanes.
     fn answers(&mut self) {
-        let worker = self.random.below(self.workers.len());
+        let mut worker = self.random.below(self.workers.len());
+        if let Some(next) = self.flights.first().filter(|_| self.random.below(3) > 0) {
+            worker = next.worker;
+            self.wait_until(next.at);
+        }
         let mut lanes: Vec<u32> = Vec::new();
         let arrived = self.flights.iter().filter(|flight| flight.worker == worker && flight.at <= self.now);
         arrived.for_each(|flight| lanes.extend((!lanes.contains(&flight.lane)).then_some(flight.lane)));
@@ -270,9 +277,14 @@ impl Simulation {
     }
 
     fn pass_time(&mut self) {
-        let unit =
-            pick(&mut self.random, &[1_000, MS, 10 * MS, 10 * MS, 100 * MS, SECOND, SECOND, 10 * SECOND, 60 * SECOND]);
-        let target = self.now + 1 + self.random.below(2 * unit as usize) as u64;
+        let units = [1_000, MS, 10 * MS, 100 * MS, 100 * MS, SECOND, SECOND, 10 * SECOND, 60 * SECOND];
+        let unit = pick(&mut self.random, &units[..self.scenario.pace]);
+        let time = 1 + self.random.below(2 * unit as usize) as u64;
+        self.wait_until(self.now + time);
+    }
+
+    fn wait_until(&mut self, target: u64) {
+        let target = target.max(self.now);
         if self.scenario.is_punctual {
             while let Some((due, worker)) = (0..self.workers.len()).filter_map(|one| Some((self.due(one)?, one))).min()
             {
@@ -326,9 +338,9 @@ impl Simulation {
         let (handler, place) = self.ground.borrow().owners[upstream];
         let spec = &self.scenario.specs[handler];
         let is_needed = spec.is_delicate() && !spec.receivers[place].shadow;
-        let change = match self.random.below(3) {
-            0 if spec.probes => Change::Alive(once_in(&mut self.random, 2)),
-            1 if !is_needed => Change::Drain(once_in(&mut self.random, 3)),
+        let change = match self.random.below(6) {
+            0..4 if spec.probes => Change::Alive(once_in(&mut self.random, 2)),
+            0..5 if !is_needed => Change::Drain(once_in(&mut self.random, 3)),
             _ => Change::Moved("198.51.100.77:7".parse().expect("an address")),
         };
         for worker in 0..self.workers.len() {
@@ -349,7 +361,7 @@ impl Simulation {
 
     /// Refusals come in; at times a lane breaks.
     fn trouble(&mut self) {
-        let (now, some) = (self.now, self.random.below(5));
+        let (now, some) = (self.now, self.random.below(12));
         let (arrived, rest): (Vec<_>, Vec<_>) = self.refusals.drain(..).partition(|refusal| refusal.0 <= now);
         self.refusals = rest;
         let mut troubles: Vec<(usize, u32, Trouble)> = Vec::new();

@@ -146,6 +146,8 @@ pub struct Scenario {
     pub failing: Option<usize>,
     /// Whether handlers are called when they want to be; otherwise now and then.
     pub is_punctual: bool,
+    /// How far time may jump: one of so many lengths, from microseconds to minutes.
+    pub pace: usize,
 }
 
 impl Scenario {
@@ -188,6 +190,7 @@ impl Scenario {
             ports: if is_delicate { 1_000 } else { pick(random, &[3, 6, 12, 1_000, 1_000, 1_000]) },
             failing: (!is_delicate && once_in(random, 5)).then(|| pick(random, &[2, 5])),
             is_punctual: !once_in(random, 3),
+            pace: pick(random, &[5, 7, 8, 9]),
         }
     }
 
@@ -213,7 +216,7 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
         _ => pick_by == Pick::All || !once_in(random, 4),
     };
     let idle = pick(random, &[1, 2, 10, 60]);
-    let max = pick(random, &[1, 2, 4, 8, 20, 20, 200]);
+    let max = pick(random, &[1, 3, 8, 20, 50, 200, 200]);
     let some = 1 + random.below(max);
     let mut spec = Spec {
         receivers: Vec::new(),
@@ -226,7 +229,7 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
         max,
         share: pick(random, &[max, max, max.div_ceil(2), some]),
         replies_max: once_in(random, 2).then(|| pick(random, &[1, 1, 2, 3])),
-        requests_max: once_in(random, 4).then(|| pick(random, &[1, 2, 5])),
+        requests_max: once_in(random, 6).then(|| pick(random, &[1, 2, 5])),
         probes: once_in(random, 2),
         fail_open: !once_in(random, 3),
         allow_low_ports: once_in(random, 3),

@@ -18,17 +18,17 @@ pub enum Mood {
 }
 
 pub fn mood(random: &mut Random) -> Mood {
-    match random.below(6) {
+    match random.below(7) {
         0 => Mood::Silent,
         1 => Mood::Refuses,
-        _ => Mood::Answers(pick(random, &[50_000, MS, MS, 150 * MS, 3 * SECOND])),
+        _ => Mood::Answers(pick(random, &[50_000, MS, MS, 30 * MS, 150 * MS, 3 * SECOND])),
     }
 }
 
 /// A client: mostly one of a few that come again and again.
 pub fn client(random: &mut Random, is_v4: bool) -> SocketAddr {
-    let port = pick(random, &[4_000, 4_000, 4_001, 4_002, 53]);
-    let (net, host) = (random.below(3), 1 + random.below(3));
+    let port = pick(random, &[4_000, 4_000, 4_000, 4_001, 4_001, 4_002, 4_002, 53]);
+    let (net, host) = (random.below(3), 1 + random.below(2));
     let text = if is_v4 { format!("10.0.{net}.{host}:{port}") } else { format!("[2001:db8:1:{net}00::{host}]:{port}") };
     text.parse().expect("an address")
 }
@@ -57,7 +57,7 @@ impl Press {
         datagrams_max: usize,
         is_forged: bool,
     ) -> Train {
-        let local = scenario.local(door, random.below(2));
+        let local = scenario.local(door, usize::from(once_in(random, 4)));
         let mut src = if is_forged { forged(random, door.is_v4) } else { client(random, door.is_v4) };
         if once_in(random, 40) {
             // Our own listener, or nobody's port.
