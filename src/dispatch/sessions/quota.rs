@@ -106,4 +106,38 @@ mod tests {
         [1, 2, 3].into_iter().for_each(|prefix| quota.give_back(prefix));
         assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()), "no prefix is kept in vain");
     }
+
+    /// Neither limit is ever exceeded where threads take and give back at once, and nothing gets lost on the way.
+    #[test]
+    fn limits_hold_under_threads() {
+        let (quota, held) = (Quota::new(40, 15, 1), [const { AtomicU32::new(0) }; 5]);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (quota, held) = (&quota, &held);
+                scope.spawn(move || {
+                    let mut random = crate::dispatch::random::Random::new(thread);
+                    let mut mine = Vec::new();
+                    for _ in 0..20_000 {
+                        let prefix = random.below(held.len());
+                        if mine.len() < 20 && random.below(2) == 0 {
+                            if quota.take(prefix as u64).is_ok() {
+                                assert!(held[prefix].fetch_add(1, Ordering::SeqCst) < 15, "more than a share");
+                                mine.push(prefix);
+                            }
+                        } else if let Some(prefix) = mine.pop() {
+                            held[prefix].fetch_sub(1, Ordering::SeqCst);
+                            quota.give_back(prefix as u64);
+                        }
+                        assert!(quota.taken() <= 40, "more than there may be");
+                    }
+                    for prefix in mine {
+                        held[prefix].fetch_sub(1, Ordering::SeqCst);
+                        quota.give_back(prefix as u64);
+                    }
+                });
+            }
+        });
+        assert_eq!(quota.taken(), 0);
+        assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()));
+    }
 }

@@ -20,13 +20,16 @@ const RETRY: u64 = 100 * MS;
 const SPARE: u64 = 30 * SECOND;
 const SPARE_LATE: u64 = REST_OWED + SECOND;
 
+/// A lane, the place of its upstream, and the TTL that a datagram leaves with there.
+pub type Way = (u32, usize, Option<u8>);
+
 /// What one turn of a worker did, as it was seen from outside; the model takes away what it can explain.
 #[derive(Default)]
 pub struct Step {
     pub now: u64,
     pub worker: usize,
     /// By handler and datagram: the lanes that it leaves on, each with the place of its upstream, and the TTL.
-    pub out: HashMap<(usize, u64), Vec<(u32, usize, Option<u8>)>>,
+    pub out: HashMap<(usize, u64), Vec<Way>>,
     /// Lanes opened in this turn: whose, and the place of the upstream.
     pub fresh: HashMap<u32, (usize, usize)>,
     /// Openings that failed, by handler and place.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use udispatch::dispatch::verdict::DropReason;
 
+use super::ports::Way;
 use super::{Cause, Key, Leg, Session, Shared, Step, Talker, Train, number_of, prefix};
 use crate::scenario::{HashOn, Pick, Replies, SECOND};
 
@@ -350,7 +351,7 @@ impl Talker {
         step.met.extend(self.spec.receivers[place].backup.then_some("backup"));
     }
 
-    fn lanes_of(&self, payload: &[u8], step: &Step) -> Vec<(u32, usize, Option<u8>)> {
+    fn lanes_of(&self, payload: &[u8], step: &Step) -> Vec<Way> {
         step.out.get(&(self.handler, number_of(payload))).cloned().unwrap_or_default()
     }
 
