@@ -1,11 +1,14 @@
-//! What does forwarding cost? udispatch against a forwarder written by hand, socat and nginx, as whole processes.
+//! What does forwarding cost? udispatch against forwarders written by hand, socat, nginx, Envoy and Sōzu, as whole processes.
 //!
-//!     cargo bench --bench forward                       # about six minutes
-//!     cargo bench --bench forward -- --quick            # about one minute
-//!     cargo bench --bench forward -- --only udispatch --report FILE.md
+//!     cargo bench --bench forward                       # about twenty minutes
+//!     cargo bench --bench forward -- --quick            # about two minutes
+//!     cargo bench --bench forward -- --only udispatch --report FILE.md --plot docs/forward.svg
 //!
-//! The figure is **processor time of the whole forwarder for each datagram that a receiver was handed**, in nanoseconds. What makes it
-//! honest, and stable to a few per cent on a machine that does other work as well:
+//! Envoy and Sōzu are looked for in $ENVOY and $SOZU, then in PATH; $UDISPATCH measures another udispatch than this one.
+//!
+//! The figure is **processor time of the whole forwarder for each datagram that a receiver was handed**, in nanoseconds; for request
+//! and reply, for each exchange of the two. What makes it honest, and stable to a few per cent on a machine that does other work as
+//! well:
 //!
 //! - The forwarder's clock is the kernel's own sum over all its threads (CLOCK_PROCESS_CPUTIME_ID of another process), exact to the
 //!   nanosecond, not the 4 to 10 ms ticks of /proc/PID/stat. Time in which others ran, or the hypervisor, is not in it.
@@ -28,10 +31,20 @@
 //!   costs the sender only. A forwarder that is *not* busy all the time here outruns the sender: it then sleeps, wakes, and gets small
 //!   batches, so that its cost a datagram rises with its speed. `busy` tells.
 //! - **Paced** is the cost of being woken for every single datagram.
+//! - **Another host** is a network namespace behind a veth pair. What its kernel does on receiving is steered to the load's processor
+//!   (RPS), so the forwarder's time ends with handing over, and holds the interrupt that the other processor is sent.
+//! - **Request and reply** is a closed loop: each client sends one request, and the next one as soon as the reply is there; at most 256
+//!   are under way, so that nothing need be lost. A client is an address and a port. All share a socket of the bench, which is what
+//!   makes the load cheaper than any forwarder: `busy` shows whether the forwarder was, and on a quiet machine it is 95 to 100 %.
+//!   Every reply is checked: whose it is, where from, how long. One that does not come is asked for again and counted as not delivered.
+//! - **One-shot** is the same with a client for each request that is never seen again. The forwarder has warmed up for a second first,
+//!   so that one that keeps ports for the next session has all that it will have. Of Envoy, which cannot be told that one reply is
+//!   all, the time-outs are waited for and are in its time.
+//! - As root, all of it happens in a network namespace of its own, without the host's firewall and with more ports.
 //! - A round measures every subject in a cell right after the other, each a fresh process; a ratio is taken within its round, and the
 //!   table shows the median of the rounds.
 //!
-//! Every run ends by itself. All traffic stays on loopback.
+//! Every run ends by itself. All traffic stays on loopback and between namespaces that are gone with the bench.
 
 mod by_hand;
 mod by_hand_sessions;

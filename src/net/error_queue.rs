@@ -152,4 +152,24 @@ mod tests {
             assert_eq!(drain(&socket, |_| ()).unwrap(), 0);
         }
     }
+
+    /// A long queue is drained in parts, and nothing of it is lost.
+    #[test]
+    fn parts() {
+        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let closed = gone.local_addr().unwrap();
+        drop(gone);
+        let socket =
+            upstream_socket(closed, &UpstreamOptions { receives: true, ..UpstreamOptions::plain(1 << 16) }).unwrap();
+        socket.connect(closed).unwrap();
+        // Every other send reports the one before it instead of sending.
+        let sent = (0..200).filter(|_| socket.send(b"anybody?").is_ok()).count();
+        assert_eq!(sent, 100);
+        let mut seen = 0;
+        assert_eq!(drain(&socket, |_| seen += 1).unwrap(), ERRORS_MAX);
+        assert_eq!(drain(&socket, |_| seen += 1).unwrap(), sent - ERRORS_MAX);
+        assert_eq!(seen, sent);
+        // And the socket itself has none left.
+        assert!(socket.send(b"anybody?").is_ok());
+    }
 }

@@ -200,9 +200,8 @@ impl Worker {
         self.trains.clear();
         for slot in self.receiver.slots() {
             listener.adapt(&slot);
-            match listener.train(&slot) {
-                Ok(train) => self.trains.push(train),
-                Err((reason, datagrams)) => self.dispatcher.refuse(index, reason, datagrams),
+            if let Err((reason, datagrams)) = listener.train(&slot, &mut self.trains) {
+                self.dispatcher.refuse(index, reason, datagrams);
             }
         }
         let now = self.now();

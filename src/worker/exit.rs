@@ -157,7 +157,8 @@ impl Exit {
     /// that once, and when it goes (DHCP, a VPN that reconnects) the old socket fails for ever. Where none can be had now,
     /// the next flush asks again.
     pub(super) fn renew(&mut self) -> bool {
-        let Some(pattern) = self.renewable.as_deref() else { return false };
+        // Where the source is the sender's, an address that is gone is the sender's business.
+        let Some(pattern) = self.renewable.as_deref().filter(|pattern| !pattern.keeps_source) else { return false };
         let anew = pattern.make().and_then(|anew| anew.connect(pattern.upstream).map(|()| anew));
         self.doubts_source = anew.is_err();
         let ttl = pattern.options.ttl;

@@ -157,15 +157,17 @@ impl Lanes {
     /// An event says that a lane holds something. One that is told of by each poll has a queue: it is asked for more at once.
     pub fn queue(&mut self, lane: Lane) {
         let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
+        if slot.is_ready {
+            return; // It has waited for its turn all the while.
+        }
         let is_again = slot.told.wrapping_add(1) == self.polls;
         slot.asks = if is_again { (slot.asks * 2).min(TRAINS_MAX) } else { 1 };
         slot.told = self.polls;
         if slot.asks > 1 {
             slot.exit.gather_trains();
         }
-        if !std::mem::replace(&mut slot.is_ready, true) {
-            self.ready.push_back(lane);
-        }
+        slot.is_ready = true;
+        self.ready.push_back(lane);
     }
 
     /// How many lanes hold something.

@@ -58,6 +58,20 @@ fn dispatch_keeps_its_laws() {
     }
 }
 
+/// Reasons that sessions, or the roles and limits of upstreams, lead to: the simulation of forwarding, `tests/sessions/`,
+/// comes to each of them.
+const ELSEWHERE: [DropReason; 9] = [
+    DropReason::SessionLimit,
+    DropReason::SessionShare,
+    DropReason::NoPort,
+    DropReason::NoUpstream,
+    DropReason::LateReply,
+    DropReason::NotFirst,
+    DropReason::Shadow,
+    DropReason::SampledOut,
+    DropReason::RateLimit,
+];
+
 /// What the seeds together have met: a simulation that never comes to a case proves nothing of it.
 #[derive(Default)]
 struct Covered {
@@ -71,7 +85,7 @@ struct Covered {
 
 impl Covered {
     fn check(&self) {
-        for reason in DropReason::ALL {
+        for reason in DropReason::ALL.iter().filter(|reason| !ELSEWHERE.contains(reason)) {
             let count = self.dropped.get(reason).copied().unwrap_or(0);
             assert!(count > 0, "no seed leads to {reason:?}");
         }
