@@ -27,6 +27,8 @@ pub struct Exit {
     is_connected: bool,
     /// The TTL that the socket sends with, where we have set it.
     ttl: Option<u8>,
+    /// The TTL that it was made with; `None`: the host's default.
+    own_ttl: Option<u8>,
     /// The address that everything leaves from anyway.
     bound: Option<IpAddr>,
     /// Whether datagrams of one flow may be received together.
@@ -65,6 +67,7 @@ impl Exit {
             limits: SegmentLimits::UNKNOWN,
             is_connected: false,
             ttl: None,
+            own_ttl: None,
             bound: None,
             gathers: false,
             renewable: None,
@@ -89,6 +92,7 @@ impl Exit {
         let mut exit = Exit {
             is_connected: true,
             ttl: options.ttl,
+            own_ttl: options.ttl,
             renewable: Some(Box::new(pattern)),
             ..Exit::new(socket, upstream.is_ipv6())
         };
@@ -113,7 +117,8 @@ impl Exit {
         socket.connect(upstream)?;
         // From here on the kernel takes from the upstream alone. What came before is none of ours.
         let _ = (0..STRANGERS_MAX).take_while(|_| socket.recv(&mut []).is_ok()).count();
-        Ok(Exit { is_connected: true, ttl: options.ttl, ..Exit::new(socket, upstream.is_ipv6()) })
+        let ttl = options.ttl;
+        Ok(Exit { is_connected: true, ttl, own_ttl: ttl, ..Exit::new(socket, upstream.is_ipv6()) })
     }
 
     /// Lets datagrams of a segmenting upstream come together. From then on the socket is read with its control messages.
@@ -173,15 +178,16 @@ impl Exit {
     }
 
     /// Makes a TTL the connected socket's own. Told with a message instead, it would cost the kernel a search for the route
-    /// each time (udp_sendmsg in net/ipv4/udp.c keeps the connection's only where nothing is told).
+    /// each time (udp_sendmsg in net/ipv4/udp.c keeps the connection's only where nothing is told). `None` is the one that
+    /// the socket was made with, whatever it has adopted since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
-        if let Some(wanted) = ttl
+        let wanted = ttl.or(self.own_ttl);
+        if self.ttl != wanted
             && self.is_connected
             && !self.is_group()
-            && self.ttl != ttl
             && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok()
         {
-            self.ttl = ttl;
+            self.ttl = wanted;
         }
     }
 
