@@ -90,8 +90,8 @@ fn files_run_out() {
     assert!(told.reason("no_port") > 0, "{told:?}");
     let opened_at_once = told.sessions.open - 20;
     assert!(ledger.upstreams[&format!("on → {}", upstream.address())].not_sent.contains_key("EMFILE"));
-    // A tenth of a second later the kernel is asked again.
-    thread::sleep(Duration::from_millis(150));
+    // A second later the kernel is asked again.
+    thread::sleep(Duration::from_millis(1_200));
     for number in 20..60 {
         established.push(client(number));
         ports.push(answer(&established[usize::from(number)], HERE));

@@ -14,7 +14,7 @@ const REST_MIN: u64 = 100 * MS;
 /// After a session that is owed an answer on the lane.
 const REST_OWED: u64 = 10 * SECOND;
 /// No opening so soon after one that failed.
-const RETRY: u64 = 100 * MS;
+const RETRY: u64 = 1_000 * MS;
 /// Free for so long: closed, at the next look, which comes once a second. A lane that rests longer than one released after
 /// it may stand behind that one for as long as a lane rests.
 const SPARE: u64 = 30 * SECOND;
