@@ -186,7 +186,8 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     let target = |number: usize| Target {
         handler: HandlerId((number / UPSTREAMS_EACH) as u32),
         address: Some(upstream),
-        options: UpstreamOptions { send_buffer: 1 << 20, ..UpstreamOptions::default() },
+        options: UpstreamOptions::plain(1 << 20),
+        keeps_source: false,
         budget: Arc::clone(&budget),
     };
     let upstreams = config.handlers.len() * UPSTREAMS_EACH;
@@ -343,7 +344,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
             // On loopback what is sent has arrived.
             received += receiver.receive(listeners[0].exit.socket(), 128, true).expect("received");
             trains.clear();
-            trains.extend(receiver.slots().map(|slot| listeners[0].train(&slot).expect("a train")));
+            receiver.slots().for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
             let scene = &mut Scene { now: Time::default(), lanes: &mut lanes };
             dispatcher.dispatch(0, &trains, receiver.arena(), scene);
             dispatcher.end_turn();

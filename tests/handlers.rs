@@ -278,14 +278,14 @@ fn forward_to_all() {
     assert!(upstreams.iter().all(Client::is_empty));
 }
 
-/// `pick = "round_robin"`, also the default, gives each upstream exactly its share: of plain datagrams, and of the
-/// datagrams of one segmented send, which the kernel delivers as one train.
+/// `pick = "round_robin"`, also the default, gives each upstream exactly its share where each datagram is picked for by
+/// itself: of plain datagrams, and of the datagrams of one segmented send, which the kernel delivers as one train.
 #[test]
 fn forward_in_turn() {
     if !enter("forward_in_turn") {
         return;
     }
-    for more in ["pick = \"round_robin\"", ""] {
+    for more in ["pick = \"round_robin\"\nreplies = false", "spread = \"datagram\""] {
         let upstreams = receivers(3);
         let daemon = Daemon::start(&service("on", "127.0.0.1:1234", &forward(&upstreams, more)));
         let client = Client::bind("127.0.0.1:0");
@@ -312,7 +312,7 @@ fn forward_at_random() {
         return;
     }
     let upstreams = receivers(4);
-    let config = service("on", "127.0.0.1:1234", &forward(&upstreams, "pick = \"random\""));
+    let config = service("on", "127.0.0.1:1234", &forward(&upstreams, "pick = \"random\"\nreplies = false"));
     let daemon = Daemon::start(&config);
     let client = Client::bind("127.0.0.1:0");
     let mut counts = [0; 4];

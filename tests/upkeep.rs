@@ -18,7 +18,7 @@ use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep as Wanted, Upstream};
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
 use udispatch::control::supervisor::Supervisor;
-use udispatch::control::upkeep::{Failure, Outside, Target, Upkeep};
+use udispatch::control::upkeep::{Failure, Outside, Upkeep, Ward};
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::change::Change;
 use udispatch::dispatch::handler::{Cx, Handler};
@@ -46,10 +46,10 @@ fn probe(over: ProbeOver, send: &str, expect: &str) -> Probe {
     }
 }
 
-fn target(at: &str, probe: Probe) -> Target {
+fn ward(at: &str, probe: Probe) -> Ward {
     let upstream =
         Upstream { host: Host::Address(address(at)), port: address(at).port(), at: 0..0, leave: Leave::default() };
-    Target {
+    Ward {
         handler: "web".to_owned(),
         upstream,
         address: Some(address(at)),
@@ -59,9 +59,9 @@ fn target(at: &str, probe: Probe) -> Target {
     }
 }
 
-fn named(target: Target, name: &str) -> Target {
-    let upstream = Upstream { host: Host::Name(name.to_owned()), ..target.upstream };
-    Target { upstream, resolve_interval: Duration::from_millis(50), ..target }
+fn named(ward: Ward, name: &str) -> Ward {
+    let upstream = Upstream { host: Host::Name(name.to_owned()), ..ward.upstream };
+    Ward { upstream, resolve_interval: Duration::from_millis(50), ..ward }
 }
 
 /// An upkeep whose changes are collected.
@@ -71,12 +71,12 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(targets: Vec<Target>) -> Kept {
-        Kept::with_names(targets, |name| Err(io::Error::other(format!("{name} is not known here"))))
+    fn start(wards: Vec<Ward>) -> Kept {
+        Kept::with_names(wards, |name| Err(io::Error::other(format!("{name} is not known here"))))
     }
 
     fn with_names(
-        targets: Vec<Target>,
+        wards: Vec<Ward>,
         look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Kept {
         let (sender, changes) = mpsc::channel();
@@ -87,7 +87,7 @@ impl Kept {
             look_up: Arc::new(look_up),
             permit: Box::new(|_, _| Ok(())),
         };
-        Kept { upkeep: Upkeep::start(targets, outside).unwrap(), changes }
+        Kept { upkeep: Upkeep::start(wards, outside).unwrap(), changes }
     }
 
     fn next(&self) -> (UpstreamId, Change) {
@@ -180,7 +180,7 @@ fn a_udp_upstream_dies_and_returns() {
         let mut slow = probe(ProbeOver::Udp, "ping", "pong");
         slow.timeout = PATIENCE;
         let server = Server::udp(at, &["pong"]);
-        let mut kept = Kept::start(vec![target(at, slow)]);
+        let mut kept = Kept::start(vec![ward(at, slow)]);
         // Long enough for some probes, none of which may be news.
         assert!(kept.changes.recv_timeout(Duration::from_millis(200)).is_err());
         assert_eq!(kept.upkeep.snapshot()[0].failed, None);
@@ -203,16 +203,15 @@ fn silence_is_told_from_a_wrong_answer() {
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(100);
     let silent = UdpSocket::bind("127.0.0.1:5000").unwrap();
-    assert_eq!(Kept::start(vec![target("127.0.0.1:5000", brief.clone())]).dies(), "no answer within 100ms");
+    assert_eq!(Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]).dies(), "no answer within 100ms");
     drop(silent);
     let _server = Server::udp("127.0.0.1:5000", &["po", "ng", ""]);
-    let kept = Kept::start(vec![target("127.0.0.1:5000", brief.clone())]);
+    let kept = Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]);
     assert_eq!(kept.dies(), "the answer lacks the expected bytes");
     // Where nothing is expected, an empty datagram is an answer.
     let _empty = Server::udp("127.0.0.1:5001", &[""]);
     brief.expect.clear();
-    let kept =
-        Kept::start(vec![target("127.0.0.1:5001", brief), target("127.0.0.1:5002", probe(ProbeOver::Udp, "", ""))]);
+    let kept = Kept::start(vec![ward("127.0.0.1:5001", brief), ward("127.0.0.1:5002", probe(ProbeOver::Udp, "", ""))]);
     assert_eq!(kept.next(), (UpstreamId(1), Change::Alive(false)));
     assert_eq!(kept.upkeep.snapshot()[0].failed, None);
 }
@@ -230,7 +229,7 @@ fn a_tcp_upstream_dies_and_returns() {
         ("127.0.0.1:5002", "", "SMTP", &["220 SMTP ready"][..]),
     ] {
         let server = Server::tcp(at, send.len(), answers);
-        let kept = Kept::start(vec![target(at, probe(ProbeOver::Tcp, send, expect))]);
+        let kept = Kept::start(vec![ward(at, probe(ProbeOver::Tcp, send, expect))]);
         assert!(kept.changes.recv_timeout(Duration::from_millis(200)).is_err(), "{at}");
         assert_eq!(kept.upkeep.snapshot()[0].failed, None, "{at}");
         drop(server);
@@ -257,13 +256,13 @@ fn a_tcp_upstream_answers_wrongly() {
     ] {
         let at = format!("127.0.0.1:{port}");
         let _server = Server::tcp(&at, 4, answers);
-        assert_eq!(Kept::start(vec![target(&at, probe(ProbeOver::Tcp, "ping", "200 OK"))]).dies(), why, "{port}");
+        assert_eq!(Kept::start(vec![ward(&at, probe(ProbeOver::Tcp, "ping", "200 OK"))]).dies(), why, "{port}");
     }
     // It takes the connection and is silent ever after.
     let _silent = TcpListener::bind("127.0.0.1:5003").unwrap();
     let mut brief = probe(ProbeOver::Tcp, "ping", "200 OK");
     brief.timeout = Duration::from_millis(100);
-    assert_eq!(Kept::start(vec![target("127.0.0.1:5003", brief)]).dies(), "no answer within 100ms");
+    assert_eq!(Kept::start(vec![ward("127.0.0.1:5003", brief)]).dies(), "no answer within 100ms");
 }
 
 /// A late answer is no answer to the next probe.
@@ -283,7 +282,7 @@ fn late_answers_do_not_count() {
     });
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(50);
-    let kept = Kept::start(vec![target("127.0.0.1:5000", brief)]);
+    let kept = Kept::start(vec![ward("127.0.0.1:5000", brief)]);
     assert_eq!(kept.dies(), "no answer within 50ms");
     assert!(kept.changes.recv_timeout(Duration::from_millis(300)).is_err());
 }
@@ -296,7 +295,7 @@ fn probes_leave_as_the_file_says() {
     }
     let upstream = UdpSocket::bind("127.0.0.1:5000").unwrap();
     let _taken = UdpSocket::bind("127.0.0.2:6000").unwrap();
-    let mut from = target("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", ""));
+    let mut from = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", ""));
     from.upstream.leave.from = SendFrom::Address(address("127.0.0.2:6000"));
     from.interface = 1;
     let kept = Kept::start(vec![from]);
@@ -307,9 +306,9 @@ fn probes_leave_as_the_file_says() {
     assert_eq!(kept.upkeep.snapshot()[0].failed, None);
 
     // What this host lacks says nothing about the upstream.
-    let mut nowhere = target("127.0.0.1:5000", probe(ProbeOver::Tcp, "", ""));
+    let mut nowhere = ward("127.0.0.1:5000", probe(ProbeOver::Tcp, "", ""));
     nowhere.upstream.leave.from = SendFrom::Address(address("192.0.2.1:0"));
-    let mut no_interface = target("127.0.0.1:5000", probe(ProbeOver::Udp, "", ""));
+    let mut no_interface = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", ""));
     no_interface.interface = 999;
     let kept = Kept::start(vec![nowhere, no_interface]);
     assert!(kept.changes.recv_timeout(Duration::from_millis(300)).is_err());
@@ -325,8 +324,8 @@ fn a_name_moves() {
         return;
     }
     let _server = Server::udp("127.0.0.2:5000", &["pong"]);
-    let at_first = named(target("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")), "a.example");
-    let no_address = Target { address: None, probe: None, ..named(at_first.clone(), "b.example") };
+    let at_first = named(ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")), "a.example");
+    let no_address = Ward { address: None, probe: None, ..named(at_first.clone(), "b.example") };
     let names: Arc<Mutex<HashMap<&str, Vec<SocketAddr>>>> = Arc::default();
     let known = Arc::clone(&names);
     let kept = Kept::with_names(vec![at_first, no_address], move |name| {
@@ -353,8 +352,8 @@ fn a_look_up_hangs() {
     }
     let (asked, hangs) = mpsc::channel();
     let server = Server::udp("127.0.0.1:5000", &["pong"]);
-    let probed = target("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
-    let other = Target { address: None, probe: None, ..named(probed.clone(), "works.example") };
+    let probed = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
+    let other = Ward { address: None, probe: None, ..named(probed.clone(), "works.example") };
     let mut kept = Kept::with_names(vec![named(probed, "hangs.example"), other], move |name| match name {
         "hangs.example" => {
             asked.send(()).unwrap();
@@ -397,12 +396,12 @@ fn a_thousand_upstreams() {
     });
     let mut calm = probe(ProbeOver::Udp, "ping", "pong");
     (calm.interval, calm.timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-    let mut targets = vec![target("127.0.0.1:5000", calm); 1_000];
-    targets[700] = target("127.0.0.1:5001", probe(ProbeOver::Udp, "ping", "pong"));
+    let mut wards = vec![ward("127.0.0.1:5000", calm); 1_000];
+    wards[700] = ward("127.0.0.1:5001", probe(ProbeOver::Udp, "ping", "pong"));
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
     let start = Instant::now();
-    let kept = Kept::start(targets);
+    let kept = Kept::start(wards);
     assert_eq!(kept.next(), (UpstreamId(700), Change::Alive(false)));
     assert!(threads() <= before + 1);
     while asked.lock().unwrap().len() < 2_500 && start.elapsed() < PATIENCE {
@@ -426,13 +425,13 @@ const WATCHED: Kind = Kind {
     summary: "is probed",
     settings: &[],
     example: "",
-    read: |_| Some(Box::new(Watched(vec![target("127.0.0.1:5000", probe(ProbeOver::Udp, "", "")).upstream]))),
+    read: |_| Some(Box::new(Idle(vec![ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", "")).upstream]))),
 };
 
 #[derive(Debug)]
-struct Watched(Vec<Upstream>);
+struct Idle(Vec<Upstream>);
 
-impl Recipe for Watched {
+impl Recipe for Idle {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }

@@ -33,7 +33,7 @@ pub(crate) fn run(listen: SocketAddr, upstreams: &[SocketAddr]) -> io::Result<()
     sys::set_int(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
     let mut senders = Vec::new();
     for upstream in upstreams {
-        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let sender = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         sender.connect(upstream)?;
         senders.push(sender);
     }

@@ -3,15 +3,67 @@
 use crate::sys::{PAYLOAD_MAX_BYTES, SEGMENTS_MAX};
 use std::fmt;
 
-/// One combination of fan-out, datagram size and kind of sender.
+/// A kind of work.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Cell {
+pub(crate) enum Cell {
+    Forward(Way),
+    Exchange(Talk),
+}
+
+/// Forwarding, one way: one combination of fan-out, datagram size, kind of sender and place of the receivers.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Way {
     /// How many upstreams get each datagram.
     pub(crate) fanout: usize,
     /// Payload of each datagram, in bytes.
     pub(crate) size: usize,
     /// Datagrams in one of the sender's sends: 1, or a train that the kernel cuts (UDP_SEGMENT), as QUIC stacks send.
     pub(crate) train: usize,
+    /// The receivers are on another host: behind a veth pair, their half of the network stack on the load's processor.
+    pub(crate) is_far: bool,
+    /// Addresses that the sender sends to, in turn. From 2 on the forwarder listens on the wildcard.
+    pub(crate) destinations: usize,
+    /// Routes that lead to the upstreams.
+    pub(crate) routes: usize,
+}
+
+/// Request and reply: each client sends one request and waits for its reply before the next one.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Talk {
+    /// How many clients take turns.
+    pub(crate) clients: usize,
+    /// How many requests are under way at once.
+    pub(crate) at_once: usize,
+    /// Each client, which is an address and a port, makes one request and is never seen again.
+    pub(crate) is_one_shot: bool,
+}
+
+/// Requests under way at once, at most: as many 64 B datagrams as surely fit into the kernel's default receive buffer, which is what
+/// forwarders have that cannot be told to ask for more. So nothing need be lost.
+pub(crate) const AT_ONCE_MAX: usize = 256;
+
+impl Way {
+    /// Ordinary datagrams to one upstream on loopback.
+    pub(crate) const PLAIN: Self = Self { fanout: 1, size: 64, train: 1, is_far: false, destinations: 1, routes: 1 };
+
+    /// The same in as long trains as the kernel cuts.
+    pub(crate) fn segmenting(self) -> Self {
+        Self { train: (PAYLOAD_MAX_BYTES / self.size).min(SEGMENTS_MAX), ..self }
+    }
+
+    pub(crate) fn far(self) -> Self {
+        Self { is_far: true, ..self }
+    }
+}
+
+impl Talk {
+    /// So many clients that stay.
+    pub(crate) fn of(clients: usize) -> Self {
+        Self { clients, at_once: clients.min(AT_ONCE_MAX), is_one_shot: false }
+    }
+
+    /// Clients that come once, 50 at a time.
+    pub(crate) const ONE_SHOT: Self = Self { clients: 50, at_once: 50, is_one_shot: true };
 }
 
 impl Cell {
@@ -20,19 +72,29 @@ impl Cell {
         let mut cells = Vec::new();
         for fanout in [1, 3] {
             for size in [64, 1200] {
-                for train in [1, (PAYLOAD_MAX_BYTES / size).min(SEGMENTS_MAX)] {
-                    cells.push(Self { fanout, size, train });
-                }
+                let way = Way { fanout, size, ..Way::PLAIN };
+                cells.extend([Self::Forward(way), Self::Forward(way.segmenting())]);
             }
         }
+        cells.push(Self::Forward(Way::PLAIN.far()));
+        cells.push(Self::Forward(Way { size: 1200, ..Way::PLAIN }.segmenting().far()));
+        cells.extend([50, 1_000, 10_000].map(|clients| Self::Exchange(Talk::of(clients))));
+        cells.push(Self::Exchange(Talk::ONE_SHOT));
         cells
     }
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let sender = if self.train == 1 { "plain" } else { "segmenting" };
-        write!(f, "1→{} {} B {sender}", self.fanout, self.size)
+        match self {
+            Self::Forward(way) => {
+                let sender = if way.train == 1 { "plain" } else { "segmenting" };
+                let place = if way.is_far { ", another host" } else { "" };
+                write!(f, "1→{} {} B {sender}{place}", way.fanout, way.size)
+            }
+            Self::Exchange(talk) if talk.is_one_shot => write!(f, "one-shot, {} at once", talk.at_once),
+            Self::Exchange(talk) => write!(f, "request and reply, {} clients", talk.clients),
+        }
     }
 }
 
@@ -45,15 +107,22 @@ pub(crate) enum Load {
     Flood,
     /// One datagram every 20 µs.
     Paced,
+    /// Every reply is followed by the next request at once.
+    Loop,
 }
 
 impl Load {
-    pub(crate) const ALL: [Self; 3] = [Self::Backlog, Self::Flood, Self::Paced];
+    pub(crate) const ALL: [Self; 4] = [Self::Backlog, Self::Flood, Self::Paced, Self::Loop];
     /// The rate of `Paced`.
     pub(crate) const PACED_PER_SECOND: u32 = 50_000;
 
     /// Whether the load means something in that cell: a single paced datagram is no train, and one size says enough.
     pub(crate) fn suits(self, cell: &Cell) -> bool {
-        self != Self::Paced || (cell.train == 1 && cell.size == 64)
+        match (self, cell) {
+            (Self::Loop, Cell::Exchange(_)) | (Self::Backlog, Cell::Forward(_)) => true,
+            (Self::Flood, Cell::Forward(way)) => !way.is_far,
+            (Self::Paced, Cell::Forward(way)) => !way.is_far && way.train == 1 && way.size == 64,
+            _ => false,
+        }
     }
 }

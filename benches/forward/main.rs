@@ -1,11 +1,14 @@
-//! What does forwarding cost? udispatch against a forwarder written by hand, socat and nginx, as whole processes.
+//! What does forwarding cost? udispatch against forwarders written by hand, socat, nginx, Envoy and Sōzu, as whole processes.
 //!
-//!     cargo bench --bench forward                       # about six minutes
-//!     cargo bench --bench forward -- --quick            # about one minute
-//!     cargo bench --bench forward -- --only udispatch --report FILE.md
+//!     cargo bench --bench forward                       # about twenty minutes
+//!     cargo bench --bench forward -- --quick            # about two minutes
+//!     cargo bench --bench forward -- --only udispatch --report FILE.md --plot docs/forward.svg
 //!
-//! The figure is **processor time of the whole forwarder for each datagram that a receiver was handed**, in nanoseconds. What makes it
-//! honest, and stable to a few per cent on a machine that does other work as well:
+//! Envoy and Sōzu are looked for in $ENVOY and $SOZU, then in PATH; $UDISPATCH measures another udispatch than this one.
+//!
+//! The figure is **processor time of the whole forwarder for each datagram that a receiver was handed**, in nanoseconds; for request
+//! and reply, for each exchange of the two. What makes it honest, and stable to a few per cent on a machine that does other work as
+//! well:
 //!
 //! - The forwarder's clock is the kernel's own sum over all its threads (CLOCK_PROCESS_CPUTIME_ID of another process), exact to the
 //!   nanosecond, not the 4 to 10 ms ticks of /proc/PID/stat. Time in which others ran, or the hypervisor, is not in it.
@@ -28,39 +31,57 @@
 //!   costs the sender only. A forwarder that is *not* busy all the time here outruns the sender: it then sleeps, wakes, and gets small
 //!   batches, so that its cost a datagram rises with its speed. `busy` tells.
 //! - **Paced** is the cost of being woken for every single datagram.
+//! - **Another host** is a network namespace behind a veth pair. What its kernel does on receiving is steered to the load's processor
+//!   (RPS), so the forwarder's time ends with handing over, and holds the interrupt that the other processor is sent.
+//! - **Request and reply** is a closed loop: each client sends one request, and the next one as soon as the reply is there; at most 256
+//!   are under way, so that nothing need be lost. A client is an address and a port. All share a socket of the bench, which is what
+//!   makes the load cheaper than any forwarder: `busy` shows whether the forwarder was, and on a quiet machine it is 95 to 100 %.
+//!   Every reply is checked: whose it is, where from, how long. One that does not come is asked for again and counted as not delivered.
+//! - **One-shot** is the same with a client for each request that is never seen again. The forwarder has warmed up for a second first,
+//!   so that one that keeps ports for the next session has all that it will have. Of Envoy, which cannot be told that one reply is
+//!   all, the time-outs are waited for and are in its time.
+//! - As root, all of it happens in a network namespace of its own, without the host's firewall and with more ports.
 //! - A round measures every subject in a cell right after the other, each a fresh process; a ratio is taken within its round, and the
 //!   table shows the median of the rounds.
 //!
-//! Every run ends by itself. All traffic stays on loopback.
+//! Every run ends by itself. All traffic stays on loopback and between namespaces that are gone with the bench.
 
 mod by_hand;
+mod by_hand_sessions;
 mod cell;
+mod commands;
+mod exchange;
+mod goals;
+mod idle;
+mod place;
+mod plot;
 mod report;
+mod row;
+mod selection;
+mod series;
 mod subject;
 mod sys;
+mod table;
 mod traffic;
 
-use cell::{Cell, Load};
+use by_hand_sessions::Habits;
 use clap::Parser;
-use report::Row;
+use place::Place;
+use selection::Selection;
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use subject::{SUBJECTS, Subject};
-use traffic::{Cpus, Trial};
-
-/// How long a subject warms up before it is measured.
-const WARM_UP: Duration = Duration::from_millis(50);
 
 /// Compares forwarders as whole processes.
 #[derive(Parser)]
 struct Options {
-    /// A quarter of a second a figure and three rounds
+    /// A quarter of a second a figure, three rounds, and only what the targets and the ends of the series need
     #[arg(long)]
     quick: bool,
-    /// Only subjects, cells and loads whose name contains this, e.g. `udispatch`, `1→3`, `plain`, `backlog`; may be given several times
+    /// Only subjects, cells, loads and parts whose name contains this, e.g. `udispatch`, `1→3`, `plain`, `backlog`, `reply`,
+    /// `one-shot`, `another host`, `routes`, `sessions`, `receivers`, `latency`, `memory`; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Rounds [default: 5]
@@ -72,6 +93,9 @@ struct Options {
     /// Write the report to this file too, as Markdown
     #[arg(long, value_name = "FILE.md")]
     report: Option<PathBuf>,
+    /// Draw the targets' table to this file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -79,93 +103,69 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    if let Some(("by-hand", [listen, upstreams @ ..])) = words.split_first().map(|(first, rest)| (first.as_str(), rest))
-    {
-        let upstreams: Result<Vec<_>, _> = upstreams.iter().map(|upstream| upstream.parse()).collect();
-        return Ok(by_hand::run(listen.parse()?, &upstreams?)?);
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => {
+            println!("This is a benchmark: cargo bench --bench forward");
+            Ok(())
+        }
+        ["by-hand", listen, upstreams @ ..] => {
+            let upstreams: Result<Vec<_>, _> = upstreams.iter().map(|upstream| upstream.parse()).collect();
+            Ok(by_hand::run(listen.parse()?, &upstreams?)?)
+        }
+        ["by-hand-sessions", replies, end, listen, upstream, ..] => {
+            let habits = Habits { batched: *replies == "sendmmsg", one_reply: *end == "one-reply" };
+            Ok(by_hand_sessions::run(listen.parse()?, upstream.parse()?, habits)?)
+        }
+        _ => compare(&Options::parse()),
     }
-    if words.is_empty() {
-        println!("This is a benchmark: cargo bench --bench forward");
-        return Ok(());
-    }
-    let options = Options::parse();
+}
+
+/// Measures all that was asked for, and reports.
+fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
-    let window = Duration::try_from_secs_f64(options.seconds.unwrap_or(if options.quick { 0.25 } else { 1.0 }))?;
-    let cpus = match sys::allowed_cpus()?.as_slice() {
-        [first, .., last] => Cpus { forwarder: *last, load: *first },
-        _ => {
-            return Err("two processors are needed: one to forward, one to send and receive".into());
-        }
-    };
-    sys::pin(cpus.load)?;
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.25 } else { 1.0 });
+    let window = Duration::try_from_secs_f64(seconds)?;
+    let place = Place::find()?;
+    let selection = Selection::new(&options.only, options.quick);
 
-    let mut rows = selected(&options.only);
-    for round in 1..=rounds {
-        for row in &mut rows {
-            eprint!("\r\x1b[Kround {round}/{rounds}: {}, {}", row.cell, SUBJECTS[row.subject].name);
-            if let Err(error) = play(row, cpus, window) {
-                row.absent = Some(error.to_string());
-                // Keeps this round's place.
-                for (_, samples) in &mut row.samples {
-                    samples.resize(round, None);
-                }
-            }
-        }
+    let mut rows = selection.rows();
+    row::play_all(&mut rows, rounds, &place, window);
+    // Curves need no more than that.
+    let few_rounds = if options.quick { 1 } else { rounds.min(3) };
+    let mut series = series::all(options.quick, place.files_max);
+    series.retain(|series| selection.has_part(series.name));
+    for series in &mut series {
+        series.prepare(|name| selection.has_subject(name));
+        row::play_all(&mut series.rows, few_rounds, &place, window);
     }
-    eprint!("\r\x1b[K");
 
-    let title = format!(
-        "# Cost of forwarding one datagram\n\n{}; {rounds} rounds of {} s; median and min–max, ratio to the forwarder written by hand.\n",
-        report::machine(),
-        window.as_secs_f64()
+    let machine = report::machine(&place);
+    let mut text = format!(
+        "# Cost of forwarding\n\n{machine}; {rounds} rounds of {seconds} s; processor time of the whole forwarder, in \
+         nanoseconds for each datagram delivered, or for each exchange of a request and its reply; median and min–max, ratio \
+         to the forwarder written by hand.\n"
     );
-    let text = title + &report::tables(&rows) + &report::absent(&rows);
+    let outcomes = goals::outcomes(&rows);
+    if !outcomes.is_empty() {
+        text += &goals::table(&outcomes);
+    }
+    text += &report::tables(&rows);
+    series.iter().for_each(|series| text += &series.table());
+    if selection.has_part("latency") {
+        let count = if options.quick { 2_000 } else { 10_000 };
+        text += &idle::latency(|name| selection.has_subject(name), few_rounds, count, &place);
+    }
+    if selection.has_part("memory") {
+        text += &idle::memory(|name| selection.has_subject(name), few_rounds, &place);
+    }
+    text += &report::absent(rows.iter().chain(series.iter().flat_map(|series| &series.rows)));
+
     print!("{text}");
-    if let Some(file) = options.report {
-        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    Ok(())
+    write(options.report.as_deref(), &text)?;
+    write(options.plot.as_deref(), &plot::draw(&outcomes, &machine))
 }
 
-/// The rows that `only` leaves. Words for subjects, cells and loads each narrow their own kind; the yardstick always runs.
-fn selected(only: &[String]) -> Vec<Row> {
-    let narrows = |names: &[String]| -> Vec<String> {
-        only.iter().filter(|word| names.iter().any(|name| name.contains(*word))).cloned().collect()
-    };
-    let fits = |words: &[String], name: &str| words.iter().all(|word| name.contains(word));
-    let load_name = |load: &Load| format!("{load:?}").to_lowercase();
-    let subjects = narrows(&SUBJECTS.map(|subject| subject.name.to_string()));
-    let cells = narrows(&Cell::all().iter().map(Cell::to_string).collect::<Vec<_>>());
-    let loads = narrows(&Load::ALL.map(|load| load_name(&load)));
-
-    let mut rows = Vec::new();
-    for cell in Cell::all().into_iter().filter(|cell| fits(&cells, &cell.to_string())) {
-        for (subject, Subject { name, .. }) in SUBJECTS.iter().enumerate() {
-            let wanted = subject == 0 || subjects.is_empty() || subjects.iter().any(|word| name.contains(word));
-            if wanted && SUBJECTS[subject].suits(&cell) {
-                let loads = Load::ALL
-                    .iter()
-                    .filter(|load| load.suits(&cell) && (loads.is_empty() || loads.contains(&load_name(load))));
-                let samples = loads.map(|load| (*load, Vec::new())).collect();
-                rows.push(Row { cell, subject, samples, resident_kib: 0, resident_max_kib: 0, absent: None });
-            }
-        }
-    }
-    rows
-}
-
-/// One round of one row.
-fn play(row: &mut Row, cpus: Cpus, window: Duration) -> Result<(), Box<dyn Error>> {
-    let mut trial = Trial::start(&SUBJECTS[row.subject], &row.cell, cpus)?;
-    trial.measure(Load::Backlog, WARM_UP)?;
-    let mut failed = None;
-    for (load, samples) in &mut row.samples {
-        let sample = trial.measure(*load, window);
-        samples.push(sample.as_ref().ok().copied());
-        failed = sample.err().or(failed);
-    }
-    let (now, most) = trial.resident_kib();
-    row.resident_kib = row.resident_kib.max(now);
-    row.resident_max_kib = row.resident_max_kib.max(most);
-    failed.map_or(Ok(()), |error| Err(error.into()))
+fn write(file: Option<&Path>, text: &str) -> Result<(), Box<dyn Error>> {
+    let Some(file) = file else { return Ok(()) };
+    fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()).into())
 }

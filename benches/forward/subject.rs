@@ -1,7 +1,9 @@
 //! The forwarders that are compared, each as a process of its own, pinned to one processor and ended with the value that holds it.
 
-use crate::cell::Cell;
-use crate::sys;
+use crate::cell::{Cell, Talk, Way};
+use crate::commands;
+use crate::place::Place;
+use crate::sys::{self, CpuClock};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,52 +14,133 @@ use std::time::{Duration, Instant};
 
 /// Every subject, the yardstick first; the others as they are fastest. nginx appears twice: `proxy_responses 0` is how one tells it
 /// that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not ask for the TTL of
-/// each datagram, and loops are not damped.
-pub(crate) const SUBJECTS: [Subject; 6] = [
-    Subject { name: "by hand", fans_out: true, command: by_hand },
-    Subject { name: "udispatch", fans_out: true, command: |setup| udispatch(setup, "") },
-    Subject { name: "udispatch, ttl = 64", fans_out: true, command: |setup| udispatch(setup, "ttl = 64\n") },
-    Subject { name: "socat", fans_out: false, command: socat },
-    Subject { name: "nginx", fans_out: false, command: |setup| nginx(setup, "") },
-    Subject { name: "nginx, responses 0", fans_out: false, command: |setup| nginx(setup, "proxy_responses 0;") },
+/// each datagram, and loops are not damped. By hand with sessions too, to show that the yardstick is the faster one.
+pub(crate) const SUBJECTS: [Subject; 9] = [
+    Subject { name: "by hand", side: Side::Yardstick, suits: |_| true, lingers: false, command: commands::by_hand },
+    Subject {
+        name: "by hand, other",
+        side: Side::Variant,
+        suits: is_talk,
+        lingers: false,
+        command: commands::by_hand_other,
+    },
+    Subject {
+        name: "udispatch",
+        side: Side::Ours,
+        suits: |_| true,
+        lingers: false,
+        command: |setup| commands::udispatch(setup, ""),
+    },
+    Subject {
+        name: "udispatch, ttl = 64",
+        side: Side::Variant,
+        suits: is_way,
+        lingers: false,
+        command: |setup| commands::udispatch(setup, "ttl = 64\n"),
+    },
+    Subject { name: "socat", side: Side::Peer, suits: suits_socat, lingers: false, command: commands::socat },
+    Subject {
+        name: "nginx",
+        side: Side::Peer,
+        suits: suits_proxy,
+        lingers: false,
+        command: |setup| commands::nginx(setup, ""),
+    },
+    Subject {
+        name: "nginx, responses 0",
+        side: Side::Peer,
+        suits: |cell| is_way(cell) && suits_proxy(cell),
+        lingers: false,
+        command: |setup| commands::nginx(setup, "proxy_responses 0;"),
+    },
+    Subject { name: "envoy", side: Side::Peer, suits: suits_proxy, lingers: true, command: commands::envoy },
+    Subject { name: "sozu", side: Side::Peer, suits: suits_proxy, lingers: false, command: commands::sozu },
 ];
 
 /// How long a subject may take to end after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// One forwarder: its name in the report, whether it can forward to several upstreams, and the command that starts it.
+/// What a subject is in the comparison.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Side {
+    Yardstick,
+    Ours,
+    Peer,
+    /// Another way to run one of the above, left out of the summary.
+    Variant,
+}
+
+/// One forwarder: its name in the report, the cells that it can do, and the command that starts it.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
-    fans_out: bool,
+    pub(crate) side: Side,
+    pub(crate) suits: fn(&Cell) -> bool,
+    /// Whether it cannot be told that one reply ends a session, which holds a port until a time-out then.
+    pub(crate) lingers: bool,
     command: fn(&Setup) -> io::Result<Command>,
 }
 
 /// What a forwarder is to do.
-struct Setup<'a> {
-    listen: SocketAddr,
-    upstreams: &'a [SocketAddr],
+pub(crate) struct Setup<'a> {
+    pub(crate) listen: SocketAddr,
+    pub(crate) upstreams: &'a [SocketAddr],
+    pub(crate) cell: &'a Cell,
     /// An empty folder for its configuration.
-    folder: &'a Path,
+    pub(crate) folder: &'a Path,
     /// The largest receive buffer that setsockopt grants without privilege, in bytes.
-    receive_buffer: usize,
+    pub(crate) receive_buffer: usize,
+    /// The most files that it may have open.
+    pub(crate) files_max: u64,
+}
+
+fn is_way(cell: &Cell) -> bool {
+    matches!(cell, Cell::Forward(_))
+}
+
+fn is_talk(cell: &Cell) -> bool {
+    !is_way(cell)
+}
+
+/// Proxies pick one upstream, and need a port for each session.
+fn suits_proxy(cell: &Cell) -> bool {
+    match cell {
+        Cell::Forward(Way { fanout, destinations, .. }) => *fanout == 1 && *destinations == 1,
+        Cell::Exchange(talk) => talk.clients <= 10_000,
+    }
+}
+
+/// socat makes a process for every client.
+fn suits_socat(cell: &Cell) -> bool {
+    match cell {
+        Cell::Exchange(Talk { clients, is_one_shot, .. }) => *clients <= 50 && !is_one_shot,
+        Cell::Forward(_) => suits_proxy(cell),
+    }
 }
 
 impl Subject {
-    pub(crate) fn suits(&self, cell: &Cell) -> bool {
-        self.fans_out || cell.fanout == 1
-    }
-
     /// Starts the forwarder on `cpu`; the error is the reason why it is absent.
-    pub(crate) fn start(&self, upstreams: &[SocketAddr], cpu: usize) -> io::Result<Running> {
+    pub(crate) fn start(&self, cell: &Cell, upstreams: &[SocketAddr], place: &Place) -> io::Result<Running> {
         let folder = tempfile::tempdir()?;
-        let listen = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let rmem_max = fs::read_to_string("/proc/sys/net/core/rmem_max")?;
+        let address = match cell {
+            Cell::Forward(way) if way.destinations > 1 => Ipv4Addr::UNSPECIFIED,
+            _ => Ipv4Addr::LOCALHOST,
+        };
+        let listen = UdpSocket::bind((address, 0))?.local_addr()?;
+        // Namespaces of older kernels have no such file; this is the kernel's own default.
+        let rmem_max = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_else(|_| "212992".into());
         let receive_buffer = rmem_max.trim().parse().map_err(io::Error::other)?;
-        let mut command = (self.command)(&Setup { listen, upstreams, folder: folder.path(), receive_buffer })?;
+        let mut command = (self.command)(&Setup {
+            listen,
+            upstreams,
+            cell,
+            folder: folder.path(),
+            receive_buffer,
+            files_max: place.files_max,
+        })?;
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        sys::pinned_child(&mut command, cpu);
+        sys::pinned_child(&mut command, place.forwarder_cpu);
         let child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => io::Error::other("not installed"),
             _ => error,
@@ -74,8 +157,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// The process and all that it has started.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        sys::family(self.child.id())
     }
 
     /// An error, with the last thing it said, if the forwarder has ended by itself.
@@ -87,77 +171,48 @@ impl Running {
         let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
         Err(io::Error::other(format!("ended with {status}: {last}")))
     }
+
+    /// Lets it stand still.
+    pub(crate) fn stop(&self) -> io::Result<()> {
+        sys::stop(&self.family())
+    }
+
+    pub(crate) fn go_on(&self) -> io::Result<()> {
+        sys::signal_group(self.child.id(), libc::SIGCONT)
+    }
+
+    /// The processor's time that it takes for what happens meanwhile, in nanoseconds. It stands still before and runs after.
+    pub(crate) fn cost<T>(&mut self, act: impl FnOnce(&Self) -> io::Result<T>) -> io::Result<(T, f64)> {
+        let clock = CpuClock::of(&self.family())?;
+        self.stop()?;
+        let before = clock.now_ns()?;
+        let result = act(self)?;
+        self.check_alive()?;
+        self.stop()?;
+        let after = clock.now_ns()?;
+        self.go_on()?;
+        Ok((result, (after - before) as f64))
+    }
+
+    /// A number of /proc/PID/status, in KiB, over the process and all that it has started.
+    pub(crate) fn status_kib(&self, field: &str) -> u64 {
+        self.family().iter().filter_map(|&pid| sys::status_kib(pid, field)).sum()
+    }
 }
 
 impl Drop for Running {
     /// SIGTERM, so that the forwarder ends as it does in service; SIGKILL if it does not.
     fn drop(&mut self) {
+        let pid = self.child.id();
         // SIGCONT too: an error may have left it stopped.
-        let _ = sys::signal(self.pid(), libc::SIGTERM);
-        let _ = sys::signal(self.pid(), libc::SIGCONT);
+        let _ = sys::signal(pid, libc::SIGTERM);
+        let _ = sys::signal_group(pid, libc::SIGCONT);
         let limit = Instant::now() + END_LIMIT;
-        while Instant::now() < limit {
-            match self.child.try_wait() {
-                Ok(None) => thread::sleep(Duration::from_millis(2)),
-                _ => return,
-            }
+        while Instant::now() < limit && matches!(sys::ended(pid), Ok(false)) {
+            thread::sleep(Duration::from_millis(2));
         }
-        let _ = self.child.kill();
+        // Whatever is left of it, and what it started and did not end.
+        let _ = sys::signal_group(pid, libc::SIGKILL);
         let _ = self.child.wait();
     }
-}
-
-fn by_hand(setup: &Setup) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("by-hand").arg(setup.listen.to_string()).args(setup.upstreams.iter().map(ToString::to_string));
-    Ok(command)
-}
-
-fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
-    let upstreams: Vec<_> = setup.upstreams.iter().map(|upstream| format!("\"{upstream}\"")).collect();
-    let config = format!(
-        "[[route]]\ndestination = \"{}\"\nhandler = \"out\"\n[handler.out]\nkind = \"forward\"\nupstreams = [{}]\npick = \"all\"\n{settings}",
-        setup.listen,
-        upstreams.join(", ")
-    );
-    let file = setup.folder.join("udispatch.toml");
-    fs::write(&file, config)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
-    command.arg("run").arg(file).args(["--workers", "1"]);
-    Ok(command)
-}
-
-fn socat(setup: &Setup) -> io::Result<Command> {
-    let mut command = Command::new("socat");
-    let (listen, buffer) = (setup.listen, setup.receive_buffer);
-    command.args(["-u", "-b65536"]);
-    command.arg(format!("UDP4-RECV:{},bind={},rcvbuf={buffer}", listen.port(), listen.ip()));
-    command.arg(format!("UDP4:{}", setup.upstreams[0]));
-    Ok(command)
-}
-
-fn nginx(setup: &Setup, session: &str) -> io::Result<Command> {
-    const MODULES: [&str; 3] = [
-        "/usr/lib/nginx/modules/ngx_stream_module.so",
-        "/usr/lib64/nginx/modules/ngx_stream_module.so",
-        "/usr/libexec/nginx/ngx_stream_module.so",
-    ];
-    // Where no such file lies, the module is built in, or nginx says that it is not.
-    let load = MODULES
-        .iter()
-        .find(|path| Path::new(path).exists())
-        .map(|path| format!("load_module {path};"))
-        .unwrap_or_default();
-    let (folder, listen, upstream, buffer) =
-        (setup.folder.display(), setup.listen, setup.upstreams[0], setup.receive_buffer);
-    let config = format!(
-        "{load}\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/log error;\n\
-         events {{ worker_connections 4096; multi_accept on; }}\n\
-         stream {{ server {{ listen {listen} udp rcvbuf={buffer}; proxy_pass {upstream}; {session} }} }}\n"
-    );
-    let file = setup.folder.join("nginx.conf");
-    fs::write(&file, config)?;
-    let mut command = Command::new("nginx");
-    command.arg("-e").arg(setup.folder.join("log")).arg("-p").arg(setup.folder).arg("-c").arg(file);
-    Ok(command)
 }

@@ -1,10 +1,12 @@
-//! The sender and the receivers: one thread that does both in turns, so that neither waits for the other's time slice.
+//! One way: the sender and the receivers, one thread that does both in turns, so that neither waits for the other's time slice.
 
-use crate::cell::{Cell, Load};
+use crate::cell::{Cell, Load, Way};
+use crate::commands;
+use crate::place::Place;
 use crate::subject::{Running, Subject};
-use crate::sys::{self, CpuClock, PlainSend, ReceiveBatch, SegmentedSend};
+use crate::sys::{self, Datagrams, Namespaces, PlainSend, ReceiveBatch, SegmentedSend};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -46,15 +48,22 @@ struct Receivers {
 }
 
 impl Receivers {
-    fn new(cell: &Cell) -> io::Result<Self> {
-        let mut sockets = Vec::new();
-        for _ in 0..cell.fanout {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    fn new(way: &Way, place: &Place) -> io::Result<Self> {
+        let bind = |address| {
+            let socket = UdpSocket::bind((address, 0))?;
             sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1)?;
             sys::force_receive_buffer(&socket, RECEIVER_BUFFER_BYTES)?;
-            sockets.push(socket);
+            Ok(socket)
+        };
+        let mut sockets = Vec::new();
+        for _ in 0..way.fanout {
+            sockets.push(if way.is_far {
+                place.namespaces()?.far(|| bind(Namespaces::far_address()))?
+            } else {
+                bind(Ipv4Addr::LOCALHOST)?
+            });
         }
-        Ok(Self { sockets, batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES), size: cell.size, taken: 0 })
+        Ok(Self { sockets, batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES), size: way.size, taken: 0 })
     }
 
     fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -108,89 +117,116 @@ impl Receivers {
     }
 }
 
-/// The sender of a cell, connected to the forwarder.
+/// The sender of a cell.
 struct Sender {
     socket: UdpSocket,
-    cell: Cell,
-    plain: PlainSend,
-    segmented: SegmentedSend,
-    train: Vec<u8>,
+    way: Way,
+    means: Means,
+}
+
+/// What it sends with.
+enum Means {
+    /// Ordinary datagrams on a connected socket.
+    Plain(PlainSend),
+    /// Trains on a connected socket.
+    Segmented(SegmentedSend, Vec<u8>),
+    /// Ordinary datagrams to many addresses in turn; the number is the next one's.
+    Spread(Box<Datagrams>, usize),
 }
 
 impl Sender {
-    fn new(cell: &Cell, forwarder: SocketAddr) -> io::Result<Self> {
+    fn new(way: &Way, forwarder: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.connect(forwarder)?;
-        let plain = PlainSend::new(vec![b'x'; cell.size], 64);
-        Ok(Self {
-            socket,
-            cell: *cell,
-            plain,
-            segmented: SegmentedSend::new(),
-            train: vec![b'x'; cell.size * cell.train],
-        })
+        let means = if way.destinations > 1 {
+            Means::Spread(Box::new(spread(way, forwarder.port())), 0)
+        } else if way.train > 1 {
+            Means::Segmented(SegmentedSend::new(), vec![b'x'; way.size * way.train])
+        } else {
+            Means::Plain(PlainSend::new(vec![b'x'; way.size], 64))
+        };
+        if way.destinations == 1 {
+            socket.connect(forwarder)?;
+        }
+        Ok(Self { socket, way: *way, means })
     }
 
     /// Sends about `count` datagrams, whole trains; returns how many.
     fn send(&mut self, count: usize) -> io::Result<u64> {
         let mut sent = 0;
+        let socket = self.socket.as_raw_fd();
         while sent < count {
-            sent += if self.cell.train > 1 {
-                let mut iovec = [libc::iovec { iov_base: self.train.as_mut_ptr().cast(), iov_len: self.train.len() }];
-                self.segmented.send(self.socket.as_raw_fd(), &mut iovec, self.cell.size as u16)?;
-                self.cell.train
-            } else {
-                self.plain.send(self.socket.as_raw_fd(), count - sent)?
+            sent += match &mut self.means {
+                Means::Plain(plain) => plain.send(socket, count - sent)?,
+                Means::Segmented(segmented, train) => {
+                    let mut iovec = [libc::iovec { iov_base: train.as_mut_ptr().cast(), iov_len: train.len() }];
+                    segmented.send(socket, &mut iovec, self.way.size as u16)?;
+                    self.way.train
+                }
+                Means::Spread(datagrams, next) => {
+                    let end = (*next + (count - sent).min(64)).min(datagrams.slots());
+                    let taken = datagrams.send(socket, *next, end)?;
+                    *next = (*next + taken) % datagrams.slots();
+                    taken
+                }
             };
         }
         Ok(sent as u64)
     }
 }
 
-/// How many datagrams of a cell surely fit into the receive buffer that anyone may ask for, as trains and cut into single ones.
-fn backlog(cell: &Cell) -> io::Result<usize> {
+/// A datagram to each destination, all over the routes' prefixes.
+fn spread(way: &Way, port: u16) -> Datagrams {
+    /// A prime, so that neighbours are far from each other and every route has its turn.
+    const STRIDE: usize = 7919;
+    let mut datagrams = Datagrams::new(way.destinations, way.size, false);
+    for slot in 0..way.destinations {
+        let prefix = commands::prefix(1 + slot * STRIDE % (way.routes - 1).max(1));
+        let address = Ipv4Addr::from_bits(prefix.to_bits() + 1 + slot as u32 % 254);
+        datagrams.set_peer(slot, SocketAddrV4::new(address, port));
+        datagrams.set_bytes(slot, &vec![b'x'; way.size]);
+    }
+    datagrams
+}
+
+/// How many datagrams of such a sender surely fit into the receive buffer that anyone may ask for, as trains and cut into single ones.
+fn backlog(way: &Way) -> io::Result<usize> {
+    let way = &Way { destinations: 1, ..*way };
     let mut least = BACKLOG_MAX;
     for gro in [0, 1] {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         sys::set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
         sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, gro)?;
-        let mut sender = Sender::new(cell, socket.local_addr()?)?;
+        let mut sender = Sender::new(way, socket.local_addr()?)?;
         let mut sent = 0;
         while sent < least && sys::socket_drops(&socket)? == 0 {
-            sent += sender.send(cell.train)? as usize;
+            sent += sender.send(way.train)? as usize;
         }
         least = least.min(sent);
     }
     // A quarter is left free: the memory that a datagram is charged with varies a little.
-    Ok((least * 3 / 4 / cell.train).max(1) * cell.train)
-}
-
-/// The processors of a measurement.
-#[derive(Clone, Copy)]
-pub(crate) struct Cpus {
-    pub(crate) forwarder: usize,
-    pub(crate) load: usize,
+    Ok((least * 3 / 4 / way.train).max(1) * way.train)
 }
 
 /// A forwarder that runs and forwards, with all that loads it.
-pub(crate) struct Trial {
-    cell: Cell,
-    cpus: Cpus,
+pub(crate) struct Trial<'a> {
+    way: Way,
+    place: &'a Place,
     running: Running,
     receivers: Receivers,
     sender: Sender,
     backlog: usize,
 }
 
-impl Trial {
+impl<'a> Trial<'a> {
     /// Starts the forwarder and waits until it forwards; the error is the reason why it is absent.
-    pub(crate) fn start(subject: &Subject, cell: &Cell, cpus: Cpus) -> io::Result<Self> {
-        let backlog = backlog(cell)?;
-        let mut receivers = Receivers::new(cell)?;
-        let mut running = subject.start(&receivers.addresses()?, cpus.forwarder)?;
-        let mut probe = Sender::new(&Cell { train: 1, ..*cell }, running.listen)?;
+    pub(crate) fn start(subject: &Subject, way: &Way, place: &'a Place) -> io::Result<Self> {
+        let backlog = backlog(way)?;
+        let mut receivers = Receivers::new(way, place)?;
+        let mut running = subject.start(&Cell::Forward(*way), &receivers.addresses()?, place)?;
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, running.listen.port()));
+        let mut probe = Sender::new(&Way { train: 1, destinations: 1, ..*way }, to)?;
         let limit = Instant::now() + START_LIMIT;
-        while receivers.taken < cell.fanout as u64 {
+        while receivers.taken < way.fanout as u64 {
             running.check_alive()?;
             if Instant::now() > limit {
                 let limit = START_LIMIT.as_secs();
@@ -198,35 +234,30 @@ impl Trial {
             }
             // Refused while nobody is bound there yet.
             let _ = probe.send(1);
-            receivers.drain_until(cell.fanout as u64, PROBE)?;
+            receivers.drain_until(way.fanout as u64, PROBE)?;
         }
         // The earlier probes' copies, should they still come.
         receivers.drain_until(u64::MAX, QUIET)?;
-        let sender = Sender::new(cell, running.listen)?;
-        Ok(Self { cell: *cell, cpus, running, receivers, sender, backlog })
+        let sender = Sender::new(way, running.listen)?;
+        Ok(Self { way: *way, place, running, receivers, sender, backlog })
     }
 
     /// Loads the forwarder for `window` and says what that cost.
     pub(crate) fn measure(&mut self, load: Load, window: Duration) -> io::Result<Sample> {
-        let pid = self.running.pid();
-        let clock = CpuClock::of(pid)?;
-        let drops_before = self.receivers.drops()?;
-
-        // Each load begins with the forwarder stopped and leaves it running and idle.
-        sys::stop(pid)?;
-        let (cpu_before, taken_before) = (clock.now_ns()?, self.receivers.taken);
-        let start = Instant::now();
-        let sent = match load {
-            Load::Backlog => self.work_off(window)?,
-            Load::Flood => self.flood(window)?,
-            Load::Paced => self.pace(window)?,
-        };
-        let goal = taken_before + sent * self.cell.fanout as u64;
-        let end = self.receivers.drain_until(goal, QUIET)?;
-        self.running.check_alive()?;
-        sys::stop(pid)?;
-        let cpu_ns = (clock.now_ns()? - cpu_before) as f64;
-        sys::signal(pid, libc::SIGCONT)?;
+        let (drops_before, taken_before) = (self.receivers.drops()?, self.receivers.taken);
+        let Self { way, place, running, receivers, sender, backlog } = self;
+        let fanout = way.fanout as u64;
+        let ((sent, spent), cpu_ns) = running.cost(|running| {
+            let start = Instant::now();
+            let mut turns = Turns { place, running, receivers, sender, fanout };
+            let sent = match load {
+                Load::Flood => turns.flood(window)?,
+                Load::Paced => turns.pace(window)?,
+                Load::Backlog | Load::Loop => turns.work_off(*backlog, window)?,
+            };
+            let end = receivers.drain_until(taken_before + sent * fanout, QUIET)?;
+            Ok((sent, end - start))
+        })?;
 
         if self.receivers.drops()? > drops_before {
             let reason = format!("{load:?}: the receivers could not keep up; run it as root or raise rmem_max");
@@ -238,34 +269,50 @@ impl Trial {
         }
         Ok(Sample {
             cpu_ns: cpu_ns / taken,
-            delivered: taken / (sent * self.cell.fanout as u64) as f64,
-            busy: cpu_ns / (end - start).as_nanos() as f64,
+            delivered: taken / (sent * fanout) as f64,
+            busy: cpu_ns / spent.as_nanos() as f64,
         })
     }
 
+    /// The forwarder's resident memory, now and at most, in KiB.
+    pub(crate) fn resident_kib(&self) -> (u64, u64) {
+        (self.running.status_kib("VmRSS"), self.running.status_kib("VmHWM"))
+    }
+}
+
+/// The loads. Each begins with the forwarder stopped and leaves it running; it says how many datagrams were sent.
+struct Turns<'a> {
+    place: &'a Place,
+    running: &'a Running,
+    receivers: &'a mut Receivers,
+    sender: &'a mut Sender,
+    fanout: u64,
+}
+
+impl Turns<'_> {
     /// `Load::Backlog`.
-    fn work_off(&mut self, window: Duration) -> io::Result<u64> {
+    fn work_off(&mut self, backlog: usize, window: Duration) -> io::Result<u64> {
         let limit = Instant::now() + window;
         let mut sent = 0;
         loop {
-            // From the forwarder's own processor, which is free while it stands still: see the module's text.
-            sys::pin(self.cpus.forwarder)?;
-            let burst = self.sender.send(self.backlog)?;
-            sys::pin(self.cpus.load)?;
+            // From the forwarder's own processor, which is free while it stands still: see the main module's text.
+            sys::pin(self.place.forwarder_cpu)?;
+            let burst = self.sender.send(backlog)?;
+            sys::pin(self.place.load_cpu)?;
             sent += burst;
-            let goal = self.receivers.taken + burst * self.cell.fanout as u64;
-            sys::signal(self.running.pid(), libc::SIGCONT)?;
+            let goal = self.receivers.taken + burst * self.fanout;
+            self.running.go_on()?;
             self.receivers.drain_until(goal, QUIET)?;
             if Instant::now() >= limit {
                 return Ok(sent);
             }
-            sys::stop(self.running.pid())?;
+            self.running.stop()?;
         }
     }
 
     /// `Load::Flood`.
     fn flood(&mut self, window: Duration) -> io::Result<u64> {
-        sys::signal(self.running.pid(), libc::SIGCONT)?;
+        self.running.go_on()?;
         let limit = Instant::now() + window;
         let mut sent = 0;
         while Instant::now() < limit {
@@ -277,7 +324,7 @@ impl Trial {
 
     /// `Load::Paced`.
     fn pace(&mut self, window: Duration) -> io::Result<u64> {
-        sys::signal(self.running.pid(), libc::SIGCONT)?;
+        self.running.go_on()?;
         let step = Duration::from_secs(1) / Load::PACED_PER_SECOND;
         let limit = Instant::now() + window;
         let mut next = Instant::now();
@@ -290,11 +337,5 @@ impl Trial {
             self.receivers.drain()?;
         }
         Ok(sent)
-    }
-
-    /// The forwarder's resident memory, now and at most, in KiB.
-    pub(crate) fn resident_kib(&self) -> (u64, u64) {
-        let number = |field| sys::status_kib(self.running.pid(), field).unwrap_or(0);
-        (number("VmRSS"), number("VmHWM"))
     }
 }

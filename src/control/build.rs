@@ -12,11 +12,13 @@ use super::squatters;
 use super::targets;
 use super::upstreams::{Located, Upstreams};
 use crate::config::kind::{BuildError, Site, Way};
+use crate::config::upstream::{SendFrom, Upstream};
 use crate::config::{Config, Daemon};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
+use crate::net::kept_source;
 use crate::net::socket::{self, ListenerOptions};
 use crate::net::{limits, multicast};
 use crate::worker::command::Handle;
@@ -194,6 +196,14 @@ fn build_handlers(config: &Config, site: &mut WorkerSite<'_>) -> Result<Vec<Box<
     Ok(handlers)
 }
 
+fn cannot_reach(upstream: &Upstream, error: &io::Error) -> BuildError {
+    let what = format!("cannot reach upstream {upstream}");
+    match kept_source::hint(error).filter(|_| upstream.leave.from == SendFrom::Keep) {
+        Some(hint) => BuildError(format!("{what}: {hint}")),
+        None => explain(what, error),
+    }
+}
+
 /// What the handlers of one worker are built from.
 struct WorkerSite<'a> {
     upstreams: &'a Upstreams,
@@ -212,10 +222,7 @@ impl Site for WorkerSite<'_> {
         {
             return Err(BuildError(why.clone()));
         }
-        let lane = self
-            .lanes
-            .open_one_way(id)
-            .map_err(|error| explain(format!("cannot reach upstream {upstream}"), &error))?;
+        let lane = self.lanes.open_one_way(id).map_err(|error| cannot_reach(upstream, &error))?;
         let unreachable = self.lanes.exit(lane).is_some_and(|(exit, _, _)| exit.unreachable().is_some());
         if unreachable && address.is_ok() && self.number == 0 {
             log::warn!(

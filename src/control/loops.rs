@@ -171,11 +171,11 @@ mod tests {
 
     const CONFIG: &str = r#"
         route = [
-            { name = "in", destination = "127.0.0.1:1000", handler = "near" },
-            { name = "between", destination = "127.0.0.1:2000-2001", handler = "far" },
+            { name = "in", destination = "127.0.0.1:1000", handler = "first" },
+            { name = "between", destination = "127.0.0.1:2000-2001", handler = "second" },
         ]
-        handler.near = { kind = "forward", upstreams = ["127.0.0.1:9001", "127.0.0.1:9002"] }
-        handler.far = { kind = "forward", upstreams = ["192.0.2.1:9003"] }
+        handler.first = { kind = "forward", upstreams = ["127.0.0.1:9001", "127.0.0.1:9002"] }
+        handler.second = { kind = "forward", upstreams = ["192.0.2.1:9003"] }
     "#;
 
     /// An upstream may move anywhere but to where its datagrams come back, straight or by way of what moved before.
@@ -187,14 +187,14 @@ mod tests {
         let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
         let mut watch = Watch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
         let mut permit = |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
-        assert_eq!(permit(0, 1000), Err("a loop, back to handler `near` by route in".to_owned()));
-        assert_eq!(permit(2, 2001), Err("a loop, back to handler `far` by route between".to_owned()));
+        assert_eq!(permit(0, 1000), Err("a loop, back to handler `first` by route in".to_owned()));
+        assert_eq!(permit(2, 2001), Err("a loop, back to handler `second` by route between".to_owned()));
         assert_eq!(permit(0, 9004), Ok(()));
         assert_eq!(permit(1, 2000), Ok(()));
-        assert_eq!(permit(2, 1000), Err("a loop, back to handler `far` by route in, then between".to_owned()));
+        assert_eq!(permit(2, 1000), Err("a loop, back to handler `second` by route in, then between".to_owned()));
         // It has gone elsewhere since.
         assert_eq!(permit(1, 9005), Ok(()));
         assert_eq!(permit(2, 1000), Ok(()));
-        assert_eq!(permit(0, 2000), Err("a loop, back to handler `near` by route between, then in".to_owned()));
+        assert_eq!(permit(0, 2000), Err("a loop, back to handler `first` by route between, then in".to_owned()));
     }
 }

@@ -189,19 +189,29 @@ mod tests {
     fn what_was_dropped_is_told_in_its_place() {
         static SLOW: Queue = Queue::new();
         let (let_go, gate) = channel::<()>();
+        let (come, came) = channel();
         let (say, hear) = channel();
         thread::spawn(|| {
             SLOW.write_out(move |bytes| {
+                come.send(()).unwrap();
                 gate.recv().unwrap();
                 say.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
             })
         });
+        SLOW.push(b"first\n".to_vec());
+        // The thread has it, so from here on the queue is as full as we make it.
+        came.recv().unwrap();
         let whole = "x".repeat(BYTES_MAX - 1) + "\n";
         for text in [&whole, "dropped\n"] {
             SLOW.push(text.as_bytes().to_vec());
         }
-        let_go.send(()).unwrap();
-        assert_eq!(hear.recv().unwrap(), whole);
+        for text in ["first\n", &whole] {
+            let_go.send(()).unwrap();
+            assert_eq!(hear.recv().unwrap(), text);
+        }
+        while SLOW.state().bytes >= BYTES_MAX {
+            thread::yield_now(); // What was written counts until the thread is back.
+        }
         // The thread tells of it now, or the next text does; never both, and never later.
         SLOW.push(b"after\n".to_vec());
         for _ in 0..2 {

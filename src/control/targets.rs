@@ -37,7 +37,8 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
             loop_back: leave.loop_back,
         };
         let address = located.address.as_ref().ok().copied();
-        Target { handler: located.handler, address, options, budget: Arc::clone(budget) }
+        let keeps_source = leave.from == SendFrom::Keep;
+        Target { handler: located.handler, address, options, keeps_source, budget: Arc::clone(budget) }
     };
     plan.upstreams.iter().map(|(_, located)| located).map(target).collect()
 }

@@ -163,6 +163,8 @@ pub struct UpstreamCount {
     pub skipped: u64,
     /// Datagrams that it answered.
     pub replies: u64,
+    /// Answers that the kernel dropped before us: they found the session's receive buffer full.
+    pub kernel_drops: u64,
     /// Sessions that it holds now.
     pub sessions: u64,
     /// Of a shadow: its answers that were the same as the client's, that differed, and that never came.
@@ -179,6 +181,7 @@ impl UpstreamCount {
         count_all(&mut self.reported, &other.reported);
         self.skipped += other.skipped;
         self.replies += other.replies;
+        self.kernel_drops += other.kernel_drops;
         self.sessions += other.sessions;
         self.shadow.iter_mut().zip(other.shadow).for_each(|(sum, count)| *sum += count);
         self.dead_in += other.dead_in;
@@ -189,21 +192,37 @@ impl UpstreamCount {
         count(&mut self.failed, errno, datagrams);
     }
 
-    /// An error came back for something that was sent.
-    pub fn report(&mut self, errno: i32) {
-        count(&mut self.reported, errno, 1);
+    /// Writes down what became of datagrams for it.
+    pub fn record(&mut self, sent: Sent) {
+        sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
     }
 }
 
 impl HandlerCount {
-    /// The kernel refused to send so many datagrams.
-    pub fn fail(&mut self, errno: i32, datagrams: u64) {
-        count(&mut self.failed, errno, datagrams);
+    /// Writes down what became of datagrams that it caused.
+    pub fn record(&mut self, sent: Sent) {
+        sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
     }
+}
 
-    /// An error came back for something that was sent.
-    pub fn report(&mut self, errno: i32) {
-        count(&mut self.reported, errno, 1);
+/// What became of some datagrams that were to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel took so many.
+    Taken(u32),
+    /// It refused, with this errno, so many.
+    Refused(i32, u32),
+    /// It told, with this errno, that an earlier one came to nothing (ICMP).
+    Reported(i32),
+}
+
+impl Sent {
+    fn record(self, taken: &mut u64, failed: &mut Vec<(i32, u64)>, reported: &mut Vec<(i32, u64)>) {
+        match self {
+            Sent::Taken(datagrams) => *taken += u64::from(datagrams),
+            Sent::Refused(errno, datagrams) => count(failed, errno, u64::from(datagrams)),
+            Sent::Reported(errno) => count(reported, errno, 1),
+        }
     }
 }
 

@@ -21,4 +21,5 @@ pub mod route_table;
 pub mod sessions;
 pub mod sink;
 pub mod time;
+pub mod udp_header;
 pub mod verdict;

@@ -56,13 +56,15 @@ pub struct Pool {
     schedule: Vec<u16>,
     turn: usize,
     fit: Vec<bool>,
+    is_all_alive: bool,
 }
 
 impl Pool {
     /// A pool of members. `maglev` is the table over all of them, needed for [`Pick::Hash`] alone.
     pub fn new(members: Vec<Member>, pick: Pick, fail_open: bool, maglev: Option<Arc<Maglev>>, seed: u64) -> Pool {
-        let (schedule, fit, turn) = (Vec::new(), Vec::new(), 0);
-        let mut pool = Pool { members, pick, fail_open, maglev, random: Random::new(seed), schedule, turn, fit };
+        let (schedule, fit, turn, is_all_alive) = (Vec::new(), Vec::new(), 0, true);
+        let random = Random::new(seed);
+        let mut pool = Pool { members, pick, fail_open, maglev, random, schedule, turn, fit, is_all_alive };
         pool.plan();
         pool
     }
@@ -79,6 +81,11 @@ impl Pool {
         if before != self.members[member] {
             self.plan();
         }
+    }
+
+    /// Whether no member is thought dead.
+    pub fn is_all_alive(&self) -> bool {
+        self.is_all_alive
     }
 
     /// Whether the member may get something new.
@@ -161,6 +168,7 @@ impl Pool {
             None => vec![false; self.members.len()],
         };
         self.schedule = schedule(&self.members, &self.fit);
+        self.is_all_alive = self.members.iter().all(|member| member.alive);
         self.turn = 0;
     }
 }

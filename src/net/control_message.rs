@@ -56,10 +56,10 @@ pub fn parse(mut bytes: &[u8]) -> Received {
 }
 
 /// Level and type of a message: which option it belongs to.
-type Which = (i32, i32);
+pub(super) type Which = (i32, i32);
 
 /// The first message's option, its data, and what comes after it.
-fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
+pub(super) fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
     let len = usize::from_ne_bytes(take(bytes, 0)?);
     let level = i32::from_ne_bytes(take(bytes, size_of::<usize>())?);
     let kind = i32::from_ne_bytes(take(bytes, size_of::<usize>() + size_of::<i32>())?);
@@ -68,7 +68,8 @@ fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
     Some(((level, kind), data, rest))
 }
 
-fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+/// So many bytes from `at` on, if they are there.
+pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 

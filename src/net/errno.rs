@@ -127,8 +127,17 @@ pub fn is_report(error: &io::Error) -> bool {
 /// Whether the reason may be that the address to send from is no longer this host's: without it there is no route
 /// (ip_route_output_key_hash_rcu in net/ipv4/route.c gives ENETUNREACH or EINVAL).
 pub fn may_lack_source(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EADDRNOTAVAIL))
+    error.raw_os_error().is_some_and(lacks_source)
 }
+
+/// The same of an errno.
+pub fn lacks_source(errno: i32) -> bool {
+    matches!(errno, libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EADDRNOTAVAIL)
+}
+
+/// Stands for a datagram that could not even be made: its sender's address is of another family than the upstream's, or it
+/// is too long for that family.
+pub const UNSENDABLE: i32 = libc::EAFNOSUPPORT;
 
 /// Whether a socket could not be opened or connected because there are no more: source ports (EAGAIN from connect(2),
 /// EADDRINUSE from bind(2)), files, memory.

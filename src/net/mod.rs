@@ -7,9 +7,12 @@
 
 pub mod address;
 pub mod control_message;
+pub mod epoll;
 pub mod errno;
+pub mod error_queue;
 pub mod fib;
 pub mod interfaces;
+pub mod kept_source;
 pub mod limits;
 pub mod multicast;
 pub mod option;

@@ -6,6 +6,9 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
+// As in receive.rs: without the C library's cancellation points.
+use libc::syscall;
+
 use super::address::RawAddress;
 use super::control_message::{SEND_BYTES, Sending};
 
@@ -140,7 +143,7 @@ impl<'a> SendBatch<'_, 'a> {
         let (pointer, count, flags) = (rest.as_mut_ptr(), rest.len() as u32, libc::MSG_DONTWAIT);
         // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to payloads
         // that `'a` keeps alive; the kernel only reads them, and writes msg_len.
-        let sent = unsafe { libc::sendmmsg(fd, pointer, count, flags) };
+        let sent = unsafe { syscall(libc::SYS_sendmmsg, fd, pointer, count, flags) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
@@ -148,7 +151,9 @@ impl<'a> SendBatch<'_, 'a> {
 /// Sends one datagram on a connected socket, without waiting: less for the kernel to read than a batch of one.
 pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for their length.
-    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+    let (bytes, len) = (bytes.as_ptr(), bytes.len());
+    let nobody = std::ptr::null::<libc::sockaddr>();
+    // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is send(2).
+    let sent = unsafe { syscall(libc::SYS_sendto, fd, bytes, len, libc::MSG_DONTWAIT, nobody, 0) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

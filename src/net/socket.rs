@@ -1,4 +1,4 @@
-//! Makes the sockets: listeners that share a port, and connected sockets to upstreams.
+//! Makes the listeners, which share a port, and has what other sockets are made with too.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -56,7 +56,8 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
 /// IPV6_MULTICAST_ALL of include/uapi/linux/in6.h (Linux 4.20).
 const IPV6_MULTICAST_ALL: i32 = 29;
 
-fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+/// A UDP socket of the address's family, which takes nothing of the other.
+pub(super) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -74,14 +75,18 @@ fn free_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 
 /// Sets both buffers as large as asked, past the sysctl limits where the capability allows (socket(7)).
 fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
-    let clamp = |bytes| i32::try_from(bytes).unwrap_or(i32::MAX);
-    if set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamp(receive)).is_err() {
-        socket.set_recv_buffer_size(receive)?;
-    }
+    set_receive_buffer(socket, receive)?;
     set_send_buffer(socket, send)
 }
 
-fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+/// Sets the receive buffer alone.
+pub(super) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamped).or_else(|_| socket.set_recv_buffer_size(bytes))
+}
+
+/// Sets the send buffer alone.
+pub(super) fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
     set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped).or_else(|_| socket.set_send_buffer_size(bytes))
 }
@@ -103,27 +108,6 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     let socket = new_socket(address)?;
     free_bind(&socket, address)?;
     socket.bind(&address.into())
-}
-
-/// A socket to be connected to an upstream, which is 12 % cheaper than naming it at each send. It is for sending alone:
-/// what comes back is refused by a filter instead of filling a buffer that nobody reads.
-pub fn upstream_socket(upstream: SocketAddr, send_buffer: usize) -> io::Result<UdpSocket> {
-    let socket = new_socket(upstream)?;
-    close_door(&socket)?;
-    set_send_buffer(&socket, send_buffer)?;
-    let (level, errors) = match upstream {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
-    };
-    let (discover, how) = without_discovery(upstream);
-    set_int(&socket, level, discover, how)?;
-    // Without it the kernel keeps to itself what a full device queue drops (udp_send_skb in the kernel). The socket is this
-    // upstream's alone, and its queue of errors, which nobody reads, holds no more than the smallest receive buffer.
-    set_int(&socket, level, errors, 1)?;
-    socket.set_recv_buffer_size(0)?;
-    // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
-    socket.set_broadcast(true)?;
-    Ok(socket.into())
 }
 
 /// Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost (ip(7)). In

@@ -17,17 +17,18 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
 use super::flush::Flusher;
-use super::lanes::{Lanes, TOKENS};
+use super::lanes::{Lanes, Ready, TOKENS};
 use super::listener::{self, Listener};
 use crate::datagram::Train;
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::handler::{HandlerId, Scene, Trouble};
+use crate::dispatch::handler::{HandlerId, Scene};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::Time;
 use crate::net::errno::{self, ReceiveError};
+use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
 use crate::net::socket::close_door;
 
@@ -41,8 +42,6 @@ const LATER: Duration = Duration::from_millis(10);
 const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time that a stopping worker works through what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// Trains that one lane may bring in one turn.
-const LANE_TRAINS_MAX: usize = 8;
 /// Lanes of one turn, so that commands and listeners do not wait for all of them.
 const LANES_PER_TURN: usize = 64;
 /// The token of the command queue; listeners have their numbers, lanes theirs from [`TOKENS`] on.
@@ -59,6 +58,8 @@ pub struct Worker {
     trains: Vec<Train>,
     /// Lanes that answered this turn, whose they are, and how many trains each brought.
     answers: Vec<(Lane, HandlerId, usize)>,
+    /// Lanes on which word came back that something was lost, as errnos.
+    reports: Vec<(Lane, i32)>,
     flusher: Flusher,
     epoch: Instant,
     /// When handlers want to be called for the sake of time.
@@ -104,6 +105,7 @@ impl Worker {
             receiver: Receiver::new(),
             trains: Vec::with_capacity(SLOTS),
             answers: Vec::with_capacity(LANES_PER_TURN),
+            reports: Vec::new(),
             flusher: Flusher::default(),
             epoch,
             ready: VecDeque::new(),
@@ -122,6 +124,7 @@ impl Worker {
             // Under load there is always something ready, and looking for more costs a call each time.
             if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) {
                 let wait = self.keep_time(timeout);
+                self.lanes.begin_poll();
                 // An interrupted or failed poll brings no events; the next one brings them all.
                 let _ = self.poll.poll(&mut events, wait);
                 for event in &events {
@@ -197,9 +200,8 @@ impl Worker {
         self.trains.clear();
         for slot in self.receiver.slots() {
             listener.adapt(&slot);
-            match listener.train(&slot) {
-                Ok(train) => self.trains.push(train),
-                Err((reason, datagrams)) => self.dispatcher.refuse(index, reason, datagrams),
+            if let Err((reason, datagrams)) = listener.train(&slot, &mut self.trains) {
+                self.dispatcher.refuse(index, reason, datagrams);
             }
         }
         let now = self.now();
@@ -222,9 +224,15 @@ impl Worker {
         let mut looked = 0;
         let mut was_long = false;
         while looked < lanes_max && self.receiver.room() > 0 {
-            let Some(lane) = self.lanes.next_ready() else { break };
+            let Some(ready) = self.lanes.next_ready() else { break };
             looked += 1;
-            self.receive_answers(lane);
+            let Ready { lane, handler, .. } = ready;
+            if let Ok(count) = receive_answers(&mut self.receiver, &ready, &mut self.reports) {
+                self.answers.push((lane, handler, count));
+            }
+        }
+        for (lane, errno) in self.reports.drain(..) {
+            self.lanes.report(lane, errno, self.dispatcher.sending().1);
         }
         for slot in self.receiver.slots() {
             was_long |= slot.len >= LONG_BYTES;
@@ -242,31 +250,6 @@ impl Worker {
             self.receiver.release();
         }
         looked
-    }
-
-    /// One receive call of one lane, beside what other lanes brought this turn.
-    fn receive_answers(&mut self, lane: Lane) {
-        let Some((exit, handler, _)) = self.lanes.exit(lane) else { return };
-        let asked = LANE_TRAINS_MAX.min(self.receiver.room());
-        let more = match self.receiver.receive_more(exit.socket(), asked) {
-            Ok(count) => {
-                self.answers.push((lane, handler, count));
-                // Fewer than asked for: the kernel looked once more and found nothing, and what comes now is a new event.
-                count == asked
-            }
-            Err(error) => match errno::of_receive(&error) {
-                ReceiveError::Drained => false,
-                ReceiveError::Again => {
-                    self.lanes.note(lane, Trouble::Reported(error.raw_os_error().unwrap_or(0)));
-                    true
-                }
-                // Short of memory: what is there stays there until the next datagram's event.
-                ReceiveError::Later => false,
-            },
-        };
-        if more {
-            self.lanes.queue(lane);
-        }
     }
 
     /// Sends what the turn left in the outbox, and tells the handlers what went wrong with it.
@@ -339,6 +322,7 @@ impl Worker {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
         }
+        self.lanes.read_kernel_drops(self.dispatcher.sending().1);
     }
 
     /// Lets nothing new in and queues every listener, so that what the sockets hold is handled before the end.
@@ -350,4 +334,22 @@ impl Worker {
         }
         self.stop_at = self.stop_at.or(Some(Instant::now() + DRAIN_MAX));
     }
+}
+
+/// One receive call of one lane, beside what other lanes brought this turn. `Err` where there is nothing; `reports` are then
+/// errors that came back from the upstream.
+fn receive_answers(receiver: &mut Receiver, ready: &Ready<'_>, reports: &mut Vec<(Lane, i32)>) -> Result<usize, ()> {
+    let socket = ready.exit.socket();
+    let received = match ready.exit.gathers() {
+        false => receiver.receive_one(socket),
+        true => receiver.receive_more(socket, ready.asks),
+    };
+    received.map_err(|_| {
+        // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.
+        let _ = error_queue::drain(socket, |failure| {
+            if failure.origin == Origin::Icmp {
+                reports.push((ready.lane, failure.errno));
+            }
+        });
+    })
 }

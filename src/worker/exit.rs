@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use super::flush::Sent;
 use crate::datagram::Span;
+use crate::dispatch::ledger::Sent;
 use crate::dispatch::outbox::{Parcel, SegmentLimits};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
+use crate::net::kept_source::kept_source_socket;
+use crate::net::option::set_int;
 use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamOptions};
 
@@ -27,12 +29,32 @@ pub struct Exit {
     ttl: Option<u8>,
     /// The address that everything leaves from anyway.
     bound: Option<IpAddr>,
+    /// Whether datagrams of one flow may be received together.
+    gathers: bool,
     /// Where a connected socket leads, and how it is made anew.
-    renewable: Option<Box<(SocketAddr, UpstreamOptions)>>,
+    renewable: Option<Box<Pattern>>,
     /// Why there is no connection to the upstream, as an errno.
     unreachable: Option<i32>,
     /// Whether the address that a connected socket sends from may be gone.
     doubts_source: bool,
+}
+
+/// How a socket to an upstream is made.
+#[derive(Debug, Clone, Copy)]
+struct Pattern {
+    upstream: SocketAddr,
+    options: UpstreamOptions,
+    /// What leaves through it names its sender as source.
+    keeps_source: bool,
+}
+
+impl Pattern {
+    fn make(&self) -> io::Result<UdpSocket> {
+        match self.keeps_source {
+            false => upstream::upstream_socket(self.upstream, &self.options),
+            true => kept_source_socket(self.upstream, &self.options),
+        }
+    }
 }
 
 impl Exit {
@@ -44,6 +66,7 @@ impl Exit {
             is_connected: false,
             ttl: None,
             bound: None,
+            gathers: false,
             renewable: None,
             unreachable: None,
             doubts_source: false,
@@ -59,13 +82,14 @@ impl Exit {
     }
 
     /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
-    pub fn to_upstream(upstream: SocketAddr, options: UpstreamOptions) -> io::Result<Exit> {
-        let socket = upstream::upstream_socket(upstream, &options)?;
+    pub fn to_upstream(upstream: SocketAddr, options: UpstreamOptions, keeps_source: bool) -> io::Result<Exit> {
+        let pattern = Pattern { upstream, options, keeps_source };
+        let socket = pattern.make()?;
         let connected = socket.connect(upstream);
         let mut exit = Exit {
             is_connected: true,
             ttl: options.ttl,
-            renewable: Some(Box::new((upstream, options))),
+            renewable: Some(Box::new(pattern)),
             ..Exit::new(socket, upstream.is_ipv6())
         };
         match connected {
@@ -92,6 +116,24 @@ impl Exit {
         Ok(Exit { is_connected: true, ttl: options.ttl, ..Exit::new(socket, upstream.is_ipv6()) })
     }
 
+    /// Lets datagrams of a segmenting upstream come together. From then on the socket is read with its control messages.
+    pub(super) fn gather_trains(&mut self) {
+        if !std::mem::replace(&mut self.gathers, true) {
+            // Kernels before 5.0 do not know it, and we do not need it.
+            let _ = set_int(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
+    }
+
+    /// Whether datagrams may come together.
+    pub fn gathers(&self) -> bool {
+        self.gathers
+    }
+
+    /// The upstream that a socket of its own leads to.
+    pub(super) fn upstream(&self) -> Option<SocketAddr> {
+        self.renewable.as_deref().map(|pattern| pattern.upstream)
+    }
+
     /// The socket.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
@@ -115,11 +157,11 @@ impl Exit {
     /// that once, and when it goes (DHCP, a VPN that reconnects) the old socket fails for ever. Where none can be had now,
     /// the next flush asks again.
     pub(super) fn renew(&mut self) -> bool {
-        let Some((upstream, options)) = self.renewable.as_deref() else { return false };
-        let anew = upstream::upstream_socket(*upstream, options);
-        let anew = anew.and_then(|anew| anew.connect(upstream).map(|()| anew));
+        // Where the source is the sender's, an address that is gone is the sender's business.
+        let Some(pattern) = self.renewable.as_deref().filter(|pattern| !pattern.keeps_source) else { return false };
+        let anew = pattern.make().and_then(|anew| anew.connect(pattern.upstream).map(|()| anew));
         self.doubts_source = anew.is_err();
-        let ttl = options.ttl;
+        let ttl = pattern.options.ttl;
         let Ok(anew) = anew else { return false };
         let source = |socket: &UdpSocket| socket.local_addr().ok().map(|address| address.ip());
         if self.unreachable.take().is_none() && source(&anew) == source(&self.socket) {
@@ -135,11 +177,17 @@ impl Exit {
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
         if let Some(wanted) = ttl
             && self.is_connected
+            && !self.is_group()
             && self.ttl != ttl
             && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok()
         {
             self.ttl = ttl;
         }
+    }
+
+    /// What goes to a group has a TTL of its own in the kernel.
+    fn is_group(&self) -> bool {
+        self.upstream().is_some_and(|upstream| upstream.ip().is_multicast())
     }
 
     /// What still has to be told with a message.

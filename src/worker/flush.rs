@@ -9,11 +9,12 @@ use super::lanes::Lanes;
 use super::listener::Listener;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
-use crate::dispatch::ledger::{HandlerCount, Ledger};
-use crate::dispatch::outbox::{Lane, Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
+use crate::dispatch::ledger::{Ledger, Sent};
+use crate::dispatch::outbox::{Kept, Lane, Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
+use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
-use crate::net::send::{SendBatch, Sender};
+use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
 /// Something that can be sent: a parcel to an upstream, or a reply.
 trait Item: Copy {
@@ -70,6 +71,24 @@ impl Item for Reply {
     }
 }
 
+impl Item for Kept {
+    fn parcel(&self) -> Parcel {
+        self.parcel
+    }
+    fn with(self, parcel: Parcel) -> Kept {
+        Kept { parcel, ..self }
+    }
+    fn to(&self) -> Option<&SocketAddr> {
+        None
+    }
+    fn sending(&self) -> Sending {
+        Sending { from: Some(self.from.ip()), ttl: self.parcel.ttl, ..Sending::default() }
+    }
+    fn joins(&self, _: &Kept) -> bool {
+        false
+    }
+}
+
 /// Memory for flushing, used again every turn.
 #[derive(Default)]
 pub struct Flusher {
@@ -78,6 +97,7 @@ pub struct Flusher {
     parcels: Vec<Parcel>,
     singles: Vec<Parcel>,
     single_replies: Vec<Reply>,
+    headers: Vec<Option<[u8; HEADER_BYTES]>>,
 }
 
 impl Flusher {
@@ -97,11 +117,48 @@ impl Flusher {
             let Flusher { sender, runs, single_replies, .. } = self;
             let mut way = Way { exit: &mut listeners[ear.index()].exit, sender, runs, outbox, arena };
             way.send_all(outbox.replies(ear), single_replies, |reply, sent| {
-                record(&mut ledger.handlers[reply.handler.index()], sent);
+                ledger.handlers[reply.handler.index()].record(sent);
             });
+        }
+        for kept in outbox.kept().chunk_by(|one, next| one.lane == next.lane) {
+            self.flush_kept(lanes, kept, outbox, arena, ledger);
         }
         outbox.clear();
         lanes.settle(ledger);
+    }
+
+    /// Sends datagrams of one lane under their senders' addresses.
+    fn flush_kept(&mut self, lanes: &mut Lanes, kept: &[Kept], outbox: &Outbox, arena: &[u8], ledger: &mut Ledger) {
+        let Some((exit, handler, upstream)) = lanes.exit(kept[0].lane) else { return };
+        let (account, theirs) = (&mut ledger.handlers[handler.index()], &mut ledger.upstreams[upstream.index()]);
+        let mut settle = |sent: Sent| {
+            theirs.record(sent);
+            account.record(sent);
+        };
+        for kept in kept.chunks(MESSAGES_MAX) {
+            let Flusher { sender, runs, headers, .. } = self;
+            let header = |kept: &Kept| {
+                let to = exit.upstream()?;
+                udp_header(kept.from, to, outbox.bytes(arena, kept.parcel.span))
+            };
+            headers.clear();
+            headers.extend(kept.iter().map(header));
+            exit.adopt(kept[0].parcel.ttl);
+            runs.clear();
+            let mut batch = sender.batch();
+            for (kept, header) in kept.iter().zip(&*headers) {
+                // The family is another, or it is too long for this one: nothing could carry it.
+                let Some(header) = header else {
+                    settle(Sent::Refused(errno::UNSENDABLE, 1));
+                    continue;
+                };
+                batch.begin(None, &exit.spare(kept.sending()));
+                batch.piece(header);
+                batch.piece(outbox.bytes(arena, kept.parcel.span));
+                runs.push(Run { parcels: 1, datagrams: 1, segment: 0 });
+            }
+            transmit(&mut batch, exit, runs, kept, &mut |_, sent| settle(sent));
+        }
     }
 
     fn flush_lane(&mut self, lanes: &mut Lanes, lane: Lane, outbox: &Outbox, arena: &[u8], ledger: &mut Ledger) {
@@ -110,20 +167,13 @@ impl Flusher {
         let (account, theirs) = (&mut ledger.handlers[handler.index()], &mut ledger.upstreams[upstream.index()]);
         let mut trouble = None;
         let mut settle = |sent: Sent| {
-            match sent {
-                Sent::Taken(datagrams) => theirs.sent += u64::from(datagrams),
-                Sent::Refused(errno, datagrams) => {
-                    theirs.fail(errno, u64::from(datagrams));
-                    if errno::may_lack_source(&io::Error::from_raw_os_error(errno)) {
-                        trouble = Some(Trouble::Broken);
-                    }
-                }
-                Sent::Reported(errno) => {
-                    theirs.report(errno);
-                    trouble = trouble.or(Some(Trouble::Reported(errno)));
-                }
-            }
-            record(account, sent);
+            theirs.record(sent);
+            account.record(sent);
+            trouble = match sent {
+                Sent::Refused(errno, _) if errno::lacks_source(errno) => Some(Trouble::Broken),
+                Sent::Reported(errno) => trouble.or(Some(Trouble::Reported(errno))),
+                _ => trouble,
+            };
         };
         parcels.clear();
         parcels.extend(outbox.lane(lane).flat_map(|parcel| parcel.parts(exit.limits.count_max)));
@@ -139,25 +189,6 @@ impl Flusher {
         if let Some(trouble) = trouble {
             lanes.note(lane, trouble);
         }
-    }
-}
-
-/// What became of some datagrams.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Sent {
-    /// The kernel took so many.
-    Taken(u32),
-    /// It refused so many, with this errno.
-    Refused(i32, u32),
-    /// It told of an earlier one that it came to nothing (ICMP).
-    Reported(i32),
-}
-
-fn record(account: &mut HandlerCount, sent: Sent) {
-    match sent {
-        Sent::Taken(datagrams) => account.sent += u64::from(datagrams),
-        Sent::Refused(errno, datagrams) => account.fail(errno, u64::from(datagrams)),
-        Sent::Reported(errno) => account.report(errno),
     }
 }
 

@@ -4,23 +4,24 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 
 use super::exit::Exit;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
-use crate::dispatch::ledger::Ledger;
+use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::verdict::DropReason;
-use crate::net::errno;
 use crate::net::upstream::UpstreamOptions;
+use crate::net::{epoll, errno, option};
 
 /// Tokens of lanes begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
+
+/// Most trains that one lane may bring in one turn.
+const TRAINS_MAX: u16 = 64;
 
 /// An upstream as the worker knows it.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Target {
     pub address: Option<SocketAddr>,
     /// How its sockets are made.
     pub options: UpstreamOptions,
+    /// What it gets leaves under its sender's address.
+    pub keeps_source: bool,
     /// How many of them there may be.
     pub budget: Arc<Budget>,
 }
@@ -66,6 +69,36 @@ struct Slot {
     /// Whether it receives.
     is_leased: bool,
     is_ready: bool,
+    /// The poll that last told that it holds something.
+    told: u32,
+    /// How many trains the next look asks for.
+    asks: u16,
+    /// The kernel's drop counter when it was last read.
+    drops_seen: u32,
+}
+
+impl Slot {
+    fn new(exit: Exit, upstream: UpstreamId, is_leased: bool) -> Slot {
+        Slot { exit, upstream, is_leased, is_ready: false, told: 0, asks: 1, drops_seen: 0 }
+    }
+
+    /// What the kernel dropped since the last call. Its counter has 32 bits and may wrap.
+    fn new_kernel_drops(&mut self) -> u64 {
+        let drops = option::kernel_drops(self.exit.socket()).unwrap_or(self.drops_seen);
+        u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
+    }
+}
+
+/// A lane that may hold something.
+pub struct Ready<'a> {
+    /// Its number.
+    pub lane: Lane,
+    /// Whose it is.
+    pub handler: HandlerId,
+    /// Its socket.
+    pub exit: &'a Exit,
+    /// How many trains to ask it for: one, unless it has had more each time.
+    pub asks: usize,
 }
 
 /// All lanes.
@@ -76,8 +109,9 @@ pub struct Lanes {
     free: Vec<Lane>,
     /// Closed by their handler this turn; what is on them is still to be sent.
     closing: Vec<Lane>,
-    /// Where receiving sockets are registered; none in a test.
-    registry: Option<Registry>,
+    /// The epoll instance that receiving sockets are registered with; none in a test.
+    epoll: Option<Registry>,
+    polls: u32,
     /// Those that may hold something.
     ready: VecDeque<Lane>,
     /// Openings that failed, for the ledger.
@@ -94,7 +128,8 @@ impl Lanes {
             slots: Vec::new(),
             free: Vec::new(),
             closing: Vec::new(),
-            registry: None,
+            epoll: None,
+            polls: 0,
             ready: VecDeque::new(),
             failures: Vec::new(),
             troubles: Vec::new(),
@@ -105,15 +140,20 @@ impl Lanes {
     pub fn open_one_way(&mut self, upstream: UpstreamId) -> io::Result<Lane> {
         let target = &self.targets[upstream.index()];
         let exit = match target.address {
-            Some(address) => Exit::to_upstream(address, target.options)?,
+            Some(address) => Exit::to_upstream(address, target.options, target.keeps_source)?,
             None => Exit::nowhere(target.options)?,
         };
-        Ok(self.add(Slot { exit, upstream, is_leased: false, is_ready: false }))
+        Ok(self.add(Slot::new(exit, upstream, false)))
     }
 
     /// Registers what receives from now on.
-    pub fn register_with(&mut self, registry: Registry) {
-        self.registry = Some(registry);
+    pub fn register_with(&mut self, epoll: Registry) {
+        self.epoll = Some(epoll);
+    }
+
+    /// A poll begins.
+    pub fn begin_poll(&mut self) {
+        self.polls = self.polls.wrapping_add(1);
     }
 
     /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
@@ -122,37 +162,47 @@ impl Lanes {
         Some((&mut slot.exit, self.targets[slot.upstream.index()].handler, slot.upstream))
     }
 
-    /// An event says that a lane may hold something.
+    /// An event says that a lane holds something. One that is told of by each poll has a queue: it is asked for more at once.
     pub fn queue(&mut self, lane: Lane) {
-        if let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize)
-            && !std::mem::replace(&mut slot.is_ready, true)
-        {
-            self.ready.push_back(lane);
+        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
+        if slot.is_ready {
+            return; // It has waited for its turn all the while.
         }
+        let is_again = slot.told.wrapping_add(1) == self.polls;
+        slot.asks = if is_again { (slot.asks * 2).min(TRAINS_MAX) } else { 1 };
+        slot.told = self.polls;
+        if slot.asks > 1 {
+            slot.exit.gather_trains();
+        }
+        slot.is_ready = true;
+        self.ready.push_back(lane);
     }
 
-    /// How many lanes may hold something.
+    /// How many lanes hold something.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// The next of them; it is [queued](Lanes::queue) again if it has more.
-    pub fn next_ready(&mut self) -> Option<Lane> {
-        loop {
+    /// The next of them. If more is left in it, the next poll tells.
+    pub fn next_ready(&mut self) -> Option<Ready<'_>> {
+        let lane = loop {
             let lane = self.ready.pop_front()?;
-            if let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) {
-                slot.is_ready = false;
-                return Some(lane);
+            if self.slots[lane.0 as usize].is_some() {
+                break lane;
             }
-        }
+        };
+        let slot = self.slots[lane.0 as usize].as_mut()?;
+        slot.is_ready = false;
+        let handler = self.targets[slot.upstream.index()].handler;
+        Some(Ready { lane, handler, exit: &slot.exit, asks: usize::from(slot.asks) })
     }
 
     /// The upstream is elsewhere now. One-way lanes follow; leased ones are the handler's business.
     pub fn moved(&mut self, upstream: UpstreamId, to: SocketAddr) {
         self.targets[upstream.index()].address = Some(to);
-        let options = self.targets[upstream.index()].options;
+        let Target { options, keeps_source, .. } = self.targets[upstream.index()];
         for slot in self.slots.iter_mut().flatten().filter(|slot| slot.upstream == upstream && !slot.is_leased) {
-            match Exit::to_upstream(to, options) {
+            match Exit::to_upstream(to, options, keeps_source) {
                 Ok(exit) => slot.exit = exit,
                 Err(error) => self.failures.push((upstream, error.raw_os_error().unwrap_or(0))),
             }
@@ -169,6 +219,15 @@ impl Lanes {
         self.troubles.push((lane, trouble));
     }
 
+    /// Word came back on a lane that something was lost.
+    pub fn report(&mut self, lane: Lane, errno: i32, ledger: &mut Ledger) {
+        if let Some((_, handler, upstream)) = self.exit(lane) {
+            ledger.handlers[handler.index()].record(Sent::Reported(errno));
+            ledger.upstreams[upstream.index()].record(Sent::Reported(errno));
+            self.note(lane, Trouble::Reported(errno));
+        }
+    }
+
     /// The next trouble, with the handler that should know.
     pub fn next_trouble(&mut self) -> Option<(HandlerId, Lane, Trouble)> {
         loop {
@@ -182,13 +241,21 @@ impl Lanes {
     /// After a flush: closes what was given up, and writes down what could not be opened.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for lane in self.closing.drain(..) {
-            if let Some(slot) = self.slots[lane.0 as usize].take() {
+            if let Some(mut slot) = self.slots[lane.0 as usize].take() {
+                ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
                 self.targets[slot.upstream.index()].budget.give_back();
                 self.free.push(lane);
             }
         }
         for (upstream, errno) in self.failures.drain(..) {
             ledger.upstreams[upstream.index()].fail(errno, 1);
+        }
+    }
+
+    /// Counts the answers that the kernel has dropped: a system call for each lane that receives.
+    pub fn read_kernel_drops(&mut self, ledger: &mut Ledger) {
+        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.is_leased) {
+            ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
         }
     }
 
@@ -207,11 +274,9 @@ impl Lanes {
 
     fn open_leased(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<Lane> {
         let exit = Exit::for_session(address, self.targets[upstream.index()].options)?;
-        let fd = exit.socket().as_raw_fd();
-        let lane = self.add(Slot { exit, upstream, is_leased: true, is_ready: false });
-        if let Some(registry) = &self.registry
-            && let Err(error) =
-                registry.register(&mut SourceFd(&fd), Token(TOKENS + lane.0 as usize), Interest::READABLE)
+        let lane = self.add(Slot::new(exit, upstream, true));
+        if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[lane.0 as usize])
+            && let Err(error) = epoll::add_level(epoll, slot.exit.socket(), (TOKENS + lane.0 as usize) as u64)
         {
             self.slots[lane.0 as usize] = None;
             self.free.push(lane);

@@ -60,21 +60,27 @@ impl Listener {
         u64::from(new)
     }
 
-    /// Makes a train of a slot, or says why it cannot be handled and how many datagrams that are.
+    /// Makes a train of a slot, at the end of `trains`, or says why it cannot be handled and how many datagrams that are.
     #[inline]
-    pub fn train(&self, slot: &Slot<'_>) -> Result<Train, (DropReason, u32)> {
+    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), (DropReason, u32)> {
         let told = slot.told();
         let src = slot.src();
         let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
-        let train = Train { envelope: self.envelope(src, &told), span, segment: told.segment };
         let lost = (self.tells_source && src.is_none()) || (self.tells_destination && told.destination.is_none());
-        if slot.is_truncated() {
-            return Err((DropReason::Truncated, train.datagrams()));
+        let refused = match slot.is_truncated() {
+            true => Some(DropReason::Truncated),
+            false => (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost),
+        };
+        // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
+        trains.push(Train { envelope: self.envelope(src, &told), span, segment: told.segment });
+        match (refused, trains.last()) {
+            (Some(reason), Some(train)) => {
+                let datagrams = train.datagrams();
+                trains.pop();
+                Err((reason, datagrams))
+            }
+            _ => Ok(()),
         }
-        if slot.is_control_truncated() || lost {
-            return Err((DropReason::ControlLost, train.datagrams()));
-        }
-        Ok(train)
     }
 
     #[inline]

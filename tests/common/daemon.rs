@@ -70,6 +70,16 @@ impl Daemon {
         daemon
     }
 
+    /// Starts with one worker by another program, such as `prlimit --nofile=90`, and waits until it is ready.
+    pub fn start_under(wrapper: &[&str], config: &str) -> Daemon {
+        let (inner, directory) = Daemon::command(config, &["--workers", "1"], &[]);
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args());
+        let mut daemon = Daemon::spawn_command(command, Stdio::piped(), Stdio::piped(), directory);
+        daemon.wait_for("ready");
+        daemon
+    }
+
     /// Starts with standard output going elsewhere, and waits until it is ready.
     pub fn start_onto(config: &str, output: Stdio) -> Daemon {
         let mut daemon = Daemon::spawn(config, &["--workers", "1"], output, &[]);
@@ -141,6 +151,11 @@ impl Daemon {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("VmRSS in KiB")
+    }
+
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
@@ -215,7 +230,7 @@ impl Daemon {
                 return ledger;
             }
             assert!(Instant::now() < deadline, "the ledger never satisfied: {ledger:#?}");
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(2));
         }
     }
 

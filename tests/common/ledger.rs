@@ -32,6 +32,25 @@ pub struct Row {
     pub came_back: BTreeMap<String, u64>,
     /// Of an upstream.
     pub upstream: Option<Upstream>,
+    /// Of a forwarder that has, or had, sessions.
+    pub sessions: Sessions,
+}
+
+/// A forwarder's sessions.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Sessions {
+    pub open: u64,
+    pub on_probation: u64,
+    pub ports: u64,
+    pub opened: u64,
+    /// Ended, by cause.
+    pub idle: u64,
+    pub unanswered: u64,
+    pub complete: u64,
+    pub displaced: u64,
+    pub broken: u64,
+    /// Datagrams of those that may not be answered.
+    pub one_way: u64,
 }
 
 /// An upstream's numbers.
@@ -42,6 +61,10 @@ pub struct Upstream {
     pub skipped: u64,
     pub answers: u64,
     pub sessions: u64,
+    /// Answers of a shadow: the same, different, missing.
+    pub shadow: [u64; 3],
+    /// Workers that think it dead.
+    pub dead_in: u64,
 }
 
 impl Ledger {
@@ -148,14 +171,23 @@ impl Row {
     fn of_upstream(line: &str) -> (String, Row) {
         let (label, row) = Row::parse(line, 5);
         let Row { received, handled, dropped, in_flight, last, .. } = row;
-        let upstream =
-            Upstream { sent: received, failed: handled, skipped: dropped, answers: in_flight, sessions: last };
+        let upstream = Upstream {
+            sent: received,
+            failed: handled,
+            skipped: dropped,
+            answers: in_flight,
+            sessions: last,
+            ..Upstream::default()
+        };
         (label, Row { last: received, upstream: Some(upstream), ..Row::default() })
     }
 
-    /// `  3 dropped no_route: …` or `  2 not sent EPERM: …`; others are for people.
+    /// `  3 dropped no_route: …`, `  2 not sent EPERM: …` and so on; others are for people.
     fn note(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
+        let numbers = line.split(|character: char| !character.is_ascii_digit());
+        let numbers: Vec<u64> =
+            numbers.filter(|digits| !digits.is_empty()).map(|digits| digits.parse().unwrap()).collect();
         match words[..] {
             [count, "dropped", reason, ..] if reason.ends_with(':') => {
                 self.reasons.insert(reason.trim_end_matches(':').to_owned(), count.parse().unwrap());
@@ -166,6 +198,20 @@ impl Row {
             [count, "times", "word", "came", "back", errno, ..] => {
                 self.came_back.insert(errno.trim_end_matches(':').to_owned(), count.parse().unwrap());
             }
+            [_, "sessions", "open", ..] => {
+                let [open, on_probation, ports] = numbers[..] else { panic!("{line}") };
+                self.sessions = Sessions { open, on_probation, ports, ..self.sessions };
+            }
+            [_, "opened;", ..] => {
+                let [opened, idle, unanswered, complete, displaced, broken] = numbers[..] else { panic!("{line}") };
+                self.sessions = Sessions { opened, idle, unanswered, complete, displaced, broken, ..self.sessions };
+            }
+            [_, "passed", "on", "without", ..] => self.sessions.one_way = numbers[0],
+            ["shadow:", ..] => {
+                let [same, different, missing] = numbers[..] else { panic!("{line}") };
+                self.upstream.get_or_insert_default().shadow = [same, different, missing];
+            }
+            ["thought", "dead", ..] => self.upstream.get_or_insert_default().dead_in = numbers[0],
             _ => {}
         }
     }

@@ -10,3 +10,4 @@ pub mod kinds;
 pub mod ledger;
 pub mod namespace;
 pub mod neighbour;
+pub mod upstream;

@@ -12,7 +12,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::prober::Prober;
 use super::resolver::{Answer, Resolver};
-use super::{News, Outside, State, Target};
+use super::{News, Outside, State, Ward};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 
@@ -46,7 +46,7 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper, and how to write to it: send, then wake.
     pub fn new(
-        targets: &[Target],
+        wards: &[Ward],
         outside: Outside,
         states: Arc<Mutex<Vec<State>>>,
     ) -> io::Result<(Keeper, Sender<Letter>, Arc<Waker>)> {
@@ -54,8 +54,8 @@ impl Keeper {
         let waker = Arc::new(Waker::new(poll.registry(), LETTERS)?);
         let (sender, letters) = unbounded();
         let start = Instant::now();
-        let resolver = Resolver::new(targets, start);
-        let prober = Prober::new(targets, poll.registry().try_clone()?, start);
+        let resolver = Resolver::new(wards, start);
+        let prober = Prober::new(wards, poll.registry().try_clone()?, start);
         let (news, others) = (Vec::new(), (sender.clone(), Arc::clone(&waker)));
         Ok((Keeper { poll, waker, letters, sender, resolver, prober, outside, states, news }, others.0, others.1))
     }

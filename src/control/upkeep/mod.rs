@@ -39,7 +39,7 @@ const STOP_MAX: Duration = Duration::from_millis(500);
 
 /// An upstream to be looked after; its number is its place in the list.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct Ward {
     /// The handler's name.
     pub handler: String,
     /// What the file says of it.
@@ -54,7 +54,7 @@ pub struct Target {
     pub resolve_interval: Duration,
 }
 
-impl Target {
+impl Ward {
     /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
     fn name(&self) -> Option<&str> {
         let misses_interface = self.upstream.leave.interface.is_some() && self.interface == 0;
@@ -131,14 +131,14 @@ impl Upkeep {
             look_up: Arc::new(|name| addresses(name, 0)),
             permit: Box::new(move |id, address| watch.permit(id, address)),
         };
-        Upkeep::start(targets(config, plan), outside)
+        Upkeep::start(wards(config, plan), outside)
     }
 
     /// Starts to look after these.
-    pub fn start(targets: Vec<Target>, outside: Outside) -> io::Result<Upkeep> {
-        let state = |target: &Target| State { address: target.address, alive: true, changed: None, failed: None };
-        let states = Arc::new(Mutex::new(targets.iter().map(state).collect()));
-        let (keeper, letters, waker) = Keeper::new(&targets, outside, Arc::clone(&states))?;
+    pub fn start(wards: Vec<Ward>, outside: Outside) -> io::Result<Upkeep> {
+        let state = |ward: &Ward| State { address: ward.address, alive: true, changed: None, failed: None };
+        let states = Arc::new(Mutex::new(wards.iter().map(state).collect()));
+        let (keeper, letters, waker) = Keeper::new(&wards, outside, Arc::clone(&states))?;
         if keeper.is_idle() {
             return Ok(Upkeep { states, thread: None });
         }
@@ -172,15 +172,15 @@ impl Drop for Upkeep {
 }
 
 /// The upstreams of a plan.
-fn targets(config: &Config, plan: &Plan) -> Vec<Target> {
+fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
     let keep = |handler: &crate::config::NamedHandler| {
         let upkeep = handler.recipe.upkeep();
         (upkeep.probe.map(Arc::new), upkeep.resolve_interval)
     };
     let upkeeps: Vec<_> = config.handlers.iter().map(keep).collect();
-    let target = |located: &Located| {
+    let ward = |located: &Located| {
         let (probe, resolve_interval) = upkeeps[located.handler.index()].clone();
-        Target {
+        Ward {
             handler: config.handler(located.handler).name.clone(),
             upstream: located.upstream.clone(),
             address: located.address.as_ref().ok().copied(),
@@ -189,5 +189,5 @@ fn targets(config: &Config, plan: &Plan) -> Vec<Target> {
             resolve_interval,
         }
     };
-    plan.upstreams.iter().map(|(_, located)| target(located)).collect()
+    plan.upstreams.iter().map(|(_, located)| ward(located)).collect()
 }

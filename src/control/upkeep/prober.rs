@@ -10,14 +10,14 @@ use mio::{Registry, Token};
 use super::attempt::{Attempt, BUFFER_BYTES, Outcome};
 use super::health::{Failure, Health};
 use super::schedule::{Schedule, Turn};
-use super::{News, Target};
+use super::{News, Ward};
 use crate::config::upstream::{Probe, SendFrom};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::net::probe::Leaving;
 
-/// Probes that are under way at a time; each is an open socket. Further ones wait.
-const UNDER_WAY_MAX: usize = 512;
+/// Probes that are under way at a time; each is an open socket, of the few that are not for sessions. Further ones wait.
+const UNDER_WAY_MAX: usize = 256;
 /// Between the first probes of two upstreams, so that many do not start at once; less where the interval is too short.
 const FIRST_GAP: Duration = Duration::from_millis(10);
 
@@ -43,21 +43,21 @@ struct Probed {
 }
 
 impl Prober {
-    /// Will probe those of the targets that are to be. The tokens of the registry below their number are taken.
-    pub fn new(targets: &[Target], registry: Registry, start: Instant) -> Prober {
-        let targets = targets.iter().enumerate().filter_map(|(id, target)| {
+    /// Will probe those of the wards that are to be. The tokens of the registry below their number are taken.
+    pub fn new(wards: &[Ward], registry: Registry, start: Instant) -> Prober {
+        let wards = wards.iter().enumerate().filter_map(|(id, ward)| {
             // Nobody answers from a group's address.
-            let probe = target.probe.as_ref().filter(|_| !target.upstream.is_group())?;
-            Some((UpstreamId(id as u32), target, probe))
+            let probe = ward.probe.as_ref().filter(|_| !ward.upstream.is_group())?;
+            Some((UpstreamId(id as u32), ward, probe))
         });
-        let targets: Vec<_> = targets.collect();
+        let wards: Vec<_> = wards.collect();
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
-        for (place, (_, target, probe)) in targets.iter().enumerate() {
-            let (first, phase) = beginnings(place, targets.len(), probe.interval);
-            let first = target.address.map(|_| start + first);
+        for (place, (_, ward, probe)) in wards.iter().enumerate() {
+            let (first, phase) = beginnings(place, wards.len(), probe.interval);
+            let first = ward.address.map(|_| start + first);
             schedule.add(start + phase, first, Some(probe.interval), probe.timeout);
         }
-        let probed = targets.into_iter().map(|(id, target, probe)| Probed::new(id, target, probe));
+        let probed = wards.into_iter().map(|(id, ward, probe)| Probed::new(id, ward, probe));
         Prober { registry, probed: probed.collect(), schedule, buffer: vec![0; BUFFER_BYTES] }
     }
 
@@ -136,18 +136,18 @@ fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Dura
 }
 
 impl Probed {
-    fn new(id: UpstreamId, target: &Target, probe: &Arc<Probe>) -> Probed {
-        let from = match target.upstream.leave.from {
+    fn new(id: UpstreamId, ward: &Ward, probe: &Arc<Probe>) -> Probed {
+        let from = match ward.upstream.leave.from {
             SendFrom::Address(from) => Some(from),
             // An answer to somebody else's address would not come here.
             SendFrom::Own | SendFrom::Keep => None,
         };
         Probed {
             id,
-            handler: target.handler.clone(),
-            name: target.upstream.to_string(),
-            address: target.address,
-            leaving: Leaving { from, interface: target.interface },
+            handler: ward.handler.clone(),
+            name: ward.upstream.to_string(),
+            address: ward.address,
+            leaving: Leaving { from, interface: ward.interface },
             probe: Arc::clone(probe),
             health: Health::default(),
             attempt: None,
@@ -227,20 +227,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn targets(count: u16, interval: Duration) -> Vec<Target> {
+    fn wards(count: u16, interval: Duration) -> Vec<Ward> {
         let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
         let probe = Arc::new(Probe { over: ProbeOver::Udp, send, expect, interval, timeout, rise: 2, fall: 3 });
-        let target = |port| {
+        let ward = |port| {
             let address: SocketAddr = ([192, 0, 2, 1], port).into();
             let upstream = Upstream { host: Host::Address(address), port, at: 0..0, leave: Leave::default() };
             let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
-            Target { handler, upstream, address: Some(address), interface: 0, probe, resolve_interval: Duration::ZERO }
+            Ward { handler, upstream, address: Some(address), interface: 0, probe, resolve_interval: Duration::ZERO }
         };
-        (1..=count).map(target).collect()
+        (1..=count).map(ward).collect()
     }
 
-    fn prober(targets: &[Target], start: Instant) -> Prober {
-        Prober::new(targets, mio::Poll::new().unwrap().registry().try_clone().unwrap(), start)
+    fn prober(wards: &[Ward], start: Instant) -> Prober {
+        Prober::new(wards, mio::Poll::new().unwrap().registry().try_clone().unwrap(), start)
     }
 
     /// When each upstream's probes begin, if none ever takes longer than a moment.
@@ -261,7 +261,7 @@ mod tests {
     fn many_are_spread_over_the_interval() {
         for interval in [SECOND, 10 * SECOND, 60 * SECOND] {
             let start = Instant::now();
-            let mut prober = prober(&targets(1_000, interval), start);
+            let mut prober = prober(&wards(1_000, interval), start);
             let begun = beginnings_until(&mut prober, start, 5 * interval);
             for of_one in &begun {
                 for gap in of_one.windows(2).map(|pair| pair[1] - pair[0]) {
@@ -289,9 +289,9 @@ mod tests {
     #[test]
     fn few_are_asked_at_once() {
         let start = Instant::now();
-        let mut targets = targets(3, 10 * SECOND);
-        targets[2].address = None;
-        let mut prober = prober(&targets, start);
+        let mut wards = wards(3, 10 * SECOND);
+        wards[2].address = None;
+        let mut prober = prober(&wards, start);
         let begun = beginnings_until(&mut prober, start, SECOND);
         assert_eq!(begun, [vec![Duration::ZERO], vec![FIRST_GAP], vec![]]);
         prober.on_moved(UpstreamId(2), ([192, 0, 2, 1], 3).into(), start + SECOND);
@@ -302,7 +302,7 @@ mod tests {
     /// failure of the upstream's.
     #[test]
     fn changes_are_told_with_their_reason() {
-        let (mut prober, id) = (prober(&targets(1, SECOND), Instant::now()), UpstreamId(0));
+        let (mut prober, id) = (prober(&wards(1, SECOND), Instant::now()), UpstreamId(0));
         let mut hear = |outcomes: &[Outcome]| {
             let mut news = Vec::new();
             outcomes.iter().for_each(|outcome| prober.probed[0].judge(outcome.clone(), &mut news));

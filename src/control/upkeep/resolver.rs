@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::schedule::{Schedule, Turn};
-use super::{News, Target};
+use super::{News, Ward};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 
@@ -49,26 +49,26 @@ struct User {
 }
 
 impl Resolver {
-    /// Will resolve the names of those targets that are to be resolved again, or have no address yet.
-    pub fn new(targets: &[Target], start: Instant) -> Resolver {
+    /// Will resolve the names of those wards that are to be resolved again, or have no address yet.
+    pub fn new(wards: &[Ward], start: Instant) -> Resolver {
         let mut names: Vec<Name> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for (id, target) in targets.iter().enumerate() {
-            let Some(name) = target.name() else { continue };
+        for (id, ward) in wards.iter().enumerate() {
+            let Some(name) = ward.name() else { continue };
             let place = *places.entry(name).or_insert(names.len());
             if place == names.len() {
                 names.push(Name { name: name.to_owned(), interval: None, users: Vec::new(), is_failing: false });
             }
-            let interval = Some(target.resolve_interval).filter(|interval| !interval.is_zero());
+            let interval = Some(ward.resolve_interval).filter(|interval| !interval.is_zero());
             let name = &mut names[place];
             // The most impatient handler decides.
             name.interval = name.interval.into_iter().chain(interval).min();
-            name.is_failing |= target.address.is_none();
+            name.is_failing |= ward.address.is_none();
             name.users.push(User {
                 id: UpstreamId(id as u32),
-                label: target.upstream.to_string(),
-                port: target.upstream.port,
-                address: target.address,
+                label: ward.upstream.to_string(),
+                port: ward.upstream.port,
+                address: ward.address,
                 forbidden: None,
             });
         }
@@ -206,10 +206,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const PORT: u16 = 2055;
 
-    fn target(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Target {
+    fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Ward {
         let upstream = Upstream { host: Host::Name(name.to_owned()), port, at: 0..0, leave: Leave::default() };
         let address = address.map(|ip| at(ip, port));
-        Target { handler: "web".to_owned(), upstream, address, interface: 0, probe: None, resolve_interval }
+        Ward { handler: "web".to_owned(), upstream, address, interface: 0, probe: None, resolve_interval }
     }
 
     fn at(ip: &str, port: u16) -> SocketAddr {
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn an_upstream_moves_only_when_its_address_is_gone() {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[target("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
+        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
         assert_eq!(resolver.wake_at(), Some(start + 30 * SECOND));
         for (interval, answers) in [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]].iter().enumerate() {
             let now = start + 30 * SECOND * (interval as u32 + 1);
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_failure_keeps_the_address() {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[target("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
+        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
         let failing = "name a.example does not resolve any more (no servers); its upstreams stay at the addresses they \
                        had. It is tried again every 30s; check the name, and /etc/resolv.conf";
         let again = "name a.example resolves again";
@@ -283,7 +283,7 @@ mod tests {
     fn an_optional_name_resolves_at_last() {
         for interval in [Duration::ZERO, 3_600 * SECOND] {
             let start = Instant::now();
-            let mut resolver = Resolver::new(&[target("a.example", PORT, None, interval)], start);
+            let mut resolver = Resolver::new(&[ward("a.example", PORT, None, interval)], start);
             assert_eq!(resolver.wake_at(), Some(start + RETRY));
             assert_eq!(answer(&mut resolver, start + RETRY, Err("unknown")), [], "the plan has said so");
             let line = "upstream a.example:2055: now at 192.0.2.1:2055, had no address before";
@@ -298,15 +298,15 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_once() {
         let start = Instant::now();
-        let mut fixed = target("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
+        let mut fixed = ward("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
         fixed.upstream.host = Host::Address(at("192.0.2.9", PORT));
         let mut resolver = Resolver::new(
             &[
-                target("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
+                ward("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
                 fixed,
-                target("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
-                target("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
-                target("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+                ward("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+                ward("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
+                ward("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
             ],
             start,
         );
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_loop_is_not_closed() {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[target("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
+        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
         let mut permit = |id, address: SocketAddr| match address.ip().is_loopback() {
             true => Err(format!("a loop of {id:?}")),
             false => Ok(()),
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_look_up_may_hang() {
         let (start, mut news) = (Instant::now(), Vec::new());
-        let mut resolver = Resolver::new(&[target("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)], start);
+        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)], start);
         assert_eq!(resolver.next_look_up(start + 10 * SECOND, &mut news), Some((0, "a.example")));
         for second in 11..300 {
             assert_eq!(resolver.next_look_up(start + second * SECOND, &mut news), None);
@@ -369,9 +369,8 @@ mod tests {
     #[test]
     fn look_ups_are_bounded() {
         let start = Instant::now();
-        let targets: Vec<_> =
-            (0..100).map(|n| target(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND)).collect();
-        let mut resolver = Resolver::new(&targets, start);
+        let wards: Vec<_> = (0..100).map(|n| ward(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND)).collect();
+        let mut resolver = Resolver::new(&wards, start);
         let mut begun = 0;
         for second in 1..100 {
             while resolver.next_look_up(start + second * SECOND, &mut Vec::new()).is_some() {

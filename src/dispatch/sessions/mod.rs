@@ -26,6 +26,9 @@ use super::time::{Time, nanoseconds};
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
 const SET_ASIDE_MAX: usize = 1 << 17;
 
+/// The same for lanes, of which a session of a fan-out has many.
+const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
+
 /// A session's place in the table. Valid until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u32);
@@ -117,7 +120,7 @@ impl Sessions {
             hasher: FixedState::with_seed(seed),
             index: HashTable::with_capacity(set_aside),
             slab: Vec::with_capacity(set_aside),
-            legs: Vec::with_capacity(set_aside * legs_each),
+            legs: Vec::with_capacity((set_aside * legs_each).min(LEGS_SET_ASIDE_MAX)),
             legs_each,
             free: NONE,
             open: 0,

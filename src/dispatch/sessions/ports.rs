@@ -18,7 +18,7 @@ pub const REST_OWED: Duration = Duration::from_secs(10);
 /// A port that nobody leased for so long is given back to the system.
 pub const SPARE: Duration = Duration::from_secs(30);
 /// Time until opening is tried again after it failed: with no port free, each try costs the kernel a search through all.
-pub const RETRY: Duration = Duration::from_millis(100);
+pub const RETRY: Duration = Duration::from_secs(1);
 
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
@@ -140,8 +140,8 @@ mod tests {
         assert_eq!(ports.failed(ms(1_050)), Lease::Nothing, "not even for want of ports");
         assert_eq!(ports.failed(ms(1_100)), Lease::Rested(Lane(1)));
         assert_eq!(ports.failed(ms(9_000)), Lease::Nothing);
-        assert_eq!(ports.lease(ms(9_050)), Lease::Nothing, "no search for a port so soon");
-        assert_eq!(ports.lease(ms(9_100)), Lease::Open);
+        assert_eq!(ports.lease(ms(9_999)), Lease::Nothing, "no search for a port so soon");
+        assert_eq!(ports.lease(ms(10_000)), Lease::Open);
         assert_eq!(ports.lease(ms(11_000)), Lease::Rested(Lane(2)));
     }
 

@@ -29,6 +29,8 @@ pub struct Common {
     judges: Option<Vec<Judge>>,
     /// Places of the shadows.
     pub shadows: Vec<usize>,
+    /// Whether nothing counts or changes datagrams on the way to any of them.
+    pub is_plain: bool,
     /// Whether trains pass whole: nothing counts their datagrams, and all of a flow take the same way.
     is_whole: bool,
 }
@@ -39,10 +41,12 @@ impl Common {
         let is_judged = settings.upkeep.probe.is_none() && outlets.len() > 1 && settings.choice != Choice::All;
         let receivers = settings.receivers.iter().enumerate();
         let shadows = receivers.filter(|(_, receiver)| receiver.shadow).map(|(place, _)| place).collect();
+        let is_plain = outlets.iter().all(Outlet::is_plain);
         Common {
             judges: is_judged.then(|| vec![Judge::default(); outlets.len()]),
             shadows,
-            is_whole: outlets.iter().all(Outlet::is_plain) && stays_together(&settings),
+            is_plain,
+            is_whole: is_plain && stays_together(&settings),
             settings,
             outlets,
             pool,

@@ -35,12 +35,29 @@ pub const KIND: Kind = Kind {
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; answers go back to the sender",
     settings: keys::SETTINGS,
     example: r#"[[route]]
+destination = "0.0.0.0:5300"
+handler = "resolvers"
+
+[handler.resolvers]
+kind = "forward"
+upstreams = [
+    "127.0.0.1:9001",
+    { address = "127.0.0.1:9002", weight = 3 },
+    { address = "127.0.0.1:9003", backup = true },
+]
+health = { probe = "tcp", interval = "10s" }
+session_idle = "10s"
+
+[[route]]
 destination = "0.0.0.0:2055"
 handler = "collectors"
 
 [handler.collectors]
 kind = "forward"
-upstreams = ["127.0.0.1:9001", "127.0.0.1:9002"]
+upstreams = [
+    "127.0.0.1:9011",
+    { address = "127.0.0.1:9012", sample = "1/100" },
+]
 pick = "all"
 "#,
     read: |section| Some(Box::new(Forward::new(read::read(section)?))),

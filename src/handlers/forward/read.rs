@@ -145,3 +145,134 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
     }
     Limits { idle, probation, max, share, replies_max, requests_max }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    use super::super::Forward;
+    use super::super::settings::{Receiver, Sample};
+    use super::*;
+    use crate::config::Config;
+    use crate::config::kind::Kind;
+    use crate::config::upstream::{Leave, Probe, ProbeOver};
+    use crate::config::value::Rate;
+
+    thread_local! {
+        static SEEN: RefCell<Option<Settings>> = const { RefCell::new(None) };
+    }
+
+    const KIND: Kind = Kind {
+        read: |section| {
+            let settings = read(section)?;
+            SEEN.set(Some(settings.clone()));
+            Some(Box::new(Forward::new(settings)))
+        },
+        ..super::super::KIND
+    };
+
+    fn settings(lines: &str) -> Settings {
+        let head = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"forward\"\n";
+        let config = Config::parse(Path::new("u.toml"), &format!("{head}{lines}"), &[KIND]);
+        config.unwrap_or_else(|problems| panic!("{problems}"));
+        SEEN.take().expect("settings")
+    }
+
+    /// What holds where the file says nothing.
+    #[test]
+    fn defaults() {
+        let read = settings("upstreams = \"10.0.0.1:53\"");
+        assert_eq!(read.choice, Choice::One(Pick::RoundRobin));
+        assert_eq!((read.hash_on, read.spread, read.replies), (HashOn::Source, Spread::Session, Replies::All));
+        let (idle, probation) = (Duration::from_secs(60), Duration::from_secs(5));
+        let (replies_max, requests_max) = (None, None);
+        assert_eq!(read.limits, Limits { idle, probation, max: 65_536, share: 16_384, replies_max, requests_max });
+        let resolve_interval = Duration::from_secs(30);
+        assert_eq!(read.upkeep, Upkeep { probe: None, resolve_interval, resolve_optional: false });
+        assert!(read.fail_open);
+        assert_eq!(read.answering, Default::default());
+        assert_eq!(read.upstreams[0].leave, Leave::default());
+        assert!(read.upstreams[0].leave.loop_back);
+        assert_eq!(read.receivers, settings("upstreams = { address = \"10.0.0.1:53\" }").receivers);
+    }
+
+    /// Every key of an upstream.
+    #[test]
+    fn a_full_upstream() {
+        let read = settings(
+            "replies = false\nupstreams = [\"a:1\", { address = \"[2001:db8::1]:53\", weight = 7, sample = \"1/100\", \
+             ttl = 9, dscp = \"ef\", source = \"[2001:db8::2]:5353\", proxy = \"v2\", max_rate = \"1000/m\", \
+             interface = \"eth0\", drain = true, backup = true }, { address = \"239.1.1.1:5\", loop = false, shadow = true }]",
+        );
+        let from = SendFrom::Address("[2001:db8::2]:5353".parse().expect("an address"));
+        let interface = Some("eth0".to_owned());
+        let leave = Leave { ttl: Some(9), dscp: Some(46), from, interface, loop_back: true };
+        assert_eq!(read.upstreams[1].leave, leave);
+        let expected = Receiver {
+            weight: 7,
+            sample: Some(Sample { taken: 1, each: 100 }),
+            proxy: true,
+            max_rate: Some(Rate { count: 1_000, per: Duration::from_secs(60) }),
+            drain: true,
+            backup: true,
+            shadow: false,
+        };
+        assert_eq!(read.receivers[1], expected);
+        assert!(!read.upstreams[2].leave.loop_back && read.receivers[2].shadow);
+    }
+
+    /// Which answers go back, and how long a choice holds, where the file says it and where it does not.
+    #[test]
+    fn replies_and_spread() {
+        for (lines, replies, spread) in [
+            ("upstreams = \"a:1\"", Replies::All, Spread::Session),
+            ("upstreams = \"a:1\"\nreplies = true\nspread = \"datagram\"", Replies::All, Spread::Datagram),
+            ("upstreams = \"a:1\"\nreplies = false", Replies::None, Spread::Datagram),
+            ("upstreams = \"a:1\"\nreplies = false\nspread = \"session\"", Replies::None, Spread::Session),
+            ("upstreams = \"a:1\"\npick = \"all\"", Replies::None, Spread::Datagram),
+            ("upstreams = \"a:1\"\npick = \"all\"\nreplies = true", Replies::First, Spread::Session),
+            ("upstreams = \"a:1\"\npick = \"all\"\nreplies = \"first\"", Replies::First, Spread::Session),
+            ("upstreams = \"a:1\"\npick = \"all\"\nreplies = \"all\"", Replies::All, Spread::Session),
+            ("upstreams = \"239.1.1.1:1\"", Replies::None, Spread::Datagram),
+            ("upstreams = [{ address = \"a:1\", source = \"keep\" }, \"b:1\"]", Replies::None, Spread::Datagram),
+        ] {
+            let read = settings(lines);
+            assert_eq!((read.replies, read.spread), (replies, spread), "{lines}");
+        }
+    }
+
+    /// Defaults that follow other keys.
+    #[test]
+    fn defaults_that_follow() {
+        let read = settings("upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_max = 3");
+        assert_eq!((read.limits.probation, read.limits.share), (Duration::from_secs(2), 1));
+        let read = settings("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"500ms\" }");
+        assert_eq!(read.upkeep.probe.map(|probe| probe.timeout), Some(Duration::from_millis(500)));
+    }
+
+    /// `health`, `hash_on` with a table, and the rest.
+    #[test]
+    fn tables() {
+        let read = settings(
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { offset = 2, length = 8 }\nresolve_interval = \"0s\"\n\
+             resolve_optional = true\nttl = 3\nallow_low_ports = true\nanswer_groups = true\n\
+             health = { probe = \"udp\", send_hex = \"00 ff\", expect = \"ok\", interval = \"1s\", timeout = \"1s\", \
+             rise = 1, fall = 1, fail_open = false }",
+        );
+        assert_eq!(read.hash_on, HashOn::Payload { offset: 2, length: 8 });
+        let probe = Probe {
+            over: ProbeOver::Udp,
+            send: vec![0, 255],
+            expect: b"ok".to_vec(),
+            interval: SECOND,
+            timeout: SECOND,
+            rise: 1,
+            fall: 1,
+        };
+        let resolve_interval = Duration::ZERO;
+        assert_eq!(read.upkeep, Upkeep { probe: Some(probe), resolve_interval, resolve_optional: true });
+        assert!(!read.fail_open && read.answering.allow_low_ports && read.answering.answer_groups);
+        assert_eq!(read.answering.ttl, Some(3));
+    }
+}

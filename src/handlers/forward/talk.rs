@@ -116,8 +116,7 @@ impl Talk {
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        if self.common.settings.spread == Spread::Session && self.common.outlets.iter().all(|outlet| outlet.is_plain())
-        {
+        if self.common.is_plain && self.common.settings.spread == Spread::Session {
             return self.pass_piece(id, train, batch, ttl, cx);
         }
         for (at, datagram) in (index..).zip(train.pieces()) {
@@ -137,6 +136,7 @@ impl Talk {
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
         match (self.common.settings.choice, self.common.settings.spread) {
+            (Choice::One(_), Spread::Session) if self.common.pool.is_all_alive() => {}
             (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
             (Choice::One(_), Spread::Datagram) => {
                 let leases = &self.leases;
@@ -206,7 +206,8 @@ impl Talk {
     ) -> Result<(), DropReason> {
         let Some(lane) = self.table.legs(id)[0] else { return Err(DropReason::NoUpstream) };
         let Some(place) = self.leases.place(lane) else { return Err(DropReason::NoUpstream) };
-        if self.common.pool.members()[place].alive {
+        // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
+        if self.common.pool.members()[place].alive || self.common.pool.is_fit(place) {
             return Ok(());
         }
         let leases = &self.leases;

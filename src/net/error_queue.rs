@@ -1,0 +1,175 @@
+//! Drains a socket's queue of errors: what became of datagrams that it sent, as ICMP or the stack told (IP_RECVERR in
+//! ip(7)).
+//!
+//! Reading an error of ICMP here also takes it from the socket, so that the next send does not fail for it
+//! (sock_dequeue_err_skb in the kernel). Control messages are read as bytes, as in `control_message.rs`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::control_message::{next, take};
+
+/// Errors taken by one call, so that a flood of ICMP holds nobody up.
+pub const ERRORS_MAX: usize = 64;
+
+/// Room for struct sock_extended_err with its offender's address, 16 + 28 bytes, and for what else a socket may have been
+/// asked to tell: destination, TTL, time.
+const CONTROL_BYTES: usize = 256;
+
+/// Aligned as struct cmsghdr is.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+/// One error of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, as a send would have said it.
+    pub errno: i32,
+    /// Who said so.
+    pub origin: Origin,
+}
+
+/// Where an error comes from: SO_EE_ORIGIN_* of include/uapi/linux/errqueue.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This host's own stack.
+    Local,
+    /// A message of ICMP or ICMPv6.
+    Icmp,
+    /// Anything else, such as a timestamp, which is no failure of a datagram.
+    Other,
+}
+
+/// Hands the queue's errors, oldest first and at most [`ERRORS_MAX`], to `each`, without waiting. Returns how many there
+/// were; with the most that can be, there may be more.
+pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usize> {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut control = Control([0; CONTROL_BYTES]);
+    for count in 0..ERRORS_MAX {
+        // SAFETY: msghdr is integers and pointers, for which all zeroes is a value.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_BYTES;
+        // SAFETY: the header points to `control`, with its length, and asks for neither payload nor address.
+        let received = unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+        if received < 0 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::EAGAIN) { Ok(count) } else { Err(error) };
+        }
+        let told = header.msg_controllen.min(CONTROL_BYTES);
+        if let Some(failure) = parse(&control.0[..told]) {
+            each(failure);
+        }
+    }
+    Ok(ERRORS_MAX)
+}
+
+/// Finds the error among the control messages.
+fn parse(mut bytes: &[u8]) -> Option<Failure> {
+    while let Some((kind, data, rest)) = next(bytes) {
+        if matches!(kind, (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)) {
+            return read(data);
+        }
+        bytes = rest;
+    }
+    None
+}
+
+/// Reads struct sock_extended_err: errno, origin, type, code, padding, two more numbers, 16 bytes in all; the offender's
+/// address may follow.
+fn read(data: &[u8]) -> Option<Failure> {
+    let [errno @ .., origin, _, _, _] = take::<8>(data, 0)?;
+    let origin = match origin {
+        libc::SO_EE_ORIGIN_LOCAL => Origin::Local,
+        libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Origin::Icmp,
+        _ => Origin::Other,
+    };
+    Some(Failure { errno: i32::try_from(u32::from_ne_bytes(errno)).ok()?, origin })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::upstream::{UpstreamOptions, upstream_socket};
+    use proptest::prelude::*;
+
+    fn message(len: usize, level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = len.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&level.to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    fn of_error(v6: bool, errno: u32, origin: u8) -> Vec<u8> {
+        let (level, kind) =
+            if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) } else { (libc::IPPROTO_IP, libc::IP_RECVERR) };
+        let mut data = errno.to_ne_bytes().to_vec();
+        data.extend_from_slice(&[origin, 3, 3, 0]);
+        data.resize(32, 0);
+        message(16 + data.len(), level, kind, &data)
+    }
+
+    proptest! {
+        /// No bytes make the parser fail, read past its input or loop.
+        #[test]
+        fn arbitrary_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            parse(&bytes);
+        }
+
+        /// An error is found behind other messages, and cut off anywhere it is read whole or not at all.
+        #[test]
+        fn errors_are_found(
+            v6: bool, errno in 0u32..200, origin in 0u8..8, before in prop::collection::vec(any::<u8>(), 0..40), cut in 0usize..200
+        ) {
+            let mut bytes = message(16 + before.len(), libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &before);
+            bytes.extend(of_error(v6, errno, origin));
+            let expected = parse(&bytes).unwrap();
+            prop_assert_eq!(expected.errno, errno as i32);
+            prop_assert_eq!(expected.origin, match origin { 1 => Origin::Local, 2 | 3 => Origin::Icmp, _ => Origin::Other });
+            let part = parse(&bytes[..cut.min(bytes.len())]);
+            prop_assert!(part.is_none() || part == Some(expected));
+        }
+    }
+
+    /// What nobody listens for on loopback comes back through the queue; after that, sending works and the queue is empty.
+    #[test]
+    fn refusals_on_loopback() {
+        for host in ["127.0.0.1", "::1"] {
+            let Ok(gone) = std::net::UdpSocket::bind((host, 0)) else { continue }; // No IPv6 here.
+            let closed = gone.local_addr().unwrap();
+            drop(gone);
+            let options = UpstreamOptions { receives: true, ..UpstreamOptions::plain(1 << 16) };
+            let socket = upstream_socket(closed, &options).unwrap();
+            socket.connect(closed).unwrap();
+            let mut failures = Vec::new();
+            for _ in 0..3 {
+                socket.send(b"anybody?").unwrap();
+                drain(&socket, |failure| failures.push(failure)).unwrap();
+            }
+            assert_eq!(failures, [Failure { errno: libc::ECONNREFUSED, origin: Origin::Icmp }; 3]);
+            assert_eq!(drain(&socket, |_| ()).unwrap(), 0);
+        }
+    }
+
+    /// A long queue is drained in parts, and nothing of it is lost.
+    #[test]
+    fn parts() {
+        let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let closed = gone.local_addr().unwrap();
+        drop(gone);
+        let socket =
+            upstream_socket(closed, &UpstreamOptions { receives: true, ..UpstreamOptions::plain(1 << 16) }).unwrap();
+        socket.connect(closed).unwrap();
+        // Every other send reports the one before it instead of sending.
+        let sent = (0..200).filter(|_| socket.send(b"anybody?").is_ok()).count();
+        assert_eq!(sent, 100);
+        let mut seen = 0;
+        assert_eq!(drain(&socket, |_| seen += 1).unwrap(), ERRORS_MAX);
+        assert_eq!(drain(&socket, |_| seen += 1).unwrap(), sent - ERRORS_MAX);
+        assert_eq!(seen, sent);
+        // And the socket itself has none left.
+        assert!(socket.send(b"anybody?").is_ok());
+    }
+}
