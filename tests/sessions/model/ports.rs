@@ -14,11 +14,12 @@ const REST_MIN: u64 = 100 * MS;
 /// After a session that is owed an answer on the lane.
 const REST_OWED: u64 = 10 * SECOND;
 /// No opening so soon after one that failed.
-const RETRY: u64 = 1_000 * MS;
-/// Free for so long: closed, at the next look, which comes once a second. A lane that rests longer than one released after
-/// it may stand behind that one for as long as a lane rests.
+const RETRY: u64 = SECOND;
+/// Free for so long: closed.
 const SPARE: u64 = 30 * SECOND;
-const SPARE_LATE: u64 = REST_OWED + SECOND;
+/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a lane
+/// rests; a look comes once a second, for both; and a look closes 64, of 200 at most here.
+const SPARE_LATE: u64 = REST_OWED + 2 * SECOND + 4 * SECOND;
 
 /// A lane, the place of its upstream, and the TTL that a datagram leaves with there.
 pub type Way = (u32, usize, Option<u8>);
