@@ -172,7 +172,8 @@ impl Worker {
             self.ready.push_back(listener);
         }
         let mut lanes = self.lanes.ready();
-        while lanes > 0 && !self.is_over() {
+        // Some may have been closed since they were told of, and are not looked at.
+        while lanes > 0 && self.lanes.ready() > 0 && !self.is_over() {
             timeout = Some(Duration::ZERO);
             lanes = lanes.saturating_sub(self.answer_turn(lanes.min(LANES_PER_TURN)));
             if !self.commands.is_empty() {

@@ -1,0 +1,42 @@
+//! What once went wrong with `forward`, or would have: each test is a fault that was found by looking for it.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::client::Client;
+use common::daemon::Daemon;
+use common::namespace::{enter, has, run};
+use common::upstream::{Server, answer, forwarder, list};
+
+const HERE: &str = "127.0.0.1:1234";
+
+/// A lane that holds an answer is closed before the answer is read, since the address that it sends from has gone. The
+/// worker does not wait for it for ever.
+#[test]
+fn a_lane_is_closed_while_it_waits_to_be_read() {
+    if !enter("a_lane_is_closed_while_it_waits_to_be_read") || !has("ip") {
+        return;
+    }
+    run("ip addr add 10.1.0.1/32 dev lo");
+    run("ip addr add 10.2.0.1/32 dev lo");
+    let upstream = Client::bind("10.2.0.1:9001");
+    let config = forwarder("on", HERE, "[{ address = \"10.2.0.1:9001\", source = \"10.1.0.1\" }]", "")
+        + "[[route]]\ndestination = \"127.0.0.1:1235\"\nhandler = \"echo\"\n";
+    let mut daemon = Daemon::start(&config);
+    let (client, other) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
+    client.send(b"1", HERE);
+    let (_, lane) = upstream.receive();
+    daemon.pause();
+    upstream.send(b"one", &lane.to_string());
+    run("ip addr del 10.1.0.1/32 dev lo");
+    client.send(b"2", HERE);
+    other.send(b"other", "127.0.0.1:1235");
+    daemon.resume();
+    assert_eq!(other.receive().0, b"other");
+    // Whatever has become of the first session, the loop goes on.
+    assert_eq!(other.ask(b"again", "127.0.0.1:1235").0, b"again");
+    daemon.ledger_when(|ledger| ledger.received() == 4);
+    daemon.stop();
+}
