@@ -161,6 +161,13 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[(String, UpstreamCount
         for (errno, times) in &count.reported {
             writeln!(f, "  {}", report(*errno, *times))?;
         }
+        if count.kernel_drops > 0 {
+            let drops = count.kernel_drops;
+            writeln!(
+                f,
+                "  {drops} answers dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max"
+            )?;
+        }
         if count.shadow != [0; 3] {
             let [same, different, missing] = count.shadow;
             writeln!(f, "  shadow: {same} answers the same, {different} different, {missing} missing")?;

@@ -163,6 +163,8 @@ pub struct UpstreamCount {
     pub skipped: u64,
     /// Datagrams that it answered.
     pub replies: u64,
+    /// Answers that the kernel dropped before us: they found the session's receive buffer full.
+    pub kernel_drops: u64,
     /// Sessions that it holds now.
     pub sessions: u64,
     /// Of a shadow: its answers that were the same as the client's, that differed, and that never came.
@@ -179,6 +181,7 @@ impl UpstreamCount {
         count_all(&mut self.reported, &other.reported);
         self.skipped += other.skipped;
         self.replies += other.replies;
+        self.kernel_drops += other.kernel_drops;
         self.sessions += other.sessions;
         self.shadow.iter_mut().zip(other.shadow).for_each(|(sum, count)| *sum += count);
         self.dead_in += other.dead_in;

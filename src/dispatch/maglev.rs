@@ -104,4 +104,28 @@ mod tests {
         assert!(counts.iter().all(|count| (9_000..11_000).contains(count)), "{counts:?}");
         assert!(moved < 2_000, "{moved} of 90,000 keys of other members moved");
     }
+
+    /// The same with unequal weights, whichever member is left out of the file.
+    #[test]
+    fn weights_and_a_lost_member() {
+        let weights = [5, 1, 2, 1, 3, 10, 1];
+        let members: Vec<(String, u32)> = (0..).zip(weights).map(|(n, w)| (format!("10.0.0.{n}:53"), w)).collect();
+        let full = Maglev::new(&members);
+        let sum: u32 = weights.iter().sum();
+        let mut counts = [0_u32; 7];
+        (0..100_000).for_each(|key| counts[full.pick(mix(key))] += 1);
+        for (count, weight) in counts.iter().zip(weights) {
+            assert!(count.abs_diff(100_000 * weight / sum) < 1_000, "{counts:?}");
+        }
+        for (lost, weight) in weights.iter().enumerate() {
+            let rest: Vec<(String, u32)> =
+                (0..members.len()).filter(|at| *at != lost).map(|at| members[at].clone()).collect();
+            let less = Maglev::new(&rest);
+            let others = (0..100_000).map(mix).filter(|key| full.pick(*key) != lost);
+            let (kept, moved): (Vec<u64>, Vec<u64>) =
+                others.partition(|key| rest[less.pick(*key)].0 == members[full.pick(*key)].0);
+            let share = moved.len() as f64 / (kept.len() + moved.len()) as f64;
+            assert!(share < 0.02, "without {lost} of weight {weight}: {share} of the others' keys moved");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::random::Random;
 
 /// Length of the longest schedule; larger sums of weights are scaled down to it.
 const SCHEDULE_MAX: u64 = 65_536;
-/// Further places that a hash tries when the first one's upstream is not fit, before it takes any that is.
+/// Further places that a hash tries when the first one's upstream is not fit, before those that are draw lots.
 const HASH_TRIES: u32 = 16;
 
 /// How one upstream is picked.
@@ -131,7 +131,18 @@ impl Pool {
                 key = mix(key.wrapping_add(0x9e37_79b9_7f4a_7c15));
             }
         }
-        usize::from(self.schedule[(key % self.schedule.len() as u64) as usize])
+        self.by_lot(key)
+    }
+
+    /// Every fit member draws a lot for the key, the heavier the better (weighted rendezvous hashing: the lots of others do
+    /// not change when one comes or goes).
+    fn by_lot(&self, key: u64) -> usize {
+        let lot = |member: usize| {
+            let drawn = mix(key ^ mix(member as u64 + 1)).max(1) as f64 / u64::MAX as f64;
+            -drawn.ln() / f64::from(self.members[member].weight)
+        };
+        let fit = (0..self.members.len()).filter(|member| self.fit[*member]).map(|member| (lot(member), member));
+        fit.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(0, |best| best.1)
     }
 
     fn least(&self, sessions: impl Fn(usize) -> u64) -> Option<usize> {
@@ -272,5 +283,51 @@ mod tests {
         assert!(counts.iter().enumerate().all(|(n, count)| n == 3 || *count > 300), "spread over all: {counts:?}");
         pool.change(3, |member| member.alive = true);
         assert_eq!(before, (0..50_000).map(|key| pool.pick(|| mix(key), |_| 0)).collect::<Vec<_>>());
+    }
+
+    /// Whatever the weights and whoever comes and goes: only those that are fit are picked, in turn as often as their
+    /// weights say, and by hash nobody moves whose own is still there.
+    #[test]
+    fn any_weights_and_changes() {
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let weight = |random: &mut Random| [1, 1, 2, 3, 10, 100, 1_000][random.below(7)];
+            let member = |random: &mut Random| Member { weight: weight(random), backup: random.below(5) == 0, ..PLAIN };
+            let members: Vec<Member> = (0..2 + random.below(9)).map(|_| member(&mut random)).collect();
+            let (mut turns, mut hash) = (pool(&members, Pick::RoundRobin), pool(&members, Pick::Hash));
+            let keys: Vec<u64> = (0..300).map(mix).collect();
+            let mut before: Option<(Vec<bool>, Vec<usize>)> = None;
+            for _ in 0..12 {
+                let (place, part, to) = (random.below(members.len()), random.below(3), random.below(2) == 0);
+                for pool in [&mut turns, &mut hash] {
+                    pool.change(place, |member| match part {
+                        0 => member.alive = to,
+                        1 => member.drain = to,
+                        _ => member.resolved = to,
+                    });
+                }
+                let fit: Vec<usize> = (0..members.len()).filter(|place| turns.is_fit(*place)).collect();
+                if fit.is_empty() {
+                    assert_eq!((turns.pick(|| 0, |_| 0), hash.pick(|| 0, |_| 0)), (None, None));
+                    before = None;
+                    continue;
+                }
+                let divisor = fit.iter().map(|place| u64::from(members[*place].weight)).fold(0, gcd);
+                let length = fit.iter().map(|place| u64::from(members[*place].weight)).sum::<u64>() / divisor;
+                let counts = picks(&mut turns, length);
+                for (place, count) in counts.into_iter().enumerate() {
+                    let expected = if turns.is_fit(place) { u64::from(members[place].weight) / divisor } else { 0 };
+                    assert_eq!(count, expected, "seed {seed}: {place} of {fit:?}");
+                }
+                let chosen: Vec<usize> = keys.iter().map(|key| hash.pick(|| *key, |_| 0).unwrap()).collect();
+                assert!(chosen.iter().all(|place| fit.contains(place)));
+                if let Some((others, old)) = before {
+                    let shrank = fit.iter().all(|place| others[*place]);
+                    let moved = old.iter().zip(&chosen).filter(|(old, new)| shrank && old != new);
+                    assert!(moved.clone().all(|(old, _)| !hash.is_fit(*old)), "seed {seed}: whose own is there moved");
+                }
+                before = Some((hash.fit.clone(), chosen));
+            }
+        }
     }
 }

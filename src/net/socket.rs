@@ -75,11 +75,14 @@ fn free_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 
 /// Sets both buffers as large as asked, past the sysctl limits where the capability allows (socket(7)).
 fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
-    let clamp = |bytes| i32::try_from(bytes).unwrap_or(i32::MAX);
-    if set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamp(receive)).is_err() {
-        socket.set_recv_buffer_size(receive)?;
-    }
+    set_receive_buffer(socket, receive)?;
     set_send_buffer(socket, send)
+}
+
+/// Sets the receive buffer alone.
+pub(super) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+    let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamped).or_else(|_| socket.set_recv_buffer_size(bytes))
 }
 
 /// Sets the send buffer alone.

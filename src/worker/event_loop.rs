@@ -322,6 +322,7 @@ impl Worker {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
         }
+        self.lanes.read_kernel_drops(self.dispatcher.sending().1);
     }
 
     /// Lets nothing new in and queues every listener, so that what the sockets hold is handled before the end.

@@ -15,7 +15,7 @@ use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::verdict::DropReason;
 use crate::net::upstream::UpstreamOptions;
-use crate::net::{epoll, errno};
+use crate::net::{epoll, errno, option};
 
 /// Tokens of lanes begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
@@ -73,11 +73,19 @@ struct Slot {
     told: u32,
     /// How many trains the next look asks for.
     asks: u16,
+    /// The kernel's drop counter when it was last read.
+    drops_seen: u32,
 }
 
 impl Slot {
     fn new(exit: Exit, upstream: UpstreamId, is_leased: bool) -> Slot {
-        Slot { exit, upstream, is_leased, is_ready: false, told: 0, asks: 1 }
+        Slot { exit, upstream, is_leased, is_ready: false, told: 0, asks: 1, drops_seen: 0 }
+    }
+
+    /// What the kernel dropped since the last call. Its counter has 32 bits and may wrap.
+    fn new_kernel_drops(&mut self) -> u64 {
+        let drops = option::kernel_drops(self.exit.socket()).unwrap_or(self.drops_seen);
+        u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
     }
 }
 
@@ -233,13 +241,21 @@ impl Lanes {
     /// After a flush: closes what was given up, and writes down what could not be opened.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for lane in self.closing.drain(..) {
-            if let Some(slot) = self.slots[lane.0 as usize].take() {
+            if let Some(mut slot) = self.slots[lane.0 as usize].take() {
+                ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
                 self.targets[slot.upstream.index()].budget.give_back();
                 self.free.push(lane);
             }
         }
         for (upstream, errno) in self.failures.drain(..) {
             ledger.upstreams[upstream.index()].fail(errno, 1);
+        }
+    }
+
+    /// Counts the answers that the kernel has dropped: a system call for each lane that receives.
+    pub fn read_kernel_drops(&mut self, ledger: &mut Ledger) {
+        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.is_leased) {
+            ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
         }
     }
 

@@ -76,7 +76,8 @@ impl Ports {
         self.lease(now)
     }
 
-    /// A session has ended. `seen` is when its last datagram passed, `is_owed` whether a request of it has no answer.
+    /// A session has ended. `seen` is when its last datagram passed, `is_owed` whether a request that it sent
+    /// from this port has no answer.
     pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool) {
         let until = if is_owed { seen.after(REST_OWED) } else { seen.after(REST) };
         let resting = Resting { lane, until, released: now };

@@ -45,23 +45,26 @@ impl Quota {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Takes a place for a client of the prefix.
+    /// Takes a place for a client of the prefix. A prefix that has its share is told so even where all places are taken:
+    /// nobody is to make room for it.
     pub fn take(&self, prefix: u64) -> Result<(), DropReason> {
-        let room = |taken: u32| (taken < self.max).then_some(taken + 1);
-        if self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
-            return Err(DropReason::SessionLimit);
-        }
         if self.share < self.max {
             let mut counts = self.shard(prefix);
-            let held = counts.entry(prefix).or_default();
-            if *held >= self.share {
-                drop(counts);
-                self.taken.fetch_sub(1, Ordering::Relaxed);
+            let held = counts.get(&prefix).copied().unwrap_or(0);
+            if held >= self.share {
                 return Err(DropReason::SessionShare);
             }
-            *held += 1;
+            self.take_one()?;
+            counts.insert(prefix, held + 1);
+            return Ok(());
         }
-        Ok(())
+        self.take_one()
+    }
+
+    fn take_one(&self) -> Result<(), DropReason> {
+        let room = |taken: u32| (taken < self.max).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        taken.map(drop).map_err(|_| DropReason::SessionLimit)
     }
 
     /// Gives the place back.
@@ -96,10 +99,45 @@ mod tests {
         assert_eq!(quota.take(1), Err(DropReason::SessionShare));
         assert_eq!(quota.take(2), Ok(()));
         assert_eq!(quota.take(3), Err(DropReason::SessionLimit));
+        assert_eq!(quota.take(1), Err(DropReason::SessionShare), "room would be of no use to it");
         quota.give_back(1);
         assert_eq!(quota.take(3), Ok(()));
         assert_eq!(quota.taken(), 3);
         [1, 2, 3].into_iter().for_each(|prefix| quota.give_back(prefix));
         assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()), "no prefix is kept in vain");
+    }
+
+    /// Neither limit is ever exceeded where threads take and give back at once, and nothing gets lost on the way.
+    #[test]
+    fn limits_hold_under_threads() {
+        let (quota, held) = (Quota::new(40, 15, 1), [const { AtomicU32::new(0) }; 5]);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (quota, held) = (&quota, &held);
+                scope.spawn(move || {
+                    let mut random = crate::dispatch::random::Random::new(thread);
+                    let mut mine = Vec::new();
+                    for _ in 0..20_000 {
+                        let prefix = random.below(held.len());
+                        if mine.len() < 20 && random.below(2) == 0 {
+                            if quota.take(prefix as u64).is_ok() {
+                                assert!(held[prefix].fetch_add(1, Ordering::SeqCst) < 15, "more than a share");
+                                mine.push(prefix);
+                            }
+                        } else if let Some(prefix) = mine.pop() {
+                            held[prefix].fetch_sub(1, Ordering::SeqCst);
+                            quota.give_back(prefix as u64);
+                        }
+                        assert!(quota.taken() <= 40, "more than there may be");
+                    }
+                    for prefix in mine {
+                        held[prefix].fetch_sub(1, Ordering::SeqCst);
+                        quota.give_back(prefix as u64);
+                    }
+                });
+            }
+        });
+        assert_eq!(quota.taken(), 0);
+        assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()));
     }
 }

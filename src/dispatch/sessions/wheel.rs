@@ -104,3 +104,90 @@ fn head(slot: u64) -> u32 {
 fn slot_of(previous: u32) -> Option<usize> {
     (HEADS..NONE).contains(&previous).then(|| (previous - HEADS) as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dispatch::id::EarId;
+    use crate::dispatch::random::Random;
+    use crate::dispatch::route_table::RouteId;
+    use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions};
+
+    /// What a plain list knows of a session.
+    struct Listed {
+        id: SessionId,
+        seen: Time,
+        is_answered: bool,
+    }
+
+    fn key(number: u64) -> Key {
+        let local = "192.0.2.1:53".parse().unwrap();
+        let client = std::net::SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 4_000));
+        Key { client, local, route: RouteId((number >> 16) as u32) }
+    }
+
+    /// Against a plain list: nothing ends before its deadline, everything at most two slots after it when the wheel is asked
+    /// as it wishes, and after a long sleep in one go; and it wishes neither too late nor again at once.
+    #[test]
+    fn deadlines_as_in_a_plain_list() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let idle = [50_000_000, 1_000_000_000, 60_000_000_000][random.below(3)];
+            let probation = idle / [1, 2, 12][random.below(3)];
+            let lifetimes = Lifetimes { idle: Duration::from_nanos(idle), probation: Duration::from_nanos(probation) };
+            let late_max = 2 * (idle / 128).max(10_000_000);
+            let mut table = Sessions::new(64, 0, lifetimes, seed);
+            let mut list: Vec<Listed> = Vec::new();
+            let deadline = |one: &Listed| one.seen.0 + if one.is_answered { idle } else { probation };
+            let (mut now, mut number) = (Time(random.number() % (10 * idle)), 0);
+            for _ in 0..400 {
+                match random.below(8) {
+                    0..3 => {
+                        number += 1;
+                        let id = table.insert(key(number), EarId(0), 0, now);
+                        list.push(Listed { id, seen: now, is_answered: false });
+                    }
+                    3 | 4 if !list.is_empty() => {
+                        let place = random.below(list.len());
+                        let one = &mut list[place];
+                        if random.below(2) == 0 {
+                            table.answered(one.id);
+                            one.is_answered = true;
+                        }
+                        table.get_mut(one.id).seen = now;
+                        one.seen = now;
+                    }
+                    5 if !list.is_empty() => table.remove(list.swap_remove(random.below(list.len())).id),
+                    // A sleep, through several turns of the wheel at times.
+                    6 => now = Time(now.0 + random.number() % (idle * [1, 1, 8][random.below(3)])),
+                    _ => {
+                        let later = now.0 + random.number() % idle;
+                        now = Time(table.due().map_or(later, |due| due.0.max(now.0).min(later)));
+                    }
+                }
+                while let Some(id) = (random.below(4) > 0).then(|| table.expired(now)).flatten() {
+                    let place = list.iter().position(|one| one.id == id).expect("it is open");
+                    assert!(deadline(&list[place]) <= now.0, "seed {seed}: ended too soon");
+                    list.swap_remove(place);
+                    table.remove(id);
+                }
+                assert_eq!(table.len() as usize, list.len());
+                let unanswered = list.iter().filter(|one| !one.is_answered).count();
+                assert_eq!(table.on_probation() as usize, unanswered);
+                let due = table.due();
+                assert_eq!(due.is_none(), list.is_empty());
+                let first = list.iter().map(deadline).min();
+                assert!(
+                    first.is_none_or(|first| due.unwrap().0 <= now.0.max(first + late_max)),
+                    "seed {seed}: due too late"
+                );
+            }
+            while let Some(id) = table.expired(Time(now.0 + 9 * idle)) {
+                table.remove(id);
+            }
+            assert!(table.is_empty(), "seed {seed}: after a long sleep one turn sees everything");
+        }
+    }
+}

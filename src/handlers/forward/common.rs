@@ -94,9 +94,13 @@ impl Common {
                     if !self.pool.is_fit_for_all(place) {
                         continue;
                     }
-                    match outlet.pass(outlet.lane, train, batch, ttl, cx) {
-                        Ok(()) => passed = Ok(()),
-                        Err(reason) => passed = passed.map_err(|_| reason),
+                    let got = outlet.pass(outlet.lane, train, batch, ttl, cx);
+                    // What a shadow gets or not is counted there.
+                    if !self.settings.receivers[place].shadow {
+                        passed = match got {
+                            Ok(()) => Ok(()),
+                            Err(reason) => passed.map_err(|_| reason),
+                        };
                     }
                 }
                 return passed;
@@ -107,7 +111,7 @@ impl Common {
                 outlet.pass(outlet.lane, train, batch, ttl, cx)
             }
         };
-        for &shadow in &self.shadows {
+        for &shadow in self.shadows.iter().filter(|shadow| self.pool.is_fit_for_all(**shadow)) {
             let outlet = &mut self.outlets[shadow];
             // Its losses are its own, and counted there.
             let _ = outlet.pass(outlet.lane, train, batch, ttl, cx);

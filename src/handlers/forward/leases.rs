@@ -20,6 +20,9 @@ struct Held {
     place: u16,
     /// The upstream's generation when it was opened.
     generation: u32,
+    /// Datagrams that its session sent and got.
+    asked: u32,
+    answered: u32,
     is_spoilt: bool,
 }
 
@@ -93,12 +96,29 @@ impl Leases {
         if self.is_leasing
             && let Some(Some(held)) = self.held.get_mut(lane.0 as usize)
         {
-            held.session = Some(session);
+            (held.session, held.asked, held.answered) = (Some(session), 0, 0);
         }
     }
 
-    /// A session gives a lane back. `seen` is when its last datagram passed.
-    pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool, cx: &mut Cx<'_>) {
+    /// So many datagrams went out on a lane.
+    #[inline]
+    pub fn asked(&mut self, lane: Lane, datagrams: u32) {
+        if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
+            held.asked = held.asked.saturating_add(datagrams);
+        }
+    }
+
+    /// So many came back.
+    #[inline]
+    pub fn answered(&mut self, lane: Lane, datagrams: u32) {
+        if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
+            held.answered = held.answered.saturating_add(datagrams);
+        }
+    }
+
+    /// A session gives a lane back. `seen` is when its last datagram passed. Whether answers are owed is the lane's own
+    /// matter: of several upstreams that were asked, one may have answered for all.
+    pub fn release(&mut self, lane: Lane, seen: Time, cx: &mut Cx<'_>) {
         let Some(Some(held)) = self.held.get_mut(lane.0 as usize) else { return };
         held.session = None;
         let held = *held;
@@ -110,7 +130,7 @@ impl Leases {
         if held.generation != branch.generation || held.is_spoilt {
             return self.close(lane, cx);
         }
-        branch.ports.release(lane, now, seen, is_owed);
+        branch.ports.release(lane, cx.now(), seen, held.answered < held.asked);
     }
 
     /// Nothing can be sent on a lane any more: it is not leased again.
@@ -182,7 +202,8 @@ impl Leases {
             self.held.resize(lane.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
-        self.held[lane.0 as usize] = Some(Held { session: None, place: place as u16, generation, is_spoilt: false });
+        let (session, place, asked, answered) = (None, place as u16, 0, 0);
+        self.held[lane.0 as usize] = Some(Held { session, place, generation, asked, answered, is_spoilt: false });
     }
 
     fn close(&mut self, lane: Lane, cx: &mut Cx<'_>) {

@@ -69,6 +69,12 @@ impl Talk {
         }
     }
 
+    fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        if let Err(reason) = self.request(train, index, batch, cx) {
+            (index..index + train.datagrams()).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+        }
+    }
+
     fn request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
         let envelope = &train.envelope;
         let ttl = self.common.damp(envelope)?;
@@ -152,10 +158,13 @@ impl Talk {
         for leg in 0..self.opening.len() {
             let Some(lane) = self.table.legs(id)[leg] else { continue };
             let Some(place) = self.leases.place(lane) else { continue };
-            match self.pass_leg(lane, place, train, batch, ttl, cx) {
-                Ok(()) => passed = Ok(()),
-                // What a shadow does not get is counted there.
-                Err(reason) => passed = passed.map_err(|_| reason),
+            let got = self.pass_leg(lane, place, train, batch, ttl, cx);
+            // What a shadow gets or not is counted there.
+            if !self.common.settings.receivers[place].shadow {
+                passed = match got {
+                    Ok(()) => Ok(()),
+                    Err(reason) => passed.map_err(|_| reason),
+                };
             }
         }
         passed
@@ -171,6 +180,7 @@ impl Talk {
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
         self.common.outlets[place].pass(lane, train, batch, ttl, cx)?;
+        self.leases.asked(lane, train.datagrams());
         self.common.asked(place, train.datagrams(), cx.now());
         Ok(())
     }
@@ -209,7 +219,7 @@ impl Talk {
         self.leases.assign(new, id);
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
-        self.leases.release(lane, cx.now(), seen, true, cx);
+        self.leases.release(lane, seen, cx);
         Ok(())
     }
 
@@ -246,30 +256,22 @@ impl Talk {
         self.quota.take(prefix)
     }
 
-    /// Leases the lanes that a new session begins with.
+    /// Leases the lanes that a new session begins with: to whom is picked or to all, and then to the shadows.
     fn lease_legs(&mut self, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
-        match (self.common.settings.choice, self.common.settings.spread) {
-            (Choice::One(_), Spread::Datagram) => {
-                // The others as they are picked.
-                for shadow in &self.common.shadows {
-                    self.opening[*shadow] = self.leases.lease(*shadow, cx).ok();
-                }
-                Ok(())
-            }
+        let first_shadow = match (self.common.settings.choice, self.common.settings.spread) {
+            // The others as they are picked.
+            (Choice::One(_), Spread::Datagram) => None,
             (Choice::One(_), Spread::Session) => {
                 let leases = &self.leases;
                 let place =
                     self.common.pick(train, batch, |place| leases.sessions(place)).ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.leases.lease(place, cx)?);
-                for (leg, shadow) in (1..).zip(&self.common.shadows) {
-                    self.opening[leg] = self.leases.lease(*shadow, cx).ok();
-                }
-                Ok(())
+                Some(1)
             }
             (Choice::All, _) => {
                 let mut leased = Err(DropReason::NoUpstream);
                 for place in 0..self.opening.len() {
-                    if !self.common.pool.is_fit_for_all(place) {
+                    if !self.common.pool.is_fit_for_all(place) || self.common.settings.receivers[place].shadow {
                         continue;
                     }
                     match self.leases.lease(place, cx) {
@@ -280,18 +282,26 @@ impl Talk {
                         Err(reason) => leased = leased.map_err(|_| reason),
                     }
                 }
-                leased
+                leased?;
+                None
+            }
+        };
+        for (at, &shadow) in self.common.shadows.iter().enumerate() {
+            if self.common.pool.is_fit_for_all(shadow) {
+                // Where there is no leg for each upstream, the shadows' come last.
+                let leg = first_shadow.map_or(shadow, |first| first + at);
+                self.opening[leg] = self.leases.lease(shadow, cx).ok();
             }
         }
+        Ok(())
     }
 
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Cx<'_>) {
         let session = self.table.get(id);
         let (seen, is_answered, prefix) = (session.seen, session.is_answered, prefix_of(session.key.client.ip()));
-        let is_owed = session.replies < session.requests;
         for leg in 0..self.opening.len() {
             if let Some(lane) = self.table.legs(id)[leg].take() {
-                self.leases.release(lane, cx.now(), seen, is_owed, cx);
+                self.leases.release(lane, seen, cx);
             }
         }
         for (at, shadow) in self.common.shadows.iter().enumerate() {
@@ -311,6 +321,7 @@ impl Talk {
     /// What one upstream answered goes to the client, unless that is not wanted.
     fn answer(&mut self, lane: Lane, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
         let (id, place) = self.leases.session(lane).ok_or(DropReason::LateReply)?;
+        self.leases.answered(lane, train.datagrams());
         self.common.answered(place);
         if self.common.settings.receivers[place].shadow {
             self.compare(id, Some(place), train, batch);
@@ -377,11 +388,15 @@ impl Handler for Talk {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            let datagrams = train.datagrams();
-            if let Err(reason) = self.request(train, index, batch, cx) {
-                (index..index + datagrams).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+            // A train may hold the last request of one session and the first of the next.
+            if self.common.settings.limits.requests_max.is_some() {
+                for (at, datagram) in (index..).zip(train.pieces()) {
+                    self.on_request(&datagram, at, batch, cx);
+                }
+            } else {
+                self.on_request(train, index, batch, cx);
             }
-            index += datagrams;
+            index += train.datagrams();
         }
     }
 

@@ -1,0 +1,452 @@
+//! Forwarding with sessions, from the listener's datagrams to the clients' answers, without a kernel: random forwarders go
+//! through the parser into the workers' dispatchers, clients, upstreams and time do what they like, and after each step
+//! everything that left, every lane and every account is compared with a model of the rules (`model/`).
+//!
+//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` tries so many
+//! seeds.
+
+mod covered;
+mod model;
+mod scenario;
+mod stage;
+mod traffic;
+mod witness;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use udispatch::datagram::{Envelope, Region, Span, Train as Raw};
+use udispatch::dispatch::change::Change;
+use udispatch::dispatch::handler::{HandlerId, Scene, Trouble};
+use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::random::Random;
+use udispatch::dispatch::time::Time;
+
+use covered::Covered;
+use model::{Flight, Pass, Shared, Step, Talker, Train};
+use scenario::{MS, SECOND, Scenario, once_in, pick};
+use stage::{Ground, Worker};
+use traffic::{Mood, Press, Request};
+
+/// Seeds of an ordinary run: some seconds of a debug build.
+const SEEDS: u64 = 300;
+/// What happens in one simulation.
+const STEPS: usize = 160;
+/// Answers that one lane may bring in one turn.
+const ANSWERS_MAX: usize = 8;
+/// ECONNREFUSED
+const REFUSED: i32 = 111;
+
+/// Sessions, their lanes, their ends, who is picked and who is answered, over random forwarders, traffic and time.
+#[test]
+fn sessions_keep_their_promises() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let seeds = match number("UDISPATCH_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("UDISPATCH_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut covered = Covered::default();
+    for seed in seeds.clone() {
+        Simulation::new(seed).run(&mut covered);
+    }
+    if seeds.end - seeds.start >= SEEDS {
+        covered.check();
+    }
+}
+
+/// Tells which seed and step failed.
+struct Where {
+    seed: u64,
+    step: usize,
+    text: String,
+}
+
+impl Drop for Where {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Where { seed, step, text } = self;
+            eprintln!("{text}\nseed {seed}, step {step}; UDISPATCH_SEED={seed} repeats it");
+        }
+    }
+}
+
+struct Simulation {
+    place: Where,
+    random: Random,
+    scenario: Scenario,
+    ground: Rc<RefCell<Ground>>,
+    workers: Vec<Worker>,
+    /// By worker and handler.
+    talkers: Vec<Vec<Talker>>,
+    /// By handler.
+    shared: Vec<Shared>,
+    press: Press,
+    flights: Vec<Flight>,
+    /// Refusals on their way: when, at which worker, on which lane and incarnation of it.
+    refusals: Vec<(u64, usize, u32, u64)>,
+    /// By upstream.
+    moods: Vec<Mood>,
+    now: u64,
+    /// Lanes closed while it could not be told whose they were, by worker and handler.
+    met: Vec<&'static str>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Simulation {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::new(&mut random);
+        let ground = Rc::new(RefCell::new(Ground::new(&scenario, seed)));
+        let workers = stage::build(&scenario, &ground);
+        let owners = ground.borrow().owners.clone();
+        let one_way = |handler: usize| (0..).zip(&owners).filter(move |(_, owner)| owner.0 == handler).map(|one| one.0);
+        let talker = |handler: usize| Talker::new(handler, &scenario.specs[handler], one_way(handler).collect());
+        let talkers = workers.iter().map(|_| (0..scenario.specs.len()).map(talker).collect()).collect();
+        Simulation {
+            place: Where { seed, step: 0, text: scenario.text.clone() },
+            talkers,
+            shared: scenario.specs.iter().map(|_| Shared::default()).collect(),
+            moods: owners.iter().map(|_| traffic::mood(&mut random)).collect(),
+            random,
+            scenario,
+            ground,
+            workers,
+            press: Press::default(),
+            flights: Vec::new(),
+            refusals: Vec::new(),
+            now: 0,
+            met: Vec::new(),
+        }
+    }
+
+    fn run(mut self, covered: &mut Covered) {
+        for step in 0..STEPS {
+            self.place.step = step;
+            match self.random.below(100) {
+                0..38 => self.burst(),
+                38..62 => self.answers(),
+                62..82 => self.pass_time(),
+                82..87 => self.change(),
+                87..94 => self.trouble(),
+                94..99 => self.change_mood(),
+                _ => self.flood(),
+            }
+        }
+        let ledgers = self.workers.iter().map(|worker| worker.dispatcher.snapshot());
+        let sum = ledgers.reduce(|mut sum, ledger| {
+            sum.add(&ledger);
+            sum
+        });
+        covered.add(&sum.expect("a worker"), &self.met);
+    }
+
+    /// Some clients ask.
+    fn burst(&mut self) {
+        let is_single = self.scenario.failing.is_some();
+        let trains = if is_single { 1 } else { 1 + self.random.below(4) };
+        self.ask(trains, if is_single { 1 } else { 5 }, false);
+    }
+
+    /// Many ask that are nobody.
+    fn flood(&mut self) {
+        let trains = 10 + self.random.below(40);
+        match self.scenario.failing.is_some() {
+            true => (0..trains).for_each(|_| self.ask(1, 1, true)),
+            false => self.ask(trains, 1, true),
+        }
+    }
+
+    fn ask(&mut self, trains: usize, datagrams_max: usize, is_forged: bool) {
+        // Mostly the same worker by the same listener: clients that come back.
+        let usual = |random: &mut Random, of: usize| if once_in(random, 2) { 0 } else { random.below(of) };
+        let worker = usual(&mut self.random, self.workers.len());
+        let ear = usual(&mut self.random, self.scenario.doors.len());
+        let door = self.scenario.doors[ear];
+        let Simulation { press, random, scenario, .. } = self;
+        let train = |_| press.train(random, scenario, door, datagrams_max, is_forged);
+        let trains: Vec<Train> = (0..trains).map(train).collect();
+        let envelope = |train: &Train| Envelope {
+            src: train.src,
+            dst: train.dst,
+            local: train.local,
+            interface: train.interface,
+            ttl: Some(train.ttl),
+            time_ns: None,
+        };
+        let (arena, raw) = lay_out(trains.iter().map(|train| (envelope(train), train.payloads.as_slice())));
+        let Worker { dispatcher, ways } = &mut self.workers[worker];
+        dispatcher.dispatch(ear, &raw, &arena, &mut Scene { now: Time(self.now), lanes: ways });
+        let (mut step, passed) = self.witness(worker, &arena);
+        assert!(passed.is_empty(), "answers to what is still to be asked: {passed:?}");
+        let out = step.out.clone();
+        for handler in self.scenario.routes[door.route].clone() {
+            let (talker, shared) = (&mut self.talkers[worker][handler], &mut self.shared[handler]);
+            trains.iter().for_each(|train| talker.request(train, door.route, ear, shared, &mut step));
+        }
+        for ((handler, number), lanes) in out {
+            lanes.into_iter().for_each(|(lane, place, _)| self.arrive(worker, handler, number, lane, place));
+        }
+        self.check(step, &[], &[]);
+    }
+
+    /// A request comes to an upstream.
+    fn arrive(&mut self, worker: usize, handler: usize, number: u64, lane: u32, place: usize) {
+        // What was given up this turn was still sent, but nobody waits for the answer.
+        let Some(slot) = self.workers[worker].ways.slot(lane).filter(|slot| !slot.is_one_way) else { return };
+        let mood = self.moods[slot.upstream];
+        let talker = &self.talkers[worker][handler];
+        let Some((at, _)) = talker.holder(lane) else { return };
+        let (asker, key, incarnation) = (talker.sessions[at].number, talker.sessions[at].key, slot.incarnation);
+        let is_shadow = talker.spec.receivers[place].shadow;
+        let request = Request { worker, lane, incarnation, number, place, is_shadow, asker, key };
+        match mood {
+            Mood::Silent => {}
+            Mood::Refuses => self.refusals.push((self.now + MS, worker, lane, incarnation)),
+            Mood::Answers(usual) => {
+                self.flights.extend(traffic::answers(&mut self.random, &request, usual, self.now));
+                self.flights.sort_by_key(|flight| flight.at);
+            }
+        }
+    }
+
+    /// A worker reads some of its lanes.
+    fn answers(&mut self) {
+        let mut worker = self.random.below(self.workers.len());
+        if let Some(next) = self.flights.first().filter(|_| self.random.below(3) > 0) {
+            worker = next.worker;
+            self.wait_until(next.at);
+        }
+        let mut lanes: Vec<u32> = Vec::new();
+        let arrived = self.flights.iter().filter(|flight| flight.worker == worker && flight.at <= self.now);
+        arrived.for_each(|flight| lanes.extend((!lanes.contains(&flight.lane)).then_some(flight.lane)));
+        lanes.truncate(1 + self.random.below(6));
+        let mut batches: Vec<(u32, Vec<Vec<Flight>>)> = Vec::new();
+        for lane in lanes {
+            let incarnation = self.workers[worker].ways.slot(lane).map(|slot| slot.incarnation);
+            let (mut here, mut rest) = (Vec::new(), Vec::new());
+            for flight in self.flights.drain(..) {
+                let is_here = (flight.worker, flight.lane) == (worker, lane) && flight.at <= self.now;
+                if is_here && here.len() < ANSWERS_MAX { here.push(flight) } else { rest.push(flight) }
+            }
+            self.flights = rest;
+            // Nobody hears what comes to a closed socket.
+            here.retain(|flight| Some(flight.incarnation) == incarnation);
+            let mut trains: Vec<Vec<Flight>> = Vec::new();
+            for flight in here {
+                match trains.last_mut().filter(|_| once_in(&mut self.random, 2)) {
+                    Some(train) => train.push(flight),
+                    None => trains.push(vec![flight]),
+                }
+            }
+            batches.extend((!trains.is_empty()).then_some((lane, trains)));
+        }
+        self.answer(worker, &batches);
+    }
+
+    fn answer(&mut self, worker: usize, batches: &[(u32, Vec<Vec<Flight>>)]) {
+        let nowhere = "0.0.0.0:0".parse().expect("an address");
+        let envelope = Envelope { src: nowhere, dst: nowhere, local: nowhere, interface: 0, ttl: None, time_ns: None };
+        let payloads = |train: &Vec<Flight>| train.iter().map(|flight| flight.payload.clone()).collect();
+        let all: Vec<Vec<Vec<u8>>> = batches.iter().flat_map(|(_, trains)| trains.iter().map(payloads)).collect();
+        let (arena, raw) = lay_out(all.iter().map(|payloads| (envelope, payloads.as_slice())));
+        let Worker { dispatcher, ways } = &mut self.workers[worker];
+        let mut rest = &raw[..];
+        for (lane, trains) in batches {
+            let owner = ways.slot(*lane).expect("it is open").upstream;
+            let handler = HandlerId(self.ground.borrow().owners[owner].0 as u32);
+            let (these, others) = rest.split_at(trains.len());
+            dispatcher.reply(handler, Lane(*lane), these, &arena, &mut Scene { now: Time(self.now), lanes: ways });
+            rest = others;
+        }
+        let owners: Vec<usize> = batches.iter().map(|(lane, _)| self.owner(worker, *lane).0).collect();
+        let (mut step, passed) = self.witness(worker, &arena);
+        let mut expected = Vec::new();
+        for ((lane, trains), handler) in batches.iter().zip(owners) {
+            for train in trains {
+                let (talker, shared) = (&mut self.talkers[worker][handler], &mut self.shared[handler]);
+                expected.extend(talker.reply(*lane, train, shared, &mut step));
+            }
+        }
+        self.check(step, &passed, &expected);
+    }
+
+    /// The handler that a lane belongs to, and the place of its upstream there.
+    fn owner(&self, worker: usize, lane: u32) -> (usize, usize) {
+        let slot = self.workers[worker].ways.slot(lane).expect("it is open");
+        self.ground.borrow().owners[slot.upstream]
+    }
+
+    fn pass_time(&mut self) {
+        let units = [1_000, MS, 10 * MS, 100 * MS, 100 * MS, SECOND, SECOND, 10 * SECOND, 60 * SECOND];
+        let unit = pick(&mut self.random, &units[..self.scenario.pace]);
+        let time = 1 + self.random.below(2 * unit as usize) as u64;
+        self.wait_until(self.now + time);
+    }
+
+    fn wait_until(&mut self, target: u64) {
+        let target = target.max(self.now);
+        if self.scenario.is_punctual {
+            while let Some((due, worker)) = (0..self.workers.len()).filter_map(|one| Some((self.due(one)?, one))).min()
+            {
+                if due > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
+                    break;
+                }
+                // It may take a moment until the worker looks at its clock.
+                let late = if once_in(&mut self.random, 4) { self.random.below(5 * MS as usize) as u64 } else { 0 };
+                self.now = self.now.max(due + late);
+                self.call(worker);
+            }
+            self.now = self.now.max(target);
+            return;
+        }
+        self.now = target;
+        let worker = self.random.below(self.workers.len());
+        while self.random.below(4) > 0
+            && let Some(due) = self.due(worker)
+            && due <= self.now
+        {
+            self.call(worker);
+            while self.talkers[worker].iter().any(Talker::is_unclear) {
+                self.now = self.now.max(self.due(worker).expect("there are sessions"));
+                self.call(worker);
+            }
+        }
+    }
+
+    fn due(&self, worker: usize) -> Option<u64> {
+        self.workers[worker].dispatcher.due().map(|due| due.0)
+    }
+
+    /// Calls the handlers of a worker that want to be called.
+    fn call(&mut self, worker: usize) {
+        let Worker { dispatcher, ways } = &mut self.workers[worker];
+        dispatcher.time(&mut Scene { now: Time(self.now), lanes: ways });
+        assert!(dispatcher.due().is_none_or(|due| due.0 > self.now), "called again at once, for nothing");
+        let (mut step, passed) = self.witness(worker, &[]);
+        assert!(passed.is_empty(), "answers that nobody gave: {passed:?}");
+        let ledger = self.workers[worker].dispatcher.snapshot();
+        for (talker, shared) in self.talkers[worker].iter_mut().zip(&mut self.shared) {
+            let found = &ledger.handlers[talker.handler].sessions;
+            talker.pass_time(found, self.scenario.is_punctual, shared, &mut step);
+        }
+        self.check(step, &[], &[]);
+    }
+
+    /// Control has news of an upstream for all workers.
+    fn change(&mut self) {
+        let upstream = self.random.below(self.moods.len());
+        let (handler, place) = self.ground.borrow().owners[upstream];
+        let spec = &self.scenario.specs[handler];
+        let is_needed = spec.is_delicate() && !spec.receivers[place].shadow;
+        let change = match self.random.below(6) {
+            0..4 if spec.probes => Change::Alive(once_in(&mut self.random, 2)),
+            0..5 if !is_needed => Change::Drain(once_in(&mut self.random, 3)),
+            _ => Change::Moved("198.51.100.77:7".parse().expect("an address")),
+        };
+        for worker in 0..self.workers.len() {
+            self.ground.borrow_mut().resolved[upstream] |= matches!(change, Change::Moved(_));
+            let Worker { dispatcher, ways } = &mut self.workers[worker];
+            let scene = &mut Scene { now: Time(self.now), lanes: ways };
+            dispatcher.change(HandlerId(handler as u32), UpstreamId(upstream as u32), change, scene);
+            let (mut step, _) = self.witness(worker, &[]);
+            let talker = &mut self.talkers[worker][handler];
+            match change {
+                Change::Alive(alive) => talker.set_alive(place, alive),
+                Change::Drain(drain) => talker.set_drain(place, drain),
+                Change::Moved(_) => talker.moved(place, &mut step),
+            }
+            self.check(step, &[], &[]);
+        }
+    }
+
+    /// Refusals come in; at times a lane breaks.
+    fn trouble(&mut self) {
+        let (now, some) = (self.now, self.random.below(12));
+        let (arrived, rest): (Vec<_>, Vec<_>) = self.refusals.drain(..).partition(|refusal| refusal.0 <= now);
+        self.refusals = rest;
+        let mut troubles: Vec<(usize, u32, Trouble)> = Vec::new();
+        for (_, worker, lane, incarnation) in arrived.into_iter().take(some) {
+            let slot = self.workers[worker].ways.slot(lane);
+            if slot.is_some_and(|slot| slot.incarnation == incarnation) {
+                troubles.push((worker, lane, Trouble::Reported(REFUSED)));
+            }
+        }
+        let worker = self.random.below(self.workers.len());
+        let lane = self.random.below(self.workers[worker].ways.slots.len()) as u32;
+        if self.workers[worker].ways.slot(lane).is_some() {
+            let is_broken = once_in(&mut self.random, 2);
+            troubles.push((worker, lane, if is_broken { Trouble::Broken } else { Trouble::Reported(REFUSED) }));
+        }
+        for (worker, lane, trouble) in troubles {
+            // What a trouble before it has closed hears of no other.
+            if self.workers[worker].ways.slot(lane).is_some() {
+                self.tell(worker, lane, trouble);
+            }
+        }
+    }
+
+    fn tell(&mut self, worker: usize, lane: u32, trouble: Trouble) {
+        let (handler, place) = self.owner(worker, lane);
+        let Worker { dispatcher, ways } = &mut self.workers[worker];
+        let scene = &mut Scene { now: Time(self.now), lanes: ways };
+        dispatcher.trouble(HandlerId(handler as u32), Lane(lane), trouble, scene);
+        let (mut step, _) = self.witness(worker, &[]);
+        let (talker, shared) = (&mut self.talkers[worker][handler], &mut self.shared[handler]);
+        match trouble {
+            Trouble::Reported(_) => talker.refused(place, &mut step),
+            Trouble::Broken => talker.broken(lane, shared, &mut step),
+        }
+        self.check(step, &[], &[]);
+    }
+
+    fn change_mood(&mut self) {
+        let upstream = self.random.below(self.moods.len());
+        self.moods[upstream] = traffic::mood(&mut self.random);
+    }
+
+    /// Everything that the turn did is explained, and the accounts say the same.
+    fn check(&mut self, step: Step, passed: &[Pass], expected: &[Pass]) {
+        let by_ear = |all: &[Pass], ear| all.iter().filter(|one| one.ear == ear).cloned().collect::<Vec<_>>();
+        for ear in 0..self.scenario.doors.len() {
+            assert_eq!(by_ear(passed, ear), by_ear(expected, ear), "answers through listener {ear}: found, expected");
+        }
+        assert!(step.out.is_empty(), "sent, and nobody knows why: {:?}", step.out);
+        assert!(step.fresh.is_empty(), "opened for nobody: {:?}", step.fresh);
+        let worker = step.worker;
+        for talker in &mut self.talkers[worker] {
+            talker.finish(&step);
+        }
+        let Worker { dispatcher, ways } = &self.workers[worker];
+        witness::check_lanes(&self.talkers[worker], ways, &step.closed);
+        let ledger = dispatcher.snapshot();
+        assert!(ledger.balances(), "{ledger:?}");
+        let mut first = 0;
+        for talker in &self.talkers[worker] {
+            let count = talker.spec.receivers.len();
+            talker.check(&ledger.handlers[talker.handler], &ledger.upstreams[first..first + count]);
+            first += count;
+            if let Some(due_max) = talker.due_max().filter(|_| !talker.is_unclear()) {
+                let due = dispatcher.due().expect("there are sessions");
+                assert!(due.0 <= due_max, "a session that is over at {due_max} waits until {due:?}");
+            }
+        }
+        for (shared, spec) in self.shared.iter().zip(&self.scenario.specs) {
+            assert!(shared.held.values().sum::<usize>() <= spec.max, "more sessions than there may be");
+            assert!(shared.held.values().all(|held| *held <= spec.share), "more than a network's share");
+        }
+        self.met.extend(step.met);
+    }
+}
+
+/// Lays trains out in an arena.
+fn lay_out<'a>(trains: impl Iterator<Item = (Envelope, &'a [Vec<u8>])>) -> (Vec<u8>, Vec<Raw>) {
+    let (mut arena, mut raw) = (Vec::new(), Vec::new());
+    for (envelope, payloads) in trains {
+        let offset = arena.len() as u32;
+        payloads.iter().for_each(|payload| arena.extend(payload));
+        let span = Span { region: Region::Arena, offset, len: arena.len() as u32 - offset };
+        let segment = if payloads.len() > 1 { payloads[0].len() as u16 } else { 0 };
+        raw.push(Raw { envelope, span, segment });
+    }
+    (arena, raw)
+}

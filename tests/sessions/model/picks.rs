@@ -1,0 +1,183 @@
+//! Who may be picked, who must be, and who is thought alive: by the rules, naively.
+
+use std::collections::HashMap;
+
+use crate::scenario::{Pick, SECOND, Spec};
+
+/// What is known of an upstream in one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub weight: u64,
+    pub backup: bool,
+    pub drain: bool,
+    pub shadow: bool,
+    pub resolved: bool,
+    pub alive: bool,
+}
+
+/// By key: among which upstreams it was picked for, and whom it got. The same for all workers.
+#[derive(Default)]
+pub struct Homes(HashMap<String, Vec<(Vec<usize>, usize)>>);
+
+/// One worker's view of its forwarder's upstreams.
+pub struct Picks {
+    pick: Pick,
+    fail_open: bool,
+    pub members: Vec<Member>,
+    /// Who was picked since the last change, as far as that could be seen without a gap.
+    recent: Vec<usize>,
+}
+
+impl Picks {
+    pub fn new(spec: &Spec) -> Picks {
+        let member = |one: &crate::scenario::Receiver| Member {
+            weight: one.weight,
+            backup: one.backup,
+            drain: one.drain,
+            shadow: one.shadow,
+            resolved: one.resolved,
+            alive: true,
+        };
+        let members = spec.receivers.iter().map(member).collect();
+        Picks { pick: spec.pick, fail_open: spec.fail_open, members, recent: Vec::new() }
+    }
+
+    pub fn change(&mut self, place: usize, change: impl FnOnce(&mut Member)) {
+        let before = self.members[place];
+        change(&mut self.members[place]);
+        if before != self.members[place] {
+            self.recent.clear();
+        }
+    }
+
+    /// Those that a new choice may fall on: who is alive and no backup, else backups that are alive, else, if that is
+    /// wanted, all; never who drains, has no address, or is a shadow.
+    pub fn fit(&self) -> Vec<usize> {
+        let usable: Vec<usize> = (0..self.members.len())
+            .filter(|place| {
+                let member = self.members[*place];
+                member.resolved && !member.drain && !member.shadow
+            })
+            .collect();
+        let alive: Vec<usize> = usable.iter().copied().filter(|place| self.members[*place].alive).collect();
+        let first: Vec<usize> = alive.iter().copied().filter(|place| !self.members[*place].backup).collect();
+        match (first.is_empty(), alive.is_empty(), self.fail_open) {
+            (false, _, _) => first,
+            (true, false, _) => alive,
+            (true, true, true) => usable,
+            (true, true, false) => Vec::new(),
+        }
+    }
+
+    /// Whether it gets what all get, or copies.
+    pub fn gets_copies(&self, place: usize) -> bool {
+        self.members[place].resolved && !self.members[place].drain
+    }
+
+    /// A choice was made that could not be seen.
+    pub fn unseen(&mut self) {
+        self.recent.clear();
+    }
+
+    /// This one was picked. `sessions` are those that each had before. Whether a key had to leave its home.
+    pub fn seen(&mut self, place: usize, key: &str, sessions: &[u64], homes: &mut Homes) -> bool {
+        let fit = self.fit();
+        assert!(fit.contains(&place), "{place} was picked of {fit:?}: {:?}", self.members);
+        match self.pick {
+            Pick::All => panic!("nobody is picked"),
+            Pick::Random => {}
+            Pick::FirstAlive => assert_eq!(place, fit[0], "the first that is alive"),
+            Pick::LeastSessions => {
+                let load = |place: usize| sessions[place] as f64 / self.members[place].weight as f64;
+                let least = fit.iter().map(|other| load(*other)).fold(f64::INFINITY, f64::min);
+                assert!(load(place) <= least + 1e-9, "{place} has more than the least sessions: {sessions:?} {fit:?}");
+            }
+            Pick::RoundRobin => self.turn(place, &fit),
+            Pick::Hash => return homes.check(key, fit, place),
+        }
+        false
+    }
+
+    /// In each full turn everybody stands as often as the weight says.
+    fn turn(&mut self, place: usize, fit: &[usize]) {
+        self.recent.push(place);
+        let weight = |place: &usize| self.members[*place].weight;
+        let divisor = (1..=5).rev().find(|divisor| fit.iter().all(|place| weight(place) % divisor == 0)).unwrap_or(1);
+        let turn = fit.iter().map(weight).sum::<u64>() / divisor;
+        let Some(from) = self.recent.len().checked_sub(turn as usize) else { return };
+        for member in fit {
+            let count = self.recent[from..].iter().filter(|one| *one == member).count() as u64;
+            assert_eq!(count, weight(member) / divisor, "{member} in the last turn of {:?}", &self.recent[from..]);
+        }
+    }
+}
+
+impl Homes {
+    /// The same key among the same upstreams gets the same; who leaves or comes back moves no other one's keys.
+    fn check(&mut self, key: &str, fit: Vec<usize>, place: usize) -> bool {
+        let known = self.0.entry(key.to_owned()).or_default();
+        let mut has_moved = false;
+        for (others, other) in known.iter() {
+            let is_less = fit.iter().all(|one| others.contains(one));
+            let is_more = others.iter().all(|one| fit.contains(one));
+            if (is_less && fit.contains(other)) || (is_more && others.contains(&place)) {
+                assert_eq!(place, *other, "{key} moved: of {others:?} {other}, of {fit:?} {place}");
+            }
+            has_moved |= place != *other;
+        }
+        if !known.contains(&(fit.clone(), place)) {
+            known.push((fit, place));
+        }
+        has_moved
+    }
+}
+
+/// Whether an upstream lives, told from what comes back.
+#[derive(Debug, Clone, Default)]
+pub struct Judge {
+    /// Refusals since the last answer; counted anew when the first of them is 10 s ago.
+    refusals: Vec<u64>,
+    /// Requests since the last answer.
+    unanswered: Vec<u64>,
+    has_answered: bool,
+    dead_until: Option<u64>,
+}
+
+impl Judge {
+    pub fn is_alive(&self) -> bool {
+        self.dead_until.is_none()
+    }
+
+    /// 20 requests and 5 s without an answer, where there were answers once.
+    pub fn asked(&mut self, datagrams: usize, now: u64) {
+        self.unanswered.extend(std::iter::repeat_n(now, datagrams));
+        if self.has_answered && self.unanswered.len() >= 20 && now - self.unanswered[0] >= 5 * SECOND {
+            self.die(now);
+        }
+    }
+
+    pub fn answered(&mut self) {
+        *self = Judge { has_answered: true, ..Judge::default() };
+    }
+
+    /// Three refusals in 10 s; after a pause of 5 s one is enough.
+    pub fn refused(&mut self, now: u64) {
+        if self.refusals.first().is_some_and(|first| now - first > 10 * SECOND) {
+            self.refusals.clear();
+        }
+        self.refusals.push(now);
+        if self.refusals.len() >= 3 {
+            self.die(now);
+        }
+    }
+
+    pub fn pass_time(&mut self, now: u64) {
+        if self.dead_until.is_some_and(|until| until <= now) {
+            *self = Judge { refusals: vec![now; 2], has_answered: self.has_answered, ..Judge::default() };
+        }
+    }
+
+    fn die(&mut self, now: u64) {
+        self.dead_until.get_or_insert(now + 5 * SECOND);
+    }
+}

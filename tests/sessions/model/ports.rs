@@ -1,0 +1,243 @@
+//! Which lanes are leased, which rest and for how long, and what a session may be given.
+
+use std::collections::{HashMap, HashSet};
+
+use udispatch::dispatch::verdict::DropReason;
+
+use super::{Leg, Talker};
+use crate::scenario::{MS, SECOND};
+
+/// After a session whose requests on the lane were all answered.
+const REST: u64 = 2 * SECOND;
+/// The same where ports are short.
+const REST_MIN: u64 = 100 * MS;
+/// After a session that is owed an answer on the lane.
+const REST_OWED: u64 = 10 * SECOND;
+/// No opening so soon after one that failed.
+const RETRY: u64 = SECOND;
+/// Free for so long: closed.
+const SPARE: u64 = 30 * SECOND;
+/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a lane
+/// rests; a look comes once a second, for both; and a look closes 64, of 200 at most here.
+const SPARE_LATE: u64 = REST_OWED + 2 * SECOND + 4 * SECOND;
+
+/// A lane, the place of its upstream, and the TTL that a datagram leaves with there.
+pub type Way = (u32, usize, Option<u8>);
+
+/// What one turn of a worker did, as it was seen from outside; the model takes away what it can explain.
+#[derive(Default)]
+pub struct Step {
+    pub now: u64,
+    pub worker: usize,
+    /// By handler and datagram: the lanes that it leaves on, each with the place of its upstream, and the TTL.
+    pub out: HashMap<(usize, u64), Vec<Way>>,
+    /// Lanes opened in this turn: whose, and the place of the upstream.
+    pub fresh: HashMap<u32, (usize, usize)>,
+    /// Openings that failed, by handler and place.
+    pub failed: HashMap<(usize, usize), DropReason>,
+    /// Lanes closed in this turn, with their handlers.
+    pub closed: HashMap<u32, usize>,
+    /// What was met, for the sum over all seeds.
+    pub met: Vec<&'static str>,
+}
+
+/// A lane that was opened for sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    pub place: usize,
+    generation: u64,
+}
+
+/// A lane that nobody has.
+#[derive(Debug, Clone, Copy)]
+pub struct Free {
+    pub lane: u32,
+    place: usize,
+    /// When the session's last datagram passed.
+    seen: u64,
+    owed: bool,
+    /// It was released in this span of time.
+    released: (u64, u64),
+}
+
+impl Free {
+    fn rest(&self) -> u64 {
+        if self.owed { REST_OWED } else { REST }
+    }
+}
+
+/// Of a lane that a session gave back: what was promised.
+#[derive(Debug, Clone, Copy)]
+pub struct Promise {
+    seen: u64,
+    owed: bool,
+    released: u64,
+}
+
+/// One worker's lanes of one forwarder.
+#[derive(Default)]
+pub struct Ports {
+    /// All that are open.
+    pub lanes: HashMap<u32, Held>,
+    free: Vec<Free>,
+    /// Lanes that were leased before they had rested in full, for want of others.
+    hurried: HashSet<u32>,
+    /// By place.
+    shut_until: Vec<u64>,
+    generation: Vec<u64>,
+    /// By session and lane.
+    promises: HashMap<(u64, u32), Promise>,
+}
+
+impl Ports {
+    pub fn new(upstreams: usize) -> Ports {
+        Ports { shut_until: vec![0; upstreams], generation: vec![0; upstreams], ..Ports::default() }
+    }
+
+    /// Whether one is free that has rested for certain, whatever order they are kept in.
+    fn is_any_rested(&self, place: usize, now: u64) -> bool {
+        self.free.iter().any(|free| {
+            let has_rested = free.seen + free.rest() <= free.released.0 || free.released.1 + free.rest() <= now;
+            free.place == place && has_rested
+        })
+    }
+}
+
+impl Talker {
+    /// A session got a lane to an upstream.
+    pub fn lease(&mut self, place: usize, lane: u32, step: &mut Step) {
+        if self.spec.is_sticky() {
+            assert_eq!(lane, self.one_way[place], "without replies there is one lane for all");
+            return;
+        }
+        let now = step.now;
+        let shut = now < self.ports.shut_until[place];
+        if let Some(whose) = step.fresh.remove(&lane) {
+            assert_eq!(whose, (self.handler, place), "lane {lane}");
+            assert!(!shut, "lane {lane} was opened though opening has just failed");
+            assert!(!self.ports.is_any_rested(place, now), "lane {lane} was opened though one had rested");
+            let generation = self.ports.generation[place];
+            self.ports.lanes.insert(lane, Held { place, generation });
+            self.ports.hurried.remove(&lane);
+            return;
+        }
+        let at = self.ports.free.iter().position(|free| free.lane == lane);
+        let free = self.ports.free.remove(at.unwrap_or_else(|| panic!("lane {lane} is not free, and leased")));
+        assert_eq!(free.place, place, "{free:?}");
+        assert_eq!(
+            self.ports.lanes[&lane].generation, self.ports.generation[place],
+            "{free:?} leads to an old address"
+        );
+        let is_short = shut || step.failed.contains_key(&(self.handler, place));
+        let has_rested = now >= free.seen + free.rest();
+        let may_hurry = is_short && !free.owed && now >= free.released.0 + REST_MIN;
+        assert!(has_rested || may_hurry, "{free:?} has not rested, short: {is_short}");
+        step.met.push(if has_rested { "lane reused" } else { "lane hurried" });
+        if has_rested {
+            self.ports.hurried.remove(&lane);
+        } else {
+            self.ports.hurried.insert(lane);
+        }
+    }
+
+    /// A session got no lane to this upstream: there was none, and none could be opened. The reason.
+    pub fn lease_failed(&self, place: usize, step: &Step) -> DropReason {
+        assert!(!self.spec.is_sticky(), "there is always a lane");
+        assert!(self.may_have_failed(place, step), "no lane to {place}, for no reason: {:?}", self.ports.free);
+        step.failed.get(&(self.handler, place)).copied().unwrap_or(DropReason::NoPort)
+    }
+
+    /// Whether leasing a lane to this upstream had to fail.
+    pub fn may_have_failed(&self, place: usize, step: &Step) -> bool {
+        let now = step.now;
+        let is_short = step.failed.contains_key(&(self.handler, place)) || now < self.ports.shut_until[place];
+        let may_hurry = |free: &Free| free.place == place && !free.owed && free.released.1 + REST_MIN <= now;
+        is_short && !self.ports.is_any_rested(place, now) && !self.ports.free.iter().any(may_hurry)
+    }
+
+    /// A session gives a lane back, at some moment of this span.
+    pub fn release(
+        &mut self,
+        session: u64,
+        leg: &Leg,
+        seen: u64,
+        released: (u64, u64),
+        is_spoilt: bool,
+        step: &mut Step,
+    ) {
+        if self.spec.is_sticky() {
+            return;
+        }
+        let owed = leg.asked > leg.answered;
+        self.ports.promises.insert((session, leg.lane), Promise { seen, owed, released: released.0 });
+        if is_spoilt || self.ports.lanes[&leg.lane].generation != self.ports.generation[leg.place] {
+            return self.must_close(leg.lane, step);
+        }
+        self.ports.free.push(Free { lane: leg.lane, place: leg.place, seen, owed, released });
+    }
+
+    /// Lanes to where an upstream was are no good.
+    pub fn forget_free(&mut self, place: usize, step: &mut Step) {
+        self.ports.generation[place] += 1;
+        let (gone, rest): (Vec<Free>, Vec<Free>) = self.ports.free.iter().partition(|free| free.place == place);
+        self.ports.free = rest;
+        for free in gone {
+            step.met.push("moved lane closed");
+            self.must_close(free.lane, step);
+        }
+    }
+
+    fn must_close(&mut self, lane: u32, step: &mut Step) {
+        assert_eq!(step.closed.remove(&lane), Some(self.handler), "lane {lane} must be closed at once");
+        self.ports.lanes.remove(&lane);
+    }
+
+    /// What else was closed had been free for long; and what has been free for too long was closed. `is_punctual`: it is
+    /// called when it wants to be.
+    pub fn check_spares(&mut self, is_punctual: bool, step: &mut Step) {
+        let Step { now, closed, met, .. } = step;
+        self.ports.free.retain(|free| {
+            let is_closed = closed.remove(&free.lane).is_some();
+            let since = free.released;
+            if is_closed {
+                assert!(since.0 + SPARE <= *now, "{free:?} was closed soon");
+                met.push("spare lane closed");
+                self.ports.lanes.remove(&free.lane);
+            }
+            let late = since.1 + SPARE + SPARE_LATE + 100 * MS;
+            assert!(is_closed || !is_punctual || *now < late, "{free:?} was not closed");
+            !is_closed
+        });
+    }
+
+    /// An answer to one session's request reached another client: no earlier than promised.
+    pub fn check_stray(&self, asker: u64, lane: u32, step: &mut Step) {
+        let now = step.now;
+        let promise = self.ports.promises.get(&(asker, lane)).expect("it was given back");
+        let Promise { seen, owed, released } = *promise;
+        let until = match (owed, self.ports.hurried.contains(&lane)) {
+            (true, _) => seen + REST_OWED,
+            (false, false) => seen + REST,
+            (false, true) => (seen + REST).min(released + REST_MIN),
+        };
+        step.met.push(if self.ports.hurried.contains(&lane) { "stray, hurried" } else { "stray" });
+        assert!(now >= until, "lane {lane} carried a stranger's answer: {promise:?} at {now}");
+    }
+
+    /// The turn is over: nothing is left that nobody can explain, and no lane that nobody has.
+    pub fn finish(&mut self, step: &Step) {
+        for (handler, place) in step.failed.keys() {
+            if *handler == self.handler {
+                self.ports.shut_until[*place] = step.now + RETRY;
+            }
+        }
+        let leased = self.sessions.iter().flat_map(|session| session.legs.iter().map(|leg| leg.lane));
+        let free = self.ports.free.iter().map(|free| free.lane);
+        if !self.spec.is_sticky() {
+            let held: Vec<u32> = leased.chain(free).collect();
+            let distinct: HashSet<u32> = held.iter().copied().collect();
+            assert_eq!(held.len(), distinct.len(), "one lane for two: {held:?}");
+            assert_eq!(distinct, self.ports.lanes.keys().copied().collect(), "lanes that nobody has, or that are gone");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What becomes of an upstream's answers, of bad news, and of changes.
+
+use std::net::SocketAddr;
+
+use udispatch::dispatch::verdict::DropReason;
+
+use super::{Cause, Key, Shared, Step, Talker};
+use crate::scenario::{Pick, Replies};
+
+/// An answer on its way.
+#[derive(Debug, Clone)]
+pub struct Flight {
+    /// When it arrives at our socket.
+    pub at: u64,
+    pub worker: usize,
+    pub lane: u32,
+    /// The lane's, so that what a closed socket would have got is told apart.
+    pub incarnation: u64,
+    pub payload: Vec<u8>,
+    /// The session that asked, and whose it was.
+    pub asker: u64,
+    pub key: Key,
+}
+
+/// What must go back to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass {
+    pub ear: usize,
+    pub to: SocketAddr,
+    pub from: SocketAddr,
+    pub interface: u32,
+    pub payload: Vec<u8>,
+}
+
+/// Answers that one side may be ahead of the other in a comparison.
+const AHEAD_MAX: usize = 16;
+
+impl Talker {
+    /// The session that has a lane, and the place of the leg.
+    pub fn holder(&self, lane: u32) -> Option<(usize, usize)> {
+        if self.spec.is_sticky() {
+            return None;
+        }
+        let leg_of = |at: usize| self.sessions[at].legs.iter().position(|leg| leg.lane == lane);
+        (0..self.sessions.len()).find_map(|at| Some((at, leg_of(at)?)))
+    }
+
+    /// A train of answers on a lane.
+    pub fn reply(&mut self, lane: u32, train: &[Flight], shared: &mut Shared, step: &mut Step) -> Vec<Pass> {
+        let count = train.len();
+        if let Some(held) = self.ports.lanes.get(&lane) {
+            self.answers[held.place] += count as u64;
+        }
+        let Some((at, leg)) = self.holder(lane) else {
+            self.replies.drop(DropReason::LateReply, count);
+            return Vec::new();
+        };
+        self.sessions[at].legs[leg].answered += count as u64;
+        let place = self.sessions[at].legs[leg].place;
+        self.judge(place, |judge| judge.answered(), step);
+        if self.is_shadow(place) {
+            train.iter().for_each(|flight| self.compare(at, place, true, &flight.payload));
+            self.replies.drop(DropReason::Shadow, count);
+            return Vec::new();
+        }
+        let is_first = self.spec.replies == Replies::First && self.spec.pick == Pick::All;
+        if is_first && *self.sessions[at].winner.get_or_insert(place) != place {
+            self.replies.drop(DropReason::NotFirst, count);
+            return Vec::new();
+        }
+        let session = &mut self.sessions[at];
+        session.seen = step.now;
+        session.replies += count as u64;
+        session.is_answered = true;
+        let (ear, interface, key, number) = (session.ear, session.interface, session.key, session.number);
+        let mut passed = Vec::new();
+        for flight in train {
+            if flight.asker != number && flight.key.client != key.client {
+                self.check_stray(flight.asker, lane, step);
+            }
+            let payload = flight.payload.clone();
+            passed.push(Pass { ear, to: key.client, from: key.local, interface, payload });
+        }
+        for shadow in self.shadows() {
+            train.iter().for_each(|flight| self.compare(at, shadow, false, &flight.payload));
+        }
+        self.replies.handle(count);
+        if self.is_complete(at) {
+            self.end(at, Cause::Complete, (step.now, step.now), None, shared, step);
+        }
+        passed
+    }
+
+    /// Each request has so many answers, or so many of each upstream where all are wanted.
+    fn is_complete(&self, at: usize) -> bool {
+        let Some(each) = self.spec.replies_max else { return false };
+        let session = &self.sessions[at];
+        let asked = session.legs.iter().filter(|leg| !self.is_shadow(leg.place)).count() as u64;
+        let times = if self.spec.pick == Pick::All && self.spec.replies == Replies::All { asked } else { 1 };
+        session.replies >= each * session.requests * times
+    }
+
+    fn compare(&mut self, at: usize, shadow: usize, is_shadows: bool, payload: &[u8]) {
+        let (side, answers) = self.sessions[at].unmatched.entry(shadow).or_default();
+        let [same, different, missing] = &mut self.compared[shadow];
+        if answers.is_empty() {
+            *side = is_shadows;
+        }
+        if *side == is_shadows {
+            if answers.len() == AHEAD_MAX {
+                answers.remove(0);
+                *missing += u64::from(!is_shadows);
+            }
+            answers.push(payload.to_vec());
+            return;
+        }
+        *(if answers.remove(0) == payload { same } else { different }) += 1;
+    }
+
+    /// Word came back that nobody is there.
+    pub fn refused(&mut self, place: usize, step: &mut Step) {
+        let now = step.now;
+        self.judge(place, |judge| judge.refused(now), step);
+    }
+
+    /// Nothing can be sent on a lane any more.
+    pub fn broken(&mut self, lane: u32, shared: &mut Shared, step: &mut Step) {
+        if let Some((at, _)) = self.holder(lane) {
+            self.end(at, Cause::Broken, (step.now, step.now), Some(lane), shared, step);
+        }
+    }
+
+    pub fn set_alive(&mut self, place: usize, alive: bool) {
+        self.picks.change(place, |member| member.alive = alive);
+    }
+
+    pub fn set_drain(&mut self, place: usize, drain: bool) {
+        self.picks.change(place, |member| member.drain = drain);
+    }
+
+    /// It is elsewhere now; nothing is known of it there.
+    pub fn moved(&mut self, place: usize, step: &mut Step) {
+        self.picks.change(place, |member| member.resolved = true);
+        if let Some(judges) = &mut self.judges {
+            judges[place] = Default::default();
+            self.picks.change(place, |member| member.alive = true);
+        }
+        self.forget_free(place, step);
+    }
+}
