@@ -28,7 +28,7 @@ fn on(servers: &[Server], each: &[&str], more: &str) -> String {
 }
 
 fn clients(count: usize) -> Vec<Client> {
-    (0..count).map(|_| Client::bind("127.0.0.1:0")).collect()
+    (0..count).map(|_| Client::newcomer()).collect()
 }
 
 /// Which server answers each client.
