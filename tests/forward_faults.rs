@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::client::Client;
 use common::daemon::Daemon;
 use common::namespace::{enter, has, run};
-use common::upstream::{Server, answer, forwarder, list};
+use common::upstream::{forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
 
@@ -39,4 +39,30 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
     assert_eq!(other.ask(b"again", "127.0.0.1:1235").0, b"again");
     daemon.ledger_when(|ledger| ledger.received() == 4);
     daemon.stop();
+}
+
+/// The daemon stands still for longer than a port rests (a machine that is moved, a process that is frozen). An answer that
+/// came meanwhile is not taken for one to the client who gets the port next.
+#[test]
+fn an_answer_that_waited_reaches_nobody_else() {
+    if !enter("an_answer_that_waited_reaches_nobody_else") {
+        return;
+    }
+    let upstream = Client::bind("127.0.0.1:9001");
+    let daemon = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), "replies_max = 1"));
+    let (first, second) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
+    first.send(b"?", HERE);
+    let (_, lane) = upstream.receive();
+    upstream.send(b"for the first", &lane.to_string());
+    assert_eq!(first.receive().0, b"for the first");
+    daemon.pause();
+    upstream.send(b"for the first, again", &lane.to_string());
+    second.send(b"!", HERE);
+    thread::sleep(Duration::from_millis(2_200));
+    daemon.resume();
+    let (_, again) = upstream.receive();
+    assert_eq!(again, lane, "the port is used again");
+    upstream.send(b"for the second", &lane.to_string());
+    assert_eq!(second.receive().0, b"for the second");
+    assert_eq!(daemon.stop().handler("on, answers").reason("late_reply"), 1);
 }
