@@ -174,8 +174,8 @@ impl Talker {
         self.picks.unseen();
         let failed: Vec<usize> = fit.into_iter().filter(|place| self.may_have_failed(*place, step)).collect();
         assert!(!failed.is_empty(), "no lane for no reason");
-        let reason = |place: &usize| step.failed.get(&(self.handler, *place)).copied();
-        failed.iter().find_map(reason).unwrap_or(DropReason::NoPort)
+        let tried = failed.iter().find(|place| step.failed.contains_key(&(self.handler, **place)));
+        self.why_failed(*tried.unwrap_or(&failed[0]), step)
     }
 
     /// A session whose upstream is dead goes on with another that is alive.
