@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::client::Client;
 use common::daemon::Daemon;
 use common::namespace::{enter, has, run};
-use common::upstream::{forwarder, list};
+use common::upstream::{Server, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
 
@@ -65,4 +65,42 @@ fn an_answer_that_waited_reaches_nobody_else() {
     upstream.send(b"for the second", &lane.to_string());
     assert_eq!(second.receive().0, b"for the second");
     assert_eq!(daemon.stop().handler("on, answers").reason("late_reply"), 1);
+}
+
+/// A datagram with a forged source makes a forwarder and another daemon's echo answer each other, with a server between that
+/// answers everything. Each answer has lost some of its TTL, so it ends.
+#[test]
+fn answers_that_are_answered_come_to_an_end() {
+    if !enter("answers_that_are_answered_come_to_an_end") {
+        return;
+    }
+    const THERE: &str = "127.0.0.1:1235";
+    let upstream = Server::answering(Client::bind("127.0.0.1:9001"), <[u8]>::to_vec);
+    let here = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), ""));
+    here.pause();
+    Client::bind(THERE).send(b"forged", HERE);
+    let there = Daemon::start(&format!("[[route]]\ndestination = \"{THERE}\"\nhandler = \"echo\"\n"));
+    here.resume();
+    thread::sleep(Duration::from_millis(500));
+    let heard = upstream.heard();
+    assert!((20..=64).contains(&heard), "{heard}");
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(upstream.heard(), heard);
+    (here.stop(), there.stop());
+}
+
+/// A datagram with the upstream's own address as its source: the upstream would ask itself through us, and its answer would
+/// be the next question. It is passed on, and not answered.
+#[test]
+fn an_upstream_does_not_ask_itself() {
+    if !enter("an_upstream_does_not_ask_itself") {
+        return;
+    }
+    let socket = Client::bind("127.0.0.1:9001");
+    let daemon = Daemon::start(&forwarder("on", HERE, &list([socket.address()]), ""));
+    socket.send(b"forged", HERE);
+    let upstream = Server::answering(socket, <[u8]>::to_vec);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(upstream.heard(), 1);
+    assert_eq!(daemon.stop().handler("on").sessions.one_way, 1);
 }

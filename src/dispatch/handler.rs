@@ -244,8 +244,16 @@ impl Cx<'_> {
     }
 
     /// Passes what an upstream answered back to a client.
-    pub fn pass_back(&mut self, ear: EarId, train: &Train, to: SocketAddr, from: SocketAddr, interface: u32) {
-        let parcel = Parcel { span: train.span, segment: train.segment, ttl: None };
+    pub fn pass_back(
+        &mut self,
+        ear: EarId,
+        train: &Train,
+        to: SocketAddr,
+        from: SocketAddr,
+        interface: u32,
+        ttl: Option<u8>,
+    ) {
+        let parcel = Parcel { span: train.span, segment: train.segment, ttl };
         self.outbox.pass_back(ear, train, Reply { parcel, to, from, interface, handler: self.handler });
     }
 

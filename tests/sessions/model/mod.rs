@@ -45,6 +45,8 @@ pub struct Session {
     pub key: Key,
     ear: usize,
     interface: u32,
+    /// Of the last request, less one.
+    ttl: Option<u8>,
     pub seen: u64,
     requests: u64,
     replies: u64,

@@ -60,6 +60,7 @@ impl Talker {
         session.seen = step.now;
         session.requests += unit.len() as u64;
         session.winner = None;
+        session.ttl = unit.ttl;
         if self.spec.requests_max.is_some_and(|max| session.requests >= max) {
             session.is_bound = false;
             step.met.push("unbound");
@@ -104,6 +105,7 @@ impl Talker {
             key,
             ear: unit.ear,
             interface: unit.train.interface,
+            ttl: None,
             seen: step.now,
             requests: 0,
             replies: 0,
