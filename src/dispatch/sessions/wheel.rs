@@ -1,5 +1,6 @@
 //! A wheel of deadlines. Traffic moves a session's deadline all the time, so an entry stays where it is until its slot's
-//! time comes, and only then moves on to where it belongs by now: a datagram costs the wheel nothing.
+//! time comes, and only then moves on to where it belongs by now: a datagram costs the wheel nothing. An entry is told of at
+//! most two slots after its deadline, and never before.
 
 use super::Session;
 use super::list::{Link, NONE, link};

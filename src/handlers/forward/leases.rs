@@ -88,6 +88,7 @@ impl Leases {
         }
         let Lease::Rested(lane) = lease else { return Err(branch.lacks) };
         branch.sessions += 1;
+        cx.wipe(lane);
         Ok(lane)
     }
 

@@ -133,7 +133,7 @@ impl Recipe for Forward {
                 || *replies != Replies::None
                 || proxy
                 || (is_hash && *hash_on == HashOn::Destination),
-            ttl: answering.ttl.is_none() && !has_own_ttl,
+            ttl: answering.ttl.is_none() && (!has_own_ttl || *replies != Replies::None),
             ..Needs::NOTHING
         }
     }
@@ -177,7 +177,7 @@ impl Recipe for Forward {
         let parts = self.settings.upstreams.iter().zip(&self.settings.receivers).zip(&self.rates);
         for (place, ((upstream, receiver), rate)) in parts.enumerate() {
             let way = site.upstream(place)?;
-            has_address.push(way.has_address);
+            has_address.push(way.address.is_some());
             outlets.push(Outlet::new(way, upstream, receiver, rate.clone(), site.seed()));
         }
         let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(&has_address, site.seed()));
