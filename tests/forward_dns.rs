@@ -222,7 +222,9 @@ fn a_name_moves() {
         // Two answers end a session.
         Server::with(Client::bind(at), move |socket, bytes, from| {
             let answer = [name.as_bytes(), b":", bytes].concat();
-            (0..=u32::from(bytes == b"twice")).for_each(|_| drop(socket.send_to(&answer, from).unwrap()));
+            for _ in 0..=u32::from(bytes == b"twice") {
+                socket.send_to(&answer, from).unwrap();
+            }
         })
     });
     let more = "resolve_interval = \"1s\"\nreplies_max = 2";
