@@ -148,6 +148,8 @@ pub struct Scenario {
     pub is_punctual: bool,
     /// How far time may jump: one of so many lengths, from microseconds to minutes.
     pub pace: usize,
+    /// Once in so many times an upstream is said to live.
+    pub hope: usize,
 }
 
 impl Scenario {
@@ -191,6 +193,7 @@ impl Scenario {
             failing: (!is_delicate && once_in(random, 5)).then(|| pick(random, &[2, 5])),
             is_punctual: !once_in(random, 3),
             pace: pick(random, &[5, 7, 8, 9]),
+            hope: pick(random, &[2, 3, 20]),
         }
     }
 
