@@ -167,7 +167,7 @@ impl Site for Bench {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
         let lane = self.lanes.open_one_way(id).expect("a socket");
-        Ok(Way { upstream: id, lane, has_address: true })
+        Ok(Way { upstream: id, lane, address: Some(([203, 0, 113, 1], 53).into()) })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

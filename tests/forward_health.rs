@@ -61,7 +61,7 @@ fn refusals_make_it_dead() {
     let fickle: SocketAddr = "127.0.0.1:9002".parse().unwrap();
     let mut server = Some(Server::named("fickle", "127.0.0.1:9002"));
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list([good.address(), fickle]), ""));
-    let clients: Vec<Client> = (0..20).map(|_| Client::bind("127.0.0.1:0")).collect();
+    let clients: Vec<Client> = (0..20).map(|_| Client::newcomer()).collect();
     let before: Vec<String> = clients.iter().map(|client| answer(client, HERE)).collect();
     assert_eq!(before.iter().filter(|told| *told == "fickle:?").count(), 10, "{before:?}");
     server.take();
@@ -80,7 +80,7 @@ fn refusals_make_it_dead() {
     let heard = good.heard();
     let asked = clients
         .iter()
-        .chain(&(0..20).map(|_| Client::bind("127.0.0.1:0")).collect::<Vec<_>>())
+        .chain(&(0..20).map(|_| Client::newcomer()).collect::<Vec<_>>())
         .map(|client| {
             client.send(b"!", HERE);
             String::from_utf8(client.receive().0).unwrap()
@@ -93,7 +93,7 @@ fn refusals_make_it_dead() {
     // The trial of a dead one costs no client of the other anything.
     let server = Server::named("fickle", "127.0.0.1:9002");
     daemon.ledger_when(|ledger| upstream(ledger, fickle).dead_in == 0);
-    let used = (0..20).filter(|_| answer(&Client::bind("127.0.0.1:0"), HERE) == "fickle:?").count();
+    let used = (0..20).filter(|_| answer(&Client::newcomer(), HERE) == "fickle:?").count();
     assert_eq!((used, server.heard()), (10, 10));
     daemon.stop();
 }
@@ -211,7 +211,7 @@ fn probed(name: &'static str, address: &str) -> (Server, Arc<AtomicBool>) {
 fn shares(names: [&str; 2]) -> [usize; 3] {
     let mut shares = [0; 3];
     for _ in 0..20 {
-        let client = Client::bind("127.0.0.1:0");
+        let client = Client::newcomer();
         client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         client.send(b"who?", HERE);
         let mut buffer = [0; 16];

@@ -272,7 +272,7 @@ fn class_ttl_and_source() {
             socket.connect(upstream).unwrap();
             socket.send(b"hello").unwrap();
             assert_eq!(wire.next(), (46 << 2, 33, source));
-            set_ttl(&socket, v6, 5).unwrap();
+            set_ttl(&socket, v6, Some(5)).unwrap();
             socket.send(b"hello").unwrap();
             assert_eq!(wire.next(), (46 << 2, 5, source));
             workers.push(socket);

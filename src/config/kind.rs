@@ -4,6 +4,7 @@
 //! slice, so that a program of one's own can add to them.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use super::section::Section;
 pub use super::setting::{Form, Setting};
@@ -114,8 +115,8 @@ pub struct Way {
     pub upstream: UpstreamId,
     /// A lane of the outbox that leads there, one way; its socket is opened, connected and owned by the worker.
     pub lane: Lane,
-    /// Whether it is known where the upstream is.
-    pub has_address: bool,
+    /// Where the upstream is, if that is known.
+    pub address: Option<SocketAddr>,
 }
 
 /// Why a handler could not be built, as a sentence for the user.

@@ -229,7 +229,7 @@ impl Site for WorkerSite<'_> {
                 "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
             );
         }
-        Ok(Way { upstream: id, lane, has_address: address.is_ok() })
+        Ok(Way { upstream: id, lane, address: address.as_ref().ok().copied() })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

@@ -294,8 +294,8 @@ impl Site for Stage<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let upstream = self.upstreams.id(self.handler, place);
         self.lanes.push(upstream);
-        let has_address = self.upstreams.get(upstream).address.is_ok();
-        Ok(Way { upstream, lane: Lane(self.lanes.len() as u32 - 1), has_address })
+        let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
+        Ok(Way { upstream, lane: Lane(self.lanes.len() as u32 - 1), address })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

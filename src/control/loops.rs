@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::host::Host;
-use super::upstreams::Upstreams;
+use super::upstreams::{Located, Upstreams};
 use crate::config::{Config, Problem, Problems};
 use crate::dispatch::handler::Names;
 use crate::dispatch::id::UpstreamId;
@@ -74,7 +74,8 @@ impl Watch {
 
     /// Takes note that the upstream moves to the address, or says what would come of that.
     pub fn permit(&mut self, upstream: UpstreamId, address: SocketAddr) -> Result<(), String> {
-        let targets = routes_of(address, &self.table, &self.look_up);
+        // Only names move, and none of them means a group.
+        let targets = routes_of(address, &self.table, &self.look_up, |_| true);
         let place = |edges: &Vec<(UpstreamId, _)>| edges.iter().position(|(id, _)| *id == upstream);
         let handlers = self.graph.edges.iter().enumerate();
         let found = handlers.map(|(handler, edges)| (handler, place(edges))).find(|(_, place)| place.is_some());
@@ -99,7 +100,9 @@ impl Graph {
     fn new(config: &Config, table: &RouteTable, upstreams: &Upstreams, look_up: &LookUp) -> Graph {
         let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> = config.handlers.iter().map(|_| Vec::new()).collect();
         for (id, located) in upstreams.iter() {
-            let targets = located.address.as_ref().map_or(Vec::new(), |address| routes_of(*address, table, look_up));
+            let targets = located.address.as_ref().map_or(Vec::new(), |address| {
+                routes_of(*address, table, look_up, |interface| hears(located, interface))
+            });
             edges[located.handler.index()].push((id, targets));
         }
         let handlers = config.routes.iter().map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
@@ -128,8 +131,21 @@ impl Graph {
     }
 }
 
-/// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition.
-fn routes_of(address: SocketAddr, table: &RouteTable, look_up: &LookUp) -> Vec<RouteId> {
+/// Whether what leaves to a group is heard on this interface of ours: not where its own echo is off, and otherwise where it
+/// leaves (ip_mc_output in the kernel). So two networks can be joined into one, in both directions.
+fn hears(located: &Located, interface: Option<u32>) -> bool {
+    let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
+    !located.upstream.is_group() || (located.upstream.leave.loop_back && !interface.is_some_and(leaves_elsewhere))
+}
+
+/// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition. `hears`
+/// says whether it can arrive by an interface, or by any.
+fn routes_of(
+    address: SocketAddr,
+    table: &RouteTable,
+    look_up: &LookUp,
+    hears: impl Fn(Option<u32>) -> bool,
+) -> Vec<RouteId> {
     // Sent to the unspecified address, it goes to this host's loopback (ip(7)).
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -142,7 +158,7 @@ fn routes_of(address: SocketAddr, table: &RouteTable, look_up: &LookUp) -> Vec<R
     let mut routes = Vec::new();
     for row in table.matches() {
         let port = address.port();
-        if row.net.contains(&ip) && row.ports.0 <= port && port <= row.ports.1 {
+        if row.net.contains(&ip) && row.ports.0 <= port && port <= row.ports.1 && hears(row.interface) {
             routes.push(row.route);
             if row.interface.is_none() && row.source.is_none() {
                 break;

@@ -139,7 +139,7 @@ fn session_notes(count: &SessionCount) -> Vec<String> {
     if count.one_way > 0 {
         notes.push(format!(
             "{} passed on without a way back: their senders are not to be answered (source port below 1024 or 0, group or \
-             own address, or sent to a group)",
+             own address, an upstream, or sent to a group)",
             count.one_way
         ));
     }

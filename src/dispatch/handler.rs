@@ -93,6 +93,11 @@ pub trait Lanes {
 
     /// Closes a lane; what was left on it this turn is still sent.
     fn close(&mut self, lane: Lane);
+
+    /// Throws away what a lane that has rested may still hold: it was meant for whoever had the lane before.
+    fn wipe(&mut self, lane: Lane, now: Time) {
+        let _ = (lane, now);
+    }
 }
 
 /// Where and when handlers act.
@@ -239,8 +244,16 @@ impl Cx<'_> {
     }
 
     /// Passes what an upstream answered back to a client.
-    pub fn pass_back(&mut self, ear: EarId, train: &Train, to: SocketAddr, from: SocketAddr, interface: u32) {
-        let parcel = Parcel { span: train.span, segment: train.segment, ttl: None };
+    pub fn pass_back(
+        &mut self,
+        ear: EarId,
+        train: &Train,
+        to: SocketAddr,
+        from: SocketAddr,
+        interface: u32,
+        ttl: Option<u8>,
+    ) {
+        let parcel = Parcel { span: train.span, segment: train.segment, ttl };
         self.outbox.pass_back(ear, train, Reply { parcel, to, from, interface, handler: self.handler });
     }
 
@@ -262,6 +275,11 @@ impl Cx<'_> {
     /// Closes a lane that the handler has opened.
     pub fn close(&mut self, lane: Lane) {
         self.lanes.close(lane);
+    }
+
+    /// Throws away what a lane that has rested may still hold, before it is used again.
+    pub fn wipe(&mut self, lane: Lane) {
+        self.lanes.wipe(lane, self.now);
     }
 
     /// Whether who sent this may be answered, and with which TTL.

@@ -4,6 +4,7 @@
 //!
 //! Counters are plain integers that one worker owns; a worker hands out a copy between two turns, so a copy is exact.
 
+use super::id::{HandlerId, UpstreamId};
 use super::verdict::DropReason;
 
 /// One account.
@@ -288,6 +289,12 @@ impl Ledger {
     /// Says which of a handler's datagrams its sink still holds.
     pub(super) fn settle(&mut self, handler: usize, written: u64, lost: u64) {
         self.handlers[handler].tally.settle(written, lost);
+    }
+
+    /// An upstream's answers came when nobody waited for them any more, and no handler saw them.
+    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, answers: u64) {
+        self.handlers[handler.index()].replies.refuse(answers, DropReason::LateReply);
+        self.upstreams[upstream.index()].replies += answers;
     }
 
     /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.

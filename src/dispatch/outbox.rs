@@ -159,7 +159,7 @@ impl Outbox {
     /// Passes a train on to a client, through the listener that it asked.
     pub fn pass_back(&mut self, ear: EarId, train: &Train, mut reply: Reply) {
         split(train, |span, segment| {
-            reply.parcel = Parcel { span, segment, ttl: None };
+            reply.parcel = Parcel { span, segment, ..reply.parcel };
             self.answer(ear, reply);
         });
     }

@@ -93,7 +93,7 @@ pub(super) fn prepare(socket: &Socket, upstream: SocketAddr, options: &UpstreamO
 
 fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
     if let Some(ttl) = options.ttl {
-        set_ttl(socket, upstream.is_ipv6(), ttl)?;
+        set_ttl(socket, upstream.is_ipv6(), Some(ttl))?;
     }
     if options.interface != 0 {
         set_int(socket, libc::SOL_SOCKET, SO_BINDTOIFINDEX, index(options.interface)?)?;
@@ -132,9 +132,11 @@ fn index(interface: u32) -> io::Result<i32> {
     i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
-/// Sets the TTL or hop limit of what a socket sends to single hosts from now on: 1 to 255, or 0 in IPv6.
-pub fn set_ttl(socket: impl AsFd, v6: bool, ttl: u8) -> io::Result<()> {
+/// Sets the TTL or hop limit of what a socket sends to single hosts from now on: 1 to 255, or 0 in IPv6; `None`:
+/// the host's default.
+pub fn set_ttl(socket: impl AsFd, v6: bool, ttl: Option<u8>) -> io::Result<()> {
     let (level, option) =
         if v6 { (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) } else { (libc::IPPROTO_IP, libc::IP_TTL) };
-    set_int(socket, level, option, i32::from(ttl))
+    // do_ip_setsockopt and ipv6_setsockopt in the kernel take -1 for it.
+    set_int(socket, level, option, ttl.map_or(-1, i32::from))
 }

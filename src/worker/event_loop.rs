@@ -124,7 +124,7 @@ impl Worker {
             // Under load there is always something ready, and looking for more costs a call each time.
             if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) {
                 let wait = self.keep_time(timeout);
-                self.lanes.begin_poll();
+                self.lanes.begin_poll(self.now());
                 // An interrupted or failed poll brings no events; the next one brings them all.
                 let _ = self.poll.poll(&mut events, wait);
                 for event in &events {
@@ -134,6 +134,7 @@ impl Worker {
                         Token(listener) => self.queue(listener),
                     }
                 }
+                self.lanes.end_poll(events.iter().count() < EVENTS_MAX);
             }
             rounds = rounds.wrapping_add(1);
             timeout = self.round();
@@ -172,7 +173,8 @@ impl Worker {
             self.ready.push_back(listener);
         }
         let mut lanes = self.lanes.ready();
-        while lanes > 0 && !self.is_over() {
+        // Some may have been closed since they were told of, and are not looked at.
+        while lanes > 0 && self.lanes.ready() > 0 && !self.is_over() {
             timeout = Some(Duration::ZERO);
             lanes = lanes.saturating_sub(self.answer_turn(lanes.min(LANES_PER_TURN)));
             if !self.commands.is_empty() {

@@ -7,14 +7,14 @@ use crate::datagram::Span;
 use crate::dispatch::ledger::Sent;
 use crate::dispatch::outbox::{Parcel, SegmentLimits};
 use crate::net::control_message::Sending;
-use crate::net::errno::{self, SendError};
+use crate::net::errno::{self, ReceiveError, SendError};
 use crate::net::kept_source::kept_source_socket;
 use crate::net::option::set_int;
 use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamOptions};
 
-/// Datagrams of strangers that a new socket may hold: it has a port before it has a peer.
-const STRANGERS_MAX: usize = 64;
+/// Datagrams that are thrown away at most; more than a receive buffer of a session holds.
+const WIPED_MAX: usize = 4_096;
 
 /// A way out.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Exit {
     is_connected: bool,
     /// The TTL that the socket sends with, where we have set it.
     ttl: Option<u8>,
+    /// The TTL that it was made with; `None`: the host's default.
+    own_ttl: Option<u8>,
     /// The address that everything leaves from anyway.
     bound: Option<IpAddr>,
     /// Whether datagrams of one flow may be received together.
@@ -65,6 +67,7 @@ impl Exit {
             limits: SegmentLimits::UNKNOWN,
             is_connected: false,
             ttl: None,
+            own_ttl: None,
             bound: None,
             gathers: false,
             renewable: None,
@@ -89,6 +92,7 @@ impl Exit {
         let mut exit = Exit {
             is_connected: true,
             ttl: options.ttl,
+            own_ttl: options.ttl,
             renewable: Some(Box::new(pattern)),
             ..Exit::new(socket, upstream.is_ipv6())
         };
@@ -111,9 +115,26 @@ impl Exit {
     pub fn for_session(upstream: SocketAddr, options: UpstreamOptions) -> io::Result<Exit> {
         let socket = upstream::upstream_socket(upstream, &UpstreamOptions { receives: true, ..options })?;
         socket.connect(upstream)?;
-        // From here on the kernel takes from the upstream alone. What came before is none of ours.
-        let _ = (0..STRANGERS_MAX).take_while(|_| socket.recv(&mut []).is_ok()).count();
-        Ok(Exit { is_connected: true, ttl: options.ttl, ..Exit::new(socket, upstream.is_ipv6()) })
+        let ttl = options.ttl;
+        let exit = Exit { is_connected: true, ttl, own_ttl: ttl, ..Exit::new(socket, upstream.is_ipv6()) };
+        // From here on the kernel takes from the upstream alone. What came before, when there was a port and no peer, is
+        // none of ours.
+        exit.wipe();
+        Ok(exit)
+    }
+
+    /// Throws away what the socket has received. Returns how much that was; several that came together are one.
+    pub(super) fn wipe(&self) -> u64 {
+        let mut wiped = 0;
+        for _ in 0..WIPED_MAX {
+            match self.socket.recv(&mut []) {
+                Ok(_) => wiped += 1,
+                // An error that was left there is taken, and may have something behind it.
+                Err(error) if errno::of_receive(&error) == ReceiveError::Again => {}
+                Err(_) => break,
+            }
+        }
+        wiped
     }
 
     /// Lets datagrams of a segmenting upstream come together. From then on the socket is read with its control messages.
@@ -173,15 +194,16 @@ impl Exit {
     }
 
     /// Makes a TTL the connected socket's own. Told with a message instead, it would cost the kernel a search for the route
-    /// each time (udp_sendmsg in net/ipv4/udp.c keeps the connection's only where nothing is told).
+    /// each time (udp_sendmsg in net/ipv4/udp.c keeps the connection's only where nothing is told). `None` is the one that
+    /// the socket was made with, whatever it has adopted since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
-        if let Some(wanted) = ttl
+        let wanted = ttl.or(self.own_ttl);
+        if self.ttl != wanted
             && self.is_connected
             && !self.is_group()
-            && self.ttl != ttl
             && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok()
         {
-            self.ttl = ttl;
+            self.ttl = wanted;
         }
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use mio::Registry;
 
@@ -13,6 +14,7 @@ use super::exit::Exit;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::outbox::Lane;
+use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::upstream::UpstreamOptions;
 use crate::net::{epoll, errno, option};
@@ -22,6 +24,9 @@ pub const TOKENS: usize = 1 << 32;
 
 /// Most trains that one lane may bring in one turn.
 const TRAINS_MAX: u16 = 64;
+
+/// How long after a poll what it did not tell of is taken for empty. Far less than any rest of a port.
+const TOLD_MAX: Duration = Duration::from_millis(10);
 
 /// An upstream as the worker knows it.
 #[derive(Debug, Clone)]
@@ -112,12 +117,17 @@ pub struct Lanes {
     /// The epoll instance that receiving sockets are registered with; none in a test.
     epoll: Option<Registry>,
     polls: u32,
+    /// When the last poll began, and whether it told of all that there was.
+    polled: Time,
+    is_all_told: bool,
     /// Those that may hold something.
     ready: VecDeque<Lane>,
     /// Openings that failed, for the ledger.
     failures: Vec<(UpstreamId, i32)>,
     /// What sending has met.
     troubles: Vec<(Lane, Trouble)>,
+    /// Answers that were thrown away, for the ledger.
+    wiped: Vec<(UpstreamId, u64)>,
 }
 
 impl Lanes {
@@ -130,9 +140,12 @@ impl Lanes {
             closing: Vec::new(),
             epoll: None,
             polls: 0,
+            polled: Time::default(),
+            is_all_told: false,
             ready: VecDeque::new(),
             failures: Vec::new(),
             troubles: Vec::new(),
+            wiped: Vec::new(),
         }
     }
 
@@ -152,8 +165,14 @@ impl Lanes {
     }
 
     /// A poll begins.
-    pub fn begin_poll(&mut self) {
+    pub fn begin_poll(&mut self, now: Time) {
         self.polls = self.polls.wrapping_add(1);
+        self.polled = now;
+    }
+
+    /// It is over, and may have had no room for all that there was to tell.
+    pub fn end_poll(&mut self, is_all_told: bool) {
+        self.is_all_told = is_all_told;
     }
 
     /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
@@ -250,6 +269,9 @@ impl Lanes {
         for (upstream, errno) in self.failures.drain(..) {
             ledger.upstreams[upstream.index()].fail(errno, 1);
         }
+        for (upstream, answers) in self.wiped.drain(..) {
+            ledger.late(self.targets[upstream.index()].handler, upstream, answers);
+        }
     }
 
     /// Counts the answers that the kernel has dropped: a system call for each lane that receives.
@@ -303,5 +325,18 @@ impl handler::Lanes for Lanes {
 
     fn close(&mut self, lane: Lane) {
         self.closing.push(lane);
+    }
+
+    /// Costs a system call only where the lane may hold something: it was told of, or not all could be, or the loop has
+    /// stood still, and with it the time that lanes are read in.
+    fn wipe(&mut self, lane: Lane, now: Time) {
+        let Some(Some(slot)) = self.slots.get(lane.0 as usize) else { return };
+        let is_told = slot.is_ready || slot.told == self.polls;
+        if is_told || !self.is_all_told || now.since(self.polled) > TOLD_MAX {
+            let wiped = slot.exit.wipe();
+            if wiped > 0 {
+                self.wiped.push((slot.upstream, wiped));
+            }
+        }
     }
 }

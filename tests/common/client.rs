@@ -1,6 +1,7 @@
 //! A client with a socket of its own.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use udispatch::net::control_message::Sending;
@@ -18,6 +19,14 @@ impl Client {
     pub fn bind(address: &str) -> Client {
         let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         Client::of(socket)
+    }
+
+    /// A client at an address that no other newcomer of this process has had: a session of one that is gone cannot be taken
+    /// for its own.
+    pub fn newcomer() -> Client {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let [high, low] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        Client::bind(&SocketAddr::from(([127, 3, high, low], 0)).to_string())
     }
 
     /// With a receive buffer as large as the system allows, and a limit to its patience.

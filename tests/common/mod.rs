@@ -10,4 +10,5 @@ pub mod kinds;
 pub mod ledger;
 pub mod namespace;
 pub mod neighbour;
+pub mod told;
 pub mod upstream;

@@ -11,6 +11,11 @@ pub fn enter(test: &str) -> bool {
     enter_by("-rn", test)
 }
 
+/// The same, and with mounts of its own, so that files such as `/etc/hosts` can be others for the test.
+pub fn enter_with_mounts(test: &str) -> bool {
+    enter_by("-rnm", test)
+}
+
 /// The same with the host's own users, for programs that change theirs, and with mounts of its own. Needs root: without
 /// it the test is skipped and says so; in CI it has to run.
 pub fn enter_as_root(test: &str) -> bool {

@@ -152,8 +152,8 @@ struct Bench<'a> {
 impl Site for Bench<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let upstream = self.ways.ground.borrow().upstream(self.handler, place);
-        let has_address = self.ways.ground.borrow().resolved[upstream];
-        Ok(Way { upstream: UpstreamId(upstream as u32), lane: Lane(self.ways.add(upstream, true)), has_address })
+        let address = self.ways.ground.borrow().resolved[upstream].then(|| ([203, 0, 113, 1], 53).into());
+        Ok(Way { upstream: UpstreamId(upstream as u32), lane: Lane(self.ways.add(upstream, true)), address })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

@@ -30,11 +30,10 @@ impl Simulation {
         let mut passed = Vec::new();
         for ear in outbox.replying() {
             for reply in outbox.replies(*ear) {
-                assert_eq!(reply.parcel.ttl, None);
                 for span in cut(&reply.parcel) {
                     let payload = outbox.bytes(arena, span).to_vec();
                     let (to, from, interface) = (reply.to, reply.from, reply.interface);
-                    passed.push(Pass { ear: ear.index(), to, from, interface, payload });
+                    passed.push(Pass { ear: ear.index(), to, from, interface, ttl: reply.parcel.ttl, payload });
                 }
             }
         }

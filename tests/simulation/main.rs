@@ -300,7 +300,7 @@ impl Site for Bench {
     fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
         self.lanes.push(self.handler);
         let number = self.lanes.len() as u32 - 1;
-        Ok(Way { upstream: UpstreamId(number), lane: Lane(number), has_address: true })
+        Ok(Way { upstream: UpstreamId(number), lane: Lane(number), address: Some(([203, 0, 113, 1], 53).into()) })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

@@ -70,6 +70,8 @@ pub struct Session {
     pub interface: u32,
     /// When the last datagram passed, either way.
     pub seen: Time,
+    /// The TTL that its last request was passed on with, one less than it arrived with.
+    pub ttl: Option<u8>,
     /// Datagrams from the client.
     pub requests: u32,
     /// Datagrams to the client.
@@ -181,6 +183,7 @@ impl Sessions {
             ear,
             interface,
             seen: now,
+            ttl: None,
             requests: 0,
             replies: 0,
             winner: None,

@@ -1,6 +1,7 @@
 //! What forwarders have in common, with a way back or without: the upstreams, who of them is picked, and who is thought
 //! alive.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::hash::key_of;
@@ -130,6 +131,11 @@ impl Common {
         self.outlets.iter().position(|outlet| outlet.lane == lane)
     }
 
+    /// Whether somebody is one of the upstreams. Asked for by itself through us, it would answer its own answers for ever.
+    pub fn is_upstream(&self, address: SocketAddr) -> bool {
+        self.outlets.iter().any(|outlet| outlet.address == Some(address))
+    }
+
     /// The place of an upstream.
     pub fn place(&self, upstream: UpstreamId) -> Option<usize> {
         self.outlets.iter().position(|outlet| outlet.id == upstream)
@@ -163,6 +169,9 @@ impl Common {
     /// Something is new about an upstream.
     pub fn change(&mut self, upstream: UpstreamId, change: Change) {
         let Some(place) = self.place(upstream) else { return };
+        if let Change::Moved(address) = change {
+            self.outlets[place].address = Some(address);
+        }
         self.pool.change(place, |member| match change {
             Change::Alive(alive) => member.alive = alive,
             Change::Drain(drain) => member.drain = drain,

@@ -32,6 +32,8 @@ struct Branch {
     /// The lane that is there from the start.
     one_way: Lane,
     ports: Ports,
+    /// Why none could be opened when that was last tried.
+    lacks: DropReason,
     /// How often the upstream has moved.
     generation: u32,
     sessions: u64,
@@ -52,8 +54,10 @@ pub struct Leases {
 impl Leases {
     /// Of upstreams and their one-way lanes.
     pub fn new(upstreams: impl Iterator<Item = (UpstreamId, Lane)>, is_leasing: bool) -> Leases {
-        let branch =
-            |(id, one_way)| Branch { id, one_way, ports: Ports::default(), generation: 0, sessions: 0, replies: 0 };
+        let branch = |(id, one_way)| {
+            let (ports, lacks) = (Ports::default(), DropReason::NoPort);
+            Branch { id, one_way, ports, lacks, generation: 0, sessions: 0, replies: 0 }
+        };
         let branches = upstreams.map(branch).collect::<Vec<_>>();
         let mut leases = Leases { branches, held: Vec::new(), is_leasing, open: 0, looked: Time::default() };
         for place in 0..leases.branches.len() {
@@ -69,7 +73,6 @@ impl Leases {
             branch.sessions += 1;
             return Ok(branch.one_way);
         }
-        let mut lacks = DropReason::NoPort;
         let mut lease = branch.ports.lease(cx.now());
         if lease == Lease::Open {
             match cx.open(branch.id) {
@@ -79,12 +82,13 @@ impl Leases {
                     self.hold(lane, place);
                     return Ok(lane);
                 }
-                Err(reason) => lacks = reason,
+                Err(reason) => branch.lacks = reason,
             }
             lease = branch.ports.failed(cx.now());
         }
-        let Lease::Rested(lane) = lease else { return Err(lacks) };
+        let Lease::Rested(lane) = lease else { return Err(branch.lacks) };
         branch.sessions += 1;
+        cx.wipe(lane);
         Ok(lane)
     }
 

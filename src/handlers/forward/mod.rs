@@ -133,7 +133,7 @@ impl Recipe for Forward {
                 || *replies != Replies::None
                 || proxy
                 || (is_hash && *hash_on == HashOn::Destination),
-            ttl: answering.ttl.is_none() && !has_own_ttl,
+            ttl: answering.ttl.is_none() && (!has_own_ttl || *replies != Replies::None),
             ..Needs::NOTHING
         }
     }
@@ -147,24 +147,29 @@ impl Recipe for Forward {
     }
 
     fn describe(&self) -> String {
-        let Settings { choice, hash_on, upstreams, .. } = &*self.settings;
-        let names: Vec<_> = upstreams.iter().map(Upstream::to_string).collect();
+        let Settings { choice, hash_on, upstreams, receivers, replies, .. } = &*self.settings;
         let pick = match choice {
-            _ if upstreams.len() == 1 => "to",
-            Choice::All => "to all of",
-            Choice::One(Pick::RoundRobin) => "in turn to",
-            Choice::One(Pick::Random) => "at random to one of",
-            Choice::One(Pick::Hash) => {
-                return self.describe_ways(format!(
-                    "by a hash of the {} to one of {}",
-                    hash_on.words(),
-                    names.join(", ")
-                ));
-            }
-            Choice::One(Pick::LeastSessions) => "to the one with the fewest sessions of",
-            Choice::One(Pick::FirstAlive) => "to the first that is alive of",
+            _ if upstreams.len() == 1 => "to".to_owned(),
+            Choice::All => "to all of".to_owned(),
+            Choice::One(Pick::RoundRobin) => "in turn to".to_owned(),
+            Choice::One(Pick::Random) => "at random to one of".to_owned(),
+            Choice::One(Pick::Hash) => format!("by a hash of the {} to one of", hash_on.words()),
+            Choice::One(Pick::LeastSessions) => "to the one with the fewest sessions of".to_owned(),
+            Choice::One(Pick::FirstAlive) => "to the first that is alive of".to_owned(),
         };
-        self.describe_ways(format!("{pick} {}", names.join(", ")))
+        let answers = match replies {
+            Replies::None => "",
+            _ if *choice != Choice::All => "; answers go back to the sender",
+            Replies::First => "; the first answer goes back to the sender",
+            Replies::All => "; all answers go back to the sender",
+        };
+        let names = upstreams.iter().zip(receivers).map(|(upstream, receiver)| match receiver {
+            Receiver { shadow: true, .. } => format!("{upstream} (shadow)"),
+            Receiver { drain: true, .. } => format!("{upstream} (draining)"),
+            Receiver { backup: true, .. } => format!("{upstream} (backup)"),
+            _ => upstream.to_string(),
+        });
+        format!("forwards {pick} {}{answers}", names.collect::<Vec<_>>().join(", "))
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
@@ -172,7 +177,7 @@ impl Recipe for Forward {
         let parts = self.settings.upstreams.iter().zip(&self.settings.receivers).zip(&self.rates);
         for (place, ((upstream, receiver), rate)) in parts.enumerate() {
             let way = site.upstream(place)?;
-            has_address.push(way.has_address);
+            has_address.push(way.address.is_some());
             outlets.push(Outlet::new(way, upstream, receiver, rate.clone(), site.seed()));
         }
         let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(&has_address, site.seed()));
@@ -180,17 +185,6 @@ impl Recipe for Forward {
             true => Box::new(Talk::new(common, self.quota(site.seed()), site.seed())),
             false => Box::new(OneWay::new(common)),
         })
-    }
-}
-
-impl Forward {
-    fn describe_ways(&self, to: String) -> String {
-        match self.settings.replies {
-            Replies::None => format!("forwards {to}"),
-            _ if self.settings.choice != Choice::All => format!("forwards {to}; answers go back to the sender"),
-            Replies::First => format!("forwards {to}; the first answer goes back to the sender"),
-            Replies::All => format!("forwards {to}; all answers go back to the sender"),
-        }
     }
 }
 

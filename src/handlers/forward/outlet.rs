@@ -1,5 +1,6 @@
 //! One upstream as a worker's forwarder sends to it: its sample, its rate, what is put before its datagrams.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::settings::{Receiver, Sample};
@@ -21,6 +22,8 @@ pub struct Outlet {
     pub id: UpstreamId,
     /// Its lane that is there from the start, one way.
     pub lane: Lane,
+    /// Where it is, if that is known.
+    pub address: Option<SocketAddr>,
     sample: Option<Sampler>,
     rate: Option<Arc<RateLimit>>,
     proxy: bool,
@@ -46,6 +49,7 @@ impl Outlet {
         Outlet {
             id: way.upstream,
             lane: way.lane,
+            address: way.address,
             sample: receiver.sample.map(sampler),
             rate,
             proxy: receiver.proxy,

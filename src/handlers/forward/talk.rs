@@ -92,6 +92,7 @@ impl Talk {
         session.seen = cx.now();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
+        session.ttl = ttl;
         let is_last = self.common.settings.limits.requests_max.is_some_and(|max| session.requests >= max);
         let passed = self.pass_on(id, train, index, batch, ttl, cx);
         if is_last {
@@ -103,7 +104,8 @@ impl Talk {
     /// Whether the guard lets answers go to who sent this. Its TTL has been looked at.
     fn may_answer(&self, envelope: &Envelope, cx: &Cx<'_>) -> bool {
         let answering = Answering { ttl: Some(1), ..self.common.settings.answering };
-        self.common.settings.replies == Replies::None || cx.permit(envelope, &answering).is_ok()
+        self.common.settings.replies == Replies::None
+            || (cx.permit(envelope, &answering).is_ok() && !self.common.is_upstream(envelope.src))
     }
 
     /// Passes a train of a session on, whole where nothing counts its datagrams.
@@ -337,7 +339,9 @@ impl Talk {
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
         let (ear, key, interface) = (session.ear, session.key, session.interface);
-        cx.pass_back(ear, train, key.client, key.local, interface);
+        // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
+        let ttl = session.ttl.filter(|_| self.common.settings.answering.ttl.is_none());
+        cx.pass_back(ear, train, key.client, key.local, interface, ttl);
         self.table.answered(id);
         if !self.common.shadows.is_empty() {
             self.compare(id, None, train, batch);

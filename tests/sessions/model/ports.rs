@@ -84,6 +84,8 @@ pub struct Ports {
     hurried: HashSet<u32>,
     /// By place.
     shut_until: Vec<u64>,
+    /// Why opening failed last.
+    why: Vec<DropReason>,
     generation: Vec<u64>,
     /// By session and lane.
     promises: HashMap<(u64, u32), Promise>,
@@ -91,7 +93,8 @@ pub struct Ports {
 
 impl Ports {
     pub fn new(upstreams: usize) -> Ports {
-        Ports { shut_until: vec![0; upstreams], generation: vec![0; upstreams], ..Ports::default() }
+        let why = vec![DropReason::NoPort; upstreams];
+        Ports { shut_until: vec![0; upstreams], why, generation: vec![0; upstreams], ..Ports::default() }
     }
 
     /// Whether one is free that has rested for certain, whatever order they are kept in.
@@ -140,11 +143,16 @@ impl Talker {
         }
     }
 
+    /// Why no lane could be opened there, when that was last tried.
+    pub fn why_failed(&self, place: usize, step: &Step) -> DropReason {
+        step.failed.get(&(self.handler, place)).copied().unwrap_or(self.ports.why[place])
+    }
+
     /// A session got no lane to this upstream: there was none, and none could be opened. The reason.
     pub fn lease_failed(&self, place: usize, step: &Step) -> DropReason {
         assert!(!self.spec.is_sticky(), "there is always a lane");
         assert!(self.may_have_failed(place, step), "no lane to {place}, for no reason: {:?}", self.ports.free);
-        step.failed.get(&(self.handler, place)).copied().unwrap_or(DropReason::NoPort)
+        self.why_failed(place, step)
     }
 
     /// Whether leasing a lane to this upstream had to fail.
@@ -226,9 +234,10 @@ impl Talker {
 
     /// The turn is over: nothing is left that nobody can explain, and no lane that nobody has.
     pub fn finish(&mut self, step: &Step) {
-        for (handler, place) in step.failed.keys() {
+        for ((handler, place), reason) in &step.failed {
             if *handler == self.handler {
                 self.ports.shut_until[*place] = step.now + RETRY;
+                self.ports.why[*place] = *reason;
             }
         }
         let leased = self.sessions.iter().flat_map(|session| session.legs.iter().map(|leg| leg.lane));

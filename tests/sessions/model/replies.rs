@@ -29,6 +29,7 @@ pub struct Pass {
     pub to: SocketAddr,
     pub from: SocketAddr,
     pub interface: u32,
+    pub ttl: Option<u8>,
     pub payload: Vec<u8>,
 }
 
@@ -73,13 +74,14 @@ impl Talker {
         session.replies += count as u64;
         session.is_answered = true;
         let (ear, interface, key, number) = (session.ear, session.interface, session.key, session.number);
+        let ttl = session.ttl.filter(|_| self.spec.ttl.is_none());
         let mut passed = Vec::new();
         for flight in train {
             if flight.asker != number && flight.key.client != key.client {
                 self.check_stray(flight.asker, lane, step);
             }
             let payload = flight.payload.clone();
-            passed.push(Pass { ear, to: key.client, from: key.local, interface, payload });
+            passed.push(Pass { ear, to: key.client, from: key.local, interface, ttl, payload });
         }
         for shadow in self.shadows() {
             train.iter().for_each(|flight| self.compare(at, shadow, false, &flight.payload));

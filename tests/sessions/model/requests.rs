@@ -60,6 +60,7 @@ impl Talker {
         session.seen = step.now;
         session.requests += unit.len() as u64;
         session.winner = None;
+        session.ttl = unit.ttl;
         if self.spec.requests_max.is_some_and(|max| session.requests >= max) {
             session.is_bound = false;
             step.met.push("unbound");
@@ -104,6 +105,7 @@ impl Talker {
             key,
             ear: unit.ear,
             interface: unit.train.interface,
+            ttl: None,
             seen: step.now,
             requests: 0,
             replies: 0,
@@ -174,8 +176,8 @@ impl Talker {
         self.picks.unseen();
         let failed: Vec<usize> = fit.into_iter().filter(|place| self.may_have_failed(*place, step)).collect();
         assert!(!failed.is_empty(), "no lane for no reason");
-        let reason = |place: &usize| step.failed.get(&(self.handler, *place)).copied();
-        failed.iter().find_map(reason).unwrap_or(DropReason::NoPort)
+        let tried = failed.iter().find(|place| step.failed.contains_key(&(self.handler, **place)));
+        self.why_failed(*tried.unwrap_or(&failed[0]), step)
     }
 
     /// A session whose upstream is dead goes on with another that is alive.
