@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::change::Change;
+use super::dues::Dues;
 use super::guard::Guard;
 use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names, Scene, Trouble};
 use super::id::{EarId, UpstreamId};
@@ -75,6 +76,7 @@ pub struct Dispatcher {
     common: Drops,
     /// Handlers that got something this turn, or kept something; a handful, so a list is quicker than a set.
     touched: Vec<HandlerId>,
+    dues: Dues,
 }
 
 impl Dispatcher {
@@ -91,7 +93,8 @@ impl Dispatcher {
         let ledger = Ledger::new(listeners, routes.len(), handlers.len(), upstreams);
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::default(), Vec::new());
-        Dispatcher { ears, routes, handlers, guard, names, outbox, ledger, drops, common, touched }
+        let dues = Dues::new(handlers.len());
+        Dispatcher { ears, routes, handlers, guard, names, outbox, ledger, drops, common, touched, dues }
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
@@ -134,16 +137,18 @@ impl Dispatcher {
 
     /// Calls the handlers whose time has come.
     pub fn time(&mut self, scene: &mut Scene<'_>) {
-        for index in 0..self.handlers.len() {
-            if self.handlers[index].due().is_some_and(|due| due <= scene.now) {
-                self.with(HandlerId(index as u32), scene, |handler, cx| handler.on_time(cx));
+        self.dues.first(&self.handlers);
+        for handler in (0..self.handlers.len() as u32).map(HandlerId) {
+            if self.dues.is_due(handler, scene.now) {
+                self.with(handler, scene, |handler, cx| handler.on_time(cx));
             }
         }
+        self.dues.settle(&self.handlers);
     }
 
     /// When [`Dispatcher::time`] should be called next.
-    pub fn due(&self) -> Option<Time> {
-        self.handlers.iter().filter_map(|handler| handler.due()).min()
+    pub fn due(&mut self) -> Option<Time> {
+        self.dues.first(&self.handlers)
     }
 
     /// Calls a handler for something other than its routes' datagrams.
@@ -162,6 +167,7 @@ impl Dispatcher {
             lanes: &mut *scene.lanes,
         };
         act(&mut *self.handlers[to.index()], &mut cx);
+        self.dues.called(to);
     }
 
     /// Counts datagrams that a receive call got and that nothing can be done with.
@@ -248,6 +254,7 @@ impl Dispatcher {
             if !self.touched.contains(&handler) {
                 self.touched.push(handler);
             }
+            self.dues.called(handler);
             self.ledger.handlers[handler.index()].tally.batch(batch.len(), &self.drops.0);
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);
@@ -258,5 +265,81 @@ impl Dispatcher {
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
         self.ledger.listeners[self.ears[ear].id].tally.batch(batch.len(), &self.common.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::datagram::{Datagram, Region, Span};
+    use crate::dispatch::handler::Lanes;
+    use crate::dispatch::verdict::Verdict;
+
+    /// Wants to be called again so long after it was called, and counts how often it is asked when.
+    struct Sleeper {
+        every: u64,
+        due: Option<Time>,
+        asked: Arc<AtomicU32>,
+        called: Arc<AtomicU32>,
+    }
+
+    impl Handler for Sleeper {
+        fn on_datagram(&mut self, _: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+            self.due = Some(Time(cx.now().0 + self.every));
+            Verdict::Handled
+        }
+
+        fn on_time(&mut self, cx: &mut Cx<'_>) {
+            self.called.fetch_add(1, Ordering::Relaxed);
+            self.due = Some(Time(cx.now().0 + self.every));
+        }
+
+        fn due(&self) -> Option<Time> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.due
+        }
+    }
+
+    struct NoLanes;
+
+    impl Lanes for NoLanes {
+        fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+            Err(DropReason::NoUpstream)
+        }
+        fn close(&mut self, _: Lane) {}
+    }
+
+    /// Of a thousand handlers only those that were called are asked when they want to be called next, and each is called
+    /// when it wants.
+    #[test]
+    fn who_was_not_called_is_not_asked() {
+        let (asked, called) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let sleeper = |every| {
+            let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
+            Box::new(Sleeper { every, due: None, asked, called }) as Box<dyn Handler>
+        };
+        let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
+        let ears = (0..1_000).map(|id| Ear { id, lookup: Lookup::Fixed(RouteId(id as u32)), claim: Claim::All });
+        let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
+        let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
+        let mut dispatcher = Dispatcher::new(ears.collect(), routes, handlers, guard, names, 1_000, 0);
+        assert_eq!((dispatcher.due(), asked.swap(0, Ordering::Relaxed)), (None, 1_000));
+
+        let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
+        let envelope = Envelope { src: nobody, dst: nobody, local: nobody, interface: 0, ttl: None, time_ns: None };
+        let train = Train { envelope, span: Span { region: Region::Arena, offset: 0, len: 0 }, segment: 0 };
+        let mut lanes = NoLanes;
+        for (now, ear) in [(0, 5), (0, 500), (1, 7)] {
+            dispatcher.dispatch(ear, &[train], &[], &mut Scene { now: Time(now), lanes: &mut lanes });
+        }
+        assert_eq!((dispatcher.due(), asked.swap(0, Ordering::Relaxed)), (Some(Time(15)), 3));
+        for (now, due, calls) in [(14, 15, 0), (15, 18, 1), (18, 30, 1), (30, 35, 1), (35, 45, 1)] {
+            dispatcher.time(&mut Scene { now: Time(now), lanes: &mut lanes });
+            assert_eq!((dispatcher.due(), called.swap(0, Ordering::Relaxed)), (Some(Time(due)), calls), "at {now}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod dispatcher;
+mod dues;
 pub mod guard;
 pub mod handler;
 pub mod id;

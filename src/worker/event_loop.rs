@@ -126,8 +126,9 @@ impl Worker {
         let mut timeout = None;
         let mut rounds = 0_u32;
         loop {
-            // Under load there is always something ready, and looking for more costs a call each time.
-            if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) {
+            // Under load there is always something ready, and looking for more costs a call each time. Where there were more
+            // answers than one call tells, they would fall behind the requests.
+            if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) || !self.lanes.is_all_told() {
                 let wait = self.keep_time(timeout);
                 self.lanes.begin_poll(self.now());
                 // An interrupted or failed poll brings no events; the next one brings them all.

@@ -184,6 +184,11 @@ impl Lanes {
         self.is_all_told = is_all_told;
     }
 
+    /// Whether the last poll told of all that there was.
+    pub fn is_all_told(&self) -> bool {
+        self.is_all_told
+    }
+
     /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
     pub fn exit(&mut self, lane: Lane) -> Option<(&mut Exit, HandlerId, UpstreamId)> {
         let slot = self.slots.get_mut(lane.0 as usize)?.as_mut()?;

@@ -26,6 +26,9 @@ use super::time::{Time, nanoseconds};
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
 const SET_ASIDE_MAX: usize = 1 << 17;
 
+/// The same for the index, whose memory is written to at once: thousands of handlers may have one each.
+const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
+
 /// The same for lanes, of which a session of a fan-out has many.
 const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
 
@@ -120,7 +123,7 @@ impl Sessions {
         let set_aside = (count_max as usize).min(SET_ASIDE_MAX);
         Sessions {
             hasher: FixedState::with_seed(seed),
-            index: HashTable::with_capacity(set_aside),
+            index: HashTable::with_capacity(set_aside.min(INDEX_SET_ASIDE_MAX)),
             slab: Vec::with_capacity(set_aside),
             legs: Vec::with_capacity((set_aside * legs_each).min(LEGS_SET_ASIDE_MAX)),
             legs_each,
@@ -290,5 +293,18 @@ impl Linked<wheel::InWheel> for Session {
 impl Linked<list::InQueue> for Session {
     fn link(&mut self) -> &mut Link {
         &mut self.waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that nobody uses costs little, however many sessions it may have one day.
+    #[test]
+    fn an_idle_table_is_small() {
+        let lifetimes = Lifetimes { idle: Duration::from_secs(60), probation: Duration::from_secs(5) };
+        let table = Sessions::new(1 << 20, 1, lifetimes, 1);
+        assert!(table.index.allocation_size() < 64 << 10);
     }
 }
