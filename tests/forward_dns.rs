@@ -218,13 +218,27 @@ fn a_name_moves() {
         return;
     }
     let hosts = Hosts::new("127.0.0.11 up.test\n");
-    let _servers = [("old", "127.0.0.11:9001"), ("new", "127.0.0.12:9001")].map(|(name, at)| Server::named(name, at));
-    let more = "resolve_interval = \"1s\"";
+    let _servers = [("old", "127.0.0.11:9001"), ("new", "127.0.0.12:9001")].map(|(name, at)| {
+        // Two answers end a session.
+        Server::with(Client::bind(at), move |socket, bytes, from| {
+            let answer = [name.as_bytes(), b":", bytes].concat();
+            for _ in 0..=u32::from(bytes == b"twice") {
+                socket.send_to(&answer, from).unwrap();
+            }
+        })
+    });
+    let more = "resolve_interval = \"1s\"\nreplies_max = 2";
     let mut daemon = Daemon::start_with(&forwarder("on", HERE, "\"up.test:9001\"", more), &["--workers", "2"]);
     let first: Vec<Client> = (0..8).map(|_| Client::bind("127.0.0.1:0")).collect();
     first.iter().for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
+    // Sessions that are over leave ports behind that lead to the old address.
+    let over: Vec<Client> = (0..8).map(|_| Client::newcomer()).collect();
+    over.iter().for_each(|client| assert_eq!(client.ask(b"twice", HERE).0, b"old:twice"));
+    daemon.ledger_when(|ledger| ledger.handler("on").sessions.complete == 8);
     hosts.become_now("127.0.0.12 up.test\n");
     wait_until_answered("new:?");
+    // By now they would have rested.
+    std::thread::sleep(Duration::from_millis(2_100));
     daemon.wait_for("up.test");
     first.iter().for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
     let second: Vec<Client> = (0..8).map(|_| Client::bind("127.0.0.1:0")).collect();

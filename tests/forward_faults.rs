@@ -86,7 +86,8 @@ fn answers_that_are_answered_come_to_an_end() {
     assert!((20..=64).contains(&heard), "{heard}");
     thread::sleep(Duration::from_millis(200));
     assert_eq!(upstream.heard(), heard);
-    (here.stop(), there.stop());
+    here.stop();
+    there.stop();
 }
 
 /// A datagram with the upstream's own address as its source: the upstream would ask itself through us, and its answer would

@@ -103,7 +103,7 @@ fn crowd() -> Vec<Client> {
     (0..64).map(|number| Client::bind(&format!("127.0.0.1:{}", 9_000 + number))).collect()
 }
 
-/// Half of 64 upstreams that get everything are killed and revived under traffic, three times. The 32 others get every
+/// Half of 64 upstreams that get everything are killed and revived under traffic, four times. The 32 others get every
 /// datagram, in order, and the revived ones every datagram from their first moment on: none is lost to an error that an
 /// earlier one left behind.
 #[test]
@@ -117,14 +117,19 @@ fn half_of_all_die_and_return() {
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list(addresses.clone()), more));
     let client = Client::bind("127.0.0.1:0");
     let mut next = 0_u32;
-    for _ in 0..3 {
+    for round in 0..4 {
         for is_down in [true, false] {
             for (receiver, address) in receivers.iter_mut().zip(&addresses).skip(1).step_by(2) {
                 *receiver = (!is_down).then(|| Client::bind(&address.to_string()));
             }
             let numbers = next..next + 40;
             next += 40;
+            // One by one, or all at once.
+            if round % 2 == 1 {
+                daemon.pause();
+            }
             numbers.clone().for_each(|number| client.send(&number.to_be_bytes(), HERE));
+            daemon.resume();
             for receiver in receivers.iter().flatten() {
                 numbers.clone().for_each(|number| assert_eq!(receiver.receive().0, number.to_be_bytes()));
             }

@@ -40,6 +40,8 @@ const ROUNDS_PER_POLL: u32 = 8;
 const LATER: Duration = Duration::from_millis(10);
 /// Shortest wait for the sake of time alone.
 const TICK_MIN: Duration = Duration::from_millis(5);
+/// Longest time between two questions to the handlers when they are next due, once one of them is.
+const TICK_MAX: Duration = Duration::from_millis(100);
 /// Longest time that a stopping worker works through what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Lanes of one turn, so that commands and listeners do not wait for all of them.
@@ -62,6 +64,8 @@ pub struct Worker {
     reports: Vec<(Lane, i32)>,
     flusher: Flusher,
     epoch: Instant,
+    /// When the handlers are asked next whether their time has come; `None` where none of them waits for anything.
+    due: Option<Time>,
     /// When handlers want to be called for the sake of time.
 
     /// Listeners that may hold something, each at most once.
@@ -108,6 +112,7 @@ impl Worker {
             reports: Vec::new(),
             flusher: Flusher::default(),
             epoch,
+            due: None,
             ready: VecDeque::new(),
             stop_at: None,
         };
@@ -176,11 +181,13 @@ impl Worker {
         let mut lanes = self.lanes.ready();
         // Some may have been closed since they were told of, and are not looked at.
         while lanes > 0 && self.lanes.ready() > 0 && !self.is_over() {
-            timeout = Some(Duration::ZERO);
             lanes = lanes.saturating_sub(self.answer_turn(lanes.min(LANES_PER_TURN)));
             if !self.commands.is_empty() {
                 self.obey();
             }
+        }
+        if self.lanes.ready() > 0 {
+            timeout = Some(Duration::ZERO);
         }
         match self.dispatcher.end_turn() {
             true => timeout,
@@ -232,6 +239,7 @@ impl Worker {
             let Ready { lane, handler, .. } = ready;
             if let Ok(count) = receive_answers(&mut self.receiver, &ready, &mut self.reports) {
                 self.answers.push((lane, handler, count));
+                self.lanes.had(lane, count);
             }
         }
         for (lane, errno) in self.reports.drain(..) {
@@ -267,13 +275,17 @@ impl Worker {
 
     /// Calls the handlers whose time has come. Returns how long the next poll may wait then.
     fn keep_time(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let Some(due) = self.dispatcher.due() else { return timeout };
         let now = self.now();
-        if due <= now {
-            self.dispatcher.time(&mut Scene { now, lanes: &mut self.lanes });
-            self.flush();
+        if self.due.is_none_or(|due| due <= now) {
+            if self.dispatcher.due().is_some_and(|due| due <= now) {
+                self.dispatcher.time(&mut Scene { now, lanes: &mut self.lanes });
+                self.flush();
+            }
+            // Whatever begins in the meantime is due later than this.
+            let due = self.dispatcher.due();
+            self.due = due.map(|due| due.clamp(now.after(TICK_MIN), now.after(TICK_MAX)));
         }
-        let wait = self.dispatcher.due().map(|due| due.since(now).max(TICK_MIN));
+        let wait = self.due.map(|due| due.since(now));
         timeout.into_iter().chain(wait).min()
     }
 
@@ -343,9 +355,9 @@ impl Worker {
 /// errors that came back from the upstream.
 fn receive_answers(receiver: &mut Receiver, ready: &Ready<'_>, reports: &mut Vec<(Lane, i32)>) -> Result<usize, ()> {
     let socket = ready.exit.socket();
-    let received = match ready.exit.gathers() {
-        false => receiver.receive_one(socket),
-        true => receiver.receive_more(socket, ready.asks),
+    let received = match ready.asks {
+        1 => receiver.receive_one(socket),
+        asks => receiver.receive_more(socket, asks),
     };
     received.map_err(|_| {
         // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.

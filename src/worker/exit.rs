@@ -193,16 +193,12 @@ impl Exit {
         true
     }
 
-    /// Makes a TTL the connected socket's own. Told with a message instead, it would cost the kernel a search for the route
-    /// each time (udp_sendmsg in net/ipv4/udp.c keeps the connection's only where nothing is told). `None` is the one that
-    /// the socket was made with, whatever it has adopted since.
+    /// Makes a TTL the socket's own: most of what leaves has the same one. Told with a message, it would cost the kernel more
+    /// each time, and on a connected socket a search for the route (udp_sendmsg in net/ipv4/udp.c keeps the connection's
+    /// only where nothing is told). `None` is the one that the socket was made with, whatever it has adopted since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
         let wanted = ttl.or(self.own_ttl);
-        if self.ttl != wanted
-            && self.is_connected
-            && !self.is_group()
-            && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok()
-        {
+        if self.ttl != wanted && !self.is_group() && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok() {
             self.ttl = wanted;
         }
     }
@@ -210,6 +206,11 @@ impl Exit {
     /// What goes to a group has a TTL of its own in the kernel.
     fn is_group(&self) -> bool {
         self.upstream().is_some_and(|upstream| upstream.ip().is_multicast())
+    }
+
+    /// Whether a TTL can be sent with now. The one that the socket was made with cannot be told with a message.
+    pub(super) fn can_send_with(&self, ttl: Option<u8>) -> bool {
+        ttl.is_some() || self.ttl == self.own_ttl
     }
 
     /// What still has to be told with a message.

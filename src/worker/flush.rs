@@ -274,6 +274,9 @@ fn gather<'a, I: Item>(
     runs.clear();
     let mut rest = items;
     while !rest.is_empty() && !batch.is_full() {
+        if !exit.can_send_with(rest[0].parcel().ttl) {
+            return; // The next batch adopts it.
+        }
         let run = longest_run(rest, limits);
         if run.segment != 0 && u32::from(run.segment) > limits.bytes_max {
             return;

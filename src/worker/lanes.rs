@@ -23,7 +23,9 @@ use crate::net::{epoll, errno, option};
 pub const TOKENS: usize = 1 << 32;
 
 /// Most trains that one lane may bring in one turn.
-const TRAINS_MAX: u16 = 64;
+const TRAINS_MAX: usize = 32;
+/// Polls in a row that make a lane a busy one, and trains at once that prove it.
+const STREAK: u8 = 8;
 
 /// How long after a poll what it did not tell of is taken for empty. Far less than any rest of a port.
 const TOLD_MAX: Duration = Duration::from_millis(10);
@@ -76,15 +78,22 @@ struct Slot {
     is_ready: bool,
     /// The poll that last told that it holds something.
     told: u32,
-    /// How many trains the next look asks for.
-    asks: u16,
+    /// Polls in a row that told of it.
+    streak: u8,
+    /// How many there must be until it is asked for more than one train.
+    patience: u8,
     /// The kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 
 impl Slot {
     fn new(exit: Exit, upstream: UpstreamId, is_leased: bool) -> Slot {
-        Slot { exit, upstream, is_leased, is_ready: false, told: 0, asks: 1, drops_seen: 0 }
+        Slot { exit, upstream, is_leased, is_ready: false, told: 0, streak: 0, patience: STREAK, drops_seen: 0 }
+    }
+
+    /// How many trains the next look asks for.
+    fn asks(&self) -> usize {
+        if self.streak >= self.patience || self.exit.gathers() { TRAINS_MAX } else { 1 }
     }
 
     /// What the kernel dropped since the last call. Its counter has 32 bits and may wrap.
@@ -186,20 +195,35 @@ impl Lanes {
         Some((&mut slot.exit, self.targets[slot.upstream.index()].handler, slot.upstream))
     }
 
-    /// An event says that a lane holds something. One that is told of by each poll has a queue: it is asked for more at once.
+    /// An event says that a lane holds something. One that many polls in a row tell of may have a queue.
     pub fn queue(&mut self, lane: Lane) {
         let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
         if slot.is_ready {
             return; // It has waited for its turn all the while.
         }
         let is_again = slot.told.wrapping_add(1) == self.polls;
-        slot.asks = if is_again { (slot.asks * 2).min(TRAINS_MAX) } else { 1 };
+        slot.streak = if is_again { slot.streak.saturating_add(1) } else { 0 };
         slot.told = self.polls;
-        if slot.asks > 1 {
-            slot.exit.gather_trains();
-        }
         slot.is_ready = true;
         self.ready.push_back(lane);
+    }
+
+    /// What a look at a lane has brought. One that has a queue is asked for more at once, and its datagrams may come together;
+    /// one that has none, for all that it is told of so often, is left in peace twice as long.
+    pub fn had(&mut self, lane: Lane, trains: usize) {
+        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
+        if slot.asks() == 1 {
+            return;
+        }
+        if trains > 1 {
+            slot.patience = 0;
+        } else {
+            slot.streak = 0;
+            slot.patience = slot.patience.saturating_mul(2).max(STREAK);
+        }
+        if trains >= usize::from(STREAK) {
+            slot.exit.gather_trains();
+        }
     }
 
     /// How many lanes hold something.
@@ -218,7 +242,8 @@ impl Lanes {
         let slot = self.slots[lane.0 as usize].as_mut()?;
         slot.is_ready = false;
         let handler = self.targets[slot.upstream.index()].handler;
-        Some(Ready { lane, handler, exit: &slot.exit, asks: usize::from(slot.asks) })
+        let asks = slot.asks();
+        Some(Ready { lane, handler, exit: &slot.exit, asks })
     }
 
     /// The upstream is elsewhere now. One-way lanes follow; leased ones are the handler's business.

@@ -126,8 +126,8 @@ impl Simulation {
                 0..38 => self.burst(),
                 38..62 => self.answers(),
                 62..82 => self.pass_time(),
-                82..87 => self.change(),
-                87..94 => self.trouble(),
+                82..89 => self.change(),
+                89..94 => self.trouble(),
                 94..99 => self.change_mood(),
                 _ => self.flood(),
             }
@@ -339,7 +339,7 @@ impl Simulation {
         let spec = &self.scenario.specs[handler];
         let is_needed = spec.is_delicate() && !spec.receivers[place].shadow;
         let change = match self.random.below(6) {
-            0..4 if spec.probes => Change::Alive(once_in(&mut self.random, 2)),
+            0..4 if spec.probes => Change::Alive(once_in(&mut self.random, self.scenario.hope)),
             0..5 if !is_needed => Change::Drain(once_in(&mut self.random, 3)),
             _ => Change::Moved("198.51.100.77:7".parse().expect("an address")),
         };

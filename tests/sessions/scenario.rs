@@ -148,6 +148,8 @@ pub struct Scenario {
     pub is_punctual: bool,
     /// How far time may jump: one of so many lengths, from microseconds to minutes.
     pub pace: usize,
+    /// Once in so many times an upstream is said to live.
+    pub hope: usize,
 }
 
 impl Scenario {
@@ -191,13 +193,14 @@ impl Scenario {
             failing: (!is_delicate && once_in(random, 5)).then(|| pick(random, &[2, 5])),
             is_punctual: !once_in(random, 3),
             pace: pick(random, &[5, 7, 8, 9]),
+            hope: pick(random, &[2, 3, 20]),
         }
     }
 
-    /// An address of ours that can be asked at a door.
+    /// An address of ours that can be asked at a door. Two routes have it in common, as those with different sources may.
     pub fn local(&self, door: Door, which: usize) -> SocketAddr {
         let ip = if door.is_v4 { ["192.0.2.1", "192.0.2.2"] } else { ["2001:db8::1", "2001:db8::2"] }[which];
-        SocketAddr::new(ip.parse().expect("an address"), 5_000 + door.route as u16)
+        SocketAddr::new(ip.parse().expect("an address"), 5_000 + door.route as u16 / 2)
     }
 }
 

@@ -29,7 +29,11 @@ pub fn mood(random: &mut Random) -> Mood {
 pub fn client(random: &mut Random, is_v4: bool) -> SocketAddr {
     let port = pick(random, &[4_000, 4_000, 4_000, 4_001, 4_001, 4_002, 4_002, 53]);
     let (net, host) = (random.below(3), 1 + random.below(2));
-    let text = if is_v4 { format!("10.0.{net}.{host}:{port}") } else { format!("[2001:db8:1:{net}00::{host}]:{port}") };
+    let subnet = random.below(2);
+    let text = match is_v4 {
+        true => format!("10.0.{net}.{host}:{port}"),
+        false => format!("[2001:db8:1:{net}0{subnet}::{host}]:{port}"),
+    };
     text.parse().expect("an address")
 }
 
