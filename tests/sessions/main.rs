@@ -313,7 +313,7 @@ impl Simulation {
         }
     }
 
-    fn due(&self, worker: usize) -> Option<u64> {
+    fn due(&mut self, worker: usize) -> Option<u64> {
         self.workers[worker].dispatcher.due().map(|due| due.0)
     }
 
@@ -416,7 +416,7 @@ impl Simulation {
         for talker in &mut self.talkers[worker] {
             talker.finish(&step);
         }
-        let Worker { dispatcher, ways } = &self.workers[worker];
+        let Worker { dispatcher, ways } = &mut self.workers[worker];
         witness::check_lanes(&self.talkers[worker], ways, &step.closed);
         let ledger = dispatcher.snapshot();
         assert!(ledger.balances(), "{ledger:?}");
