@@ -3,7 +3,7 @@
 mod common;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::daemon::Daemon;
@@ -104,4 +104,34 @@ fn an_upstream_does_not_ask_itself() {
     thread::sleep(Duration::from_millis(300));
     assert_eq!(upstream.heard(), 1);
     assert_eq!(daemon.stop().handler("on").sessions.one_way, 1);
+}
+
+/// With few source ports an upstream dies that holds most of them. Its sessions go on with another, whose ports are those
+/// that they leave.
+#[test]
+fn sessions_take_their_ports_along() {
+    if !enter("sessions_take_their_ports_along") {
+        return;
+    }
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40039").unwrap();
+    let (one, other) = (Server::named("one", "127.0.0.1:9001"), Server::named("other", "127.0.0.1:9002"));
+    let upstreams = list([one.address(), other.address()]);
+    let daemon = Daemon::start(&forwarder("on", HERE, &upstreams, "pick = \"first_alive\""));
+    // 35 ports are for sessions.
+    let clients: Vec<Client> = (0..25).map(|number| Client::bind(&format!("127.0.1.{number}:5000"))).collect();
+    clients.iter().for_each(|client| assert_eq!(client.ask(b"?", HERE).0, b"one:?"));
+    drop(one);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for client in &clients {
+        client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        loop {
+            client.send(b"?", HERE);
+            let mut buffer = [0; 16];
+            match client.0.recv(&mut buffer) {
+                Ok(len) => break assert_eq!(&buffer[..len], b"other:?"),
+                Err(_) => assert!(Instant::now() < deadline, "{} finds no port", client.address()),
+            }
+        }
+    }
+    daemon.stop();
 }

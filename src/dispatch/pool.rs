@@ -54,6 +54,9 @@ pub struct Pool {
     random: Random,
     /// Who may be picked now, each as often as its weight says, well mixed.
     schedule: Vec<u16>,
+    /// Whether somebody else is fit since it was made. With many weights it takes milliseconds to make, and many may die or
+    /// return at once, so it is made when it is needed.
+    is_schedule_old: bool,
     turn: usize,
     fit: Vec<bool>,
     is_all_alive: bool,
@@ -64,7 +67,9 @@ impl Pool {
     pub fn new(members: Vec<Member>, pick: Pick, fail_open: bool, maglev: Option<Arc<Maglev>>, seed: u64) -> Pool {
         let (schedule, fit, turn, is_all_alive) = (Vec::new(), Vec::new(), 0, true);
         let random = Random::new(seed);
-        let mut pool = Pool { members, pick, fail_open, maglev, random, schedule, turn, fit, is_all_alive };
+        let is_schedule_old = true;
+        let mut pool =
+            Pool { members, pick, fail_open, maglev, random, schedule, is_schedule_old, turn, fit, is_all_alive };
         pool.plan();
         pool
     }
@@ -102,6 +107,10 @@ impl Pool {
     /// Picks one; `None` if nobody is fit. `key` decides under [`Pick::Hash`], `sessions` tells each member's under
     /// [`Pick::LeastSessions`].
     pub fn pick(&mut self, key: impl FnOnce() -> u64, sessions: impl Fn(usize) -> u64) -> Option<usize> {
+        if std::mem::take(&mut self.is_schedule_old) {
+            self.schedule = schedule(&self.members, &self.fit);
+            self.turn = 0;
+        }
         if self.schedule.len() <= 1 {
             return self.schedule.first().map(|only| usize::from(*only));
         }
@@ -154,7 +163,7 @@ impl Pool {
         })
     }
 
-    /// Says anew who is fit, and in which order they take turns.
+    /// Says anew who is fit.
     fn plan(&mut self) {
         let may = |member: &Member| member.resolved && !member.drain && !member.shadow;
         let chosen: [&dyn Fn(&Member) -> bool; 3] = [
@@ -167,9 +176,8 @@ impl Pool {
             Some(is_chosen) => self.members.iter().map(is_chosen).collect(),
             None => vec![false; self.members.len()],
         };
-        self.schedule = schedule(&self.members, &self.fit);
+        self.is_schedule_old = true;
         self.is_all_alive = self.members.iter().all(|member| member.alive);
-        self.turn = 0;
     }
 }
 
@@ -329,5 +337,18 @@ mod tests {
                 before = Some((hash.fit.clone(), chosen));
             }
         }
+    }
+
+    /// A thousand upstreams with many weights die and return at once: that takes no longer than looking at each of them.
+    #[test]
+    fn many_changes_at_once() {
+        let members: Vec<Member> = (1..=1_000).map(|weight| Member { weight, ..PLAIN }).collect();
+        let mut pool = pool(&members, Pick::RoundRobin);
+        let begun = std::time::Instant::now();
+        for alive in [false, true] {
+            (0..members.len()).for_each(|member| pool.change(member, |member| member.alive = alive));
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!(picks(&mut pool, 10).iter().sum::<u64>(), 10);
     }
 }

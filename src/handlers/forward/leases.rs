@@ -7,10 +7,12 @@ use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 
-/// Ports that are closed in one call for the sake of time.
-const CLOSES_MAX: usize = 64;
+/// Ports that are closed in one call for the sake of time, half a millisecond's worth.
+const CLOSES_MAX: usize = 256;
 /// Time between two looks for ports that nobody needs.
 const SHRINK_NS: u64 = 1_000_000_000;
+/// The same where one look has found more than it may close: others may be waiting for ports.
+const SHRINK_ON_NS: u64 = 10_000_000;
 
 /// What is known of one lane.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +50,8 @@ pub struct Leases {
     /// Whether sessions have ports of their own; otherwise they share the one-way lanes.
     is_leasing: bool,
     open: u64,
-    looked: Time,
+    /// When to look for ports that nobody needs.
+    look_at: Time,
 }
 
 impl Leases {
@@ -59,7 +62,7 @@ impl Leases {
             Branch { id, one_way, ports, lacks, generation: 0, sessions: 0, replies: 0 }
         };
         let branches = upstreams.map(branch).collect::<Vec<_>>();
-        let mut leases = Leases { branches, held: Vec::new(), is_leasing, open: 0, looked: Time::default() };
+        let mut leases = Leases { branches, held: Vec::new(), is_leasing, open: 0, look_at: Time::default() };
         for place in 0..leases.branches.len() {
             leases.hold(leases.branches[place].one_way, place);
         }
@@ -151,19 +154,25 @@ impl Leases {
 
     /// Closes some of those that nobody needs.
     pub fn shrink(&mut self, now: Time, cx: &mut Cx<'_>) {
-        self.looked = now;
+        if now < self.look_at {
+            return;
+        }
+        let mut closes = 0;
         for place in 0..self.branches.len() {
-            for _ in 0..CLOSES_MAX {
-                let Some(lane) = self.branches[place].ports.spare(now) else { break };
+            while closes < CLOSES_MAX
+                && let Some(lane) = self.branches[place].ports.spare(now)
+            {
                 self.close(lane, cx);
+                closes += 1;
             }
         }
+        self.look_at = Time(now.0 + if closes < CLOSES_MAX { SHRINK_NS } else { SHRINK_ON_NS });
     }
 
     /// When to look for them.
     pub fn due(&self) -> Option<Time> {
         let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
-        is_any.then_some(Time(self.looked.0 + SHRINK_NS))
+        is_any.then_some(self.look_at)
     }
 
     /// Whose a lane is, and the place of its upstream.

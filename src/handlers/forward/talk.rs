@@ -221,6 +221,8 @@ impl Talk {
         self.leases.assign(new, id);
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
+        // Thousands may go at once, and the ports that they leave are of use to nobody but where they go.
+        self.leases.spoil(lane);
         self.leases.release(lane, seen, cx);
         Ok(())
     }

@@ -20,8 +20,8 @@ const RETRY_WAY: u64 = 100 * MS;
 /// Free for so long: closed.
 const SPARE: u64 = 30 * SECOND;
 /// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a lane
-/// rests; a look comes once a second, for both; and a look closes 64, of 200 at most here.
-const SPARE_LATE: u64 = REST_OWED + 2 * SECOND + 4 * SECOND;
+/// rests; a look comes once a second, for both; and a look closes 256, more than there are here.
+const SPARE_LATE: u64 = REST_OWED + 2 * SECOND;
 
 /// A lane, the place of its upstream, and the TTL that a datagram leaves with there.
 pub type Way = (u32, usize, Option<u8>);

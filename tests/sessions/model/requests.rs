@@ -199,7 +199,7 @@ impl Talker {
                 self.sessions[at].legs[0] = self.leg(place, lane, step);
                 let session = &self.sessions[at];
                 let (number, seen) = (session.number, session.seen);
-                self.release(number, &old, seen, (step.now, step.now), false, step);
+                self.release(number, &old, seen, (step.now, step.now), true, step);
                 step.met.push("renewed");
             }
             None => return Err(self.pick_failed(step)),
