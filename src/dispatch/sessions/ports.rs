@@ -19,6 +19,8 @@ pub const REST_OWED: Duration = Duration::from_secs(10);
 pub const SPARE: Duration = Duration::from_secs(30);
 /// Time until opening is tried again after it failed: with no port free, each try costs the kernel a search through all.
 pub const RETRY: Duration = Duration::from_secs(1);
+/// The same where there is no way to the upstream, which costs the kernel next to nothing to say.
+pub const RETRY_WAY: Duration = Duration::from_millis(100);
 
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
@@ -70,9 +72,9 @@ impl Ports {
         }
     }
 
-    /// Opening a port failed. Asks anew what there is.
-    pub fn failed(&mut self, now: Time) -> Lease {
-        self.shut_until = now.after(RETRY);
+    /// Opening a port failed, and is to be tried again after a while. Asks anew what there is.
+    pub fn failed(&mut self, now: Time, retry: Duration) -> Lease {
+        self.shut_until = now.after(retry);
         self.lease(now)
     }
 
@@ -137,9 +139,9 @@ mod tests {
         ports.release(Lane(1), ms(1_000), ms(1_000), false);
         ports.release(Lane(2), ms(1_000), ms(1_000), true);
         assert_eq!(ports.lease(ms(2_999)), Lease::Open, "a new one is better than one that has not rested");
-        assert_eq!(ports.failed(ms(1_050)), Lease::Nothing, "not even for want of ports");
-        assert_eq!(ports.failed(ms(1_100)), Lease::Rested(Lane(1)));
-        assert_eq!(ports.failed(ms(9_000)), Lease::Nothing);
+        assert_eq!(ports.failed(ms(1_050), RETRY), Lease::Nothing, "not even for want of ports");
+        assert_eq!(ports.failed(ms(1_100), RETRY), Lease::Rested(Lane(1)));
+        assert_eq!(ports.failed(ms(9_000), RETRY), Lease::Nothing);
         assert_eq!(ports.lease(ms(9_999)), Lease::Nothing, "no search for a port so soon");
         assert_eq!(ports.lease(ms(10_000)), Lease::Open);
         assert_eq!(ports.lease(ms(11_000)), Lease::Rested(Lane(2)));

@@ -3,7 +3,7 @@
 use crate::dispatch::handler::{Cx, UpstreamId};
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::sessions::SessionId;
-use crate::dispatch::sessions::ports::{Lease, Ports};
+use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 
@@ -87,7 +87,8 @@ impl Leases {
                 }
                 Err(reason) => branch.lacks = reason,
             }
-            lease = branch.ports.failed(cx.now());
+            let retry = if branch.lacks == DropReason::NoPort { RETRY } else { RETRY_WAY };
+            lease = branch.ports.failed(cx.now(), retry);
         }
         let Lease::Rested(lane) = lease else { return Err(branch.lacks) };
         branch.sessions += 1;

@@ -15,6 +15,8 @@ const REST_MIN: u64 = 100 * MS;
 const REST_OWED: u64 = 10 * SECOND;
 /// No opening so soon after one that failed.
 const RETRY: u64 = SECOND;
+/// The same where there was no way to the upstream.
+const RETRY_WAY: u64 = 100 * MS;
 /// Free for so long: closed.
 const SPARE: u64 = 30 * SECOND;
 /// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a lane
@@ -236,7 +238,8 @@ impl Talker {
     pub fn finish(&mut self, step: &Step) {
         for ((handler, place), reason) in &step.failed {
             if *handler == self.handler {
-                self.ports.shut_until[*place] = step.now + RETRY;
+                let retry = if *reason == DropReason::NoPort { RETRY } else { RETRY_WAY };
+                self.ports.shut_until[*place] = step.now + retry;
                 self.ports.why[*place] = *reason;
             }
         }
