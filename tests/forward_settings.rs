@@ -202,6 +202,13 @@ fn sessions() {
     ]);
     check(&[
         (
+            "upstreams = [\"a:1\", \"b:1\", \"c:1\", \"d:1\", \"e:1\", \"f:1\", \"g:1\", \"h:1\", \"i:1\", \"j:1\", \
+             \"k:1\", \"l:1\", \"m:1\", \"n:1\", \"o:1\", \"p:1\", \"q:1\"]\npick = \"all\"\nreplies = true\n\
+             session_max = 1048576",
+            "4:15",
+            &["1048576 sessions with 17 upstreams each", "smaller session_max"],
+        ),
+        (
             "upstreams = \"a:1\"\nreplies = false\nsession_max = 5",
             "3:15",
             &["`session_max`: there are no sessions where no answers go back", "spread = \"session\""],

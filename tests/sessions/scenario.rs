@@ -105,10 +105,11 @@ impl Spec {
         self.replies == Replies::No && self.by_session && self.pick != Pick::All
     }
 
-    /// The time that a slot of the wheel stands for: a 128th of the longest deadline, at least 10 ms. A session ends at
-    /// most two slots after its deadline.
+    /// Two slots of the wheel: each stands for a 128th of the longest deadline or an eighth of the shortest, at least
+    /// 10 ms. A session ends at most that much after its deadline.
     pub fn late_max(&self) -> u64 {
-        2 * (self.idle / 128).max(10 * MS)
+        let shortest = if self.is_sticky() { self.idle } else { self.probation };
+        2 * (self.idle / 128).min(shortest / 8).max(10 * MS)
     }
 
     /// Sessions whose shadows get their lanes before anybody is picked: the model sees which only where the pick succeeds,

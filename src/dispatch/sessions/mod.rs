@@ -131,7 +131,7 @@ impl Sessions {
             open: 0,
             idle_ns: nanoseconds(lifetimes.idle),
             probation_ns: nanoseconds(lifetimes.probation),
-            wheel: Wheel::new(nanoseconds(lifetimes.idle.max(lifetimes.probation))),
+            wheel: Wheel::new(nanoseconds(lifetimes.probation), nanoseconds(lifetimes.idle)),
             probation: Queue::default(),
         }
     }

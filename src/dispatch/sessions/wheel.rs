@@ -6,7 +6,7 @@ use super::Session;
 use super::list::{Link, NONE, link};
 use crate::dispatch::time::Time;
 
-/// Slots in a turn of the wheel; the longest deadline takes half of them.
+/// Slots in a turn of the wheel. What is further ahead waits in the last one, and moves on from there.
 const SLOTS: u64 = 256;
 /// The shortest time that a slot stands for: deadlines are kept to a hundredth of a second at best.
 const SLOT_NS_MIN: u64 = 10_000_000;
@@ -25,9 +25,9 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// For deadlines up to `longest_ns` ahead.
-    pub fn new(longest_ns: u64) -> Wheel {
-        let slot_ns = (longest_ns / (SLOTS / 2)).max(SLOT_NS_MIN);
+    /// For deadlines from `shortest_ns` to `longest_ns` ahead: a slot is a small part of either.
+    pub fn new(shortest_ns: u64, longest_ns: u64) -> Wheel {
+        let slot_ns = (longest_ns / (SLOTS / 2)).min(shortest_ns / 8).max(SLOT_NS_MIN);
         Wheel { slot_ns, slots: vec![NONE; SLOTS as usize], at: 0, entries: 0 }
     }
 

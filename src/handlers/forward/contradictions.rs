@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::entry::Entry;
 use super::read::Said;
-use super::settings::{Choice, Settings};
+use super::settings::{Choice, Settings, Spread};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::upstream::{Host, Leave, SendFrom, Upstream};
@@ -14,6 +14,9 @@ use crate::dispatch::pool::Pick;
 
 /// Upstreams of one handler: each is a socket in every worker.
 const UPSTREAMS_MAX: usize = 1_024;
+
+/// Sessions times upstreams, where each session may use all of them: 8 bytes each, in every worker.
+const LEGS_MAX: u64 = 16 << 20;
 
 /// Keys that are about sessions.
 const OF_SESSIONS: [&str; 4] = ["session_idle", "session_max", "session_share", "requests_max"];
@@ -27,12 +30,27 @@ pub fn report(section: &mut Section<'_>, settings: &Settings, entries: &[Entry],
     if entries.len() > UPSTREAMS_MAX {
         section.problem("upstreams", format!("more than {UPSTREAMS_MAX}, the limit of one handler"), "");
     }
+    legs(section, settings);
     repeated(section, &settings.upstreams);
     picks(section, settings, said);
     absent_sessions(section, settings, entries);
     groups(section, settings, entries);
     sources(section, settings, entries);
     roles(section, settings, entries);
+}
+
+/// Where a session may use all upstreams, each session remembers all of them.
+fn legs(section: &mut Section<'_>, settings: &Settings) {
+    let is_wide = settings.has_sessions() && (settings.choice == Choice::All || settings.spread == Spread::Datagram);
+    let legs = u64::from(settings.limits.max) * settings.upstreams.len() as u64;
+    if is_wide && legs > LEGS_MAX {
+        let message = format!(
+            "{} sessions with {} upstreams each are {legs} ways to remember, of at most {LEGS_MAX}",
+            settings.limits.max,
+            settings.upstreams.len()
+        );
+        section.problem("session_max", message, "write a smaller session_max, or fewer upstreams");
+    }
 }
 
 /// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm. Two ways to one upstream are none.
