@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 /// Measures, in pixels.
 const WIDTH: f64 = 900.0;
+/// Room on both sides for the longest words, which have no fixed width.
+const MARGIN: f64 = 60.0;
 const LEFT: f64 = 330.0;
 const RIGHT: f64 = 120.0;
 const TOP: f64 = 62.0;
@@ -31,8 +33,9 @@ pub(crate) fn draw(outcomes: &[Outcome], machine: &str) -> String {
     let rows = outcomes.len() as f64;
     let bottom = TOP + rows * (3.0 * BAR + GAP);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} 0 {} {height}\" role=\"img\" \
          aria-label=\"Processor time of forwarders, as multiples of one written by hand\">\n<style>{STYLE}</style>\n",
+        WIDTH + 2.0 * MARGIN,
         height = bottom + 34.0
     );
     legend(&mut svg);
