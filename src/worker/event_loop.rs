@@ -66,8 +66,6 @@ pub struct Worker {
     epoch: Instant,
     /// When the handlers are asked next whether their time has come; `None` where none of them waits for anything.
     due: Option<Time>,
-    /// When handlers want to be called for the sake of time.
-
     /// Listeners that may hold something, each at most once.
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
