@@ -17,6 +17,7 @@ use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
 use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{HandlerId, Names, Scene};
 use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::limit::Limit;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
 use udispatch::dispatch::time::Time;
@@ -25,7 +26,7 @@ use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamOptions;
 use udispatch::worker::flush::Flusher;
-use udispatch::worker::lanes::{Budget, Lanes, Target};
+use udispatch::worker::lanes::{Lanes, Target};
 use udispatch::worker::listener::Listener;
 
 thread_local! {
@@ -182,7 +183,7 @@ impl Site for Bench {
 /// A dispatcher with one wildcard ear over all routes, and its lanes.
 fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     let config = config();
-    let budget = Arc::new(Budget::new(1_000));
+    let budget = Arc::new(Limit::new(1_000));
     let target = |number: usize| Target {
         handler: HandlerId((number / UPSTREAMS_EACH) as u32),
         address: Some(upstream),

@@ -9,9 +9,10 @@ use super::plan::Plan;
 use super::upstreams::Located;
 use crate::config::Config;
 use crate::config::upstream::SendFrom;
+use crate::dispatch::limit::Limit;
 use crate::net::limits;
 use crate::net::upstream::UpstreamOptions;
-use crate::worker::lanes::{Budget, Target};
+use crate::worker::lanes::Target;
 
 /// Ports that the kernel gives out where its setting cannot be read: its default of 32768 to 60999 (ip-sysctl).
 const PORTS_DEFAULT: u32 = 28_232;
@@ -22,10 +23,10 @@ const FILES_LEFT: u64 = 512;
 pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
     let ports = ports_max();
     // A port is taken on one local address, or on all of them where the kernel chooses.
-    let mut budgets: HashMap<Option<IpAddr>, Arc<Budget>> = HashMap::new();
+    let mut budgets: HashMap<Option<IpAddr>, Arc<Limit>> = HashMap::new();
     let target = |located: &Located| {
         let source = source(located);
-        let budget = budgets.entry(source.map(|source| source.ip())).or_insert_with(|| Arc::new(Budget::new(ports)));
+        let budget = budgets.entry(source.map(|source| source.ip())).or_insert_with(|| Arc::new(Limit::new(ports)));
         let leave = &located.upstream.leave;
         let options = UpstreamOptions {
             send_buffer: config.daemon.send_buffer,

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mio::Registry;
@@ -13,6 +12,7 @@ use mio::Registry;
 use super::exit::Exit;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{Ledger, Sent};
+use crate::dispatch::limit::Limit;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
@@ -41,31 +41,8 @@ pub struct Target {
     pub options: UpstreamOptions,
     /// What it gets leaves under its sender's address.
     pub keeps_source: bool,
-    /// How many of them there may be.
-    pub budget: Arc<Budget>,
-}
-
-/// How many source ports there may be, over all workers. Each local address has some, and other programs need some too.
-#[derive(Debug)]
-pub struct Budget {
-    max: u32,
-    used: AtomicU32,
-}
-
-impl Budget {
-    /// At most so many.
-    pub fn new(max: u32) -> Budget {
-        Budget { max, used: AtomicU32::new(0) }
-    }
-
-    fn take(&self) -> bool {
-        let room = |used: u32| (used < self.max).then_some(used + 1);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
-    }
-
-    fn give_back(&self) {
-        self.used.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// How many source ports there may be, over all workers. Each local address has some, and other programs need some too.
+    pub budget: Arc<Limit>,
 }
 
 /// One lane.

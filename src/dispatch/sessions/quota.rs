@@ -4,11 +4,11 @@
 //! 64, chosen by the prefix. A datagram of a session that exists takes none.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::FixedState;
 
+use crate::dispatch::limit::Limit;
 use crate::dispatch::maglev::mix;
 use crate::dispatch::verdict::DropReason;
 
@@ -21,9 +21,8 @@ type Counts = HashMap<u64, u32, FixedState>;
 /// The limits and how much of them is used.
 #[derive(Debug)]
 pub struct Quota {
-    max: u32,
+    all: Limit,
     share: u32,
-    taken: AtomicU32,
     prefixes: Vec<Mutex<Counts>>,
 }
 
@@ -32,23 +31,23 @@ impl Quota {
     pub fn new(max: u32, share: u32, seed: u64) -> Quota {
         let counts = || Mutex::new(Counts::with_hasher(FixedState::with_seed(seed)));
         let prefixes = (0..SHARDS).map(|_| counts()).collect();
-        Quota { max, share, taken: AtomicU32::new(0), prefixes }
+        Quota { all: Limit::new(max), share, prefixes }
     }
 
     /// The most sessions that there may be.
     pub fn max(&self) -> u32 {
-        self.max
+        self.all.max()
     }
 
     /// How many there are.
     pub fn taken(&self) -> u32 {
-        self.taken.load(Ordering::Relaxed)
+        self.all.taken()
     }
 
     /// Takes a place for a client of the prefix. A prefix that has its share is told so even where all places are taken:
     /// nobody is to make room for it.
     pub fn take(&self, prefix: u64) -> Result<(), DropReason> {
-        if self.share < self.max {
+        if self.share < self.max() {
             let mut counts = self.shard(prefix);
             let held = counts.get(&prefix).copied().unwrap_or(0);
             if held >= self.share {
@@ -62,14 +61,12 @@ impl Quota {
     }
 
     fn take_one(&self) -> Result<(), DropReason> {
-        let room = |taken: u32| (taken < self.max).then_some(taken + 1);
-        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
-        taken.map(drop).map_err(|_| DropReason::SessionLimit)
+        if self.all.take() { Ok(()) } else { Err(DropReason::SessionLimit) }
     }
 
     /// Gives the place back.
     pub fn give_back(&self, prefix: u64) {
-        if self.share < self.max {
+        if self.share < self.max() {
             let mut counts = self.shard(prefix);
             if let Some(held) = counts.get_mut(&prefix) {
                 *held -= 1;
@@ -78,7 +75,7 @@ impl Quota {
                 }
             }
         }
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.all.give_back();
     }
 
     fn shard(&self, prefix: u64) -> MutexGuard<'_, Counts> {
@@ -89,6 +86,8 @@ impl Quota {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     /// Both limits hold exactly, and what is given back can be taken again.

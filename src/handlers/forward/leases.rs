@@ -28,6 +28,17 @@ struct Held {
     is_spoilt: bool,
 }
 
+/// What a lane's session is owed there.
+#[derive(Debug, Clone, Copy)]
+pub struct Debt {
+    /// The place of the upstream.
+    pub place: usize,
+    /// Datagrams that went out.
+    pub asked: u32,
+    /// Datagrams that came back.
+    pub answered: u32,
+}
+
 /// One upstream's part.
 struct Branch {
     id: UpstreamId,
@@ -119,6 +130,12 @@ impl Leases {
         if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
             held.answered = held.answered.saturating_add(datagrams);
         }
+    }
+
+    /// What went out on a lane and came back since its session has it.
+    pub fn debt(&self, lane: Lane) -> Option<Debt> {
+        let Held { place, asked, answered, .. } = (*self.held.get(lane.0 as usize)?)?;
+        Some(Debt { place: usize::from(place), asked, answered })
     }
 
     /// A session gives a lane back. `seen` is when its last datagram passed. Whether answers are owed is the lane's own

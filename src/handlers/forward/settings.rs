@@ -125,6 +125,11 @@ pub struct Limits {
 }
 
 impl Settings {
+    /// Whether a request goes to several and the answers of one are enough.
+    pub fn is_first_alone(&self) -> bool {
+        self.choice == Choice::All && self.replies == Replies::First
+    }
+
     /// Whether requests get a way back.
     pub fn is_answered(&self) -> bool {
         self.replies != Replies::None

@@ -332,10 +332,7 @@ impl Talk {
             return Err(DropReason::Shadow);
         }
         let session = self.table.get_mut(id);
-        if self.common.settings.replies == Replies::First
-            && self.common.settings.choice == Choice::All
-            && *session.winner.get_or_insert(place as u16) != place as u16
-        {
+        if self.common.settings.is_first_alone() && *session.winner.get_or_insert(place as u16) != place as u16 {
             return Err(DropReason::NotFirst);
         }
         session.seen = cx.now();
@@ -354,21 +351,18 @@ impl Talk {
         Ok(())
     }
 
-    /// Whether each request has as many answers as it is to have.
+    /// Whether each request that went out has as many answers as it is to have: of every upstream that it went to, or, where
+    /// the first one's are enough, as many as the client was to get.
     fn is_complete(&mut self, id: SessionId) -> bool {
         let Some(each) = self.common.settings.limits.replies_max else { return false };
-        let answering = match self.common.settings.replies {
-            Replies::All if self.common.settings.choice == Choice::All => self.answering_legs(id),
-            _ => 1,
-        };
-        let session = self.table.get(id);
-        u64::from(session.replies) >= u64::from(each) * u64::from(session.requests) * answering
-    }
-
-    fn answering_legs(&mut self, id: SessionId) -> u64 {
-        let receivers = &self.common.settings.receivers;
-        let legs = self.table.legs(id).iter().zip(receivers);
-        legs.filter(|(lane, receiver)| lane.is_some() && !receiver.shadow).count() as u64
+        let (leases, receivers) = (&self.leases, &self.common.settings.receivers);
+        let held = self.table.legs(id).iter().flatten().filter_map(|lane| leases.debt(*lane));
+        let mut held = held.filter(|debt| !receivers[debt.place].shadow);
+        if self.common.settings.is_first_alone() {
+            let asked = held.map(|debt| debt.asked).max().unwrap_or(0);
+            return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
+        }
+        held.all(|debt| u64::from(debt.answered) >= u64::from(each) * u64::from(debt.asked))
     }
 
     /// Compares answers: those of a shadow, or (`None`) those that the client gets.

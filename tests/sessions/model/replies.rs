@@ -93,13 +93,16 @@ impl Talker {
         passed
     }
 
-    /// Each request has so many answers, or so many of each upstream where all are wanted.
+    /// Each request that went out has so many answers, of each upstream that it went to; where the first one's are enough,
+    /// the client has so many.
     fn is_complete(&self, at: usize) -> bool {
         let Some(each) = self.spec.replies_max else { return false };
         let session = &self.sessions[at];
-        let asked = session.legs.iter().filter(|leg| !self.is_shadow(leg.place)).count() as u64;
-        let times = if self.spec.pick == Pick::All && self.spec.replies == Replies::All { asked } else { 1 };
-        session.replies >= each * session.requests * times
+        let mut legs = session.legs.iter().filter(|leg| !self.is_shadow(leg.place));
+        match self.spec.pick == Pick::All && self.spec.replies == Replies::First {
+            true => session.replies >= each * legs.map(|leg| leg.asked).max().unwrap_or(0),
+            false => legs.all(|leg| leg.answered >= each * leg.asked),
+        }
     }
 
     fn compare(&mut self, at: usize, shadow: usize, is_shadows: bool, payload: &[u8]) {
