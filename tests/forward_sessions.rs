@@ -112,6 +112,26 @@ fn a_second_answer_reaches_nobody_else() {
     daemon.stop();
 }
 
+/// A request that an upstream's sample left out is owed no answer: the session is complete when those that went out are
+/// answered.
+#[test]
+fn what_was_left_out_is_not_waited_for() {
+    if !enter("what_was_left_out_is_not_waited_for") {
+        return;
+    }
+    let upstream = Client::bind("127.0.0.1:9001");
+    let upstreams = "[{ address = \"127.0.0.1:9001\", sample = \"1/4\" }]";
+    let mut daemon = Daemon::start(&forwarder("on", HERE, upstreams, "replies_max = 1"));
+    let client = Client::bind("127.0.0.1:0");
+    (0..4).for_each(|_| client.send(b"?", HERE));
+    daemon.ledger_when(|ledger| ledger.received() == 4);
+    let (_, lane) = upstream.receive();
+    upstream.send(b"!", &lane.to_string());
+    assert_eq!(client.receive().0, b"!");
+    let sessions = daemon.stop().handler("on").sessions;
+    assert_eq!((sessions.opened, sessions.complete), (1, 1), "{sessions:?}");
+}
+
 /// An upstream that is slower than a session's time: its answer reaches neither the client, whose session is over, nor any
 /// other, and is counted.
 #[test]
