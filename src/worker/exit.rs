@@ -198,7 +198,12 @@ impl Exit {
     /// only where nothing is told). `None` is the one that the socket was made with, whatever it has adopted since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
         let wanted = ttl.or(self.own_ttl);
-        if self.ttl != wanted && !self.is_group() && upstream::set_ttl(&self.socket, self.v6, wanted).is_ok() {
+        if self.ttl == wanted || self.is_group() {
+            return;
+        }
+        // Should the kernel refuse, one that is asked for goes with a message; the socket's own cannot, and is not worth
+        // a datagram.
+        if upstream::set_ttl(&self.socket, self.v6, wanted).is_ok() || ttl.is_none() {
             self.ttl = wanted;
         }
     }

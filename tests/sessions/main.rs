@@ -8,6 +8,8 @@
 mod covered;
 mod model;
 mod scenario;
+#[path = "../common/seeds.rs"]
+mod seeds;
 mod stage;
 mod traffic;
 mod witness;
@@ -26,6 +28,7 @@ use udispatch::dispatch::time::Time;
 use covered::Covered;
 use model::{Flight, Pass, Shared, Step, Talker, Train};
 use scenario::{MS, SECOND, Scenario, once_in, pick};
+use seeds::{Where, seeds};
 use stage::{Ground, Worker};
 use traffic::{Mood, Press, Request};
 
@@ -41,33 +44,13 @@ const REFUSED: i32 = 111;
 /// Sessions, their lanes, their ends, who is picked and who is answered, over random forwarders, traffic and time.
 #[test]
 fn sessions_keep_their_promises() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let seeds = match number("UDISPATCH_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("UDISPATCH_SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = seeds(SEEDS);
     let mut covered = Covered::default();
     for seed in seeds.clone() {
         Simulation::new(seed).run(&mut covered);
     }
     if seeds.end - seeds.start >= SEEDS {
         covered.check();
-    }
-}
-
-/// Tells which seed and step failed.
-struct Where {
-    seed: u64,
-    step: usize,
-    text: String,
-}
-
-impl Drop for Where {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let Where { seed, step, text } = self;
-            eprintln!("{text}\nseed {seed}, step {step}; UDISPATCH_SEED={seed} repeats it");
-        }
     }
 }
 

@@ -10,6 +10,8 @@ mod model;
 #[path = "../model/mod.rs"]
 mod model_of_routes;
 mod outbox;
+#[path = "../common/seeds.rs"]
+mod seeds;
 mod witness;
 mod world;
 
@@ -31,6 +33,7 @@ use udispatch::dispatch::verdict::DropReason;
 use kernel::{Packet, SLOT_BYTES, SLOTS, Socket};
 use model::{Model, Printer};
 use outbox::Memory;
+use seeds::{Where, seeds};
 use world::{World, once_in, pick};
 
 /// Seeds of an ordinary run: about two seconds of a debug build.
@@ -43,11 +46,7 @@ const NOISE_BYTES: usize = 2 * SLOT_BYTES;
 /// Law 1, law 2 and law 3, the guard, the outbox and its runs, over random configurations and traffic.
 #[test]
 fn dispatch_keeps_its_laws() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let seeds = match number("UDISPATCH_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("UDISPATCH_SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = seeds(SEEDS);
     let mut covered = Covered::default();
     let mut arena = vec![0; SLOTS * SLOT_BYTES];
     for seed in seeds.clone() {
@@ -91,22 +90,6 @@ impl Covered {
         }
         let others = [self.handled, self.answers, self.passed, self.several_copies, self.in_flight];
         assert!(others.iter().all(|count| *count > 100), "some of it hardly happens: {others:?}");
-    }
-}
-
-/// Tells which seed and step failed.
-struct Where {
-    seed: u64,
-    step: usize,
-    text: String,
-}
-
-impl Drop for Where {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let Where { seed, step, text } = self;
-            eprintln!("{text}\nseed {seed}, step {step}; UDISPATCH_SEED={seed} repeats it");
-        }
     }
 }
 
