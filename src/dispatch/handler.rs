@@ -42,7 +42,7 @@ pub trait Handler: Send {
     /// What an upstream answered on a lane that the handler has opened.
     fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let _ = lane;
-        (0..batch.len()).for_each(|index| cx.verdict(index, Verdict::Dropped(DropReason::LateReply)));
+        cx.drop_run(0, batch.len(), DropReason::LateReply);
     }
 
     /// Something went wrong on a lane that the handler has opened.
@@ -213,6 +213,11 @@ impl Cx<'_> {
                 debug_assert!(false, "verdicts come once a datagram and in order");
             }
         }
+    }
+
+    /// The same for so many datagrams in a row that were dropped for one reason.
+    pub fn drop_run(&mut self, first: u32, datagrams: u32, reason: DropReason) {
+        (first..first + datagrams).for_each(|index| self.verdict(index, Verdict::Dropped(reason)));
     }
 
     /// Sends the datagram's own payload back to its source, unless the guard refuses.

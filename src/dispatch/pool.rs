@@ -29,6 +29,8 @@ pub enum Pick {
 /// One upstream, as far as picking is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
+    /// A hash of its name, the same on every machine.
+    pub name: u64,
     /// How much it takes compared with the others; at least 1.
     pub weight: u32,
     /// Only picked while no other is fit.
@@ -147,7 +149,7 @@ impl Pool {
     /// not change when one comes or goes).
     fn by_lot(&self, key: u64) -> usize {
         let lot = |member: usize| {
-            let drawn = mix(key ^ mix(member as u64 + 1)).max(1) as f64 / u64::MAX as f64;
+            let drawn = mix(key ^ self.members[member].name).max(1) as f64 / u64::MAX as f64;
             -drawn.ln() / f64::from(self.members[member].weight)
         };
         let fit = (0..self.members.len()).filter(|member| self.fit[*member]).map(|member| (lot(member), member));
@@ -216,14 +218,19 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::maglev::hash_bytes;
     use super::*;
 
-    const PLAIN: Member = Member { weight: 1, backup: false, drain: false, alive: true, resolved: true, shadow: false };
+    const PLAIN: Member =
+        Member { name: 0, weight: 1, backup: false, drain: false, alive: true, resolved: true, shadow: false };
 
     fn pool(members: &[Member], pick: Pick) -> Pool {
         let names: Vec<(String, u32)> =
             members.iter().enumerate().map(|(n, member)| (format!("10.0.0.{n}:53"), member.weight)).collect();
-        Pool::new(members.to_vec(), pick, true, Some(Arc::new(Maglev::new(&names))), 1)
+        let named =
+            |(member, (name, _)): (&Member, &(String, u32))| Member { name: hash_bytes(name.as_bytes()), ..*member };
+        let members: Vec<Member> = members.iter().zip(&names).map(named).collect();
+        Pool::new(members, pick, true, Some(Arc::new(Maglev::new(&names))), 1)
     }
 
     fn picks(pool: &mut Pool, count: u64) -> Vec<u64> {

@@ -69,7 +69,7 @@ impl Common {
     pub fn pass_on(&mut self, train: &Train, index: u32, batch: &Batch<'_>, ttl: Option<u8>, cx: &mut Cx<'_>) {
         if self.is_whole {
             if let Err(reason) = self.pass_one_way(train, batch, ttl, cx) {
-                (index..index + train.datagrams()).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+                cx.drop_run(index, train.datagrams(), reason);
             }
             return;
         }
@@ -98,10 +98,7 @@ impl Common {
                     let got = outlet.pass(outlet.lane, train, batch, ttl, cx);
                     // What a shadow gets or not is counted there.
                     if !self.settings.receivers[place].shadow {
-                        passed = match got {
-                            Ok(()) => Ok(()),
-                            Err(reason) => passed.map_err(|_| reason),
-                        };
+                        passed = passed.or(got);
                     }
                 }
                 return passed;

@@ -23,7 +23,7 @@ use self::settings::{Choice, HashOn, Receiver, Replies, Settings};
 use self::talk::Talk;
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
 use crate::dispatch::handler::Handler;
-use crate::dispatch::maglev::Maglev;
+use crate::dispatch::maglev::{Maglev, hash_bytes};
 use crate::dispatch::pool::{Member, Pick, Pool};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::sessions::quota::Quota;
@@ -104,7 +104,8 @@ impl Forward {
     }
 
     fn pool(&self, has_address: &[bool], seed: u64) -> Pool {
-        let member = |(receiver, has_address): (&Receiver, &bool)| Member {
+        let member = |((receiver, upstream), has_address): ((&Receiver, &Upstream), &bool)| Member {
+            name: hash_bytes(upstream.to_string().as_bytes()),
             weight: receiver.weight,
             backup: receiver.backup,
             drain: receiver.drain,
@@ -112,7 +113,8 @@ impl Forward {
             resolved: *has_address,
             shadow: receiver.shadow,
         };
-        let members: Vec<Member> = self.settings.receivers.iter().zip(has_address).map(member).collect();
+        let members: Vec<Member> =
+            self.settings.receivers.iter().zip(&self.settings.upstreams).zip(has_address).map(member).collect();
         let pick = if let Choice::One(pick) = self.settings.choice { pick } else { Pick::RoundRobin };
         let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
         Pool::new(members, pick, self.settings.fail_open, maglev, seed)

@@ -34,7 +34,7 @@ impl Handler for OneWay {
             let datagrams = train.datagrams();
             match self.common.damp(&train.envelope) {
                 Ok(ttl) => self.common.pass_on(train, index, batch, ttl, cx),
-                Err(reason) => (index..index + datagrams).for_each(|at| cx.verdict(at, Verdict::Dropped(reason))),
+                Err(reason) => cx.drop_run(index, datagrams, reason),
             }
             index += datagrams;
         }

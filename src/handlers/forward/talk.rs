@@ -71,7 +71,7 @@ impl Talk {
 
     fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         if let Err(reason) = self.request(train, index, batch, cx) {
-            (index..index + train.datagrams()).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+            cx.drop_run(index, train.datagrams(), reason);
         }
     }
 
@@ -163,10 +163,7 @@ impl Talk {
             let got = self.pass_leg(lane, place, train, batch, ttl, cx);
             // What a shadow gets or not is counted there.
             if !self.common.settings.receivers[place].shadow {
-                passed = match got {
-                    Ok(()) => Ok(()),
-                    Err(reason) => passed.map_err(|_| reason),
-                };
+                passed = passed.or(got);
             }
         }
         passed
@@ -278,13 +275,9 @@ impl Talk {
                     if !self.common.pool.is_fit_for_all(place) || self.common.settings.receivers[place].shadow {
                         continue;
                     }
-                    match self.leases.lease(place, cx) {
-                        Ok(lane) => {
-                            self.opening[place] = Some(lane);
-                            leased = Ok(());
-                        }
-                        Err(reason) => leased = leased.map_err(|_| reason),
-                    }
+                    let lane = self.leases.lease(place, cx);
+                    self.opening[place] = lane.ok();
+                    leased = leased.or(lane.map(drop));
                 }
                 leased?;
                 None
@@ -408,7 +401,7 @@ impl Handler for Talk {
                 self.leases.count_replies(place, datagrams);
             }
             if let Err(reason) = self.answer(lane, train, batch, cx) {
-                (index..index + datagrams).for_each(|at| cx.verdict(at, Verdict::Dropped(reason)));
+                cx.drop_run(index, datagrams, reason);
             }
             index += datagrams;
         }
