@@ -9,7 +9,7 @@ use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
 use crate::dispatch::outbox::Lane;
-use crate::dispatch::proxy_header::proxy_v2;
+use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::verdict::DropReason;
 
@@ -102,7 +102,7 @@ impl Outlet {
         }
         let mut train = *train;
         if self.proxy {
-            let mut header = [0; 52];
+            let mut header = [0; HEADER_MAX_BYTES];
             let used = proxy_v2(train.envelope.src, train.envelope.dst, &mut header);
             train.span = cx.keep_parts([&header[..used], batch.bytes(train.span)])?;
         }
