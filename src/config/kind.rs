@@ -52,6 +52,11 @@ pub trait Recipe: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// Whether answers come back to clients that it keeps in mind: what it leaves is then worth going on with.
+    fn has_sessions(&self) -> bool {
+        false
+    }
+
     /// How these are looked after while the daemon runs.
     fn upkeep(&self) -> Upkeep {
         Upkeep::default()

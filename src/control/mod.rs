@@ -2,11 +2,18 @@
 //! here, before a worker sees the result. Only this room logs.
 
 pub mod build;
+mod crew;
 pub mod explain;
+pub mod handover;
+mod held;
+mod history;
 pub mod host;
 pub mod look_ups;
 pub mod loops;
 pub mod plan;
+mod prepare;
+mod reload;
+mod running;
 pub mod snapshot;
 pub mod squatters;
 pub mod standard_error;

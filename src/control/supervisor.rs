@@ -2,29 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::Sender;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use super::build;
-use super::host::Host;
-use super::plan::{Plan, worker_count};
+use super::held::Held;
+use super::prepare::{Present, prepare};
+use super::reload::{Loader, Reloader, Wish};
+use super::running::Running;
 use super::snapshot::Snapshot;
-use super::upkeep::Upkeep;
 use super::{standard_error, standard_output};
-use crate::config::{Config, Problems};
-use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::ledger::Ledger;
+use crate::config::{Config, LoadError, Problems};
 use crate::dispatch::sink::Job;
-use crate::worker::command::{Command, Handle};
-use crate::worker::event_loop::Worker;
 
-/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
-const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
 /// By when standard output is not waited for any more, since the signal. Workers take at most three seconds of it.
@@ -33,7 +27,7 @@ const OUTPUT_BY: Duration = Duration::from_secs(4);
 const ERROR_BY: Duration = Duration::from_millis(4_500);
 
 const SIGNALS: Token = Token(0);
-const WORKER_ENDED: Token = Token(1);
+const AWOKEN: Token = Token(1);
 
 /// Why the daemon cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +35,9 @@ pub enum Failure {
     /// The file does not fit this machine.
     #[error("{0}")]
     Configuration(Box<Problems>),
+    /// The file cannot be read.
+    #[error("{0}")]
+    File(String),
     /// Something could not be bound, joined, resolved or opened.
     #[error("{0}")]
     Start(#[from] crate::config::kind::BuildError),
@@ -57,44 +54,55 @@ pub enum Failure {
     Worker,
 }
 
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Failure {
+        match error {
+            LoadError::Problems(problems) => Failure::Configuration(Box::new(problems)),
+            other => Failure::File(other.to_string()),
+        }
+    }
+}
+
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure::System { what, error }
 }
 
 /// A running daemon.
 pub struct Supervisor {
-    config: Config,
-    plan: Plan,
-    output: Sender<Job>,
+    pub(super) running: Running,
+    pub(super) reloader: Reloader,
+    pub(super) output: Sender<Job>,
+    /// Time is counted from here.
+    pub(super) epoch: Instant,
+    /// Woken by each worker that ends.
+    pub(super) ended: Arc<Waker>,
     poll: Poll,
     signals: Signals,
-    workers: Vec<(Handle, JoinHandle<Dispatcher>)>,
-    upkeep: Upkeep,
 }
 
 impl Supervisor {
-    /// Binds everything and starts the workers. When this returns, every listener is bound.
-    pub fn start(config: Config) -> Result<Supervisor, Failure> {
-        let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
-        let plan = Plan::new(&config, &host, worker_count(&config))
-            .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
-        for note in &plan.notes {
+    /// Binds everything and starts the workers. When this returns, every listener is bound. A reload reads `config`'s file
+    /// again with `loader`.
+    pub fn start(config: Config, loader: Arc<Loader>) -> Result<Supervisor, Failure> {
+        let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
+        let waker = |token| Waker::new(poll.registry(), token).map_err(system("cannot set up the control loop"));
+        // mio has one waker for each poll: whoever wakes it, all is looked at.
+        let ended = Arc::new(waker(AWOKEN)?);
+        let output = standard_output::start().map_err(system("cannot use standard output"))?;
+        let epoch = Instant::now();
+        let prepared = prepare(config, Present::default(), Held::default(), &output, epoch, &ended)?;
+        for note in &prepared.plan.notes {
             log::warn!("{note}");
         }
-        let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
-        let registry = poll.registry();
-        let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
-        let output = standard_output::start().map_err(system("cannot use standard output"))?;
-        let built = build::build(&config, &plan, &output)?;
         // Before the workers: a signal that comes while they start is not lost. After the plan, which may wait for the
         // resolver as long as that likes: until then a signal ends the process, and nothing is lost by that.
         let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
-        let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
-        let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
-        let upkeep = Upkeep::of_plan(&config, &plan, handles).map_err(system("cannot look after the upstreams"))?;
-        Ok(Supervisor { config, plan, output, poll, signals, workers, upkeep })
+        poll.registry()
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(system("cannot wait for signals"))?;
+        let reloader = Reloader::new(loader, Arc::clone(&ended));
+        Ok(Supervisor { running: Running::start(prepared), reloader, output, epoch, ended, poll, signals })
     }
 
     /// One line for the log: what is being served.
@@ -102,9 +110,9 @@ impl Supervisor {
         let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         format!(
             "{}, {}, {}",
-            counted(self.plan.listeners.len(), "listener"),
-            counted(self.config.routes.len(), "route"),
-            counted(self.workers.len(), "worker")
+            counted(self.running.plan.listeners.len(), "listener"),
+            counted(self.running.config.routes.len(), "route"),
+            counted(self.running.workers(), "worker")
         )
     }
 
@@ -132,7 +140,7 @@ impl Supervisor {
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
-                    SIGHUP => log::warn!("SIGHUP: this version cannot reload; restart to use a changed file"),
+                    SIGHUP => self.reload(Wish { is_dry: false, answer: Box::new(|_| {}) }),
                     signal => {
                         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                         log::info!("{name}: stopping; what the sockets hold is still handled");
@@ -140,14 +148,15 @@ impl Supervisor {
                     }
                 }
             }
-            if events.iter().any(|event| event.token() == WORKER_ENDED) {
+            self.finish_reload()?;
+            if self.running.has_lost_a_worker() {
                 let _ = self.stop();
                 return Err(Failure::Worker);
             }
         }
     }
 
-    fn show_ledger(&self) {
+    fn show_ledger(&mut self) {
         match self.snapshot() {
             Some(snapshot) => standard_error::show(snapshot.to_string()),
             None => log::error!("a worker does not answer: no ledger"),
@@ -155,60 +164,17 @@ impl Supervisor {
     }
 
     /// The accounts of all workers, each as of one of its turns' ends.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        let deadline = Instant::now() + SNAPSHOT_MAX;
-        let (reply, replies) = bounded(self.workers.len());
-        for (handle, _) in &self.workers {
-            handle.send(Command::Snapshot(reply.clone())).then_some(())?;
-        }
-        let mut sum = self.empty_ledger();
-        for _ in &self.workers {
-            sum.add(&replies.recv_deadline(deadline).ok()?);
-        }
-        Some(Snapshot::new(&self.config, &self.plan, sum))
-    }
-
-    fn empty_ledger(&self) -> Ledger {
-        let (listeners, routes) = (self.plan.listeners.len(), self.config.routes.len());
-        Ledger::new(listeners, routes, self.config.handlers.len(), self.plan.upstreams.iter().len())
+    pub fn snapshot(&mut self) -> Option<Snapshot> {
+        self.running.snapshot()
     }
 
     fn stop(mut self) -> Result<(Snapshot, Instant), Failure> {
         let begun = Instant::now();
-        self.upkeep.stop();
-        for (handle, _) in &self.workers {
-            handle.send(Command::Stop);
-        }
-        let workers = std::mem::take(&mut self.workers);
-        let ended: Vec<_> = workers.into_iter().map(|(_, thread)| thread.join()).collect();
+        let stopped = self.running.stop()?;
         let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
         if !standard_output::drain(&self.output, left.min(OUTPUT_MAX)) {
             log::error!("standard output is blocked: lines that are still under way count as in flight");
         }
-        let mut sum = self.empty_ledger();
-        for dispatcher in ended {
-            sum.add(&dispatcher.map_err(|_| Failure::Worker)?.snapshot());
-        }
-        Ok((Snapshot::new(&self.config, &self.plan, sum), begun + ERROR_BY))
+        Ok((self.running.final_snapshot(&stopped), begun + ERROR_BY))
     }
-}
-
-/// Each thread wakes the supervisor when it ends, whatever the reason.
-fn start_workers(built: Vec<(Worker, Handle)>, ended: Arc<Waker>) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
-    struct Farewell(Arc<Waker>);
-    impl Drop for Farewell {
-        fn drop(&mut self) {
-            // Without the supervisor there is nobody to tell.
-            let _ = self.0.wake();
-        }
-    }
-    let start = |(number, (worker, handle)): (usize, (Worker, Handle))| {
-        let farewell = Farewell(Arc::clone(&ended));
-        let run = move || {
-            let _farewell = farewell;
-            worker.run()
-        };
-        Ok((handle, thread::Builder::new().name(format!("worker-{number}")).spawn(run)?))
-    };
-    built.into_iter().enumerate().map(start).collect()
 }

@@ -10,8 +10,10 @@ use super::guard::{Answering, Guard};
 use super::id::EarId;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
+use super::legacy::Legacy;
 use super::outbox::{Lane, Outbox, Parcel, Reply};
 use super::route_table::RouteId;
+use super::sink::Fate;
 use super::time::Time;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
@@ -70,9 +72,20 @@ pub trait Handler: Send {
         let _ = (handler, upstreams);
     }
 
-    /// For a handler with a sink: how many of the datagrams that it called handled the sink has taken, and how many it
-    /// has lost. The rest is in flight.
-    fn fate(&self) -> Option<(u64, u64)> {
+    /// What it leaves to the handler that takes its place. It may go on afterwards as if nobody had asked.
+    fn leave(&self) -> Legacy {
+        Legacy::default()
+    }
+
+    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each that
+    /// has left something; lanes that it has no use for are to be closed.
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
+        let _ = (legacy, cx);
+    }
+
+    /// For a handler with a sink: what becomes of the datagrams that it called handled. What the sink has neither taken nor
+    /// lost is in flight.
+    fn fate(&self) -> Option<Fate> {
         None
     }
 }

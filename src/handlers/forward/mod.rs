@@ -12,6 +12,7 @@ mod outlet;
 mod read;
 pub mod settings;
 mod shadow;
+mod succession;
 mod talk;
 
 use std::sync::{Arc, OnceLock};
@@ -142,6 +143,10 @@ impl Recipe for Forward {
 
     fn upstreams(&self) -> &[Upstream] {
         &self.settings.upstreams
+    }
+
+    fn has_sessions(&self) -> bool {
+        self.settings.has_sessions()
     }
 
     fn upkeep(&self) -> Upkeep {
