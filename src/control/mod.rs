@@ -2,6 +2,7 @@
 //! here, before a worker sees the result. Only this room logs.
 
 pub mod build;
+pub mod control_path;
 pub mod explain;
 pub mod host;
 pub mod look_ups;
