@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use clap::Args;
 use super::{Exit, output};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::reload::Loader;
 use crate::control::standard_error;
 use crate::control::supervisor::{Failure, Supervisor};
 
@@ -31,19 +33,24 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     let Arguments { file, workers } = arguments;
-    let mut config = match Config::load(&file, kinds) {
+    let kinds = kinds.to_vec();
+    let load = move || {
+        let mut config = Config::load(&file, &kinds)?;
+        if let Some(workers) = workers {
+            config.daemon.workers = Workers::Count(workers);
+        }
+        Ok(config)
+    };
+    let config = match load() {
         Ok(config) => config,
         Err(error) => return output::refuse(&error),
     };
-    if let Some(workers) = workers {
-        config.daemon.workers = Workers::Count(workers);
-    }
     start_log(config.daemon.log);
     for warning in config.warnings.iter().filter(|problem| problem.severity == Severity::Warning) {
         let position = config.warnings.position(warning);
         log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
     }
-    let (last_words, exit) = match serve(config) {
+    let (last_words, exit) = match serve(config, Arc::new(load)) {
         Ok(()) => return Exit::Ok,
         Err(Failure::Configuration(problems)) => (problems.render(output::colours()), Exit::Configuration),
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
@@ -59,8 +66,8 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
-    let supervisor = Supervisor::start(config)?;
+fn serve(config: Config, loader: Arc<Loader>) -> Result<(), Failure> {
+    let supervisor = Supervisor::start(config)?.reload_with(loader);
     log::info!("ready: {}", supervisor.summary());
     supervisor.serve()
 }

@@ -70,7 +70,8 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
     let mut granted = usize::MAX;
-    let unlocked = held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
+    let unlocked =
+        held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
     for index in order {
         let planned = &plan.listeners[index];
         let options = options(daemon, planned);
@@ -80,7 +81,8 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
         for place in 0..sockets {
             let worker = if planned.role.is_spread() { place % plan.workers } else { owners.next().unwrap_or(0) };
             let socket = match given.next() {
-                Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options).map_err(|error| explain_bind(planned, &error))?,
+                Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options)
+                    .map_err(|error| explain_bind(planned, &error))?,
                 None => bind(&options, planned).map_err(|error| explain_bind(planned, &error))?,
             };
             granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));

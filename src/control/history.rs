@@ -120,8 +120,10 @@ impl History {
             sum
         };
         let workers = self.workers.iter().map(carry).collect();
-        let renumber =
-            |pending: Pending| Pending { handler: handlers.get(pending.handler).copied().unwrap_or(rows.handlers - 1), ..pending };
+        let renumber = |pending: Pending| Pending {
+            handler: handlers.get(pending.handler).copied().unwrap_or(rows.handlers - 1),
+            ..pending
+        };
         History { workers, pending: self.pending.into_iter().map(renumber).collect() }
     }
 

@@ -2,6 +2,7 @@
 //! here, before a worker sees the result. Only this room logs.
 
 pub mod build;
+pub mod control_path;
 mod crew;
 pub mod explain;
 pub mod handover;
@@ -12,7 +13,7 @@ pub mod look_ups;
 pub mod loops;
 pub mod plan;
 mod prepare;
-mod reload;
+pub mod reload;
 mod running;
 pub mod snapshot;
 pub mod squatters;

@@ -93,7 +93,11 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
             && heir.text == old.text
         {
             let recipe = Arc::clone(&old.recipe);
-            config.handlers.iter_mut().filter(|heir| is_heir(old, heir)).for_each(|heir| heir.recipe = Arc::clone(&recipe));
+            config
+                .handlers
+                .iter_mut()
+                .filter(|heir| is_heir(old, heir))
+                .for_each(|heir| heir.recipe = Arc::clone(&recipe));
             continue;
         }
         let is_replaced = heir.is_some_and(|heir| leads_wherever(heir, old));
@@ -118,9 +122,9 @@ fn is_heir(old: &NamedHandler, new: &NamedHandler) -> bool {
 fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
     let (new_upstreams, old_upstreams) = (new.recipe.upstreams(), old.recipe.upstreams());
     new.recipe.has_sessions()
-        && old_upstreams.iter().all(|old| {
-            new_upstreams.iter().any(|new| new.to_string() == old.to_string() && new.leave == old.leave)
-        })
+        && old_upstreams
+            .iter()
+            .all(|old| new_upstreams.iter().any(|new| new.to_string() == old.to_string() && new.leave == old.leave))
 }
 
 /// Second descriptors of all listeners' sockets that run now.

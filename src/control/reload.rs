@@ -46,7 +46,7 @@ type Outcome = Result<Box<Prepared>, Failure>;
 
 /// Reloads, one at a time.
 pub struct Reloader {
-    loader: Arc<Loader>,
+    pub(super) loader: Option<Arc<Loader>>,
     sender: Sender<Outcome>,
     outcomes: Receiver<Outcome>,
     waker: Arc<Waker>,
@@ -61,11 +61,11 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads configurations with `loader`, and wakes the supervisor when one is ready.
-    pub fn new(loader: Arc<Loader>, waker: Arc<Waker>) -> Reloader {
+    /// Wakes the supervisor when a configuration is ready.
+    pub fn new(waker: Arc<Waker>) -> Reloader {
         let (sender, outcomes) = unbounded();
         Reloader {
-            loader,
+            loader: None,
             sender,
             outcomes,
             waker,
@@ -83,12 +83,12 @@ impl Reloader {
     }
 
     fn begin(&mut self, present: Present, output: Sender<Job>, epoch: Instant, ended: Arc<Waker>) {
-        let (loader, sender, waker) = (Arc::clone(&self.loader), self.sender.clone(), Arc::clone(&self.waker));
+        let (loader, sender, waker) = (self.loader.clone(), self.sender.clone(), Arc::clone(&self.waker));
         let work = move || {
-            let prepared = loader().map_err(Failure::from);
-            let prepared = prepared.and_then(|config| {
-                prepare(config, present, Held::default(), &output, epoch, &ended).map(Box::new)
-            });
+            let nothing = || Failure::File("there is no file to reload".to_owned());
+            let prepared = loader.ok_or_else(nothing).and_then(|loader| loader().map_err(Failure::from));
+            let prepared = prepared
+                .and_then(|config| prepare(config, present, Held::default(), &output, epoch, &ended).map(Box::new));
             // The supervisor may have ended meanwhile.
             let _ = sender.send(prepared);
             let _ = waker.wake();

@@ -12,7 +12,6 @@ use super::history::{History, Rows};
 use super::plan::Plan;
 use super::prepare::{Prepared, Present};
 use super::snapshot::Snapshot;
-use super::crew::Crew;
 use super::supervisor::Failure;
 use super::upkeep::{State, Upkeep};
 use super::upstreams::Located;
@@ -88,7 +87,12 @@ impl Running {
     ) -> Running {
         let Prepared { config, plan, outline, mut workers, crew, successors, .. } = prepared;
         let mut history = history.carry(&successors, rows(&config, &plan));
-        hand_over(&mut workers.iter_mut().map(|(worker, _)| worker).collect::<Vec<_>>(), estates, &successors, &mut history);
+        hand_over(
+            &mut workers.iter_mut().map(|(worker, _)| worker).collect::<Vec<_>>(),
+            estates,
+            &successors,
+            &mut history,
+        );
         for (_, handle) in &workers {
             tell_of_moves(handle, &plan, &outline, &states);
         }
@@ -139,7 +143,8 @@ impl Running {
         let sum = self.ledger().ok_or(Failure::Worker)?;
         let states = self.upkeep.snapshot();
         let located = self.plan.upstreams.iter().map(|(_, located)| located);
-        let addresses = located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
+        let addresses =
+            located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
         Ok(Present {
             outline: self.outline.clone(),
             handlers: self.config.handlers.clone(),
@@ -229,27 +234,24 @@ fn gone(successors: &[Option<usize>]) -> Vec<usize> {
 
 /// What is known of upstreams, by the names of their handlers and their own.
 pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, String), State> {
-    let names = outline.handlers.iter().flat_map(|handler| {
-        handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone()))
-    });
+    let names = outline
+        .handlers
+        .iter()
+        .flat_map(|handler| handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone())));
     names.zip(states).collect()
 }
 
 /// The same by the numbers of a plan.
 fn by_number(plan: &Plan, outline: &Outline, states: &HashMap<(String, String), State>) -> Vec<Option<State>> {
-    let names = outline.handlers.iter().flat_map(|handler| {
-        handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone()))
-    });
+    let names = outline
+        .handlers
+        .iter()
+        .flat_map(|handler| handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone())));
     names.zip(plan.upstreams.iter()).map(|(name, _)| states.get(&name).cloned()).collect()
 }
 
 /// Upstreams that have moved since the plan was made.
-fn tell_of_moves(
-    handle: &Handle,
-    plan: &Plan,
-    outline: &Outline,
-    states: &HashMap<(String, String), State>,
-) {
+fn tell_of_moves(handle: &Handle, plan: &Plan, outline: &Outline, states: &HashMap<(String, String), State>) {
     let known = by_number(plan, outline, states);
     for ((id, located), state) in plan.upstreams.iter().zip(known) {
         let Located { address, .. } = located;

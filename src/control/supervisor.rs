@@ -57,8 +57,8 @@ pub enum Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
         match error {
-            LoadError::Problems(problems) => Failure::Configuration(Box::new(problems)),
-            other => Failure::File(other.to_string()),
+            LoadError::Wrong(problems) => Failure::Configuration(problems),
+            LoadError::Unreadable { .. } => Failure::File(error.to_string()),
         }
     }
 }
@@ -81,9 +81,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Binds everything and starts the workers. When this returns, every listener is bound. A reload reads `config`'s file
-    /// again with `loader`.
-    pub fn start(config: Config, loader: Arc<Loader>) -> Result<Supervisor, Failure> {
+    /// Binds everything and starts the workers. When this returns, every listener is bound.
+    pub fn start(config: Config) -> Result<Supervisor, Failure> {
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         let waker = |token| Waker::new(poll.registry(), token).map_err(system("cannot set up the control loop"));
         // mio has one waker for each poll: whoever wakes it, all is looked at.
@@ -101,8 +100,14 @@ impl Supervisor {
         poll.registry()
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(system("cannot wait for signals"))?;
-        let reloader = Reloader::new(loader, Arc::clone(&ended));
+        let reloader = Reloader::new(Arc::clone(&ended));
         Ok(Supervisor { running: Running::start(prepared), reloader, output, epoch, ended, poll, signals })
+    }
+
+    /// Says how a reload reads the configuration. Without this there is none.
+    pub fn reload_with(mut self, loader: Arc<Loader>) -> Supervisor {
+        self.reloader.loader = Some(loader);
+        self
     }
 
     /// One line for the log: what is being served.

@@ -326,9 +326,8 @@ impl Worker {
                 }
                 Command::Change(upstream, change) => self.change(upstream, change),
                 Command::Lend(reply) => {
-                    let lent = self.listeners.iter().map(|listener| {
-                        Ok((listener.seat, listener.exit.socket().try_clone()?))
-                    });
+                    let lent =
+                        self.listeners.iter().map(|listener| Ok((listener.seat, listener.exit.socket().try_clone()?)));
                     // Where there are no descriptors left, the asker gets no answer.
                     if let Ok(lent) = lent.collect::<io::Result<Vec<_>>>() {
                         let _ = reply.send(lent);

@@ -156,7 +156,8 @@ impl Exit {
     /// Takes the socket that led to the same upstream until now, with its source port, in place of the new one. Whether it
     /// still does.
     pub fn replace_socket(&mut self, socket: UdpSocket, sticky: Sticky) -> bool {
-        let same = self.unreachable.is_none() && self.upstream().is_some() && socket.peer_addr().ok() == self.upstream();
+        let same =
+            self.unreachable.is_none() && self.upstream().is_some() && socket.peer_addr().ok() == self.upstream();
         if same {
             self.socket = socket;
             self.restore(sticky);

@@ -8,8 +8,8 @@ use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
 use crate::net::option;
-use crate::net::socket::{ListenerOptions, tell};
 use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
+use crate::net::socket::{ListenerOptions, tell};
 
 /// The source of a datagram where nobody asked for it.
 const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -163,7 +163,9 @@ struct Cargo {
 
 impl Cargo {
     fn new(lanes: Vec<LaneEstate>, sockets: Vec<UdpSocket>) -> Cargo {
-        Cargo { lanes: lanes.into_iter().zip(sockets).map(|(estate, socket)| (estate.lane, (estate, socket))).collect() }
+        Cargo {
+            lanes: lanes.into_iter().zip(sockets).map(|(estate, socket)| (estate.lane, (estate, socket))).collect(),
+        }
     }
 
     /// Gives a leased lane to a worker. Its number there; `None` where it leads nowhere any more.

@@ -126,13 +126,8 @@ impl super::leases::Leases {
     fn leave(&self) -> Vec<PortLegacy> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
-            let port = |(lane, until, released, is_owed)| PortLegacy {
-                place: place as u16,
-                lane,
-                until,
-                released,
-                is_owed,
-            };
+            let port =
+                |(lane, until, released, is_owed)| PortLegacy { place: place as u16, lane, until, released, is_owed };
             left.extend(ports.iter().map(port));
         }
         left
