@@ -1,12 +1,16 @@
 //! Control builds, workers run: whatever can fail or block (binding, joining, opening files, resolving names) happens
 //! here, before a worker sees the result. Only this room logs.
 
+mod answers;
 pub mod build;
 pub mod explain;
+mod explain_live;
 pub mod host;
 pub mod look_ups;
 pub mod loops;
 pub mod plan;
+pub mod request;
+pub mod sessions;
 pub mod snapshot;
 pub mod squatters;
 pub mod standard_error;
@@ -14,5 +18,7 @@ pub mod standard_output;
 pub mod supervisor;
 mod targets;
 pub mod ties;
+pub mod troubles;
 pub mod upkeep;
 pub mod upstreams;
+pub mod visits;

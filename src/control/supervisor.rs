@@ -2,14 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::Sender;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
+use super::answers::Office;
 use super::build;
 use super::host::Host;
 use super::plan::{Plan, worker_count};
@@ -18,13 +20,10 @@ use super::upkeep::Upkeep;
 use super::{standard_error, standard_output};
 use crate::config::{Config, Problems};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sink::Job;
 use crate::worker::command::{Command, Handle};
 use crate::worker::event_loop::Worker;
 
-/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
-const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
 /// By when standard output is not waited for any more, since the signal. Workers take at most three seconds of it.
@@ -33,7 +32,8 @@ const OUTPUT_BY: Duration = Duration::from_secs(4);
 const ERROR_BY: Duration = Duration::from_millis(4_500);
 
 const SIGNALS: Token = Token(0);
-const WORKER_ENDED: Token = Token(1);
+/// A request, or a worker that has ended. A poll has one waker.
+const WOKEN: Token = Token(1);
 
 /// Why the daemon cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -63,13 +63,16 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
 
 /// A running daemon.
 pub struct Supervisor {
-    config: Config,
-    plan: Plan,
+    pub(super) config: Config,
+    pub(super) plan: Plan,
     output: Sender<Job>,
     poll: Poll,
     signals: Signals,
-    workers: Vec<(Handle, JoinHandle<Dispatcher>)>,
-    upkeep: Upkeep,
+    pub(super) workers: Vec<(Handle, JoinHandle<Dispatcher>)>,
+    /// Whether a worker has ended, which none does by itself.
+    has_lost_worker: Arc<AtomicBool>,
+    pub(super) upkeep: Upkeep,
+    pub(super) office: Office,
 }
 
 impl Supervisor {
@@ -83,7 +86,7 @@ impl Supervisor {
         }
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         let registry = poll.registry();
-        let ended = Waker::new(registry, WORKER_ENDED).map_err(system("cannot set up the control loop"))?;
+        let waker = Waker::new(registry, WOKEN).map_err(system("cannot set up the control loop"))?;
         let output = standard_output::start().map_err(system("cannot use standard output"))?;
         let built = build::build(&config, &plan, &output)?;
         // Before the workers: a signal that comes while they start is not lost. After the plan, which may wait for the
@@ -91,10 +94,12 @@ impl Supervisor {
         let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
         registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
-        let workers = start_workers(built, Arc::new(ended)).map_err(system("cannot start a thread"))?;
+        let (waker, has_lost_worker) = (Arc::new(waker), Arc::default());
+        let office = Office::new(&config, &plan, Arc::clone(&waker));
+        let workers = start_workers(built, &waker, &has_lost_worker).map_err(system("cannot start a thread"))?;
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
         let upkeep = Upkeep::of_plan(&config, &plan, handles).map_err(system("cannot look after the upstreams"))?;
-        Ok(Supervisor { config, plan, output, poll, signals, workers, upkeep })
+        Ok(Supervisor { config, plan, output, poll, signals, workers, has_lost_worker, upkeep, office })
     }
 
     /// One line for the log: what is being served.
@@ -140,41 +145,28 @@ impl Supervisor {
                     }
                 }
             }
-            if events.iter().any(|event| event.token() == WORKER_ENDED) {
+            if self.has_lost_worker.load(Ordering::Acquire) {
                 let _ = self.stop();
                 return Err(Failure::Worker);
+            }
+            if self.answer_requests() {
+                log::info!("asked to stop; what the sockets hold is still handled");
+                return self.stop();
             }
         }
     }
 
-    fn show_ledger(&self) {
-        match self.snapshot() {
-            Some(snapshot) => standard_error::show(snapshot.to_string()),
-            None => log::error!("a worker does not answer: no ledger"),
+    fn show_ledger(&mut self) {
+        let snapshot = self.snapshot();
+        match snapshot.workers.iter().all(|worker| worker.answers) {
+            true => standard_error::show(snapshot.to_string()),
+            false => log::error!("a worker does not answer: no ledger"),
         }
-    }
-
-    /// The accounts of all workers, each as of one of its turns' ends.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        let deadline = Instant::now() + SNAPSHOT_MAX;
-        let (reply, replies) = bounded(self.workers.len());
-        for (handle, _) in &self.workers {
-            handle.send(Command::Snapshot(reply.clone())).then_some(())?;
-        }
-        let mut sum = self.empty_ledger();
-        for _ in &self.workers {
-            sum.add(&replies.recv_deadline(deadline).ok()?);
-        }
-        Some(Snapshot::new(&self.config, &self.plan, sum))
-    }
-
-    fn empty_ledger(&self) -> Ledger {
-        let (listeners, routes) = (self.plan.listeners.len(), self.config.routes.len());
-        Ledger::new(listeners, routes, self.config.handlers.len(), self.plan.upstreams.iter().len())
     }
 
     fn stop(mut self) -> Result<(Snapshot, Instant), Failure> {
         let begun = Instant::now();
+        self.close_office();
         self.upkeep.stop();
         for (handle, _) in &self.workers {
             handle.send(Command::Stop);
@@ -185,25 +177,28 @@ impl Supervisor {
         if !standard_output::drain(&self.output, left.min(OUTPUT_MAX)) {
             log::error!("standard output is blocked: lines that are still under way count as in flight");
         }
-        let mut sum = self.empty_ledger();
-        for dispatcher in ended {
-            sum.add(&dispatcher.map_err(|_| Failure::Worker)?.snapshot());
-        }
-        Ok((Snapshot::new(&self.config, &self.plan, sum), begun + ERROR_BY))
+        let ledgers = ended.into_iter().map(|ended| ended.map(|dispatcher| dispatcher.snapshot()));
+        let ledgers = ledgers.collect::<Result<_, _>>().map_err(|_| Failure::Worker)?;
+        Ok((self.last_snapshot(ledgers), begun + ERROR_BY))
     }
 }
 
 /// Each thread wakes the supervisor when it ends, whatever the reason.
-fn start_workers(built: Vec<(Worker, Handle)>, ended: Arc<Waker>) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
-    struct Farewell(Arc<Waker>);
+fn start_workers(
+    built: Vec<(Worker, Handle)>,
+    waker: &Arc<Waker>,
+    has_lost_worker: &Arc<AtomicBool>,
+) -> io::Result<Vec<(Handle, JoinHandle<Dispatcher>)>> {
+    struct Farewell(Arc<Waker>, Arc<AtomicBool>);
     impl Drop for Farewell {
         fn drop(&mut self) {
+            self.1.store(true, Ordering::Release);
             // Without the supervisor there is nobody to tell.
             let _ = self.0.wake();
         }
     }
     let start = |(number, (worker, handle)): (usize, (Worker, Handle))| {
-        let farewell = Farewell(Arc::clone(&ended));
+        let farewell = Farewell(Arc::clone(waker), Arc::clone(has_lost_worker));
         let run = move || {
             let _farewell = farewell;
             worker.run()

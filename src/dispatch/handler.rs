@@ -12,6 +12,7 @@ pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
 use super::outbox::{Lane, Outbox, Parcel, Reply};
 use super::route_table::RouteId;
+use super::sessions::page::Page;
 use super::time::Time;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
@@ -68,6 +69,13 @@ pub trait Handler: Send {
     /// Adds what it has counted itself to its account, and to those of its upstreams.
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
         let _ = (handler, upstreams);
+    }
+
+    /// Takes its sessions from a place on into the page, as far as that has room. The place to go on at; `None` when that was
+    /// all. `handler` is its own number.
+    fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
+        let _ = (handler, from, page);
+        None
     }
 
     /// For a handler with a sink: how many of the datagrams that it called handled the sink has taken, and how many it

@@ -8,12 +8,15 @@ use mio::Waker;
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::sessions::page::{Page, Wanted};
 
 /// A wish that the worker fulfils between two turns.
 #[derive(Debug)]
 pub enum Command {
     /// Send a copy of the accounts.
     Snapshot(Sender<Ledger>),
+    /// Send a page of sessions.
+    Sessions(Wanted, Sender<Page>),
     /// Something is new about an upstream.
     Change(UpstreamId, Change),
     /// Let nothing new in, handle what the sockets hold, and end.
