@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::kinds::KINDS;
 use proptest::prelude::*;
-use udispatch::config::{Config, InterfaceRef, Problems, Workers};
+use udispatch::config::test::Expected;
+use udispatch::config::{Config, ControlSocket, InterfaceRef, NamedHandler, Problems, Workers, handlers};
 
 fn parse(text: &str) -> Result<Config, Problems> {
     Config::parse(Path::new("u.toml"), text, KINDS)
@@ -22,6 +23,11 @@ const FULL: &str = r#"
 workers = 4
 receive_buffer = "16MiB"
 log = "debug"
+control = "u.sock"
+http = ":9253"
+http_hosts = ["Stats.example", "192.0.2.1"]
+watch = true
+latency = true
 
 [[route]]
 destination = "127.0.0.1:1234"
@@ -34,6 +40,7 @@ handler = "print"
 [[route]]
 destination = "192.0.2.0/24:5000-5010"
 source = ["10.0.0.0/8"]
+expect_every = { "10.2.0.0/16" = "5s", "10.1.0.0/16" = "1m" }
 handler = ["collectors", "echo"]
 
 [[route]]
@@ -41,6 +48,7 @@ name = "market"
 destination = ["239.1.2.3:5000", "[ff02::fb]:5353"]
 interface = "eth0"
 share = true
+expect_every = "60s"
 handler = "collectors"
 
 [[route]]
@@ -51,6 +59,18 @@ handler = "print"
 [handler.collectors]
 kind = "forward"
 upstreams = ["10.0.0.1:2055", "collector.example:2055"]
+
+[[test]]
+source = "10.1.2.3"
+destination = "192.0.2.9:5005"
+interface = "eth0"
+payload = "é"
+expect = { route = "192.0.2.0/24:5000-5010 from 10.0.0.0/8", handler = ["echo", "collectors"], upstream = "10.0.0.1:2055" }
+
+[[test]]
+source = "[2001:db8::1]:7"
+destination = "[::1]:1"
+expect = "no_route"
 "#;
 
 /// Every key of the language, read into what it means.
@@ -73,6 +93,11 @@ fn a_full_file_is_read() {
     ];
     assert_eq!(labels, expected);
 
+    assert_eq!(config.daemon.control, ControlSocket::Path("./u.sock".into()), "beside the file");
+    assert_eq!(config.daemon.http.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9253"));
+    assert_eq!(config.daemon.http_hosts, ["stats.example", "192.0.2.1"]);
+    assert!(config.daemon.watch && config.daemon.latency);
+
     let names = |index: usize| -> Vec<&str> {
         let handlers = config.routes[index].handlers.iter();
         handlers.map(|id| config.handler(*id).name.as_str()).collect()
@@ -86,6 +111,24 @@ fn a_full_file_is_read() {
     assert_eq!(market.destinations.len(), 2);
     let at = market.destinations[1].at.clone();
     assert_eq!(&config.source.text()[at], "\"[ff02::fb]:5353\"");
+    let heard = |index: usize| -> Vec<(Option<String>, u64)> {
+        let all = config.routes[index].expectations.iter();
+        all.map(|one| (one.source.map(|net| net.to_string()), one.every.as_secs())).collect()
+    };
+    assert_eq!(heard(2), [(Some("10.1.0.0/16".to_owned()), 60), (Some("10.2.0.0/16".to_owned()), 5)]);
+    assert_eq!((heard(3), heard(0)), (vec![(None, 60)], vec![]));
+
+    let [first, second] = config.tests.as_slice() else { panic!("{:?}", config.tests) };
+    assert_eq!((first.source.to_string(), first.payload.as_slice()), ("10.1.2.3:40000".to_owned(), "é".as_bytes()));
+    let Expected::Taken { route: Some(route), handlers, upstream: Some(upstream) } = &first.expected else {
+        panic!("{first:?}")
+    };
+    assert_eq!((route.value, upstream.value.to_string().as_str()), (2, "10.0.0.1:2055"));
+    let handlers: Vec<&str> = handlers.iter().map(|handler| config.handler(handler.value).name.as_str()).collect();
+    assert_eq!(handlers, ["echo", "collectors"]);
+    assert!(matches!(second.expected, Expected::NoRoute(_)));
+    assert_eq!(second.source.port(), 7);
+
     let interface = |index: usize| config.routes[index].interface.as_ref().map(|it| &it.value);
     assert_eq!(interface(3), Some(&InterfaceRef::Name("eth0".to_owned())));
     assert!(matches!(interface(4), Some(InterfaceRef::Address(_))));
@@ -138,6 +181,60 @@ fn made_labels_are_unique() {
     labels.sort();
     labels.dedup();
     assert_eq!(labels.len(), config.routes.len());
+}
+
+/// Without a word about it, nothing is served over TCP, watched or measured, and the control socket has its own place.
+#[test]
+fn what_a_daemon_does_unless_told() {
+    let config = good("[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n");
+    let daemon = &config.daemon;
+    assert_eq!((&daemon.control, daemon.http), (&ControlSocket::Default, None));
+    assert!(!daemon.watch && !daemon.latency && daemon.http_hosts.is_empty());
+    assert!(config.routes[0].expectations.is_empty() && config.tests.is_empty());
+    let off = good("[daemon]\ncontrol = false\n[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n");
+    assert_eq!(off.daemon.control, ControlSocket::Off);
+}
+
+/// Routes and handlers of two files that say the same have the same texts, however they are written; others have not.
+#[test]
+fn what_says_the_same_has_the_same_text() {
+    let other = FULL
+        .replace(
+            "[\"10.0.0.1:2055\", \"collector.example:2055\"]",
+            "[ '10.0.0.1:2055', # one\n 'collector.example:2055', ]",
+        )
+        .replace("share = true\nexpect_every = \"60s\"\n", "expect_every = \"60s\" # silence\nshare=true\n");
+    let (one, two) = (good(FULL), good(&format!("# another file\n{other}")));
+    let routes = |config: &Config| config.routes.iter().map(|route| route.text.clone()).collect::<Vec<_>>();
+    let handlers = |config: &Config| config.handlers.iter().map(|handler| handler.text.clone()).collect::<Vec<_>>();
+    assert_eq!((routes(&one), handlers(&one)), (routes(&two), handlers(&two)));
+    assert!(handlers(&one).contains(&"kind = \"echo\"".to_owned()), "{:?}", handlers(&one));
+    assert_ne!(routes(&one), routes(&good(&FULL.replace("\"60s\"", "\"61s\""))));
+    assert_ne!(handlers(&one), handlers(&good(&FULL.replace("10.0.0.1:2055", "10.0.0.2:2055"))));
+}
+
+/// A handler is read again from its name and text, with a table of its own or without; what is wrong is told.
+#[test]
+fn a_handler_is_read_from_its_text() {
+    for handler in good(FULL).handlers {
+        let again = handlers::one(&handler.name, &handler.text, KINDS).unwrap_or_else(|problems| panic!("{problems}"));
+        let facts = |one: &NamedHandler| (one.name.clone(), one.text.clone(), one.kind.name, one.is_implicit);
+        assert_eq!(facts(&again), facts(&handler));
+        let places = |one: &NamedHandler| one.recipe.upstreams().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(places(&again), places(&handler));
+    }
+    for (name, text, expected) in [
+        ("a b", "kind = \"echo\"", "the name of a handler cannot be"),
+        ("a", "kind = ", "not TOML"),
+        ("a", "", "[handler.a] has no `kind`"),
+        ("a", "kind = \"ecko\"", "there is no kind \"ecko\""),
+        ("a", "kind = \"forward\"", "has no `upstreams`"),
+        ("a", "kind = \"echo\"\nttl = 0", "`ttl`"),
+        ("a", "kind = \"echo\"\nttk = 1", "has no key \"ttk\""),
+    ] {
+        let told = handlers::one(name, text, KINDS).expect_err(text).to_string();
+        assert!(told.contains(expected), "{text}: {told}");
+    }
 }
 
 /// A handler that no route names is told, and the file is used.
@@ -217,6 +314,13 @@ fn piece() -> impl Strategy<Value = String> {
         "[handler.a]\n",
         "[handler.echo]\n",
         "[handlers.x]\n",
+        "[[test]]\n",
+        "expect = ",
+        "expect_every = ",
+        "http_hosts = ",
+        "{ \"10.0.0.0/8\" = \"5s\" }\n",
+        "{ route = \"a\", handler = \"echo\" }\n",
+        "\"no_route\"\n",
         "destination = ",
         "handler = ",
         "source = ",

@@ -113,7 +113,7 @@ fn tables_of_the_wrong_shape_or_name() {
         ("[[rout]]\n", "4:3", &["no table \"rout\"", "did you mean [[route]]?"]),
         ("[handlers.x]\nkind = \"print\"\n", "4:2", &["did you mean [handler.NAME]?"]),
         ("[[routes]]\n", "4:3", &["did you mean [[route]]?"]),
-        ("[metrics]\n", "4:2", &["the tables are [daemon], [[route]] and [handler.NAME]"]),
+        ("[metrics]\n", "4:2", &["the tables are [daemon], [[route]], [handler.NAME] and [[test]]"]),
         ("[[handler]]\nkind = \"print\"\n", "4:1", &["a handler is written [handler.NAME]"]),
         ("[handler]\nkind = \"print\"\n", "5:1", &["a handler is written [handler.NAME]"]),
     ]);
@@ -128,7 +128,7 @@ fn tables_of_the_wrong_shape_or_name() {
 fn unknown_keys() {
     check_below(&[
         ("destinaton = 1\n", "4:1", &["[[route]] has no key \"destinaton\"", "did you mean \"destination\"?"]),
-        ("color = 1\n", "4:1", &["the keys are name, destination, interface, source, share and handler"]),
+        ("color = 1\n", "4:1", &["the keys are name, destination, interface, source, share, handler and expect_every"]),
         ("[daemon]\nworker = 1\n", "5:1", &["[daemon] has no key \"worker\"", "did you mean \"workers\"?"]),
         ("\"\\u001b[31m\" = 1\n", "4:1", &["has no key \"\\u{1b}[31m\""]),
     ]);
@@ -160,13 +160,144 @@ fn values_of_the_daemon() {
             "5:7",
             &["expected off, error, warn, info, debug or trace", "did you mean \"warn\"?"],
         ),
-        (
-            "[daemon]\ncontrol = \"/run/u.sock\"\n",
-            "5:1",
-            &["`control`: this version has no control socket yet", "leave it out"],
-        ),
-        ("[daemon]\nhttp = \"127.0.0.1:9253\"\n", "5:1", &["`http`: this version has no HTTP yet"]),
+        ("[daemon]\nwatch = \"yes\"\n", "5:9", &["`watch`: expected true or false", "write true, without quotes"]),
+        ("[daemon]\nlatency = 1\n", "5:11", &["`latency`: expected true or false"]),
     ]);
+}
+
+#[test]
+fn where_the_daemon_is_reached() {
+    check_below(&[
+        ("[daemon]\ncontrol = true\n", "5:11", &["or false for none, found `true`", "leave it out, and there is one"]),
+        ("[daemon]\ncontrol = 1\n", "5:11", &["`control`: expected the path of a unix socket between quotes"]),
+        ("[daemon]\ncontrol = \"\"\n", "5:11", &["`control`: the name of the file is empty"]),
+        ("[daemon]\ncontrol = \"/run/\"\n", "5:11", &["this is a directory", "\"/run/control.sock\""]),
+        ("[daemon]\nhttp = 9253\n", "5:8", &["`http`: expected an address", "\"127.0.0.1:9253\""]),
+        ("[daemon]\nhttp = \":70000\"\n", "5:8", &["\"70000\" is not a port"]),
+        ("[daemon]\nhttp = \"localhost:80\"\n", "5:8", &["is not an address with a port"]),
+        ("[daemon]\nhttp_hosts = \"a.example\"\n", "5:14", &["means something only with `http`", "add http ="]),
+        ("[daemon]\nhttp = \":1\"\nhttp_hosts = [\"a:1\"]\n", "6:15", &["`http_hosts`", "without the port: \"a\""]),
+        ("[daemon]\nhttp = \":1\"\nhttp_hosts = []\n", "6:14", &["the list is empty"]),
+    ]);
+    let hosts: Vec<String> = (0..65).map(|n| format!("\"h{n}\"")).collect();
+    let text = format!("[daemon]\nhttp = \":1\"\nhttp_hosts = [{}]\n", hosts.join(", "));
+    check_below(&[(text.leak(), "6:14", &["`http_hosts`: more than 64 names"])]);
+    let text = format!("[daemon]\ncontrol = \"/{}\"\n", "x".repeat(107));
+    check_below(&[(text.leak(), "5:11", &["`control`: the path has 108 bytes", "at most 107"])]);
+}
+
+/// What is expected to be heard must be something that can be.
+#[test]
+fn expectations() {
+    check_below(&[
+        ("expect_every = 60\n", "4:16", &["`expect_every`: a bare number", "\"60s\""]),
+        ("expect_every = \"500ms\"\n", "4:16", &["must be at least 1s"]),
+        ("expect_every = \"366d\"\n", "4:16", &["must be at most 365d"]),
+        ("expect_every = [\"5s\"]\n", "4:16", &["`expect_every`: expected a duration", "found a list"]),
+        ("expect_every = {}\n", "4:16", &["the table is empty", "{ \"10.0.0.0/8\" = \"60s\" }"]),
+        ("expect_every = { \"10.0.0.0/8\" = 5 }\n", "4:33", &["`expect_every`: a bare number"]),
+        ("expect_every = { \"10.0.0.1/8\" = \"5s\" }\n", "4:18", &["`expect_every`:", "did you mean \"10.0.0.0/8\"?"]),
+        ("expect_every = { \"239.1.1.1\" = \"5s\" }\n", "4:18", &["no datagram comes from a group"]),
+        (
+            "expect_every = { \"10.0.0.1\" = \"5s\", \"10.0.0.1/32\" = \"6s\" }\n",
+            "4:37",
+            &["the same source twice", "first here"],
+        ),
+        (
+            "expect_every = { \"::1\" = \"5s\" }\n",
+            "4:18",
+            &["no `destination` is IPv6, so nothing comes from \"::1/128\" here"],
+        ),
+        (
+            "source = \"10.0.0.0/8\"\nexpect_every = { \"10.1.0.0/16\" = \"5s\", \"11.0.0.1\" = \"5s\" }\n",
+            "5:40",
+            &["\"11.0.0.1/32\" does not lie within the route's `source`", "only these are taken"],
+        ),
+        (
+            "source = \"10.0.0.0/8\"\nexpect_every = { \"0.0.0.0/0\" = \"5s\" }\n",
+            "5:18",
+            &["does not lie within the route's `source`"],
+        ),
+    ]);
+    let prefixes: Vec<String> = (0..65).map(|n| format!("\"10.0.0.{n}\" = \"5s\"")).collect();
+    let text = format!("expect_every = {{ {} }}\n", prefixes.join(", "));
+    check_below(&[(text.leak(), "4:16", &["more than 64 prefixes on one route"])]);
+}
+
+/// Tests that cannot be run, or name what the file does not have.
+#[test]
+fn tests_of_the_file() {
+    const FILE: &str = "name = \"main\"\n[handler.pool]\nkind = \"forward\"\nupstreams = \"10.0.0.9:53\"\n\
+        [[route]]\ndestination = \"127.0.0.1:2\"\nhandler = \"pool\"\n";
+    // Begins at line 11.
+    let check = |cases: &[Case]| {
+        for (test, place, fragments) in cases {
+            check_below(&[(format!("{FILE}{test}").leak(), place, fragments)]);
+        }
+    };
+    let good = "source = \"10.0.0.1\"\ndestination = \"127.0.0.1:1\"\n";
+    let expect = |expect: &str| -> &'static str { format!("[[test]]\n{good}expect = {expect}\n").leak() };
+    check(&[
+        ("[test]\n", "11:1", &["its brackets are double", "write [[test]]"]),
+        ("[[tets]]\n", "11:3", &["no table \"tets\"", "did you mean [[test]]?"]),
+        (expect("{}"), "14:10", &["nothing is expected", "name at least one of route, handler and upstream"]),
+        (expect("\"noroute\""), "14:10", &["or \"no_route\"", "did you mean \"no_route\"?"]),
+        (expect("7"), "14:10", &["`expect`: expected a table"]),
+        (
+            expect("{ rute = \"main\", handler = \"echo\" }"),
+            "14:12",
+            &["has no key \"rute\"", "did you mean \"route\"?"],
+        ),
+        (expect("{ route = \"mian\" }"), "14:20", &["`route`: there is no route \"mian\"", "did you mean \"main\"?"]),
+        (expect("{ route = \"127.0.0.1:1\" }"), "14:20", &["there is no route", "did you mean \"127.0.0.1:2\"?"]),
+        (expect("{ handler = \"ecko\" }"), "14:22", &["there is no handler \"ecko\"", "did you mean \"echo\"?"]),
+        (expect("{ handler = [\"echo\", \"print\"] }"), "14:31", &["there is no handler \"print\"", "pool and echo"]),
+        (
+            expect("{ upstream = \"10.0.0.8:53\" }"),
+            "14:23",
+            &["there is no upstream \"10.0.0.8:53\"", "did you mean \"10.0.0.9:53\"?"],
+        ),
+        (expect("{ upstream = \"10.0.0.9\" }"), "14:23", &["`upstream`:", "add the port"]),
+    ]);
+    let with = |source: &str, destination: &str| -> &'static str {
+        format!("[[test]]\nexpect = \"no_route\"\nsource = {source}\ndestination = {destination}\n").leak()
+    };
+    check(&[
+        ("[[test]]\nexpect = \"no_route\"\nsource = \"10.0.0.1\"\n", "11:1", &["[[test]] has no `destination`"]),
+        ("[[test]]\nexpect = \"no_route\"\ndestination = \"10.0.0.1:1\"\n", "11:1", &["[[test]] has no `source`"]),
+        (format!("[[test]]\n{good}").leak(), "11:1", &["[[test]] has no `expect`"]),
+        (with("\"10.0.0.0/8\"", "\"127.0.0.1:1\""), "13:10", &["is not an address", "a test is one datagram"]),
+        (with("\"0.0.0.0\"", "\"127.0.0.1:1\""), "13:10", &["no datagram comes from it"]),
+        (with("\"239.1.1.1:5\"", "\"127.0.0.1:1\""), "13:10", &["no datagram comes from it"]),
+        (with("\"::1\"", "\"127.0.0.1:1\""), "13:10", &["`source`: is IPv6, and the destination is not"]),
+        (with("\"10.0.0.1\"", "\"0.0.0.0:1\""), "14:15", &["no datagram is sent to 0.0.0.0"]),
+        (with("\"10.0.0.1\"", "\"127.0.0.1\""), "14:15", &["add the port"]),
+        (with("\"::ffff:10.0.0.1\"", "\"[::1]:1\""), "13:10", &["IPv4 address in IPv6 clothes"]),
+        (
+            format!("{}payload = 5\n", with("\"10.0.0.1\"", "\"127.0.0.1:1\"")).leak(),
+            "15:11",
+            &["`payload`: expected text"],
+        ),
+        (
+            format!("{}payload = \"{}\"\n", with("\"10.0.0.1\"", "\"127.0.0.1:1\""), "x".repeat(65_508)).leak(),
+            "15:11",
+            &["65508 bytes do not fit a datagram"],
+        ),
+    ]);
+    let many = expect("\"no_route\"").repeat(1_001);
+    check(&[(many.leak(), "4011:1", &["more than 1000 tests"])]);
+}
+
+/// What is wrong elsewhere is told, and not that a test names it.
+#[test]
+fn a_test_of_what_is_wrong_is_not_wrong_too() {
+    let test = "[[test]]\nsource = \"10.0.0.1\"\ndestination = \"127.0.0.1:1\"\n";
+    let expect = "expect = { route = \"a\", handler = \"pool\", upstream = \"10.0.0.9:53\" }\n";
+    let route = "[[route]]\nname = \"a\"\ndestination = \"127.0.0.1\"\nhandler = \"pool\"\n";
+    let handler = "[handler.pool]\nkind = \"forward\"\nupstreams = \"10.0.0.9\"\n";
+    let told = problems(&format!("{route}{handler}{test}{expect}"));
+    let messages: Vec<_> = told.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(messages.len(), 2, "{told}");
 }
 
 #[test]

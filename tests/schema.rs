@@ -85,6 +85,14 @@ fn it_refuses_what_is_wrong() {
         "[demon]\n",
         "[daemon]\nworkers = 0\n",
         "[daemon]\nreceive_buffer = \"8MB\"\n",
+        "[daemon]\ncontrol = true\n",
+        "[daemon]\nhttp_hosts = []\n",
+        "expect_every = 60\n",
+        "expect_every = {}\n",
+        "expect_every = { \"10.0.0.0/8\" = 60 }\n",
+        "[[test]]\nsource = \"10.0.0.1\"\ndestination = \"10.0.0.2:1\"\n",
+        "[[test]]\nsource = \"10.0.0.1\"\ndestination = \"10.0.0.2:1\"\nexpect = \"none\"\n",
+        "[[test]]\nsource = \"10.0.0.1\"\ndestination = \"10.0.0.2:1\"\nexpect = { rout = \"a\" }\n",
         "[handler.a]\n",
         "[handler.a]\nkind = \"ecko\"\n",
         "[handler.\"a b\"]\nkind = \"echo\"\n",
@@ -107,6 +115,8 @@ fn samples(form: &Form) -> (Vec<String>, Vec<String>) {
     match form {
         Form::Text(_) => (vec![], vec!["1".to_owned()]),
         Form::Boolean => (vec!["true".to_owned(), "false".to_owned()], vec!["1".to_owned()]),
+        Form::False => (vec!["false".to_owned()], vec!["true".to_owned(), "1".to_owned()]),
+        Form::Map { .. } => (vec![], vec!["{}".to_owned()]),
         Form::Integer { min, max } => {
             let above = u128::from(*max) + 1;
             let below = i128::from(*min) - 1;
@@ -135,6 +145,7 @@ fn takes(form: &Form, value: &str) -> bool {
     match form {
         Form::Text(_) => value.starts_with('"'),
         Form::Boolean => matches!(value, "true" | "false"),
+        Form::False => value == "false",
         Form::Integer { min, max } => {
             value.parse().is_ok_and(|number: u128| (*min as u128..=*max as u128).contains(&number))
         }
@@ -194,6 +205,20 @@ fn definitions_agree_with_the_parsers() {
 #[test]
 fn it_takes_what_the_daemon_takes() {
     let schema = schema(KINDS);
+    let route = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n";
+    let test = "[[test]]\nsource = \"10.0.0.1\"\ndestination = \"127.0.0.1:1\"\n";
+    for more in [
+        "expect_every = \"60s\"\n",
+        "expect_every = { \"10.0.0.0/8\" = \"60s\", \"192.0.2.7\" = \"5s\" }\n",
+        "[daemon]\ncontrol = false\nwatch = true\nlatency = true\n",
+        "[daemon]\ncontrol = \"/run/u.sock\"\nhttp = \"9253\"\nhttp_hosts = [\"a.example\"]\n",
+        &format!("{test}payload = \"x\"\ninterface = \"lo\"\nexpect = \"no_route\"\n"),
+        &format!("{test}expect = {{ route = \"127.0.0.1:1\", handler = [\"echo\"] }}\n"),
+    ] {
+        let text = format!("{route}{more}");
+        parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(json_schema::problems(&schema, &to_json(&text)), [""; 0], "{text}");
+    }
     for settings in [
         "upstreams = \"a:1\"",
         "upstreams = { address = \"a:1\", dscp = \"ef\", source = \"10.0.0.1:5\" }\nreplies = false",

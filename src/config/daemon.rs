@@ -1,22 +1,24 @@
 //! The `[daemon]` table: what holds for the whole process. Every key has a default, and the table may
 //! be absent.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use log::LevelFilter;
 use toml::de::DeValue;
 
-use super::limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, WORKERS_MAX};
+use super::limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, HTTP_HOSTS_MAX, WORKERS_MAX};
 use super::section::Section;
 use super::setting::{self, Form, Setting};
-use super::value::{Value, choice, integer, size_in};
+use super::value::{Value, boolean, choice, host_header, http_address, integer, size_in, socket_path};
 use super::words::Mistake;
 
 /// Its keys, for the section and for hints.
 pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 
 /// What may stand behind them.
-pub(super) const SETTINGS: [Setting; 4] = [
+pub(super) const SETTINGS: [Setting; 9] = [
     Setting {
         key: "workers",
         form: Form::OneOf(&[Form::Choice(&["auto"]), Form::Integer { min: 1, max: WORKERS_MAX as u64 }]),
@@ -41,7 +43,34 @@ pub(super) const SETTINGS: [Setting; 4] = [
         default: r#""info""#,
         meaning: "what is logged; RUST_LOG overrides it",
     },
+    Setting {
+        key: "control",
+        form: Form::OneOf(&[Form::Text("path"), Form::False]),
+        default: "control.sock below $RUNTIME_DIRECTORY, /run/udispatch or $XDG_RUNTIME_DIR/udispatch",
+        meaning: "unix socket for `udispatch status`, `reload` and the like; false for none",
+    },
+    Setting {
+        key: "http",
+        form: Form::Text(r#""ADDRESS:PORT", or "PORT" of 127.0.0.1"#),
+        default: "none",
+        meaning: "where metrics and the page are shown, read-only",
+    },
+    Setting {
+        key: "http_hosts",
+        form: Form::List(&Form::Text("host name or address")),
+        default: "none",
+        meaning: "names under which `http` may be asked, besides its address and localhost",
+    },
+    Setting { key: "watch", form: Form::Boolean, default: "false", meaning: "reload when the file changes" },
+    Setting {
+        key: "latency",
+        form: Form::Boolean,
+        default: "false",
+        meaning: "measure the time that datagrams spend in the daemon, from the kernel's receive to the send",
+    },
 ];
+
+const CONTROL: &str = "the path of a unix socket between quotes, or false for none";
 
 const BUFFER: Form = Form::Size { min: "128KiB", max: "1GiB" };
 
@@ -55,7 +84,7 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 ];
 
 /// What the process as a whole is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
     /// How many threads receive.
     pub workers: Workers,
@@ -66,6 +95,30 @@ pub struct Daemon {
     pub send_buffer: usize,
     /// What is logged.
     pub log: LevelFilter,
+    /// Where commands reach it.
+    pub control: ControlSocket,
+    /// Where HTTP is served over TCP besides.
+    pub http: Option<SocketAddr>,
+    /// What the Host header of a request to `http` may name besides its address and localhost: names in lower case,
+    /// addresses without brackets and in their shortest form; without a port.
+    pub http_hosts: Vec<String>,
+    /// Whether a change of the file reloads it.
+    pub watch: bool,
+    /// Whether the time from the kernel's receive to the send is measured.
+    pub latency: bool,
+}
+
+/// Where commands reach the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// At a place that is decided at run time.
+    #[default]
+    Default,
+    /// A unix socket of this path, relative to the working directory; at most
+    /// [`SOCKET_PATH_BYTES_MAX`](super::limits::SOCKET_PATH_BYTES_MAX) bytes.
+    Path(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// How many threads receive.
@@ -84,6 +137,11 @@ impl Default for Daemon {
             receive_buffer: 8 * 1024 * 1024,
             send_buffer: 4 * 1024 * 1024,
             log: LevelFilter::Info,
+            control: ControlSocket::Default,
+            http: None,
+            http_hosts: Vec::new(),
+            watch: false,
+            latency: false,
         }
     }
 }
@@ -92,15 +150,36 @@ impl Daemon {
     /// Reads the table.
     pub(super) fn read(section: &mut Section<'_>) -> Daemon {
         let default = Daemon::default();
-        section.not_yet("control", "this version has no control socket yet", "leave it out; a signal stops the daemon");
-        section.not_yet("http", "this version has no HTTP yet", "leave it out");
+        let base = section.base_dir().to_owned();
+        let control = |value: Value<'_>| match value.inner() {
+            DeValue::Boolean(false) => Ok(ControlSocket::Off),
+            DeValue::Boolean(true) => Err(value.expected(CONTROL).hint("leave it out, and there is one")),
+            DeValue::String(_) => socket_path(&base)(value).map(ControlSocket::Path),
+            _ => Err(value.expected(CONTROL)),
+        };
+        if section.has("http_hosts") && !section.has("http") {
+            section.problem("http_hosts", "means something only with `http`", "add http = \"127.0.0.1:9253\"");
+        }
         Daemon {
             workers: section.or("workers", workers, default.workers),
             receive_buffer: section.or("receive_buffer", buffer, default.receive_buffer),
             send_buffer: section.or("send_buffer", buffer, default.send_buffer),
             log: section.or("log", choice(&LEVELS), default.log),
+            control: section.or("control", control, default.control),
+            http: section.optional("http", http_address),
+            http_hosts: read_http_hosts(section),
+            watch: section.or("watch", boolean, default.watch),
+            latency: section.or("latency", boolean, default.latency),
         }
     }
+}
+
+fn read_http_hosts(section: &mut Section<'_>) -> Vec<String> {
+    let hosts = section.optional_list("http_hosts", host_header).unwrap_or_default();
+    if hosts.len() > HTTP_HOSTS_MAX {
+        section.problem("http_hosts", format!("more than {HTTP_HOSTS_MAX} names"), "");
+    }
+    hosts
 }
 
 fn workers(value: Value<'_>) -> Result<Workers, Mistake> {

@@ -1,4 +1,4 @@
-//! Takes a whole file apart: syntax first, then the three sorts of tables that it may have.
+//! Takes a whole file apart: syntax first, then the four sorts of tables that it may have.
 //!
 //! A file that is not TOML is told so and nothing else: what its tables mean would be guesswork.
 
@@ -8,13 +8,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::handlers::Registry;
-use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX};
+use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
 use super::problem::{Problem, Problems};
 use super::route::Draft;
 use super::section::Section;
 use super::source::Source;
 use super::words::{closest, quoted};
-use super::{Config, Daemon, Kind, daemon, route, table};
+use super::{Config, Daemon, Kind, daemon, route, table, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
 
@@ -32,13 +32,19 @@ pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> 
     let daemon = read_daemon(document, &mut problems);
     let mut handlers = Registry::read(document.get("handler"), kinds, &mut problems);
     let drafts = read_routes(document, &mut handlers, &mut problems);
+    let tests = read_tests(document, &mut problems);
     check_tables(document, &mut problems);
+    let written = document.get("route").and_then(|value| value.get_ref().as_array()).map_or(0, |tables| tables.len());
+    let is_complete = drafts.len() == written;
     let routes = table::finish(drafts, &mut problems);
+    let labels = || routes.iter().map(|route| route.label.as_str()).collect();
+    let known = test::Known { routes: is_complete.then(labels), handlers: &handlers };
+    let tests = test::finish(tests, &known, &mut problems);
     let handlers = handlers.finish(&mut problems);
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Config { daemon, routes, handlers, warnings: problems, source })
+    Ok(Config { daemon, routes, handlers, tests, warnings: problems, source })
 }
 
 /// The tables, and what is not TOML. In a large file that is none, each byte can be a mistake of its
@@ -162,11 +168,40 @@ fn read_route(value: &Spanned<DeValue<'_>>, handlers: &mut Registry<'_>, problem
     draft
 }
 
-/// Reports every top-level name that is none of the three.
+fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draft> {
+    let Some(value) = document.get("test") else { return Vec::new() };
+    let DeValue::Array(tables) = value.get_ref() else {
+        let message = match value.get_ref().is_table() {
+            true => "a test is one of several: its brackets are double",
+            false => "`test` is not a list of tables",
+        };
+        problems.push(Problem::error(value.span(), message).hint("write [[test]]"));
+        return Vec::new();
+    };
+    if let Some(first) = tables.get(TESTS_MAX) {
+        problems.push(Problem::error(first.span(), format!("more than {TESTS_MAX} tests")));
+        return Vec::new();
+    }
+    tables.iter().filter_map(|value| read_test(value, problems)).collect()
+}
+
+fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<test::Draft> {
+    let DeValue::Table(table) = value.get_ref() else {
+        problems.push(Problem::error(value.span(), "a test is a table").hint("write [[test]], and its keys below"));
+        return None;
+    };
+    let keys = test::KEYS.iter().copied();
+    let mut section = Section::new("[[test]]", table, value.span(), keys, problems);
+    let draft = test::read(&mut section);
+    section.finish();
+    draft
+}
+
+/// Reports every top-level name that is none of the four.
 fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
     for (key, value) in document {
         let name = key.get_ref().as_ref();
-        if matches!(name, "daemon" | "route" | "handler") {
+        if matches!(name, "daemon" | "route" | "handler" | "test") {
             continue;
         }
         let is_table = value.get_ref().is_table();
@@ -180,7 +215,7 @@ fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
 }
 
 fn belongs(name: &str, value: &DeValue<'_>) -> String {
-    let tables = "the tables are [daemon], [[route]] and [handler.NAME]";
+    let tables = "the tables are [daemon], [[route]], [handler.NAME] and [[test]]";
     if !value.is_table() && daemon::KEYS.contains(&name) {
         return format!("`{name}` belongs below [daemon]");
     }
@@ -196,10 +231,11 @@ fn belongs(name: &str, value: &DeValue<'_>) -> String {
 /// The table that was probably meant, as it is written.
 fn meant(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
-    match closest(&lower, ["daemon", "route", "routes", "handler", "handlers"]) {
+    match closest(&lower, ["daemon", "route", "routes", "handler", "handlers", "test", "tests"]) {
         Some("daemon") => Some("[daemon]"),
         Some("route" | "routes") => Some("[[route]]"),
         Some("handler" | "handlers") => Some("[handler.NAME]"),
+        Some("test" | "tests") => Some("[[test]]"),
         _ if matches!(lower.as_str(), "global" | "server" | "main" | "udispatch") => Some("[daemon]"),
         _ => None,
     }

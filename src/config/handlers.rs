@@ -6,15 +6,18 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::kind::{Kind, Recipe};
+use super::canonical;
+use super::kind::{Kind, Recipe, Upstream};
 use super::limits::{HANDLERS_MAX, NAME_BYTES_MAX};
 use super::problem::{Problem, Problems};
 use super::section::Section;
-use super::source::Placed;
+use super::source::{Placed, Source};
 use super::value::{Value, string};
 use super::words::{Mistake, did_you_mean, listed, quoted};
 use crate::dispatch::handler::HandlerId;
@@ -26,7 +29,10 @@ pub struct NamedHandler {
     /// What kind it is.
     pub kind: Kind,
     /// What it will do.
-    pub recipe: Box<dyn Recipe>,
+    pub recipe: Arc<dyn Recipe>,
+    /// The canonical text of its table (see [`canonical`]): a handler of another file with the same name and text is the
+    /// same handler. Where it has no table: its kind.
+    pub text: String,
     /// Where the file asks for it: the header of its table, or the first route that names the kind.
     pub at: Range<usize>,
     /// Whether it has no table of its own.
@@ -118,7 +124,9 @@ impl<'k> Registry<'k> {
         if recipe.is_none() && problems.errors() == before {
             problems.push(unexplained(kind, at.clone()));
         }
-        Some(NamedHandler { name: name.value.to_owned(), kind, recipe: recipe?, at, is_implicit: false })
+        let (name, text) = (name.value.to_owned(), canonical::text(table));
+        let is_implicit = self.kind(&name).is_some();
+        Some(NamedHandler { name, kind, recipe: Arc::from(recipe?), text, at, is_implicit })
     }
 
     fn kind_of(&self, title: &str, table: &DeTable<'_>, at: &Range<usize>, problems: &mut Problems) -> Option<Kind> {
@@ -175,6 +183,23 @@ impl<'k> Registry<'k> {
         Some(id)
     }
 
+    /// The handler of this name, if the file has one.
+    pub(super) fn find(&self, name: &str) -> Option<HandlerId> {
+        self.ids.get(name).copied()
+    }
+
+    /// The names of all handlers, in the order of the file's tables.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
+    /// The upstreams of all handlers; `None` where one could not be read, so that some are not known.
+    pub(super) fn upstreams(&self) -> Option<Vec<&Upstream>> {
+        let handlers = self.entries.iter().map(|entry| entry.handler.as_ref());
+        let handlers: Option<Vec<&NamedHandler>> = handlers.collect();
+        Some(handlers?.into_iter().flat_map(|handler| handler.recipe.upstreams()).collect())
+    }
+
     fn unknown(&self, name: &Placed<String>, has_room: bool) -> Problem {
         let written = name.value.as_str();
         let message = format!("`handler`: there is no handler and no kind {}", quoted(written));
@@ -202,6 +227,30 @@ impl<'k> Registry<'k> {
     }
 }
 
+/// Reads one handler from its name and its canonical text, such as another process hands over. The bytes of the file that
+/// it speaks of are those of `text`.
+pub fn one(name: &str, text: &str, kinds: &[Kind]) -> Result<NamedHandler, Problems> {
+    let source = Source::new(Path::new(&format!("[handler.{name}]")), text);
+    let mut problems = Problems::new(source);
+    if let Err(mistake) = check_name(name) {
+        problems.push(Problem::error(0..0, format!("the name of a handler {}", mistake.message)));
+        return Err(problems);
+    }
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            problems.push(Problem::error(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message())));
+            return Err(problems);
+        }
+    };
+    let registry = Registry { kinds, ids: HashMap::new(), entries: Vec::new() };
+    let name = Placed { value: name, at: 0..0 };
+    match registry.read_table(&name, table.get_ref(), 0..text.len(), &mut problems) {
+        Some(handler) if problems.errors() == 0 => Ok(handler),
+        _ => Err(problems),
+    }
+}
+
 /// A kind that a route names without a table: read from an empty one.
 fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<NamedHandler> {
     let hint = || {
@@ -226,7 +275,8 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
     } else if recipe.is_none() {
         problems.push(unexplained(kind, at.clone()));
     }
-    Some(NamedHandler { name: kind.name.to_owned(), kind, recipe: recipe?, at: at.clone(), is_implicit: true })
+    let (name, text) = (kind.name.to_owned(), format!("kind = \"{}\"", kind.name));
+    Some(NamedHandler { name, kind, recipe: Arc::from(recipe?), text, at: at.clone(), is_implicit: true })
 }
 
 /// A kind must say why it gives nothing; if one does not, the file is refused all the same, since the

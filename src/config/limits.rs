@@ -13,6 +13,24 @@ pub const ROUTES_MAX: usize = 65_536;
 /// `[handler.NAME]` tables.
 pub const HANDLERS_MAX: usize = 4_096;
 
+/// `[[test]]` tables. Each is run by itself before every reload.
+pub const TESTS_MAX: usize = 1_000;
+
+/// Prefixes of one route of which each is expected to be heard: each has a clock of its own.
+pub const EXPECTATIONS_MAX: usize = 64;
+
+/// Names in `http_hosts`: each request is compared with all of them.
+pub const HTTP_HOSTS_MAX: usize = 64;
+
+/// Bytes in the path of a unix socket: sun_path holds 108 with its final zero (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Bytes in the name of a host (RFC 1035, section 2.3.4, as text without the final dot).
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+
+/// Bytes in a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
+pub const PAYLOAD_BYTES_MAX: usize = 65_507;
+
 /// Bytes in the name of a handler or a route: both become labels of metrics.
 pub const NAME_BYTES_MAX: usize = 64;
 

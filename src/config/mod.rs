@@ -11,14 +11,16 @@
 //! in control, which can still point at the line that asks for it.
 //!
 //! Reading order: `document.rs` takes the file apart, `section.rs` reads one table, `value/` one value,
-//! `route.rs`, `handlers.rs` and `daemon.rs` say what the tables mean, `table.rs` compares routes,
-//! `problem.rs` and `render.rs` tell what is wrong, and `setting.rs` says what may be written at all, for people, and by
-//! `schema.rs` for editors. The kinds of handlers are passed in: this room
+//! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` say what the tables mean, `table.rs` compares routes,
+//! `problem.rs` and `render.rs` tell what is wrong, `canonical.rs` says which tables say the same, and `setting.rs` says
+//! what may be written at all, for people, and by `schema.rs` for editors. The kinds of handlers are passed in: this room
 //! knows none by name.
 
+pub mod canonical;
 pub mod daemon;
 pub mod destination;
 mod document;
+mod expectation;
 pub mod handlers;
 pub mod kind;
 pub mod limits;
@@ -31,21 +33,23 @@ pub mod section;
 pub mod setting;
 pub mod source;
 mod table;
+pub mod test;
 pub mod upstream;
 pub mod value;
 pub mod words;
 
 use std::path::Path;
 
-pub use self::daemon::{Daemon, Workers};
+pub use self::daemon::{ControlSocket, Daemon, Workers};
 pub use self::destination::{Destination, Ports};
 pub use self::handlers::NamedHandler;
 pub use self::kind::Kind;
 pub use self::load::LoadError;
 pub use self::problem::{Problem, Problems, Severity};
-pub use self::route::{InterfaceRef, Route};
+pub use self::route::{Expectation, InterfaceRef, Route};
 pub use self::schema::schema;
 pub use self::source::{Placed, Position, Source};
+pub use self::test::Test;
 pub use crate::dispatch::handler::HandlerId;
 
 /// What a file says, checked.
@@ -57,6 +61,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The handlers; a [`HandlerId`] is an index into them. Those that no route names are among them.
     pub handlers: Vec<NamedHandler>,
+    /// Datagrams, and what must become of them.
+    pub tests: Vec<Test>,
     /// What is probably not meant, though it can be done.
     pub warnings: Problems,
     /// The text that all this was read from.

@@ -11,12 +11,14 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::destination::Destination;
+use super::expectation;
+pub use super::expectation::Expectation;
 use super::handlers::{Registry, check_name};
 use super::problem::Problem;
 use super::section::Section;
 use super::setting::{self, Form, Setting};
 use super::source::Placed;
-use super::value::{Value, boolean, interface, parsed, placed, prefix, string};
+use super::value::{Value, boolean, interface, parsed, placed, prefix_text, string};
 use super::words::Mistake;
 use crate::dispatch::handler::HandlerId;
 
@@ -24,7 +26,7 @@ use crate::dispatch::handler::HandlerId;
 pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 
 /// What may stand behind them.
-pub(super) const SETTINGS: [Setting; 6] = [
+pub(super) const SETTINGS: [Setting; 7] = [
     Setting {
         key: "name",
         form: Form::Text("letters, digits, hyphens and underscores"),
@@ -57,6 +59,12 @@ pub(super) const SETTINGS: [Setting; 6] = [
         default: "required",
         meaning: "who gets each datagram; several get it in this order",
     },
+    Setting {
+        key: "expect_every",
+        form: expectation::FORM,
+        default: "none",
+        meaning: "an alarm is raised when nothing comes for longer; as a table, when nothing comes from a prefix",
+    },
 ];
 
 /// Destinations that are handled alike.
@@ -75,6 +83,11 @@ pub struct Route {
     pub share: bool,
     /// Who gets each datagram, in this order; at least one, none twice.
     pub handlers: Vec<HandlerId>,
+    /// What must not fall silent; all with a source, or one without.
+    pub expectations: Vec<Expectation>,
+    /// The canonical text of its table (see [`canonical`](super::canonical)): a route of another file with the same text
+    /// is the same route.
+    pub text: String,
     /// Where it begins in the file.
     pub at: Range<usize>,
 }
@@ -124,6 +137,7 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
     let sources = sources.unwrap_or_default();
     check_families(section, &destinations, &sources);
     check_repeated(section, &sources);
+    let expectations = expectation::read(section, &destinations, &sources);
     let route = Route {
         label: String::new(),
         destinations,
@@ -132,6 +146,8 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
         share,
         // A name that is no handler's has been reported; the rest of the route is compared still.
         handlers: handlers.unwrap_or_default(),
+        expectations,
+        text: section.text(),
         at: section.at(),
     };
     Some(Draft { name, route })
@@ -211,7 +227,12 @@ fn name(value: Value<'_>) -> Result<String, Mistake> {
 }
 
 fn source(value: Value<'_>) -> Result<IpNet, Mistake> {
-    let net = prefix(value)?;
+    source_of(value.text("an address or prefix such as \"10.0.0.0/8\"")?)
+}
+
+/// Who sends datagrams: an address or a prefix.
+pub(super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
+    let net = prefix_text(text)?;
     if net.addr().is_multicast() {
         return Err(Mistake::new("no datagram comes from a group")
             .hint("`source` is who sends; groups belong into `destination`"));

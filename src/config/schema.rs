@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::kind::Kind;
 use super::limits::NAME_BYTES_MAX;
 use super::setting::{Form, Setting};
-use super::{daemon, route};
+use super::{daemon, route, test};
 
 /// The schema of files that may name these kinds of handlers.
 pub fn schema(kinds: &[Kind]) -> Value {
@@ -25,6 +25,11 @@ pub fn schema(kinds: &[Kind]) -> Value {
                 "type": "array",
                 "minItems": 1,
                 "items": table(&route::SETTINGS),
+            },
+            "test": {
+                "description": "datagrams, and what must become of them; run by `check` and before every reload",
+                "type": "array",
+                "items": table(&test::SETTINGS),
             },
             "handler": {
                 "description": "handlers, by name",
@@ -71,6 +76,7 @@ fn form(form: &Form) -> Value {
     match form {
         Form::Text(_) => json!({ "type": "string" }),
         Form::Boolean => json!({ "type": "boolean" }),
+        Form::False => json!({ "const": false }),
         Form::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Form::Duration { .. } => json!({ "type": "string", "pattern": "^[0-9]+(us|ms|s|m|h|d)$" }),
         Form::Size { .. } => any_of(vec![
@@ -80,6 +86,12 @@ fn form(form: &Form) -> Value {
         Form::Rate => json!({ "type": "string", "pattern": "^[0-9]+/[smh]$" }),
         Form::Choice(words) => json!({ "enum": words }),
         Form::Table(settings) => table(settings),
+        Form::Map { value, .. } => json!({
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": false,
+            "patternProperties": { "": self::form(value) },
+        }),
         Form::List(element) => {
             let element = self::form(element);
             any_of(vec![element.clone(), json!({ "type": "array", "minItems": 1, "items": element })])

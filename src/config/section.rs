@@ -25,10 +25,12 @@
 use std::ops::Range;
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
+use super::canonical;
 use super::problem::{Problem, Problems};
 use super::setting::Setting;
+use super::source::Placed;
 use super::value::Value;
 use super::words::{Mistake, closest, did_you_mean, listed, quoted};
 
@@ -40,7 +42,6 @@ pub struct Section<'a> {
     table: &'a DeTable<'a>,
     at: Range<usize>,
     keys: Vec<&'a str>,
-    not_yet: Vec<&'a str>,
     problems: &'a mut Problems,
 }
 
@@ -53,7 +54,7 @@ impl<'a> Section<'a> {
         keys: impl IntoIterator<Item = &'a str>,
         problems: &'a mut Problems,
     ) -> Section<'a> {
-        Section { name: name.into(), table, at, keys: keys.into_iter().collect(), not_yet: Vec::new(), problems }
+        Section { name: name.into(), table, at, keys: keys.into_iter().collect(), problems }
     }
 
     /// The value of a key that may be absent. Also `None` after a bad value, which is reported:
@@ -146,12 +147,31 @@ impl<'a> Section<'a> {
             table,
             at: value.at(),
             keys: settings.iter().map(|setting| setting.key).collect(),
-            not_yet: Vec::new(),
             problems: &mut *self.problems,
         };
         let result = read(&mut section);
         section.finish();
         result
+    }
+
+    /// The entries of the table behind a key, unread, in the order of the file; for tables whose keys the file chooses.
+    /// None where there is no table.
+    pub(super) fn entries(&self, key: &str) -> Vec<(Placed<&'a str>, Value<'a>)> {
+        let Some(DeValue::Table(table)) = self.value(key).map(|value| value.inner()) else {
+            return Vec::new();
+        };
+        let entry = |(key, value): (&'a toml::Spanned<_>, _)| {
+            let name: &'a DeString<'a> = key.get_ref();
+            (Placed { value: name.as_ref(), at: key.span() }, Value::new(value))
+        };
+        let mut entries: Vec<_> = table.iter().map(entry).collect();
+        entries.sort_by_key(|(name, _)| name.at.start);
+        entries
+    }
+
+    /// The table itself, for its canonical text.
+    pub(super) fn text(&self) -> String {
+        canonical::text(self.table)
     }
 
     /// Whether the key is written, right or wrong.
@@ -225,15 +245,6 @@ impl<'a> Section<'a> {
         self.at_most_one(keys)
     }
 
-    /// Reports a key that will mean something one day and does not yet.
-    pub(super) fn not_yet(&mut self, key: &'a str, why: &str, hint: &str) {
-        self.not_yet.push(key);
-        if let Some((written, _)) = self.table.get_key_value(key) {
-            let problem = Problem::error(written.span(), format!("`{key}`: {why}"));
-            self.problems.push(problem.hint(hint));
-        }
-    }
-
     /// Lends the problems to what reads on behalf of this table.
     pub(super) fn with_problems<T>(&mut self, with: impl FnOnce(&mut Problems) -> T) -> T {
         with(self.problems)
@@ -243,7 +254,7 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         for (key, _) in self.table {
             let written = key.get_ref().as_ref();
-            if self.keys.contains(&written) || self.not_yet.contains(&written) {
+            if self.keys.contains(&written) {
                 continue;
             }
             let known = match self.keys.is_empty() {

@@ -23,6 +23,8 @@ pub enum Form {
     Text(&'static str),
     /// `true` or `false`.
     Boolean,
+    /// `false`, where the other forms say what it is when it is on.
+    False,
     /// A whole number.
     Integer {
         /// The least.
@@ -50,6 +52,13 @@ pub enum Form {
     Choice(&'static [&'static str]),
     /// A table with these keys.
     Table(&'static [Setting]),
+    /// A table whose keys the file chooses.
+    Map {
+        /// What the keys are: `prefix`.
+        key: &'static str,
+        /// What may stand behind each.
+        value: &'static Form,
+    },
     /// One of these, or a list of them.
     List(&'static Form),
     /// Any of these.
@@ -79,6 +88,7 @@ impl Form {
         match self {
             Form::Text(what) => (*what).to_owned(),
             Form::Boolean => "true or false".to_owned(),
+            Form::False => "false".to_owned(),
             Form::Integer { min, max } => format!("{min} to {max}"),
             Form::Duration { min, max } => format!("duration, \"{min}\" to \"{max}\""),
             Form::Size { min, max } => format!("size, \"{min}\" to \"{max}\""),
@@ -88,6 +98,7 @@ impl Form {
                 listed(words.iter().map(String::as_str), "or")
             }
             Form::Table(_) => "a table".to_owned(),
+            Form::Map { key, value } => format!("a table of {key} = {}", value.words()),
             Form::List(form) => format!("{}; or a list", form.words()),
             Form::OneOf(forms) => {
                 let forms: Vec<String> = forms.iter().map(Form::words).collect();
@@ -147,6 +158,8 @@ mod tests {
             (Form::Rate, "rate such as \"100/s\""),
             (Form::Choice(&WORDS), "\"all\", \"any\" or \"one\""),
             (Form::Table(&INNER), "a table"),
+            (Form::OneOf(&[Form::Text("path"), Form::False]), "path or false"),
+            (Form::Map { key: "\"PREFIX\"", value: &Form::Rate }, "a table of \"PREFIX\" = rate such as \"100/s\""),
             (Form::List(&Form::OneOf(&[Form::Text("text"), Form::Table(&INNER)])), "text or a table; or a list"),
         ] {
             assert_eq!(form.words(), words);

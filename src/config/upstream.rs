@@ -35,6 +35,11 @@ pub enum Host {
 }
 
 impl Upstream {
+    /// Whether both are the same host, as the file names it, and the same port.
+    pub fn is_same_place(&self, other: &Upstream) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
+
     /// Whether it is a multicast group, which only an address can be.
     pub fn is_group(&self) -> bool {
         match &self.host {

@@ -3,6 +3,7 @@
 
 mod answers;
 pub mod build;
+pub mod control_path;
 pub mod explain;
 mod explain_live;
 pub mod host;

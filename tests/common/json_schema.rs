@@ -35,6 +35,7 @@ fn check(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
             "maximum" => value.as_i64().is_none_or(|value| i128::from(value) <= i128::from(said.as_u64().unwrap())),
             "pattern" => value.as_str().is_none_or(|text| Regex::new(said.as_str().unwrap()).unwrap().is_match(text)),
             "minItems" => value.as_array().is_none_or(|list| list.len() as u64 >= said.as_u64().unwrap()),
+            "minProperties" => value.as_object().is_none_or(|table| table.len() as u64 >= said.as_u64().unwrap()),
             "required" => {
                 let required = said.as_array().expect("a list").iter().map(|key| key.as_str().unwrap());
                 value.as_object().is_none_or(|table| required.clone().all(|key| table.contains_key(key)))

@@ -45,7 +45,11 @@ pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
 
 /// A set of source addresses: `"10.0.0.0/8"`, `"2001:db8::/32"`, or one host: `"10.1.1.1"`.
 pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
-    let text = value.text("an address or prefix such as \"10.0.0.0/8\"")?;
+    prefix_text(value.text("an address or prefix such as \"10.0.0.0/8\"")?)
+}
+
+/// The same, of a key.
+pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if let Some(bare) = bare.filter(|bare| prefix_of(bare).is_ok()) {
         let message = format!("{} has brackets, and no port follows", quoted(text));

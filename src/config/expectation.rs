@@ -1,0 +1,113 @@
+//! `expect_every` of a route: how long it, or a part of its sources, may be silent before that is an alarm.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::destination::Destination;
+use super::limits::{DURATION_DAYS_MAX, EXPECTATIONS_MAX};
+use super::problem::Problem;
+use super::route::source_of;
+use super::section::Section;
+use super::setting::Form;
+use super::source::Placed;
+use super::value::duration_in;
+use super::words::quoted;
+
+/// The key.
+const KEY: &str = "expect_every";
+
+/// What may stand behind it.
+pub(super) const FORM: Form = Form::OneOf(&[EVERY, Form::Map { key: "\"PREFIX\"", value: &EVERY }]);
+
+const EVERY: Form = Form::Duration { min: "1s", max: "365d" };
+
+/// Below a second a full queue or a busy machine would be told as silence.
+const EVERY_MIN: Duration = Duration::from_secs(1);
+const EVERY_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
+
+/// Traffic that must not fall silent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// From whom; `None`: from anybody that the route takes.
+    pub source: Option<IpNet>,
+    /// The longest silence.
+    pub every: Duration,
+}
+
+/// Reads the key: in the order of prefixes, so that the order in the file makes no difference.
+pub(super) fn read(
+    section: &mut Section<'_>,
+    destinations: &[Placed<Destination>],
+    sources: &[Placed<IpNet>],
+) -> Vec<Expectation> {
+    let duration = duration_in(EVERY_MIN..=EVERY_MAX);
+    let Some(value) = section.raw(KEY) else { return Vec::new() };
+    if !value.is_table() {
+        let every = section.optional(KEY, duration);
+        return every.map(|every| Expectation { source: None, every }).into_iter().collect();
+    }
+    let entries = section.entries(KEY);
+    if entries.len() > EXPECTATIONS_MAX {
+        let message = format!("more than {EXPECTATIONS_MAX} prefixes on one route");
+        section.problem(KEY, message, "write shorter prefixes, or divide the route");
+        return Vec::new();
+    }
+    if entries.is_empty() {
+        section.problem(KEY, "the table is empty", "write \"60s\", or { \"10.0.0.0/8\" = \"60s\" }");
+    }
+    let mut read: Vec<(Placed<IpNet>, Duration)> = Vec::with_capacity(entries.len());
+    for (prefix, value) in entries {
+        let every = section.parse(KEY, value, &duration);
+        let source = match source_of(prefix.value) {
+            Ok(source) => Placed { value: source, at: prefix.at },
+            Err(mistake) => {
+                let message = format!("`{KEY}`: {}", mistake.message);
+                section.report(Problem::error(prefix.at, message).maybe_hint(mistake.hint));
+                continue;
+            }
+        };
+        if let Some((first, _)) = read.iter().find(|(other, _)| other.value == source.value) {
+            let problem = Problem::error(source.at, format!("`{KEY}`: the same source twice"));
+            section.report(problem.and_at(first.at.clone(), "first here"));
+            continue;
+        }
+        check(section, &source, destinations, sources);
+        read.extend(every.map(|every| (source, every)));
+    }
+    read.sort_by_key(|(source, _)| source.value);
+    read.into_iter().map(|(source, every)| Expectation { source: Some(source.value), every }).collect()
+}
+
+/// What can never be heard would be an alarm for ever.
+fn check(
+    section: &mut Section<'_>,
+    expected: &Placed<IpNet>,
+    destinations: &[Placed<Destination>],
+    sources: &[Placed<IpNet>],
+) {
+    let net = expected.value;
+    let is_v4 = |net: &IpNet| matches!(net.addr(), IpAddr::V4(_));
+    let shown = quoted(&net.to_string());
+    let problem = if !destinations.iter().any(|one| is_v4(&one.value.net) == is_v4(&net)) {
+        let family = if is_v4(&net) { "IPv4" } else { "IPv6" };
+        let message = format!("`{KEY}`: no `destination` is {family}, so nothing comes from {shown} here");
+        let other = destinations.first().map(|first| (first.at.clone(), "of the other family"));
+        Problem {
+            other: other.map(|(at, label)| (at, label.to_owned())),
+            ..Problem::error(expected.at.clone(), message)
+        }
+        .hint("sources must be of a destination's family")
+    } else if let Some(first) = sources.first()
+        && !sources.iter().any(|source| source.value.contains(&net))
+    {
+        let message = format!("`{KEY}`: {shown} does not lie within the route's `source`");
+        Problem::error(expected.at.clone(), message)
+            .and_at(first.at.clone(), "only these are taken")
+            .hint("name a part of what `source` names, or add it there")
+    } else {
+        return;
+    };
+    section.report(problem);
+}

@@ -1,0 +1,288 @@
+//! One `[[test]]`: a datagram, and what must become of it. What it names is looked up here; whether it comes true depends
+//! on the host, so that is asked in control, by `check` and before every reload.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use super::handlers::Registry;
+use super::limits::PAYLOAD_BYTES_MAX;
+use super::problem::{Problem, Problems};
+use super::route::InterfaceRef;
+use super::section::Section;
+use super::setting::{self, Form, Setting};
+use super::source::Placed;
+use super::upstream::Upstream;
+use super::value::{Value, interface, placed, socket_address, string, upstream};
+use super::words::{Mistake, did_you_mean, listed, quoted};
+use crate::dispatch::handler::HandlerId;
+
+/// Its keys, for the section and for hints.
+pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
+
+/// What may stand behind them.
+pub(super) const SETTINGS: [Setting; 5] = [
+    Setting {
+        key: "source",
+        form: Form::Text(r#""ADDRESS:PORT" or "ADDRESS""#),
+        default: "required",
+        meaning: "who sends it; without a port, port 40000",
+    },
+    Setting {
+        key: "destination",
+        form: Form::Text(r#""ADDRESS:PORT""#),
+        default: "required",
+        meaning: "where it is sent to",
+    },
+    Setting {
+        key: "interface",
+        form: Form::Text("name or address of an interface"),
+        default: "where an answer would leave",
+        meaning: "where it arrives",
+    },
+    Setting { key: "payload", form: Form::Text("text"), default: r#""""#, meaning: "what it holds" },
+    Setting {
+        key: "expect",
+        form: Form::OneOf(&[Form::Choice(&[NO_ROUTE]), Form::Table(&EXPECT)]),
+        default: "required",
+        meaning: "what must become of it; \"no_route\": nothing takes it",
+    },
+];
+
+/// The keys of `expect`.
+const EXPECT: [Setting; 3] = [
+    Setting { key: "route", form: Form::Text("name of a route"), default: "any", meaning: "the route that takes it" },
+    Setting {
+        key: "handler",
+        form: Form::List(&Form::Text("name of a handler")),
+        default: "any",
+        meaning: "a handler that gets it; of several, each gets it",
+    },
+    Setting {
+        key: "upstream",
+        form: Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
+        default: "any",
+        meaning: "an upstream that may get it when the daemon has just started and all upstreams live",
+    },
+];
+
+const NO_ROUTE: &str = "no_route";
+
+/// The port of a sender of which only the address is said: any above the system ports (RFC 6335).
+pub const SENDER_PORT: u16 = 40_000;
+
+/// A datagram, and what must become of it.
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// Who sends it.
+    pub source: SocketAddr,
+    /// Where it is sent to.
+    pub destination: SocketAddr,
+    /// The interface that it arrives on, if that is not left to the host.
+    pub interface: Option<Placed<InterfaceRef>>,
+    /// What it holds.
+    pub payload: Vec<u8>,
+    /// What must become of it.
+    pub expected: Expected,
+    /// Where the test begins in the file.
+    pub at: Range<usize>,
+}
+
+/// What must become of the datagram of a [`Test`].
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// No route takes it. The bytes of the file that say so.
+    NoRoute(Range<usize>),
+    /// A route takes it.
+    Taken {
+        /// Which one, as an index into the routes of the file; `None`: any.
+        route: Option<Placed<usize>>,
+        /// Handlers that must all get it.
+        handlers: Vec<Placed<HandlerId>>,
+        /// An upstream that may get it; only its host and port count.
+        upstream: Option<Placed<Upstream>>,
+    },
+}
+
+/// A test whose names are not looked up yet.
+pub(super) struct Draft {
+    test: Test,
+    names: Names,
+}
+
+/// The names that a test expects.
+#[derive(Default)]
+struct Names {
+    route: Option<Placed<String>>,
+    handlers: Vec<Placed<String>>,
+    upstream: Option<Placed<Upstream>>,
+}
+
+/// Reads one test; `None` where it is wrong, which is reported.
+pub(super) fn read(section: &mut Section<'_>) -> Option<Draft> {
+    let source = section.required("source", placed(sender));
+    let destination = section.required("destination", destination);
+    let interface = section.optional("interface", placed(interface));
+    let payload = section.optional("payload", payload);
+    let names = read_expect(section);
+    let (source, destination) = (source?, destination?);
+    if source.value.is_ipv4() != destination.is_ipv4() {
+        let family = if source.value.is_ipv4() { "IPv4" } else { "IPv6" };
+        section.problem("source", format!("is {family}, and the destination is not"), "both are of one family");
+        return None;
+    }
+    let expected = match names.as_ref()? {
+        Some(_) => Expected::Taken { route: None, handlers: Vec::new(), upstream: None },
+        None => Expected::NoRoute(section.span("expect").unwrap_or(section.at())),
+    };
+    let payload = payload.unwrap_or_default();
+    let at = section.at();
+    let test = Test { source: source.value, destination, interface, payload, expected, at };
+    Some(Draft { test, names: names.flatten().unwrap_or_default() })
+}
+
+/// The names behind `expect`; inside, `None` where no route is expected.
+fn read_expect(section: &mut Section<'_>) -> Option<Option<Names>> {
+    let Some(value) = section.raw("expect") else {
+        section.required("expect", string);
+        return None;
+    };
+    if !value.is_table() {
+        const WANTED: &str = "a table such as { handler = \"echo\" }, or \"no_route\"";
+        let word = |value: Value<'_>| match value.text(WANTED)? {
+            NO_ROUTE => Ok(()),
+            other => Err(value.expected(WANTED).maybe_hint(did_you_mean(other, [NO_ROUTE]))),
+        };
+        return section.optional("expect", word).map(|()| None);
+    }
+    let names = section.table("expect", value, &EXPECT, |section| {
+        let route = section.optional("route", placed(string));
+        let handlers = section.optional_list("handler", placed(string));
+        let upstream = section.optional("upstream", placed(upstream));
+        let keys = ["route", "handler", "upstream"];
+        if !keys.iter().any(|key| section.has(key)) {
+            let problem = Problem::error(section.at(), "`expect`: nothing is expected");
+            section.report(problem.hint("name at least one of route, handler and upstream, or write \"no_route\""));
+        }
+        Some(Names { route, handlers: handlers.unwrap_or_default(), upstream })
+    });
+    names.map(Some)
+}
+
+/// What the names of tests are looked up in.
+pub(super) struct Known<'a> {
+    /// The names of all routes; `None` where some are wrong, so that a name may be that of one of those.
+    pub(super) routes: Option<Vec<&'a str>>,
+    /// All handlers.
+    pub(super) handlers: &'a Registry<'a>,
+}
+
+/// Looks up what the tests name, and reports what is not there.
+pub(super) fn finish(drafts: Vec<Draft>, known: &Known<'_>, problems: &mut Problems) -> Vec<Test> {
+    let mut tests = Vec::with_capacity(drafts.len());
+    for Draft { mut test, names } in drafts {
+        let found_route = names.route.and_then(|name| route(&name, known, problems));
+        let ids = names.handlers.iter().filter_map(|name| handler(name, known, problems));
+        let ids: Vec<Placed<HandlerId>> = ids.collect();
+        let found_upstream = names.upstream.inspect(|name| check_upstream(name, known, problems));
+        if let Expected::Taken { route, handlers, upstream } = &mut test.expected {
+            (*route, *handlers, *upstream) = (found_route, ids, found_upstream);
+        }
+        tests.push(test);
+    }
+    tests
+}
+
+fn route(name: &Placed<String>, known: &Known<'_>, problems: &mut Problems) -> Option<Placed<usize>> {
+    let routes = known.routes.as_ref()?;
+    match routes.iter().position(|label| *label == name.value) {
+        Some(index) => Some(Placed { value: index, at: name.at.clone() }),
+        None => {
+            let otherwise = "a route is named by its `name`, or as `check` and the ledger show it";
+            problems.push(unknown("route", &name.value, name.at.clone(), routes, otherwise, problems.has_room()));
+            None
+        }
+    }
+}
+
+fn handler(name: &Placed<String>, known: &Known<'_>, problems: &mut Problems) -> Option<Placed<HandlerId>> {
+    let found = known.handlers.find(&name.value);
+    if found.is_none() {
+        let names: Vec<&str> = known.handlers.names().collect();
+        let otherwise = format!("the handlers are {}", listed(names.iter().copied().take(20), "and"));
+        problems.push(unknown("handler", &name.value, name.at.clone(), &names, &otherwise, problems.has_room()));
+    }
+    found.map(|id| Placed { value: id, at: name.at.clone() })
+}
+
+fn check_upstream(name: &Placed<Upstream>, known: &Known<'_>, problems: &mut Problems) {
+    // An upstream may be one of a handler that is wrong and was not read.
+    let Some(upstreams) = known.handlers.upstreams() else { return };
+    if upstreams.iter().any(|upstream| upstream.is_same_place(&name.value)) {
+        return;
+    }
+    let all: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let otherwise = "write it as a handler of this file does";
+    let written = name.value.to_string();
+    problems.push(unknown("upstream", &written, name.at.clone(), &all, otherwise, problems.has_room()));
+}
+
+fn unknown(key: &str, written: &str, at: Range<usize>, names: &[&str], otherwise: &str, has_room: bool) -> Problem {
+    let meant = has_room.then(|| did_you_mean(written, names.iter().copied())).flatten();
+    let problem = Problem::error(at, format!("`{key}`: there is no {key} {}", quoted(written)));
+    problem.hint(meant.unwrap_or(otherwise.to_owned()))
+}
+
+/// Who sends a datagram: an address, with a port or without.
+fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
+    const WANTED: &str = "an address such as \"192.0.2.1\" or \"192.0.2.1:5000\"";
+    let text = value.text(WANTED)?;
+    let address = match text.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, SENDER_PORT),
+        Err(_) => text.parse().map_err(|_| {
+            let hint = match text.contains('/') {
+                true => "one address: a test is one datagram",
+                false => "write \"192.0.2.1\", \"192.0.2.1:5000\", \"2001:db8::1\" or \"[2001:db8::1]:5000\"",
+            };
+            Mistake::new(format!("{} is not an address", quoted(text))).hint(hint)
+        })?,
+    };
+    if address.ip().is_multicast() || address.ip().is_unspecified() {
+        let message = format!("{} is no host's address: no datagram comes from it", address.ip());
+        return Err(Mistake::new(message).hint("write the address of a sender"));
+    }
+    not_mapped(address)
+}
+
+fn destination(value: Value<'_>) -> Result<SocketAddr, Mistake> {
+    let address = socket_address(value)?;
+    if address.ip().is_unspecified() {
+        let message = format!("no datagram is sent to {}: it stands for every address", address.ip());
+        return Err(Mistake::new(message).hint("write one address of this host"));
+    }
+    not_mapped(address)
+}
+
+fn not_mapped(address: SocketAddr) -> Result<SocketAddr, Mistake> {
+    let mapped = match address.ip() {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    match mapped {
+        Some(v4) => {
+            let message = format!("{} is an IPv4 address in IPv6 clothes", address.ip());
+            Err(Mistake::new(message).hint(format!("write \"{v4}:{}\"", address.port())))
+        }
+        None => Ok(address),
+    }
+}
+
+fn payload(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
+    let bytes = string(value)?.into_bytes();
+    match bytes.len() {
+        len if len > PAYLOAD_BYTES_MAX => {
+            Err(Mistake::new(format!("{len} bytes do not fit a datagram, which holds {PAYLOAD_BYTES_MAX}")))
+        }
+        _ => Ok(bytes),
+    }
+}

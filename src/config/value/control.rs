@@ -1,0 +1,143 @@
+//! Where the daemon is reached: its control socket, and HTTP over TCP.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use super::super::limits::{HOST_NAME_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
+use super::super::words::{Mistake, quoted};
+use super::{Value, path, socket_address};
+
+/// The path of a unix socket; a relative one starts from `base`.
+pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake> {
+    move |value| {
+        let written = path(value)?;
+        if written.to_string_lossy().ends_with('/') {
+            let hint = format!("name the socket in it: \"{}control.sock\"", written.display());
+            return Err(Mistake::new("this is a directory").hint(hint));
+        }
+        let path = base.join(written);
+        match path.as_os_str().len() {
+            bytes if bytes > SOCKET_PATH_BYTES_MAX => {
+                let message = format!("the path has {bytes} bytes; that of a unix socket has at most ");
+                Err(Mistake::new(format!("{message}{SOCKET_PATH_BYTES_MAX}")).hint("choose a shorter one below /run"))
+            }
+            _ => Ok(path),
+        }
+    }
+}
+
+/// `"127.0.0.1:9253"`, `"[::]:9253"`; a port alone is one of this host's own address: `":9253"`, `"9253"`.
+pub fn http_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
+    if let DeValue::Integer(port) = value.inner() {
+        let hint = format!("write it between quotes: \"127.0.0.1:{}\"", port.as_str());
+        return Err(value.expected("an address and port such as \"127.0.0.1:9253\"").hint(hint));
+    }
+    let text = value.text("an address and port such as \"127.0.0.1:9253\"")?;
+    let digits = text.strip_prefix(':').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return socket_address(value);
+    }
+    match digits.parse() {
+        Ok(port) if port > 0 => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        _ => Err(Mistake::new(format!("{} is not a port", quoted(digits))).hint("ports are 1 to 65535")),
+    }
+}
+
+/// What a Host header may name, without its port: `"stats.example"`, `"192.0.2.1"`, `"2001:db8::1"`.
+pub fn host_header(value: Value<'_>) -> Result<String, Mistake> {
+    let text = value.text("the name of a host such as \"stats.example\"")?;
+    let bad = || Mistake::new(format!("{} is not the name of a host", quoted(text)));
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ip.to_string());
+    }
+    let is_label = |label: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=63).contains(&label.len()) && label.bytes().all(is_plain) && !label.starts_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    match text.rsplit_once(':') {
+        _ if text.contains("://") => Err(bad().hint("write the name alone, without http://")),
+        Some((host, port)) if port.parse::<u16>().is_ok() => {
+            Err(bad().hint(format!("without the port: {}", quoted(host))))
+        }
+        _ if text == "*" => Err(bad().hint("each name is written out: that keeps foreign pages of a browser out")),
+        _ if name.len() > HOST_NAME_BYTES_MAX || !name.split('.').all(is_label) => {
+            Err(bad().hint("letters, digits, hyphens and dots"))
+        }
+        _ => Ok(name.to_ascii_lowercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read, refusal};
+    use super::*;
+
+    /// A relative path starts at the file; what the kernel cannot bind is refused here.
+    #[test]
+    fn paths_of_sockets() {
+        let parser = socket_path(Path::new("/etc/u"));
+        assert_eq!(read("\"/run/u.sock\"", &parser), Ok(PathBuf::from("/run/u.sock")));
+        assert_eq!(read("\"u.sock\"", &parser), Ok(PathBuf::from("/etc/u/u.sock")));
+        let longest = format!("\"/{}\"", "x".repeat(106));
+        assert_eq!(read(&longest, &parser).map(|path| path.as_os_str().len()), Ok(107));
+        assert!(refusal(&format!("\"/{}\"", "x".repeat(107)), &parser).contains("108 bytes; that of a unix socket"));
+        assert!(refusal(&format!("\"{}\"", "x".repeat(101)), &parser).contains("at most 107"), "with its directory");
+        assert!(refusal("\"/run/\"", &parser).contains("\"/run/control.sock\""));
+        assert!(refusal("\"\"", &parser).contains("is empty"));
+    }
+
+    /// A port alone is loopback; everything else is written out.
+    #[test]
+    fn addresses_of_http() {
+        for (text, address) in [
+            ("\"9253\"", "127.0.0.1:9253"),
+            ("\":9253\"", "127.0.0.1:9253"),
+            ("\"0.0.0.0:80\"", "0.0.0.0:80"),
+            ("\"[::1]:9253\"", "[::1]:9253"),
+        ] {
+            assert_eq!(read(text, http_address).map(|address| address.to_string()).as_deref(), Ok(address), "{text}");
+        }
+        for (text, expected) in [
+            ("9253", "write it between quotes: \"127.0.0.1:9253\""),
+            ("\":0\"", "ports are 1 to 65535"),
+            ("\"65536\"", "ports are 1 to 65535"),
+            ("\":\"", "is not an address with a port"),
+            ("\"localhost:9253\"", "write \"127.0.0.1:9253\""),
+            ("\"127.0.0.1\"", "add the port"),
+            ("true", "expected an address and port"),
+        ] {
+            let refusal = refusal(text, http_address);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+
+    /// Names as a request brings them: in lower case, without port and final dot.
+    #[test]
+    fn names_of_hosts() {
+        for (text, host) in [
+            ("\"Stats.Example.\"", "stats.example"),
+            ("\"box\"", "box"),
+            ("\"192.0.2.1\"", "192.0.2.1"),
+            ("\"[2001:DB8:0::1]\"", "2001:db8::1"),
+        ] {
+            assert_eq!(read(text, host_header).as_deref(), Ok(host), "{text}");
+        }
+        for (text, expected) in [
+            ("\"stats.example:9253\"", "without the port: \"stats.example\""),
+            ("\"http://stats.example\"", "without http://"),
+            ("\"*\"", "written out"),
+            ("\"*.example\"", "letters, digits, hyphens and dots"),
+            ("\"a..b\"", "is not the name of a host"),
+            ("\"\"", "is not the name of a host"),
+            ("\"exa mple\"", "letters, digits"),
+            ("5", "expected the name of a host"),
+        ] {
+            let refusal = refusal(text, host_header);
+            assert!(refusal.contains(expected), "{text}: {refusal}");
+        }
+    }
+}
