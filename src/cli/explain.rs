@@ -1,6 +1,6 @@
 //! `udispatch explain FILE --to ADDR:PORT`: which route gets a datagram, and what happens to it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,12 +10,7 @@ use crate::config::{Config, Kind};
 use crate::control::explain::{Question, explain};
 use crate::control::host::Host;
 use crate::control::plan::{Plan, worker_count};
-
-/// Port of a sender that was not named: any above the system ports (RFC 6335).
-const CLIENT_PORT: u16 = 40_000;
-
-/// The most that an IPv4 datagram holds: 65,535 less the headers.
-const PAYLOAD_MAX_BYTES: usize = 65_507;
+use crate::control::request::Imagined;
 
 /// Tell which route a datagram takes, and why
 ///
@@ -56,15 +51,17 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
             return Exit::Configuration;
         }
     };
-    let question = match question(arguments, &host) {
+    let Arguments { to, from, interface, payload, .. } = arguments;
+    let imagined = Imagined { to, from, interface, payload: payload.into_bytes() };
+    let question = match Question::new(imagined, &host) {
         Ok(question) => question,
         Err(message) => {
             output::complain(&format!("error: {message}"));
             return Exit::Usage;
         }
     };
-    match explain(&config, &plan, &host, &question) {
-        Ok(text) => output::print(&text),
+    match explain(&config, &plan, &host, &question, &[]) {
+        Ok(explanation) => output::print(&explanation.text),
         Err(error) => fail(&error.to_string()),
     }
 }
@@ -82,30 +79,4 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn fail(message: &str) -> Exit {
     output::complain(&format!("error: {message}"));
     Exit::Failure
-}
-
-fn question(arguments: Arguments, host: &Host) -> Result<Question, String> {
-    let Arguments { to, from, interface, payload, .. } = arguments;
-    if payload.len() > PAYLOAD_MAX_BYTES {
-        return Err(format!("--payload: a datagram holds at most {PAYLOAD_MAX_BYTES} bytes"));
-    }
-    let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), CLIENT_PORT));
-    if from.is_ipv4() != to.is_ipv4() {
-        return Err(format!("--from {from} and --to {to} are of different families"));
-    }
-    let interface = match interface {
-        Some(name) => Some(
-            host.interface(&name)
-                .ok_or_else(|| format!("--interface: this host has no interface {name:?}; it has: {}", host.list()))?,
-        ),
-        None => None,
-    };
-    Ok(Question { to, from, interface, payload: payload.into_bytes() })
-}
-
-/// This host itself: as it would send there, and loopback where it cannot.
-fn likely_sender(to: IpAddr, host: &Host) -> IpAddr {
-    let loopback = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-    let source = (host.look_up)(to).ok().and_then(|answer| answer.source);
-    source.filter(|source| !to.is_loopback() && !source.is_unspecified()).unwrap_or(loopback)
 }

@@ -9,10 +9,13 @@ use crossbeam_channel::Receiver;
 
 use super::host::Host;
 use super::plan::{ListenerPlan, Plan, Role};
+use super::request::Imagined;
 use super::upstreams::Upstreams;
 use crate::config::Config;
 use crate::config::kind::{BuildError, Site, Way};
+use crate::config::words::quoted;
 use crate::datagram::{Envelope, Region, Span, Train};
+use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId, Lanes, Scene};
 use crate::dispatch::id::{EarId, UpstreamId};
@@ -24,6 +27,10 @@ use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::fib::DestinationKind;
 
+/// Port of a sender that was not named: any above the system ports (RFC 6335).
+const CLIENT_PORT: u16 = 40_000;
+/// The most that an IPv4 datagram holds: 65,535 less the headers.
+const PAYLOAD_MAX_BYTES: usize = 65_507;
 /// Rows that are told about besides the one that takes the datagram.
 const ROWS_MAX: usize = 10;
 /// TTL of the imagined datagram: what most hosts begin with.
@@ -42,8 +49,50 @@ pub struct Question {
     pub payload: Vec<u8>,
 }
 
-/// The answer, in lines for people.
-pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -> Result<String, BuildError> {
+impl Question {
+    /// What is imagined, with what the host adds to it. The error is a sentence.
+    pub fn new(imagined: Imagined, host: &Host) -> Result<Question, String> {
+        let Imagined { to, from, interface, payload } = imagined;
+        if payload.len() > PAYLOAD_MAX_BYTES {
+            return Err(format!("--payload: a datagram holds at most {PAYLOAD_MAX_BYTES} bytes"));
+        }
+        let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), CLIENT_PORT));
+        if from.is_ipv4() != to.is_ipv4() {
+            return Err(format!("--from {from} and --to {to} are of different families"));
+        }
+        let find = |name: &String| {
+            let none = || format!("--interface: this host has no interface {}; it has: {}", quoted(name), host.list());
+            host.interface(name).ok_or_else(none)
+        };
+        let interface = interface.as_ref().map(find).transpose()?;
+        Ok(Question { to, from, interface, payload })
+    }
+}
+
+/// This host itself: as it would send there, and loopback where it cannot.
+fn likely_sender(to: IpAddr, host: &Host) -> IpAddr {
+    let loopback = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let source = (host.look_up)(to).ok().and_then(|answer| answer.source);
+    source.filter(|source| !to.is_loopback() && !source.is_unspecified()).unwrap_or(loopback)
+}
+
+/// What would become of the datagram.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// In lines for people.
+    pub text: String,
+    /// The route that takes it.
+    pub route: Option<RouteId>,
+}
+
+/// What would become of the datagram, when this has been heard of the upstreams.
+pub fn explain(
+    config: &Config,
+    plan: &Plan,
+    host: &Host,
+    question: &Question,
+    changes: &[(UpstreamId, Change)],
+) -> Result<Explanation, BuildError> {
     let mut text = String::new();
     let heard = hearers(plan, question);
     let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
@@ -67,20 +116,22 @@ pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -
         if !labels.is_empty() {
             line(&mut text, "", &format!("on this port there is: {}", labels.join(", ")));
         }
-        return Ok(text);
+        return Ok(Explanation { text, route: None });
     };
     sockets(&mut text, plan, &heard, envelope.is_to_many());
     let stretch = plan.table.for_port(question.to.port());
     let chosen = stretch.find(&envelope);
     routes(&mut text, config, plan, &envelope, chosen);
     if let Some(route) = chosen {
-        act(&mut text, config, plan, &plan.listeners[first], route, &envelope, &question.payload)?;
+        let scene = (&plan.listeners[first], &envelope, question.payload.as_slice());
+        act(&mut text, config, plan, scene, route, changes)?;
         line(&mut text, "answers", &format!("would leave from {}", envelope.local));
     }
-    Ok(text)
+    Ok(Explanation { text, route: chosen })
 }
 
-fn line(text: &mut String, head: &str, rest: &str) {
+/// A line of an explanation: what it is about, and what there is to say.
+pub(super) fn line(text: &mut String, head: &str, rest: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{head:9} {rest}");
 }
@@ -225,10 +276,9 @@ fn act(
     text: &mut String,
     config: &Config,
     plan: &Plan,
-    listener: &ListenerPlan,
+    (listener, envelope, payload): (&ListenerPlan, &Envelope, &[u8]),
     route: RouteId,
-    envelope: &Envelope,
-    payload: &[u8],
+    changes: &[(UpstreamId, Change)],
 ) -> Result<(), BuildError> {
     let mut site = Stage { upstreams: &plan.upstreams, handler: HandlerId(0), lanes: Vec::new(), kept: Vec::new() };
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
@@ -242,6 +292,9 @@ fn act(
     let mut dispatcher = Dispatcher::new(vec![ear], routes, handlers, guard, names, 1, plan.upstreams.iter().len());
     let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
     let scene = &mut Scene { now: Time::default(), lanes: &mut site };
+    for (upstream, change) in changes {
+        dispatcher.change(plan.upstreams.get(*upstream).handler, *upstream, *change, scene);
+    }
     dispatcher.dispatch(0, &[Train { envelope: *envelope, span, segment: 0 }], payload, scene);
     let ledger = dispatcher.snapshot();
     let (outbox, _) = dispatcher.sending();

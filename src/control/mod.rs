@@ -1,10 +1,12 @@
 //! Control builds, workers run: whatever can fail or block (binding, joining, opening files, resolving names) happens
 //! here, before a worker sees the result. Only this room logs.
 
+mod answers;
 pub mod build;
 pub mod control_path;
 mod crew;
 pub mod explain;
+mod explain_live;
 pub mod handover;
 mod held;
 mod history;
@@ -14,7 +16,9 @@ pub mod loops;
 pub mod plan;
 mod prepare;
 pub mod reload;
+pub mod request;
 mod running;
+pub mod sessions;
 pub mod snapshot;
 pub mod squatters;
 pub mod standard_error;
@@ -22,5 +26,7 @@ pub mod standard_output;
 pub mod supervisor;
 mod targets;
 pub mod ties;
+pub mod troubles;
 pub mod upkeep;
 pub mod upstreams;
+pub mod visits;

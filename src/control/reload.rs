@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
 use super::held::Held;
 use super::prepare::{Prepared, Present, prepare};
+use super::request::{ReloadReport, Reply};
+use super::snapshot::unix_seconds;
 use super::supervisor::{Failure, Supervisor};
 use crate::config::{Config, LoadError};
 use crate::dispatch::sink::Job;
@@ -17,28 +19,19 @@ use crate::dispatch::sink::Job;
 /// Reads the configuration that a reload is to apply.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
 
-/// What came of a reload, or would come of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Whether the new configuration runs now.
-    pub is_applied: bool,
-    /// What is new, a line each.
-    pub changes: Vec<String>,
-    /// Why it was refused, in full.
-    pub refusal: Option<String>,
-    /// How long no worker read its sockets.
-    pub pause: Duration,
-}
-
-/// Who wants to know what came of it.
-pub type Answer = Box<dyn FnOnce(&Report) + Send>;
-
 /// A wish to reload.
 pub struct Wish {
     /// Only say what would be done.
-    pub is_dry: bool,
+    pub is_dry_run: bool,
     /// Who is told.
-    pub answer: Answer,
+    pub reply: Reply<ReloadReport>,
+}
+
+impl Wish {
+    /// Of somebody who reads the log.
+    pub fn silent() -> Wish {
+        Wish { is_dry_run: false, reply: Reply::new(drop) }
+    }
 }
 
 /// What was made ready, or why it could not be.
@@ -54,26 +47,13 @@ pub struct Reloader {
     under_way: Vec<Wish>,
     /// Those that came later, and want what the file says now.
     waiting: Vec<Wish>,
-    /// How many configurations have been applied, the first included.
-    pub generation: u64,
-    /// How many were refused.
-    pub refused: u64,
 }
 
 impl Reloader {
     /// Wakes the supervisor when a configuration is ready.
     pub fn new(waker: Arc<Waker>) -> Reloader {
         let (sender, outcomes) = unbounded();
-        Reloader {
-            loader: None,
-            sender,
-            outcomes,
-            waker,
-            under_way: Vec::new(),
-            waiting: Vec::new(),
-            generation: 1,
-            refused: 0,
-        }
+        Reloader { loader: None, sender, outcomes, waker, under_way: Vec::new(), waiting: Vec::new() }
     }
 
     /// What has become of the preparation, once.
@@ -113,15 +93,8 @@ impl Supervisor {
             return;
         }
         self.reloader.under_way = std::mem::take(&mut self.reloader.waiting);
-        match self.running.present(self.reloader.generation) {
-            Ok(present) => {
-                self.reloader.begin(present, self.output.clone(), self.epoch, Arc::clone(&self.ended));
-            }
-            Err(failure) => {
-                let wishes = std::mem::take(&mut self.reloader.under_way);
-                self.refuse(&failure, wishes);
-            }
-        }
+        let present = self.running.present(self.office.life.generation);
+        self.reloader.begin(present, self.output.clone(), self.epoch, Arc::clone(&self.ended));
     }
 
     /// Applies what was made ready, if anything was.
@@ -137,17 +110,17 @@ impl Supervisor {
     }
 
     fn refuse(&mut self, failure: &Failure, wishes: Vec<Wish>) {
-        self.reloader.refused += 1;
+        self.office.life.reloads.refused += 1;
+        self.office.life.reloads.last_refused = Some(unix_seconds());
         let why = failure.to_string();
         log::error!("reload refused, everything goes on as before: {why}");
-        tell(wishes, &Report { is_applied: false, changes: Vec::new(), refusal: Some(why), pause: Duration::ZERO });
+        tell(wishes, &ReloadReport { problems: Some(why), ..ReloadReport::default() });
     }
 
     fn apply(&mut self, prepared: Prepared, wishes: Vec<Wish>) -> Result<(), Failure> {
         let changes = prepared.difference.lines();
-        let (dry, wet): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| wish.is_dry);
-        let dry_report = Report { is_applied: false, changes: changes.clone(), refusal: None, pause: Duration::ZERO };
-        tell(dry, &dry_report);
+        let (dry, wet): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| wish.is_dry_run);
+        tell(dry, &ReloadReport { changes: changes.clone(), ..ReloadReport::default() });
         if wet.is_empty() {
             return Ok(());
         }
@@ -159,13 +132,14 @@ impl Supervisor {
         let parked = self.running.park()?;
         self.running.take_place(prepared, parked);
         let pause = begun.elapsed();
-        self.reloader.generation += 1;
+        self.office.on_reload(&self.running.config, &self.running.plan);
+        self.drain_again();
         log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
-        tell(wet, &Report { is_applied: true, changes, refusal: None, pause });
+        tell(wet, &ReloadReport { is_applied: true, changes, problems: None });
         Ok(())
     }
 }
 
-fn tell(wishes: Vec<Wish>, report: &Report) {
-    wishes.into_iter().for_each(|wish| (wish.answer)(report));
+fn tell(wishes: Vec<Wish>, report: &ReloadReport) {
+    wishes.into_iter().for_each(|wish| wish.reply.send(report.clone()));
 }

@@ -11,7 +11,7 @@ use super::handover::outline::Outline;
 use super::history::{History, Rows};
 use super::plan::Plan;
 use super::prepare::{Prepared, Present};
-use super::snapshot::Snapshot;
+use super::snapshot::Part;
 use super::supervisor::Failure;
 use super::upkeep::{State, Upkeep};
 use super::upstreams::Located;
@@ -139,61 +139,45 @@ impl Running {
     }
 
     /// What a new configuration may go on with.
-    pub fn present(&mut self, generation: u64) -> Result<Present, Failure> {
-        let sum = self.ledger().ok_or(Failure::Worker)?;
+    pub fn present(&self, generation: u64) -> Present {
+        let mut sum = self.rows().ledger();
+        self.ledgers().iter().flatten().for_each(|ledger| sum.add(ledger));
         let states = self.upkeep.snapshot();
         let located = self.plan.upstreams.iter().map(|(_, located)| located);
         let addresses =
             located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
-        Ok(Present {
+        Present {
             outline: self.outline.clone(),
             handlers: self.config.handlers.clone(),
             sessions: sum.handlers.iter().map(|count| count.sessions.open).collect(),
             addresses: addresses.collect(),
             workers: self.handles().cloned().collect(),
             generation,
-        })
+        }
     }
 
-    /// The accounts of each worker, now and before, each as of one of its turns' ends; `None` if one does not answer.
-    pub fn ledgers(&mut self) -> Option<Vec<Ledger>> {
+    /// The accounts of each worker since it runs, each as of one of its turns' ends; `None` of one that does not answer.
+    pub fn ledgers(&self) -> Vec<Option<Ledger>> {
         let deadline = Instant::now() + SNAPSHOT_MAX;
-        let mut waiting = Vec::new();
-        for (handle, _) in &self.workers {
+        let ask = |(handle, _): &(Handle, _)| {
             let (reply, answer) = bounded(1);
-            handle.send(Command::Snapshot(reply)).then_some(())?;
-            waiting.push(answer);
-        }
-        let now: Option<Vec<Ledger>> = waiting.iter().map(|answer| answer.recv_deadline(deadline).ok()).collect();
-        Some(self.with_history(now?))
+            handle.send(Command::Snapshot(reply)).then_some(answer)
+        };
+        let asked: Vec<_> = self.workers.iter().map(ask).collect();
+        asked.into_iter().map(|answer| answer?.recv_deadline(deadline).ok()).collect()
     }
 
-    fn with_history(&mut self, now: Vec<Ledger>) -> Vec<Ledger> {
+    /// The same with what was counted before by workers that are gone.
+    pub fn with_history(&mut self, now: &[Part]) -> Vec<Part> {
         let rows = self.rows();
-        let mut sums: Vec<Ledger> = self.history.ledgers().to_vec();
-        while sums.len() < now.len() {
-            sums.push(rows.ledger());
-        }
-        sums.iter_mut().zip(&now).for_each(|(sum, ledger)| sum.add(ledger));
-        sums
-    }
-
-    /// The accounts of all workers together.
-    pub fn ledger(&mut self) -> Option<Ledger> {
-        let ledgers = self.ledgers()?;
-        Some(self.sum(&ledgers))
-    }
-
-    fn sum(&self, ledgers: &[Ledger]) -> Ledger {
-        let mut sum = self.rows().ledger();
-        ledgers.iter().for_each(|ledger| sum.add(ledger));
-        sum
-    }
-
-    /// The accounts with their names.
-    pub fn snapshot(&mut self) -> Option<Snapshot> {
-        let sum = self.ledger()?;
-        Some(Snapshot::new(&self.config, &self.plan, sum))
+        let past = self.history.ledgers();
+        let sum = |number: usize| {
+            let mut ledger = rows.ledger();
+            past.get(number).into_iter().for_each(|past| ledger.add(past));
+            now.get(number).into_iter().for_each(|now| ledger.add(&now.ledger));
+            Part { ledger, answers: now.get(number).is_none_or(|now| now.answers) }
+        };
+        (0..past.len().max(now.len())).map(sum).collect()
     }
 
     /// Lets nothing new in, handles what the sockets hold, and ends the workers.
@@ -208,19 +192,18 @@ impl Running {
     fn join(&mut self) -> Result<Vec<Worker>, Failure> {
         self.workers.drain(..).map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker)).collect()
     }
-
-    /// The final accounts.
-    pub fn final_snapshot(&mut self, stopped: &Stopped) -> Snapshot {
-        let now = stopped.workers.iter().map(Worker::accounts).collect();
-        let ledgers = self.with_history(now);
-        let sum = self.sum(&ledgers);
-        Snapshot::new(&self.config, &self.plan, sum)
-    }
 }
 
 /// Workers that have ended for good; their sinks may still be at work.
 pub struct Stopped {
     workers: Vec<Worker>,
+}
+
+impl Stopped {
+    /// Their accounts, as of now.
+    pub fn ledgers(&self) -> impl Iterator<Item = Ledger> {
+        self.workers.iter().map(Worker::accounts)
+    }
 }
 
 fn rows(config: &Config, plan: &Plan) -> Rows {

@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
+use super::answers::Office;
 use super::build;
 use super::held::Held;
 use super::prepare::{Present, prepare};
@@ -70,6 +71,7 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
 /// A running daemon.
 pub struct Supervisor {
     pub(super) running: Running,
+    pub(super) office: Office,
     pub(super) reloader: Reloader,
     pub(super) output: Sender<Job>,
     /// Time is counted from here.
@@ -101,7 +103,8 @@ impl Supervisor {
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(system("cannot wait for signals"))?;
         let reloader = Reloader::new(Arc::clone(&ended));
-        Ok(Supervisor { running: Running::start(prepared), reloader, output, epoch, ended, poll, signals })
+        let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&ended));
+        Ok(Supervisor { running: Running::start(prepared), office, reloader, output, epoch, ended, poll, signals })
     }
 
     /// Says how a reload reads the configuration. Without this there is none.
@@ -145,13 +148,17 @@ impl Supervisor {
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
-                    SIGHUP => self.reload(Wish { is_dry: false, answer: Box::new(|_| {}) }),
+                    SIGHUP => self.reload(Wish::silent()),
                     signal => {
                         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                         log::info!("{name}: stopping; what the sockets hold is still handled");
                         return self.stop();
                     }
                 }
+            }
+            if self.answer_requests() {
+                log::info!("asked to stop; what the sockets hold is still handled");
+                return self.stop();
             }
             self.finish_reload()?;
             if self.running.has_lost_a_worker() {
@@ -162,24 +169,21 @@ impl Supervisor {
     }
 
     fn show_ledger(&mut self) {
-        match self.snapshot() {
-            Some(snapshot) => standard_error::show(snapshot.to_string()),
-            None => log::error!("a worker does not answer: no ledger"),
+        let snapshot = self.snapshot();
+        match snapshot.workers.iter().all(|worker| worker.answers) {
+            true => standard_error::show(snapshot.to_string()),
+            false => log::error!("a worker does not answer: no ledger"),
         }
-    }
-
-    /// The accounts of all workers, each as of one of its turns' ends.
-    pub fn snapshot(&mut self) -> Option<Snapshot> {
-        self.running.snapshot()
     }
 
     fn stop(mut self) -> Result<(Snapshot, Instant), Failure> {
         let begun = Instant::now();
+        self.close_office();
         let stopped = self.running.stop()?;
         let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
         if !standard_output::drain(&self.output, left.min(OUTPUT_MAX)) {
             log::error!("standard output is blocked: lines that are still under way count as in flight");
         }
-        Ok((self.running.final_snapshot(&stopped), begun + ERROR_BY))
+        Ok((self.last_snapshot(&stopped), begun + ERROR_BY))
     }
 }

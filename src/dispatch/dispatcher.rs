@@ -12,6 +12,7 @@ use super::ledger::Ledger;
 use super::legacy::Legacy;
 use super::outbox::{Lane, Outbox};
 use super::route_table::{PortTable, RouteId};
+use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::Fate;
 use super::time::Time;
 use super::verdict::DropReason;
@@ -233,6 +234,26 @@ impl Dispatcher {
     pub fn fates(&self) -> Vec<(usize, Fate)> {
         let numbered = self.handlers.iter().enumerate();
         numbered.filter_map(|(index, handler)| Some((index, handler.fate()?))).collect()
+    }
+
+    /// A page of the handlers' sessions.
+    pub fn sessions(&self, wanted: &Wanted, now: Time) -> Page {
+        let mut page = Page::new(wanted, now);
+        let mut from = wanted.from;
+        if let Some(only) = wanted.handler {
+            from.handler = from.handler.max(only);
+        }
+        let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
+        let last = self.handlers.len() as u32;
+        for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
+            let first = if handler == from.handler { from.place } else { 0 };
+            let next = self.handlers[handler.index()].look_at_sessions(handler, first, &mut page);
+            if let Some(place) = next {
+                page.next = Some(Mark { handler, place });
+                break;
+            }
+        }
+        page
     }
 
     fn resolve(&self, ear: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {

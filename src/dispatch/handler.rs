@@ -13,6 +13,7 @@ use super::ledger::{HandlerCount, UpstreamCount};
 use super::legacy::Legacy;
 use super::outbox::{Lane, Outbox, Parcel, Reply};
 use super::route_table::RouteId;
+use super::sessions::page::Page;
 use super::sink::Fate;
 use super::time::Time;
 use super::verdict::{DropReason, Verdict};
@@ -81,6 +82,13 @@ pub trait Handler: Send {
     /// has left something; lanes that it has no use for are to be closed.
     fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
         let _ = (legacy, cx);
+    }
+
+    /// Takes its sessions from a place on into the page, as far as that has room. The place to go on at; `None` when that was
+    /// all. `handler` is its own number.
+    fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
+        let _ = (handler, from, page);
+        None
     }
 
     /// For a handler with a sink: what becomes of the datagrams that it called handled. What the sink has neither taken nor

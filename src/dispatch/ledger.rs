@@ -207,6 +207,8 @@ pub struct UpstreamCount {
     pub shadow: [u64; 3],
     /// How many workers think it dead by what comes back.
     pub dead_in: u32,
+    /// In how many workers it gets nothing new.
+    pub draining_in: u32,
 }
 
 impl UpstreamCount {
@@ -221,6 +223,7 @@ impl UpstreamCount {
         self.sessions += other.sessions;
         self.shadow.iter_mut().zip(other.shadow).for_each(|(sum, count)| *sum += count);
         self.dead_in += other.dead_in;
+        self.draining_in += other.draining_in;
     }
 
     /// The kernel refused to send so many datagrams.

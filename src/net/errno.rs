@@ -180,9 +180,37 @@ pub fn name(errno: i32) -> &'static str {
     }
 }
 
+/// The same as a label that tells every errno apart, and that [`of_label`] understands.
+pub fn label(errno: i32) -> String {
+    match name(errno) {
+        "other" => format!("errno_{errno}"),
+        name => name.to_owned(),
+    }
+}
+
+/// The errno that a label stands for; 0 where there is none.
+pub fn of_label(label: &str) -> i32 {
+    match label.strip_prefix("errno_") {
+        Some(number) => number.parse().unwrap_or(0),
+        None => (1..=ERRNO_MAX).find(|errno| name(*errno) == label).unwrap_or(0),
+    }
+}
+
+/// The largest errno that the kernel has (MAX_ERRNO in include/linux/err.h is far beyond; EHWPOISON is the last).
+const ERRNO_MAX: i32 = libc::EHWPOISON;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each label leads back to its errno.
+    #[test]
+    fn labels_lead_back() {
+        for errno in 1..=ERRNO_MAX {
+            assert_eq!(of_label(&label(errno)), errno);
+        }
+        assert_eq!((of_label("other"), of_label("errno_x")), (0, 0));
+    }
 
     /// The whole table of what matters: no errno ends a loop, and the ones that a batch must survive are told apart.
     #[test]

@@ -10,12 +10,15 @@ use super::estate::Seat;
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::sessions::page::{Page, Wanted};
 
 /// A wish that the worker fulfils between two turns.
 #[derive(Debug)]
 pub enum Command {
     /// Send a copy of the accounts.
     Snapshot(Sender<Ledger>),
+    /// Send a page of sessions.
+    Sessions(Wanted, Sender<Page>),
     /// Something is new about an upstream.
     Change(UpstreamId, Change),
     /// Send second descriptors of the listeners' sockets.

@@ -324,6 +324,9 @@ impl Worker {
                     // The asker may have given up waiting.
                     let _ = reply.send(self.snapshot());
                 }
+                Command::Sessions(wanted, reply) => {
+                    let _ = reply.send(self.dispatcher.sessions(&wanted, self.now()));
+                }
                 Command::Change(upstream, change) => self.change(upstream, change),
                 Command::Lend(reply) => {
                     let lent =

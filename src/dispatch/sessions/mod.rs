@@ -5,6 +5,7 @@
 //! probation, the oldest first.
 
 mod list;
+pub mod page;
 pub mod ports;
 pub mod quota;
 mod wheel;
@@ -17,8 +18,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use self::list::{Link, Linked, NONE, Queue};
+use self::page::Page;
 use self::wheel::Wheel;
-use super::id::EarId;
+use super::id::{EarId, HandlerId, UpstreamId};
 use super::legacy::SessionLegacy;
 use super::outbox::Lane;
 use super::route_table::RouteId;
@@ -181,6 +183,27 @@ impl Sessions {
     pub fn legs_of(&self, id: SessionId) -> &[Option<Lane>] {
         let first = id.0 as usize * self.legs_each;
         &self.legs[first..first + self.legs_each]
+    }
+
+    /// Takes those from a place on into the page, as far as that has room. The place to go on at; `None` when that was all.
+    pub fn look(
+        &self,
+        handler: HandlerId,
+        from: u32,
+        page: &mut Page,
+        upstream: impl Fn(Lane) -> Option<UpstreamId>,
+    ) -> Option<u32> {
+        for (place, session) in self.slab.iter().enumerate().skip(from as usize) {
+            if !page.has_room() {
+                return Some(place as u32);
+            }
+            page.look();
+            if session.is_open {
+                let legs = &self.legs[place * self.legs_each..(place + 1) * self.legs_each];
+                page.add(handler, session, legs.iter().flatten().filter_map(|lane| upstream(*lane)));
+            }
+        }
+        None
     }
 
     /// Its lanes, one for each upstream that it uses.

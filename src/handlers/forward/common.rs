@@ -207,7 +207,9 @@ impl Common {
         for (place, outlet) in self.outlets.iter().enumerate() {
             let count = &mut upstreams[outlet.id.index()];
             count.skipped += outlet.skipped;
-            count.dead_in += u32::from(!self.pool.members()[place].alive);
+            let member = &self.pool.members()[place];
+            count.dead_in += u32::from(!member.alive);
+            count.draining_in += u32::from(member.drain);
         }
     }
 }

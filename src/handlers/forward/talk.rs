@@ -10,10 +10,11 @@ use super::shadow::{Comparison, Outcomes};
 use crate::datagram::{Datagram, Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::Answering;
-use crate::dispatch::handler::{Batch, Cx, Handler, Trouble, UpstreamId, as_batch};
+use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Trouble, UpstreamId, as_batch};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
+use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
 use crate::dispatch::time::Time;
@@ -461,6 +462,11 @@ impl Handler for Talk {
 
     fn due(&self) -> Option<Time> {
         [self.table.due(), self.leases.due(), self.common.due()].into_iter().flatten().min()
+    }
+
+    fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
+        let upstream = |lane| self.leases.place(lane).map(|place| self.common.outlets[place].id);
+        self.table.look(handler, from, page, upstream)
     }
 
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {

@@ -1,0 +1,69 @@
+//! What the host counts of UDP, whoever caused it: `/proc/net/snmp` and `/proc/net/snmp6` of this network namespace (proc(5);
+//! the names are those of RFC 4113 and of udp_mib in the kernel).
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// Datagrams of all programs of this network namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCounts {
+    /// IPv4 datagrams that found a receive buffer full.
+    pub udp_receive_buffer_errors: u64,
+    /// IPv4 datagrams that found a send buffer full.
+    pub udp_send_buffer_errors: u64,
+    /// The same of IPv6, received.
+    pub udp6_receive_buffer_errors: u64,
+    /// The same of IPv6, sent.
+    pub udp6_send_buffer_errors: u64,
+}
+
+impl HostCounts {
+    /// As they are now; 0 where the kernel does not tell.
+    pub fn now() -> HostCounts {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        HostCounts::parse(&read("/proc/net/snmp"), &read("/proc/net/snmp6"))
+    }
+
+    fn parse(snmp: &str, snmp6: &str) -> HostCounts {
+        // A line of names and a line of numbers, both with this first word.
+        let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
+        let (names, numbers) = (udp.next().unwrap_or_default(), udp.next().unwrap_or_default());
+        let v4 = |wanted: &str| {
+            let found = names.split_whitespace().zip(numbers.split_whitespace()).find(|(name, _)| *name == wanted);
+            found.and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+        };
+        let v6 = |wanted: &str| {
+            let mut words = snmp6.lines().map(str::split_whitespace);
+            let found = words.find_map(|mut words| (words.next() == Some(wanted)).then(|| words.next())?);
+            found.and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        HostCounts {
+            udp_receive_buffer_errors: v4("RcvbufErrors"),
+            udp_send_buffer_errors: v4("SndbufErrors"),
+            udp6_receive_buffer_errors: v6("Udp6RcvbufErrors"),
+            udp6_send_buffer_errors: v6("Udp6SndbufErrors"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers are found by their names, and what is not there is 0.
+    #[test]
+    fn numbers_have_names() {
+        let snmp = "Tcp: RcvbufErrors\nTcp: 9\nUdp: InDatagrams NoPorts RcvbufErrors SndbufErrors\nUdp: 1 2 3 4\n\
+                    UdpLite: RcvbufErrors\nUdpLite: 8\n";
+        let snmp6 = "Ip6InReceives   7\nUdp6RcvbufErrors 5\nUdp6SndbufErrors 6\n";
+        let counts = HostCounts {
+            udp_receive_buffer_errors: 3,
+            udp_send_buffer_errors: 4,
+            udp6_receive_buffer_errors: 5,
+            udp6_send_buffer_errors: 6,
+        };
+        assert_eq!(HostCounts::parse(snmp, snmp6), counts);
+        assert_eq!(HostCounts::parse("", "Udp6RcvbufErrors"), HostCounts::default());
+    }
+}
