@@ -6,16 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Exit, output};
+use crate::config::limits::PAYLOAD_BYTES_MAX;
+use crate::config::test::SENDER_PORT;
 use crate::config::{Config, Kind};
 use crate::control::explain::{Question, explain};
 use crate::control::host::Host;
 use crate::control::plan::{Plan, worker_count};
-
-/// Port of a sender that was not named: any above the system ports (RFC 6335).
-const CLIENT_PORT: u16 = 40_000;
-
-/// The most that an IPv4 datagram holds: 65,535 less the headers.
-const PAYLOAD_MAX_BYTES: usize = 65_507;
 
 /// Tell which route a datagram takes, and why
 ///
@@ -86,10 +82,10 @@ fn fail(message: &str) -> Exit {
 
 fn question(arguments: Arguments, host: &Host) -> Result<Question, String> {
     let Arguments { to, from, interface, payload, .. } = arguments;
-    if payload.len() > PAYLOAD_MAX_BYTES {
-        return Err(format!("--payload: a datagram holds at most {PAYLOAD_MAX_BYTES} bytes"));
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(format!("--payload: a datagram holds at most {PAYLOAD_BYTES_MAX} bytes"));
     }
-    let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), CLIENT_PORT));
+    let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), SENDER_PORT));
     if from.is_ipv4() != to.is_ipv4() {
         return Err(format!("--from {from} and --to {to} are of different families"));
     }

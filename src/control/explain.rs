@@ -11,14 +11,15 @@ use super::host::Host;
 use super::plan::{ListenerPlan, Plan, Role};
 use super::upstreams::Upstreams;
 use crate::config::Config;
-use crate::config::kind::{BuildError, Site, Way};
-use crate::datagram::{Envelope, Region, Span, Train};
+use crate::config::kind::{BuildError, Recipe, Site, Upstream, Way};
+use crate::config::words::listed;
+use crate::datagram::{Datagram, Envelope, Region, Span, Train};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId, Lanes, Scene};
 use crate::dispatch::id::{EarId, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::Lane;
-use crate::dispatch::route_table::{Match, Mismatch, RouteId};
+use crate::dispatch::route_table::{Match, Mismatch, PortTable, RouteId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
@@ -42,11 +43,29 @@ pub struct Question {
     pub payload: Vec<u8>,
 }
 
+/// Where a datagram would come to.
+pub(super) struct Course {
+    /// The listeners that get it or a copy, the one that handles it first.
+    pub(super) heard: Vec<usize>,
+    /// What the kernel would tell about it.
+    pub(super) envelope: Envelope,
+    /// The route that takes it.
+    pub(super) route: Option<RouteId>,
+}
+
+/// Follows a datagram to its route. `table` is the plan's, for the port that it is sent to.
+pub(super) fn follow(plan: &Plan, host: &Host, question: &Question, table: &PortTable) -> Course {
+    let heard = hearers(plan, question);
+    let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
+    let route = (!heard.is_empty()).then(|| table.find(&envelope)).flatten();
+    Course { heard, envelope, route }
+}
+
 /// The answer, in lines for people.
 pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -> Result<String, BuildError> {
     let mut text = String::new();
-    let heard = hearers(plan, question);
-    let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
+    let Course { heard, envelope, route: chosen } =
+        follow(plan, host, question, &plan.table.for_port(question.to.port()));
     line(&mut text, "datagram", &datagram(host, question, &envelope));
     if !is_here(host, question.to.ip()) {
         let ip = question.to.ip();
@@ -70,8 +89,6 @@ pub fn explain(config: &Config, plan: &Plan, host: &Host, question: &Question) -
         return Ok(text);
     };
     sockets(&mut text, plan, &heard, envelope.is_to_many());
-    let stretch = plan.table.for_port(question.to.port());
-    let chosen = stretch.find(&envelope);
     routes(&mut text, config, plan, &envelope, chosen);
     if let Some(route) = chosen {
         act(&mut text, config, plan, &plan.listeners[first], route, &envelope, &question.payload)?;
@@ -256,16 +273,46 @@ fn act(
             let (len, from, to) = (reply.parcel.span.len, reply.from, reply.to);
             line(text, "", &format!("sends {len} bytes from {from} to {to}{ttl}"));
         }
+        let mut sent_to = Vec::new();
         let leads_to = |lane: &Lane| plan.upstreams.get(site.lanes[lane.0 as usize]);
         for &lane in outbox.touched().iter().filter(|lane| leads_to(lane).handler == handler) {
             for parcel in outbox.lane(lane) {
                 let ttl = parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
                 let (len, upstream) = (parcel.span.len, &leads_to(&lane).upstream);
                 line(text, "", &format!("sends {len} bytes to {upstream}{ttl}"));
+                sent_to.push(upstream);
             }
+        }
+        if !sent_to.is_empty() {
+            let datagram = Datagram { payload, envelope: *envelope, span };
+            others(text, &*named.recipe, &datagram, &sent_to);
         }
     }
     Ok(())
+}
+
+/// The upstreams that might as well get it, where the choice is not always the same.
+fn others(text: &mut String, recipe: &dyn Recipe, datagram: &Datagram<'_>, sent_to: &[&Upstream]) {
+    let upstreams = recipe.upstreams();
+    let places = recipe.would_reach(datagram).into_iter();
+    let others: Vec<String> = places
+        .map(|place| &upstreams[place])
+        .filter(|upstream| !sent_to.iter().any(|sent| sent.is_same_place(upstream)))
+        .map(ToString::to_string)
+        .collect();
+    if !others.is_empty() {
+        line(text, "", &format!("another time to {}", shortened(others, "or")));
+    }
+}
+
+/// Names in a sentence, the first of many.
+pub(super) fn shortened(mut names: Vec<String>, and: &str) -> String {
+    let more = names.len().saturating_sub(ROWS_MAX);
+    names.truncate(ROWS_MAX);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    listed(names.iter().map(String::as_str), and)
 }
 
 fn dropped(tally: &Tally) -> Option<DropReason> {

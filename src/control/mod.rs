@@ -4,6 +4,7 @@
 pub mod build;
 pub mod control_path;
 pub mod explain;
+pub mod file_tests;
 pub mod host;
 pub mod look_ups;
 pub mod loops;
