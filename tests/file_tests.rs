@@ -87,12 +87,14 @@ fn what_comes_true() {
         test("11.1.1.1:53", "127.0.0.2:1234", "expect = \"no_route\""),
         test("10.1.1.1", "127.0.0.1:1235", "expect = \"no_route\""),
         test("::1", "[::1]:1234", "expect = \"no_route\""),
+        // The wildcard's route would match, and its socket gets no group's datagrams.
+        test("10.1.1.1", "239.9.9.9:1234", "expect = \"no_route\""),
         test("127.0.0.1", "127.1.2.3:6000", "interface = \"lo\"\nexpect = { route = \"local\" }"),
         test("127.0.0.1", "127.0.0.1:7000", "expect = { route = \"127.0.0.1:7000\", upstream = \"127.0.0.1:9032\" }"),
     ];
     let outcome = check(&tests.concat());
     assert_eq!((outcome.code, outcome.errors.as_str()), (0, ""));
-    assert!(outcome.output.ends_with("ok, 4 routes, 6 handlers, 12 tests passed\n"), "{}", outcome.output);
+    assert!(outcome.output.ends_with("ok, 4 routes, 6 handlers, 13 tests passed\n"), "{}", outcome.output);
 }
 
 /// Each way of failing has its place, says what was expected and what would happen, and names the command that tells more.

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use crate::config::kind::Upstream;
 use crate::config::test::{Expected, Test};
 use crate::config::words::quoted;
-use crate::config::{Config, InterfaceRef, Placed, Problem, Problems, Route};
+use crate::config::{Config, Placed, Problem, Problems, Route};
 use crate::datagram::{Datagram, Region, Span};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::route_table::PortTable;
@@ -28,28 +28,28 @@ pub fn run(config: &Config, plan: &Plan, host: &Host) -> Problems {
             compiled = Some((port, plan.table.for_port(port)));
         }
         let Some((_, table)) = &compiled else { continue };
-        match question(test, host) {
-            Ok(question) => {
-                let course = follow(plan, host, &question, table);
-                Trial { config, test, course }.judge(&mut problems);
-            }
-            Err(problem) => problems.push(problem),
-        }
+        let Some(question) = question(test, host, &mut problems) else { continue };
+        let course = follow(plan, host, &question, table);
+        Trial { config, test, course }.judge(&mut problems);
     }
     problems
 }
 
-/// The datagram of a test, on this host.
-fn question(test: &Test, host: &Host) -> Result<Question, Problem> {
-    let index = |interface: &Placed<InterfaceRef>| {
-        let name = interface.value.to_string();
-        host.interface(&name).ok_or_else(|| {
-            let message = format!("`interface`: this host has no interface {}", quoted(&name));
-            Problem::error(interface.at.clone(), message).hint(format!("it has: {}", host.list()))
-        })
+/// The datagram of a test, on this host; `None` where the host lacks what it names, which is reported.
+fn question(test: &Test, host: &Host, problems: &mut Problems) -> Option<Question> {
+    let interface = match &test.interface {
+        None => None,
+        Some(Placed { value, at }) => {
+            let name = value.to_string();
+            let index = host.interface(&name);
+            if index.is_none() {
+                let message = format!("`interface`: this host has no interface {}", quoted(&name));
+                problems.push(Problem::error(at.clone(), message).hint(format!("it has: {}", host.list())));
+            }
+            Some(index?)
+        }
     };
-    let interface = test.interface.as_ref().map(index).transpose()?;
-    Ok(Question { to: test.destination, from: test.source, interface, payload: test.payload.clone() })
+    Some(Question { to: test.destination, from: test.source, interface, payload: test.payload.clone() })
 }
 
 /// One test, and what would happen.
