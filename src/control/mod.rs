@@ -10,6 +10,7 @@ mod explain_live;
 pub mod handover;
 mod held;
 mod history;
+pub mod file_tests;
 pub mod host;
 pub mod look_ups;
 pub mod loops;
