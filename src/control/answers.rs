@@ -217,7 +217,7 @@ impl Supervisor {
 }
 
 /// What is logged from now on, and what that means, as a sentence.
-fn set_log_level(level: log::LevelFilter) -> String {
+pub(super) fn set_log_level(level: log::LevelFilter) -> String {
     let before = log::max_level();
     log::set_max_level(level);
     let name = |level: log::LevelFilter| level.as_str().to_lowercase();
