@@ -23,6 +23,7 @@ use super::takeover::wire::WireError;
 use super::{standard_error, standard_output};
 use crate::config::{Config, Kind, LoadError, Problems};
 use crate::dispatch::sink::Job;
+use crate::net::limits;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -100,6 +101,8 @@ struct Stage {
 
 impl Stage {
     fn new() -> Result<Stage, Failure> {
+        limits::raise_open_files();
+        limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         // mio has one waker for each poll: whoever wakes it, all is looked at.
         let ended = Waker::new(poll.registry(), AWOKEN).map_err(system("cannot set up the control loop"))?;
@@ -219,7 +222,10 @@ impl Supervisor {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
                     SIGUSR2 => self.start_successor(),
-                    SIGHUP => self.reload(Wish::silent()),
+                    SIGHUP => {
+                        log::info!("SIGHUP: reading {} again", self.running.config.source.name());
+                        self.reload(Wish::silent());
+                    }
                     signal => {
                         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                         log::info!("{name}: stopping; what the sockets hold is still handled");
