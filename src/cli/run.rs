@@ -1,19 +1,24 @@
 //! `udispatch run FILE`: the daemon itself.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::{Exit, output};
+use crate::admin::{Admin, Bound, Listeners, Taken};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::control_path::{Places, control_path};
 use crate::control::reload::Loader;
+use crate::control::request::Requests;
 use crate::control::standard_error;
-use crate::control::supervisor::{Failure, Supervisor};
+use crate::control::supervisor::{Failure, Served, Supervisor};
+use crate::control::takeover::{self, successor::Successor, taker::Taker, wire::WireError, words::Door};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -29,13 +34,16 @@ pub(super) struct Arguments {
     /// Receive with so many threads, whatever the file says
     #[arg(long, value_name = "N", value_parser = worker_count)]
     workers: Option<NonZeroUsize>,
+    /// Go on with the sockets and sessions of the daemon that has the control socket; it ends then, and nothing is lost
+    #[arg(long)]
+    takeover: bool,
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let Arguments { file, workers } = arguments;
-    let kinds = kinds.to_vec();
+    let Arguments { file, workers, takeover } = arguments;
+    let known = kinds.to_vec();
     let load = move || {
-        let mut config = Config::load(&file, &kinds)?;
+        let mut config = Config::load(&file, &known)?;
         if let Some(workers) = workers {
             config.daemon.workers = Workers::Count(workers);
         }
@@ -50,9 +58,12 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         let position = config.warnings.position(warning);
         log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
     }
-    let (last_words, exit) = match serve(config, Arc::new(load)) {
+    let started = if takeover { take_over(config, kinds) } else { start(config) };
+    let (last_words, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
-        Err(Failure::Configuration(problems)) => (problems.render(output::colours()), Exit::Configuration),
+        Err(End::Failure(Failure::Configuration(problems))) => {
+            (problems.render(output::colours()), Exit::Configuration)
+        }
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
     };
     // Behind the log, not beside it.
@@ -66,18 +77,119 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
-fn serve(config: Config, loader: Arc<Loader>) -> Result<(), Failure> {
-    let supervisor = Supervisor::start(config)?.reload_with(loader);
-    log::info!("ready: {}", supervisor.summary());
-    supervisor.serve()
+/// Why it ended other than in order.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    /// Another daemon has the control socket.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// It could not start, or has failed.
+    #[error(transparent)]
+    Failure(#[from] Failure),
 }
 
-/// `RUST_LOG` overrides the file, as everywhere.
+/// A daemon that runs, and what control connections come in by.
+struct Started {
+    supervisor: Supervisor,
+    bound: Bound,
+    /// The socket where the next process asks, if one was taken over.
+    gate: Option<OwnedFd>,
+}
+
+fn start(config: Config) -> Result<Started, End> {
+    // First, so that a second daemon learns of the first before it binds anything.
+    let bound = Listeners::bind(&config.daemon)?;
+    Ok(Started { supervisor: Supervisor::start(config)?, bound, gate: None })
+}
+
+fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
+    let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
+        Failure::Takeover(WireError::Refused(format!("{error}; the running daemon is found by its control socket")))
+    })?;
+    let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
+    let (mut given, mut http, mut gate) = (None, None, None);
+    for (door, fd) in taker.doors() {
+        match door {
+            Door::Control => given = Some((fd, control.clone())),
+            Door::Http => http = Some(fd),
+            Door::Takeover => gate = Some(fd),
+        }
+    }
+    let bound = Listeners::go_on(&config.daemon, given, http)?;
+    Ok(Started { supervisor: Supervisor::take_over(config, kinds, taker)?, bound, gate })
+}
+
+fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
+    let Started { supervisor, bound, gate } = started;
+    let mut supervisor = supervisor.reload_with(loader);
+    match Successor::of_this() {
+        Ok(successor) => supervisor = supervisor.succeeded_by(successor),
+        Err(error) => log::warn!("SIGUSR2 will not work: {error}"),
+    }
+    let control = bound.listeners.control_path().map(Path::to_owned);
+    let admin = start_admin(bound, &supervisor.requests());
+    if let (Some(admin), Some(control)) = (&admin, control) {
+        let offered =
+            doors(admin).and_then(|doors| supervisor.offer_takeover(takeover::path_beside(&control), gate, doors));
+        if let Err(error) = offered {
+            let trouble = format!("no other process can take over: {error}");
+            log::warn!("{trouble}");
+            supervisor.requests().troubles.begin("takeover", trouble);
+        }
+    }
+    log::info!("ready: {}", supervisor.summary());
+    let served = supervisor.serve();
+    if let Some(admin) = admin {
+        if matches!(served, Ok(Served::TakenOver)) { admin.abandon() } else { admin.stop() }
+    }
+    served?;
+    Ok(())
+}
+
+/// What control connections come in by, for the next process.
+fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
+    let (control, http) = admin.as_fds();
+    let doors = [(Door::Control, control), (Door::Http, http)];
+    let open = doors.into_iter().filter_map(|(door, fd)| Some((door, fd?)));
+    open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?))).collect()
+}
+
+/// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.
+fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
+    let Bound { listeners, control_trouble, http_trouble } = bound;
+    for (about, trouble) in [("control", control_trouble), ("http", http_trouble)] {
+        if let Some(trouble) = trouble {
+            log::warn!("{trouble}");
+            requests.troubles.begin(about, trouble);
+        }
+    }
+    if let Some(path) = listeners.control_path() {
+        log::debug!("control socket: {}", path.display());
+    }
+    if let Some(address) = listeners.http_address() {
+        log::info!("HTTP at http://{address}/");
+    }
+    match Admin::start(listeners, requests.clone()) {
+        Ok(admin) => Some(admin),
+        Err(error) => {
+            let trouble = format!("cannot serve the control socket: {error}");
+            log::warn!("{trouble}");
+            requests.troubles.begin("admin", trouble);
+            None
+        }
+    }
+}
+
+/// `RUST_LOG` overrides the file, as everywhere. The logger itself lets everything else through, so that `udispatch log LEVEL`
+/// can change the level while it runs.
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_default_env();
+    let is_overridden = std::env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
+    builder.filter_level(if is_overridden { level } else { log::LevelFilter::Trace }).parse_default_env();
     builder.format(|line, record| writeln!(line, "{}", standard_error::line(record.level(), record.args())));
     builder.target(env_logger::Target::Pipe(standard_error::target()));
     // A second logger in one process is a program of somebody's own that brought its own.
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() && !is_overridden {
+        log::set_max_level(level);
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +46,19 @@ pub struct NamedHandler {
 impl fmt::Debug for NamedHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NamedHandler({:?}, {:?})", self.name, self.recipe)
+    }
+}
+
+impl NamedHandler {
+    /// All that it depends on, in canonical form: its settings, and a mark of what was read beside them.
+    pub fn contents(&self) -> String {
+        let mut text = self.text.clone();
+        let beside = self.recipe.beside();
+        if !beside.is_empty() {
+            let mark = foldhash::fast::FixedState::with_seed(0).hash_one(beside);
+            text += &format!("\n# read beside: {} bytes, {mark:016x}", beside.len());
+        }
+        text
     }
 }
 

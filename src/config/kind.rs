@@ -53,6 +53,12 @@ pub trait Recipe: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// What it has read beside its settings, such as another file: two recipes of equal settings are the same only where this
+    /// is equal too.
+    fn beside(&self) -> &[u8] {
+        &[]
+    }
+
     /// Whether answers come back to clients that it keeps in mind: what it leaves is then worth going on with.
     fn has_sessions(&self) -> bool {
         false

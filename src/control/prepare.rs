@@ -11,6 +11,7 @@ use mio::Waker;
 
 use super::build;
 use super::crew::Crew;
+use super::file_tests;
 use super::handover::difference::{Difference, Successors};
 use super::handover::outline::Outline;
 use super::held::Held;
@@ -74,6 +75,10 @@ pub fn prepare(
     let retired = succeed(&mut config, &present);
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
         .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
+    let failed = file_tests::run(&config, &plan, &host);
+    if failed.errors() > 0 && !present.outline.handlers.is_empty() {
+        return Err(Failure::Configuration(Box::new(failed)));
+    }
     let outline = Outline::new(&config, &plan);
     borrow(&present, &mut held)?;
     let workers = build::build(&config, &plan, output, held, epoch)?;
@@ -90,7 +95,7 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     for (number, old) in present.handlers.iter().enumerate() {
         let heir = config.handlers.iter_mut().find(|heir| is_heir(old, heir));
         if let Some(heir) = &heir
-            && heir.text == old.text
+            && heir.contents() == old.contents()
         {
             let recipe = Arc::clone(&old.recipe);
             config

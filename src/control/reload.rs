@@ -8,12 +8,13 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
+use super::answers::set_log_level;
 use super::held::Held;
 use super::prepare::{Prepared, Present, prepare};
 use super::request::{ReloadReport, Reply};
 use super::snapshot::unix_seconds;
 use super::supervisor::{Failure, Supervisor};
-use crate::config::{Config, LoadError};
+use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
 
 /// Reads the configuration that a reload is to apply.
@@ -128,6 +129,7 @@ impl Supervisor {
             log::warn!("{note}");
         }
         changes.iter().for_each(|change| log::info!("reload: {change}"));
+        self.heed_daemon(&prepared.config.daemon);
         let begun = Instant::now();
         let parked = self.running.park()?;
         self.running.take_place(prepared, parked);
@@ -137,6 +139,19 @@ impl Supervisor {
         log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
         tell(wet, &ReloadReport { is_applied: true, changes, problems: None });
         Ok(())
+    }
+}
+
+impl Supervisor {
+    /// Applies what of `[daemon]` is no matter of workers, and tells what has to wait.
+    fn heed_daemon(&self, new: &Daemon) {
+        let old = &self.running.config.daemon;
+        if new.log != old.log {
+            log::info!("{}", set_log_level(new.log));
+        }
+        if (&new.control, &new.http, &new.http_hosts) != (&old.control, &old.http, &old.http_hosts) {
+            log::warn!("`control`, `http` and `http_hosts` stay as they were until the next start or takeover");
+        }
     }
 }
 

@@ -56,7 +56,7 @@ pub struct HandlerOutline {
     pub name: String,
     /// What its kind is called.
     pub kind: String,
-    /// What the file says of it, in canonical form.
+    /// What the file says of it, in canonical form, and a mark of what was read elsewhere.
     pub text: String,
     /// Its upstreams, each with all that is said of the way there.
     pub upstreams: Vec<String>,
@@ -95,7 +95,7 @@ impl HandlerOutline {
         HandlerOutline {
             name: handler.name.clone(),
             kind: handler.kind.name.to_owned(),
-            text: handler.text.clone(),
+            text: handler.contents(),
             upstreams: handler.recipe.upstreams().iter().map(way).collect(),
             is_retired: handler.is_retired,
         }
