@@ -12,7 +12,7 @@ use signal_hook_mio::v1_0::Signals;
 use super::answers::Office;
 use super::build;
 use super::held::Held;
-use super::prepare::{Prepared, Present, prepare};
+use super::prepare::{Prepared, Present, draft};
 use super::reload::{Loader, Reloader, Wish};
 use super::running::Running;
 use super::snapshot::Snapshot;
@@ -117,7 +117,7 @@ impl Stage {
         held: Held,
         epoch: Instant,
     ) -> Result<(Prepared, Signals), Failure> {
-        let prepared = prepare(config, present, held, &self.output, epoch, &self.ended)?;
+        let prepared = draft(config, present)?.prepare(held, &self.output, epoch, &self.ended)?;
         prepared.plan.notes.iter().for_each(|note| log::warn!("{note}"));
         let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
