@@ -3,6 +3,7 @@
 
 mod answers;
 pub mod build;
+mod chores;
 pub mod control_path;
 mod crew;
 pub mod explain;
@@ -34,3 +35,4 @@ pub mod troubles;
 pub mod upkeep;
 pub mod upstreams;
 pub mod visits;
+mod watch;
