@@ -11,6 +11,7 @@ pub mod handler;
 pub mod id;
 pub mod judge;
 pub mod ledger;
+pub mod legacy;
 pub mod limit;
 pub mod maglev;
 pub mod outbox;
