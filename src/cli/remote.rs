@@ -99,7 +99,9 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
              names another"
         ),
         ErrorKind::ConnectionRefused => {
-            format!("nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one")
+            format!(
+                "nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one"
+            )
         }
         ErrorKind::PermissionDenied => format!(
             "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \

@@ -28,8 +28,7 @@ pub(super) enum Measure {
 
 impl Noun {
     /// In the order of the tabs.
-    pub(super) const ALL: [Noun; 5] =
-        [Noun::Routes, Noun::Handlers, Noun::Upstreams, Noun::Listeners, Noun::Workers];
+    pub(super) const ALL: [Noun; 5] = [Noun::Routes, Noun::Handlers, Noun::Upstreams, Noun::Listeners, Noun::Workers];
 
     /// What the tab is called, and the list in JSON.
     pub(super) fn label(self) -> &'static str {
@@ -47,13 +46,9 @@ impl Noun {
         self.label().trim_end_matches('s')
     }
 
-    /// What the note beside a row's name says, where rows have one.
+    /// The head of a column for the notes beside rows' names, where it is worth its place.
     pub(super) fn note(self) -> Option<&'static str> {
-        match self {
-            Noun::Handlers => Some("kind"),
-            Noun::Upstreams | Noun::Workers => Some("state"),
-            Noun::Routes | Noun::Listeners => None,
-        }
+        matches!(self, Noun::Upstreams | Noun::Workers).then_some("state")
     }
 
     /// The columns, the most telling first: a narrow terminal shows as many as it has room for.
@@ -94,12 +89,19 @@ impl Measure {
     }
 
     /// The head of its column.
-    pub(super) fn head(self) -> String {
+    pub(super) fn head(self) -> &'static str {
         match self {
+            Measure::Received => "received/s",
+            Measure::Handled => "handled/s",
+            Measure::Dropped => "dropped/s",
+            Measure::InFlight => "in flight",
+            Measure::Sent => "sent/s",
+            Measure::NotSent => "not sent/s",
+            Measure::Skipped => "skipped/s",
+            Measure::Replies => "replies/s",
+            Measure::Sessions => "sessions",
             // It has to share 80 columns with others.
-            Measure::KernelDrops => "kernel/s".to_owned(),
-            _ if self.only_rises() => format!("{}/s", self.label()),
-            _ => self.label().to_owned(),
+            Measure::KernelDrops => "kernel/s",
         }
     }
 
