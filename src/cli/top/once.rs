@@ -8,7 +8,7 @@ use super::super::table::{Align, Table};
 use super::measure::{Measure, Noun};
 use super::number;
 use super::rates::{Rates, Row};
-use crate::config::words::{counted, one_line};
+use crate::config::words::{counted, is_unprintable, one_line};
 use crate::control::snapshot::Snapshot;
 
 /// Everything as text.
@@ -57,7 +57,19 @@ pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
         let rows = rates.rows(noun).iter().map(|row| object(noun, snapshot, row)).collect();
         all.insert(noun.label().to_owned(), Value::Array(rows));
     }
-    Value::Object(all).to_string() + "\n"
+    escaped(&Value::Object(all).to_string()) + "\n"
+}
+
+/// JSON lets some characters stand that a terminal obeys; they can only be in its strings.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for char in json.chars() {
+        match is_unprintable(char) {
+            true => text.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+            false => text.push(char),
+        }
+    }
+    text
 }
 
 fn object(noun: Noun, snapshot: &Snapshot, row: &Row) -> Value {
@@ -72,7 +84,7 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &Row) -> Value {
     Value::Object(object)
 }
 
-/// The names as the snapshot has them: JSON escapes what a terminal would obey.
+/// The names as the snapshot has them.
 fn name(noun: Noun, snapshot: &Snapshot, row: &Row, object: &mut Map<String, Value>) {
     let mut say = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
     let index = row.index;

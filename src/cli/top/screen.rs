@@ -61,3 +61,58 @@ fn restore_on_panic() {
         before(info);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    use super::*;
+
+    /// Set where the test runs itself in a terminal.
+    const INSIDE: &str = "UDISPATCH_TEST_TERMINAL";
+
+    /// After a panic the terminal is as it was, and the words of the panic are where people can read them.
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        if env::var_os(INSIDE).is_some() {
+            let _screen = Screen::open().expect("a terminal");
+            panic!("the words of the panic");
+        }
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+        grantpt(&master).expect("granted");
+        unlockpt(&master).expect("unlocked");
+        let name = ptsname(&master, Vec::new()).expect("a name");
+        let name = name.to_str().expect("a path");
+        let slave: OwnedFd = File::options().read(true).write(true).open(name).expect("the slave").into();
+        let end = || Stdio::from(slave.try_clone().expect("a copy"));
+        let mut command = Command::new(env::current_exe().expect("the test's own path"));
+        command.args(["--exact", "cli::top::screen::tests::a_panic_gives_the_terminal_back", "--nocapture"]);
+        command.env(INSIDE, "1").stdin(end()).stdout(end()).stderr(end());
+        let mut child = command.spawn().expect("the test starts");
+        // It holds copies of the slave, which would keep the reader waiting.
+        drop(command);
+        let mut master_reader = File::from(master.try_clone().expect("a copy"));
+        let before = LocalModes::ICANON | LocalModes::ECHO;
+        let reader = std::thread::spawn(move || {
+            let mut written = Vec::new();
+            // The end is EIO, once nobody has the slave any more.
+            let _ = master_reader.read_to_end(&mut written);
+            String::from_utf8_lossy(&written).into_owned()
+        });
+        child.wait().expect("it ends");
+        let modes = tcgetattr(&slave).expect("its modes").local_modes;
+        drop(slave);
+        let written = reader.join().expect("read");
+        assert!(modes.contains(before), "{modes:?}");
+        let place = |what: &str| written.find(what).unwrap_or_else(|| panic!("no {what:?} in {written:?}"));
+        assert!(place("\u{1b}[?1049h") < place("\u{1b}[?1049l"), "{written:?}");
+        assert!(place("\u{1b}[?1049l") < place("the words of the panic"), "{written:?}");
+    }
+}
