@@ -26,6 +26,7 @@ mod sessions;
 mod status;
 mod stop;
 mod table;
+mod top;
 mod undrain;
 mod upstreams;
 
@@ -47,6 +48,7 @@ Examples:
   udispatch explain echo.toml --to 127.0.0.1:1234
                                   which route gets this datagram, and what happens to it?
   udispatch status                how is the running daemon?
+  udispatch top                   what goes where, a second, live in the terminal
   udispatch handlers              what can stand behind `handler =`?
 
 Exit codes:
@@ -73,6 +75,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Status(status::Arguments),
+    Top(top::Arguments),
     Routes(routes::Arguments),
     Sessions(sessions::Arguments),
     Upstreams(upstreams::Arguments),
@@ -122,6 +125,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Check(arguments) => check::main(arguments, kinds),
         Command::Explain(arguments) => explain::main(arguments, kinds),
         Command::Status(arguments) => status::main(&arguments),
+        Command::Top(arguments) => top::main(&arguments),
         Command::Routes(arguments) => routes::main(&arguments),
         Command::Sessions(arguments) => sessions::main(&arguments),
         Command::Upstreams(arguments) => upstreams::main(&arguments),
