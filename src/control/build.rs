@@ -91,7 +91,7 @@ fn bind(daemon: &Daemon, listener: &ListenerPlan) -> io::Result<UdpSocket> {
         send_buffer: daemon.send_buffer,
         destination: listener.tells_destination(),
         ttl: listener.needs.ttl,
-        time: listener.needs.time,
+        time: listener.needs.time || daemon.latency,
     };
     let socket = socket::bind_listener(listener.address, &options)?;
     if let Role::Group { interface, sources, .. } = &listener.role {
@@ -180,7 +180,10 @@ fn build_worker(
     let lanes = site.lanes;
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), targets.len());
+    let mut dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), targets.len());
+    if config.daemon.latency {
+        dispatcher.measure_stay();
+    }
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }

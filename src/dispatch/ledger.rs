@@ -4,6 +4,7 @@
 //!
 //! Counters are plain integers that one worker owns; a worker hands out a copy between two turns, so a copy is exact.
 
+use super::histogram::Histogram;
 use super::id::{HandlerId, UpstreamId};
 use super::verdict::DropReason;
 
@@ -253,6 +254,9 @@ pub struct Ledger {
     pub handlers: Vec<HandlerCount>,
     /// By upstream number.
     pub upstreams: Vec<UpstreamCount>,
+    /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
+    /// measured (`daemon.latency`).
+    pub stay: Option<Box<Histogram>>,
 }
 
 impl Ledger {
@@ -263,6 +267,7 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
+            stay: None,
         }
     }
 
@@ -286,6 +291,9 @@ impl Ledger {
         }
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
+        }
+        if let Some(stay) = &other.stay {
+            self.stay.get_or_insert_default().add(stay);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sessions::page::{Page, Wanted};
+use crate::dispatch::tap::{Tap, TapId};
 
 /// A wish that the worker fulfils between two turns.
 #[derive(Debug)]
@@ -19,6 +20,10 @@ pub enum Command {
     Sessions(Wanted, Sender<Page>),
     /// Something is new about an upstream.
     Change(UpstreamId, Change),
+    /// Copy datagrams for somebody who looks on.
+    Tap(Box<Tap>),
+    /// Nobody looks on by that tap any more.
+    Untap(TapId),
     /// Let nothing new in, handle what the sockets hold, and end.
     Stop,
 }

@@ -60,9 +60,9 @@ impl Listener {
         u64::from(new)
     }
 
-    /// Makes a train of a slot, at the end of `trains`, or says why it cannot be handled and how many datagrams that are.
+    /// Makes a train of a slot, at the end of `trains`, or says why it cannot be handled.
     #[inline]
-    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), (DropReason, u32)> {
+    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), (DropReason, Train)> {
         let told = slot.told();
         let src = slot.src();
         let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
@@ -73,13 +73,9 @@ impl Listener {
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
         trains.push(Train { envelope: self.envelope(src, &told), span, segment: told.segment });
-        match (refused, trains.last()) {
-            (Some(reason), Some(train)) => {
-                let datagrams = train.datagrams();
-                trains.pop();
-                Err((reason, datagrams))
-            }
-            _ => Ok(()),
+        match refused.and_then(|reason| Some((reason, trains.pop()?))) {
+            Some(refused) => Err(refused),
+            None => Ok(()),
         }
     }
 
