@@ -4,6 +4,7 @@
 //! verdict and leaves what is to be sent in an outbox. This is the map; `ARCHITECTURE.md` tells the story.
 //!
 //! - [`cli`]: the commands; [`cli::main`] is a whole daemon, with kinds of handlers of one's own if wished.
+//! - [`admin`]: HTTP on the control socket.
 //! - [`control`]: plans and builds what workers run, and watches over them.
 //! - [`handlers`]: the kinds, one file each, and [`handlers::KINDS`], the one list of them.
 //! - [`config`]: a TOML file, typed and checked; [`config::kind`] is what a kind of handler is.
@@ -12,6 +13,7 @@
 //! - [`net`]: sockets, and all unsafe code.
 //! - [`datagram`]: the noun.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -10,7 +10,8 @@ use udispatch::config::Config;
 use udispatch::handlers::KINDS;
 
 /// The rooms from the top of the house to its ground: a room uses those behind it alone.
-const ROOMS: [&str; 9] = ["main", "cli", "control", "handlers", "config", "worker", "dispatch", "net", "datagram"];
+const ROOMS: [&str; 10] =
+    ["main", "cli", "admin", "control", "handlers", "config", "worker", "dispatch", "net", "datagram"];
 
 /// What a room does without, though it lies below: (room, what, why).
 const NEVER: &[(&str, &str, &str)] = &[

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Exit, output};
+use crate::admin::{Admin, Bound, Listeners, Taken};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::request::Requests;
 use crate::control::standard_error;
 use crate::control::supervisor::{Failure, Supervisor};
 
@@ -45,7 +47,9 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     }
     let (last_words, exit) = match serve(config) {
         Ok(()) => return Exit::Ok,
-        Err(Failure::Configuration(problems)) => (problems.render(output::colours()), Exit::Configuration),
+        Err(End::Failure(Failure::Configuration(problems))) => {
+            (problems.render(output::colours()), Exit::Configuration)
+        }
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
     };
     // Behind the log, not beside it.
@@ -59,18 +63,66 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
-fn serve(config: Config) -> Result<(), Failure> {
-    let supervisor = Supervisor::start(config)?;
-    log::info!("ready: {}", supervisor.summary());
-    supervisor.serve()
+/// Why it ended other than in order.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    /// Another daemon has the control socket.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// It could not start, or has failed.
+    #[error(transparent)]
+    Failure(#[from] Failure),
 }
 
-/// `RUST_LOG` overrides the file, as everywhere.
+fn serve(config: Config) -> Result<(), End> {
+    // First, so that a second daemon learns of the first before it binds anything.
+    let bound = Listeners::bind(&config.daemon)?;
+    let supervisor = Supervisor::start(config)?;
+    let admin = start_admin(bound, &supervisor.requests());
+    log::info!("ready: {}", supervisor.summary());
+    let served = supervisor.serve();
+    if let Some(admin) = admin {
+        admin.stop();
+    }
+    Ok(served?)
+}
+
+/// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.
+fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
+    let Bound { listeners, control_trouble, http_trouble } = bound;
+    for (about, trouble) in [("control", control_trouble), ("http", http_trouble)] {
+        if let Some(trouble) = trouble {
+            log::warn!("{trouble}");
+            requests.troubles.begin(about, trouble);
+        }
+    }
+    if let Some(path) = listeners.control_path() {
+        log::debug!("control socket: {}", path.display());
+    }
+    if let Some(address) = listeners.http_address() {
+        log::info!("HTTP at http://{address}/");
+    }
+    match Admin::start(listeners, requests.clone()) {
+        Ok(admin) => Some(admin),
+        Err(error) => {
+            let trouble = format!("cannot serve the control socket: {error}");
+            log::warn!("{trouble}");
+            requests.troubles.begin("admin", trouble);
+            None
+        }
+    }
+}
+
+/// `RUST_LOG` overrides the file, as everywhere. The logger itself lets everything else through, so that `udispatch log LEVEL`
+/// can change the level while it runs.
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_default_env();
+    let is_overridden = std::env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
+    builder.filter_level(if is_overridden { level } else { log::LevelFilter::Trace }).parse_default_env();
     builder.format(|line, record| writeln!(line, "{}", standard_error::line(record.level(), record.args())));
     builder.target(env_logger::Target::Pipe(standard_error::target()));
     // A second logger in one process is a program of somebody's own that brought its own.
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() && !is_overridden {
+        log::set_max_level(level);
+    }
 }

@@ -18,6 +18,8 @@ pub struct Daemon {
     errors: Lines,
     output: Option<Lines>,
     directory: tempfile::TempDir,
+    /// Where its control socket is.
+    control: tempfile::TempDir,
 }
 
 /// The lines of a stream, as they come.
@@ -123,18 +125,25 @@ impl Daemon {
     }
 
     fn spawn_command(mut command: Command, output: Stdio, log: Stdio, directory: tempfile::TempDir) -> Daemon {
+        let control = tempfile::tempdir().expect("a temporary directory");
+        command.env("RUNTIME_DIRECTORY", control.path());
         let mut child = command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().expect("the daemon starts");
         let errors = match child.stderr.take() {
             Some(errors) => Lines::of(errors),
             None => Lines::of(std::io::empty()),
         };
         let output = child.stdout.take().map(Lines::of);
-        Daemon { child, errors, output, directory }
+        Daemon { child, errors, output, directory, control }
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its control socket.
+    pub fn control(&self) -> std::path::PathBuf {
+        self.control.path().join("control.sock")
     }
 
     /// The names of the files in the configuration's directory.
@@ -321,7 +330,11 @@ pub fn udispatch_under(wrapper: &[&str], arguments: &[&str]) -> Outcome {
     let mut words = wrapper.to_vec();
     words.push(env!("CARGO_BIN_EXE_udispatch"));
     words.extend(arguments);
-    let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output().expect("udispatch starts");
+    // What runs on this machine is none of a test's business.
+    let control = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env("RUNTIME_DIRECTORY", control.path()).env_remove("UDISPATCH_CONTROL");
+    let output = command.stdin(Stdio::null()).output().expect("udispatch starts");
     Outcome {
         code: output.status.code().expect("it ended by itself"),
         output: String::from_utf8_lossy(&output.stdout).into_owned(),

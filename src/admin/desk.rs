@@ -1,0 +1,260 @@
+//! The table of endpoints. Nouns are read, verbs are posted; each asks the supervisor and puts its answer into words.
+//! `docs/status.md` tells what each gives.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use super::events::{self, Stage};
+use super::page;
+use crate::config::words::quoted;
+use crate::control::request::{Imagined, Refusal, Reply, Request, Requests, Unasked};
+use crate::control::sessions::SessionQuery;
+use crate::control::snapshot::Snapshot;
+
+/// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The same for a reload, which may look names up.
+const RELOAD_MAX: Duration = Duration::from_secs(120);
+
+/// What every endpoint has.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The way to the supervisor.
+    pub requests: Requests,
+    /// The live view.
+    pub stage: Stage,
+    /// Becomes true at the end.
+    stopped: watch::Receiver<bool>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It could not be asked.
+    #[error("{0}")]
+    Unasked(#[from] Unasked),
+    /// Nobody answered in time.
+    #[error("no answer in time: the daemon is busy with something that takes long; try again")]
+    Late,
+    /// It was asked, and ended without an answer.
+    #[error("the daemon is stopping")]
+    Gone,
+    /// It answered that it will not.
+    #[error("{0}")]
+    Refusal(#[from] Refusal),
+    /// A snapshot that cannot be written down: a defect.
+    #[error("the answer cannot be written as JSON: {0}. Please report it")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Refused {
+    /// In a line.
+    pub fn words(&self) -> String {
+        self.to_string().replace('\n', " ")
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Refused::Unasked(_) | Refused::Gone => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Late => StatusCode::GATEWAY_TIMEOUT,
+            Refused::Refusal(Refusal::Unknown(_)) => StatusCode::NOT_FOUND,
+            Refused::Refusal(Refusal::Unable(_)) => StatusCode::CONFLICT,
+            Refused::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, format!("{self}\n")).into_response()
+    }
+}
+
+impl Desk {
+    /// Asks, and waits for the answer.
+    async fn ask<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        make: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, Refused> {
+        let (sender, answer) = oneshot::channel();
+        // Who asked may have given up waiting.
+        self.requests.ask(make(Reply::new(move |answer| _ = sender.send(answer))))?;
+        match timeout(patience, answer).await {
+            Ok(answer) => answer.map_err(|_| Refused::Gone),
+            Err(_) => Err(Refused::Late),
+        }
+    }
+
+    /// All accounts and states.
+    pub async fn snapshot(&self) -> Result<Box<Snapshot>, Refused> {
+        self.ask(ANSWER_MAX, Request::Snapshot).await
+    }
+
+    /// The same as JSON.
+    pub async fn status(&self) -> Result<Vec<u8>, Refused> {
+        Ok(serde_json::to_vec(&self.snapshot().await?)?)
+    }
+}
+
+/// All endpoints.
+pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
+    let desk = Desk { requests, stage: Stage::default(), stopped };
+    let mut router = Router::new()
+        .route("/status", get(status))
+        .route("/status/listeners", part(|snapshot| json(&snapshot.listeners)))
+        .route("/status/routes", part(|snapshot| json(&snapshot.routes)))
+        .route("/status/handlers", part(|snapshot| json(&snapshot.handlers)))
+        .route("/status/upstreams", part(|snapshot| json(&snapshot.upstreams)))
+        .route("/status/workers", part(|snapshot| json(&snapshot.workers)))
+        .route("/status/alarms", part(|snapshot| json(&snapshot.alarms)))
+        .route("/sessions", get(sessions))
+        .route("/explain", get(explain))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/events", get(watch_events))
+        .route("/reload", post(reload))
+        .route("/drain", post(drain))
+        .route("/undrain", post(undrain))
+        .route("/log", post(log_level))
+        .route("/stop", post(stop));
+    for asset in page::ASSETS {
+        router = router.route(asset.path, get(|| async { ([("content-type", asset.media_type)], asset.text) }));
+    }
+    router.method_not_allowed_fallback(other_method).fallback(unknown).with_state(desk)
+}
+
+async fn unknown() -> Response {
+    (StatusCode::NOT_FOUND, "there is nothing here; try /status, /sessions, /metrics, /livez or /readyz\n")
+        .into_response()
+}
+
+async fn other_method() -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, "nouns are read (GET), verbs are posted: reload, drain, undrain, log, stop\n")
+        .into_response()
+}
+
+fn json(value: &impl Serialize) -> Result<Response, Refused> {
+    Ok(as_json(serde_json::to_vec(value)?))
+}
+
+fn as_json(bytes: Vec<u8>) -> Response {
+    ([("content-type", "application/json")], bytes).into_response()
+}
+
+fn part(of: fn(&Snapshot) -> Result<Response, Refused>) -> MethodRouter<Desk> {
+    get(move |State(desk): State<Desk>| async move { of(&*desk.snapshot().await?) })
+}
+
+async fn status(State(desk): State<Desk>) -> Result<Response, Refused> {
+    Ok(as_json(desk.status().await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionParameters {
+    handler: Option<String>,
+    client: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn sessions(State(desk): State<Desk>, Query(asked): Query<SessionParameters>) -> Result<Response, Refused> {
+    let SessionParameters { handler, client, limit } = asked;
+    let query = SessionQuery { handler, client, limit };
+    json(&desk.ask(ANSWER_MAX, |reply| Request::Sessions(query, reply)).await??)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainParameters {
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    interface: Option<String>,
+    payload: Option<String>,
+}
+
+async fn explain(State(desk): State<Desk>, Query(asked): Query<ExplainParameters>) -> Result<String, Refused> {
+    let ExplainParameters { to, from, interface, payload } = asked;
+    let imagined = Imagined { to, from, interface, payload: payload.unwrap_or_default().into_bytes() };
+    Ok(desk.ask(ANSWER_MAX, |reply| Request::Explain(imagined, reply)).await??)
+}
+
+/// The process and all workers answer.
+async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
+    let snapshot = desk.snapshot().await?;
+    let silent = snapshot.workers.iter().find(|worker| !worker.answers);
+    Ok(match silent {
+        None => "alive\n".into_response(),
+        Some(worker) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("worker {} does not answer\n", worker.worker)).into_response()
+        }
+    })
+}
+
+/// Every listener is bound, or nobody would answer, and it is not stopping, or nobody could be asked.
+async fn readyz(State(desk): State<Desk>) -> Result<&'static str, Refused> {
+    desk.snapshot().await?;
+    Ok("ready\n")
+}
+
+async fn watch_events(State(desk): State<Desk>) -> Response {
+    let stopped = desk.stopped.clone();
+    events::watch(desk, stopped).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadParameters {
+    #[serde(default)]
+    dry_run: u8,
+}
+
+async fn reload(State(desk): State<Desk>, Query(asked): Query<ReloadParameters>) -> Result<Response, Refused> {
+    let is_dry_run = asked.dry_run != 0;
+    let report = desk.ask(RELOAD_MAX, |reply| Request::Reload { is_dry_run, reply }).await?;
+    let status = if report.problems.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    Ok((status, json(&report)?).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainParameters {
+    upstream: String,
+}
+
+async fn drain(State(desk): State<Desk>, Query(asked): Query<DrainParameters>) -> Result<String, Refused> {
+    change_drain(&desk, asked.upstream, true).await
+}
+
+async fn undrain(State(desk): State<Desk>, Query(asked): Query<DrainParameters>) -> Result<String, Refused> {
+    change_drain(&desk, asked.upstream, false).await
+}
+
+async fn change_drain(desk: &Desk, upstream: String, drain: bool) -> Result<String, Refused> {
+    let done = desk.ask(ANSWER_MAX, |reply| Request::Drain { upstream, drain, reply }).await??;
+    Ok(done + "\n")
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogParameters {
+    level: String,
+}
+
+async fn log_level(State(desk): State<Desk>, Query(asked): Query<LogParameters>) -> Result<String, Refused> {
+    let level = asked.level.parse().map_err(|_| {
+        let level = quoted(&asked.level);
+        Refusal::Unknown(format!("{level} is no log level; write off, error, warn, info, debug or trace"))
+    })?;
+    Ok(desk.ask(ANSWER_MAX, |reply| Request::Log(level, reply)).await? + "\n")
+}
+
+async fn stop(State(desk): State<Desk>) -> Result<String, Refused> {
+    Ok(desk.ask(ANSWER_MAX, Request::Stop).await? + "\n")
+}

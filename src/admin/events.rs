@@ -1,0 +1,126 @@
+//! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and put into
+//! words once for all who watch, and none while nobody does.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::desk::Desk;
+use crate::control::visits::Visits;
+
+/// Who may watch at a time.
+const VIEWERS_MAX: u64 = 32;
+/// Time between two snapshots.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What all viewers share.
+#[derive(Debug, Clone, Default)]
+pub struct Stage(Arc<Mutex<Option<watch::Receiver<Bytes>>>>);
+
+impl Stage {
+    /// The channel of the running show; begins one if there is none.
+    fn join(&self, desk: &Desk) -> watch::Receiver<Bytes> {
+        let mut show = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = show.as_ref().filter(|running| running.has_changed().is_ok()) {
+            return running.clone();
+        }
+        let (sender, receiver) = watch::channel(Bytes::new());
+        *show = Some(receiver.clone());
+        tokio::spawn(play(desk.clone(), sender, self.clone()));
+        receiver
+    }
+
+    /// Ends the show if nobody watches: the stage's own receiver is the last.
+    fn is_over(&self, sender: &watch::Sender<Bytes>) -> bool {
+        let mut show = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = sender.receiver_count() <= 1;
+        if is_over {
+            *show = None;
+        }
+        is_over
+    }
+}
+
+async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
+    let mut tick = interval(INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if stage.is_over(&sender) {
+            return;
+        }
+        let event = match desk.status().await {
+            Ok(json) => [b"event: snapshot\ndata: ", json.as_slice(), b"\n\n"].concat(),
+            Err(refused) => format!("event: trouble\ndata: {}\n\n", refused.words()).into_bytes(),
+        };
+        // Without receivers the next tick ends it.
+        let _ = sender.send(event.into());
+    }
+}
+
+/// Answers `GET /events`.
+pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
+    let Some(viewer) = Viewer::begin(&desk.requests.visits) else {
+        desk.requests.visits.refused_viewers.more();
+        let words = "as many watch already as may; GET /status still answers\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
+    };
+    let mut events = desk.stage.join(&desk);
+    // One event waits for a slow reader, who then gets the latest one: it never holds up the others, nor fills memory.
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _viewer = viewer;
+        let latest = events.borrow_and_update().clone();
+        if !latest.is_empty() && sender.send(latest).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                changed = events.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+            let event = events.borrow_and_update().clone();
+            if sender.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    ([("content-type", "text/event-stream")], Body::new(Events(receiver))).into_response()
+}
+
+/// A viewer, counted as long as it is there.
+struct Viewer(Arc<Visits>);
+
+impl Viewer {
+    fn begin(visits: &Arc<Visits>) -> Option<Viewer> {
+        visits.viewers.more_up_to(VIEWERS_MAX).then(|| Viewer(Arc::clone(visits)))
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.0.viewers.less();
+    }
+}
+
+/// The events as a body without an end.
+struct Events(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+    }
+}

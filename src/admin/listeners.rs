@@ -1,0 +1,246 @@
+//! The sockets by which visitors come: the control socket, and TCP where the file asks for it. Bound before the daemon binds
+//! anything else, so that a second daemon is told who runs there and changes nothing.
+
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::client::Client;
+use crate::config::Daemon;
+use crate::control::control_path::{NoControl, Places, control_path};
+use crate::control::snapshot::Snapshot;
+
+/// Who may connect to the control socket: its owner and its group.
+const MODE: u32 = 0o660;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+/// Longest wait for another daemon that is about to bind in the same directory.
+const LOCK_MAX: Duration = Duration::from_secs(2);
+/// Time between two tries.
+const LOCK_STEP: Duration = Duration::from_millis(10);
+/// Longest wait for who runs there to say its name.
+const WHO_MAX: Duration = Duration::from_secs(2);
+
+/// The sockets.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// The control socket.
+    pub(super) control: Option<Control>,
+    /// The TCP socket.
+    pub(super) http: Option<TcpListener>,
+    /// Names by which the TCP socket may be asked, besides its address and localhost.
+    pub(super) hosts: Vec<String>,
+}
+
+/// A control socket, and which file is its.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode.
+    file: Option<(u64, u64)>,
+}
+
+/// What became of binding: the sockets that there are, and what is to be known of the others.
+#[derive(Debug, Default)]
+pub struct Bound {
+    /// The sockets.
+    pub listeners: Listeners,
+    /// Why there is no control socket although there should be, as a sentence.
+    pub control_trouble: Option<String>,
+    /// Why there is no TCP socket although there should be, as a sentence.
+    pub http_trouble: Option<String>,
+}
+
+/// Another daemon runs there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{who} serves the control socket {}. To take its sockets over without losing a datagram, add `--takeover`; to run beside \
+     it, give this one a socket of its own: `control = \"/another/path\"` below [daemon] (or `control = false`)",
+    path.display()
+)]
+pub struct Taken {
+    /// Who, in words.
+    pub who: String,
+    /// The socket's path.
+    pub path: PathBuf,
+}
+
+impl Listeners {
+    /// Binds what the file asks for. Only another daemon at the same place is an error: without a control socket datagrams
+    /// flow all the same.
+    pub fn bind(daemon: &Daemon) -> Result<Bound, Taken> {
+        let mut bound = Bound::default();
+        match control_path(&daemon.control, &Places::this()) {
+            Ok(path) => match bind_control(&path)? {
+                Ok(control) => bound.listeners.control = Some(control),
+                Err(error) => bound.control_trouble = Some(explain_control(&path, &error)),
+            },
+            Err(NoControl::Off) => {}
+            Err(error) => bound.control_trouble = Some(error.to_string()),
+        }
+        bound.listeners.hosts = daemon.http_hosts.clone();
+        if let Some(address) = daemon.http {
+            match bind_http(address) {
+                Ok(listener) => bound.listeners.http = Some(listener),
+                Err(error) => bound.http_trouble = Some(explain_http(address, &error)),
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Sockets that another process has bound and that are listened on already; the control socket with its path.
+    pub fn from_fds(control: Option<(OwnedFd, PathBuf)>, http: Option<OwnedFd>, hosts: Vec<String>) -> Listeners {
+        let control = control.map(|(fd, path)| Control { listener: fd.into(), file: identity(&path).ok(), path });
+        Listeners { control, http: http.map(TcpListener::from), hosts }
+    }
+
+    /// The sockets, for a process that takes over: the control socket, and the TCP one.
+    pub fn as_fds(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        (self.control.as_ref().map(|control| control.listener.as_fd()), self.http.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Where the control socket is.
+    pub fn control_path(&self) -> Option<&Path> {
+        self.control.as_ref().map(|control| control.path.as_path())
+    }
+
+    /// Where HTTP is served over TCP.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|http| http.local_addr().ok())
+    }
+
+    /// Removes the control socket's file if it is still ours.
+    pub(super) fn remove(&self) {
+        if let Some(control) = &self.control
+            && control.file.is_some()
+            && identity(&control.path).ok() == control.file
+        {
+            // If it cannot be removed, the next daemon finds that nobody answers there.
+            let _ = fs::remove_file(&control.path);
+        }
+    }
+}
+
+/// Which file a path means: another one under the same path has another number.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+fn bind_control(path: &Path) -> Result<io::Result<Control>, Taken> {
+    // Two that start at once: one waits here, and then finds the other.
+    let _lock = match lock(path) {
+        Ok(lock) => lock,
+        Err(error) => return Ok(Err(error)),
+    };
+    match UnixStream::connect(path) {
+        Ok(_) => return Err(Taken { who: who(path), path: path.to_owned() }),
+        // Nobody listens there: it was left over.
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+            if !is_socket {
+                return Ok(Err(io::Error::new(ErrorKind::AlreadyExists, "another file has this name")));
+            }
+            if let Err(error) = fs::remove_file(path) {
+                return Ok(Err(error));
+            }
+        }
+        // A queue that is full is one that somebody should empty.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return Err(Taken { who: who(path), path: path.to_owned() });
+        }
+        Err(_) => {}
+    }
+    Ok(listen(path))
+}
+
+/// Keeps others from binding in the same directory meanwhile, as long as it is held.
+fn lock(path: &Path) -> io::Result<File> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = File::open(directory)?;
+    let deadline = Instant::now() + LOCK_MAX;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_STEP),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other("somebody else has locked its directory for a long time"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+fn listen(path: &Path) -> io::Result<Control> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The file gets the socket's mode without what the umask takes (unix_bind_bsd in net/unix/af_unix.c): so there is no
+    // moment at which others may connect.
+    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(MODE))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from(OwnedFd::from(socket));
+    Ok(Control { listener, path: path.to_owned(), file: identity(path).ok() })
+}
+
+/// Who serves a socket, in words.
+fn who(path: &Path) -> String {
+    let answer = Client::new(path.to_owned(), WHO_MAX).get("/status");
+    match answer.ok().and_then(|answer| serde_json::from_slice::<Snapshot>(&answer.body).ok()) {
+        Some(snapshot) => format!(
+            "udispatch {} with process id {}, which runs {},",
+            snapshot.version, snapshot.pid, snapshot.config_file
+        ),
+        None => "a process that does not say its name".to_owned(),
+    }
+}
+
+fn explain_control(path: &Path, error: &io::Error) -> String {
+    let what = format!("cannot make the control socket {}: {error}", path.display());
+    let cure = match error.kind() {
+        ErrorKind::NotFound => "make its directory, or set `control` below [daemon] to another path",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "let this user write to its directory, or set `control` below [daemon] to another path"
+        }
+        ErrorKind::AlreadyExists | ErrorKind::AddrInUse => {
+            "remove that file, or set `control` below [daemon] to another path"
+        }
+        _ => "set `control` below [daemon] to another path",
+    };
+    format!("{what}; {cure}. Without it `udispatch status`, `reload` and the like do not work")
+}
+
+fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    // Connections of a daemon that has just ended do not keep the port.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn explain_http(address: SocketAddr, error: &io::Error) -> String {
+    let cure = match error.kind() {
+        ErrorKind::AddrInUse => "stop who has that port, or write another one",
+        ErrorKind::AddrNotAvailable => "write an address of this host",
+        ErrorKind::PermissionDenied => "write a port above 1023",
+        _ => "write another address or port",
+    };
+    format!("cannot serve HTTP on {address}: {error}; {cure} as `http` below [daemon]")
+}

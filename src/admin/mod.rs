@@ -1,0 +1,88 @@
+//! HTTP on the control socket, and read-only on a TCP port where the file asks for one: status, metrics, the page, and the
+//! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
+//! serves datagrams, so a visitor can at most wait.
+//!
+//! `listeners.rs` binds, `server.rs` accepts and keeps the limits, `guard.rs` says who may ask what, `desk.rs` is the table of
+//! endpoints, `events.rs` the live view, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
+
+pub mod client;
+mod desk;
+mod events;
+mod guard;
+mod listeners;
+mod page;
+mod patient;
+mod server;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use self::listeners::{Bound, Listeners, Taken};
+use crate::control::request::Requests;
+
+/// Longest time in which what is under way is still finished at the end.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for the thread, which should be gone by then.
+const JOIN_MAX: Duration = Duration::from_millis(1_500);
+/// Time between two looks whether it is gone.
+const JOIN_STEP: Duration = Duration::from_millis(2);
+
+/// The server, running.
+pub struct Admin {
+    listeners: Arc<Listeners>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// Serves what comes by these listeners from now on.
+    pub fn start(listeners: Listeners, requests: Requests) -> io::Result<Admin> {
+        let listeners = Arc::new(listeners);
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        // Registered from here, so that what cannot work is known at once.
+        let doors = {
+            let _inside = runtime.enter();
+            server::doors(&listeners, &requests, &stopped)?
+        };
+        let serve = move || {
+            runtime.block_on(server::serve(doors, stopped));
+            // What is still under way ends with the runtime; nothing in it blocks.
+            runtime.shutdown_background();
+        };
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(serve)?;
+        Ok(Admin { listeners, stop, thread: Some(thread) })
+    }
+
+    /// The sockets that it listens on, for a process that takes over: the control socket, and the TCP one.
+    pub fn as_fds(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        self.listeners.as_fds()
+    }
+
+    /// Accepts nobody any more, finishes what is under way for at most a second, and removes the socket's file if it is
+    /// still ours.
+    pub fn stop(mut self) {
+        self.end();
+        self.listeners.remove();
+    }
+
+    /// The same, but leaves the socket's file: another process serves it from now on.
+    pub fn abandon(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // Without a receiver it has ended already.
+        let _ = self.stop.send(true);
+        let deadline = Instant::now() + JOIN_MAX;
+        let Some(thread) = self.thread.take() else { return };
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(JOIN_STEP);
+        }
+    }
+}
