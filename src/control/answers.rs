@@ -14,6 +14,7 @@ use super::request::{Refusal, ReloadReport, Reply, Request, Requests};
 use super::sessions::{Lister, SessionList, SessionQuery};
 use super::snapshot::{Facts, Flows, Life, Memory, Part, Snapshot};
 use super::supervisor::Supervisor;
+use super::tap::TapPlaces;
 use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::change::Change;
@@ -40,6 +41,8 @@ pub(super) struct Office {
     parts: Vec<Part>,
     flows: Flows,
     memory: Memory,
+    /// Who looks on.
+    pub(super) taps: TapPlaces,
 }
 
 impl Office {
@@ -48,7 +51,8 @@ impl Office {
         let (requests, queue) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory }
+        let taps = TapPlaces::default();
+        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, taps }
     }
 
     /// Another configuration is served from now on, by other workers.
@@ -75,6 +79,7 @@ impl Supervisor {
                 Request::Explain(imagined, reply) => self.explain_live(imagined, reply),
                 Request::Reload { is_dry_run, reply } => reply.send(self.reload(is_dry_run)),
                 Request::Drain { upstream, drain, reply } => reply.send(self.drain(&upstream, drain)),
+                Request::Tap(query, reply) => reply.send(self.tap(&query)),
                 Request::Log(level, reply) => reply.send(set_log_level(level)),
                 Request::Stop(reply) => {
                     reply.send("stopping; what the sockets hold is still handled".to_owned());

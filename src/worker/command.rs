@@ -21,7 +21,12 @@ pub enum Command {
     /// Something is new about an upstream.
     Change(UpstreamId, Change),
     /// Copy datagrams for somebody who looks on.
-    Tap(Box<Tap>),
+    Tap {
+        /// Where they go.
+        tap: Box<Tap>,
+        /// Is told when it has begun.
+        begun: Sender<()>,
+    },
     /// Nobody looks on by that tap any more.
     Untap(TapId),
     /// Let nothing new in, handle what the sockets hold, and end.

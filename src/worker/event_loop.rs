@@ -325,7 +325,11 @@ impl Worker {
                 Command::Sessions(wanted, reply) => {
                     let _ = reply.send(self.dispatcher.sessions(&wanted, self.now()));
                 }
-                Command::Tap(tap) => self.dispatcher.taps().add(*tap),
+                Command::Tap { tap, begun } => {
+                    self.dispatcher.taps().add(*tap);
+                    // There is room for one from each worker.
+                    let _ = begun.try_send(());
+                }
                 Command::Untap(id) => self.dispatcher.taps().remove(id),
                 Command::Change(upstream, change) => self.change(upstream, change),
                 Command::Stop => self.stop(),
