@@ -25,6 +25,7 @@ use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamOptions;
+use udispatch::worker::estate::Seat;
 use udispatch::worker::flush::Flusher;
 use udispatch::worker::lanes::{Lanes, Target};
 use udispatch::worker::listener::Listener;
@@ -327,7 +328,8 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let listener = Listener::new(socket, "0.0.0.0:5000".parse().expect("an address"), true, true);
+    let seat = Seat { listener: 0, index: 0 };
+    let listener = Listener::new(seat, socket, "0.0.0.0:5000".parse().expect("an address"), options, true);
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
     let (mut dispatcher, mut lanes) = dispatcher(sender, upstream.local_addr().expect("its address"));

@@ -214,7 +214,7 @@ fn expectations() {
             &["\"11.0.0.1/32\" does not lie within the route's `source`", "only these are taken"],
         ),
         (
-            "source = \"10.0.0.0/8\"\nexpect_every = { \"0.0.0.0/0\" = \"5s\" }\n",
+            "source = \"10.0.0.0/8\"\nexpect_every = { \"10.0.0.0/7\" = \"5s\" }\n",
             "5:18",
             &["does not lie within the route's `source`"],
         ),

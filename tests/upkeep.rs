@@ -54,6 +54,7 @@ fn ward(at: &str, probe: Probe) -> Ward {
         upstream,
         address: Some(address(at)),
         interface: 0,
+        is_alive: true,
         probe: Some(Arc::new(probe)),
         resolve_interval: Duration::ZERO,
     }

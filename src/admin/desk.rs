@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::events::{self, Stage};
-use super::{page, tap};
+use super::{metrics, page, tap};
 use crate::config::words::quoted;
 use crate::control::request::{Imagined, Refusal, Reply, Request, Requests, Unasked};
 use crate::control::sessions::SessionQuery;
@@ -117,6 +117,7 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
         .route("/status/alarms", part(|snapshot| json(&snapshot.alarms)))
         .route("/sessions", get(sessions))
         .route("/explain", get(explain))
+        .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/events", get(watch_events))
@@ -185,6 +186,11 @@ async fn explain(State(desk): State<Desk>, Query(asked): Query<ExplainParameters
     let ExplainParameters { to, from, interface, payload } = asked;
     let imagined = Imagined { to, from, interface, payload: payload.unwrap_or_default().into_bytes() };
     Ok(desk.ask(ANSWER_MAX, |reply| Request::Explain(imagined, reply)).await??)
+}
+
+async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
+    let text = metrics::render(&*desk.snapshot().await?);
+    Ok(([("content-type", metrics::MEDIA_TYPE)], text).into_response())
 }
 
 /// The process and all workers answer.

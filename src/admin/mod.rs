@@ -10,6 +10,7 @@ mod desk;
 mod events;
 mod guard;
 mod listeners;
+mod metrics;
 mod page;
 mod patient;
 mod server;

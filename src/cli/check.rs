@@ -6,14 +6,16 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::config::words::{counted, one_line};
-use crate::config::{Config, Kind};
+use crate::config::{Config, Kind, Problems};
+use crate::control::file_tests;
 use crate::control::host::Host;
 use crate::control::plan::{Plan, worker_count};
 
 /// Tell whether a configuration file is right
 ///
 /// Prints all that is wrong with it, for this host's interfaces too, each with its line and a hint, and
-/// exits with 78; or one line and exits with 0. `run` refuses the same files with the same words.
+/// exits with 78; or one line and exits with 0. `run` refuses the same files with the same words. The file's [[test]]
+/// tables are run too, and one that fails is a problem as any other; `run` starts all the same.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -28,29 +30,41 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     if !config.warnings.is_empty() {
         output::complain(&config.warnings.render(output::colours()));
     }
-    match Host::this().map(|host| Plan::new(&config, &host, worker_count(&config))) {
-        Ok(Ok(plan)) => {
-            for note in &plan.notes {
-                output::complain(&format!("note: {note}"));
-            }
-            output::print(&verdict(&arguments.file, &config))
-        }
-        Ok(Err(problems)) => {
-            output::complain(&problems.render(output::colours()));
-            Exit::Configuration
-        }
+    let host = match Host::this() {
+        Ok(host) => host,
         Err(error) => {
             output::complain(&format!("error: cannot list the interfaces of this host: {error}"));
-            Exit::Failure
+            return Exit::Failure;
         }
+    };
+    let plan = match Plan::new(&config, &host, worker_count(&config)) {
+        Ok(plan) => plan,
+        Err(problems) => return refuse(&problems),
+    };
+    for note in &plan.notes {
+        output::complain(&format!("note: {note}"));
     }
+    let failed = file_tests::run(&config, &plan, &host);
+    match failed.is_empty() {
+        true => output::print(&verdict(&arguments.file, &config)),
+        false => refuse(&failed),
+    }
+}
+
+fn refuse(problems: &Problems) -> Exit {
+    output::complain(&problems.render(output::colours()));
+    Exit::Configuration
 }
 
 fn verdict(file: &Path, config: &Config) -> String {
     let file = one_line(&file.to_string_lossy());
     let routes = counted(config.routes.len(), "route");
     let handlers = counted(config.handlers.len(), "handler");
-    format!("{file}: ok, {routes}, {handlers}\n")
+    let tests = match config.tests.len() {
+        0 => String::new(),
+        count => format!(", {} passed", counted(count, "test")),
+    };
+    format!("{file}: ok, {routes}, {handlers}{tests}\n")
 }
 
 #[cfg(test)]

@@ -12,11 +12,22 @@
 //! Nothing here decides anything about datagrams; commands ask the rooms below and print.
 
 mod check;
+mod drain;
 mod explain;
 mod handlers;
+mod log;
 mod output;
+mod reload;
+mod remote;
+mod routes;
 mod run;
 mod schema;
+mod sessions;
+mod status;
+mod stop;
+mod table;
+mod undrain;
+mod upstreams;
 
 use std::process::ExitCode;
 
@@ -35,6 +46,7 @@ Examples:
   udispatch run echo.toml         serve until SIGTERM or Ctrl-C
   udispatch explain echo.toml --to 127.0.0.1:1234
                                   which route gets this datagram, and what happens to it?
+  udispatch status                how is the running daemon?
   udispatch handlers              what can stand behind `handler =`?
 
 Exit codes:
@@ -60,6 +72,15 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Status(status::Arguments),
+    Routes(routes::Arguments),
+    Sessions(sessions::Arguments),
+    Upstreams(upstreams::Arguments),
+    Reload(reload::Arguments),
+    Drain(drain::Arguments),
+    Undrain(undrain::Arguments),
+    Log(log::Arguments),
+    Stop(stop::Arguments),
     Handlers(handlers::Arguments),
     Schema(schema::Arguments),
 }
@@ -100,6 +121,15 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Run(arguments) => run::main(arguments, kinds),
         Command::Check(arguments) => check::main(arguments, kinds),
         Command::Explain(arguments) => explain::main(arguments, kinds),
+        Command::Status(arguments) => status::main(&arguments),
+        Command::Routes(arguments) => routes::main(&arguments),
+        Command::Sessions(arguments) => sessions::main(&arguments),
+        Command::Upstreams(arguments) => upstreams::main(&arguments),
+        Command::Reload(arguments) => reload::main(&arguments),
+        Command::Drain(arguments) => drain::main(&arguments),
+        Command::Undrain(arguments) => undrain::main(&arguments),
+        Command::Log(arguments) => log::main(&arguments),
+        Command::Stop(arguments) => stop::main(&arguments),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
         Command::Schema(arguments) => schema::main(arguments, kinds),
     };

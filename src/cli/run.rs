@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,6 +12,7 @@ use super::{Exit, output};
 use crate::admin::{Admin, Bound, Listeners, Taken};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::reload::Loader;
 use crate::control::request::Requests;
 use crate::control::standard_error;
 use crate::control::supervisor::{Failure, Supervisor};
@@ -33,19 +35,24 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     let Arguments { file, workers } = arguments;
-    let mut config = match Config::load(&file, kinds) {
+    let kinds = kinds.to_vec();
+    let load = move || {
+        let mut config = Config::load(&file, &kinds)?;
+        if let Some(workers) = workers {
+            config.daemon.workers = Workers::Count(workers);
+        }
+        Ok(config)
+    };
+    let config = match load() {
         Ok(config) => config,
         Err(error) => return output::refuse(&error),
     };
-    if let Some(workers) = workers {
-        config.daemon.workers = Workers::Count(workers);
-    }
     start_log(config.daemon.log);
     for warning in config.warnings.iter().filter(|problem| problem.severity == Severity::Warning) {
         let position = config.warnings.position(warning);
         log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
     }
-    let (last_words, exit) = match serve(config) {
+    let (last_words, exit) = match serve(config, Arc::new(load)) {
         Ok(()) => return Exit::Ok,
         Err(End::Failure(Failure::Configuration(problems))) => {
             (problems.render(output::colours()), Exit::Configuration)
@@ -74,10 +81,10 @@ enum End {
     Failure(#[from] Failure),
 }
 
-fn serve(config: Config) -> Result<(), End> {
+fn serve(config: Config, loader: Arc<Loader>) -> Result<(), End> {
     // First, so that a second daemon learns of the first before it binds anything.
     let bound = Listeners::bind(&config.daemon)?;
-    let supervisor = Supervisor::start(config)?;
+    let supervisor = Supervisor::start(config)?.reload_with(loader);
     let admin = start_admin(bound, &supervisor.requests());
     log::info!("ready: {}", supervisor.summary());
     let served = supervisor.serve();

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::words::{Mistake, did_you_mean, listed, quoted};
 use crate::dispatch::handler::HandlerId;
 
 /// A handler as the file names it.
+#[derive(Clone)]
 pub struct NamedHandler {
     /// Its name: that of its table, or of its kind where it has none.
     pub name: String,
@@ -37,11 +39,26 @@ pub struct NamedHandler {
     pub at: Range<usize>,
     /// Whether it has no table of its own.
     pub is_implicit: bool,
+    /// Whether it is of an older file and only serves the sessions that it still has.
+    pub is_retired: bool,
 }
 
 impl fmt::Debug for NamedHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NamedHandler({:?}, {:?})", self.name, self.recipe)
+    }
+}
+
+impl NamedHandler {
+    /// All that it depends on, in canonical form: its settings, and a mark of what was read beside them.
+    pub fn contents(&self) -> String {
+        let mut text = self.text.clone();
+        let beside = self.recipe.beside();
+        if !beside.is_empty() {
+            let mark = foldhash::fast::FixedState::with_seed(0).hash_one(beside);
+            text += &format!("\n# read beside: {} bytes, {mark:016x}", beside.len());
+        }
+        text
     }
 }
 
@@ -126,7 +143,7 @@ impl<'k> Registry<'k> {
         }
         let (name, text) = (name.value.to_owned(), canonical::text(table));
         let is_implicit = self.kind(&name).is_some();
-        Some(NamedHandler { name, kind, recipe: Arc::from(recipe?), text, at, is_implicit })
+        Some(NamedHandler { name, kind, recipe: Arc::from(recipe?), text, at, is_implicit, is_retired: false })
     }
 
     fn kind_of(&self, title: &str, table: &DeTable<'_>, at: &Range<usize>, problems: &mut Problems) -> Option<Kind> {
@@ -276,7 +293,15 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
         problems.push(unexplained(kind, at.clone()));
     }
     let (name, text) = (kind.name.to_owned(), format!("kind = \"{}\"", kind.name));
-    Some(NamedHandler { name, kind, recipe: Arc::from(recipe?), text, at: at.clone(), is_implicit: true })
+    Some(NamedHandler {
+        name,
+        kind,
+        recipe: Arc::from(recipe?),
+        text,
+        at: at.clone(),
+        is_implicit: true,
+        is_retired: false,
+    })
 }
 
 /// A kind must say why it gives nothing; if one does not, the file is refused all the same, since the

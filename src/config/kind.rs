@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::section::Section;
 pub use super::setting::{Form, Setting};
 pub use super::upstream::{Upkeep, Upstream};
+use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::outbox::Lane;
@@ -50,6 +51,23 @@ pub trait Recipe: Send + Sync + fmt::Debug {
     /// Where it sends what it receives, for the search for loops and for `explain`.
     fn upstreams(&self) -> &[Upstream] {
         &[]
+    }
+
+    /// What it has read beside its settings, such as another file: two recipes of equal settings are the same only where this
+    /// is equal too.
+    fn beside(&self) -> &[u8] {
+        &[]
+    }
+
+    /// Whether answers come back to clients that it keeps in mind: what it leaves is then worth going on with.
+    fn has_sessions(&self) -> bool {
+        false
+    }
+
+    /// Places among [`Recipe::upstreams`] of those that may get this datagram from a handler that has just begun, while all
+    /// of them live and are known. One that only gets copies on trial is none of them.
+    fn would_reach(&self, _: &Datagram<'_>) -> Vec<usize> {
+        (0..self.upstreams().len()).collect()
     }
 
     /// How these are looked after while the daemon runs.

@@ -4,26 +4,24 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 use mio::Waker;
 
 use super::plan::Plan;
-use super::request::{Refusal, ReloadReport, Reply, Request, Requests};
+use super::reload::Wish;
+use super::request::{Refusal, Reply, Request, Requests};
+use super::running::Stopped;
 use super::sessions::{Lister, SessionList, SessionQuery};
-use super::snapshot::{Facts, Flows, Life, Memory, Part, Snapshot};
+use super::snapshot::{Facts, Flows, Life, Memory, Part, Snapshot, unix_seconds};
 use super::supervisor::Supervisor;
-use super::tap::TapPlaces;
+use super::tap::Lookers;
 use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
-use crate::dispatch::ledger::Ledger;
 use crate::worker::command::Command;
 
-/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
-const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
 /// Requests that are answered before signals are looked at again.
 const ANSWERS_MAX: usize = 16;
 
@@ -42,7 +40,7 @@ pub(super) struct Office {
     flows: Flows,
     memory: Memory,
     /// Who looks on.
-    pub(super) taps: TapPlaces,
+    pub(super) lookers: Lookers,
 }
 
 impl Office {
@@ -51,13 +49,15 @@ impl Office {
         let (requests, queue) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
-        let taps = TapPlaces::default();
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, taps }
+        let lookers = Lookers::default();
+        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, lookers }
     }
 
     /// Another configuration is served from now on, by other workers.
-    #[allow(dead_code)] // Wired up by the reload.
     pub(super) fn on_reload(&mut self, config: &Config, plan: &Plan) {
+        self.life.generation += 1;
+        self.life.reloads.applied += 1;
+        self.life.reloaded = Some(unix_seconds());
         self.flows = Flows::of(config, plan);
         self.parts.clear();
     }
@@ -77,9 +77,9 @@ impl Supervisor {
                 Request::Snapshot(reply) => reply.send(Box::new(self.snapshot())),
                 Request::Sessions(query, reply) => self.list_sessions(&query, reply),
                 Request::Explain(imagined, reply) => self.explain_live(imagined, reply),
-                Request::Reload { is_dry_run, reply } => reply.send(self.reload(is_dry_run)),
+                Request::Reload { is_dry_run, reply } => self.reload(Wish { is_dry_run, reply }),
                 Request::Drain { upstream, drain, reply } => reply.send(self.drain(&upstream, drain)),
-                Request::Tap(query, reply) => reply.send(self.tap(&query)),
+                Request::Tap(query, reply) => reply.send(self.tap(query)),
                 Request::Log(level, reply) => reply.send(set_log_level(level)),
                 Request::Stop(reply) => {
                     reply.send("stopping; what the sockets hold is still handled".to_owned());
@@ -95,22 +95,14 @@ impl Supervisor {
     /// From now on nobody is answered: it is about to end.
     pub(super) fn close_office(&mut self) {
         self.office.queue = None;
+        self.office.lookers.close();
     }
 
     /// The accounts of all workers, each as of one of its turns' ends. Of a worker that does not answer, the last ones.
     pub fn snapshot(&mut self) -> Snapshot {
-        let deadline = Instant::now() + SNAPSHOT_MAX;
-        let asked: Vec<_> = self
-            .workers
-            .iter()
-            .map(|(handle, _)| {
-                let (reply, ledger) = bounded(1);
-                handle.send(Command::Snapshot(reply)).then_some(ledger)
-            })
-            .collect();
+        let asked = self.running.ledgers();
         self.office.parts.resize_with(asked.len(), Part::default);
         for (part, ledger) in self.office.parts.iter_mut().zip(asked) {
-            let ledger = ledger.and_then(|ledger| ledger.recv_deadline(deadline).ok());
             part.answers = ledger.is_some();
             part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
         }
@@ -118,19 +110,23 @@ impl Supervisor {
     }
 
     /// The accounts at the end, when the workers have given their ledgers back.
-    pub(super) fn last_snapshot(&mut self, ledgers: Vec<Ledger>) -> Snapshot {
-        self.office.parts = ledgers.into_iter().map(|ledger| Part { ledger, answers: false }).collect();
+    pub(super) fn last_snapshot(&mut self, stopped: &Stopped) -> Snapshot {
+        let ledgers = stopped.ledgers().map(|ledger| Part { ledger, answers: false });
+        self.office.parts = ledgers.collect();
         self.picture(true)
     }
 
     fn picture(&mut self, is_stopping: bool) -> Snapshot {
         let Office { requests, life, drained, parts, flows, memory, .. } = &mut self.office;
+        // With what was counted by workers that are gone.
+        let parts = self.running.with_history(parts);
         let facts = Facts {
-            config: &self.config,
-            plan: &self.plan,
+            config: &self.running.config,
+            plan: &self.running.plan,
             flows,
-            parts,
-            upstreams: &self.upkeep.snapshot(),
+            rows: self.running.rows(),
+            parts: &parts,
+            upstreams: &self.running.upstream_states(),
             is_drained: &|handler, upstream| drained.contains(&(handler.to_owned(), upstream.to_owned())),
             life,
             admin: requests.visits.row(),
@@ -142,8 +138,8 @@ impl Supervisor {
 
     /// On a thread of its own: it may take a thousand turns of the workers.
     fn list_sessions(&self, query: &SessionQuery, reply: Reply<Result<SessionList, Refusal>>) {
-        let workers = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
-        match Lister::new(query, &self.config, &self.plan, workers) {
+        let workers = self.running.handles().cloned().collect();
+        match Lister::new(query, &self.running.config, &self.running.plan, workers) {
             Ok(lister) => {
                 let list = move || reply.send(Ok(lister.list()));
                 // Where no thread can be had, the reply is dropped, which tells who waits.
@@ -151,12 +147,6 @@ impl Supervisor {
             }
             Err(refusal) => reply.send(Err(refusal)),
         }
-    }
-
-    fn reload(&mut self, is_dry_run: bool) -> ReloadReport {
-        let _ = is_dry_run;
-        let problems = "this version cannot reload; restart to use a changed file".to_owned();
-        ReloadReport { is_applied: false, changes: Vec::new(), problems: Some(problems) }
     }
 
     /// Gives an upstream nothing new any more, or again. What was done, as a sentence.
@@ -180,7 +170,6 @@ impl Supervisor {
     }
 
     /// Tells the workers again who was drained by hand: after a change of the configuration they do not know.
-    #[allow(dead_code)] // Wired up by the reload.
     pub(super) fn drain_again(&self) {
         for (handler, upstream) in &self.office.drained {
             self.tell_drain(&self.ids_of(handler, upstream), true);
@@ -188,7 +177,7 @@ impl Supervisor {
     }
 
     fn tell_drain(&self, ids: &[UpstreamId], drain: bool) {
-        for (handle, _) in &self.workers {
+        for handle in self.running.handles() {
             for id in ids {
                 // One that has ended is found out elsewhere.
                 handle.send(Command::Change(*id, Change::Drain(drain)));
@@ -198,19 +187,17 @@ impl Supervisor {
 
     fn ids_of(&self, handler: &str, upstream: &str) -> Vec<UpstreamId> {
         let is_it = |located: &super::upstreams::Located| {
-            self.config.handler(located.handler).name == handler && located.upstream.to_string() == upstream
+            self.running.config.handler(located.handler).name == handler && located.upstream.to_string() == upstream
         };
-        let all = self.plan.upstreams.iter();
+        let all = self.running.plan.upstreams.iter();
         all.filter(|(_, located)| is_it(located)).map(|(id, _)| id).collect()
     }
 
     /// The handler and the text of the upstream that is meant, and its number.
     fn find_upstream(&self, text: &str) -> Result<(String, String, Vec<UpstreamId>), Refusal> {
-        let all = self
-            .plan
-            .upstreams
-            .iter()
-            .map(|(_, located)| (self.config.handler(located.handler).name.clone(), located.upstream.to_string()));
+        let all = self.running.plan.upstreams.iter().map(|(_, located)| {
+            (self.running.config.handler(located.handler).name.clone(), located.upstream.to_string())
+        });
         let all: BTreeSet<(String, String)> = all.collect();
         let full = |(handler, upstream): &(String, String)| format!("{handler}/{upstream}");
         let meant: Vec<_> = all.iter().filter(|name| name.1 == text || full(name) == text).collect();
@@ -236,7 +223,7 @@ impl Supervisor {
 }
 
 /// What is logged from now on, and what that means, as a sentence.
-fn set_log_level(level: log::LevelFilter) -> String {
+pub(super) fn set_log_level(level: log::LevelFilter) -> String {
     let before = log::max_level();
     log::set_max_level(level);
     let name = |level: log::LevelFilter| level.as_str().to_lowercase();

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use super::held::Held;
 use super::plan::{ListenerPlan, Plan, Role};
 use super::squatters;
 use super::targets;
@@ -22,16 +23,24 @@ use crate::net::kept_source;
 use crate::net::socket::{self, ListenerOptions};
 use crate::net::{limits, multicast};
 use crate::worker::command::Handle;
+use crate::worker::estate::Seat;
 use crate::worker::event_loop::Worker;
 use crate::worker::lanes::{Lanes, Target};
 use crate::worker::listener::Listener;
 
-/// Builds all workers. Nothing is bound when this fails.
-pub fn build(config: &Config, plan: &Plan, output: &Sender<Job>) -> Result<Vec<(Worker, Handle)>, BuildError> {
+/// Builds all workers around the sockets that are there already. Nothing further is bound when this fails. Time is counted
+/// from `epoch`.
+pub fn build(
+    config: &Config,
+    plan: &Plan,
+    output: &Sender<Job>,
+    held: Held,
+    epoch: Instant,
+) -> Result<Vec<(Worker, Handle)>, BuildError> {
     limits::raise_open_files();
-    probe(plan)?;
-    let mut sockets = bind_all(&config.daemon, plan)?;
-    let (targets, epoch) = (targets::of(config, plan), Instant::now());
+    probe(plan, &held)?;
+    let mut sockets = bind_all(&config.daemon, plan, held)?;
+    let targets = targets::of(config, plan);
     let mut workers = Vec::new();
     for (number, listeners) in sockets.drain(..).enumerate() {
         workers.push(build_worker(config, plan, output, &targets, epoch, number, listeners)?);
@@ -39,9 +48,10 @@ pub fn build(config: &Config, plan: &Plan, output: &Sender<Job>) -> Result<Vec<(
     Ok(workers)
 }
 
-/// Refuses to start beside a socket of somebody else.
-fn probe(plan: &Plan) -> Result<(), BuildError> {
-    for listener in plan.listeners.iter().filter(|listener| !listener.share) {
+/// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
+fn probe(plan: &Plan, held: &Held) -> Result<(), BuildError> {
+    let is_new = |listener: &&ListenerPlan| !listener.share && !held.has_port(listener.address.port());
+    for listener in plan.listeners.iter().filter(is_new) {
         if let Err(error) = socket::probe(listener.address) {
             return Err(explain_bind(listener, &error));
         }
@@ -49,51 +59,68 @@ fn probe(plan: &Plan) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// The sockets of each worker, with the number of their listener.
-type Bound = Vec<Vec<(usize, Listener)>>;
+/// The listeners of each worker.
+type Bound = Vec<Vec<Listener>>;
 
-/// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard.
-fn bind_all(daemon: &Daemon, plan: &Plan) -> Result<Bound, BuildError> {
+/// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
+/// of a listener stays as it is, in its order; where several workers share it, each has at least one.
+fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, BuildError> {
     let mut bound: Bound = (0..plan.workers).map(|_| Vec::new()).collect();
     let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
     let mut granted = usize::MAX;
+    let unlocked =
+        held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
     for index in order {
-        let listener = &plan.listeners[index];
-        let workers = match listener.role.is_spread() {
-            true => 0..plan.workers,
-            false => owners.next().map_or(0..0, |owner| owner..owner + 1),
-        };
-        for worker in workers {
-            let socket = bind(daemon, listener).map_err(|error| explain_bind(listener, &error))?;
+        let planned = &plan.listeners[index];
+        let options = options(daemon, planned);
+        let given = held.take(&planned.key());
+        let sockets = if planned.role.is_spread() { plan.workers.max(given.len()) } else { 1 };
+        let mut given = given.into_iter();
+        for place in 0..sockets {
+            let worker = if planned.role.is_spread() { place % plan.workers } else { owners.next().unwrap_or(0) };
+            let socket = match given.next() {
+                Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options)
+                    .map_err(|error| explain_bind(planned, &error))?,
+                None => bind(&options, planned).map_err(|error| explain_bind(planned, &error))?,
+            };
             granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
-            bound[worker].push((
-                index,
-                Listener::new(socket, listener.address, listener.needs.source, listener.tells_destination()),
-            ));
+            let seat = Seat { listener: index, index: place };
+            bound[worker].push(Listener::new(seat, socket, planned.address, options, planned.needs.source));
         }
     }
-    for (index, listener) in bound.iter().flatten() {
-        if !plan.listeners[*index].share {
-            socket::lock(listener.exit.socket())
-                .map_err(|error| BuildError(format!("cannot lock {}: {error}", plan.listeners[*index].label)))?;
-        }
+    drop(unlocked);
+    for listener in bound.iter().flatten() {
+        let planned = &plan.listeners[listener.seat.listener];
+        let settled = if planned.share { socket::unlock } else { socket::lock };
+        settled(listener.exit.socket())
+            .map_err(|error| BuildError(format!("cannot lock {}: {error}", planned.label)))?;
     }
     warn_of_small_buffers(daemon, granted);
     Ok(bound)
 }
 
-fn bind(daemon: &Daemon, listener: &ListenerPlan) -> io::Result<UdpSocket> {
-    let options = ListenerOptions {
+fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
+    ListenerOptions {
         reuse_port: listener.role.is_spread(),
         receive_buffer: daemon.receive_buffer,
         send_buffer: daemon.send_buffer,
         destination: listener.tells_destination(),
         ttl: listener.needs.ttl,
         time: listener.needs.time || daemon.latency,
-    };
-    let socket = socket::bind_listener(listener.address, &options)?;
+    }
+}
+
+/// A socket that somebody else still reads may tell more from now on, and must not tell less yet.
+fn go_on_with(socket: UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<UdpSocket> {
+    socket::configure(&socket, v6, options)?;
+    socket::tell_more(&socket, v6, options)?;
+    Ok(socket)
+}
+
+fn bind(options: &ListenerOptions, listener: &ListenerPlan) -> io::Result<UdpSocket> {
+    let socket = socket::bind_listener(listener.address, options)?;
     if let Role::Group { interface, sources, .. } = &listener.role {
         let group = listener.address.ip();
         if sources.is_empty() {
@@ -165,15 +192,14 @@ fn build_worker(
     targets: &[Target],
     epoch: Instant,
     number: usize,
-    bound: Vec<(usize, Listener)>,
+    listeners: Vec<Listener>,
 ) -> Result<(Worker, Handle), BuildError> {
-    let mut ears = Vec::new();
-    let mut listeners = Vec::new();
-    for (id, listener) in bound {
-        let planned = &plan.listeners[id];
-        ears.push(Ear { id, lookup: planned.lookup.clone(), claim: planned.claim(number) });
-        listeners.push(listener);
-    }
+    let ear = |listener: &Listener| {
+        let planned = &plan.listeners[listener.seat.listener];
+        let claim = planned.claim(listener.seat.index);
+        Ear { id: listener.seat.listener, lookup: planned.lookup.clone(), claim }
+    };
+    let ears = listeners.iter().map(ear).collect();
     let lanes = Lanes::new(targets.to_vec());
     let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
     let handlers = build_handlers(config, &mut site)?;

@@ -12,25 +12,23 @@ use super::plan::{ListenerPlan, Plan, Role};
 use super::request::Imagined;
 use super::upstreams::Upstreams;
 use crate::config::Config;
-use crate::config::kind::{BuildError, Site, Way};
-use crate::config::words::quoted;
-use crate::datagram::{Envelope, Region, Span, Train};
+use crate::config::kind::{BuildError, Recipe, Site, Upstream, Way};
+use crate::config::limits::PAYLOAD_BYTES_MAX;
+use crate::config::test::SENDER_PORT;
+use crate::config::words::{listed, quoted};
+use crate::datagram::{Datagram, Envelope, Region, Span, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId, Lanes, Scene};
 use crate::dispatch::id::{EarId, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::Lane;
-use crate::dispatch::route_table::{Match, Mismatch, RouteId};
+use crate::dispatch::route_table::{Match, Mismatch, PortTable, RouteId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::fib::DestinationKind;
 
-/// Port of a sender that was not named: any above the system ports (RFC 6335).
-const CLIENT_PORT: u16 = 40_000;
-/// The most that an IPv4 datagram holds: 65,535 less the headers.
-const PAYLOAD_MAX_BYTES: usize = 65_507;
 /// Rows that are told about besides the one that takes the datagram.
 const ROWS_MAX: usize = 10;
 /// TTL of the imagined datagram: what most hosts begin with.
@@ -53,10 +51,10 @@ impl Question {
     /// What is imagined, with what the host adds to it. The error is a sentence.
     pub fn new(imagined: Imagined, host: &Host) -> Result<Question, String> {
         let Imagined { to, from, interface, payload } = imagined;
-        if payload.len() > PAYLOAD_MAX_BYTES {
-            return Err(format!("--payload: a datagram holds at most {PAYLOAD_MAX_BYTES} bytes"));
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(format!("--payload: a datagram holds at most {PAYLOAD_BYTES_MAX} bytes"));
         }
-        let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), CLIENT_PORT));
+        let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), SENDER_PORT));
         if from.is_ipv4() != to.is_ipv4() {
             return Err(format!("--from {from} and --to {to} are of different families"));
         }
@@ -85,6 +83,24 @@ pub struct Explanation {
     pub route: Option<RouteId>,
 }
 
+/// Where a datagram would come to.
+pub(super) struct Course {
+    /// The listeners that get it or a copy, the one that handles it first.
+    pub(super) heard: Vec<usize>,
+    /// What the kernel would tell about it.
+    pub(super) envelope: Envelope,
+    /// The route that takes it.
+    pub(super) route: Option<RouteId>,
+}
+
+/// Follows a datagram to its route. `table` is the plan's, for the port that it is sent to.
+pub(super) fn follow(plan: &Plan, host: &Host, question: &Question, table: &PortTable) -> Course {
+    let heard = hearers(plan, question);
+    let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
+    let route = (!heard.is_empty()).then(|| table.find(&envelope)).flatten();
+    Course { heard, envelope, route }
+}
+
 /// What would become of the datagram, when this has been heard of the upstreams.
 pub fn explain(
     config: &Config,
@@ -94,8 +110,8 @@ pub fn explain(
     changes: &[(UpstreamId, Change)],
 ) -> Result<Explanation, BuildError> {
     let mut text = String::new();
-    let heard = hearers(plan, question);
-    let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
+    let Course { heard, envelope, route: chosen } =
+        follow(plan, host, question, &plan.table.for_port(question.to.port()));
     line(&mut text, "datagram", &datagram(host, question, &envelope));
     if !is_here(host, question.to.ip()) {
         let ip = question.to.ip();
@@ -119,8 +135,6 @@ pub fn explain(
         return Ok(Explanation { text, route: None });
     };
     sockets(&mut text, plan, &heard, envelope.is_to_many());
-    let stretch = plan.table.for_port(question.to.port());
-    let chosen = stretch.find(&envelope);
     routes(&mut text, config, plan, &envelope, chosen);
     if let Some(route) = chosen {
         let scene = (&plan.listeners[first], &envelope, question.payload.as_slice());
@@ -309,16 +323,46 @@ fn act(
             let (len, from, to) = (reply.parcel.span.len, reply.from, reply.to);
             line(text, "", &format!("sends {len} bytes from {from} to {to}{ttl}"));
         }
+        let mut sent_to = Vec::new();
         let leads_to = |lane: &Lane| plan.upstreams.get(site.lanes[lane.0 as usize]);
         for &lane in outbox.touched().iter().filter(|lane| leads_to(lane).handler == handler) {
             for parcel in outbox.lane(lane) {
                 let ttl = parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
                 let (len, upstream) = (parcel.span.len, &leads_to(&lane).upstream);
                 line(text, "", &format!("sends {len} bytes to {upstream}{ttl}"));
+                sent_to.push(upstream);
             }
+        }
+        if !sent_to.is_empty() {
+            let datagram = Datagram { payload, envelope: *envelope, span };
+            others(text, &*named.recipe, &datagram, &sent_to);
         }
     }
     Ok(())
+}
+
+/// The upstreams that might as well get it, where the choice is not always the same.
+fn others(text: &mut String, recipe: &dyn Recipe, datagram: &Datagram<'_>, sent_to: &[&Upstream]) {
+    let upstreams = recipe.upstreams();
+    let places = recipe.would_reach(datagram).into_iter();
+    let others: Vec<String> = places
+        .map(|place| &upstreams[place])
+        .filter(|upstream| !sent_to.iter().any(|sent| sent.is_same_place(upstream)))
+        .map(ToString::to_string)
+        .collect();
+    if !others.is_empty() {
+        line(text, "", &format!("another time to {}", shortened(others, "or")));
+    }
+}
+
+/// Names in a sentence, the first of many.
+pub(super) fn shortened(mut names: Vec<String>, and: &str) -> String {
+    let more = names.len().saturating_sub(ROWS_MAX);
+    names.truncate(ROWS_MAX);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    listed(names.iter().map(String::as_str), and)
 }
 
 fn dropped(tally: &Tally) -> Option<DropReason> {

@@ -26,13 +26,13 @@ impl Supervisor {
             Err(refusal) => return reply.send(Err(refusal)),
         };
         let Some(client) = client else { return reply.send(Ok(text)) };
-        let workers = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let workers = self.running.handles().cloned().collect();
         let query = SessionQuery {
             client: Some(client.to_string()),
             limit: Some(SESSIONS_TOLD_MAX),
             ..SessionQuery::default()
         };
-        let lister = match Lister::new(&query, &self.config, &self.plan, workers) {
+        let lister = match Lister::new(&query, &self.running.config, &self.running.plan, workers) {
             Ok(lister) => lister,
             Err(refusal) => return reply.send(Err(refusal)),
         };
@@ -66,11 +66,11 @@ impl Supervisor {
             .map_err(|error| Refusal::Unable(format!("cannot list the interfaces of this host: {error}")))?;
         let question = Question::new(imagined, &host).map_err(Refusal::Unknown)?;
         // The running recipes share quotas and rates with the workers: to imagine with them would use those up.
-        let kinds: Vec<Kind> = self.config.handlers.iter().map(|handler| handler.kind).collect();
-        let fresh = Config::parse(self.config.source.path(), self.config.source.text(), &kinds)
+        let kinds: Vec<Kind> = self.running.config.handlers.iter().map(|handler| handler.kind).collect();
+        let fresh = Config::parse(self.running.config.source.path(), self.running.config.source.text(), &kinds)
             .map_err(|_| Refusal::Unable("the running configuration cannot be read again".to_owned()))?;
         let changes = changes(snapshot);
-        let explained = explain(&fresh, &self.plan, &host, &question, &changes);
+        let explained = explain(&fresh, &self.running.plan, &host, &question, &changes);
         let Explanation { mut text, route } = explained.map_err(|error| Refusal::Unable(error.to_string()))?;
         if let Some(row) = route.and_then(|route| snapshot.routes.get(route.0 as usize)) {
             let account = &row.account;
@@ -80,9 +80,9 @@ impl Supervisor {
             );
             line(&mut text, "seen", &seen);
         }
-        let handlers = route.map_or(&[][..], |route| &self.config.routes[route.0 as usize].handlers);
+        let handlers = route.map_or(&[][..], |route| &self.running.config.routes[route.0 as usize].handlers);
         for handler in handlers {
-            tell_health(&mut text, snapshot, &self.config.handler(*handler).name);
+            tell_health(&mut text, snapshot, &self.running.config.handler(*handler).name);
         }
         Ok(text)
     }

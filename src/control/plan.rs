@@ -97,12 +97,12 @@ impl Role {
 }
 
 impl ListenerPlan {
-    /// Which copies of a datagram to many are this listener's, in the given worker.
-    pub fn claim(&self, worker: usize) -> Claim {
+    /// Which copies of a datagram to many are this listener's, in the given one of its sockets.
+    pub fn claim(&self, socket: usize) -> Claim {
         match &self.role {
             Role::Unicast | Role::Broadcast => Claim::All,
-            Role::Absent => Claim::Wildcard { owner: worker == 0, claimed: Vec::new() },
-            Role::Wildcard { claimed } => Claim::Wildcard { owner: worker == 0, claimed: claimed.clone() },
+            Role::Absent => Claim::Wildcard { owner: socket == 0, claimed: Vec::new() },
+            Role::Wildcard { claimed } => Claim::Wildcard { owner: socket == 0, claimed: claimed.clone() },
             Role::Group { interface, elsewhere, .. } => {
                 Claim::Group { interface: *interface, elsewhere: elsewhere.clone() }
             }
@@ -118,6 +118,16 @@ impl ListenerPlan {
 impl Plan {
     /// Plans for this machine. All problems that only the machine can show are reported at once.
     pub fn new(config: &Config, host: &Host, workers: usize) -> Result<Plan, Problems> {
+        Plan::beside(config, host, workers, &HashMap::new())
+    }
+
+    /// The same where some upstreams' addresses are known already, which then are not looked up.
+    pub fn beside(
+        config: &Config,
+        host: &Host,
+        workers: usize,
+        known: &HashMap<String, SocketAddr>,
+    ) -> Result<Plan, Problems> {
         let mut problems = Problems::new(config.source.clone());
         let interfaces = resolve_interfaces(config, host, &mut problems);
         let rows = rows(config, &interfaces);
@@ -131,7 +141,7 @@ impl Plan {
         claim_groups(&mut listeners);
         let look_ups = LookUps { config, table: &table, workers };
         look_ups.give(&mut listeners, &mut problems);
-        let upstreams = Upstreams::look_up(config, host);
+        let upstreams = Upstreams::look_up(config, host, known);
         loops::find(config, &table, &upstreams, host, &mut problems);
         notes.extend(upstreams.problems().map(str::to_owned));
         if problems.errors() > 0 {

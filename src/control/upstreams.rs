@@ -36,13 +36,15 @@ pub struct Located {
 
 impl Upstreams {
     /// Looks all of them up. May take as long as the resolver does.
-    pub fn look_up(config: &Config, host: &Host) -> Upstreams {
+    pub fn look_up(config: &Config, host: &Host, known: &HashMap<String, SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams::default();
         // The same name in two handlers is asked for once.
-        let mut known: HashMap<String, Result<SocketAddr, String>> = HashMap::new();
+        let known = known.iter().map(|(name, address)| (name.clone(), Ok(*address)));
+        let mut known: HashMap<String, Result<SocketAddr, String>> = known.collect();
         for (index, handler) in config.handlers.iter().enumerate() {
             upstreams.first.push(upstreams.all.len() as u32);
-            let is_optional = handler.recipe.upkeep().resolve_optional;
+            // What only serves sessions that are there already must not keep anything else from starting.
+            let is_optional = handler.is_retired || handler.recipe.upkeep().resolve_optional;
             for upstream in handler.recipe.upstreams() {
                 let look_up = || resolve(upstream, host);
                 let address = known.entry(upstream.to_string()).or_insert_with(look_up).clone();

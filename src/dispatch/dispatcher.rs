@@ -9,9 +9,11 @@ use super::guard::Guard;
 use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names, Scene, Trouble};
 use super::id::{EarId, UpstreamId};
 use super::ledger::Ledger;
+use super::legacy::Legacy;
 use super::outbox::{Lane, Outbox};
 use super::route_table::{PortTable, RouteId};
 use super::sessions::page::{Mark, Page, Wanted};
+use super::sink::Fate;
 use super::stay::Stay;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
@@ -173,6 +175,16 @@ impl Dispatcher {
         self.with(to, scene, |handler, cx| handler.on_change(upstream, change, cx));
     }
 
+    /// What each handler leaves to its successor, by number.
+    pub fn leave(&self) -> Vec<Legacy> {
+        self.handlers.iter().map(|handler| handler.leave()).collect()
+    }
+
+    /// Gives a handler what its predecessor has left.
+    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, scene: &mut Scene<'_>) {
+        self.with(to, scene, |handler, cx| handler.inherit(legacy, cx));
+    }
+
     /// Calls the handlers whose time has come.
     pub fn time(&mut self, scene: &mut Scene<'_>) {
         self.dues.first(&self.handlers);
@@ -242,14 +254,27 @@ impl Dispatcher {
 
     /// A copy of all accounts, as of now.
     pub fn snapshot(&self) -> Ledger {
+        let mut ledger = self.accounts();
+        for (index, fate) in self.fates() {
+            let (written, lost) = fate.so_far();
+            ledger.settle(index, written, lost);
+        }
+        ledger
+    }
+
+    /// The same, but whatever sinks have got counts as handled; their fates tell the rest.
+    pub fn accounts(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
         for (index, handler) in self.handlers.iter().enumerate() {
-            if let Some((written, lost)) = handler.fate() {
-                ledger.settle(index, written, lost);
-            }
             handler.account(&mut ledger.handlers[index], &mut ledger.upstreams);
         }
         ledger
+    }
+
+    /// What the handlers' sinks still have to tell, by handler number.
+    pub fn fates(&self) -> Vec<(usize, Fate)> {
+        let numbered = self.handlers.iter().enumerate();
+        numbered.filter_map(|(index, handler)| Some((index, handler.fate()?))).collect()
     }
 
     /// A page of the handlers' sessions.

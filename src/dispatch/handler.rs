@@ -10,9 +10,11 @@ use super::guard::{Answering, Guard};
 use super::id::EarId;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
+use super::legacy::Legacy;
 use super::outbox::{Lane, Outbox, Parcel, Reply};
 use super::route_table::RouteId;
 use super::sessions::page::Page;
+use super::sink::Fate;
 use super::time::Time;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
@@ -71,6 +73,17 @@ pub trait Handler: Send {
         let _ = (handler, upstreams);
     }
 
+    /// What it leaves to the handler that takes its place. It may go on afterwards as if nobody had asked.
+    fn leave(&self) -> Legacy {
+        Legacy::default()
+    }
+
+    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each that
+    /// has left something; lanes that it has no use for are to be closed.
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
+        let _ = (legacy, cx);
+    }
+
     /// Takes its sessions from a place on into the page, as far as that has room. The place to go on at; `None` when that was
     /// all. `handler` is its own number.
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
@@ -78,9 +91,9 @@ pub trait Handler: Send {
         None
     }
 
-    /// For a handler with a sink: how many of the datagrams that it called handled the sink has taken, and how many it
-    /// has lost. The rest is in flight.
-    fn fate(&self) -> Option<(u64, u64)> {
+    /// For a handler with a sink: what becomes of the datagrams that it called handled. What the sink has neither taken nor
+    /// lost is in flight.
+    fn fate(&self) -> Option<Fate> {
         None
     }
 }

@@ -1,6 +1,8 @@
 //! A histogram of durations with fixed borders: four buckets for every doubling, from 1 µs to 10.5 s. Two of them can be
 //! added, whichever worker filled them, and a bucket's border is at most a quarter above what is in it.
 
+use serde::{Deserialize, Serialize};
+
 /// Buckets for every doubling.
 const PER_DOUBLING: u32 = 4;
 /// Doublings behind the first four buckets, which are 1 µs wide each: the last border is 5 × 2²¹ µs.
@@ -9,9 +11,9 @@ const DOUBLINGS: u32 = 21;
 const BUCKETS: usize = (PER_DOUBLING + DOUBLINGS * PER_DOUBLING + 1) as usize;
 
 /// How many durations were how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
-    buckets: [u64; BUCKETS],
+    buckets: Vec<u64>,
     /// Longer than the last border.
     longer: u64,
     sum_ns: u128,
@@ -19,7 +21,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: [0; BUCKETS], longer: 0, sum_ns: 0 }
+        Histogram { buckets: vec![0; BUCKETS], longer: 0, sum_ns: 0 }
     }
 }
 
@@ -35,7 +37,7 @@ impl Histogram {
 
     /// Adds another worker's.
     pub fn add(&mut self, other: &Histogram) {
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, count)| *sum += count);
         self.longer += other.longer;
         self.sum_ns += other.sum_ns;
     }

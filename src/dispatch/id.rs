@@ -1,11 +1,13 @@
 //! The numbers by which routes and handlers are known: their places in the configuration.
 
+use serde::{Deserialize, Serialize};
+
 /// A route's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RouteId(pub u32);
 
 /// A handler's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HandlerId(pub u32);
 
 impl HandlerId {
@@ -16,7 +18,7 @@ impl HandlerId {
 }
 
 /// An upstream's number: handlers in the order of the file, and in each its upstreams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UpstreamId(pub u32);
 
 impl UpstreamId {
@@ -27,7 +29,7 @@ impl UpstreamId {
 }
 
 /// A listener's number in its worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EarId(pub u32);
 
 impl EarId {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::time::Time;
 
 /// Refusals that make an upstream dead ...
@@ -17,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub const PAUSE: Duration = Duration::from_secs(5);
 
 /// What one worker knows of one upstream.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judge {
     refusals: u32,
     refused_first: Time,

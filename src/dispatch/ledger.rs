@@ -4,12 +4,14 @@
 //!
 //! Counters are plain integers that one worker owns; a worker hands out a copy between two turns, so a copy is exact.
 
+use serde::{Deserialize, Serialize};
+
 use super::histogram::Histogram;
 use super::id::{HandlerId, UpstreamId};
 use super::verdict::DropReason;
 
 /// One account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Datagrams that came in.
     pub received: u64,
@@ -18,12 +20,38 @@ pub struct Tally {
     /// Datagrams that a sink holds: taken from the data plane, not yet written.
     pub in_flight: u64,
     /// Datagrams dropped, by reason.
+    #[serde(with = "by_reason")]
     pub dropped: [u64; DropReason::COUNT],
 }
 
 impl Default for Tally {
     fn default() -> Self {
         Tally { received: 0, handled: 0, in_flight: 0, dropped: [0; DropReason::COUNT] }
+    }
+}
+
+/// Drops are written by name, so that they mean the same in another version.
+mod by_reason {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::DropReason;
+
+    type Counts = [u64; DropReason::COUNT];
+
+    pub fn serialize<S: Serializer>(dropped: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = DropReason::ALL.iter().map(|reason| (reason.label(), dropped[*reason as usize]));
+        serializer.collect_map(named.filter(|(_, datagrams)| *datagrams > 0))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counts, D::Error> {
+        let named = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        let mut dropped = [0; DropReason::COUNT];
+        for reason in DropReason::ALL {
+            dropped[*reason as usize] = named.get(reason.label()).copied().unwrap_or(0);
+        }
+        Ok(dropped)
     }
 }
 
@@ -65,7 +93,8 @@ impl Tally {
         self.handled = written;
     }
 
-    fn add(&mut self, other: &Tally) {
+    /// Adds another account.
+    pub fn add(&mut self, other: &Tally) {
         self.received += other.received;
         self.handled += other.handled;
         self.in_flight += other.in_flight;
@@ -76,7 +105,7 @@ impl Tally {
 }
 
 /// A listener's account.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerCount {
     /// What our receive calls got.
     pub tally: Tally,
@@ -88,7 +117,7 @@ pub struct ListenerCount {
 }
 
 /// A handler's account.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerCount {
     /// What its routes gave it. A route with several handlers gives each datagram to each of them.
     pub tally: Tally,
@@ -106,7 +135,7 @@ pub struct HandlerCount {
 }
 
 /// An account of sessions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCount {
     /// Those that are open.
     pub open: u64,
@@ -124,6 +153,10 @@ pub struct SessionCount {
     pub displaced: u64,
     /// Those that ended because their way to the upstream was lost, or their upstream died.
     pub broken: u64,
+    /// Those that began under another name and go on here: a handler was replaced, and this one is what is left of it.
+    pub inherited: u64,
+    /// Those that go on under another name.
+    pub left: u64,
     /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/guard.rs`).
     pub one_way: u64,
     /// Source ports that are open: leased, resting or spare.
@@ -141,6 +174,8 @@ impl SessionCount {
         self.complete += other.complete;
         self.displaced += other.displaced;
         self.broken += other.broken;
+        self.inherited += other.inherited;
+        self.left += other.left;
         self.one_way += other.one_way;
         self.ports += other.ports;
     }
@@ -148,12 +183,12 @@ impl SessionCount {
     /// Whether as many began as have ended or are open.
     pub fn balances(&self) -> bool {
         let ended = self.idle + self.unanswered + self.complete + self.displaced + self.broken;
-        self.opened == self.open + ended
+        self.opened + self.inherited == self.open + ended + self.left
     }
 }
 
 /// An upstream's account.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamCount {
     /// Datagrams that the kernel took for it.
     pub sent: u64,
@@ -178,8 +213,8 @@ pub struct UpstreamCount {
 }
 
 impl UpstreamCount {
-    /// Adds another worker's account.
-    fn add(&mut self, other: &UpstreamCount) {
+    /// Adds another account.
+    pub fn add(&mut self, other: &UpstreamCount) {
         self.sent += other.sent;
         count_all(&mut self.failed, &other.failed);
         count_all(&mut self.reported, &other.reported);
@@ -203,7 +238,26 @@ impl UpstreamCount {
     }
 }
 
+impl ListenerCount {
+    /// Adds another account.
+    pub fn add(&mut self, other: &ListenerCount) {
+        self.tally.add(&other.tally);
+        self.kernel_drops += other.kernel_drops;
+        self.receive_errors += other.receive_errors;
+    }
+}
+
 impl HandlerCount {
+    /// Adds another account.
+    pub fn add(&mut self, other: &HandlerCount) {
+        self.tally.add(&other.tally);
+        self.sent += other.sent;
+        count_all(&mut self.failed, &other.failed);
+        count_all(&mut self.reported, &other.reported);
+        self.replies.add(&other.replies);
+        self.sessions.add(&other.sessions);
+    }
+
     /// Writes down what became of datagrams that it caused.
     pub fn record(&mut self, sent: Sent) {
         sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
@@ -244,7 +298,7 @@ fn count(counts: &mut Vec<(i32, u64)>, errno: i32, more: u64) {
 }
 
 /// All accounts of a worker, or of all workers, by the numbers of the configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// By listener number.
     pub listeners: Vec<ListenerCount>,
@@ -274,20 +328,13 @@ impl Ledger {
     /// Adds another worker's accounts.
     pub fn add(&mut self, other: &Ledger) {
         for (sum, count) in self.listeners.iter_mut().zip(&other.listeners) {
-            sum.tally.add(&count.tally);
-            sum.kernel_drops += count.kernel_drops;
-            sum.receive_errors += count.receive_errors;
+            sum.add(count);
         }
         for (sum, count) in self.routes.iter_mut().zip(&other.routes) {
             sum.add(count);
         }
         for (sum, count) in self.handlers.iter_mut().zip(&other.handlers) {
-            sum.tally.add(&count.tally);
-            sum.sent += count.sent;
-            count_all(&mut sum.failed, &count.failed);
-            count_all(&mut sum.reported, &count.reported);
-            sum.replies.add(&count.replies);
-            sum.sessions.add(&count.sessions);
+            sum.add(count);
         }
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);

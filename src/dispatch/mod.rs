@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod id;
 pub mod judge;
 pub mod ledger;
+pub mod legacy;
 pub mod limit;
 pub mod maglev;
 pub mod outbox;

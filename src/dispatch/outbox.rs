@@ -6,6 +6,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::id::{EarId, HandlerId};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
@@ -24,7 +26,7 @@ pub const RUN_MAX_BYTES: u32 = 65_507;
 pub const COPY_MAX_BYTES: u32 = 512;
 
 /// One way out: a connected socket to an upstream in a worker, of a handler alone or leased by a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lane(pub u32);
 
 /// One datagram, or a train of them, to send.

@@ -90,6 +90,17 @@ impl Pool {
         }
     }
 
+    /// Whose turn it is, to be handed over.
+    pub fn turn(&self) -> u64 {
+        self.turn as u64
+    }
+
+    /// Goes on where another pool of the same members has stopped.
+    pub fn restore_turn(&mut self, turn: u64) {
+        self.make_schedule();
+        self.turn = usize::try_from(turn).map_or(0, |turn| turn % self.schedule.len().max(1));
+    }
+
     /// Whether no member is thought dead.
     pub fn is_all_alive(&self) -> bool {
         self.is_all_alive
@@ -109,10 +120,7 @@ impl Pool {
     /// Picks one; `None` if nobody is fit. `key` decides under [`Pick::Hash`], `sessions` tells each member's under
     /// [`Pick::LeastSessions`].
     pub fn pick(&mut self, key: impl FnOnce() -> u64, sessions: impl Fn(usize) -> u64) -> Option<usize> {
-        if std::mem::take(&mut self.is_schedule_old) {
-            self.schedule = schedule(&self.members, &self.fit);
-            self.turn = 0;
-        }
+        self.make_schedule();
         if self.schedule.len() <= 1 {
             return self.schedule.first().map(|only| usize::from(*only));
         }
@@ -128,6 +136,14 @@ impl Pool {
             Pick::FirstAlive => self.fit.iter().position(|fit| *fit)?,
         };
         Some(member)
+    }
+
+    #[inline]
+    fn make_schedule(&mut self) {
+        if std::mem::take(&mut self.is_schedule_old) {
+            self.schedule = schedule(&self.members, &self.fit);
+            self.turn = 0;
+        }
     }
 
     /// The key's own member, or, while that is not fit, another that is always the same for this key: nobody else's

@@ -20,17 +20,17 @@ pub struct Lines {
     /// The lines, each with its line feed.
     pub bytes: Vec<u8>,
     datagrams: u64,
-    fate: Arc<Fate>,
+    fate: Fate,
     home: Sender<Vec<u8>>,
 }
 
 impl Lines {
     /// The consumer has taken all the bytes, or has failed to.
     pub fn done(mut self, written: bool) {
-        let counter = if written { &self.fate.written } else { &self.fate.lost };
+        let counter = if written { &self.fate.0.written } else { &self.fate.0.lost };
         counter.fetch_add(self.datagrams, Ordering::Relaxed);
         if !written {
-            self.fate.closed.store(true, Ordering::Relaxed);
+            self.fate.0.closed.store(true, Ordering::Relaxed);
         }
         self.bytes.clear();
         // The handler may be gone at shutdown; then the buffer is simply freed.
@@ -47,12 +47,22 @@ pub enum Job {
     Barrier(Sender<()>),
 }
 
-/// What became of the lines that a handler has handed on.
+/// What became of the lines that a handler has handed on. Whoever has a copy can ask, also when the handler is gone.
+#[derive(Debug, Clone, Default)]
+pub struct Fate(Arc<Counts>);
+
 #[derive(Debug, Default)]
-struct Fate {
+struct Counts {
     written: AtomicU64,
     lost: AtomicU64,
     closed: AtomicBool,
+}
+
+impl Fate {
+    /// How many datagrams' lines the consumer has taken, and how many it has lost.
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.0.written.load(Ordering::Relaxed), self.0.lost.load(Ordering::Relaxed))
+    }
 }
 
 /// Takes lines for the consumer.
@@ -61,7 +71,7 @@ pub struct LineSink {
     jobs: Sender<Job>,
     free: Receiver<Vec<u8>>,
     home: Sender<Vec<u8>>,
-    fate: Arc<Fate>,
+    fate: Fate,
     current: Option<Vec<u8>>,
     datagrams: u64,
 }
@@ -73,12 +83,12 @@ impl LineSink {
         for _ in 0..BUFFERS {
             home.send(Vec::new()).expect("the channel holds all buffers");
         }
-        LineSink { jobs, free, home, fate: Arc::default(), current: None, datagrams: 0 }
+        LineSink { jobs, free, home, fate: Fate::default(), current: None, datagrams: 0 }
     }
 
     /// Appends one datagram's line, which `write` must end with a line feed.
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), DropReason> {
-        if self.fate.closed.load(Ordering::Relaxed) {
+        if self.fate.0.closed.load(Ordering::Relaxed) {
             return Err(DropReason::SinkClosed);
         }
         let mut buffer = match self.current.take() {
@@ -111,7 +121,7 @@ impl LineSink {
             return;
         };
         let datagrams = std::mem::take(&mut self.datagrams);
-        let lines = Lines { bytes, datagrams, fate: Arc::clone(&self.fate), home: self.home.clone() };
+        let lines = Lines { bytes, datagrams, fate: self.fate.clone(), home: self.home.clone() };
         if let Err(refused) = self.jobs.send(Job::Lines(lines))
             && let Job::Lines(lines) = refused.0
         {
@@ -119,9 +129,9 @@ impl LineSink {
         }
     }
 
-    /// How many datagrams' lines the consumer has taken, and how many it has lost.
-    pub fn fate(&self) -> (u64, u64) {
-        (self.fate.written.load(Ordering::Relaxed), self.fate.lost.load(Ordering::Relaxed))
+    /// What becomes of the lines.
+    pub fn fate(&self) -> Fate {
+        self.fate.clone()
     }
 }
 
@@ -144,7 +154,7 @@ mod tests {
             bytes += lines.bytes.len();
             lines.done(true);
         }
-        assert_eq!((bytes, sink.fate()), (20_000, (10_000, 0)));
+        assert_eq!((bytes, sink.fate().so_far()), (20_000, (10_000, 0)));
     }
 
     /// A consumer that stands still costs its own handler datagrams, each with a verdict, and never memory.
@@ -167,6 +177,6 @@ mod tests {
         sink.flush();
         done(false);
         assert_eq!(line(&mut sink), Err(DropReason::SinkClosed));
-        assert_eq!(sink.fate(), (1, 1));
+        assert_eq!(sink.fate().so_far(), (1, 1));
     }
 }

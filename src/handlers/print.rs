@@ -9,7 +9,7 @@ use crate::config::section::Section;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::{Cx, Handler};
-use crate::dispatch::sink::LineSink;
+use crate::dispatch::sink::{Fate, LineSink};
 use crate::dispatch::verdict::Verdict;
 
 /// The entry in the list of kinds.
@@ -99,7 +99,7 @@ impl Handler for Printer {
         self.sink.flush();
     }
 
-    fn fate(&self) -> Option<(u64, u64)> {
+    fn fate(&self) -> Option<Fate> {
         Some(self.sink.fate())
     }
 }

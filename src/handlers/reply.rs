@@ -104,6 +104,10 @@ impl Recipe for Fixed {
         Needs { source: true, destination: true, ttl: self.answering.ttl.is_none(), ..Needs::NOTHING }
     }
 
+    fn beside(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn describe(&self) -> String {
         format!("answers {} bytes, to requests of at least {}", self.bytes.len(), self.request_min())
     }

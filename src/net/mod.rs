@@ -16,6 +16,7 @@ pub mod kept_source;
 pub mod limits;
 pub mod multicast;
 pub mod option;
+pub mod pass;
 pub mod priority;
 pub mod probe;
 pub mod receive;

@@ -1,10 +1,10 @@
 //! Makes the listeners, which share a port, and has what other sockets are made with too.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::option::set_int;
 
@@ -33,24 +33,29 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
     // udp_lib_lport_inuse in the kernel); socket(7).
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
-    set_buffers(&socket, options.receive_buffer, options.send_buffer)?;
-    let (level, destination, ttl, multicast_all) = match address {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL, libc::IP_MULTICAST_ALL),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT, IPV6_MULTICAST_ALL),
+    free_bind(&socket, address)?;
+    let socket = UdpSocket::from(socket);
+    configure(&socket, address.is_ipv6(), options)?;
+    tell(&socket, address.is_ipv6(), options)?;
+    SockRef::from(&socket).bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Sets what does not depend on the routes. On a socket that is bound already as well.
+pub fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+    set_buffers(&SockRef::from(socket), options.receive_buffer, options.send_buffer)?;
+    let (level, multicast_all) = match v6 {
+        false => (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
+        true => (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL),
     };
     // Answers are as large as they are: where a hop is smaller, fragments instead of failures, as for upstreams.
-    let (discover, how) = without_discovery(address);
-    set_int(&socket, level, discover, how)?;
+    let (discover, how) = without_discovery(v6);
+    set_int(socket, level, discover, how)?;
     // Off: a datagram to a group that anyone on this host joined is not ours.
-    set_int(&socket, level, multicast_all, 0)?;
-    set_int(&socket, level, destination, i32::from(options.destination))?;
-    set_int(&socket, level, ttl, i32::from(options.ttl))?;
-    set_int(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, i32::from(options.time))?;
+    set_int(socket, level, multicast_all, 0)?;
     // Datagrams of a segmenting sender stay together: udp(7). Kernels before 5.0 do not know it, and we do not need it.
-    let _ = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
-    free_bind(&socket, address)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    let _ = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+    Ok(())
 }
 
 /// IPV6_MULTICAST_ALL of include/uapi/linux/in6.h (Linux 4.20).
@@ -94,13 +99,44 @@ pub(super) fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
 /// The receive buffer that the kernel granted, in the unit of SO_RCVBUF: it doubles what it is told, for its own
 /// bookkeeping, and reports the double (socket(7)).
 pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
-    Ok(socket2::SockRef::from(socket).recv_buffer_size()? / 2)
+    Ok(SockRef::from(socket).recv_buffer_size()? / 2)
+}
+
+/// Says what the kernel is to tell of each datagram.
+pub fn tell(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+    told(v6, options).into_iter().try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
+}
+
+/// The same, but takes nothing back that somebody else who reads the socket may rely on.
+pub fn tell_more(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+    let wanted = told(v6, options).into_iter().filter(|(_, _, wanted)| *wanted);
+    wanted.into_iter().try_for_each(|(level, option, _)| set_int(socket, level, option, 1))
+}
+
+/// The options behind what a listener wants to know.
+fn told(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
+    let (level, destination, ttl) = match v6 {
+        false => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL),
+        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT),
+    };
+    let time = (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, options.time);
+    [(level, destination, options.destination), (level, ttl, options.ttl), time]
 }
 
 /// Clears SO_REUSEADDR: from now on nobody can bind over this socket's address, except for sockets of the same user with
 /// SO_REUSEPORT. Measured: left on, any other user's socket bound to the same address takes all its unicast datagrams.
 pub fn lock(socket: &UdpSocket) -> io::Result<()> {
-    socket2::SockRef::from(socket).set_reuse_address(false)
+    SockRef::from(socket).set_reuse_address(false)
+}
+
+/// Whether nobody can bind over this socket's address.
+pub fn is_locked(socket: &UdpSocket) -> io::Result<bool> {
+    SockRef::from(socket).reuse_address().map(|reuse| !reuse)
+}
+
+/// Sets it again: others may bind the address too, and sockets of ours to addresses that overlap.
+pub fn unlock(socket: &UdpSocket) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_address(true)
 }
 
 /// Whether someone holds the address or one that overlaps with it: a bind without any reuse is refused then.
@@ -112,16 +148,32 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
 
 /// Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost (ip(7)). In
 /// IPv6 only we can, once it has told us its MTU, which OMIT would not hear (ip6_sk_accept_pmtu in the kernel).
-pub(super) fn without_discovery(address: SocketAddr) -> (i32, i32) {
-    match address {
-        SocketAddr::V4(_) => (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
-        SocketAddr::V6(_) => (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
+pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
+    match v6 {
+        false => (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
+        true => (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT),
     }
+}
+
+/// Takes a socket out of the kernel's search for receivers, at once and without a loss: connected to a peer that sends nothing,
+/// it is passed over (compute_score in net/ipv4/udp.c), and what comes goes to the next best, such as the wildcard. What it
+/// holds can still be read. Measured: of 100 datagrams to an address with an exact socket and a wildcard, sent after
+/// this, all reach the wildcard.
+pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
+    let ip = match socket.local_addr()?.ip() {
+        ip if ip.is_unspecified() || ip.is_multicast() => match ip {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        },
+        ip => ip,
+    };
+    // tcpmux (RFC 1078) was never assigned to anything that sends over UDP.
+    socket.connect((ip, 1))
 }
 
 /// Lets nothing new into a socket, and keeps what it holds: a socket filter that takes no byte of anything. What still
 /// arrives is counted as dropped by the kernel.
 pub fn close_door(socket: impl AsFd) -> io::Result<()> {
     // BPF_RET | BPF_K with 0: keep no byte (include/uapi/linux/bpf_common.h).
-    socket2::SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
+    SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
 }

@@ -73,7 +73,7 @@ pub(super) fn prepare(socket: &Socket, upstream: SocketAddr, options: &UpstreamO
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
-    let (discover, how) = without_discovery(upstream);
+    let (discover, how) = without_discovery(upstream.is_ipv6());
     set_int(socket, level, discover, how)?;
     // Without it the kernel keeps to itself what a full device queue drops (udp_send_skb in the kernel). The socket is this
     // upstream's alone. Its queue of errors is drained by `error_queue`, or else holds no more than the receive buffer.

@@ -1,10 +1,12 @@
 //! What the control plane may ask of a worker, and the handle it asks through.
 
+use std::net::UdpSocket;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use mio::Waker;
 
+use super::estate::Seat;
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
@@ -29,6 +31,10 @@ pub enum Command {
     },
     /// Nobody looks on by that tap any more.
     Untap(TapId),
+    /// Send second descriptors of the listeners' sockets.
+    Lend(Sender<Vec<(Seat, UdpSocket)>>),
+    /// Finish the turn and end. The sockets stay open and hold what comes.
+    Park,
     /// Let nothing new in, handle what the sockets hold, and end.
     Stop,
 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
+use super::estate::{EarEstate, Estate, LaneEstate, Seat};
 use super::flush::Flusher;
 use super::lanes::{Lanes, Ready, TOKENS};
 use super::listener::{self, Listener};
@@ -25,12 +27,13 @@ use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::handler::{Batch, HandlerId, Scene};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
-use crate::net::socket::close_door;
+use crate::net::socket::{close_door, turn_away};
 
 /// Events in one poll call; more wait for the next.
 const EVENTS_MAX: usize = 256;
@@ -70,6 +73,8 @@ pub struct Worker {
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
+    /// Told to end as it is, so that another can go on.
+    is_parked: bool,
 }
 
 /// What is left of a turn's listener.
@@ -96,11 +101,13 @@ impl Worker {
             poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
         lanes.register_with(poll.registry().try_clone()?);
+        // Whatever a socket that others have read holds, no event will tell of.
+        let ready = (0..listeners.len()).collect();
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
             poll,
             commands,
-            is_ready: vec![false; listeners.len()],
+            is_ready: vec![true; listeners.len()],
             listeners,
             lanes,
             dispatcher,
@@ -111,17 +118,19 @@ impl Worker {
             flusher: Flusher::default(),
             epoch,
             due: None,
-            ready: VecDeque::new(),
+            ready,
             stop_at: None,
+            is_parked: false,
         };
         Ok((worker, Handle { commands: sender, waker }))
     }
 
-    /// Runs until told to stop and drained. Returns the final accounts, and the dispatcher, whose sinks may still be at
-    /// work.
-    pub fn run(mut self) -> Dispatcher {
+    /// Runs until told to stop, and drained, or to park. Returns itself: the final accounts, the dispatcher, whose sinks may
+    /// still be at work, and, parked, everything that another worker needs to go on. It may also be run again.
+    pub fn run(mut self) -> Worker {
+        self.is_parked = false;
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut timeout = None;
+        let mut timeout = Some(Duration::ZERO);
         let mut rounds = 0_u32;
         loop {
             // Under load there is always something ready, and looking for more costs a call each time. Where there were more
@@ -142,10 +151,15 @@ impl Worker {
             }
             rounds = rounds.wrapping_add(1);
             timeout = self.round();
+            if self.is_parked {
+                self.read_kernel_drops();
+                self.dispatcher.end();
+                return self;
+            }
             if self.is_over() || (self.stop_at.is_some() && self.ready.is_empty() && self.lanes.ready() == 0) {
                 self.read_kernel_drops();
                 self.dispatcher.end();
-                return self.dispatcher;
+                return self;
             }
         }
     }
@@ -304,9 +318,9 @@ impl Worker {
         Time::default().after(self.epoch.elapsed())
     }
 
-    /// Whether the time for draining is over.
+    /// Whether the time for draining is over, or there is none.
     fn is_over(&self) -> bool {
-        self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at)
+        self.is_parked || self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at)
     }
 
     fn queue(&mut self, listener: usize) {
@@ -332,6 +346,15 @@ impl Worker {
                 }
                 Command::Untap(id) => self.dispatcher.taps().remove(id),
                 Command::Change(upstream, change) => self.change(upstream, change),
+                Command::Lend(reply) => {
+                    let lent =
+                        self.listeners.iter().map(|listener| Ok((listener.seat, listener.exit.socket().try_clone()?)));
+                    // Where there are no descriptors left, the asker gets no answer.
+                    if let Ok(lent) = lent.collect::<io::Result<Vec<_>>>() {
+                        let _ = reply.send(lent);
+                    }
+                }
+                Command::Park => self.is_parked = true,
                 Command::Stop => self.stop(),
             }
         }
@@ -357,6 +380,80 @@ impl Worker {
             self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
         }
         self.lanes.read_kernel_drops(self.dispatcher.sending().1);
+    }
+
+    /// Parked: reads listeners that nobody goes on with to their end, so that what they hold is handled as it always was;
+    /// what comes from now on goes to whom the kernel finds instead.
+    pub fn read_out(&mut self, removed: &[usize]) {
+        let until = Instant::now() + DRAIN_MAX;
+        for index in 0..self.listeners.len() {
+            let listener = &self.listeners[index];
+            if !removed.contains(&listener.seat.listener) {
+                continue;
+            }
+            let socket = listener.exit.socket();
+            // Where it cannot be turned away, such as one whose address is not up, what comes later is lost with it.
+            if turn_away(socket).is_err() {
+                let _ = close_door(socket);
+            }
+            while self.turn(index) == After::More && Instant::now() < until {}
+        }
+        self.read_kernel_drops();
+        self.dispatcher.end();
+    }
+
+    /// What it leaves; the sockets of its lanes apart.
+    pub fn leave(&self) -> Estate {
+        Estate {
+            ears: self.listeners.iter().map(Listener::leave).collect(),
+            lanes: self.lanes.leave(),
+            legacies: self.dispatcher.leave(),
+            ledger: self.dispatcher.accounts(),
+            fates: self.dispatcher.fates(),
+            sockets: Vec::new(),
+        }
+    }
+
+    /// The sockets of its lanes, in the order of its estate.
+    pub fn lane_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.lanes.sockets()
+    }
+
+    /// The same, for good.
+    pub fn into_lane_sockets(self) -> Vec<UdpSocket> {
+        self.lanes.into_sockets()
+    }
+
+    /// Before it runs: which of the configuration's sockets each of its listeners has, in their order.
+    pub fn seats(&self) -> impl Iterator<Item = Seat> {
+        self.listeners.iter().map(|listener| listener.seat)
+    }
+
+    /// Before it runs: goes on with a listener that another has read until now.
+    pub fn inherit_listener(&mut self, ear: usize, left: &EarEstate) {
+        self.listeners[ear].inherit(left);
+    }
+
+    /// Before it runs: goes on with a lane. `Ok(None)` where it is no lane of a session.
+    pub fn inherit_lane(
+        &mut self,
+        left: &LaneEstate,
+        upstream: UpstreamId,
+        socket: UdpSocket,
+    ) -> io::Result<Option<Lane>> {
+        self.lanes.inherit(left, upstream, socket)
+    }
+
+    /// Before it runs: gives a handler what its predecessor has left.
+    pub fn inherit(&mut self, handler: HandlerId, legacy: Legacy) {
+        let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+        self.dispatcher.inherit(handler, legacy, scene);
+        self.flush();
+    }
+
+    /// The accounts of one that does not run, as of now: its sinks may still be at work.
+    pub fn accounts(&self) -> Ledger {
+        self.dispatcher.snapshot()
     }
 
     /// Lets nothing new in and queues every listener, so that what the sockets hold is handled before the end.

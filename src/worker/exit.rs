@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use serde::{Deserialize, Serialize};
+
 use crate::datagram::Span;
 use crate::dispatch::ledger::Sent;
 use crate::dispatch::outbox::{Parcel, SegmentLimits};
@@ -39,6 +41,15 @@ pub struct Exit {
     unreachable: Option<i32>,
     /// Whether the address that a connected socket sends from may be gone.
     doubts_source: bool,
+}
+
+/// What has been set on a socket while it was used, and stays set wherever it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sticky {
+    /// The TTL that it sends with, where one was set.
+    ttl: Option<u8>,
+    /// Whether datagrams of one flow may be received together.
+    gathers: bool,
 }
 
 /// How a socket to an upstream is made.
@@ -121,6 +132,42 @@ impl Exit {
         // none of ours.
         exit.wipe();
         Ok(exit)
+    }
+
+    /// A way to an upstream and back that another worker has used until now.
+    pub fn for_inherited(socket: UdpSocket, options: UpstreamOptions, sticky: Sticky) -> Exit {
+        let v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+        let mut exit = Exit { is_connected: true, own_ttl: options.ttl, ..Exit::new(socket, v6) };
+        exit.restore(sticky);
+        exit
+    }
+
+    /// What is set on the socket.
+    pub fn sticky(&self) -> Sticky {
+        Sticky { ttl: self.ttl, gathers: self.gathers }
+    }
+
+    /// The socket has been used before.
+    pub fn restore(&mut self, sticky: Sticky) {
+        self.ttl = sticky.ttl;
+        self.gathers = sticky.gathers;
+    }
+
+    /// Takes the socket that led to the same upstream until now, with its source port, in place of the new one. Whether it
+    /// still does.
+    pub fn replace_socket(&mut self, socket: UdpSocket, sticky: Sticky) -> bool {
+        let same =
+            self.unreachable.is_none() && self.upstream().is_some() && socket.peer_addr().ok() == self.upstream();
+        if same {
+            self.socket = socket;
+            self.restore(sticky);
+        }
+        same
+    }
+
+    /// The socket alone.
+    pub fn into_socket(self) -> UdpSocket {
+        self.socket
     }
 
     /// Throws away what the socket has received. Returns how much that was; several that came together are one.

@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Registry;
 
+use super::estate::LaneEstate;
 use super::exit::Exit;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{Ledger, Sent};
@@ -288,6 +289,53 @@ impl Lanes {
         }
     }
 
+    /// What is known of each lane.
+    pub fn leave(&self) -> Vec<LaneEstate> {
+        let numbered = self.slots.iter().enumerate().filter_map(|(lane, slot)| Some((lane, slot.as_ref()?)));
+        let estate = |(lane, slot): (usize, &Slot)| LaneEstate {
+            lane: Lane(lane as u32),
+            upstream: slot.upstream,
+            is_leased: slot.is_leased,
+            drops_seen: slot.drops_seen,
+            sticky: slot.exit.sticky(),
+        };
+        numbered.map(estate).collect()
+    }
+
+    /// The sockets of all lanes, in the order of [`Lanes::leave`].
+    pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.slots.iter().flatten().map(|slot| slot.exit.socket())
+    }
+
+    /// The same, for good.
+    pub fn into_sockets(self) -> Vec<UdpSocket> {
+        self.slots.into_iter().flatten().map(|slot| slot.exit.into_socket()).collect()
+    }
+
+    /// Goes on with a lane that another worker has left; `upstream` is its number here. One that is there from the start
+    /// keeps its source port.
+    pub fn inherit(&mut self, left: &LaneEstate, upstream: UpstreamId, socket: UdpSocket) -> io::Result<Option<Lane>> {
+        if !left.is_leased {
+            let own = |slot: &&mut Slot| slot.upstream == upstream && !slot.is_leased;
+            if let Some(slot) = self.slots.iter_mut().flatten().find(own)
+                && slot.exit.replace_socket(socket, left.sticky)
+            {
+                slot.drops_seen = left.drops_seen;
+            }
+            return Ok(None);
+        }
+        let Target { options, budget, .. } = &self.targets[upstream.index()];
+        // It is open whether or not there are still so many to be had.
+        budget.force();
+        let exit = Exit::for_inherited(socket, *options, left.sticky);
+        let lane = self.add(Slot { drops_seen: left.drops_seen, ..Slot::new(exit, upstream, true) });
+        let registered = self.register(lane);
+        if registered.is_err() {
+            self.targets[upstream.index()].budget.give_back();
+        }
+        registered.map(|()| Some(lane))
+    }
+
     fn add(&mut self, slot: Slot) -> Lane {
         match self.free.pop() {
             Some(lane) => {
@@ -304,14 +352,20 @@ impl Lanes {
     fn open_leased(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<Lane> {
         let exit = Exit::for_session(address, self.targets[upstream.index()].options)?;
         let lane = self.add(Slot::new(exit, upstream, true));
-        if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[lane.0 as usize])
-            && let Err(error) = epoll::add_level(epoll, slot.exit.socket(), (TOKENS + lane.0 as usize) as u64)
+        self.register(lane).map(|()| lane)
+    }
+
+    /// Has the poll tell of a new lane; where it cannot, the lane is gone.
+    fn register(&mut self, lane: Lane) -> io::Result<()> {
+        let place = lane.0 as usize;
+        if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[place])
+            && let Err(error) = epoll::add_level(epoll, slot.exit.socket(), (TOKENS + place) as u64)
         {
-            self.slots[lane.0 as usize] = None;
+            self.slots[place] = None;
             self.free.push(lane);
             return Err(error);
         }
-        Ok(lane)
+        Ok(())
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use super::estate::{EarEstate, Seat};
 use super::exit::Exit;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
 use crate::net::option;
 use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
+use crate::net::socket::{ListenerOptions, tell};
 
 /// The source of a datagram where nobody asked for it.
 const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -28,10 +30,14 @@ pub struct Listener {
     pub exit: Exit,
     /// What it is bound to: the destination of every datagram where the kernel is not asked for it.
     pub address: SocketAddr,
+    /// How its socket is made.
+    options: ListenerOptions,
     /// Whether the kernel is asked who sent each datagram.
     pub tells_source: bool,
     /// Whether it is asked for each datagram's destination.
     pub tells_destination: bool,
+    /// Which of the configuration's sockets it is.
+    pub seat: Seat,
     /// How many trains the next receive call asks for.
     pub trains_max: usize,
     /// The kernel's drop counter when it was last read.
@@ -40,9 +46,29 @@ pub struct Listener {
 
 impl Listener {
     /// Takes over a bound socket.
-    pub fn new(socket: UdpSocket, address: SocketAddr, tells_source: bool, tells_destination: bool) -> Listener {
+    pub fn new(
+        seat: Seat,
+        socket: UdpSocket,
+        address: SocketAddr,
+        options: ListenerOptions,
+        tells_source: bool,
+    ) -> Listener {
         let exit = Exit::of_listener(socket, address);
-        Listener { exit, address, tells_source, tells_destination, trains_max: SLOTS, drops_seen: 0 }
+        let tells_destination = options.destination;
+        Listener { exit, address, options, tells_source, tells_destination, seat, trains_max: SLOTS, drops_seen: 0 }
+    }
+
+    /// What is known of its socket.
+    pub fn leave(&self) -> EarEstate {
+        EarEstate { seat: self.seat, drops_seen: self.drops_seen, sticky: self.exit.sticky() }
+    }
+
+    /// Goes on with a socket that another has read until now.
+    pub fn inherit(&mut self, left: &EarEstate) {
+        self.drops_seen = left.drops_seen;
+        self.exit.restore(left.sticky);
+        // What the other one wanted to know beside is of no use any more. Where the kernel refuses, it costs a little.
+        let _ = tell(self.exit.socket(), self.address.is_ipv6(), &self.options);
     }
 
     /// Adapts the next receive call to what the last one brought.
@@ -83,10 +109,12 @@ impl Listener {
     fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
         let dst = told.destination.map_or(self.address, here);
+        // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then.
+        let local = told.local.filter(|local| !local.is_unspecified()).map_or(dst, here);
         Envelope {
             src: src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
             dst,
-            local: told.local.map_or(dst, here),
+            local,
             interface: told.interface,
             ttl: told.ttl,
             time_ns: told.time_ns,

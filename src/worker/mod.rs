@@ -1,6 +1,7 @@
 //! The data plane: one thread, one mio loop, sockets of its own. Shares nothing, never blocks, never logs.
 
 pub mod command;
+pub mod estate;
 pub mod event_loop;
 pub mod exit;
 pub mod flush;

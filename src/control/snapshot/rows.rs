@@ -132,6 +132,12 @@ pub struct SessionsRow {
     pub displaced: u64,
     /// Ended because the way to the upstream was lost, or the upstream died.
     pub broken: u64,
+    /// Begun under another handler that a reload has replaced, and gone on with here.
+    #[serde(default)]
+    pub inherited: u64,
+    /// Gone on with under another handler.
+    #[serde(default)]
+    pub left: u64,
     /// Datagrams passed on without a way back, since their sender must not be answered.
     pub one_way: u64,
     /// Source ports that are open: leased, resting or spare.
@@ -140,9 +146,20 @@ pub struct SessionsRow {
 
 impl From<&SessionCount> for SessionsRow {
     fn from(count: &SessionCount) -> SessionsRow {
-        let SessionCount { open, on_probation, opened, idle, unanswered, complete, displaced, broken, one_way, ports } =
-            *count;
-        SessionsRow { open, on_probation, opened, idle, unanswered, complete, displaced, broken, one_way, ports }
+        SessionsRow {
+            open: count.open,
+            on_probation: count.on_probation,
+            opened: count.opened,
+            idle: count.idle,
+            unanswered: count.unanswered,
+            complete: count.complete,
+            displaced: count.displaced,
+            broken: count.broken,
+            inherited: count.inherited,
+            left: count.left,
+            one_way: count.one_way,
+            ports: count.ports,
+        }
     }
 }
 

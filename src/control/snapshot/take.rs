@@ -11,9 +11,10 @@ use super::rows::{
 };
 use super::{Reloads, Snapshot, State};
 use crate::config::Config;
+use crate::control::history::Rows;
 use crate::control::plan::Plan;
 use crate::control::upkeep;
-use crate::dispatch::ledger::{Ledger, UpstreamCount};
+use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
 
 /// One worker's part.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +70,8 @@ pub struct Facts<'a> {
     pub plan: &'a Plan,
     /// Who leads to whom in it.
     pub flows: &'a Flows,
+    /// How many rows the accounts have.
+    pub rows: Rows,
     /// The workers' accounts, by number.
     pub parts: &'a [Part],
     /// What is known of the upstreams, by number.
@@ -123,9 +126,7 @@ impl Snapshot {
             drops: add_up(listeners.iter().map(|row| &row.account.drops)),
             send_errors: add_up(handlers.iter().map(|row| &row.failed)),
             listeners,
-            routes: (config.routes.iter().zip(&sum.routes))
-                .map(|(route, tally)| RouteRow { route: route.label.clone(), account: tally.into() })
-                .collect(),
+            routes: facts.routes(&sum),
             handlers,
             upstreams,
             flows: facts.flows.clone(),
@@ -138,7 +139,7 @@ impl Snapshot {
 
     /// The rows are as many as the plan has.
     fn checked(self, plan: &Plan) -> Snapshot {
-        debug_assert_eq!(self.listeners.len(), plan.listeners.len());
+        debug_assert!(self.listeners.len() >= plan.listeners.len());
         debug_assert_eq!(self.upstreams.len(), plan.upstreams.iter().len());
         self
     }
@@ -146,40 +147,42 @@ impl Snapshot {
 
 impl Facts<'_> {
     fn sum(&self) -> Ledger {
-        let (listeners, routes) = (self.plan.listeners.len(), self.config.routes.len());
-        let mut sum = Ledger::new(listeners, routes, self.config.handlers.len(), self.plan.upstreams.iter().len());
+        let mut sum = self.rows.ledger();
         self.parts.iter().for_each(|part| sum.add(&part.ledger));
         sum
     }
 
     fn listeners(&self, sum: &Ledger) -> Vec<ListenerRow> {
-        let rows = self.plan.listeners.iter().zip(&sum.listeners);
-        let row =
-            |(listener, count): (&crate::control::plan::ListenerPlan, &crate::dispatch::ledger::ListenerCount)| {
-                ListenerRow {
-                    listener: listener.label.clone(),
-                    account: (&count.tally).into(),
-                    kernel_drops: count.kernel_drops,
-                    receive_errors: count.receive_errors,
-                }
-            };
-        rows.map(row).collect()
+        let names = self.plan.listeners.iter().map(|listener| listener.label.as_str());
+        let row = |(name, count): (&str, &ListenerCount)| ListenerRow {
+            listener: name.to_owned(),
+            account: (&count.tally).into(),
+            kernel_drops: count.kernel_drops,
+            receive_errors: count.receive_errors,
+        };
+        with_gone(names, &sum.listeners).map(row).collect()
     }
 
     fn handlers(&self, sum: &Ledger) -> Vec<HandlerRow> {
-        let rows = self.config.handlers.iter().zip(&sum.handlers);
-        let row =
-            |(handler, count): (&crate::config::NamedHandler, &crate::dispatch::ledger::HandlerCount)| HandlerRow {
-                handler: handler.name.clone(),
-                kind: handler.kind.name.to_owned(),
-                account: (&count.tally).into(),
-                sent: count.sent,
-                failed: by_errno(&count.failed),
-                reported: by_errno(&count.reported),
-                replies: (&count.replies).into(),
-                sessions: (&count.sessions).into(),
-            };
-        rows.map(row).collect()
+        let names = self.config.handlers.iter().map(|handler| handler.name.as_str());
+        let kinds = self.config.handlers.iter().map(|handler| handler.kind.name).chain([""]);
+        let row = |((name, count), kind): ((&str, &HandlerCount), &str)| HandlerRow {
+            handler: name.to_owned(),
+            kind: kind.to_owned(),
+            account: (&count.tally).into(),
+            sent: count.sent,
+            failed: by_errno(&count.failed),
+            reported: by_errno(&count.reported),
+            replies: (&count.replies).into(),
+            sessions: (&count.sessions).into(),
+        };
+        with_gone(names, &sum.handlers).zip(kinds).map(row).collect()
+    }
+
+    fn routes(&self, sum: &Ledger) -> Vec<RouteRow> {
+        let names = self.config.routes.iter().map(|route| route.label.as_str());
+        let row = |(name, tally): (&str, &Tally)| RouteRow { route: name.to_owned(), account: tally.into() };
+        with_gone(names, &sum.routes).map(row).collect()
     }
 
     fn upstreams(&self, sum: &Ledger) -> Vec<UpstreamRow> {
@@ -224,6 +227,19 @@ impl Facts<'_> {
             shadow: (count.shadow != [0; 3]).then_some(ShadowRow { same, different, missing }),
         }
     }
+}
+
+/// What the row for all that is gone is called.
+const GONE: &str = "(removed)";
+
+/// Accounts with their names; the last one, of what no file names any more, where there is something in it.
+fn with_gone<'a, T: Default + PartialEq>(
+    names: impl Iterator<Item = &'a str>,
+    accounts: &'a [T],
+) -> impl Iterator<Item = (&'a str, &'a T)> {
+    let last = accounts.len() - 1;
+    let is_shown = move |(at, row): &(usize, (&str, &T))| *at < last || *row.1 != T::default();
+    names.chain([GONE]).zip(accounts).enumerate().filter(is_shown).map(|(_, row)| row)
 }
 
 fn worker_row(worker: usize, part: &Part) -> WorkerRow {

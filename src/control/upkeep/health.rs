@@ -19,6 +19,11 @@ impl Default for Health {
 }
 
 impl Health {
+    /// As it was thought before.
+    pub fn of(alive: bool) -> Health {
+        Health { alive, streak: 0 }
+    }
+
     /// Counts a probe. `Some` where that changes what is thought.
     pub fn record(&mut self, answered: bool, rise: u32, fall: u32) -> Option<bool> {
         if answered == self.alive {

@@ -48,6 +48,8 @@ pub struct Ward {
     pub address: Option<SocketAddr>,
     /// Index of the interface that datagrams leave through; 0: the kernel's choice.
     pub interface: u32,
+    /// Whether it is thought to live when its upkeep begins.
+    pub is_alive: bool,
     /// How it is asked whether it lives.
     pub probe: Option<Arc<Probe>>,
     /// How often its name is resolved again; zero: never, once it has an address.
@@ -91,6 +93,13 @@ pub struct State {
     pub failed: Option<(Instant, Failure)>,
 }
 
+impl State {
+    /// As it begins.
+    fn of(ward: &Ward) -> State {
+        State { address: ward.address, alive: ward.is_alive, changed: None, failed: None }
+    }
+}
+
 /// Something new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum News {
@@ -118,7 +127,9 @@ struct Thread {
 
 impl Upkeep {
     /// Starts to look after the upstreams of a plan whose workers run.
-    pub fn of_plan(config: &Config, plan: &Plan, workers: Vec<Handle>) -> io::Result<Upkeep> {
+    ///
+    /// `known` is what was known before, by number. Where it cannot start, upstreams stay as they are, and the log says so.
+    pub fn of_plan(config: &Config, plan: &Plan, workers: Vec<Handle>, known: &[Option<State>]) -> Upkeep {
         let mut watch = Watch::new(config, &plan.table, &plan.names, &plan.upstreams, fib::look_up);
         let tell = move |id, change| {
             for worker in &workers {
@@ -131,13 +142,22 @@ impl Upkeep {
             look_up: Arc::new(|name| addresses(name, 0)),
             permit: Box::new(move |id, address| watch.permit(id, address)),
         };
-        Upkeep::start(wards(config, plan), outside)
+        let mut wards = wards(config, plan);
+        for (ward, state) in wards.iter_mut().zip(known) {
+            let Some(state) = state else { continue };
+            ward.address = state.address.or(ward.address);
+            ward.is_alive = state.alive || ward.probe.is_none();
+        }
+        let states = wards.iter().map(State::of).collect();
+        Upkeep::start(wards, outside).unwrap_or_else(|error| {
+            log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
+            Upkeep { states: Arc::new(Mutex::new(states)), thread: None }
+        })
     }
 
     /// Starts to look after these.
     pub fn start(wards: Vec<Ward>, outside: Outside) -> io::Result<Upkeep> {
-        let state = |ward: &Ward| State { address: ward.address, alive: true, changed: None, failed: None };
-        let states = Arc::new(Mutex::new(wards.iter().map(state).collect()));
+        let states = Arc::new(Mutex::new(wards.iter().map(State::of).collect()));
         let (keeper, letters, waker) = Keeper::new(&wards, outside, Arc::clone(&states))?;
         if keeper.is_idle() {
             return Ok(Upkeep { states, thread: None });
@@ -185,6 +205,7 @@ fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
             upstream: located.upstream.clone(),
             address: located.address.as_ref().ok().copied(),
             interface: located.interface,
+            is_alive: true,
             probe,
             resolve_interval,
         }

@@ -149,7 +149,7 @@ impl Probed {
             address: ward.address,
             leaving: Leaving { from, interface: ward.interface },
             probe: Arc::clone(probe),
-            health: Health::default(),
+            health: Health::of(ward.is_alive),
             attempt: None,
             is_stuck: false,
         }
@@ -234,7 +234,15 @@ mod tests {
             let address: SocketAddr = ([192, 0, 2, 1], port).into();
             let upstream = Upstream { host: Host::Address(address), port, at: 0..0, leave: Leave::default() };
             let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
-            Ward { handler, upstream, address: Some(address), interface: 0, probe, resolve_interval: Duration::ZERO }
+            Ward {
+                handler,
+                upstream,
+                address: Some(address),
+                interface: 0,
+                is_alive: true,
+                probe,
+                resolve_interval: Duration::ZERO,
+            }
         };
         (1..=count).map(ward).collect()
     }

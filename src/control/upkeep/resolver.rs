@@ -209,7 +209,15 @@ mod tests {
     fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Ward {
         let upstream = Upstream { host: Host::Name(name.to_owned()), port, at: 0..0, leave: Leave::default() };
         let address = address.map(|ip| at(ip, port));
-        Ward { handler: "web".to_owned(), upstream, address, interface: 0, probe: None, resolve_interval }
+        Ward {
+            handler: "web".to_owned(),
+            upstream,
+            address,
+            interface: 0,
+            is_alive: true,
+            probe: None,
+            resolve_interval,
+        }
     }
 
     fn at(ip: &str, port: u16) -> SocketAddr {

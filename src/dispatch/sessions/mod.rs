@@ -21,6 +21,7 @@ use self::list::{Link, Linked, NONE, Queue};
 use self::page::Page;
 use self::wheel::Wheel;
 use super::id::{EarId, HandlerId, UpstreamId};
+use super::legacy::SessionLegacy;
 use super::outbox::Lane;
 use super::route_table::RouteId;
 use super::time::{Time, nanoseconds};
@@ -173,6 +174,17 @@ impl Sessions {
         numbered.map(|(place, session)| (SessionId(place as u32), session))
     }
 
+    /// Whether the client's next datagram belongs to it.
+    pub fn is_bound(&self, id: SessionId) -> bool {
+        self.slab[id.0 as usize].is_bound
+    }
+
+    /// Its lanes, to look at.
+    pub fn legs_of(&self, id: SessionId) -> &[Option<Lane>] {
+        let first = id.0 as usize * self.legs_each;
+        &self.legs[first..first + self.legs_each]
+    }
+
     /// Takes those from a place on into the page, as far as that has room. The place to go on at; `None` when that was all.
     pub fn look(
         &self,
@@ -219,6 +231,33 @@ impl Sessions {
             wheel: Link::default(),
             waiting: Link::default(),
         };
+        self.put(session, now)
+    }
+
+    /// Goes on with a session that another table has left. Its key must be new where it is bound.
+    pub fn restore(&mut self, key: Key, ear: EarId, left: &SessionLegacy, now: Time) -> SessionId {
+        debug_assert!(!left.is_bound || self.find(&key).is_none(), "a client has one session at a time");
+        let session = Session {
+            key,
+            ear,
+            interface: left.interface,
+            seen: left.seen,
+            ttl: left.ttl,
+            requests: left.requests,
+            replies: left.replies,
+            winner: left.winner,
+            is_answered: left.is_answered,
+            is_bound: left.is_bound,
+            is_open: true,
+            wheel: Link::default(),
+            waiting: Link::default(),
+        };
+        self.put(session, now)
+    }
+
+    fn put(&mut self, session: Session, now: Time) -> SessionId {
+        let (key, is_bound, is_answered) = (session.key, session.is_bound, session.is_answered);
+        let deadline = Time(session.seen.0.saturating_add(self.probation_ns));
         let place = match self.free {
             NONE => {
                 self.slab.push(session);
@@ -231,11 +270,15 @@ impl Sessions {
                 place
             }
         };
-        let slab = &self.slab;
-        let hash_of = |place: &u32| self.hasher.hash_one(slab[*place as usize].key);
-        self.index.insert_unique(self.hasher.hash_one(key), place, hash_of);
-        self.wheel.insert(&mut self.slab, place, Time(now.0.saturating_add(self.probation_ns)), now);
-        self.probation.push(&mut self.slab, place);
+        if is_bound {
+            let slab = &self.slab;
+            let hash_of = |place: &u32| self.hasher.hash_one(slab[*place as usize].key);
+            self.index.insert_unique(self.hasher.hash_one(key), place, hash_of);
+        }
+        self.wheel.insert(&mut self.slab, place, deadline, now);
+        if !is_answered {
+            self.probation.push(&mut self.slab, place);
+        }
         self.open += 1;
         SessionId(place)
     }

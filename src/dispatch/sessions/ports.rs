@@ -82,12 +82,7 @@ impl Ports {
     /// from this port has no answer.
     pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool) {
         let until = if is_owed { seen.after(REST_OWED) } else { seen.after(REST) };
-        let resting = Resting { lane, until, released: now };
-        match (until <= now, is_owed) {
-            (true, _) => self.rested.push_back(resting),
-            (false, true) => self.owed.push_back(resting),
-            (false, false) => self.answered.push_back(resting),
-        }
+        self.restore(lane, until, now, is_owed, now);
     }
 
     /// A port that has been free too long, to be closed; call until there is none.
@@ -102,6 +97,23 @@ impl Ports {
     pub fn clear(&mut self) -> impl Iterator<Item = Lane> {
         let (rested, answered, owed) = (&mut self.rested, &mut self.answered, &mut self.owed);
         rested.drain(..).chain(answered.drain(..)).chain(owed.drain(..)).map(|resting| resting.lane)
+    }
+
+    /// All that are free, to be handed over: lane, until when it rests, when it was released, whether it is owed answers.
+    pub fn iter(&self) -> impl Iterator<Item = (Lane, Time, Time, bool)> {
+        let all = [(&self.rested, false), (&self.answered, false), (&self.owed, true)];
+        let each = |resting: &Resting, is_owed| (resting.lane, resting.until, resting.released, is_owed);
+        all.into_iter().flat_map(move |(queue, is_owed)| queue.iter().map(move |resting| each(resting, is_owed)))
+    }
+
+    /// Goes on with one that another has left; those of one sort in the order of their release.
+    pub fn restore(&mut self, lane: Lane, until: Time, released: Time, is_owed: bool, now: Time) {
+        let resting = Resting { lane, until, released };
+        match (until <= now, is_owed) {
+            (true, _) => self.rested.push_back(resting),
+            (false, true) => self.owed.push_back(resting),
+            (false, false) => self.answered.push_back(resting),
+        }
     }
 
     /// How many are free, rested or not.

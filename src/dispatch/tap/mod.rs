@@ -152,9 +152,9 @@ impl Taps {
         is_done
     }
 
-    /// Nothing comes any more.
+    /// Nothing comes any more, for now: what was copied goes to the readers.
     pub(super) fn end(&mut self) {
-        for mut tap in self.taps.drain(..) {
+        for tap in &mut self.taps {
             tap.tell();
             tap.pages.hand_on();
         }

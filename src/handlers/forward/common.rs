@@ -153,6 +153,18 @@ impl Common {
         self.judge(place, |judge| judge.refused(now));
     }
 
+    /// What comes back has said of an upstream so far.
+    pub fn judge_of(&self, place: usize) -> Judge {
+        self.judges.as_ref().map_or(Judge::default(), |judges| judges[place])
+    }
+
+    /// Goes on with what came back before.
+    pub fn restore_judge(&mut self, place: usize, judge: Judge) {
+        if let Some(judges) = &mut self.judges {
+            judges[place] = judge;
+        }
+    }
+
     #[inline]
     fn judge(&mut self, place: usize, act: impl FnOnce(&mut Judge) -> bool) {
         if let Some(judges) = &mut self.judges

@@ -1,6 +1,7 @@
 //! Which session has which lane, and the free ones of each upstream.
 
 use crate::dispatch::handler::{Cx, UpstreamId};
+use crate::dispatch::legacy::{LegLegacy, PortLegacy};
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::sessions::SessionId;
 use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
@@ -190,6 +191,47 @@ impl Leases {
     pub fn due(&self) -> Option<Time> {
         let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
         is_any.then_some(self.look_at)
+    }
+
+    /// Whether sessions have ports of their own.
+    pub fn is_leasing(&self) -> bool {
+        self.is_leasing
+    }
+
+    /// The free ports of each upstream.
+    pub fn ports(&self) -> impl Iterator<Item = &Ports> {
+        self.branches.iter().map(|branch| &branch.ports)
+    }
+
+    /// Whether a lane is to be closed when its session ends: nothing can be sent on it, or its upstream is elsewhere now.
+    pub fn is_spoilt(&self, lane: Lane) -> bool {
+        let Some(Some(held)) = self.held.get(lane.0 as usize) else { return true };
+        held.is_spoilt || held.generation != self.branches[usize::from(held.place)].generation
+    }
+
+    /// Goes on with a lane of a session that another forwarder has left.
+    pub fn inherit_leg(&mut self, left: &LegLegacy, session: SessionId) -> Lane {
+        let place = usize::from(left.place);
+        self.branches[place].sessions += 1;
+        let Some(lane) = left.lane else { return self.branches[place].one_way };
+        self.open += 1;
+        self.hold(lane, place);
+        if let Some(held) = &mut self.held[lane.0 as usize] {
+            (held.session, held.asked, held.answered) = (Some(session), left.asked, left.answered);
+            held.is_spoilt = left.is_spoilt;
+        }
+        lane
+    }
+
+    /// The same with a free port.
+    pub fn inherit_port(&mut self, left: &PortLegacy, cx: &mut Cx<'_>) {
+        let place = usize::from(left.place);
+        if !self.is_leasing || place >= self.branches.len() {
+            return cx.close(left.lane);
+        }
+        self.open += 1;
+        self.hold(left.lane, place);
+        self.branches[place].ports.restore(left.lane, left.until, left.released, left.is_owed, cx.now());
     }
 
     /// Whose a lane is, and the place of its upstream.

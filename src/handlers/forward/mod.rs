@@ -12,16 +12,19 @@ mod outlet;
 mod read;
 pub mod settings;
 mod shadow;
+mod succession;
 mod talk;
 
 use std::sync::{Arc, OnceLock};
 
 use self::common::Common;
+use self::hash::key_of;
 use self::one_way::OneWay;
 use self::outlet::Outlet;
 use self::settings::{Choice, HashOn, Receiver, Replies, Settings};
 use self::talk::Talk;
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
+use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::{Maglev, hash_bytes};
 use crate::dispatch::pool::{Member, Pick, Pool};
@@ -142,6 +145,29 @@ impl Recipe for Forward {
 
     fn upstreams(&self) -> &[Upstream] {
         &self.settings.upstreams
+    }
+
+    fn has_sessions(&self) -> bool {
+        self.settings.has_sessions()
+    }
+
+    fn would_reach(&self, datagram: &Datagram<'_>) -> Vec<usize> {
+        let places = 0..self.settings.upstreams.len();
+        let mut pool = self.pool(&vec![true; places.len()], 0);
+        match self.settings.choice {
+            Choice::All => {
+                let is_asked = |place: &usize| pool.is_fit_for_all(*place) && !self.settings.receivers[*place].shadow;
+                places.filter(is_asked).collect()
+            }
+            // Always the same one.
+            Choice::One(Pick::Hash | Pick::FirstAlive) => {
+                let key = || key_of(self.settings.hash_on, &datagram.envelope, datagram.payload);
+                pool.pick(key, |_| 0).into_iter().collect()
+            }
+            Choice::One(Pick::RoundRobin | Pick::Random | Pick::LeastSessions) => {
+                places.filter(|place| pool.is_fit(*place)).collect()
+            }
+        }
     }
 
     fn upkeep(&self) -> Upkeep {

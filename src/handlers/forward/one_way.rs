@@ -6,6 +6,7 @@ use crate::datagram::Datagram;
 use crate::dispatch::change::Change;
 use crate::dispatch::handler::{Batch, Cx, Handler, Trouble, UpstreamId, as_batch};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
+use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::Verdict;
@@ -58,6 +59,17 @@ impl Handler for OneWay {
 
     fn due(&self) -> Option<Time> {
         self.common.due()
+    }
+
+    fn leave(&self) -> Legacy {
+        self.common.leave()
+    }
+
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
+        self.common.inherit(&legacy);
+        // What has no way back any more has no use for sessions and ports.
+        let legs = legacy.sessions.iter().flat_map(|session| &session.legs).filter_map(|leg| leg.lane);
+        legs.chain(legacy.ports.iter().map(|port| port.lane)).for_each(|lane| cx.close(lane));
     }
 
     fn account(&self, _: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {

@@ -60,6 +60,18 @@ impl Outlet {
         }
     }
 
+    /// How near the next datagram of its sample is.
+    pub fn earned(&self) -> u32 {
+        self.sample.as_ref().map_or(0, |sampler| sampler.earned)
+    }
+
+    /// Goes on with a sample where another has stopped.
+    pub fn restore_earned(&mut self, earned: u32) {
+        if let Some(sampler) = &mut self.sample {
+            sampler.earned = earned % sampler.sample.each;
+        }
+    }
+
     /// Whether a train may pass whole: nothing of it is left out or changed.
     pub fn is_plain(&self) -> bool {
         self.sample.is_none() && self.rate.is_none() && !self.proxy && !self.keeps_source

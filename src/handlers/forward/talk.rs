@@ -12,6 +12,7 @@ use crate::dispatch::change::Change;
 use crate::dispatch::guard::Answering;
 use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Trouble, UpstreamId, as_batch};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
+use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
@@ -33,15 +34,15 @@ enum Cause {
 
 /// The handler.
 pub struct Talk {
-    common: Common,
-    table: Sessions,
-    quota: Arc<Quota>,
-    leases: Leases,
+    pub(super) common: Common,
+    pub(super) table: Sessions,
+    pub(super) quota: Arc<Quota>,
+    pub(super) leases: Leases,
     /// Of each session, one for each shadow; none where there are no shadows.
     comparisons: Vec<Comparison>,
     /// By upstream.
     outcomes: Vec<Outcomes>,
-    counts: SessionCount,
+    pub(super) counts: SessionCount,
     /// Lanes of the session that is being opened.
     opening: Vec<Option<Lane>>,
 }
@@ -239,12 +240,16 @@ impl Talk {
                 self.leases.assign(*lane, id);
             }
         }
+        self.make_room_for_comparisons(id);
+        self.counts.opened += 1;
+        Ok(id)
+    }
+
+    pub(super) fn make_room_for_comparisons(&mut self, id: SessionId) {
         let comparisons = (id.0 as usize + 1) * self.common.shadows.len();
         if self.comparisons.len() < comparisons {
             self.comparisons.resize_with(comparisons, Comparison::default);
         }
-        self.counts.opened += 1;
-        Ok(id)
     }
 
     /// Takes a place in the quota; where all are taken, that of the one that has been on probation longest here.
@@ -374,6 +379,15 @@ impl Talk {
     }
 }
 
+/// The quota is all workers': a table that goes gives back what it has taken.
+impl Drop for Talk {
+    fn drop(&mut self) {
+        for (_, session) in self.table.iter() {
+            self.quota.give_back(prefix_of(session.key.client.ip()));
+        }
+    }
+}
+
 impl Handler for Talk {
     fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
         as_batch(self, datagram, cx)
@@ -436,6 +450,14 @@ impl Handler for Talk {
             self.end(id, Cause::Idle, cx);
         }
         self.leases.shrink(now, cx);
+    }
+
+    fn leave(&self) -> Legacy {
+        self.leave_all()
+    }
+
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
+        self.inherit_all(legacy, cx);
     }
 
     fn due(&self) -> Option<Time> {

@@ -1,45 +1,15 @@
-//! Taps, from the asking to the lines: a tap in each worker, whose pages are put into JSON here, on the thread of whoever
-//! reads. It ends when its reader drops it, has had as many datagrams as it wanted, or the workers end.
+//! The lines of a tap: one of JSON for each datagram, and now and then one that tells how many there were. `docs/tap.md` tells
+//! what each key means.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use serde::{Deserialize, Serialize};
 
-use super::request::Refusal;
-use super::supervisor::Supervisor;
-use crate::config::words::{did_you_mean, quoted};
-use crate::dispatch::handler::HandlerId;
-use crate::dispatch::limit::Limit;
-use crate::dispatch::tap::{Counts, Direction, Filter, Page, TAPS_MAX, Tap, TapId, View};
+use crate::dispatch::tap::{Direction, View};
 use crate::dispatch::verdict::Verdict;
 use crate::handlers::escape::{json_base64, json_string};
-use crate::worker::command::{Command, Handle};
-
-/// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
-const SNAP: usize = 65_535;
-/// Longest wait for the workers to begin; a turn takes far less than a thousandth of it.
-const BEGIN_MAX: Duration = Duration::from_secs(1);
-/// Shortest time between two reports of what was missed.
-const REPORT: Duration = Duration::from_secs(1);
-
-/// What somebody wants to look at.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TapQuery {
-    /// `ADDR:PORT` that it was sent to, or only one of the two.
-    pub to: Option<String>,
-    /// The address or prefix that it comes from.
-    pub from: Option<String>,
-    /// The name of a handler of its route.
-    pub handler: Option<String>,
-    /// After how many datagrams it ends.
-    pub limit: Option<u64>,
-    /// How many bytes of each payload are wanted.
-    pub snap: Option<usize>,
-}
 
 /// One line: a datagram, or how many there were so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,158 +65,6 @@ pub struct TapCount {
     pub end: Option<String>,
 }
 
-/// The places for taps, and their numbers.
-#[derive(Debug)]
-pub(super) struct TapPlaces {
-    places: Arc<Limit>,
-    next: u64,
-}
-
-impl Default for TapPlaces {
-    fn default() -> Self {
-        TapPlaces { places: Arc::new(Limit::new(TAPS_MAX as u32)), next: 0 }
-    }
-}
-
-/// A tap, as its reader has it.
-#[derive(Debug)]
-pub struct Tapped {
-    id: TapId,
-    workers: Vec<Handle>,
-    pages: Receiver<Page>,
-    counts: Arc<Counts>,
-    /// Each worker says here that it has begun.
-    begun: Receiver<()>,
-    has_begun: bool,
-    limit: Option<u64>,
-    shown: u64,
-    /// What was last said to be missed, and when.
-    told: (u64, Instant),
-    places: Arc<Limit>,
-}
-
-/// What comes after some lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// More, perhaps.
-    More,
-    /// Nothing.
-    End,
-}
-
-impl Supervisor {
-    /// Begins a tap in each worker.
-    pub(super) fn tap(&mut self, query: &TapQuery) -> Result<Tapped, Refusal> {
-        let filter = Arc::new(self.filter(query)?);
-        let TapPlaces { places, next } = &mut self.office.taps;
-        if !places.take() {
-            let words = format!("{TAPS_MAX} look on already, which is as many as may; end one of them first");
-            return Err(Refusal::Unable(words));
-        }
-        *next += 1;
-        let id = TapId(*next);
-        let workers: Vec<Handle> = self.workers.iter().map(|(handle, _)| handle.clone()).collect();
-        let (reader, pages) = unbounded();
-        let (begins, begun) = bounded(workers.len());
-        let counts = Arc::new(Counts::default());
-        let snap = query.snap.unwrap_or(SNAP).min(SNAP);
-        for worker in &workers {
-            let tap = Tap::new(id, Arc::clone(&filter), snap, reader.clone(), Arc::clone(&counts));
-            // One that has ended is found out elsewhere.
-            worker.send(Command::Tap { tap: Box::new(tap), begun: begins.clone() });
-        }
-        let (limit, told, places) = (query.limit, (0, Instant::now()), Arc::clone(places));
-        Ok(Tapped { id, workers, pages, counts, begun, has_begun: false, limit, shown: 0, told, places })
-    }
-
-    fn filter(&self, query: &TapQuery) -> Result<Filter, Refusal> {
-        let unreadable = |text: &str, how| Refusal::Unknown(format!("cannot read {}; {how}", quoted(text)));
-        let to = query.to.as_deref().map(|text| text.parse().map_err(|how| unreadable(text, how))).transpose()?;
-        let from =
-            query.from.as_deref().map(|text| Filter::source(text).map_err(|how| unreadable(text, how))).transpose()?;
-        let handler = query.handler.as_deref().map(|name| self.handler_named(name)).transpose()?;
-        Ok(Filter { to: to.unwrap_or_default(), from, handler })
-    }
-
-    fn handler_named(&self, name: &str) -> Result<HandlerId, Refusal> {
-        let names = self.config.handlers.iter().map(|handler| handler.name.as_str());
-        match names.clone().position(|known| known == name) {
-            Some(place) => Ok(HandlerId(place as u32)),
-            None => {
-                let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
-                let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
-                Err(Refusal::Unknown(format!("there is no handler {}; {hint}", quoted(name))))
-            }
-        }
-    }
-}
-
-impl Tapped {
-    /// Appends lines of what comes next, waiting no longer than this for it. The first line is a count, as soon as every
-    /// worker has begun: whatever is sent after that is seen.
-    pub fn lines(&mut self, patience: Duration, lines: &mut Vec<u8>) -> After {
-        if !std::mem::replace(&mut self.has_begun, true) {
-            self.wait_for_workers();
-            self.count(lines, None);
-            return After::More;
-        }
-        let after = match self.pages.recv_timeout(patience) {
-            Ok(page) => self.page(page, lines),
-            Err(RecvTimeoutError::Timeout) => After::More,
-            Err(RecvTimeoutError::Disconnected) => {
-                self.count(lines, Some("stopped"));
-                return After::End;
-            }
-        };
-        if after == After::End {
-            self.count(lines, Some("limit"));
-        } else if self.told.0 != self.counts.get().1 && self.told.1.elapsed() >= REPORT {
-            self.count(lines, None);
-        }
-        after
-    }
-
-    fn wait_for_workers(&self) {
-        let deadline = Instant::now() + BEGIN_MAX;
-        for _ in &self.workers {
-            let _ = self.begun.recv_deadline(deadline);
-        }
-    }
-
-    fn page(&mut self, page: Page, lines: &mut Vec<u8>) -> After {
-        let mut after = After::More;
-        for view in page.views() {
-            // Writing to a Vec cannot fail.
-            let _ = write_datagram(lines, &view);
-            self.shown += 1;
-            if self.limit.is_some_and(|limit| self.shown >= limit) {
-                after = After::End;
-                break;
-            }
-        }
-        page.done();
-        after
-    }
-
-    fn count(&mut self, lines: &mut Vec<u8>, end: Option<&str>) {
-        let (matched, missed) = self.counts.get();
-        self.told = (missed, Instant::now());
-        let count = TapCount { matched, shown: self.shown, missed, end: end.map(str::to_owned) };
-        // Writing to a Vec cannot fail.
-        let _ = serde_json::to_writer(&mut *lines, &count);
-        lines.push(b'\n');
-    }
-}
-
-impl Drop for Tapped {
-    fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.send(Command::Untap(self.id));
-        }
-        self.places.give_back();
-    }
-}
-
 /// What a verdict is called.
 fn label(verdict: Verdict) -> &'static str {
     match verdict {
@@ -256,7 +74,7 @@ fn label(verdict: Verdict) -> &'static str {
 }
 
 /// Writes a datagram as one line of JSON, a [`TappedDatagram`], without building one: there may be many.
-fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<()> {
+pub(super) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<()> {
     let View { record, names, payload, verdicts } = view;
     let time = UNIX_EPOCH + Duration::from_nanos(record.time_ns);
     let direction = match record.direction {
@@ -306,13 +124,18 @@ fn optional(line: &mut Vec<u8>, key: &str, value: Option<&String>) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::unbounded;
+
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
     use crate::dispatch::guard::Guard;
-    use crate::dispatch::handler::{Cx, Handler, Lanes, Names, Scene};
+    use crate::dispatch::handler::{Cx, Handler, HandlerId, Lanes, Names, Scene};
     use crate::dispatch::id::{RouteId, UpstreamId};
     use crate::dispatch::outbox::Lane;
+    use crate::dispatch::tap::{Tap, TapId};
     use crate::dispatch::time::Time;
     use crate::dispatch::verdict::DropReason;
 
@@ -350,7 +173,7 @@ mod tests {
         let routes = vec![vec![HandlerId(0)]];
         let mut dispatcher = Dispatcher::new(ears, routes, handlers, Arc::new(Guard::default()), Arc::new(names), 1, 0);
         let (reader, pages) = unbounded();
-        let tap = Tap::new(TapId(1), Arc::default(), SNAP, reader, Arc::default());
+        let tap = Tap::new(TapId(1), Arc::default(), 65_535, reader, Arc::default());
         dispatcher.taps().add(tap);
         let arena = b"a\x1b\n\"\xc2\x9b\xff";
         let dst: SocketAddr = "192.0.2.9:53".parse().unwrap();

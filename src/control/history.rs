@@ -1,0 +1,164 @@
+//! The accounts of workers that no longer run, by the numbers of the configuration that runs now. What belongs to no row of it
+//! stands in a last row, so that everything ever received stays accounted for.
+
+use crate::control::handover::difference::Successors;
+use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, UpstreamCount};
+use crate::dispatch::sink::Fate;
+use crate::dispatch::verdict::DropReason;
+
+/// All that was counted before.
+#[derive(Debug, Default)]
+pub struct History {
+    /// By worker number.
+    workers: Vec<Ledger>,
+    pending: Vec<Pending>,
+}
+
+/// What a sink has not yet written of what a handler that is gone has given it.
+#[derive(Debug)]
+struct Pending {
+    worker: usize,
+    handler: usize,
+    fate: Fate,
+    /// How much it was given.
+    given: u64,
+    /// What it had written and lost when that was last written down.
+    seen: (u64, u64),
+}
+
+/// How many rows a configuration has, the last one for what is gone included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// Listeners.
+    pub listeners: usize,
+    /// Routes.
+    pub routes: usize,
+    /// Handlers.
+    pub handlers: usize,
+    /// Upstreams.
+    pub upstreams: usize,
+}
+
+impl Rows {
+    /// For so many of each.
+    pub fn new(listeners: usize, routes: usize, handlers: usize, upstreams: usize) -> Rows {
+        Rows { listeners: listeners + 1, routes: routes + 1, handlers: handlers + 1, upstreams: upstreams + 1 }
+    }
+
+    /// Accounts with nothing in them.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::new(self.listeners, self.routes, self.handlers, self.upstreams)
+    }
+}
+
+impl History {
+    /// Of workers of another process, whose sinks are its own business.
+    pub fn of(workers: Vec<Ledger>) -> History {
+        History { workers, pending: Vec::new() }
+    }
+
+    /// A worker has ended, with these accounts in the present numbering, in which what sinks have got is handled.
+    pub fn add(&mut self, worker: usize, rows: Rows, ledger: &Ledger, fates: Vec<(usize, Fate)>) {
+        while self.workers.len() <= worker {
+            self.workers.push(rows.ledger());
+        }
+        self.workers[worker].add(ledger);
+        for (handler, fate) in fates {
+            // Its sink has got all that it handled, and says now what became of it.
+            let given = ledger.handlers[handler].tally.handled;
+            let tally = &mut self.workers[worker].handlers[handler].tally;
+            tally.handled -= given;
+            tally.in_flight += given;
+            self.pending.push(Pending { worker, handler, fate, given, seen: (0, 0) });
+        }
+    }
+
+    /// Something that was counted after the accounts were taken.
+    pub fn add_late(&mut self, worker: usize, ledger: &Ledger) {
+        if let Some(sum) = self.workers.get_mut(worker) {
+            sum.add(ledger);
+        }
+    }
+
+    /// Writes down what sinks have done meanwhile. The accounts of each worker.
+    pub fn ledgers(&mut self) -> &[Ledger] {
+        for pending in &mut self.pending {
+            let (written, lost) = pending.fate.so_far();
+            let tally = &mut self.workers[pending.worker].handlers[pending.handler].tally;
+            let (more, gone) = (written.saturating_sub(pending.seen.0), lost.saturating_sub(pending.seen.1));
+            tally.in_flight = tally.in_flight.saturating_sub(more + gone);
+            tally.handled += more;
+            tally.dropped[DropReason::SinkClosed as usize] += gone;
+            pending.seen = (written, lost);
+        }
+        self.pending.retain(|pending| pending.seen.0 + pending.seen.1 < pending.given);
+        &self.workers
+    }
+
+    /// The same in the numbers of another configuration. What is a state and no sum is counted by whoever goes on with it.
+    pub fn carry(mut self, successors: &Successors, rows: Rows) -> History {
+        self.ledgers();
+        let handlers: Vec<usize> =
+            successors.handlers.iter().map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index())).collect();
+        let carry = |ledger: &Ledger| {
+            let mut sum = rows.ledger();
+            sum.stay.clone_from(&ledger.stay);
+            for (index, count) in ledger.listeners.iter().enumerate() {
+                let row = successors.listeners.get(index).copied().flatten().unwrap_or(rows.listeners - 1);
+                sum.listeners[row].add(count);
+            }
+            for (index, tally) in ledger.routes.iter().enumerate() {
+                let row = successors.routes.get(index).copied().flatten();
+                sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
+            }
+            for (index, count) in ledger.handlers.iter().enumerate() {
+                sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)].add(&past(count));
+            }
+            for (index, count) in ledger.upstreams.iter().enumerate() {
+                let row = successors.upstreams.get(index).copied().flatten().unwrap_or(rows.upstreams - 1);
+                sum.upstreams[row].add(&UpstreamCount { sessions: 0, dead_in: 0, ..count.clone() });
+            }
+            sum
+        };
+        let workers = self.workers.iter().map(carry).collect();
+        let renumber = |pending: Pending| Pending {
+            handler: handlers.get(pending.handler).copied().unwrap_or(rows.handlers - 1),
+            ..pending
+        };
+        History { workers, pending: self.pending.into_iter().map(renumber).collect() }
+    }
+
+    /// So many sessions of a row go on in another.
+    pub fn move_sessions(&mut self, from: usize, to: usize, sessions: u64) {
+        if let Some(ledger) = self.workers.first_mut()
+            && from != to
+        {
+            ledger.handlers[from].sessions.left += sessions;
+            ledger.handlers[to].sessions.inherited += sessions;
+        }
+    }
+
+    /// The same where their row is gone.
+    pub fn move_gone_sessions(&mut self, to: usize, sessions: u64) {
+        self.move_sessions(self.gone(), to, sessions);
+    }
+
+    /// So many sessions of a row, or of one that is gone, had nobody to go on with them.
+    pub fn end_sessions(&mut self, row: Option<usize>, sessions: u64) {
+        let row = row.unwrap_or(self.gone());
+        if let Some(ledger) = self.workers.first_mut() {
+            ledger.handlers[row].sessions.broken += sessions;
+        }
+    }
+
+    /// The number of the last handler's row.
+    fn gone(&self) -> usize {
+        self.workers.first().map_or(0, |ledger| ledger.handlers.len().saturating_sub(1))
+    }
+}
+
+/// Without what is a state.
+fn past(count: &HandlerCount) -> HandlerCount {
+    let sessions = SessionCount { open: 0, on_probation: 0, ports: 0, ..count.sessions };
+    HandlerCount { sessions, ..count.clone() }
+}

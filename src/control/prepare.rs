@@ -1,0 +1,155 @@
+//! Makes everything ready for a configuration to run, beside the one that runs now if there is one: all that can fail or block
+//! happens here, and nothing of what runs is touched.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use mio::Waker;
+
+use super::build;
+use super::crew::Crew;
+use super::file_tests;
+use super::handover::difference::{Difference, Successors};
+use super::handover::outline::Outline;
+use super::held::Held;
+use super::host::Host;
+use super::plan::{Plan, worker_count};
+use super::supervisor::{Failure, system};
+use crate::config::kind::BuildError;
+use crate::config::{Config, NamedHandler};
+use crate::dispatch::sink::Job;
+use crate::worker::command::{Command, Handle};
+use crate::worker::event_loop::Worker;
+
+/// Longest wait for a worker to lend its sockets; a turn takes far less than a thousandth of it.
+const LEND_MAX: Duration = Duration::from_secs(1);
+
+/// What is to go on in the new configuration.
+#[derive(Default)]
+pub struct Present {
+    /// What the running configuration amounts to.
+    pub outline: Outline,
+    /// Its handlers, in the order of their numbers.
+    pub handlers: Vec<NamedHandler>,
+    /// How many sessions each of them has.
+    pub sessions: Vec<u64>,
+    /// Where upstreams with names are.
+    pub addresses: HashMap<String, SocketAddr>,
+    /// Who lends the listeners' sockets.
+    pub workers: Vec<Handle>,
+    /// How many configurations there were before.
+    pub generation: u64,
+}
+
+/// A configuration with everything that it needs to run.
+pub struct Prepared {
+    /// What the file says, and handlers that only serve sessions of older files.
+    pub config: Config,
+    /// What that means on this machine.
+    pub plan: Plan,
+    /// What it amounts to.
+    pub outline: Outline,
+    /// Workers that do not run yet.
+    pub workers: Vec<(Worker, Handle)>,
+    /// Their threads.
+    pub crew: Crew,
+    /// Where what runs now goes on.
+    pub successors: Successors,
+    /// What is new.
+    pub difference: Difference,
+}
+
+/// Prepares a configuration. `held` are sockets that are open already, besides those that the workers of `present` lend.
+pub fn prepare(
+    mut config: Config,
+    present: Present,
+    mut held: Held,
+    output: &Sender<Job>,
+    epoch: Instant,
+    ended: &Arc<Waker>,
+) -> Result<Prepared, Failure> {
+    let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
+    let retired = succeed(&mut config, &present);
+    let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
+        .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
+    let failed = file_tests::run(&config, &plan, &host);
+    if failed.errors() > 0 && !present.outline.handlers.is_empty() {
+        return Err(Failure::Configuration(Box::new(failed)));
+    }
+    let outline = Outline::new(&config, &plan);
+    borrow(&present, &mut held)?;
+    let workers = build::build(&config, &plan, output, held, epoch)?;
+    let crew = Crew::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
+    let successors = Successors::new(&present.outline, &outline, &retired);
+    let difference = Difference::new(&present.outline, &outline);
+    Ok(Prepared { config, plan, outline, workers, crew, successors, difference })
+}
+
+/// Handlers that are kept go on with what their workers share (rates, quotas). Those that are gone or lead elsewhere live on
+/// behind the others, without routes, as long as they have sessions. Returns who that is: new number by old.
+fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
+    let mut retired = HashMap::new();
+    for (number, old) in present.handlers.iter().enumerate() {
+        let heir = config.handlers.iter_mut().find(|heir| is_heir(old, heir));
+        if let Some(heir) = &heir
+            && heir.contents() == old.contents()
+        {
+            let recipe = Arc::clone(&old.recipe);
+            config
+                .handlers
+                .iter_mut()
+                .filter(|heir| is_heir(old, heir))
+                .for_each(|heir| heir.recipe = Arc::clone(&recipe));
+            continue;
+        }
+        let is_replaced = heir.is_some_and(|heir| leads_wherever(heir, old));
+        if is_replaced || !old.recipe.has_sessions() || (old.is_retired && present.sessions[number] == 0) {
+            continue;
+        }
+        let name = match old.is_retired {
+            true => old.name.clone(),
+            false => format!("{} (retired {})", old.name, present.generation),
+        };
+        retired.insert(number, config.handlers.len());
+        config.handlers.push(NamedHandler { name, is_retired: true, ..old.clone() });
+    }
+    retired
+}
+
+fn is_heir(old: &NamedHandler, new: &NamedHandler) -> bool {
+    !old.is_retired && !new.is_retired && old.name == new.name && old.kind.name == new.kind.name
+}
+
+/// Whether every session of the old one finds its upstreams at the new one.
+fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
+    let (new_upstreams, old_upstreams) = (new.recipe.upstreams(), old.recipe.upstreams());
+    new.recipe.has_sessions()
+        && old_upstreams
+            .iter()
+            .all(|old| new_upstreams.iter().any(|new| new.to_string() == old.to_string() && new.leave == old.leave))
+}
+
+/// Second descriptors of all listeners' sockets that run now.
+fn borrow(present: &Present, held: &mut Held) -> Result<(), Failure> {
+    let mut lent = Vec::new();
+    for worker in &present.workers {
+        let (reply, answer) = bounded(1);
+        let sockets = worker.send(Command::Lend(reply)).then(|| answer.recv_timeout(LEND_MAX));
+        let Some(Ok(sockets)) = sockets else {
+            return Err(Failure::Start(BuildError(
+                "a worker cannot lend its sockets: this process may have no more files open. Raise the limit (`ulimit -n`, \
+                 or LimitNOFILE= in a unit)"
+                    .to_owned(),
+            )));
+        };
+        lent.extend(sockets);
+    }
+    lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+    for (seat, socket) in lent {
+        held.add(present.outline.listeners[seat.listener].key.clone(), socket);
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Reload: another configuration takes the place of the one that runs, in the same process. It is made ready on a thread of its
+//! own, which may take as long as a resolver likes; the change itself happens between two turns.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use mio::Waker;
+
+use super::answers::set_log_level;
+use super::held::Held;
+use super::prepare::{Prepared, Present, prepare};
+use super::request::{ReloadReport, Reply};
+use super::snapshot::unix_seconds;
+use super::supervisor::{Failure, Supervisor};
+use crate::config::{Config, Daemon, LoadError};
+use crate::dispatch::sink::Job;
+
+/// Reads the configuration that a reload is to apply.
+pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
+
+/// A wish to reload.
+pub struct Wish {
+    /// Only say what would be done.
+    pub is_dry_run: bool,
+    /// Who is told.
+    pub reply: Reply<ReloadReport>,
+}
+
+impl Wish {
+    /// Of somebody who reads the log.
+    pub fn silent() -> Wish {
+        Wish { is_dry_run: false, reply: Reply::new(drop) }
+    }
+}
+
+/// What was made ready, or why it could not be.
+type Outcome = Result<Box<Prepared>, Failure>;
+
+/// Reloads, one at a time.
+pub struct Reloader {
+    pub(super) loader: Option<Arc<Loader>>,
+    sender: Sender<Outcome>,
+    outcomes: Receiver<Outcome>,
+    waker: Arc<Waker>,
+    /// Those that the preparation under way is for.
+    under_way: Vec<Wish>,
+    /// Those that came later, and want what the file says now.
+    waiting: Vec<Wish>,
+}
+
+impl Reloader {
+    /// Wakes the supervisor when a configuration is ready.
+    pub fn new(waker: Arc<Waker>) -> Reloader {
+        let (sender, outcomes) = unbounded();
+        Reloader { loader: None, sender, outcomes, waker, under_way: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// What has become of the preparation, once.
+    fn outcome(&mut self) -> Option<(Outcome, Vec<Wish>)> {
+        let outcome = self.outcomes.try_recv().ok()?;
+        Some((outcome, std::mem::take(&mut self.under_way)))
+    }
+
+    fn begin(&mut self, present: Present, output: Sender<Job>, epoch: Instant, ended: Arc<Waker>) {
+        let (loader, sender, waker) = (self.loader.clone(), self.sender.clone(), Arc::clone(&self.waker));
+        let work = move || {
+            let nothing = || Failure::File("there is no file to reload".to_owned());
+            let prepared = loader.ok_or_else(nothing).and_then(|loader| loader().map_err(Failure::from));
+            let prepared = prepared
+                .and_then(|config| prepare(config, present, Held::default(), &output, epoch, &ended).map(Box::new));
+            // The supervisor may have ended meanwhile.
+            let _ = sender.send(prepared);
+            let _ = waker.wake();
+        };
+        if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn(work) {
+            let failure = Failure::System { what: "cannot start a thread for the reload", error };
+            let _ = self.sender.send(Err(failure));
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Supervisor {
+    /// Reloads when what is under way is done. Many wishes at once are one reload.
+    pub fn reload(&mut self, wish: Wish) {
+        self.reloader.waiting.push(wish);
+        self.begin_reload();
+    }
+
+    fn begin_reload(&mut self) {
+        if !self.reloader.under_way.is_empty() || self.reloader.waiting.is_empty() {
+            return;
+        }
+        self.reloader.under_way = std::mem::take(&mut self.reloader.waiting);
+        let present = self.running.present(self.office.life.generation);
+        self.reloader.begin(present, self.output.clone(), self.epoch, Arc::clone(&self.ended));
+    }
+
+    /// Applies what was made ready, if anything was.
+    pub(super) fn finish_reload(&mut self) -> Result<(), Failure> {
+        while let Some((outcome, wishes)) = self.reloader.outcome() {
+            match outcome {
+                Err(failure) => self.refuse(&failure, wishes),
+                Ok(prepared) => self.apply(*prepared, wishes)?,
+            }
+        }
+        self.begin_reload();
+        Ok(())
+    }
+
+    fn refuse(&mut self, failure: &Failure, wishes: Vec<Wish>) {
+        self.office.life.reloads.refused += 1;
+        self.office.life.reloads.last_refused = Some(unix_seconds());
+        let why = failure.to_string();
+        log::error!("reload refused, everything goes on as before: {why}");
+        tell(wishes, &ReloadReport { problems: Some(why), ..ReloadReport::default() });
+    }
+
+    fn apply(&mut self, prepared: Prepared, wishes: Vec<Wish>) -> Result<(), Failure> {
+        let changes = prepared.difference.lines();
+        let (dry, wet): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| wish.is_dry_run);
+        tell(dry, &ReloadReport { changes: changes.clone(), ..ReloadReport::default() });
+        if wet.is_empty() {
+            return Ok(());
+        }
+        for note in prepared.plan.notes.iter().filter(|note| !self.running.plan.notes.contains(note)) {
+            log::warn!("{note}");
+        }
+        changes.iter().for_each(|change| log::info!("reload: {change}"));
+        self.heed_daemon(&prepared.config.daemon);
+        let begun = Instant::now();
+        let parked = self.running.park()?;
+        self.running.take_place(prepared, parked);
+        let pause = begun.elapsed();
+        self.office.on_reload(&self.running.config, &self.running.plan);
+        self.drain_again();
+        self.tap_again();
+        log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
+        tell(wet, &ReloadReport { is_applied: true, changes, problems: None });
+        Ok(())
+    }
+}
+
+impl Supervisor {
+    /// Applies what of `[daemon]` is no matter of workers, and tells what has to wait.
+    fn heed_daemon(&self, new: &Daemon) {
+        let old = &self.running.config.daemon;
+        if new.log != old.log {
+            log::info!("{}", set_log_level(new.log));
+        }
+        if (&new.control, &new.http, &new.http_hosts) != (&old.control, &old.http, &old.http_hosts) {
+            log::warn!("`control`, `http` and `http_hosts` stay as they were until the next start or takeover");
+        }
+    }
+}
+
+fn tell(wishes: Vec<Wish>, report: &ReloadReport) {
+    wishes.into_iter().for_each(|wish| wish.reply.send(report.clone()));
+}

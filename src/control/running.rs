@@ -1,0 +1,247 @@
+//! A configuration at work: its workers, who looks after its upstreams, and the accounts of all that ran before it.
+
+use std::collections::HashMap;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use super::handover::hand_over;
+use super::handover::outline::Outline;
+use super::history::{History, Rows};
+use super::plan::Plan;
+use super::prepare::{Prepared, Present};
+use super::snapshot::Part;
+use super::supervisor::Failure;
+use super::upkeep::{State, Upkeep};
+use super::upstreams::Located;
+use crate::config::Config;
+use crate::dispatch::change::Change;
+use crate::dispatch::ledger::Ledger;
+use crate::worker::command::{Command, Handle};
+use crate::worker::estate::Estate;
+use crate::worker::event_loop::Worker;
+
+/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
+
+/// What runs.
+pub struct Running {
+    /// What the file says.
+    pub config: Config,
+    /// What that means on this machine.
+    pub plan: Plan,
+    /// What it amounts to.
+    pub outline: Outline,
+    workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
+    upkeep: Upkeep,
+    history: History,
+}
+
+/// What has stopped so that something else can go on with it.
+pub struct Parked {
+    /// The workers, with everything that they had.
+    pub workers: Vec<Worker>,
+    /// What is known of the upstreams, by number.
+    pub states: Vec<State>,
+    /// The accounts of all that ran before.
+    pub history: History,
+    /// How many rows they have.
+    pub rows: Rows,
+}
+
+impl Running {
+    /// Starts what was prepared, where nothing ran before.
+    pub fn start(prepared: Prepared) -> Running {
+        Running::go_on(prepared, Vec::new(), History::default(), HashMap::new())
+    }
+
+    /// Starts what was prepared in its own place, with what was parked.
+    pub fn take_place(&mut self, prepared: Prepared, parked: Parked) {
+        *self = Running::succeed(prepared, parked, &self.outline);
+    }
+
+    /// Starts what was prepared, in place of what has been parked, whose names are these.
+    fn succeed(prepared: Prepared, parked: Parked, names: &Outline) -> Running {
+        let Parked { mut workers, states, mut history, rows } = parked;
+        let removed: Vec<usize> = gone(&prepared.successors.listeners);
+        let mut estates = Vec::new();
+        for (number, mut worker) in workers.drain(..).enumerate() {
+            if !removed.is_empty() {
+                worker.read_out(&removed);
+            }
+            let mut estate = worker.leave();
+            history.add(number, rows, &estate.ledger, std::mem::take(&mut estate.fates));
+            estate.sockets = worker.into_lane_sockets();
+            estates.push(estate);
+        }
+        Running::go_on(prepared, estates, history, named_states(names, states))
+    }
+
+    /// Starts what was prepared, with what others have left.
+    pub fn go_on(
+        prepared: Prepared,
+        estates: Vec<Estate>,
+        history: History,
+        states: HashMap<(String, String), State>,
+    ) -> Running {
+        let Prepared { config, plan, outline, mut workers, crew, successors, .. } = prepared;
+        let mut history = history.carry(&successors, rows(&config, &plan));
+        hand_over(
+            &mut workers.iter_mut().map(|(worker, _)| worker).collect::<Vec<_>>(),
+            estates,
+            &successors,
+            &mut history,
+        );
+        for (_, handle) in &workers {
+            tell_of_moves(handle, &plan, &outline, &states);
+        }
+        let workers = crew.start(workers);
+        let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let upkeep = Upkeep::of_plan(&config, &plan, handles, &by_number(&plan, &outline, &states));
+        Running { config, plan, outline, workers, upkeep, history }
+    }
+
+    /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
+    pub fn park(&mut self) -> Result<Parked, Failure> {
+        self.upkeep.stop();
+        let states = self.upkeep.snapshot();
+        for (handle, _) in &self.workers {
+            handle.send(Command::Park);
+        }
+        let workers = self.join()?;
+        Ok(Parked { workers, states, history: std::mem::take(&mut self.history), rows: self.rows() })
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Their handles.
+    pub fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.workers.iter().map(|(handle, _)| handle)
+    }
+
+    /// Whether a worker has ended that nobody told to.
+    pub fn has_lost_a_worker(&self) -> bool {
+        self.workers.iter().any(|(_, thread)| thread.is_finished())
+    }
+
+    /// What the upkeep knows of the upstreams, by number.
+    pub fn upstream_states(&self) -> Vec<State> {
+        self.upkeep.snapshot()
+    }
+
+    /// How many rows the accounts have.
+    pub fn rows(&self) -> Rows {
+        rows(&self.config, &self.plan)
+    }
+
+    /// What a new configuration may go on with.
+    pub fn present(&self, generation: u64) -> Present {
+        let mut sum = self.rows().ledger();
+        self.ledgers().iter().flatten().for_each(|ledger| sum.add(ledger));
+        let states = self.upkeep.snapshot();
+        let located = self.plan.upstreams.iter().map(|(_, located)| located);
+        let addresses =
+            located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
+        Present {
+            outline: self.outline.clone(),
+            handlers: self.config.handlers.clone(),
+            sessions: sum.handlers.iter().map(|count| count.sessions.open).collect(),
+            addresses: addresses.collect(),
+            workers: self.handles().cloned().collect(),
+            generation,
+        }
+    }
+
+    /// The accounts of each worker since it runs, each as of one of its turns' ends; `None` of one that does not answer.
+    pub fn ledgers(&self) -> Vec<Option<Ledger>> {
+        let deadline = Instant::now() + SNAPSHOT_MAX;
+        let ask = |(handle, _): &(Handle, _)| {
+            let (reply, answer) = bounded(1);
+            handle.send(Command::Snapshot(reply)).then_some(answer)
+        };
+        let asked: Vec<_> = self.workers.iter().map(ask).collect();
+        asked.into_iter().map(|answer| answer?.recv_deadline(deadline).ok()).collect()
+    }
+
+    /// The same with what was counted before by workers that are gone.
+    pub fn with_history(&mut self, now: &[Part]) -> Vec<Part> {
+        let rows = self.rows();
+        let past = self.history.ledgers();
+        let sum = |number: usize| {
+            let mut ledger = rows.ledger();
+            past.get(number).into_iter().for_each(|past| ledger.add(past));
+            now.get(number).into_iter().for_each(|now| ledger.add(&now.ledger));
+            Part { ledger, answers: now.get(number).is_none_or(|now| now.answers) }
+        };
+        (0..past.len().max(now.len())).map(sum).collect()
+    }
+
+    /// Lets nothing new in, handles what the sockets hold, and ends the workers.
+    pub fn stop(&mut self) -> Result<Stopped, Failure> {
+        self.upkeep.stop();
+        for (handle, _) in &self.workers {
+            handle.send(Command::Stop);
+        }
+        Ok(Stopped { workers: self.join()? })
+    }
+
+    fn join(&mut self) -> Result<Vec<Worker>, Failure> {
+        self.workers.drain(..).map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker)).collect()
+    }
+}
+
+/// Workers that have ended for good; their sinks may still be at work.
+pub struct Stopped {
+    workers: Vec<Worker>,
+}
+
+impl Stopped {
+    /// Their accounts, as of now.
+    pub fn ledgers(&self) -> impl Iterator<Item = Ledger> {
+        self.workers.iter().map(Worker::accounts)
+    }
+}
+
+fn rows(config: &Config, plan: &Plan) -> Rows {
+    Rows::new(plan.listeners.len(), config.routes.len(), config.handlers.len(), plan.upstreams.iter().len())
+}
+
+/// The numbers of those that nobody goes on with.
+fn gone(successors: &[Option<usize>]) -> Vec<usize> {
+    (0..successors.len()).filter(|old| successors[*old].is_none()).collect()
+}
+
+/// What is known of upstreams, by the names of their handlers and their own.
+pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, String), State> {
+    let names = outline
+        .handlers
+        .iter()
+        .flat_map(|handler| handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone())));
+    names.zip(states).collect()
+}
+
+/// The same by the numbers of a plan.
+fn by_number(plan: &Plan, outline: &Outline, states: &HashMap<(String, String), State>) -> Vec<Option<State>> {
+    let names = outline
+        .handlers
+        .iter()
+        .flat_map(|handler| handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone())));
+    names.zip(plan.upstreams.iter()).map(|(name, _)| states.get(&name).cloned()).collect()
+}
+
+/// Upstreams that have moved since the plan was made.
+fn tell_of_moves(handle: &Handle, plan: &Plan, outline: &Outline, states: &HashMap<(String, String), State>) {
+    let known = by_number(plan, outline, states);
+    for ((id, located), state) in plan.upstreams.iter().zip(known) {
+        let Located { address, .. } = located;
+        if let Some(State { address: Some(now), .. }) = state
+            && address.as_ref().ok() != Some(&now)
+        {
+            handle.send(Command::Change(id, Change::Moved(now)));
+        }
+    }
+}

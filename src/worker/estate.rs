@@ -1,0 +1,75 @@
+//! What a worker that has been parked leaves to the workers of the next configuration, or of the next process: accounts, what
+//! its handlers leave, and what is known of its sockets. Plain data; the sockets themselves go beside it, in the same order.
+
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::exit::Sticky;
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::ledger::Ledger;
+use crate::dispatch::legacy::Legacy;
+use crate::dispatch::outbox::Lane;
+use crate::dispatch::sink::Fate;
+
+/// Which of the sockets of a configuration one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seat {
+    /// The listener's number.
+    pub listener: usize,
+    /// Which of the sockets that share its address.
+    pub index: usize,
+}
+
+/// What is known of a listener's socket, in the order of the worker's ears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarEstate {
+    /// Which one it is.
+    pub seat: Seat,
+    /// The kernel's drop counter when it was last read.
+    pub drops_seen: u32,
+    /// What was set on it while it was used.
+    pub sticky: Sticky,
+}
+
+/// What is known of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneEstate {
+    /// Its number in the worker that leaves it.
+    pub lane: Lane,
+    /// Where it leads.
+    pub upstream: UpstreamId,
+    /// Whether it receives; otherwise it was there from the start, one way.
+    pub is_leased: bool,
+    /// The kernel's drop counter when it was last read.
+    pub drops_seen: u32,
+    /// What was set on it while it was used.
+    pub sticky: Sticky,
+}
+
+/// Everything that one worker leaves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Estate {
+    /// Its listeners.
+    pub ears: Vec<EarEstate>,
+    /// Its ways to upstreams.
+    pub lanes: Vec<LaneEstate>,
+    /// What each handler leaves, by number.
+    pub legacies: Vec<Legacy>,
+    /// Its accounts, in which what sinks have got counts as handled.
+    pub ledger: Ledger,
+    /// Of each handler with a sink: its number, and how to ask what became of what the sink holds.
+    #[serde(skip)]
+    pub fates: Vec<(usize, Fate)>,
+    /// The sockets of `lanes`, in their order.
+    #[serde(skip)]
+    pub sockets: Vec<UdpSocket>,
+}
+
+impl Estate {
+    /// The sockets of its lanes.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
+    }
+}
