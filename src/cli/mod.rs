@@ -17,6 +17,7 @@ mod explain;
 mod handlers;
 mod log;
 mod output;
+mod pcapng;
 mod reload;
 mod remote;
 mod routes;
@@ -26,6 +27,7 @@ mod sessions;
 mod status;
 mod stop;
 mod table;
+mod tap;
 mod undrain;
 mod upstreams;
 
@@ -76,6 +78,7 @@ enum Command {
     Routes(routes::Arguments),
     Sessions(sessions::Arguments),
     Upstreams(upstreams::Arguments),
+    Tap(tap::Arguments),
     Reload(reload::Arguments),
     Drain(drain::Arguments),
     Undrain(undrain::Arguments),
@@ -125,6 +128,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Routes(arguments) => routes::main(&arguments),
         Command::Sessions(arguments) => sessions::main(&arguments),
         Command::Upstreams(arguments) => upstreams::main(&arguments),
+        Command::Tap(arguments) => tap::main(&arguments),
         Command::Reload(arguments) => reload::main(&arguments),
         Command::Drain(arguments) => drain::main(&arguments),
         Command::Undrain(arguments) => undrain::main(&arguments),

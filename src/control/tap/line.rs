@@ -43,6 +43,13 @@ pub struct TappedDatagram {
     pub payload_base64: String,
 }
 
+impl TappedDatagram {
+    /// Whether an upstream sent it.
+    pub fn is_answer(&self) -> bool {
+        self.direction == "answer"
+    }
+}
+
 /// What a handler said of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerVerdict {
