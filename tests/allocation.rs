@@ -317,7 +317,7 @@ fn looking_on_allocates_nothing() {
         dispatcher.0.taps().add(tap);
     }
     dispatcher.0.measure_stay();
-    let mut look = |dispatcher: &mut (Dispatcher, Lanes)| {
+    let look = |dispatcher: &mut (Dispatcher, Lanes)| {
         let mut shown = 0;
         for _ in 0..DATAGRAMS / TRAINS {
             dispatcher.0.taps().begin_turn(1);

@@ -228,7 +228,9 @@ impl Worker {
         self.trains.clear();
         for slot in self.receiver.slots() {
             listener.adapt(&slot);
-            if let Err((reason, train)) = listener.train(&slot, &mut self.trains) {
+            if let Err(reason) = listener.train(&slot, &mut self.trains)
+                && let Some(train) = self.trains.pop()
+            {
                 self.dispatcher.refuse(index, reason, &Batch::new(&[train], self.receiver.arena()));
             }
         }

@@ -86,9 +86,10 @@ impl Listener {
         u64::from(new)
     }
 
-    /// Makes a train of a slot, at the end of `trains`, or says why it cannot be handled.
+    /// Makes a train of a slot, at the end of `trains`, and says why if it cannot be handled: then it is to be taken
+    /// off again.
     #[inline]
-    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), (DropReason, Train)> {
+    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
         let told = slot.told();
         let src = slot.src();
         let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
@@ -99,10 +100,7 @@ impl Listener {
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
         trains.push(Train { envelope: self.envelope(src, &told), span, segment: told.segment });
-        match refused.and_then(|reason| Some((reason, trains.pop()?))) {
-            Some(refused) => Err(refused),
-            None => Ok(()),
-        }
+        refused.map_or(Ok(()), Err)
     }
 
     #[inline]

@@ -187,7 +187,7 @@ impl Taps {
         let listener = passed.map(|(ear, _)| listener_of(ear));
         let source = Source { direction: Direction::Answer, listener, route: Ok(None), upstream };
         self.copy(source, batch, |envelope| {
-            let Some((_, reply)) = passed else { return None };
+            let (_, reply) = passed?;
             Some(Envelope { src: reply.from, dst: reply.to, local: reply.from, ..*envelope })
         });
     }
