@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::client::Client;
-use crate::config::Daemon;
+use crate::config::{ControlSocket, Daemon};
 use crate::control::control_path::{NoControl, Places, control_path};
 use crate::control::snapshot::Snapshot;
 
@@ -100,14 +100,21 @@ impl Listeners {
         Ok(bound)
     }
 
-    /// Sockets that another process has bound and that are listened on already; the control socket with its path. The file
-    /// stays the other's until [`Admin::start`](super::Admin::start).
-    pub fn from_fds(control: Option<(OwnedFd, PathBuf)>, http: Option<OwnedFd>, hosts: Vec<String>) -> Listeners {
+    /// The same around sockets that another process has bound and listens on; the control socket with its path. The TCP one
+    /// is of use only where the file still asks for its address. The control socket's file stays the other's until
+    /// [`Admin::start`](super::Admin::start).
+    pub fn go_on(daemon: &Daemon, control: Option<(OwnedFd, PathBuf)>, http: Option<OwnedFd>) -> Result<Bound, Taken> {
         let control = control.map(|(fd, path)| {
             let (listener, file) = (fd.into(), identity(&path).ok());
             Control { listener, path, file, is_ours: AtomicBool::new(false) }
         });
-        Listeners { control, http: http.map(TcpListener::from), hosts }
+        let http = http.map(TcpListener::from).filter(|http| http.local_addr().ok() == daemon.http);
+        let missing = Daemon { http: daemon.http.filter(|_| http.is_none()), ..daemon.clone() };
+        let missing = if control.is_some() { Daemon { control: ControlSocket::Off, ..missing } } else { missing };
+        let mut bound = Listeners::bind(&missing)?;
+        bound.listeners.control = control.or(bound.listeners.control);
+        bound.listeners.http = http.or(bound.listeners.http);
+        Ok(bound)
     }
 
     /// The sockets, for a process that takes over: the control socket, and the TCP one.
