@@ -17,6 +17,7 @@ mod explain;
 mod handlers;
 mod log;
 mod output;
+mod pcapng;
 mod reload;
 mod remote;
 mod routes;
@@ -27,6 +28,7 @@ mod status;
 mod stop;
 mod table;
 mod top;
+mod tap;
 mod undrain;
 mod upstreams;
 
@@ -79,6 +81,7 @@ enum Command {
     Routes(routes::Arguments),
     Sessions(sessions::Arguments),
     Upstreams(upstreams::Arguments),
+    Tap(tap::Arguments),
     Reload(reload::Arguments),
     Drain(drain::Arguments),
     Undrain(undrain::Arguments),
@@ -129,6 +132,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Routes(arguments) => routes::main(&arguments),
         Command::Sessions(arguments) => sessions::main(&arguments),
         Command::Upstreams(arguments) => upstreams::main(&arguments),
+        Command::Tap(arguments) => tap::main(&arguments),
         Command::Reload(arguments) => reload::main(&arguments),
         Command::Drain(arguments) => drain::main(&arguments),
         Command::Undrain(arguments) => undrain::main(&arguments),

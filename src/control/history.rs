@@ -105,6 +105,7 @@ impl History {
             successors.handlers.iter().map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index())).collect();
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
+            sum.stay.clone_from(&ledger.stay);
             for (index, count) in ledger.listeners.iter().enumerate() {
                 let row = successors.listeners.get(index).copied().flatten().unwrap_or(rows.listeners - 1);
                 sum.listeners[row].add(count);
