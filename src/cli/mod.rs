@@ -12,8 +12,10 @@
 //! Nothing here decides anything about datagrams; commands ask the rooms below and print.
 
 mod check;
+mod completions;
 mod explain;
 mod handlers;
+mod man;
 mod output;
 mod run;
 mod schema;
@@ -62,6 +64,10 @@ enum Command {
     Explain(explain::Arguments),
     Handlers(handlers::Arguments),
     Schema(schema::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
+    #[command(hide = true)]
+    Completions(completions::Arguments),
 }
 
 /// How a command ended.
@@ -102,6 +108,8 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Explain(arguments) => explain::main(arguments, kinds),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
         Command::Schema(arguments) => schema::main(arguments, kinds),
+        Command::Man(arguments) => man::main(arguments),
+        Command::Completions(arguments) => completions::main(arguments),
     };
     exit.into()
 }
