@@ -12,10 +12,12 @@
 //! Nothing here decides anything about datagrams; commands ask the rooms below and print.
 
 mod check;
+mod completions;
 mod drain;
 mod explain;
 mod handlers;
 mod log;
+mod man;
 mod output;
 mod pcapng;
 mod reload;
@@ -27,8 +29,8 @@ mod sessions;
 mod status;
 mod stop;
 mod table;
-mod top;
 mod tap;
+mod top;
 mod undrain;
 mod upstreams;
 
@@ -89,6 +91,10 @@ enum Command {
     Stop(stop::Arguments),
     Handlers(handlers::Arguments),
     Schema(schema::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
+    #[command(hide = true)]
+    Completions(completions::Arguments),
 }
 
 /// How a command ended.
@@ -140,6 +146,8 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Stop(arguments) => stop::main(&arguments),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
         Command::Schema(arguments) => schema::main(arguments, kinds),
+        Command::Man(arguments) => man::main(arguments),
+        Command::Completions(arguments) => completions::main(arguments),
     };
     exit.into()
 }
