@@ -120,6 +120,7 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/events", get(watch_events))
+        .route("/page/drop_reasons.json", get(page::drop_reasons))
         .route("/reload", post(reload))
         .route("/drain", post(drain))
         .route("/undrain", post(undrain))
