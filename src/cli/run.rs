@@ -1,8 +1,9 @@
 //! `udispatch run FILE`: the daemon itself.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,12 @@ use super::{Exit, output};
 use crate::admin::{Admin, Bound, Listeners, Taken};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
+use crate::control::control_path::{Places, control_path};
 use crate::control::reload::Loader;
 use crate::control::request::Requests;
 use crate::control::standard_error;
-use crate::control::supervisor::{Failure, Supervisor};
+use crate::control::supervisor::{Failure, Served, Supervisor};
+use crate::control::takeover::{self, successor::Successor, taker::Taker, wire::WireError, words::Door};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -31,13 +34,16 @@ pub(super) struct Arguments {
     /// Receive with so many threads, whatever the file says
     #[arg(long, value_name = "N", value_parser = worker_count)]
     workers: Option<NonZeroUsize>,
+    /// Go on with the sockets and sessions of the daemon that has the control socket; it ends then, and nothing is lost
+    #[arg(long)]
+    takeover: bool,
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let Arguments { file, workers } = arguments;
-    let kinds = kinds.to_vec();
+    let Arguments { file, workers, takeover } = arguments;
+    let known = kinds.to_vec();
     let load = move || {
-        let mut config = Config::load(&file, &kinds)?;
+        let mut config = Config::load(&file, &known)?;
         if let Some(workers) = workers {
             config.daemon.workers = Workers::Count(workers);
         }
@@ -52,7 +58,8 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         let position = config.warnings.position(warning);
         log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
     }
-    let (last_words, exit) = match serve(config, Arc::new(load)) {
+    let started = if takeover { take_over(config, kinds) } else { start(config) };
+    let (last_words, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
         Err(End::Failure(Failure::Configuration(problems))) => {
             (problems.render(output::colours()), Exit::Configuration)
@@ -81,17 +88,70 @@ enum End {
     Failure(#[from] Failure),
 }
 
-fn serve(config: Config, loader: Arc<Loader>) -> Result<(), End> {
+/// A daemon that runs, and what control connections come in by.
+struct Started {
+    supervisor: Supervisor,
+    bound: Bound,
+    /// The socket where the next process asks, if one was taken over.
+    gate: Option<OwnedFd>,
+}
+
+fn start(config: Config) -> Result<Started, End> {
     // First, so that a second daemon learns of the first before it binds anything.
     let bound = Listeners::bind(&config.daemon)?;
-    let supervisor = Supervisor::start(config)?.reload_with(loader);
+    Ok(Started { supervisor: Supervisor::start(config)?, bound, gate: None })
+}
+
+fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
+    let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
+        Failure::Takeover(WireError::Refused(format!("{error}; the running daemon is found by its control socket")))
+    })?;
+    let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
+    let (mut given, mut http, mut gate) = (None, None, None);
+    for (door, fd) in taker.doors() {
+        match door {
+            Door::Control => given = Some((fd, control.clone())),
+            Door::Http => http = Some(fd),
+            Door::Takeover => gate = Some(fd),
+        }
+    }
+    let bound = Listeners::go_on(&config.daemon, given, http)?;
+    Ok(Started { supervisor: Supervisor::take_over(config, kinds, taker)?, bound, gate })
+}
+
+fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
+    let Started { supervisor, bound, gate } = started;
+    let mut supervisor = supervisor.reload_with(loader);
+    match Successor::of_this() {
+        Ok(successor) => supervisor = supervisor.succeeded_by(successor),
+        Err(error) => log::warn!("SIGUSR2 will not work: {error}"),
+    }
+    let control = bound.listeners.control_path().map(Path::to_owned);
     let admin = start_admin(bound, &supervisor.requests());
+    if let (Some(admin), Some(control)) = (&admin, control) {
+        let offered =
+            doors(admin).and_then(|doors| supervisor.offer_takeover(takeover::path_beside(&control), gate, doors));
+        if let Err(error) = offered {
+            let trouble = format!("no other process can take over: {error}");
+            log::warn!("{trouble}");
+            supervisor.requests().troubles.begin("takeover", trouble);
+        }
+    }
     log::info!("ready: {}", supervisor.summary());
     let served = supervisor.serve();
     if let Some(admin) = admin {
-        admin.stop();
+        if matches!(served, Ok(Served::TakenOver)) { admin.abandon() } else { admin.stop() }
     }
-    Ok(served?)
+    served?;
+    Ok(())
+}
+
+/// What control connections come in by, for the next process.
+fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
+    let (control, http) = admin.as_fds();
+    let doors = [(Door::Control, control), (Door::Http, http)];
+    let open = doors.into_iter().filter_map(|(door, fd)| Some((door, fd?)));
+    open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?))).collect()
 }
 
 /// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.

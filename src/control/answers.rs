@@ -49,6 +49,18 @@ impl Office {
         Office { requests, queue: Some(queue), life, drained, parts, flows, memory }
     }
 
+    /// What was drained by hand.
+    pub(super) fn drained(&self) -> impl Iterator<Item = (String, String)> {
+        self.drained.iter().cloned()
+    }
+
+    /// Another process has given what people had drained there.
+    pub(super) fn inherit(&mut self, drained: Vec<(String, String)>, generation: u64) {
+        self.drained = drained.into_iter().collect();
+        self.life.generation = generation + 1;
+        self.life.reloaded = Some(unix_seconds());
+    }
+
     /// Another configuration is served from now on, by other workers.
     pub(super) fn on_reload(&mut self, config: &Config, plan: &Plan) {
         self.life.generation += 1;

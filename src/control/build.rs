@@ -39,13 +39,21 @@ pub fn build(
 ) -> Result<Vec<(Worker, Handle)>, BuildError> {
     limits::raise_open_files();
     probe(plan, &held)?;
-    let mut sockets = bind_all(&config.daemon, plan, held)?;
     let targets = targets::of(config, plan);
-    let mut workers = Vec::new();
-    for (number, listeners) in sockets.drain(..).enumerate() {
-        workers.push(build_worker(config, plan, output, &targets, epoch, number, listeners)?);
-    }
-    Ok(workers)
+    let hands = || -> Result<Vec<Hands>, BuildError> {
+        (0..plan.workers).map(|number| hands(config, plan, output, &targets, number)).collect()
+    };
+    // A new socket beside those that serve gets datagrams at once, which are lost if anything fails after it. At the start
+    // nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
+    let (listeners, hands) = match held.is_empty() {
+        true => (bind_all(&config.daemon, plan, held)?, hands()?),
+        false => {
+            let hands = hands()?;
+            (bind_all(&config.daemon, plan, held)?, hands)
+        }
+    };
+    let numbered = listeners.into_iter().zip(hands).enumerate();
+    numbered.map(|(number, (listeners, hands))| build_worker(config, plan, listeners, hands, epoch, number)).collect()
 }
 
 /// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
@@ -185,14 +193,32 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     BuildError(text)
 }
 
-fn build_worker(
+/// What a worker acts with.
+struct Hands {
+    handlers: Vec<Box<dyn Handler>>,
+    lanes: Lanes,
+}
+
+fn hands(
     config: &Config,
     plan: &Plan,
     output: &Sender<Job>,
     targets: &[Target],
+    number: usize,
+) -> Result<Hands, BuildError> {
+    let lanes = Lanes::new(targets.to_vec());
+    let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
+    let handlers = build_handlers(config, &mut site)?;
+    Ok(Hands { handlers, lanes: site.lanes })
+}
+
+fn build_worker(
+    config: &Config,
+    plan: &Plan,
+    listeners: Vec<Listener>,
+    hands: Hands,
     epoch: Instant,
     number: usize,
-    listeners: Vec<Listener>,
 ) -> Result<(Worker, Handle), BuildError> {
     let ear = |listener: &Listener| {
         let planned = &plan.listeners[listener.seat.listener];
@@ -200,13 +226,11 @@ fn build_worker(
         Ear { id: listener.seat.listener, lookup: planned.lookup.clone(), claim }
     };
     let ears = listeners.iter().map(ear).collect();
-    let lanes = Lanes::new(targets.to_vec());
-    let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
-    let handlers = build_handlers(config, &mut site)?;
-    let lanes = site.lanes;
+    let Hands { handlers, lanes } = hands;
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), targets.len());
+    let upstreams = plan.upstreams.iter().len();
+    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }

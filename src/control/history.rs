@@ -2,7 +2,7 @@
 //! stands in a last row, so that everything ever received stays accounted for.
 
 use crate::control::handover::difference::Successors;
-use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, UpstreamCount};
+use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
 use crate::dispatch::sink::Fate;
 use crate::dispatch::verdict::DropReason;
 
@@ -73,11 +73,14 @@ impl History {
         }
     }
 
-    /// Something that was counted after the accounts were taken.
-    pub fn add_late(&mut self, worker: usize, ledger: &Ledger) {
-        if let Some(sum) = self.workers.get_mut(worker) {
-            sum.add(ledger);
-        }
+    /// Something that another process has counted after it gave its accounts, by worker.
+    pub fn add_late(&mut self, ledgers: &[Ledger]) {
+        self.workers.iter_mut().zip(ledgers).for_each(|(sum, late)| sum.add(late));
+    }
+
+    /// The accounts alone.
+    pub fn into_ledgers(self) -> Vec<Ledger> {
+        self.workers
     }
 
     /// Writes down what sinks have done meanwhile. The accounts of each worker.
@@ -154,6 +157,52 @@ impl History {
     fn gone(&self) -> usize {
         self.workers.first().map_or(0, |ledger| ledger.handlers.len().saturating_sub(1))
     }
+}
+
+/// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
+pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
+    let mut difference = late.clone();
+    let minus = |late: &mut Tally, early: &Tally| {
+        late.received -= early.received;
+        late.handled -= early.handled;
+        late.dropped.iter_mut().zip(early.dropped).for_each(|(late, early)| *late -= early);
+    };
+    for (late, early) in difference.listeners.iter_mut().zip(&early.listeners) {
+        minus(&mut late.tally, &early.tally);
+        late.kernel_drops -= early.kernel_drops;
+        late.receive_errors -= early.receive_errors;
+    }
+    difference.routes.iter_mut().zip(&early.routes).for_each(|(late, early)| minus(late, early));
+    for (late, early) in difference.handlers.iter_mut().zip(&early.handlers) {
+        minus(&mut late.tally, &early.tally);
+        minus(&mut late.replies, &early.replies);
+        late.sent -= early.sent;
+        less(&mut late.failed, &early.failed);
+        less(&mut late.reported, &early.reported);
+        // Those that are open went with the others; what ends here had begun there.
+        late.sessions =
+            SessionCount { one_way: late.sessions.one_way - early.sessions.one_way, ..SessionCount::default() };
+    }
+    for (late, early) in difference.upstreams.iter_mut().zip(&early.upstreams) {
+        less(&mut late.failed, &early.failed);
+        less(&mut late.reported, &early.reported);
+        *late = UpstreamCount {
+            sent: late.sent - early.sent,
+            skipped: late.skipped - early.skipped,
+            failed: std::mem::take(&mut late.failed),
+            reported: std::mem::take(&mut late.reported),
+            ..UpstreamCount::default()
+        };
+    }
+    difference
+}
+
+/// Counts by errno, less those of before.
+fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
+    for (errno, count) in late.iter_mut() {
+        *count -= early.iter().find(|early| early.0 == *errno).map_or(0, |early| early.1);
+    }
+    late.retain(|(_, count)| *count > 0);
 }
 
 /// Without what is a state.

@@ -25,6 +25,7 @@ pub mod squatters;
 pub mod standard_error;
 pub mod standard_output;
 pub mod supervisor;
+pub mod takeover;
 mod targets;
 pub mod ties;
 pub mod troubles;

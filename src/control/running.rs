@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
+use super::crew::Crew;
 use super::handover::hand_over;
 use super::handover::outline::Outline;
 use super::history::{History, Rows};
@@ -113,6 +114,20 @@ impl Running {
         Ok(Parked { workers, states, history: std::mem::take(&mut self.history), rows: self.rows() })
     }
 
+    /// Goes on as before with what was parked: nobody has taken it.
+    pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, crew: Crew) {
+        let Parked { workers, states, history, .. } = parked;
+        self.history = history;
+        self.workers = crew.resume(workers, handles.clone());
+        let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
+        self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
+    }
+
+    /// Adds what another process has counted after it gave everything, by worker.
+    pub fn add_late(&mut self, ledgers: &[Ledger]) {
+        self.history.add_late(ledgers);
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.workers.len()
@@ -148,7 +163,7 @@ impl Running {
             located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
         Present {
             outline: self.outline.clone(),
-            handlers: self.config.handlers.clone(),
+            handlers: self.config.handlers.iter().cloned().map(Some).collect(),
             sessions: sum.handlers.iter().map(|count| count.sessions.open).collect(),
             addresses: addresses.collect(),
             workers: self.handles().cloned().collect(),

@@ -6,18 +6,22 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use super::answers::Office;
 use super::build;
 use super::held::Held;
-use super::prepare::{Present, prepare};
+use super::prepare::{Prepared, Present, draft};
 use super::reload::{Loader, Reloader, Wish};
 use super::running::Running;
 use super::snapshot::Snapshot;
+use super::takeover::giver::Gate;
+use super::takeover::successor::Successor;
+use super::takeover::taker::Taker;
+use super::takeover::wire::WireError;
 use super::{standard_error, standard_output};
-use crate::config::{Config, LoadError, Problems};
+use crate::config::{Config, Kind, LoadError, Problems};
 use crate::dispatch::sink::Job;
 
 /// Longest wait for standard output at the end.
@@ -50,6 +54,9 @@ pub enum Failure {
         /// What the system said.
         error: io::Error,
     },
+    /// The running process has not given everything.
+    #[error("cannot take over: {0}")]
+    Takeover(#[from] WireError),
     /// A worker panicked: a defect.
     #[error("a worker ended by a defect; the message above says where. Please report it")]
     Worker,
@@ -72,6 +79,7 @@ pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
 pub struct Supervisor {
     pub(super) running: Running,
     pub(super) office: Office,
+    pub(super) gate: Gate,
     pub(super) reloader: Reloader,
     pub(super) output: Sender<Job>,
     /// Time is counted from here.
@@ -80,31 +88,91 @@ pub struct Supervisor {
     pub(super) ended: Arc<Waker>,
     poll: Poll,
     signals: Signals,
+    successor: Option<Successor>,
+}
+
+/// What a supervisor has before it serves anything.
+struct Stage {
+    poll: Poll,
+    ended: Arc<Waker>,
+    output: Sender<Job>,
+}
+
+impl Stage {
+    fn new() -> Result<Stage, Failure> {
+        let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
+        // mio has one waker for each poll: whoever wakes it, all is looked at.
+        let ended = Waker::new(poll.registry(), AWOKEN).map_err(system("cannot set up the control loop"))?;
+        let output = standard_output::start().map_err(system("cannot use standard output"))?;
+        Ok(Stage { poll, ended: Arc::new(ended), output })
+    }
+
+    /// The configuration, ready to run, and who catches signals. That begins before the workers do, so that no signal is
+    /// lost while they start, and after the plan, which may wait for the resolver as long as that likes: until then a
+    /// signal ends the process, and nothing is lost by that.
+    fn prepare(
+        &self,
+        config: Config,
+        present: Present,
+        held: Held,
+        epoch: Instant,
+    ) -> Result<(Prepared, Signals), Failure> {
+        let prepared = draft(config, present)?.prepare(held, &self.output, epoch, &self.ended)?;
+        prepared.plan.notes.iter().for_each(|note| log::warn!("{note}"));
+        let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
+        let registry = self.poll.registry();
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
+        Ok((prepared, signals))
+    }
+
+    fn open(self, office: Office, gate: Gate, running: Running, epoch: Instant, signals: Signals) -> Supervisor {
+        let Stage { poll, ended, output } = self;
+        let reloader = Reloader::new(Arc::clone(&ended));
+        Supervisor { running, office, gate, reloader, output, epoch, ended, poll, signals, successor: None }
+    }
+}
+
+/// How serving came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// Told to stop, it handled what the sockets held.
+    Stopped,
+    /// Another process goes on with everything.
+    TakenOver,
 }
 
 impl Supervisor {
     /// Binds everything and starts the workers. When this returns, every listener is bound.
     pub fn start(config: Config) -> Result<Supervisor, Failure> {
-        let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
-        let waker = |token| Waker::new(poll.registry(), token).map_err(system("cannot set up the control loop"));
-        // mio has one waker for each poll: whoever wakes it, all is looked at.
-        let ended = Arc::new(waker(AWOKEN)?);
-        let output = standard_output::start().map_err(system("cannot use standard output"))?;
-        let epoch = Instant::now();
-        let prepared = prepare(config, Present::default(), Held::default(), &output, epoch, &ended)?;
-        for note in &prepared.plan.notes {
-            log::warn!("{note}");
-        }
-        // Before the workers: a signal that comes while they start is not lost. After the plan, which may wait for the
-        // resolver as long as that likes: until then a signal ends the process, and nothing is lost by that.
-        let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(uncaught)?;
-        poll.registry()
-            .register(&mut signals, SIGNALS, Interest::READABLE)
-            .map_err(system("cannot wait for signals"))?;
-        let reloader = Reloader::new(Arc::clone(&ended));
-        let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&ended));
-        Ok(Supervisor { running: Running::start(prepared), office, reloader, output, epoch, ended, poll, signals })
+        Supervisor::start_with(config, Held::default())
+    }
+
+    /// The same with sockets that are open already.
+    pub(crate) fn start_with(config: Config, held: Held) -> Result<Supervisor, Failure> {
+        let (stage, epoch) = (Stage::new()?, Instant::now());
+        let (prepared, signals) = stage.prepare(config, Present::default(), held, epoch)?;
+        let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
+        let gate = Gate::new(Arc::clone(&stage.ended));
+        Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
+    }
+
+    /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
+    /// serves; if it fails, that one goes on as if nobody had asked.
+    pub fn take_over(config: Config, kinds: &[Kind], mut taker: Taker) -> Result<Supervisor, Failure> {
+        let (stage, epoch) = (Stage::new()?, taker.epoch());
+        let (present, held) = taker.present(kinds);
+        let (prepared, signals) = stage.prepare(config, present, held, epoch)?;
+        prepared.difference.lines().iter().for_each(|change| log::info!("takeover: {change}"));
+        let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
+        let gate = Gate::new(Arc::clone(&stage.ended));
+        let who = taker.who();
+        let taken = taker.take(prepared, gate.add_late())?;
+        office.inherit(taken.drained, taken.generation);
+        let supervisor = stage.open(office, gate, taken.running, epoch, signals);
+        supervisor.drain_again();
+        log::info!("taken over from {who}");
+        Ok(supervisor)
     }
 
     /// Says how a reload reads the configuration. Without this there is none.
@@ -124,23 +192,25 @@ impl Supervisor {
         )
     }
 
-    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts.
-    pub fn serve(self) -> Result<(), Failure> {
+    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts; or until another
+    /// process has taken over.
+    pub fn serve(self) -> Result<Served, Failure> {
         let (snapshot, deadline) = self.until_stopped()?;
-        standard_error::show(snapshot.to_string());
+        let served = if snapshot.is_some() { Served::Stopped } else { Served::TakenOver };
+        snapshot.into_iter().for_each(|snapshot| standard_error::show(snapshot.to_string()));
         standard_error::drain(deadline);
-        Ok(())
+        Ok(served)
     }
 
-    /// The same, but returns the final accounts.
-    pub fn run(self) -> Result<Snapshot, Failure> {
+    /// The same, but returns the final accounts, unless another process goes on with them.
+    pub fn run(self) -> Result<Option<Snapshot>, Failure> {
         let (snapshot, deadline) = self.until_stopped()?;
         standard_error::drain(deadline);
         Ok(snapshot)
     }
 
     /// The final accounts, and by when all must be over.
-    fn until_stopped(mut self) -> Result<(Snapshot, Instant), Failure> {
+    fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
@@ -148,6 +218,7 @@ impl Supervisor {
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
+                    SIGUSR2 => self.start_successor(),
                     SIGHUP => self.reload(Wish::silent()),
                     signal => {
                         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
@@ -161,6 +232,9 @@ impl Supervisor {
                 return self.stop();
             }
             self.finish_reload()?;
+            if self.heed_gate()? {
+                return Ok((None, self.leave()));
+            }
             if self.running.has_lost_a_worker() {
                 let _ = self.stop();
                 return Err(Failure::Worker);
@@ -176,14 +250,41 @@ impl Supervisor {
         }
     }
 
-    fn stop(mut self) -> Result<(Snapshot, Instant), Failure> {
+    fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
         let begun = Instant::now();
         self.close_office();
+        self.gate.close(false);
         let stopped = self.running.stop()?;
+        self.drain_output(begun);
+        Ok((Some(self.last_snapshot(&stopped)), begun + ERROR_BY))
+    }
+
+    fn drain_output(&self, begun: Instant) {
         let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
         if !standard_output::drain(&self.output, left.min(OUTPUT_MAX)) {
             log::error!("standard output is blocked: lines that are still under way count as in flight");
         }
-        Ok((self.last_snapshot(&stopped), begun + ERROR_BY))
+    }
+
+    /// Another process goes on with everything; only what sinks still hold is this one's.
+    fn leave(mut self) -> Instant {
+        let begun = Instant::now();
+        self.close_office();
+        self.gate.close(true);
+        self.drain_output(begun);
+        begun + ERROR_BY
+    }
+
+    /// Says how SIGUSR2 starts the process that takes over. Without this there is none.
+    pub fn succeeded_by(mut self, successor: Successor) -> Supervisor {
+        self.successor = Some(successor);
+        self
+    }
+
+    fn start_successor(&self) {
+        match &self.successor {
+            Some(successor) => successor.start(),
+            None => log::error!("SIGUSR2: this program cannot start a successor"),
+        }
     }
 }

@@ -67,8 +67,19 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         let mut gauge = text.family(name, Kind::Gauge, help);
         handlers.iter().for_each(|row| gauge.sample(&[("handler", &row.handler)], of(&row.sessions)));
     }
-    let mut opened = text.family("sessions_opened_total", Kind::Counter, "Sessions that ever began.");
-    handlers.iter().for_each(|row| opened.sample(&[("handler", &row.handler)], row.sessions.opened));
+    let counters: [(_, _, fn(&SessionsRow) -> u64); 3] = [
+        ("sessions_opened_total", "Sessions that ever began.", |sessions| sessions.opened),
+        (
+            "sessions_inherited_total",
+            "Sessions that began under a handler that a reload has replaced, and go on with this one.",
+            |sessions| sessions.inherited,
+        ),
+        ("sessions_left_total", "Sessions that go on with another handler since a reload.", |sessions| sessions.left),
+    ];
+    for (name, help, of) in counters {
+        let mut counter = text.family(name, Kind::Counter, help);
+        handlers.iter().for_each(|row| counter.sample(&[("handler", &row.handler)], of(&row.sessions)));
+    }
     let mut ended = text.family("sessions_ended_total", Kind::Counter, "Sessions that ended, by cause.");
     for row in handlers {
         let SessionsRow { idle, unanswered, complete, displaced, broken, .. } = row.sessions;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::control::handover::outline::Outline;
+use crate::control::upkeep::State;
 use crate::dispatch::ledger::Ledger;
 use crate::worker::estate::{Estate, Seat};
 
@@ -77,6 +78,13 @@ pub struct Released {
     pub drained: Vec<(String, String)>,
 }
 
+/// The new one runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// Numbers of the listeners that it does not go on with.
+    pub removed: Vec<usize>,
+}
+
 /// What is known of an upstream.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct UpstreamWord {
@@ -84,6 +92,18 @@ pub struct UpstreamWord {
     pub address: Option<SocketAddr>,
     /// Whether it is thought to answer.
     pub is_alive: bool,
+}
+
+impl From<&State> for UpstreamWord {
+    fn from(state: &State) -> UpstreamWord {
+        UpstreamWord { address: state.address, is_alive: state.alive }
+    }
+}
+
+impl From<&UpstreamWord> for State {
+    fn from(word: &UpstreamWord) -> State {
+        State { address: word.address, alive: word.is_alive, changed: None, failed: None }
+    }
 }
 
 /// The last words of the one that leaves: what it has still counted, by worker, in its own numbers.

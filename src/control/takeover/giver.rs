@@ -1,0 +1,327 @@
+//! The side that runs and gives its sockets away.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use mio::Waker;
+
+use super::PATIENCE;
+use super::wire::{Kind, Wire, WireError};
+use super::words::{Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION};
+use crate::control::crew::Crew;
+use crate::control::history::difference;
+use crate::control::running::Parked;
+use crate::control::supervisor::{Failure, Supervisor};
+use crate::net::pass;
+use crate::worker::command::{Command, Handle};
+use crate::worker::estate::Seat;
+use crate::worker::event_loop::Worker;
+
+/// Conversations at a time; all but one are refused at once.
+const CONVERSATIONS_MAX: u32 = 8;
+/// Time between two looks whether there is still something to give.
+const STEP: Duration = Duration::from_millis(100);
+/// Longest wait for the supervisor to say what runs; a reload may be under way.
+const MANIFEST_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for a worker to lend its sockets.
+const LEND_MAX: Duration = Duration::from_secs(1);
+
+/// What the thread that talks asks of the supervisor.
+enum Letter {
+    /// What runs, with its sockets.
+    Describe(Sender<Option<(Manifest, Vec<OwnedFd>)>>),
+    /// Everything goes, if this is still what runs.
+    Release { wire: Wire, generation: u64, over: Sender<()> },
+    /// What another process has counted after it gave us everything, by worker.
+    Late(Vec<crate::dispatch::ledger::Ledger>),
+}
+
+/// The supervisor's end.
+pub struct Gate {
+    sender: Sender<Letter>,
+    letters: Receiver<Letter>,
+    waker: Arc<Waker>,
+    /// What control connections come in by, for the next process.
+    doors: Vec<(Door, OwnedFd)>,
+    path: Option<PathBuf>,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// Nobody can ask yet.
+    pub fn new(waker: Arc<Waker>) -> Gate {
+        let (sender, letters) = unbounded();
+        Gate { sender, letters, waker, doors: Vec::new(), path: None, is_closed: Arc::default() }
+    }
+
+    /// Hands on what another process has still counted.
+    pub fn add_late(&self) -> impl FnOnce(Vec<crate::dispatch::ledger::Ledger>) + Send + use<> {
+        let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
+        move |ledgers| {
+            let _ = sender.send(Letter::Late(ledgers));
+            let _ = waker.wake();
+        }
+    }
+
+    /// The socket is the next process's now; or the end has come, and its file goes.
+    pub fn close(&mut self, is_given: bool) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        if let Some(path) = self.path.take().filter(|_| !is_given) {
+            // Left over, it would say that nobody answers.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Binds the socket where the next process asks. Whoever may connect may take everything, so it is its owner's alone.
+fn bind(path: &PathBuf) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(0o600))?;
+    // Who serves the control socket beside it is alone here: what is left is of one that has ended.
+    let _ = fs::remove_file(path);
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(CONVERSATIONS_MAX as i32)?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
+}
+
+impl Supervisor {
+    /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
+    /// It gets `doors` too.
+    pub fn offer_takeover(
+        &mut self,
+        path: PathBuf,
+        given: Option<OwnedFd>,
+        mut doors: Vec<(Door, OwnedFd)>,
+    ) -> io::Result<()> {
+        let listener = given.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
+        doors.push((Door::Takeover, listener.as_fd().try_clone_to_owned()?));
+        listener.set_nonblocking(true)?;
+        let (sender, waker) = (self.gate.sender.clone(), Arc::clone(&self.gate.waker));
+        let is_closed = Arc::clone(&self.gate.is_closed);
+        thread::Builder::new().name("takeover".to_owned()).spawn(move || {
+            let under_way = Arc::new(AtomicU32::new(0));
+            while !is_closed.load(Ordering::Relaxed) {
+                if !pass::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let Ok((stream, _)) = listener.accept() else { continue };
+                let talk =
+                    Talk { sender: sender.clone(), waker: Arc::clone(&waker), under_way: Arc::clone(&under_way) };
+                // Where no thread can be had, the other side finds the connection closed.
+                let _ = thread::Builder::new().name("takeover".to_owned()).spawn(move || talk.hold(stream));
+            }
+        })?;
+        self.gate.doors = doors;
+        self.gate.path = Some(path);
+        Ok(())
+    }
+
+    /// Answers those who want to take over. Whether another process serves everything now.
+    pub(crate) fn heed_gate(&mut self) -> Result<bool, Failure> {
+        while let Ok(letter) = self.gate.letters.try_recv() {
+            match letter {
+                Letter::Describe(reply) => {
+                    let _ = reply.send(self.describe());
+                }
+                Letter::Late(ledgers) => self.running.add_late(&ledgers),
+                Letter::Release { wire, generation, over } => {
+                    let is_given = self.release(wire, generation)?;
+                    let _ = over.send(());
+                    if is_given {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn describe(&self) -> Option<(Manifest, Vec<OwnedFd>)> {
+        let present = self.running.present(self.office.life.generation);
+        let mut lent = lend(&present.workers)?;
+        lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+        let (seats, sockets): (Vec<Seat>, Vec<_>) = lent.into_iter().unzip();
+        let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
+        let mut doors = Vec::new();
+        for (door, fd) in &self.gate.doors {
+            fds.push(fd.try_clone().ok()?);
+            doors.push(*door);
+        }
+        let manifest = Manifest {
+            pid: std::process::id(),
+            file: self.running.config.source.path().to_string_lossy().into_owned(),
+            generation: present.generation,
+            outline: present.outline,
+            sessions: present.sessions,
+            addresses: present.addresses,
+            seats,
+            doors,
+            epoch_ns: pass::monotonic_ns().saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
+        };
+        Some((manifest, fds))
+    }
+
+    /// Gives everything away. `false` if it has come to nothing, and everything goes on as before.
+    fn release(&mut self, mut wire: Wire, generation: u64) -> Result<bool, Failure> {
+        let handles: Vec<Handle> = self.running.handles().cloned().collect();
+        let crew = match Crew::new(handles.len(), &self.ended) {
+            Ok(crew) if generation == self.office.life.generation => crew,
+            Ok(_) => {
+                refuse(&mut wire, "the configuration has changed meanwhile; try again");
+                return Ok(false);
+            }
+            Err(error) => {
+                refuse(&mut wire, &format!("no thread can be had: {error}"));
+                return Ok(false);
+            }
+        };
+        let peer = wire.peer().map_or(0, |(pid, _)| pid);
+        let begun = Instant::now();
+        let mut parked = self.running.park()?;
+        match self.give(&mut wire, &mut parked) {
+            Ok((released, removed)) => {
+                log::info!(
+                    "process {peer} has taken over; {:.1} ms between two turns",
+                    begun.elapsed().as_secs_f64() * 1e3
+                );
+                self.farewell(&mut wire, parked, &released, &removed);
+                Ok(true)
+            }
+            Err(error) => {
+                if matches!(error, WireError::Silent(..)) {
+                    // It holds the sockets and may come back to life: two must not serve.
+                    pass::kill(peer);
+                }
+                self.running.resume(parked, handles, crew);
+                log::error!(
+                    "process {peer} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
+                    begun.elapsed().as_secs_f64() * 1e3
+                );
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sends what the workers leave, and waits until the other one runs. Its word on what it does not go on with.
+    fn give(&self, wire: &mut Wire, parked: &mut Parked) -> Result<(Released, Vec<usize>), WireError> {
+        let released = Released {
+            estates: parked.workers.iter().map(Worker::leave).collect(),
+            history: parked.history.ledgers().to_vec(),
+            upstreams: parked.states.iter().map(Into::into).collect(),
+            drained: self.office.drained().collect(),
+        };
+        let fds: Vec<BorrowedFd<'_>> = parked.workers.iter().flat_map(Worker::lane_sockets).map(AsFd::as_fd).collect();
+        wire.send(Kind::Released, &released, &fds, PATIENCE)?;
+        let started: Started = wire.receive(Kind::Started, PATIENCE)?.read()?;
+        Ok((released, started.removed))
+    }
+
+    /// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
+    fn farewell(&self, wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
+        let mut ledgers = Vec::new();
+        for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
+            worker.read_out(removed);
+            ledgers.push(difference(&worker.leave().ledger, &estate.ledger));
+        }
+        if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
+            log::warn!("the last counts did not reach the process that took over: {error}");
+        }
+    }
+}
+
+/// Second descriptors of all listeners' sockets.
+fn lend(workers: &[Handle]) -> Option<Vec<(Seat, std::net::UdpSocket)>> {
+    let mut lent = Vec::new();
+    for worker in workers {
+        let (reply, answer) = bounded(1);
+        worker.send(Command::Lend(reply)).then_some(())?;
+        lent.extend(answer.recv_timeout(LEND_MAX).ok()?);
+    }
+    Some(lent)
+}
+
+fn refuse(wire: &mut Wire, why: &str) {
+    log::warn!("a takeover is refused: {why}");
+    // The other side finds out by itself if it cannot be told.
+    let _ = wire.send(Kind::Refused, &Refused { why: why.to_owned() }, &[], PATIENCE);
+}
+
+/// One conversation, on a thread of its own, up to the moment when workers have to stop.
+struct Talk {
+    sender: Sender<Letter>,
+    waker: Arc<Waker>,
+    under_way: Arc<AtomicU32>,
+}
+
+impl Talk {
+    fn hold(self, stream: UnixStream) {
+        let is_alone = self.under_way.fetch_add(1, Ordering::Relaxed) == 0;
+        if let Ok(mut wire) = Wire::new(stream) {
+            match is_alone {
+                true => self.hold_alone(wire),
+                false => refuse(&mut wire, "another process is taking over at this moment; one wins"),
+            }
+        }
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn hold_alone(&self, mut wire: Wire) {
+        let peer = wire.peer().map_or(0, |(pid, _)| pid);
+        match self.up_to_ready(&mut wire) {
+            Ok(generation) => {
+                let (over, is_over) = bounded(1);
+                if self.ask(Letter::Release { wire, generation, over }) {
+                    // Longer than all that may happen there.
+                    let _ = is_over.recv_timeout(4 * PATIENCE);
+                }
+            }
+            Err(error) => log::error!("process {peer} has not taken over: {error}. Everything goes on as before"),
+        }
+    }
+
+    /// What runs now is the configuration of this number, and the other side could begin.
+    fn up_to_ready(&self, wire: &mut Wire) -> Result<u64, WireError> {
+        let (pid, user) = wire.peer()?;
+        let hello: Hello = wire.receive(Kind::Hello, PATIENCE)?.read()?;
+        let why = match () {
+            () if user != 0 && user != pass::user() => Some("it runs as another user".to_owned()),
+            () if hello.version != VERSION => Some(format!(
+                "it speaks version {} of this conversation, this one version {VERSION}; stop this one and start that",
+                hello.version
+            )),
+            () => None,
+        };
+        if let Some(why) = why {
+            refuse(wire, &why);
+            return Err(WireError::Refused(why));
+        }
+        log::info!("process {pid} wants to take over");
+        let (reply, described) = bounded(1);
+        let described = match self.ask(Letter::Describe(reply)) {
+            true => described.recv_timeout(MANIFEST_MAX).ok().flatten(),
+            false => None,
+        };
+        let Some((manifest, fds)) = described else {
+            let why = "the workers cannot lend their sockets now: perhaps no more files may be open";
+            refuse(wire, why);
+            return Err(WireError::Refused(why.to_owned()));
+        };
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        wire.send(Kind::Manifest, &manifest, &fds, PATIENCE)?;
+        wire.receive(Kind::Ready, PATIENCE)?;
+        Ok(manifest.generation)
+    }
+
+    fn ask(&self, letter: Letter) -> bool {
+        self.sender.send(letter).is_ok() && self.waker.wake().is_ok()
+    }
+}

@@ -1,0 +1,59 @@
+//! The process that SIGUSR2 starts: the program as it lies on the disk now, with the same arguments and `--takeover`.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, thread};
+
+/// How the program was started.
+#[derive(Debug, Clone)]
+pub struct Successor {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+/// The option that makes it take over.
+const OPTION: &str = "--takeover";
+
+impl Successor {
+    /// Of this process. Looked up when it starts: a name that was found by `PATH` then is the same file's for good, but what
+    /// the file holds, or a link on the way leads to, may change.
+    pub fn of_this() -> io::Result<Successor> {
+        let mut arguments = env::args_os();
+        let name = PathBuf::from(arguments.next().unwrap_or_default());
+        let program = match name.components().count() {
+            0 => env::current_exe()?,
+            1 if !name.has_root() => in_path(&name).map_or_else(env::current_exe, Ok)?,
+            _ => env::current_dir()?.join(name),
+        };
+        let mut arguments: Vec<OsString> = arguments.collect();
+        if !arguments.iter().any(|argument| argument == OPTION) {
+            arguments.push(OPTION.into());
+        }
+        Ok(Successor { program, arguments })
+    }
+
+    /// Starts it. How it ends is told, unless it takes over: then nobody is left here to tell.
+    pub fn start(&self) {
+        let program = self.program.display().to_string();
+        let started = Command::new(&self.program).args(&self.arguments).spawn();
+        let mut child = match started {
+            Ok(child) => child,
+            Err(error) => return log::error!("cannot start {program}: {error}. Everything goes on as before"),
+        };
+        log::info!("SIGUSR2: started {program} as process {}, which is to take over", child.id());
+        let wait = move || match child.wait() {
+            Ok(status) => log::error!("process {} ended with {status}. Everything goes on as before", child.id()),
+            Err(error) => log::error!("cannot wait for process {}: {error}", child.id()),
+        };
+        if let Err(error) = thread::Builder::new().name("successor".to_owned()).spawn(wait) {
+            log::error!("nobody can wait for the process that is to take over: {error}");
+        }
+    }
+}
+
+fn in_path(name: &PathBuf) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
