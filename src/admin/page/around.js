@@ -23,7 +23,7 @@ const TILES = [
   ["dropped", "Dropped", rate],
   ["kernel drops", "Kernel drops", rate],
   ["not sent", "Not sent", rate],
-  ["sessions", "Sessions open", count],
+  ["sessions", "Sessions", count],
 ];
 
 /** The daemon's name and state. */

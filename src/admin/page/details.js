@@ -90,6 +90,7 @@ export class Details {
     this.failure = html("section", { class: "failure" }, html("h3", {}, "Last probe failure"), html("p"), html("p"));
     this.chart = new Chart(() => this.#figures());
     this.plot = html("div", { class: "plot" }, this.chart.element);
+    new ResizeObserver(() => this.node && this.#plot()).observe(this.plot);
     this.figures = new Table("Datagrams", ["", "now", "total"]);
     this.drops = new Table("Dropped, by reason", ["reason", "now", "total"]);
     this.lost = new Table("Answers dropped, by reason", ["reason", "now", "total"]);

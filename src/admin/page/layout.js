@@ -1,6 +1,8 @@
 // Where nodes and ribbons are. Widths of ribbons are rates on one scale for the whole picture, which changes in steps of 1, 2
 // and 5 only, so that a ribbon that grows means more datagrams.
 
+/** Datagrams a second that the scale has room for at least: a trickle is not to look like a flood. */
+const FULL_MIN = 20;
 /** Snapshots whose largest column the scale has room for. */
 const PEAKS = 60;
 
@@ -39,7 +41,7 @@ export class Scale {
     const flows = chosen.columns.map(({ items }) => items.reduce((total, item) => total + thick(item), 0));
     this.#peaks.push(Math.max(...flows));
     if (this.#peaks.length > PEAKS) this.#peaks.shift();
-    this.full = nice(Math.max(...this.#peaks));
+    this.full = nice(Math.max(FULL_MIN, ...this.#peaks));
     return size.ribbons / this.full;
   }
 }
@@ -57,7 +59,8 @@ function thick(item) {
 export function place(chosen, width, size, pixels) {
   const { columns, edges } = chosen;
   const count = columns.length;
-  const w = Math.min(size.cardMax, Math.floor((width - (count - 1) * size.gapMin - 2) / count));
+  // Two columns alone are not to lie at the ends of the world.
+  const w = Math.min(count > 2 ? size.cardMax : 1.5 * size.cardMax, Math.floor((width - (count - 1) * size.gapMin - 2) / count));
   const step = count > 1 ? (width - w - 2) / (count - 1) : 0;
   for (const edge of edges) edge.width = edge.shown > 0 ? Math.max(1.5, edge.shown * pixels) : 0;
   for (const { items } of columns) {
