@@ -32,6 +32,8 @@ function noteOf(item, compact) {
   if (alarm) return alarm.name.replaceAll("_", " ");
   const unsent = node.rate((all) => Object.values(all.failed ?? {}).reduce((total, one) => total + one, 0));
   if (unsent > 0) return `${rate(unsent)} not sent`;
+  const refused = node.rate((all) => Object.values(all.reported ?? {}).reduce((total, one) => total + one, 0));
+  if (refused > 0) return `${rate(refused)} ${compact ? "refused" : "came back as errors"}`;
   if (row.draining) return "draining";
   if (node.wasted > 0) return `${rate(node.wasted)} dropped`;
   if (node.kind === "upstream") {

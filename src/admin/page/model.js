@@ -75,7 +75,7 @@ class Node {
   finish() {
     this.rates = this.counters.map(({ of }) => this.rate(of));
     const lost = this.rate((row) => row.kernel_drops ?? 0) > 0;
-    const unsent = this.rate((row) => sum(row.failed)) > 0;
+    const unsent = this.rate((row) => sum(row.failed) + sum(row.reported)) > 0;
     const grave = lost || this.row.alive === false || this.alarms.some((alarm) => GRAVE.has(alarm.name));
     this.level = grave ? "bad" : unsent || this.alarms.length > 0 ? "warn" : "good";
   }
