@@ -122,6 +122,7 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
         .route("/readyz", get(readyz))
         .route("/events", get(watch_events))
         .route(tap::PATH, get(look_on))
+        .route("/page/drop_reasons.json", get(page::drop_reasons))
         .route("/reload", post(reload))
         .route("/drain", post(drain))
         .route("/undrain", post(undrain))
