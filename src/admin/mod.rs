@@ -2,7 +2,7 @@
 //! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
 //! serves datagrams, so a visitor can at most wait.
 //!
-//! `listeners.rs` binds, `server.rs` accepts and keeps the limits, `guard.rs` says who may ask what, `desk.rs` is the table of
+//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `guard.rs` says who may ask what, `desk.rs` is the table of
 //! endpoints, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
 pub mod client;
@@ -14,6 +14,7 @@ mod metrics;
 mod page;
 mod patient;
 mod server;
+mod spare;
 mod tap;
 
 use std::io;

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::guard::{self, Door};
 use super::listeners::Listeners;
 use super::patient::Patient;
+use super::spare::Spare;
 use super::{FINISH_MAX, desk};
 use crate::control::request::Requests;
 use crate::control::visits::Visits;
@@ -34,6 +35,11 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted: as a rule this process may have no more files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest visit in the place of the spare file, since others wait for it.
+const BRIEF_MAX: Duration = Duration::from_secs(5);
+/// Any other visit may last.
+const LONG_MAX: Duration = Duration::MAX;
+
 /// A door that is open.
 pub(super) struct Open {
     listener: Listener,
@@ -41,6 +47,7 @@ pub(super) struct Open {
     router: Router,
     visits: Arc<Visits>,
     places: Arc<Semaphore>,
+    spare: Arc<Spare>,
 }
 
 enum Listener {
@@ -68,6 +75,7 @@ pub(super) fn doors(
         router: router.clone(),
         visits: Arc::clone(&requests.visits),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        spare: Arc::new(Spare::new()),
     };
     let mut doors = Vec::new();
     if let Some(control) = &listeners.control {
@@ -115,13 +123,29 @@ impl Open {
                 () = &mut end => return,
             };
             match accepted {
-                Ok(stream) => self.let_in(stream, &stopped),
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+                Ok(stream) => self.let_in(stream, LONG_MAX, &stopped),
+                Err(_) => {
+                    self.visits.failed_accepts.more();
+                    match self.accept_by_spare().await {
+                        Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
+                        None => sleep(ACCEPT_PAUSE).await,
+                    }
+                }
             }
+            self.spare.keep();
         }
     }
 
-    fn let_in(&self, stream: Stream, stopped: &watch::Receiver<bool>) {
+    /// A visitor in the place of the spare file.
+    async fn accept_by_spare(&self) -> Option<Stream> {
+        if !self.spare.lend() {
+            return None;
+        }
+        // Whoever waited may have gone: then nobody else is waited for.
+        timeout(Duration::ZERO, self.listener.accept()).await.ok()?.ok()
+    }
+
+    fn let_in(&self, stream: Stream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
         self.visits.accepted.more();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.visits.refused_connections.more();
@@ -129,18 +153,24 @@ impl Open {
             return;
         };
         let (router, visits, stopped) = (self.router.clone(), Arc::clone(&self.visits), stopped.clone());
-        let hosts = Arc::clone(&self.hosts);
+        let (hosts, spare) = (Arc::clone(&self.hosts), Arc::clone(&self.spare));
         tokio::spawn(async move {
             let _place = place;
             let _visit = Visit::begin(&visits);
-            match stream {
-                Stream::Control(stream) => converse(stream, Door::Control, router, Arc::clone(&visits), stopped).await,
-                Stream::Http(stream) => {
-                    let Ok(local) = stream.local_addr() else { return };
-                    let door = Door::Http { local: local.ip(), hosts };
-                    converse(stream, door, router, Arc::clone(&visits), stopped).await;
+            let counts = Arc::clone(&visits);
+            let conversation = async move {
+                match stream {
+                    Stream::Control(stream) => converse(stream, Door::Control, router, counts, stopped).await,
+                    Stream::Http(stream) => {
+                        let Ok(local) = stream.local_addr() else { return };
+                        let door = Door::Http { local: local.ip(), hosts };
+                        converse(stream, door, router, counts, stopped).await;
+                    }
                 }
-            }
+            };
+            // A visit that is cut short is seen by the visitor alone.
+            let _ = timeout(visit_max, conversation).await;
+            spare.keep();
         });
     }
 }

@@ -32,11 +32,11 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
 }
 
 fn tell(report: &ReloadReport, is_dry_run: bool) -> Exit {
-    let ReloadReport { is_applied, changes, problems } = report;
+    let ReloadReport { is_applied, changes, problems, is_wrong_file } = report;
     if let Some(problems) = problems {
         output::complain(&printable(problems.trim_end()));
         output::complain("nothing was changed: the daemon goes on with what it had");
-        return Exit::Configuration;
+        return if *is_wrong_file { Exit::Configuration } else { Exit::Failure };
     }
     let mut text: String = changes.iter().map(|change| printable(change) + "\n").collect();
     text += match (changes.is_empty(), is_dry_run, is_applied) {

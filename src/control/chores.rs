@@ -1,5 +1,5 @@
-//! What the supervisor does without being asked: looks whether the file has changed, tells the service manager that it is alive,
-//! and has it keep the listeners' sockets.
+//! What the supervisor does without being asked: looks whether the file has changed and whether the process lacks anything, tells
+//! the service manager that it is alive, and has it keep the listeners' sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,6 +10,7 @@ use super::handover::outline::ListenerKey;
 use super::held::lend;
 use super::reload::Wish;
 use super::service_manager::{ServiceManager, watchdog_interval};
+use super::shortages::Shortages;
 use super::supervisor::Supervisor;
 use super::watch::Watch;
 
@@ -18,6 +19,7 @@ pub struct Chores {
     service: ServiceManager,
     store: Store,
     watch: Option<Watch>,
+    shortages: Shortages,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
 }
@@ -30,14 +32,15 @@ impl Chores {
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        Chores { store: Store::new(service.clone()), service, watch: None, watchdog }
+        Chores { store: Store::new(service.clone()), service, watch: None, shortages: Shortages::new(), watchdog }
     }
 
     /// How long the supervisor may wait for anything else.
-    pub fn patience(&self) -> Option<Duration> {
+    pub fn patience(&self) -> Duration {
         let watch = self.watch.as_ref().map(Watch::next);
-        let first = watch.into_iter().chain(self.watchdog.map(|(_, next)| next)).min();
-        first.map(|first| first.saturating_duration_since(Instant::now()))
+        let others = watch.into_iter().chain(self.watchdog.map(|(_, next)| next));
+        let first = others.fold(self.shortages.next(), Instant::min);
+        first.saturating_duration_since(Instant::now())
     }
 }
 
@@ -51,6 +54,7 @@ impl Supervisor {
             log::info!("{} has changed: reading it again", self.running.config.source.name());
             self.reload(Wish::silent());
         }
+        self.chores.shortages.look(now, &self.office.requests.troubles);
         if let Some((interval, next)) = &mut self.chores.watchdog
             && *next <= now
         {

@@ -23,6 +23,7 @@ pub mod request;
 mod running;
 pub mod service_manager;
 pub mod sessions;
+mod shortages;
 pub mod snapshot;
 pub mod squatters;
 pub mod standard_error;

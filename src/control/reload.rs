@@ -129,7 +129,8 @@ impl Supervisor {
             self.office.life.reloads.last_refused = Some(unix_seconds());
             log::error!("reload refused, everything goes on as before: {why}");
         }
-        tell(wishes, &ReloadReport { problems: Some(why), ..ReloadReport::default() });
+        let is_wrong_file = matches!(failure, Failure::Configuration(_));
+        tell(wishes, &ReloadReport { problems: Some(why), is_wrong_file, ..ReloadReport::default() });
     }
 
     fn apply(&mut self, prepared: Prepared, wishes: Vec<Wish>) -> Result<(), Failure> {
@@ -151,7 +152,7 @@ impl Supervisor {
         self.tell_ready();
         self.tap_again();
         log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
-        tell(wet, &ReloadReport { is_applied: true, changes, problems: None });
+        tell(wet, &ReloadReport { is_applied: true, changes, ..ReloadReport::default() });
         Ok(())
     }
 }

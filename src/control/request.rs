@@ -74,6 +74,8 @@ pub struct ReloadReport {
     pub changes: Vec<String>,
     /// Why nothing was changed, in the words of `check`.
     pub problems: Option<String>,
+    /// Whether that is the file's fault; otherwise something was lacking here.
+    pub is_wrong_file: bool,
 }
 
 /// Why a request was not fulfilled.

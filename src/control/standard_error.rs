@@ -1,13 +1,13 @@
 //! The log and the ledger on their way to standard error: one thread writes them, in their order, and may block there as
 //! long as it likes. Whoever logs never waits. What is too much for a reader that stands still is dropped and counted, and
-//! the count is told in its place.
+//! the count is told in its place. Where the disk is full, the log waits until there is room again.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
 
@@ -16,6 +16,9 @@ use crate::config::words::counted;
 
 /// Bytes that may wait. One text more is let in below it, so that a ledger of any size can be shown.
 const BYTES_MAX: usize = 1 << 20;
+
+/// Time between two tries to write where the disk is full: nobody tells when there is room again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A process has one standard error.
 static QUEUE: Queue = Queue::new();
@@ -40,18 +43,35 @@ pub fn drain(deadline: Instant) -> bool {
     QUEUE.drain(deadline)
 }
 
+/// Why the log cannot be written, as a sentence, until it can be written again.
+pub fn trouble() -> Option<String> {
+    QUEUE.state().trouble.clone()
+}
+
 fn hand_over(text: Vec<u8>) {
     if QUEUE.start() {
         QUEUE.push(text);
     } else {
         // Without a thread the daemon ends soon, and this is why.
-        write(&text);
+        let _ = write(&mut text.as_slice());
     }
 }
 
-fn write(text: &[u8]) {
-    // If standard error is gone, nobody is left to be told.
-    let _ = write_all(&mut io::stderr(), text);
+/// What is left of the text is not written.
+fn write(text: &mut &[u8]) -> io::Result<()> {
+    write_all(&mut io::stderr(), text)
+}
+
+/// Whether there may be room later. Anything else means that nobody is left to be told.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn explain(error: &io::Error) -> String {
+    match may_pass(error) {
+        true => format!("the log cannot be written: {error}; make room, and what waits (1 MiB at most) is written"),
+        false => format!("the log cannot be written: {error}; who read standard error is gone"),
+    }
 }
 
 struct Target;
@@ -79,12 +99,14 @@ struct State {
     bytes: usize,
     /// Lines dropped since the last text that was let in.
     dropped: usize,
+    /// Why the last text could not be written.
+    trouble: Option<String>,
     is_started: bool,
 }
 
 impl Queue {
     const fn new() -> Queue {
-        let state = State { texts: VecDeque::new(), bytes: 0, dropped: 0, is_started: false };
+        let state = State { texts: VecDeque::new(), bytes: 0, dropped: 0, trouble: None, is_started: false };
         Queue { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -114,13 +136,23 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn write_out(&self, mut write: impl FnMut(&[u8])) {
+    fn write_out(&self, mut write: impl FnMut(&mut &[u8]) -> io::Result<()>) {
         loop {
             let is_idle = |state: &mut State| state.texts.is_empty();
             let waited = self.changed.wait_while(self.state(), is_idle);
             let text = waited.unwrap_or_else(PoisonError::into_inner).texts.pop_front().unwrap_or_default();
-            write(&text);
+            let mut rest = text.as_slice();
+            while let Err(error) = write(&mut rest) {
+                self.state().trouble = Some(explain(&error));
+                if !may_pass(&error) {
+                    break;
+                }
+                thread::sleep(RETRY);
+            }
             let mut state = self.state();
+            if rest.is_empty() {
+                state.trouble = None;
+            }
             state.bytes -= text.len();
             if state.texts.is_empty() {
                 state.tell_dropped();
@@ -155,9 +187,13 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{channel, sync_channel};
-    use std::time::Duration;
 
     use super::*;
+
+    /// Takes all of a text, as a write does.
+    fn whole(text: &mut &[u8]) -> String {
+        String::from_utf8_lossy(std::mem::take(text)).into_owned()
+    }
 
     /// While the reader stands still, memory is bounded and nobody waits; when it reads again it gets everything that was
     /// let in, in order, and in the place of the rest how much that was.
@@ -166,7 +202,10 @@ mod tests {
         static BLOCKED: Queue = Queue::new();
         let (say, hear) = sync_channel(0);
         thread::spawn(|| {
-            BLOCKED.write_out(move |bytes| say.send(String::from_utf8_lossy(bytes).into_owned()).unwrap())
+            BLOCKED.write_out(move |text| {
+                say.send(whole(text)).unwrap();
+                Ok(())
+            })
         });
         let half = "x".repeat(BYTES_MAX / 2) + "\n";
         BLOCKED.push(b"first\n".to_vec());
@@ -192,10 +231,11 @@ mod tests {
         let (come, came) = channel();
         let (say, hear) = channel();
         thread::spawn(|| {
-            SLOW.write_out(move |bytes| {
+            SLOW.write_out(move |text| {
                 come.send(()).unwrap();
                 gate.recv().unwrap();
-                say.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
+                say.send(whole(text)).unwrap();
+                Ok(())
             })
         });
         SLOW.push(b"first\n".to_vec());

@@ -26,7 +26,7 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
         match job {
             Job::Lines(lines) if closed => lines.done(false),
             Job::Lines(lines) => {
-                let written = write_all(&mut output, &lines.bytes);
+                let written = write_all(&mut output, &mut lines.bytes.as_slice());
                 if let Err(error) = &written {
                     log::error!("standard output is gone ({error}): `print` handlers drop what they get from now on");
                     closed = true;
@@ -42,12 +42,12 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
 }
 
 /// Like [`Write::write_all`], but waits where the other end of a pipe was set to O_NONBLOCK, which all its users share: full
-/// is not gone.
-pub(super) fn write_all<W: Write + AsFd>(output: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+/// is not gone. After an error `bytes` are those that are not written.
+pub(super) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match output.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
+            Ok(written) => *bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait::until_writable(&*output)?,
             Err(error) => return Err(error),

@@ -148,6 +148,11 @@ pub fn lacks_port(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a file could not be opened because no more may be: for this process (EMFILE), or for the whole host (ENFILE).
+pub fn lacks_file(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// The name of an errno that sending can give, for the ledger.
 pub fn name(errno: i32) -> &'static str {
     match errno {

@@ -119,6 +119,8 @@ fn admin(text: &mut Text, snapshot: &Snapshot) {
     text.family("admin_viewers", Kind::Gauge, "Viewers of the live view now.").sample(&[], admin.viewers);
     let help = "Connections that were ever accepted.";
     text.family("admin_connections_total", Kind::Counter, help).sample(&[], admin.accepted);
+    let help = "Times that a connection could not be accepted, as a rule since no more files may be open.";
+    text.family("admin_failed_accepts_total", Kind::Counter, help).sample(&[], admin.failed_accepts);
     let help = "Requests that were ever answered, refusals among them.";
     text.family("admin_requests_total", Kind::Counter, help).sample(&[], admin.requests);
     let help = "What a limit or a rule of the control socket or the HTTP port refused, by which.";

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::host::HostCounts;
 use super::rows::{ListenerRow, UpstreamRow};
 
 /// A listener that dropped in the kernel is an alarm for so long.
@@ -33,6 +34,8 @@ pub struct Memory {
     drops: HashMap<String, Rise>,
     /// Since when an upstream is dead, by its name: what comes back to workers has no time of its own.
     dead: HashMap<String, u64>,
+    /// What the host counted when it was last asked.
+    pub(super) host: HostCounts,
 }
 
 /// A counter that rose.

@@ -5,6 +5,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::errno;
+
 /// Datagrams of all programs of this network namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCounts {
@@ -19,10 +21,17 @@ pub struct HostCounts {
 }
 
 impl HostCounts {
-    /// As they are now; 0 where the kernel does not tell.
-    pub fn now() -> HostCounts {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        HostCounts::parse(&read("/proc/net/snmp"), &read("/proc/net/snmp6"))
+    /// As they are now; 0 where the kernel has none. Where no file can be opened they are what they were before: a counter
+    /// that falls to 0 would be taken for that of another process.
+    pub fn now(before: HostCounts) -> HostCounts {
+        let read = |path| match fs::read_to_string(path) {
+            Err(error) if errno::lacks_file(&error) => None,
+            read => Some(read.unwrap_or_default()),
+        };
+        match (read("/proc/net/snmp"), read("/proc/net/snmp6")) {
+            (Some(snmp), Some(snmp6)) => HostCounts::parse(&snmp, &snmp6),
+            _ => before,
+        }
     }
 
     fn parse(snmp: &str, snmp6: &str) -> HostCounts {

@@ -231,6 +231,8 @@ pub struct AdminRow {
     pub viewers: u64,
     /// Connections ever accepted.
     pub accepted: u64,
+    /// Times that a connection could not be accepted, as a rule since no more files may be open; each is tried again.
+    pub failed_accepts: u64,
     /// Requests ever answered.
     pub requests: u64,
     /// Connections closed at once: there were as many as there may be.

@@ -106,6 +106,7 @@ impl Snapshot {
             (false, true) => State::Serving,
             (false, false) => State::Degraded,
         };
+        memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
         let handlers = facts.handlers(&sum);
@@ -131,7 +132,7 @@ impl Snapshot {
             upstreams,
             flows: facts.flows.clone(),
             latency: sum.stay.as_deref().map(Into::into),
-            host: HostCounts::now(),
+            host: memory.host,
             admin: facts.admin,
             balances: sum.balances(),
         }
