@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, output};
-use crate::admin::client::{Answer, Client};
+use crate::admin::client::{Answer, Client, Stream};
 use crate::config::words::{one_line, printable};
 use crate::control::control_path::{Places, default_places};
 
@@ -34,6 +34,17 @@ impl Remote {
     pub(super) fn get(&self, target: &str) -> Result<Answer, Exit> {
         let client = self.client(PATIENCE)?;
         judge(&client, client.get(target))
+    }
+
+    /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
+    pub(super) fn stream(&self, target: &str) -> Result<Stream, Exit> {
+        let client = self.client(PATIENCE)?;
+        let answer = match client.stream(target) {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(refusal)) => Ok(refusal),
+            Err(error) => Err(error),
+        };
+        Err(judge(&client, answer).err().unwrap_or(Exit::Failure))
     }
 
     /// Does a verb, and waits so long for the answer.
