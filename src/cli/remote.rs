@@ -62,7 +62,7 @@ impl Remote {
     }
 
     /// To the daemon that is meant.
-    fn client(&self, patience: Duration) -> Result<Client, Exit> {
+    pub(super) fn client(&self, patience: Duration) -> Result<Client, Exit> {
         let named = self.control.clone().or_else(|| {
             let path = env::var_os(VARIABLE).filter(|path| !path.is_empty());
             path.map(PathBuf::from)
@@ -101,28 +101,34 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
-fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answer, Exit> {
+/// What stood in the way of an answer, and what to do about it.
+pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
     let path = shown(client.path());
+    match error.kind() {
+        ErrorKind::NotFound => format!(
+            "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
+             names another"
+        ),
+        ErrorKind::ConnectionRefused => {
+            format!(
+                "nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one"
+            )
+        }
+        ErrorKind::PermissionDenied => format!(
+            "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \
+             daemon's user, or join its group"
+        ),
+        ErrorKind::TimedOut => {
+            format!("the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it")
+        }
+        _ => format!("cannot ask the daemon at {path}: {error}"),
+    }
+}
+
+/// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
+pub(super) fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answer, Exit> {
     let answer = answer.map_err(|error| {
-        let words = match error.kind() {
-            ErrorKind::NotFound => format!(
-                "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
-                 names another"
-            ),
-            ErrorKind::ConnectionRefused => {
-                format!("nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one")
-            }
-            ErrorKind::PermissionDenied => format!(
-                "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \
-                 daemon's user, or join its group"
-            ),
-            ErrorKind::TimedOut => {
-                format!("the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it")
-            }
-            _ => format!("cannot ask the daemon at {path}: {error}"),
-        };
-        output::complain(&format!("error: {words}"));
+        output::complain(&format!("error: {}", why_not(client, &error)));
         Exit::Failure
     })?;
     if answer.is_success() {

@@ -20,8 +20,8 @@ use crate::dispatch::handler::{Handler, HandlerId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
 use crate::net::kept_source;
+use crate::net::multicast;
 use crate::net::socket::{self, ListenerOptions};
-use crate::net::{limits, multicast};
 use crate::worker::command::Handle;
 use crate::worker::estate::Seat;
 use crate::worker::event_loop::Worker;
@@ -37,7 +37,6 @@ pub fn build(
     held: Held,
     epoch: Instant,
 ) -> Result<Vec<(Worker, Handle)>, BuildError> {
-    limits::raise_open_files();
     probe(plan, &held)?;
     let targets = targets::of(config, plan);
     let hands = || -> Result<Vec<Hands>, BuildError> {
@@ -77,6 +76,7 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
     let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
+    // Of those that are new: what others had was told when they were.
     let mut granted = usize::MAX;
     let unlocked =
         held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
@@ -91,9 +91,12 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
             let socket = match given.next() {
                 Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options)
                     .map_err(|error| explain_bind(planned, &error))?,
-                None => bind(&options, planned).map_err(|error| explain_bind(planned, &error))?,
+                None => {
+                    let socket = bind(&options, planned).map_err(|error| explain_bind(planned, &error))?;
+                    granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
+                    socket
+                }
             };
-            granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
             let seat = Seat { listener: index, index: place };
             bound[worker].push(Listener::new(seat, socket, planned.address, options, planned.needs.source));
         }

@@ -160,6 +160,15 @@ impl History {
     }
 }
 
+/// For another process: what sinks still hold is this one's to write, and counts as handled there.
+pub fn as_written(ledger: &Ledger) -> Ledger {
+    let mut written = ledger.clone();
+    for count in &mut written.handlers {
+        count.tally.handled += std::mem::take(&mut count.tally.in_flight);
+    }
+    written
+}
+
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     let mut difference = late.clone();

@@ -3,11 +3,13 @@
 
 mod answers;
 pub mod build;
+mod chores;
 pub mod control_path;
 mod crew;
 pub mod explain;
 mod explain_live;
 pub mod file_tests;
+pub mod given;
 pub mod handover;
 mod held;
 mod history;
@@ -19,6 +21,7 @@ mod prepare;
 pub mod reload;
 pub mod request;
 mod running;
+pub mod service_manager;
 pub mod sessions;
 pub mod snapshot;
 pub mod squatters;
@@ -33,3 +36,4 @@ pub mod troubles;
 pub mod upkeep;
 pub mod upstreams;
 pub mod visits;
+mod watch;

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::Sender;
 use mio::Waker;
 
 use super::build;
@@ -14,18 +14,15 @@ use super::crew::Crew;
 use super::file_tests;
 use super::handover::difference::{Difference, Successors};
 use super::handover::outline::Outline;
-use super::held::Held;
+use super::held::{Held, lend};
 use super::host::Host;
-use super::plan::{Plan, worker_count};
+use super::plan::{ListenerPlan, Plan, worker_count};
 use super::supervisor::{Failure, system};
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::sink::Job;
-use crate::worker::command::{Command, Handle};
+use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
-
-/// Longest wait for a worker to lend its sockets; a turn takes far less than a thousandth of it.
-const LEND_MAX: Duration = Duration::from_secs(1);
 
 /// What is to go on in the new configuration.
 #[derive(Default)]
@@ -94,6 +91,11 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
 }
 
 impl Draft {
+    /// The listeners that it will have.
+    pub fn listeners(&self) -> &[ListenerPlan] {
+        &self.plan.listeners
+    }
+
     /// Opens everything that it needs. `held` are sockets that are open already, besides those that workers lend.
     pub fn prepare(
         self,
@@ -157,20 +159,9 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
 
 /// Second descriptors of all listeners' sockets that run now.
 fn borrow(workers: &[Handle], outline: &Outline, held: &mut Held) -> Result<(), Failure> {
-    let mut lent = Vec::new();
-    for worker in workers {
-        let (reply, answer) = bounded(1);
-        let sockets = worker.send(Command::Lend(reply)).then(|| answer.recv_timeout(LEND_MAX));
-        let Some(Ok(sockets)) = sockets else {
-            return Err(Failure::Start(BuildError(
-                "a worker cannot lend its sockets: this process may have no more files open. Raise the limit (`ulimit -n`, \
-                 or LimitNOFILE= in a unit)"
-                    .to_owned(),
-            )));
-        };
-        lent.extend(sockets);
-    }
-    lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+    let too_few = "a worker cannot lend its sockets: this process may have no more files open. Raise the limit (`ulimit -n`, or \
+                   LimitNOFILE= in a unit)";
+    let lent = lend(workers).ok_or_else(|| Failure::Start(BuildError(too_few.to_owned())))?;
     for (seat, socket) in lent {
         held.add(outline.listeners[seat.listener].key.clone(), socket);
     }

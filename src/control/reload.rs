@@ -141,12 +141,14 @@ impl Supervisor {
         }
         changes.iter().for_each(|change| log::info!("reload: {change}"));
         self.heed_daemon(&prepared.config.daemon);
+        self.tell_reloading();
         let begun = Instant::now();
         let parked = self.running.park()?;
         self.running.take_place(prepared, parked);
         let pause = begun.elapsed();
         self.office.on_reload(&self.running.config, &self.running.plan);
         self.drain_again();
+        self.tell_ready();
         self.tap_again();
         log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
         tell(wet, &ReloadReport { is_applied: true, changes, problems: None });

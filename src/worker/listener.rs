@@ -107,8 +107,10 @@ impl Listener {
     fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
         let dst = told.destination.map_or(self.address, here);
-        // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then.
-        let local = told.local.filter(|local| !local.is_unspecified()).map_or(dst, here);
+        // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then, unless
+        // that is a group, where the kernel chooses.
+        let is_told = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
+        let local = told.local.filter(is_told).map_or(dst, here);
         Envelope {
             src: src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
             dst,
