@@ -1,5 +1,5 @@
-//! What the supervisor does without being asked: looks whether the file has changed, tells the service manager that it is alive,
-//! and has it keep the listeners' sockets.
+//! What the supervisor does without being asked: looks whether the file has changed and for alarms, so that the log tells of
+//! them although nobody asks, tells the service manager that it is alive, and has it keep the listeners' sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,6 +13,13 @@ use super::service_manager::{ServiceManager, watchdog_interval};
 use super::supervisor::Supervisor;
 use super::watch::Watch;
 
+/// Time between two looks for alarms where something must not fall silent.
+const EXPECTING: Duration = Duration::from_secs(1);
+/// The same where nothing is expected.
+const UNEXPECTING: Duration = Duration::from_secs(3);
+/// The longest: a look takes at most a hundredth of the time up to here.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
 /// What is due from time to time.
 pub struct Chores {
     service: ServiceManager,
@@ -20,6 +27,8 @@ pub struct Chores {
     watch: Option<Watch>,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
+    /// When to look for alarms next.
+    look: Instant,
 }
 
 impl Chores {
@@ -30,13 +39,14 @@ impl Chores {
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        Chores { store: Store::new(service.clone()), service, watch: None, watchdog }
+        let look = Instant::now() + EXPECTING;
+        Chores { store: Store::new(service.clone()), service, watch: None, watchdog, look }
     }
 
     /// How long the supervisor may wait for anything else.
     pub fn patience(&self) -> Option<Duration> {
         let watch = self.watch.as_ref().map(Watch::next);
-        let first = watch.into_iter().chain(self.watchdog.map(|(_, next)| next)).min();
+        let first = watch.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain([self.look]).min();
         first.map(|first| first.saturating_duration_since(Instant::now()))
     }
 }
@@ -60,6 +70,13 @@ impl Supervisor {
                 true => tell(self.chores.service.alive()),
                 false => log::error!("a worker does not answer: the service manager gets no sign of life"),
             }
+        }
+        if self.chores.look <= now {
+            // Whoever makes a snapshot writes the log of its alarms.
+            self.snapshot();
+            let is_expecting = self.running.config.routes.iter().any(|route| !route.expectations.is_empty());
+            let step = if is_expecting { EXPECTING } else { UNEXPECTING };
+            self.chores.look = Instant::now() + (100 * now.elapsed()).clamp(step, LOOK_MAX);
         }
     }
 

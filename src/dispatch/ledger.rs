@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::{HandlerId, UpstreamId};
+use super::time::Time;
 use super::verdict::DropReason;
 
 /// One account.
@@ -307,6 +308,10 @@ pub struct Ledger {
     pub handlers: Vec<HandlerCount>,
     /// By upstream number.
     pub upstreams: Vec<UpstreamCount>,
+    /// When the prefixes that a route expects were last heard, in its order, zero for never; by route number, as far as
+    /// any route expects one.
+    #[serde(default)]
+    pub heard: Vec<Vec<Time>>,
 }
 
 impl Ledger {
@@ -317,7 +322,18 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
+            heard: Vec::new(),
         }
+    }
+
+    /// Takes note of when the prefixes of a route were heard.
+    pub fn hear(&mut self, route: usize, heard: &[Time]) {
+        if self.heard.len() <= route {
+            self.heard.resize(route + 1, Vec::new());
+        }
+        let known = &mut self.heard[route];
+        known.resize(known.len().max(heard.len()), Time::default());
+        known.iter_mut().zip(heard).for_each(|(known, heard)| *known = (*known).max(*heard));
     }
 
     /// Adds another worker's accounts.
@@ -333,6 +349,9 @@ impl Ledger {
         }
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
+        }
+        for (route, heard) in other.heard.iter().enumerate() {
+            self.hear(route, heard);
         }
     }
 
