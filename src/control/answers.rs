@@ -145,6 +145,7 @@ impl Supervisor {
             troubles: requests.troubles.sentences(),
             is_stopping,
             receive_buffers: self.running.receive_buffers(),
+            found: self.chores.found(),
             epoch: self.epoch,
         };
         Snapshot::new(facts, memory)

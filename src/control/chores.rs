@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::given::Store;
 use super::handover::outline::ListenerKey;
 use super::held::lend;
+use super::lookout::Lookout;
 use super::reload::Wish;
 use super::service_manager::{ServiceManager, watchdog_interval};
+use super::snapshot::Alarm;
 use super::supervisor::Supervisor;
 use super::watch::Watch;
 
@@ -27,6 +29,7 @@ pub struct Chores {
     watch: Option<Watch>,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
+    lookout: Lookout,
     /// When to look for alarms next.
     look: Instant,
 }
@@ -39,8 +42,8 @@ impl Chores {
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        let look = Instant::now() + EXPECTING;
-        Chores { store: Store::new(service.clone()), service, watch: None, watchdog, look }
+        let (lookout, look) = (Lookout::start(), Instant::now() + EXPECTING);
+        Chores { store: Store::new(service.clone()), service, watch: None, watchdog, lookout, look }
     }
 
     /// How long the supervisor may wait for anything else.
@@ -48,6 +51,11 @@ impl Chores {
         let watch = self.watch.as_ref().map(Watch::next);
         let first = watch.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain([self.look]).min();
         first.map(|first| first.saturating_duration_since(Instant::now()))
+    }
+
+    /// Alarms of what the host shows.
+    pub fn found(&self) -> Vec<Alarm> {
+        self.lookout.found()
     }
 }
 
@@ -84,6 +92,7 @@ impl Supervisor {
     pub fn tell_ready(&mut self) {
         let config = &self.running.config;
         self.chores.watch = config.daemon.watch.then(|| Watch::new(config.source.path(), Instant::now()));
+        self.chores.lookout.watch(config, &self.running.plan);
         tell(self.chores.service.ready(std::process::id(), &self.summary()));
         if let Err(error) = self.keep_sockets() {
             log::warn!("the service manager does not keep the sockets: {error}; a crash will lose what they hold");

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::alarm::{Expected, Memory, Sight, Sockets};
+use super::alarm::{Alarm, Expected, Memory, Sight, Sockets};
 use super::flows::Flows;
 use super::host::HostCounts;
 use super::rows::{
@@ -91,6 +91,8 @@ pub struct Facts<'a> {
     pub is_stopping: bool,
     /// The smallest receive buffer of each listener's sockets, in bytes.
     pub receive_buffers: &'a [usize],
+    /// Alarms of what the host shows.
+    pub found: Vec<Alarm>,
     /// When the workers began to count time.
     pub epoch: Instant,
 }
@@ -123,7 +125,8 @@ impl Snapshot {
             now,
             now_unix: now_unix.as_secs(),
         };
-        let alarms = memory.alarms(&sight);
+        let mut alarms = memory.alarms(&sight);
+        alarms.extend(facts.found.iter().cloned());
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
