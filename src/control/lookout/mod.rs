@@ -1,6 +1,7 @@
 //! Looks every few seconds at what the host shows and no datagram tells: sockets of other programs that overlap ours, and
 //! interfaces that are gone. On a thread of its own, since /proc can be long; it takes at most a hundredth of the time.
 
+mod interface_gone;
 mod overlap;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
+use self::interface_gone::Membership;
 use self::overlap::{Address, Overlaps};
 use super::plan::Plan;
 use super::snapshot::{Alarm, unix_seconds};
@@ -32,6 +34,7 @@ pub struct Lookout {
 #[derive(Debug, Default)]
 struct Watched {
     addresses: Vec<Address>,
+    memberships: Vec<Membership>,
 }
 
 impl Lookout {
@@ -65,7 +68,7 @@ impl Lookout {
     /// From now on looks for what matters to this configuration.
     pub fn watch(&self, config: &Config, plan: &Plan) {
         let watched =
-            Watched { addresses: overlap::addresses(plan) };
+            Watched { addresses: overlap::addresses(plan), memberships: interface_gone::memberships(config, plan) };
         if let Some(orders) = &self.orders {
             let _ = orders.send(watched);
         }
@@ -96,6 +99,7 @@ impl Looks {
     fn look(&mut self, watched: &Watched) -> Vec<Alarm> {
         let now = unix_seconds();
         let mut alarms = self.overlaps.look(&watched.addresses);
+        alarms.extend(interface_gone::look(&watched.memberships));
         let cause = |alarm: &Alarm| (alarm.name.clone(), alarm.about.clone());
         self.since.retain(|known, _| alarms.iter().any(|alarm| cause(alarm) == *known));
         for alarm in &mut alarms {
