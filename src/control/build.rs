@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use ipnet::IpNet;
 
 use super::held::Held;
 use super::plan::{ListenerPlan, Plan, Role};
@@ -14,9 +15,10 @@ use super::targets;
 use super::upstreams::{Located, Upstreams};
 use crate::config::kind::{BuildError, Site, Way};
 use crate::config::upstream::{SendFrom, Upstream};
-use crate::config::{Config, Daemon};
+use crate::config::{Config, Daemon, Route};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
+use crate::dispatch::route_table::RouteId;
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
 use crate::net::kept_source;
@@ -233,12 +235,21 @@ fn build_worker(
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
-    let mut dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
+    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
+    let mut dispatcher =
+        expecting(config).fold(dispatcher, |dispatcher, (route, prefixes)| dispatcher.expecting(route, &prefixes));
     if config.daemon.latency {
         dispatcher.measure_stay();
     }
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
+}
+
+/// The routes that expect prefixes, with those, in their order.
+fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
+    let prefixes = |route: &Route| route.expectations.iter().filter_map(|expectation| expectation.source).collect();
+    let routes = config.routes.iter().enumerate().map(move |(number, route)| (RouteId(number as u32), prefixes(route)));
+    routes.filter(|(_, prefixes): &(_, Vec<IpNet>)| !prefixes.is_empty())
 }
 
 /// Builds every handler on a site that is told whose turn it is.
