@@ -176,7 +176,7 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
 
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
-    let mut difference = Ledger { heard: Vec::new(), ..late.clone() };
+    let mut difference = Ledger { heard: Vec::new(), stay: None, ..late.clone() };
     let minus = |late: &mut Tally, early: &Tally| {
         late.received -= early.received;
         late.handled -= early.handled;
