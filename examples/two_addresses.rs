@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         supervisor.run()
     }) {
         Ok(ledger) => {
-            eprint!("{ledger}");
+            ledger.into_iter().for_each(|ledger| eprint!("{ledger}"));
             ExitCode::SUCCESS
         }
         Err(failure) => {

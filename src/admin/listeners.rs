@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub(super) struct Control {
     path: PathBuf,
     /// Device and inode.
     file: Option<(u64, u64)>,
+    /// Whether the file goes when the socket does.
+    is_ours: AtomicBool,
 }
 
 /// What became of binding: the sockets that there are, and what is to be known of the others.
@@ -98,9 +101,13 @@ impl Listeners {
     }
 
     /// The same around sockets that another process has bound and listens on; the control socket with its path. The TCP one
-    /// is of use only where the file still asks for its address.
+    /// is of use only where the file still asks for its address. The control socket's file stays the other's until
+    /// [`Admin::start`](super::Admin::start).
     pub fn go_on(daemon: &Daemon, control: Option<(OwnedFd, PathBuf)>, http: Option<OwnedFd>) -> Result<Bound, Taken> {
-        let control = control.map(|(fd, path)| Control { listener: fd.into(), file: identity(&path).ok(), path });
+        let control = control.map(|(fd, path)| {
+            let (listener, file) = (fd.into(), identity(&path).ok());
+            Control { listener, path, file, is_ours: AtomicBool::new(false) }
+        });
         let http = http.map(TcpListener::from).filter(|http| http.local_addr().ok() == daemon.http);
         let missing = Daemon { http: daemon.http.filter(|_| http.is_none()), ..daemon.clone() };
         let missing = if control.is_some() { Daemon { control: ControlSocket::Off, ..missing } } else { missing };
@@ -125,14 +132,21 @@ impl Listeners {
         self.http.as_ref().and_then(|http| http.local_addr().ok())
     }
 
-    /// Removes the control socket's file if it is still ours.
-    pub(super) fn remove(&self) {
-        if let Some(control) = &self.control
-            && control.file.is_some()
-            && identity(&control.path).ok() == control.file
-        {
+    /// Says whether the control socket's file goes when these do.
+    pub(super) fn own(&self, is_ours: bool) {
+        if let Some(control) = &self.control {
+            control.is_ours.store(is_ours, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Control {
+    /// Removes the file if it is still ours.
+    fn drop(&mut self) {
+        let is_ours = self.is_ours.load(Ordering::Relaxed) && self.file.is_some();
+        if is_ours && identity(&self.path).ok() == self.file {
             // If it cannot be removed, the next daemon finds that nobody answers there.
-            let _ = fs::remove_file(&control.path);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -199,7 +213,7 @@ fn listen(path: &Path) -> io::Result<Control> {
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from(OwnedFd::from(socket));
-    Ok(Control { listener, path: path.to_owned(), file: identity(path).ok() })
+    Ok(Control { listener, path: path.to_owned(), file: identity(path).ok(), is_ours: AtomicBool::new(true) })
 }
 
 /// Who serves a socket, in words.

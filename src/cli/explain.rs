@@ -5,22 +5,34 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::remote::{Remote, target};
 use super::{Exit, output};
+use crate::config::words::printable;
 use crate::config::{Config, Kind};
 use crate::control::explain::{Question, explain};
 use crate::control::host::Host;
 use crate::control::plan::{Plan, worker_count};
 use crate::control::request::Imagined;
 
+/// Bytes of a question to the daemon, which takes no more in the head of a request; percent signs make three of one.
+const TARGET_BYTES_MAX: usize = 7_000;
+
 /// Tell which route a datagram takes, and why
 ///
 /// Says which socket the kernel will choose, which route and why not the next ones, what each handler does, which
 /// upstream this sender gets, and which address an answer leaves from. Nothing is bound, received or sent: the file and
-/// this host are asked, with the same code that the daemon runs.
+/// this host are asked, with the same code that the daemon runs. With --live the running daemon is asked: what it would do
+/// now, with the upstreams' health and the sender's session, and how many datagrams the route has seen.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration file
-    file: PathBuf,
+    #[arg(required_unless_present = "live", conflicts_with = "live")]
+    file: Option<PathBuf>,
+    /// Ask the running daemon instead of a file
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    remote: Remote,
     /// Where the datagram is sent to: 127.0.0.1:1234 or [::1]:1234
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     to: SocketAddr,
@@ -36,7 +48,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let config = match Config::load(&arguments.file, kinds) {
+    let Some(file) = &arguments.file else { return ask(&arguments) };
+    let config = match Config::load(file, kinds) {
         Ok(config) => config,
         Err(error) => return output::refuse(&error),
     };
@@ -63,6 +76,27 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     match explain(&config, &plan, &host, &question, &[]) {
         Ok(explanation) => output::print(&explanation.text),
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Asks the running daemon.
+fn ask(arguments: &Arguments) -> Exit {
+    let Arguments { to, from, interface, payload, remote, .. } = arguments;
+    let (to, from) = (to.to_string(), from.map(|from| from.to_string()));
+    let parameters = [
+        ("to", Some(to.as_str())),
+        ("from", from.as_deref()),
+        ("interface", interface.as_deref()),
+        ("payload", Some(payload)),
+    ];
+    let target = target("/explain", &parameters);
+    if target.len() > TARGET_BYTES_MAX {
+        output::complain("error: --payload is too long to be sent to the daemon; a shorter one takes the same route");
+        return Exit::Usage;
+    }
+    match remote.get(&target) {
+        Ok(answer) => output::print(&printable(&answer.text())),
+        Err(exit) => exit,
     }
 }
 

@@ -12,11 +12,27 @@
 //! Nothing here decides anything about datagrams; commands ask the rooms below and print.
 
 mod check;
+mod completions;
+mod drain;
 mod explain;
 mod handlers;
+mod log;
+mod man;
 mod output;
+mod pcapng;
+mod reload;
+mod remote;
+mod routes;
 mod run;
 mod schema;
+mod sessions;
+mod status;
+mod stop;
+mod table;
+mod tap;
+mod top;
+mod undrain;
+mod upstreams;
 
 use std::process::ExitCode;
 
@@ -35,6 +51,8 @@ Examples:
   udispatch run echo.toml         serve until SIGTERM or Ctrl-C
   udispatch explain echo.toml --to 127.0.0.1:1234
                                   which route gets this datagram, and what happens to it?
+  udispatch status                how is the running daemon?
+  udispatch top                   what goes where, a second, live in the terminal
   udispatch handlers              what can stand behind `handler =`?
 
 Exit codes:
@@ -60,8 +78,23 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Status(status::Arguments),
+    Top(top::Arguments),
+    Routes(routes::Arguments),
+    Sessions(sessions::Arguments),
+    Upstreams(upstreams::Arguments),
+    Tap(tap::Arguments),
+    Reload(reload::Arguments),
+    Drain(drain::Arguments),
+    Undrain(undrain::Arguments),
+    Log(log::Arguments),
+    Stop(stop::Arguments),
     Handlers(handlers::Arguments),
     Schema(schema::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
+    #[command(hide = true)]
+    Completions(completions::Arguments),
 }
 
 /// How a command ended.
@@ -100,8 +133,21 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Run(arguments) => run::main(arguments, kinds),
         Command::Check(arguments) => check::main(arguments, kinds),
         Command::Explain(arguments) => explain::main(arguments, kinds),
+        Command::Status(arguments) => status::main(&arguments),
+        Command::Top(arguments) => top::main(&arguments),
+        Command::Routes(arguments) => routes::main(&arguments),
+        Command::Sessions(arguments) => sessions::main(&arguments),
+        Command::Upstreams(arguments) => upstreams::main(&arguments),
+        Command::Tap(arguments) => tap::main(&arguments),
+        Command::Reload(arguments) => reload::main(&arguments),
+        Command::Drain(arguments) => drain::main(&arguments),
+        Command::Undrain(arguments) => undrain::main(&arguments),
+        Command::Log(arguments) => log::main(&arguments),
+        Command::Stop(arguments) => stop::main(&arguments),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
         Command::Schema(arguments) => schema::main(arguments, kinds),
+        Command::Man(arguments) => man::main(arguments),
+        Command::Completions(arguments) => completions::main(arguments),
     };
     exit.into()
 }

@@ -32,6 +32,14 @@ pub(super) fn refuse(error: &LoadError) -> Exit {
 
 /// Whether standard error shows colours: a terminal whose user did not ask for none.
 pub(super) fn colours() -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !unwanted
+    io::stderr().is_terminal() && !colours_are_unwanted()
+}
+
+/// The same for standard output.
+pub(super) fn answer_colours() -> bool {
+    io::stdout().is_terminal() && !colours_are_unwanted()
+}
+
+fn colours_are_unwanted() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -138,6 +138,7 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
         }
     }
     log::info!("ready: {}", supervisor.summary());
+    supervisor.tell_ready();
     let served = supervisor.serve();
     if let Some(admin) = admin {
         if matches!(served, Ok(Served::TakenOver)) { admin.abandon() } else { admin.stop() }

@@ -20,8 +20,8 @@ use crate::dispatch::handler::{Handler, HandlerId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
 use crate::net::kept_source;
+use crate::net::multicast;
 use crate::net::socket::{self, ListenerOptions};
-use crate::net::{limits, multicast};
 use crate::worker::command::Handle;
 use crate::worker::estate::Seat;
 use crate::worker::event_loop::Worker;
@@ -37,15 +37,22 @@ pub fn build(
     held: Held,
     epoch: Instant,
 ) -> Result<Vec<(Worker, Handle)>, BuildError> {
-    limits::raise_open_files();
     probe(plan, &held)?;
-    let mut sockets = bind_all(&config.daemon, plan, held)?;
     let targets = targets::of(config, plan);
-    let mut workers = Vec::new();
-    for (number, listeners) in sockets.drain(..).enumerate() {
-        workers.push(build_worker(config, plan, output, &targets, epoch, number, listeners)?);
-    }
-    Ok(workers)
+    let hands = || -> Result<Vec<Hands>, BuildError> {
+        (0..plan.workers).map(|number| hands(config, plan, output, &targets, number)).collect()
+    };
+    // A new socket beside those that serve gets datagrams at once, which are lost if anything fails after it. At the start
+    // nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
+    let (listeners, hands) = match held.is_empty() {
+        true => (bind_all(&config.daemon, plan, held)?, hands()?),
+        false => {
+            let hands = hands()?;
+            (bind_all(&config.daemon, plan, held)?, hands)
+        }
+    };
+    let numbered = listeners.into_iter().zip(hands).enumerate();
+    numbered.map(|(number, (listeners, hands))| build_worker(config, plan, listeners, hands, epoch, number)).collect()
 }
 
 /// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
@@ -69,6 +76,7 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
     let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
+    // Of those that are new: what others had was told when they were.
     let mut granted = usize::MAX;
     let unlocked =
         held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
@@ -83,9 +91,12 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
             let socket = match given.next() {
                 Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options)
                     .map_err(|error| explain_bind(planned, &error))?,
-                None => bind(&options, planned).map_err(|error| explain_bind(planned, &error))?,
+                None => {
+                    let socket = bind(&options, planned).map_err(|error| explain_bind(planned, &error))?;
+                    granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
+                    socket
+                }
             };
-            granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
             let seat = Seat { listener: index, index: place };
             bound[worker].push(Listener::new(seat, socket, planned.address, options, planned.needs.source));
         }
@@ -108,7 +119,7 @@ fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
         send_buffer: daemon.send_buffer,
         destination: listener.tells_destination(),
         ttl: listener.needs.ttl,
-        time: listener.needs.time,
+        time: listener.needs.time || daemon.latency,
     }
 }
 
@@ -185,14 +196,32 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     BuildError(text)
 }
 
-fn build_worker(
+/// What a worker acts with.
+struct Hands {
+    handlers: Vec<Box<dyn Handler>>,
+    lanes: Lanes,
+}
+
+fn hands(
     config: &Config,
     plan: &Plan,
     output: &Sender<Job>,
     targets: &[Target],
+    number: usize,
+) -> Result<Hands, BuildError> {
+    let lanes = Lanes::new(targets.to_vec());
+    let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
+    let handlers = build_handlers(config, &mut site)?;
+    Ok(Hands { handlers, lanes: site.lanes })
+}
+
+fn build_worker(
+    config: &Config,
+    plan: &Plan,
+    listeners: Vec<Listener>,
+    hands: Hands,
     epoch: Instant,
     number: usize,
-    listeners: Vec<Listener>,
 ) -> Result<(Worker, Handle), BuildError> {
     let ear = |listener: &Listener| {
         let planned = &plan.listeners[listener.seat.listener];
@@ -200,13 +229,14 @@ fn build_worker(
         Ear { id: listener.seat.listener, lookup: planned.lookup.clone(), claim }
     };
     let ears = listeners.iter().map(ear).collect();
-    let lanes = Lanes::new(targets.to_vec());
-    let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
-    let handlers = build_handlers(config, &mut site)?;
-    let lanes = site.lanes;
+    let Hands { handlers, lanes } = hands;
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), targets.len());
+    let upstreams = plan.upstreams.iter().len();
+    let mut dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
+    if config.daemon.latency {
+        dispatcher.measure_stay();
+    }
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }

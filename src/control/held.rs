@@ -4,10 +4,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::UdpSocket;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
 
 use super::handover::outline::ListenerKey;
 use super::plan::Plan;
 use crate::net::socket;
+use crate::worker::command::{Command, Handle};
+use crate::worker::estate::Seat;
 
 /// The sockets of each listener, in the order of their seats.
 #[derive(Debug, Default)]
@@ -76,4 +81,20 @@ impl Drop for Unlocked {
             }
         }
     }
+}
+
+/// Longest wait for a worker to lend its sockets; a turn takes far less than a thousandth of it.
+const LEND_MAX: Duration = Duration::from_secs(1);
+
+/// Second descriptors of the sockets of all listeners that run, in the order of their seats. `None` where a worker has no
+/// descriptors left, or does not answer.
+pub fn lend(workers: &[Handle]) -> Option<Vec<(Seat, UdpSocket)>> {
+    let mut lent = Vec::new();
+    for worker in workers {
+        let (reply, answer) = bounded(1);
+        worker.send(Command::Lend(reply)).then_some(())?;
+        lent.extend(answer.recv_timeout(LEND_MAX).ok()?);
+    }
+    lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+    Some(lent)
 }

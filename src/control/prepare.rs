@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::Sender;
 use mio::Waker;
 
 use super::build;
@@ -14,26 +14,23 @@ use super::crew::Crew;
 use super::file_tests;
 use super::handover::difference::{Difference, Successors};
 use super::handover::outline::Outline;
-use super::held::Held;
+use super::held::{Held, lend};
 use super::host::Host;
-use super::plan::{Plan, worker_count};
+use super::plan::{ListenerPlan, Plan, worker_count};
 use super::supervisor::{Failure, system};
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::sink::Job;
-use crate::worker::command::{Command, Handle};
+use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
-
-/// Longest wait for a worker to lend its sockets; a turn takes far less than a thousandth of it.
-const LEND_MAX: Duration = Duration::from_secs(1);
 
 /// What is to go on in the new configuration.
 #[derive(Default)]
 pub struct Present {
     /// What the running configuration amounts to.
     pub outline: Outline,
-    /// Its handlers, in the order of their numbers.
-    pub handlers: Vec<NamedHandler>,
+    /// Its handlers, by number; `None` where this program does not understand one.
+    pub handlers: Vec<Option<NamedHandler>>,
     /// How many sessions each of them has.
     pub sessions: Vec<u64>,
     /// Where upstreams with names are.
@@ -42,6 +39,20 @@ pub struct Present {
     pub workers: Vec<Handle>,
     /// How many configurations there were before.
     pub generation: u64,
+}
+
+/// A configuration that has been compared with the one that runs; nothing is open for it yet.
+pub struct Draft {
+    /// What the file says, and handlers that only serve sessions of older files.
+    config: Config,
+    plan: Plan,
+    outline: Outline,
+    successors: Successors,
+    /// What is new.
+    pub difference: Difference,
+    /// Who lends the listeners' sockets, and which of them each seat's is.
+    workers: Vec<Handle>,
+    old: Outline,
 }
 
 /// A configuration with everything that it needs to run.
@@ -62,30 +73,43 @@ pub struct Prepared {
     pub difference: Difference,
 }
 
-/// Prepares a configuration. `held` are sockets that are open already, besides those that the workers of `present` lend.
-pub fn prepare(
-    mut config: Config,
-    present: Present,
-    mut held: Held,
-    output: &Sender<Job>,
-    epoch: Instant,
-    ended: &Arc<Waker>,
-) -> Result<Prepared, Failure> {
+/// Plans a configuration, runs its tests where something runs that it could harm, and compares it with what runs.
+pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let retired = succeed(&mut config, &present);
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
         .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
-    if failed.errors() > 0 && !present.outline.handlers.is_empty() {
+    if failed.errors() > 0 && !present.outline.listeners.is_empty() {
         return Err(Failure::Configuration(Box::new(failed)));
     }
     let outline = Outline::new(&config, &plan);
-    borrow(&present, &mut held)?;
-    let workers = build::build(&config, &plan, output, held, epoch)?;
-    let crew = Crew::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
     let successors = Successors::new(&present.outline, &outline, &retired);
     let difference = Difference::new(&present.outline, &outline);
-    Ok(Prepared { config, plan, outline, workers, crew, successors, difference })
+    let Present { outline: old, workers, .. } = present;
+    Ok(Draft { config, plan, outline, successors, difference, workers, old })
+}
+
+impl Draft {
+    /// The listeners that it will have.
+    pub fn listeners(&self) -> &[ListenerPlan] {
+        &self.plan.listeners
+    }
+
+    /// Opens everything that it needs. `held` are sockets that are open already, besides those that workers lend.
+    pub fn prepare(
+        self,
+        mut held: Held,
+        output: &Sender<Job>,
+        epoch: Instant,
+        ended: &Arc<Waker>,
+    ) -> Result<Prepared, Failure> {
+        let Draft { config, plan, outline, successors, difference, workers, old } = self;
+        borrow(&workers, &old, &mut held)?;
+        let workers = build::build(&config, &plan, output, held, epoch)?;
+        let crew = Crew::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
+        Ok(Prepared { config, plan, outline, workers, crew, successors, difference })
+    }
 }
 
 /// Handlers that are kept go on with what their workers share (rates, quotas). Those that are gone or lead elsewhere live on
@@ -93,6 +117,7 @@ pub fn prepare(
 fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     let mut retired = HashMap::new();
     for (number, old) in present.handlers.iter().enumerate() {
+        let Some(old) = old else { continue };
         let heir = config.handlers.iter_mut().find(|heir| is_heir(old, heir));
         if let Some(heir) = &heir
             && heir.contents() == old.contents()
@@ -133,23 +158,12 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
 }
 
 /// Second descriptors of all listeners' sockets that run now.
-fn borrow(present: &Present, held: &mut Held) -> Result<(), Failure> {
-    let mut lent = Vec::new();
-    for worker in &present.workers {
-        let (reply, answer) = bounded(1);
-        let sockets = worker.send(Command::Lend(reply)).then(|| answer.recv_timeout(LEND_MAX));
-        let Some(Ok(sockets)) = sockets else {
-            return Err(Failure::Start(BuildError(
-                "a worker cannot lend its sockets: this process may have no more files open. Raise the limit (`ulimit -n`, \
-                 or LimitNOFILE= in a unit)"
-                    .to_owned(),
-            )));
-        };
-        lent.extend(sockets);
-    }
-    lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+fn borrow(workers: &[Handle], outline: &Outline, held: &mut Held) -> Result<(), Failure> {
+    let too_few = "a worker cannot lend its sockets: this process may have no more files open. Raise the limit (`ulimit -n`, or \
+                   LimitNOFILE= in a unit)";
+    let lent = lend(workers).ok_or_else(|| Failure::Start(BuildError(too_few.to_owned())))?;
     for (seat, socket) in lent {
-        held.add(present.outline.listeners[seat.listener].key.clone(), socket);
+        held.add(outline.listeners[seat.listener].key.clone(), socket);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use mio::Waker;
 
 use super::answers::set_log_level;
 use super::held::Held;
-use super::prepare::{Prepared, Present, prepare};
+use super::prepare::{Prepared, Present, draft};
 use super::request::{ReloadReport, Reply};
 use super::snapshot::unix_seconds;
 use super::supervisor::{Failure, Supervisor};
@@ -35,8 +35,16 @@ impl Wish {
     }
 }
 
+/// What was made ready.
+enum Ready {
+    /// All of it.
+    Whole(Box<Prepared>),
+    /// Only what would change, a line each: nothing was opened.
+    Draft(Vec<String>),
+}
+
 /// What was made ready, or why it could not be.
-type Outcome = Result<Box<Prepared>, Failure>;
+type Outcome = Result<Ready, Failure>;
 
 /// Reloads, one at a time.
 pub struct Reloader {
@@ -64,14 +72,17 @@ impl Reloader {
     }
 
     fn begin(&mut self, present: Present, output: Sender<Job>, epoch: Instant, ended: Arc<Waker>) {
+        let is_dry_run = self.under_way.iter().all(|wish| wish.is_dry_run);
         let (loader, sender, waker) = (self.loader.clone(), self.sender.clone(), Arc::clone(&self.waker));
         let work = move || {
             let nothing = || Failure::File("there is no file to reload".to_owned());
-            let prepared = loader.ok_or_else(nothing).and_then(|loader| loader().map_err(Failure::from));
-            let prepared = prepared
-                .and_then(|config| prepare(config, present, Held::default(), &output, epoch, &ended).map(Box::new));
+            let config = loader.ok_or_else(nothing).and_then(|loader| loader().map_err(Failure::from));
+            let outcome = config.and_then(|config| draft(config, present)).and_then(|draft| match is_dry_run {
+                true => Ok(Ready::Draft(draft.difference.lines())),
+                false => draft.prepare(Held::default(), &output, epoch, &ended).map(Box::new).map(Ready::Whole),
+            });
             // The supervisor may have ended meanwhile.
-            let _ = sender.send(prepared);
+            let _ = sender.send(outcome);
             let _ = waker.wake();
         };
         if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn(work) {
@@ -103,7 +114,8 @@ impl Supervisor {
         while let Some((outcome, wishes)) = self.reloader.outcome() {
             match outcome {
                 Err(failure) => self.refuse(&failure, wishes),
-                Ok(prepared) => self.apply(*prepared, wishes)?,
+                Ok(Ready::Draft(changes)) => tell(wishes, &ReloadReport { changes, ..ReloadReport::default() }),
+                Ok(Ready::Whole(prepared)) => self.apply(*prepared, wishes)?,
             }
         }
         self.begin_reload();
@@ -111,10 +123,12 @@ impl Supervisor {
     }
 
     fn refuse(&mut self, failure: &Failure, wishes: Vec<Wish>) {
-        self.office.life.reloads.refused += 1;
-        self.office.life.reloads.last_refused = Some(unix_seconds());
         let why = failure.to_string();
-        log::error!("reload refused, everything goes on as before: {why}");
+        if wishes.iter().any(|wish| !wish.is_dry_run) {
+            self.office.life.reloads.refused += 1;
+            self.office.life.reloads.last_refused = Some(unix_seconds());
+            log::error!("reload refused, everything goes on as before: {why}");
+        }
         tell(wishes, &ReloadReport { problems: Some(why), ..ReloadReport::default() });
     }
 
@@ -122,20 +136,20 @@ impl Supervisor {
         let changes = prepared.difference.lines();
         let (dry, wet): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| wish.is_dry_run);
         tell(dry, &ReloadReport { changes: changes.clone(), ..ReloadReport::default() });
-        if wet.is_empty() {
-            return Ok(());
-        }
         for note in prepared.plan.notes.iter().filter(|note| !self.running.plan.notes.contains(note)) {
             log::warn!("{note}");
         }
         changes.iter().for_each(|change| log::info!("reload: {change}"));
         self.heed_daemon(&prepared.config.daemon);
+        self.tell_reloading();
         let begun = Instant::now();
         let parked = self.running.park()?;
         self.running.take_place(prepared, parked);
         let pause = begun.elapsed();
         self.office.on_reload(&self.running.config, &self.running.plan);
         self.drain_again();
+        self.tell_ready();
+        self.tap_again();
         log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
         tell(wet, &ReloadReport { is_applied: true, changes, problems: None });
         Ok(())

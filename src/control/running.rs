@@ -163,7 +163,7 @@ impl Running {
             located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
         Present {
             outline: self.outline.clone(),
-            handlers: self.config.handlers.clone(),
+            handlers: self.config.handlers.iter().cloned().map(Some).collect(),
             sessions: sum.handlers.iter().map(|count| count.sessions.open).collect(),
             addresses: addresses.collect(),
             workers: self.handles().cloned().collect(),

@@ -103,48 +103,29 @@ impl Lister {
         })
     }
 
-    /// Asks one worker after the other.
+    /// Asks one worker after the other, until there is one more than is wanted.
     pub fn list(&self) -> SessionList {
         let deadline = Instant::now() + PATIENCE;
-        let mut list = SessionList::default();
-        for worker in 0..self.workers.len() {
-            let mut from = Mark { handler: HandlerId(0), place: 0 };
-            loop {
-                if list.sessions.len() >= self.limit {
-                    list.is_cut |= self.has_more(worker, from, deadline);
-                    if list.is_cut {
-                        return list;
-                    }
-                    break;
-                }
-                let Some(page) = self.page(worker, from, deadline) else {
-                    list.is_cut = true;
-                    return list;
-                };
-                let rows = page.found.iter().filter(|seen| self.is_wanted(seen)).map(|seen| self.row(worker, seen));
-                list.sessions.extend(rows);
-                match page.next {
-                    Some(next) => from = next,
-                    None => break,
-                }
-            }
-            list.is_cut |= list.sessions.len() > self.limit;
-            list.sessions.truncate(self.limit);
-        }
-        list
+        let mut sessions = Vec::new();
+        let is_whole = (0..self.workers.len()).all(|worker| self.add(worker, deadline, &mut sessions));
+        let is_cut = !is_whole || sessions.len() > self.limit;
+        sessions.truncate(self.limit);
+        SessionList { sessions, is_cut }
     }
 
-    fn has_more(&self, worker: usize, mut from: Mark, deadline: Instant) -> bool {
-        loop {
-            let Some(page) = self.page(worker, from, deadline) else { return true };
-            if page.found.iter().any(|seen| self.is_wanted(seen)) {
-                return true;
-            }
+    /// Adds those of one worker. Whether that was all of them.
+    fn add(&self, worker: usize, deadline: Instant, sessions: &mut Vec<SessionRow>) -> bool {
+        let mut from = Mark { handler: HandlerId(0), place: 0 };
+        while sessions.len() <= self.limit {
+            let Some(page) = self.page(worker, from, deadline) else { return false };
+            let wanted = page.found.iter().filter(|seen| self.is_wanted(seen));
+            sessions.extend(wanted.map(|seen| self.row(worker, seen)));
             match page.next {
                 Some(next) => from = next,
-                None => return false,
+                None => return true,
             }
         }
+        false
     }
 
     fn page(&self, worker: usize, from: Mark, deadline: Instant) -> Option<Page> {

@@ -11,8 +11,10 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::answers::Office;
 use super::build;
+use super::chores::Chores;
+use super::given;
 use super::held::Held;
-use super::prepare::{Prepared, Present, prepare};
+use super::prepare::{Draft, Prepared, Present, draft};
 use super::reload::{Loader, Reloader, Wish};
 use super::running::Running;
 use super::snapshot::Snapshot;
@@ -23,6 +25,7 @@ use super::takeover::wire::WireError;
 use super::{standard_error, standard_output};
 use crate::config::{Config, Kind, LoadError, Problems};
 use crate::dispatch::sink::Job;
+use crate::net::limits;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -80,6 +83,7 @@ pub struct Supervisor {
     pub(super) running: Running,
     pub(super) office: Office,
     pub(super) gate: Gate,
+    pub(super) chores: Chores,
     pub(super) reloader: Reloader,
     pub(super) output: Sender<Job>,
     /// Time is counted from here.
@@ -100,6 +104,8 @@ struct Stage {
 
 impl Stage {
     fn new() -> Result<Stage, Failure> {
+        limits::raise_open_files();
+        limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         // mio has one waker for each poll: whoever wakes it, all is looked at.
         let ended = Waker::new(poll.registry(), AWOKEN).map_err(system("cannot set up the control loop"))?;
@@ -110,14 +116,8 @@ impl Stage {
     /// The configuration, ready to run, and who catches signals. That begins before the workers do, so that no signal is
     /// lost while they start, and after the plan, which may wait for the resolver as long as that likes: until then a
     /// signal ends the process, and nothing is lost by that.
-    fn prepare(
-        &self,
-        config: Config,
-        present: Present,
-        held: Held,
-        epoch: Instant,
-    ) -> Result<(Prepared, Signals), Failure> {
-        let prepared = prepare(config, present, held, &self.output, epoch, &self.ended)?;
+    fn prepare(&self, draft: Draft, held: Held, epoch: Instant) -> Result<(Prepared, Signals), Failure> {
+        let prepared = draft.prepare(held, &self.output, epoch, &self.ended)?;
         prepared.plan.notes.iter().for_each(|note| log::warn!("{note}"));
         let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
@@ -129,7 +129,8 @@ impl Stage {
     fn open(self, office: Office, gate: Gate, running: Running, epoch: Instant, signals: Signals) -> Supervisor {
         let Stage { poll, ended, output } = self;
         let reloader = Reloader::new(Arc::clone(&ended));
-        Supervisor { running, office, gate, reloader, output, epoch, ended, poll, signals, successor: None }
+        let chores = Chores::new();
+        Supervisor { running, office, gate, chores, reloader, output, epoch, ended, poll, signals, successor: None }
     }
 }
 
@@ -144,14 +145,14 @@ pub enum Served {
 
 impl Supervisor {
     /// Binds everything and starts the workers. When this returns, every listener is bound.
+    ///
+    /// Sockets that the service manager gives are used where they fit.
     pub fn start(config: Config) -> Result<Supervisor, Failure> {
-        Supervisor::start_with(config, Held::default())
-    }
-
-    /// The same with sockets that are open already.
-    pub(crate) fn start_with(config: Config, held: Held) -> Result<Supervisor, Failure> {
         let (stage, epoch) = (Stage::new()?, Instant::now());
-        let (prepared, signals) = stage.prepare(config, Present::default(), held, epoch)?;
+        let draft = draft(config, Present::default())?;
+        let (held, unfit) = given::held(draft.listeners());
+        unfit.iter().for_each(|why| log::warn!("{why}"));
+        let (prepared, signals) = stage.prepare(draft, held, epoch)?;
         let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
         let gate = Gate::new(Arc::clone(&stage.ended));
         Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
@@ -162,7 +163,7 @@ impl Supervisor {
     pub fn take_over(config: Config, kinds: &[Kind], mut taker: Taker) -> Result<Supervisor, Failure> {
         let (stage, epoch) = (Stage::new()?, taker.epoch());
         let (present, held) = taker.present(kinds);
-        let (prepared, signals) = stage.prepare(config, present, held, epoch)?;
+        let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
         prepared.difference.lines().iter().for_each(|change| log::info!("takeover: {change}"));
         let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
         let gate = Gate::new(Arc::clone(&stage.ended));
@@ -214,12 +215,15 @@ impl Supervisor {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
-            let _ = self.poll.poll(&mut events, None);
+            let _ = self.poll.poll(&mut events, self.chores.patience());
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
                     SIGUSR2 => self.start_successor(),
-                    SIGHUP => self.reload(Wish::silent()),
+                    SIGHUP => {
+                        log::info!("SIGHUP: reading {} again", self.running.config.source.name());
+                        self.reload(Wish::silent());
+                    }
                     signal => {
                         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                         log::info!("{name}: stopping; what the sockets hold is still handled");
@@ -227,6 +231,7 @@ impl Supervisor {
                     }
                 }
             }
+            self.do_chores();
             if self.answer_requests() {
                 log::info!("asked to stop; what the sockets hold is still handled");
                 return self.stop();
@@ -252,6 +257,7 @@ impl Supervisor {
 
     fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
         let begun = Instant::now();
+        self.tell_stopping();
         self.close_office();
         self.gate.close(false);
         let stopped = self.running.stop()?;

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::histogram::Histogram;
 use super::id::{HandlerId, UpstreamId};
 use super::verdict::DropReason;
 
@@ -307,6 +308,9 @@ pub struct Ledger {
     pub handlers: Vec<HandlerCount>,
     /// By upstream number.
     pub upstreams: Vec<UpstreamCount>,
+    /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
+    /// measured (`daemon.latency`).
+    pub stay: Option<Box<Histogram>>,
 }
 
 impl Ledger {
@@ -317,6 +321,7 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
+            stay: None,
         }
     }
 
@@ -333,6 +338,9 @@ impl Ledger {
         }
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
+        }
+        if let Some(stay) = &other.stay {
+            self.stay.get_or_insert_default().add(stay);
         }
     }
 

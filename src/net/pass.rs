@@ -5,9 +5,11 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg, sockopt,
@@ -18,16 +20,32 @@ const FDS_MAX: usize = 253;
 /// The byte that descriptors travel with: a stream carries them only beside data.
 const MARK: u8 = b'f';
 
-/// Sends descriptors; the other side keeps them when ours are closed.
-pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// How long to wait where too many descriptors are on their way. The reader needs some microseconds for a message.
+const CROWDED: Duration = Duration::from_millis(1);
+
+/// What is left until the deadline; an error once it is over, since a timeout of zero would be none at all (socket(7)).
+pub fn left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// Sends descriptors; the other side keeps them when ours are closed. All of them have to be taken by the deadline, however
+/// slowly they are.
+pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
     for fds in fds.chunks(FDS_MAX) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(fds));
         loop {
+            stream.set_write_timeout(Some(left(deadline)?))?;
             match sendmsg(stream, &[IoSlice::new(&[MARK])], &mut control, SendFlags::NOSIGNAL) {
                 Ok(_) => break,
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                // A user may have no more on their way than one process may have open (too_many_unix_fds in the kernel):
+                // there is room again when the other side has taken some.
+                Err(Errno::TOOMANYREFS) => thread::sleep(CROWDED),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -35,11 +53,12 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Receives so many descriptors. Where this process may not have so many open, the kernel leaves some out: then it is an
-/// error, and those that came are closed.
-pub fn receive_fds(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
+/// Receives so many descriptors, all by the deadline. Where this process may not have so many open, the kernel leaves some
+/// out: then it is an error, and those that came are closed.
+pub fn receive_fds(stream: &UnixStream, count: usize, deadline: Instant) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count.min(1 << 16));
     while fds.len() < count {
+        stream.set_read_timeout(Some(left(deadline)?))?;
         let expected = (count - fds.len()).min(FDS_MAX);
         let before = fds.len();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -47,7 +66,7 @@ pub fn receive_fds(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>
         let mut mark = [0];
         let received = recvmsg(stream, &mut [IoSliceMut::new(&mut mark)], &mut control, RecvFlags::CMSG_CLOEXEC);
         let received = match received {
-            Err(rustix::io::Errno::INTR) => continue,
+            Err(Errno::INTR) => continue,
             received => received?,
         };
         for message in control.drain() {
@@ -58,10 +77,18 @@ pub fn receive_fds(stream: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>
         if received.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() != before + expected || mark != [MARK] {
+        // MSG_CTRUNC: the kernel had more than it could give (scm_detach_fds in net/core/scm.c).
+        if received.flags.contains(ReturnFlags::CTRUNC) {
             return Err(io::Error::other(
                 "fewer descriptors came than were sent: this process may have no more files open (`ulimit -n`, or \
                  LimitNOFILE= in a unit)",
+            ));
+        }
+        if fds.len() != before + expected || mark != [MARK] {
+            let came = fds.len() - before;
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{came} descriptors came in a message that should hold {expected}"),
             ));
         }
     }
@@ -105,34 +132,152 @@ pub fn kill(pid: u32) {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::io::{Read, Write};
     use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
 
     use super::*;
 
-    /// Thousands arrive in order, each the very same file, whatever a message may carry.
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    /// Sends one message as no sender of ours would.
+    fn send_raw(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).expect("sent");
+    }
+
+    /// Whether nobody has the other end of the pipe open any more, other than `write` here, which is closed for that.
+    fn is_closed(mut read: impl Read, write: impl Sized) -> bool {
+        drop(write);
+        read.read(&mut [0]).expect("the end of the pipe") == 0
+    }
+
+    /// Thousands arrive in order, each the very same file, closed on exec, whatever a message may carry.
     #[test]
     fn many_arrive_in_order() {
         let (here, there) = UnixStream::pair().expect("a pair");
-        let files: Vec<File> = (0..600).map(|_| tempfile::tempfile().expect("a file")).collect();
+        let files: Vec<File> = (0..100).map(|_| tempfile::tempfile().expect("a file")).collect();
         let inodes: Vec<u64> = files.iter().map(|file| file.metadata().expect("its inode").ino()).collect();
-        let sender = std::thread::spawn(move || {
-            let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-            send_fds(&here, &fds).expect("sent");
+        let sender = thread::spawn(move || {
+            let fds: Vec<_> = (0..10_000).map(|index| files[index % 100].as_fd()).collect();
+            send_fds(&here, &fds, soon()).expect("sent");
         });
-        let received = receive_fds(&there, 600).expect("received");
+        // In parts, so that all tests of this process find files.
+        let mut count = 0;
+        while count < 10_000 {
+            for fd in receive_fds(&there, (10_000 - count).min(FDS_MAX), soon()).expect("received") {
+                let flags = rustix::io::fcntl_getfd(&fd).expect("its flags");
+                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+                let inode = File::from(fd).metadata().expect("its inode").ino();
+                assert_eq!(inode, inodes[count % 100]);
+                count += 1;
+            }
+        }
         sender.join().expect("sent");
-        let arrived: Vec<u64> =
-            received.into_iter().map(|fd| File::from(fd).metadata().expect("its inode").ino()).collect();
-        assert_eq!(arrived, inodes);
     }
 
-    /// A peer that goes away, or sends something else, is an error and no panic.
+    /// A peer that goes away, or sends something else, is an error and no panic, and leaves nothing open.
     #[test]
     fn nonsense_is_an_error() {
         let (here, there) = UnixStream::pair().expect("a pair");
-        std::io::Write::write_all(&mut &here, b"x").expect("written");
-        assert!(receive_fds(&there, 1).is_err());
+        (&here).write_all(b"x").expect("written");
+        assert_eq!(receive_fds(&there, 1, soon()).expect_err("garbage").kind(), io::ErrorKind::InvalidData);
+
+        // Two where one was announced; and one with another byte.
+        for (count, mark) in [(2, MARK), (1, b'x')] {
+            let (read, write) = std::io::pipe().expect("a pipe");
+            send_raw(&here, &[mark], &vec![write.as_fd(); count]);
+            assert_eq!(receive_fds(&there, 1, soon()).expect_err("garbage").kind(), io::ErrorKind::InvalidData);
+            assert!(is_closed(read, write));
+        }
+
         drop(here);
-        assert_eq!(receive_fds(&there, 1).expect_err("gone").kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(receive_fds(&there, 1, soon()).expect_err("gone").kind(), io::ErrorKind::UnexpectedEof);
+        assert!(send_fds(&there, &[there.as_fd()], soon()).is_err(), "and nobody to send to");
+    }
+
+    /// Who sends one message now and then, or takes one, does not hold the other side past the deadline.
+    #[test]
+    fn slowness_has_an_end() {
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let slow = thread::spawn(move || {
+            while stopped.recv_timeout(Duration::from_millis(70)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                send_raw(&here, &[MARK], &[here.as_fd(); FDS_MAX]);
+            }
+            here
+        });
+        let late = receive_fds(&there, 100_000, Instant::now() + Duration::from_millis(200)).expect_err("late");
+        assert!(matches!(late.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{late}");
+        drop(stop);
+        let here = slow.join().expect("it ends");
+        // Nobody reads: the socket's buffer is full after some hundred messages.
+        let fds = vec![here.as_fd(); 1_000_000];
+        let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200)).expect_err("nobody reads");
+        assert!(matches!(late.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{late}");
+    }
+
+    /// Whether this is the process under `wrapper` that a test wants to itself, for its limits are no other test's. If not, it
+    /// is started, and has passed the test when this returns.
+    fn is_inside(test: &str, wrapper: &[&str]) -> bool {
+        const INSIDE: &str = "UDISPATCH_TEST_INSIDE";
+        if std::env::var_os(INSIDE).is_some() {
+            return true;
+        }
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(std::env::current_exe().expect("this program")).env(INSIDE, "1");
+        let output = command.args(["--exact", &format!("net::pass::tests::{test}")]).output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        false
+    }
+
+    /// Where the kernel allows no more on their way, sending waits until some have been taken. Root is let pass, so root
+    /// gives up what lets it.
+    #[test]
+    fn a_crowd_is_waited_for() {
+        let give_up = ["setpriv", "--bounding-set=-sys_resource,-sys_admin", "prlimit", "--nofile=600"];
+        let is_root = rustix::process::geteuid().is_root();
+        if !is_inside("a_crowd_is_waited_for", if is_root { &give_up } else { &give_up[2..] }) {
+            return;
+        }
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let sender = thread::spawn(move || send_fds(&here, &[here.as_fd(); 5 * FDS_MAX], soon()));
+        thread::sleep(Duration::from_millis(100));
+        assert!(!sender.is_finished(), "the kernel takes 600 and some of 1,265");
+        for _ in 0..5 {
+            assert_eq!(receive_fds(&there, FDS_MAX, soon()).expect("received").len(), FDS_MAX);
+        }
+        sender.join().expect("no panic").expect("all were sent");
+    }
+
+    /// A process that may not have so many files open gets none at all, and is told what to change.
+    #[test]
+    fn too_many_are_refused_whole() {
+        if !is_inside("too_many_are_refused_whole", &["prlimit", "--nofile=64"]) {
+            return;
+        }
+        let open = || std::fs::read_dir("/proc/self/fd").expect("our files").count();
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let before = open();
+        send_raw(&here, &[MARK], &[here.as_fd(); 100]);
+        let error = receive_fds(&there, 100, soon()).expect_err("only 64 may be open");
+        assert!(error.to_string().contains("LimitNOFILE="), "{error}");
+        assert_eq!(open(), before, "those that came are closed");
+        send_raw(&here, &[MARK], &[here.as_fd()]);
+        assert_eq!(receive_fds(&there, 1, soon()).expect("one").len(), 1, "and the next message is whole");
+    }
+
+    /// The peer of a pair is this process itself.
+    #[test]
+    fn the_peer_is_known() {
+        let (here, _there) = UnixStream::pair().expect("a pair");
+        assert_eq!(peer(&here).expect("its credentials"), (std::process::id(), rustix::process::getuid().as_raw()));
     }
 }

@@ -86,9 +86,10 @@ impl Listener {
         u64::from(new)
     }
 
-    /// Makes a train of a slot, at the end of `trains`, or says why it cannot be handled and how many datagrams that are.
+    /// Makes a train of a slot, at the end of `trains`, and says why if it cannot be handled: then it is to be taken
+    /// off again.
     #[inline]
-    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), (DropReason, u32)> {
+    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
         let told = slot.told();
         let src = slot.src();
         let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
@@ -99,22 +100,17 @@ impl Listener {
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
         trains.push(Train { envelope: self.envelope(src, &told), span, segment: told.segment });
-        match (refused, trains.last()) {
-            (Some(reason), Some(train)) => {
-                let datagrams = train.datagrams();
-                trains.pop();
-                Err((reason, datagrams))
-            }
-            _ => Ok(()),
-        }
+        refused.map_or(Ok(()), Err)
     }
 
     #[inline]
     fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
         let dst = told.destination.map_or(self.address, here);
-        // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then.
-        let local = told.local.filter(|local| !local.is_unspecified()).map_or(dst, here);
+        // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then, unless
+        // that is a group, where the kernel chooses.
+        let is_told = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
+        let local = told.local.filter(is_told).map_or(dst, here);
         Envelope {
             src: src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
             dst,

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 pub mod client;
+pub mod curl;
 pub mod daemon;
 pub mod host;
 pub mod kinds;

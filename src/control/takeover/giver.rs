@@ -18,11 +18,12 @@ use super::PATIENCE;
 use super::wire::{Kind, Wire, WireError};
 use super::words::{Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION};
 use crate::control::crew::Crew;
-use crate::control::history::difference;
+use crate::control::held::lend;
+use crate::control::history::{as_written, difference};
 use crate::control::running::Parked;
 use crate::control::supervisor::{Failure, Supervisor};
 use crate::net::pass;
-use crate::worker::command::{Command, Handle};
+use crate::worker::command::Handle;
 use crate::worker::estate::Seat;
 use crate::worker::event_loop::Worker;
 
@@ -32,8 +33,6 @@ const CONVERSATIONS_MAX: u32 = 8;
 const STEP: Duration = Duration::from_millis(100);
 /// Longest wait for the supervisor to say what runs; a reload may be under way.
 const MANIFEST_MAX: Duration = Duration::from_secs(5);
-/// Longest wait for a worker to lend its sockets.
-const LEND_MAX: Duration = Duration::from_secs(1);
 
 /// What the thread that talks asks of the supervisor.
 enum Letter {
@@ -147,8 +146,7 @@ impl Supervisor {
 
     fn describe(&self) -> Option<(Manifest, Vec<OwnedFd>)> {
         let present = self.running.present(self.office.life.generation);
-        let mut lent = lend(&present.workers)?;
-        lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+        let lent = lend(&present.workers)?;
         let (seats, sockets): (Vec<Seat>, Vec<_>) = lent.into_iter().unzip();
         let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
         let mut doors = Vec::new();
@@ -215,7 +213,7 @@ impl Supervisor {
     fn give(&self, wire: &mut Wire, parked: &mut Parked) -> Result<(Released, Vec<usize>), WireError> {
         let released = Released {
             estates: parked.workers.iter().map(Worker::leave).collect(),
-            history: parked.history.ledgers().to_vec(),
+            history: parked.history.ledgers().iter().map(as_written).collect(),
             upstreams: parked.states.iter().map(Into::into).collect(),
             drained: self.office.drained().collect(),
         };
@@ -236,17 +234,6 @@ impl Supervisor {
             log::warn!("the last counts did not reach the process that took over: {error}");
         }
     }
-}
-
-/// Second descriptors of all listeners' sockets.
-fn lend(workers: &[Handle]) -> Option<Vec<(Seat, std::net::UdpSocket)>> {
-    let mut lent = Vec::new();
-    for worker in workers {
-        let (reply, answer) = bounded(1);
-        worker.send(Command::Lend(reply)).then_some(())?;
-        lent.extend(answer.recv_timeout(LEND_MAX).ok()?);
-    }
-    Some(lent)
 }
 
 fn refuse(wire: &mut Wire, why: &str) {

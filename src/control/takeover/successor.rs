@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{env, thread};
 
+use crate::control::service_manager::hand_on;
+
 /// How the program was started.
 #[derive(Debug, Clone)]
 pub struct Successor {
@@ -37,7 +39,9 @@ impl Successor {
     /// Starts it. How it ends is told, unless it takes over: then nobody is left here to tell.
     pub fn start(&self) {
         let program = self.program.display().to_string();
-        let started = Command::new(&self.program).args(&self.arguments).spawn();
+        let mut command = Command::new(&self.program);
+        hand_on(command.args(&self.arguments));
+        let started = command.spawn();
         let mut child = match started {
             Ok(child) => child,
             Err(error) => return log::error!("cannot start {program}: {error}. Everything goes on as before"),

@@ -86,13 +86,10 @@ impl Taker {
         for (seat, socket) in self.manifest.seats.iter().zip(self.sockets.drain(..)) {
             held.add(self.manifest.outline.listeners[seat.listener].key.clone(), socket);
         }
-        let handlers = self.manifest.outline.handlers.iter().filter_map(|handler| named(handler, kinds));
-        let handlers: Vec<NamedHandler> = handlers.collect();
-        // One that this program does not know leaves no sessions that it could serve; then none can be told apart.
-        let is_whole = handlers.len() == self.manifest.outline.handlers.len();
+        let handlers = self.manifest.outline.handlers.iter().map(|handler| named(handler, kinds)).collect();
         let present = Present {
             outline: self.manifest.outline.clone(),
-            handlers: if is_whole { handlers } else { Vec::new() },
+            handlers,
             sessions: self.manifest.sessions.clone(),
             addresses: self.manifest.addresses.clone(),
             workers: Vec::new(),
@@ -132,7 +129,8 @@ impl Taker {
     }
 }
 
-/// A handler of the other one, as this program understands it.
+/// A handler of the other one, as this program understands it. One that it does not understand leaves no sessions that it
+/// could serve.
 fn named(outline: &HandlerOutline, kinds: &[HandlerKind]) -> Option<NamedHandler> {
     // The name of one that is retired is none that a file could give.
     let handler = one("handed-over", &outline.text, kinds).ok()?;

@@ -1,0 +1,21 @@
+//! `udispatch log LEVEL`: the running daemon logs this much from now on.
+
+use clap::Args;
+use log::LevelFilter;
+
+use super::Exit;
+use super::remote::{Remote, target};
+
+/// Let the running daemon log more or less, until it ends
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// off, error, warn, info, debug or trace
+    level: LevelFilter,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let level = arguments.level.as_str().to_lowercase();
+    arguments.remote.order(&target("/log", &[("level", Some(&level))]))
+}

@@ -1,0 +1,49 @@
+//! `udispatch reload`: the running daemon reads its file again, and applies what changed.
+
+use clap::Args;
+
+use super::remote::{RELOAD_PATIENCE, Remote, target, understand};
+use super::{Exit, output};
+use crate::config::words::printable;
+use crate::control::request::ReloadReport;
+
+/// Let the running daemon read its file again
+///
+/// A wrong file changes nothing, is told with the words of `check`, and exits with 78.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Only tell what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let dry_run = arguments.dry_run.then_some("1");
+    let answer = match arguments.remote.post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_PATIENCE) {
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    match understand(&answer) {
+        Ok(report) => tell(&report, arguments.dry_run),
+        Err(exit) => exit,
+    }
+}
+
+fn tell(report: &ReloadReport, is_dry_run: bool) -> Exit {
+    let ReloadReport { is_applied, changes, problems } = report;
+    if let Some(problems) = problems {
+        output::complain(&printable(problems.trim_end()));
+        output::complain("nothing was changed: the daemon goes on with what it had");
+        return Exit::Configuration;
+    }
+    let mut text: String = changes.iter().map(|change| printable(change) + "\n").collect();
+    text += match (changes.is_empty(), is_dry_run, is_applied) {
+        (true, ..) => "nothing has changed\n",
+        (false, true, _) => "nothing was applied: a dry run\n",
+        (false, false, true) => "applied\n",
+        (false, false, false) => "not applied\n",
+    };
+    output::print(&text)
+}

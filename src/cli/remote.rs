@@ -1,0 +1,195 @@
+//! How commands find the running daemon and talk to it, and what to do when that does not work.
+
+use std::env;
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Exit, output};
+use crate::admin::client::{Answer, Client, Stream};
+use crate::config::words::{one_line, printable};
+use crate::control::control_path::{Places, default_places};
+
+/// Names the control socket where `--control` does not.
+const VARIABLE: &str = "UDISPATCH_CONTROL";
+/// Longest wait for an answer: a little longer than the daemon lets its own parts take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// The same for a reload, which may look names up.
+pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(130);
+
+/// Which daemon is meant.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// The daemon's control socket [default: $UDISPATCH_CONTROL, or control.sock in $RUNTIME_DIRECTORY, /run/udispatch or
+    /// $XDG_RUNTIME_DIR/udispatch, the first that answers]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+impl Remote {
+    /// Reads a noun; what it says is printed if it is a refusal.
+    pub(super) fn get(&self, target: &str) -> Result<Answer, Exit> {
+        let client = self.client(PATIENCE)?;
+        judge(&client, client.get(target))
+    }
+
+    /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
+    pub(super) fn stream(&self, target: &str) -> Result<Stream, Exit> {
+        let client = self.client(PATIENCE)?;
+        let answer = match client.stream(target) {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(refusal)) => Ok(refusal),
+            Err(error) => Err(error),
+        };
+        Err(judge(&client, answer).err().unwrap_or(Exit::Failure))
+    }
+
+    /// Does a verb, and waits so long for the answer.
+    pub(super) fn post(&self, target: &str, patience: Duration) -> Result<Answer, Exit> {
+        let client = self.client(patience)?;
+        judge(&client, client.post(target))
+    }
+
+    /// Does a verb whose answer is a sentence, and prints that.
+    pub(super) fn order(&self, target: &str) -> Exit {
+        match self.post(target, PATIENCE) {
+            Ok(answer) => output::print(&printable(&answer.text())),
+            Err(exit) => exit,
+        }
+    }
+
+    /// To the daemon that is meant.
+    pub(super) fn client(&self, patience: Duration) -> Result<Client, Exit> {
+        let named = self.control.clone().or_else(|| {
+            let path = env::var_os(VARIABLE).filter(|path| !path.is_empty());
+            path.map(PathBuf::from)
+        });
+        if let Some(path) = named {
+            return Ok(Client::new(path, patience));
+        }
+        let places = default_places(&Places::this());
+        let mut tried = Vec::new();
+        for path in places {
+            match UnixStream::connect(&path) {
+                Ok(_) => return Ok(Client::new(path, patience)),
+                // A daemon that may not be asked is there all the same: another place would be another daemon's.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Client::new(path, patience)),
+                Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&error))),
+            }
+        }
+        output::complain(&format!("error: no daemon answers at any of the default places\n{}", tried.join("\n")));
+        output::complain(
+            "  Is one running? `udispatch run FILE` starts one. If its socket is elsewhere, name it: `--control PATH` or \
+             $UDISPATCH_CONTROL",
+        );
+        Err(Exit::Failure)
+    }
+}
+
+fn shown(path: &std::path::Path) -> String {
+    one_line(&path.to_string_lossy())
+}
+
+fn reason(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "there is none",
+        ErrorKind::ConnectionRefused => "left over by a daemon that has ended",
+        _ => "it cannot be used",
+    }
+}
+
+/// What stood in the way of an answer, and what to do about it.
+pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
+    let path = shown(client.path());
+    match error.kind() {
+        ErrorKind::NotFound => format!(
+            "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
+             names another"
+        ),
+        ErrorKind::ConnectionRefused => {
+            format!(
+                "nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one"
+            )
+        }
+        ErrorKind::PermissionDenied => format!(
+            "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \
+             daemon's user, or join its group"
+        ),
+        ErrorKind::TimedOut => {
+            format!("the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it")
+        }
+        _ => format!("cannot ask the daemon at {path}: {error}"),
+    }
+}
+
+/// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
+pub(super) fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answer, Exit> {
+    let answer = answer.map_err(|error| {
+        output::complain(&format!("error: {}", why_not(client, &error)));
+        Exit::Failure
+    })?;
+    if answer.is_success() {
+        return Ok(answer);
+    }
+    // A report is no sentence; who asked for it knows how to read it.
+    if answer.status == 422 {
+        return Ok(answer);
+    }
+    let words = printable(answer.text().trim_end());
+    let words = if words.is_empty() { format!("the daemon answered with status {}", answer.status) } else { words };
+    output::complain(&format!("error: {words}"));
+    Err(match answer.status {
+        400 | 404 => Exit::Usage,
+        _ => Exit::Failure,
+    })
+}
+
+/// Reads what a daemon sent; a daemon of another version may say something that this one does not understand.
+pub(super) fn understand<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Exit> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        output::complain(&format!(
+            "error: cannot understand the daemon's answer ({error}): is it of another version? `--json` shows it as it is"
+        ));
+        Exit::Failure
+    })
+}
+
+/// Prints JSON as it came.
+pub(super) fn print_json(answer: &Answer) -> Exit {
+    output::print(&(answer.text().trim_end().to_owned() + "\n"))
+}
+
+/// A path with parameters, written as in a URL (RFC 3986, section 2.1).
+pub(super) fn target(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let mut target = path.to_owned();
+    let mut mark = '?';
+    for (key, value) in parameters.iter().filter_map(|(key, value)| Some((key, (*value)?))) {
+        target.push(mark);
+        target += key;
+        target.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => target.push(byte.into()),
+                byte => target += &format!("%{byte:02X}"),
+            }
+        }
+        mark = '&';
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a user writes never becomes another parameter or another path.
+    #[test]
+    fn parameters_are_escaped() {
+        assert_eq!(target("/a", &[]), "/a");
+        let parameters = [("x", Some("[::1]:53")), ("y", None), ("z", Some("a&b=c /?#%ä"))];
+        assert_eq!(target("/a", &parameters), "/a?x=%5B%3A%3A1%5D%3A53&z=a%26b%3Dc%20%2F%3F%23%25%C3%A4");
+    }
+}

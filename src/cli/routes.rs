@@ -1,0 +1,55 @@
+//! `udispatch routes`: what each route of the running daemon got, and what became of it.
+
+use clap::Args;
+
+use super::remote::{Remote, print_json, understand};
+use super::table::{Align, Table};
+use super::{Exit, output};
+use crate::control::snapshot::Snapshot;
+
+/// List the running daemon's routes, with what became of their datagrams
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Print the rows as JSON; docs/status.md tells what each key means
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let target = if arguments.json { "/status/routes" } else { "/status" };
+    let answer = match arguments.remote.get(target) {
+        Ok(answer) if arguments.json => return print_json(&answer),
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    match understand::<Snapshot>(&answer) {
+        Ok(snapshot) => output::print(&table(&snapshot)),
+        Err(exit) => exit,
+    }
+}
+
+fn table(snapshot: &Snapshot) -> String {
+    let heads = [
+        ("route", Align::Left),
+        ("received", Align::Right),
+        ("handled", Align::Right),
+        ("dropped", Align::Right),
+        ("handlers", Align::Left),
+    ];
+    let mut table = Table::new(&heads);
+    for (index, row) in snapshot.routes.iter().enumerate() {
+        let edges = snapshot.flows.route_to_handler.iter().filter(|edge| edge.from == index);
+        let handlers = edges.filter_map(|edge| snapshot.handlers.get(edge.to)).map(|row| row.handler.as_str());
+        let account = &row.account;
+        table.row([
+            row.route.clone(),
+            account.received.to_string(),
+            account.handled.to_string(),
+            account.dropped.to_string(),
+            handlers.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    table.render()
+}

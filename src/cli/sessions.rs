@@ -1,0 +1,82 @@
+//! `udispatch sessions`: who talks to whom through the running daemon.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::remote::{Remote, print_json, target, understand};
+use super::table::{Align, Table};
+use super::{Exit, output};
+use crate::control::sessions::{LIST_MAX, SessionList, SessionRow};
+
+/// List open sessions: who talks to which upstream
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Only of this handler
+    #[arg(long, value_name = "NAME")]
+    handler: Option<String>,
+    /// Only of this client: an address, an address and a port, or a prefix
+    #[arg(long, value_name = "ADDR")]
+    client: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=LIST_MAX as i64))]
+    limit: u32,
+    /// Print them as JSON; docs/status.md tells what each key means
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let Arguments { remote, handler, client, limit, json } = arguments;
+    let limit = limit.to_string();
+    let parameters = [("handler", handler.as_deref()), ("client", client.as_deref()), ("limit", Some(limit.as_str()))];
+    let answer = match remote.get(&target("/sessions", &parameters)) {
+        Ok(answer) if *json => return print_json(&answer),
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    match understand::<SessionList>(&answer) {
+        Ok(list) => output::print(&text(&list)),
+        Err(exit) => exit,
+    }
+}
+
+fn text(list: &SessionList) -> String {
+    if list.sessions.is_empty() {
+        return "no such session is open\n".to_owned();
+    }
+    let heads = [
+        ("client", Align::Left),
+        ("asked", Align::Left),
+        ("handler", Align::Left),
+        ("upstream", Align::Left),
+        ("requests", Align::Right),
+        ("replies", Align::Right),
+        ("idle", Align::Right),
+    ];
+    let mut table = Table::new(&heads);
+    for row in &list.sessions {
+        let SessionRow { client, local, handler, upstreams, requests, replies, idle_ms, .. } = row;
+        table.row([
+            client.clone(),
+            local.clone(),
+            handler.clone(),
+            upstreams.join(" "),
+            requests.to_string(),
+            replies.to_string(),
+            idle(*idle_ms),
+        ]);
+    }
+    let more = if list.is_cut { "there are more: raise --limit, or narrow it by --handler or --client\n" } else { "" };
+    table.render() + more
+}
+
+/// Rounded as people want it.
+fn idle(idle_ms: u64) -> String {
+    match idle_ms {
+        0..10_000 => format!("{}.{}s", idle_ms / 1_000, idle_ms % 1_000 / 100),
+        _ => humantime::format_duration(Duration::from_secs(idle_ms / 1_000)).to_string().replace(' ', ""),
+    }
+}

@@ -1,0 +1,108 @@
+//! `udispatch status`: how the running daemon is, on one screen.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::remote::{Remote, print_json, understand};
+use super::{Exit, output};
+use crate::config::words::{counted, one_line};
+use crate::control::snapshot::{Alarm, Snapshot};
+use crate::dispatch::verdict::DropReason;
+
+/// Tell how the running daemon is
+///
+/// Its state, what stands out and what to do about it, and what became of all datagrams so far.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Print the whole snapshot as JSON; docs/status.md tells what each key means
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let answer = match arguments.remote.get("/status") {
+        Ok(answer) if arguments.json => return print_json(&answer),
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    match understand::<Snapshot>(&answer) {
+        Ok(snapshot) => output::print(&screen(&snapshot)),
+        Err(exit) => exit,
+    }
+}
+
+/// Everything on one screen.
+fn screen(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let uptime = humantime::format_duration(Duration::from_secs(snapshot.uptime_ms / 1_000));
+    let Snapshot { version, pid, config_file, generation, .. } = snapshot;
+    let version = one_line(version);
+    line(&mut text, "daemon", &format!("udispatch {version}, process {pid}, up {uptime}"));
+    line(&mut text, "file", &format!("{}, generation {generation}", one_line(config_file)));
+    line(&mut text, "state", snapshot.state.label());
+    for reason in &snapshot.reasons {
+        line(&mut text, "", &one_line(reason));
+    }
+    let mut head = "alarms";
+    for Alarm { name, about, text: what, cure, .. } in &snapshot.alarms {
+        line(&mut text, head, &one_line(&format!("{name} {about}: {what}")));
+        line(&mut text, "", &one_line(&format!("→ {cure}")));
+        head = "";
+    }
+    ledger(&mut text, snapshot);
+    parts(&mut text, snapshot);
+    text
+}
+
+fn line(text: &mut String, head: &str, rest: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{head:12}  {rest}");
+}
+
+fn ledger(text: &mut String, snapshot: &Snapshot) {
+    let sum = |of: fn(&crate::control::snapshot::Account) -> u64| -> u64 {
+        snapshot.listeners.iter().map(|row| of(&row.account)).sum()
+    };
+    line(text, "received", &sum(|account| account.received).to_string());
+    line(text, "handled", &sum(|account| account.handled).to_string());
+    line(text, "dropped", &sum(|account| account.dropped).to_string());
+    for (reason, datagrams) in &snapshot.drops {
+        let known = DropReason::ALL.iter().find(|known| known.label() == reason);
+        let meaning = known.map_or("", |known| known.meaning());
+        line(text, "", &format!("{datagrams} {}: {meaning}", one_line(reason)));
+    }
+    let in_flight: u64 = snapshot.handlers.iter().map(|row| row.account.in_flight).sum();
+    line(text, "in flight", &in_flight.to_string());
+    let kernel_drops: u64 = snapshot.listeners.iter().map(|row| row.kernel_drops).sum();
+    line(text, "kernel drops", &kernel_drops.to_string());
+    let errors: Vec<String> =
+        snapshot.send_errors.iter().map(|(errno, datagrams)| format!("{datagrams} {}", one_line(errno))).collect();
+    line(text, "not sent", if errors.is_empty() { "0".to_owned() } else { errors.join(", ") }.as_str());
+    let balance = match snapshot.balances {
+        true => "exact",
+        false => "BROKEN, a defect of udispatch: please report it with `udispatch status --json`",
+    };
+    line(text, "balance", balance);
+}
+
+fn parts(text: &mut String, snapshot: &Snapshot) {
+    let open: u64 = snapshot.handlers.iter().map(|row| row.sessions.open).sum();
+    let serving = [
+        counted(snapshot.workers.len(), "worker"),
+        counted(snapshot.listeners.len(), "listener"),
+        counted(snapshot.routes.len(), "route"),
+        counted(snapshot.handlers.len(), "handler"),
+        counted(usize::try_from(open).unwrap_or(usize::MAX), "session"),
+    ];
+    line(text, "serving", &serving.join(", "));
+    if !snapshot.upstreams.is_empty() {
+        let dead = snapshot.upstreams.iter().filter(|row| !row.alive).count();
+        let draining = snapshot.upstreams.iter().filter(|row| row.draining).count();
+        let upstreams = counted(snapshot.upstreams.len(), "upstream");
+        line(text, "upstreams", &format!("{upstreams}, {dead} dead, {draining} draining"));
+    }
+}

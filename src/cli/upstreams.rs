@@ -1,0 +1,70 @@
+//! `udispatch upstreams`: how each upstream of the running daemon is, and what it got.
+
+use clap::Args;
+
+use super::remote::{Remote, print_json, understand};
+use super::table::{Align, Table};
+use super::{Exit, output};
+use crate::config::words::one_line;
+use crate::control::snapshot::UpstreamRow;
+
+/// List the running daemon's upstreams: who is alive, who is draining, and what each got
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Print the rows as JSON; docs/status.md tells what each key means
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let answer = match arguments.remote.get("/status/upstreams") {
+        Ok(answer) if arguments.json => return print_json(&answer),
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
+    match understand::<Vec<UpstreamRow>>(&answer) {
+        Ok(rows) if rows.is_empty() => output::print("no handler has upstreams\n"),
+        Ok(rows) => output::print(&text(&rows)),
+        Err(exit) => exit,
+    }
+}
+
+fn text(rows: &[UpstreamRow]) -> String {
+    let heads = [
+        ("upstream", Align::Left),
+        ("state", Align::Left),
+        ("sessions", Align::Right),
+        ("sent", Align::Right),
+        ("not sent", Align::Right),
+        ("answers", Align::Right),
+    ];
+    let mut table = Table::new(&heads);
+    let mut notes = String::new();
+    for row in rows {
+        let name = format!("{}/{}", row.handler, row.upstream);
+        table.row([
+            name.clone(),
+            state(row).to_owned(),
+            row.sessions.to_string(),
+            row.sent.to_string(),
+            row.failed.values().sum::<u64>().to_string(),
+            row.replies.to_string(),
+        ]);
+        if let (false, Some(failure)) = (row.alive, &row.last_failure) {
+            notes += &(one_line(&format!("{name}: {}; {}", failure.text, failure.cure)) + "\n");
+        }
+    }
+    table.render() + &notes
+}
+
+fn state(row: &UpstreamRow) -> &'static str {
+    match (row.alive, row.draining) {
+        _ if row.address.is_none() => "no address",
+        (true, false) => "alive",
+        (true, true) => "draining",
+        (false, false) => "dead",
+        (false, true) => "dead, draining",
+    }
+}

@@ -1,0 +1,50 @@
+//! Messages to a unix datagram socket, with descriptors where wanted (SCM_RIGHTS in unix(7)).
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
+
+/// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
+pub const FDS_MAX: usize = 253;
+/// Longest wait for room in the receiver's queue, which holds some ten messages (net.unix.max_dgram_qlen).
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Where messages go.
+#[derive(Debug, Clone)]
+pub struct Mailbox(SocketAddrUnix);
+
+impl Mailbox {
+    /// By its name as sd_notify(3) writes it: a path, or with `@` before it a name in the abstract namespace.
+    pub fn new(name: &OsStr) -> io::Result<Mailbox> {
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+            path @ [b'/', ..] => SocketAddrUnix::new(path)?,
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a path nor an abstract name")),
+        };
+        Ok(Mailbox(address))
+    }
+
+    /// Sends one message. The other side keeps the descriptors when ours are closed.
+    pub fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(WAIT_MAX))?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
+        }
+        loop {
+            match sendmsg_addr(&socket, &self.0, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
