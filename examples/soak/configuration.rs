@@ -30,16 +30,16 @@ pub struct Variant {
     pub has_extra: bool,
 }
 
-/// From one to the next, round and round: workers added, a handler changed, a listener added, workers removed, the handler
+/// From one to the next, round and round: workers removed, a handler changed, a listener added, workers added, the handler
 /// with sessions changed, the listener removed, the first handler changed back.
 pub const VARIANTS: [Variant; 7] = [
-    Variant { workers: 1, ttl: 64, idle_hours: 1, has_extra: false },
     Variant { workers: 2, ttl: 64, idle_hours: 1, has_extra: false },
-    Variant { workers: 2, ttl: 63, idle_hours: 1, has_extra: false },
-    Variant { workers: 2, ttl: 63, idle_hours: 1, has_extra: true },
+    Variant { workers: 1, ttl: 64, idle_hours: 1, has_extra: false },
+    Variant { workers: 1, ttl: 63, idle_hours: 1, has_extra: false },
     Variant { workers: 1, ttl: 63, idle_hours: 1, has_extra: true },
-    Variant { workers: 1, ttl: 63, idle_hours: 2, has_extra: true },
-    Variant { workers: 1, ttl: 63, idle_hours: 2, has_extra: false },
+    Variant { workers: 2, ttl: 63, idle_hours: 1, has_extra: true },
+    Variant { workers: 2, ttl: 63, idle_hours: 2, has_extra: true },
+    Variant { workers: 2, ttl: 63, idle_hours: 2, has_extra: false },
 ];
 
 impl Variant {

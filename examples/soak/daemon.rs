@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Warnings and errors that are kept for the report.
 const COMPLAINTS_MAX: usize = 40;
 
+/// The status code of HTTP for a daemon that is about to end.
+const UNAVAILABLE: u16 = 503;
+
 /// A daemon, whichever process it is now.
 pub struct Daemon {
     binary: PathBuf,
@@ -77,11 +80,6 @@ impl Daemon {
 
     fn control(&self) -> PathBuf {
         self.directory.join("control.sock")
-    }
-
-    /// The process that serves.
-    pub fn pid(&self) -> u32 {
-        self.pid
     }
 
     /// Replaces the configuration file.
@@ -151,11 +149,18 @@ impl Daemon {
 
     /// Its accounts.
     pub fn status(&self) -> anyhow::Result<Snapshot> {
-        let answer = Client::new(self.control(), PATIENCE).get("/status").context("cannot ask the control socket")?;
-        if !answer.is_success() {
-            bail!("the control socket says {}: {}", answer.status, answer.text());
+        let (client, deadline) = (Client::new(self.control(), PATIENCE), Instant::now() + PATIENCE);
+        loop {
+            let answer = client.get("/status").context("cannot ask the control socket")?;
+            if answer.is_success() {
+                return Ok(serde_json::from_slice(&answer.body)?);
+            }
+            // The one that was taken over a moment ago may still have accepted us.
+            if answer.status != UNAVAILABLE || Instant::now() > deadline {
+                bail!("the control socket says {}: {}", answer.status, answer.text());
+            }
+            thread::sleep(Duration::from_millis(10));
         }
-        Ok(serde_json::from_slice(&answer.body)?)
     }
 
     /// Ends it without any warning, and waits until it is gone.

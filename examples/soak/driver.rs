@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::Signal;
 
-use crate::configuration::{Places, VARIANTS, Variant};
+use crate::configuration::{Places, VARIANTS};
 use crate::daemon::Daemon;
 use crate::failing::FAULTS;
 use crate::traffic::Order;
@@ -77,15 +77,16 @@ pub struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// The first variant runs.
+    /// This variant runs.
     pub fn new(
         daemon: &'a mut Daemon,
         orders: &'a Sender<Order>,
         places: Places,
         receive_buffer: &'a str,
         interval: Duration,
+        variant: usize,
     ) -> Driver<'a> {
-        Driver { daemon, orders, places, receive_buffer, interval, variant: 0, faults: 0, takeovers: 0 }
+        Driver { daemon, orders, places, receive_buffer, interval, variant, faults: 0, takeovers: 0 }
     }
 
     /// Does so many of each, mixed evenly. What happened until something went wrong is in the diary as well.
@@ -185,11 +186,6 @@ impl<'a> Driver<'a> {
 
     fn order(&self, order: Order) -> anyhow::Result<()> {
         self.orders.send(order).ok().context("the traffic has ended")
-    }
-
-    /// What runs now.
-    pub fn variant(&self) -> Variant {
-        VARIANTS[self.variant]
     }
 }
 

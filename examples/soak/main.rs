@@ -77,6 +77,9 @@ struct Arguments {
     /// Rest between two restarts
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
     interval: Duration,
+    /// Begin with one worker: where sockets are added later, the kernel spreads all flows anew, and some sessions begin anew
+    #[arg(long)]
+    grow: bool,
     /// The daemon's `receive_buffer`
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     receive_buffer: String,
@@ -131,6 +134,7 @@ impl Arguments {
             with_sessions: flows * usize::from(self.answered) / 100,
             idle: self.sessions.into(),
             size: self.size.into(),
+            begins_small: self.grow,
         }
     }
 
@@ -183,7 +187,8 @@ fn soak(arguments: &Arguments) -> anyhow::Result<Report> {
     let load = arguments.load();
     let directory = tempfile::tempdir()?;
     let (places, one_way, upstream) = places()?;
-    let first = VARIANTS[0].text(&places, &arguments.receive_buffer);
+    let variant = usize::from(arguments.grow);
+    let first = VARIANTS[variant].text(&places, &arguments.receive_buffer);
     std::fs::write(directory.path().join("soak.toml"), first)?;
     let mut daemon = Daemon::start(arguments.binary()?, directory.path().to_owned(), arguments.log)?;
     let mut traffic = Traffic::new(load, places, one_way, upstream)?;
@@ -191,7 +196,7 @@ fn soak(arguments: &Arguments) -> anyhow::Result<Report> {
     let (orders, ordered) = channel();
     let sending = thread::Builder::new().name("traffic".to_owned()).spawn(move || traffic.run(&ordered))?;
     let mut diary = Diary::default();
-    let mut driver = Driver::new(&mut daemon, &orders, places, &arguments.receive_buffer, arguments.interval);
+    let mut driver = Driver::new(&mut daemon, &orders, places, &arguments.receive_buffer, arguments.interval, variant);
     let driven = driver.drive(&arguments.counts(), &mut diary);
     // If it has ended already, it says below why.
     let _ = orders.send(Order::Stop);

@@ -34,6 +34,8 @@ pub struct Report {
     pub faults: Faults,
     /// What sessions noticed without losing anything: another source port towards the upstream.
     pub port_changes: u64,
+    /// The most of one session.
+    pub port_changes_most: u64,
     /// Lost while nobody served, after kills.
     pub lost_in_kills: u64,
     /// What this program was too slow to take; counted as lost above, too.
@@ -142,6 +144,7 @@ impl Report {
             sessions: load.with_sessions + outcome.idle,
             faults,
             port_changes: outcome.flows.iter().map(|flow| flow.port_changes).sum(),
+            port_changes_most: outcome.flows.iter().map(|flow| flow.port_changes).max().unwrap_or(0),
             lost_in_kills,
             lost_by_soak: outcome.own_drops,
             restarts: Restart::ALL
@@ -153,7 +156,7 @@ impl Report {
             differences: match ledger {
                 // It begins anew with each start.
                 Some(_) if has_kills => Vec::new(),
-                Some(ledger) => differences(&outcome.flows, ledger),
+                Some(ledger) => differences(&outcome.flows, ledger, load.begins_small),
                 None => vec!["the daemon could not be asked for its ledger".to_owned()],
             },
             kernel_drops: ledger.map_or(0, kernel_drops),
@@ -193,7 +196,7 @@ fn kernel_drops(ledger: &Snapshot) -> u64 {
 }
 
 /// What the daemon counted otherwise than we did.
-fn differences(flows: &[Flow], ledger: &Snapshot) -> Vec<String> {
+fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<String> {
     let (mut one_way, mut requests, mut answers, mut sent) = (0, 0, 0, 0);
     let mut sessions = 0;
     for flow in flows {
@@ -209,13 +212,14 @@ fn differences(flows: &[Flow], ledger: &Snapshot) -> Vec<String> {
     }
     let upstream = |handler: &'static str| ledger.upstreams.iter().filter(move |row| row.handler == handler);
     let held = ledger.handlers.iter().filter(|row| row.handler.starts_with("sessions"));
+    let opened: u64 = held.clone().map(|row| row.sessions.opened).sum();
     let pairs = [
         ("received by all workers", ledger.workers.iter().map(|row| row.account.received).sum(), "sent", sent),
         ("sent one way", upstream("one_way").map(|row| row.sent).sum(), "arrived", one_way),
         ("sent to the upstream", upstream("sessions").map(|row| row.sent).sum(), "arrived", requests),
         ("answers passed on", held.clone().map(|row| row.replies.handled).sum(), "arrived", answers),
-        ("sessions ever opened", held.clone().map(|row| row.sessions.opened).sum(), "wanted", sessions),
-        ("sessions open", held.map(|row| row.sessions.open).sum(), "wanted", sessions),
+        ("sessions ever opened", opened, "wanted", if may_begin_anew { opened.max(sessions) } else { sessions }),
+        ("sessions open", held.map(|row| row.sessions.open).sum(), "ever opened", opened),
         ("dropped", ledger.drops.values().sum(), "expected", 0),
         ("dropped by the kernel", kernel_drops(ledger), "expected", 0),
     ];
@@ -251,7 +255,7 @@ impl fmt::Display for Report {
         writeln!(out, "answers to the wrong client: {to_wrong_client}; datagrams that nobody sent: {foreign}")?;
         writeln!(
             out,
-            "sessions whose source port changed: {}; lost in kills: {}; lost by this program: {}",
+            "changes of a session's source port: {}; lost in kills: {}; lost by this program: {}",
             self.port_changes, self.lost_in_kills, self.lost_by_soak
         )?;
         writeln!(

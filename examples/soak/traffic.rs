@@ -45,6 +45,8 @@ pub struct Load {
     pub idle: usize,
     /// Bytes of a datagram.
     pub size: usize,
+    /// Whether the daemon begins with fewer workers than it will have.
+    pub begins_small: bool,
 }
 
 /// What the traffic is asked for.
