@@ -152,7 +152,7 @@ impl Worker {
             rounds = rounds.wrapping_add(1);
             timeout = self.round();
             if self.is_parked {
-                self.read_kernel_drops();
+                // Who goes on counts on from what was seen; thousands of lanes would be looked at while nobody serves.
                 self.dispatcher.end();
                 return self;
             }
@@ -399,8 +399,9 @@ impl Worker {
                 let _ = close_door(socket);
             }
             while self.turn(index) == After::More && Instant::now() < until {}
+            // What the others drop is counted by whoever goes on with them.
+            self.dispatcher.listener_count(index).kernel_drops += self.listeners[index].new_kernel_drops();
         }
-        self.read_kernel_drops();
         self.dispatcher.end();
     }
 
