@@ -20,6 +20,7 @@ use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::limit::Limit;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
+use udispatch::dispatch::tap::{Counts, Tap, TapId};
 use udispatch::dispatch::time::Time;
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
@@ -253,6 +254,14 @@ fn trains(turn: usize) -> Vec<Train> {
     (0..TRAINS).map(train).collect()
 }
 
+/// One turn.
+fn drive_once((dispatcher, lanes): (&mut Dispatcher, &mut Lanes), jobs: &Jobs<Job>, trains: &[Train], arena: &[u8]) {
+    dispatcher.dispatch(0, trains, arena, &mut Scene { now: Time::default(), lanes });
+    dispatcher.end_turn();
+    dispatcher.sending().0.clear();
+    consume(jobs);
+}
+
 /// Drives a dispatcher with every handler through as many turns as the datagrams take.
 fn drive(
     (dispatcher, lanes): &mut (Dispatcher, Lanes),
@@ -263,10 +272,7 @@ fn drive(
     let (mut datagrams, mut count) = (0, 0);
     while datagrams < DATAGRAMS {
         for trains in turns {
-            dispatcher.dispatch(0, trains, arena, &mut Scene { now: Time::default(), lanes });
-            dispatcher.end_turn();
-            dispatcher.sending().0.clear();
-            consume(jobs);
+            drive_once((dispatcher, lanes), jobs, trains, arena);
             datagrams += trains.iter().map(Train::datagrams).sum::<u32>() as usize;
             count += 1;
         }
@@ -293,6 +299,45 @@ fn dispatch_allocates_nothing() {
     assert_eq!(idle, None, "every route was busy: {ledger:?}");
     let full: Vec<u64> = ledger.handlers.iter().map(|count| count.tally.handled).collect();
     assert_eq!(full.iter().filter(|handled| **handled == 0).count(), 1, "only `drop` handles nothing: {full:?}");
+}
+
+/// Neither does somebody who looks on make it allocate, whether the reader keeps up or stands still, nor does measuring the time
+/// in the daemon.
+#[test]
+fn looking_on_allocates_nothing() {
+    let (sender, jobs) = bounded(1_024);
+    let mut dispatcher = dispatcher(sender, nobody());
+    let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
+    let arena = vec![b'x'; TRAINS * 1_000];
+    let counts = Arc::new(Counts::default());
+    let (reader, pages) = bounded(8);
+    let (still, _pages) = bounded(8);
+    for (number, reader) in [reader, still].into_iter().enumerate() {
+        let tap = Tap::new(TapId(number as u64), Arc::default(), 256, reader, Arc::clone(&counts));
+        dispatcher.0.taps().add(tap);
+    }
+    dispatcher.0.measure_stay();
+    let look = |dispatcher: &mut (Dispatcher, Lanes)| {
+        let mut shown = 0;
+        for _ in 0..DATAGRAMS / TRAINS {
+            dispatcher.0.taps().begin_turn(1);
+            drive_once((&mut dispatcher.0, &mut dispatcher.1), &jobs, &turns[0], &arena);
+            dispatcher.0.settle_stay(1_000_000_000_000_002_000);
+            pages.try_iter().for_each(|page| {
+                shown += page.views().count() as u64;
+                page.done();
+            });
+        }
+        shown
+    };
+    look(&mut dispatcher);
+    let mut shown = 0;
+    let count = allocations(|| shown = look(&mut dispatcher));
+    assert_eq!(count, 0, "allocations for {shown} datagrams that were shown");
+    let (matched, missed) = counts.get();
+    assert!(shown > 5_000 && missed > 5_000 && matched > shown + missed, "{shown} shown, {missed} missed of {matched}");
+    let handled: u64 = dispatcher.0.snapshot().listeners.iter().map(|count| count.tally.handled).sum();
+    assert!(dispatcher.0.snapshot().stay.is_some_and(|stay| stay.count() > 5_000 && stay.count() <= handled));
 }
 
 /// An unbounded channel to the consumer, as the control plane makes it, allocates for 31 buffers at a time and for no

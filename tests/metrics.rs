@@ -22,7 +22,8 @@ fn busy() -> (Daemon, Vec<Server>) {
     let servers = vec![Server::named("a", "127.0.0.1:9001"), Server::named("b", "127.0.0.1:9002")];
     let upstreams = r#"["127.0.0.1:9001", { address = "127.0.0.1:9002", shadow = true },
         { address = "127.0.0.1:9003", ttl = 5 }, { address = "127.0.0.1:9003", ttl = 6 }]"#;
-    let config = forwarder("on", HERE, upstreams, "pick = \"first_alive\"\n")
+    let config = "[daemon]\nlatency = true\n".to_owned()
+        + &forwarder("on", HERE, upstreams, "pick = \"first_alive\"\n")
         + "[[route]]\ndestination = \"0.0.0.0:1235\"\nsource = \"127.0.0.1\"\nhandler = [\"echo\", \"on\"]\n"
         + &forwarder("two-ways", "127.0.0.1:1236", &list([servers[0].address()]), "");
     let daemon = Daemon::start_with(&config, &["--workers", "2"]);

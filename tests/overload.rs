@@ -161,7 +161,8 @@ fn nothing_is_lost_without_a_name() {
     let file = snapshot(&daemon).config_file;
     let before = kernel();
     let load = Load::begin();
-    let stages = [None, Some(config(3, UPSTREAMS - 5, false)), Some(config(2, UPSTREAMS, true)), Some(config(1, 1, false))];
+    let stages =
+        [None, Some(config(3, UPSTREAMS - 5, false)), Some(config(2, UPSTREAMS, true)), Some(config(1, 1, false))];
     for stage in stages {
         if let Some(config) = stage {
             fs::write(&file, config).unwrap();

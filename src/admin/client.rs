@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 /// Bytes of an answer; the largest status has a few thousand rows of some hundred bytes each.
@@ -65,21 +67,79 @@ impl Client {
     }
 
     fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let answer = runtime.block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
+        let answer = runtime()?.block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
         answer.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 }
 
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
+}
+
 async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<Answer> {
+    whole(request(path, method, target).await?).await
+}
+
+/// Asks, and waits for the head of the answer.
+async fn request(path: &Path, method: Method, target: &str) -> io::Result<Response<Incoming>> {
     let stream = UnixStream::connect(path).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // It ends with the runtime, or with the connection.
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(target).header("host", "localhost");
     let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+/// Waits for the rest.
+async fn whole(response: Response<Incoming>) -> io::Result<Answer> {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?;
     Ok(Answer { status, body: body.to_bytes() })
+}
+
+/// An answer that comes bit by bit.
+pub struct Stream {
+    runtime: Runtime,
+    body: Incoming,
+}
+
+/// What the next bit of an answer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// This.
+    Bytes(Bytes),
+    /// Nothing yet.
+    Nothing,
+    /// It was the last one.
+    End,
+}
+
+impl Client {
+    /// Reads a noun that goes on and on; a refusal is a whole answer.
+    pub fn stream(&self, target: &str) -> io::Result<Result<Stream, Answer>> {
+        let runtime = runtime()?;
+        let begin = async {
+            let response = request(&self.path, Method::GET, target).await?;
+            match response.status().is_success() {
+                true => Ok(Ok(response.into_body())),
+                false => whole(response).await.map(Err),
+            }
+        };
+        let begun = runtime.block_on(async { timeout(self.patience, begin).await });
+        let begun = begun.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
+        Ok(begun.map(|body| Stream { runtime, body }))
+    }
+}
+
+impl Stream {
+    /// Waits no longer than this for the next bit.
+    pub fn next(&mut self, patience: Duration) -> io::Result<Next> {
+        let Stream { runtime, body } = self;
+        match runtime.block_on(async { timeout(patience, body.frame()).await }) {
+            Err(_) => Ok(Next::Nothing),
+            Ok(None) => Ok(Next::End),
+            Ok(Some(frame)) => Ok(Next::Bytes(frame.map_err(io::Error::other)?.into_data().unwrap_or_default())),
+        }
+    }
 }

@@ -14,11 +14,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::events::{self, Stage};
-use super::{metrics, page};
+use super::{metrics, page, tap};
 use crate::config::words::quoted;
 use crate::control::request::{Imagined, Refusal, Reply, Request, Requests, Unasked};
 use crate::control::sessions::SessionQuery;
 use crate::control::snapshot::Snapshot;
+use crate::control::tap::TapQuery;
 
 /// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -120,6 +121,8 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/events", get(watch_events))
+        .route(tap::PATH, get(look_on))
+        .route("/page/drop_reasons.json", get(page::drop_reasons))
         .route("/reload", post(reload))
         .route("/drain", post(drain))
         .route("/undrain", post(undrain))
@@ -212,6 +215,22 @@ async fn readyz(State(desk): State<Desk>) -> Result<&'static str, Refused> {
 async fn watch_events(State(desk): State<Desk>) -> Response {
     let stopped = desk.stopped.clone();
     events::watch(desk, stopped).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TapParameters {
+    to: Option<String>,
+    from: Option<String>,
+    handler: Option<String>,
+    limit: Option<u64>,
+    snap: Option<usize>,
+}
+
+async fn look_on(State(desk): State<Desk>, Query(asked): Query<TapParameters>) -> Result<Response, Refused> {
+    let TapParameters { to, from, handler, limit, snap } = asked;
+    let query = TapQuery { to, from, handler, limit, snap };
+    Ok(tap::answer(desk.ask(ANSWER_MAX, |reply| Request::Tap(query, reply)).await??))
 }
 
 #[derive(Debug, Deserialize)]

@@ -113,8 +113,8 @@ impl Drop for Viewer {
     }
 }
 
-/// The events as a body without an end.
-struct Events(mpsc::Receiver<Bytes>);
+/// Chunks as a body without an end.
+pub(super) struct Events(pub(super) mpsc::Receiver<Bytes>);
 
 impl HttpBody for Events {
     type Data = Bytes;

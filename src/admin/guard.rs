@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use hyper::body::{Body as _, Incoming};
 
+use super::tap;
 use crate::control::visits::Visits;
 
 /// Bytes of a request's body. No endpoint reads one.
@@ -47,6 +48,11 @@ pub fn check(door: &Door, request: &Request<Incoming>, visits: &Visits) -> Resul
             let words = "over TCP this is read-only; what changes something goes through the control socket: `udispatch \
                          reload`, or curl --unix-socket\n";
             return Err(Box::new((StatusCode::METHOD_NOT_ALLOWED, [("allow", "GET, HEAD")], words).into_response()));
+        }
+        if request.uri().path() == tap::PATH {
+            visits.refused_methods.more();
+            let words = "what datagrams hold is not shown over TCP: `udispatch tap` asks the control socket\n";
+            return Err(Box::new((StatusCode::FORBIDDEN, words).into_response()));
         }
     }
     if request.body().size_hint().lower() > BODY_BYTES_MAX {

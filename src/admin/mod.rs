@@ -3,7 +3,7 @@
 //! serves datagrams, so a visitor can at most wait.
 //!
 //! `listeners.rs` binds, `server.rs` accepts and keeps the limits, `guard.rs` says who may ask what, `desk.rs` is the table of
-//! endpoints, `events.rs` the live view, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
+//! endpoints, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
 pub mod client;
 mod desk;
@@ -14,6 +14,7 @@ mod metrics;
 mod page;
 mod patient;
 mod server;
+mod tap;
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -12,11 +12,14 @@
 //! Nothing here decides anything about datagrams; commands ask the rooms below and print.
 
 mod check;
+mod completions;
 mod drain;
 mod explain;
 mod handlers;
 mod log;
+mod man;
 mod output;
+mod pcapng;
 mod reload;
 mod remote;
 mod routes;
@@ -26,6 +29,8 @@ mod sessions;
 mod status;
 mod stop;
 mod table;
+mod tap;
+mod top;
 mod undrain;
 mod upstreams;
 
@@ -47,6 +52,7 @@ Examples:
   udispatch explain echo.toml --to 127.0.0.1:1234
                                   which route gets this datagram, and what happens to it?
   udispatch status                how is the running daemon?
+  udispatch top                   what goes where, a second, live in the terminal
   udispatch handlers              what can stand behind `handler =`?
 
 Exit codes:
@@ -73,9 +79,11 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Status(status::Arguments),
+    Top(top::Arguments),
     Routes(routes::Arguments),
     Sessions(sessions::Arguments),
     Upstreams(upstreams::Arguments),
+    Tap(tap::Arguments),
     Reload(reload::Arguments),
     Drain(drain::Arguments),
     Undrain(undrain::Arguments),
@@ -83,6 +91,10 @@ enum Command {
     Stop(stop::Arguments),
     Handlers(handlers::Arguments),
     Schema(schema::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
+    #[command(hide = true)]
+    Completions(completions::Arguments),
 }
 
 /// How a command ended.
@@ -122,9 +134,11 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Check(arguments) => check::main(arguments, kinds),
         Command::Explain(arguments) => explain::main(arguments, kinds),
         Command::Status(arguments) => status::main(&arguments),
+        Command::Top(arguments) => top::main(&arguments),
         Command::Routes(arguments) => routes::main(&arguments),
         Command::Sessions(arguments) => sessions::main(&arguments),
         Command::Upstreams(arguments) => upstreams::main(&arguments),
+        Command::Tap(arguments) => tap::main(&arguments),
         Command::Reload(arguments) => reload::main(&arguments),
         Command::Drain(arguments) => drain::main(&arguments),
         Command::Undrain(arguments) => undrain::main(&arguments),
@@ -132,6 +146,8 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Stop(arguments) => stop::main(&arguments),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
         Command::Schema(arguments) => schema::main(arguments, kinds),
+        Command::Man(arguments) => man::main(arguments),
+        Command::Completions(arguments) => completions::main(arguments),
     };
     exit.into()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, output};
-use crate::admin::client::{Answer, Client};
+use crate::admin::client::{Answer, Client, Stream};
 use crate::config::words::{one_line, printable};
 use crate::control::control_path::{Places, default_places};
 
@@ -36,6 +36,17 @@ impl Remote {
         judge(&client, client.get(target))
     }
 
+    /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
+    pub(super) fn stream(&self, target: &str) -> Result<Stream, Exit> {
+        let client = self.client(PATIENCE)?;
+        let answer = match client.stream(target) {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(refusal)) => Ok(refusal),
+            Err(error) => Err(error),
+        };
+        Err(judge(&client, answer).err().unwrap_or(Exit::Failure))
+    }
+
     /// Does a verb, and waits so long for the answer.
     pub(super) fn post(&self, target: &str, patience: Duration) -> Result<Answer, Exit> {
         let client = self.client(patience)?;
@@ -51,7 +62,7 @@ impl Remote {
     }
 
     /// To the daemon that is meant.
-    fn client(&self, patience: Duration) -> Result<Client, Exit> {
+    pub(super) fn client(&self, patience: Duration) -> Result<Client, Exit> {
         let named = self.control.clone().or_else(|| {
             let path = env::var_os(VARIABLE).filter(|path| !path.is_empty());
             path.map(PathBuf::from)
@@ -90,28 +101,34 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
-fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answer, Exit> {
+/// What stood in the way of an answer, and what to do about it.
+pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
     let path = shown(client.path());
+    match error.kind() {
+        ErrorKind::NotFound => format!(
+            "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
+             names another"
+        ),
+        ErrorKind::ConnectionRefused => {
+            format!(
+                "nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one"
+            )
+        }
+        ErrorKind::PermissionDenied => format!(
+            "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \
+             daemon's user, or join its group"
+        ),
+        ErrorKind::TimedOut => {
+            format!("the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it")
+        }
+        _ => format!("cannot ask the daemon at {path}: {error}"),
+    }
+}
+
+/// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
+pub(super) fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answer, Exit> {
     let answer = answer.map_err(|error| {
-        let words = match error.kind() {
-            ErrorKind::NotFound => format!(
-                "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
-                 names another"
-            ),
-            ErrorKind::ConnectionRefused => {
-                format!("nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one")
-            }
-            ErrorKind::PermissionDenied => format!(
-                "you may not use the control socket {path}: it is for its owner and its group. Run this with sudo or as the \
-                 daemon's user, or join its group"
-            ),
-            ErrorKind::TimedOut => {
-                format!("the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it")
-            }
-            _ => format!("cannot ask the daemon at {path}: {error}"),
-        };
-        output::complain(&format!("error: {words}"));
+        output::complain(&format!("error: {}", why_not(client, &error)));
         Exit::Failure
     })?;
     if answer.is_success() {
@@ -142,7 +159,7 @@ pub(super) fn understand<T: serde::de::DeserializeOwned>(answer: &Answer) -> Res
 
 /// Prints JSON as it came.
 pub(super) fn print_json(answer: &Answer) -> Exit {
-    output::print(&(answer.text().trim_end().to_owned() + "\n"))
+    output::print(&(output::json_text(answer.text().trim_end()) + "\n"))
 }
 
 /// A path with parameters, written as in a URL (RFC 3986, section 2.1).

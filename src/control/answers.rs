@@ -16,6 +16,7 @@ use super::running::Stopped;
 use super::sessions::{Lister, SessionList, SessionQuery};
 use super::snapshot::{Facts, Flows, Journal, Life, Memory, Part, Snapshot, unix_seconds};
 use super::supervisor::Supervisor;
+use super::tap::Lookers;
 use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::change::Change;
@@ -40,6 +41,8 @@ pub(super) struct Office {
     flows: Flows,
     memory: Memory,
     journal: Journal,
+    /// Who looks on.
+    pub(super) lookers: Lookers,
 }
 
 impl Office {
@@ -48,8 +51,8 @@ impl Office {
         let (requests, queue) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
-        let journal = Journal::default();
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, journal }
+        let (journal, lookers) = (Journal::default(), Lookers::default());
+        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, journal, lookers }
     }
 
     /// What was drained by hand.
@@ -91,6 +94,7 @@ impl Supervisor {
                 Request::Explain(imagined, reply) => self.explain_live(imagined, reply),
                 Request::Reload { is_dry_run, reply } => self.reload(Wish { is_dry_run, reply }),
                 Request::Drain { upstream, drain, reply } => reply.send(self.drain(&upstream, drain)),
+                Request::Tap(query, reply) => reply.send(self.tap(query)),
                 Request::Log(level, reply) => reply.send(set_log_level(level)),
                 Request::Stop(reply) => {
                     reply.send("stopping; what the sockets hold is still handled".to_owned());
@@ -106,6 +110,7 @@ impl Supervisor {
     /// From now on nobody is answered: it is about to end.
     pub(super) fn close_office(&mut self) {
         self.office.queue = None;
+        self.office.lookers.close();
     }
 
     /// The accounts of all workers, each as of one of its turns' ends. Of a worker that does not answer, the last ones.

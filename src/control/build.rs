@@ -121,7 +121,7 @@ fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
         send_buffer: daemon.send_buffer,
         destination: listener.tells_destination(),
         ttl: listener.needs.ttl,
-        time: listener.needs.time,
+        time: listener.needs.time || daemon.latency,
     }
 }
 
@@ -235,9 +235,13 @@ fn build_worker(
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
-    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
-    let dispatcher =
-        expecting(config).fold(dispatcher, |dispatcher, (route, prefixes)| dispatcher.expecting(route, &prefixes));
+    let mut dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
+    if config.daemon.latency {
+        dispatcher.measure_stay();
+    }
+    for (route, prefixes) in expecting(config) {
+        dispatcher.expect(route, &prefixes);
+    }
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
 }

@@ -105,6 +105,7 @@ impl History {
             successors.handlers.iter().map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index())).collect();
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
+            sum.stay.clone_from(&ledger.stay);
             for (index, count) in ledger.listeners.iter().enumerate() {
                 let row = successors.listeners.get(index).copied().flatten().unwrap_or(rows.listeners - 1);
                 sum.listeners[row].add(count);
@@ -162,6 +163,15 @@ impl History {
     fn gone(&self) -> usize {
         self.workers.first().map_or(0, |ledger| ledger.handlers.len().saturating_sub(1))
     }
+}
+
+/// For another process: what sinks still hold is this one's to write, and counts as handled there.
+pub fn as_written(ledger: &Ledger) -> Ledger {
+    let mut written = ledger.clone();
+    for count in &mut written.handlers {
+        count.tally.handled += std::mem::take(&mut count.tally.in_flight);
+    }
+    written
 }
 
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.

@@ -30,6 +30,7 @@ pub mod standard_error;
 pub mod standard_output;
 pub mod supervisor;
 pub mod takeover;
+pub mod tap;
 mod targets;
 pub mod ties;
 pub mod troubles;

@@ -151,6 +151,9 @@ impl Plan {
         let names = Names {
             routes: config.routes.iter().map(|route| route.label.clone()).collect(),
             interfaces: host.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect(),
+            listeners: listeners.iter().map(|listener| listener.label.clone()).collect(),
+            handlers: config.handlers.iter().map(|handler| handler.name.clone()).collect(),
+            upstreams: upstreams.iter().map(|(_, located)| located.upstream.to_string()).collect(),
         };
         let (table, names, guard) = (Arc::new(table), Arc::new(names), Arc::new(guard));
         Ok(Plan { listeners, table, workers, names, guard, upstreams, notes })

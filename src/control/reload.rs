@@ -149,6 +149,7 @@ impl Supervisor {
         self.office.on_reload(&self.running.config, &self.running.plan);
         self.drain_again();
         self.tell_ready();
+        self.tap_again();
         log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
         tell(wet, &ReloadReport { is_applied: true, changes, problems: None });
         Ok(())

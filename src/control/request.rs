@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sessions::{SessionList, SessionQuery};
 use super::snapshot::Snapshot;
+use super::tap::{TapQuery, Tapped};
 use super::troubles::Troubles;
 use super::visits::Visits;
 
@@ -43,6 +44,8 @@ pub enum Request {
         /// Gets what was done, as a sentence.
         reply: Reply<Result<String, Refusal>>,
     },
+    /// Look on.
+    Tap(TapQuery, Reply<Result<Tapped, Refusal>>),
     /// Log this much from now on.
     Log(LevelFilter, Reply<String>),
     /// End in order, as on SIGTERM.

@@ -17,6 +17,8 @@ use super::outbox::{Lane, Outbox};
 use super::route_table::{PortTable, RouteId};
 use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::Fate;
+use super::stay::Stay;
+use super::tap::{self, Direction, Taps};
 use super::time::Time;
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Train};
@@ -85,6 +87,9 @@ pub struct Dispatcher {
     /// Handlers that got something this turn, or kept something; a handful, so a list is quicker than a set.
     touched: Vec<HandlerId>,
     dues: Dues,
+    taps: Taps,
+    /// What was handled this turn and when the kernel had received it; `None` where nobody asks how long that takes.
+    stay: Option<Stay>,
 }
 
 impl Dispatcher {
@@ -101,15 +106,56 @@ impl Dispatcher {
         let ledger = Ledger::new(listeners, routes.len(), handlers.len(), upstreams);
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::default(), Vec::new());
-        let (dues, expectations) = (Dues::new(handlers.len()), Vec::new());
-        Dispatcher { ears, routes, expectations, handlers, guard, names, outbox, ledger, drops, common, touched, dues }
+        let dues = Dues::new(handlers.len());
+        let taps = Taps::new(Arc::clone(&names));
+        let (expectations, stay) = (Vec::new(), None);
+        Dispatcher {
+            ears,
+            routes,
+            expectations,
+            handlers,
+            guard,
+            names,
+            outbox,
+            ledger,
+            drops,
+            common,
+            touched,
+            dues,
+            taps,
+            stay,
+        }
     }
 
-    /// The same, and notes when these prefixes of a route are heard.
-    pub fn expecting(mut self, route: RouteId, prefixes: &[IpNet]) -> Dispatcher {
+    /// Notes from now on when these prefixes of a route are heard.
+    pub fn expect(&mut self, route: RouteId, prefixes: &[IpNet]) {
         self.expectations.resize(self.routes.len(), None);
         self.expectations[route.0 as usize] = Some(Expectations::new(prefixes));
-        self
+    }
+
+    /// Has the time that datagrams spend here measured, by the times at which the kernel received them.
+    pub fn measure_stay(&mut self) {
+        self.stay = Some(Stay::default());
+        self.ledger.stay = Some(Box::default());
+    }
+
+    /// Whether the worker should say what time of day it is: [`Taps::begin_turn`], [`Dispatcher::settle_stay`].
+    #[inline]
+    pub fn is_measured(&self) -> bool {
+        self.stay.is_some()
+    }
+
+    /// What this turn handled has left, at this time of day in nanoseconds since 1970.
+    pub fn settle_stay(&mut self, now_ns: u64) {
+        if let (Some(stay), Some(histogram)) = (&mut self.stay, &mut self.ledger.stay) {
+            stay.settle(now_ns, histogram);
+        }
+    }
+
+    /// Who looks on.
+    #[inline]
+    pub fn taps(&mut self) -> &mut Taps {
+        &mut self.taps
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
@@ -127,7 +173,7 @@ impl Dispatcher {
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
                 Ok(route) => self.run(ear, route, &Batch::new(run, arena), scene),
-                Err(reason) => self.refuse(ear, reason, Batch::new(run, arena).len()),
+                Err(reason) => self.refuse(ear, reason, &Batch::new(run, arena)),
             }
             rest = after;
         }
@@ -138,6 +184,11 @@ impl Dispatcher {
         let batch = Batch::new(trains, arena);
         self.with(to, scene, |handler, cx| handler.on_reply(lane, &batch, cx));
         self.ledger.handlers[to.index()].replies.batch(batch.len(), &self.drops.0);
+        if !self.taps.is_empty() {
+            self.taps.note(to, &self.drops);
+            let (upstream, ears) = (scene.lanes.upstream(lane), &self.ears);
+            self.taps.take_answer(to, upstream, &batch, &self.outbox, |ear| ears[ear.index()].id as u32);
+        }
     }
 
     /// Tells a handler of trouble on a lane of its own.
@@ -196,21 +247,25 @@ impl Dispatcher {
     }
 
     /// Counts datagrams that a receive call got and that nothing can be done with.
-    pub fn refuse(&mut self, ear: usize, reason: DropReason, datagrams: u32) {
+    pub fn refuse(&mut self, ear: usize, reason: DropReason, batch: &Batch<'_>) {
         let id = self.ears[ear].id;
-        self.ledger.listeners[id].tally.refuse(u64::from(datagrams), reason);
+        self.ledger.listeners[id].tally.refuse(u64::from(batch.len()), reason);
+        if !self.taps.is_empty() {
+            self.taps.take(received(id, Err(reason)), batch);
+        }
     }
 
     /// Tells the handlers of this turn, and those that kept something, that it is over. Whether none keeps anything.
     pub fn end_turn(&mut self) -> bool {
         let handlers = &mut self.handlers;
         self.touched.retain(|handler| !handlers[handler.index()].on_turn_end());
-        self.touched.is_empty()
+        self.taps.end_turn() & self.touched.is_empty()
     }
 
     /// Tells all handlers that nothing comes any more.
     pub fn end(&mut self) {
         self.handlers.iter_mut().for_each(|handler| handler.on_end());
+        self.taps.end();
     }
 
     /// What the turn wants sent, and the accounts to write down how that went.
@@ -300,6 +355,7 @@ impl Dispatcher {
             expectations.note(batch.trains(), scene.now);
         }
         self.common.0.clear();
+        let is_tapped = !self.taps.is_empty();
         for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {
             self.drops.0.clear();
             let mut cx = Cx {
@@ -320,6 +376,9 @@ impl Dispatcher {
             }
             self.dues.called(handler);
             self.ledger.handlers[handler.index()].tally.batch(batch.len(), &self.drops.0);
+            if is_tapped {
+                self.taps.note(handler, &self.drops);
+            }
             if place == 0 {
                 std::mem::swap(&mut self.common, &mut self.drops);
             } else {
@@ -329,7 +388,18 @@ impl Dispatcher {
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
         self.ledger.listeners[self.ears[ear].id].tally.batch(batch.len(), &self.common.0);
+        if is_tapped {
+            self.taps.take(received(self.ears[ear].id, Ok(Some(route))), batch);
+        }
+        if let Some(stay) = &mut self.stay {
+            stay.note(batch.trains(), &self.common.0);
+        }
     }
+}
+
+/// What came in by a listener, for those who look on.
+fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::Source {
+    tap::Source { direction: Direction::Request, listener: Some(listener as u32), route, upstream: None }
 }
 
 #[cfg(test)]

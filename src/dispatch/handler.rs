@@ -115,6 +115,12 @@ pub trait Lanes {
     /// Closes a lane; what was left on it this turn is still sent.
     fn close(&mut self, lane: Lane);
 
+    /// The upstream that a lane leads to, where anybody knows.
+    fn upstream(&self, lane: Lane) -> Option<UpstreamId> {
+        let _ = lane;
+        None
+    }
+
     /// Throws away what a lane that has rested may still hold: it was meant for whoever had the lane before.
     fn wipe(&mut self, lane: Lane, now: Time) {
         let _ = (lane, now);
@@ -202,6 +208,12 @@ pub struct Names {
     pub routes: Vec<String>,
     /// Names of the interfaces, by index.
     pub interfaces: HashMap<u32, String>,
+    /// Labels of the listeners, by number.
+    pub listeners: Vec<String>,
+    /// Names of the handlers, by number.
+    pub handlers: Vec<String>,
+    /// The upstreams as the file writes them, by number.
+    pub upstreams: Vec<String>,
 }
 
 /// The drops of one batch, each with the datagram's place in it, ascending.

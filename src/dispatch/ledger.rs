@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::histogram::Histogram;
 use super::id::{HandlerId, UpstreamId};
 use super::time::Time;
 use super::verdict::DropReason;
@@ -312,6 +313,9 @@ pub struct Ledger {
     /// any route expects one.
     #[serde(default)]
     pub heard: Vec<Vec<Time>>,
+    /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
+    /// measured (`daemon.latency`).
+    pub stay: Option<Box<Histogram>>,
 }
 
 impl Ledger {
@@ -323,6 +327,7 @@ impl Ledger {
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
             heard: Vec::new(),
+            stay: None,
         }
     }
 
@@ -352,6 +357,9 @@ impl Ledger {
         }
         for (route, heard) in other.heard.iter().enumerate() {
             self.hear(route, heard);
+        }
+        if let Some(stay) = &other.stay {
+            self.stay.get_or_insert_default().add(stay);
         }
     }
 

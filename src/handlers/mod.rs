@@ -6,6 +6,7 @@ use crate::config::kind::Kind;
 mod answering;
 pub mod drop;
 pub mod echo;
+pub mod escape;
 pub mod forward;
 pub mod print;
 pub mod reply;

@@ -3,12 +3,9 @@
 
 use std::io::Write;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
+use super::escape;
 use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
-use crate::config::words::is_unprintable;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::{Cx, Handler};
@@ -118,25 +115,7 @@ fn write_head(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()
 fn write_text(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
     write_head(line, datagram)?;
     line.push(b' ');
-    for chunk in datagram.payload.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '\\' => line.extend_from_slice(b"\\\\"),
-                '\n' => line.extend_from_slice(b"\\n"),
-                '\r' => line.extend_from_slice(b"\\r"),
-                '\t' => line.extend_from_slice(b"\\t"),
-                character if is_unsafe(character) && character.is_ascii() => {
-                    write!(line, "\\x{:02x}", u32::from(character))?;
-                }
-                character if is_unsafe(character) => write!(line, "\\u{{{:x}}}", u32::from(character))?,
-                character => write!(line, "{character}")?,
-            }
-        }
-        for byte in chunk.invalid() {
-            write!(line, "\\x{byte:02x}")?;
-        }
-    }
-    Ok(())
+    escape::text(line, datagram.payload)
 }
 
 fn write_hex(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
@@ -154,52 +133,26 @@ fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::
     write!(line, r#"{{"time":"{}","src":"{}""#, humantime::format_rfc3339_micros(time), datagram.src())?;
     write!(line, r#","dst":"{}","interface":"#, datagram.dst())?;
     match cx.interface(datagram.envelope.interface) {
-        Some(name) => write_json_string(line, name)?,
+        Some(name) => escape::json_string(line, name)?,
         None => line.extend_from_slice(b"null"),
     }
     line.extend_from_slice(br#","route":"#);
-    write_json_string(line, cx.route())?;
+    escape::json_string(line, cx.route())?;
     write!(line, r#","length":{}"#, datagram.payload.len())?;
     if let Ok(text) = std::str::from_utf8(datagram.payload) {
         line.extend_from_slice(br#","payload":"#);
-        write_json_string(line, text)?;
+        escape::json_string(line, text)?;
     }
-    line.extend_from_slice(br#","payload_base64":""#);
-    let start = line.len();
-    line.resize(start + datagram.payload.len().div_ceil(3) * 4, 0);
-    let encoded = STANDARD.encode_slice(datagram.payload, &mut line[start..]).expect("room for the base64 form");
-    line.truncate(start + encoded);
-    line.extend_from_slice(b"\"}");
+    line.extend_from_slice(br#","payload_base64":"#);
+    escape::json_base64(line, datagram.payload);
+    line.push(b'}');
     Ok(())
-}
-
-/// A JSON string (RFC 8259, section 7) that is also safe on a terminal: C1 controls, DEL, line separators and marks of
-/// direction are escaped too, which the RFC allows and does not ask for.
-fn write_json_string(line: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
-    line.push(b'"');
-    for character in text.chars() {
-        match character {
-            '"' => line.extend_from_slice(b"\\\""),
-            '\\' => line.extend_from_slice(b"\\\\"),
-            '\n' => line.extend_from_slice(b"\\n"),
-            '\r' => line.extend_from_slice(b"\\r"),
-            '\t' => line.extend_from_slice(b"\\t"),
-            character if is_unsafe(character) => write!(line, "\\u{:04x}", u32::from(character))?,
-            character => write!(line, "{character}")?,
-        }
-    }
-    line.push(b'"');
-    Ok(())
-}
-
-/// Whether a character would move a terminal's cursor, begin an escape sequence, turn the reading direction or end the line.
-fn is_unsafe(character: char) -> bool {
-    is_unprintable(character)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::words::is_unprintable;
     use crate::datagram::{Envelope, Region, Span};
     use proptest::prelude::*;
 
@@ -236,16 +189,16 @@ mod tests {
         #[test]
         fn json_strings_survive(text: String) {
             let mut line = Vec::new();
-            write_json_string(&mut line, &text).unwrap();
+            escape::json_string(&mut line, &text).unwrap();
             let line = String::from_utf8(line).unwrap();
-            prop_assert!(!line.chars().any(is_unsafe));
+            prop_assert!(!line.chars().any(is_unprintable));
             prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
         }
 
         /// Whatever bytes come, a text line and a hex line have no line feed inside.
         #[test]
         fn one_datagram_is_one_line(payload in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(!text(&payload).chars().any(is_unsafe));
+            prop_assert!(!text(&payload).chars().any(is_unprintable));
             let hex = with_datagram(&payload, |datagram| {
                 let mut line = Vec::new();
                 write_hex(&mut line, datagram).unwrap();

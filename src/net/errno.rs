@@ -192,7 +192,7 @@ pub fn label(errno: i32) -> String {
 pub fn of_label(label: &str) -> i32 {
     match label.strip_prefix("errno_") {
         Some(number) => number.parse().unwrap_or(0),
-        None => (1..=ERRNO_MAX).find(|errno| name(*errno) == label).unwrap_or(0),
+        None => (1..=ERRNO_MAX).find(|errno| self::label(*errno) == label).unwrap_or(0),
     }
 }
 

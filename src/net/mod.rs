@@ -19,6 +19,7 @@ pub mod multicast;
 pub mod notify;
 pub mod option;
 pub mod pass;
+pub mod priority;
 pub mod probe;
 pub mod receive;
 pub mod send;

@@ -11,6 +11,7 @@ use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sessions::page::{Page, Wanted};
+use crate::dispatch::tap::{Tap, TapId};
 
 /// A wish that the worker fulfils between two turns.
 #[derive(Debug)]
@@ -21,6 +22,15 @@ pub enum Command {
     Sessions(Wanted, Sender<Page>),
     /// Something is new about an upstream.
     Change(UpstreamId, Change),
+    /// Copy datagrams for somebody who looks on.
+    Tap {
+        /// Where they go.
+        tap: Box<Tap>,
+        /// Is told when it has begun.
+        begun: Sender<()>,
+    },
+    /// Nobody looks on by that tap any more.
+    Untap(TapId),
     /// Send second descriptors of the listeners' sockets.
     Lend(Sender<Vec<(Seat, UdpSocket)>>),
     /// Finish the turn and end. The sockets stay open and hold what comes.

@@ -10,7 +10,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Receiver as Commands;
 use mio::unix::SourceFd;
@@ -24,12 +24,12 @@ use super::listener::{self, Listener};
 use crate::datagram::Train;
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::handler::{HandlerId, Scene};
+use crate::dispatch::handler::{Batch, HandlerId, Scene};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
-use crate::dispatch::time::Time;
+use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
@@ -211,7 +211,10 @@ impl Worker {
     fn turn(&mut self, index: usize) -> After {
         let listener = &mut self.listeners[index];
         let asked = listener.trains_max;
-        if let Err(error) = self.receiver.receive(listener.exit.socket(), asked, listener.tells_source) {
+        // Who looks on wants to know who sent it, whether a handler does or not.
+        let is_tapped = !self.dispatcher.taps().is_empty();
+        let tells_source = listener.tells_source || is_tapped;
+        if let Err(error) = self.receiver.receive(listener.exit.socket(), asked, tells_source) {
             let meaning = errno::of_receive(&error);
             if meaning == ReceiveError::Drained {
                 return After::Drained;
@@ -219,11 +222,16 @@ impl Worker {
             self.dispatcher.listener_count(index).receive_errors += 1;
             return if meaning == ReceiveError::Again { After::More } else { After::Later };
         }
+        if is_tapped {
+            self.dispatcher.taps().begin_turn(time_of_day_ns());
+        }
         self.trains.clear();
         for slot in self.receiver.slots() {
             listener.adapt(&slot);
-            if let Err((reason, datagrams)) = listener.train(&slot, &mut self.trains) {
-                self.dispatcher.refuse(index, reason, datagrams);
+            if let Err(reason) = listener.train(&slot, &mut self.trains)
+                && let Some(train) = self.trains.pop()
+            {
+                self.dispatcher.refuse(index, reason, &Batch::new(&[train], self.receiver.arena()));
             }
         }
         let now = self.now();
@@ -231,6 +239,9 @@ impl Worker {
         self.dispatcher.dispatch(index, &self.trains, self.receiver.arena(), scene);
         self.dispatcher.end_turn();
         self.flush();
+        if self.dispatcher.is_measured() {
+            self.dispatcher.settle_stay(time_of_day_ns());
+        }
         if asked > self.listeners[index].trains_max {
             self.receiver.release();
         }
@@ -240,6 +251,9 @@ impl Worker {
     /// What up to so many lanes have received, everything that follows from it, and one flush. Returns how many lanes were
     /// looked at.
     fn answer_turn(&mut self, lanes_max: usize) -> usize {
+        if !self.dispatcher.taps().is_empty() {
+            self.dispatcher.taps().begin_turn(time_of_day_ns());
+        }
         self.receiver.begin(false);
         self.answers.clear();
         self.trains.clear();
@@ -327,6 +341,12 @@ impl Worker {
                 Command::Sessions(wanted, reply) => {
                     let _ = reply.send(self.dispatcher.sessions(&wanted, self.now()));
                 }
+                Command::Tap { tap, begun } => {
+                    self.dispatcher.taps().add(*tap);
+                    // There is room for one from each worker.
+                    let _ = begun.try_send(());
+                }
+                Command::Untap(id) => self.dispatcher.taps().remove(id),
                 Command::Change(upstream, change) => self.change(upstream, change),
                 Command::Lend(reply) => {
                     let lent =
@@ -453,6 +473,11 @@ impl Worker {
         }
         self.stop_at = self.stop_at.or(Some(Instant::now() + DRAIN_MAX));
     }
+}
+
+/// The time of day in nanoseconds since 1970, by the clock that the kernel stamps what it receives with.
+fn time_of_day_ns() -> u64 {
+    nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// One receive call of one lane, beside what other lanes brought this turn. `Err` where there is nothing; `reports` are then

@@ -384,6 +384,10 @@ impl handler::Lanes for Lanes {
         })
     }
 
+    fn upstream(&self, lane: Lane) -> Option<UpstreamId> {
+        self.slots.get(lane.0 as usize)?.as_ref().map(|slot| slot.upstream)
+    }
+
     fn close(&mut self, lane: Lane) {
         self.closing.push(lane);
     }

@@ -86,9 +86,10 @@ impl Listener {
         u64::from(new)
     }
 
-    /// Makes a train of a slot, at the end of `trains`, or says why it cannot be handled and how many datagrams that are.
+    /// Makes a train of a slot, at the end of `trains`, and says why if it cannot be handled: then it is to be taken
+    /// off again.
     #[inline]
-    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), (DropReason, u32)> {
+    pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
         let told = slot.told();
         let src = slot.src();
         let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
@@ -99,14 +100,7 @@ impl Listener {
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
         trains.push(Train { envelope: self.envelope(src, &told), span, segment: told.segment });
-        match (refused, trains.last()) {
-            (Some(reason), Some(train)) => {
-                let datagrams = train.datagrams();
-                trains.pop();
-                Err((reason, datagrams))
-            }
-            _ => Ok(()),
-        }
+        refused.map_or(Ok(()), Err)
     }
 
     #[inline]

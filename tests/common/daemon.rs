@@ -146,6 +146,11 @@ impl Daemon {
         self.control.path().join("control.sock")
     }
 
+    /// Its configuration file.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("test.toml")
+    }
+
     /// The names of the files in the configuration's directory.
     pub fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.directory.path()).expect("the directory is there");

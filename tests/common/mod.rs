@@ -3,6 +3,7 @@
 //! Every test runs in a network namespace of its own, so tests cannot meet each other or anything else on the host.
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+pub mod browser;
 pub mod client;
 pub mod curl;
 pub mod daemon;

@@ -1,7 +1,6 @@
 //! What the handlers stand on here: lanes without sockets that remember what is open, and a site to build on.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -169,7 +168,7 @@ impl Site for Bench<'_> {
 pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
     let listeners = scenario.doors.iter().flat_map(|door| [0, 1].map(|which| scenario.local(*door, which)));
     let guard = Arc::new(Guard::new(listeners.collect::<Vec<_>>(), [], []));
-    let names = Arc::new(Names { routes: Vec::new(), interfaces: HashMap::new() });
+    let names = Arc::new(Names::default());
     let upstreams = ground.borrow().owners.len();
     let build = |worker: usize| {
         let mut ways = Ways::new(Rc::clone(ground));

@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
-use udispatch::dispatch::handler::{Lanes, Scene};
+use udispatch::dispatch::handler::{Batch, Lanes, Scene};
 use udispatch::dispatch::id::{EarId, UpstreamId};
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::random::Random;
@@ -176,7 +176,7 @@ impl Simulation {
             self.copies[packet.serial].2 += usize::from(model::is_claimed(world, socket.worker, socket, packet));
             if once_in(random, 50) {
                 let reason = *pick(random, &[DropReason::Truncated, DropReason::ControlLost]);
-                worker.dispatcher.refuse(socket.ear, reason, train.datagrams());
+                worker.dispatcher.refuse(socket.ear, reason, &Batch::new(&[train], arena));
                 worker.model.refuse(socket.listener, reason, train.datagrams());
                 continue;
             }

@@ -12,6 +12,7 @@ pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
     alarms(text, snapshot);
     listeners(text, snapshot);
     workers(text, snapshot);
+    latency(text, snapshot);
     host(text, snapshot);
     admin(text, snapshot);
 }
@@ -90,6 +91,13 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
     rows.iter().zip(&snapshot.workers).for_each(|((name, _), row)| {
         up.sample(&[("worker", name)], u8::from(row.answers));
     });
+}
+
+fn latency(text: &mut Text, snapshot: &Snapshot) {
+    let Some(latency) = &snapshot.latency else { return };
+    let help = "Time from the kernel's receiving a handled datagram until its turn's send call returned.";
+    let up_to = latency.buckets.iter().map(|bucket| (bucket.up_to_seconds, bucket.count));
+    text.family("time_in_daemon_seconds", Kind::Histogram, help).histogram(up_to, latency.sum_seconds, latency.count);
 }
 
 fn host(text: &mut Text, snapshot: &Snapshot) {

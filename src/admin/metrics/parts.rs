@@ -6,6 +6,11 @@ use super::text::{Kind, Text};
 use super::{AccountNames, accounts, by};
 use crate::control::snapshot::{HandlerRow, SessionsRow, Snapshot, UpstreamRow};
 
+/// A family's name and help, and what it tells of a row.
+type Of<R, T> = (&'static str, &'static str, fn(&R) -> T);
+/// The same of counts by a closed set.
+type CountsOf<R> = (&'static str, &'static str, fn(&R) -> &BTreeMap<String, u64>);
+
 /// Writes them.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
     routes(text, snapshot);
@@ -58,7 +63,7 @@ fn replies(text: &mut Text, handlers: &[HandlerRow]) {
 }
 
 fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
-    let gauges: [(_, _, fn(&SessionsRow) -> u64); 3] = [
+    let gauges: [Of<SessionsRow, u64>; 3] = [
         ("sessions", "Sessions that are open.", |sessions| sessions.open),
         ("sessions_on_probation", "Of those, the ones that were never answered.", |sessions| sessions.on_probation),
         ("source_ports", "Source ports that are open: leased, resting or spare.", |sessions| sessions.ports),
@@ -67,7 +72,7 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         let mut gauge = text.family(name, Kind::Gauge, help);
         handlers.iter().for_each(|row| gauge.sample(&[("handler", &row.handler)], of(&row.sessions)));
     }
-    let counters: [(_, _, fn(&SessionsRow) -> u64); 3] = [
+    let counters: [Of<SessionsRow, u64>; 3] = [
         ("sessions_opened_total", "Sessions that ever began.", |sessions| sessions.opened),
         (
             "sessions_inherited_total",
@@ -132,7 +137,7 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
         let mut family = text.family(name, kind, help);
         rows().for_each(|(row, labels)| family.sample(&labels, of(row)));
     }
-    let counts: [(_, _, fn(&UpstreamRow) -> &BTreeMap<String, u64>); 2] = [
+    let counts: [CountsOf<UpstreamRow>; 2] = [
         (
             "upstream_send_errors_total",
             "Datagrams for the upstream that the kernel refused to send, by errno.",

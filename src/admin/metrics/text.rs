@@ -10,6 +10,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts by border, a sum and a count.
+    Histogram,
 }
 
 /// A text in the making.
@@ -26,7 +28,11 @@ impl Text {
     /// Begins a family. Its name comes without the prefix `udispatch_`.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         debug_assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
-        let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP udispatch_{name} {help}\n# TYPE udispatch_{name} {kind}");
         Family { text: self, name }
@@ -41,8 +47,20 @@ impl Text {
 impl Family<'_> {
     /// A sample. Each set of labels comes once in a family.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.part("", labels, value);
+    }
+
+    /// The samples of a histogram: for each border, ascending, how many did not exceed it.
+    pub fn histogram(&mut self, up_to: impl Iterator<Item = (f64, u64)>, sum: f64, count: u64) {
+        up_to.for_each(|(border, count)| self.part("_bucket", &[("le", &border.to_string())], count));
+        self.part("_bucket", &[("le", "+Inf")], count);
+        self.part("_sum", &[], sum);
+        self.part("_count", &[], count);
+    }
+
+    fn part(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         let text = &mut self.text.0;
-        let _ = write!(text, "udispatch_{}", self.name);
+        let _ = write!(text, "udispatch_{}{suffix}", self.name);
         for (place, (label, content)) in labels.iter().enumerate() {
             let _ = write!(text, "{}{label}=\"", if place == 0 { '{' } else { ',' });
             escape(text, content);
@@ -79,6 +97,17 @@ mod tests {
         family.sample(&[("a", "x\"y\\z\n"), ("b", "")], 2_u64);
         let expected = "# HELP udispatch_things_total Things.\n# TYPE udispatch_things_total counter\n\
                         udispatch_things_total 1\nudispatch_things_total{a=\"x\\\"y\\\\z\\n\",b=\"\"} 2\n";
+        assert_eq!(text.finish(), expected);
+    }
+
+    /// A histogram ends with a border that nothing exceeds.
+    #[test]
+    fn a_histogram() {
+        let mut text = Text::default();
+        text.family("time", Kind::Histogram, "Time.").histogram([(0.000001, 1), (1.5, 2)].into_iter(), 7.5, 3);
+        let expected = "# HELP udispatch_time Time.\n# TYPE udispatch_time histogram\n\
+                        udispatch_time_bucket{le=\"0.000001\"} 1\nudispatch_time_bucket{le=\"1.5\"} 2\n\
+                        udispatch_time_bucket{le=\"+Inf\"} 3\nudispatch_time_sum 7.5\nudispatch_time_count 3\n";
         assert_eq!(text.finish(), expected);
     }
 }

@@ -1,8 +1,14 @@
-//! The page: its files as they are served, built into the program.
+//! The page: its files as they are served, built into the program. The files are plain HTML, CSS and ES modules that a browser
+//! takes as they are; nothing is built, and nothing comes from elsewhere. `page.js` is where to begin to read.
+
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::dispatch::verdict::DropReason;
 
 /// A file of the page.
 pub struct Asset {
-    /// Where it is served.
+    /// Where it is served. The page names its files relative to itself, so that it works behind a proxy's prefix, too.
     pub path: &'static str,
     /// What it is.
     pub media_type: &'static str,
@@ -10,8 +16,76 @@ pub struct Asset {
     pub text: &'static str,
 }
 
+macro_rules! asset {
+    ($path:literal, $media_type:literal, $file:literal) => {
+        Asset { path: $path, media_type: concat!($media_type, "; charset=utf-8"), text: include_str!($file) }
+    };
+}
+
 /// All files.
 pub const ASSETS: &[Asset] = &[
-    Asset { path: "/", media_type: "text/html; charset=utf-8", text: include_str!("index.html") },
-    Asset { path: "/page.js", media_type: "text/javascript; charset=utf-8", text: include_str!("page.js") },
+    asset!("/", "text/html", "index.html"),
+    asset!("/page/page.css", "text/css", "page.css"),
+    asset!("/page/favicon.svg", "image/svg+xml", "favicon.svg"),
+    asset!("/page/page.js", "text/javascript", "page.js"),
+    asset!("/page/around.js", "text/javascript", "around.js"),
+    asset!("/page/chart.js", "text/javascript", "chart.js"),
+    asset!("/page/choice.js", "text/javascript", "choice.js"),
+    asset!("/page/details.js", "text/javascript", "details.js"),
+    asset!("/page/dom.js", "text/javascript", "dom.js"),
+    asset!("/page/fit.js", "text/javascript", "fit.js"),
+    asset!("/page/flow.js", "text/javascript", "flow.js"),
+    asset!("/page/history.js", "text/javascript", "history.js"),
+    asset!("/page/layout.js", "text/javascript", "layout.js"),
+    asset!("/page/model.js", "text/javascript", "model.js"),
+    asset!("/page/stream.js", "text/javascript", "stream.js"),
+    asset!("/page/words.js", "text/javascript", "words.js"),
 ];
+
+/// What each reason for a drop means, for whoever opens a node.
+pub async fn drop_reasons() -> Response {
+    let meanings: Value = DropReason::ALL.iter().map(|reason| (reason.label(), reason.meaning())).collect();
+    ([("content-type", "application/json")], meanings.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn served() -> BTreeSet<&'static str> {
+        ASSETS.iter().map(|asset| asset.path.trim_start_matches("/page/")).collect()
+    }
+
+    /// Every file beside this one is served, once.
+    #[test]
+    fn every_file_is_served() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/page");
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let files: BTreeSet<String> = names.filter(|name| name != "mod.rs" && name != "index.html").collect();
+        let served: BTreeSet<String> = served().into_iter().filter(|path| *path != "/").map(str::to_owned).collect();
+        assert_eq!(files, served);
+        assert_eq!(ASSETS.len(), served.len() + 1);
+    }
+
+    /// What the files name of each other is there, nothing is named that lies elsewhere, and nothing makes markup of text.
+    #[test]
+    fn files_name_only_each_other() {
+        for asset in ASSETS {
+            for start in ["from \"./", "src=\"page/", "href=\"page/"] {
+                for rest in asset.text.split(start).skip(1) {
+                    let name = rest.split('"').next().unwrap();
+                    assert!(served().contains(name), "{} names {name}", asset.path);
+                }
+            }
+            let own = asset.text.replace("http://www.w3.org/2000/svg", "");
+            for never in
+                ["http:", "https:", "//cdn", "@import", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("]
+            {
+                assert!(!own.contains(never), "{} has {never}", asset.path);
+            }
+        }
+    }
+}

@@ -143,6 +143,8 @@ pub struct Successors {
 pub struct Heirs {
     /// The handler of the same name and kind.
     pub heir: Option<HandlerId>,
+    /// Whether the heir is one for sessions with answers, if the old one was.
+    pub is_like: bool,
     /// By the old place of an upstream, the heir's place for it.
     pub places: Vec<Option<u16>>,
     /// The same handler once more, without routes, for sessions that the heir has no upstream for.
@@ -202,7 +204,8 @@ fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: u
         None => vec![None; handler.upstreams.len()],
     };
     let places = places.into_iter().map(|place| place.map(|place| place as u16)).collect();
-    Heirs { heir: heir.map(|heir| HandlerId(heir as u32)), places, retired }
+    let is_like = heir.is_some_and(|heir| new.handlers[heir].has_sessions || !handler.has_sessions);
+    Heirs { heir: heir.map(|heir| HandlerId(heir as u32)), is_like, places, retired }
 }
 
 /// For each of the old, the number of the equal one among the new; of several that are equal, the first goes on as the first.
@@ -230,6 +233,7 @@ mod tests {
             kind: "forward".into(),
             text: (*text).into(),
             upstreams: upstreams.iter().map(|upstream| (*upstream).into()).collect(),
+            has_sessions: true,
             is_retired: false,
         };
         Outline {

@@ -115,7 +115,7 @@ impl Handover<'_> {
         cargo: &mut Cargo,
     ) -> Option<HandlerId> {
         let place = |leg: &LegLegacy| heirs.places.get(usize::from(leg.place)).copied().flatten();
-        let fits = session.legs.iter().all(|leg| place(leg).is_some());
+        let fits = heirs.is_like && session.legs.iter().all(|leg| place(leg).is_some());
         let to = heirs.heir.filter(|_| fits).or(heirs.retired)?;
         let is_heir = heirs.heir == Some(to);
         let route = session.route.and_then(|route| self.successors.routes.get(route.0 as usize).copied().flatten());

@@ -60,6 +60,8 @@ pub struct HandlerOutline {
     pub text: String,
     /// Its upstreams, each with all that is said of the way there.
     pub upstreams: Vec<String>,
+    /// Whether answers come back to clients that it keeps in mind.
+    pub has_sessions: bool,
     /// Whether it only serves sessions that are left of an older configuration.
     pub is_retired: bool,
 }
@@ -97,6 +99,7 @@ impl HandlerOutline {
             kind: handler.kind.name.to_owned(),
             text: handler.contents(),
             upstreams: handler.recipe.upstreams().iter().map(way).collect(),
+            has_sessions: handler.recipe.has_sessions(),
             is_retired: handler.is_retired,
         }
     }

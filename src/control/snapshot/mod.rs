@@ -7,6 +7,7 @@
 mod alarm;
 mod flows;
 mod host;
+mod latency;
 mod rows;
 mod table;
 mod take;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::alarm::{Alarm, Journal, Memory};
 pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
+pub use self::latency::{Latency, LatencyBucket};
 pub use self::rows::{
     Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, SessionsRow, ShadowRow, UpstreamRow, WorkerRow,
 };
@@ -66,6 +68,8 @@ pub struct Snapshot {
     pub drops: BTreeMap<String, u64>,
     /// What the kernel refused to send, by errno, of all handlers.
     pub send_errors: BTreeMap<String, u64>,
+    /// How long datagrams stay, where `daemon.latency` asks for it.
+    pub latency: Option<Latency>,
     /// What the host counts of UDP, whoever caused it.
     pub host: HostCounts,
     /// The control socket's own accounts.

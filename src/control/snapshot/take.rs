@@ -148,6 +148,7 @@ impl Snapshot {
             handlers,
             upstreams,
             flows: facts.flows.clone(),
+            latency: sum.stay.as_deref().map(Into::into),
             host: HostCounts::now(),
             admin: facts.admin,
             balances: sum.balances(),

@@ -19,7 +19,7 @@ use super::wire::{Kind, Wire, WireError};
 use super::words::{Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION};
 use crate::control::crew::Crew;
 use crate::control::held::lend;
-use crate::control::history::difference;
+use crate::control::history::{as_written, difference};
 use crate::control::running::Parked;
 use crate::control::supervisor::{Failure, Supervisor};
 use crate::net::pass;
@@ -213,7 +213,7 @@ impl Supervisor {
     fn give(&self, wire: &mut Wire, parked: &mut Parked) -> Result<(Released, Vec<usize>), WireError> {
         let released = Released {
             estates: parked.workers.iter().map(Worker::leave).collect(),
-            history: parked.history.ledgers().to_vec(),
+            history: parked.history.ledgers().iter().map(as_written).collect(),
             upstreams: parked.states.iter().map(Into::into).collect(),
             drained: self.office.drained().collect(),
         };

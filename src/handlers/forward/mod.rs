@@ -148,7 +148,8 @@ impl Recipe for Forward {
     }
 
     fn has_sessions(&self) -> bool {
-        self.settings.has_sessions()
+        // Without answers a session is only a habit.
+        self.settings.has_sessions() && self.settings.replies != Replies::None
     }
 
     fn would_reach(&self, datagram: &Datagram<'_>) -> Vec<usize> {

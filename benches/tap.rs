@@ -1,0 +1,103 @@
+//! What looking on costs the data path: `cargo bench --bench tap`. A turn of 32 small datagrams of one route to a handler that
+//! does next to nothing, so that whatever is added shows: with nobody looking on, with a reader that keeps up, and with one
+//! that stands still.
+
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crossbeam_channel::{Receiver, unbounded};
+use udispatch::datagram::{Datagram, Envelope, Region, Span, Train};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
+use udispatch::dispatch::guard::Guard;
+use udispatch::dispatch::handler::{Cx, Handler, HandlerId, Lanes, Names, Scene};
+use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::route_table::RouteId;
+use udispatch::dispatch::tap::{Page, Tap, TapId};
+use udispatch::dispatch::time::Time;
+use udispatch::dispatch::verdict::{DropReason, Verdict};
+
+/// Datagrams in a turn.
+const DATAGRAMS: u32 = 32;
+/// Bytes in each.
+const BYTES: u32 = 128;
+
+/// Handles everything by doing nothing.
+struct Nothing;
+
+impl Handler for Nothing {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
+        black_box(datagram.payload.len());
+        Verdict::Handled
+    }
+}
+
+struct NoLanes;
+
+impl Lanes for NoLanes {
+    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+        Err(DropReason::NoUpstream)
+    }
+    fn close(&mut self, _: Lane) {}
+}
+
+fn dispatcher() -> Dispatcher {
+    let ears = vec![Ear { id: 0, lookup: Lookup::Fixed(RouteId(0)), claim: Claim::All }];
+    let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
+    let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
+    Dispatcher::new(ears, vec![vec![HandlerId(0)]], handlers, guard, names, 1, 0)
+}
+
+/// Somebody looks on.
+fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
+    let (reader, pages) = unbounded();
+    dispatcher.taps().add(Tap::new(TapId(0), Arc::default(), 256, reader, Arc::default()));
+    pages
+}
+
+fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
+    dispatcher.dispatch(0, black_box(trains), arena, &mut Scene { now: Time(0), lanes: &mut NoLanes });
+    dispatcher.end_turn();
+}
+
+fn bench(criterion: &mut Criterion) {
+    let ip: IpAddr = [192, 0, 2, 1].into();
+    let (src, dst) = (SocketAddr::new(ip, 4_000), SocketAddr::new(ip, 53));
+    let envelope = Envelope { src, dst, local: dst, interface: 0, ttl: None, time_ns: None };
+    let train = |slot| {
+        let span = Span { region: Region::Arena, offset: slot * BYTES, len: BYTES };
+        Train { envelope, span, segment: 0 }
+    };
+    let trains: Vec<Train> = (0..DATAGRAMS).map(train).collect();
+    let arena = vec![b'x'; (DATAGRAMS * BYTES) as usize];
+    let mut group = criterion.benchmark_group("turn of 32");
+    group.throughput(Throughput::Elements(u64::from(DATAGRAMS)));
+
+    let mut alone = dispatcher();
+    group.bench_function("nobody looks on", |bencher| bencher.iter(|| turn(&mut alone, &trains, &arena)));
+
+    let mut tapped = dispatcher();
+    let pages = tap(&mut tapped);
+    group.bench_function("a reader keeps up", |bencher| {
+        bencher.iter(|| {
+            tapped.taps().begin_turn(1);
+            turn(&mut tapped, &trains, &arena);
+            pages.try_iter().for_each(Page::done);
+        });
+    });
+
+    let mut tapped = dispatcher();
+    let _pages = tap(&mut tapped);
+    group.bench_function("a reader stands still", |bencher| {
+        bencher.iter(|| {
+            tapped.taps().begin_turn(1);
+            turn(&mut tapped, &trains, &arena);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,239 @@
+// What is known of one node, or of those that are folded: rates over time, counters, drops by reason, sessions, errors.
+
+import { Chart } from "./chart.js";
+import { html, mark, say, svg, sync } from "./dom.js";
+import { GRAVE } from "./model.js";
+import { exact, plural, rate, span } from "./words.js";
+
+/** Folded rows that are listed; the filter finds the others. */
+const LISTED_MAX = 200;
+
+const entries = (counts) => Object.entries(counts ?? {}).sort(([, one], [, other]) => other - one);
+
+/** What stands below the counters that have a line. */
+function furtherCounts({ kind, row }) {
+  const rows = [];
+  if (kind === "listener" || kind === "handler") rows.push(["handled", (all) => all.handled]);
+  if (row.in_flight !== undefined) rows.push(["in flight now", (all) => all.in_flight, true]);
+  if (kind === "listener") rows.push(["receive errors", (all) => all.receive_errors]);
+  if (kind === "handler") rows.push(["answers dropped", (all) => all.replies.dropped]);
+  return rows.map(([name, of, isLevel]) => ({ name, of, isLevel }));
+}
+
+function sessionCounts({ kind, row }) {
+  if (kind === "upstream") return row.sessions > 0 ? [["open now", row.sessions]] : [];
+  const count = row.sessions;
+  if (!count || (count.opened === 0 && count.one_way === 0)) return [];
+  return [
+    ["open now", count.open],
+    ["of these not answered yet", count.on_probation],
+    ["source ports", count.ports],
+    ["ever opened", count.opened],
+    ["ended idle", count.idle],
+    ["ended unanswered", count.unanswered],
+    ["ended complete", count.complete],
+    ["displaced by others", count.displaced],
+    ["broken", count.broken],
+    ["sent without a way back", count.one_way],
+  ];
+}
+
+function states({ kind, row }) {
+  if (kind === "handler") return [["note", row.kind]];
+  if (kind !== "upstream") return [];
+  const chips = [row.alive ? ["good", "alive"] : ["bad", "✕ thought dead"]];
+  if (row.dead_in_workers > 0) chips.push(["warn", `dead in ${plural(row.dead_in_workers, "worker")}`]);
+  if (row.draining) chips.push(["note", row.drained_by_hand ? "draining, by hand" : "draining"]);
+  return chips;
+}
+
+/** A table that keeps its rows. */
+class Table {
+  constructor(title, heads) {
+    this.body = html("tbody");
+    const row = html("tr", {}, ...heads.map((head, at) => html("th", at > 0 ? { scope: "col", class: "figure" } : { scope: "col" }, head)));
+    this.heads = row.children;
+    this.table = html("table", {}, html("thead", {}, row), this.body);
+    this.element = html("section", {}, html("h3", {}, title), this.table);
+    this.columns = heads.length;
+  }
+
+  /** Rows have a `name`, perhaps a `text` below it and a line's `style`, and `figures`. Without rows it is not there. */
+  show(rows) {
+    this.element.hidden = rows.length === 0;
+    const make = () => {
+      const name = html("th", { scope: "row" }, svg("svg", { class: "swatch", width: 18, height: 8 }), html("bdi"), html("small"));
+      name.firstElementChild.append(svg("path", { d: "M0,4H18" }));
+      return html("tr", {}, name, ...Array.from({ length: this.columns - 1 }, () => html("td", { class: "figure" })));
+    };
+    sync(this.body, rows, (row) => row.name, make, (element, { name, text, style, figures }) => {
+      const [swatch, label, small] = element.firstElementChild.children;
+      mark(swatch, "class", style === undefined ? "swatch none" : "swatch");
+      mark(swatch.firstElementChild, "class", `line s${style}`);
+      say(label, name);
+      say(small, text ?? "");
+      figures.forEach((figure, at) => say(element.children[at + 1], figure));
+    });
+  }
+}
+
+/** The panel. `open(key)` goes to another node, `close()` away. */
+export class Details {
+  constructor(element, { open, close, meanings, ranked }) {
+    Object.assign(this, { element, open, meanings, ranked, key: null });
+    this.kind = html("p", { class: "kind" });
+    this.name = html("h2", { tabindex: "-1" });
+    this.chips = html("p", { class: "chips" });
+    const shut = html("button", { type: "button", class: "close", "aria-label": "Close details" }, "✕");
+    shut.addEventListener("click", close);
+    this.alarms = html("div", { class: "cures" });
+    this.failure = html("section", { class: "failure" }, html("h3", {}, "Last probe failure"), html("p"), html("p"));
+    this.chart = new Chart(() => this.#figures());
+    this.plot = html("div", { class: "plot" }, this.chart.element);
+    new ResizeObserver(() => this.node && this.#plot()).observe(this.plot);
+    this.figures = new Table("Datagrams", ["", "now", "total"]);
+    this.drops = new Table("Dropped, by reason", ["reason", "now", "total"]);
+    this.lost = new Table("Answers dropped, by reason", ["reason", "now", "total"]);
+    this.failed = new Table("Not sent, by errno", ["errno", "now", "total"]);
+    this.reported = new Table("Came back as errors (ICMP), by errno", ["errno", "now", "total"]);
+    this.sessions = new Table("Sessions", ["", "count"]);
+    this.shadow = new Table("Shadow: its answers compared", ["", "count"]);
+    this.sources = this.#links("Comes from");
+    this.targets = this.#links("Goes to");
+    this.folded = this.#links("Busiest first");
+    const tables = [this.figures, this.drops, this.lost, this.failed, this.reported, this.sessions, this.shadow];
+    const head = html("div", { class: "top" }, html("div", {}, this.kind, this.name, this.chips), shut);
+    const lists = [this.sources, this.targets, this.folded];
+    element.append(head, this.alarms, this.failure, this.plot, ...tables.map((table) => table.element), ...lists);
+  }
+
+  #links(title) {
+    const list = html("ul", { class: "links" });
+    list.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (button) this.open(button.parentElement.dataset.key);
+    });
+    return html("section", {}, html("h3", {}, title), list, html("p", { class: "rest" }));
+  }
+
+  /** Shows a node by its key, or those that are folded in its column; null for nothing. */
+  show(key, model, folded) {
+    this.key = key;
+    this.element.hidden = key === null;
+    if (key !== null) this.update(model, folded);
+  }
+
+  /** Shows what is new. */
+  update(model, folded) {
+    if (this.key === null) return;
+    this.model = model;
+    const node = model.nodes.get(this.key) ?? null;
+    const many = this.key.startsWith("more:") ? folded : null;
+    this.node = node;
+    this.element.classList.toggle("gone", !node && !many);
+    for (const part of [this.plot, this.sources, this.targets, this.failure]) part.hidden = !node;
+    this.folded.hidden = !many;
+    if (many) return this.#showMany(many);
+    if (!node) return say(this.kind, "no longer in the configuration");
+    say(this.kind, node.kind === "upstream" ? `upstream of ${node.row.handler}` : node.kind);
+    say(this.name, node.name);
+    const chips = states(node);
+    if (node.row.address && node.row.address !== node.name) chips.push(["note", `at ${node.row.address}`]);
+    this.chips.hidden = chips.length === 0;
+    sync(this.chips, chips, ([, words]) => words, () => html("span"), (chip, [level, words]) => {
+      mark(chip, "class", `chip ${level}`);
+      say(chip, words);
+    });
+    this.#cures(node);
+    this.#plot();
+    this.#figures();
+    this.drops.show(this.#counted(node, "drops", (row) => row.drops, true));
+    this.lost.show(this.#counted(node, "replies", (row) => row.replies?.drops, true));
+    this.failed.show(this.#counted(node, "failed", (row) => row.failed, false));
+    this.reported.show(this.#counted(node, "reported", (row) => row.reported, false));
+    const plain = ([name, number]) => ({ name, figures: [exact(number)] });
+    this.sessions.show(sessionCounts(node).map(plain));
+    this.shadow.show(Object.entries(node.row.shadow ?? {}).map(plain));
+    this.#list(this.sources, node.in.map((edge) => [edge.from, edge]));
+    this.#list(this.targets, node.out.map((edge) => [edge.to, edge]));
+  }
+
+  #showMany(nodes) {
+    say(this.kind, "not in the picture for want of room");
+    say(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
+    this.chips.hidden = true;
+    sync(this.alarms, [], String);
+    for (const table of [this.figures, this.drops, this.lost, this.failed, this.reported, this.sessions, this.shadow]) table.show([]);
+    this.#list(this.folded, this.ranked(nodes).map((node) => [node, { rate: node.rates[0] }]));
+  }
+
+  #cures(node) {
+    const alarms = [...node.alarms, ...(node.partner?.alarms ?? [])];
+    const make = () => html("div", { class: "cure" }, html("p"), html("p"));
+    sync(this.alarms, alarms, (alarm) => `${alarm.name} ${alarm.about}`, make, (element, alarm) => {
+      mark(element, "class", `cure ${GRAVE.has(alarm.name) ? "bad" : "warn"}`);
+      say(element.children[0], alarm.text);
+      say(element.children[1], alarm.cure);
+    });
+    const failure = node.row.last_failure;
+    this.failure.hidden = !failure;
+    if (!failure) return;
+    const ago = this.model.snapshot.taken_unix_ms / 1000 - failure.at;
+    say(this.failure.children[1], `${span(ago)} ago: ${failure.text}`);
+    say(this.failure.children[2], alarms.some((alarm) => alarm.cure === failure.cure) ? "" : failure.cure);
+  }
+
+  #plot() {
+    const { history } = this.model;
+    const line = ({ name }, style) => ({ name, style, values: history.line(`${this.node.key} ${name}`) });
+    this.lines = this.node.counters.map(line).filter(({ values }, at) => at === 0 || values.some((value) => value > 0));
+    this.chart.draw(history.times(), this.lines);
+  }
+
+  /** The counters, now or at the instant that is pointed at. */
+  #figures() {
+    const { node, chart } = this;
+    if (!node) return;
+    const at = chart.index;
+    const past = at === null ? null : (chart.times.at(-1) - chart.times[at]) / 1000;
+    say(this.figures.heads[1], past === null ? "now" : `${span(past)} ago`);
+    const lines = node.counters.map(({ name, total }, style) => {
+      const line = this.lines.find((one) => one.name === name);
+      const now = at === null ? node.rates[style] : (line?.values[at] ?? 0);
+      return { name, style: line ? style : undefined, figures: [rate(now), exact(total)] };
+    });
+    const further = furtherCounts(node).map(({ name, of, isLevel }) => {
+      const now = isLevel || at !== null ? "" : rate(node.rate(of));
+      return { name, figures: [now, exact(of(node.row))] };
+    });
+    const { partner } = node;
+    if (partner) {
+      const of = (row) => row.kernel_drops;
+      further.push({ name: "kernel drops", figures: [at === null ? rate(partner.rate(of)) : "", exact(of(partner.row))] });
+    }
+    this.figures.show([...lines, ...further]);
+  }
+
+  #counted(node, what, of, isReason) {
+    if (what !== "replies" && node.kind === "upstream" && isReason) return [];
+    return entries(of(node.row)).map(([name, total]) => {
+      const grown = node.rate((row) => of(row)?.[name] ?? 0);
+      return { name, text: isReason ? this.meanings.get(name) : "", figures: [rate(grown), exact(total)] };
+    });
+  }
+
+  #list(section, links) {
+    section.hidden = links.length === 0;
+    const shown = links.slice(0, LISTED_MAX);
+    const make = () => html("li", {}, html("button", { type: "button" }, html("bdi"), html("span", { class: "figure" })));
+    sync(section.children[1], shown, ([node]) => node.key, make, (item, [node, edge]) => {
+      const [button] = item.children;
+      mark(button, "class", node.level);
+      say(button.children[0], node.name);
+      say(button.children[1], (edge.shared ? "≈ " : "") + rate(edge.rate));
+    });
+    const rest = links.length - shown.length;
+    section.children[2].hidden = rest === 0;
+    say(section.children[2], `and ${exact(rest)} more: the filter finds them`);
+  }
+}

@@ -1,0 +1,45 @@
+//! `GET /tap`: datagrams as they pass, one line of JSON each, for as long as the visitor stays. Putting them into words takes
+//! a thread of its own, which lets every other one go first; it waits for a slow visitor, and the workers never wait for it.
+
+use std::thread;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::mpsc;
+
+use super::events::Events;
+use crate::control::tap::{After, Tapped};
+use crate::net::priority::let_others_go_first;
+
+/// Where it is; not over TCP.
+pub const PATH: &str = "/tap";
+/// Pieces of lines that wait for a slow visitor, a page of datagrams each.
+const PIECES: usize = 2;
+/// Time between two looks whether the visitor is still there while nothing comes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Answers with the tap's lines.
+pub fn answer(tapped: Tapped) -> Response {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    match thread::Builder::new().name("tap".to_owned()).spawn(move || pass_on(tapped, &sender)) {
+        Ok(_) => ([("content-type", "application/x-ndjson")], Body::new(Events(receiver))).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("cannot start a thread: {error}\n")).into_response(),
+    }
+}
+
+fn pass_on(mut tapped: Tapped, visitor: &mpsc::Sender<Bytes>) {
+    let_others_go_first();
+    loop {
+        let mut lines = Vec::new();
+        let after = tapped.lines(LOOK, &mut lines);
+        let is_gone = match lines.is_empty() {
+            true => visitor.is_closed(),
+            false => visitor.blocking_send(lines.into()).is_err(),
+        };
+        if is_gone || after == After::End {
+            return;
+        }
+    }
+}

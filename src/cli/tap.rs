@@ -1,0 +1,256 @@
+//! `udispatch tap`: datagrams as they pass through the running daemon, with the route and verdict of each.
+
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::pcapng::{Capture, Packet};
+use super::remote::{Remote, target};
+use super::{Exit, output};
+use crate::admin::client::{Next, Stream};
+use crate::control::tap::{TapCount, TapLine, TappedDatagram};
+use crate::handlers::escape;
+
+/// Bytes of each payload that a line for people shows.
+const SHOWN_BYTES: usize = 256;
+/// Bytes of each payload that a file gets: all of them.
+const KEPT_BYTES: usize = 65_535;
+/// Time between two looks whether to stop while nothing comes.
+const LOOK: Duration = Duration::from_millis(200);
+/// Bytes of a line that the daemon may send: a payload of the largest size with every byte escaped, and its names.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Look on while datagrams pass
+///
+/// One line for each datagram that enters: when, from where to where, what its handlers did with it, and what it holds;
+/// answers of upstreams that have sessions too. What is refused before it has a route is shown with the reason. The data
+/// path never waits: under heavy traffic some datagrams are counted instead of shown, and this says how many. Ends with
+/// Ctrl-C. Only the control socket shows this, since payloads are nobody else's business.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Only what was sent there: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234
+    #[arg(long, value_name = "ADDR:PORT")]
+    to: Option<String>,
+    /// Only what comes from there: 192.0.2.1 or 10.0.0.0/8
+    #[arg(long, value_name = "PREFIX")]
+    from: Option<String>,
+    /// Only what goes to this handler
+    #[arg(long, value_name = "NAME")]
+    handler: Option<String>,
+    /// End after so many datagrams
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Write pcapng to this file instead, for tshark and Wireshark; - is standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pcap: Option<PathBuf>,
+    /// Print one JSON object a line; docs/tap.md tells what each key means
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let mut show = match Show::new(arguments) {
+        Ok(show) => show,
+        Err(exit) => return exit,
+    };
+    let is_asked_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // Where it cannot be caught it ends this at once, which leaves whole lines or blocks all the same.
+        let _ = signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end));
+    }
+    let snap = if matches!(show, Show::Text { .. }) { SHOWN_BYTES } else { KEPT_BYTES };
+    let limit = arguments.limit.map(|limit| limit.to_string());
+    let parameters = [
+        ("to", arguments.to.as_deref()),
+        ("from", arguments.from.as_deref()),
+        ("handler", arguments.handler.as_deref()),
+        ("limit", limit.as_deref()),
+        ("snap", Some(&*snap.to_string())),
+    ];
+    let stream = match arguments.remote.stream(&target("/tap", &parameters)) {
+        Ok(stream) => stream,
+        Err(exit) => return exit,
+    };
+    let mut last = TapCount::default();
+    let ended = follow(stream, &mut show, &is_asked_to_end, &mut last).and_then(|()| show.end(&last));
+    if last.missed > 0 {
+        // Ended from here, the last count is a moment old.
+        last.matched = last.matched.max(last.shown + last.missed);
+        output::complain(&format!("{} were missed, so that nothing else waits", sampled(&last)));
+    }
+    match ended {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            output::complain(&format!("error: {error}"));
+            Exit::Failure
+        }
+    }
+}
+
+/// How much of what there was is shown.
+fn sampled(count: &TapCount) -> String {
+    format!("sampled: {} of {} shown; {}", count.shown, count.matched, count.missed)
+}
+
+/// Shows what comes until it ends, or somebody wants it to.
+fn follow(mut stream: Stream, show: &mut Show, is_asked_to_end: &AtomicBool, last: &mut TapCount) -> io::Result<()> {
+    let mut rest: Vec<u8> = Vec::new();
+    let mut has_begun = false;
+    while !is_asked_to_end.load(Ordering::Relaxed) {
+        match stream.next(LOOK)? {
+            Next::Nothing => continue,
+            Next::End => break,
+            Next::Bytes(bytes) => rest.extend_from_slice(&bytes),
+        }
+        let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1);
+        for line in rest[..end].split_inclusive(|byte| *byte == b'\n') {
+            match serde_json::from_slice(line).map_err(io::Error::other)? {
+                TapLine::Datagram(datagram) => {
+                    show.datagram(line, &datagram)?;
+                    last.shown += 1;
+                }
+                TapLine::Count(count) => {
+                    if !std::mem::replace(&mut has_begun, true) {
+                        output::complain("looking on; Ctrl-C ends");
+                    } else if count.missed > last.missed && count.end.is_none() {
+                        output::complain(&format!("{} missed so far", sampled(&count)));
+                    }
+                    show.count(line)?;
+                    *last = count;
+                }
+            }
+        }
+        show.flush()?;
+        rest.drain(..end);
+        if rest.len() > LINE_BYTES_MAX {
+            return Err(io::Error::other("the daemon sends lines without an end: is it of another version?"));
+        }
+    }
+    let why = last.end.as_deref().map(|_| ());
+    match why.or(is_asked_to_end.load(Ordering::Relaxed).then_some(())) {
+        Some(()) => Ok(()),
+        None => Err(io::Error::other("the daemon hung up: it has ended, or waited too long for this to read on")),
+    }
+}
+
+/// Where datagrams are shown.
+enum Show {
+    Text { out: BufWriter<io::Stdout>, colours: bool },
+    Json(BufWriter<io::Stdout>),
+    Pcap(Capture<BufWriter<Box<dyn Write>>>),
+}
+
+impl Show {
+    fn new(arguments: &Arguments) -> Result<Show, Exit> {
+        let Some(path) = &arguments.pcap else {
+            let out = BufWriter::new(io::stdout());
+            let colours = output::answer_colours();
+            return Ok(if arguments.json { Show::Json(out) } else { Show::Text { out, colours } });
+        };
+        let begin = || -> io::Result<Show> {
+            let file: Box<dyn Write> =
+                if path.as_os_str() == "-" { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
+            let mut capture = Capture::begin(BufWriter::new(file))?;
+            capture.flush()?;
+            Ok(Show::Pcap(capture))
+        };
+        begin().map_err(|error| {
+            output::complain(&format!("error: cannot write {}: {error}", path.display()));
+            Exit::Failure
+        })
+    }
+
+    fn datagram(&mut self, line: &[u8], datagram: &TappedDatagram) -> io::Result<()> {
+        match self {
+            Show::Json(out) => out.write_all(line),
+            Show::Text { out, colours } => out.write_all(&text(datagram, *colours)?),
+            Show::Pcap(capture) => capture.packet(&Packet {
+                time_ns: datagram.time_ns,
+                ends: datagram.src.zip(datagram.dst),
+                ttl: datagram.ttl,
+                leaves: datagram.is_answer(),
+                len: datagram.length,
+                payload: &payload(datagram)?,
+                comment: &story(datagram),
+            }),
+        }
+    }
+
+    fn count(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Show::Json(out) => out.write_all(line),
+            Show::Text { .. } | Show::Pcap(_) => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Show::Text { out, .. } | Show::Json(out) => out.flush(),
+            Show::Pcap(capture) => capture.flush(),
+        }
+    }
+
+    fn end(&mut self, last: &TapCount) -> io::Result<()> {
+        if let Show::Pcap(capture) = self {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            capture.statistics(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), last.matched, last.missed)?;
+        }
+        self.flush()
+    }
+}
+
+fn payload(datagram: &TappedDatagram) -> io::Result<Vec<u8>> {
+    STANDARD.decode(&datagram.payload_base64).map_err(io::Error::other)
+}
+
+/// What the daemon did with it, in words: `route dns, forward handled`.
+fn story(datagram: &TappedDatagram) -> String {
+    let mut parts = Vec::new();
+    if datagram.is_answer() {
+        parts.push(format!("answer of {}", datagram.upstream.as_deref().unwrap_or("an upstream")));
+    }
+    if let Some(route) = &datagram.route {
+        parts.push(format!("route {route}"));
+    }
+    parts.extend(datagram.handlers.iter().map(|said| format!("{} {}", said.handler, said.verdict)));
+    if datagram.handlers.is_empty() {
+        parts.push(datagram.verdict.clone());
+    }
+    parts.join(", ")
+}
+
+/// One line for people.
+fn text(datagram: &TappedDatagram, colours: bool) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let end = |address: Option<std::net::SocketAddr>| address.map_or("?".to_owned(), |address| address.to_string());
+    let time = UNIX_EPOCH + Duration::from_nanos(datagram.time_ns);
+    write!(line, "{} ", humantime::format_rfc3339_micros(time))?;
+    write!(line, "{} > {} (", end(datagram.src), end(datagram.dst))?;
+    let colour = match (colours, datagram.verdict == "handled") {
+        (false, _) => None,
+        (true, true) => Some(b"\x1b[32m"),
+        (true, false) => Some(b"\x1b[31m"),
+    };
+    line.extend_from_slice(colour.map_or(&[], |colour| &colour[..]));
+    escape::text(&mut line, story(datagram).as_bytes())?;
+    line.extend_from_slice(colour.map_or(&[], |_| b"\x1b[0m"));
+    write!(line, ") {} B: ", datagram.length)?;
+    let payload = payload(datagram)?;
+    escape::text(&mut line, &payload)?;
+    if payload.len() < datagram.length {
+        line.extend_from_slice("…".as_bytes());
+    }
+    line.push(b'\n');
+    Ok(line)
+}

@@ -1,0 +1,220 @@
+//! One row in full: its numbers, what stands out about it, drops by reason, errors by errno, sessions, and two minutes.
+
+use std::collections::BTreeMap;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::symbols;
+use ratatui::text::Line;
+use ratatui::widgets::{RenderDirection, Sparkline};
+
+use super::input::Spots;
+use super::measure::{Measure, Noun};
+use super::number;
+use super::palette::Tone;
+use super::rates::{Rates, Row, rate};
+use super::rows::{Key, items};
+use super::sight::{HISTORY, Sight};
+use super::state::State;
+use super::text::wrap;
+use super::view::{Told, draw_text};
+use crate::config::words::one_line;
+use crate::control::snapshot::{Account, Edge, SessionsRow, Snapshot};
+use crate::dispatch::verdict::DropReason;
+
+/// Lines of the picture, with its head.
+const SPARK_LINES: u16 = 4;
+
+/// Draws the chosen row.
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
+    let (sight, noun) = (state.sight(), state.noun);
+    let Some(row) = state.chosen().and_then(|key| sight.rates.row(noun, key)) else {
+        let name = state.chosen().map_or("it", |key| key.name.as_str());
+        let gone = format!("{} {name} is gone; Esc goes back", noun.singular());
+        return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
+    };
+    let picture = if area.height >= 3 * SPARK_LINES { SPARK_LINES } else { area.height / 3 };
+    let [picture, rest] = Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
+    draw_spark(frame, state, picture, &row.item.key);
+    let text: Vec<Told> = (text(sight, noun, row).into_iter())
+        .flat_map(|(line, tone)| wrap(&line, rest.width.into(), 4).into_iter().map(move |line| (line, tone)))
+        .collect();
+    draw_text(frame, state, rest, &text, spots);
+}
+
+fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
+    let noun = state.noun;
+    let columns = state.sight().spark(noun, key, area.width.into());
+    let most = columns.iter().flatten().max();
+    let minutes = HISTORY.as_secs() / 60;
+    let most = most.map_or(String::new(), |most| format!(", at most {most}"));
+    let head = format!("{}  {} of the last {minutes} minutes{most}", key.name, noun.pulse().head());
+    let [first, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
+    frame.render_widget(Line::styled(head, Tone::Strong.style(state.has_colours)), first);
+    let newest_first = columns.iter().rev().copied();
+    let spark = Sparkline::default()
+        .data(newest_first)
+        .direction(RenderDirection::RightToLeft)
+        .absent_value_symbol(symbols::shade::EMPTY)
+        .style(Tone::Good.style(state.has_colours));
+    frame.render_widget(spark, rest);
+}
+
+/// What a row has of what only some rows have.
+#[derive(Default)]
+struct Parts<'a> {
+    account: Option<&'a Account>,
+    replies: Option<&'a Account>,
+    failed: Option<&'a BTreeMap<String, u64>>,
+    reported: Option<&'a BTreeMap<String, u64>>,
+    sessions: Option<&'a SessionsRow>,
+    /// Where it leads to.
+    next: Option<(Noun, &'a [Edge])>,
+    /// What else there is to say.
+    notes: Vec<String>,
+}
+
+fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
+    let flows = &snapshot.flows;
+    Some(match noun {
+        Noun::Routes => Parts {
+            account: Some(&snapshot.routes.get(index)?.account),
+            next: Some((Noun::Handlers, &flows.route_to_handler)),
+            ..Parts::default()
+        },
+        Noun::Workers => Parts { account: Some(&snapshot.workers.get(index)?.account), ..Parts::default() },
+        Noun::Listeners => {
+            let row = snapshot.listeners.get(index)?;
+            let notes = match row.receive_errors {
+                0 => Vec::new(),
+                errors => vec![format!("receive calls that failed and were tried again: {errors}")],
+            };
+            let next = Some((Noun::Routes, flows.listener_to_route.as_slice()));
+            Parts { account: Some(&row.account), next, notes, ..Parts::default() }
+        }
+        Noun::Handlers => {
+            let row = snapshot.handlers.get(index)?;
+            Parts {
+                account: Some(&row.account),
+                replies: Some(&row.replies).filter(|replies| replies.received > 0),
+                failed: Some(&row.failed),
+                reported: Some(&row.reported),
+                sessions: Some(&row.sessions).filter(|sessions| sessions.opened > 0 || sessions.one_way > 0),
+                next: Some((Noun::Upstreams, &flows.handler_to_upstream)),
+                notes: vec![format!("kind: {}", one_line(&row.kind))],
+            }
+        }
+        Noun::Upstreams => upstream(snapshot, index)?,
+    })
+}
+
+fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
+    let row = snapshot.upstreams.get(index)?;
+    let address = row.address.as_ref().map_or("none: its name has no address".to_owned(), |address| one_line(address));
+    let mut notes = vec![format!("address: {address}")];
+    if row.dead_in_workers > 0 {
+        notes.push(format!("thought dead by what comes back, in workers: {}", row.dead_in_workers));
+    }
+    if row.draining || row.drained_by_hand {
+        let why = if row.drained_by_hand { "by hand; `udispatch undrain` ends it" } else { "by the file" };
+        notes.push(format!("gets nothing new: draining, {why}"));
+    }
+    if let Some(failure) = &row.last_failure {
+        notes.push(format!("a probe failed: {} → {}", one_line(&failure.text), one_line(&failure.cure)));
+    }
+    if let Some(shadow) = row.shadow {
+        let (same, different, missing) = (shadow.same, shadow.different, shadow.missing);
+        notes.push(format!("answers as a shadow: {same} the same, {different} different, {missing} missing"));
+    }
+    Some(Parts { failed: Some(&row.failed), reported: Some(&row.reported), notes, ..Parts::default() })
+}
+
+/// The lines.
+fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
+    let snapshot = &sight.snapshot;
+    let mut lines = vec![(format!("  {:14}{:>16}{:>14}", "", "since start", "now"), Tone::Quiet)];
+    for measure in noun.measures() {
+        lines.push(numbers(row, *measure));
+    }
+    for alarm in snapshot.alarms.iter().filter(|alarm| one_line(&alarm.about) == row.item.key.name) {
+        lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
+        lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
+    }
+    let Some(parts) = parts(noun, snapshot, row.index) else { return lines };
+    let before = before(sight, noun, &row.item.key);
+    let elapsed = sight.rates.elapsed;
+    let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
+        let before = before?.get(name).copied().unwrap_or(0);
+        rate(before, now, elapsed?)
+    };
+    let mut section = |head: &str, now: Option<&BTreeMap<String, u64>>, before: Option<&BTreeMap<String, u64>>| {
+        let Some(now) = now.filter(|now| !now.is_empty()) else { return };
+        lines.push((head.to_owned(), Tone::Strong));
+        for (name, count) in now {
+            let rate = number::rate(per_second(before, name, *count));
+            let known = DropReason::ALL.iter().find(|known| known.label() == name);
+            let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
+            lines.push((format!("  {count} ({rate}) {}{meaning}", one_line(name)), Tone::Plain));
+        }
+    };
+    let drops = |account: Option<&Account>| account.map(|account| account.drops.clone());
+    let was = before.as_ref();
+    section("dropped, by reason", drops(parts.account).as_ref(), drops(was.and_then(|was| was.account)).as_ref());
+    section("answers dropped", drops(parts.replies).as_ref(), drops(was.and_then(|was| was.replies)).as_ref());
+    section("not sent, by errno", parts.failed, was.and_then(|was| was.failed));
+    section("errors that came back, by errno", parts.reported, was.and_then(|was| was.reported));
+    if let Some(sessions) = parts.sessions {
+        lines.extend(session_lines(sessions));
+    }
+    if let Some((next, edges)) = parts.next {
+        lines.extend(next_line(&sight.rates, next, edges, row.index));
+    }
+    lines.extend(parts.notes.into_iter().map(|note| (note, Tone::Plain)));
+    lines
+}
+
+/// What the row was one snapshot before.
+fn before<'a>(sight: &'a Sight, noun: Noun, key: &Key) -> Option<Parts<'a>> {
+    let before = sight.before.as_ref()?;
+    let index = items(noun, before).iter().position(|item| item.key == *key)?;
+    parts(noun, before, index)
+}
+
+fn numbers(row: &Row, measure: Measure) -> Told {
+    let (count, value) = (row.count(measure), row.value(measure));
+    let (since, now) = match measure.only_rises() {
+        true => (count.to_string(), number::rate(value)),
+        false => (String::new(), count.to_string()),
+    };
+    let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
+    let tone = if is_bad { Tone::Warning } else { Tone::Plain };
+    (format!("  {:14}{since:>16}{now:>14}", measure.label()), tone)
+}
+
+fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
+    let SessionsRow { open, on_probation, opened, ports, one_way, .. } = sessions;
+    let SessionsRow { idle, unanswered, complete, displaced, broken, .. } = sessions;
+    [
+        ("sessions".to_owned(), Tone::Strong),
+        (
+            format!(
+                "  {open} open, {on_probation} of them on probation, {opened} ever; {ports} ports; {one_way} sent one way"
+            ),
+            Tone::Plain,
+        ),
+        (
+            format!(
+                "  ended: {complete} complete, {idle} idle, {unanswered} unanswered, {displaced} displaced, {broken} broken"
+            ),
+            Tone::Plain,
+        ),
+    ]
+}
+
+/// Whom it leads to.
+fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<Told> {
+    let rows = rates.rows(next);
+    let names = edges.iter().filter(|edge| edge.from == index).filter_map(|edge| rows.get(edge.to));
+    let names: Vec<&str> = names.map(|row| row.item.key.name.as_str()).collect();
+    (!names.is_empty()).then(|| (format!("{}: {}", next.label(), names.join(", ")), Tone::Plain))
+}

@@ -1,0 +1,144 @@
+//! Keys and the mouse: what each does to the state. [`KEYS`] is what the help shows.
+
+use ratatui::crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use ratatui::layout::{Position, Rect};
+
+use super::measure::Noun;
+use super::state::{Mode, State};
+
+/// Rows that a page key goes where the table's height is not known.
+const PAGE_ROWS: isize = 10;
+/// Rows that a turn of the wheel goes.
+const WHEEL_ROWS: isize = 3;
+
+/// The keys, and what they do.
+pub(super) const KEYS: &[(&str, &str)] = &[
+    ("1 … 5, Tab", "routes, handlers, upstreams, listeners, workers"),
+    ("↑ ↓, PgUp PgDn", "select a row (also j k, Home End)"),
+    ("Enter", "the row in full: drops, errors, sessions, 2 minutes"),
+    ("Esc", "back; clears the filter"),
+    ("< >, s", "sort by another column"),
+    ("r", "turn the order round"),
+    ("/", "only rows with these letters in name or kind"),
+    ("a", "alarms and what to do about them"),
+    ("Space", "hold the numbers, and let go"),
+    ("q, Ctrl-C", "end"),
+    ("mouse", "click tabs, rows and heads; wheel; Shift selects text"),
+];
+
+/// Where on the screen things are that can be clicked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Spots {
+    pub(super) tabs: Vec<(Rect, Noun)>,
+    /// Heads of columns, by the column's number.
+    pub(super) heads: Vec<(Rect, usize)>,
+    /// Where the table's rows are.
+    pub(super) body: Rect,
+    /// The row that is the first there.
+    pub(super) first: usize,
+    /// How far the text over the table can be scrolled.
+    pub(super) scroll_max: usize,
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    GoOn,
+    End,
+}
+
+/// Something was pressed, or the window changed.
+pub(super) fn on_event(state: &mut State, spots: &Spots, event: &Event) -> Next {
+    match event {
+        Event::Key(key) if key.kind != KeyEventKind::Release => return on_key(state, spots, key),
+        Event::Mouse(mouse) => on_mouse(state, spots, mouse),
+        _ => {}
+    }
+    Next::GoOn
+}
+
+fn on_key(state: &mut State, spots: &Spots, key: &KeyEvent) -> Next {
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        return if key.code == KeyCode::Char('c') { Next::End } else { Next::GoOn };
+    }
+    if state.mode == Mode::Filter && on_filter_key(state, key.code) {
+        return Next::GoOn;
+    }
+    let page = isize::try_from(spots.body.height).ok().filter(|rows| *rows > 0).unwrap_or(PAGE_ROWS);
+    match key.code {
+        KeyCode::Char('q') => return Next::End,
+        KeyCode::Char(digit @ '1'..='5') => state.show(Noun::ALL[digit as usize - '1' as usize]),
+        KeyCode::Tab | KeyCode::Right => state.turn(1),
+        KeyCode::BackTab | KeyCode::Left => state.turn(-1),
+        KeyCode::Down | KeyCode::Char('j') => state.go(1),
+        KeyCode::Up | KeyCode::Char('k') => state.go(-1),
+        KeyCode::PageDown => state.go(page),
+        KeyCode::PageUp => state.go(-page),
+        KeyCode::Home => state.go(-isize::MAX),
+        KeyCode::End => state.go(isize::MAX),
+        KeyCode::Enter if state.mode == Mode::Table => state.open(),
+        KeyCode::Esc | KeyCode::Backspace => state.back(),
+        KeyCode::Char('>' | 's') => state.sort(1),
+        KeyCode::Char('<') => state.sort(-1),
+        KeyCode::Char('r') => state.reverse(),
+        KeyCode::Char('/') => state.lay(Mode::Filter),
+        KeyCode::Char('a') => toggle(state, Mode::Alarms),
+        KeyCode::Char('?' | 'h') => toggle(state, Mode::Help),
+        KeyCode::Char(' ') => state.pause(),
+        _ => {}
+    }
+    Next::GoOn
+}
+
+/// While a filter is written letters are letters. Whether the key was for the filter.
+fn on_filter_key(state: &mut State, code: KeyCode) -> bool {
+    match code {
+        KeyCode::Char(letter) => state.write(letter),
+        KeyCode::Backspace => _ = state.filter.pop(),
+        KeyCode::Enter => state.lay(Mode::Table),
+        _ => return false,
+    }
+    true
+}
+
+fn toggle(state: &mut State, mode: Mode) {
+    state.lay(if state.mode == mode { Mode::Table } else { mode });
+}
+
+fn on_mouse(state: &mut State, spots: &Spots, mouse: &MouseEvent) {
+    match mouse.kind {
+        MouseEventKind::ScrollDown => state.go(WHEEL_ROWS),
+        MouseEventKind::ScrollUp => state.go(-WHEEL_ROWS),
+        MouseEventKind::Down(MouseButton::Left) => on_click(state, spots, Position::new(mouse.column, mouse.row)),
+        _ => {}
+    }
+}
+
+fn on_click(state: &mut State, spots: &Spots, at: Position) {
+    if let Some((_, noun)) = spots.tabs.iter().find(|(area, _)| area.contains(at)) {
+        return state.show(*noun);
+    }
+    if !matches!(state.mode, Mode::Table | Mode::Filter) {
+        return;
+    }
+    if let Some((_, column)) = spots.heads.iter().find(|(area, _)| area.contains(at)) {
+        let by = *column as isize - state.order().column as isize;
+        return if by == 0 { state.reverse() } else { state.sort(by) };
+    }
+    if !spots.body.contains(at) {
+        return;
+    }
+    let clicked = spots.first + usize::from(at.y - spots.body.y);
+    let rows = state.rows();
+    let is_selected = state.chosen().is_some() && state.selected(&rows) == clicked;
+    if clicked >= rows.len() {
+        return;
+    }
+    state.select(clicked);
+    // The second click on a row opens it.
+    if is_selected {
+        state.open();
+    }
+}

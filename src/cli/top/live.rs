@@ -1,0 +1,110 @@
+//! The loop of the live view: asks the daemon in a thread of its own, so that keys work while it does not answer.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use ratatui::crossterm::event;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::ask;
+use super::input::{Next, Spots, on_event};
+use super::screen::Screen;
+use super::state::State;
+use crate::admin::client::Client;
+use crate::control::snapshot::Snapshot;
+
+/// How long a signal or an answer may wait to be seen.
+const TURN: Duration = Duration::from_millis(50);
+/// A frame is drawn so often although nothing has happened: the age of what is shown grows.
+const FRAME: Duration = Duration::from_millis(500);
+/// Keys that are taken before a frame is drawn, so that a pasted text does not hold it up.
+const KEYS_MAX: usize = 200;
+
+/// An answer, and when it came.
+type Heard = (Result<Snapshot, String>, Instant);
+
+/// Shows it until somebody presses q, or a signal comes.
+pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::Result<()> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
+    }
+    let answers = listen(client, interval)?;
+    let mut screen = Screen::open()?;
+    let mut spots = Spots::default();
+    let mut drawn: Option<Instant> = None;
+    while !is_over.load(Ordering::Relaxed) {
+        let has_news = hear(&answers, &mut state)?;
+        if has_news || drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
+            spots = screen.draw(&state, Instant::now())?;
+            state.settle(&spots);
+            drawn = Some(Instant::now());
+        }
+        match take_events(&mut state, &mut spots)? {
+            Some(Next::End) => break,
+            // The next turn draws what has changed.
+            Some(Next::GoOn) => drawn = None,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes the answers that have come. Whether there were any.
+fn hear(answers: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
+    let mut has_news = false;
+    loop {
+        match answers.try_recv() {
+            Ok((answer, at)) => state.hear(answer, at),
+            Err(TryRecvError::Empty) => return Ok(has_news),
+            Err(TryRecvError::Disconnected) => {
+                return Err(io::Error::other("the thread that asks the daemon has ended"));
+            }
+        }
+        has_news = true;
+    }
+}
+
+/// Waits a turn for something to be pressed, and takes all that was. Nothing, if nothing was.
+fn take_events(state: &mut State, spots: &mut Spots) -> io::Result<Option<Next>> {
+    let mut next = None;
+    let mut patience = TURN;
+    for _ in 0..KEYS_MAX {
+        // A signal may have interrupted the wait.
+        match event::poll(patience) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
+            Err(error) => return Err(error),
+        }
+        next = Some(on_event(state, spots, &event::read()?));
+        if next == Some(Next::End) {
+            break;
+        }
+        patience = Duration::ZERO;
+    }
+    Ok(next)
+}
+
+/// Asks again and again, until nobody wants to hear it. The thread ends with the process: it may be waiting for an answer.
+fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
+    let (sender, receiver) = bounded(1);
+    let listen = move || {
+        let mut next = Instant::now() + interval;
+        loop {
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            // After a long wait for an answer the rhythm begins anew, without a burst.
+            next = (next + interval).max(Instant::now());
+            let answer = ask(&client);
+            if sender.send((answer, Instant::now())).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("top-asks".to_owned()).spawn(listen)?;
+    Ok(receiver)
+}

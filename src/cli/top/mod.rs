@@ -1,0 +1,126 @@
+//! `udispatch top`: the running daemon, live in a terminal; on a pipe one table.
+//!
+//! Two consecutive snapshots become rates (`rates.rs`, of the rows of `rows.rs`, with the numbers of `measure.rs`), which with
+//! what was before are all that is known (`sight.rs`). What is shown of it, in which order (`order.rs`), is the state
+//! (`state.rs`); keys change it (`input.rs`), and a frame is a picture of it (`view.rs`, `grid.rs`, `detail.rs`). These are
+//! pure. `live.rs` is the loop, `screen.rs` the terminal, `once.rs` what a pipe gets.
+
+mod detail;
+mod grid;
+mod input;
+mod live;
+mod measure;
+mod number;
+mod once;
+mod order;
+mod palette;
+mod rates;
+mod rows;
+mod screen;
+mod sight;
+mod state;
+mod text;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::io::{self, IsTerminal};
+use std::ops::RangeInclusive;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use self::rates::Rates;
+use self::state::State;
+use super::remote::{Remote, judge, understand, why_not};
+use super::{Exit, output};
+use crate::admin::client::Client;
+use crate::config::words::printable;
+use crate::control::snapshot::Snapshot;
+
+/// Longest wait for an answer: soon somebody wants to know that there is none.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks: not so often that looking is work, nor so seldom that it shows nothing.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+
+/// Watch the running daemon: what goes where, a second
+///
+/// Rates of routes, handlers, upstreams, listeners and workers, with alarms and what the kernel drops. In a terminal it is
+/// live; ? tells the keys. On a pipe it prints one table and ends.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    remote: Remote,
+    /// Time between two looks at the daemon, over which rates are: 100ms to 1h
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// Print the tables once and end, also in a terminal
+    #[arg(long)]
+    once: bool,
+    /// Print the rows with their rates as one JSON object and end
+    #[arg(long)]
+    json: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 2s or 500ms"))?;
+    match INTERVAL.contains(&interval) {
+        true => Ok(interval),
+        false => Err("it must be between 100ms and 1h".to_owned()),
+    }
+}
+
+pub(super) fn main(arguments: &Arguments) -> Exit {
+    let exit = match is_live(arguments) {
+        true => watch(arguments),
+        false => look(arguments),
+    };
+    exit.unwrap_or_else(|exit| exit)
+}
+
+/// Whether there is a terminal that can show a live view, and it is wanted.
+fn is_live(arguments: &Arguments) -> bool {
+    let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !is_dumb && !arguments.once && !arguments.json
+}
+
+/// Live, until somebody ends it.
+fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
+    let client = arguments.remote.client(PATIENCE)?;
+    let snapshot = first(&client)?;
+    let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let state = State::new(snapshot, Instant::now(), arguments.interval, has_colours);
+    live::run(client, state, arguments.interval).map_err(|error| {
+        output::complain(&format!("error: the terminal cannot be used: {error}. `--once` prints one table"));
+        Exit::Failure
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// Two looks, and what happened between them.
+fn look(arguments: &Arguments) -> Result<Exit, Exit> {
+    let client = arguments.remote.client(PATIENCE)?;
+    let before = first(&client)?;
+    thread::sleep(arguments.interval);
+    let after = first(&client)?;
+    let rates = Rates::between(Some(&before), &after);
+    let show = if arguments.json { once::json } else { once::text };
+    Ok(output::print(&show(&after, &rates)))
+}
+
+/// Asks, where no answer is the end.
+fn first(client: &Client) -> Result<Snapshot, Exit> {
+    understand(&judge(client, client.get("/status"))?)
+}
+
+/// Asks, where no answer is news too.
+fn ask(client: &Client) -> Result<Snapshot, String> {
+    let answer = client.get("/status").map_err(|error| why_not(client, &error))?;
+    if !answer.is_success() {
+        return Err(format!("the daemon refuses: {}", printable(answer.text().trim())));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("cannot understand its answer: {error}"))
+}

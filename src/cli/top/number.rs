@@ -1,0 +1,57 @@
+//! Numbers as they stand in columns: short, without a false precision.
+
+use std::time::Duration;
+
+/// What stands where nothing is known.
+pub(super) const UNKNOWN: &str = "–";
+
+/// A rate or a number as it is now: tenths below ten, where they are not nothing; millions above ten millions.
+pub(super) fn value(value: Option<f64>) -> String {
+    match value {
+        None => UNKNOWN.to_owned(),
+        Some(value) if value >= 9_999_999.5 => format!("{:.1}M", value / 1e6),
+        Some(value) if value < 9.95 && (value * 10.0).round() % 10.0 != 0.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.0}"),
+    }
+}
+
+/// A rate in a sentence.
+pub(super) fn rate(rate: Option<f64>) -> String {
+    format!("{}/s", value(rate))
+}
+
+/// How long, in its two largest units.
+pub(super) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min {} s", seconds % 60),
+        3_600..86_400 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Little is told with a tenth, much without, and what is not known is no 0.
+    #[test]
+    fn numbers_are_short() {
+        let told: [Option<f64>; 9] = [
+            None,
+            Some(0.0),
+            Some(0.04),
+            Some(0.25),
+            Some(2.0),
+            Some(9.96),
+            Some(12.34),
+            Some(1234.5),
+            Some(12_345_678.0),
+        ];
+        assert_eq!(told.map(value), ["–", "0", "0", "0.2", "2", "10", "12", "1234", "12.3M"]);
+        let spans = [5, 65, 3_700, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
+        assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
+    }
+}

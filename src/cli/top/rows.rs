@@ -1,0 +1,115 @@
+//! The rows of one snapshot, all of one shape, with what a terminal would obey in their names escaped.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::measure::{Measure, Noun};
+use crate::config::words::one_line;
+use crate::control::snapshot::{Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow};
+
+/// Which row it is, from one snapshot to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// Its name, fit for a terminal.
+    pub(super) name: String,
+    /// Of rows with the same name, the how manyth.
+    pub(super) nth: usize,
+}
+
+/// A row's numbers, by [`Measure`].
+pub(super) type Counts = [u64; Measure::COUNT];
+
+/// A row of a snapshot.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) key: Key,
+    /// Its kind or its state.
+    pub(super) note: String,
+    /// Whether its state is bad.
+    pub(super) is_ill: bool,
+    pub(super) counts: Counts,
+}
+
+/// The rows of one kind, in the order of the snapshot.
+pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<Item> {
+    let mut items: Vec<Item> = match noun {
+        Noun::Routes => snapshot.routes.iter().map(route).collect(),
+        Noun::Handlers => snapshot.handlers.iter().map(handler).collect(),
+        Noun::Upstreams => snapshot.upstreams.iter().map(upstream).collect(),
+        Noun::Listeners => snapshot.listeners.iter().map(listener).collect(),
+        Noun::Workers => snapshot.workers.iter().map(worker).collect(),
+    };
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for item in &mut items {
+        let nth = seen.entry(item.key.name.clone()).or_default();
+        item.key.nth = *nth;
+        *nth += 1;
+    }
+    items
+}
+
+fn item(name: &str, note: &str, is_ill: bool, counts: &[(Measure, u64)]) -> Item {
+    let mut all = [0; Measure::COUNT];
+    counts.iter().for_each(|(measure, count)| all[*measure as usize] = *count);
+    Item { key: Key { name: one_line(name), nth: 0 }, note: one_line(note), is_ill, counts: all }
+}
+
+fn account(account: &Account) -> [(Measure, u64); 4] {
+    [
+        (Measure::Received, account.received),
+        (Measure::Handled, account.handled),
+        (Measure::Dropped, account.dropped),
+        (Measure::InFlight, account.in_flight),
+    ]
+}
+
+/// All of them, saturating: what a daemon of another version says need not add up.
+pub(super) fn total(counts: &BTreeMap<String, u64>) -> u64 {
+    counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+fn route(row: &RouteRow) -> Item {
+    item(&row.route, "", false, &account(&row.account))
+}
+
+fn handler(row: &HandlerRow) -> Item {
+    let [received, handled, dropped, in_flight] = account(&row.account);
+    let counts = [
+        received,
+        handled,
+        dropped,
+        in_flight,
+        (Measure::Sent, row.sent),
+        (Measure::NotSent, total(&row.failed)),
+        (Measure::Replies, row.replies.received),
+        (Measure::Sessions, row.sessions.open),
+    ];
+    item(&row.handler, &row.kind, false, &counts)
+}
+
+fn upstream(row: &UpstreamRow) -> Item {
+    let state = match (row.alive, row.draining || row.drained_by_hand) {
+        (false, _) => "DEAD",
+        (true, true) => "draining",
+        (true, false) => "alive",
+    };
+    let counts = [
+        (Measure::Sent, row.sent),
+        (Measure::NotSent, total(&row.failed)),
+        (Measure::Replies, row.replies),
+        (Measure::Sessions, row.sessions),
+        (Measure::Skipped, row.skipped),
+        (Measure::KernelDrops, row.kernel_drops),
+    ];
+    item(&format!("{}/{}", row.handler, row.upstream), state, !row.alive, &counts)
+}
+
+fn listener(row: &ListenerRow) -> Item {
+    let [received, handled, dropped, in_flight] = account(&row.account);
+    let counts = [received, handled, dropped, in_flight, (Measure::KernelDrops, row.kernel_drops)];
+    item(&row.listener, "", false, &counts)
+}
+
+fn worker(row: &WorkerRow) -> Item {
+    let state = if row.answers { "answers" } else { "SILENT" };
+    item(&format!("worker-{}", row.worker), state, !row.answers, &account(&row.account))
+}

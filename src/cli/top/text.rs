@@ -1,0 +1,94 @@
+//! Text in a given width, as a terminal counts it.
+
+use ratatui::text::Span;
+
+/// Columns that a text takes on the screen.
+pub(super) fn width(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+/// The text in exactly so many columns. Of a longer one the middle is left out: names differ at their ends.
+pub(super) fn fit(text: &str, columns: usize) -> String {
+    let has = width(text);
+    if has <= columns {
+        return text.to_owned() + &" ".repeat(columns - has);
+    }
+    let Some(room) = columns.checked_sub(1) else { return String::new() };
+    let head = take(text.chars(), room / 2);
+    let tail: String = take(text.chars().rev(), room - width(&head)).chars().rev().collect();
+    let blanks = room - width(&head) - width(&tail);
+    format!("{head}…{tail}{}", " ".repeat(blanks))
+}
+
+/// As many characters as so many columns hold.
+fn take(characters: impl Iterator<Item = char>, columns: usize) -> String {
+    let mut taken = String::new();
+    for character in characters {
+        taken.push(character);
+        if width(&taken) > columns {
+            taken.pop();
+            break;
+        }
+    }
+    taken
+}
+
+/// Lines of at most so many columns, broken between words where that is possible; all but the first begin with so many
+/// blanks.
+pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
+    let indent = if indent + 10 < columns { indent } else { 0 };
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let mut word = word.to_owned();
+        loop {
+            let line = lines.last_mut().expect("there is a first line");
+            if width(line) + width(word.trim_end()) <= columns {
+                *line += &word;
+                break;
+            }
+            // What fills no line of its own begins the next one; a longer word is cut.
+            let room = columns - width(line).min(columns);
+            if width(word.trim_end()) > columns - indent {
+                let part = take(word.chars(), room);
+                // One character that is wider than the whole line.
+                if part.is_empty() && room == columns - indent.min(columns) {
+                    break;
+                }
+                word = word[part.len()..].to_owned();
+                *line += &part;
+            }
+            lines.push(" ".repeat(indent));
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the text, the columns after it stay where they are.
+    #[test]
+    fn every_text_has_the_same_width() {
+        for text in ["", "a", "forward/10.0.0.1:2055", "häß", "日本語日本語", "e\u{301}e\u{301}e\u{301}"] {
+            for columns in 0..30 {
+                assert_eq!(width(&fit(text, columns)), columns, "{text:?} in {columns}");
+            }
+        }
+        assert_eq!(fit("forward/10.0.0.1:2055", 11), "forwa…:2055");
+    }
+
+    /// Lines are never wider than they may be, nothing of the text is lost, and it always ends.
+    #[test]
+    fn long_text_is_broken() {
+        let text = "the kernel dropped 12 datagrams to 127.0.0.1:1234 before us";
+        assert_eq!(wrap("one two three four", 14, 2), ["one two three", "  four"]);
+        for columns in 2..80 {
+            let lines = wrap(text, columns, 2);
+            assert!(lines.iter().all(|line| width(line) <= columns), "{columns}: {lines:?}");
+            let joined: String = lines.concat().split(' ').collect();
+            assert_eq!(joined, text.replace(' ', ""), "{columns}");
+        }
+        let _ = (wrap("日本", 1, 0), wrap("a b", 0, 0));
+    }
+}

@@ -1,0 +1,211 @@
+//! Draws one frame of a state. Pure: the same state, size and time are the same picture. All names came from outside and
+//! were escaped by `rows.rs`, other words of the daemon's are escaped here and in `detail.rs`.
+
+use std::time::{Duration, Instant};
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+
+use super::input::{KEYS, Spots};
+use super::measure::{Measure, Noun};
+use super::palette::Tone;
+use super::state::{Mode, State};
+use super::text::{width, wrap};
+use super::{detail, grid, number};
+use crate::config::words::{counted, one_line};
+use crate::control::snapshot::{Snapshot, State as Health};
+
+/// Lines for what stands out, at most, and on a low screen.
+const BANNER_LINES: (u16, u16) = (3, 1);
+/// Below this many lines a screen is low.
+const LOW: u16 = 16;
+
+/// A line of text over the table, and how it looks.
+pub(super) type Told = (String, Tone);
+
+/// Draws everything; says where things are.
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots {
+    let area = frame.area();
+    let mut spots = Spots::default();
+    let banner = banner(state, now);
+    let lines_max = if area.height < LOW { BANNER_LINES.1 } else { BANNER_LINES.0 };
+    let lines = u16::try_from(banner.len()).unwrap_or(u16::MAX).min(lines_max);
+    let parts = [Constraint::Length(2), Constraint::Length(lines), Constraint::Length(1), Constraint::Min(0)];
+    let [head, alarms, tabs, rest] = Layout::vertical(parts).areas(area);
+    let [body, foot] = Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(rest);
+    for (line, area) in [title(state, now), totals(state)].into_iter().zip(head.rows()) {
+        frame.render_widget(line, area);
+    }
+    draw_banner(frame, state, alarms, &banner);
+    draw_tabs(frame, state, tabs, &mut spots);
+    match state.mode {
+        Mode::Table | Mode::Filter => grid::draw(frame, state, body, &mut spots),
+        Mode::Detail => detail::draw(frame, state, body, &mut spots),
+        Mode::Alarms => draw_text(frame, state, body, &alarm_text(state, &banner, body.width), &mut spots),
+        Mode::Help => draw_text(frame, state, body, &help_text(body.width), &mut spots),
+    }
+    frame.render_widget(footer(state), foot);
+    spots
+}
+
+/// Draws lines into a place, from where they are scrolled to.
+pub(super) fn draw_text(frame: &mut Frame<'_>, state: &State, area: Rect, text: &[Told], spots: &mut Spots) {
+    let scroll_max = text.len().saturating_sub(area.height.into());
+    for ((text, tone), area) in text.iter().skip(state.scroll.min(scroll_max)).zip(area.rows()) {
+        frame.render_widget(Line::styled(text.as_str(), tone.style(state.has_colours)), area);
+    }
+    (spots.body, spots.scroll_max) = (area, scroll_max);
+}
+
+fn title(state: &State, now: Instant) -> Line<'static> {
+    let Snapshot { version, pid, generation, uptime_ms, workers, state: health, .. } = &state.sight().snapshot;
+    let style = |tone: Tone| tone.style(state.has_colours);
+    let (word, tone) = match (&state.trouble, health) {
+        (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
+        (None, Health::Serving) => (health.label().to_owned(), Tone::Good),
+        (None, _) => (format!(" {} ", health.label().to_uppercase()), Tone::Alarm),
+    };
+    let mut spans = vec![Span::styled("udispatch ", style(Tone::Strong)), Span::styled(word, style(tone))];
+    if state.is_paused() {
+        spans.extend([Span::raw(" "), Span::styled(" PAUSED ", style(Tone::Selected))]);
+    }
+    if state.is_paused() || state.trouble.is_some() {
+        spans.push(Span::raw(format!(" {} old", number::span(age(state, now)))));
+    }
+    let up = number::span(Duration::from_millis(*uptime_ms));
+    let workers = counted(workers.len(), "worker");
+    let version = one_line(version);
+    spans.push(Span::raw(format!("  up {up}  {workers}  generation {generation}  pid {pid}  {version}")));
+    Line::from(spans)
+}
+
+/// How old what is shown is.
+fn age(state: &State, now: Instant) -> Duration {
+    now.saturating_duration_since(state.sight().at)
+}
+
+fn totals(state: &State) -> Line<'static> {
+    let rates = &state.sight().rates;
+    let style = |tone: Tone| tone.style(state.has_colours);
+    let coming = number::rate(rates.sum(Noun::Listeners, Measure::Received));
+    let going = number::rate(rates.sum(Noun::Handlers, Measure::Sent));
+    let in_flight = rates.total(Noun::Handlers, Measure::InFlight);
+    let both = [Noun::Listeners, Noun::Upstreams];
+    let drops = both.iter().fold(0, |sum: u64, noun| sum.saturating_add(rates.total(*noun, Measure::KernelDrops)));
+    let known = both.iter().filter_map(|noun| rates.sum(*noun, Measure::KernelDrops));
+    let rate = known.reduce(|sum, rate| sum + rate);
+    let (what, tone) = match rate {
+        Some(rate) if rate > 0.0 => ("KERNEL DROPS", Tone::Alarm),
+        _ if drops > 0 => ("kernel drops", Tone::Warning),
+        _ => ("kernel drops", Tone::Plain),
+    };
+    let dropped = rates.sum(Noun::Listeners, Measure::Dropped);
+    let tone_of_dropped = if dropped.is_some_and(|rate| rate > 0.0) { Tone::Warning } else { Tone::Plain };
+    Line::from(vec![
+        Span::raw(format!("in {coming}  out {going}  ")),
+        Span::styled(format!("dropped {}", number::rate(dropped)), style(tone_of_dropped)),
+        Span::raw("  "),
+        Span::styled(format!("{what} {} ({drops})", number::rate(rate)), style(tone)),
+        Span::raw(format!("  in flight {in_flight}")),
+    ])
+}
+
+/// What stands out, the worst first, a sentence each.
+fn banner(state: &State, now: Instant) -> Vec<String> {
+    let snapshot = &state.sight().snapshot;
+    let trouble = state.trouble.iter().map(|why| {
+        let age = number::span(age(state, now));
+        format!("no answer, what you see is {age} old; trying again: {}", one_line(why))
+    });
+    let balance = (!snapshot.balances).then(|| "the ledger does not balance: a defect, please report it".to_owned());
+    let reasons = snapshot.reasons.iter().map(|reason| one_line(reason));
+    let alarms = snapshot.alarms.iter().map(|alarm| one_line(&format!("{}: {}", alarm.name, alarm.text)));
+    trouble.chain(balance).chain(reasons).chain(alarms).collect()
+}
+
+fn draw_banner(frame: &mut Frame<'_>, state: &State, area: Rect, banner: &[String]) {
+    for (index, place) in area.rows().enumerate() {
+        let is_last = index + 1 == usize::from(area.height);
+        let text = match banner.len() - index {
+            more @ 2.. if is_last => format!("! {more} more alarms, a shows all. {}", banner[index]),
+            _ => format!("! {}", banner[index]),
+        };
+        frame.render_widget(Line::styled(text, Tone::Alarm.style(state.has_colours)), place);
+    }
+}
+
+fn draw_tabs(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
+    // The numbers alone, where the words do not fit.
+    let is_narrow = area.width < 60;
+    let mut at = area.x;
+    for (number, noun) in Noun::ALL.into_iter().enumerate() {
+        let is_shown = noun == state.noun;
+        let label = match is_narrow && !is_shown {
+            true => format!("{}", number + 1),
+            false => format!("{} {}", number + 1, noun.label()),
+        };
+        let (label, tone) =
+            if is_shown { (format!("[{label}]"), Tone::Selected) } else { (format!(" {label} "), Tone::Plain) };
+        let columns = u16::try_from(width(&label)).unwrap_or(u16::MAX);
+        let place = Rect { x: at, width: columns, ..area }.intersection(area);
+        frame.render_widget(Line::styled(label, tone.style(state.has_colours)), place);
+        spots.tabs.push((place, noun));
+        at = at.saturating_add(columns);
+    }
+    let count = format!("{} ", grid::counted(state));
+    let columns = u16::try_from(width(&count)).unwrap_or(u16::MAX);
+    let place = Rect { x: area.right().saturating_sub(columns), width: columns, ..area };
+    if place.x >= at && area.height > 0 {
+        frame.render_widget(Line::styled(count, Tone::Quiet.style(state.has_colours)), place);
+    }
+}
+
+fn footer(state: &State) -> Line<'static> {
+    let text = match state.mode {
+        Mode::Filter => format!("/{}_  Enter keeps, Esc clears", one_line(&state.filter)),
+        Mode::Table if !state.filter.is_empty() => {
+            format!("filter /{}  Esc clears  ? help  q quit", one_line(&state.filter))
+        }
+        Mode::Table => "q quit  ? help  Enter details  / filter  s sort  r turn  Space pause".to_owned(),
+        _ => "Esc back  ↑ ↓ scroll  Space pause  q quit".to_owned(),
+    };
+    Line::styled(text, Tone::Strong.style(state.has_colours))
+}
+
+/// Everything that stands out, with what to do about it.
+fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
+    let alarms = &state.sight().snapshot.alarms;
+    let mut text = Vec::new();
+    let mut tell = |words: &str, tone| {
+        text.extend(wrap(words, columns.into(), 2).into_iter().map(|line| (line, tone)));
+    };
+    let others = banner.len().saturating_sub(alarms.len());
+    banner.iter().take(others).for_each(|words| tell(&format!("! {words}"), Tone::Warning));
+    let taken = state.sight().snapshot.taken_unix_ms / 1_000;
+    for alarm in alarms {
+        let lasts = number::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
+        tell(&format!("! {} {}, for {lasts}", one_line(&alarm.name), one_line(&alarm.about)), Tone::Warning);
+        tell(&format!("  {}", one_line(&alarm.text)), Tone::Plain);
+        tell(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
+    }
+    if banner.is_empty() {
+        tell("nothing stands out", Tone::Good);
+    }
+    text
+}
+
+fn help_text(columns: u16) -> Vec<Told> {
+    let keys = KEYS.iter().flat_map(|(keys, what)| {
+        let blanks = " ".repeat(18_usize.saturating_sub(width(keys)));
+        wrap(&format!("  {keys}{blanks}{what}"), columns.into(), 20)
+    });
+    let notes = [
+        String::new(),
+        "Rates are between the last two answers of the daemon; – is not known yet, or after a restart. A row with ! has an \
+         upstream that is dead, a worker that does not answer, or drops in the kernel."
+            .to_owned(),
+    ];
+    let notes = notes.iter().flat_map(|note| wrap(note, columns.into(), 0));
+    keys.chain(notes).map(|line| (line, Tone::Plain)).collect()
+}

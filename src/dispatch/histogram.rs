@@ -1,0 +1,136 @@
+//! A histogram of durations with fixed borders: four buckets for every doubling, from 1 µs to 10.5 s. Two of them can be
+//! added, whichever worker filled them, and a bucket's border is at most a quarter above what is in it.
+
+use serde::{Deserialize, Serialize};
+
+/// Buckets for every doubling.
+const PER_DOUBLING: u32 = 4;
+/// Doublings behind the first four buckets, which are 1 µs wide each: the last border is 5 × 2²¹ µs.
+const DOUBLINGS: u32 = 21;
+/// Buckets with a border: the first four, four for each doubling, and two that bring the last border above 10 s.
+const BUCKETS: usize = (PER_DOUBLING + DOUBLINGS * PER_DOUBLING + 1) as usize;
+
+/// How many durations were how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histogram {
+    buckets: Vec<u64>,
+    /// Longer than the last border.
+    longer: u64,
+    sum_ns: u128,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { buckets: vec![0; BUCKETS], longer: 0, sum_ns: 0 }
+    }
+}
+
+impl Histogram {
+    /// So many durations of this length.
+    pub fn record(&mut self, duration_ns: u64, times: u64) {
+        match self.buckets.get_mut(place(duration_ns)) {
+            Some(bucket) => *bucket += times,
+            None => self.longer += times,
+        }
+        self.sum_ns += u128::from(duration_ns) * u128::from(times);
+    }
+
+    /// Adds another worker's.
+    pub fn add(&mut self, other: &Histogram) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, count)| *sum += count);
+        self.longer += other.longer;
+        self.sum_ns += other.sum_ns;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum::<u64>() + self.longer
+    }
+
+    /// All of them together, in seconds.
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_ns as f64 / 1e9
+    }
+
+    /// Each bucket's border in microseconds, which belongs to it, and how many there are up to that border.
+    pub fn up_to(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().enumerate().scan(0, |sum, (place, count)| {
+            *sum += count;
+            Some((border_us(place), *sum))
+        })
+    }
+
+    /// The border in microseconds that so many of a thousand do not exceed; `None` where there is none: nothing was
+    /// recorded, or that many were longer than all borders.
+    pub fn quantile_us(&self, per_mille: u64) -> Option<u64> {
+        let count = u128::from(self.count());
+        let rank = (count * u128::from(per_mille)).div_ceil(1_000).max(1);
+        self.up_to().find(|(_, sum)| u128::from(*sum) >= rank).map(|(border, _)| border)
+    }
+}
+
+/// The bucket of a duration; [`BUCKETS`] or more where it is longer than all borders.
+fn place(duration_ns: u64) -> usize {
+    // Borders belong to the bucket below them: counted from just above the border before.
+    let above = duration_ns.div_ceil(1_000).saturating_sub(1);
+    if above < u64::from(PER_DOUBLING) {
+        return above as usize;
+    }
+    let doubling = above.ilog2() - PER_DOUBLING.ilog2();
+    let within = (above >> doubling) as u32 - PER_DOUBLING;
+    ((1 + doubling) * PER_DOUBLING + within) as usize
+}
+
+/// The upper border of a bucket.
+fn border_us(place: usize) -> u64 {
+    let (row, within) = (place as u32 / PER_DOUBLING, place as u32 % PER_DOUBLING);
+    match row {
+        0 => u64::from(within + 1),
+        row => u64::from(PER_DOUBLING + within + 1) << (row - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The borders are those that the documentation promises: steps of 1 µs, then four to a doubling, above 10 s at last.
+    #[test]
+    fn borders() {
+        let borders: Vec<u64> = (0..BUCKETS).map(border_us).collect();
+        assert_eq!(borders[..14], [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24]);
+        assert_eq!(borders[BUCKETS - 2..], [8_388_608, 10_485_760]);
+        for pair in borders[4..].windows(2) {
+            assert!(pair[0] < pair[1] && (pair[1] - pair[0]) * 4 <= pair[0], "{pair:?}");
+        }
+    }
+
+    proptest! {
+        /// Buckets, sums and quantiles are those of a list of all durations, whichever of two histograms each went to.
+        #[test]
+        fn as_a_list_of_durations(
+            durations in prop::collection::vec((0u32..35, any::<u32>(), 1u64..50, any::<bool>()), 0..60), per_mille in 1u64..=1_000
+        ) {
+            let (mut one, mut other) = (Histogram::default(), Histogram::default());
+            let mut all = Vec::new();
+            for (bits, noise, times, which) in durations {
+                let duration = (1_u64 << bits) + u64::from(noise) % (1 << bits);
+                if which { &mut one } else { &mut other }.record(duration, times);
+                all.extend(std::iter::repeat_n(duration, times as usize));
+            }
+            one.add(&other);
+            all.sort_unstable();
+            prop_assert_eq!(one.count(), all.len() as u64);
+            let sum: u64 = all.iter().sum();
+            prop_assert!((one.sum_seconds() - sum as f64 / 1e9).abs() < 1e-6);
+            for (border, up_to) in one.up_to() {
+                prop_assert_eq!(up_to, all.iter().filter(|duration| **duration <= border * 1_000).count() as u64);
+            }
+            let rank = (all.len() as u64 * per_mille).div_ceil(1_000).max(1) as usize;
+            let exact = all.get(rank - 1).copied();
+            let first = exact.and_then(|exact| (0..BUCKETS).map(border_us).find(|border| border * 1_000 >= exact));
+            prop_assert_eq!(one.quantile_us(per_mille), first);
+        }
+    }
+}

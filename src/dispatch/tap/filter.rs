@@ -1,0 +1,85 @@
+//! Which datagrams somebody wants to look at.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use crate::dispatch::handler::HandlerId;
+
+/// What a datagram must be to be shown; what is not said does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Where it was sent to.
+    pub to: Target,
+    /// Where it comes from.
+    pub from: Option<IpNet>,
+    /// A handler of its route.
+    pub handler: Option<HandlerId>,
+}
+
+impl Filter {
+    /// Whether it wants what goes from this client to this address of ours; an answer goes the other way.
+    #[inline]
+    pub(super) fn wants(&self, to: SocketAddr, from: SocketAddr) -> bool {
+        self.to.contains(to) && self.from.is_none_or(|net| net.contains(&from.ip()))
+    }
+
+    /// Whether it wants even those whose ends nobody knows.
+    pub(super) fn wants_anybody(&self) -> bool {
+        self.to == Target::default() && self.from.is_none()
+    }
+
+    /// Whether it wants what these handlers had.
+    pub(super) fn wants_one_of(&self, handlers: &[(HandlerId, usize)]) -> bool {
+        self.handler.is_none_or(|wanted| handlers.iter().any(|(handler, _)| *handler == wanted))
+    }
+}
+
+/// Destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`; IPv6 before a port in brackets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The addresses; `None` for all.
+    pub net: Option<IpNet>,
+    /// The port; `None` for all.
+    pub port: Option<u16>,
+}
+
+impl Target {
+    fn contains(&self, address: SocketAddr) -> bool {
+        self.port.is_none_or(|port| port == address.port()) && self.net.is_none_or(|net| net.contains(&address.ip()))
+    }
+}
+
+/// What is said to a target that cannot be read.
+const TARGET: &str = "write an address, a port or both: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234";
+
+impl FromStr for Target {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Target, &'static str> {
+        if let Some(net) = net(text) {
+            return Ok(Target { net: Some(net), port: None });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(TARGET)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(TARGET)?;
+        let net = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+            _ if host.is_empty() => None,
+            Some(host) => Some(host.and_then(net).filter(|net| net.addr().is_ipv6()).ok_or(TARGET)?),
+            None => Some(net(host).filter(|net| net.addr().is_ipv4()).ok_or(TARGET)?),
+        };
+        Ok(Target { net, port: Some(port) })
+    }
+}
+
+/// An address or a prefix.
+pub(super) fn net(text: &str) -> Option<IpNet> {
+    text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse()).ok()
+}
+
+impl Filter {
+    /// Reads a prefix of sources, or one source.
+    pub fn source(text: &str) -> Result<IpNet, &'static str> {
+        net(text).ok_or("write an address or a prefix: 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32")
+    }
+}
