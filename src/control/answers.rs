@@ -40,9 +40,9 @@ pub(super) struct Office {
     parts: Vec<Part>,
     flows: Flows,
     memory: Memory,
+    journal: Journal,
     /// Who looks on.
     pub(super) lookers: Lookers,
-    journal: Journal,
 }
 
 impl Office {
@@ -51,8 +51,8 @@ impl Office {
         let (requests, queue) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
-        let (lookers, journal) = (Lookers::default(), Journal::default());
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, lookers, journal }
+        let (journal, lookers) = (Journal::default(), Lookers::default());
+        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, journal, lookers }
     }
 
     /// What was drained by hand.

@@ -235,11 +235,12 @@ fn build_worker(
     let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
-    let dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
-    let mut dispatcher =
-        expecting(config).fold(dispatcher, |dispatcher, (route, prefixes)| dispatcher.expecting(route, &prefixes));
+    let mut dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
     if config.daemon.latency {
         dispatcher.measure_stay();
+    }
+    for (route, prefixes) in expecting(config) {
+        dispatcher.expect(route, &prefixes);
     }
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))

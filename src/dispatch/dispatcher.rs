@@ -106,8 +106,9 @@ impl Dispatcher {
         let ledger = Ledger::new(listeners, routes.len(), handlers.len(), upstreams);
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::default(), Vec::new());
-        let (dues, expectations) = (Dues::new(handlers.len()), Vec::new());
+        let dues = Dues::new(handlers.len());
         let taps = Taps::new(Arc::clone(&names));
+        let (expectations, stay) = (Vec::new(), None);
         Dispatcher {
             ears,
             routes,
@@ -122,15 +123,14 @@ impl Dispatcher {
             touched,
             dues,
             taps,
-            stay: None,
+            stay,
         }
     }
 
-    /// The same, and notes when these prefixes of a route are heard.
-    pub fn expecting(mut self, route: RouteId, prefixes: &[IpNet]) -> Dispatcher {
+    /// Notes from now on when these prefixes of a route are heard.
+    pub fn expect(&mut self, route: RouteId, prefixes: &[IpNet]) {
         self.expectations.resize(self.routes.len(), None);
         self.expectations[route.0 as usize] = Some(Expectations::new(prefixes));
-        self
     }
 
     /// Has the time that datagrams spend here measured, by the times at which the kernel received them.

@@ -309,13 +309,13 @@ pub struct Ledger {
     pub handlers: Vec<HandlerCount>,
     /// By upstream number.
     pub upstreams: Vec<UpstreamCount>,
-    /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
-    /// measured (`daemon.latency`).
-    pub stay: Option<Box<Histogram>>,
     /// When the prefixes that a route expects were last heard, in its order, zero for never; by route number, as far as
     /// any route expects one.
     #[serde(default)]
     pub heard: Vec<Vec<Time>>,
+    /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
+    /// measured (`daemon.latency`).
+    pub stay: Option<Box<Histogram>>,
 }
 
 impl Ledger {
@@ -326,8 +326,8 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
-            stay: None,
             heard: Vec::new(),
+            stay: None,
         }
     }
 
@@ -355,11 +355,11 @@ impl Ledger {
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
         }
-        if let Some(stay) = &other.stay {
-            self.stay.get_or_insert_default().add(stay);
-        }
         for (route, heard) in other.heard.iter().enumerate() {
             self.hear(route, heard);
+        }
+        if let Some(stay) = &other.stay {
+            self.stay.get_or_insert_default().add(stay);
         }
     }
 
