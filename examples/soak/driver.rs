@@ -113,7 +113,7 @@ impl<'a> Driver<'a> {
             Restart::Reload => true,
             Restart::Takeover => {
                 self.takeovers += 1;
-                self.takeovers % 2 == 0
+                self.takeovers.is_multiple_of(2)
             }
             Restart::FailedTakeover | Restart::Kill => false,
         };
