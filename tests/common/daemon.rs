@@ -317,6 +317,7 @@ impl Drop for Daemon {
 }
 
 /// What a command that ends by itself did.
+#[derive(Debug)]
 pub struct Outcome {
     /// Its exit code.
     pub code: i32,
