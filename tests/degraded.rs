@@ -113,6 +113,7 @@ fn files_run_out() {
     assert!(reload.errors.contains("Too many open files"), "{}", reload.errors);
     let now = snapshot(&daemon);
     assert_eq!((now.generation, now.reloads.refused, now.routes.len()), (0, 1, 1));
+    assert_eq!(now.alarms, [], "what cannot be looked at is no alarm");
 
     // The one place that is left is held by somebody who says nothing: others wait, and are let in when that took too long.
     let silent = std::os::unix::net::UnixStream::connect(daemon.control()).unwrap();

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use super::Exit;
 use crate::config::LoadError;
+use crate::config::words::is_unprintable;
 
 /// Writes a command's answer to standard output.
 pub(super) fn print(text: &str) -> Exit {
@@ -16,6 +17,18 @@ pub(super) fn print(text: &str) -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// JSON without what it lets stand and a terminal obeys, which can only be in its strings.
+pub(super) fn json_text(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for char in json.chars() {
+        match is_unprintable(char) && char != '\n' {
+            true => text.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+            false => text.push(char),
+        }
+    }
+    text
 }
 
 /// Writes a message for people to standard error.

@@ -159,7 +159,7 @@ pub(super) fn understand<T: serde::de::DeserializeOwned>(answer: &Answer) -> Res
 
 /// Prints JSON as it came.
 pub(super) fn print_json(answer: &Answer) -> Exit {
-    output::print(&(answer.text().trim_end().to_owned() + "\n"))
+    output::print(&(output::json_text(answer.text().trim_end()) + "\n"))
 }
 
 /// A path with parameters, written as in a URL (RFC 3986, section 2.1).

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use mio::Waker;
@@ -13,7 +14,7 @@ use super::reload::Wish;
 use super::request::{Refusal, Reply, Request, Requests};
 use super::running::Stopped;
 use super::sessions::{Lister, SessionList, SessionQuery};
-use super::snapshot::{Facts, Flows, Life, Memory, Part, Snapshot, unix_seconds};
+use super::snapshot::{Facts, Flows, Journal, Life, Memory, Part, Snapshot, unix_seconds};
 use super::supervisor::Supervisor;
 use super::tap::Lookers;
 use crate::config::Config;
@@ -39,6 +40,7 @@ pub(super) struct Office {
     parts: Vec<Part>,
     flows: Flows,
     memory: Memory,
+    journal: Journal,
     /// Who looks on.
     pub(super) lookers: Lookers,
 }
@@ -49,8 +51,8 @@ impl Office {
         let (requests, queue) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
-        let lookers = Lookers::default();
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, lookers }
+        let (journal, lookers) = (Journal::default(), Lookers::default());
+        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, journal, lookers }
     }
 
     /// What was drained by hand.
@@ -63,6 +65,7 @@ impl Office {
         self.drained = drained.into_iter().collect();
         self.life.generation = generation + 1;
         self.life.reloaded = Some(unix_seconds());
+        self.memory = Memory::inherited();
     }
 
     /// Another configuration is served from now on, by other workers.
@@ -118,7 +121,9 @@ impl Supervisor {
             part.answers = ledger.is_some();
             part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
         }
-        self.picture(false)
+        let snapshot = self.picture(false);
+        self.office.journal.write(&snapshot.alarms, Instant::now(), unix_seconds());
+        snapshot
     }
 
     /// The accounts at the end, when the workers have given their ledgers back.
@@ -144,6 +149,9 @@ impl Supervisor {
             admin: requests.visits.row(),
             troubles: requests.troubles.sentences(),
             is_stopping,
+            receive_buffers: self.running.receive_buffers(),
+            found: self.chores.found(),
+            epoch: self.epoch,
         };
         Snapshot::new(facts, memory)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use ipnet::IpNet;
 
 use super::held::Held;
 use super::plan::{ListenerPlan, Plan, Role};
@@ -14,9 +15,10 @@ use super::targets;
 use super::upstreams::{Located, Upstreams};
 use crate::config::kind::{BuildError, Site, Way};
 use crate::config::upstream::{SendFrom, Upstream};
-use crate::config::{Config, Daemon};
+use crate::config::{Config, Daemon, Route};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Handler, HandlerId};
+use crate::dispatch::route_table::RouteId;
 use crate::dispatch::sink::{Job, LineSink};
 use crate::net::errno;
 use crate::net::kept_source;
@@ -237,8 +239,18 @@ fn build_worker(
     if config.daemon.latency {
         dispatcher.measure_stay();
     }
+    for (route, prefixes) in expecting(config) {
+        dispatcher.expect(route, &prefixes);
+    }
     Worker::new(listeners, lanes, dispatcher, epoch)
         .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
+}
+
+/// The routes that expect prefixes, with those, in their order.
+fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
+    let prefixes = |route: &Route| route.expectations.iter().filter_map(|expectation| expectation.source).collect();
+    let routes = config.routes.iter().enumerate().map(move |(number, route)| (RouteId(number as u32), prefixes(route)));
+    routes.filter(|(_, prefixes): &(_, Vec<IpNet>)| !prefixes.is_empty())
 }
 
 /// Builds every handler on a site that is told whose turn it is.

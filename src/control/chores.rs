@@ -1,5 +1,6 @@
-//! What the supervisor does without being asked: looks whether the file has changed and whether the process lacks anything, tells
-//! the service manager that it is alive, and has it keep the listeners' sockets.
+//! What the supervisor does without being asked: looks whether the file has changed, for alarms, so that the log tells of them
+//! although nobody asks, and for what the process lacks; tells the service manager that it is alive, and has it keep the
+//! listeners' sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,11 +9,20 @@ use std::time::{Duration, Instant};
 use super::given::Store;
 use super::handover::outline::ListenerKey;
 use super::held::lend;
+use super::lookout::Lookout;
 use super::reload::Wish;
 use super::service_manager::{ServiceManager, watchdog_interval};
 use super::shortages::Shortages;
+use super::snapshot::Alarm;
 use super::supervisor::Supervisor;
 use super::watch::Watch;
+
+/// Time between two looks for alarms where something must not fall silent.
+const EXPECTING: Duration = Duration::from_secs(1);
+/// The same where nothing is expected.
+const UNEXPECTING: Duration = Duration::from_secs(3);
+/// The longest: a look takes at most a hundredth of the time up to here.
+const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// What is due from time to time.
 pub struct Chores {
@@ -22,6 +32,9 @@ pub struct Chores {
     shortages: Shortages,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
+    lookout: Lookout,
+    /// When to look for alarms next.
+    look: Instant,
 }
 
 impl Chores {
@@ -32,15 +45,22 @@ impl Chores {
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        Chores { store: Store::new(service.clone()), service, watch: None, shortages: Shortages::new(), watchdog }
+        let (lookout, look) = (Lookout::start(), Instant::now() + EXPECTING);
+        let (store, shortages) = (Store::new(service.clone()), Shortages::new());
+        Chores { store, service, watch: None, shortages, watchdog, lookout, look }
     }
 
     /// How long the supervisor may wait for anything else.
     pub fn patience(&self) -> Duration {
         let watch = self.watch.as_ref().map(Watch::next);
-        let others = watch.into_iter().chain(self.watchdog.map(|(_, next)| next));
+        let others = watch.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain([self.look]);
         let first = others.fold(self.shortages.next(), Instant::min);
         first.saturating_duration_since(Instant::now())
+    }
+
+    /// Alarms of what the host shows.
+    pub fn found(&self) -> Vec<Alarm> {
+        self.lookout.found()
     }
 }
 
@@ -65,12 +85,20 @@ impl Supervisor {
                 false => log::error!("a worker does not answer: the service manager gets no sign of life"),
             }
         }
+        if self.chores.look <= now {
+            // Whoever makes a snapshot writes the log of its alarms.
+            self.snapshot();
+            let is_expecting = self.running.config.routes.iter().any(|route| !route.expectations.is_empty());
+            let step = if is_expecting { EXPECTING } else { UNEXPECTING };
+            self.chores.look = Instant::now() + (100 * now.elapsed()).clamp(step, LOOK_MAX);
+        }
     }
 
     /// Everything is bound and runs: at the start, and after each change.
     pub fn tell_ready(&mut self) {
         let config = &self.running.config;
         self.chores.watch = config.daemon.watch.then(|| Watch::new(config.source.path(), Instant::now()));
+        self.chores.lookout.watch(config, &self.running.plan);
         tell(self.chores.service.ready(std::process::id(), &self.summary()));
         if let Err(error) = self.keep_sockets() {
             log::warn!("the service manager does not keep the sockets: {error}; a crash will lose what they hold");

@@ -114,6 +114,11 @@ impl History {
                 let row = successors.routes.get(index).copied().flatten();
                 sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
             }
+            for (index, heard) in ledger.heard.iter().enumerate() {
+                // One that goes on has the same text, so it expects the same.
+                let row = successors.routes.get(index).copied().flatten();
+                row.into_iter().for_each(|row| sum.hear(row.0 as usize, heard));
+            }
             for (index, count) in ledger.handlers.iter().enumerate() {
                 sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)].add(&past(count));
             }
@@ -171,7 +176,7 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
 
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
-    let mut difference = late.clone();
+    let mut difference = Ledger { heard: Vec::new(), stay: None, ..late.clone() };
     let minus = |late: &mut Tally, early: &Tally| {
         late.received -= early.received;
         late.handled -= early.handled;

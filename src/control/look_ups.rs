@@ -99,7 +99,8 @@ impl LookUps<'_> {
     fn route_needs(&self, route: &Route) -> Needs {
         let recipes = route.handlers.iter().map(|handler| &self.config.handler(*handler).recipe);
         let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
-        let source = needs.source || !route.sources.is_empty();
+        let expects_sources = route.expectations.iter().any(|expectation| expectation.source.is_some());
+        let source = needs.source || !route.sources.is_empty() || expects_sources;
         Needs { source, interface: needs.interface || route.interface.is_some(), ..needs }
     }
 

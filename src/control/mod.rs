@@ -15,6 +15,7 @@ mod held;
 mod history;
 pub mod host;
 pub mod look_ups;
+mod lookout;
 pub mod loops;
 pub mod plan;
 mod prepare;

@@ -37,6 +37,8 @@ pub struct Running {
     workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
     upkeep: Upkeep,
     history: History,
+    /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
+    receive_buffers: Vec<usize>,
 }
 
 /// What has stopped so that something else can go on with it.
@@ -97,10 +99,11 @@ impl Running {
         for (_, handle) in &workers {
             tell_of_moves(handle, &plan, &outline, &states);
         }
+        let receive_buffers = smallest_buffers(&workers, plan.listeners.len());
         let workers = crew.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
         let upkeep = Upkeep::of_plan(&config, &plan, handles, &by_number(&plan, &outline, &states));
-        Running { config, plan, outline, workers, upkeep, history }
+        Running { config, plan, outline, workers, upkeep, history, receive_buffers }
     }
 
     /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
@@ -146,6 +149,11 @@ impl Running {
     /// What the upkeep knows of the upstreams, by number.
     pub fn upstream_states(&self) -> Vec<State> {
         self.upkeep.snapshot()
+    }
+
+    /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
+    pub fn receive_buffers(&self) -> &[usize] {
+        &self.receive_buffers
     }
 
     /// How many rows the accounts have.
@@ -223,6 +231,14 @@ impl Stopped {
 
 fn rows(config: &Config, plan: &Plan) -> Rows {
     Rows::new(plan.listeners.len(), config.routes.len(), config.handlers.len(), plan.upstreams.iter().len())
+}
+
+fn smallest_buffers(workers: &[(Worker, Handle)], listeners: usize) -> Vec<usize> {
+    let mut smallest = vec![usize::MAX; listeners];
+    for (listener, granted) in workers.iter().flat_map(|(worker, _)| worker.receive_buffers()) {
+        smallest[listener] = smallest[listener].min(granted);
+    }
+    smallest
 }
 
 /// The numbers of those that nobody goes on with.

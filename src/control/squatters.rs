@@ -2,8 +2,25 @@
 //! would let us bind beside them in silence, and one of us would get nothing.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Lines of /proc/net/udp that are read: a socket each.
+const SOCKETS_MAX: usize = 262_144;
+
+/// A UDP socket of this network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    /// What it is bound to.
+    pub address: SocketAddr,
+    /// What it is connected to, if it is.
+    pub peer: Option<SocketAddr>,
+    /// Its user.
+    pub uid: u32,
+    /// Its inode, by which its descriptors are known.
+    pub inode: u64,
+}
 
 /// A socket of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,14 +44,12 @@ impl fmt::Display for Squatter {
 
 /// Everybody whose socket overlaps with `address`.
 pub fn find(address: SocketAddr) -> Vec<Squatter> {
-    let files = [("/proc/net/udp", false), ("/proc/net/udp6", true)];
-    let mut sockets = Vec::new();
-    for (file, v6) in files {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        sockets.extend(text.lines().skip(1).filter_map(|line| parse(line, v6)));
-    }
-    sockets.retain(|(bound, _, _)| overlaps(*bound, address));
-    let squatter = |(address, uid, inode)| Squatter { address, uid, process: owner(inode) };
+    let mut sockets = sockets(|port| port == address.port());
+    sockets.retain(|socket| overlaps(socket.address, address));
+    let squatter = |socket: Socket| {
+        let Socket { address, uid, inode, .. } = socket;
+        Squatter { address, uid, process: owner(inode) }
+    };
     let mut found: Vec<Squatter> = Vec::new();
     for squatter in sockets.into_iter().map(squatter) {
         // A program with several workers has several sockets on one address.
@@ -45,10 +60,28 @@ pub fn find(address: SocketAddr) -> Vec<Squatter> {
     found
 }
 
-/// Local address, user and inode of a line of /proc/net/udp.
-fn parse(line: &str, v6: bool) -> Option<(SocketAddr, u32, u64)> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    let (ip, port) = fields.get(1)?.split_once(':')?;
+/// All sockets on the ports that are wanted.
+pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<Socket> {
+    let mut sockets = Vec::new();
+    for (file, v6) in [("/proc/net/udp", false), ("/proc/net/udp6", true)] {
+        // Without IPv6 there is no such file.
+        let Ok(file) = File::open(file) else { continue };
+        let lines = BufReader::with_capacity(64 * 1024, file).lines().skip(1).take(SOCKETS_MAX).map_while(Result::ok);
+        sockets.extend(lines.filter_map(|line| parse(&line, v6)).filter(|socket| is_wanted(socket.address.port())));
+    }
+    sockets
+}
+
+/// A line of /proc/net/udp.
+fn parse(line: &str, v6: bool) -> Option<Socket> {
+    let mut fields = line.split_ascii_whitespace();
+    let (address, peer) = (parse_address(fields.nth(1)?, v6)?, parse_address(fields.next()?, v6)?);
+    let (uid, inode) = (fields.nth(4)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+    Some(Socket { address, peer: (peer.port() != 0).then_some(peer), uid, inode })
+}
+
+fn parse_address(text: &str, v6: bool) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     // Each 32-bit word of the address is printed as a number of this machine's byte order.
     let word = |index: usize| u32::from_str_radix(ip.get(index * 8..index * 8 + 8)?, 16).ok();
@@ -61,18 +94,18 @@ fn parse(line: &str, v6: bool) -> Option<(SocketAddr, u32, u64)> {
     } else {
         IpAddr::V4(Ipv4Addr::from(word(0)?.to_ne_bytes()))
     };
-    Some((SocketAddr::new(ip, port), fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?))
+    Some(SocketAddr::new(ip, port))
 }
 
 /// Whether both could be meant by one datagram. An IPv6 wildcard may have IPv4 too (ipv6(7), IPV6_V6ONLY).
-fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
+pub fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
     let same_family = bound.is_ipv4() == wanted.is_ipv4();
     let wildcard = bound.ip().is_unspecified() || (wanted.ip().is_unspecified() && same_family);
     bound.port() == wanted.port() && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
 }
 
 /// The process that has the socket open.
-fn owner(inode: u64) -> Option<(u32, String)> {
+pub fn owner(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -113,6 +146,11 @@ mod tests {
     fn reads_ipv6_lines() {
         let line = "  10: 00000000000000000000000001000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 \
                     00:00000000 00000000   104        0 12345 2 0000000000000000 0";
-        assert_eq!(parse(line, true), Some(("[::1]:5353".parse().unwrap(), 104, 12345)));
+        let socket = Socket { address: "[::1]:5353".parse().unwrap(), peer: None, uid: 104, inode: 12345 };
+        assert_eq!(parse(line, true), Some(socket));
+        let line =
+            " 1101: 0100007F:14E9 0200007F:0035 01 00000000:00000000 00:00000000 00000000 7 0 9 2 0000000000000000 3";
+        let (address, peer) = ("127.0.0.1:5353".parse().unwrap(), "127.0.0.2:53".parse().ok());
+        assert_eq!(parse(line, false), Some(Socket { address, peer, uid: 7, inode: 9 }));
     }
 }

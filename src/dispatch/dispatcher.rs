@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::change::Change;
 use super::dues::Dues;
+use super::expectation::Expectations;
 use super::guard::Guard;
 use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names, Scene, Trouble};
 use super::id::{EarId, UpstreamId};
@@ -71,6 +74,8 @@ pub struct Dispatcher {
     ears: Vec<Ear>,
     /// The handlers of each route, by route number.
     routes: Vec<Vec<HandlerId>>,
+    /// Whom a route must not stop hearing from, by route number; empty where no route expects anybody.
+    expectations: Vec<Option<Expectations>>,
     handlers: Vec<Box<dyn Handler>>,
     guard: Arc<Guard>,
     names: Arc<Names>,
@@ -103,8 +108,29 @@ impl Dispatcher {
         let (outbox, touched) = (Outbox::default(), Vec::new());
         let dues = Dues::new(handlers.len());
         let taps = Taps::new(Arc::clone(&names));
-        let stay = None;
-        Dispatcher { ears, routes, handlers, guard, names, outbox, ledger, drops, common, touched, dues, taps, stay }
+        let (expectations, stay) = (Vec::new(), None);
+        Dispatcher {
+            ears,
+            routes,
+            expectations,
+            handlers,
+            guard,
+            names,
+            outbox,
+            ledger,
+            drops,
+            common,
+            touched,
+            dues,
+            taps,
+            stay,
+        }
+    }
+
+    /// Notes from now on when these prefixes of a route are heard.
+    pub fn expect(&mut self, route: RouteId, prefixes: &[IpNet]) {
+        self.expectations.resize(self.routes.len(), None);
+        self.expectations[route.0 as usize] = Some(Expectations::new(prefixes));
     }
 
     /// Has the time that datagrams spend here measured, by the times at which the kernel received them.
@@ -268,6 +294,9 @@ impl Dispatcher {
         for (index, handler) in self.handlers.iter().enumerate() {
             handler.account(&mut ledger.handlers[index], &mut ledger.upstreams);
         }
+        for (route, expectations) in self.expectations.iter().enumerate() {
+            expectations.iter().for_each(|expectations| ledger.hear(route, expectations.heard()));
+        }
         ledger
     }
 
@@ -322,6 +351,9 @@ impl Dispatcher {
 
     /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
     fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>, scene: &mut Scene<'_>) {
+        if let Some(Some(expectations)) = self.expectations.get_mut(route.0 as usize) {
+            expectations.note(batch.trains(), scene.now);
+        }
         self.common.0.clear();
         let is_tapped = !self.taps.is_empty();
         for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 use super::id::{HandlerId, UpstreamId};
+use super::time::Time;
 use super::verdict::DropReason;
 
 /// One account.
@@ -308,6 +309,10 @@ pub struct Ledger {
     pub handlers: Vec<HandlerCount>,
     /// By upstream number.
     pub upstreams: Vec<UpstreamCount>,
+    /// When the prefixes that a route expects were last heard, in its order, zero for never; by route number, as far as
+    /// any route expects one.
+    #[serde(default)]
+    pub heard: Vec<Vec<Time>>,
     /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
     /// measured (`daemon.latency`).
     pub stay: Option<Box<Histogram>>,
@@ -321,8 +326,19 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
+            heard: Vec::new(),
             stay: None,
         }
+    }
+
+    /// Takes note of when the prefixes of a route were heard.
+    pub fn hear(&mut self, route: usize, heard: &[Time]) {
+        if self.heard.len() <= route {
+            self.heard.resize(route + 1, Vec::new());
+        }
+        let known = &mut self.heard[route];
+        known.resize(known.len().max(heard.len()), Time::default());
+        known.iter_mut().zip(heard).for_each(|(known, heard)| *known = (*known).max(*heard));
     }
 
     /// Adds another worker's accounts.
@@ -338,6 +354,9 @@ impl Ledger {
         }
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
+        }
+        for (route, heard) in other.heard.iter().enumerate() {
+            self.hear(route, heard);
         }
         if let Some(stay) = &other.stay {
             self.stay.get_or_insert_default().add(stay);

@@ -6,6 +6,7 @@
 pub mod change;
 pub mod dispatcher;
 mod dues;
+pub mod expectation;
 pub mod guard;
 pub mod handler;
 pub mod histogram;

@@ -33,7 +33,7 @@ use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
-use crate::net::socket::{close_door, turn_away};
+use crate::net::socket::{close_door, granted_receive_buffer, turn_away};
 
 /// Events in one poll call; more wait for the next.
 const EVENTS_MAX: usize = 256;
@@ -152,7 +152,7 @@ impl Worker {
             rounds = rounds.wrapping_add(1);
             timeout = self.round();
             if self.is_parked {
-                self.read_kernel_drops();
+                // Who goes on counts on from what was seen; thousands of lanes would be looked at while nobody serves.
                 self.dispatcher.end();
                 return self;
             }
@@ -399,8 +399,9 @@ impl Worker {
                 let _ = close_door(socket);
             }
             while self.turn(index) == After::More && Instant::now() < until {}
+            // What the others drop is counted by whoever goes on with them.
+            self.dispatcher.listener_count(index).kernel_drops += self.listeners[index].new_kernel_drops();
         }
-        self.read_kernel_drops();
         self.dispatcher.end();
     }
 
@@ -429,6 +430,12 @@ impl Worker {
     /// Before it runs: which of the configuration's sockets each of its listeners has, in their order.
     pub fn seats(&self) -> impl Iterator<Item = Seat> {
         self.listeners.iter().map(|listener| listener.seat)
+    }
+
+    /// The receive buffers that the kernel granted, in bytes, with their listeners' numbers.
+    pub fn receive_buffers(&self) -> impl Iterator<Item = (usize, usize)> {
+        let granted = |listener: &Listener| granted_receive_buffer(listener.exit.socket()).unwrap_or(0);
+        self.listeners.iter().map(move |listener| (listener.seat.listener, granted(listener)))
     }
 
     /// Before it runs: goes on with a listener that another has read until now.

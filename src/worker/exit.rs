@@ -50,6 +50,8 @@ pub struct Sticky {
     ttl: Option<u8>,
     /// Whether datagrams of one flow may be received together.
     gathers: bool,
+    /// Whether it is an IPv6 one. Asking thousands of sockets takes milliseconds.
+    v6: bool,
 }
 
 /// How a socket to an upstream is made.
@@ -136,15 +138,14 @@ impl Exit {
 
     /// A way to an upstream and back that another worker has used until now.
     pub fn for_inherited(socket: UdpSocket, options: UpstreamOptions, sticky: Sticky) -> Exit {
-        let v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-        let mut exit = Exit { is_connected: true, own_ttl: options.ttl, ..Exit::new(socket, v6) };
+        let mut exit = Exit { is_connected: true, own_ttl: options.ttl, ..Exit::new(socket, sticky.v6) };
         exit.restore(sticky);
         exit
     }
 
     /// What is set on the socket.
     pub fn sticky(&self) -> Sticky {
-        Sticky { ttl: self.ttl, gathers: self.gathers }
+        Sticky { ttl: self.ttl, gathers: self.gathers, v6: self.v6 }
     }
 
     /// The socket has been used before.

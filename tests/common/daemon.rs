@@ -160,11 +160,12 @@ impl Daemon {
         names
     }
 
-    /// Memory that is resident now, in KiB (VmRSS in proc(5)).
+    /// Memory of its own that is resident now, in KiB (RssAnon in proc(5)): without the program's text, which is as large as
+    /// the compiler's settings make it and which the kernel takes back when it likes.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("VmRSS in KiB")
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("RssAnon in KiB")
     }
 
     /// How many files and sockets it has open.
@@ -316,6 +317,7 @@ impl Drop for Daemon {
 }
 
 /// What a command that ends by itself did.
+#[derive(Debug)]
 pub struct Outcome {
     /// Its exit code.
     pub code: i32,

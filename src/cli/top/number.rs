@@ -39,8 +39,18 @@ mod tests {
     /// Little is told with a tenth, much without, and what is not known is no 0.
     #[test]
     fn numbers_are_short() {
-        let told = [None, Some(0.0), Some(0.04), Some(0.25), Some(2.0), Some(9.96), Some(1234.5), Some(12_345_678.0)];
-        assert_eq!(told.map(value), ["–", "0", "0", "0.2", "2", "10", "1234", "12.3M"]);
+        let told: [Option<f64>; 9] = [
+            None,
+            Some(0.0),
+            Some(0.04),
+            Some(0.25),
+            Some(2.0),
+            Some(9.96),
+            Some(12.34),
+            Some(1234.5),
+            Some(12_345_678.0),
+        ];
+        assert_eq!(told.map(value), ["–", "0", "0", "0.2", "2", "10", "12", "1234", "12.3M"]);
         let spans = [5, 65, 3_700, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
     }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::super::output::json_text;
 use super::super::table::{Align, Table};
 use super::measure::{Measure, Noun};
 use super::number;
 use super::rates::{Rates, Row};
-use crate::config::words::{counted, is_unprintable, one_line};
+use crate::config::words::{counted, one_line};
 use crate::control::snapshot::Snapshot;
 
 /// Everything as text.
@@ -57,19 +58,7 @@ pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
         let rows = rates.rows(noun).iter().map(|row| object(noun, snapshot, row)).collect();
         all.insert(noun.label().to_owned(), Value::Array(rows));
     }
-    escaped(&Value::Object(all).to_string()) + "\n"
-}
-
-/// JSON lets some characters stand that a terminal obeys; they can only be in its strings.
-fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for char in json.chars() {
-        match is_unprintable(char) {
-            true => text.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
-            false => text.push(char),
-        }
-    }
-    text
+    json_text(&Value::Object(all).to_string()) + "\n"
 }
 
 fn object(noun: Noun, snapshot: &Snapshot, row: &Row) -> Value {

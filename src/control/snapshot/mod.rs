@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::alarm::{Alarm, Memory};
+pub use self::alarm::{Alarm, Journal, Memory};
 pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
 pub use self::latency::{Latency, LatencyBucket};

@@ -79,6 +79,9 @@ pub struct ListenerRow {
     pub kernel_drops: u64,
     /// Receive calls that failed and were tried again.
     pub receive_errors: u64,
+    /// The receive buffer that the kernel granted, in bytes, the smallest of all workers' sockets.
+    #[serde(default)]
+    pub receive_buffer_bytes: u64,
 }
 
 /// A route.

@@ -1,9 +1,11 @@
 //! Puts a snapshot together: the workers' ledgers, what the upkeep knows, and what only the supervisor remembers.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::alarm::Memory;
+use super::alarm::{Alarm, Expected, Memory, Sight, Sockets};
 use super::flows::Flows;
 use super::host::HostCounts;
 use super::rows::{
@@ -12,9 +14,10 @@ use super::rows::{
 use super::{Reloads, Snapshot, State};
 use crate::config::Config;
 use crate::control::history::Rows;
-use crate::control::plan::Plan;
+use crate::control::plan::{ListenerPlan, Plan};
 use crate::control::upkeep;
 use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
+use crate::dispatch::time::Time;
 
 /// One worker's part.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +89,12 @@ pub struct Facts<'a> {
     pub troubles: Vec<String>,
     /// Whether it is about to end.
     pub is_stopping: bool,
+    /// The smallest receive buffer of each listener's sockets, in bytes.
+    pub receive_buffers: &'a [usize],
+    /// Alarms of what the host shows.
+    pub found: Vec<Alarm>,
+    /// When the workers began to count time.
+    pub epoch: Instant,
 }
 
 impl Snapshot {
@@ -109,7 +118,16 @@ impl Snapshot {
         memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
-        let handlers = facts.handlers(&sum);
+        let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
+        let sight = Sight {
+            listeners: listeners.iter().zip(&plan.listeners).map(|(row, plan)| (row, facts.sockets(plan))).collect(),
+            upstreams: &upstreams,
+            expected: facts.expected(&sum).collect(),
+            now,
+            now_unix: now_unix.as_secs(),
+        };
+        let mut alarms = memory.alarms(&sight);
+        alarms.extend(facts.found.iter().cloned());
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -122,12 +140,12 @@ impl Snapshot {
             uptime_ms: u64::try_from(now.saturating_duration_since(life.started).as_millis()).unwrap_or(u64::MAX),
             state,
             reasons,
-            alarms: memory.alarms(&listeners, &upstreams, now, now_unix.as_secs()),
+            alarms,
             workers: facts.parts.iter().enumerate().map(|(worker, part)| worker_row(worker, part)).collect(),
             drops: add_up(listeners.iter().map(|row| &row.account.drops)),
             send_errors: add_up(handlers.iter().map(|row| &row.failed)),
             listeners,
-            routes: facts.routes(&sum),
+            routes,
             handlers,
             upstreams,
             flows: facts.flows.clone(),
@@ -156,13 +174,15 @@ impl Facts<'_> {
 
     fn listeners(&self, sum: &Ledger) -> Vec<ListenerRow> {
         let names = self.plan.listeners.iter().map(|listener| listener.label.as_str());
-        let row = |(name, count): (&str, &ListenerCount)| ListenerRow {
+        let granted = self.receive_buffers.iter().copied().chain([0]);
+        let row = |((name, count), granted): ((&str, &ListenerCount), usize)| ListenerRow {
             listener: name.to_owned(),
             account: (&count.tally).into(),
             kernel_drops: count.kernel_drops,
             receive_errors: count.receive_errors,
+            receive_buffer_bytes: granted as u64,
         };
-        with_gone(names, &sum.listeners).map(row).collect()
+        with_gone(names, &sum.listeners).zip(granted).map(row).collect()
     }
 
     fn handlers(&self, sum: &Ledger) -> Vec<HandlerRow> {
@@ -185,6 +205,32 @@ impl Facts<'_> {
         let names = self.config.routes.iter().map(|route| route.label.as_str());
         let row = |(name, tally): (&str, &Tally)| RouteRow { route: name.to_owned(), account: tally.into() };
         with_gone(names, &sum.routes).map(row).collect()
+    }
+
+    fn sockets(&self, listener: &ListenerPlan) -> Sockets {
+        let is_spread = listener.role.is_spread();
+        Sockets {
+            asked: self.config.daemon.receive_buffer as u64,
+            readers: if is_spread { self.plan.workers } else { 1 },
+            processors: thread::available_parallelism().map_or(1, NonZero::get),
+            is_spread,
+        }
+    }
+
+    /// What must not fall silent, in the order of the file.
+    fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = Expected<'b>> {
+        self.config.routes.iter().enumerate().flat_map(move |(number, route)| {
+            let heard = sum.heard.get(number).map_or(&[][..], Vec::as_slice);
+            route.expectations.iter().enumerate().map(move |(place, expectation)| Expected {
+                route: &route.label,
+                expectation,
+                received: sum.routes[number].received,
+                heard: heard
+                    .get(place)
+                    .filter(|at| **at != Time::default())
+                    .map(|at| self.epoch + at.since(Time::default())),
+            })
+        })
     }
 
     fn upstreams(&self, sum: &Ledger) -> Vec<UpstreamRow> {

@@ -70,7 +70,7 @@ impl Hash for Key {
 pub struct Session {
     /// Whose it is.
     pub key: Key,
-    /// The listener that it came in by and that its answers leave through.
+    /// The listener that its last request came in by and that its answers leave through.
     pub ear: EarId,
     /// The interface that it came in by, 0 where unknown.
     pub interface: u32,

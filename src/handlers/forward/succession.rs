@@ -83,14 +83,17 @@ impl Talk {
         let prefix = prefix_of(left.client.ip());
         // Without a route of its own it only waits for answers: the number stands for no route.
         let key = Key { client: left.client, local: left.local, route: left.route.unwrap_or(NO_ROUTE) };
-        // Two workers may each have had one of this client, before the kernel spread its flows anew.
-        let is_bound = left.is_bound && left.route.is_some() && self.table.find(&key).is_none();
         let legs: Vec<_> = left.legs.iter().filter_map(|leg| Some((self.leg_of(leg)?, leg))).collect();
         if legs.is_empty() || self.quota.take(prefix).is_err() {
             left.legs.iter().filter_map(|leg| leg.lane).for_each(|lane| cx.close(lane));
             self.counts.displaced += 1;
             return;
         }
+        // Two workers may each have had one of this client, before the kernel spread its flows anew. It talks by the later one.
+        let earlier = self.table.find(&key);
+        let is_latest = earlier.is_none_or(|id| self.table.get(id).seen <= left.seen);
+        let is_bound = left.is_bound && left.route.is_some() && is_latest;
+        earlier.filter(|_| is_bound).into_iter().for_each(|id| self.table.unbind(id));
         let winner = left.winner.filter(|winner| usize::from(*winner) < self.common.outlets.len());
         let left = SessionLegacy { is_bound, winner, ..left.clone() };
         let id = self.table.restore(key, left.ear, &left, cx.now());

@@ -92,6 +92,8 @@ impl Talk {
         };
         let session = self.table.get_mut(id);
         session.seen = cx.now();
+        // The kernel spreads flows anew where sockets join those of an address; a session goes where its client asks.
+        session.ear = cx.ear();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
         session.ttl = ttl;

@@ -58,6 +58,7 @@ impl Talker {
         };
         let session = &mut self.sessions[at];
         session.seen = step.now;
+        session.ear = unit.ear;
         session.requests += unit.len() as u64;
         session.winner = None;
         session.ttl = unit.ttl;

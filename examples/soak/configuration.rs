@@ -1,0 +1,62 @@
+//! The configurations that the daemon is taken through: each differs from the one before in one thing.
+
+use std::net::SocketAddr;
+
+/// Where everything is.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// Listener of what is passed on one way.
+    pub one_way: SocketAddr,
+    /// Listener of sessions.
+    pub sessions: SocketAddr,
+    /// A listener that comes and goes.
+    pub extra: SocketAddr,
+    /// The soak's receiver of what goes one way.
+    pub receiver: SocketAddr,
+    /// The soak's upstream, which answers.
+    pub upstream: SocketAddr,
+}
+
+/// One configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// Threads.
+    pub workers: usize,
+    /// TTL of what goes one way.
+    pub ttl: u8,
+    /// How long a session may be idle, in hours.
+    pub idle_hours: u32,
+    /// Whether the third listener is there.
+    pub has_extra: bool,
+}
+
+/// From one to the next, round and round: workers removed, a handler changed, a listener added, workers added, the handler
+/// with sessions changed, the listener removed, the first handler changed back.
+pub const VARIANTS: [Variant; 7] = [
+    Variant { workers: 2, ttl: 64, idle_hours: 1, has_extra: false },
+    Variant { workers: 1, ttl: 64, idle_hours: 1, has_extra: false },
+    Variant { workers: 1, ttl: 63, idle_hours: 1, has_extra: false },
+    Variant { workers: 1, ttl: 63, idle_hours: 1, has_extra: true },
+    Variant { workers: 2, ttl: 63, idle_hours: 1, has_extra: true },
+    Variant { workers: 2, ttl: 63, idle_hours: 2, has_extra: true },
+    Variant { workers: 2, ttl: 63, idle_hours: 2, has_extra: false },
+];
+
+impl Variant {
+    /// The file.
+    pub fn text(&self, places: &Places, receive_buffer: &str) -> String {
+        let Variant { workers, ttl, idle_hours, has_extra } = self;
+        let Places { one_way, sessions, extra, receiver, upstream } = places;
+        let mut text = format!(
+            "[daemon]\nworkers = {workers}\nreceive_buffer = \"{receive_buffer}\"\n\n\
+             [[route]]\ndestination = \"{one_way}\"\nhandler = \"one_way\"\n\n\
+             [[route]]\ndestination = \"{sessions}\"\nhandler = \"sessions\"\n\n\
+             [handler.one_way]\nkind = \"forward\"\nreplies = false\nttl = {ttl}\nupstreams = [\"{receiver}\"]\n\n\
+             [handler.sessions]\nkind = \"forward\"\nsession_idle = \"{idle_hours}h\"\nupstreams = [\"{upstream}\"]\n"
+        );
+        if *has_extra {
+            text += &format!("\n[[route]]\nname = \"extra\"\ndestination = \"{extra}\"\nhandler = \"one_way\"\n");
+        }
+        text
+    }
+}

@@ -1,0 +1,230 @@
+//! The daemon under test: started, followed by its log from process to process, asked over its control socket, and ended.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, PipeReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, wait};
+use udispatch::admin::client::Client;
+use udispatch::control::snapshot::Snapshot;
+use udispatch::control::takeover::path_beside;
+
+/// Longest wait for anything that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Warnings and errors that are kept for the report.
+const COMPLAINTS_MAX: usize = 40;
+
+/// The status code of HTTP for a daemon that is about to end.
+const UNAVAILABLE: u16 = 503;
+
+/// A daemon, whichever process it is now.
+pub struct Daemon {
+    binary: PathBuf,
+    directory: PathBuf,
+    pid: u32,
+    log: Receiver<String>,
+    /// The writing end of the log, for those that are started later.
+    writer: io::PipeWriter,
+    /// The first warnings and errors that nothing here has caused on purpose.
+    pub complaints: Vec<String>,
+    /// Whether what it complains of is expected now.
+    pub is_provoked: bool,
+    echo: bool,
+}
+
+impl Daemon {
+    /// Starts it on `soak.toml` in a directory, which is its runtime directory too. With `echo`, its log is shown.
+    pub fn start(binary: PathBuf, directory: PathBuf, echo: bool) -> anyhow::Result<Daemon> {
+        let (reader, writer) = io::pipe()?;
+        let log = follow(reader)?;
+        let (complaints, is_provoked) = (Vec::new(), false);
+        let mut daemon = Daemon { binary, directory, pid: 0, log, writer, complaints, is_provoked, echo };
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    /// Starts it where there is none.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.pid = self.command(&self.file(), &[])?.spawn().context("cannot start the daemon")?.id();
+        self.wait_for("ready:")?;
+        Ok(())
+    }
+
+    /// A command that starts the same program on a file.
+    pub fn command(&self, file: &Path, options: &[&str]) -> io::Result<Command> {
+        let mut command = Command::new(&self.binary);
+        command.arg("run").arg(file).args(options).env("RUNTIME_DIRECTORY", &self.directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.writer.try_clone()?);
+        Ok(command)
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.directory.join("soak.toml")
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where takeovers are asked for.
+    pub fn gate(&self) -> PathBuf {
+        path_beside(&self.control())
+    }
+
+    fn control(&self) -> PathBuf {
+        self.directory.join("control.sock")
+    }
+
+    /// Replaces the configuration file.
+    pub fn write(&self, text: &str) -> io::Result<()> {
+        let beside = self.directory.join("soak.toml.new");
+        fs::write(&beside, text)?;
+        fs::rename(beside, self.file())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(of(self.pid)?, signal).context("the daemon is gone")?;
+        Ok(())
+    }
+
+    /// Reads its log up to a line that contains the words, and returns that.
+    pub fn wait_for(&mut self, words: &str) -> anyhow::Result<String> {
+        let lines = self.wait_for_all(&[words])?;
+        lines.into_iter().next().context("no line")
+    }
+
+    /// Reads its log until each of the words has stood in some line; returns those lines. Two processes write it at a time,
+    /// so their order is open.
+    pub fn wait_for_all(&mut self, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut found: Vec<Option<String>> = vec![None; wanted.len()];
+        while found.iter().any(Option::is_none) {
+            let line = match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let missing = wanted.iter().zip(&found).filter(|(_, found)| found.is_none());
+                    let missing: Vec<_> = missing.map(|(words, _)| *words).collect();
+                    bail!("no {missing:?} in the log; it complained of: {:#?}", self.complaints);
+                }
+            };
+            self.look_at(&line);
+            let place = wanted.iter().zip(&mut found).find(|(words, found)| found.is_none() && line.contains(**words));
+            if let Some((_, found)) = place {
+                *found = Some(line);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads what the log holds now.
+    pub fn catch_up(&mut self) {
+        while let Ok(line) = self.log.try_recv() {
+            self.look_at(&line);
+        }
+    }
+
+    fn look_at(&mut self, line: &str) {
+        if self.echo {
+            eprintln!("    {line}");
+        }
+        let is_complaint = ["WARN", "ERROR", "panicked"].iter().any(|word| line.contains(word));
+        if is_complaint && !self.is_provoked && self.complaints.len() < COMPLAINTS_MAX {
+            self.complaints.push(line.to_owned());
+        }
+    }
+
+    /// Another process serves from now on.
+    pub fn is_now(&mut self, pid: u32) {
+        self.pid = pid;
+        reap();
+    }
+
+    /// Its accounts.
+    pub fn status(&self) -> anyhow::Result<Snapshot> {
+        let (client, deadline) = (Client::new(self.control(), PATIENCE), Instant::now() + PATIENCE);
+        loop {
+            let answer = client.get("/status").context("cannot ask the control socket")?;
+            if answer.is_success() {
+                return Ok(serde_json::from_slice(&answer.body)?);
+            }
+            // The one that was taken over a moment ago may still have accepted us.
+            if answer.status != UNAVAILABLE || Instant::now() > deadline {
+                bail!("the control socket says {}: {}", answer.status, answer.text());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it without any warning, and waits until it is gone.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)?;
+        self.wait_until_gone()
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        self.wait_until_gone()
+    }
+
+    fn wait_until_gone(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            reap();
+            self.catch_up();
+            if test_kill_process(of(self.pid)?).is_err() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("process {} does not end", self.pid);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(pid) = of(self.pid) {
+            // One that is gone is as good.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn of(pid: u32) -> anyhow::Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")
+}
+
+/// Lines of the log, as they come.
+fn follow(reader: PipeReader) -> io::Result<Receiver<String>> {
+    let (sender, receiver) = mpsc::channel();
+    let read = move || {
+        for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    };
+    thread::Builder::new().name("log".to_owned()).spawn(read)?;
+    Ok(receiver)
+}
+
+/// Takes leave of every process that has ended: those that start each other come to us, who asked for it.
+pub fn reap() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
+/// Ends a process and waits for it.
+pub fn put_down(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}

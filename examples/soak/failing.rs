@@ -1,0 +1,191 @@
+//! Takeovers that come to nothing, each at another step. Whoever serves must go on as if nobody had asked.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use udispatch::control::takeover::path_beside;
+use udispatch::control::takeover::wire::{Kind, Wire, WireError};
+use udispatch::control::takeover::words::{Hello, VERSION};
+
+use crate::daemon::{Daemon, put_down};
+
+/// Longest wait for the other side's next word.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What the one that runs says when it goes on.
+const GOES_ON: &str = "has not taken over";
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The next one's file is wrong.
+    BadFile,
+    /// The next one cannot bind what its file wants.
+    PortTaken,
+    /// Somebody talks nonsense.
+    Nonsense,
+    /// The next one speaks another version.
+    OtherVersion,
+    /// The next one ends once it knows what there is.
+    GoneAfterManifest,
+    /// The next one ends once everything is its own.
+    GoneAfterReleased,
+    /// The next one is killed once it knows what there is.
+    KilledAfterManifest,
+    /// The next one is killed when it could begin.
+    KilledAfterReady,
+    /// Somebody else is taking over.
+    Contested,
+}
+
+/// One after the other.
+pub const FAULTS: [Fault; 9] = [
+    Fault::BadFile,
+    Fault::PortTaken,
+    Fault::Nonsense,
+    Fault::OtherVersion,
+    Fault::GoneAfterManifest,
+    Fault::GoneAfterReleased,
+    Fault::KilledAfterManifest,
+    Fault::KilledAfterReady,
+    Fault::Contested,
+];
+
+impl Fault {
+    /// Lets it happen, and makes sure that the same process serves afterwards.
+    pub fn happen(self, daemon: &mut Daemon) -> anyhow::Result<()> {
+        let before = daemon.status().context("before")?;
+        daemon.is_provoked = true;
+        self.provoke(daemon).with_context(|| format!("{self:?}"))?;
+        daemon.catch_up();
+        daemon.is_provoked = false;
+        let after = daemon.status().context("after")?;
+        let same = |snapshot: &udispatch::control::snapshot::Snapshot| (snapshot.pid, snapshot.generation);
+        ensure!(same(&before) == same(&after), "{self:?}: {:?} became {:?}", same(&before), same(&after));
+        Ok(())
+    }
+
+    fn provoke(self, daemon: &mut Daemon) -> anyhow::Result<()> {
+        match self {
+            Fault::BadFile => {
+                let status = start_with(daemon, "[daemon]\nworkers = \"many\"\n")?;
+                ensure!(status.code() == Some(78), "a wrong file ended with {status}");
+                return Ok(());
+            }
+            Fault::PortTaken => {
+                let taken = UdpSocket::bind("127.0.0.1:0")?;
+                let file = fs::read_to_string(daemon.file())?;
+                let destination = taken.local_addr()?;
+                let route = format!("\n[[route]]\ndestination = \"{destination}\"\nhandler = \"one_way\"\n");
+                let status = start_with(daemon, &(file + &route))?;
+                ensure!(status.code() == Some(1), "a port that is taken ended with {status}");
+            }
+            Fault::Nonsense => {
+                let mut stream = UnixStream::connect(daemon.gate())?;
+                stream.write_all(b"GET /status HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+            }
+            Fault::OtherVersion => {
+                let mut wire = hello(daemon, VERSION + 1)?;
+                match wire.receive(Kind::Manifest, PATIENCE) {
+                    Err(WireError::Refused(_)) => {}
+                    other => bail!("another version got {other:?}"),
+                }
+            }
+            Fault::GoneAfterManifest => drop(hello(daemon, VERSION)?.receive(Kind::Manifest, PATIENCE)?),
+            Fault::GoneAfterReleased => {
+                let mut wire = hello(daemon, VERSION)?;
+                wire.receive(Kind::Manifest, PATIENCE)?;
+                wire.say(Kind::Ready, PATIENCE)?;
+                wire.receive(Kind::Released, PATIENCE)?;
+            }
+            Fault::KilledAfterManifest | Fault::KilledAfterReady => self.kill_between(daemon)?,
+            Fault::Contested => {
+                let mut wire = hello(daemon, VERSION)?;
+                wire.receive(Kind::Manifest, PATIENCE)?;
+                daemon.signal(Signal::USR2)?;
+                daemon.wait_for("ended with exit status")?;
+            }
+        }
+        daemon.wait_for(GOES_ON)?;
+        Ok(())
+    }
+
+    /// Stands between the one that runs and a next one, which it kills between two words.
+    fn kill_between(self, daemon: &mut Daemon) -> anyhow::Result<()> {
+        let directory = daemon.directory().join("between");
+        fs::create_dir_all(&directory)?;
+        let path = path_beside(&directory.join("control.sock"));
+        // Left by the one before.
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        let next = daemon
+            .command(&daemon.file(), &["--takeover"])?
+            .env("RUNTIME_DIRECTORY", &directory)
+            .spawn()
+            .context("cannot start a next one")?;
+        let relayed = self.relay(daemon, &listener, next);
+        fs::remove_dir_all(&directory)?;
+        relayed
+    }
+
+    fn relay(self, daemon: &Daemon, listener: &UnixListener, next: Child) -> anyhow::Result<()> {
+        let asked = accept(listener);
+        let Ok(stream) = asked else {
+            put_down(next);
+            bail!("the next one does not ask for anything");
+        };
+        let (mut there, mut here) = (Wire::new(stream)?, Wire::new(UnixStream::connect(daemon.gate())?)?);
+        let heard = (|| {
+            pass_on(&mut there, &mut here, Kind::Hello)?;
+            pass_on(&mut here, &mut there, Kind::Manifest)?;
+            if self == Fault::KilledAfterReady {
+                pass_on(&mut there, &mut here, Kind::Ready)?;
+                here.receive(Kind::Released, PATIENCE)?;
+            }
+            anyhow::Ok(())
+        })();
+        put_down(next);
+        heard
+    }
+}
+
+fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
+    let mut wire = Wire::new(UnixStream::connect(daemon.gate())?)?;
+    wire.send(Kind::Hello, &Hello { version, pid: std::process::id() }, &[], PATIENCE)?;
+    Ok(wire)
+}
+
+fn pass_on(from: &mut Wire, to: &mut Wire, kind: Kind) -> anyhow::Result<()> {
+    let frame = from.receive(kind, PATIENCE)?;
+    let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
+    to.send(kind, &frame.read::<Value>()?, &fds, PATIENCE)?;
+    Ok(())
+}
+
+/// Starts a next one on this text, and waits for its end.
+fn start_with(daemon: &Daemon, text: &str) -> anyhow::Result<ExitStatus> {
+    let file = daemon.directory().join("bad.toml");
+    fs::write(&file, text)?;
+    Ok(daemon.command(&file, &["--takeover"])?.status()?)
+}
+
+fn accept(listener: &UnixListener) -> anyhow::Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("nobody came")
+}

@@ -1,0 +1,37 @@
+//! A network and processes of the soak's own, where the system allows: nothing else is disturbed, and whatever was started ends
+//! with it.
+
+use std::env;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Set in the environment of the program inside.
+const INSIDE: &str = "UDISPATCH_SOAK_INSIDE";
+
+/// Runs this program again in namespaces of its own, and does not come back then. Otherwise it says whether this is inside.
+pub fn enter() -> io::Result<bool> {
+    if env::var_os(INSIDE).is_some() {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        return match up {
+            Ok(status) if status.success() => Ok(true),
+            _ => Err(io::Error::other(
+                "`ip link set lo up` (iproute2) fails; --host goes on without a network of its own",
+            )),
+        };
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    // Whoever ends `unshare` ends all that it has started, however that is done.
+    let flags = if is_root { "-npf" } else { "-rnpf" };
+    let works = Command::new("unshare").args([flags, "--kill-child", "true"]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        return Ok(false);
+    }
+    let error = Command::new("unshare")
+        .args([flags, "--kill-child", "--"])
+        .arg(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .exec();
+    Err(error)
+}

@@ -1,0 +1,150 @@
+//! The log of alarms: one line when one begins, one when it is over, and at most one of each in a minute for one cause, however
+//! often it comes and goes.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::Alarm;
+
+/// A cause is not told again before so long.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Lines of one look; of more alarms at once only the number is told.
+const LINES_MAX: usize = 16;
+
+/// What the log was told.
+#[derive(Debug, Default)]
+pub struct Journal {
+    told: HashMap<(String, String), Told>,
+}
+
+/// What it was told of one cause.
+#[derive(Debug)]
+struct Told {
+    /// When its beginning was last told.
+    at: Option<Instant>,
+    /// Since when it is there, in unix seconds, if it is.
+    since: Option<u64>,
+    /// Whether the log thinks that it is there.
+    is_told: bool,
+    /// How often it has begun since without a line.
+    again: u32,
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// For attention.
+    Begins(String),
+    /// For the record.
+    Ends(String),
+}
+
+impl Journal {
+    /// Writes what is new.
+    pub fn write(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) {
+        for line in self.lines(alarms, now, now_unix) {
+            match line {
+                Line::Begins(text) => log::warn!("{text}"),
+                Line::Ends(text) => log::info!("{text}"),
+            }
+        }
+    }
+
+    fn lines(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let mut there: HashMap<(String, String), &Alarm> = HashMap::with_capacity(alarms.len());
+        for alarm in alarms {
+            let cause = (alarm.name.clone(), alarm.about.clone());
+            let known =
+                self.told.entry(cause.clone()).or_insert(Told { at: None, since: None, is_told: false, again: 0 });
+            let is_new = known.since.replace(alarm.since).is_none();
+            let is_early = known.at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
+            if !known.is_told && is_early {
+                known.again += u32::from(is_new);
+            } else if !known.is_told {
+                let again = std::mem::take(&mut known.again);
+                (known.is_told, known.at) = (true, Some(now));
+                lines.push(Line::Begins(begins(alarm, again)));
+            }
+            there.insert(cause, alarm);
+        }
+        self.told.retain(|cause, known| {
+            if there.contains_key(cause) {
+                return true;
+            }
+            let since = known.since.take();
+            if std::mem::take(&mut known.is_told) {
+                let lasted = Duration::from_secs(now_unix.saturating_sub(since.unwrap_or(now_unix)));
+                let (name, about) = cause;
+                let lasted = humantime::format_duration(lasted);
+                lines.push(Line::Ends(format!("alarm {name}, {about}: over after {lasted}")));
+            }
+            known.at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL)
+        });
+        cut(lines)
+    }
+}
+
+/// As many lines as one look may have.
+fn cut(mut lines: Vec<Line>) -> Vec<Line> {
+    let untold = lines.len().saturating_sub(LINES_MAX);
+    lines.truncate(LINES_MAX);
+    if untold > 0 {
+        lines.push(Line::Begins(format!("{untold} more alarms have begun or ended; `udispatch status` lists them")));
+    }
+    lines
+}
+
+fn begins(alarm: &Alarm, again: u32) -> String {
+    let Alarm { name, about, text, cure, .. } = alarm;
+    let again = if again > 0 { format!(" (since the last line it has begun {again} times)") } else { String::new() };
+    format!("alarm {name}, {about}: {text}. {cure}{again}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alarm(about: &str) -> Alarm {
+        let text = |text: &str| text.to_owned();
+        Alarm {
+            name: text("dead"),
+            about: text(about),
+            since: 1_000,
+            text: text("it is dead"),
+            cure: text("Revive it"),
+        }
+    }
+
+    /// One line when an alarm begins and one when it is over. What comes and goes is told again after a minute, with how often
+    /// it was there meanwhile.
+    #[test]
+    fn each_cause_has_a_line_in_a_minute() {
+        let (mut journal, start) = (Journal::default(), Instant::now());
+        let mut at = |seconds: u64, is_there: bool| {
+            let alarms = if is_there { vec![alarm("a")] } else { Vec::new() };
+            journal.lines(&alarms, start + Duration::from_secs(seconds), 1_000 + seconds)
+        };
+        let begins = |more: &str| vec![Line::Begins(format!("alarm dead, a: it is dead. Revive it{more}"))];
+        assert_eq!(at(0, true), begins(""));
+        assert_eq!(at(1, true), []);
+        assert_eq!(at(5, false), [Line::Ends("alarm dead, a: over after 5s".to_owned())]);
+        assert_eq!(at(6, true), []);
+        assert_eq!(at(7, false), []);
+        assert_eq!(at(8, true), []);
+        assert_eq!(at(59, true), []);
+        assert_eq!(at(60, true), begins(" (since the last line it has begun 2 times)"));
+        assert_eq!(at(61, false).len(), 1);
+        assert_eq!(at(200, true), begins(""));
+    }
+
+    /// Of a hundred alarms at once there are a few lines, and one that says how many more.
+    #[test]
+    fn many_at_once_are_few_lines() {
+        let alarms: Vec<Alarm> = (0..100).map(|number| alarm(&number.to_string())).collect();
+        let lines = Journal::default().lines(&alarms, Instant::now(), 1_000);
+        assert_eq!(lines.len(), LINES_MAX + 1);
+        let more = "84 more alarms have begun or ended; `udispatch status` lists them";
+        assert_eq!(lines.last(), Some(&Line::Begins(more.to_owned())));
+    }
+}

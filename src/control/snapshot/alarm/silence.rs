@@ -1,0 +1,147 @@
+//! `route_silent` and `source_silent`: what `expect_every` of a route says must come has not come for longer. The clock begins
+//! when the expectation is first seen, so that a fresh start is no alarm.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::{Alarm, Sight};
+use crate::config::Expectation;
+
+/// Something that must not fall silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The name of its route.
+    pub route: &'a str,
+    /// What is expected.
+    pub expectation: &'a Expectation,
+    /// What its route has received.
+    pub received: u64,
+    /// When the workers last heard its source, where they look for that, and ever did.
+    pub heard: Option<Instant>,
+}
+
+/// What is known of everything that must not fall silent, by route and source.
+#[derive(Debug, Default)]
+pub struct Silence(HashMap<String, Heard>);
+
+/// When something was heard.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    /// What its route had received then.
+    received: u64,
+    last: Instant,
+}
+
+impl Silence {
+    /// Those of now, in the order of the file.
+    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
+        let mut seen = HashMap::with_capacity(sight.expected.len());
+        let mut alarms = Vec::new();
+        for expected in &sight.expected {
+            let about = about(expected);
+            let heard = expected.hear(self.0.get(&about).copied(), sight.now);
+            let silent = sight.now.saturating_duration_since(heard.last);
+            if silent > expected.expectation.every {
+                alarms.push(tell(expected, about.clone(), sight.now_unix.saturating_sub(silent.as_secs())));
+            }
+            seen.insert(about, heard);
+        }
+        self.0 = seen;
+        alarms
+    }
+}
+
+impl Expected<'_> {
+    /// When it was last heard, if that is what was known before.
+    fn hear(&self, known: Option<Heard>, now: Instant) -> Heard {
+        let received = self.received;
+        let Some(known) = known else {
+            return Heard { received, last: self.heard.map_or(now, |heard| heard.min(now)) };
+        };
+        let last = match self.expectation.source {
+            Some(_) => self.heard.map_or(known.last, |heard| heard.max(known.last)),
+            None if known.received == received => known.last,
+            None => now,
+        };
+        Heard { received, last }
+    }
+}
+
+fn about(expected: &Expected<'_>) -> String {
+    match expected.expectation.source {
+        Some(source) => format!("{} from {source}", expected.route),
+        None => expected.route.to_owned(),
+    }
+}
+
+fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
+    let Expected { route, expectation, .. } = expected;
+    let every = humantime::format_duration(Duration::from_secs(expectation.every.as_secs()));
+    let (name, text, cure) = match expectation.source {
+        Some(source) => (
+            "source_silent",
+            format!("route {route} has heard nothing from {source} for longer than {every}"),
+            format!("does {source} still send, and here? `expect_every` of the route says how long it may be silent"),
+        ),
+        None => (
+            "route_silent",
+            format!("nothing has come to route {route} for longer than {every}"),
+            "does anybody still send there, and does a firewall or a more specific route take it? `expect_every` of the \
+             route says how long it may be silent"
+                .to_owned(),
+        ),
+    };
+    Alarm { name: name.to_owned(), about, since, text, cure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expectation(source: Option<&str>) -> Expectation {
+        Expectation { source: source.map(|net| net.parse().unwrap()), every: Duration::from_secs(60) }
+    }
+
+    /// What stands out at a time, in seconds from `start`.
+    fn look(memory: &mut Silence, start: Instant, seconds: u64, expected: Expected<'_>) -> Option<(String, u64)> {
+        let now = start + Duration::from_secs(seconds);
+        let expected = vec![expected];
+        let sight = Sight { listeners: Vec::new(), upstreams: &[], expected, now, now_unix: 1_000 + seconds };
+        memory.alarms(&sight).pop().map(|alarm| (alarm.name + " " + &alarm.about, alarm.since))
+    }
+
+    /// A route is silent when its counter has stood still for longer than the file allows, since it last moved; it may take
+    /// that long at the start; and it is over with the next datagram.
+    #[test]
+    fn a_route_that_stands_still_is_silent() {
+        let (mut memory, start, expectation) = (Silence::default(), Instant::now(), expectation(None));
+        let mut at = |seconds, received| {
+            let expected = Expected { route: "in", expectation: &expectation, received, heard: None };
+            look(&mut memory, start, seconds, expected)
+        };
+        assert_eq!(at(0, 7), None);
+        assert_eq!(at(60, 7), None);
+        assert_eq!(at(61, 7), Some(("route_silent in".to_owned(), 1_000)));
+        assert_eq!(at(70, 8), None);
+        assert_eq!(at(130, 8), None);
+        assert_eq!(at(131, 8), Some(("route_silent in".to_owned(), 1_070)));
+        // The counter begins again where another configuration has made the route anew.
+        assert_eq!(at(132, 0), None);
+    }
+
+    /// A source is silent whatever else its route gets, and what was known of it before a worker knew it stays known.
+    #[test]
+    fn a_source_is_heard_by_itself() {
+        let (mut memory, start, expectation) = (Silence::default(), Instant::now(), expectation(Some("10.0.0.0/8")));
+        let mut at = |seconds, heard: Option<u64>| {
+            let heard = heard.map(|heard| start + Duration::from_secs(heard));
+            let expected = Expected { route: "in", expectation: &expectation, received: seconds, heard };
+            look(&mut memory, start, seconds, expected)
+        };
+        assert_eq!(at(0, None), None);
+        assert_eq!(at(61, None), Some(("source_silent in from 10.0.0.0/8".to_owned(), 1_000)));
+        assert_eq!(at(62, Some(30)), None);
+        assert_eq!(at(90, None), None);
+        assert_eq!(at(91, None), Some(("source_silent in from 10.0.0.0/8".to_owned(), 1_030)));
+    }
+}
