@@ -102,9 +102,12 @@ fn make_place() {
     run(&format!("mount --bind {PLACE}/etc /etc"));
     let toml = GUIDE.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
     fs::write(FILE, toml.expect("the guide's file")).unwrap();
-    let reload = UNIT.lines().find_map(|line| line.strip_prefix("ExecReload=")).expect("how the unit reloads");
+    let reload: Vec<&str> = UNIT.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
+    assert!(!reload.is_empty(), "how the unit reloads");
+    // The program is not installed here.
+    let reload = reload.join("\n").replace("/usr/bin/udispatch", "udispatch");
     let systemctl = format!(
-        "#!/bin/sh\n[ \"$*\" = 'reload udispatch' ] || exit 64\nMAINPID=$(udispatch status --json | jq .pid)\n{reload}\n"
+        "#!/bin/sh -e\n[ \"$*\" = 'reload udispatch' ] || exit 64\nMAINPID=$(udispatch status --json | jq .pid)\n{reload}\n"
     );
     for (name, bytes) in [("udispatch", program.as_slice()), ("systemctl", systemctl.as_bytes())] {
         let path = format!("{PLACE}/bin/{name}");
