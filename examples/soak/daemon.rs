@@ -135,7 +135,7 @@ impl Daemon {
         if self.echo {
             eprintln!("    {line}");
         }
-        let is_complaint = ["WARN", "ERROR", "panicked"].iter().any(|word| line.contains(word));
+        let is_complaint = ["WARN", "ERROR", "error:", "panicked"].iter().any(|word| line.contains(word));
         if is_complaint && !self.is_provoked && self.complaints.len() < COMPLAINTS_MAX {
             self.complaints.push(line.to_owned());
         }

@@ -168,8 +168,10 @@ impl Arguments {
 /// Free ports for the daemon, and sockets for what it sends.
 fn places() -> anyhow::Result<(Places, UdpSocket, UdpSocket)> {
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind to loopback");
+    // Nothing else binds to that address, so that no session has its port while the listener is away.
+    let extra = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).context("cannot bind to 127.0.0.2")?;
     // Held until all are known, so that no two are the same.
-    let held = [bind()?, bind()?, bind()?];
+    let held = [bind()?, bind()?, extra];
     let address = |socket: &UdpSocket| socket.local_addr().map_err(anyhow::Error::from);
     let free: Vec<SocketAddr> = held.iter().map(address).collect::<Result<_, _>>()?;
     let (one_way, upstream) = (bind()?, bind()?);
