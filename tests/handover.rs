@@ -1,84 +1,25 @@
-//! Reload and takeover, each promise by itself: what is kept is the very same, what goes is read to its end, and whatever goes
-//! wrong with a takeover leaves the running daemon as it was. `soak.rs` shows all of it together and under load.
+//! Reload and takeover, each promise by itself: what is kept is the very same, and what goes is read to its end. `soak.rs` shows
+//! all of it together and under load, `takeover_faults.rs` what happens when a takeover goes wrong.
 
 mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use udispatch::control::snapshot::Snapshot;
-use udispatch::control::takeover::path_beside;
-use udispatch::control::takeover::wire::{Kind, Wire};
-use udispatch::control::takeover::words::{Hello, Manifest, VERSION};
 
 use common::client::Client;
 use common::curl::snapshot;
-use common::daemon::{Daemon, PATIENCE, udispatch};
+use common::daemon::{Daemon, udispatch};
 use common::namespace::enter;
-use common::upstream::{Server, answer, forwarder, list};
-
-/// Longest wait for a word of a takeover; the daemon's own is ten seconds.
-const SOON: Duration = Duration::from_secs(15);
-
-/// Writes another file and has it applied.
-fn reload(daemon: &mut Daemon, config: &str) {
-    fs::write(daemon.file(), config).expect("the configuration is written");
-    daemon.signal(libc::SIGHUP);
-    daemon.wait_for("reloaded:");
-}
-
-/// A server that answers with the port that it was asked from.
-fn telling(address: &str) -> Server {
-    Server::telling(Client::bind(address))
-}
-
-/// The inodes of a process's sockets.
-fn sockets(pid: u32) -> BTreeSet<PathBuf> {
-    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
-    let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
-}
-
-/// What the daemon at this control socket says of itself, whoever it is by now.
-fn status(daemon: &Daemon) -> Snapshot {
-    let control = daemon.control();
-    let outcome = udispatch(&["status", "--json", "--control", control.to_str().unwrap()]);
-    serde_json::from_str(&outcome.output).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
-}
-
-/// Waits until another process than this serves.
-fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let control = daemon.control();
-        let outcome = udispatch(&["status", "--json", "--control", control.to_str().unwrap()]);
-        match serde_json::from_str::<Snapshot>(&outcome.output) {
-            Ok(snapshot) if snapshot.pid != pid => return snapshot,
-            _ => assert!(Instant::now() < deadline, "nobody takes over from {pid}: {:#?}", daemon.log()),
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The same process as a successor, started by hand.
-fn successor(daemon: &Daemon, file: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
-    command.args(["run", file, "--takeover"]).env("RUNTIME_DIRECTORY", daemon.control().parent().unwrap());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts")
-}
-
-/// Tells our own child, or a successor of it that serves.
-fn tell(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid as i32).expect("a process"), signal).expect("it runs");
-}
+use common::restart::{Talker, reload, served_by_another, sockets, status, successor, tell, telling};
+use common::upstream::{answer, forwarder, list};
 
 /// An exact listener that goes away beside a wildcard of its port: from one datagram to the next they are the wildcard's, and
 /// when it comes back, its own again. Not one is lost.
@@ -182,6 +123,99 @@ fn a_wrong_file_changes_nothing() {
     daemon.stop();
 }
 
+/// A watched file is applied when it has come to rest, however it is replaced; a wrong one is refused once, and what is put
+/// right is applied.
+#[test]
+fn a_watched_file() {
+    if !enter("a_watched_file") {
+        return;
+    }
+    let route = |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"echo\"\n");
+    let config = format!("[daemon]\nwatch = true\n{}", route(1000));
+    let mut daemon = Daemon::start(&config);
+    let [more, most] = [format!("{config}{}", route(1001)), format!("{config}{}{}", route(1001), route(1002))];
+    fs::write(daemon.file(), &more).unwrap();
+    daemon.wait_for("reloaded:");
+    assert_eq!(Client::newcomer().ask(b"new", "127.0.0.1:1001").0, b"new");
+    fs::write(daemon.file(), "[[route").unwrap();
+    daemon.wait_for("reload refused");
+    // Another file in its place, as editors do.
+    let beside = daemon.file().with_extension("new");
+    fs::write(&beside, &most).unwrap();
+    fs::rename(&beside, daemon.file()).unwrap();
+    daemon.wait_for("reloaded:");
+    assert_eq!(Client::newcomer().ask(b"newest", "127.0.0.1:1002").0, b"newest");
+    let reloads = snapshot(&daemon).reloads;
+    assert_eq!((reloads.applied, reloads.refused), (2, 1));
+    daemon.stop();
+}
+
+/// However often a daemon is reloaded, with whatever changes, it has as many files open as at first.
+#[test]
+fn reloads_leave_nothing_open() {
+    if !enter("reloads_leave_nothing_open") {
+        return;
+    }
+    let server = telling("127.0.0.1:9001");
+    let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
+    let more = "[[route]]\ndestination = [\"127.0.0.1:1001\", \"239.1.2.3:1002\"]\ninterface = \"lo\"\nhandler = [\"echo\", \"print\"]\n";
+    let configs = [1, 3].map(|workers| format!("[daemon]\nworkers = {workers}\n{forwarder}"));
+    let mut daemon = Daemon::start_with(&configs[1], &[]);
+    let client = Client::newcomer();
+    let port = answer(&client, "127.0.0.1:1000");
+    // The first time round what is opened once for all is opened.
+    let round = |daemon: &mut Daemon| {
+        for config in [&configs[0], &format!("{}{more}", configs[0]), &configs[1]] {
+            reload(daemon, config);
+            // A port that somebody else has: most of it is ready by the time that this is known.
+            fs::write(
+                daemon.file(),
+                format!("{config}[[route]]\ndestination = \"127.0.0.1:9001\"\nhandler = \"echo\"\n"),
+            )
+            .unwrap();
+            daemon.signal(libc::SIGHUP);
+            daemon.wait_for("reload refused");
+        }
+        assert_eq!(answer(&client, "127.0.0.1:1000"), port);
+        (daemon.open_files(), fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().count())
+    };
+    let first = round(&mut daemon);
+    for _ in 0..16 {
+        assert_eq!(round(&mut daemon), first, "files and threads");
+    }
+    daemon.stop();
+}
+
+/// Reloads and takeovers are asked for at 1,000 a second, both at once: each is done or refused, one after the other; one
+/// process serves at the end, and no question of a client stays without its answer.
+#[test]
+fn a_storm_of_signals() {
+    if !enter("a_storm_of_signals") {
+        return;
+    }
+    let server = telling("127.0.0.1:9001");
+    let daemon = Daemon::start(&forwarder("on", "127.0.0.1:1000", &list([server.address()]), ""));
+    let talker = Talker::begin("127.0.0.1:1000");
+    let mut pid = daemon.pid();
+    for _ in 0..5 {
+        for number in 0..200 {
+            // Once another serves, this one has no more ears.
+            let signal = if number % 2 == 0 { Signal::HUP } else { Signal::USR2 };
+            let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal);
+            thread::sleep(Duration::from_millis(1));
+        }
+        pid = served_by_another(&daemon, pid).pid;
+    }
+    let asked = talker.end();
+    // One that was started by a late signal may still be at work.
+    thread::sleep(Duration::from_millis(500));
+    let now = status(&daemon);
+    assert!(now.generation >= 5 && now.balances, "{now:#?}");
+    assert_eq!((now.listeners[0].account.received, now.handlers[0].account.received), (asked, asked));
+    assert!(now.listeners[0].kernel_drops == 0 && asked > 0, "{now:#?}");
+    tell(now.pid, Signal::TERM);
+}
+
 /// Five successors in a row, by signal and by hand, with another file and another number of workers: the listeners' sockets are
 /// the very same, sessions keep their source ports, and the accounts go on.
 #[test]
@@ -205,7 +239,7 @@ fn successors() {
         let mut by_hand = None;
         match round % 2 {
             0 => tell(pid, Signal::USR2),
-            _ => by_hand = Some(successor(&daemon, daemon.file().to_str().unwrap())),
+            _ => by_hand = Some(successor(&[], &daemon.control(), &daemon.file())),
         }
         let now = served_by_another(&daemon, pid);
         pid = now.pid;
@@ -230,97 +264,6 @@ fn listener_inodes() -> BTreeSet<String> {
     rows.filter(|row| row[1].ends_with(":03E8")).map(|row| row[9].to_owned()).collect()
 }
 
-/// How a fake successor behaves.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
-    OtherVersion,
-    Nonsense,
-    DiesAfterHello,
-    DiesAfterManifest,
-    DiesAfterReady,
-    DiesAfterReleased,
-}
-
-/// Talks with the running daemon as a new process would, up to the fault.
-fn misbehave(path: &PathBuf, fault: Fault) {
-    let stream = UnixStream::connect(path).expect("the daemon offers takeovers");
-    if fault == Fault::Nonsense {
-        let _ = std::io::Write::write_all(&mut &stream, b"GET / HTTP/1.1\r\n\r\n");
-        thread::sleep(Duration::from_millis(50));
-        return;
-    }
-    let mut wire = Wire::new(stream).unwrap();
-    let version = if fault == Fault::OtherVersion { VERSION + 1 } else { VERSION };
-    wire.send(Kind::Hello, &Hello { version, pid: std::process::id() }, &[], SOON).unwrap();
-    let manifest = wire.receive(Kind::Manifest, SOON);
-    match fault {
-        Fault::OtherVersion => assert!(manifest.unwrap_err().to_string().contains("version")),
-        Fault::DiesAfterHello | Fault::Nonsense => {}
-        Fault::DiesAfterManifest => {
-            let manifest = manifest.unwrap();
-            assert_eq!(manifest.read::<Manifest>().unwrap().seats.len() + 2, manifest.fds.len());
-        }
-        Fault::DiesAfterReady => wire.say(Kind::Ready, SOON).unwrap(),
-        Fault::DiesAfterReleased => {
-            wire.say(Kind::Ready, SOON).unwrap();
-            wire.receive(Kind::Released, SOON).unwrap();
-        }
-    }
-}
-
-/// Whatever a new process does wrong, the running one goes on: no datagram is lost or answered twice meanwhile, and it says what
-/// happened.
-#[test]
-fn a_takeover_that_fails_leaves_no_trace() {
-    if !enter("a_takeover_that_fails_leaves_no_trace") {
-        return;
-    }
-    let server = telling("127.0.0.1:9001");
-    let mut daemon = Daemon::start(&forwarder("on", "127.0.0.1:1000", &list([server.address()]), ""));
-    let path = path_beside(&daemon.control());
-    let is_over = Arc::new(AtomicBool::new(false));
-    let talker = {
-        let is_over = Arc::clone(&is_over);
-        thread::spawn(move || {
-            let client = Client::newcomer();
-            let mut asked = 0_u64;
-            while !is_over.load(Ordering::Relaxed) {
-                // Each answer is that of this question: nothing is lost, nothing comes twice.
-                let question = asked.to_string();
-                let told = answer_to(&client, &question);
-                assert!(told.ends_with(&format!(" {question}")), "{told} to {question}");
-                asked += 1;
-            }
-            asked
-        })
-    };
-    for fault in [
-        Fault::OtherVersion,
-        Fault::Nonsense,
-        Fault::DiesAfterHello,
-        Fault::DiesAfterManifest,
-        Fault::DiesAfterReady,
-        Fault::DiesAfterReleased,
-    ] {
-        misbehave(&path, fault);
-        let said = match fault {
-            Fault::OtherVersion => daemon.wait_for("speaks version"),
-            _ => daemon.wait_for("goes on as before"),
-        };
-        assert!(!said.is_empty(), "{fault:?}");
-        assert_eq!(status(&daemon).pid, daemon.pid(), "{fault:?}");
-    }
-    is_over.store(true, Ordering::Relaxed);
-    let asked = talker.join().expect("every question has its answer");
-    let ledger = daemon.ledger_when(|ledger| ledger.received() >= asked);
-    assert_eq!((ledger.received(), ledger.kernel_drops(), ledger.handler("on, answers").received), (asked, 0, asked));
-    daemon.stop();
-}
-
-fn answer_to(client: &Client, question: &str) -> String {
-    String::from_utf8(client.ask(question.as_bytes(), "127.0.0.1:1000").0).expect("text")
-}
-
 /// A successor with a wrong file ends with 78 and takes nothing; a second daemon is told who runs and how to take over; and
 /// where nobody runs, `--takeover` says so.
 #[test]
@@ -333,7 +276,7 @@ fn words_for_who_comes() {
     let directory = tempfile::tempdir().unwrap();
     let wrong = directory.path().join("wrong.toml");
     fs::write(&wrong, "[[route]]\n").unwrap();
-    let ended = successor(&daemon, wrong.to_str().unwrap()).wait_with_output().unwrap();
+    let ended = successor(&[], &daemon.control(), &wrong).wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(78));
     let mut second = Command::new(env!("CARGO_BIN_EXE_udispatch"));
     second.arg("run").arg(daemon.file()).env("RUNTIME_DIRECTORY", daemon.control().parent().unwrap());

@@ -92,7 +92,7 @@ impl Supervisor {
                 Request::Snapshot(reply) => reply.send(Box::new(self.snapshot())),
                 Request::Sessions(query, reply) => self.list_sessions(&query, reply),
                 Request::Explain(imagined, reply) => self.explain_live(imagined, reply),
-                Request::Reload { is_dry_run, reply } => self.reload(Wish { is_dry_run, reply }),
+                Request::Reload { is_dry_run, reply } => self.reload(Wish { is_dry_run, reply: Some(reply) }),
                 Request::Drain { upstream, drain, reply } => reply.send(self.drain(&upstream, drain)),
                 Request::Tap(query, reply) => reply.send(self.tap(query)),
                 Request::Log(level, reply) => reply.send(set_log_level(level)),

@@ -24,14 +24,18 @@ pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
 pub struct Wish {
     /// Only say what would be done.
     pub is_dry_run: bool,
-    /// Who is told.
-    pub reply: Reply<ReloadReport>,
+    /// Who is told; `None` reads the log.
+    pub reply: Option<Reply<ReloadReport>>,
 }
 
 impl Wish {
     /// Of somebody who reads the log.
     pub fn silent() -> Wish {
-        Wish { is_dry_run: false, reply: Reply::new(drop) }
+        Wish { is_dry_run: false, reply: None }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.reply.is_none()
     }
 }
 
@@ -96,7 +100,11 @@ impl Reloader {
 impl Supervisor {
     /// Reloads when what is under way is done. Many wishes at once are one reload.
     pub fn reload(&mut self, wish: Wish) {
-        self.reloader.waiting.push(wish);
+        let waiting = &mut self.reloader.waiting;
+        // Signals come as often as they like; one of them that waits is as good as all.
+        if !wish.is_silent() || !waiting.iter().any(Wish::is_silent) {
+            waiting.push(wish);
+        }
         self.begin_reload();
     }
 
@@ -171,5 +179,5 @@ impl Supervisor {
 }
 
 fn tell(wishes: Vec<Wish>, report: &ReloadReport) {
-    wishes.into_iter().for_each(|wish| wish.reply.send(report.clone()));
+    wishes.into_iter().filter_map(|wish| wish.reply).for_each(|reply| reply.send(report.clone()));
 }

@@ -12,5 +12,6 @@ pub mod kinds;
 pub mod ledger;
 pub mod namespace;
 pub mod neighbour;
+pub mod restart;
 pub mod told;
 pub mod upstream;

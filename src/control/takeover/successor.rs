@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, thread};
 
 use crate::control::service_manager::hand_on;
@@ -13,6 +15,8 @@ use crate::control::service_manager::hand_on;
 pub struct Successor {
     program: PathBuf,
     arguments: Vec<OsString>,
+    /// The process that is to take over, as long as it runs; 0 where there is none.
+    on_its_way: Arc<AtomicU32>,
 }
 
 /// The option that makes it take over.
@@ -33,11 +37,17 @@ impl Successor {
         if !arguments.iter().any(|argument| argument == OPTION) {
             arguments.push(OPTION.into());
         }
-        Ok(Successor { program, arguments })
+        Ok(Successor { program, arguments, on_its_way: Arc::default() })
     }
 
-    /// Starts it. How it ends is told, unless it takes over: then nobody is left here to tell.
+    /// Starts it, unless one is on its way. How it ends is told, unless it takes over: then nobody is left here to tell.
     pub fn start(&self) {
+        match self.on_its_way.load(Ordering::Relaxed) {
+            0 => {}
+            pid => {
+                return log::warn!("SIGUSR2: process {pid} is on its way already; if it hangs, end it and try again");
+            }
+        }
         let program = self.program.display().to_string();
         let mut command = Command::new(&self.program);
         hand_on(command.args(&self.arguments));
@@ -47,11 +57,18 @@ impl Successor {
             Err(error) => return log::error!("cannot start {program}: {error}. Everything goes on as before"),
         };
         log::info!("SIGUSR2: started {program} as process {}, which is to take over", child.id());
-        let wait = move || match child.wait() {
-            Ok(status) => log::error!("process {} ended with {status}. Everything goes on as before", child.id()),
-            Err(error) => log::error!("cannot wait for process {}: {error}", child.id()),
+        self.on_its_way.store(child.id(), Ordering::Relaxed);
+        let on_its_way = Arc::clone(&self.on_its_way);
+        let wait = move || {
+            let ended = child.wait();
+            on_its_way.store(0, Ordering::Relaxed);
+            match ended {
+                Ok(status) => log::error!("process {} ended with {status}. Everything goes on as before", child.id()),
+                Err(error) => log::error!("cannot wait for process {}: {error}", child.id()),
+            }
         };
         if let Err(error) = thread::Builder::new().name("successor".to_owned()).spawn(wait) {
+            self.on_its_way.store(0, Ordering::Relaxed);
             log::error!("nobody can wait for the process that is to take over: {error}");
         }
     }

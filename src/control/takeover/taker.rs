@@ -24,6 +24,11 @@ use crate::dispatch::ledger::Ledger;
 use crate::net::pass;
 use crate::worker::estate::Estate;
 
+/// How often we ask: who is being taken over at this moment may still accept us, and end.
+const TRIES: u32 = 3;
+/// Time between two tries; the one that ends has closed its ears by then.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Another process that runs, and that we are talking to.
 pub struct Taker {
     wire: Wire,
@@ -45,11 +50,30 @@ pub struct Taken {
 impl Taker {
     /// Asks whoever listens at `path` for everything.
     pub fn ask(path: &Path) -> Result<Taker, WireError> {
+        let mut asked = Taker::ask_once(path);
+        for _ in 1..TRIES {
+            if !matches!(asked, Err(WireError::Gone(_) | WireError::Left(_))) {
+                break;
+            }
+            thread::sleep(PAUSE);
+            asked = Taker::ask_once(path);
+        }
+        asked
+    }
+
+    fn ask_once(path: &Path) -> Result<Taker, WireError> {
         let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
         let mut wire = Wire::new(stream)?;
         let hello = Hello { version: VERSION, pid: std::process::id() };
-        wire.send(Kind::Hello, &hello, &[], PATIENCE)?;
-        let frame = wire.receive(Kind::Manifest, PATIENCE)?;
+        let said = wire.send(Kind::Hello, &hello, &[], PATIENCE);
+        let frame = match (said, wire.receive(Kind::Manifest, PATIENCE)) {
+            // Who refuses does not wait for our name, but says why.
+            (_, Err(WireError::Refused(why))) => return Err(WireError::Refused(why)),
+            (said, heard) => {
+                said?;
+                heard?
+            }
+        };
         let manifest: Manifest = frame.read()?;
         let mut fds = frame.fds.into_iter();
         let sockets: Vec<UdpSocket> = fds.by_ref().take(manifest.seats.len()).map(UdpSocket::from).collect();

@@ -1,0 +1,106 @@
+//! A daemon whose process changes: who serves now, and what it has open.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use udispatch::control::snapshot::Snapshot;
+
+use super::client::Client;
+use super::daemon::{Daemon, PATIENCE, udispatch};
+use super::upstream::Server;
+
+/// Writes another file and has it applied.
+pub fn reload(daemon: &mut Daemon, config: &str) {
+    fs::write(daemon.file(), config).expect("the configuration is written");
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_for("reloaded:");
+}
+
+/// A server that answers with the port that it was asked from.
+pub fn telling(address: &str) -> Server {
+    Server::telling(Client::bind(address))
+}
+
+/// The inodes of a process's sockets.
+pub fn sockets(pid: u32) -> BTreeSet<PathBuf> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
+}
+
+/// What whoever serves this control socket now says of itself, if anybody does.
+pub fn asked(daemon: &Daemon) -> Option<Snapshot> {
+    let control = daemon.control();
+    let outcome = udispatch(&["status", "--json", "--control", control.to_str().unwrap()]);
+    serde_json::from_str(&outcome.output).ok()
+}
+
+/// The same, of somebody who must answer.
+pub fn status(daemon: &Daemon) -> Snapshot {
+    asked(daemon).unwrap_or_else(|| panic!("nobody serves: {:#?}", daemon.log()))
+}
+
+/// Waits until another process than this serves.
+pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match asked(daemon) {
+            Some(snapshot) if snapshot.pid != pid => return snapshot,
+            _ => assert!(Instant::now() < deadline, "nobody takes over from {pid}: {:#?}", daemon.log()),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A successor, started by hand and perhaps by another program, such as `prlimit --nofile=20`.
+pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
+    let mut words = wrapper.to_vec();
+    words.push(env!("CARGO_BIN_EXE_udispatch"));
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg("run").arg(file).arg("--takeover");
+    command.env("RUNTIME_DIRECTORY", control.parent().expect("a directory"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts")
+}
+
+/// Signals our own child, or a successor of it that serves.
+pub fn tell(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid as i32).expect("a process"), signal).expect("it runs");
+}
+
+/// A client that asks all the time, and gets each answer: that of its question, once, in order.
+pub struct Talker {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Talker {
+    /// Asks a server that tells (`Server::telling`), or an echo, by this address.
+    pub fn begin(to: &'static str) -> Talker {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let (client, mut asked) = (Client::newcomer(), 0_u64);
+            while !end.load(Ordering::Relaxed) {
+                let question = format!("q{asked}");
+                let told = String::from_utf8(client.ask(question.as_bytes(), to).0).expect("text");
+                assert!(told.split(' ').next_back() == Some(&question), "{told} to {question}");
+                asked += 1;
+            }
+            asked
+        });
+        Talker { is_over, thread }
+    }
+
+    /// How many questions there were.
+    pub fn end(self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("every question has its answer")
+    }
+}
