@@ -194,7 +194,7 @@ fn a_storm_of_signals() {
         return;
     }
     let server = telling("127.0.0.1:9001");
-    let daemon = Daemon::start(&forwarder("on", "127.0.0.1:1000", &list([server.address()]), ""));
+    let mut daemon = Daemon::start(&forwarder("on", "127.0.0.1:1000", &list([server.address()]), ""));
     let talker = Talker::begin("127.0.0.1:1000");
     let mut pid = daemon.pid();
     for _ in 0..5 {
@@ -206,6 +206,8 @@ fn a_storm_of_signals() {
         }
         pid = served_by_another(&daemon, pid).pid;
     }
+    // One at a time, however many are asked for.
+    daemon.wait_for("is on its way already");
     let asked = talker.end();
     // One that was started by a late signal may still be at work.
     thread::sleep(Duration::from_millis(500));
