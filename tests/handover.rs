@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use udispatch::control::snapshot::Snapshot;
 
 use common::client::Client;
 use common::curl::snapshot;
 use common::daemon::{Daemon, udispatch};
 use common::namespace::enter;
-use common::restart::{Talker, reload, served_by_another, sockets, status, successor, tell, telling};
+use common::restart::{Talker, process, reload, served_by_another, sockets, status, successor, tell, telling};
 use common::upstream::{answer, forwarder, list};
 
 /// An exact listener that goes away beside a wildcard of its port: from one datagram to the next they are the wildcard's, and
@@ -200,10 +200,12 @@ fn a_storm_of_signals() {
     for _ in 0..5 {
         for number in 0..200 {
             // Once another serves, this one has no more ears.
-            let signal = if number % 2 == 0 { Signal::HUP } else { Signal::USR2 };
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal);
+            let _ = kill_process(process(pid), if number % 2 == 0 { Signal::HUP } else { Signal::USR2 });
             thread::sleep(Duration::from_millis(1));
         }
+        // Where each came while a reload was under way, all were refused; in the calm, one is not.
+        thread::sleep(Duration::from_millis(300));
+        let _ = kill_process(process(pid), Signal::USR2);
         pid = served_by_another(&daemon, pid).pid;
     }
     // One at a time, however many are asked for.

@@ -71,7 +71,12 @@ pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
 
 /// Signals our own child, or a successor of it that serves.
 pub fn tell(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid as i32).expect("a process"), signal).expect("it runs");
+    kill_process(process(pid), signal).expect("it runs");
+}
+
+/// As the kernel's calls want it.
+pub fn process(pid: u32) -> Pid {
+    Pid::from_raw(pid as i32).expect("a process")
 }
 
 /// A client that asks all the time, and gets each answer: that of its question, once, in order.
