@@ -75,7 +75,10 @@ impl From<LoadError> for Failure {
 }
 
 pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure::System { what, error }
+    move |error| match error.raw_os_error() {
+        Some(libc::EMFILE) => Failure::Start(build::explain(what.to_owned(), &error)),
+        _ => Failure::System { what, error },
+    }
 }
 
 /// A running daemon.
