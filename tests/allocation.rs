@@ -369,12 +369,13 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         destination: true,
         ttl: true,
         time: true,
+        share: false,
     };
     let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
     let seat = Seat { listener: 0, index: 0 };
-    let listener = Listener::new(seat, socket, "0.0.0.0:5000".parse().expect("an address"), options, true);
+    let listener = Listener::new(seat, socket, "0.0.0.0:5000".parse().expect("an address"), options, true, false);
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
     let (mut dispatcher, mut lanes) = dispatcher(sender, upstream.local_addr().expect("its address"));

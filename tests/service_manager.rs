@@ -26,7 +26,9 @@ use udispatch::handlers::KINDS;
 use udispatch::net::multicast;
 use udispatch::net::socket::{ListenerOptions, bind_listener, close_door};
 
+use common::daemon::Daemon;
 use common::namespace::{enter, run};
+use common::restart::{served_by_another, tell};
 
 /// Set in the process that a test starts as the daemon's next one.
 const NEXT: &str = "UDISPATCH_TEST_NEXT";
@@ -122,6 +124,35 @@ fn messages() {
     assert!(ServiceManager::at("relative".as_ref()).is_err(), "neither a path nor an abstract name");
 }
 
+/// A listener that a takeover removes is kept no longer, although another process had it kept: nobody else could have its
+/// address otherwise.
+#[test]
+fn forgotten_by_a_successor() {
+    if !enter("forgotten_by_a_successor") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let ear = Manager::at(path.to_str().expect("a path"));
+    let route = |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"drop\"\n");
+    let (one, both) = (route(1001), route(1001) + &route(1002));
+    let daemon = Daemon::start_under(&["env", &format!("NOTIFY_SOCKET={}", path.display())], &both);
+    let names: Vec<String> = plan(&both).listeners.iter().map(|listener| given::name(&listener.key())).collect();
+    let hear_until = |line: &str| while !ear.hear().0.iter().any(|heard| heard == line) {};
+    hear_until(&format!("FDNAME={}", names[0]));
+    std::fs::write(daemon.file(), one).expect("written");
+    daemon.signal(libc::SIGUSR2);
+    let forgotten = loop {
+        let (lines, _) = ear.hear();
+        if lines.iter().any(|line| line == "FDSTOREREMOVE=1") {
+            break lines;
+        }
+    };
+    assert!(forgotten.contains(&format!("FDNAME={}", names[1])), "{forgotten:?} of {names:?}");
+    let now = served_by_another(&daemon, daemon.pid());
+    tell(now.pid, rustix::process::Signal::TERM);
+}
+
 /// A service manager that does not listen holds nobody up: what it has no room for is an error.
 #[test]
 fn a_deaf_manager() {
@@ -164,6 +195,7 @@ fn bind(key: &ListenerKey) -> UdpSocket {
         destination: false,
         ttl: false,
         time: false,
+        share: false,
     };
     let socket = bind_listener(key.address, &options).expect("bound");
     if let Some((interface, _)) = key.group {

@@ -4,13 +4,15 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use rustix::process::Signal;
+use socket2::SockRef;
 use udispatch::control::takeover::path_beside;
 use udispatch::control::takeover::wire::{Kind, Wire};
 use udispatch::control::takeover::words::{Hello, Manifest, Refused, VERSION};
@@ -49,6 +51,7 @@ enum Fault {
     Nonsense,
     DiesAfterHello,
     DiesAfterManifest,
+    ChangesSockets,
     DiesAfterReady,
     DiesAfterReleased,
 }
@@ -58,6 +61,12 @@ fn hello(control: &Path, version: u32) -> Wire {
     let mut wire = Wire::new(UnixStream::connect(path_beside(control)).expect("takeovers are offered")).unwrap();
     wire.send(Kind::Hello, &Hello { version, pid: std::process::id() }, &[], SOON).unwrap();
     wire
+}
+
+/// What else somebody who has the socket may change of it: its receive buffer, and whether others may bind over it.
+fn settings(socket: &OwnedFd) -> (usize, bool) {
+    let socket = SockRef::from(socket);
+    (socket.recv_buffer_size().unwrap(), socket.reuse_address().unwrap())
 }
 
 /// Talks with the running daemon as a new process would, up to the fault.
@@ -78,6 +87,13 @@ fn misbehave(control: &Path, fault: Fault) {
             let manifest = manifest.unwrap();
             assert_eq!(manifest.read::<Manifest>().unwrap().seats.len() + 2, manifest.fds.len());
         }
+        Fault::ChangesSockets => {
+            // As one does that prepares to bind beside them with other buffers, and is killed then.
+            let manifest = manifest.unwrap();
+            let listener = SockRef::from(&manifest.fds[0]);
+            listener.set_recv_buffer_size(4_096).unwrap();
+            listener.set_reuse_address(true).unwrap();
+        }
         Fault::DiesAfterReady => wire.say(Kind::Ready, SOON).unwrap(),
         Fault::DiesAfterReleased => {
             wire.say(Kind::Ready, SOON).unwrap();
@@ -95,11 +111,15 @@ fn a_takeover_that_fails_leaves_no_trace() {
     }
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
+    let listener = hello(&daemon.control(), VERSION).receive(Kind::Manifest, SOON).unwrap().fds.swap_remove(0);
+    daemon.wait_for("oes on as before");
+    let before = settings(&listener);
     for fault in [
         Fault::OtherVersion,
         Fault::Nonsense,
         Fault::DiesAfterHello,
         Fault::DiesAfterManifest,
+        Fault::ChangesSockets,
         Fault::DiesAfterReady,
         Fault::DiesAfterReleased,
     ] {
@@ -110,6 +130,10 @@ fn a_takeover_that_fails_leaves_no_trace() {
         };
         assert!(!said.is_empty(), "{fault:?}");
         assert_eq!(status(&daemon).pid, daemon.pid(), "{fault:?}");
+        let deadline = Instant::now() + SOON;
+        while settings(&listener) != before {
+            assert!(Instant::now() < deadline, "{fault:?}: {:?} is not {before:?}", settings(&listener));
+        }
     }
     assert_undisturbed(daemon, talker.end());
 }
@@ -155,16 +179,32 @@ fn silence_after_released() {
     let mut silent = Command::new(env::current_exe().expect("the test's own path"));
     silent.args(["--exact", "silence_after_released"]).env(SILENT, daemon.control()).stdout(Stdio::null());
     let mut silent = silent.spawn().expect("it starts");
-    // Long after it fell silent, and long before it is given up: what comes now waits in the sockets.
-    thread::sleep(Duration::from_secs(3));
+    daemon.wait_for("wants to take over");
+    thread::sleep(Duration::from_millis(300));
+    // Nobody reads the sockets now: what comes waits in them.
     client.send(b"meanwhile", HERE);
     let said = daemon.wait_for("has not taken over");
-    assert!(said.contains("sent no `Started` for 10s"), "{said}");
+    assert!(said.contains("sent no `Started`"), "{said}");
     let status = silent.wait().expect("it has ended");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL), "{status}");
     let meanwhile = String::from_utf8(client.receive().0).unwrap();
     assert_eq!(meanwhile, before.replace("before", "meanwhile"), "the same session");
     assert_undisturbed(daemon, 2);
+}
+
+/// A new process that cannot be seen from here could not be ended, should it fall silent: it is refused, and told why.
+#[test]
+fn another_pid_namespace() {
+    if !enter("another_pid_namespace") {
+        return;
+    }
+    let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
+    let daemon = Daemon::start_under(&["unshare", "--pid", "--fork", "--kill-child"], config);
+    let ended = successor(&[], &daemon.control(), &daemon.file()).wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && words.contains("another PID namespace"), "{words}");
+    assert_eq!(Client::newcomer().ask(b"still here?", HERE).0, b"still here?");
+    daemon.end(libc::SIGKILL);
 }
 
 /// Several new processes at once: one at a time takes over from whoever runs, the others are told so or take over after it. At
@@ -178,10 +218,10 @@ fn many_at_once() {
     let talker = Talker::begin(HERE);
     let children: Vec<_> = (0..6).map(|_| successor(&[], &daemon.control(), &daemon.file())).collect();
     let (mut winner, mut losers, mut replaced) = (None, 0, 0);
-    let deadline = std::time::Instant::now() + SOON;
+    let deadline = Instant::now() + SOON;
     let mut left = children;
     while winner.is_none() || left.len() > 1 {
-        assert!(std::time::Instant::now() < deadline, "{} still run", left.len());
+        assert!(Instant::now() < deadline, "{} still run", left.len());
         winner = asked(&daemon).map(|snapshot| snapshot.pid).filter(|pid| *pid != daemon.pid());
         let mut running = Vec::new();
         for mut child in left {

@@ -127,7 +127,8 @@ impl Fault {
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;
         let next = daemon
-            .command(&daemon.file(), &["--takeover"])?
+            // With more workers, which the kernel must not send anything to while they do not serve.
+            .command(&daemon.file(), &["--takeover", "--workers", "4"])?
             .env("RUNTIME_DIRECTORY", &directory)
             .spawn()
             .context("cannot start a next one")?;

@@ -44,8 +44,8 @@ pub fn build(
     let hands = || -> Result<Vec<Hands>, BuildError> {
         (0..plan.workers).map(|number| hands(config, plan, output, &targets, number)).collect()
     };
-    // A new socket beside those that serve gets datagrams at once, which are lost if anything fails after it. At the start
-    // nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
+    // A new socket beside those that serve may get datagrams at once, which are lost if anything fails after it: so it is the
+    // last. At the start nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
     let (listeners, hands) = match held.is_empty() {
         true => (bind_all(&config.daemon, plan, held)?, hands()?),
         false => {
@@ -72,43 +72,50 @@ fn probe(plan: &Plan, held: &Held) -> Result<(), BuildError> {
 type Bound = Vec<Vec<Listener>>;
 
 /// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
-/// of a listener stays as it is, in its order; where several workers share it, each has at least one.
+/// of a listener stays as it is, in its order; where several workers share it, each has at least one. Sockets beside those that
+/// are held are bound later (`Listener::bind_late`): the kernel would spread flows over them although nobody reads them yet.
 fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, BuildError> {
     let mut bound: Bound = (0..plan.workers).map(|_| Vec::new()).collect();
     let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
     // Of those that are new: what others had was told when they were.
-    let mut granted = usize::MAX;
+    let (mut granted, mut fresh) = (usize::MAX, Vec::new());
     let unlocked =
         held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
     for index in order {
         let planned = &plan.listeners[index];
         let options = options(daemon, planned);
         let given = held.take(&planned.key());
+        let has_some = !given.is_empty();
         let sockets = if planned.role.is_spread() { plan.workers.max(given.len()) } else { 1 };
         let mut given = given.into_iter();
         for place in 0..sockets {
             let worker = if planned.role.is_spread() { place % plan.workers } else { owners.next().unwrap_or(0) };
-            let socket = match given.next() {
-                Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options)
-                    .map_err(|error| explain_bind(planned, &error))?,
-                None => {
-                    let socket = bind(&options, planned).map_err(|error| explain_bind(planned, &error))?;
-                    granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
-                    socket
-                }
+            let given = given.next();
+            let (is_given, is_late) = (given.is_some(), given.is_none() && has_some);
+            let socket = match given {
+                Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options),
+                None if is_late => socket::unbound_listener(planned.address, &options),
+                None => bind(&options, planned),
             };
+            let socket = socket.map_err(|error| explain_bind(planned, &error))?;
+            if !is_given {
+                granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
+            }
             let seat = Seat { listener: index, index: place };
-            bound[worker].push(Listener::new(seat, socket, planned.address, options, planned.needs.source));
+            let listener = Listener::new(seat, socket, planned.address, options, planned.needs.source, is_late);
+            if !is_given {
+                fresh.push((worker, bound[worker].len()));
+            }
+            bound[worker].push(listener);
         }
     }
     drop(unlocked);
-    for listener in bound.iter().flatten() {
-        let planned = &plan.listeners[listener.seat.listener];
-        let settled = if planned.share { socket::unlock } else { socket::lock };
-        settled(listener.exit.socket())
-            .map_err(|error| BuildError(format!("cannot lock {}: {error}", planned.label)))?;
+    // What others hold is theirs until they have given it.
+    for listener in fresh.into_iter().map(|(worker, ear)| &bound[worker][ear]) {
+        let label = &plan.listeners[listener.seat.listener].label;
+        listener.settle().map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;
     }
     warn_of_small_buffers(daemon, granted);
     Ok(bound)
@@ -122,12 +129,12 @@ fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
         destination: listener.tells_destination(),
         ttl: listener.needs.ttl,
         time: listener.needs.time || daemon.latency,
+        share: listener.share,
     }
 }
 
 /// A socket that somebody else still reads may tell more from now on, and must not tell less yet.
 fn go_on_with(socket: UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<UdpSocket> {
-    socket::configure(&socket, v6, options)?;
     socket::tell_more(&socket, v6, options)?;
     Ok(socket)
 }

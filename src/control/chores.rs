@@ -50,6 +50,11 @@ impl Chores {
         Chores { store, service, watch: None, shortages, watchdog, lookout, look }
     }
 
+    /// Another process has had these listeners' sockets kept, so many of each.
+    pub fn go_on(&mut self, kept: impl Iterator<Item = (ListenerKey, usize)>) {
+        self.store.inherit(kept);
+    }
+
     /// How long the supervisor may wait for anything else.
     pub fn patience(&self) -> Duration {
         let watch = self.watch.as_ref().map(Watch::next);
@@ -69,7 +74,7 @@ impl Supervisor {
     pub(super) fn do_chores(&mut self) {
         let now = Instant::now();
         if let Some(watch) = &mut self.chores.watch
-            && watch.is_changed(self.running.config.source.path(), now)
+            && watch.is_changed(&self.running.config.source, now)
         {
             log::info!("{} has changed: reading it again", self.running.config.source.name());
             self.reload(Wish::silent());
@@ -97,7 +102,8 @@ impl Supervisor {
     /// Everything is bound and runs: at the start, and after each change.
     pub fn tell_ready(&mut self) {
         let config = &self.running.config;
-        self.chores.watch = config.daemon.watch.then(|| Watch::new(config.source.path(), Instant::now()));
+        let watch = self.chores.watch.take();
+        self.chores.watch = config.daemon.watch.then(|| watch.unwrap_or_else(|| Watch::new(Instant::now())));
         self.chores.lookout.watch(config, &self.running.plan);
         tell(self.chores.service.ready(std::process::id(), &self.summary()));
         if let Err(error) = self.keep_sockets() {
@@ -121,7 +127,7 @@ impl Supervisor {
             return Ok(());
         }
         let workers: Vec<_> = self.running.handles().cloned().collect();
-        let lent = lend(&workers).ok_or_else(|| io::Error::other("no more files may be open"))?;
+        let lent = lend(&workers).map_err(io::Error::other)?;
         let keys = self.running.outline.listeners.iter().enumerate();
         let sockets: Vec<(ListenerKey, Vec<BorrowedFd<'_>>)> = keys
             .map(|(number, listener)| {

@@ -119,6 +119,11 @@ impl Store {
         Store { manager, kept: HashMap::new() }
     }
 
+    /// Goes on with what the process before has had kept: so many sockets of each listener.
+    pub fn inherit(&mut self, listeners: impl Iterator<Item = (ListenerKey, usize)>) {
+        self.kept.extend(listeners.map(|(key, count)| (name(&key), count)));
+    }
+
     /// Has exactly these listeners' sockets kept from now on.
     pub fn keep(&mut self, sockets: &[(ListenerKey, Vec<BorrowedFd<'_>>)]) -> io::Result<()> {
         if !self.manager.is_there() {

@@ -6,7 +6,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::handover::outline::ListenerKey;
 use super::plan::Plan;
@@ -49,12 +49,7 @@ impl Held {
     /// Lets further sockets bind beside those on whose ports the plan has something new, until the answer is dropped.
     pub fn unlock(&self, plan: &Plan) -> io::Result<Unlocked> {
         let mut unlocked = Unlocked(Vec::new());
-        let is_new = |key: &ListenerKey, wanted: usize| self.sockets.get(key).is_none_or(|held| held.len() < wanted);
-        for listener in &plan.listeners {
-            let wanted = if listener.role.is_spread() { plan.workers } else { 1 };
-            if !is_new(&listener.key(), wanted) {
-                continue;
-            }
+        for listener in plan.listeners.iter().filter(|listener| !self.sockets.contains_key(&listener.key())) {
             let port = listener.address.port();
             for (_, sockets) in self.sockets.iter().filter(|(key, _)| key.address.port() == port) {
                 for socket in sockets {
@@ -86,15 +81,32 @@ impl Drop for Unlocked {
 /// Longest wait for a worker to lend its sockets; a turn takes far less than a thousandth of it.
 const LEND_MAX: Duration = Duration::from_secs(1);
 
-/// Second descriptors of the sockets of all listeners that run, in the order of their seats. `None` where a worker has no
-/// descriptors left, or does not answer.
-pub fn lend(workers: &[Handle]) -> Option<Vec<(Seat, UdpSocket)>> {
+/// Why workers lend nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unlent {
+    /// Descriptors have run out.
+    #[error(
+        "the workers cannot lend their sockets: this process may have no more files open. Raise the limit (`ulimit -n`, or \
+         LimitNOFILE= in a unit)"
+    )]
+    NoFiles,
+    /// They stand still, as they do between two turns of a takeover.
+    #[error("the workers do not answer: something else is under way, such as a takeover; try again")]
+    Silent,
+}
+
+/// Second descriptors of the sockets of all listeners that run, in the order of their seats.
+pub fn lend(workers: &[Handle]) -> Result<Vec<(Seat, UdpSocket)>, Unlent> {
     let mut lent = Vec::new();
     for worker in workers {
         let (reply, answer) = bounded(1);
-        worker.send(Command::Lend(reply)).then_some(())?;
-        lent.extend(answer.recv_timeout(LEND_MAX).ok()?);
+        worker.send(Command::Lend(reply));
+        // A worker without descriptors gives no answer.
+        lent.extend(answer.recv_timeout(LEND_MAX).map_err(|error| match error {
+            RecvTimeoutError::Disconnected => Unlent::NoFiles,
+            RecvTimeoutError::Timeout => Unlent::Silent,
+        })?);
     }
     lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
-    Some(lent)
+    Ok(lent)
 }

@@ -159,9 +159,7 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
 
 /// Second descriptors of all listeners' sockets that run now.
 fn borrow(workers: &[Handle], outline: &Outline, held: &mut Held) -> Result<(), Failure> {
-    let too_few = "a worker cannot lend its sockets: this process may have no more files open. Raise the limit (`ulimit -n`, or \
-                   LimitNOFILE= in a unit)";
-    let lent = lend(workers).ok_or_else(|| Failure::Start(BuildError(too_few.to_owned())))?;
+    let lent = lend(workers).map_err(|unlent| Failure::Start(BuildError(unlent.to_string())))?;
     for (seat, socket) in lent {
         held.add(outline.listeners[seat.listener].key.clone(), socket);
     }

@@ -69,6 +69,11 @@ impl Reloader {
         Reloader { loader: None, sender, outcomes, waker, under_way: Vec::new(), waiting: Vec::new() }
     }
 
+    /// Whether anything is under way.
+    pub fn is_at_work(&self) -> bool {
+        !self.under_way.is_empty() || !self.waiting.is_empty()
+    }
+
     /// What has become of the preparation, once.
     fn outcome(&mut self) -> Option<(Outcome, Vec<Wish>)> {
         let outcome = self.outcomes.try_recv().ok()?;
@@ -108,8 +113,10 @@ impl Supervisor {
         self.begin_reload();
     }
 
-    fn begin_reload(&mut self) {
-        if !self.reloader.under_way.is_empty() || self.reloader.waiting.is_empty() {
+    /// Begins what waits, unless something else has to be over first.
+    pub(super) fn begin_reload(&mut self) {
+        let Reloader { under_way, waiting, .. } = &self.reloader;
+        if !under_way.is_empty() || waiting.is_empty() || self.gate.is_farewell_due {
             return;
         }
         self.reloader.under_way = std::mem::take(&mut self.reloader.waiting);
@@ -135,6 +142,8 @@ impl Supervisor {
         if wishes.iter().any(|wish| !wish.is_dry_run) {
             self.office.life.reloads.refused += 1;
             self.office.life.reloads.last_refused = Some(unix_seconds());
+            // Some of it may have been ready, on sockets that are ours.
+            self.running.settle();
             log::error!("reload refused, everything goes on as before: {why}");
         }
         let is_wrong_file = matches!(failure, Failure::Configuration(_));

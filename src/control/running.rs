@@ -1,6 +1,6 @@
 //! A configuration at work: its workers, who looks after its upstreams, and the accounts of all that ran before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::dispatch::ledger::Ledger;
 use crate::worker::command::{Command, Handle};
 use crate::worker::estate::Estate;
 use crate::worker::event_loop::Worker;
+use crate::worker::listener::Listener;
 
 /// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
@@ -89,6 +90,7 @@ impl Running {
         states: HashMap<(String, String), State>,
     ) -> Running {
         let Prepared { config, plan, outline, mut workers, crew, successors, .. } = prepared;
+        settle(&mut workers, &plan);
         let mut history = history.carry(&successors, rows(&config, &plan));
         hand_over(
             &mut workers.iter_mut().map(|(worker, _)| worker).collect::<Vec<_>>(),
@@ -99,7 +101,7 @@ impl Running {
         for (_, handle) in &workers {
             tell_of_moves(handle, &plan, &outline, &states);
         }
-        let receive_buffers = smallest_buffers(&workers, plan.listeners.len());
+        let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
         let workers = crew.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
         let upkeep = Upkeep::of_plan(&config, &plan, handles, &by_number(&plan, &outline, &states));
@@ -124,6 +126,23 @@ impl Running {
         self.workers = crew.resume(workers, handles.clone());
         let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
         self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
+    }
+
+    /// Sets everything on the listeners' sockets as it is meant to be, after somebody who was to go on with them has not.
+    pub fn settle(&self) {
+        let asked: Vec<_> = self
+            .handles()
+            .filter_map(|handle| {
+                let (reply, answer) = bounded(1);
+                handle.send(Command::Settle(reply)).then_some(answer)
+            })
+            .collect();
+        let deadline = Instant::now() + SNAPSHOT_MAX;
+        for answer in asked {
+            if let Ok(Err(error)) = answer.recv_deadline(deadline) {
+                log::error!("cannot set up a listener as it was before: {error}");
+            }
+        }
     }
 
     /// Adds what another process has counted after it gave everything, by worker.
@@ -233,10 +252,34 @@ fn rows(config: &Config, plan: &Plan) -> Rows {
     Rows::new(plan.listeners.len(), config.routes.len(), config.handlers.len(), plan.upstreams.iter().len())
 }
 
-fn smallest_buffers(workers: &[(Worker, Handle)], listeners: usize) -> Vec<usize> {
+/// The last that is done to listeners' sockets, when nobody else reads them and nothing can be called off any more: those
+/// that are late are bound beside the others of their address, and all are set as they are meant to be.
+fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
+    let mut listeners: Vec<&mut Listener> = workers.iter_mut().flat_map(|(worker, _)| worker.listeners()).collect();
+    let name = |listener: &Listener| plan.listeners[listener.seat.listener].label.clone();
+    let late: HashSet<u16> =
+        listeners.iter().filter(|listener| listener.is_late()).map(|listener| listener.address.port()).collect();
+    for listener in listeners.iter().filter(|listener| late.contains(&listener.address.port())) {
+        // Where that fails, so does the bind.
+        let _ = listener.unlock();
+    }
+    for listener in listeners.iter_mut().filter(|listener| listener.is_late()) {
+        if let Err(error) = listener.bind_late() {
+            log::error!("a worker more cannot be had for {}: {error}; the others serve it", name(listener));
+        }
+    }
+    for listener in &listeners {
+        if let Err(error) = listener.settle() {
+            log::error!("cannot set up {} as it should be: {error}", name(listener));
+        }
+    }
+}
+
+fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<usize> {
     let mut smallest = vec![usize::MAX; listeners];
-    for (listener, granted) in workers.iter().flat_map(|(worker, _)| worker.receive_buffers()) {
-        smallest[listener] = smallest[listener].min(granted);
+    for listener in workers.iter_mut().flat_map(|(worker, _)| worker.listeners()) {
+        let granted = &mut smallest[listener.seat.listener];
+        *granted = listener.receive_buffer().min(*granted);
     }
     smallest
 }

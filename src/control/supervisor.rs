@@ -169,11 +169,12 @@ impl Supervisor {
         let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
         prepared.difference.lines().iter().for_each(|change| log::info!("takeover: {change}"));
         let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let gate = Gate::new(Arc::clone(&stage.ended));
-        let who = taker.who();
+        let mut gate = Gate::new(Arc::clone(&stage.ended));
+        let (who, listeners) = (taker.who(), taker.listeners());
         let taken = taker.take(prepared, gate.add_late())?;
         office.inherit(taken.drained, taken.generation);
-        let supervisor = stage.open(office, gate, taken.running, epoch, signals);
+        let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
+        supervisor.chores.go_on(listeners);
         supervisor.drain_again();
         log::info!("taken over from {who}");
         Ok(supervisor)

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg, sockopt,
+    SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
 const FDS_MAX: usize = 253;
@@ -95,11 +96,19 @@ pub fn receive_fds(stream: &UnixStream, count: usize, deadline: Instant) -> io::
     Ok(fds)
 }
 
-/// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)).
+/// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)). The process is 0 where it cannot be seen
+/// from here: it is in another PID namespace.
 pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
-    let credentials = sockopt::socket_peercred(stream)?;
-    let pid = u32::try_from(credentials.pid.as_raw_nonzero().get()).unwrap_or(0);
-    Ok((pid, credentials.uid.as_raw()))
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of_val(&peer) as libc::socklen_t;
+    let fd = stream.as_raw_fd();
+    // SAFETY: the descriptor is borrowed for the call; `peer` is `len` writable bytes, all of them plain numbers.
+    let told =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut len) };
+    match told {
+        0 => Ok((u32::try_from(peer.pid).unwrap_or(0), peer.uid)),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether somebody waits to be accepted, or something to be read, within this time.
@@ -121,12 +130,19 @@ pub fn user() -> u32 {
 }
 
 /// Ends a process that has been told everything and does not say a word (SIGKILL in signal(7)).
-pub fn kill(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
+pub fn kill(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| kill_process(pid, Signal::KILL)) {
         // One that has ended is as good.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+        Some(Err(error)) => Err(error.into()),
     }
+}
+
+/// Whether a process runs (kill(2) with signal 0). One that we may not signal does.
+pub fn runs(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 #[cfg(test)]

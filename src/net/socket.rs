@@ -24,10 +24,19 @@ pub struct ListenerOptions {
     pub ttl: bool,
     /// Tell the receive time of each datagram.
     pub time: bool,
+    /// Other programs may have the address too.
+    pub share: bool,
 }
 
 /// A socket that is bound and lets further listeners of this process bind beside it until [`lock`] is called.
 pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<UdpSocket> {
+    let socket = unbound_listener(address, options)?;
+    bind(&socket, address)?;
+    Ok(socket)
+}
+
+/// The same, but it is not bound yet.
+pub fn unbound_listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<UdpSocket> {
     let socket = new_socket(address)?;
     // A wildcard and a specific address can share a port only with SO_REUSEADDR on both (inet_rcv_saddr_equal and
     // udp_lib_lport_inuse in the kernel); socket(7).
@@ -37,12 +46,23 @@ pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Resu
     let socket = UdpSocket::from(socket);
     configure(&socket, address.is_ipv6(), options)?;
     tell(&socket, address.is_ipv6(), options)?;
-    SockRef::from(&socket).bind(&address.into())?;
     Ok(socket)
 }
 
+/// Binds it: from now on it gets datagrams.
+pub fn bind(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).bind(&address.into())
+}
+
+/// Sets everything as the options say, whatever it was before, and locks it unless others may have the address.
+pub fn settle(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+    configure(socket, v6, options)?;
+    tell(socket, v6, options)?;
+    if options.share { unlock(socket) } else { lock(socket) }
+}
+
 /// Sets what does not depend on the routes. On a socket that is bound already as well.
-pub fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     set_buffers(&SockRef::from(socket), options.receive_buffer, options.send_buffer)?;
     let (level, multicast_all) = match v6 {
         false => (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
@@ -103,7 +123,7 @@ pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 }
 
 /// Says what the kernel is to tell of each datagram.
-pub fn tell(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+fn tell(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     told(v6, options).into_iter().try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
 }
 

@@ -1,5 +1,6 @@
 //! What the control plane may ask of a worker, and the handle it asks through.
 
+use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub enum Command {
     Untap(TapId),
     /// Send second descriptors of the listeners' sockets.
     Lend(Sender<Vec<(Seat, UdpSocket)>>),
+    /// Set everything on the listeners' sockets as it is meant to be: somebody who had them too may have changed it.
+    Settle(Sender<io::Result<()>>),
     /// Finish the turn and end. The sockets stay open and hold what comes.
     Park,
     /// Let nothing new in, handle what the sockets hold, and end.

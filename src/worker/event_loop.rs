@@ -17,7 +17,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
-use super::estate::{EarEstate, Estate, LaneEstate, Seat};
+use super::estate::{Estate, LaneEstate};
 use super::flush::Flusher;
 use super::lanes::{Lanes, Ready, TOKENS};
 use super::listener::{self, Listener};
@@ -33,7 +33,7 @@ use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
-use crate::net::socket::{close_door, granted_receive_buffer, turn_away};
+use crate::net::socket::{close_door, turn_away};
 
 /// Events in one poll call; more wait for the next.
 const EVENTS_MAX: usize = 256;
@@ -349,12 +349,13 @@ impl Worker {
                 Command::Untap(id) => self.dispatcher.taps().remove(id),
                 Command::Change(upstream, change) => self.change(upstream, change),
                 Command::Lend(reply) => {
-                    let lent =
-                        self.listeners.iter().map(|listener| Ok((listener.seat, listener.exit.socket().try_clone()?)));
                     // Where there are no descriptors left, the asker gets no answer.
-                    if let Ok(lent) = lent.collect::<io::Result<Vec<_>>>() {
+                    if let Ok(lent) = self.listeners.iter().map(Listener::lend).collect() {
                         let _ = reply.send(lent);
                     }
+                }
+                Command::Settle(reply) => {
+                    let _ = reply.send(self.listeners.iter().try_for_each(Listener::settle));
                 }
                 Command::Park => self.is_parked = true,
                 Command::Stop => self.stop(),
@@ -427,20 +428,9 @@ impl Worker {
         self.lanes.into_sockets()
     }
 
-    /// Before it runs: which of the configuration's sockets each of its listeners has, in their order.
-    pub fn seats(&self) -> impl Iterator<Item = Seat> {
-        self.listeners.iter().map(|listener| listener.seat)
-    }
-
-    /// The receive buffers that the kernel granted, in bytes, with their listeners' numbers.
-    pub fn receive_buffers(&self) -> impl Iterator<Item = (usize, usize)> {
-        let granted = |listener: &Listener| granted_receive_buffer(listener.exit.socket()).unwrap_or(0);
-        self.listeners.iter().map(move |listener| (listener.seat.listener, granted(listener)))
-    }
-
-    /// Before it runs: goes on with a listener that another has read until now.
-    pub fn inherit_listener(&mut self, ear: usize, left: &EarEstate) {
-        self.listeners[ear].inherit(left);
+    /// Before it runs: its listeners.
+    pub fn listeners(&mut self) -> &mut [Listener] {
+        &mut self.listeners
     }
 
     /// Before it runs: goes on with a lane. `Ok(None)` where it is no lane of a session.

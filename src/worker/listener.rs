@@ -1,5 +1,6 @@
 //! A worker's listener: its socket, and how what the kernel brings becomes trains.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::estate::{EarEstate, Seat};
@@ -9,7 +10,7 @@ use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
 use crate::net::option;
 use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
-use crate::net::socket::{ListenerOptions, tell};
+use crate::net::socket::{ListenerOptions, bind, granted_receive_buffer, settle, unlock};
 
 /// The source of a datagram where nobody asked for it.
 const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -32,6 +33,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// How its socket is made.
     options: ListenerOptions,
+    /// Whether it is not bound yet: see [`Listener::bind_late`].
+    is_late: bool,
     /// Whether the kernel is asked who sent each datagram.
     pub tells_source: bool,
     /// Whether it is asked for each datagram's destination.
@@ -45,17 +48,51 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes over a bound socket.
+    /// Around a socket that is bound, or will be when it is late.
     pub fn new(
         seat: Seat,
         socket: UdpSocket,
         address: SocketAddr,
         options: ListenerOptions,
         tells_source: bool,
+        is_late: bool,
     ) -> Listener {
         let exit = Exit::of_listener(socket, address);
         let tells_destination = options.destination;
-        Listener { exit, address, options, tells_source, tells_destination, seat, trains_max: SLOTS, drops_seen: 0 }
+        let (trains_max, drops_seen) = (SLOTS, 0);
+        Listener { exit, address, options, is_late, tells_source, tells_destination, seat, trains_max, drops_seen }
+    }
+
+    /// Whether it is not bound yet.
+    pub fn is_late(&self) -> bool {
+        self.is_late
+    }
+
+    /// Binds it, beside others of its address that serve. They are told nothing, and the kernel spreads flows over one more
+    /// from now on: so this is done when nothing can fail any more.
+    pub fn bind_late(&mut self) -> io::Result<()> {
+        self.is_late = false;
+        bind(self.exit.socket(), self.address)
+    }
+
+    /// Lets further sockets of ours bind beside it, until it is settled.
+    pub fn unlock(&self) -> io::Result<()> {
+        unlock(self.exit.socket())
+    }
+
+    /// Sets everything on its socket as it is meant to be, whoever has used that before.
+    pub fn settle(&self) -> io::Result<()> {
+        settle(self.exit.socket(), self.address.is_ipv6(), &self.options)
+    }
+
+    /// The receive buffer that the kernel granted, in bytes; 0 where it does not say.
+    pub fn receive_buffer(&self) -> usize {
+        granted_receive_buffer(self.exit.socket()).unwrap_or(0)
+    }
+
+    /// A second descriptor of its socket, and which one it is.
+    pub fn lend(&self) -> io::Result<(Seat, UdpSocket)> {
+        Ok((self.seat, self.exit.socket().try_clone()?))
     }
 
     /// What is known of its socket.
@@ -67,8 +104,6 @@ impl Listener {
     pub fn inherit(&mut self, left: &EarEstate) {
         self.drops_seen = left.drops_seen;
         self.exit.restore(left.sticky);
-        // What the other one wanted to know beside is of no use any more. Where the kernel refuses, it costs a little.
-        let _ = tell(self.exit.socket(), self.address.is_ipv6(), &self.options);
     }
 
     /// Adapts the next receive call to what the last one brought.

@@ -22,8 +22,9 @@ use crate::worker::event_loop::Worker;
 /// Gives the workers, which do not run yet, what others have left. Sessions go where the socket is that their clients ask.
 pub fn hand_over(workers: &mut [&mut Worker], estates: Vec<Estate>, successors: &Successors, history: &mut History) {
     let mut ears: HashMap<Seat, (usize, EarId)> = HashMap::new();
-    for (number, worker) in workers.iter().enumerate() {
-        ears.extend(worker.seats().enumerate().map(|(ear, seat)| (seat, (number, EarId(ear as u32)))));
+    for (number, worker) in workers.iter_mut().enumerate() {
+        let listeners = worker.listeners().iter().enumerate();
+        ears.extend(listeners.map(|(ear, listener)| (listener.seat, (number, EarId(ear as u32)))));
     }
     let mut handover = Handover { ears, successors, history, moved: Vec::new() };
     for (number, estate) in estates.into_iter().enumerate() {
@@ -47,7 +48,7 @@ impl Handover<'_> {
     fn listeners(&self, workers: &mut [&mut Worker], estate: &Estate) {
         for left in &estate.ears {
             if let Some((worker, ear)) = self.seat(left.seat) {
-                workers[worker].inherit_listener(ear.index(), left);
+                workers[worker].listeners()[ear.index()].inherit(left);
             }
         }
     }

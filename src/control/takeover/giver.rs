@@ -11,17 +11,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 
-use super::PATIENCE;
 use super::wire::{Kind, Wire, WireError};
 use super::words::{Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION};
+use super::{PATIENCE, patience_of};
 use crate::control::crew::Crew;
-use crate::control::held::lend;
+use crate::control::held::{Unlent, lend};
 use crate::control::history::{as_written, difference};
 use crate::control::running::Parked;
 use crate::control::supervisor::{Failure, Supervisor};
+use crate::dispatch::ledger::Ledger;
+use crate::dispatch::legacy::Legacy;
 use crate::net::pass;
 use crate::worker::command::Handle;
 use crate::worker::estate::Seat;
@@ -37,11 +39,15 @@ const MANIFEST_MAX: Duration = Duration::from_secs(5);
 /// What the thread that talks asks of the supervisor.
 enum Letter {
     /// What runs, with its sockets.
-    Describe(Sender<Option<(Manifest, Vec<OwnedFd>)>>),
+    Describe(Sender<Result<(Manifest, Vec<OwnedFd>), Unlent>>),
+    /// Somebody got that and came to nothing.
+    Failed,
     /// Everything goes, if this is still what runs.
     Release { wire: Wire, generation: u64, over: Sender<()> },
     /// What another process has counted after it gave us everything, by worker.
-    Late(Vec<crate::dispatch::ledger::Ledger>),
+    Late(Vec<Ledger>),
+    /// It has told all that it will ever tell.
+    FarewellOver,
 }
 
 /// The supervisor's end.
@@ -53,21 +59,45 @@ pub struct Gate {
     doors: Vec<(Door, OwnedFd)>,
     path: Option<PathBuf>,
     is_closed: Arc<AtomicBool>,
+    /// Whether the process that we have taken over still has to tell its last counts, by numbers that mean what they mean
+    /// now: until then nothing is reloaded or given away.
+    pub(in crate::control) is_farewell_due: bool,
+}
+
+/// Says, however it ends, that no more counts will come.
+struct Farewelling {
+    sender: Sender<Letter>,
+    waker: Arc<Waker>,
+}
+
+impl Drop for Farewelling {
+    fn drop(&mut self) {
+        let _ = self.sender.send(Letter::FarewellOver);
+        let _ = self.waker.wake();
+    }
 }
 
 impl Gate {
     /// Nobody can ask yet.
     pub fn new(waker: Arc<Waker>) -> Gate {
         let (sender, letters) = unbounded();
-        Gate { sender, letters, waker, doors: Vec::new(), path: None, is_closed: Arc::default() }
+        Gate {
+            sender,
+            letters,
+            waker,
+            doors: Vec::new(),
+            path: None,
+            is_closed: Arc::default(),
+            is_farewell_due: false,
+        }
     }
 
     /// Hands on what another process has still counted.
-    pub fn add_late(&self) -> impl FnOnce(Vec<crate::dispatch::ledger::Ledger>) + Send + use<> {
-        let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
+    pub fn add_late(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
+        self.is_farewell_due = true;
+        let farewelling = Farewelling { sender: self.sender.clone(), waker: Arc::clone(&self.waker) };
         move |ledgers| {
-            let _ = sender.send(Letter::Late(ledgers));
-            let _ = waker.wake();
+            let _ = farewelling.sender.send(Letter::Late(ledgers));
         }
     }
 
@@ -112,7 +142,11 @@ impl Supervisor {
                 if !pass::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
                     continue;
                 }
-                let Ok((stream, _)) = listener.accept() else { continue };
+                let Ok((stream, _)) = listener.accept() else {
+                    // As a rule no more files may be open; who waits would be told of without end.
+                    thread::sleep(STEP);
+                    continue;
+                };
                 let talk =
                     Talk { sender: sender.clone(), waker: Arc::clone(&waker), under_way: Arc::clone(&under_way) };
                 // Where no thread can be had, the other side finds the connection closed.
@@ -131,7 +165,12 @@ impl Supervisor {
                 Letter::Describe(reply) => {
                     let _ = reply.send(self.describe());
                 }
+                Letter::Failed => self.running.settle(),
                 Letter::Late(ledgers) => self.running.add_late(&ledgers),
+                Letter::FarewellOver => {
+                    self.gate.is_farewell_due = false;
+                    self.begin_reload();
+                }
                 Letter::Release { wire, generation, over } => {
                     let is_given = self.release(wire, generation)?;
                     let _ = over.send(());
@@ -144,14 +183,14 @@ impl Supervisor {
         Ok(false)
     }
 
-    fn describe(&self) -> Option<(Manifest, Vec<OwnedFd>)> {
+    fn describe(&self) -> Result<(Manifest, Vec<OwnedFd>), Unlent> {
         let present = self.running.present(self.office.life.generation);
         let lent = lend(&present.workers)?;
         let (seats, sockets): (Vec<Seat>, Vec<_>) = lent.into_iter().unzip();
         let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
         let mut doors = Vec::new();
         for (door, fd) in &self.gate.doors {
-            fds.push(fd.try_clone().ok()?);
+            fds.push(fd.try_clone().map_err(|_| Unlent::NoFiles)?);
             doors.push(*door);
         }
         let manifest = Manifest {
@@ -165,20 +204,36 @@ impl Supervisor {
             doors,
             epoch_ns: pass::monotonic_ns().saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
         };
-        Some((manifest, fds))
+        Ok((manifest, fds))
+    }
+
+    /// Why nothing can be given away now.
+    fn is_busy(&self, generation: u64) -> Option<&'static str> {
+        match () {
+            () if generation != self.office.life.generation => {
+                Some("the configuration has changed meanwhile; try again")
+            }
+            // Whoever wished for it has been told that it is under way.
+            () if self.reloader.is_at_work() => Some("a reload is under way; try again"),
+            () if self.gate.is_farewell_due => {
+                Some("the process that was taken over before has not told its last counts yet; try again")
+            }
+            () => None,
+        }
     }
 
     /// Gives everything away. `false` if it has come to nothing, and everything goes on as before.
     fn release(&mut self, mut wire: Wire, generation: u64) -> Result<bool, Failure> {
         let handles: Vec<Handle> = self.running.handles().cloned().collect();
-        let crew = match Crew::new(handles.len(), &self.ended) {
-            Ok(crew) if generation == self.office.life.generation => crew,
-            Ok(_) => {
-                refuse(&mut wire, "the configuration has changed meanwhile; try again");
-                return Ok(false);
-            }
-            Err(error) => {
-                refuse(&mut wire, &format!("no thread can be had: {error}"));
+        let crew = match self.is_busy(generation) {
+            None => Crew::new(handles.len(), &self.ended).map_err(|error| format!("no thread can be had: {error}")),
+            Some(why) => Err(why.to_owned()),
+        };
+        let crew = match crew {
+            Ok(crew) => crew,
+            Err(why) => {
+                refuse(&mut wire, &why);
+                self.running.settle();
                 return Ok(false);
             }
         };
@@ -195,11 +250,14 @@ impl Supervisor {
                 Ok(true)
             }
             Err(error) => {
-                if matches!(error, WireError::Silent(..)) {
-                    // It holds the sockets and may come back to life: two must not serve.
-                    pass::kill(peer);
+                // A silent one holds the sockets and may come back to life: two must not serve.
+                if matches!(error, WireError::Silent(..))
+                    && let Err(error) = pass::kill(peer)
+                {
+                    log::error!("process {peer} is silent and cannot be ended: {error}. End it before it serves, too");
                 }
                 self.running.resume(parked, handles, crew);
+                self.running.settle();
                 log::error!(
                     "process {peer} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
                     begun.elapsed().as_secs_f64() * 1e3
@@ -218,8 +276,9 @@ impl Supervisor {
             drained: self.office.drained().collect(),
         };
         let fds: Vec<BorrowedFd<'_>> = parked.workers.iter().flat_map(Worker::lane_sockets).map(AsFd::as_fd).collect();
-        wire.send(Kind::Released, &released, &fds, PATIENCE)?;
-        let started: Started = wire.receive(Kind::Started, PATIENCE)?.read()?;
+        let patience = patience_of(released.estates.iter().flat_map(|estate| &estate.legacies).map(count).sum());
+        wire.send(Kind::Released, &released, &fds, patience)?;
+        let started: Started = wire.receive(Kind::Started, patience)?.read()?;
         Ok((released, started.removed))
     }
 
@@ -234,6 +293,10 @@ impl Supervisor {
             log::warn!("the last counts did not reach the process that took over: {error}");
         }
     }
+}
+
+fn count(legacy: &Legacy) -> u64 {
+    (legacy.sessions.len() + legacy.ports.len()) as u64
 }
 
 fn refuse(wire: &mut Wire, why: &str) {
@@ -271,7 +334,10 @@ impl Talk {
                     let _ = is_over.recv_timeout(4 * PATIENCE);
                 }
             }
-            Err(error) => log::error!("process {peer} has not taken over: {error}. Everything goes on as before"),
+            Err(error) => {
+                self.ask(Letter::Failed);
+                log::error!("process {peer} has not taken over: {error}. Everything goes on as before");
+            }
         }
     }
 
@@ -280,6 +346,7 @@ impl Talk {
         let (pid, user) = wire.peer()?;
         let hello: Hello = wire.receive(Kind::Hello, PATIENCE)?.read()?;
         let why = match () {
+            () if pid == 0 => Some("it runs in another PID namespace, such as another container's".to_owned()),
             () if user != 0 && user != pass::user() => Some("it runs as another user".to_owned()),
             () if hello.version != VERSION => Some(format!(
                 "it speaks version {} of this conversation, this one version {VERSION}; stop this one and start that",
@@ -293,14 +360,19 @@ impl Talk {
         }
         log::info!("process {pid} wants to take over");
         let (reply, described) = bounded(1);
-        let described = match self.ask(Letter::Describe(reply)) {
-            true => described.recv_timeout(MANIFEST_MAX).ok().flatten(),
-            false => None,
+        self.ask(Letter::Describe(reply));
+        let described = match described.recv_timeout(MANIFEST_MAX) {
+            Ok(described) => described,
+            Err(RecvTimeoutError::Timeout) => Err(Unlent::Silent),
+            // We end. The other side asks again, and finds somebody else.
+            Err(RecvTimeoutError::Disconnected) => return Err(WireError::Left(Kind::Manifest)),
         };
-        let Some((manifest, fds)) = described else {
-            let why = "the workers cannot lend their sockets now: perhaps no more files may be open";
-            refuse(wire, why);
-            return Err(WireError::Refused(why.to_owned()));
+        let (manifest, fds) = match described {
+            Ok(described) => described,
+            Err(unlent) => {
+                refuse(wire, &unlent.to_string());
+                return Err(WireError::Refused(unlent.to_string()));
+            }
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         wire.send(Kind::Manifest, &manifest, &fds, PATIENCE)?;

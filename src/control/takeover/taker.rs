@@ -14,7 +14,7 @@ use super::words::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
 use crate::config::handlers::one;
 use crate::config::{Kind as HandlerKind, NamedHandler};
 use crate::control::handover::difference::Successors;
-use crate::control::handover::outline::{HandlerOutline, Outline};
+use crate::control::handover::outline::{HandlerOutline, ListenerKey, Outline};
 use crate::control::held::Held;
 use crate::control::history::{History, Rows};
 use crate::control::prepare::{Prepared, Present};
@@ -87,6 +87,14 @@ impl Taker {
         }
     }
 
+    /// The listeners whose sockets it has, and how many of each.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerKey, usize)> + use<> {
+        let seats = |listener| self.manifest.seats.iter().filter(|seat| seat.listener == listener).count();
+        let keys = self.manifest.outline.listeners.iter().enumerate();
+        let listeners: Vec<_> = keys.map(|(number, listener)| (listener.key.clone(), seats(number))).collect();
+        listeners.into_iter()
+    }
+
     /// Who runs, in words.
     pub fn who(&self) -> String {
         format!("process {} (file {})", self.manifest.pid, self.manifest.file)
@@ -142,9 +150,11 @@ impl Taker {
         let successors = prepared.successors.clone();
         let running = Running::go_on(prepared, released.estates, history, states);
         let removed = (0..successors.listeners.len()).filter(|old| successors.listeners[*old].is_none()).collect();
-        // It runs, whatever the other one hears of it.
-        let told = self.wire.send(Kind::Started, &Started { removed }, &[], PATIENCE);
-        if let Err(error) = told {
+        if let Err(error) = self.wire.send(Kind::Started, &Started { removed }, &[], PATIENCE) {
+            // One that gave us up serves again, and two must not; one that has ended leaves all to us.
+            if self.wire.peer().is_ok_and(|(pid, _)| pass::runs(pid)) {
+                return Err(error);
+            }
             log::warn!("the process that was taken over cannot be told: {error}");
         }
         let generation = self.manifest.generation;
