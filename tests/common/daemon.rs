@@ -310,6 +310,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A successor of it may serve, and would outlive the test.
+            let control = self.control();
+            let _ = udispatch(&["stop", "--control", &control.to_string_lossy()]);
+        }
         // Already ended after `stop`; then both do nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
