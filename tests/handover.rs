@@ -12,10 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use udispatch::control::snapshot::Snapshot;
+use udispatch::control::snapshot::{Snapshot, State};
 
 use common::client::Client;
-use common::curl::snapshot;
+use common::curl::{curl, snapshot};
 use common::daemon::{Daemon, udispatch};
 use common::namespace::enter;
 use common::restart::{Talker, process, reload, served_by_another, sockets, status, successor, tell, telling};
@@ -259,6 +259,24 @@ fn successors() {
         assert!(now.workers.iter().all(|worker| worker.answers), "{:#?}", now.workers);
     }
     tell(pid, Signal::TERM);
+}
+
+/// HTTP at another address of the same port: a successor has it as soon as the one before has left it.
+#[test]
+fn http_moves_to_another_address() {
+    if !enter("http_moves_to_another_address") {
+        return;
+    }
+    let config = |http: &str| {
+        format!("[daemon]\nhttp = \"{http}\"\n[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n")
+    };
+    let daemon = Daemon::start(&config("0.0.0.0:9253"));
+    fs::write(daemon.file(), config("127.0.0.1:9253")).unwrap();
+    tell(daemon.pid(), Signal::USR2);
+    let now = served_by_another(&daemon, daemon.pid());
+    assert_eq!((now.state, now.reasons.len()), (State::Serving, 0), "{:?}", now.reasons);
+    assert_eq!(curl(&["http://127.0.0.1:9253/readyz"]).status, 200);
+    tell(now.pid, Signal::TERM);
 }
 
 /// The inodes of all UDP sockets on port 1000 in this namespace (proc(5): the tenth column).

@@ -63,6 +63,27 @@ pub struct Bound {
     pub http_trouble: Option<String>,
 }
 
+/// Longest wait for the process that was taken over to leave an HTTP port, and the time between two tries.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
+const LEAVE_STEP: Duration = Duration::from_millis(20);
+
+impl Bound {
+    /// Tries the HTTP port again that could not be had: the process that was taken over may have had it, for another address,
+    /// and leaves it now.
+    pub fn try_http_again(&mut self, address: Option<SocketAddr>) {
+        let deadline = Instant::now() + LEAVE_MAX;
+        while let (Some(address), Some(_)) = (address, &self.http_trouble) {
+            match bind_http(address) {
+                Ok(listener) => (self.listeners.http, self.http_trouble) = (Some(listener), None),
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    thread::sleep(LEAVE_STEP);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 /// Another daemon runs there.
 #[derive(Debug, thiserror::Error)]
 #[error(

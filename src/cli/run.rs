@@ -115,8 +115,11 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
             Door::Takeover => gate = Some(fd),
         }
     }
-    let bound = Listeners::go_on(&config.daemon, given, http)?;
-    Ok(Started { supervisor: Supervisor::take_over(config, kinds, taker)?, bound, gate })
+    let mut bound = Listeners::go_on(&config.daemon, given, http)?;
+    let http = config.daemon.http;
+    let supervisor = Supervisor::take_over(config, kinds, taker)?;
+    bound.try_http_again(http);
+    Ok(Started { supervisor, bound, gate })
 }
 
 fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
