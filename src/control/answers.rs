@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
 use mio::Waker;
 
 use super::plan::Plan;
 use super::reload::Wish;
-use super::request::{Refusal, Reply, Request, Requests};
+use super::request::{Asked, Refusal, Reply, Request, Requests};
 use super::running::Stopped;
 use super::sessions::{Lister, SessionList, SessionQuery};
 use super::snapshot::{Facts, Flows, Journal, Life, Memory, Part, Snapshot, unix_seconds};
@@ -31,7 +30,7 @@ pub(super) struct Office {
     /// The way to ask.
     pub(super) requests: Requests,
     /// What is asked; gone once it is stopping.
-    queue: Option<Receiver<Request>>,
+    asked: Option<Asked>,
     /// What the process has been through.
     pub(super) life: Life,
     /// Upstreams that were drained by hand, by handler and text: they stay so when the configuration changes.
@@ -48,11 +47,11 @@ pub(super) struct Office {
 impl Office {
     /// Of a configuration that is about to be served. `waker` wakes the supervisor.
     pub(super) fn new(config: &Config, plan: &Plan, waker: Arc<Waker>) -> Office {
-        let (requests, queue) = Requests::new(waker);
+        let (requests, asked) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
         let (journal, lookers) = (Journal::default(), Lookers::default());
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, journal, lookers }
+        Office { requests, asked: Some(asked), life, drained, parts, flows, memory, journal, lookers }
     }
 
     /// What was drained by hand.
@@ -87,7 +86,7 @@ impl Supervisor {
     /// Answers what is asked now, as far as signals can wait for it. Whether it was asked to stop.
     pub(super) fn answer_requests(&mut self) -> bool {
         for _ in 0..ANSWERS_MAX {
-            let Some(Ok(request)) = self.office.queue.as_ref().map(Receiver::try_recv) else { return false };
+            let Some(request) = self.office.asked.as_ref().and_then(Asked::next) else { return false };
             match request {
                 Request::Snapshot(reply) => reply.send(Box::new(self.snapshot())),
                 Request::Sessions(query, reply) => self.list_sessions(&query, reply),
@@ -109,7 +108,7 @@ impl Supervisor {
 
     /// From now on nobody is answered: it is about to end.
     pub(super) fn close_office(&mut self) {
-        self.office.queue = None;
+        self.office.asked = None;
         self.office.lookers.close();
     }
 
