@@ -158,7 +158,12 @@ fn guests_do_not_take_the_places_of_operators() {
     if !enter("guests_do_not_take_the_places_of_operators") {
         return;
     }
-    let daemon = Daemon::start(CONFIG);
+    // So many rows that a snapshot takes a while, and those who ask for one wait.
+    let route = |number| {
+        let source = format!("10.{}.{}.0/24", number / 256, number % 256);
+        format!("[[route]]\ndestination = \"127.0.0.1:1234\"\nsource = \"{source}\"\nhandler = \"echo\"\n")
+    };
+    let daemon = Daemon::start(&(CONFIG.to_owned() + &(0..1_000).map(route).collect::<String>()));
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..48 {
