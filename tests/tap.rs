@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::{ask, curl, get, post, snapshot};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, PATIENCE, udispatch};
 use common::namespace::{enter, has, run};
 use common::upstream::{Server, answer_at_last, forwarder, list};
 use udispatch::control::tap::{TapCount, TapLine, TappedDatagram};
@@ -223,6 +223,27 @@ fn who_may_not_look() {
     }
     let answer = curl(&["http://127.0.0.1:9253/tap"]);
     assert!(answer.status == 403 && answer.body.contains("not shown over TCP"), "{} {}", answer.head, answer.body);
+    daemon.stop();
+}
+
+/// Where nothing can be shown, the file that it was to be written to keeps what it held; where something can, it is a new one.
+#[test]
+fn a_refusal_leaves_the_file() {
+    if !enter("a_refusal_leaves_the_file") {
+        return;
+    }
+    let daemon = Daemon::start(ECHO);
+    let path = daemon.file().with_file_name("kept.pcapng");
+    let file = path.to_str().unwrap().to_owned();
+    fs::write(&path, "of yesterday").unwrap();
+    let outcome = ask(&daemon, &["tap", "--handler", "ecko", "--pcap", &file]);
+    assert_eq!((outcome.code, &*fs::read(&path).unwrap()), (2, &b"of yesterday"[..]), "{}", outcome.errors);
+    let outcome = udispatch(&["tap", "--control", "/nowhere/control.sock", "--pcap", &file]);
+    assert_eq!((outcome.code, &*fs::read(&path).unwrap()), (1, &b"of yesterday"[..]), "{}", outcome.errors);
+    let outcome = ask(&daemon, &["tap", "--pcap", "/nowhere/file"]);
+    assert!(outcome.code == 1 && outcome.errors.contains("cannot write /nowhere/file"), "{}", outcome.errors);
+    drop(Looker::start(&daemon, &["--pcap", &file]));
+    assert!(fs::read(&path).unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "a file of pcapng");
     daemon.stop();
 }
 

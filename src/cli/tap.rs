@@ -59,16 +59,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let mut show = match Show::new(arguments) {
-        Ok(show) => show,
-        Err(exit) => return exit,
-    };
     let is_asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // Where it cannot be caught it ends this at once, which leaves whole lines or blocks all the same.
         let _ = signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end));
     }
-    let snap = if matches!(show, Show::Text { .. }) { SHOWN_BYTES } else { KEPT_BYTES };
+    let snap = if arguments.json || arguments.pcap.is_some() { KEPT_BYTES } else { SHOWN_BYTES };
     let limit = arguments.limit.map(|limit| limit.to_string());
     let parameters = [
         ("to", arguments.to.as_deref()),
@@ -79,6 +75,11 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     ];
     let stream = match arguments.remote.stream(&target("/tap", &parameters)) {
         Ok(stream) => stream,
+        Err(exit) => return exit,
+    };
+    // Only now: a daemon that refuses, or is not there, must not cost what a file held before.
+    let mut show = match Show::new(arguments) {
+        Ok(show) => show,
         Err(exit) => return exit,
     };
     let mut last = TapCount::default();
