@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,15 +30,22 @@ struct Looker {
 impl Looker {
     /// Begins to look, and waits until every worker shows what it has.
     fn start(daemon: &Daemon, options: &[&str]) -> Looker {
+        let (mut looker, output) = Looker::unread(daemon, options);
+        looker.lines = read(output);
+        looker
+    }
+
+    /// The same, and what it writes.
+    fn unread(daemon: &Daemon, options: &[&str]) -> (Looker, ChildStdout) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
         command.arg("tap").arg("--control").arg(daemon.control()).args(options);
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("udispatch starts");
-        let (lines, errors) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
-        let looker = Looker { child, lines, errors };
+        let output = child.stdout.take().unwrap();
+        let looker = Looker { lines: channel().1, errors: read(child.stderr.take().unwrap()), child };
         let first = looker.errors.recv_timeout(PATIENCE).expect("it begins");
         assert!(first.contains("looking on"), "{first}");
-        looker
+        (looker, output)
     }
 
     /// The next line of JSON.
@@ -223,6 +230,27 @@ fn who_may_not_look() {
     }
     let answer = curl(&["http://127.0.0.1:9253/tap"]);
     assert!(answer.status == 403 && answer.body.contains("not shown over TCP"), "{} {}", answer.head, answer.body);
+    daemon.stop();
+}
+
+/// Whoever reads it on a pipe goes after a line, as `head -1` does: it ends then, though no datagram comes any more. A file is
+/// written on, whoever reads standard output.
+#[test]
+fn it_ends_with_its_reader() {
+    if !enter("it_ends_with_its_reader") {
+        return;
+    }
+    let daemon = Daemon::start(ECHO);
+    let (file, client) = (daemon.file().with_file_name("on.pcapng"), Client::bind("127.0.0.1:0"));
+    let (mut head, output) = Looker::unread(&daemon, &[]);
+    let (mut kept, nobody) = Looker::unread(&daemon, &["--pcap", file.to_str().unwrap()]);
+    drop(nobody);
+    client.ask(b"x", HERE);
+    BufReader::new(output).read_line(&mut String::new()).unwrap();
+    assert_eq!(head.code(), Some(0));
+    assert!(kept.child.try_wait().unwrap().is_none(), "this one goes on");
+    kept.signal("INT");
+    assert_eq!(kept.code(), Some(0));
     daemon.stop();
 }
 
