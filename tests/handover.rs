@@ -15,7 +15,7 @@ use rustix::process::{Signal, kill_process};
 use udispatch::control::snapshot::Snapshot;
 
 use common::client::Client;
-use common::curl::snapshot;
+use common::curl::{ask, snapshot};
 use common::daemon::{Daemon, udispatch};
 use common::namespace::enter;
 use common::restart::{Talker, process, reload, served_by_another, sockets, status, successor, tell, telling};
@@ -88,6 +88,31 @@ fn sessions_go_on() {
     let retired = |snapshot: &Snapshot| snapshot.handlers.iter().filter(|row| row.handler.contains("retired")).count();
     let now = snapshot(&daemon);
     assert!(retired(&now) == 1 && now.balances, "{now:#?}");
+    daemon.stop();
+}
+
+/// The address alone is that of the handler in the file, though one that a reload has retired has the same upstream; that one is
+/// drained by its full name.
+#[test]
+fn the_retired_are_drained_by_full_name() {
+    if !enter("the_retired_are_drained_by_full_name") {
+        return;
+    }
+    let (first, second) = (telling("127.0.0.1:9001"), telling("127.0.0.1:9002"));
+    let config = |upstreams: &str| forwarder("on", "127.0.0.1:1000", upstreams, "");
+    let mut daemon = Daemon::start(&config(&list([first.address(), second.address()])));
+    let clients = [Client::newcomer(), Client::newcomer()];
+    clients.iter().for_each(|client| _ = answer(client, "127.0.0.1:1000"));
+    reload(&mut daemon, &config(&list([first.address()])));
+    let rows = snapshot(&daemon).handlers;
+    let retired = rows.iter().find(|row| row.handler.contains("retired")).expect("one serves a session to its end");
+    let drain = |upstream: &str| ask(&daemon, &["drain", upstream]);
+    let outcome = drain("127.0.0.1:9001");
+    assert!(outcome.code == 0 && outcome.output.contains("of handler on gets nothing"), "{}", outcome.errors);
+    let outcome = drain("127.0.0.1:9002");
+    assert!(outcome.code == 2 && outcome.errors.contains("there is no upstream"), "{}", outcome.errors);
+    let outcome = drain(&format!("{}/127.0.0.1:9002", retired.handler));
+    assert!(outcome.code == 0 && outcome.output.contains("(retired 0) gets nothing"), "{}", outcome.errors);
     daemon.stop();
 }
 

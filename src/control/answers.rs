@@ -1,7 +1,7 @@
 //! What the supervisor answers between two signals, and what it remembers for that. One request at a time, none of which
 //! waits longer than a second for a worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -212,19 +212,23 @@ impl Supervisor {
         all.filter(|(_, located)| is_it(located)).map(|(id, _)| id).collect()
     }
 
-    /// The handler and the text of the upstream that is meant, and its number.
+    /// The handler and the text of the upstream that is meant, and its number. The address alone never means that of a handler
+    /// which a reload has retired: nobody wrote that into the file.
     fn find_upstream(&self, text: &str) -> Result<(String, String, Vec<UpstreamId>), Refusal> {
         let all = self.running.plan.upstreams.iter().map(|(_, located)| {
-            (self.running.config.handler(located.handler).name.clone(), located.upstream.to_string())
+            let handler = self.running.config.handler(located.handler);
+            ((handler.name.clone(), located.upstream.to_string()), handler.is_retired)
         });
-        let all: BTreeSet<(String, String)> = all.collect();
+        let all: BTreeMap<(String, String), bool> = all.collect();
         let full = |(handler, upstream): &(String, String)| format!("{handler}/{upstream}");
-        let meant: Vec<_> = all.iter().filter(|name| name.1 == text || full(name) == text).collect();
-        match meant.as_slice() {
+        let short = || all.iter().filter(|(_, is_retired)| !**is_retired).map(|(name, _)| name);
+        let exact = all.keys().filter(|name| full(name) == text);
+        let meant: BTreeSet<_> = exact.chain(short().filter(|name| name.1 == text)).collect();
+        match meant.into_iter().collect::<Vec<_>>().as_slice() {
             [(handler, upstream)] => Ok((handler.clone(), upstream.clone(), self.ids_of(handler, upstream))),
             [] => {
-                let names: Vec<String> = all.iter().map(full).collect();
-                let candidates = names.iter().chain(all.iter().map(|name| &name.1)).map(String::as_str);
+                let names: Vec<String> = all.keys().map(full).collect();
+                let candidates = names.iter().chain(short().map(|name| &name.1)).map(String::as_str);
                 let meant =
                     did_you_mean(text, candidates).unwrap_or_else(|| "`udispatch upstreams` lists them".to_owned());
                 Err(Refusal::Unknown(format!("there is no upstream {}; {meant}", quoted(text))))
