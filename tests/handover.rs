@@ -148,6 +148,26 @@ fn a_wrong_file_changes_nothing() {
     daemon.stop();
 }
 
+/// Where the daemon is asked is decided at its start: a dry run, a reload and the log each say that a change of it waits.
+#[test]
+fn what_waits_for_the_next_start_is_told() {
+    if !enter("what_waits_for_the_next_start_is_told") {
+        return;
+    }
+    let mut daemon = Daemon::start("[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n");
+    let reload = |options: &[&str]| ask(&daemon, &[&["reload"], options].concat());
+    let words = "! `http` and `http_hosts` below [daemon]: as before until the next start or takeover";
+    assert!(!reload(&["--dry-run"]).output.contains('!'), "nothing has changed");
+    let file = fs::read_to_string(daemon.file()).unwrap();
+    fs::write(daemon.file(), format!("[daemon]\nhttp = \"9253\"\nhttp_hosts = [\"a.example\"]\n{file}")).unwrap();
+    for options in [&["--dry-run"][..], &[]] {
+        let outcome = reload(options);
+        assert!(outcome.code == 0 && outcome.output.lines().any(|line| line == words), "{options:?}: {outcome:?}");
+    }
+    assert!(daemon.wait_for(words).contains("WARN"));
+    daemon.stop();
+}
+
 /// A watched file is applied when it has come to rest, however it is replaced; a wrong one is refused once, and what is put
 /// right is applied.
 #[test]
