@@ -16,6 +16,7 @@ use super::prepare::{Draft, Prepared, Present, draft};
 use super::request::{ReloadReport, Reply};
 use super::snapshot::unix_seconds;
 use super::supervisor::{Failure, Supervisor};
+use crate::config::words::listed;
 use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
 
@@ -185,7 +186,7 @@ impl Supervisor {
         let waiting: Vec<&str> = doors.iter().filter(|door| door.1).map(|door| door.0).collect();
         let mut changes = difference.lines();
         if !waiting.is_empty() {
-            let waiting = waiting.join(" and ");
+            let waiting = listed(waiting, "and");
             changes.push(format!("{WAITS} {waiting} below [daemon]: as before until the next start or takeover"));
         }
         changes

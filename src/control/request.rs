@@ -15,6 +15,7 @@ use super::snapshot::Snapshot;
 use super::tap::{TapQuery, Tapped};
 use super::troubles::Troubles;
 use super::visits::Visits;
+use crate::config::words::quoted;
 
 /// Requests that may wait for the supervisor, of operators and of guests each. Each takes it far less than a second, as a rule
 /// a thousandth.
@@ -88,6 +89,14 @@ pub enum Refusal {
     /// It cannot be done now; a sentence.
     #[error("{0}")]
     Unable(String),
+}
+
+/// What a log level is written as.
+pub const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
+
+/// A log level, or a sentence about what is none.
+pub fn log_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| format!("{} is no log level; write {LOG_LEVELS}", quoted(text)))
 }
 
 /// Where an answer goes. Dropped without an answer, it tells that to who waits.
