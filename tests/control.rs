@@ -284,6 +284,9 @@ fn commands() {
         let json = ask(&daemon, &[command, "--json"]);
         assert!(serde_json::from_str::<Value>(&json.output).is_ok(), "{command}: {}", json.output);
     }
+    let loud = ask(&daemon, &["log", "loud"]);
+    let words = "\"loud\" is no log level; write off, error, warn, info, debug or trace";
+    assert!(loud.code == 2 && loud.errors.contains(words), "{}", loud.errors);
     assert!(ask(&daemon, &["log", "error"]).output.contains("is error now, it was info"));
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
     assert!(ask(&daemon, &["log", "info"]).output.contains("is info now, it was error"));
