@@ -341,6 +341,10 @@ fn one_daemon_in_one_place() {
     first.stop();
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let outcome = udispatch(&["status", "--control", control]);
+    assert!(outcome.code == 1 && outcome.errors.contains(&format!("{control} is no socket")), "{}", outcome.errors);
+    let left_over = directory.path().join("left.sock");
+    drop(UnixListener::bind(&left_over).unwrap());
+    let outcome = udispatch(&["status", "--control", left_over.to_str().unwrap()]);
     assert!(outcome.code == 1 && outcome.errors.contains("nobody answers"), "{}", outcome.errors);
 
     // A file in its place, and a directory that is not there: it serves, degraded, and says why.
