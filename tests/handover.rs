@@ -301,6 +301,7 @@ fn successors() {
         assert!(listener_inodes().is_superset(&inodes), "the sockets are the very same");
         assert_eq!((now.listeners[0].account.received, now.balances), (asked, true), "{now:#?}");
         assert_eq!(now.generation, round as u64 + 1);
+        assert_eq!((now.reloads.applied, now.reloaded), (0, None), "a takeover is no reload");
         assert!(now.workers.iter().all(|worker| worker.answers), "{:#?}", now.workers);
     }
     tell(pid, Signal::TERM);

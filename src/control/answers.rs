@@ -63,7 +63,6 @@ impl Office {
     pub(super) fn inherit(&mut self, drained: Vec<(String, String)>, generation: u64) {
         self.drained = drained.into_iter().collect();
         self.life.generation = generation + 1;
-        self.life.reloaded = Some(unix_seconds());
         self.memory = Memory::inherited();
     }
 
