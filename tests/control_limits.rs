@@ -191,7 +191,7 @@ fn guests_do_not_take_the_places_of_operators() {
     daemon.stop();
 }
 
-/// Viewers have a limit of their own, and one who never reads does not keep the others waiting.
+/// Viewers have a limit of their own by each door, and one who never reads does not keep the others waiting.
 #[test]
 fn viewers_have_a_limit() {
     if !enter("viewers_have_a_limit") {
@@ -207,6 +207,10 @@ fn viewers_have_a_limit() {
     wait_for(&daemon, "32 watch", |counts| counts.viewers == 32);
     let answer = get(&daemon, "/events");
     assert!(answer.status == 503 && answer.body.contains("GET /status"), "{answer:?}");
+    let mut guest = visit();
+    guest.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    wait_for(&daemon, "one more watches by the other door", |counts| counts.viewers == 33);
+    drop(guest);
     let mut last = viewers.last().unwrap();
     let mut bytes = [0; 4_096];
     assert!(last.read(&mut bytes).unwrap() > 0);

@@ -110,7 +110,7 @@ impl Desk {
 
 /// All endpoints.
 pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
-    let desk = Desk { requests, stage: Stage::default(), stopped };
+    let desk = Desk { requests, stage: Stage::new(), stopped };
     let mut router = Router::new()
         .route("/status", get(status))
         .route("/status/listeners", part(|snapshot| json(&snapshot.listeners)))
