@@ -131,13 +131,27 @@ fn parts_and_probes() {
         ("/reload", 405, "verbs are posted"),
         ("/sessions?handler=ehco", 404, "did you mean \"echo\"?"),
         ("/sessions?client=me", 404, "192.0.2.0/24"),
-        ("/sessions?clinet=me", 400, "clinet"),
+        ("/sessions?clinet=me", 400, "there is no parameter \"clinet\" here; did you mean \"client\"?\n"),
+        ("/sessions?limit=all", 400, "the parameter `limit` is \"all\"; write a whole number\n"),
+        ("/explain?to=here", 400, "the parameter `to` is \"here\"; write an address and a port"),
+        ("/explain", 400, "the parameter `to` is missing; write an address and a port"),
+        ("/tap?snap=-1", 400, "`snap`"),
     ] {
         let answer = get(&daemon, path);
         assert!(answer.status == status && answer.body.contains(words), "{path}: {answer:?}");
     }
-    let answer = post(&daemon, "/log?level=loud");
-    assert!(answer.status == 404 && answer.body.contains("trace"), "{answer:?}");
+    for (path, status, words) in [
+        ("/log?level=loud", 404, "trace"),
+        ("/log", 400, "the parameter `level` is missing; write off, error"),
+        ("/drain", 400, "the parameter `upstream` is missing; write HANDLER/ADDRESS"),
+        ("/reload?dry_run=maybe", 400, "the parameter `dry_run` is \"maybe\"; write 1, 0, true or false\n"),
+        ("/reload?dry_run=true", 200, "\"is_applied\":false"),
+        ("/reload?dry_run", 200, "\"is_applied\":false"),
+        ("/reload?dry_run=0", 200, "\"is_applied\":true"),
+    ] {
+        let answer = post(&daemon, path);
+        assert!(answer.status == status && answer.body.contains(words), "{path}: {answer:?}");
+    }
     daemon.stop();
 }
 
@@ -270,6 +284,9 @@ fn commands() {
         let json = ask(&daemon, &[command, "--json"]);
         assert!(serde_json::from_str::<Value>(&json.output).is_ok(), "{command}: {}", json.output);
     }
+    let loud = ask(&daemon, &["log", "loud"]);
+    let words = "\"loud\" is no log level; write off, error, warn, info, debug or trace";
+    assert!(loud.code == 2 && loud.errors.contains(words), "{}", loud.errors);
     assert!(ask(&daemon, &["log", "error"]).output.contains("is error now, it was info"));
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
     assert!(ask(&daemon, &["log", "info"]).output.contains("is info now, it was error"));
@@ -324,6 +341,10 @@ fn one_daemon_in_one_place() {
     first.stop();
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let outcome = udispatch(&["status", "--control", control]);
+    assert!(outcome.code == 1 && outcome.errors.contains(&format!("{control} is no socket")), "{}", outcome.errors);
+    let left_over = directory.path().join("left.sock");
+    drop(UnixListener::bind(&left_over).unwrap());
+    let outcome = udispatch(&["status", "--control", left_over.to_str().unwrap()]);
     assert!(outcome.code == 1 && outcome.errors.contains("nobody answers"), "{}", outcome.errors);
 
     // A file in its place, and a directory that is not there: it serves, degraded, and says why.

@@ -5,11 +5,13 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::curl::{curl, get, snapshot};
+use common::curl::{ask, curl, get, snapshot};
 use common::daemon::{Daemon, PATIENCE};
 use common::namespace::enter;
 use common::upstream::answer_at_last;
@@ -149,7 +151,47 @@ fn connections_have_a_limit() {
     daemon.stop();
 }
 
-/// Viewers have a limit of their own, and one who never reads does not keep the others waiting.
+/// Visitors over TCP who ask and hang up at once, more than can be answered, keep nobody from the control socket: their requests
+/// wait in places of their own, and reading and verbs go on.
+#[test]
+fn guests_do_not_take_the_places_of_operators() {
+    if !enter("guests_do_not_take_the_places_of_operators") {
+        return;
+    }
+    // So many rows that a snapshot takes a while, and those who ask for one wait.
+    let route = |number| {
+        let source = format!("10.{}.{}.0/24", number / 256, number % 256);
+        format!("[[route]]\ndestination = \"127.0.0.1:1234\"\nsource = \"{source}\"\nhandler = \"echo\"\n")
+    };
+    let daemon = Daemon::start(&(CONFIG.to_owned() + &(0..1_000).map(route).collect::<String>()));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..48 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // One that is turned away, or no port that is free at this moment, is a flood all the same.
+                    let Ok(mut stream) = TcpStream::connect(HTTP) else { continue };
+                    let _ = stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                }
+            });
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..5 {
+                let before = wait_for(&daemon, "it is asked", |_| true).refused_busy;
+                wait_for(&daemon, "guests have taken all their places", |counts| counts.refused_busy > before);
+                for command in [&["status"][..], &["log", "info"], &["reload", "--dry-run"]] {
+                    let outcome = ask(&daemon, command);
+                    assert_eq!(outcome.code, 0, "{command:?}: {}{}", outcome.output, outcome.errors);
+                }
+            }
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    daemon.stop();
+}
+
+/// Viewers have a limit of their own by each door, and one who never reads does not keep the others waiting.
 #[test]
 fn viewers_have_a_limit() {
     if !enter("viewers_have_a_limit") {
@@ -165,6 +207,10 @@ fn viewers_have_a_limit() {
     wait_for(&daemon, "32 watch", |counts| counts.viewers == 32);
     let answer = get(&daemon, "/events");
     assert!(answer.status == 503 && answer.body.contains("GET /status"), "{answer:?}");
+    let mut guest = visit();
+    guest.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    wait_for(&daemon, "one more watches by the other door", |counts| counts.viewers == 33);
+    drop(guest);
     let mut last = viewers.last().unwrap();
     let mut bytes = [0; 4_096];
     assert!(last.read(&mut bytes).unwrap() > 0);

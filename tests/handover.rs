@@ -15,7 +15,7 @@ use rustix::process::{Signal, kill_process};
 use udispatch::control::snapshot::{Snapshot, State};
 
 use common::client::Client;
-use common::curl::{curl, snapshot};
+use common::curl::{ask, curl, snapshot};
 use common::daemon::{Daemon, udispatch};
 use common::namespace::enter;
 use common::restart::{Talker, process, reload, served_by_another, sockets, status, successor, tell, telling};
@@ -91,6 +91,31 @@ fn sessions_go_on() {
     daemon.stop();
 }
 
+/// The address alone is that of the handler in the file, though one that a reload has retired has the same upstream; that one is
+/// drained by its full name.
+#[test]
+fn the_retired_are_drained_by_full_name() {
+    if !enter("the_retired_are_drained_by_full_name") {
+        return;
+    }
+    let (first, second) = (telling("127.0.0.1:9001"), telling("127.0.0.1:9002"));
+    let config = |upstreams: &str| forwarder("on", "127.0.0.1:1000", upstreams, "");
+    let mut daemon = Daemon::start(&config(&list([first.address(), second.address()])));
+    let clients = [Client::newcomer(), Client::newcomer()];
+    clients.iter().for_each(|client| _ = answer(client, "127.0.0.1:1000"));
+    reload(&mut daemon, &config(&list([first.address()])));
+    let rows = snapshot(&daemon).handlers;
+    let retired = rows.iter().find(|row| row.handler.contains("retired")).expect("one serves a session to its end");
+    let drain = |upstream: &str| ask(&daemon, &["drain", upstream]);
+    let outcome = drain("127.0.0.1:9001");
+    assert!(outcome.code == 0 && outcome.output.contains("of handler on gets nothing"), "{}", outcome.errors);
+    let outcome = drain("127.0.0.1:9002");
+    assert!(outcome.code == 2 && outcome.errors.contains("there is no upstream"), "{}", outcome.errors);
+    let outcome = drain(&format!("{}/127.0.0.1:9002", retired.handler));
+    assert!(outcome.code == 0 && outcome.output.contains("(retired 0) gets nothing"), "{}", outcome.errors);
+    daemon.stop();
+}
+
 /// A file that is wrong, or whose own tests fail, changes nothing; a dry run opens nothing; each is told.
 #[test]
 fn a_wrong_file_changes_nothing() {
@@ -120,6 +145,26 @@ fn a_wrong_file_changes_nothing() {
     let now = snapshot(&daemon);
     assert_eq!((now.reloads.applied, now.reloads.refused, now.generation), (0, 3, 0));
     assert_eq!(Client::newcomer().ask(b"still here?", "127.0.0.1:1000").0, b"still here?");
+    daemon.stop();
+}
+
+/// Where the daemon is asked is decided at its start: a dry run, a reload and the log each say that a change of it waits.
+#[test]
+fn what_waits_for_the_next_start_is_told() {
+    if !enter("what_waits_for_the_next_start_is_told") {
+        return;
+    }
+    let mut daemon = Daemon::start("[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n");
+    let reload = |options: &[&str]| ask(&daemon, &[&["reload"], options].concat());
+    let words = "! `http` and `http_hosts` below [daemon]: as before until the next start or takeover";
+    assert!(!reload(&["--dry-run"]).output.contains('!'), "nothing has changed");
+    let file = fs::read_to_string(daemon.file()).unwrap();
+    fs::write(daemon.file(), format!("[daemon]\nhttp = \"9253\"\nhttp_hosts = [\"a.example\"]\n{file}")).unwrap();
+    for options in [&["--dry-run"][..], &[]] {
+        let outcome = reload(options);
+        assert!(outcome.code == 0 && outcome.output.lines().any(|line| line == words), "{options:?}: {outcome:?}");
+    }
+    assert!(daemon.wait_for(words).contains("WARN"));
     daemon.stop();
 }
 
@@ -256,6 +301,7 @@ fn successors() {
         assert!(listener_inodes().is_superset(&inodes), "the sockets are the very same");
         assert_eq!((now.listeners[0].account.received, now.balances), (asked, true), "{now:#?}");
         assert_eq!(now.generation, round as u64 + 1);
+        assert_eq!((now.reloads.applied, now.reloaded), (0, None), "a takeover is no reload");
         assert!(now.workers.iter().all(|worker| worker.answers), "{:#?}", now.workers);
     }
     tell(pid, Signal::TERM);

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
+use common::curl::ask;
 use common::daemon::{Daemon, PATIENCE, on_file_under};
 use common::ledger::{Ledger, Row};
 use common::namespace::{enter, has, run};
@@ -477,6 +478,13 @@ fn blocked_output_harms_nobody_else() {
     for _ in 0..100 {
         assert_eq!(client.ask(b"still there?", "127.0.0.1:1234").0, b"still there?");
     }
+    let status = ask(&daemon, &["status"]).output;
+    let [received, handled, dropped, in_flight] = ["received", "handled", "dropped", "in flight"].map(|head| {
+        let rest = status.lines().find_map(|line| line.strip_prefix(head)).expect("a line for each");
+        rest.trim().parse::<u64>().expect("a number")
+    });
+    assert_eq!(received, handled + dropped + in_flight, "{status}");
+    assert!(status.contains(" that handlers have taken wait to be written"), "{status}");
     let ledger = daemon.stop_while(libc::SIGTERM, |daemon| {
         daemon.signal(libc::SIGTERM);
         daemon.signal(libc::SIGINT);

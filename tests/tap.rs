@@ -5,14 +5,14 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::{ask, curl, get, post, snapshot};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, PATIENCE, udispatch};
 use common::namespace::{enter, has, run};
 use common::upstream::{Server, answer_at_last, forwarder, list};
 use udispatch::control::tap::{TapCount, TapLine, TappedDatagram};
@@ -30,15 +30,22 @@ struct Looker {
 impl Looker {
     /// Begins to look, and waits until every worker shows what it has.
     fn start(daemon: &Daemon, options: &[&str]) -> Looker {
+        let (mut looker, output) = Looker::unread(daemon, options);
+        looker.lines = read(output);
+        looker
+    }
+
+    /// The same, and what it writes.
+    fn unread(daemon: &Daemon, options: &[&str]) -> (Looker, ChildStdout) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
         command.arg("tap").arg("--control").arg(daemon.control()).args(options);
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("udispatch starts");
-        let (lines, errors) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
-        let looker = Looker { child, lines, errors };
+        let output = child.stdout.take().unwrap();
+        let looker = Looker { lines: channel().1, errors: read(child.stderr.take().unwrap()), child };
         let first = looker.errors.recv_timeout(PATIENCE).expect("it begins");
         assert!(first.contains("looking on"), "{first}");
-        looker
+        (looker, output)
     }
 
     /// The next line of JSON.
@@ -223,6 +230,47 @@ fn who_may_not_look() {
     }
     let answer = curl(&["http://127.0.0.1:9253/tap"]);
     assert!(answer.status == 403 && answer.body.contains("not shown over TCP"), "{} {}", answer.head, answer.body);
+    daemon.stop();
+}
+
+/// Whoever reads it on a pipe goes after a line, as `head -1` does: it ends then, though no datagram comes any more. A file is
+/// written on, whoever reads standard output.
+#[test]
+fn it_ends_with_its_reader() {
+    if !enter("it_ends_with_its_reader") {
+        return;
+    }
+    let daemon = Daemon::start(ECHO);
+    let (file, client) = (daemon.file().with_file_name("on.pcapng"), Client::bind("127.0.0.1:0"));
+    let (mut head, output) = Looker::unread(&daemon, &[]);
+    let (mut kept, _) = Looker::unread(&daemon, &["--pcap", file.to_str().unwrap()]);
+    client.ask(b"x", HERE);
+    BufReader::new(output).read_line(&mut String::new()).unwrap();
+    assert_eq!(head.code(), Some(0));
+    assert!(kept.child.try_wait().unwrap().is_none(), "this one goes on");
+    kept.signal("INT");
+    assert_eq!(kept.code(), Some(0));
+    daemon.stop();
+}
+
+/// Where nothing can be shown, the file that it was to be written to keeps what it held; where something can, it is a new one.
+#[test]
+fn a_refusal_leaves_the_file() {
+    if !enter("a_refusal_leaves_the_file") {
+        return;
+    }
+    let daemon = Daemon::start(ECHO);
+    let path = daemon.file().with_file_name("kept.pcapng");
+    let file = path.to_str().unwrap().to_owned();
+    fs::write(&path, "of yesterday").unwrap();
+    let outcome = ask(&daemon, &["tap", "--handler", "ecko", "--pcap", &file]);
+    assert_eq!((outcome.code, &*fs::read(&path).unwrap()), (2, &b"of yesterday"[..]), "{}", outcome.errors);
+    let outcome = udispatch(&["tap", "--control", "/nowhere/control.sock", "--pcap", &file]);
+    assert_eq!((outcome.code, &*fs::read(&path).unwrap()), (1, &b"of yesterday"[..]), "{}", outcome.errors);
+    let outcome = ask(&daemon, &["tap", "--pcap", "/nowhere/file"]);
+    assert!(outcome.code == 1 && outcome.errors.contains("cannot write /nowhere/file"), "{}", outcome.errors);
+    drop(Looker::start(&daemon, &["--pcap", &file]));
+    assert!(fs::read(&path).unwrap().starts_with(b"\n\r\r\n"), "a file of pcapng");
     daemon.stop();
 }
 

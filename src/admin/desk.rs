@@ -1,22 +1,22 @@
 //! The table of endpoints. Nouns are read, verbs are posted; each asks the supervisor and puts its answer into words.
 //! `docs/status.md` tells what each gives.
 
-use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::events::{self, Stage};
+use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
-use crate::config::words::quoted;
-use crate::control::request::{Imagined, Refusal, Reply, Request, Requests, Unasked};
+use crate::control::request::{self, Imagined, Refusal, Reply, Request, Requests, Unasked};
 use crate::control::sessions::SessionQuery;
 use crate::control::snapshot::Snapshot;
 use crate::control::tap::TapQuery;
@@ -49,6 +49,9 @@ pub enum Refused {
     /// It was asked, and ended without an answer.
     #[error("the daemon is stopping")]
     Gone,
+    /// A parameter is not what it has to be.
+    #[error("{0}")]
+    Parameter(String),
     /// It answered that it will not.
     #[error("{0}")]
     Refusal(#[from] Refusal),
@@ -68,6 +71,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
             Refused::Unasked(_) | Refused::Gone => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Parameter(_) => StatusCode::BAD_REQUEST,
             Refused::Late => StatusCode::GATEWAY_TIMEOUT,
             Refused::Refusal(Refusal::Unknown(_)) => StatusCode::NOT_FOUND,
             Refused::Refusal(Refusal::Unable(_)) => StatusCode::CONFLICT,
@@ -106,7 +110,7 @@ impl Desk {
 
 /// All endpoints.
 pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
-    let desk = Desk { requests, stage: Stage::default(), stopped };
+    let desk = Desk { requests, stage: Stage::new(), stopped };
     let mut router = Router::new()
         .route("/status", get(status))
         .route("/status/listeners", part(|snapshot| json(&snapshot.listeners)))
@@ -160,32 +164,25 @@ async fn status(State(desk): State<Desk>) -> Result<Response, Refused> {
     Ok(as_json(desk.status().await?))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SessionParameters {
-    handler: Option<String>,
-    client: Option<String>,
-    limit: Option<usize>,
+fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, Refused> {
+    parameter.read("a whole number", |text| text.parse().ok())
 }
 
-async fn sessions(State(desk): State<Desk>, Query(asked): Query<SessionParameters>) -> Result<Response, Refused> {
-    let SessionParameters { handler, client, limit } = asked;
-    let query = SessionQuery { handler, client, limit };
+async fn sessions(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
+    let [handler, client, limit] = only(["handler", "client", "limit"], asked)?;
+    let query = SessionQuery { handler: handler.text(), client: client.text(), limit: number(limit)? };
     json(&desk.ask(ANSWER_MAX, |reply| Request::Sessions(query, reply)).await??)
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExplainParameters {
-    to: SocketAddr,
-    from: Option<SocketAddr>,
-    interface: Option<String>,
-    payload: Option<String>,
-}
-
-async fn explain(State(desk): State<Desk>, Query(asked): Query<ExplainParameters>) -> Result<String, Refused> {
-    let ExplainParameters { to, from, interface, payload } = asked;
-    let imagined = Imagined { to, from, interface, payload: payload.unwrap_or_default().into_bytes() };
+async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
+    let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], asked)?;
+    let example = "an address and a port, such as 192.0.2.1:53 or [2001:db8::1]:53";
+    let imagined = Imagined {
+        to: to.required_as(example, |text| text.parse().ok())?,
+        from: from.read(example, |text| text.parse().ok())?,
+        interface: interface.text(),
+        payload: payload.text().unwrap_or_default().into_bytes(),
+    };
     Ok(desk.ask(ANSWER_MAX, |reply| Request::Explain(imagined, reply)).await??)
 }
 
@@ -217,66 +214,45 @@ async fn watch_events(State(desk): State<Desk>) -> Response {
     events::watch(desk, stopped).await
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TapParameters {
-    to: Option<String>,
-    from: Option<String>,
-    handler: Option<String>,
-    limit: Option<u64>,
-    snap: Option<usize>,
-}
-
-async fn look_on(State(desk): State<Desk>, Query(asked): Query<TapParameters>) -> Result<Response, Refused> {
-    let TapParameters { to, from, handler, limit, snap } = asked;
-    let query = TapQuery { to, from, handler, limit, snap };
+async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
+    let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
+    let (limit, snap) = (number(limit)?, number(snap)?);
+    let query = TapQuery { to: to.text(), from: from.text(), handler: handler.text(), limit, snap };
     Ok(tap::answer(desk.ask(ANSWER_MAX, |reply| Request::Tap(query, reply)).await??))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReloadParameters {
-    #[serde(default)]
-    dry_run: u8,
-}
-
-async fn reload(State(desk): State<Desk>, Query(asked): Query<ReloadParameters>) -> Result<Response, Refused> {
-    let is_dry_run = asked.dry_run != 0;
+async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
+    let [dry_run] = only(["dry_run"], asked)?;
+    let yes_or_no = |text: &str| match text {
+        // Whoever writes the name alone wants it.
+        "1" | "true" | "" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    };
+    let is_dry_run = dry_run.read("1, 0, true or false", yes_or_no)?.unwrap_or(false);
     let report = desk.ask(RELOAD_MAX, |reply| Request::Reload { is_dry_run, reply }).await?;
     let status = if report.problems.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
     Ok((status, json(&report)?).into_response())
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainParameters {
-    upstream: String,
+async fn drain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
+    change_drain(&desk, asked, true).await
 }
 
-async fn drain(State(desk): State<Desk>, Query(asked): Query<DrainParameters>) -> Result<String, Refused> {
-    change_drain(&desk, asked.upstream, true).await
+async fn undrain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
+    change_drain(&desk, asked, false).await
 }
 
-async fn undrain(State(desk): State<Desk>, Query(asked): Query<DrainParameters>) -> Result<String, Refused> {
-    change_drain(&desk, asked.upstream, false).await
-}
-
-async fn change_drain(desk: &Desk, upstream: String, drain: bool) -> Result<String, Refused> {
+async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<String, Refused> {
+    let [upstream] = only(["upstream"], asked)?;
+    let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
     let done = desk.ask(ANSWER_MAX, |reply| Request::Drain { upstream, drain, reply }).await??;
     Ok(done + "\n")
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogParameters {
-    level: String,
-}
-
-async fn log_level(State(desk): State<Desk>, Query(asked): Query<LogParameters>) -> Result<String, Refused> {
-    let level = asked.level.parse().map_err(|_| {
-        let level = quoted(&asked.level);
-        Refusal::Unknown(format!("{level} is no log level; write off, error, warn, info, debug or trace"))
-    })?;
+async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
+    let [level] = only(["level"], asked)?;
+    let level = request::log_level(&level.required(request::LOG_LEVELS)?).map_err(Refusal::Unknown)?;
     Ok(desk.ask(ANSWER_MAX, |reply| Request::Log(level, reply)).await? + "\n")
 }
 

@@ -1,5 +1,5 @@
 //! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and put into
-//! words once for all who watch, and none while nobody does.
+//! words once for all who watch by the same door, and none while nobody does.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,25 +11,33 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as HttpBody, Frame};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::desk::Desk;
 use crate::control::visits::Visits;
 
-/// Who may watch at a time.
-const VIEWERS_MAX: u64 = 32;
+/// Who may watch at a time, by each door: viewers over TCP do not keep anybody at the control socket from it.
+const VIEWERS_MAX: usize = 32;
 /// Time between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What all viewers share.
-#[derive(Debug, Clone, Default)]
-pub struct Stage(Arc<Mutex<Option<watch::Receiver<Bytes>>>>);
+/// What all viewers by a door share.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    show: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,
+    places: Arc<Semaphore>,
+}
 
 impl Stage {
+    /// An empty one.
+    pub fn new() -> Stage {
+        Stage { show: Arc::default(), places: Arc::new(Semaphore::new(VIEWERS_MAX)) }
+    }
+
     /// The channel of the running show; begins one if there is none.
     fn join(&self, desk: &Desk) -> watch::Receiver<Bytes> {
-        let mut show = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = show.as_ref().filter(|running| running.has_changed().is_ok()) {
             return running.clone();
         }
@@ -41,7 +49,7 @@ impl Stage {
 
     /// Ends the show if nobody watches: the stage's own receiver is the last.
     fn is_over(&self, sender: &watch::Sender<Bytes>) -> bool {
-        let mut show = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = sender.receiver_count() <= 1;
         if is_over {
             *show = None;
@@ -69,7 +77,7 @@ async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
 
 /// Answers `GET /events`.
 pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
-    let Some(viewer) = Viewer::begin(&desk.requests.visits) else {
+    let Some(viewer) = Viewer::begin(&desk) else {
         desk.requests.visits.refused_viewers.more();
         let words = "as many watch already as may; GET /status still answers\n";
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
@@ -99,17 +107,23 @@ pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
 }
 
 /// A viewer, counted as long as it is there.
-struct Viewer(Arc<Visits>);
+struct Viewer {
+    visits: Arc<Visits>,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Viewer {
-    fn begin(visits: &Arc<Visits>) -> Option<Viewer> {
-        visits.viewers.more_up_to(VIEWERS_MAX).then(|| Viewer(Arc::clone(visits)))
+    fn begin(desk: &Desk) -> Option<Viewer> {
+        let place = Arc::clone(&desk.stage.places).try_acquire_owned().ok()?;
+        let visits = Arc::clone(&desk.requests.visits);
+        visits.viewers.more();
+        Some(Viewer { visits, _place: place })
     }
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.0.viewers.less();
+        self.visits.viewers.less();
     }
 }
 

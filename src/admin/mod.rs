@@ -3,7 +3,7 @@
 //! serves datagrams, so a visitor can at most wait.
 //!
 //! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `guard.rs` says who may ask what, `desk.rs` is the table of
-//! endpoints, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
+//! endpoints, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
 pub mod client;
 mod desk;
@@ -12,6 +12,7 @@ mod guard;
 mod listeners;
 mod metrics;
 mod page;
+mod parameters;
 mod patient;
 mod server;
 mod spare;

@@ -67,13 +67,12 @@ pub(super) fn doors(
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<Open>> {
-    let router = desk::router(requests.clone(), stopped.clone());
-    let hosts = Arc::new(listeners.hosts.clone());
-    let open = |listener| Open {
+    let (hosts, visits) = (Arc::new(listeners.hosts.clone()), Arc::clone(&requests.visits));
+    let open = |listener, requests| Open {
         listener,
         hosts: Arc::clone(&hosts),
-        router: router.clone(),
-        visits: Arc::clone(&requests.visits),
+        router: desk::router(requests, stopped.clone()),
+        visits: Arc::clone(&visits),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         spare: Arc::new(Spare::new()),
     };
@@ -81,12 +80,12 @@ pub(super) fn doors(
     if let Some(control) = &listeners.control {
         let listener = control.listener.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(Listener::Control(UnixListener::from_std(listener)?)));
+        doors.push(open(Listener::Control(UnixListener::from_std(listener)?), requests.clone()));
     }
     if let Some(http) = &listeners.http {
         let listener = http.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(Listener::Http(TcpListener::from_std(listener)?)));
+        doors.push(open(Listener::Http(TcpListener::from_std(listener)?), requests.of_guests()));
     }
     Ok(doors)
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::Exit;
 use crate::config::LoadError;
 use crate::config::words::is_unprintable;
@@ -17,6 +19,15 @@ pub(super) fn print(text: &str) -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// Whether who read standard output has gone (`| head`), which a write would find out too.
+pub(super) fn is_unread() -> bool {
+    let out = io::stdout();
+    // These are told whether they are asked for or not.
+    let mut look = [PollFd::new(&out, PollFlags::empty())];
+    let is_told = poll(&mut look, Some(&Timespec::default())).is_ok_and(|told| told > 0);
+    is_told && look[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// JSON without what it lets stand and a terminal obeys, which can only be in its strings.

@@ -1,9 +1,11 @@
 //! How commands find the running daemon and talk to it, and what to do when that does not work.
 
 use std::env;
+use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -77,7 +79,7 @@ impl Remote {
                 Ok(_) => return Ok(Client::new(path, patience)),
                 // A daemon that may not be asked is there all the same: another place would be another daemon's.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Client::new(path, patience)),
-                Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&error))),
+                Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&path, &error))),
             }
         }
         output::complain(&format!("error: no daemon answers at any of the default places\n{}", tried.join("\n")));
@@ -89,13 +91,19 @@ impl Remote {
     }
 }
 
-fn shown(path: &std::path::Path) -> String {
+/// Whether something else than a socket is there: the kernel refuses a connection to it like one to a socket that was left over.
+fn is_other(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket())
+}
+
+fn shown(path: &Path) -> String {
     one_line(&path.to_string_lossy())
 }
 
-fn reason(error: &io::Error) -> &'static str {
+fn reason(path: &Path, error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::NotFound => "there is none",
+        ErrorKind::ConnectionRefused if is_other(path) => "it is no socket",
         ErrorKind::ConnectionRefused => "left over by a daemon that has ended",
         _ => "it cannot be used",
     }
@@ -109,6 +117,9 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
             "there is no control socket {path}. Is the daemon running, and is this its `control` path? `--control PATH` \
              names another"
         ),
+        ErrorKind::ConnectionRefused if is_other(client.path()) => {
+            format!("{path} is no socket. `--control` names the daemon's control socket, not its file")
+        }
         ErrorKind::ConnectionRefused => {
             format!(
                 "nobody answers at {path}: it was left over by a daemon that has ended. `udispatch run FILE` starts one"

@@ -75,8 +75,12 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
         let meaning = known.map_or("", |known| known.meaning());
         line(text, "", &format!("{datagrams} {}: {meaning}", one_line(reason)));
     }
-    let in_flight: u64 = snapshot.handlers.iter().map(|row| row.account.in_flight).sum();
-    line(text, "in flight", &in_flight.to_string());
+    line(text, "in flight", &sum(|account| account.in_flight).to_string());
+    // A listener's datagram is handled when a sink has it, so these are no part of the sums above.
+    let unwritten: u64 = snapshot.handlers.iter().map(|row| row.account.in_flight).sum();
+    if unwritten > 0 {
+        line(text, "", &format!("{unwritten} that handlers have taken wait to be written"));
+    }
     let kernel_drops: u64 = snapshot.listeners.iter().map(|row| row.kernel_drops).sum();
     line(text, "kernel drops", &kernel_drops.to_string());
     let errors: Vec<String> =

@@ -59,16 +59,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let mut show = match Show::new(arguments) {
-        Ok(show) => show,
-        Err(exit) => return exit,
-    };
     let is_asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // Where it cannot be caught it ends this at once, which leaves whole lines or blocks all the same.
         let _ = signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end));
     }
-    let snap = if matches!(show, Show::Text { .. }) { SHOWN_BYTES } else { KEPT_BYTES };
+    let snap = if arguments.json || arguments.pcap.is_some() { KEPT_BYTES } else { SHOWN_BYTES };
     let limit = arguments.limit.map(|limit| limit.to_string());
     let parameters = [
         ("to", arguments.to.as_deref()),
@@ -79,6 +75,11 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     ];
     let stream = match arguments.remote.stream(&target("/tap", &parameters)) {
         Ok(stream) => stream,
+        Err(exit) => return exit,
+    };
+    // Only now: a daemon that refuses, or is not there, must not cost what a file held before.
+    let mut show = match Show::new(arguments) {
+        Ok(show) => show,
         Err(exit) => return exit,
     };
     let mut last = TapCount::default();
@@ -109,6 +110,8 @@ fn follow(mut stream: Stream, show: &mut Show, is_asked_to_end: &AtomicBool, las
     let mut has_begun = false;
     while !is_asked_to_end.load(Ordering::Relaxed) {
         match stream.next(LOOK)? {
+            // Where nothing is written, a write cannot tell that nobody reads any more.
+            Next::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
             Next::Nothing => continue,
             Next::End => break,
             Next::Bytes(bytes) => rest.extend_from_slice(&bytes),
@@ -148,7 +151,7 @@ fn follow(mut stream: Stream, show: &mut Show, is_asked_to_end: &AtomicBool, las
 enum Show {
     Text { out: BufWriter<io::Stdout>, colours: bool },
     Json(BufWriter<io::Stdout>),
-    Pcap(Capture<BufWriter<Box<dyn Write>>>),
+    Pcap { capture: Capture<BufWriter<Box<dyn Write>>>, is_file: bool },
 }
 
 impl Show {
@@ -159,11 +162,11 @@ impl Show {
             return Ok(if arguments.json { Show::Json(out) } else { Show::Text { out, colours } });
         };
         let begin = || -> io::Result<Show> {
-            let file: Box<dyn Write> =
-                if path.as_os_str() == "-" { Box::new(io::stdout()) } else { Box::new(File::create(path)?) };
+            let is_file = path.as_os_str() != "-";
+            let file: Box<dyn Write> = if is_file { Box::new(File::create(path)?) } else { Box::new(io::stdout()) };
             let mut capture = Capture::begin(BufWriter::new(file))?;
             capture.flush()?;
-            Ok(Show::Pcap(capture))
+            Ok(Show::Pcap { capture, is_file })
         };
         begin().map_err(|error| {
             output::complain(&format!("error: cannot write {}: {error}", path.display()));
@@ -175,7 +178,7 @@ impl Show {
         match self {
             Show::Json(out) => out.write_all(line),
             Show::Text { out, colours } => out.write_all(&text(datagram, *colours)?),
-            Show::Pcap(capture) => capture.packet(&Packet {
+            Show::Pcap { capture, .. } => capture.packet(&Packet {
                 time_ns: datagram.time_ns,
                 ends: datagram.src.zip(datagram.dst),
                 ttl: datagram.ttl,
@@ -190,19 +193,24 @@ impl Show {
     fn count(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
             Show::Json(out) => out.write_all(line),
-            Show::Text { .. } | Show::Pcap(_) => Ok(()),
+            Show::Text { .. } | Show::Pcap { .. } => Ok(()),
         }
+    }
+
+    /// Whether who read it has gone.
+    fn is_unread(&self) -> bool {
+        !matches!(self, Show::Pcap { is_file: true, .. }) && output::is_unread()
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Show::Text { out, .. } | Show::Json(out) => out.flush(),
-            Show::Pcap(capture) => capture.flush(),
+            Show::Pcap { capture, .. } => capture.flush(),
         }
     }
 
     fn end(&mut self, last: &TapCount) -> io::Result<()> {
-        if let Show::Pcap(capture) = self {
+        if let Show::Pcap { capture, .. } = self {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             capture.statistics(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), last.matched, last.missed)?;
         }

@@ -1,17 +1,16 @@
 //! What the supervisor answers between two signals, and what it remembers for that. One request at a time, none of which
 //! waits longer than a second for a worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
 use mio::Waker;
 
 use super::plan::Plan;
 use super::reload::Wish;
-use super::request::{Refusal, Reply, Request, Requests};
+use super::request::{Asked, Refusal, Reply, Request, Requests};
 use super::running::Stopped;
 use super::sessions::{Lister, SessionList, SessionQuery};
 use super::snapshot::{Facts, Flows, Journal, Life, Memory, Part, Snapshot, unix_seconds};
@@ -31,7 +30,7 @@ pub(super) struct Office {
     /// The way to ask.
     pub(super) requests: Requests,
     /// What is asked; gone once it is stopping.
-    queue: Option<Receiver<Request>>,
+    asked: Option<Asked>,
     /// What the process has been through.
     pub(super) life: Life,
     /// Upstreams that were drained by hand, by handler and text: they stay so when the configuration changes.
@@ -48,11 +47,11 @@ pub(super) struct Office {
 impl Office {
     /// Of a configuration that is about to be served. `waker` wakes the supervisor.
     pub(super) fn new(config: &Config, plan: &Plan, waker: Arc<Waker>) -> Office {
-        let (requests, queue) = Requests::new(waker);
+        let (requests, asked) = Requests::new(waker);
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
         let (journal, lookers) = (Journal::default(), Lookers::default());
-        Office { requests, queue: Some(queue), life, drained, parts, flows, memory, journal, lookers }
+        Office { requests, asked: Some(asked), life, drained, parts, flows, memory, journal, lookers }
     }
 
     /// What was drained by hand.
@@ -64,7 +63,6 @@ impl Office {
     pub(super) fn inherit(&mut self, drained: Vec<(String, String)>, generation: u64) {
         self.drained = drained.into_iter().collect();
         self.life.generation = generation + 1;
-        self.life.reloaded = Some(unix_seconds());
         self.memory = Memory::inherited();
     }
 
@@ -87,7 +85,7 @@ impl Supervisor {
     /// Answers what is asked now, as far as signals can wait for it. Whether it was asked to stop.
     pub(super) fn answer_requests(&mut self) -> bool {
         for _ in 0..ANSWERS_MAX {
-            let Some(Ok(request)) = self.office.queue.as_ref().map(Receiver::try_recv) else { return false };
+            let Some(request) = self.office.asked.as_ref().and_then(Asked::next) else { return false };
             match request {
                 Request::Snapshot(reply) => reply.send(Box::new(self.snapshot())),
                 Request::Sessions(query, reply) => self.list_sessions(&query, reply),
@@ -109,7 +107,7 @@ impl Supervisor {
 
     /// From now on nobody is answered: it is about to end.
     pub(super) fn close_office(&mut self) {
-        self.office.queue = None;
+        self.office.asked = None;
         self.office.lookers.close();
     }
 
@@ -213,19 +211,23 @@ impl Supervisor {
         all.filter(|(_, located)| is_it(located)).map(|(id, _)| id).collect()
     }
 
-    /// The handler and the text of the upstream that is meant, and its number.
+    /// The handler and the text of the upstream that is meant, and its number. The address alone never means that of a handler
+    /// which a reload has retired: nobody wrote that into the file.
     fn find_upstream(&self, text: &str) -> Result<(String, String, Vec<UpstreamId>), Refusal> {
         let all = self.running.plan.upstreams.iter().map(|(_, located)| {
-            (self.running.config.handler(located.handler).name.clone(), located.upstream.to_string())
+            let handler = self.running.config.handler(located.handler);
+            ((handler.name.clone(), located.upstream.to_string()), handler.is_retired)
         });
-        let all: BTreeSet<(String, String)> = all.collect();
+        let all: BTreeMap<(String, String), bool> = all.collect();
         let full = |(handler, upstream): &(String, String)| format!("{handler}/{upstream}");
-        let meant: Vec<_> = all.iter().filter(|name| name.1 == text || full(name) == text).collect();
-        match meant.as_slice() {
+        let short = || all.iter().filter(|(_, is_retired)| !**is_retired).map(|(name, _)| name);
+        let exact = all.keys().filter(|name| full(name) == text);
+        let meant: BTreeSet<_> = exact.chain(short().filter(|name| name.1 == text)).collect();
+        match meant.into_iter().collect::<Vec<_>>().as_slice() {
             [(handler, upstream)] => Ok((handler.clone(), upstream.clone(), self.ids_of(handler, upstream))),
             [] => {
-                let names: Vec<String> = all.iter().map(full).collect();
-                let candidates = names.iter().chain(all.iter().map(|name| &name.1)).map(String::as_str);
+                let names: Vec<String> = all.keys().map(full).collect();
+                let candidates = names.iter().chain(short().map(|name| &name.1)).map(String::as_str);
                 let meant =
                     did_you_mean(text, candidates).unwrap_or_else(|| "`udispatch upstreams` lists them".to_owned());
                 Err(Refusal::Unknown(format!("there is no upstream {}; {meant}", quoted(text))))

@@ -44,7 +44,7 @@ pub struct Present {
 /// A configuration that has been compared with the one that runs; nothing is open for it yet.
 pub struct Draft {
     /// What the file says, and handlers that only serve sessions of older files.
-    config: Config,
+    pub config: Config,
     plan: Plan,
     outline: Outline,
     successors: Successors,

@@ -6,16 +6,22 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use log::Level;
 use mio::Waker;
 
 use super::answers::set_log_level;
+use super::handover::difference::Difference;
 use super::held::Held;
-use super::prepare::{Prepared, Present, draft};
+use super::prepare::{Draft, Prepared, Present, draft};
 use super::request::{ReloadReport, Reply};
 use super::snapshot::unix_seconds;
 use super::supervisor::{Failure, Supervisor};
+use crate::config::words::listed;
 use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
+
+/// Begins a line about what waits for the next process.
+const WAITS: char = '!';
 
 /// Reads the configuration that a reload is to apply.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
@@ -43,8 +49,8 @@ impl Wish {
 enum Ready {
     /// All of it.
     Whole(Box<Prepared>),
-    /// Only what would change, a line each: nothing was opened.
-    Draft(Vec<String>),
+    /// Only what would change: nothing was opened.
+    Draft(Box<Draft>),
 }
 
 /// What was made ready, or why it could not be.
@@ -87,7 +93,7 @@ impl Reloader {
             let nothing = || Failure::File("there is no file to reload".to_owned());
             let config = loader.ok_or_else(nothing).and_then(|loader| loader().map_err(Failure::from));
             let outcome = config.and_then(|config| draft(config, present)).and_then(|draft| match is_dry_run {
-                true => Ok(Ready::Draft(draft.difference.lines())),
+                true => Ok(Ready::Draft(Box::new(draft))),
                 false => draft.prepare(Held::default(), &output, epoch, &ended).map(Box::new).map(Ready::Whole),
             });
             // The supervisor may have ended meanwhile.
@@ -129,7 +135,10 @@ impl Supervisor {
         while let Some((outcome, wishes)) = self.reloader.outcome() {
             match outcome {
                 Err(failure) => self.refuse(&failure, wishes),
-                Ok(Ready::Draft(changes)) => tell(wishes, &ReloadReport { changes, ..ReloadReport::default() }),
+                Ok(Ready::Draft(draft)) => {
+                    let changes = self.changes(&draft.difference, &draft.config.daemon);
+                    tell(wishes, &ReloadReport { changes, ..ReloadReport::default() });
+                }
                 Ok(Ready::Whole(prepared)) => self.apply(*prepared, wishes)?,
             }
         }
@@ -151,13 +160,13 @@ impl Supervisor {
     }
 
     fn apply(&mut self, prepared: Prepared, wishes: Vec<Wish>) -> Result<(), Failure> {
-        let changes = prepared.difference.lines();
+        let changes = self.changes(&prepared.difference, &prepared.config.daemon);
         let (dry, wet): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| wish.is_dry_run);
         tell(dry, &ReloadReport { changes: changes.clone(), ..ReloadReport::default() });
         for note in prepared.plan.notes.iter().filter(|note| !self.running.plan.notes.contains(note)) {
             log::warn!("{note}");
         }
-        changes.iter().for_each(|change| log::info!("reload: {change}"));
+        changes.iter().for_each(|change| log::log!(level_of(change), "reload: {change}"));
         self.heed_daemon(&prepared.config.daemon);
         self.tell_reloading();
         let begun = Instant::now();
@@ -175,16 +184,35 @@ impl Supervisor {
 }
 
 impl Supervisor {
-    /// Applies what of `[daemon]` is no matter of workers, and tells what has to wait.
+    /// What changes, a line each, and what of `[daemon]` has to wait (`!`).
+    fn changes(&self, difference: &Difference, new: &Daemon) -> Vec<String> {
+        let old = &self.running.config.daemon;
+        let doors = [
+            ("`control`", new.control != old.control),
+            ("`http`", new.http != old.http),
+            ("`http_hosts`", new.http_hosts != old.http_hosts),
+        ];
+        let waiting: Vec<&str> = doors.iter().filter(|door| door.1).map(|door| door.0).collect();
+        let mut changes = difference.lines();
+        if !waiting.is_empty() {
+            let waiting = listed(waiting, "and");
+            changes.push(format!("{WAITS} {waiting} below [daemon]: as before until the next start or takeover"));
+        }
+        changes
+    }
+
+    /// Applies what of `[daemon]` is no matter of workers.
     fn heed_daemon(&self, new: &Daemon) {
         let old = &self.running.config.daemon;
         if new.log != old.log {
             log::info!("{}", set_log_level(new.log));
         }
-        if (&new.control, &new.http, &new.http_hosts) != (&old.control, &old.http, &old.http_hosts) {
-            log::warn!("`control`, `http` and `http_hosts` stay as they were until the next start or takeover");
-        }
     }
+}
+
+/// What is not as the file says deserves more attention.
+fn level_of(change: &str) -> Level {
+    if change.starts_with(WAITS) { Level::Warn } else { Level::Info }
 }
 
 fn tell(wishes: Vec<Wish>, report: &ReloadReport) {

@@ -15,8 +15,10 @@ use super::snapshot::Snapshot;
 use super::tap::{TapQuery, Tapped};
 use super::troubles::Troubles;
 use super::visits::Visits;
+use crate::config::words::quoted;
 
-/// Requests that may wait for the supervisor. Each takes it far less than a second, as a rule a thousandth.
+/// Requests that may wait for the supervisor, of operators and of guests each. Each takes it far less than a second, as a rule
+/// a thousandth.
 pub const QUEUE_MAX: usize = 64;
 
 /// Something that is asked for.
@@ -89,6 +91,14 @@ pub enum Refusal {
     Unable(String),
 }
 
+/// What a log level is written as.
+pub const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
+
+/// A log level, or a sentence about what is none.
+pub fn log_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| format!("{} is no log level; write {LOG_LEVELS}", quoted(text)))
+}
+
 /// Where an answer goes. Dropped without an answer, it tells that to who waits.
 pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
 
@@ -125,6 +135,7 @@ pub enum Unasked {
 #[derive(Debug, Clone)]
 pub struct Requests {
     queue: Sender<Request>,
+    guests: Sender<Request>,
     waker: Arc<Waker>,
     /// Who came to ask.
     pub visits: Arc<Visits>,
@@ -133,11 +144,17 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// A queue whose reader is woken by this.
-    pub fn new(waker: Arc<Waker>) -> (Requests, Receiver<Request>) {
-        let (queue, requests) = bounded(QUEUE_MAX);
+    /// The way of operators, and what comes by it and by that of guests. The reader is woken by this.
+    pub fn new(waker: Arc<Waker>) -> (Requests, Asked) {
+        let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
         let (visits, troubles) = (Arc::default(), Troubles::default());
-        (Requests { queue, waker, visits, troubles }, requests)
+        (Requests { queue, guests, waker, visits, troubles }, Asked { operators, guests: others })
+    }
+
+    /// The way of guests, with places of its own: what they ask waits even when they have hung up, and must not keep an
+    /// operator from asking.
+    pub fn of_guests(&self) -> Requests {
+        Requests { queue: self.guests.clone(), ..self.clone() }
     }
 
     /// Queues a request.
@@ -155,5 +172,19 @@ impl Requests {
     /// Wakes the supervisor.
     pub(super) fn wake(&self) -> std::io::Result<()> {
         self.waker.wake()
+    }
+}
+
+/// What is asked, by either way.
+#[derive(Debug)]
+pub struct Asked {
+    operators: Receiver<Request>,
+    guests: Receiver<Request>,
+}
+
+impl Asked {
+    /// What is to be answered next: guests wait for operators.
+    pub(super) fn next(&self) -> Option<Request> {
+        self.operators.try_recv().or_else(|_| self.guests.try_recv()).ok()
     }
 }

@@ -36,12 +36,6 @@ impl Count {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// One more, unless there are as many as there may be.
-    pub fn more_up_to(&self, max: u64) -> bool {
-        let more = |count| (count < max).then_some(count + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
     /// How many.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

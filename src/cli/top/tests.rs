@@ -225,7 +225,7 @@ fn the_first_screen() {
     let (text, _) = screen(&mut busy(true), 80, 24);
     let expected = [
         "udispatch serving  up 1 min 5 s  2 workers  generation 0  pid 4242  0.1.0",
-        "in 1200/s  out 1200/s  dropped 0/s  KERNEL DROPS 12/s (14)  in flight 0",
+        "in 1200/s  out 1200/s  dropped 0/s  KERNEL DROPS 12/s (14)  unwritten 0",
         "! kernel_drops: the kernel dropped 40 datagrams",
         "[1 routes] 2 handlers  3 upstreams  4 listeners  5 workers             2 routes",
         "  route                   ▼received/s  handled/s  dropped/s  in flight",

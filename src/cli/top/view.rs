@@ -90,7 +90,7 @@ fn totals(state: &State) -> Line<'static> {
     let style = |tone: Tone| tone.style(state.has_colours);
     let coming = number::rate(rates.sum(Noun::Listeners, Measure::Received));
     let going = number::rate(rates.sum(Noun::Handlers, Measure::Sent));
-    let in_flight = rates.total(Noun::Handlers, Measure::InFlight);
+    let unwritten = rates.total(Noun::Handlers, Measure::InFlight);
     let both = [Noun::Listeners, Noun::Upstreams];
     let drops = both.iter().fold(0, |sum: u64, noun| sum.saturating_add(rates.total(*noun, Measure::KernelDrops)));
     let known = both.iter().filter_map(|noun| rates.sum(*noun, Measure::KernelDrops));
@@ -107,7 +107,7 @@ fn totals(state: &State) -> Line<'static> {
         Span::styled(format!("dropped {}", number::rate(dropped)), style(tone_of_dropped)),
         Span::raw("  "),
         Span::styled(format!("{what} {} ({drops})", number::rate(rate)), style(tone)),
-        Span::raw(format!("  in flight {in_flight}")),
+        Span::raw(format!("  unwritten {unwritten}")),
     ])
 }
 

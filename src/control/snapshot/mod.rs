@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub generation: u64,
     /// When the process started, in unix seconds.
     pub started: u64,
-    /// When a configuration was last applied while it ran, in unix seconds.
+    /// When a reload was last applied, in unix seconds; a takeover is a start.
     pub reloaded: Option<u64>,
     /// Reloads that were applied, and that were refused, since the start.
     pub reloads: Reloads,

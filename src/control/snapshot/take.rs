@@ -37,7 +37,7 @@ pub struct Life {
     pub started_unix: u64,
     /// Reloads and takeovers so far.
     pub generation: u64,
-    /// When a configuration was last applied while it ran, in unix seconds.
+    /// When a reload was last applied, in unix seconds.
     pub reloaded: Option<u64>,
     /// How reloads went.
     pub reloads: Reloads,
