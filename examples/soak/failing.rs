@@ -78,6 +78,8 @@ impl Fault {
             Fault::BadFile => {
                 let status = start_with(daemon, "[daemon]\nworkers = \"many\"\n")?;
                 ensure!(status.code() == Some(78), "a wrong file ended with {status}");
+                // Its last line.
+                daemon.wait_for("bad.toml: 2 errors")?;
                 return Ok(());
             }
             Fault::PortTaken => {
