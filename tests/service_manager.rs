@@ -153,6 +153,32 @@ fn forgotten_by_a_successor() {
     tell(now.pid, rustix::process::Signal::TERM);
 }
 
+/// Sockets that the service manager keeps go on to take what comes after the daemon has ended: a restart loses nothing.
+#[test]
+fn a_restart_keeps_what_comes() {
+    if !enter("a_restart_keeps_what_comes") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let ear = Manager::at(path.to_str().expect("a path"));
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let daemon =
+        Daemon::start_under(&["env", &notify], "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = \"drop\"\n");
+    let mut kept = Vec::new();
+    while kept.is_empty() {
+        kept = ear.hear().1;
+    }
+    let client = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    client.send_to(b"before", "127.0.0.1:1001").expect("sent");
+    assert_eq!(daemon.stop().received(), 1);
+    client.send_to(b"after", "127.0.0.1:1001").expect("sent");
+    let sockets = kept.into_iter().map(UdpSocket::from);
+    // It does not block: nothing is on its way any more.
+    let waiting = sockets.filter(|socket| socket.recv(&mut [0; 16]).is_ok_and(|length| length == 5));
+    assert_eq!(waiting.count(), 1);
+}
+
 /// A service manager that does not listen holds nobody up: what it has no room for is an error.
 #[test]
 fn a_deaf_manager() {

@@ -63,6 +63,12 @@ impl Chores {
         first.saturating_duration_since(Instant::now())
     }
 
+    /// Whether the sockets outlive this process. Where the unit wants none kept (`FileDescriptorStoreMax=0`), the service manager
+    /// does not say so: then what comes in the last moment goes with the sockets.
+    pub fn has_heir(&self) -> bool {
+        self.service.is_there()
+    }
+
     /// Alarms of what the host shows.
     pub fn found(&self) -> Vec<Alarm> {
         self.lookout.found()

@@ -222,11 +222,12 @@ impl Running {
         (0..past.len().max(now.len())).map(sum).collect()
     }
 
-    /// Lets nothing new in, handles what the sockets hold, and ends the workers.
-    pub fn stop(&mut self) -> Result<Stopped, Failure> {
+    /// Handles what the sockets hold, and ends the workers. `has_heir`: the sockets are kept for the next process, and so is
+    /// what comes from now on; otherwise nothing new is let in.
+    pub fn stop(&mut self, has_heir: bool) -> Result<Stopped, Failure> {
         self.upkeep.stop();
         for (handle, _) in &self.workers {
-            handle.send(Command::Stop);
+            handle.send(Command::Stop { has_heir });
         }
         Ok(Stopped { workers: self.join()? })
     }

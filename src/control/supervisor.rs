@@ -264,7 +264,7 @@ impl Supervisor {
         self.tell_stopping();
         self.close_office();
         self.gate.close(false);
-        let stopped = self.running.stop()?;
+        let stopped = self.running.stop(self.chores.has_heir())?;
         self.drain_output(begun);
         Ok((Some(self.last_snapshot(&stopped)), begun + ERROR_BY))
     }

@@ -38,8 +38,12 @@ pub enum Command {
     Settle(Sender<io::Result<()>>),
     /// Finish the turn and end. The sockets stay open and hold what comes.
     Park,
-    /// Let nothing new in, handle what the sockets hold, and end.
-    Stop,
+    /// Handle what the listeners' sockets hold, and end.
+    Stop {
+        /// Whether somebody keeps these sockets for the next process: what comes from now on waits in them. Otherwise
+        /// nothing new is let in.
+        has_heir: bool,
+    },
 }
 
 /// The control plane's end.

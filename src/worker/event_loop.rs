@@ -326,7 +326,7 @@ impl Worker {
     }
 
     fn queue(&mut self, listener: usize) {
-        if !std::mem::replace(&mut self.is_ready[listener], true) {
+        if self.stop_at.is_none() && !std::mem::replace(&mut self.is_ready[listener], true) {
             self.ready.push_back(listener);
         }
     }
@@ -358,7 +358,7 @@ impl Worker {
                     let _ = reply.send(self.listeners.iter().try_for_each(Listener::settle));
                 }
                 Command::Park => self.is_parked = true,
-                Command::Stop => self.stop(),
+                Command::Stop { has_heir } => self.stop(has_heir),
             }
         }
     }
@@ -455,11 +455,14 @@ impl Worker {
         self.dispatcher.snapshot()
     }
 
-    /// Lets nothing new in and queues every listener, so that what the sockets hold is handled before the end.
-    fn stop(&mut self) {
+    /// Queues every listener, so that what the sockets hold is handled before the end. After that none is queued any more: it
+    /// is read until it holds nothing once, however much may come.
+    fn stop(&mut self, has_heir: bool) {
         for index in 0..self.listeners.len() {
-            // Where the filter is refused, the time limit alone ends the draining.
-            let _ = close_door(self.listeners[index].exit.socket());
+            if !has_heir {
+                // Where the filter is refused, what comes later goes with the socket, uncounted.
+                let _ = close_door(self.listeners[index].exit.socket());
+            }
             self.queue(index);
         }
         self.stop_at = self.stop_at.or(Some(Instant::now() + DRAIN_MAX));

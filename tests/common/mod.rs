@@ -13,5 +13,6 @@ pub mod ledger;
 pub mod namespace;
 pub mod neighbour;
 pub mod restart;
+pub mod systemd;
 pub mod told;
 pub mod upstream;
