@@ -355,3 +355,36 @@ fn one_shot_clients_reuse_ports() {
     assert!(row.sessions.ports <= 350, "{row:?}");
     daemon.stop();
 }
+
+/// An answer that its upstream still owes when the daemon is told to end reaches the client, if it comes in time; who owes one and
+/// never gives it holds nobody up.
+#[test]
+fn owed_answers_are_waited_for() {
+    if !enter("owed_answers_are_waited_for") {
+        return;
+    }
+    let upstream = Client::bind("127.0.0.1:9001");
+    let config = forwarder("on", HERE, &list([upstream.address()]), "");
+    // It has 50 ms: a busy machine may let them pass now and then.
+    let comes_back = (0..10).any(|_| {
+        let daemon = Daemon::start(&config);
+        let client = Client::newcomer();
+        client.send(b"?", HERE);
+        let (_, lane) = upstream.receive();
+        let mut is_owed = true;
+        let ledger = daemon.stop_while(libc::SIGTERM, |_| {
+            if std::mem::take(&mut is_owed) {
+                thread::sleep(Duration::from_millis(5));
+                upstream.send(b"!", &lane.to_string());
+            }
+        });
+        // What was counted was sent.
+        let count = ledger.handlers.get("on, answers").map_or(0, |row| row.handled);
+        count == 1 && client.receive().0 == b"!"
+    });
+    assert!(comes_back);
+    let daemon = Daemon::start(&config);
+    Client::newcomer().send(b"?", HERE);
+    upstream.receive();
+    assert_eq!(daemon.stop().handler("on").sessions.open, 1);
+}

@@ -227,6 +227,11 @@ impl Dispatcher {
         self.dues.first(&self.handlers)
     }
 
+    /// Whether upstreams owe answers.
+    pub fn is_owed(&self) -> bool {
+        self.handlers.iter().any(|handler| handler.is_owed())
+    }
+
     /// Calls a handler for something other than its routes' datagrams.
     fn with(&mut self, to: HandlerId, scene: &mut Scene<'_>, act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>)) {
         self.drops.0.clear();

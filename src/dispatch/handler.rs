@@ -68,6 +68,11 @@ pub trait Handler: Send {
         None
     }
 
+    /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
+    fn is_owed(&self) -> bool {
+        false
+    }
+
     /// Adds what it has counted itself to its account, and to those of its upstreams.
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
         let _ = (handler, upstreams);

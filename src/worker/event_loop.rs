@@ -31,7 +31,6 @@ use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
-use crate::net::error_queue::{self, Origin};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
 use crate::net::socket::{close_door, turn_away};
 
@@ -47,6 +46,9 @@ const TICK_MIN: Duration = Duration::from_millis(5);
 const TICK_MAX: Duration = Duration::from_millis(100);
 /// Longest time that a stopping worker works through what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// Longest time that it then waits for answers that upstreams owe. Not longer: requests may be waiting for the next process
+/// meanwhile, 100,000 a second of which fill a buffer of 8 MiB in about 100 ms.
+const OWED_MAX: Duration = Duration::from_millis(50);
 /// Lanes of one turn, so that commands and listeners do not wait for all of them.
 const LANES_PER_TURN: usize = 64;
 /// The token of the command queue; listeners have their numbers, lanes theirs from [`TOKENS`] on.
@@ -73,6 +75,8 @@ pub struct Worker {
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
+    /// Told to stop and drained: until when answers are waited for.
+    owed_until: Option<Instant>,
     /// Told to end as it is, so that another can go on.
     is_parked: bool,
 }
@@ -120,6 +124,7 @@ impl Worker {
             due: None,
             ready,
             stop_at: None,
+            owed_until: None,
             is_parked: false,
         };
         Ok((worker, Handle { commands: sender, waker }))
@@ -156,7 +161,7 @@ impl Worker {
                 self.dispatcher.end();
                 return self;
             }
-            if self.is_over() || (self.stop_at.is_some() && self.ready.is_empty() && self.lanes.ready() == 0) {
+            if self.is_over() || self.is_finished() {
                 self.read_kernel_drops();
                 self.dispatcher.end();
                 return self;
@@ -263,7 +268,7 @@ impl Worker {
             let Some(ready) = self.lanes.next_ready() else { break };
             looked += 1;
             let Ready { lane, handler, .. } = ready;
-            if let Ok(count) = receive_answers(&mut self.receiver, &ready, &mut self.reports) {
+            if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
                 self.answers.push((lane, handler, count));
                 self.lanes.had(lane, count);
             }
@@ -312,7 +317,8 @@ impl Worker {
             self.due = due.map(|due| due.clamp(now.after(TICK_MIN), now.after(TICK_MAX)));
         }
         let wait = self.due.map(|due| due.since(now));
-        timeout.into_iter().chain(wait).min()
+        let owed = self.owed_until.map(|_| TICK_MIN);
+        timeout.into_iter().chain(wait).chain(owed).min()
     }
 
     /// What time it is.
@@ -323,6 +329,15 @@ impl Worker {
     /// Whether the time for draining is over, or there is none.
     fn is_over(&self) -> bool {
         self.is_parked || self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at)
+    }
+
+    /// Whether a stopping worker has handled everything, and waits for no answer any more.
+    fn is_finished(&mut self) -> bool {
+        if self.stop_at.is_none() || !self.ready.is_empty() || self.lanes.ready() > 0 {
+            return false;
+        }
+        let now = Instant::now();
+        now >= *self.owed_until.get_or_insert(now + OWED_MAX) || !self.dispatcher.is_owed()
     }
 
     fn queue(&mut self, listener: usize) {
@@ -472,22 +487,4 @@ impl Worker {
 /// The time of day in nanoseconds since 1970, by the clock that the kernel stamps what it receives with.
 fn time_of_day_ns() -> u64 {
     nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// One receive call of one lane, beside what other lanes brought this turn. `Err` where there is nothing; `reports` are then
-/// errors that came back from the upstream.
-fn receive_answers(receiver: &mut Receiver, ready: &Ready<'_>, reports: &mut Vec<(Lane, i32)>) -> Result<usize, ()> {
-    let socket = ready.exit.socket();
-    let received = match ready.asks {
-        1 => receiver.receive_one(socket),
-        asks => receiver.receive_more(socket, asks),
-    };
-    received.map_err(|_| {
-        // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.
-        let _ = error_queue::drain(socket, |failure| {
-            if failure.origin == Origin::Icmp {
-                reports.push((ready.lane, failure.errno));
-            }
-        });
-    })
 }

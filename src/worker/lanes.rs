@@ -17,6 +17,8 @@ use crate::dispatch::limit::Limit;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
+use crate::net::error_queue::{self, Origin};
+use crate::net::receive::Receiver;
 use crate::net::upstream::UpstreamOptions;
 use crate::net::{epoll, errno, option};
 
@@ -91,6 +93,27 @@ pub struct Ready<'a> {
     pub exit: &'a Exit,
     /// How many trains to ask it for: one, unless it has had more each time.
     pub asks: usize,
+}
+
+impl Ready<'_> {
+    /// One receive call, beside what other lanes brought this turn. `None` where there is nothing; `reports` are then errors that
+    /// came back from the upstream.
+    pub fn receive(&self, receiver: &mut Receiver, reports: &mut Vec<(Lane, i32)>) -> Option<usize> {
+        let socket = self.exit.socket();
+        let received = match self.asks {
+            1 => receiver.receive_one(socket),
+            asks => receiver.receive_more(socket, asks),
+        };
+        if received.is_err() {
+            // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.
+            let _ = error_queue::drain(socket, |failure| {
+                if failure.origin == Origin::Icmp {
+                    reports.push((self.lane, failure.errno));
+                }
+            });
+        }
+        received.ok()
+    }
 }
 
 /// All lanes.

@@ -193,6 +193,11 @@ impl Leases {
         is_any.then_some(self.look_at)
     }
 
+    /// Whether a session has fewer answers than requests from an upstream.
+    pub fn is_owed(&self) -> bool {
+        self.held.iter().flatten().any(|held| held.session.is_some() && held.answered < held.asked)
+    }
+
     /// Whether sessions have ports of their own.
     pub fn is_leasing(&self) -> bool {
         self.is_leasing

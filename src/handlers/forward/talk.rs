@@ -466,6 +466,10 @@ impl Handler for Talk {
         [self.table.due(), self.leases.due(), self.common.due()].into_iter().flatten().min()
     }
 
+    fn is_owed(&self) -> bool {
+        self.leases.is_owed()
+    }
+
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
         let upstream = |lane| self.leases.place(lane).map(|place| self.common.outlets[place].id);
         self.table.look(handler, from, page, upstream)
