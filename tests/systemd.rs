@@ -52,6 +52,7 @@ fn the_unit() {
     wrong_file_fails_the_reload(&systemd);
     killed_it_comes_back(&systemd);
     restart_keeps_what_comes(&systemd);
+    stops_in_order(&systemd);
     silent_it_is_ended(&systemd);
     sockets_of_a_unit(&systemd);
 }
@@ -73,18 +74,22 @@ fn starts_in_its_sandbox(systemd: &Systemd) {
     );
 }
 
+/// Has another process take over.
+fn reload(systemd: &Systemd) {
+    let first = systemd.number("MainPID");
+    systemd.told("systemctl reload udispatch");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while systemd.number("MainPID") == first {
+        assert!(Instant::now() < deadline, "{}", systemd.journal());
+    }
+}
+
 /// The successor is the unit's main process, with everything that the other one had, and keeps the watchdog quiet.
 fn reload_takes_over(systemd: &Systemd) {
     let talkers = ["127.0.0.1:1234", "127.0.0.2:1234"].map(Talker::begin);
     let client = Client::newcomer();
     let port = client.ask(b"?", "127.0.0.2:1234").0;
-    let first = systemd.number("MainPID");
-    systemd.told("systemctl reload udispatch");
-    systemd.wait_for("StatusText", "4 listeners, 4 routes, 2 workers");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while systemd.number("MainPID") == first {
-        assert!(Instant::now() < deadline, "{}", systemd.journal());
-    }
+    reload(systemd);
     assert_eq!(client.ask(b"?", "127.0.0.2:1234").0, port, "the session goes on");
     assert_eq!(systemd.status().pid, systemd.number("MainPID"));
     assert_eq!(systemd.number("NFileDescriptorStore"), SOCKETS);
@@ -127,6 +132,19 @@ fn restart_keeps_what_comes(systemd: &Systemd) {
     assert!(talkers.map(Talker::end).iter().all(|asked| *asked > 10));
     let status = systemd.status();
     assert_eq!(status.listeners.iter().map(|row| row.kernel_drops).sum::<u64>(), 0, "{status:#?}");
+}
+
+/// Also one that systemd did not start itself is told to end, and not just killed.
+fn stops_in_order(systemd: &Systemd) {
+    reload(systemd);
+    let stops = |systemd: &Systemd| systemd.journal().matches("SIGTERM: stopping").count();
+    let before = stops(systemd);
+    systemd.told("systemctl stop udispatch");
+    systemd.wait_for("Result", "success");
+    assert_eq!(stops(systemd), before + 1, "{}", systemd.journal());
+    // Where it is not systemd's own child when systemd hears of it, systemd kills it at once.
+    assert!(!systemd.journal().contains("not our child"), "{}", systemd.journal());
+    systemd.told("systemctl start udispatch");
 }
 
 fn silent_it_is_ended(systemd: &Systemd) {

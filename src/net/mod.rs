@@ -18,6 +18,7 @@ pub mod limits;
 pub mod multicast;
 pub mod notify;
 pub mod option;
+pub mod orphan;
 pub mod pass;
 pub mod priority;
 pub mod probe;

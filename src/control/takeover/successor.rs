@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, thread};
 
 use crate::control::service_manager::hand_on;
+use crate::net::orphan;
 
 /// How the program was started.
 #[derive(Debug, Clone)]
@@ -40,7 +41,9 @@ impl Successor {
         Ok(Successor { program, arguments, on_its_way: Arc::default() })
     }
 
-    /// Starts it, unless one is on its way. How it ends is told, unless it takes over: then nobody is left here to tell.
+    /// Starts it, unless one is on its way: as no child of ours, so that a service manager finds a child of its own in it before
+    /// we end (systemd kills others at once where it should only stop them). That it ends is told, unless it takes over: then
+    /// nobody is left here to tell.
     pub fn start(&self) {
         match self.on_its_way.load(Ordering::Relaxed) {
             0 => {}
@@ -51,20 +54,22 @@ impl Successor {
         let program = self.program.display().to_string();
         let mut command = Command::new(&self.program);
         hand_on(command.args(&self.arguments));
-        let started = command.spawn();
-        let mut child = match started {
-            Ok(child) => child,
+        let started = match orphan::spawn(command) {
+            Ok(started) => started,
             Err(error) => return log::error!("cannot start {program}: {error}. Everything goes on as before"),
         };
-        log::info!("SIGUSR2: started {program} as process {}, which is to take over", child.id());
-        self.on_its_way.store(child.id(), Ordering::Relaxed);
+        let pid = started.pid;
+        log::info!("SIGUSR2: started {program} as process {pid}, which is to take over");
+        self.on_its_way.store(pid, Ordering::Relaxed);
         let on_its_way = Arc::clone(&self.on_its_way);
         let wait = move || {
-            let ended = child.wait();
+            let ended = started.wait();
             on_its_way.store(0, Ordering::Relaxed);
             match ended {
-                Ok(status) => log::error!("process {} ended with {status}. Everything goes on as before", child.id()),
-                Err(error) => log::error!("cannot wait for process {}: {error}", child.id()),
+                Ok(()) => log::error!(
+                    "process {pid} has ended; why stands above, unless it was killed. Everything goes on as before"
+                ),
+                Err(error) => log::error!("cannot wait for process {pid}: {error}"),
             }
         };
         if let Err(error) = thread::Builder::new().name("successor".to_owned()).spawn(wait) {

@@ -1,0 +1,92 @@
+//! Starts a program as nobody's child (fork(2) twice). Whoever takes orphans is its parent from the start: init, or a service
+//! manager, which treats a process that is not its own child as somebody else's to end.
+
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// A process that was started here.
+#[derive(Debug)]
+pub struct Orphan {
+    /// Its number.
+    pub pid: u32,
+    /// Readable when it has ended (pidfd_open(2)); `None` where it had before anybody could look.
+    process: Option<OwnedFd>,
+}
+
+/// Starts it. An error is that of the program itself, too, such as a file that cannot be executed.
+pub fn spawn(mut command: Command) -> io::Result<Orphan> {
+    let (mut reader, writer) = io::pipe()?;
+    let report = writer.as_raw_fd();
+    let fork_again = move || {
+        // SAFETY: this runs in the child, which has one thread.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(()),
+            pid => {
+                let pid = pid.to_ne_bytes();
+                // SAFETY: the buffer is our own; the descriptor is open as long as `writer` is, which outlives the child.
+                unsafe { libc::write(report, pid.as_ptr().cast(), pid.len()) };
+                // SAFETY: it ends this process and does nothing else.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    };
+    // SAFETY: between fork and exec the closure makes these system calls, and allocates nothing.
+    unsafe { command.pre_exec(fork_again) };
+    // When this returns, the program runs, or has failed to.
+    let mut between = command.spawn()?;
+    drop(writer);
+    between.wait()?;
+    let mut pid = [0; size_of::<libc::pid_t>()];
+    reader.read_exact(&mut pid)?;
+    let pid = libc::pid_t::from_ne_bytes(pid);
+    let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        Some(Ok(process)) => Some(process),
+        None | Some(Err(Errno::SRCH)) => None,
+        Some(Err(error)) => return Err(error.into()),
+    };
+    Ok(Orphan { pid: pid.unsigned_abs(), process })
+}
+
+impl Orphan {
+    /// Waits until it has ended.
+    pub fn wait(&self) -> io::Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        loop {
+            match poll(&mut [PollFd::new(process, PollFlags::IN)], None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// It runs as no child of ours, its end is seen, and a program that is not there is an error.
+    #[test]
+    fn nobodys_child() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("parent");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("echo $PPID > {}", file.display()));
+        let orphan = spawn(command).expect("it starts");
+        assert_ne!(orphan.pid, std::process::id());
+        orphan.wait().expect("it ends");
+        let parent: u32 = fs::read_to_string(&file).expect("it ran").trim().parse().expect("a number");
+        assert_ne!(parent, std::process::id());
+        let missing = spawn(Command::new("/no/such/program")).expect_err("it is not there");
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+}
