@@ -37,7 +37,7 @@ upstreams = ["127.0.0.1:5555"]
 /// Two workers' for each destination, and one for the group.
 const SOCKETS: u32 = 7;
 /// The unit's own would be too long to wait for.
-const SERVICE: &str = "WatchdogSec=3";
+const SERVICE: &str = "WatchdogSec=5";
 
 /// The unit from its start to its end, in one systemd, since that takes seconds to come up.
 #[test]
@@ -94,7 +94,7 @@ fn reload_takes_over(systemd: &Systemd) {
     assert_eq!(systemd.status().pid, systemd.number("MainPID"));
     assert_eq!(systemd.number("NFileDescriptorStore"), SOCKETS);
     // Longer than the watchdog waits.
-    thread::sleep(Duration::from_secs(4));
+    thread::sleep(Duration::from_secs(6));
     assert_eq!(systemd.number("NRestarts"), 0, "{}", systemd.journal());
     assert!(talkers.map(Talker::end).iter().all(|asked| *asked > 100));
 }
@@ -167,6 +167,8 @@ fn sockets_of_a_unit(systemd: &Systemd) {
         systemd.wait_for("ActiveState", "inactive");
         assert_eq!(Client::newcomer().ask(word, "127.0.0.1:1234").0, word);
         systemd.wait_for("ActiveState", "active");
+        reload(systemd);
+        assert_eq!(Client::newcomer().ask(word, "127.0.0.1:1234").0, word);
         systemd.told("systemctl stop udispatch");
     }
 }
