@@ -113,7 +113,7 @@ impl Fault {
                 let mut wire = hello(daemon, VERSION)?;
                 wire.receive(Kind::Manifest, PATIENCE)?;
                 daemon.signal(Signal::USR2)?;
-                daemon.wait_for("ended with exit status")?;
+                daemon.wait_for("has ended; why stands above")?;
             }
         }
         daemon.wait_for(GOES_ON)?;
