@@ -87,8 +87,7 @@ fn files_run_out() {
     assert_eq!(snapshot(&daemon).state, State::Serving);
     let pid = daemon.pid();
     let limit = |files: usize| run(&format!("prlimit --pid {pid} --nofile={files}:1000"));
-    // A file's number must be below the limit, and no number below this one is free.
-    limit((0..).find(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists()).unwrap());
+    limit(daemon.next_file());
     let begun = Instant::now();
     let said = daemon.wait_for("no more files can be opened");
     assert!(said.contains("WARN") && said.contains("LimitNOFILE=") && said.contains("Too many open files"), "{said}");

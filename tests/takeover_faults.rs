@@ -265,8 +265,7 @@ fn too_few_files() {
         assert!(ended.status.code() == Some(1) && words.contains("open"), "{limit}: {words}");
     }
     let pid = daemon.pid();
-    let first_free = (0..).find(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists()).unwrap();
-    run(&format!("prlimit --pid {pid} --nofile={first_free}:"));
+    run(&format!("prlimit --pid {pid} --nofile={}:", daemon.next_file()));
     let ended = successor(&[], &daemon.control(), &daemon.file()).wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{words}");
