@@ -153,6 +153,34 @@ fn forgotten_by_a_successor() {
     tell(now.pid, rustix::process::Signal::TERM);
 }
 
+/// The service manager hears of a successor twice: from who is taken over, before that one ends, and from the successor, when it
+/// is ready. By whichever word it hears first, the end of the old process is not the service's.
+#[test]
+fn the_main_process_is_named_by_both() {
+    if !enter("the_main_process_is_named_by_both") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let ear = Manager::at(path.to_str().expect("a path"));
+    let notify = format!("NOTIFY_SOCKET={}", path.display());
+    let route = "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = \"drop\"\n";
+    let daemon = Daemon::start_under(&["env", &notify], route);
+    daemon.signal(libc::SIGUSR2);
+    let now = served_by_another(&daemon, daemon.pid());
+    let named = format!("MAINPID={}", now.pid);
+    let mut alone = Vec::new();
+    while alone.len() < 2 {
+        let (lines, _) = ear.hear();
+        if lines.contains(&named) {
+            alone.push(lines.len() == 1);
+        }
+    }
+    alone.sort_unstable();
+    assert_eq!(alone, [false, true], "one is told by who goes, the other with `ready`");
+    tell(now.pid, rustix::process::Signal::TERM);
+}
+
 /// Sockets that the service manager keeps go on to take what comes after the daemon has ended: a restart loses nothing.
 #[test]
 fn a_restart_keeps_what_comes() {

@@ -122,6 +122,12 @@ impl Supervisor {
         tell(self.chores.service.reloading());
     }
 
+    /// Another process has taken over. The service manager has to know before this one ends, or it takes that for the service's
+    /// end; it reads what it was told before it looks who has ended (systemd: src/core/manager.c, the priorities of its events).
+    pub(super) fn tell_main_process(&self, process: u32) {
+        tell(self.chores.service.main_process(process));
+    }
+
     /// The end begins.
     pub(super) fn tell_stopping(&self) {
         tell(self.chores.service.stopping());

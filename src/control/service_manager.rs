@@ -48,6 +48,11 @@ impl ServiceManager {
         self.tell(&[NotifyState::MainPid(process), NotifyState::Ready, NotifyState::Status(&status)])
     }
 
+    /// Another process is the daemon's from now on.
+    pub fn main_process(&self, process: u32) -> io::Result<()> {
+        self.tell(&[NotifyState::MainPid(process)])
+    }
+
     /// A reload has begun; [`ServiceManager::ready`] has to follow.
     pub fn reloading(&self) -> io::Result<()> {
         self.tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])

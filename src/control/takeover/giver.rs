@@ -246,6 +246,7 @@ impl Supervisor {
                     "process {peer} has taken over; {:.1} ms between two turns",
                     begun.elapsed().as_secs_f64() * 1e3
                 );
+                self.tell_main_process(peer);
                 self.farewell(&mut wire, parked, &released, &removed);
                 Ok(true)
             }
