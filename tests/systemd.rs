@@ -89,8 +89,12 @@ fn reload_takes_over(systemd: &Systemd) {
     let talkers = ["127.0.0.1:1234", "127.0.0.2:1234"].map(Talker::begin);
     let client = Client::newcomer();
     let port = client.ask(b"?", "127.0.0.2:1234").0;
-    reload(systemd);
-    assert_eq!(client.ask(b"?", "127.0.0.2:1234").0, port, "the session goes on");
+    // Again and again: systemd hears of the new one and of the old one's end at nearly the same moment.
+    for _ in 0..15 {
+        reload(systemd);
+        let now = client.ask(b"?", "127.0.0.2:1234").0;
+        assert_eq!(now, port, "the session goes on: {}", systemd.journal());
+    }
     assert_eq!(systemd.status().pid, systemd.number("MainPID"));
     assert_eq!(systemd.number("NFileDescriptorStore"), SOCKETS);
     // Longer than the watchdog waits.
