@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::curl::{ask, get, post, snapshot};
+use common::curl::{Answer, ask, get, post, snapshot};
 use common::daemon::{Daemon, PATIENCE, udispatch};
 use common::namespace::{enter, enter_as_root};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
@@ -106,6 +106,28 @@ fn the_snapshot_is_the_ledger() {
     daemon.stop();
 }
 
+/// What is read or posted, the status of the answer, and words of it.
+const READ: &[(&str, u16, &str)] = &[
+    ("/nothing", 404, "/status"),
+    ("/reload", 405, "verbs are posted"),
+    ("/sessions?handler=ehco", 404, "did you mean \"echo\"?"),
+    ("/sessions?client=me", 404, "192.0.2.0/24"),
+    ("/sessions?clinet=me", 400, "there is no parameter \"clinet\" here; did you mean \"client\"?\n"),
+    ("/sessions?limit=all", 400, "the parameter `limit` is \"all\"; write a whole number\n"),
+    ("/explain?to=here", 400, "the parameter `to` is \"here\"; write an address and a port"),
+    ("/explain", 400, "the parameter `to` is missing; write an address and a port"),
+    ("/tap?snap=-1", 400, "`snap`"),
+];
+const POSTED: &[(&str, u16, &str)] = &[
+    ("/log?level=loud", 400, "trace"),
+    ("/log", 400, "the parameter `level` is missing; write off, error"),
+    ("/drain", 400, "the parameter `upstream` is missing; write HANDLER/ADDRESS"),
+    ("/reload?dry_run=maybe", 400, "the parameter `dry_run` is \"maybe\"; write 1, 0, true or false\n"),
+    ("/reload?dry_run=true", 200, "\"is_applied\":false"),
+    ("/reload?dry_run", 200, "\"is_applied\":false"),
+    ("/reload?dry_run=0", 200, "\"is_applied\":true"),
+];
+
 /// Each part of the snapshot by itself, the probes of a supervisor such as Kubernetes, and words for what is not there.
 #[test]
 fn parts_and_probes() {
@@ -126,31 +148,11 @@ fn parts_and_probes() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(get(&daemon, path).status, 200, "{path}");
     }
-    for (path, status, words) in [
-        ("/nothing", 404, "/status"),
-        ("/reload", 405, "verbs are posted"),
-        ("/sessions?handler=ehco", 404, "did you mean \"echo\"?"),
-        ("/sessions?client=me", 404, "192.0.2.0/24"),
-        ("/sessions?clinet=me", 400, "there is no parameter \"clinet\" here; did you mean \"client\"?\n"),
-        ("/sessions?limit=all", 400, "the parameter `limit` is \"all\"; write a whole number\n"),
-        ("/explain?to=here", 400, "the parameter `to` is \"here\"; write an address and a port"),
-        ("/explain", 400, "the parameter `to` is missing; write an address and a port"),
-        ("/tap?snap=-1", 400, "`snap`"),
-    ] {
-        let answer = get(&daemon, path);
-        assert!(answer.status == status && answer.body.contains(words), "{path}: {answer:?}");
-    }
-    for (path, status, words) in [
-        ("/log?level=loud", 404, "trace"),
-        ("/log", 400, "the parameter `level` is missing; write off, error"),
-        ("/drain", 400, "the parameter `upstream` is missing; write HANDLER/ADDRESS"),
-        ("/reload?dry_run=maybe", 400, "the parameter `dry_run` is \"maybe\"; write 1, 0, true or false\n"),
-        ("/reload?dry_run=true", 200, "\"is_applied\":false"),
-        ("/reload?dry_run", 200, "\"is_applied\":false"),
-        ("/reload?dry_run=0", 200, "\"is_applied\":true"),
-    ] {
-        let answer = post(&daemon, path);
-        assert!(answer.status == status && answer.body.contains(words), "{path}: {answer:?}");
+    for (way, requests) in [(get as fn(&Daemon, &str) -> Answer, READ), (post, POSTED)] {
+        for (path, status, words) in requests {
+            let answer = way(&daemon, path);
+            assert!(answer.status == *status && answer.body.contains(words), "{path}: {answer:?}");
+        }
     }
     daemon.stop();
 }

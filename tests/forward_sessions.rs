@@ -367,17 +367,14 @@ fn owed_answers_are_waited_for() {
     let config = forwarder("on", HERE, &list([upstream.address()]), "");
     // It has 50 ms: a busy machine may let them pass now and then.
     let comes_back = (0..10).any(|_| {
-        let daemon = Daemon::start(&config);
+        let mut daemon = Daemon::start(&config);
         let client = Client::newcomer();
         client.send(b"?", HERE);
         let (_, lane) = upstream.receive();
-        let mut is_owed = true;
-        let ledger = daemon.stop_while(libc::SIGTERM, |_| {
-            if std::mem::take(&mut is_owed) {
-                thread::sleep(Duration::from_millis(5));
-                upstream.send(b"!", &lane.to_string());
-            }
-        });
+        daemon.signal(libc::SIGTERM);
+        daemon.wait_for("SIGTERM: stopping");
+        upstream.send(b"!", &lane.to_string());
+        let ledger = daemon.stop();
         // What was counted was sent.
         let count = ledger.handlers.get("on, answers").map_or(0, |row| row.handled);
         count == 1 && client.receive().0 == b"!"

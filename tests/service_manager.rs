@@ -124,6 +124,17 @@ fn messages() {
     assert!(ServiceManager::at("relative".as_ref()).is_err(), "neither a path nor an abstract name");
 }
 
+/// A daemon whose service manager the test is.
+fn managed(config: &str) -> (Daemon, Manager) {
+    let name = format!("@udispatch-test-{}", std::process::id());
+    let ear = Manager::at(&name);
+    (Daemon::start_under(&["env", &format!("NOTIFY_SOCKET={name}")], config), ear)
+}
+
+fn route(port: u16) -> String {
+    format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"drop\"\n")
+}
+
 /// A listener that a takeover removes is kept no longer, although another process had it kept: nobody else could have its
 /// address otherwise.
 #[test]
@@ -131,12 +142,8 @@ fn forgotten_by_a_successor() {
     if !enter("forgotten_by_a_successor") {
         return;
     }
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("notify");
-    let ear = Manager::at(path.to_str().expect("a path"));
-    let route = |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"drop\"\n");
     let (one, both) = (route(1001), route(1001) + &route(1002));
-    let daemon = Daemon::start_under(&["env", &format!("NOTIFY_SOCKET={}", path.display())], &both);
+    let (daemon, ear) = managed(&both);
     let names: Vec<String> = plan(&both).listeners.iter().map(|listener| given::name(&listener.key())).collect();
     let hear_until = |line: &str| while !ear.hear().0.iter().any(|heard| heard == line) {};
     hear_until(&format!("FDNAME={}", names[0]));
@@ -160,12 +167,7 @@ fn the_main_process_is_named_by_both() {
     if !enter("the_main_process_is_named_by_both") {
         return;
     }
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("notify");
-    let ear = Manager::at(path.to_str().expect("a path"));
-    let notify = format!("NOTIFY_SOCKET={}", path.display());
-    let route = "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = \"drop\"\n";
-    let daemon = Daemon::start_under(&["env", &notify], route);
+    let (daemon, ear) = managed(&route(1001));
     daemon.signal(libc::SIGUSR2);
     let now = served_by_another(&daemon, daemon.pid());
     let named = format!("MAINPID={}", now.pid);
@@ -187,12 +189,7 @@ fn a_restart_keeps_what_comes() {
     if !enter("a_restart_keeps_what_comes") {
         return;
     }
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("notify");
-    let ear = Manager::at(path.to_str().expect("a path"));
-    let notify = format!("NOTIFY_SOCKET={}", path.display());
-    let daemon =
-        Daemon::start_under(&["env", &notify], "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = \"drop\"\n");
+    let (daemon, ear) = managed(&route(1001));
     let mut kept = Vec::new();
     while kept.is_empty() {
         kept = ear.hear().1;

@@ -252,7 +252,7 @@ async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<Str
 
 async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
     let [level] = only(["level"], asked)?;
-    let level = request::log_level(&level.required(request::LOG_LEVELS)?).map_err(Refusal::Unknown)?;
+    let level = request::log_level(&level.required(request::LOG_LEVELS)?).map_err(Refused::Parameter)?;
     Ok(desk.ask(ANSWER_MAX, |reply| Request::Log(level, reply)).await? + "\n")
 }
 

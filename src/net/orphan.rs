@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::wait;
 
 /// A process that was started here.
 #[derive(Debug)]
@@ -57,14 +58,7 @@ pub fn spawn(mut command: Command) -> io::Result<Orphan> {
 impl Orphan {
     /// Waits until it has ended.
     pub fn wait(&self) -> io::Result<()> {
-        let Some(process) = &self.process else { return Ok(()) };
-        loop {
-            match poll(&mut [PollFd::new(process, PollFlags::IN)], None) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.process.as_ref().map_or(Ok(()), wait::until_readable)
     }
 }
 

@@ -131,8 +131,7 @@ pub fn user() -> u32 {
 
 /// Ends a process that has been told everything and does not say a word (SIGKILL in signal(7)).
 pub fn kill(pid: u32) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    match pid.map(|pid| kill_process(pid, Signal::KILL)) {
+    match process(pid).map(|pid| kill_process(pid, Signal::KILL)) {
         // One that has ended is as good.
         None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
         Some(Err(error)) => Err(error.into()),
@@ -141,8 +140,12 @@ pub fn kill(pid: u32) -> io::Result<()> {
 
 /// Whether a process runs (kill(2) with signal 0). One that we may not signal does.
 pub fn runs(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+    process(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+}
+
+/// As the kernel's calls want it; nothing where there can be none of that number.
+fn process(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 #[cfg(test)]

@@ -1,17 +1,27 @@
 //! Waiting for a descriptor, in threads that may block. Workers never do.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// Waits until a write would not block, or would fail (poll(2)).
 pub fn until_writable(fd: impl AsFd) -> io::Result<()> {
-    let mut wish = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: the descriptor is borrowed for the call and `wish` is one writable pollfd.
-    match unsafe { libc::poll(&raw mut wish, 1, -1) } {
-        -1 => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            error => Err(error),
-        },
-        _ => Ok(()),
+    until(PollFlags::OUT, fd)
+}
+
+/// Waits until there is something to read, or its end; of a process (pidfd_open(2)), until it has ended.
+pub fn until_readable(fd: impl AsFd) -> io::Result<()> {
+    until(PollFlags::IN, fd)
+}
+
+fn until(event: PollFlags, fd: impl AsFd) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(&fd, event)], None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

@@ -47,7 +47,7 @@ const TICK_MAX: Duration = Duration::from_millis(100);
 /// Longest time that a stopping worker works through what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Longest time that it then waits for answers that upstreams owe. Not longer: requests may be waiting for the next process
-/// meanwhile, 100,000 a second of which fill a buffer of 8 MiB in about 100 ms.
+/// meanwhile, and a buffer of 8 MiB, which holds 20,000 of 64 bytes (docs/operations.md), has room for 200 ms of 100,000 a second.
 const OWED_MAX: Duration = Duration::from_millis(50);
 /// Lanes of one turn, so that commands and listeners do not wait for all of them.
 const LANES_PER_TURN: usize = 64;

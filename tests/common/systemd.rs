@@ -73,28 +73,36 @@ impl Systemd {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    /// A property of the unit, as a number.
-    pub fn number(&self, property: &str) -> u32 {
-        self.told(&format!("systemctl show udispatch --value --property {property}")).parse().expect("a number")
+    /// A property of the unit.
+    pub fn property(&self, name: &str) -> String {
+        self.told(&format!("systemctl show udispatch --value --property {name}"))
+    }
+
+    /// The same, as a number.
+    pub fn number(&self, name: &str) -> u32 {
+        self.property(name).parse().expect("a number")
     }
 
     /// Waits until a property of the unit is this.
     pub fn wait_for(&self, property: &str, value: &str) {
-        let deadline = Instant::now() + BOOT_MAX;
-        let show = format!("systemctl show udispatch --value --property {property}");
-        while self.told(&show) != value {
-            assert!(Instant::now() < deadline, "{property} is {}, not {value}\n{}", self.told(&show), self.journal());
-            thread::sleep(Duration::from_millis(20));
-        }
+        self.wait_until(property, |is| is == value);
     }
 
-    /// Signals the unit's main process.
-    pub fn signal(&self, signal: Signal) {
-        let name = match signal {
-            Signal::STOP => "STOP",
-            _ => "KILL",
-        };
-        self.told(&format!("systemctl kill --kill-whom=main --signal={name} udispatch"));
+    /// Waits until a property of the unit is another than this.
+    pub fn wait_for_another(&self, property: &str, value: &str) {
+        self.wait_until(property, |is| is != value);
+    }
+
+    fn wait_until(&self, property: &str, is_right: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + BOOT_MAX;
+        loop {
+            let is = self.property(property);
+            if is_right(&is) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{property} is still {is}\n{}", self.journal());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// What the daemon says of itself.
