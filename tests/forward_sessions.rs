@@ -373,6 +373,8 @@ fn owed_answers_are_waited_for() {
         let (_, lane) = upstream.receive();
         daemon.signal(libc::SIGTERM);
         daemon.wait_for("SIGTERM: stopping");
+        // So slow is this upstream: a daemon that does not wait has long ended.
+        thread::sleep(Duration::from_millis(5));
         upstream.send(b"!", &lane.to_string());
         let ledger = daemon.stop();
         // What was counted was sent.
