@@ -23,7 +23,8 @@ fn address(random: &mut Random, v4: bool) -> IpAddr {
     if v4 {
         Ipv4Addr::from_bits(0x0a00_0000 | (low as u32 >> 8)).into()
     } else {
-        let bits = (0x2001_0db8u128 << 96) | (u128::from(low) << 32) | u128::from(random.number() as u32);
+        let bits =
+            (0x2001_0db8u128 << 96) | (u128::from(low) << 32) | u128::from(random.number() as u32);
         Ipv6Addr::from_bits(bits).into()
     }
 }
@@ -31,17 +32,33 @@ fn address(random: &mut Random, v4: bool) -> IpAddr {
 /// A prefix around an address that can be drawn: of 16 to 32 bits, or 48 to 64.
 fn prefix(random: &mut Random, v4: bool) -> IpNet {
     let ip = address(random, v4);
-    let len = if v4 { 16 + random.below(17) } else { 48 + random.below(17) };
-    IpNet::new(ip, len as u8).expect("a length of the family").trunc()
+    let len = if v4 {
+        16 + random.below(17)
+    } else {
+        48 + random.below(17)
+    };
+    IpNet::new(ip, len as u8)
+        .expect("a length of the family")
+        .trunc()
 }
 
 fn wildcard(v4: bool) -> IpNet {
-    let ip: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let ip: IpAddr = if v4 {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     IpNet::new(ip, 0).expect("0 is a length of any family")
 }
 
 fn row(net: IpNet, source: Option<IpNet>, route: usize) -> Match {
-    Match { net, ports: (PORT, PORT), interface: None, source, route: RouteId(route as u32) }
+    Match {
+        net,
+        ports: (PORT, PORT),
+        interface: None,
+        source,
+        route: RouteId(route as u32),
+    }
 }
 
 /// So many different prefixes, nested as chance has it.
@@ -66,12 +83,14 @@ fn addresses(random: &mut Random, v4: bool, prefixes: &[IpNet]) -> Vec<IpAddr> {
         }
         let net = prefixes[random.below(prefixes.len())];
         match (ip, net) {
-            (IpAddr::V4(ip), IpNet::V4(net)) => {
-                Ipv4Addr::from_bits(net.network().to_bits() | ip.to_bits() & net.hostmask().to_bits()).into()
-            }
-            (IpAddr::V6(ip), IpNet::V6(net)) => {
-                Ipv6Addr::from_bits(net.network().to_bits() | ip.to_bits() & net.hostmask().to_bits()).into()
-            }
+            (IpAddr::V4(ip), IpNet::V4(net)) => Ipv4Addr::from_bits(
+                net.network().to_bits() | ip.to_bits() & net.hostmask().to_bits(),
+            )
+            .into(),
+            (IpAddr::V6(ip), IpNet::V6(net)) => Ipv6Addr::from_bits(
+                net.network().to_bits() | ip.to_bits() & net.hostmask().to_bits(),
+            )
+            .into(),
             (ip, _) => ip,
         }
     };
@@ -80,11 +99,24 @@ fn addresses(random: &mut Random, v4: bool, prefixes: &[IpNet]) -> Vec<IpAddr> {
 
 fn envelope(dst: IpAddr, src: IpAddr) -> Envelope {
     let dst = SocketAddr::new(dst, PORT);
-    Envelope { src: SocketAddr::new(src, 4_000), dst, local: dst, interface: 1, ttl: None, time_ns: None }
+    Envelope {
+        src: SocketAddr::new(src, 4_000),
+        dst,
+        local: dst,
+        interface: 1,
+        ttl: None,
+        time_ns: None,
+    }
 }
 
 /// One look-up, and the next datagram after each.
-fn measure(criterion: &mut Criterion, group: &str, name: &str, table: &PortTable, envelopes: &[Envelope]) {
+fn measure(
+    criterion: &mut Criterion,
+    group: &str,
+    name: &str,
+    table: &PortTable,
+    envelopes: &[Envelope],
+) {
     let mut group = criterion.benchmark_group(group);
     let mut next = 0;
     group.bench_function(name, |bencher| {
@@ -101,12 +133,18 @@ fn destinations(criterion: &mut Criterion) {
         for size in SIZES {
             let mut random = Random::new(size as u64);
             let nets = prefixes(&mut random, v4, size);
-            let mut rows: Vec<Match> = nets.iter().enumerate().map(|(index, net)| row(*net, None, index)).collect();
+            let mut rows: Vec<Match> = nets
+                .iter()
+                .enumerate()
+                .map(|(index, net)| row(*net, None, index))
+                .collect();
             rows.push(row(wildcard(v4), None, size));
             let table = RouteTable::new(rows).for_port(PORT);
             let src = address(&mut random, v4);
-            let envelopes: Vec<Envelope> =
-                addresses(&mut random, v4, &nets).into_iter().map(|dst| envelope(dst, src)).collect();
+            let envelopes: Vec<Envelope> = addresses(&mut random, v4, &nets)
+                .into_iter()
+                .map(|dst| envelope(dst, src))
+                .collect();
             measure(criterion, group, &size.to_string(), &table, &envelopes);
         }
     }
@@ -120,12 +158,17 @@ fn sources(criterion: &mut Criterion) {
             let nets = prefixes(&mut random, v4, size);
             let dst = address(&mut random, v4);
             let net = IpNet::from(dst);
-            let mut rows: Vec<Match> =
-                nets.iter().enumerate().map(|(index, source)| row(net, Some(*source), index)).collect();
+            let mut rows: Vec<Match> = nets
+                .iter()
+                .enumerate()
+                .map(|(index, source)| row(net, Some(*source), index))
+                .collect();
             rows.push(row(net, None, size));
             let table = RouteTable::new(rows).for_port(PORT);
-            let envelopes: Vec<Envelope> =
-                addresses(&mut random, v4, &nets).into_iter().map(|src| envelope(dst, src)).collect();
+            let envelopes: Vec<Envelope> = addresses(&mut random, v4, &nets)
+                .into_iter()
+                .map(|src| envelope(dst, src))
+                .collect();
             measure(criterion, group, &size.to_string(), &table, &envelopes);
         }
     }

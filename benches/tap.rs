@@ -44,7 +44,11 @@ impl Lanes for NoLanes {
 }
 
 fn dispatcher() -> Dispatcher {
-    let ears = vec![Ear { id: 0, lookup: Lookup::Fixed(RouteId(0)), claim: Claim::All }];
+    let ears = vec![Ear {
+        id: 0,
+        lookup: Lookup::Fixed(RouteId(0)),
+        claim: Claim::All,
+    }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
     let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
     Dispatcher::new(ears, vec![vec![HandlerId(0)]], handlers, guard, names, 1, 0)
@@ -53,22 +57,51 @@ fn dispatcher() -> Dispatcher {
 /// Somebody looks on.
 fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
     let (reader, pages) = unbounded();
-    dispatcher.taps().add(Tap::new(TapId(0), Arc::default(), 256, reader, Arc::default()));
+    dispatcher.taps().add(Tap::new(
+        TapId(0),
+        Arc::default(),
+        256,
+        reader,
+        Arc::default(),
+    ));
     pages
 }
 
 fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
-    dispatcher.dispatch(0, black_box(trains), arena, &mut Scene { now: Time(0), lanes: &mut NoLanes });
+    dispatcher.dispatch(
+        0,
+        black_box(trains),
+        arena,
+        &mut Scene {
+            now: Time(0),
+            lanes: &mut NoLanes,
+        },
+    );
     dispatcher.end_turn();
 }
 
 fn bench(criterion: &mut Criterion) {
     let ip: IpAddr = [192, 0, 2, 1].into();
     let (src, dst) = (SocketAddr::new(ip, 4_000), SocketAddr::new(ip, 53));
-    let envelope = Envelope { src, dst, local: dst, interface: 0, ttl: None, time_ns: None };
+    let envelope = Envelope {
+        src,
+        dst,
+        local: dst,
+        interface: 0,
+        ttl: None,
+        time_ns: None,
+    };
     let train = |slot| {
-        let span = Span { region: Region::Arena, offset: slot * BYTES, len: BYTES };
-        Train { envelope, span, segment: 0 }
+        let span = Span {
+            region: Region::Arena,
+            offset: slot * BYTES,
+            len: BYTES,
+        };
+        Train {
+            envelope,
+            span,
+            segment: 0,
+        }
     };
     let trains: Vec<Train> = (0..DATAGRAMS).map(train).collect();
     let arena = vec![b'x'; (DATAGRAMS * BYTES) as usize];
@@ -76,7 +109,9 @@ fn bench(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(DATAGRAMS)));
 
     let mut alone = dispatcher();
-    group.bench_function("nobody looks on", |bencher| bencher.iter(|| turn(&mut alone, &trains, &arena)));
+    group.bench_function("nobody looks on", |bencher| {
+        bencher.iter(|| turn(&mut alone, &trains, &arena))
+    });
 
     let mut tapped = dispatcher();
     let pages = tap(&mut tapped);

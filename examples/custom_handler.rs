@@ -39,7 +39,10 @@ const ROT13: Kind = Kind {
               [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n",
     read: |section| {
         let places = section.or("places", value::integer(1..=25_u8), 13);
-        Some(Box::new(Rot { places, answer: Vec::new() }))
+        Some(Box::new(Rot {
+            places,
+            answer: Vec::new(),
+        }))
     },
 };
 
@@ -53,7 +56,12 @@ struct Rot {
 impl Recipe for Rot {
     /// An answer needs the source to go to, the destination to leave from, and the TTL to be damped by.
     fn needs(&self) -> Needs {
-        Needs { source: true, destination: true, ttl: true, ..Needs::NOTHING }
+        Needs {
+            source: true,
+            destination: true,
+            ttl: true,
+            ..Needs::NOTHING
+        }
     }
 
     fn describe(&self) -> String {

@@ -24,8 +24,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 #[derive(Clone, Copy)]
 struct Flags(&'static str, bool, bool);
 
-const FLAGS: [Flags; 4] =
-    [Flags("-", false, false), Flags("ADDR", true, false), Flags("PORT", false, true), Flags("ADDR+PORT", true, true)];
+const FLAGS: [Flags; 4] = [
+    Flags("-", false, false),
+    Flags("ADDR", true, false),
+    Flags("PORT", false, true),
+    Flags("ADDR+PORT", true, true),
+];
 
 const ONE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -64,27 +68,44 @@ const UDP: Rule = Rule {
     first_clears_addr: false,
     second_is_other_users: false,
 };
-const UDP_LOCKED: Rule = Rule { title: "UDP, the first clears ADDR once bound", first_clears_addr: true, ..UDP };
+const UDP_LOCKED: Rule = Rule {
+    title: "UDP, the first clears ADDR once bound",
+    first_clears_addr: true,
+    ..UDP
+};
 const TCP: Rule = Rule {
     title: "TCP, the first listens before the second binds",
     kind: Type::STREAM,
     first_listens_early: true,
     ..UDP
 };
-const TCP_BOUND: Rule =
-    Rule { title: "TCP, both are bound before the first listens", first_listens_early: false, ..TCP };
+const TCP_BOUND: Rule = Rule {
+    title: "TCP, both are bound before the first listens",
+    first_listens_early: false,
+    ..TCP
+};
 const RULES: [Rule; 7] = [
     UDP,
     UDP_LOCKED,
     TCP,
     TCP_BOUND,
     two_users("UDP, two users", UDP),
-    two_users("UDP, two users, the first clears ADDR once bound", UDP_LOCKED),
-    two_users("TCP, two users, the first listens before the second binds", TCP),
+    two_users(
+        "UDP, two users, the first clears ADDR once bound",
+        UDP_LOCKED,
+    ),
+    two_users(
+        "TCP, two users, the first listens before the second binds",
+        TCP,
+    ),
 ];
 
 const fn two_users(title: &'static str, rule: Rule) -> Rule {
-    Rule { title, second_is_other_users: true, ..rule }
+    Rule {
+        title,
+        second_is_other_users: true,
+        ..rule
+    }
 }
 
 /// A uid that no user has, as any user may make a socket its own.
@@ -97,7 +118,10 @@ fn main() -> ExitCode {
     }
     for rule in &RULES {
         if let Err(error) = print_table(rule) {
-            eprintln!("reuse_rules: cannot prepare the table {:?}: {error}", rule.title);
+            eprintln!(
+                "reuse_rules: cannot prepare the table {:?}: {error}",
+                rule.title
+            );
             return ExitCode::FAILURE;
         }
     }
@@ -115,14 +139,19 @@ fn print_table(rule: &Rule) -> io::Result<()> {
     columns.extend((rule.kind == Type::DGRAM).then_some(MULTICAST));
     columns.extend(rule.first_listens_early.then_some(TIME_WAIT));
 
-    print_row(["first", "second"], columns.iter().map(|column| column.0[0]));
+    print_row(
+        ["first", "second"],
+        columns.iter().map(|column| column.0[0]),
+    );
     print_row(["flags", "flags"], columns.iter().map(|column| column.0[1]));
     for first in FLAGS {
         if rule.first_clears_addr && !first.1 {
             continue; // Nothing to clear: the row would repeat another table's.
         }
         for second in FLAGS {
-            let cells = columns.iter().map(|&column| try_pair(rule, column, first, second));
+            let cells = columns
+                .iter()
+                .map(|&column| try_pair(rule, column, first, second));
             print_row([first.0, second.0], cells.collect::<io::Result<Vec<_>>>()?);
         }
     }
@@ -216,7 +245,10 @@ fn free_port() -> io::Result<u16> {
             return Ok(port);
         }
     }
-    Err(io::Error::new(ErrorKind::AddrInUse, "no port from 20000 to 29999 is free"))
+    Err(io::Error::new(
+        ErrorKind::AddrInUse,
+        "no port from 20000 to 29999 is free",
+    ))
 }
 
 fn may_change_owner() -> io::Result<bool> {

@@ -36,7 +36,10 @@ fn main() -> ExitCode {
     match run(address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("reuseport_http: cannot serve {address}: {}", explain(&error));
+            eprintln!(
+                "reuseport_http: cannot serve {address}: {}",
+                explain(&error)
+            );
             ExitCode::FAILURE
         }
     }
@@ -79,9 +82,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn answer(mut stream: &TcpStream, client: SocketAddr) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     let (status, body) = match read_request(stream)?.split(' ').collect::<Vec<_>>()[..] {
-        ["GET", _, "HTTP/1.1" | "HTTP/1.0"] => {
-            ("200 OK", format!("Client [{client}] received msg from Server PID: [{}]\n", process::id()))
-        }
+        ["GET", _, "HTTP/1.1" | "HTTP/1.0"] => (
+            "200 OK",
+            format!(
+                "Client [{client}] received msg from Server PID: [{}]\n",
+                process::id()
+            ),
+        ),
         [_, _, "HTTP/1.1" | "HTTP/1.0"] => ("501 Not Implemented", "only GET\n".to_string()),
         _ => ("400 Bad Request", "not an HTTP/1.1 request\n".to_string()),
     };

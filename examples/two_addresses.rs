@@ -51,7 +51,11 @@ impl Recipe for Say {
 impl Handler for Say {
     fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
         // A handler that may block belongs behind a sink, as `print` does it; for two sockets and a terminal this will do.
-        println!("{}: {}", self.0, String::from_utf8_lossy(datagram.payload).escape_debug());
+        println!(
+            "{}: {}",
+            self.0,
+            String::from_utf8_lossy(datagram.payload).escape_debug()
+        );
         Verdict::Handled
     }
 }

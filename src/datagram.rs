@@ -80,12 +80,28 @@ impl Train {
 
     /// The datagrams as trains of one.
     pub fn pieces(&self) -> impl Iterator<Item = Train> + use<> {
-        let Train { envelope, span, segment } = *self;
-        let step = if segment == 0 { span.len } else { u32::from(segment) };
+        let Train {
+            envelope,
+            span,
+            segment,
+        } = *self;
+        let step = if segment == 0 {
+            span.len
+        } else {
+            u32::from(segment)
+        };
         (0..self.datagrams()).map(move |index| {
             let offset = index * step;
-            let span = Span { offset: span.offset + offset, len: step.min(span.len - offset), ..span };
-            Train { envelope, span, segment: 0 }
+            let span = Span {
+                offset: span.offset + offset,
+                len: step.min(span.len - offset),
+                ..span
+            };
+            Train {
+                envelope,
+                span,
+                segment: 0,
+            }
         })
     }
 }
@@ -114,6 +130,8 @@ impl Datagram<'_> {
 
     /// When the kernel received it, if the handler asked for the time in its needs.
     pub fn time(&self) -> Option<SystemTime> {
-        self.envelope.time_ns.map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
+        self.envelope
+            .time_ns
+            .map(|ns| SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
     }
 }

@@ -15,7 +15,11 @@ use common::daemon::{Daemon, PATIENCE};
 use common::namespace::{enter, has, run};
 
 /// Looks until there is an alarm that fits, and meanwhile does something again and again.
-fn alarm_when(daemon: &Daemon, mut meanwhile: impl FnMut(), fits: impl Fn(&Alarm) -> bool) -> Alarm {
+fn alarm_when(
+    daemon: &Daemon,
+    mut meanwhile: impl FnMut(),
+    fits: impl Fn(&Alarm) -> bool,
+) -> Alarm {
     look_until(daemon, |seen| {
         meanwhile();
         seen.alarms.iter().find(|alarm| fits(alarm)).cloned()
@@ -26,7 +30,10 @@ fn alarm_when(daemon: &Daemon, mut meanwhile: impl FnMut(), fits: impl Fn(&Alarm
 fn none_is_left(daemon: &Daemon, name: &str, mut meanwhile: impl FnMut()) {
     look_until(daemon, |seen| {
         meanwhile();
-        seen.alarms.iter().all(|alarm| alarm.name != name).then_some(())
+        seen.alarms
+            .iter()
+            .all(|alarm| alarm.name != name)
+            .then_some(())
     });
 }
 
@@ -37,7 +44,11 @@ fn look_until<T>(daemon: &Daemon, mut find: impl FnMut(&Snapshot) -> Option<T>) 
         if let Some(found) = find(&seen) {
             return found;
         }
-        assert!(Instant::now() < deadline, "it does not come: {:?}", seen.alarms);
+        assert!(
+            Instant::now() < deadline,
+            "it does not come: {:?}",
+            seen.alarms
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -65,10 +76,16 @@ fn silence_is_an_alarm() {
     let talk = || near.send(b"here", "127.0.0.1:1002");
     look_until(&daemon, |seen| {
         talk();
-        let silent: Vec<&str> = seen.alarms.iter().map(|alarm| alarm.about.as_str()).collect();
+        let silent: Vec<&str> = seen
+            .alarms
+            .iter()
+            .map(|alarm| alarm.about.as_str())
+            .collect();
         (silent == ["all", "some from 127.0.0.16/28"]).then_some(())
     });
-    none_is_left(&daemon, "route_silent", || near.send(b"here", "127.0.0.1:1001"));
+    none_is_left(&daemon, "route_silent", || {
+        near.send(b"here", "127.0.0.1:1001")
+    });
     none_is_left(&daemon, "source_silent", || {
         talk();
         far.send(b"there", "127.0.0.1:1002");
@@ -127,7 +144,10 @@ fn a_socket_of_another_program_is_an_alarm() {
     let other = over("127.0.0.2:1234");
     let alarm = alarm_when(&daemon, || {}, |alarm| alarm.name == "overlap");
     assert_eq!(alarm.about, "0.0.0.0:1234");
-    let who = format!("(pid {}), bound to 127.0.0.2:1234, takes all that is sent to 127.0.0.2", std::process::id());
+    let who = format!(
+        "(pid {}), bound to 127.0.0.2:1234, takes all that is sent to 127.0.0.2",
+        std::process::id()
+    );
     assert!(alarm.text.contains(&who), "{alarm:?}");
     daemon.wait_for("alarm overlap, 0.0.0.0:1234: ");
     // A more specific address of our own is none.
@@ -142,7 +162,9 @@ fn a_socket_of_another_program_is_an_alarm() {
 fn over(address: &str) -> UdpSocket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
-    socket.bind(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket
+        .bind(&address.parse::<SocketAddr>().unwrap().into())
+        .unwrap();
     socket.into()
 }
 
@@ -164,24 +186,49 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
         "[[route]]\ndestination = \"239.1.2.3:5000\"\ninterface = \"lan\"\nhandler = \"drop\"\n\
          [[route]]\nname = \"local\"\ndestination = \"0.0.0.0:5001\"\ninterface = \"lan\"\nhandler = \"drop\"\n",
     );
-    let is_gone = |alarm: &Alarm| alarm.name == "interface_gone" && alarm.about == "239.1.2.3:5000 on lan";
+    let is_gone =
+        |alarm: &Alarm| alarm.name == "interface_gone" && alarm.about == "239.1.2.3:5000 on lan";
     run("ip link del lan");
     let alarm = alarm_when(&daemon, || {}, is_gone);
-    assert!(alarm.text.starts_with("interface lan (index ") && alarm.text.contains("gets nothing"), "{alarm:?}");
+    assert!(
+        alarm.text.starts_with("interface lan (index ") && alarm.text.contains("gets nothing"),
+        "{alarm:?}"
+    );
     daemon.wait_for("alarm interface_gone, 239.1.2.3:5000 on lan: ");
-    assert!(snapshot(&daemon).alarms.iter().any(|alarm| alarm.about == "local"), "a route that names it is too");
+    assert!(
+        snapshot(&daemon)
+            .alarms
+            .iter()
+            .any(|alarm| alarm.about == "local"),
+        "a route that names it is too"
+    );
     // Without the interface a reload is refused, and nothing changes.
     assert_ne!(ask(&daemon, &["reload"]).code, 0);
     alarm_when(&daemon, || {}, is_gone);
 
     make();
-    let alarm = alarm_when(&daemon, || {}, |alarm| is_gone(alarm) && alarm.text.contains("made again"));
+    let alarm = alarm_when(
+        &daemon,
+        || {},
+        |alarm| is_gone(alarm) && alarm.text.contains("made again"),
+    );
     assert!(alarm.cure.starts_with("`udispatch reload`"), "{alarm:?}");
     let sender = Client::bind("10.7.0.1:0");
-    socket2::SockRef::from(&sender.0).set_multicast_if_v4(&"10.7.0.1".parse().unwrap()).unwrap();
-    let received = |seen: &Snapshot| seen.listeners.iter().map(|row| row.account.received).sum::<u64>();
+    socket2::SockRef::from(&sender.0)
+        .set_multicast_if_v4(&"10.7.0.1".parse().unwrap())
+        .unwrap();
+    let received = |seen: &Snapshot| {
+        seen.listeners
+            .iter()
+            .map(|row| row.account.received)
+            .sum::<u64>()
+    };
     sender.send(b"too early", "239.1.2.3:5000");
-    assert_eq!(received(&snapshot(&daemon)), 0, "nothing reaches a membership that is gone");
+    assert_eq!(
+        received(&snapshot(&daemon)),
+        0,
+        "nothing reaches a membership that is gone"
+    );
     assert_eq!(ask(&daemon, &["reload"]).code, 0);
     none_is_left(&daemon, "interface_gone", || {});
     look_until(&daemon, |seen| {
@@ -198,11 +245,14 @@ fn kernel_drops_are_an_alarm_with_the_right_cure() {
     if !enter("kernel_drops_are_an_alarm_with_the_right_cure") {
         return;
     }
-    for (asked, cure) in [("64MiB", "`sysctl -w net.core.rmem_max=67108864`"), ("128KiB", "processors has a worker")] {
-        let config =
-            "[daemon]\nreceive_buffer = \"ASKED\"\n[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
+    for (asked, cure) in [
+        ("64MiB", "`sysctl -w net.core.rmem_max=67108864`"),
+        ("128KiB", "processors has a worker"),
+    ] {
+        let config = "[daemon]\nreceive_buffer = \"ASKED\"\n[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
         let workers = thread::available_parallelism().unwrap().to_string();
-        let mut daemon = Daemon::start_with(&config.replace("ASKED", asked), &["--workers", &workers]);
+        let mut daemon =
+            Daemon::start_with(&config.replace("ASKED", asked), &["--workers", &workers]);
         let client = Client::bind("127.0.0.1:0");
         daemon.pause();
         for _ in 0..20_000 {
@@ -210,7 +260,10 @@ fn kernel_drops_are_an_alarm_with_the_right_cure() {
         }
         daemon.resume();
         let alarm = alarm_when(&daemon, || {}, |alarm| alarm.name == "kernel_drops");
-        assert!(alarm.about == "127.0.0.1:1234" && alarm.cure.contains(cure), "{asked}: {alarm:?}");
+        assert!(
+            alarm.about == "127.0.0.1:1234" && alarm.cure.contains(cure),
+            "{asked}: {alarm:?}"
+        );
         daemon.wait_for("alarm kernel_drops, 127.0.0.1:1234: the kernel dropped ");
         let row = &snapshot(&daemon).listeners[0];
         assert!(row.receive_buffer_bytes < 64 << 20, "{row:?}");

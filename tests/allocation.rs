@@ -153,7 +153,8 @@ const CONFIG: &str = r#"
 "#;
 
 fn config() -> Config {
-    Config::parse(Path::new("allocation.toml"), CONFIG, KINDS).unwrap_or_else(|problems| panic!("{problems}"))
+    Config::parse(Path::new("allocation.toml"), CONFIG, KINDS)
+        .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// Two upstreams of each handler, which all lead to one receiver.
@@ -170,7 +171,11 @@ impl Site for Bench {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
         let lane = self.lanes.open_one_way(id).expect("a socket");
-        Ok(Way { upstream: id, lane, address: Some(([203, 0, 113, 1], 53).into()) })
+        Ok(Way {
+            upstream: id,
+            lane,
+            address: Some(([203, 0, 113, 1], 53).into()),
+        })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {
@@ -195,7 +200,11 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     };
     let upstreams = config.handlers.len() * UPSTREAMS_EACH;
     let lanes = Lanes::new((0..upstreams).map(target).collect());
-    let mut bench = Bench { handler: HandlerId(0), jobs, lanes };
+    let mut bench = Bench {
+        handler: HandlerId(0),
+        jobs,
+        lanes,
+    };
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         bench.handler = HandlerId(index as u32);
@@ -210,12 +219,41 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     };
     let rows = config.routes.iter().enumerate().map(row).collect();
     let table = Arc::new(RouteTable::new(rows).for_port(5_000));
-    let claim = Claim::Wildcard { owner: true, claimed: Vec::new() };
-    let ears = vec![Ear { id: 0, lookup: Lookup::Table(table), claim }];
-    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let claim = Claim::Wildcard {
+        owner: true,
+        claimed: Vec::new(),
+    };
+    let ears = vec![Ear {
+        id: 0,
+        lookup: Lookup::Table(table),
+        claim,
+    }];
+    let routes = config
+        .routes
+        .iter()
+        .map(|route| route.handlers.clone())
+        .collect();
     let guard = Guard::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
-    let names = Names { routes: config.routes.iter().map(|route| route.label.clone()).collect(), ..Names::default() };
-    (Dispatcher::new(ears, routes, handlers, Arc::new(guard), Arc::new(names), 1, upstreams), bench.lanes)
+    let names = Names {
+        routes: config
+            .routes
+            .iter()
+            .map(|route| route.label.clone())
+            .collect(),
+        ..Names::default()
+    };
+    (
+        Dispatcher::new(
+            ears,
+            routes,
+            handlers,
+            Arc::new(guard),
+            Arc::new(names),
+            1,
+            upstreams,
+        ),
+        bench.lanes,
+    )
 }
 
 /// The consumer of what is printed: takes everything, and gives the buffers back.
@@ -247,7 +285,11 @@ fn trains(turn: usize) -> Vec<Train> {
                 ttl: Some(64),
                 time_ns: Some(1_000_000_000_000_001_000),
             },
-            span: Span { region: Region::Arena, offset: (slot * 1_000) as u32, len },
+            span: Span {
+                region: Region::Arena,
+                offset: (slot * 1_000) as u32,
+                len,
+            },
             segment,
         }
     };
@@ -255,8 +297,21 @@ fn trains(turn: usize) -> Vec<Train> {
 }
 
 /// One turn.
-fn drive_once((dispatcher, lanes): (&mut Dispatcher, &mut Lanes), jobs: &Jobs<Job>, trains: &[Train], arena: &[u8]) {
-    dispatcher.dispatch(0, trains, arena, &mut Scene { now: Time::default(), lanes });
+fn drive_once(
+    (dispatcher, lanes): (&mut Dispatcher, &mut Lanes),
+    jobs: &Jobs<Job>,
+    trains: &[Train],
+    arena: &[u8],
+) {
+    dispatcher.dispatch(
+        0,
+        trains,
+        arena,
+        &mut Scene {
+            now: Time::default(),
+            lanes,
+        },
+    );
     dispatcher.end_turn();
     dispatcher.sending().0.clear();
     consume(jobs);
@@ -287,7 +342,9 @@ fn dispatch_allocates_nothing() {
     let mut dispatcher = dispatcher(sender, nobody());
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     // Every byte there is, so that printing has to escape.
-    let arena: Vec<u8> = (0..TRAINS * 1_000).map(|index| (index % 256) as u8).collect();
+    let arena: Vec<u8> = (0..TRAINS * 1_000)
+        .map(|index| (index % 256) as u8)
+        .collect();
     drive(&mut dispatcher, &jobs, &turns, &arena);
     let mut datagrams = 0;
     let count = allocations(|| datagrams = drive(&mut dispatcher, &jobs, &turns, &arena).0);
@@ -297,8 +354,16 @@ fn dispatch_allocates_nothing() {
     assert!(ledger.balances());
     let idle = ledger.routes.iter().position(|tally| tally.received < 100);
     assert_eq!(idle, None, "every route was busy: {ledger:?}");
-    let full: Vec<u64> = ledger.handlers.iter().map(|count| count.tally.handled).collect();
-    assert_eq!(full.iter().filter(|handled| **handled == 0).count(), 1, "only `drop` handles nothing: {full:?}");
+    let full: Vec<u64> = ledger
+        .handlers
+        .iter()
+        .map(|count| count.tally.handled)
+        .collect();
+    assert_eq!(
+        full.iter().filter(|handled| **handled == 0).count(),
+        1,
+        "only `drop` handles nothing: {full:?}"
+    );
 }
 
 /// Neither does somebody who looks on make it allocate, whether the reader keeps up or stands still, nor does measuring the time
@@ -313,7 +378,13 @@ fn looking_on_allocates_nothing() {
     let (reader, pages) = bounded(8);
     let (still, _pages) = bounded(8);
     for (number, reader) in [reader, still].into_iter().enumerate() {
-        let tap = Tap::new(TapId(number as u64), Arc::default(), 256, reader, Arc::clone(&counts));
+        let tap = Tap::new(
+            TapId(number as u64),
+            Arc::default(),
+            256,
+            reader,
+            Arc::clone(&counts),
+        );
         dispatcher.0.taps().add(tap);
     }
     dispatcher.0.measure_stay();
@@ -321,7 +392,12 @@ fn looking_on_allocates_nothing() {
         let mut shown = 0;
         for _ in 0..DATAGRAMS / TRAINS {
             dispatcher.0.taps().begin_turn(1);
-            drive_once((&mut dispatcher.0, &mut dispatcher.1), &jobs, &turns[0], &arena);
+            drive_once(
+                (&mut dispatcher.0, &mut dispatcher.1),
+                &jobs,
+                &turns[0],
+                &arena,
+            );
             dispatcher.0.settle_stay(1_000_000_000_000_002_000);
             pages.try_iter().for_each(|page| {
                 shown += page.views().count() as u64;
@@ -333,11 +409,29 @@ fn looking_on_allocates_nothing() {
     look(&mut dispatcher);
     let mut shown = 0;
     let count = allocations(|| shown = look(&mut dispatcher));
-    assert_eq!(count, 0, "allocations for {shown} datagrams that were shown");
+    assert_eq!(
+        count, 0,
+        "allocations for {shown} datagrams that were shown"
+    );
     let (matched, missed) = counts.get();
-    assert!(shown > 5_000 && missed > 5_000 && matched > shown + missed, "{shown} shown, {missed} missed of {matched}");
-    let handled: u64 = dispatcher.0.snapshot().listeners.iter().map(|count| count.tally.handled).sum();
-    assert!(dispatcher.0.snapshot().stay.is_some_and(|stay| stay.count() > 5_000 && stay.count() <= handled));
+    assert!(
+        shown > 5_000 && missed > 5_000 && matched > shown + missed,
+        "{shown} shown, {missed} missed of {matched}"
+    );
+    let handled: u64 = dispatcher
+        .0
+        .snapshot()
+        .listeners
+        .iter()
+        .map(|count| count.tally.handled)
+        .sum();
+    assert!(
+        dispatcher
+            .0
+            .snapshot()
+            .stay
+            .is_some_and(|stay| stay.count() > 5_000 && stay.count() <= handled)
+    );
 }
 
 /// An unbounded channel to the consumer, as the control plane makes it, allocates for 31 buffers at a time and for no
@@ -350,9 +444,13 @@ fn an_unbounded_channel_costs_a_block_for_31_buffers() {
     let arena = vec![b'x'; TRAINS * 1_000];
     drive(&mut dispatcher, &jobs, &turns, &arena);
     let (mut datagrams, mut count_of_turns) = (0, 0);
-    let count = allocations(|| (datagrams, count_of_turns) = drive(&mut dispatcher, &jobs, &turns, &arena));
+    let count =
+        allocations(|| (datagrams, count_of_turns) = drive(&mut dispatcher, &jobs, &turns, &arena));
     let buffers = 3 * count_of_turns as u64; // Three handlers print.
-    assert!(count <= buffers / 31 + 1, "{count} allocations for at most {buffers} buffers of {datagrams} datagrams");
+    assert!(
+        count <= buffers / 31 + 1,
+        "{count} allocations for at most {buffers} buffers of {datagrams} datagrams"
+    );
 }
 
 /// Receiving from a real socket, dispatching and sending through real sockets allocate nothing.
@@ -371,30 +469,53 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         time: true,
         share: false,
     };
-    let socket = bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
+    let socket =
+        bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let seat = Seat { listener: 0, index: 0 };
-    let listener = Listener::new(seat, socket, "0.0.0.0:5000".parse().expect("an address"), options, true, false);
+    let seat = Seat {
+        listener: 0,
+        index: 0,
+    };
+    let listener = Listener::new(
+        seat,
+        socket,
+        "0.0.0.0:5000".parse().expect("an address"),
+        options,
+        true,
+        false,
+    );
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
-    let (mut dispatcher, mut lanes) = dispatcher(sender, upstream.local_addr().expect("its address"));
+    let (mut dispatcher, mut lanes) =
+        dispatcher(sender, upstream.local_addr().expect("its address"));
     let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
     let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
     let mut buffer = vec![0; 1 << 16];
-    let targets: Vec<SocketAddr> = (1..13).map(|last| SocketAddr::new([127, 0, 0, last].into(), port)).collect();
+    let targets: Vec<SocketAddr> = (1..13)
+        .map(|last| SocketAddr::new([127, 0, 0, last].into(), port))
+        .collect();
     let mut work = |datagrams: usize| {
         let (mut received, mut answered, mut passed_on) = (0, 0, 0);
         for turn in 0..datagrams.div_ceil(TRAINS) {
             for slot in 0..TRAINS {
                 let target = targets[(turn + slot / 4) % targets.len()];
-                client.send_to(&buffer[..20 + slot % 2], target).expect("sent");
+                client
+                    .send_to(&buffer[..20 + slot % 2], target)
+                    .expect("sent");
             }
             // On loopback what is sent has arrived.
-            received += receiver.receive(listeners[0].exit.socket(), 128, true).expect("received");
+            received += receiver
+                .receive(listeners[0].exit.socket(), 128, true)
+                .expect("received");
             trains.clear();
-            receiver.slots().for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
-            let scene = &mut Scene { now: Time::default(), lanes: &mut lanes };
+            receiver
+                .slots()
+                .for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
+            let scene = &mut Scene {
+                now: Time::default(),
+                lanes: &mut lanes,
+            };
             dispatcher.dispatch(0, &trains, receiver.arena(), scene);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
@@ -412,9 +533,18 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     work(DATAGRAMS / 4);
     let mut done = (0, 0, 0);
     let count = allocations(|| done = work(DATAGRAMS));
-    assert!(done.0 >= DATAGRAMS && done.1 > DATAGRAMS / 10 && done.2 > DATAGRAMS / 10, "work was done: {done:?}");
+    assert!(
+        done.0 >= DATAGRAMS && done.1 > DATAGRAMS / 10 && done.2 > DATAGRAMS / 10,
+        "work was done: {done:?}"
+    );
     assert_eq!(count, 0, "allocations for {} datagrams", done.0);
     let ledger = dispatcher.snapshot();
     assert!(ledger.balances());
-    assert!(ledger.handlers.iter().all(|handler| handler.failed.is_empty()), "{ledger:?}");
+    assert!(
+        ledger
+            .handlers
+            .iter()
+            .all(|handler| handler.failed.is_empty()),
+        "{ledger:?}"
+    );
 }

@@ -31,10 +31,19 @@ fn path(path: &Path) -> &str {
 fn help_and_version_are_answers() {
     let version = udispatch(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    assert_eq!(out(&version), format!("udispatch {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        out(&version),
+        format!("udispatch {}\n", env!("CARGO_PKG_VERSION"))
+    );
     let help = udispatch(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for word in ["udispatch check echo.toml", "[[route]]", "78", "explain", "handlers"] {
+    for word in [
+        "udispatch check echo.toml",
+        "[[route]]",
+        "78",
+        "explain",
+        "handlers",
+    ] {
         assert!(out(&help).contains(word), "{word}");
     }
 }
@@ -44,8 +53,14 @@ fn help_and_version_are_answers() {
 fn help_is_a_command_too() {
     let option = udispatch(&["--help"]);
     let command = udispatch(&["help"]);
-    assert_eq!((command.status.code(), out(&command)), (Some(0), out(&option)));
-    assert_eq!(out(&udispatch(&["help", "run"])), out(&udispatch(&["run", "--help"])));
+    assert_eq!(
+        (command.status.code(), out(&command)),
+        (Some(0), out(&option))
+    );
+    assert_eq!(
+        out(&udispatch(&["help", "run"])),
+        out(&udispatch(&["run", "--help"]))
+    );
 }
 
 /// What the command line wants of a number is said in words.
@@ -54,7 +69,11 @@ fn workers_are_told_in_words() {
     for wrong in ["abc", "0", "65", "-1", "1.5", ""] {
         let output = udispatch(&["run", "f.toml", &format!("--workers={wrong}")]);
         assert_eq!(output.status.code(), Some(2), "{wrong}");
-        assert!(err(&output).contains("write a whole number from 1 to 64"), "{wrong}: {}", err(&output));
+        assert!(
+            err(&output).contains("write a whole number from 1 to 64"),
+            "{wrong}: {}",
+            err(&output)
+        );
     }
 }
 
@@ -64,7 +83,13 @@ fn workers_are_told_in_words() {
 fn only_files_and_pipes_of_a_shell_are_read() {
     let dir = tempfile::tempdir().expect("a directory");
     let pipe = dir.path().join("pipe.toml");
-    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo starts").success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("mkfifo starts")
+            .success()
+    );
     let socket = dir.path().join("socket.toml");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
     for (file, word) in [
@@ -75,14 +100,28 @@ fn only_files_and_pipes_of_a_shell_are_read() {
     ] {
         for command in [&["check"][..], &["run"], &["explain", "--to=127.0.0.1:1"]] {
             let this = env!("CARGO_BIN_EXE_udispatch");
-            let output =
-                Command::new("timeout").arg("10").arg(this).args(command).arg(file).output().expect("a result");
-            assert_eq!(output.status.code(), Some(78), "{command:?} {file}: {}", err(&output));
+            let output = Command::new("timeout")
+                .arg("10")
+                .arg(this)
+                .args(command)
+                .arg(file)
+                .output()
+                .expect("a result");
+            assert_eq!(
+                output.status.code(),
+                Some(78),
+                "{command:?} {file}: {}",
+                err(&output)
+            );
             assert!(err(&output).contains(word), "{file}: {}", err(&output));
         }
     }
     let right = dir.path().join("right.toml");
-    fs::write(&right, "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n").expect("written");
+    fs::write(
+        &right,
+        "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n",
+    )
+    .expect("written");
     let (this, right) = (env!("CARGO_BIN_EXE_udispatch"), path(&right));
     for script in [
         format!("cat {right} | {this} check /dev/stdin"),
@@ -90,7 +129,10 @@ fn only_files_and_pipes_of_a_shell_are_read() {
         format!("{this} check <(sleep 0.2; cat {right})"),
         format!("{this} check /dev/fd/7 7< {right}"),
     ] {
-        let output = Command::new("bash").args(["-c", &script]).output().expect("bash starts");
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .output()
+            .expect("bash starts");
         assert_eq!(output.status.code(), Some(0), "{script}: {}", err(&output));
     }
 }
@@ -124,7 +166,10 @@ fn a_wrong_file_is_78_in_the_same_words() {
     let wrong = dir.path().join("wrong.toml");
     fs::write(&wrong, "[[route]]\ndestination = \"127.0.0.1\"\n").expect("written");
     let missing = dir.path().join("missing.toml");
-    for (file, word) in [(&wrong, "wrong.toml:2:15"), (&missing, "there is no such file")] {
+    for (file, word) in [
+        (&wrong, "wrong.toml:2:15"),
+        (&missing, "there is no such file"),
+    ] {
         let check = udispatch(&["check", path(file)]);
         assert_eq!(check.status.code(), Some(78));
         assert!(check.stdout.is_empty());
@@ -144,7 +189,11 @@ fn a_wrong_file_is_78_in_the_same_words() {
 fn handlers_are_listed() {
     let text = udispatch(&["handlers"]);
     assert_eq!(text.status.code(), Some(0));
-    assert!(out(&text).lines().all(|line| line.chars().count() <= 80), "{}", out(&text));
+    assert!(
+        out(&text).lines().all(|line| line.chars().count() <= 80),
+        "{}",
+        out(&text)
+    );
     let markdown = udispatch(&["handlers", "--markdown"]);
     assert!(out(&markdown).starts_with("| handler |"));
 }
@@ -155,8 +204,16 @@ fn a_closed_pipe_is_no_failure() {
     for arguments in [&["handlers"], &["--help"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let output = command(arguments).stdout(writer).output().expect("the program starts");
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", err(&output));
+        let output = command(arguments)
+            .stdout(writer)
+            .output()
+            .expect("the program starts");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            err(&output)
+        );
         assert_eq!(err(&output), "");
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use common::kinds::KINDS;
 use proptest::prelude::*;
 use udispatch::config::test::Expected;
-use udispatch::config::{Config, ControlSocket, InterfaceRef, NamedHandler, Problems, Workers, handlers};
+use udispatch::config::{
+    Config, ControlSocket, InterfaceRef, NamedHandler, Problems, Workers, handlers,
+};
 
 fn parse(text: &str) -> Result<Config, Problems> {
     Config::parse(Path::new("u.toml"), text, KINDS)
@@ -83,7 +85,11 @@ fn a_full_file_is_read() {
     assert_eq!(config.daemon.log, log::LevelFilter::Debug);
     assert!(config.warnings.is_empty(), "{}", config.warnings);
 
-    let labels: Vec<&str> = config.routes.iter().map(|route| route.label.as_str()).collect();
+    let labels: Vec<&str> = config
+        .routes
+        .iter()
+        .map(|route| route.label.as_str())
+        .collect();
     let expected = [
         "127.0.0.1:1234",
         "0.0.0.0:1234",
@@ -93,18 +99,35 @@ fn a_full_file_is_read() {
     ];
     assert_eq!(labels, expected);
 
-    assert_eq!(config.daemon.control, ControlSocket::Path("./u.sock".into()), "beside the file");
-    assert_eq!(config.daemon.http.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9253"));
+    assert_eq!(
+        config.daemon.control,
+        ControlSocket::Path("./u.sock".into()),
+        "beside the file"
+    );
+    assert_eq!(
+        config
+            .daemon
+            .http
+            .map(|address| address.to_string())
+            .as_deref(),
+        Some("127.0.0.1:9253")
+    );
     assert_eq!(config.daemon.http_hosts, ["stats.example", "192.0.2.1"]);
     assert!(config.daemon.watch && config.daemon.latency);
 
     let names = |index: usize| -> Vec<&str> {
         let handlers = config.routes[index].handlers.iter();
-        handlers.map(|id| config.handler(*id).name.as_str()).collect()
+        handlers
+            .map(|id| config.handler(*id).name.as_str())
+            .collect()
     };
     assert_eq!(names(2), ["collectors", "echo"]);
     assert_eq!(names(3), ["collectors"]);
-    assert_eq!(config.handlers.len(), 3, "one echo for both routes that name it");
+    assert_eq!(
+        config.handlers.len(),
+        3,
+        "one echo for both routes that name it"
+    );
 
     let market = &config.routes[3];
     assert!(market.share);
@@ -113,18 +136,41 @@ fn a_full_file_is_read() {
     assert_eq!(&config.source.text()[at], "\"[ff02::fb]:5353\"");
     let heard = |index: usize| -> Vec<(Option<String>, u64)> {
         let all = config.routes[index].expectations.iter();
-        all.map(|one| (one.source.map(|net| net.to_string()), one.every.as_secs())).collect()
+        all.map(|one| (one.source.map(|net| net.to_string()), one.every.as_secs()))
+            .collect()
     };
-    assert_eq!(heard(2), [(Some("10.1.0.0/16".to_owned()), 60), (Some("10.2.0.0/16".to_owned()), 5)]);
+    assert_eq!(
+        heard(2),
+        [
+            (Some("10.1.0.0/16".to_owned()), 60),
+            (Some("10.2.0.0/16".to_owned()), 5)
+        ]
+    );
     assert_eq!((heard(3), heard(0)), (vec![(None, 60)], vec![]));
 
-    let [first, second] = config.tests.as_slice() else { panic!("{:?}", config.tests) };
-    assert_eq!((first.source.to_string(), first.payload.as_slice()), ("10.1.2.3:40000".to_owned(), "é".as_bytes()));
-    let Expected::Taken { route: Some(route), handlers, upstream: Some(upstream) } = &first.expected else {
+    let [first, second] = config.tests.as_slice() else {
+        panic!("{:?}", config.tests)
+    };
+    assert_eq!(
+        (first.source.to_string(), first.payload.as_slice()),
+        ("10.1.2.3:40000".to_owned(), "é".as_bytes())
+    );
+    let Expected::Taken {
+        route: Some(route),
+        handlers,
+        upstream: Some(upstream),
+    } = &first.expected
+    else {
         panic!("{first:?}")
     };
-    assert_eq!((route.value, upstream.value.to_string().as_str()), (2, "10.0.0.1:2055"));
-    let handlers: Vec<&str> = handlers.iter().map(|handler| config.handler(handler.value).name.as_str()).collect();
+    assert_eq!(
+        (route.value, upstream.value.to_string().as_str()),
+        (2, "10.0.0.1:2055")
+    );
+    let handlers: Vec<&str> = handlers
+        .iter()
+        .map(|handler| config.handler(handler.value).name.as_str())
+        .collect();
     assert_eq!(handlers, ["echo", "collectors"]);
     assert!(matches!(second.expected, Expected::NoRoute(_)));
     assert_eq!(second.source.port(), 7);
@@ -155,7 +201,11 @@ fn what_differs_is_no_duplicate() {
   { destination = "10.0.0.2:5", source = ["10.0.0.1", "10.0.0.2"], handler = "echo" },
 ]"#,
     );
-    let mut labels: Vec<_> = config.routes.iter().map(|route| route.label.clone()).collect();
+    let mut labels: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.label.clone())
+        .collect();
     assert_eq!(labels[5], "10.0.0.2:5 +1");
     assert_eq!(labels[6], "10.0.0.2:5 from 10.0.0.1 +1");
     labels.sort();
@@ -177,7 +227,11 @@ fn made_labels_are_unique() {
   { destination = ["10.0.0.9:6", "10.0.0.1:7"], handler = "echo" },
 ]"#,
     );
-    let mut labels: Vec<_> = config.routes.iter().map(|route| route.label.clone()).collect();
+    let mut labels: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.label.clone())
+        .collect();
     labels.sort();
     labels.dedup();
     assert_eq!(labels.len(), config.routes.len());
@@ -188,10 +242,15 @@ fn made_labels_are_unique() {
 fn what_a_daemon_does_unless_told() {
     let config = good("[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n");
     let daemon = &config.daemon;
-    assert_eq!((&daemon.control, daemon.http), (&ControlSocket::Default, None));
+    assert_eq!(
+        (&daemon.control, daemon.http),
+        (&ControlSocket::Default, None)
+    );
     assert!(!daemon.watch && !daemon.latency && daemon.http_hosts.is_empty());
     assert!(config.routes[0].expectations.is_empty() && config.tests.is_empty());
-    let off = good("[daemon]\ncontrol = false\n[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n");
+    let off = good(
+        "[daemon]\ncontrol = false\n[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n",
+    );
     assert_eq!(off.daemon.control, ControlSocket::Off);
 }
 
@@ -203,24 +262,66 @@ fn what_says_the_same_has_the_same_text() {
             "[\"10.0.0.1:2055\", \"collector.example:2055\"]",
             "[ '10.0.0.1:2055', # one\n 'collector.example:2055', ]",
         )
-        .replace("share = true\nexpect_every = \"60s\"\n", "expect_every = \"60s\" # silence\nshare=true\n");
+        .replace(
+            "share = true\nexpect_every = \"60s\"\n",
+            "expect_every = \"60s\" # silence\nshare=true\n",
+        );
     let (one, two) = (good(FULL), good(&format!("# another file\n{other}")));
-    let routes = |config: &Config| config.routes.iter().map(|route| route.text.clone()).collect::<Vec<_>>();
-    let handlers = |config: &Config| config.handlers.iter().map(|handler| handler.text.clone()).collect::<Vec<_>>();
-    assert_eq!((routes(&one), handlers(&one)), (routes(&two), handlers(&two)));
-    assert!(handlers(&one).contains(&"kind = \"echo\"".to_owned()), "{:?}", handlers(&one));
-    assert_ne!(routes(&one), routes(&good(&FULL.replace("\"60s\"", "\"61s\""))));
-    assert_ne!(handlers(&one), handlers(&good(&FULL.replace("10.0.0.1:2055", "10.0.0.2:2055"))));
+    let routes = |config: &Config| {
+        config
+            .routes
+            .iter()
+            .map(|route| route.text.clone())
+            .collect::<Vec<_>>()
+    };
+    let handlers = |config: &Config| {
+        config
+            .handlers
+            .iter()
+            .map(|handler| handler.text.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (routes(&one), handlers(&one)),
+        (routes(&two), handlers(&two))
+    );
+    assert!(
+        handlers(&one).contains(&"kind = \"echo\"".to_owned()),
+        "{:?}",
+        handlers(&one)
+    );
+    assert_ne!(
+        routes(&one),
+        routes(&good(&FULL.replace("\"60s\"", "\"61s\"")))
+    );
+    assert_ne!(
+        handlers(&one),
+        handlers(&good(&FULL.replace("10.0.0.1:2055", "10.0.0.2:2055")))
+    );
 }
 
 /// A handler is read again from its name and text, with a table of its own or without; what is wrong is told.
 #[test]
 fn a_handler_is_read_from_its_text() {
     for handler in good(FULL).handlers {
-        let again = handlers::one(&handler.name, &handler.text, KINDS).unwrap_or_else(|problems| panic!("{problems}"));
-        let facts = |one: &NamedHandler| (one.name.clone(), one.text.clone(), one.kind.name, one.is_implicit);
+        let again = handlers::one(&handler.name, &handler.text, KINDS)
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let facts = |one: &NamedHandler| {
+            (
+                one.name.clone(),
+                one.text.clone(),
+                one.kind.name,
+                one.is_implicit,
+            )
+        };
         assert_eq!(facts(&again), facts(&handler));
-        let places = |one: &NamedHandler| one.recipe.upstreams().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let places = |one: &NamedHandler| {
+            one.recipe
+                .upstreams()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(places(&again), places(&handler));
     }
     for (name, text, expected) in [
@@ -232,7 +333,9 @@ fn a_handler_is_read_from_its_text() {
         ("a", "kind = \"echo\"\nttl = 0", "`ttl`"),
         ("a", "kind = \"echo\"\nttk = 1", "has no key \"ttk\""),
     ] {
-        let told = handlers::one(name, text, KINDS).expect_err(text).to_string();
+        let told = handlers::one(name, text, KINDS)
+            .expect_err(text)
+            .to_string();
         assert!(told.contains(expected), "{text}: {told}");
     }
 }
@@ -245,7 +348,10 @@ fn an_unused_handler_is_a_warning() {
     let warnings = good(text).warnings;
     assert_eq!((warnings.errors(), warnings.warnings()), (0, 1));
     let text = warnings.to_string();
-    assert!(text.contains("no route names the handler \"spare\""), "{text}");
+    assert!(
+        text.contains("no route names the handler \"spare\""),
+        "{text}"
+    );
     assert!(text.contains("u.toml:5:10"), "{text}");
 }
 
@@ -254,7 +360,12 @@ fn an_unused_handler_is_a_warning() {
 fn examples_are_good_files() {
     for kind in KINDS {
         let config = good(kind.example);
-        assert!(config.handlers.iter().any(|handler| handler.kind.name == kind.name));
+        assert!(
+            config
+                .handlers
+                .iter()
+                .any(|handler| handler.kind.name == kind.name)
+        );
     }
 }
 
@@ -274,9 +385,15 @@ fn many_routes_are_read_fast() {
         })
         .collect();
     let start = Instant::now();
-    assert_eq!(good(&different.replace("nobody", "echo")).routes.len(), 4_000);
+    assert_eq!(
+        good(&different.replace("nobody", "echo")).routes.len(),
+        4_000
+    );
     assert_eq!(good(&ranges).routes.len(), 10_000);
-    assert_eq!(parse(&equal).expect_err("equal routes").errors(), 10_000 + 9_999);
+    assert_eq!(
+        parse(&equal).expect_err("equal routes").errors(),
+        10_000 + 9_999
+    );
     let spent = start.elapsed();
     assert!(spent < Duration::from_secs(10), "{spent:?}");
 }
@@ -288,7 +405,10 @@ fn check(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(!config.routes.is_empty());
             for route in &config.routes {
                 prop_assert!(!route.destinations.is_empty() && !route.handlers.is_empty());
-                route.handlers.iter().for_each(|id| drop(config.handler(*id).name.clone()));
+                route
+                    .handlers
+                    .iter()
+                    .for_each(|id| drop(config.handler(*id).name.clone()));
             }
         }
         Err(problems) => {

@@ -25,9 +25,16 @@ const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"ech
 /// Every key of a JSON value, with the keys that lead to it; of lists, those of the first entry.
 fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     // What these hold has names from the traffic, or may be absent.
-    if [".drops", ".failed", ".reported", ".send_errors", ".last_failure", ".shadow"]
-        .iter()
-        .any(|end| path.ends_with(end))
+    if [
+        ".drops",
+        ".failed",
+        ".reported",
+        ".send_errors",
+        ".last_failure",
+        ".shadow",
+    ]
+    .iter()
+    .any(|end| path.ends_with(end))
     {
         return;
     }
@@ -38,7 +45,10 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
                 keys(value, &format!("{path}.{key}"), found);
             }
         }
-        Value::Array(entries) => entries.iter().take(1).for_each(|entry| keys(entry, path, found)),
+        Value::Array(entries) => entries
+            .iter()
+            .take(1)
+            .for_each(|entry| keys(entry, path, found)),
         _ => {}
     }
 }
@@ -68,17 +78,39 @@ fn the_snapshot_is_the_ledger() {
         if !seen.alarms.is_empty() {
             break seen;
         }
-        assert!(Instant::now() < deadline, "a dead upstream is an alarm: {:?}", seen.upstreams);
+        assert!(
+            Instant::now() < deadline,
+            "a dead upstream is an alarm: {:?}",
+            seen.upstreams
+        );
     };
-    assert!(seen.balances && seen.state == State::Serving && seen.reasons.is_empty(), "{seen:?}");
+    assert!(
+        seen.balances && seen.state == State::Serving && seen.reasons.is_empty(),
+        "{seen:?}"
+    );
     assert_eq!(seen.pid, daemon.pid());
     for (name, row) in &ledger.routes {
-        let found = seen.routes.iter().find(|found| found.route == *name).expect("the same routes");
-        assert_eq!((found.account.received, found.account.handled), (row.received, row.handled), "{name}");
+        let found = seen
+            .routes
+            .iter()
+            .find(|found| found.route == *name)
+            .expect("the same routes");
+        assert_eq!(
+            (found.account.received, found.account.handled),
+            (row.received, row.handled),
+            "{name}"
+        );
     }
-    let accounts = seen.listeners.iter().map(|row| &row.account).chain(seen.routes.iter().map(|row| &row.account));
+    let accounts = seen
+        .listeners
+        .iter()
+        .map(|row| &row.account)
+        .chain(seen.routes.iter().map(|row| &row.account));
     for account in accounts.chain(seen.workers.iter().map(|row| &row.account)) {
-        assert_eq!(account.received, account.handled + account.dropped + account.in_flight);
+        assert_eq!(
+            account.received,
+            account.handled + account.dropped + account.in_flight
+        );
         assert_eq!(account.dropped, account.drops.values().sum::<u64>());
     }
     let received = |rows: &mut dyn Iterator<Item = u64>| rows.sum::<u64>();
@@ -87,9 +119,15 @@ fn the_snapshot_is_the_ledger() {
         received(&mut seen.workers.iter().map(|row| row.account.received))
     );
     let alarm = &seen.alarms[0];
-    assert_eq!((alarm.name.as_str(), alarm.about.as_str()), ("upstream_dead", "on/127.0.0.1:9002"));
+    assert_eq!(
+        (alarm.name.as_str(), alarm.about.as_str()),
+        ("upstream_dead", "on/127.0.0.1:9002")
+    );
     let edges = |edges: &[udispatch::control::snapshot::Edge]| {
-        edges.iter().map(|edge| (edge.from, edge.to)).collect::<Vec<_>>()
+        edges
+            .iter()
+            .map(|edge| (edge.from, edge.to))
+            .collect::<Vec<_>>()
     };
     assert_eq!(edges(&seen.flows.listener_to_route), [(0, 0), (1, 1)]);
     assert_eq!(edges(&seen.flows.handler_to_upstream).len(), 2);
@@ -98,10 +136,17 @@ fn the_snapshot_is_the_ledger() {
     let (mut told, mut promised) = (BTreeSet::new(), BTreeSet::new());
     keys(&serde_json::to_value(&seen).unwrap(), "", &mut told);
     let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/status.md")).unwrap();
-    let example = docs.split("```json").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let example = docs
+        .split("```json")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("an example");
     let example: Value = serde_json::from_str(example).expect("the example is JSON");
     keys(&example, "", &mut promised);
-    assert_eq!(told, promised, "the example in docs/status.md has the keys of a snapshot");
+    assert_eq!(
+        told, promised,
+        "the example in docs/status.md has the keys of a snapshot"
+    );
     serde_json::from_value::<Snapshot>(example).expect("the example is a snapshot");
     daemon.stop();
 }
@@ -112,17 +157,45 @@ const READ: &[(&str, u16, &str)] = &[
     ("/reload", 405, "verbs are posted"),
     ("/sessions?handler=ehco", 404, "did you mean \"echo\"?"),
     ("/sessions?client=me", 404, "192.0.2.0/24"),
-    ("/sessions?clinet=me", 400, "there is no parameter \"clinet\" here; did you mean \"client\"?\n"),
-    ("/sessions?limit=all", 400, "the parameter `limit` is \"all\"; write a whole number\n"),
-    ("/explain?to=here", 400, "the parameter `to` is \"here\"; write an address and a port"),
-    ("/explain", 400, "the parameter `to` is missing; write an address and a port"),
+    (
+        "/sessions?clinet=me",
+        400,
+        "there is no parameter \"clinet\" here; did you mean \"client\"?\n",
+    ),
+    (
+        "/sessions?limit=all",
+        400,
+        "the parameter `limit` is \"all\"; write a whole number\n",
+    ),
+    (
+        "/explain?to=here",
+        400,
+        "the parameter `to` is \"here\"; write an address and a port",
+    ),
+    (
+        "/explain",
+        400,
+        "the parameter `to` is missing; write an address and a port",
+    ),
     ("/tap?snap=-1", 400, "`snap`"),
 ];
 const POSTED: &[(&str, u16, &str)] = &[
     ("/log?level=loud", 400, "trace"),
-    ("/log", 400, "the parameter `level` is missing; write off, error"),
-    ("/drain", 400, "the parameter `upstream` is missing; write HANDLER/ADDRESS"),
-    ("/reload?dry_run=maybe", 400, "the parameter `dry_run` is \"maybe\"; write 1, 0, true or false\n"),
+    (
+        "/log",
+        400,
+        "the parameter `level` is missing; write off, error",
+    ),
+    (
+        "/drain",
+        400,
+        "the parameter `upstream` is missing; write HANDLER/ADDRESS",
+    ),
+    (
+        "/reload?dry_run=maybe",
+        400,
+        "the parameter `dry_run` is \"maybe\"; write 1, 0, true or false\n",
+    ),
     ("/reload?dry_run=true", 200, "\"is_applied\":false"),
     ("/reload?dry_run", 200, "\"is_applied\":false"),
     ("/reload?dry_run=0", 200, "\"is_applied\":true"),
@@ -136,9 +209,14 @@ fn parts_and_probes() {
     }
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let whole = snapshot(&daemon);
-    for (part, rows) in
-        [("listeners", 1), ("routes", 1), ("handlers", 1), ("upstreams", 0), ("workers", 2), ("alarms", 0)]
-    {
+    for (part, rows) in [
+        ("listeners", 1),
+        ("routes", 1),
+        ("handlers", 1),
+        ("upstreams", 0),
+        ("workers", 2),
+        ("alarms", 0),
+    ] {
         let answer = get(&daemon, &format!("/status/{part}"));
         let value: Value = serde_json::from_str(&answer.body).expect("JSON");
         assert_eq!(value.as_array().map(Vec::len), Some(rows), "{part}");
@@ -151,7 +229,10 @@ fn parts_and_probes() {
     for (way, requests) in [(get as fn(&Daemon, &str) -> Answer, READ), (post, POSTED)] {
         for (path, status, words) in requests {
             let answer = way(&daemon, path);
-            assert!(answer.status == *status && answer.body.contains(words), "{path}: {answer:?}");
+            assert!(
+                answer.status == *status && answer.body.contains(words),
+                "{path}: {answer:?}"
+            );
         }
     }
     daemon.stop();
@@ -171,31 +252,56 @@ fn draining_by_hand() {
     let daemon = Daemon::start_with(&config, &["--workers", "2"]);
     let old = Client::bind("127.0.0.1:0");
     let first = answer(&old, HERE);
-    let (mine, other) = if first.starts_with("0:") { (0, 1) } else { (1, 0) };
+    let (mine, other) = if first.starts_with("0:") {
+        (0, 1)
+    } else {
+        (1, 0)
+    };
     let name = format!("on/{}", addresses[mine]);
     let outcome = ask(&daemon, &["drain", &name]);
-    assert!(outcome.code == 0 && outcome.output.contains("gets nothing new"), "{}{}", outcome.output, outcome.errors);
+    assert!(
+        outcome.code == 0 && outcome.output.contains("gets nothing new"),
+        "{}{}",
+        outcome.output,
+        outcome.errors
+    );
     for _ in 0..8 {
         assert!(answer(&Client::newcomer(), HERE).starts_with(&format!("{other}:")));
     }
     assert_eq!(answer(&old, HERE), first, "a session goes on");
     let rows = snapshot(&daemon).upstreams;
-    let row = rows.iter().find(|row| row.handler == "on" && row.upstream == addresses[mine].to_string()).unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row.handler == "on" && row.upstream == addresses[mine].to_string())
+        .unwrap();
     assert!(row.draining && row.drained_by_hand && row.alive, "{row:?}");
     assert_eq!(rows.iter().filter(|row| row.draining).count(), 1);
     assert!(ask(&daemon, &["upstreams"]).output.contains("draining"));
 
     let outcome = ask(&daemon, &["undrain", &name]);
-    assert!(outcome.code == 0 && outcome.output.contains("its share again"), "{}{}", outcome.output, outcome.errors);
+    assert!(
+        outcome.code == 0 && outcome.output.contains("its share again"),
+        "{}{}",
+        outcome.output,
+        outcome.errors
+    );
     let deadline = Instant::now() + PATIENCE;
     while !answer(&Client::newcomer(), HERE).starts_with(&format!("{mine}:")) {
         assert!(Instant::now() < deadline, "it gets new sessions again");
     }
     let two = addresses[1].to_string();
     let outcome = ask(&daemon, &["drain", &two]);
-    assert!(outcome.code == 2 && outcome.errors.contains(&format!("too/{two}")), "{}", outcome.errors);
+    assert!(
+        outcome.code == 2 && outcome.errors.contains(&format!("too/{two}")),
+        "{}",
+        outcome.errors
+    );
     let outcome = ask(&daemon, &["drain", &format!("no/{two}")]);
-    assert!(outcome.code == 2 && outcome.errors.contains("did you mean \"on/"), "{}", outcome.errors);
+    assert!(
+        outcome.code == 2 && outcome.errors.contains("did you mean \"on/"),
+        "{}",
+        outcome.errors
+    );
     daemon.stop();
 }
 
@@ -208,7 +314,10 @@ fn sessions_are_listed() {
     }
     const CLIENTS: usize = 2_300;
     let server = Server::named("a", "127.0.0.1:9001");
-    let mut daemon = Daemon::start_with(&forwarder("on", HERE, &list([server.address()]), ""), &["--workers", "2"]);
+    let mut daemon = Daemon::start_with(
+        &forwarder("on", HERE, &list([server.address()]), ""),
+        &["--workers", "2"],
+    );
     let clients: Vec<Client> = (0..CLIENTS).map(|_| Client::bind("127.0.0.1:0")).collect();
     clients.iter().for_each(|client| drop(answer(client, HERE)));
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == CLIENTS as u64);
@@ -217,28 +326,63 @@ fn sessions_are_listed() {
     };
     let all = sessions("");
     let seen: BTreeSet<&str> = all.sessions.iter().map(|row| row.client.as_str()).collect();
-    assert_eq!((all.sessions.len(), seen.len(), all.is_cut), (CLIENTS, CLIENTS, false));
+    assert_eq!(
+        (all.sessions.len(), seen.len(), all.is_cut),
+        (CLIENTS, CLIENTS, false)
+    );
     assert!(all.sessions.iter().all(|row| {
-        row.is_answered && (row.requests, row.replies) == (1, 1) && row.upstreams == ["127.0.0.1:9001"]
+        row.is_answered
+            && (row.requests, row.replies) == (1, 1)
+            && row.upstreams == ["127.0.0.1:9001"]
     }));
-    assert!((0..2).all(|worker| all.sessions.iter().any(|row| row.worker == worker)), "both workers have some");
+    assert!(
+        (0..2).all(|worker| all.sessions.iter().any(|row| row.worker == worker)),
+        "both workers have some"
+    );
     for (limit, is_cut) in [(1_500, true), (CLIENTS, false)] {
         let some = sessions(&format!("?limit={limit}&handler=on"));
         assert_eq!((some.sessions.len(), some.is_cut), (limit, is_cut));
     }
     let one = clients[1_234].address().to_string();
     let found = sessions(&format!("?client={one}"));
-    assert_eq!(found.sessions.iter().map(|row| &row.client).collect::<Vec<_>>(), [&one]);
+    assert_eq!(
+        found
+            .sessions
+            .iter()
+            .map(|row| &row.client)
+            .collect::<Vec<_>>(),
+        [&one]
+    );
     assert_eq!(sessions("?client=127.0.0.0/8").sessions.len(), CLIENTS);
     assert_eq!(sessions("?client=192.0.2.1").sessions.len(), 0);
 
     let table = ask(&daemon, &["sessions", "--limit", "3"]).output;
-    assert!(table.lines().count() == 5 && table.ends_with("--client\n"), "{table}");
-    let live = ask(&daemon, &["explain", "--live", "--to", HERE, "--from", &one]);
-    assert!(live.output.contains(&format!("has seen {CLIENTS} datagrams")), "{}{}", live.output, live.errors);
-    assert!(live.output.contains(&format!("session   {one} has one with 127.0.0.1:9001")), "{}", live.output);
+    assert!(
+        table.lines().count() == 5 && table.ends_with("--client\n"),
+        "{table}"
+    );
+    let live = ask(
+        &daemon,
+        &["explain", "--live", "--to", HERE, "--from", &one],
+    );
+    assert!(
+        live.output
+            .contains(&format!("has seen {CLIENTS} datagrams")),
+        "{}{}",
+        live.output,
+        live.errors
+    );
+    assert!(
+        live.output
+            .contains(&format!("session   {one} has one with 127.0.0.1:9001")),
+        "{}",
+        live.output
+    );
     // What was imagined has left no trace.
-    assert_eq!(snapshot(&daemon).handlers[0].sessions.opened, CLIENTS as u64);
+    assert_eq!(
+        snapshot(&daemon).handlers[0].sessions.opened,
+        CLIENTS as u64
+    );
     daemon.stop();
 }
 
@@ -257,8 +401,14 @@ fn explaining_live() {
         assert!(Instant::now() < deadline, "it is found dead");
     }
     let text = ask(&daemon, &["explain", "--live", "--to", HERE]).output;
-    assert!(text.contains("bytes to 127.0.0.1:9001") && !text.contains("bytes to 127.0.0.1:9002"), "{text}");
-    assert!(text.contains("127.0.0.1:9002: thought dead") && text.contains("has seen 0 datagrams"), "{text}");
+    assert!(
+        text.contains("bytes to 127.0.0.1:9001") && !text.contains("bytes to 127.0.0.1:9002"),
+        "{text}"
+    );
+    assert!(
+        text.contains("127.0.0.1:9002: thought dead") && text.contains("has seen 0 datagrams"),
+        "{text}"
+    );
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
     let text = ask(&daemon, &["explain", "--live", "--to", HERE]).output;
     assert!(text.contains("127.0.0.1:9001: alive, draining"), "{text}");
@@ -282,19 +432,46 @@ fn commands() {
         ("upstreams", "on/127.0.0.1:9001"),
     ] {
         let text = ask(&daemon, &[command]);
-        assert!(text.code == 0 && text.output.contains(words), "{command}: {}{}", text.output, text.errors);
+        assert!(
+            text.code == 0 && text.output.contains(words),
+            "{command}: {}{}",
+            text.output,
+            text.errors
+        );
         let json = ask(&daemon, &[command, "--json"]);
-        assert!(serde_json::from_str::<Value>(&json.output).is_ok(), "{command}: {}", json.output);
+        assert!(
+            serde_json::from_str::<Value>(&json.output).is_ok(),
+            "{command}: {}",
+            json.output
+        );
     }
     let loud = ask(&daemon, &["log", "loud"]);
     let words = "\"loud\" is no log level; write off, error, warn, info, debug or trace";
-    assert!(loud.code == 2 && loud.errors.contains(words), "{}", loud.errors);
-    assert!(ask(&daemon, &["log", "error"]).output.contains("is error now, it was info"));
+    assert!(
+        loud.code == 2 && loud.errors.contains(words),
+        "{}",
+        loud.errors
+    );
+    assert!(
+        ask(&daemon, &["log", "error"])
+            .output
+            .contains("is error now, it was info")
+    );
     ask(&daemon, &["drain", "127.0.0.1:9001"]);
-    assert!(ask(&daemon, &["log", "info"]).output.contains("is info now, it was error"));
+    assert!(
+        ask(&daemon, &["log", "info"])
+            .output
+            .contains("is info now, it was error")
+    );
     ask(&daemon, &["undrain", "127.0.0.1:9001"]);
     daemon.wait_for("gets its share again");
-    assert!(!daemon.log().iter().any(|line| line.contains("gets nothing new")), "it was not to be logged");
+    assert!(
+        !daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("gets nothing new")),
+        "it was not to be logged"
+    );
 
     let control = daemon.control();
     let outcome = ask(&daemon, &["stop"]);
@@ -306,9 +483,17 @@ fn commands() {
         std::thread::sleep(Duration::from_millis(2));
     }
     let outcome = ask(&daemon, &["status"]);
-    assert!(outcome.code == 1 && outcome.errors.contains("there is no control socket"), "{}", outcome.errors);
+    assert!(
+        outcome.code == 1 && outcome.errors.contains("there is no control socket"),
+        "{}",
+        outcome.errors
+    );
     let outcome = udispatch(&["status"]);
-    assert!(outcome.code == 1 && outcome.errors.contains("udispatch run FILE"), "{}", outcome.errors);
+    assert!(
+        outcome.code == 1 && outcome.errors.contains("udispatch run FILE"),
+        "{}",
+        outcome.errors
+    );
 }
 
 /// A second daemon in the same place is told who runs and how to go on, and changes nothing; a socket that was left over is
@@ -331,10 +516,23 @@ fn one_daemon_in_one_place() {
     fs::write(&other, config.replace("1234", "1299")).unwrap();
     let outcome = udispatch(&["run", other.to_str().unwrap()]);
     assert_eq!(outcome.code, 1, "{}", outcome.errors);
-    for words in [&format!("process id {}", first.pid()), "test.toml", "--takeover", "control = "] {
-        assert!(outcome.errors.contains(words), "{words}: {}", outcome.errors);
+    for words in [
+        &format!("process id {}", first.pid()),
+        "test.toml",
+        "--takeover",
+        "control = ",
+    ] {
+        assert!(
+            outcome.errors.contains(words),
+            "{words}: {}",
+            outcome.errors
+        );
     }
-    assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), file.ino(), "the first one's socket is still there");
+    assert_eq!(
+        fs::symlink_metadata(&path).unwrap().ino(),
+        file.ino(),
+        "the first one's socket is still there"
+    );
     let control = path.to_str().unwrap();
     assert_eq!(udispatch(&["status", "--control", control]).code, 0);
     // Whatever is there at the end is not removed unless it is its own.
@@ -343,23 +541,46 @@ fn one_daemon_in_one_place() {
     first.stop();
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     let outcome = udispatch(&["status", "--control", control]);
-    assert!(outcome.code == 1 && outcome.errors.contains(&format!("{control} is no socket")), "{}", outcome.errors);
+    assert!(
+        outcome.code == 1 && outcome.errors.contains(&format!("{control} is no socket")),
+        "{}",
+        outcome.errors
+    );
     let left_over = directory.path().join("left.sock");
     drop(UnixListener::bind(&left_over).unwrap());
     let outcome = udispatch(&["status", "--control", left_over.to_str().unwrap()]);
-    assert!(outcome.code == 1 && outcome.errors.contains("nobody answers"), "{}", outcome.errors);
+    assert!(
+        outcome.code == 1 && outcome.errors.contains("nobody answers"),
+        "{}",
+        outcome.errors
+    );
 
     // A file in its place, and a directory that is not there: it serves, degraded, and says why.
     for (config, words) in [
         (config.clone(), "another file has this name"),
-        (format!("[daemon]\ncontrol = \"/no/such/place\"\n{ECHO}"), "make its directory"),
+        (
+            format!("[daemon]\ncontrol = \"/no/such/place\"\n{ECHO}"),
+            "make its directory",
+        ),
     ] {
         let http = config.replace("[daemon]", "[daemon]\nhttp = \"127.0.0.1:9253\"");
         let mut daemon = Daemon::start(&http);
         assert_eq!(answer_at_last(&Client::bind("127.0.0.1:0"), HERE), "?");
-        assert!(daemon.log().iter().any(|line| line.contains("WARN") && line.contains(words)), "{:?}", daemon.log());
-        let seen: Snapshot = serde_json::from_str(&common::curl::curl(&["http://127.0.0.1:9253/status"]).body).unwrap();
-        assert!(seen.state == State::Degraded && seen.reasons[0].contains(words), "{seen:?}");
+        assert!(
+            daemon
+                .log()
+                .iter()
+                .any(|line| line.contains("WARN") && line.contains(words)),
+            "{:?}",
+            daemon.log()
+        );
+        let seen: Snapshot =
+            serde_json::from_str(&common::curl::curl(&["http://127.0.0.1:9253/status"]).body)
+                .unwrap();
+        assert!(
+            seen.state == State::Degraded && seen.reasons[0].contains(words),
+            "{seen:?}"
+        );
         daemon.ledger_when(|_| true);
         daemon.stop();
     }
@@ -379,17 +600,33 @@ fn others_may_not_ask() {
     // The program itself must be readable to them.
     let program = directory.path().join("udispatch");
     fs::copy(env!("CARGO_BIN_EXE_udispatch"), &program).unwrap();
-    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let words = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
     let status = |words: &[&str]| {
         let output = std::process::Command::new(words[0])
             .args(&words[1..])
-            .args([program.to_str().unwrap(), "status", "--control", path.to_str().unwrap()])
+            .args([
+                program.to_str().unwrap(),
+                "status",
+                "--control",
+                path.to_str().unwrap(),
+            ])
             .output()
             .unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (code, errors) = status(&words);
-    assert!(code == Some(1) && errors.contains("for its owner and its group"), "{errors}");
+    assert!(
+        code == Some(1) && errors.contains("for its owner and its group"),
+        "{errors}"
+    );
     let group = ["setpriv", "--reuid=65534", "--regid=0", "--clear-groups"];
     assert_eq!(status(&group).0, Some(0), "its group may");
     daemon.stop();
@@ -405,22 +642,40 @@ fn viewers_share_snapshots() {
     let control = daemon.control();
     let watch = || {
         let mut command = std::process::Command::new("curl");
-        command.args(["-sN", "-m", "20", "--unix-socket", control.to_str().unwrap(), "http://localhost/events"]);
-        command.stdout(std::process::Stdio::piped()).spawn().expect("curl is needed")
+        command.args([
+            "-sN",
+            "-m",
+            "20",
+            "--unix-socket",
+            control.to_str().unwrap(),
+            "http://localhost/events",
+        ]);
+        command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("curl is needed")
     };
     let mut viewers: Vec<_> = (0..3).map(|_| watch()).collect();
     let deadline = Instant::now() + PATIENCE;
     while snapshot(&daemon).admin.viewers < 3 {
         assert!(Instant::now() < deadline, "three watch");
     }
-    let seen: Vec<Vec<u64>> = viewers.iter_mut().map(|viewer| moments(viewer.stdout.as_mut().unwrap(), 4)).collect();
+    let seen: Vec<Vec<u64>> = viewers
+        .iter_mut()
+        .map(|viewer| moments(viewer.stdout.as_mut().unwrap(), 4))
+        .collect();
     // Whoever came late has missed the first ones; from then on all see the same.
     let last: BTreeSet<u64> = seen.iter().map(|moments| moments[2]).collect();
     assert!(
-        seen.iter().all(|moments| last.iter().all(|last| moments.contains(last) || moments[3] < *last)),
+        seen.iter().all(|moments| last
+            .iter()
+            .all(|last| moments.contains(last) || moments[3] < *last)),
         "{seen:?}"
     );
-    assert!(seen[0].windows(2).all(|pair| pair[1] - pair[0] >= 900), "no more than one a second: {seen:?}");
+    assert!(
+        seen[0].windows(2).all(|pair| pair[1] - pair[0] >= 900),
+        "no more than one a second: {seen:?}"
+    );
     for viewer in &mut viewers {
         viewer.kill().unwrap();
         viewer.wait().unwrap();
@@ -459,10 +714,16 @@ fn no_files_left() {
     }
     let mut daemon = Daemon::start_under(&["prlimit", "--nofile=40:40"], ECHO);
     let control = daemon.control();
-    let visitors: Vec<_> = (0..40).filter_map(|_| std::os::unix::net::UnixStream::connect(&control).ok()).collect();
+    let visitors: Vec<_> = (0..40)
+        .filter_map(|_| std::os::unix::net::UnixStream::connect(&control).ok())
+        .collect();
     assert_eq!(answer_at_last(&Client::bind("127.0.0.1:0"), HERE), "?");
     daemon.ledger_when(|ledger| ledger.received() > 0);
     drop(visitors);
-    assert_eq!(get(&daemon, "/livez").status, 200, "when they are gone, others are let in");
+    assert_eq!(
+        get(&daemon, "/livez").status,
+        200,
+        "when they are gone, others are let in"
+    );
     daemon.stop();
 }

@@ -25,19 +25,28 @@ fn read(path: &str) -> String {
 
 /// Words that begin as the metrics' names do.
 fn names(text: &str) -> BTreeSet<&str> {
-    let words = text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
-    words.filter(|word| word.starts_with("udispatch_")).collect()
+    let words =
+        text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    words
+        .filter(|word| word.starts_with("udispatch_"))
+        .collect()
 }
 
 /// Every metric that the dashboard asks for is in the table of families, which is what the daemon exports (tests/metrics.rs).
 #[test]
 fn it_asks_for_what_there_is() {
     let table = read("docs/metrics.md");
-    let families: BTreeSet<&str> =
-        table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    let families: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name)
+        .collect();
     let dashboard = read("packaging/grafana/udispatch.json");
     let asked = names(&dashboard);
-    assert!(asked.len() > 20 && families.len() > 20, "both have been read");
+    assert!(
+        asked.len() > 20 && families.len() > 20,
+        "both have been read"
+    );
     let unknown: Vec<_> = asked.difference(&families).collect();
     assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
 }
@@ -45,13 +54,24 @@ fn it_asks_for_what_there_is() {
 /// Panels have titles and queries, and each its own place on the 24 columns.
 #[test]
 fn its_panels_are_whole() {
-    let dashboard: Value = serde_json::from_str(&read("packaging/grafana/udispatch.json")).expect("JSON");
+    let dashboard: Value =
+        serde_json::from_str(&read("packaging/grafana/udispatch.json")).expect("JSON");
     let mut places = BTreeSet::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
-        let number = |name: &str| panel["gridPos"][name].as_u64().unwrap_or_else(|| panic!("{name}: {panel}"));
+        let number = |name: &str| {
+            panel["gridPos"][name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{name}: {panel}"))
+        };
         let title = panel["title"].as_str().expect("a title");
         let is_row = panel["type"] == "row";
-        assert!(is_row || panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{title}");
+        assert!(
+            is_row
+                || panel["targets"]
+                    .as_array()
+                    .is_some_and(|targets| !targets.is_empty()),
+            "{title}"
+        );
         assert!(number("x") + number("w") <= 24, "{title}");
         for y in number("y")..number("y") + number("h") {
             for x in number("x")..number("x") + number("w") {
@@ -88,18 +108,28 @@ impl Prometheus {
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                directory.path().join("data").display()
+            ))
             .arg(format!("--web.listen-address={PROMETHEUS}"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log);
-        Prometheus { process: command.spawn().expect("prometheus starts"), directory }
+        Prometheus {
+            process: command.spawn().expect("prometheus starts"),
+            directory,
+        }
     }
 
     /// What it finds, or its own words about what was asked; nothing as long as it does not answer.
     fn ask(&self, query: &str) -> Option<Result<Vec<Value>, String>> {
         let query = format!("query={query}");
-        let answer = curl(&["--data-urlencode", &query, &format!("http://{PROMETHEUS}/api/v1/query")]);
+        let answer = curl(&[
+            "--data-urlencode",
+            &query,
+            &format!("http://{PROMETHEUS}/api/v1/query"),
+        ]);
         let body: Value = serde_json::from_str(&answer.body).ok()?;
         match body["data"]["result"].as_array() {
             Some(found) => Some(Ok(found.clone())),
@@ -117,7 +147,11 @@ impl Prometheus {
                 _ => thread::sleep(Duration::from_millis(200)),
             }
             let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "{query} finds nothing\n{}", log());
+            assert!(
+                Instant::now() < deadline,
+                "{query} finds nothing\n{}",
+                log()
+            );
         }
     }
 }
@@ -143,16 +177,26 @@ fn prometheus_understands_it() {
     let talker = Talker::begin("127.0.0.1:1000");
     // A rate needs two of them.
     prometheus.find("count_over_time(udispatch_state[1m]) > 2");
-    let dashboard: Value = serde_json::from_str(&read("packaging/grafana/udispatch.json")).expect("JSON");
-    let targets =
-        dashboard["panels"].as_array().expect("panels").iter().filter_map(|panel| panel["targets"].as_array());
+    let dashboard: Value =
+        serde_json::from_str(&read("packaging/grafana/udispatch.json")).expect("JSON");
+    let targets = dashboard["panels"]
+        .as_array()
+        .expect("panels")
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
     let mut empty = Vec::new();
     for target in targets.flatten() {
         let query = target["expr"].as_str().expect("a query");
         // As Grafana fills them in.
-        let filled = query.replace("$job", ".*").replace("$instance", ".*").replace("$__rate_interval", "1m");
+        let filled = query
+            .replace("$job", ".*")
+            .replace("$instance", ".*")
+            .replace("$__rate_interval", "1m");
         assert!(!filled.contains('$'), "{filled}");
-        let found = prometheus.ask(&filled).expect("it answers").unwrap_or_else(|error| panic!("{query}: {error}"));
+        let found = prometheus
+            .ask(&filled)
+            .expect("it answers")
+            .unwrap_or_else(|error| panic!("{query}: {error}"));
         let is_about_trouble = query.ends_with("> 0") || query.contains("alarm_active");
         if found.is_empty() && !is_about_trouble {
             empty.push(query);

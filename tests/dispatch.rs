@@ -36,11 +36,17 @@ fn two_addresses_two_handlers() {
         let daemon = Daemon::start_with(SEED, &["--workers", workers]);
         // A new client port each time, so that the kernel's hash reaches every worker.
         for _ in 0..40 {
-            for (to, answer) in
-                [("127.0.0.1:1234", "first"), ("127.0.0.2:1234", "second"), ("127.9.9.9:1234", "second")]
-            {
+            for (to, answer) in [
+                ("127.0.0.1:1234", "first"),
+                ("127.0.0.2:1234", "second"),
+                ("127.9.9.9:1234", "second"),
+            ] {
                 let (bytes, from) = Client::bind("127.0.0.1:0").ask(b"a question", to);
-                assert_eq!((bytes.as_slice(), from.to_string().as_str()), (answer.as_bytes(), to), "{workers} workers");
+                assert_eq!(
+                    (bytes.as_slice(), from.to_string().as_str()),
+                    (answer.as_bytes(), to),
+                    "{workers} workers"
+                );
             }
         }
         let ledger = daemon.stop();
@@ -59,7 +65,10 @@ fn netcat_gets_different_answers() {
     let daemon = Daemon::start(SEED);
     for (address, answer) in [("127.0.0.1", "first"), ("127.0.0.2", "second")] {
         let command = format!("echo question | nc -u -w1 {address} 1234");
-        let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+        let output = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), answer);
     }
     assert_eq!(daemon.stop().received(), 2);
@@ -95,7 +104,10 @@ fn both_families() {
         ("127.0.0.1:0", "127.0.0.3:1234", "rest"),
     ] {
         let (bytes, from) = Client::bind(local).ask(b"a question", to);
-        assert_eq!((bytes.as_slice(), from.to_string().as_str()), (answer.as_bytes(), to));
+        assert_eq!(
+            (bytes.as_slice(), from.to_string().as_str()),
+            (answer.as_bytes(), to)
+        );
     }
     daemon.stop();
 }
@@ -111,10 +123,19 @@ fn precedence_on_real_sockets() {
         ("exact", r#"destination = "127.1.0.1:5000""#),
         ("range", r#"destination = "127.1.0.1:4990-5010""#),
         ("long", r#"destination = "127.1.0.0/16:5000""#),
-        ("from", "destination = \"127.1.0.0/16:5000\"\nsource = [\"127.0.0.8/31\", \"127.0.0.20\"]"),
-        ("lo", "destination = \"127.2.0.0/16:5000\"\ninterface = \"lo\""),
+        (
+            "from",
+            "destination = \"127.1.0.0/16:5000\"\nsource = [\"127.0.0.8/31\", \"127.0.0.20\"]",
+        ),
+        (
+            "lo",
+            "destination = \"127.2.0.0/16:5000\"\ninterface = \"lo\"",
+        ),
         ("any", r#"destination = "127.2.0.0/16:5000""#),
-        ("list", r#"destination = ["127.3.0.1:5000", "127.3.0.9:5001"]"#),
+        (
+            "list",
+            r#"destination = ["127.3.0.1:5000", "127.3.0.9:5001"]"#,
+        ),
         ("rest", r#"destination = "0.0.0.0:5000""#),
     ];
     let mut config = String::new();
@@ -139,7 +160,10 @@ fn precedence_on_real_sockets() {
     ] {
         let (bytes, sender) = Client::bind(from).ask(b"question", to);
         assert_eq!(
-            (String::from_utf8_lossy(&bytes).as_ref(), sender.to_string().as_str()),
+            (
+                String::from_utf8_lossy(&bytes).as_ref(),
+                sender.to_string().as_str()
+            ),
             (answer, to),
             "{from} > {to}"
         );
@@ -155,10 +179,16 @@ fn no_route_is_counted() {
     if !enter("no_route_is_counted") {
         return;
     }
-    let mut daemon =
-        Daemon::start("[[route]]\ndestination = \"127.0.0.1:1234\"\nsource = \"127.0.0.7\"\nhandler = \"echo\"\n");
+    let mut daemon = Daemon::start(
+        "[[route]]\ndestination = \"127.0.0.1:1234\"\nsource = \"127.0.0.7\"\nhandler = \"echo\"\n",
+    );
     Client::bind("127.0.0.1:0").send(b"stranger", "127.0.0.1:1234");
-    assert_eq!(Client::bind("127.0.0.7:0").ask(b"friend", "127.0.0.1:1234").0, b"friend");
+    assert_eq!(
+        Client::bind("127.0.0.7:0")
+            .ask(b"friend", "127.0.0.1:1234")
+            .0,
+        b"friend"
+    );
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 2);
     assert_eq!(ledger.listener("127.0.0.1:1234").reason("no_route"), 1);
     assert_eq!(ledger.handler("echo").received, 1);
@@ -180,7 +210,11 @@ fn several_handlers() {
     );
     let client = Client::bind("127.0.0.1:0");
     assert_eq!(client.ask(b"hello", "127.0.0.1:1234").0, b"hello");
-    assert!(daemon.line().ends_with(&format!("{} > 127.0.0.1:1234 hello", client.address())));
+    assert!(
+        daemon
+            .line()
+            .ends_with(&format!("{} > 127.0.0.1:1234 hello", client.address()))
+    );
     let ledger = daemon.stop();
     assert_eq!(ledger.route("127.0.0.1:1234").handled, 1);
     assert_eq!(ledger.handler("echo").last, 1);
@@ -194,14 +228,29 @@ fn an_address_that_comes_later() {
     if !enter("an_address_that_comes_later") || !has("ip") {
         return;
     }
-    let mut daemon = Daemon::start("[[route]]\ndestination = \"192.0.2.7:1234\"\nhandler = \"echo\"\n");
-    assert!(daemon.log().iter().any(|line| line.contains("192.0.2.7 is not an address of this host yet")));
+    let mut daemon =
+        Daemon::start("[[route]]\ndestination = \"192.0.2.7:1234\"\nhandler = \"echo\"\n");
+    assert!(
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("192.0.2.7 is not an address of this host yet"))
+    );
     for _ in 0..2 {
         run("ip addr add 192.0.2.7/32 dev lo");
-        assert_eq!(Client::bind("127.0.0.1:0").ask(b"up", "192.0.2.7:1234").0, b"up");
+        assert_eq!(
+            Client::bind("127.0.0.1:0").ask(b"up", "192.0.2.7:1234").0,
+            b"up"
+        );
         run("ip addr del 192.0.2.7/32 dev lo");
     }
-    assert_eq!(daemon.ledger_when(|ledger| ledger.received() == 2).listener("192.0.2.7:1234").handled, 2);
+    assert_eq!(
+        daemon
+            .ledger_when(|ledger| ledger.received() == 2)
+            .listener("192.0.2.7:1234")
+            .handled,
+        2
+    );
     daemon.stop();
 }
 
@@ -215,7 +264,11 @@ fn every_size() {
     let client = Client::bind("127.0.0.1:0");
     for size in [0, 1, 2, 1_199, 1_472, 9_000, 65_506, 65_507] {
         let bytes: Vec<u8> = (0..size).map(|index| index as u8).collect();
-        assert_eq!(client.ask(&bytes, "127.0.0.5:1234").0, bytes, "{size} bytes");
+        assert_eq!(
+            client.ask(&bytes, "127.0.0.5:1234").0,
+            bytes,
+            "{size} bytes"
+        );
     }
     assert_eq!(daemon.stop().handler("echo").last, 8);
 }
@@ -229,7 +282,10 @@ fn ten_thousand_routes() {
     let mut config = String::new();
     for index in 0..10_000 {
         let (high, low) = (index / 100, index % 100);
-        config += &format!("[[route]]\nname = \"r{index}\"\ndestination = \"127.{}.{low}.0/28:1234\"\n", high + 10);
+        config += &format!(
+            "[[route]]\nname = \"r{index}\"\ndestination = \"127.{}.{low}.0/28:1234\"\n",
+            high + 10
+        );
         config += "handler = \"echo\"\n";
     }
     let daemon = Daemon::start(&config);
@@ -241,6 +297,10 @@ fn ten_thousand_routes() {
     let ledger = daemon.stop();
     assert_eq!(ledger.listeners.len(), 1);
     for index in 0..10_000 {
-        assert_eq!(ledger.route(&format!("r{index}")).handled, u64::from(index % 997 == 0), "r{index}");
+        assert_eq!(
+            ledger.route(&format!("r{index}")).handled,
+            u64::from(index % 997 == 0),
+            "r{index}"
+        );
     }
 }

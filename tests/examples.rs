@@ -29,7 +29,11 @@ fn example(name: &str) -> PathBuf {
     let program = profile.join("examples").join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
 
-    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let modified = |path: &Path| {
+        fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
     assert!(
         program.exists() && modified(&program) >= modified(&source),
         "{} is missing or older than its source: run `cargo build --examples` (with --release if \
@@ -116,7 +120,11 @@ fn is_timeout(kind: ErrorKind) -> bool {
 
 /// Part of this test needs root. Says so where there is none, and does not let CI pass without.
 fn skipped_without_root(what: &str) {
-    assert_ne!(env::var("CI").as_deref(), Ok("true"), "CI must run this as root: {what}");
+    assert_ne!(
+        env::var("CI").as_deref(),
+        Ok("true"),
+        "CI must run this as root: {what}"
+    );
     // Not eprintln!, whose words a passing test keeps to itself.
     let _ = writeln!(io::stderr(), "SKIPPED, needs root: {what}");
 }
@@ -129,9 +137,14 @@ fn greeted_by(stream: &TcpStream, patience: Duration) -> Option<u32> {
     let mut greeting = [0; 64];
     match uninterrupted(|| stream.peek(&mut greeting)) {
         Ok(len) if greeting[..len].ends_with(b"\n") => {
-            (&mut &*stream).read_exact(&mut greeting[..len]).expect("what was peeked at");
+            (&mut &*stream)
+                .read_exact(&mut greeting[..len])
+                .expect("what was peeked at");
             let text = str::from_utf8(&greeting[..len]).expect("text");
-            let pid = text.trim().strip_prefix("served by PID ").expect("a greeting");
+            let pid = text
+                .trim()
+                .strip_prefix("served by PID ")
+                .expect("a greeting");
             Some(pid.parse().expect("a process id"))
         }
         Ok(0) => panic!("the server closed a connection without a greeting"),
@@ -144,7 +157,9 @@ fn greeted_by(stream: &TcpStream, patience: Duration) -> Option<u32> {
 fn assert_echoes(streams: &[&TcpStream], text: &str) {
     for &(mut stream) in streams {
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        stream.write_all(text.as_bytes()).expect("the request leaves");
+        stream
+            .write_all(text.as_bytes())
+            .expect("the request leaves");
     }
     for &(mut stream) in streams {
         let mut echo = vec![0; text.len()];
@@ -170,8 +185,11 @@ fn one_iterative_server_serves_one_connection_at_a_time() {
     assert_eq!(greeted_by(&second, DEADLINE), Some(server.pid()));
     // The server's own log has the order, whatever the timing.
     let log: Vec<String> = (0..3).map(|_| server.line("")).collect();
-    let expected =
-        [format!("serving {first_name}"), format!("finished {first_name}"), format!("serving {second_name}")];
+    let expected = [
+        format!("serving {first_name}"),
+        format!("finished {first_name}"),
+        format!("serving {second_name}"),
+    ];
     assert_eq!(log, expected);
 }
 
@@ -181,7 +199,8 @@ fn one_iterative_server_serves_one_connection_at_a_time() {
 #[test]
 fn three_iterative_servers_serve_three_connections_at_once() {
     let (first, address) = Instance::listening("iterative_tcp", "127.0.0.1:0", &[]);
-    let others = [(); 2].map(|()| Instance::listening("iterative_tcp", &address.to_string(), &[]).0);
+    let others =
+        [(); 2].map(|()| Instance::listening("iterative_tcp", &address.to_string(), &[]).0);
     let mut pids = vec![first.pid(), others[0].pid(), others[1].pid()];
     pids.sort_unstable();
 
@@ -189,7 +208,11 @@ fn three_iterative_servers_serve_three_connections_at_once() {
     let mut waiting = Vec::new();
     let mut held = HashMap::new();
     while held.len() < pids.len() {
-        assert!(Instant::now() < end, "of {pids:?} only {:?} serve", held.keys());
+        assert!(
+            Instant::now() < end,
+            "of {pids:?} only {:?} serve",
+            held.keys()
+        );
         if waiting.len() < 100 {
             waiting.push(connect(address));
         }
@@ -223,10 +246,17 @@ fn http_get(address: SocketAddr) -> u32 {
 
     let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+    assert!(
+        head.contains(&format!("Content-Length: {}\r\n", body.len())),
+        "{head}"
+    );
     let beginning = format!("Client [{client}] received msg from Server PID: [");
-    let pid = body.strip_prefix(&beginning).and_then(|rest| rest.strip_suffix("]\n"));
-    pid.unwrap_or_else(|| panic!("not the promised body: {body:?}")).parse().expect("a process id")
+    let pid = body
+        .strip_prefix(&beginning)
+        .and_then(|rest| rest.strip_suffix("]\n"));
+    pid.unwrap_or_else(|| panic!("not the promised body: {body:?}"))
+        .parse()
+        .expect("a process id")
 }
 
 /// Proves that the kernel spreads requests over three HTTP servers on one port. All of the first 20
@@ -235,17 +265,25 @@ fn http_get(address: SocketAddr) -> u32 {
 #[test]
 fn three_http_servers_share_a_port() {
     let (first, address) = Instance::listening("reuseport_http", "127.0.0.1:0", &[]);
-    let others = [(); 2].map(|()| Instance::listening("reuseport_http", &address.to_string(), &[]).0);
+    let others =
+        [(); 2].map(|()| Instance::listening("reuseport_http", &address.to_string(), &[]).0);
 
-    let mut answers: HashMap<u32, u32> = [&first, &others[0], &others[1]].map(|server| (server.pid(), 0)).into();
+    let mut answers: HashMap<u32, u32> = [&first, &others[0], &others[1]]
+        .map(|server| (server.pid(), 0))
+        .into();
     for request in 0..120 {
         if request >= 20 && answers.values().all(|&count| count > 0) {
             break;
         }
-        *answers.get_mut(&http_get(address)).expect("an answer from one of the three") += 1;
+        *answers
+            .get_mut(&http_get(address))
+            .expect("an answer from one of the three") += 1;
     }
     println!("answers by process: {answers:?}");
-    assert!(answers.values().all(|&count| count > 0), "one got nothing: {answers:?}");
+    assert!(
+        answers.values().all(|&count| count > 0),
+        "one got nothing: {answers:?}"
+    );
 }
 
 /// Proves that SO_REUSEPORT does not let another user's process take a share of the port: its bind
@@ -258,8 +296,14 @@ fn another_users_http_server_is_refused() {
     // is open for writing here, and a file open for writing cannot be run (ETXTBSY).
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("reuseport_http");
-    let copied = Command::new("cp").arg(example("reuseport_http")).arg(&program).status();
-    assert!(copied.expect("cp runs").success(), "the example cannot be copied");
+    let copied = Command::new("cp")
+        .arg(example("reuseport_http"))
+        .arg(&program)
+        .status();
+    assert!(
+        copied.expect("cp runs").success(),
+        "the example cannot be copied"
+    );
     for path in [directory.path(), &program] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("permissions");
     }
@@ -276,7 +320,11 @@ fn another_users_http_server_is_refused() {
     };
 
     // Only root may start a process as somebody else. A process owns its entry in /proc.
-    if fs::metadata("/proc/self").expect("this process in /proc").uid() != 0 {
+    if fs::metadata("/proc/self")
+        .expect("this process in /proc")
+        .uid()
+        != 0
+    {
         return skipped_without_root("another user's server on the port");
     }
     let mut refused = Instance::spawn(server(&program).uid(OTHER_USER));
@@ -286,8 +334,17 @@ fn another_users_http_server_is_refused() {
     }
     assert_eq!(refused.child.wait().expect("its end").code(), Some(1));
     let mut complaint = String::new();
-    refused.child.stderr.take().unwrap().read_to_string(&mut complaint).expect("its stderr");
-    assert!(complaint.contains(&format!("cannot serve {address}: EADDRINUSE")), "{complaint}");
+    refused
+        .child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut complaint)
+        .expect("its stderr");
+    assert!(
+        complaint.contains(&format!("cannot serve {address}: EADDRINUSE")),
+        "{complaint}"
+    );
 }
 
 // ---- seamless_restart ----
@@ -356,15 +413,26 @@ fn leave(mut instance: Instance) -> u64 {
     drop(instance.child.stdin.take());
     let line = instance.line("left after ");
     assert!(instance.child.wait().expect("its end").success());
-    line.split(' ').nth(2).expect("a number").parse().expect("a number")
+    line.split(' ')
+        .nth(2)
+        .expect("a number")
+        .parse()
+        .expect("a number")
 }
 
 /// Restarts under continuous requests; an instance leaves only when its successor has answered.
 fn restart_under_traffic(restarts: usize, flags: &[&str], patience: Duration) -> Totals {
     let (mut current, address) = Instance::listening("seamless_restart", "127.0.0.1:0", flags);
-    let traffic = Traffic { stop: AtomicBool::new(false), sent: AtomicU64::new(0) };
+    let traffic = Traffic {
+        stop: AtomicBool::new(false),
+        sent: AtomicU64::new(0),
+    };
     let (sender, answered_by) = mpsc::channel();
-    let mut totals = Totals { sent: 0, received_by_clients: 0, answered_by_servers: 0 };
+    let mut totals = Totals {
+        sent: 0,
+        received_by_clients: 0,
+        answered_by_servers: 0,
+    };
 
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
@@ -404,7 +472,10 @@ fn seamless_restarts_answer_every_request() {
 #[test]
 fn naive_restarts_lose_requests() {
     let totals = restart_under_traffic(4, &["--naive"], Duration::from_millis(500));
-    assert!(totals.answered_by_servers < totals.sent, "nothing was lost: {totals:?}");
+    assert!(
+        totals.answered_by_servers < totals.sent,
+        "nothing was lost: {totals:?}"
+    );
 }
 
 // ---- reuse_rules ----
@@ -413,20 +484,34 @@ fn naive_restarts_lose_requests() {
 /// another kernel, that kernel has other rules, and udispatch's way to bind must be looked at again.
 #[test]
 fn reuse_rules_are_the_known_ones() {
-    let output = Command::new(example("reuse_rules")).output().expect("the example runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(example("reuse_rules"))
+        .output()
+        .expect("the example runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let actual = String::from_utf8(output.stdout).expect("text");
     let expected = include_str!("examples/reuse_rules.txt");
 
     let (actual, expected) = (actual.split("\n\n"), expected.split("\n\n"));
-    assert_eq!(actual.clone().count(), expected.clone().count(), "the number of tables");
+    assert_eq!(
+        actual.clone().count(),
+        expected.clone().count(),
+        "the number of tables"
+    );
     for (actual, expected) in actual.zip(expected) {
         let title = expected.lines().next().unwrap_or_default();
         if actual.starts_with(title) && actual.contains("needs root") {
             skipped_without_root(title);
             continue;
         }
-        assert_eq!(actual.lines().count(), expected.lines().count(), "rows of {title:?}");
+        assert_eq!(
+            actual.lines().count(),
+            expected.lines().count(),
+            "rows of {title:?}"
+        );
         for (actual, expected) in actual.lines().zip(expected.lines()) {
             assert_eq!(actual, expected, "in the table {title:?}");
         }
@@ -444,9 +529,15 @@ fn usage_errors_exit_with_2() {
         ("seamless_restart", &["127.0.0.1:0", "--fast"]),
         ("reuse_rules", &["127.0.0.1:0"]),
     ] {
-        let output = Command::new(example(name)).args(args).output().expect("the example runs");
+        let output = Command::new(example(name))
+            .args(args)
+            .output()
+            .expect("the example runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {stderr}");
-        assert!(stderr.contains(&format!("usage: {name}")), "{name} {args:?}: {stderr}");
+        assert!(
+            stderr.contains(&format!("usage: {name}")),
+            "{name} {args:?}: {stderr}"
+        );
     }
 }

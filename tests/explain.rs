@@ -73,7 +73,14 @@ fn the_whole_story() {
             "answers   would leave from 127.0.0.1:1234",
         ],
     );
-    let lab = explain(&["--to", "127.1.2.3:1234", "--from", "127.0.0.9:5555", "--payload", "abc"]);
+    let lab = explain(&[
+        "--to",
+        "127.1.2.3:1234",
+        "--from",
+        "127.0.0.9:5555",
+        "--payload",
+        "abc",
+    ]);
     assert_says(
         &lab,
         &[
@@ -86,11 +93,24 @@ fn the_whole_story() {
         ],
     );
     let stranger = explain(&["--to", "127.1.2.3:1234", "--from", "127.0.0.8:5555"]);
-    assert_says(&stranger, &["route     rest (", "not       lab (", "only from other sources"]);
+    assert_says(
+        &stranger,
+        &[
+            "route     rest (",
+            "not       lab (",
+            "only from other sources",
+        ],
+    );
     let refused = explain(&["--to", "127.0.0.1:1234", "--from", "127.0.0.8:53"]);
     assert_says(&refused, &["drops it as low_source_port"]);
     let group = explain(&["--to", "239.1.2.3:5000"]);
-    assert_says(&group, &["socket    239.1.2.3:5000 on lo: bound to this group and joined", "route     group ("]);
+    assert_says(
+        &group,
+        &[
+            "socket    239.1.2.3:5000 on lo: bound to this group and joined",
+            "route     group (",
+        ],
+    );
     let nobody = explain(&["--to", "127.0.0.1:9999"]);
     assert_says(&nobody, &["socket    none"]);
 }
@@ -106,10 +126,22 @@ fn the_upstream_is_the_one() {
     let mut seen = std::collections::HashSet::new();
     for last in 20..40 {
         let client = Client::bind(&format!("127.0.0.{last}:5555"));
-        let text = explain(&["--to", "127.7.7.7:1234", "--from", &client.address().to_string()]);
-        let said = text.split(" bytes to 127.0.0.1:").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+        let text = explain(&[
+            "--to",
+            "127.7.7.7:1234",
+            "--from",
+            &client.address().to_string(),
+        ]);
+        let said = text
+            .split(" bytes to 127.0.0.1:")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next())
+            .unwrap();
         client.send(format!("{last}").as_bytes(), "127.7.7.7:1234");
-        let upstream = upstreams.iter().find(|upstream| upstream.address().port().to_string() == said).unwrap();
+        let upstream = upstreams
+            .iter()
+            .find(|upstream| upstream.address().port().to_string() == said)
+            .unwrap();
         assert_eq!(upstream.receive().0, format!("{last}").as_bytes(), "{text}");
         seen.insert(said.to_owned());
     }
@@ -126,8 +158,14 @@ fn wrong_questions() {
     for (options, words) in [
         (vec!["--to", "127.0.0.1"], "invalid"),
         (vec![], "--to"),
-        (vec!["--to", "127.0.0.1:1234", "--from", "[::1]:5"], "different families"),
-        (vec!["--to", "127.0.0.1:1234", "--interface", "eth9"], "it has: lo"),
+        (
+            vec!["--to", "127.0.0.1:1234", "--from", "[::1]:5"],
+            "different families",
+        ),
+        (
+            vec!["--to", "127.0.0.1:1234", "--interface", "eth9"],
+            "it has: lo",
+        ),
     ] {
         let Outcome { code, errors, .. } = on_file("explain", CONFIG, &options);
         assert_eq!(code, 2, "{errors}");
@@ -149,17 +187,23 @@ fn loops_are_refused() {
     };
     let itself = route(1001, "127.0.0.1:1001");
     let circle = route(1001, "127.0.0.1:1002") + &route(1002, "127.0.0.1:1001");
-    let wildcard = route(1001, "127.0.0.5:1003") + "[[route]]\ndestination = \"0.0.0.0:1003\"\nhandler = \"to1001\"\n";
+    let wildcard = route(1001, "127.0.0.5:1003")
+        + "[[route]]\ndestination = \"0.0.0.0:1003\"\nhandler = \"to1001\"\n";
     let by_name = route(1001, "localhost:1001");
     for config in [&itself, &circle, &wildcard, &by_name] {
-        for (command, options) in [("check", vec![]), ("explain", vec!["--to", "127.0.0.1:1001"]), ("run", vec![])] {
+        for (command, options) in [
+            ("check", vec![]),
+            ("explain", vec!["--to", "127.0.0.1:1001"]),
+            ("run", vec![]),
+        ] {
             let outcome = on_file(command, config, &options);
             assert_eq!(outcome.code, 78, "{command}: {}", outcome.errors);
             assert_says(&outcome.errors, &["closes a loop", "test.toml:6:13"]);
         }
     }
     // Forwarding into a route of our own that ends there is no loop.
-    let chain = route(1001, "127.0.0.1:1002") + "[[route]]\ndestination = \"127.0.0.1:1002\"\nhandler = \"drop\"\n";
+    let chain = route(1001, "127.0.0.1:1002")
+        + "[[route]]\ndestination = \"127.0.0.1:1002\"\nhandler = \"drop\"\n";
     assert_eq!(on_file("check", &chain, &[]).code, 0);
 }
 
@@ -177,12 +221,22 @@ fn ties_are_refused() {
     };
     let ties = [
         two("\"127.0.0.1:5000-5010\"", "\"127.0.0.1:5005-5015\""),
-        two("\"127.0.0.1:5000\"\ninterface = \"lo\"", "\"127.0.0.1:5000\"\ninterface = \"127.0.0.1\""),
+        two(
+            "\"127.0.0.1:5000\"\ninterface = \"lo\"",
+            "\"127.0.0.1:5000\"\ninterface = \"127.0.0.1\"",
+        ),
     ];
     for config in ties {
         let outcome = on_file("check", &config, &[]);
         assert_eq!(outcome.code, 78, "{}", outcome.errors);
-        assert_says(&outcome.errors, &["by rules that are equally specific", "and this one", "test.toml:2:15"]);
+        assert_says(
+            &outcome.errors,
+            &[
+                "by rules that are equally specific",
+                "and this one",
+                "test.toml:2:15",
+            ],
+        );
     }
     let narrower = two("\"127.0.0.1:5000-5010\"", "\"127.0.0.1:5005-5006\"");
     assert_eq!(on_file("check", &narrower, &[]).code, 0);
@@ -198,7 +252,10 @@ fn contradictions_are_refused() {
                  upstreams = [\"127.0.0.1:9001\", \"127.0.0.1:9001\"]\n";
     let divided = "[[route]]\ndestination = \"127.0.0.1:1001\"\nshare = true\nhandler = \"echo\"\n\
                    [[route]]\ndestination = \"127.0.0.1:1001\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
-    for (config, words) in [(twice, "127.0.0.1:9001 is there twice"), (divided, "`share` differs between two routes")] {
+    for (config, words) in [
+        (twice, "127.0.0.1:9001 is there twice"),
+        (divided, "`share` differs between two routes"),
+    ] {
         let outcome = on_file("check", config, &[]);
         assert_eq!(outcome.code, 78, "{}", outcome.errors);
         assert_says(&outcome.errors, &[words]);

@@ -23,8 +23,16 @@ struct Program(Child);
 impl Program {
     fn start(words: &[&str]) -> Program {
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Program(command.spawn().unwrap_or_else(|error| panic!("{words:?}: {error}")))
+        command
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Program(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{words:?}: {error}")),
+        )
     }
 }
 
@@ -52,13 +60,23 @@ fn query(id: u16, kind: u16) -> Vec<u8> {
 fn response(bytes: &[u8], address_len: usize) -> (u16, Vec<u8>) {
     let is_answer = bytes[2] & 0x80 != 0 && bytes[3] & 0x0f == 0 && bytes[6..8] == [0, 1];
     assert!(is_answer, "{bytes:?}");
-    (u16::from_be_bytes([bytes[0], bytes[1]]), bytes[bytes.len() - address_len..].to_vec())
+    (
+        u16::from_be_bytes([bytes[0], bytes[1]]),
+        bytes[bytes.len() - address_len..].to_vec(),
+    )
 }
 
 /// Asks a server itself until it answers.
 fn wait_until_served(question: &[u8], at: &str) {
-    let client = Client::bind(if at.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" });
-    client.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let client = Client::bind(if at.starts_with('[') {
+        "[::1]:0"
+    } else {
+        "127.0.0.1:0"
+    });
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
         client.send(question, at);
@@ -96,14 +114,26 @@ fn a_real_server() {
     }
     let directory = tempfile::tempdir().unwrap();
     let _knot = knot(directory.path());
-    let config = forwarder("on", HERE, "[\"127.0.0.1:5301\", \"[::1]:5301\"]", "replies_max = 1");
+    let config = forwarder(
+        "on",
+        HERE,
+        "[\"127.0.0.1:5301\", \"[::1]:5301\"]",
+        "replies_max = 1",
+    );
     let mut daemon = Daemon::start_with(&config, &["--workers", "2"]);
     for id in 0..1_000 {
         let client = Client::bind("127.0.0.1:0");
         let (bytes, from) = client.ask(&query(id, A), HERE);
-        assert_eq!((response(&bytes, 4), from.to_string().as_str()), ((id, vec![192, 0, 2, 1]), HERE));
+        assert_eq!(
+            (response(&bytes, 4), from.to_string().as_str()),
+            ((id, vec![192, 0, 2, 1]), HERE)
+        );
     }
-    let v6 = "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec();
+    let v6 = "2001:db8::1"
+        .parse::<std::net::Ipv6Addr>()
+        .unwrap()
+        .octets()
+        .to_vec();
     let clients: Vec<Client> = (0..250).map(|_| Client::bind("127.0.0.1:0")).collect();
     for clients in clients.chunks(25) {
         for client in clients {
@@ -121,7 +151,10 @@ fn a_real_server() {
     }
     let ledger = daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == 0);
     let row = ledger.handler("on");
-    assert_eq!((row.handled, row.dropped, row.sessions.complete), (1_500, 0, row.sessions.opened));
+    assert_eq!(
+        (row.handled, row.dropped, row.sessions.complete),
+        (1_500, 0, row.sessions.opened)
+    );
     daemon.stop();
 }
 
@@ -133,13 +166,21 @@ fn a_proxy_header_for_dnsdist() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let clients = [("127.0.7.7:0", "192.0.2.7"), ("127.0.8.8:0", "192.0.2.8"), ("[::1]:0", "192.0.2.9")];
+    let clients = [
+        ("127.0.7.7:0", "192.0.2.7"),
+        ("127.0.8.8:0", "192.0.2.8"),
+        ("[::1]:0", "192.0.2.9"),
+    ];
     let mut config = "setLocal('127.0.0.1:5302')\naddLocal('127.0.0.1:5303')\n\
                       setACL({'0.0.0.0/0', '::/0'})\nsetProxyProtocolACL({'127.0.0.1/32'})\n"
         .to_owned();
     for (client, answer) in clients {
         let address = client.parse::<SocketAddr>().unwrap();
-        let net = format!("{}/{}", address.ip(), if address.is_ipv4() { 32 } else { 128 });
+        let net = format!(
+            "{}/{}",
+            address.ip(),
+            if address.is_ipv4() { 32 } else { 128 }
+        );
         config += &format!(
             "do local net = newNMG(); net:addMask('{net}')\naddAction(NetmaskGroupRule(net), SpoofAction('{answer}')) end\n"
         );
@@ -147,24 +188,46 @@ fn a_proxy_header_for_dnsdist() {
     config += "addAction(AllRule(), RCodeAction(5))\n";
     let file = directory.path().join("dnsdist.conf");
     std::fs::write(&file, config).unwrap();
-    let _dnsdist = Program::start(&["dnsdist", "-C", file.to_str().unwrap(), "--supervised", "--disable-syslog"]);
+    let _dnsdist = Program::start(&[
+        "dnsdist",
+        "-C",
+        file.to_str().unwrap(),
+        "--supervised",
+        "--disable-syslog",
+    ]);
     // A header by hand (2.2 of the PROXY protocol's specification): from 127.0.0.1:1 to 127.0.0.1:2.
     let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\x01\0\x02";
     wait_until_served(&[&header[..], &query(1, A)].concat(), "127.0.0.1:5302");
-    let config = forwarder("on", "X", "{ address = \"127.0.0.1:5302\", proxy = \"v2\" }", "");
+    let config = forwarder(
+        "on",
+        "X",
+        "{ address = \"127.0.0.1:5302\", proxy = \"v2\" }",
+        "",
+    );
     let config = config.replace("\"X\"", "[\"127.0.0.1:1234\", \"[::1]:1234\"]");
     let plain = forwarder("plain", "127.0.0.1:1235", "\"127.0.0.1:5302\"", "");
     let mut daemon = Daemon::start_with(&(config + &plain), &["--workers", "2"]);
     for round in 0..20 {
         for (address, expected) in clients {
             let client = Client::bind(address);
-            let here = if address.starts_with('[') { "[::1]:1234" } else { HERE };
+            let here = if address.starts_with('[') {
+                "[::1]:1234"
+            } else {
+                HERE
+            };
             if round == 0 && here == HERE {
                 client.send(&query(9, A), "127.0.0.1:1235");
             }
             let (bytes, from) = client.ask(&query(round, A), here);
-            let expected = expected.parse::<std::net::Ipv4Addr>().unwrap().octets().to_vec();
-            assert_eq!((response(&bytes, 4), from.to_string().as_str()), ((round, expected), here));
+            let expected = expected
+                .parse::<std::net::Ipv4Addr>()
+                .unwrap()
+                .octets()
+                .to_vec();
+            assert_eq!(
+                (response(&bytes, 4), from.to_string().as_str()),
+                ((round, expected), here)
+            );
             assert!(client.is_empty());
         }
     }
@@ -200,10 +263,17 @@ fn wait_until_answered(expected: &str) {
     loop {
         std::thread::sleep(Duration::from_millis(20));
         let client = Client::newcomer();
-        client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        client
+            .0
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
         client.send(b"?", HERE);
         let mut buffer = [0; 64];
-        if client.0.recv(&mut buffer).is_ok_and(|len| &buffer[..len] == expected.as_bytes()) {
+        if client
+            .0
+            .recv(&mut buffer)
+            .is_ok_and(|len| &buffer[..len] == expected.as_bytes())
+        {
             return;
         }
         assert!(Instant::now() < deadline, "{expected} never comes");
@@ -228,26 +298,38 @@ fn a_name_moves() {
         })
     });
     let more = "resolve_interval = \"1s\"\nreplies_max = 2";
-    let mut daemon = Daemon::start_with(&forwarder("on", HERE, "\"up.test:9001\"", more), &["--workers", "2"]);
+    let mut daemon = Daemon::start_with(
+        &forwarder("on", HERE, "\"up.test:9001\"", more),
+        &["--workers", "2"],
+    );
     let first: Vec<Client> = (0..8).map(|_| Client::bind("127.0.0.1:0")).collect();
-    first.iter().for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
+    first
+        .iter()
+        .for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
     // Sessions that are over leave ports behind that lead to the old address.
     let over: Vec<Client> = (0..8).map(|_| Client::newcomer()).collect();
-    over.iter().for_each(|client| assert_eq!(client.ask(b"twice", HERE).0, b"old:twice"));
+    over.iter()
+        .for_each(|client| assert_eq!(client.ask(b"twice", HERE).0, b"old:twice"));
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.complete == 8);
     hosts.become_now("127.0.0.12 up.test\n");
     wait_until_answered("new:?");
     // By now they would have rested.
     std::thread::sleep(Duration::from_millis(2_100));
     daemon.wait_for("up.test");
-    first.iter().for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
+    first
+        .iter()
+        .for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
     let second: Vec<Client> = (0..8).map(|_| Client::bind("127.0.0.1:0")).collect();
     hosts.become_now("# nobody\n");
     daemon.wait_for("does not resolve");
-    second.iter().for_each(|client| assert_eq!(answer(client, HERE), "new:?"));
+    second
+        .iter()
+        .for_each(|client| assert_eq!(answer(client, HERE), "new:?"));
     hosts.become_now("127.0.0.11 up.test\n");
     wait_until_answered("old:?");
-    second.iter().for_each(|client| assert_eq!(answer(client, HERE), "new:?"));
+    second
+        .iter()
+        .for_each(|client| assert_eq!(answer(client, HERE), "new:?"));
     daemon.stop();
 }
 
@@ -264,7 +346,12 @@ fn a_name_comes_later() {
         forwarder("on", HERE, "\"up.test:9001\"", &more)
     };
     let outcome = on_file("run", &config(false), &[]);
-    assert!(outcome.code != 0 && outcome.errors.contains("up.test"), "{}: {}", outcome.code, outcome.errors);
+    assert!(
+        outcome.code != 0 && outcome.errors.contains("up.test"),
+        "{}: {}",
+        outcome.code,
+        outcome.errors
+    );
     let mut daemon = Daemon::start(&config(true));
     let client = Client::bind("127.0.0.1:0");
     (0..5).for_each(|_| client.send(b"lost", HERE));

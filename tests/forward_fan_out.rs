@@ -38,7 +38,9 @@ fn member(host: &Host, group: &str) -> Client {
         match group {
             SocketAddr::V4(v4) => {
                 let by = socket2::InterfaceIndexOrAddress::Index(interface);
-                socket2::SockRef::from(&socket).join_multicast_v4_n(v4.ip(), &by).unwrap();
+                socket2::SockRef::from(&socket)
+                    .join_multicast_v4_n(v4.ip(), &by)
+                    .unwrap();
             }
             SocketAddr::V6(v6) => socket.join_multicast_v6(v6.ip(), interface).unwrap(),
         }
@@ -50,14 +52,20 @@ fn member(host: &Host, group: &str) -> Client {
 fn send_to_group(host: &Host, bytes: &'static [u8], group: &str, ttl: u32) {
     let group: SocketAddr = group.parse().unwrap();
     host.on(move || {
-        let any = if group.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any = if group.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
         let socket = UdpSocket::bind(SocketAddr::new(any, 0)).unwrap();
         let options = socket2::SockRef::from(&socket);
         if group.is_ipv4() {
             options.bind_device(Some(b"eth0")).unwrap();
             options.set_multicast_ttl_v4(ttl).unwrap();
         } else {
-            options.set_multicast_if_v6(index_of("eth0").unwrap()).unwrap();
+            options
+                .set_multicast_if_v6(index_of("eth0").unwrap())
+                .unwrap();
             options.set_multicast_hops_v6(ttl).unwrap();
         }
         socket.send_to(bytes, group).unwrap();
@@ -94,7 +102,10 @@ fn samples() {
     assert!(tenth.is_empty() && third.is_empty());
     let row = ledger.handler("on");
     // In each 30, ten are not taken by the second, and one of three at least of these not by the first.
-    assert_eq!((row.handled + row.reason("sampled_out"), row.last), (600, 460));
+    assert_eq!(
+        (row.handled + row.reason("sampled_out"), row.last),
+        (600, 460)
+    );
     assert!(row.reason("sampled_out") >= 140, "{row:?}");
 }
 
@@ -113,14 +124,20 @@ fn a_rate_over_two_workers() {
     let begun = Instant::now();
     let mut sent = 0;
     while begun.elapsed() < Duration::from_millis(1_500) {
-        clients.iter().for_each(|client| client.send(b"as much as you may", HERE));
+        clients
+            .iter()
+            .for_each(|client| client.send(b"as much as you may", HERE));
         sent += 10;
         thread::sleep(Duration::from_millis(3));
     }
     let ledger = daemon.ledger_when(|ledger| ledger.received() == sent);
     let elapsed = begun.elapsed();
     let most = 10.0 + 100.0 * elapsed.as_secs_f64() + 1.0;
-    let Upstream { sent: passed, skipped, .. } = upstream(&ledger, &slow_at);
+    let Upstream {
+        sent: passed,
+        skipped,
+        ..
+    } = upstream(&ledger, &slow_at);
     assert_eq!(passed + skipped, sent);
     assert!(passed as f64 <= most, "{passed} in {elapsed:?}");
     // A machine that stands still gives fewer chances to send.
@@ -138,18 +155,35 @@ fn ttl_and_class() {
         return;
     }
     let receivers = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0", "[::1]:0"].map(Client::bind);
-    let keys = [", ttl = 5, dscp = \"ef\"", ", ttl = 6, dscp = 10", ", dscp = \"cs1\"", ""];
-    let tables =
-        receivers.iter().zip(keys).map(|(client, keys)| format!("{{ address = \"{}\"{keys} }}", client.address()));
+    let keys = [
+        ", ttl = 5, dscp = \"ef\"",
+        ", ttl = 6, dscp = 10",
+        ", dscp = \"cs1\"",
+        "",
+    ];
+    let tables = receivers
+        .iter()
+        .zip(keys)
+        .map(|(client, keys)| format!("{{ address = \"{}\"{keys} }}", client.address()));
     let tables = format!("[{}]", tables.collect::<Vec<_>>().join(", "));
     for replies in ["", "replies = \"first\""] {
-        let daemon = Daemon::start(&forwarder("on", HERE, &tables, &format!("pick = \"all\"\n{replies}")));
+        let daemon = Daemon::start(&forwarder(
+            "on",
+            HERE,
+            &tables,
+            &format!("pick = \"all\"\n{replies}"),
+        ));
         let client = Client::bind("127.0.0.1:0");
         client.send(b"one", HERE);
         client.send_segmented(b"twosix", 3, HERE);
         for (receiver, (ttl, class)) in receivers.iter().zip([(5, 46), (6, 10), (63, 8), (63, 0)]) {
             for bytes in [b"one", b"two", b"six"] {
-                assert_eq!(receive_with_class(receiver), (bytes.to_vec(), ttl, class), "{:?}", receiver.address());
+                assert_eq!(
+                    receive_with_class(receiver),
+                    (bytes.to_vec(), ttl, class),
+                    "{:?}",
+                    receiver.address()
+                );
             }
         }
         daemon.stop();
@@ -166,7 +200,9 @@ fn interface_and_source() {
     for (number, host) in (1..).zip(&hosts) {
         // The same address is behind both, and the route by the first cable is the better one.
         host.run("ip addr add 10.9.9.9/32 dev lo");
-        run(&format!("ip route add 10.9.9.9/32 via 10.{number}.0.2 metric {number}"));
+        run(&format!(
+            "ip route add 10.9.9.9/32 via 10.{number}.0.2 metric {number}"
+        ));
     }
     run("ip addr add 10.1.0.77/24 dev one");
     run("ip addr add 10.2.0.77/24 dev two");
@@ -179,7 +215,11 @@ fn interface_and_source() {
         (", interface = \"10.2.0.77\"", 1, "10.2.0.1"),
         (", source = \"10.1.0.77\"", 0, "10.1.0.77"),
         (", source = \"10.1.0.77:5353\"", 0, "10.1.0.77:5353"),
-        (", source = \"10.2.0.77\", interface = \"two\"", 1, "10.2.0.77"),
+        (
+            ", source = \"10.2.0.77\", interface = \"two\"",
+            1,
+            "10.2.0.77",
+        ),
     ] {
         for replies in [false, true] {
             let has_port = source.contains(':');
@@ -187,11 +227,24 @@ fn interface_and_source() {
                 continue;
             }
             let tables = format!("[{{ address = \"10.9.9.9:9001\"{keys} }}]");
-            let daemon = Daemon::start(&forwarder("on", HERE, &tables, &format!("replies = {replies}")));
+            let daemon = Daemon::start(&forwarder(
+                "on",
+                HERE,
+                &tables,
+                &format!("replies = {replies}"),
+            ));
             client.send(keys.as_bytes(), HERE);
             let (bytes, from) = receivers[way].receive();
-            let from = if has_port { from.to_string() } else { from.ip().to_string() };
-            assert_eq!((bytes.as_slice(), from.as_str()), (keys.as_bytes(), source), "replies = {replies}");
+            let from = if has_port {
+                from.to_string()
+            } else {
+                from.ip().to_string()
+            };
+            assert_eq!(
+                (bytes.as_slice(), from.as_str()),
+                (keys.as_bytes(), source),
+                "replies = {replies}"
+            );
             assert!(receivers[1 - way].is_empty());
             daemon.stop();
         }
@@ -205,9 +258,10 @@ fn to_groups_and_from_groups() {
         return;
     }
     let hosts = two_networks();
-    for (group, unicast, here) in
-        [("239.1.2.3:5000", "10.2.0.2:9001", HERE), ("[ff05::1:3]:5000", "[fd00:2::2]:9001", "[::1]:1234")]
-    {
+    for (group, unicast, here) in [
+        ("239.1.2.3:5000", "10.2.0.2:9001", HERE),
+        ("[ff05::1:3]:5000", "[fd00:2::2]:9001", "[::1]:1234"),
+    ] {
         let listening = [member(&hosts[0], group), member(&hosts[1], group)];
         let host = hosts[1].bind(unicast);
         let to_one = format!("{{ address = \"{group}\", interface = \"one\" }}");
@@ -218,7 +272,11 @@ fn to_groups_and_from_groups() {
                 .replace("\"from\"\n[", "\"from\"\ninterface = \"one\"\n[")
         );
         let daemon = Daemon::start(&config);
-        let client = Client::bind(if group.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" });
+        let client = Client::bind(if group.starts_with('[') {
+            "[::1]:0"
+        } else {
+            "127.0.0.1:0"
+        });
         client.send(b"to the group", here);
         let (bytes, ttl, _) = receive_with_class(&listening[0]);
         assert_eq!((bytes.as_slice(), ttl), (&b"to the group"[..], 16));
@@ -244,17 +302,27 @@ fn a_group_on_two_networks() {
     let groups = ["239.1.2.3:5000", "[ff05::1:3]:5000"];
     let mut config = String::new();
     for (from, to) in [("one", "two"), ("two", "one")] {
-        let tables = groups.map(|group| format!("{{ address = \"{group}\", interface = \"{to}\", loop = false }}"));
+        let tables = groups.map(|group| {
+            format!("{{ address = \"{group}\", interface = \"{to}\", loop = false }}")
+        });
         for (family, (group, table)) in groups.iter().zip(tables).enumerate() {
             let name = format!("{from}_{family}");
             let route = forwarder(&name, group, &table, "ttl = 9");
-            config += &route.replacen("\nhandler", &format!("\ninterface = \"{from}\"\nhandler"), 1);
+            config += &route.replacen(
+                "\nhandler",
+                &format!("\ninterface = \"{from}\"\nhandler"),
+                1,
+            );
         }
     }
     // Heard by the daemon itself, each would be sent back by the other route.
     let outcome = on_file("check", &config.replace(", loop = false", ""), &[]);
     assert_eq!(outcome.code, 78, "{}", outcome.errors);
-    assert!(outcome.errors.contains("closes a loop"), "{}", outcome.errors);
+    assert!(
+        outcome.errors.contains("closes a loop"),
+        "{}",
+        outcome.errors
+    );
     let mut daemon = Daemon::start_with(&config, &["--workers", "2"]);
     for group in groups {
         let listening = [member(&hosts[0], group), member(&hosts[1], group)];
@@ -283,7 +351,10 @@ fn a_loop_over_groups_dies() {
         return;
     }
     let hosts = two_networks();
-    for (there, back) in [("239.1.1.1:5000", "239.1.1.2:5000"), ("[ff05::1:1]:5000", "[ff05::1:2]:5000")] {
+    for (there, back) in [
+        ("239.1.1.1:5000", "239.1.1.2:5000"),
+        ("[ff05::1:1]:5000", "[ff05::1:2]:5000"),
+    ] {
         let config = |from: &str, to: &str, interface: &str| {
             let table = format!("{{ address = \"{to}\", interface = \"{interface}\" }}");
             forwarder("on", from, &table, "").replacen(
@@ -324,9 +395,19 @@ fn the_senders_address_is_kept() {
     ] {
         let receiver = hosts[1].bind(there);
         let client = hosts[0].bind(client);
-        let plain = Client::bind(if there.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" });
-        let table = format!("[{{ address = \"{there}\", source = \"keep\" }}, \"{}\"]", plain.address());
-        let daemon = Daemon::start_with(&forwarder("on", here, &table, "pick = \"all\""), &["--workers", "2"]);
+        let plain = Client::bind(if there.starts_with('[') {
+            "[::1]:0"
+        } else {
+            "127.0.0.1:0"
+        });
+        let table = format!(
+            "[{{ address = \"{there}\", source = \"keep\" }}, \"{}\"]",
+            plain.address()
+        );
+        let daemon = Daemon::start_with(
+            &forwarder("on", here, &table, "pick = \"all\""),
+            &["--workers", "2"],
+        );
         for size in [0, 1, 1_000, 5_000] {
             client.send(&vec![7; size], here);
             let (bytes, from) = receiver.receive();
@@ -346,10 +427,29 @@ fn keeping_needs_a_capability() {
     if !enter("keeping_needs_a_capability") || !has("setpriv") {
         return;
     }
-    let config = forwarder("on", HERE, "[{ address = \"127.0.0.1:9001\", source = \"keep\" }]", "");
-    let outcome = on_file_under(&["setpriv", "--bounding-set", "-net_raw"], "run", &config, &[]);
+    let config = forwarder(
+        "on",
+        HERE,
+        "[{ address = \"127.0.0.1:9001\", source = \"keep\" }]",
+        "",
+    );
+    let outcome = on_file_under(
+        &["setpriv", "--bounding-set", "-net_raw"],
+        "run",
+        &config,
+        &[],
+    );
     assert_eq!(outcome.code, 1, "{}", outcome.errors);
-    for words in ["CAP_NET_RAW", "source = \"keep\"", "127.0.0.1:9001", "setcap"] {
-        assert!(outcome.errors.contains(words), "{words}: {}", outcome.errors);
+    for words in [
+        "CAP_NET_RAW",
+        "source = \"keep\"",
+        "127.0.0.1:9001",
+        "setcap",
+    ] {
+        assert!(
+            outcome.errors.contains(words),
+            "{words}: {}",
+            outcome.errors
+        );
     }
 }

@@ -22,8 +22,12 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
     run("ip addr add 10.1.0.1/32 dev lo");
     run("ip addr add 10.2.0.1/32 dev lo");
     let upstream = Client::bind("10.2.0.1:9001");
-    let config = forwarder("on", HERE, "[{ address = \"10.2.0.1:9001\", source = \"10.1.0.1\" }]", "")
-        + "[[route]]\ndestination = \"127.0.0.1:1235\"\nhandler = \"echo\"\n";
+    let config = forwarder(
+        "on",
+        HERE,
+        "[{ address = \"10.2.0.1:9001\", source = \"10.1.0.1\" }]",
+        "",
+    ) + "[[route]]\ndestination = \"127.0.0.1:1235\"\nhandler = \"echo\"\n";
     let mut daemon = Daemon::start(&config);
     let (client, other) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
     client.send(b"1", HERE);
@@ -49,7 +53,12 @@ fn an_answer_that_waited_reaches_nobody_else() {
         return;
     }
     let upstream = Client::bind("127.0.0.1:9001");
-    let daemon = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), "replies_max = 1"));
+    let daemon = Daemon::start(&forwarder(
+        "on",
+        HERE,
+        &list([upstream.address()]),
+        "replies_max = 1",
+    ));
     let (first, second) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
     first.send(b"?", HERE);
     let (_, lane) = upstream.receive();
@@ -79,7 +88,9 @@ fn answers_that_are_answered_come_to_an_end() {
     let here = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), ""));
     here.pause();
     Client::bind(THERE).send(b"forged", HERE);
-    let there = Daemon::start(&format!("[[route]]\ndestination = \"{THERE}\"\nhandler = \"echo\"\n"));
+    let there = Daemon::start(&format!(
+        "[[route]]\ndestination = \"{THERE}\"\nhandler = \"echo\"\n"
+    ));
     here.resume();
     thread::sleep(Duration::from_millis(500));
     let heard = upstream.heard();
@@ -114,22 +125,36 @@ fn sessions_take_their_ports_along() {
         return;
     }
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40039").unwrap();
-    let (one, other) = (Server::named("one", "127.0.0.1:9001"), Server::named("other", "127.0.0.1:9002"));
+    let (one, other) = (
+        Server::named("one", "127.0.0.1:9001"),
+        Server::named("other", "127.0.0.1:9002"),
+    );
     let upstreams = list([one.address(), other.address()]);
     let daemon = Daemon::start(&forwarder("on", HERE, &upstreams, "pick = \"first_alive\""));
     // 35 ports are for sessions.
-    let clients: Vec<Client> = (0..25).map(|number| Client::bind(&format!("127.0.1.{number}:5000"))).collect();
-    clients.iter().for_each(|client| assert_eq!(client.ask(b"?", HERE).0, b"one:?"));
+    let clients: Vec<Client> = (0..25)
+        .map(|number| Client::bind(&format!("127.0.1.{number}:5000")))
+        .collect();
+    clients
+        .iter()
+        .for_each(|client| assert_eq!(client.ask(b"?", HERE).0, b"one:?"));
     drop(one);
     let deadline = Instant::now() + Duration::from_secs(10);
     for client in &clients {
-        client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        client
+            .0
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
         loop {
             client.send(b"?", HERE);
             let mut buffer = [0; 16];
             match client.0.recv(&mut buffer) {
                 Ok(len) => break assert_eq!(&buffer[..len], b"other:?"),
-                Err(_) => assert!(Instant::now() < deadline, "{} finds no port", client.address()),
+                Err(_) => assert!(
+                    Instant::now() < deadline,
+                    "{} finds no port",
+                    client.address()
+                ),
             }
         }
     }

@@ -38,8 +38,9 @@ fn a_session_outlives_its_upstream() {
             refused += 1 + 3 * (round % 2);
             (0..1 + 3 * (round % 2)).for_each(|_| client.send(b"lost", HERE));
             let asked = refused + round;
-            daemon
-                .ledger_when(|ledger| ledger.handler("on").received == asked && upstream(ledger, there).sent == asked);
+            daemon.ledger_when(|ledger| {
+                ledger.handler("on").received == asked && upstream(ledger, there).sent == asked
+            });
             let server = Server::named("back", address);
             assert_eq!(answer(&client, HERE), "back:?");
             assert_eq!(server.heard(), 1, "{address}, round {round}");
@@ -63,7 +64,11 @@ fn refusals_make_it_dead() {
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list([good.address(), fickle]), ""));
     let clients: Vec<Client> = (0..20).map(|_| Client::newcomer()).collect();
     let before: Vec<String> = clients.iter().map(|client| answer(client, HERE)).collect();
-    assert_eq!(before.iter().filter(|told| *told == "fickle:?").count(), 10, "{before:?}");
+    assert_eq!(
+        before.iter().filter(|told| *told == "fickle:?").count(),
+        10,
+        "{before:?}"
+    );
     server.take();
     let is_dead = |ledger: &Ledger| upstream(ledger, fickle).dead_in == 1;
     clients.iter().for_each(|client| client.send(b"?", HERE));
@@ -95,14 +100,18 @@ fn refusals_make_it_dead() {
     // The trial of a dead one costs no client of the other anything.
     let server = Server::named("fickle", "127.0.0.1:9002");
     daemon.ledger_when(|ledger| upstream(ledger, fickle).dead_in == 0);
-    let used = (0..20).filter(|_| answer(&Client::newcomer(), HERE) == "fickle:?").count();
+    let used = (0..20)
+        .filter(|_| answer(&Client::newcomer(), HERE) == "fickle:?")
+        .count();
     assert_eq!((used, server.heard()), (10, 10));
     daemon.stop();
 }
 
 /// The receivers of a handler with 64 of them.
 fn crowd() -> Vec<Client> {
-    (0..64).map(|number| Client::bind(&format!("127.0.0.1:{}", 9_000 + number))).collect()
+    (0..64)
+        .map(|number| Client::bind(&format!("127.0.0.1:{}", 9_000 + number)))
+        .collect()
 }
 
 /// Half of 64 upstreams that get everything are killed and revived under traffic, four times. The 32 others get every
@@ -130,10 +139,14 @@ fn half_of_all_die_and_return() {
             if round % 2 == 1 {
                 daemon.pause();
             }
-            numbers.clone().for_each(|number| client.send(&number.to_be_bytes(), HERE));
+            numbers
+                .clone()
+                .for_each(|number| client.send(&number.to_be_bytes(), HERE));
             daemon.resume();
             for receiver in receivers.iter().flatten() {
-                numbers.clone().for_each(|number| assert_eq!(receiver.receive().0, number.to_be_bytes()));
+                numbers
+                    .clone()
+                    .for_each(|number| assert_eq!(receiver.receive().0, number.to_be_bytes()));
             }
         }
     }
@@ -156,9 +169,19 @@ fn half_of_those_in_turn_die_and_return() {
     }
     let mut receivers = crowd();
     let addresses: Vec<SocketAddr> = receivers.iter().map(Client::address).collect();
-    let mut daemon = Daemon::start(&forwarder("on", HERE, &list(addresses.clone()), "replies = false"));
+    let mut daemon = Daemon::start(&forwarder(
+        "on",
+        HERE,
+        &list(addresses.clone()),
+        "replies = false",
+    ));
     let client = Client::bind("127.0.0.1:0");
-    let dead = |ledger: &Ledger| addresses.iter().map(|address| upstream(ledger, *address).dead_in).sum::<u64>();
+    let dead = |ledger: &Ledger| {
+        addresses
+            .iter()
+            .map(|address| upstream(ledger, *address).dead_in)
+            .sum::<u64>()
+    };
     receivers.truncate(32);
     let mut total = 0;
     let deadline = Instant::now() + PATIENCE;
@@ -169,9 +192,15 @@ fn half_of_those_in_turn_die_and_return() {
         thread::sleep(Duration::from_millis(5));
     }
     let is_trial = |got: &[Vec<u8>]| got.iter().all(|bytes| bytes == b"trial");
-    let sent: u64 =
-        receivers.iter().map(|receiver| upstream(&daemon.ledger_when(|_| true), receiver.address()).sent).sum();
-    assert!(gather(&receivers, sent as usize).iter().all(|got| is_trial(got)));
+    let sent: u64 = receivers
+        .iter()
+        .map(|receiver| upstream(&daemon.ledger_when(|_| true), receiver.address()).sent)
+        .sum();
+    assert!(
+        gather(&receivers, sent as usize)
+            .iter()
+            .all(|got| is_trial(got))
+    );
     // They are left alone for seconds; the trial that follows costs one datagram each.
     let begun = Instant::now();
     (0..320_u32).for_each(|number| client.send(&number.to_be_bytes(), HERE));
@@ -179,7 +208,11 @@ fn half_of_those_in_turn_die_and_return() {
     if begun.elapsed() < Duration::from_secs(2) {
         assert!(gather(&receivers, 320).iter().all(|got| got.len() == 10));
     }
-    receivers.extend(addresses[32..].iter().map(|address| Client::bind(&address.to_string())));
+    receivers.extend(
+        addresses[32..]
+            .iter()
+            .map(|address| Client::bind(&address.to_string())),
+    );
     // What the last one lost before the end is told with the trial, and may count against it once more.
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -188,7 +221,9 @@ fn half_of_those_in_turn_die_and_return() {
         (0..64).for_each(|_| client.send(b"trial", HERE));
         total += 64;
         let ledger = daemon.ledger_when(|ledger| ledger.received() == total);
-        receivers.iter().for_each(|receiver| while !receiver.is_empty() {});
+        receivers
+            .iter()
+            .for_each(|receiver| while !receiver.is_empty() {});
         if dead(&ledger) == 0 {
             break;
         }
@@ -219,11 +254,21 @@ fn shares(names: [&str; 2]) -> [usize; 3] {
     let mut shares = [0; 3];
     for _ in 0..20 {
         let client = Client::newcomer();
-        client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        client
+            .0
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
         client.send(b"who?", HERE);
         let mut buffer = [0; 16];
-        let told = client.0.recv(&mut buffer).map(|len| buffer[..len].to_vec()).unwrap_or_default();
-        shares[names.iter().position(|name| name.as_bytes() == told).unwrap_or(2)] += 1;
+        let told = client
+            .0
+            .recv(&mut buffer)
+            .map(|len| buffer[..len].to_vec())
+            .unwrap_or_default();
+        shares[names
+            .iter()
+            .position(|name| name.as_bytes() == told)
+            .unwrap_or(2)] += 1;
     }
     shares
 }
@@ -243,20 +288,41 @@ fn probes_over_udp() {
              fail_open = {fail_open} }}"
         );
         let more = format!("{health}\nreplies_max = 1");
-        let mut daemon = Daemon::start(&forwarder("on", HERE, &list([one.address(), two.address()]), &more));
+        let mut daemon = Daemon::start(&forwarder(
+            "on",
+            HERE,
+            &list([one.address(), two.address()]),
+            &more,
+        ));
         assert_eq!(shares(["one", "two"]), [10, 10, 0]);
         two_is_well.store(false, Ordering::Relaxed);
         daemon.ledger_when(|ledger| upstream(ledger, two.address()).dead_in == 1);
         assert_eq!(shares(["one", "two"]), [20, 0, 0]);
         one_is_well.store(false, Ordering::Relaxed);
-        let all_dead = |ledger: &Ledger| [&one, &two].iter().all(|one| upstream(ledger, one.address()).dead_in == 1);
+        let all_dead = |ledger: &Ledger| {
+            [&one, &two]
+                .iter()
+                .all(|one| upstream(ledger, one.address()).dead_in == 1)
+        };
         daemon.ledger_when(all_dead);
-        assert_eq!(shares(["one", "two"]), if fail_open { [10, 10, 0] } else { [0, 0, 20] });
-        [&one_is_well, &two_is_well].iter().for_each(|is_well| is_well.store(true, Ordering::Relaxed));
-        daemon.ledger_when(|ledger| [&one, &two].iter().all(|one| upstream(ledger, one.address()).dead_in == 0));
+        assert_eq!(
+            shares(["one", "two"]),
+            if fail_open { [10, 10, 0] } else { [0, 0, 20] }
+        );
+        [&one_is_well, &two_is_well]
+            .iter()
+            .for_each(|is_well| is_well.store(true, Ordering::Relaxed));
+        daemon.ledger_when(|ledger| {
+            [&one, &two]
+                .iter()
+                .all(|one| upstream(ledger, one.address()).dead_in == 0)
+        });
         assert_eq!(shares(["one", "two"]), [10, 10, 0]);
         let ledger = daemon.stop();
-        assert_eq!(ledger.handler("on").reason("no_upstream"), if fail_open { 0 } else { 20 });
+        assert_eq!(
+            ledger.handler("on").reason("no_upstream"),
+            if fail_open { 0 } else { 20 }
+        );
     }
 }
 
@@ -266,11 +332,18 @@ fn probes_over_tcp() {
     if !enter("probes_over_tcp") {
         return;
     }
-    let servers = [("one", "127.0.0.1:9001"), ("two", "127.0.0.1:9002")].map(|(name, at)| Server::named(name, at));
+    let servers = [("one", "127.0.0.1:9001"), ("two", "127.0.0.1:9002")]
+        .map(|(name, at)| Server::named(name, at));
     let _one = TcpListener::bind(servers[0].address()).unwrap();
     let two = TcpListener::bind(servers[1].address()).unwrap();
-    let more = "health = { probe = \"tcp\", interval = \"100ms\", fall = 1, rise = 1 }\nreplies_max = 1";
-    let mut daemon = Daemon::start(&forwarder("on", HERE, &list(servers.iter().map(Server::address)), more));
+    let more =
+        "health = { probe = \"tcp\", interval = \"100ms\", fall = 1, rise = 1 }\nreplies_max = 1";
+    let mut daemon = Daemon::start(&forwarder(
+        "on",
+        HERE,
+        &list(servers.iter().map(Server::address)),
+        more,
+    ));
     let names = ["one:who?", "two:who?"];
     assert_eq!(shares(names), [10, 10, 0]);
     drop(two);

@@ -44,15 +44,21 @@ fn ports_run_out() {
     }
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40031").unwrap();
     for (taken, room) in [(0, 28), (12, 19)] {
-        let _others: Vec<UdpSocket> =
-            (0..taken).map(|port| UdpSocket::bind(("0.0.0.0", 40_000 + port)).unwrap()).collect();
+        let _others: Vec<UdpSocket> = (0..taken)
+            .map(|port| UdpSocket::bind(("0.0.0.0", 40_000 + port)).unwrap())
+            .collect();
         let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
         let mut daemon = Daemon::start(&on(&upstream, ""));
         let established: Vec<Client> = (0..room).map(client).collect();
-        let ports: Vec<String> = established.iter().map(|client| answer(client, HERE)).collect();
+        let ports: Vec<String> = established
+            .iter()
+            .map(|client| answer(client, HERE))
+            .collect();
         let refused: Vec<Client> = (1_000..1_500).map(client).collect();
         for round in 1..=4 {
-            refused.iter().for_each(|client| client.send(b"no room", HERE));
+            refused
+                .iter()
+                .for_each(|client| client.send(b"no room", HERE));
             let sent = u64::from(room) * round + 500 * round;
             let ledger = daemon.ledger_when(|ledger| ledger.received() == sent);
             assert_eq!(ledger.handler("on").reason("no_port"), 500 * round);
@@ -62,8 +68,18 @@ fn ports_run_out() {
         assert!(refused.iter().all(Client::is_empty));
         let ledger = daemon.stop();
         // The kernel was asked now and then, and only where it had no port left.
-        let asked = ledger.upstreams[&format!("on → {}", upstream.address())].not_sent.get("EAGAIN").copied();
-        assert!(if taken == 0 { asked.is_none() } else { (1..=200).contains(&asked.unwrap_or(0)) }, "{asked:?}");
+        let asked = ledger.upstreams[&format!("on → {}", upstream.address())]
+            .not_sent
+            .get("EAGAIN")
+            .copied();
+        assert!(
+            if taken == 0 {
+                asked.is_none()
+            } else {
+                (1..=200).contains(&asked.unwrap_or(0))
+            },
+            "{asked:?}"
+        );
     }
 }
 
@@ -77,15 +93,30 @@ fn files_run_out() {
     let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
     let mut daemon = Daemon::start_under(&["prlimit", "--nofile=600:600"], &on(&upstream, ""));
     let mut established: Vec<Client> = (0..20).map(client).collect();
-    let mut ports: Vec<String> = established.iter().map(|client| answer(client, HERE)).collect();
+    let mut ports: Vec<String> = established
+        .iter()
+        .map(|client| answer(client, HERE))
+        .collect();
     let pid = daemon.pid();
     let limit = |files: usize| run(&format!("prlimit --pid {pid} --nofile={files}:600"));
     limit(8);
     let refused: Vec<Client> = (1_000..1_100).map(client).collect();
-    refused.iter().for_each(|client| client.send(b"no room", HERE));
+    refused
+        .iter()
+        .for_each(|client| client.send(b"no room", HERE));
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 120);
-    assert_eq!((ledger.handler("on").reason("no_port"), ledger.handler("on").sessions.open), (100, 20));
-    assert!(ledger.upstreams[&format!("on → {}", upstream.address())].not_sent.contains_key("EMFILE"));
+    assert_eq!(
+        (
+            ledger.handler("on").reason("no_port"),
+            ledger.handler("on").sessions.open
+        ),
+        (100, 20)
+    );
+    assert!(
+        ledger.upstreams[&format!("on → {}", upstream.address())]
+            .not_sent
+            .contains_key("EMFILE")
+    );
     go_on(&established, &ports);
     limit(600);
     // After a while the kernel is asked again.
@@ -136,14 +167,25 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 47999").unwrap();
     let upstream = Server::with(Client::bind("127.0.0.1:9001"), |socket, bytes, from| {
         if bytes != b"flood" {
-            let _ = socket.send_to(format!("{from} {}", String::from_utf8_lossy(bytes)).as_bytes(), from);
+            let _ = socket.send_to(
+                format!("{from} {}", String::from_utf8_lossy(bytes)).as_bytes(),
+                from,
+            );
         }
     });
     let mut daemon = Daemon::start_with(&on(&upstream, more), &["--workers", "2"]);
     let established: Vec<Client> = (0..20).map(client).collect();
     let port_of = |told: String| told.split(' ').next().unwrap().to_owned();
-    let ports: Vec<String> = established.iter().map(|client| port_of(answer(client, HERE))).collect();
-    established.iter().for_each(|client| client.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap());
+    let ports: Vec<String> = established
+        .iter()
+        .map(|client| port_of(answer(client, HERE)))
+        .collect();
+    established.iter().for_each(|client| {
+        client
+            .0
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap()
+    });
     let before = daemon.resident_kib();
     let (is_over, asked) = (AtomicBool::new(false), AtomicU64::new(20));
     thread::scope(|scope| {
@@ -155,7 +197,13 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
                 // 127.16.0.0 and up; every /24 has its share.
                 let from = IpAddr::from((0x7f10_0000_u32 + number).to_be_bytes());
                 let mut batch = sender.batch();
-                batch.begin(Some(&to), &Sending { from: Some(from), ..Sending::default() });
+                batch.begin(
+                    Some(&to),
+                    &Sending {
+                        from: Some(from),
+                        ..Sending::default()
+                    },
+                );
                 batch.piece(b"flood");
                 assert_eq!(batch.send(&socket, 0).unwrap(), 1);
             }
@@ -171,8 +219,10 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
                     client.send(number.to_string().as_bytes(), HERE);
                     asked.fetch_add(1, Ordering::SeqCst);
                     let mut buffer = [0; 64];
-                    let told =
-                        client.0.recv(&mut buffer).map(|len| String::from_utf8_lossy(&buffer[..len]).into_owned());
+                    let told = client
+                        .0
+                        .recv(&mut buffer)
+                        .map(|len| String::from_utf8_lossy(&buffer[..len]).into_owned());
                     if told.is_ok_and(|told| told == format!("{port} {number}")) {
                         break;
                     }
@@ -187,18 +237,32 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
     let ledger = daemon.ledger_when(is_settled);
     let row = ledger.handler("on").clone();
     let resident = daemon.resident_kib();
-    println!("{before} KiB before, {resident} KiB after; {} kernel drops; {row:?}", ledger.kernel_drops());
-    assert!(resident <= before + 32 * 1024, "{before} KiB before, {resident} KiB after");
+    println!(
+        "{before} KiB before, {resident} KiB after; {} kernel drops; {row:?}",
+        ledger.kernel_drops()
+    );
+    assert!(
+        resident <= before + 32 * 1024,
+        "{before} KiB before, {resident} KiB after"
+    );
     assert!(row.sessions.open <= 65_536);
     let names: Vec<&str> = row.reasons.keys().map(String::as_str).collect();
-    assert!(names.iter().all(|name| ["no_port", "session_limit", "session_share"].contains(name)), "{names:?}");
+    assert!(
+        names
+            .iter()
+            .all(|name| ["no_port", "session_limit", "session_share"].contains(name)),
+        "{names:?}"
+    );
     assert_eq!(row.handled + row.dropped + ledger.kernel_drops(), sent);
     // None of the established was evicted.
     for (client, port) in established.iter().zip(&ports) {
         client.0.set_read_timeout(Some(PATIENCE)).unwrap();
         while !client.is_empty() {}
         client.send(b"after", HERE);
-        assert_eq!(String::from_utf8(client.receive().0).unwrap(), format!("{port} after"));
+        assert_eq!(
+            String::from_utf8(client.receive().0).unwrap(),
+            format!("{port} after")
+        );
     }
     (daemon.stop(), row.sessions.open)
 }

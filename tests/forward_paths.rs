@@ -36,7 +36,9 @@ fn echo(client: Client) -> Server {
 /// Asks with datagrams of 1,400 to 9,000 bytes, several at once, and compares the answers.
 fn ask_at_length(daemon: &Daemon, client: &Client, here: &str) {
     for size in [1_400, 1_232, 9_000, 1_233, 5_000, 1_473, 2_000] {
-        let sent: Vec<Vec<u8>> = (0..7).map(|number| (0..size).map(|at| (at as u8) ^ number).collect()).collect();
+        let sent: Vec<Vec<u8>> = (0..7)
+            .map(|number| (0..size).map(|at| (at as u8) ^ number).collect())
+            .collect();
         // So that runs form, which leave in one piece where they can.
         daemon.pause();
         sent.iter().for_each(|bytes| client.send(bytes, here));
@@ -62,14 +64,20 @@ fn a_small_link() {
         let close = echo(Client::bind(&at(local, 9002)));
         let (local, near) = (at(local, 1234), at(near, 1235));
         let config = on(&local, &far.address().to_string());
-        let back = on(&near, &close.address().to_string()).replace("\"on\"", "\"back\"").replace(".on]", ".back]");
+        let back = on(&near, &close.address().to_string())
+            .replace("\"on\"", "\"back\"")
+            .replace(".on]", ".back]");
         let daemon = Daemon::start(&(config + &back));
         ask_at_length(&daemon, &Client::bind(&local.replace("1234", "0")), &local);
         ask_at_length(&daemon, &next_door.bind(&at(there, 0)), &near);
         let ledger = daemon.stop();
         for name in ["on", "back"] {
             let row = ledger.handler(name);
-            assert_eq!((row.handled, row.last, not_sent(row)), (49, 98, 0), "{name}");
+            assert_eq!(
+                (row.handled, row.last, not_sent(row)),
+                (49, 98, 0),
+                "{name}"
+            );
         }
     }
 }
@@ -88,20 +96,31 @@ fn a_small_hop_further_on() {
         let close = echo(Client::bind(&at(local, 9002)));
         let (local, near) = (at(local, 1234), at(near, 1235));
         let config = on(&local, &far.address().to_string());
-        let back = on(&near, &close.address().to_string()).replace("\"on\"", "\"back\"").replace(".on]", ".back]");
+        let back = on(&near, &close.address().to_string())
+            .replace("\"on\"", "\"back\"")
+            .replace(".on]", ".back]");
         let daemon = Daemon::start(&(config + &back));
-        for (client, here) in [(Client::bind(&local.replace("1234", "0")), &local), (beyond.bind(&at(there, 0)), &near)]
-        {
+        for (client, here) in [
+            (Client::bind(&local.replace("1234", "0")), &local),
+            (beyond.bind(&at(there, 0)), &near),
+        ] {
             // The hosts find each other first; meanwhile what is sent waits.
             assert_eq!(client.ask(b"small", here).0, b"small");
-            let patience = if there == BEYOND { PATIENCE } else { Duration::from_millis(100) };
+            let patience = if there == BEYOND {
+                PATIENCE
+            } else {
+                Duration::from_millis(100)
+            };
             client.0.set_read_timeout(Some(patience)).unwrap();
             let deadline = Instant::now() + PATIENCE;
             while {
                 client.send(&[1; 1_400], here);
                 client.0.recv(&mut [0; 1_400]).is_err()
             } {
-                assert!(there == BEYOND_V6 && Instant::now() < deadline, "lost: {here}");
+                assert!(
+                    there == BEYOND_V6 && Instant::now() < deadline,
+                    "lost: {here}"
+                );
             }
             client.0.set_read_timeout(Some(PATIENCE)).unwrap();
             thread::sleep(Duration::from_millis(50));
@@ -109,7 +128,11 @@ fn a_small_hop_further_on() {
             ask_at_length(&daemon, &client, here);
         }
         let ledger = daemon.stop();
-        assert_eq!(["on", "back"].map(|name| not_sent(ledger.handler(name))), [0, 0], "{ledger:#?}");
+        assert_eq!(
+            ["on", "back"].map(|name| not_sent(ledger.handler(name))),
+            [0, 0],
+            "{ledger:#?}"
+        );
     }
 }
 
@@ -124,11 +147,18 @@ fn faults_on_the_way() {
     let next_door = neighbour(1_500);
     run("nft add table inet t");
     run("nft add chain inet t out { type filter hook output priority 0 ; }");
-    for (there, family, prefix) in [(THERE, "-4", "10.9.0.0/24"), (THERE_V6, "-6", "fd00:9::/64")] {
-        let far = Server::answering(next_door.bind(&at(there, 9001)), |bytes| [b"far:", bytes].concat());
+    for (there, family, prefix) in [
+        (THERE, "-4", "10.9.0.0/24"),
+        (THERE_V6, "-6", "fd00:9::/64"),
+    ] {
+        let far = Server::answering(next_door.bind(&at(there, 9001)), |bytes| {
+            [b"far:", bytes].concat()
+        });
         let close = Server::named("close", "127.0.0.1:0");
         let (here, other) = ("127.0.0.1:1234", "127.0.0.1:1235");
-        let back = on(other, &close.address().to_string()).replace("\"on\"", "\"other\"").replace(".on]", ".other]");
+        let back = on(other, &close.address().to_string())
+            .replace("\"on\"", "\"other\"")
+            .replace(".on]", ".other]");
         let mut daemon = Daemon::start(&(on(here, &far.address().to_string()) + &back));
         let [client, newcomer, neighbour] = [0, 1, 2].map(|_| Client::bind("127.0.0.1:0"));
         assert_eq!(answer(&client, here), "far:?");
@@ -138,11 +168,18 @@ fn faults_on_the_way() {
         let route = vec![format!("ip {family} route add {prefix} dev near")];
         let link_down = vec!["ip link set near down".to_owned()];
         // An IPv6 address goes with the link.
-        let link_up = vec!["ip link set near up".to_owned(), format!("ip addr replace {HERE_V6}/64 dev near nodad")];
+        let link_up = vec![
+            "ip link set near up".to_owned(),
+            format!("ip addr replace {HERE_V6}/64 dev near nodad"),
+        ];
         let unreachable = &["ENETUNREACH"][..];
         for (fault, repair, errnos) in [
             (rule("dport 9001 drop"), &accept, &["EPERM"][..]),
-            (rule("dport 9001 reject"), &accept, &["EPERM", "ECONNREFUSED"]),
+            (
+                rule("dport 9001 reject"),
+                &accept,
+                &["EPERM", "ECONNREFUSED"],
+            ),
             (rule("sport 1234 drop"), &accept, &["EPERM"]),
             (no_route, &route, unreachable),
             (link_down, &link_up, unreachable),
@@ -168,14 +205,25 @@ fn faults_on_the_way() {
             let row = ledger.handler("on");
             for (errno, count) in &row.not_sent {
                 let known = before.handler("on").not_sent.get(errno) == Some(count);
-                assert!(known || errnos.contains(&errno.as_str()), "{fault:?}: {row:?}");
+                assert!(
+                    known || errnos.contains(&errno.as_str()),
+                    "{fault:?}: {row:?}"
+                );
             }
-            assert_eq!(row.reason("no_port"), 0, "ports were not the reason: {row:?}");
+            assert_eq!(
+                row.reason("no_port"),
+                0,
+                "ports were not the reason: {row:?}"
+            );
             // A new session may not even find a way: told by name, and by errno with its upstream.
             let found_none = row.reason("no_upstream") - before.handler("on").reason("no_upstream");
             let upstream = &ledger.upstreams[&format!("on → {}", far.address())];
             assert!(
-                found_none == 0 || upstream.not_sent.keys().any(|errno| errnos.contains(&errno.as_str())),
+                found_none == 0
+                    || upstream
+                        .not_sent
+                        .keys()
+                        .any(|errno| errnos.contains(&errno.as_str())),
                 "{upstream:?}"
             );
             repair.iter().for_each(|command| run(command));
@@ -185,7 +233,9 @@ fn faults_on_the_way() {
                 assert_eq!(answer_at_last(client, here), "far:?", "after {fault:?}");
             }
             thread::sleep(Duration::from_millis(50));
-            [&client, &newcomer].into_iter().for_each(|client| while !client.is_empty() {});
+            [&client, &newcomer]
+                .into_iter()
+                .for_each(|client| while !client.is_empty() {});
         }
         daemon.stop();
     }
@@ -204,18 +254,26 @@ fn a_full_queue() {
         let here = "127.0.0.1:1234";
         let mut daemon = Daemon::start(&on(here, &far.address().to_string()));
         let clients: Vec<Client> = (0..10).map(|_| Client::bind("127.0.0.1:0")).collect();
-        clients.iter().for_each(|client| assert_eq!(answer(client, here), "?"));
+        clients
+            .iter()
+            .for_each(|client| assert_eq!(answer(client, here), "?"));
         run("tc qdisc add dev near root tbf rate 800kbit burst 1600 limit 6000");
         for number in 0..20_u8 {
-            clients.iter().for_each(|client| client.send(&vec![number; 1_000 + usize::from(number)], here));
+            clients
+                .iter()
+                .for_each(|client| client.send(&vec![number; 1_000 + usize::from(number)], here));
         }
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 210);
         let upstream = ledger.upstream(&format!("on → {}", far.address()));
         assert_eq!(upstream.sent + upstream.failed, 210);
         let lost = ledger.handler("on").not_sent.get("ENOBUFS").copied();
-        assert!(lost.is_some_and(|lost| lost > 50 && lost == upstream.failed), "{ledger:#?}");
+        assert!(
+            lost.is_some_and(|lost| lost > 50 && lost == upstream.failed),
+            "{ledger:#?}"
+        );
         // Each that was taken arrives, and its answer too.
-        let ledger = daemon.ledger_when(|ledger| ledger.handler("on, answers").handled == upstream.sent);
+        let ledger =
+            daemon.ledger_when(|ledger| ledger.handler("on, answers").handled == upstream.sent);
         assert_eq!(ledger.handler("on").last, 2 * upstream.sent);
         run("tc qdisc del dev near root");
         for client in &clients {

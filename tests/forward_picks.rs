@@ -22,7 +22,9 @@ fn upstream(ledger: &Ledger, address: SocketAddr) -> Upstream {
 
 /// A forwarder called `on` to these servers; of each, what this says beside its address.
 fn on(servers: &[Server], each: &[&str], more: &str) -> String {
-    let table = |(server, keys): (&Server, &&str)| format!("{{ address = \"{}\"{keys} }}", server.address());
+    let table = |(server, keys): (&Server, &&str)| {
+        format!("{{ address = \"{}\"{keys} }}", server.address())
+    };
     let tables: Vec<String> = servers.iter().zip(each).map(table).collect();
     forwarder("on", HERE, &format!("[{}]", tables.join(", ")), more)
 }
@@ -33,12 +35,17 @@ fn clients(count: usize) -> Vec<Client> {
 
 /// Which server answers each client.
 fn ways(clients: &[Client], to: &str) -> Vec<usize> {
-    clients.iter().map(|client| answer(client, to).trim_end_matches(":?").parse().unwrap()).collect()
+    clients
+        .iter()
+        .map(|client| answer(client, to).trim_end_matches(":?").parse().unwrap())
+        .collect()
 }
 
 /// How many of the ways lead to each of so many servers.
 fn shares(ways: &[usize], count: usize) -> Vec<usize> {
-    (0..count).map(|server| ways.iter().filter(|way| **way == server).count()).collect()
+    (0..count)
+        .map(|server| ways.iter().filter(|way| **way == server).count())
+        .collect()
 }
 
 /// Kills a server and asks until the daemon has found out.
@@ -52,9 +59,13 @@ fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mu
     }
     let received = daemon.ledger_when(|_| true);
     let asked = received.handler("on").last;
-    daemon.ledger_when(|ledger| ledger.handler("on").last == asked && ledger.received() == received.received());
+    daemon.ledger_when(|ledger| {
+        ledger.handler("on").last == asked && ledger.received() == received.received()
+    });
     thread::sleep(Duration::from_millis(50));
-    clients.iter().for_each(|client| while !client.is_empty() {});
+    clients
+        .iter()
+        .for_each(|client| while !client.is_empty() {});
 }
 
 /// `pick = "hash"`: two daemons with the same upstreams, with any number of workers, give each client the same one. When one
@@ -64,15 +75,19 @@ fn hash_is_the_same_everywhere() {
     if !enter("hash_is_the_same_everywhere") {
         return;
     }
-    let mut servers: Vec<Server> =
-        (0..4).map(|number| Server::named(&number.to_string(), &format!("127.0.0.1:900{number}"))).collect();
+    let mut servers: Vec<Server> = (0..4)
+        .map(|number| Server::named(&number.to_string(), &format!("127.0.0.1:900{number}")))
+        .collect();
     let config = on(&servers, &[""; 4], "pick = \"hash\"");
     let mut one = Daemon::start(&config);
     let other = Daemon::start_with(&config.replace(":1234", ":1235"), &["--workers", "3"]);
     let clients = clients(60);
     let before = ways(&clients, HERE);
     assert_eq!(ways(&clients, "127.0.0.1:1235"), before);
-    assert!(shares(&before, 4).iter().all(|share| *share > 0), "{before:?}");
+    assert!(
+        shares(&before, 4).iter().all(|share| *share > 0),
+        "{before:?}"
+    );
     let begun = Instant::now();
     kill(&mut servers, 2, &clients, &mut one);
     let dead = Instant::now();
@@ -80,10 +95,17 @@ fn hash_is_the_same_everywhere() {
     let newcomers = ways(&self::clients(60), HERE);
     // Left alone for seconds; these take less, unless the machine stood still.
     if dead.elapsed() < Duration::from_secs(3) {
-        assert!(!after.contains(&2) && !newcomers.contains(&2), "dead after {:?}", dead - begun);
+        assert!(
+            !after.contains(&2) && !newcomers.contains(&2),
+            "dead after {:?}",
+            dead - begun
+        );
     }
     for (before, after) in before.iter().zip(&after) {
-        assert!(*before == 2 || after == before, "moved from {before} to {after}");
+        assert!(
+            *before == 2 || after == before,
+            "moved from {before} to {after}"
+        );
     }
     one.stop();
     other.stop();
@@ -97,7 +119,12 @@ fn hash_on_payload() {
     }
     let upstreams = clients(3);
     let more = "pick = \"hash\"\nhash_on = { offset = 2, length = 3 }\nreplies = false";
-    let config = forwarder("on", HERE, &list(upstreams.iter().map(Client::address)), more);
+    let config = forwarder(
+        "on",
+        HERE,
+        &list(upstreams.iter().map(Client::address)),
+        more,
+    );
     let senders = clients(4);
     let mut known: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     for workers in ["1", "2"] {
@@ -105,7 +132,11 @@ fn hash_on_payload() {
         for number in 0..50_u8 {
             for (index, sender) in senders.iter().enumerate() {
                 let bytes = [b'x', index as u8, number, b'k', b'e', index as u8, b'z'];
-                let bytes = if number == 49 { &bytes[..3] } else { &bytes[..] };
+                let bytes = if number == 49 {
+                    &bytes[..3]
+                } else {
+                    &bytes[..]
+                };
                 sender.send(bytes, HERE);
             }
             for (way, got) in gather(&upstreams, senders.len()).into_iter().enumerate() {
@@ -128,26 +159,45 @@ fn weights_drain_and_backup() {
         return;
     }
     let mut servers = servers(4);
-    let each = [", weight = 3", ", weight = 1", ", drain = true", ", backup = true"];
+    let each = [
+        ", weight = 3",
+        ", weight = 1",
+        ", drain = true",
+        ", backup = true",
+    ];
     let mut daemon = Daemon::start(&on(&servers, &each, ""));
     let first = clients(40);
     assert_eq!(shares(&ways(&first, HERE), 4), [30, 10, 0, 0]);
     kill(&mut servers, 0, &first, &mut daemon);
     let begun = Instant::now();
     let without_first = shares(&ways(&clients(20), HERE), 4);
-    assert!(without_first == [0, 20, 0, 0] || begun.elapsed() > Duration::from_secs(3), "{without_first:?}");
+    assert!(
+        without_first == [0, 20, 0, 0] || begun.elapsed() > Duration::from_secs(3),
+        "{without_first:?}"
+    );
     kill(&mut servers, 0, &first, &mut daemon);
     let begun = Instant::now();
     // The first may be tried again meanwhile.
     let asked = clients(20);
     let mut told = 0;
     for client in &asked {
-        client.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        client
+            .0
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
         client.send(b"?", HERE);
         let mut buffer = [0; 8];
-        told += usize::from(client.0.recv(&mut buffer).is_ok_and(|len| &buffer[..len] == b"3:?"));
+        told += usize::from(
+            client
+                .0
+                .recv(&mut buffer)
+                .is_ok_and(|len| &buffer[..len] == b"3:?"),
+        );
     }
-    assert!(told == 20 || begun.elapsed() > Duration::from_secs(1), "{told} of 20 by the backup");
+    assert!(
+        told == 20 || begun.elapsed() > Duration::from_secs(1),
+        "{told} of 20 by the backup"
+    );
     assert_eq!(servers[0].heard(), 0, "drained");
     daemon.stop();
 }
@@ -159,14 +209,21 @@ fn least_sessions() {
         return;
     }
     let servers = servers(3);
-    let daemon = Daemon::start(&on(&servers, &["", ", weight = 2", ""], "pick = \"least_sessions\""));
+    let daemon = Daemon::start(&on(
+        &servers,
+        &["", ", weight = 2", ""],
+        "pick = \"least_sessions\"",
+    ));
     // At any moment: of the first four, too.
     let first = clients(4);
     assert_eq!(shares(&ways(&first, HERE), 3), [1, 2, 1]);
     let others = clients(36);
     assert_eq!(shares(&ways(&others, HERE), 3), [9, 18, 9]);
     let ledger = daemon.stop();
-    let sessions: Vec<u64> = servers.iter().map(|server| upstream(&ledger, server.address()).sessions).collect();
+    let sessions: Vec<u64> = servers
+        .iter()
+        .map(|server| upstream(&ledger, server.address()).sessions)
+        .collect();
     assert_eq!(sessions, [10, 20, 10]);
 }
 
@@ -183,8 +240,14 @@ fn first_alive() {
     assert_eq!(shares(&ways(&first, HERE), 3), [20, 0, 0]);
     kill(&mut servers, 0, &first, &mut daemon);
     let begun = Instant::now();
-    let (old, new) = (shares(&ways(&first, HERE), 3), shares(&ways(&clients(20), HERE), 3));
-    assert!((old == [0, 20, 0] && new == old) || begun.elapsed() > Duration::from_secs(3), "{old:?}, {new:?}");
+    let (old, new) = (
+        shares(&ways(&first, HERE), 3),
+        shares(&ways(&clients(20), HERE), 3),
+    );
+    assert!(
+        (old == [0, 20, 0] && new == old) || begun.elapsed() > Duration::from_secs(3),
+        "{old:?}, {new:?}"
+    );
     let revived = Server::named("0", &address);
     daemon.ledger_when(|ledger| upstream(ledger, revived.address()).dead_in == 0);
     assert_eq!(shares(&ways(&clients(20), HERE), 3), [20, 0, 0]);
@@ -194,7 +257,10 @@ fn first_alive() {
 /// A server that answers after this time.
 fn slow(name: &'static str, wait: u64) -> Server {
     Server::with(Client::bind("127.0.0.1:0"), move |socket, bytes, from| {
-        let (socket, answer) = (socket.try_clone().unwrap(), [name.as_bytes(), bytes].concat());
+        let (socket, answer) = (
+            socket.try_clone().unwrap(),
+            [name.as_bytes(), bytes].concat(),
+        );
         thread::spawn(move || {
             thread::sleep(Duration::from_millis(wait));
             socket.send_to(&answer, from).unwrap();
@@ -215,7 +281,9 @@ fn all_are_asked() {
         let mut daemon = Daemon::start_with(&on(&servers, &[""; 3], &more), &["--workers", "2"]);
         let clients = clients(10);
         for round in 0..2_u64 {
-            clients.iter().for_each(|client| client.send(&[b'0' + round as u8], HERE));
+            clients
+                .iter()
+                .for_each(|client| client.send(&[b'0' + round as u8], HERE));
             for client in &clients {
                 let count = if replies == "\"all\"" { 3 } else { 1 };
                 let mut got: Vec<Vec<u8>> = (0..count).map(|_| client.receive().0).collect();
@@ -226,13 +294,22 @@ fn all_are_asked() {
             let answered = 30 * (round + 1);
             let name = "on, answers";
             let ledger = daemon.ledger_when(|ledger| ledger.handler(name).received == answered);
-            let expected = if replies == "\"all\"" { 0 } else { 20 * (round + 1) };
+            let expected = if replies == "\"all\"" {
+                0
+            } else {
+                20 * (round + 1)
+            };
             assert_eq!(ledger.handler(name).reason("not_first"), expected);
         }
         assert!(clients.iter().all(Client::is_empty));
         let ledger = daemon.stop();
         for server in &servers {
-            let Upstream { sent, answers, sessions, .. } = upstream(&ledger, server.address());
+            let Upstream {
+                sent,
+                answers,
+                sessions,
+                ..
+            } = upstream(&ledger, server.address());
             assert_eq!((sent, answers, sessions), (20, 20, 10));
         }
     }
@@ -245,24 +322,41 @@ fn a_shadow_is_compared() {
     if !enter("a_shadow_is_compared") {
         return;
     }
-    for more in ["", "spread = \"datagram\"", "pick = \"all\"\nreplies = \"first\""] {
+    for more in [
+        "",
+        "spread = \"datagram\"",
+        "pick = \"all\"\nreplies = \"first\"",
+    ] {
         let main = Server::named("0", "127.0.0.1:0");
-        let shadow = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| match bytes {
-            b"same" => drop(socket.send_to(b"0:same", from).unwrap()),
-            b"different" => drop(socket.send_to(b"1:different", from).unwrap()),
-            _ => {}
-        });
+        let shadow = Server::with(
+            Client::bind("127.0.0.1:0"),
+            |socket, bytes, from| match bytes {
+                b"same" => drop(socket.send_to(b"0:same", from).unwrap()),
+                b"different" => drop(socket.send_to(b"1:different", from).unwrap()),
+                _ => {}
+            },
+        );
         let servers = [main, shadow];
         let more = format!("{more}\nsession_idle = \"1s\"");
         let mut daemon = Daemon::start(&on(&servers, &["", ", shadow = true"], &more));
         let clients = clients(12);
-        for (client, what) in clients.iter().zip(["same", "different", "missing", "missing"].iter().cycle()) {
-            assert_eq!(client.ask(what.as_bytes(), HERE).0, format!("0:{what}").into_bytes());
+        for (client, what) in clients
+            .iter()
+            .zip(["same", "different", "missing", "missing"].iter().cycle())
+        {
+            assert_eq!(
+                client.ask(what.as_bytes(), HERE).0,
+                format!("0:{what}").into_bytes()
+            );
         }
         // What has not come when the session ends is missing.
         let ledger = daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == 0);
         let counts = upstream(&ledger, servers[1].address());
-        assert_eq!((counts.sent, counts.answers, counts.shadow), (12, 6, [3, 3, 6]), "{more}");
+        assert_eq!(
+            (counts.sent, counts.answers, counts.shadow),
+            (12, 6, [3, 3, 6]),
+            "{more}"
+        );
         assert_eq!(ledger.handler("on, answers").reason("shadow"), 6);
         assert!(clients.iter().all(Client::is_empty));
         daemon.stop();

@@ -24,7 +24,10 @@ fn on(upstream: &Server, more: &str) -> String {
 
 /// What became of the answers that the handler `on` got.
 fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {
-    ledger.handlers.get("on, answers").map_or(0, |row| row.reason(reason))
+    ledger
+        .handlers
+        .get("on, answers")
+        .map_or(0, |row| row.reason(reason))
 }
 
 /// Clients on two networks, each with many ports, ask an exact address, one of a prefix and one of the wildcard, all at
@@ -35,8 +38,10 @@ fn answers_come_from_the_address_that_was_asked() {
     if !enter("answers_come_from_the_address_that_was_asked") || !has("ip") {
         return;
     }
-    let hosts =
-        [Host::at_the_end_of("one", "10.1.0", "fd00:1", 1_500), Host::at_the_end_of("two", "10.2.0", "fd00:2", 1_500)];
+    let hosts = [
+        Host::at_the_end_of("one", "10.1.0", "fd00:1", 1_500),
+        Host::at_the_end_of("two", "10.2.0", "fd00:2", 1_500),
+    ];
     for (number, host) in (1..).zip(&hosts) {
         host.run(&format!("ip route add default via 10.{number}.0.1"));
         host.run(&format!("ip -6 route add default via fd00:{number}::1"));
@@ -45,7 +50,9 @@ fn answers_come_from_the_address_that_was_asked() {
     run("ip -6 addr add fd00:3::7/128 dev lo nodad");
     let exact = Server::named("exact", "127.0.0.1:0");
     let prefix = Server::named("prefix", "[::1]:0");
-    let wildcard = Server::answering(hosts[1].bind("10.2.0.2:0"), |bytes| [b"wildcard:", bytes].concat());
+    let wildcard = Server::answering(hosts[1].bind("10.2.0.2:0"), |bytes| {
+        [b"wildcard:", bytes].concat()
+    });
     let routes = [
         ("exact", &exact, "10.1.0.1", "[fd00:1::1]"),
         ("prefix", &prefix, "10.2.0.0/24", "[fd00:2::/64]"),
@@ -58,13 +65,21 @@ fn answers_come_from_the_address_that_was_asked() {
         config += &route.replace("\"X\"", &destinations);
     }
     let daemon = Daemon::start_with(&config, &["--workers", "4"]);
-    let asked = [("10.1.0.1", "10.2.0.1", "10.3.0.7"), ("[fd00:1::1]", "[fd00:2::1]", "[fd00:3::7]")];
+    let asked = [
+        ("10.1.0.1", "10.2.0.1", "10.3.0.7"),
+        ("[fd00:1::1]", "[fd00:2::1]", "[fd00:3::7]"),
+    ];
     for ((exact, prefix, wildcard), from) in asked.into_iter().zip(["0.0.0.0:0", "[::]:0"]) {
-        let clients: Vec<Client> = hosts.iter().flat_map(|host| (0..30).map(|_| host.bind(from))).collect();
+        let clients: Vec<Client> = hosts
+            .iter()
+            .flat_map(|host| (0..30).map(|_| host.bind(from)))
+            .collect();
         for round in 0..3_u8 {
             let places = [("exact", exact), ("prefix", prefix), ("wildcard", wildcard)];
             for (number, client) in clients.iter().enumerate() {
-                places.iter().for_each(|(_, ip)| client.send(&[number as u8, round], &format!("{ip}:1234")));
+                places
+                    .iter()
+                    .for_each(|(_, ip)| client.send(&[number as u8, round], &format!("{ip}:1234")));
             }
             for (number, client) in clients.iter().enumerate() {
                 let mut expected: BTreeSet<(Vec<u8>, SocketAddr)> = BTreeSet::new();
@@ -72,7 +87,8 @@ fn answers_come_from_the_address_that_was_asked() {
                     let bytes = [name.as_bytes(), b":", &[number as u8, round]].concat();
                     expected.insert((bytes, format!("{ip}:1234").parse().unwrap()));
                 }
-                let got: BTreeSet<(Vec<u8>, SocketAddr)> = (0..3).map(|_| client.receive()).collect();
+                let got: BTreeSet<(Vec<u8>, SocketAddr)> =
+                    (0..3).map(|_| client.receive()).collect();
                 assert_eq!(got, expected, "client {number}, round {round}");
             }
         }
@@ -81,7 +97,11 @@ fn answers_come_from_the_address_that_was_asked() {
     for name in ["exact", "prefix", "wildcard"] {
         let row = ledger.handler(name);
         assert_eq!((row.handled, row.sessions.opened), (360, 120), "{name}");
-        assert_eq!(ledger.handler(&format!("{name}, answers")).handled, 360, "{name}");
+        assert_eq!(
+            ledger.handler(&format!("{name}, answers")).handled,
+            360,
+            "{name}"
+        );
     }
 }
 
@@ -159,7 +179,9 @@ fn an_answer_after_the_end() {
     let deadline = Instant::now() + PATIENCE;
     while !is_counted(&daemon.ledger_when(|_| true)) {
         assert!(Instant::now() < deadline, "it never comes");
-        [&other, &slow].into_iter().for_each(|client| assert_eq!(client.ask(b"fast", HERE).0, b"fast"));
+        [&other, &slow]
+            .into_iter()
+            .for_each(|client| assert_eq!(client.ask(b"fast", HERE).0, b"fast"));
     }
     assert!(slow.is_empty() && other.is_empty());
     daemon.stop();
@@ -180,7 +202,11 @@ fn a_stranger_does_not_answer() {
         let stranger = Client::bind(stranger);
         (0..10).for_each(|_| stranger.send(b"forged", port));
     }
-    assert_eq!(answer(&client, HERE), told, "the same session goes on, with the true answer");
+    assert_eq!(
+        answer(&client, HERE),
+        told,
+        "the same session goes on, with the true answer"
+    );
     assert!(client.is_empty());
     let ledger = daemon.stop();
     assert_eq!(ledger.handler("on, answers").received, 2);
@@ -202,14 +228,27 @@ fn sessions_are_limited() {
         let more = "session_max = 8\nsession_share = 8\nsession_probation = \"60s\"";
         let mut daemon = Daemon::start_with(&on(&upstream, more), &["--workers", workers]);
         let established: Vec<Client> = (0..4).map(|_| Client::bind("127.0.0.1:0")).collect();
-        let ports: Vec<String> = established.iter().map(|client| answer(client, HERE)).collect();
+        let ports: Vec<String> = established
+            .iter()
+            .map(|client| answer(client, HERE))
+            .collect();
         let silent: Vec<Client> = (0..200).map(|_| Client::bind("127.0.0.1:0")).collect();
-        silent.iter().for_each(|client| client.send(b"say nothing", HERE));
+        silent
+            .iter()
+            .for_each(|client| client.send(b"say nothing", HERE));
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 204);
         let row = ledger.handler("on");
-        assert_eq!((row.sessions.open, row.sessions.on_probation), (8, 4), "{workers} workers: {row:?}");
+        assert_eq!(
+            (row.sessions.open, row.sessions.on_probation),
+            (8, 4),
+            "{workers} workers: {row:?}"
+        );
         // Displaced by each other where they met in one worker, refused where they did not.
-        assert_eq!(row.sessions.displaced + row.reason("session_limit"), 196, "{workers} workers: {row:?}");
+        assert_eq!(
+            row.sessions.displaced + row.reason("session_limit"),
+            196,
+            "{workers} workers: {row:?}"
+        );
         assert!(row.sessions.displaced > 0);
         // What is answered at once stays, until all places are taken by such.
         let talking: Vec<Client> = (0..60).map(|_| Client::bind("127.0.0.1:0")).collect();
@@ -238,22 +277,41 @@ fn networks_share_the_sessions() {
         return;
     }
     let networks = [
-        ["127.0.5.1", "127.0.5.77", "127.0.5.255", "127.0.5.3", "127.0.6.1"],
-        ["fd00:1:2:300::1", "fd00:1:2:3ff::1", "fd00:1:2:311::1", "fd00:1:2:322::1", "fd00:1:2:400::1"],
+        [
+            "127.0.5.1",
+            "127.0.5.77",
+            "127.0.5.255",
+            "127.0.5.3",
+            "127.0.6.1",
+        ],
+        [
+            "fd00:1:2:300::1",
+            "fd00:1:2:3ff::1",
+            "fd00:1:2:311::1",
+            "fd00:1:2:322::1",
+            "fd00:1:2:400::1",
+        ],
     ];
-    networks[1].iter().for_each(|ip| run(&format!("ip -6 addr add {ip}/128 dev lo nodad")));
+    networks[1]
+        .iter()
+        .for_each(|ip| run(&format!("ip -6 addr add {ip}/128 dev lo nodad")));
     let upstream = Server::named("up", "127.0.0.1:0");
     let config = on(&upstream, "session_max = 100\nsession_share = 3");
     let config = config.replace("\"127.0.0.1:1234\"", "[\"127.0.0.1:1234\", \"[::1]:1234\"]");
     let mut daemon = Daemon::start_with(&config, &["--workers", "4"]);
     for (ips, (to, refused)) in networks.iter().zip([(HERE, 1), ("[::1]:1234", 2)]) {
-        let bind = |ip: &&str| Client::bind(&SocketAddr::new(ip.parse().unwrap(), 5_000).to_string());
+        let bind =
+            |ip: &&str| Client::bind(&SocketAddr::new(ip.parse().unwrap(), 5_000).to_string());
         let clients: Vec<Client> = ips.iter().map(bind).collect();
-        clients[..3].iter().for_each(|client| assert_eq!(answer(client, to), "up:?"));
+        clients[..3]
+            .iter()
+            .for_each(|client| assert_eq!(answer(client, to), "up:?"));
         clients[3].send(b"?", to);
         daemon.ledger_when(|ledger| ledger.handler("on").reason("session_share") == refused);
         assert_eq!(answer(&clients[4], to), "up:?");
-        clients[..3].iter().for_each(|client| assert_eq!(answer(client, to), "up:?"));
+        clients[..3]
+            .iter()
+            .for_each(|client| assert_eq!(answer(client, to), "up:?"));
         assert!(clients[3].is_empty());
     }
     assert_eq!(daemon.stop().handler("on").sessions.opened, 8);
@@ -270,7 +328,11 @@ fn requests_are_counted() {
     let daemon = Daemon::start(&on(&upstream, "requests_max = 3"));
     let client = Client::bind("127.0.0.1:0");
     let told: Vec<String> = (0..12).map(|_| answer(&client, HERE)).collect();
-    assert!(told.chunks(3).all(|three| three.iter().all(|one| *one == three[0])), "{told:?}");
+    assert!(
+        told.chunks(3)
+            .all(|three| three.iter().all(|one| *one == three[0])),
+        "{told:?}"
+    );
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), 4, "{told:?}");
     assert_eq!(daemon.stop().handler("on").sessions.opened, 4);
 }
@@ -290,7 +352,10 @@ fn replies_are_counted() {
     let client = Client::bind("127.0.0.1:0");
     for session in 0..3_u8 {
         client.send(&[session], HERE);
-        assert_eq!([client.receive().0, client.receive().0], [[session, 0], [session, 1]]);
+        assert_eq!(
+            [client.receive().0, client.receive().0],
+            [[session, 0], [session, 1]]
+        );
         let late = 1 + u64::from(session);
         let ledger = daemon.ledger_when(|ledger| answers_dropped(ledger, "late_reply") == late);
         assert_eq!(ledger.handler("on").sessions.complete, late);
@@ -317,10 +382,17 @@ fn idle_sessions_end() {
         thread::sleep(Duration::from_millis(50));
     }
     // A machine that stood still for so long has let it idle.
-    assert!(told.len() == 1 || longest > Duration::from_millis(1_500), "{told:?}");
+    assert!(
+        told.len() == 1 || longest > Duration::from_millis(1_500),
+        "{told:?}"
+    );
     let ended = told.len() as u64;
     let ledger = daemon.ledger_when(|ledger| ledger.handler("on").sessions.idle == ended);
-    assert!(last.elapsed() >= Duration::from_secs(2), "it ended after {:?}", last.elapsed());
+    assert!(
+        last.elapsed() >= Duration::from_secs(2),
+        "it ended after {:?}",
+        last.elapsed()
+    );
     assert_eq!(ledger.handler("on").sessions.open, 0);
     answer(&client, HERE);
     assert_eq!(daemon.stop().handler("on").sessions.opened, ended + 1);
@@ -342,16 +414,24 @@ fn one_shot_clients_reuse_ports() {
     for round in 0..40_u8 {
         let begun = Instant::now();
         for number in 0..150_u8 {
-            let client = Client::bind(&SocketAddr::new(Ipv4Addr::new(127, 1, round, number).into(), 5_000).to_string());
+            let client = Client::bind(
+                &SocketAddr::new(Ipv4Addr::new(127, 1, round, number).into(), 5_000).to_string(),
+            );
             assert_eq!(answer(&client, HERE), "up:?");
         }
         most = most.max(daemon.open_files());
         thread::sleep(Duration::from_millis(120).saturating_sub(begun.elapsed()));
     }
-    assert!(most <= before + 350, "{before} files before, {most} at most");
+    assert!(
+        most <= before + 350,
+        "{before} files before, {most} at most"
+    );
     let ledger = daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == 0);
     let row = ledger.handler("on");
-    assert_eq!((row.handled, row.sessions.complete, row.dropped), (6_000, 6_000, 0));
+    assert_eq!(
+        (row.handled, row.sessions.complete, row.dropped),
+        (6_000, 6_000, 0)
+    );
     assert!(row.sessions.ports <= 350, "{row:?}");
     daemon.stop();
 }
@@ -378,7 +458,10 @@ fn owed_answers_are_waited_for() {
         upstream.send(b"!", &lane.to_string());
         let ledger = daemon.stop();
         // What was counted was sent.
-        let count = ledger.handlers.get("on, answers").map_or(0, |row| row.handled);
+        let count = ledger
+            .handlers
+            .get("on, answers")
+            .map_or(0, |row| row.handled);
         count == 1 && client.receive().0 == b"!"
     });
     assert!(comes_back);

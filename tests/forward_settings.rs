@@ -10,7 +10,8 @@ use udispatch::handlers::KINDS;
 /// Lines of a `forward` table, the place of the only problem (the first line is line 1), and pieces of what is said about it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
-const HEAD: &str = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"forward\"\n";
+const HEAD: &str =
+    "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"forward\"\n";
 const HEAD_LINES: usize = 5;
 
 fn parse(settings: &str) -> Result<Config, Problems> {
@@ -19,7 +20,10 @@ fn parse(settings: &str) -> Result<Config, Problems> {
 
 fn places(problems: &Problems) -> Vec<String> {
     let position = |problem| problems.position(problem);
-    let place = problems.iter().map(position).map(|at| format!("{}:{}", at.line - HEAD_LINES, at.column));
+    let place = problems
+        .iter()
+        .map(position)
+        .map(|at| format!("{}:{}", at.line - HEAD_LINES, at.column));
     place.collect()
 }
 
@@ -31,7 +35,10 @@ fn check(cases: &[Case]) {
         };
         assert_eq!(places(&problems), [*place], "\n{settings}\n{problems}");
         for fragment in *fragments {
-            assert!(problems.to_string().contains(fragment), "no {fragment:?} in\n{problems}");
+            assert!(
+                problems.to_string().contains(fragment),
+                "no {fragment:?} in\n{problems}"
+            );
         }
     }
 }
@@ -39,7 +46,11 @@ fn check(cases: &[Case]) {
 fn accept(settings: &[&str]) {
     for settings in settings {
         match parse(settings) {
-            Ok(config) => assert!(config.warnings.is_empty(), "{settings}\n{}", config.warnings),
+            Ok(config) => assert!(
+                config.warnings.is_empty(),
+                "{settings}\n{}",
+                config.warnings
+            ),
             Err(problems) => panic!("{settings}\n{problems}"),
         }
     }
@@ -50,40 +61,159 @@ fn accept(settings: &[&str]) {
 fn values() {
     check(&[
         ("upstreams = []", "1:13", &["the list is empty"]),
-        ("upstreams = [3]", "1:14", &["`upstreams`: expected an upstream", "found the number 3"]),
-        ("upstreams = {}", "1:13", &["`upstreams` of [handler.a] has no `address`"]),
-        ("upstreams = { adress = \"a:1\" }", "1:15", &["has no key \"adress\"", "did you mean \"address\"?"]),
-        ("upstreams = { address = \"a\" }", "1:25", &["`address`", "add the port"]),
+        (
+            "upstreams = [3]",
+            "1:14",
+            &["`upstreams`: expected an upstream", "found the number 3"],
+        ),
+        (
+            "upstreams = {}",
+            "1:13",
+            &["`upstreams` of [handler.a] has no `address`"],
+        ),
+        (
+            "upstreams = { adress = \"a:1\" }",
+            "1:15",
+            &["has no key \"adress\"", "did you mean \"address\"?"],
+        ),
+        (
+            "upstreams = { address = \"a\" }",
+            "1:25",
+            &["`address`", "add the port"],
+        ),
         (
             "upstreams = { address = \"a:1\", wieght = 2 }",
             "1:32",
-            &["`upstreams` of [handler.a] has no key \"wieght\"", "did you mean \"weight\"?"],
+            &[
+                "`upstreams` of [handler.a] has no key \"wieght\"",
+                "did you mean \"weight\"?",
+            ],
         ),
-        ("upstreams = { address = \"a:1\", weight = 0 }", "1:41", &["`weight`", "from 1 to 1000"]),
-        ("upstreams = { address = \"a:1\", sample = \"1/1\" }", "1:41", &["leave it out to take all"]),
-        ("upstreams = { address = \"a:1\", sample = \"1/1000001\" }", "1:41", &["beyond 1000000"]),
-        ("upstreams = { address = \"a:1\", max_rate = 5 }", "1:43", &["a bare number is no rate"]),
-        ("upstreams = { address = \"a:1\", ttl = 256 }", "1:38", &["from 1 to 255"]),
-        ("upstreams = { address = \"a:1\", dscp = \"EF\" }", "1:39", &["did you mean \"ef\"?"]),
-        ("upstreams = { address = \"a:1\", proxy = \"v1\" }", "1:40", &["expected v2"]),
-        ("upstreams = { address = \"a:1\", source = \"kep\" }", "1:41", &["did you mean \"keep\"?"]),
-        ("upstreams = { address = \"a:1\", drain = 1 }", "1:40", &["expected true or false"]),
-        ("upstreams = \"a:1\"\npick = \"hsah\"", "2:8", &["did you mean \"hash\"?"]),
-        ("upstreams = \"a:1\"\nspread = \"sesion\"", "2:10", &["did you mean \"session\"?"]),
-        ("upstreams = \"a:1\"\nreplies = \"yes\"", "2:11", &["expected true, false, \"first\" or \"all\""]),
-        ("upstreams = \"a:1\"\nreplies = \"true\"", "2:11", &["write true, without quotes"]),
-        ("upstreams = \"a:1\"\nreplies = 1", "2:11", &["found the number 1"]),
-        ("upstreams = \"a:1\"\npick = \"hash\"\nhash_on = \"sorce\"", "3:11", &["did you mean \"source\"?"]),
-        ("upstreams = \"a:1\"\npick = \"hash\"\nhash_on = 4", "3:11", &["or a table { offset, length }"]),
-        ("upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { offset = 65507 }", "3:22", &["from 0 to 65506"]),
-        ("upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { length = 0 }", "3:22", &["from 1 to 1024"]),
-        ("upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { from = 0 }", "3:13", &["the keys are offset and length"]),
-        ("upstreams = \"a:1\"\nsession_idle = \"0s\"", "2:16", &["must be at least 1s"]),
-        ("upstreams = \"a:1\"\nsession_idle = \"2d\"", "2:16", &["must be at most"]),
-        ("upstreams = \"a:1\"\nsession_max = 1048577", "2:15", &["from 1 to 1048576"]),
-        ("upstreams = \"a:1\"\nreplies_max = 0", "2:15", &["from 1 to 1000000"]),
-        ("upstreams = \"a:1\"\nresolve_interval = \"1ms\"", "2:20", &["at least 1s"]),
-        ("upstreams = \"a:1\"\nhealth = \"tcp\"", "2:10", &["`health`: expected a table"]),
+        (
+            "upstreams = { address = \"a:1\", weight = 0 }",
+            "1:41",
+            &["`weight`", "from 1 to 1000"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", sample = \"1/1\" }",
+            "1:41",
+            &["leave it out to take all"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", sample = \"1/1000001\" }",
+            "1:41",
+            &["beyond 1000000"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", max_rate = 5 }",
+            "1:43",
+            &["a bare number is no rate"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", ttl = 256 }",
+            "1:38",
+            &["from 1 to 255"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", dscp = \"EF\" }",
+            "1:39",
+            &["did you mean \"ef\"?"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", proxy = \"v1\" }",
+            "1:40",
+            &["expected v2"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", source = \"kep\" }",
+            "1:41",
+            &["did you mean \"keep\"?"],
+        ),
+        (
+            "upstreams = { address = \"a:1\", drain = 1 }",
+            "1:40",
+            &["expected true or false"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"hsah\"",
+            "2:8",
+            &["did you mean \"hash\"?"],
+        ),
+        (
+            "upstreams = \"a:1\"\nspread = \"sesion\"",
+            "2:10",
+            &["did you mean \"session\"?"],
+        ),
+        (
+            "upstreams = \"a:1\"\nreplies = \"yes\"",
+            "2:11",
+            &["expected true, false, \"first\" or \"all\""],
+        ),
+        (
+            "upstreams = \"a:1\"\nreplies = \"true\"",
+            "2:11",
+            &["write true, without quotes"],
+        ),
+        (
+            "upstreams = \"a:1\"\nreplies = 1",
+            "2:11",
+            &["found the number 1"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = \"sorce\"",
+            "3:11",
+            &["did you mean \"source\"?"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = 4",
+            "3:11",
+            &["or a table { offset, length }"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { offset = 65507 }",
+            "3:22",
+            &["from 0 to 65506"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { length = 0 }",
+            "3:22",
+            &["from 1 to 1024"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { from = 0 }",
+            "3:13",
+            &["the keys are offset and length"],
+        ),
+        (
+            "upstreams = \"a:1\"\nsession_idle = \"0s\"",
+            "2:16",
+            &["must be at least 1s"],
+        ),
+        (
+            "upstreams = \"a:1\"\nsession_idle = \"2d\"",
+            "2:16",
+            &["must be at most"],
+        ),
+        (
+            "upstreams = \"a:1\"\nsession_max = 1048577",
+            "2:15",
+            &["from 1 to 1048576"],
+        ),
+        (
+            "upstreams = \"a:1\"\nreplies_max = 0",
+            "2:15",
+            &["from 1 to 1000000"],
+        ),
+        (
+            "upstreams = \"a:1\"\nresolve_interval = \"1ms\"",
+            "2:20",
+            &["at least 1s"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = \"tcp\"",
+            "2:10",
+            &["`health`: expected a table"],
+        ),
     ]);
 }
 
@@ -99,12 +229,36 @@ fn health() {
         "upstreams = \"a:1\"\n[handler.a.health]\nprobe = \"udp\"\nsend = \"?\"\nrise = 1\nfall = 100",
     ]);
     check(&[
-        ("upstreams = \"a:1\"\nhealth = {}", "2:10", &["`health` of [handler.a] has no `probe`"]),
-        ("upstreams = \"a:1\"\nhealth = { rise = 1 }", "2:10", &["has no `probe`"]),
-        ("upstreams = \"a:1\"\nhealth = { probe = \"icmp\" }", "2:20", &["expected udp or tcp"]),
-        ("upstreams = \"a:1\"\nhealth = { probe = \"udp\" }", "2:10", &["`send`: a datagram that asks", "send_hex"]),
-        ("upstreams = \"a:1\"\nhealth = { probe = \"udp\", send = \"\" }", "2:34", &["is empty"]),
-        ("upstreams = \"a:1\"\nhealth = { probe = \"udp\", send_hex = \"0\" }", "2:38", &["pairs of hex digits"]),
+        (
+            "upstreams = \"a:1\"\nhealth = {}",
+            "2:10",
+            &["`health` of [handler.a] has no `probe`"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = { rise = 1 }",
+            "2:10",
+            &["has no `probe`"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = { probe = \"icmp\" }",
+            "2:20",
+            &["expected udp or tcp"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = { probe = \"udp\" }",
+            "2:10",
+            &["`send`: a datagram that asks", "send_hex"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = { probe = \"udp\", send = \"\" }",
+            "2:34",
+            &["is empty"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = { probe = \"udp\", send_hex = \"0\" }",
+            "2:38",
+            &["pairs of hex digits"],
+        ),
         (
             "upstreams = \"a:1\"\nhealth = { probe = \"udp\", send = \"a\", send_hex = \"00\" }",
             "2:39",
@@ -115,10 +269,21 @@ fn health() {
             "2:37",
             &["`timeout`: is longer than `interval`, 5s"],
         ),
-        ("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"1ms\" }", "2:38", &["at least 100ms"]),
-        ("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", fall = 101 }", "2:34", &["from 1 to 100"]),
+        (
+            "upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"1ms\" }",
+            "2:38",
+            &["at least 100ms"],
+        ),
+        (
+            "upstreams = \"a:1\"\nhealth = { probe = \"tcp\", fall = 101 }",
+            "2:34",
+            &["from 1 to 100"],
+        ),
     ]);
-    let long = format!("upstreams = \"a:1\"\nhealth = {{ probe = \"udp\", send = \"{}\" }}", "x".repeat(1_025));
+    let long = format!(
+        "upstreams = \"a:1\"\nhealth = {{ probe = \"udp\", send = \"{}\" }}",
+        "x".repeat(1_025)
+    );
     check(&[(long.leak(), "2:34", &["1025 bytes, more than 1024"])]);
 }
 
@@ -131,9 +296,21 @@ fn repeated_upstreams() {
         "upstreams = [\"a:1\", { address = \"a:1\", dscp = \"ef\" }]",
     ]);
     check(&[
-        ("upstreams = [\"a:1\", \"b:1\", \"a:1\"]", "1:28", &["`upstreams`: a:1 is there twice", "first here"]),
-        ("upstreams = [\"a:1\", { address = \"a:1\" }]", "1:33", &["a:1 is there twice"]),
-        ("upstreams = [\"a:1\", { address = \"a:1\", weight = 2 }]", "1:33", &["a:1 is there twice"]),
+        (
+            "upstreams = [\"a:1\", \"b:1\", \"a:1\"]",
+            "1:28",
+            &["`upstreams`: a:1 is there twice", "first here"],
+        ),
+        (
+            "upstreams = [\"a:1\", { address = \"a:1\" }]",
+            "1:33",
+            &["a:1 is there twice"],
+        ),
+        (
+            "upstreams = [\"a:1\", { address = \"a:1\", weight = 2 }]",
+            "1:33",
+            &["a:1 is there twice"],
+        ),
         (
             "upstreams = [\"a:1\", { address = \"a:1\", dscp = \"cs0\" }, { address = \"a:1\", dscp = 0 }]",
             "1:68",
@@ -159,14 +336,26 @@ fn picks() {
             "2:11",
             &["`hash_on`: means something only with pick = \"hash\""],
         ),
-        ("upstreams = \"a:1\"\nhash_on = { offset = 2 }", "2:11", &["means something only with pick = \"hash\""]),
-        ("upstreams = \"a:1\"\npick = \"all\"\nspread = \"session\"", "3:10", &["every upstream gets every datagram"]),
+        (
+            "upstreams = \"a:1\"\nhash_on = { offset = 2 }",
+            "2:11",
+            &["means something only with pick = \"hash\""],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"all\"\nspread = \"session\"",
+            "3:10",
+            &["every upstream gets every datagram"],
+        ),
         (
             "upstreams = \"a:1\"\npick = \"least_sessions\"\nreplies = false",
             "2:8",
             &["there are no sessions to count", "add spread = \"session\""],
         ),
-        ("upstreams = \"a:1\"\nreplies = \"first\"", "2:11", &["only with pick = \"all\"", "write true"]),
+        (
+            "upstreams = \"a:1\"\nreplies = \"first\"",
+            "2:11",
+            &["only with pick = \"all\"", "write true"],
+        ),
         (
             "upstreams = \"a:1\"\npick = \"hash\"\nreplies = \"all\"",
             "3:11",
@@ -206,12 +395,18 @@ fn sessions() {
              \"k:1\", \"l:1\", \"m:1\", \"n:1\", \"o:1\", \"p:1\", \"q:1\"]\npick = \"all\"\nreplies = true\n\
              session_max = 1048576",
             "4:15",
-            &["1048576 sessions with 17 upstreams each", "smaller session_max"],
+            &[
+                "1048576 sessions with 17 upstreams each",
+                "smaller session_max",
+            ],
         ),
         (
             "upstreams = \"a:1\"\nreplies = false\nsession_max = 5",
             "3:15",
-            &["`session_max`: there are no sessions where no answers go back", "spread = \"session\""],
+            &[
+                "`session_max`: there are no sessions where no answers go back",
+                "spread = \"session\"",
+            ],
         ),
         (
             "upstreams = \"a:1\"\npick = \"all\"\nsession_idle = \"5s\"",
@@ -223,21 +418,44 @@ fn sessions() {
             "2:16",
             &["add spread = \"session\", or leave it out"],
         ),
-        ("upstreams = \"239.1.1.1:1\"\npick = \"all\"\nsession_share = 5", "3:17", &["leave it out"]),
+        (
+            "upstreams = \"239.1.1.1:1\"\npick = \"all\"\nsession_share = 5",
+            "3:17",
+            &["leave it out"],
+        ),
         (
             "upstreams = \"a:1\"\nreplies = false\nspread = \"session\"\nsession_probation = \"5s\"",
             "4:21",
-            &["means something only where answers go back", "add replies = true"],
+            &[
+                "means something only where answers go back",
+                "add replies = true",
+            ],
         ),
-        ("upstreams = \"a:1\"\npick = \"all\"\nreplies_max = 1", "3:15", &["only where answers go back"]),
-        ("upstreams = \"a:1\"\nreplies = false\nallow_low_ports = true", "3:19", &["only where answers go back"]),
-        ("upstreams = \"239.1.1.1:1\"\nanswer_groups = true", "2:17", &["only where answers go back", "leave it out"]),
+        (
+            "upstreams = \"a:1\"\npick = \"all\"\nreplies_max = 1",
+            "3:15",
+            &["only where answers go back"],
+        ),
+        (
+            "upstreams = \"a:1\"\nreplies = false\nallow_low_ports = true",
+            "3:19",
+            &["only where answers go back"],
+        ),
+        (
+            "upstreams = \"239.1.1.1:1\"\nanswer_groups = true",
+            "2:17",
+            &["only where answers go back", "leave it out"],
+        ),
         (
             "upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_probation = \"3s\"",
             "3:21",
             &["`session_probation`: is longer than `session_idle`, 2s"],
         ),
-        ("upstreams = \"a:1\"\nsession_max = 8\nsession_share = 9", "3:17", &["is more than `session_max`, 8"]),
+        (
+            "upstreams = \"a:1\"\nsession_max = 8\nsession_share = 9",
+            "3:17",
+            &["is more than `session_max`, 8"],
+        ),
     ]);
 }
 
@@ -261,7 +479,10 @@ fn groups() {
         (
             "upstreams = [\"239.1.1.1:1\", \"10.0.0.1:1\"]\npick = \"all\"\nreplies = true",
             "1:14",
-            &["239.1.1.1:1 is a multicast group, which receives and does not answer", "a handler of its own"],
+            &[
+                "239.1.1.1:1 is a multicast group, which receives and does not answer",
+                "a handler of its own",
+            ],
         ),
         (
             "upstreams = [\"10.0.0.1:1\", { address = \"239.1.1.1:1\", shadow = true }]",
@@ -271,15 +492,26 @@ fn groups() {
         (
             "upstreams = [\"10.0.0.1:1\", \"239.1.1.1:1\"]",
             "1:28",
-            &["for all who listen; here one upstream is picked", "add pick = \"all\""],
+            &[
+                "for all who listen; here one upstream is picked",
+                "add pick = \"all\"",
+            ],
         ),
         (
             "upstreams = { address = \"10.0.0.1:1\", loop = true }",
             "1:46",
             &["`loop`: 10.0.0.1:1 is no multicast group", "leave it out"],
         ),
-        ("upstreams = { address = \"a:1\", loop = false }", "1:39", &["is no multicast group"]),
-        ("upstreams = \"239.1.1.1:1\"\nhealth = { probe = \"tcp\" }", "2:10", &["cannot be asked whether it lives"]),
+        (
+            "upstreams = { address = \"a:1\", loop = false }",
+            "1:39",
+            &["is no multicast group"],
+        ),
+        (
+            "upstreams = \"239.1.1.1:1\"\nhealth = { probe = \"tcp\" }",
+            "2:10",
+            &["cannot be asked whether it lives"],
+        ),
     ]);
 }
 
@@ -297,19 +529,33 @@ fn sources() {
         (
             "upstreams = { address = \"a:1\", source = \"keep\" }\nreplies = true",
             "1:41",
-            &["`source`: answers would go to the sender itself", "write \"own\""],
+            &[
+                "`source`: answers would go to the sender itself",
+                "write \"own\"",
+            ],
         ),
         (
             "upstreams = { address = \"a:1\", source = \"10.0.0.2:53\" }",
             "1:41",
-            &["each session needs a port of its own", "\"10.0.0.2\"", "replies = false"],
+            &[
+                "each session needs a port of its own",
+                "\"10.0.0.2\"",
+                "replies = false",
+            ],
         ),
         (
             "upstreams = { address = \"10.0.0.1:1\", source = \"2001:db8::1\" }",
             "1:48",
-            &["2001:db8::1 is IPv6, and 10.0.0.1:1 is IPv4", "write an IPv4 address"],
+            &[
+                "2001:db8::1 is IPv6, and 10.0.0.1:1 is IPv4",
+                "write an IPv4 address",
+            ],
         ),
-        ("upstreams = { address = \"[fe80::1%eth0]:1\", source = \"10.0.0.1\" }", "1:54", &["is IPv4, and"]),
+        (
+            "upstreams = { address = \"[fe80::1%eth0]:1\", source = \"10.0.0.1\" }",
+            "1:54",
+            &["is IPv4, and"],
+        ),
         (
             "upstreams = { address = \"[2001:db8::1]:1\", source = \"fe80::2\" }",
             "1:53",
@@ -365,19 +611,40 @@ fn roles() {
 /// That everything drains is odd, and may be wanted for an hour.
 #[test]
 fn draining_all_is_a_warning() {
-    let config =
-        parse("upstreams = [{ address = \"a:1\", drain = true }, { address = \"b:1\", drain = true }]").unwrap();
+    let config = parse(
+        "upstreams = [{ address = \"a:1\", drain = true }, { address = \"b:1\", drain = true }]",
+    )
+    .unwrap();
     assert_eq!(places(&config.warnings), ["1:41"]);
-    assert!(config.warnings.to_string().contains("every upstream drains"), "{}", config.warnings);
+    assert!(
+        config
+            .warnings
+            .to_string()
+            .contains("every upstream drains"),
+        "{}",
+        config.warnings
+    );
 }
 
 /// What cannot be read contradicts nothing: one mistake is told once.
 #[test]
 fn one_mistake_is_one_problem() {
     check(&[
-        ("upstreams = \"a\"\npick = \"all\"\nsession_max = 5", "1:13", &["add the port"]),
-        ("upstreams = \"a:1\"\nreplies = \"no\"\nsession_max = 5", "2:11", &["expected true"]),
-        ("upstreams = \"a:1\"\npick = \"al\"\nreplies = \"all\"", "2:8", &["did you mean \"all\"?"]),
+        (
+            "upstreams = \"a\"\npick = \"all\"\nsession_max = 5",
+            "1:13",
+            &["add the port"],
+        ),
+        (
+            "upstreams = \"a:1\"\nreplies = \"no\"\nsession_max = 5",
+            "2:11",
+            &["expected true"],
+        ),
+        (
+            "upstreams = \"a:1\"\npick = \"al\"\nreplies = \"all\"",
+            "2:8",
+            &["did you mean \"all\"?"],
+        ),
         (
             "upstreams = { address = \"10.0.0.1:1\", source = \"::\", weight = 1 }",
             "1:48",
@@ -392,7 +659,10 @@ fn several_mistakes_are_told_together() {
     let problems = parse(
         "upstreams = [{ address = \"a:1\", weight = 0, ttl = 0 }, \"b\"]\npick = 1\nsession_max = 0\nhealth = { probe = 1 }\nttl = 0",
     );
-    assert_eq!(places(&problems.unwrap_err()), ["1:42", "1:51", "1:56", "2:8", "3:15", "4:20", "5:7"]);
+    assert_eq!(
+        places(&problems.unwrap_err()),
+        ["1:42", "1:51", "1:56", "2:8", "3:15", "4:20", "5:7"]
+    );
 }
 
 fn line() -> impl Strategy<Value = String> {
@@ -418,7 +688,8 @@ fn line() -> impl Strategy<Value = String> {
         "upstreams.weight",
         "health.probe",
     ];
-    (prop::sample::select(keys.to_vec()), value()).prop_map(|(key, value)| format!("{key} = {value}\n"))
+    (prop::sample::select(keys.to_vec()), value())
+        .prop_map(|(key, value)| format!("{key} = {value}\n"))
 }
 
 fn value() -> impl Strategy<Value = String> {
@@ -489,10 +760,11 @@ fn upstream() -> impl Strategy<Value = String> {
         "shadow = false",
         "x = 1",
     ]);
-    let table = (address.clone(), prop::collection::btree_set(more, 0..4)).prop_map(|(address, more)| {
-        let more: String = more.iter().map(|more| format!(", {more}")).collect();
-        format!("{{ address = \"{address}\"{more} }}")
-    });
+    let table =
+        (address.clone(), prop::collection::btree_set(more, 0..4)).prop_map(|(address, more)| {
+            let more: String = more.iter().map(|more| format!(", {more}")).collect();
+            format!("{{ address = \"{address}\"{more} }}")
+        });
     prop_oneof![1 => address.prop_map(|address| format!("\"{address}\"")), 2 => table, 1 => value()]
 }
 

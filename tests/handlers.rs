@@ -15,13 +15,21 @@ use common::namespace::enter;
 
 /// A route and a handler of its own, called `name`.
 fn service(name: &str, destination: &str, keys: &str) -> String {
-    format!("[[route]]\ndestination = \"{destination}\"\nhandler = \"{name}\"\n[handler.{name}]\n{keys}\n")
+    format!(
+        "[[route]]\ndestination = \"{destination}\"\nhandler = \"{name}\"\n[handler.{name}]\n{keys}\n"
+    )
 }
 
 /// The keys of a forwarder to these clients.
 fn forward(upstreams: &[Client], more: &str) -> String {
-    let upstreams: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.address())).collect();
-    format!("kind = \"forward\"\nupstreams = [{}]\n{more}", upstreams.join(", "))
+    let upstreams: Vec<_> = upstreams
+        .iter()
+        .map(|upstream| format!("\"{}\"", upstream.address()))
+        .collect();
+    format!(
+        "kind = \"forward\"\nupstreams = [{}]\n{more}",
+        upstreams.join(", ")
+    )
 }
 
 fn receivers(count: usize) -> Vec<Client> {
@@ -41,7 +49,10 @@ fn hostile() -> Vec<(Vec<u8>, String)> {
         (b"cut \xe2\x82", r"cut \xe2\x82"),
         (b"surrogate \xed\xa0\x80", r"surrogate \xed\xa0\x80"),
         (b"overlong \xc0\xaf", r"overlong \xc0\xaf"),
-        (b"$(touch owned) `touch owned`", "$(touch owned) `touch owned`"),
+        (
+            b"$(touch owned) `touch owned`",
+            "$(touch owned) `touch owned`",
+        ),
         (b"; touch owned | cat &&", "; touch owned | cat &&"),
         (b"../../owned", "../../owned"),
         (b"%s%n%x {} {0}", "%s%n%x {} {0}"),
@@ -51,7 +62,10 @@ fn hostile() -> Vec<(Vec<u8>, String)> {
     ]
     .map(|(bytes, shown)| (bytes.to_vec(), shown.to_owned()))
     .into();
-    hostile.push(("\u{2028}\u{2029}\u{85}\u{9b}31m".into(), r"\u{2028}\u{2029}\u{85}\u{9b}31m".into()));
+    hostile.push((
+        "\u{2028}\u{2029}\u{85}\u{9b}31m".into(),
+        r"\u{2028}\u{2029}\u{85}\u{9b}31m".into(),
+    ));
     hostile.push(("é 漢 🦀".into(), "é 漢 🦀".into()));
     hostile.push((vec![b'\n'; 65_507], r"\n".repeat(65_507)));
     hostile.push((vec![0x9b; 65_507], r"\x9b".repeat(65_507)));
@@ -80,7 +94,8 @@ fn print_text() {
     if !enter("print_text") {
         return;
     }
-    let mut daemon = Daemon::start("[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"print\"\n");
+    let mut daemon =
+        Daemon::start("[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"print\"\n");
     let client = Client::bind("127.0.0.1:0");
     for (payload, shown) in hostile() {
         let begun = SystemTime::now();
@@ -120,7 +135,8 @@ fn print_json() {
     if !enter("print_json") {
         return;
     }
-    let route = "[[route]]\nname = \"my_route\"\ndestination = \"0.0.0.0:1234\"\nhandler = \"json\"\n";
+    let route =
+        "[[route]]\nname = \"my_route\"\ndestination = \"0.0.0.0:1234\"\nhandler = \"json\"\n";
     let handler = "[handler.json]\nkind = \"print\"\nformat = \"json\"\n";
     let mut daemon = Daemon::start(&format!("{route}{handler}"));
     let client = Client::bind("127.0.0.1:0");
@@ -128,11 +144,21 @@ fn print_json() {
         let begun = SystemTime::now();
         client.send(&payload, "127.0.0.7:1234");
         let line = daemon.line();
-        let is_harmless = |character: char| !character.is_control() && !matches!(character, '\u{2028}' | '\u{2029}');
+        let is_harmless = |character: char| {
+            !character.is_control() && !matches!(character, '\u{2028}' | '\u{2029}')
+        };
         assert!(line.chars().all(is_harmless), "{line}");
         let object: BTreeMap<String, serde_json::Value> =
             serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        let mut keys = vec!["dst", "interface", "length", "payload_base64", "route", "src", "time"];
+        let mut keys = vec![
+            "dst",
+            "interface",
+            "length",
+            "payload_base64",
+            "route",
+            "src",
+            "time",
+        ];
         if let Ok(text) = std::str::from_utf8(&payload) {
             keys.insert(3, "payload");
             assert_eq!(object["payload"], text);
@@ -159,7 +185,11 @@ fn hostile_payloads_change_nothing() {
     }
     let upstream = receivers(1);
     let config = service("echo_it", "127.0.0.1:1001", "kind = \"echo\"")
-        + &service("reply_it", "127.0.0.1:1002", "kind = \"reply\"\ntext = \"\"")
+        + &service(
+            "reply_it",
+            "127.0.0.1:1002",
+            "kind = \"reply\"\ntext = \"\"",
+        )
         + &service("drop_it", "127.0.0.1:1003", "kind = \"drop\"")
         + &service("forward_it", "127.0.0.1:1004", &forward(&upstream, ""));
     let mut daemon = Daemon::start(&config);
@@ -195,8 +225,15 @@ fn drop_is_counted() {
         client.send(b"away", "127.0.0.1:1234");
     }
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 100);
-    for row in [ledger.listener("127.0.0.1:1234"), ledger.route("127.0.0.1:1234"), ledger.handler("drop")] {
-        assert_eq!((row.handled, row.reason("discarded"), row.last), (0, 100, 0));
+    for row in [
+        ledger.listener("127.0.0.1:1234"),
+        ledger.route("127.0.0.1:1234"),
+        ledger.handler("drop"),
+    ] {
+        assert_eq!(
+            (row.handled, row.reason("discarded"), row.last),
+            (0, 100, 0)
+        );
     }
     assert!(client.is_empty());
     daemon.stop();
@@ -210,18 +247,37 @@ fn reply_text_hex_file() {
         return;
     }
     let bytes: Vec<u8> = (0..=255).collect();
-    let config = service("text", "127.0.0.1:1001", "kind = \"reply\"\ntext = \"line\\n\\u00e9\\u0000\"")
-        + &service("hex", "127.0.0.1:1002", "kind = \"reply\"\nhex = \"00 fF 7f\\n0a\"")
-        + &service("file", "127.0.0.1:1003", "kind = \"reply\"\nfile = \"answer.bin\"")
-        + &service("again", "127.0.0.1:1004", "kind = \"reply\"\nfile = \"./answer.bin\"\namplification_max = 65507");
+    let config = service(
+        "text",
+        "127.0.0.1:1001",
+        "kind = \"reply\"\ntext = \"line\\n\\u00e9\\u0000\"",
+    ) + &service(
+        "hex",
+        "127.0.0.1:1002",
+        "kind = \"reply\"\nhex = \"00 fF 7f\\n0a\"",
+    ) + &service(
+        "file",
+        "127.0.0.1:1003",
+        "kind = \"reply\"\nfile = \"answer.bin\"",
+    ) + &service(
+        "again",
+        "127.0.0.1:1004",
+        "kind = \"reply\"\nfile = \"./answer.bin\"\namplification_max = 65507",
+    );
     let daemon = Daemon::start_beside(&[("answer.bin", &bytes)], &config);
     let client = Client::bind("127.0.0.1:0");
     let request = [b'?'; 100];
-    for (port, answer) in
-        [(1001, "line\n\u{e9}\0".as_bytes()), (1002, b"\x00\xff\x7f\x0a"), (1003, &bytes), (1004, &bytes)]
-    {
+    for (port, answer) in [
+        (1001, "line\n\u{e9}\0".as_bytes()),
+        (1002, b"\x00\xff\x7f\x0a"),
+        (1003, &bytes),
+        (1004, &bytes),
+    ] {
         let to = format!("127.0.0.1:{port}");
-        assert_eq!(client.ask(&request, &to), (answer.to_vec(), to.parse().unwrap()));
+        assert_eq!(
+            client.ask(&request, &to),
+            (answer.to_vec(), to.parse().unwrap())
+        );
     }
     daemon.stop();
 }
@@ -245,7 +301,11 @@ fn reply_file_that_cannot_be() {
         for command in ["check", "run"] {
             let outcome = on_file(command, &config, &[]);
             assert_eq!(outcome.code, 78, "{file}: {}", outcome.errors);
-            assert!(outcome.errors.contains("test.toml:6:8"), "{}", outcome.errors);
+            assert!(
+                outcome.errors.contains("test.toml:6:8"),
+                "{}",
+                outcome.errors
+            );
             assert!(outcome.errors.contains(why), "{file}: {}", outcome.errors);
         }
     }
@@ -258,7 +318,11 @@ fn forward_to_all() {
         return;
     }
     let upstreams = receivers(3);
-    let config = service("on", "127.0.0.1:1234", &forward(&upstreams, "pick = \"all\""));
+    let config = service(
+        "on",
+        "127.0.0.1:1234",
+        &forward(&upstreams, "pick = \"all\""),
+    );
     let daemon = Daemon::start(&config);
     let client = Client::bind("127.0.0.1:0");
     for window in 0..20_u32 {
@@ -285,7 +349,10 @@ fn forward_in_turn() {
     if !enter("forward_in_turn") {
         return;
     }
-    for more in ["pick = \"round_robin\"\nreplies = false", "spread = \"datagram\""] {
+    for more in [
+        "pick = \"round_robin\"\nreplies = false",
+        "spread = \"datagram\"",
+    ] {
         let upstreams = receivers(3);
         let daemon = Daemon::start(&service("on", "127.0.0.1:1234", &forward(&upstreams, more)));
         let client = Client::bind("127.0.0.1:0");
@@ -312,7 +379,11 @@ fn forward_at_random() {
         return;
     }
     let upstreams = receivers(4);
-    let config = service("on", "127.0.0.1:1234", &forward(&upstreams, "pick = \"random\"\nreplies = false"));
+    let config = service(
+        "on",
+        "127.0.0.1:1234",
+        &forward(&upstreams, "pick = \"random\"\nreplies = false"),
+    );
     let daemon = Daemon::start(&config);
     let client = Client::bind("127.0.0.1:0");
     let mut counts = [0; 4];
@@ -324,7 +395,10 @@ fn forward_at_random() {
             *count += got.len();
         }
     }
-    assert!(counts.iter().all(|count| count.abs_diff(1_000) < 7 * 27), "{counts:?}");
+    assert!(
+        counts.iter().all(|count| count.abs_diff(1_000) < 7 * 27),
+        "{counts:?}"
+    );
     assert_eq!(daemon.stop().handler("on").last, 4_000);
 }
 
@@ -352,7 +426,9 @@ fn forward_by_hash() {
     }
     let upstreams = receivers(3);
     let ports: Vec<Client> = (0..40).map(|_| Client::bind("127.0.0.1:0")).collect();
-    let hosts: Vec<Client> = (1..=40).map(|host| Client::bind(&format!("127.0.5.{host}:0"))).collect();
+    let hosts: Vec<Client> = (1..=40)
+        .map(|host| Client::bind(&format!("127.0.5.{host}:0")))
+        .collect();
     let one = |_| "127.0.0.1:1234".to_owned();
     let many = |index| format!("127.0.9.{}:1234", index + 1);
     let all_used = |ways: &[usize]| BTreeSet::from_iter(ways).len() == 3;
@@ -396,9 +472,11 @@ fn forward_across_families() {
     }
     let four = Client::bind("127.0.0.1:9001");
     let six = Client::bind("[::1]:9002");
-    let keys = "kind = \"forward\"\npick = \"all\"\nupstreams = [\"localhost:9001\", \"[::1]:9002\"]";
+    let keys =
+        "kind = \"forward\"\npick = \"all\"\nupstreams = [\"localhost:9001\", \"[::1]:9002\"]";
     let both = "127.0.0.1:1234\", \"[::1]:1234";
-    let config = service("on", both, keys).replace(&format!("\"{both}\""), &format!("[\"{both}\"]"));
+    let config =
+        service("on", both, keys).replace(&format!("\"{both}\""), &format!("[\"{both}\"]"));
     let daemon = Daemon::start(&config);
     for (from, to) in [("127.0.0.1:0", "127.0.0.1:1234"), ("[::1]:0", "[::1]:1234")] {
         let client = Client::bind(from);
@@ -411,7 +489,10 @@ fn forward_across_families() {
         }
     }
     let ledger = daemon.stop();
-    assert_eq!((ledger.handler("on").handled, ledger.handler("on").last), (6, 12));
+    assert_eq!(
+        (ledger.handler("on").handled, ledger.handler("on").last),
+        (6, 12)
+    );
 }
 
 /// What is forwarded has the TTL that it came with, less one, across families too; `ttl` sets it; what came with a TTL of 1
@@ -436,14 +517,18 @@ fn forward_ttl() {
                 false => socket.set_unicast_hops_v6(ttl).unwrap(),
             }
         };
-        for (more, cases) in [("", &[(255, 254), (64, 63), (2, 1)][..]), ("ttl = 9", &[(255, 9), (64, 9), (1, 9)])] {
+        for (more, cases) in [
+            ("", &[(255, 254), (64, 63), (2, 1)][..]),
+            ("ttl = 9", &[(255, 9), (64, 9), (1, 9)]),
+        ] {
             let mut daemon = Daemon::start(&service("on", local, &forward(&upstream, more)));
             for (ttl, expected) in cases {
                 set_ttl(*ttl);
                 client.send(b"how far?", local);
                 // The datagrams of a train, too.
                 client.send_segmented(b"aabb", 2, local);
-                let expected = [&b"how far?"[..], b"aa", b"bb"].map(|bytes| (bytes.to_vec(), *expected));
+                let expected =
+                    [&b"how far?"[..], b"aa", b"bb"].map(|bytes| (bytes.to_vec(), *expected));
                 assert_eq!(upstream[0].receive_with_ttl(3), expected);
             }
             if more.is_empty() {
@@ -529,7 +614,11 @@ impl Numbers {
 /// while the daemon stands still, so that it meets full batches.
 fn forward_windows(upstreams: usize, mut send: impl FnMut(&Client, &mut Numbers) -> Vec<Vec<u8>>) {
     let upstreams = receivers(upstreams);
-    let config = service("on", "127.0.0.1:1234", &forward(&upstreams, "pick = \"all\""));
+    let config = service(
+        "on",
+        "127.0.0.1:1234",
+        &forward(&upstreams, "pick = \"all\""),
+    );
     let daemon = Daemon::start(&config);
     let client = Client::bind("127.0.0.1:0");
     let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
@@ -578,7 +667,11 @@ fn send_in_trains(client: &Client, numbers: &mut Numbers) -> Vec<Vec<u8>> {
     let to = "127.0.0.1:1234";
     let segment = 1 + numbers.below(1_400);
     // 64 was the limit of a segmented send until Linux 6.10.
-    let most = if numbers.below(2) == 0 { 64 } else { segments_max() };
+    let most = if numbers.below(2) == 0 {
+        64
+    } else {
+        segments_max()
+    };
     let len = (segment * (1 + numbers.below(most)))
         .saturating_sub(numbers.below(2) * numbers.below(segment))
         .clamp(1, 65_507 / segment * segment);
@@ -603,7 +696,11 @@ fn segments_max() -> usize {
     probe.0.connect(to).unwrap();
     let option = (libc::SOL_UDP, libc::UDP_SEGMENT);
     udispatch::net::option::set_int(&probe.0, option.0, option.1, 1).unwrap();
-    if probe.0.send(&[0; 128]).is_ok() { 128 } else { 64 }
+    if probe.0.send(&[0; 128]).is_ok() {
+        128
+    } else {
+        64
+    }
 }
 
 /// Thousands of datagrams of mixed sizes from a plain sender, to a plain receiver: complete, in order, byte for byte.

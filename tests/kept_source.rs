@@ -38,7 +38,11 @@ fn cables() -> (Host, Host) {
 
 /// An address of the network behind a cable.
 fn ip(v6: bool, net: u8, host: u8) -> IpAddr {
-    let text = if v6 { format!("2001:db8:{net}::{host:x}") } else { format!("10.{net}.0.{host}") };
+    let text = if v6 {
+        format!("2001:db8:{net}::{host:x}")
+    } else {
+        format!("10.{net}.0.{host}")
+    };
     text.parse().unwrap()
 }
 
@@ -56,17 +60,32 @@ fn kept(upstream: SocketAddr, options: &UpstreamOptions) -> UdpSocket {
 /// Sends datagrams, each under its own source, in one call that has to take them all: as `worker/flush.rs` does it.
 fn send_as(socket: &UdpSocket, datagrams: &[(SocketAddr, &[u8])], ttl: Option<u8>) {
     let upstream = socket.peer_addr().unwrap();
-    let headers = datagrams.iter().map(|(src, payload)| udp_header(*src, upstream, payload).unwrap());
+    let headers = datagrams
+        .iter()
+        .map(|(src, payload)| udp_header(*src, upstream, payload).unwrap());
     let headers: Vec<[u8; 8]> = headers.collect();
     send_with(socket, &headers, datagrams, ttl);
 }
 
-fn send_with(socket: &UdpSocket, headers: &[[u8; 8]], datagrams: &[(SocketAddr, &[u8])], ttl: Option<u8>) {
+fn send_with(
+    socket: &UdpSocket,
+    headers: &[[u8; 8]],
+    datagrams: &[(SocketAddr, &[u8])],
+    ttl: Option<u8>,
+) {
     let mut sender = Sender::new();
     let mut batch = sender.batch();
     for (header, (src, payload)) in headers.iter().zip(datagrams) {
         let v6 = src.is_ipv6();
-        batch.begin(None, &Sending { from: Some(src.ip()), ttl, v6, ..Sending::default() });
+        batch.begin(
+            None,
+            &Sending {
+                from: Some(src.ip()),
+                ttl,
+                v6,
+                ..Sending::default()
+            },
+        );
         batch.piece(header);
         batch.piece(payload);
     }
@@ -101,7 +120,11 @@ impl Wire {
             }
             if packet[0] >> 4 == 6 && packet[6] == 17 {
                 let src = <[u8; 16]>::try_from(&packet[8..24]).unwrap();
-                return (packet[0] << 4 | packet[1] >> 4, packet[7], (src, port(40)).into());
+                return (
+                    packet[0] << 4 | packet[1] >> 4,
+                    packet[7],
+                    (src, port(40)).into(),
+                );
             }
         }
     }
@@ -141,7 +164,9 @@ fn checksums_are_verified() {
     let (a, b) = cables();
     for v6 in BOTH {
         let upstream = a.bind(&SocketAddr::new(ip(v6, 1, 2), 5_000).to_string());
-        let client = b.bind(&SocketAddr::new(ip(v6, 2, 2), 4_000).to_string()).address();
+        let client = b
+            .bind(&SocketAddr::new(ip(v6, 2, 2), 4_000).to_string())
+            .address();
         let socket = kept(upstream.address(), &options());
         let mut header = udp_header(client, upstream.address(), b"wrong").unwrap();
         header[7] ^= 1;
@@ -152,12 +177,24 @@ fn checksums_are_verified() {
             let file = if v6 { "snmp6" } else { "snmp" };
             let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
             if v6 {
-                let line = text.lines().find(|line| line.starts_with("Udp6InCsumErrors")).unwrap().to_owned();
+                let line = text
+                    .lines()
+                    .find(|line| line.starts_with("Udp6InCsumErrors"))
+                    .unwrap()
+                    .to_owned();
                 return line.split_whitespace().last().unwrap().to_owned();
             }
-            let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
+            let mut lines = text
+                .lines()
+                .filter(|line| line.starts_with("Udp:"))
+                .map(str::split_whitespace);
             let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-            names.zip(values).find(|(name, _)| *name == "InCsumErrors").unwrap().1.to_owned()
+            names
+                .zip(values)
+                .find(|(name, _)| *name == "InCsumErrors")
+                .unwrap()
+                .1
+                .to_owned()
         });
         assert_eq!(refused, "1");
     }
@@ -174,9 +211,14 @@ fn a_batch_of_many_senders() {
         let upstream = a.bind(&SocketAddr::new(ip(v6, 1, 2), 5_000).to_string());
         let socket = kept(upstream.address(), &options());
         let wire = Wire::tap(&a, v6);
-        let senders = (0..MESSAGES_MAX).map(|n| SocketAddr::new(ip(v6, 2, n as u8 + 10), 4_000 + n as u16));
-        let payloads: Vec<(SocketAddr, Vec<u8>)> = senders.map(|src| (src, src.to_string().into())).collect();
-        let datagrams: Vec<_> = payloads.iter().map(|(src, payload)| (*src, &payload[..])).collect();
+        let senders =
+            (0..MESSAGES_MAX).map(|n| SocketAddr::new(ip(v6, 2, n as u8 + 10), 4_000 + n as u16));
+        let payloads: Vec<(SocketAddr, Vec<u8>)> =
+            senders.map(|src| (src, src.to_string().into())).collect();
+        let datagrams: Vec<_> = payloads
+            .iter()
+            .map(|(src, payload)| (*src, &payload[..]))
+            .collect();
         send_as(&socket, &datagrams, Some(9));
         for (src, payload) in payloads {
             assert_eq!(upstream.receive(), (payload, src));
@@ -206,14 +248,19 @@ fn nothing_comes_in() {
         let in_table = || std::fs::read_to_string(&file).unwrap().lines().count() - 1;
         assert_eq!(in_table(), 0);
         let domain = Domain::for_address(upstream.address());
-        let raw: UdpSocket = Socket::new(domain, Type::RAW, Some(Protocol::UDP)).unwrap().into();
+        let raw: UdpSocket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))
+            .unwrap()
+            .into();
         assert_eq!(in_table(), 1);
         upstream.send(b"hello", &ours.address().to_string());
         assert_eq!(ours.receive().0, b"hello");
         raw.set_nonblocking(true).unwrap();
         assert!(raw.recv(&mut [0; 100]).is_ok());
         for socket in [&connected, &waiting] {
-            assert_eq!(socket.recv(&mut [0; 100]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            assert_eq!(
+                socket.recv(&mut [0; 100]).unwrap_err().kind(),
+                ErrorKind::WouldBlock
+            );
         }
     }
 }
@@ -227,9 +274,18 @@ fn without_the_capability() {
         let error = kept_source_socket(upstream, &options()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         let hint = hint(&error).unwrap();
-        assert!(hint.contains("setcap cap_net_raw") && hint.contains("/kept_source-"), "{hint}");
+        assert!(
+            hint.contains("setcap cap_net_raw") && hint.contains("/kept_source-"),
+            "{hint}"
+        );
         // Everything else about an upstream is anybody's.
-        let options = UpstreamOptions { dscp: Some(46), ttl: Some(9), interface: 1, loop_back: false, ..options() };
+        let options = UpstreamOptions {
+            dscp: Some(46),
+            ttl: Some(9),
+            interface: 1,
+            loop_back: false,
+            ..options()
+        };
         upstream_socket(upstream, &options).unwrap();
         upstream_socket("239.1.2.3:9".parse().unwrap(), &options).unwrap();
         return;
@@ -240,14 +296,22 @@ fn without_the_capability() {
     kept_source_socket(upstream, &options()).unwrap();
     let this = std::env::current_exe().unwrap();
     let output = Command::new("setpriv")
-        .args(["--bounding-set", "-net_raw,-net_admin", "--inh-caps", "-net_raw,-net_admin"])
+        .args([
+            "--bounding-set",
+            "-net_raw,-net_admin",
+            "--inh-caps",
+            "-net_raw,-net_admin",
+        ])
         .arg(this)
         .args(["--exact", "without_the_capability", "--nocapture"])
         .env(WITHOUT, "1")
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "{output:?}"
+    );
 }
 
 /// Class, TTL and source are seen on the wire, with and without the sender's address; a TTL can change later, and workers
@@ -258,14 +322,23 @@ fn class_ttl_and_source() {
         return;
     }
     let (a, _b) = cables();
-    for (v6, device) in BOTH.into_iter().zip(["10.1.0.77/32", "2001:db8:1::77/128 nodad"]) {
+    for (v6, device) in BOTH
+        .into_iter()
+        .zip(["10.1.0.77/32", "2001:db8:1::77/128 nodad"])
+    {
         run(&format!("ip addr add {device} dev lo"));
         let upstream = SocketAddr::new(ip(v6, 1, 2), 5_000);
         let _upstream = a.bind(&upstream.to_string());
         let wire = Wire::tap(&a, v6);
         let source = SocketAddr::new(ip(v6, 1, if v6 { 0x77 } else { 77 }), 7_000);
         let interface = index_of("a0").unwrap();
-        let options = UpstreamOptions { dscp: Some(46), ttl: Some(33), source: Some(source), interface, ..options() };
+        let options = UpstreamOptions {
+            dscp: Some(46),
+            ttl: Some(33),
+            source: Some(source),
+            interface,
+            ..options()
+        };
         let mut workers = Vec::new();
         for _ in 0..2 {
             let socket = upstream_socket(upstream, &options).unwrap();
@@ -283,8 +356,20 @@ fn class_ttl_and_source() {
         assert_eq!(wire.next(), (46 << 2, 33, client));
         // The kernel's choice of a port, one for each.
         let source = SocketAddr::new(source.ip(), 0);
-        let made = || upstream_socket(upstream, &UpstreamOptions { source: Some(source), ..options }).unwrap();
-        assert_ne!(made().local_addr().unwrap().port(), made().local_addr().unwrap().port());
+        let made = || {
+            upstream_socket(
+                upstream,
+                &UpstreamOptions {
+                    source: Some(source),
+                    ..options
+                },
+            )
+            .unwrap()
+        };
+        assert_ne!(
+            made().local_addr().unwrap().port(),
+            made().local_addr().unwrap().port()
+        );
     }
 }
 
@@ -301,15 +386,26 @@ fn groups() {
         // A member on each host, and one on ours, where the group's datagrams leave.
         let member = move |interface: &'static str| {
             let socket = UdpSocket::bind(group).unwrap();
-            udispatch::net::multicast::join(&socket, group.ip(), index_of(interface).unwrap()).unwrap();
+            udispatch::net::multicast::join(&socket, group.ip(), index_of(interface).unwrap())
+                .unwrap();
             Client::of(socket)
         };
-        let (local, there, elsewhere) = (member("b0"), b.on(move || member("eth0")), a.on(move || member("eth0")));
+        let (local, there, elsewhere) = (
+            member("b0"),
+            b.on(move || member("eth0")),
+            a.on(move || member("eth0")),
+        );
         let wire = Wire::tap(&b, v6);
         let client = SocketAddr::new(ip(v6, 1, 2), 4_000);
         for loop_back in [false, true] {
             let interface = index_of("b0").unwrap();
-            let options = UpstreamOptions { ttl: Some(7), dscp: Some(10), interface, loop_back, ..options() };
+            let options = UpstreamOptions {
+                ttl: Some(7),
+                dscp: Some(10),
+                interface,
+                loop_back,
+                ..options()
+            };
             let socket = upstream_socket(group, &options).unwrap();
             socket.connect(group).unwrap();
             socket.send(b"hello").unwrap();

@@ -13,7 +13,8 @@ fn two_addresses() {
     if !enter("two_addresses") {
         return;
     }
-    let mut daemon = Daemon::start_example("two_addresses", &["5555"], tempfile::tempdir().unwrap());
+    let mut daemon =
+        Daemon::start_example("two_addresses", &["5555"], tempfile::tempdir().unwrap());
     let client = Client::bind("127.0.0.1:0");
     for (to, line) in [
         ("127.0.0.1:5555", "loopback: one\\n"),
@@ -24,7 +25,13 @@ fn two_addresses() {
         assert_eq!(daemon.line(), line);
     }
     let ledger = daemon.stop();
-    assert_eq!((ledger.handler("loopback").handled, ledger.handler("everywhere").handled), (1, 2));
+    assert_eq!(
+        (
+            ledger.handler("loopback").handled,
+            ledger.handler("everywhere").handled
+        ),
+        (1, 2)
+    );
 }
 
 /// A handler of one's own is a kind like the others: it runs, is checked, explained and listed, and is guarded.
@@ -39,7 +46,10 @@ fn custom_handler() {
     std::fs::write(directory.path().join("caesar.toml"), config).unwrap();
     let mut daemon = Daemon::start_example("custom_handler", &["run", "caesar.toml"], directory);
     let (answer, from) = Client::bind("127.0.0.1:0").ask(b"Hello, xyz!", "127.0.0.2:1234");
-    assert_eq!((answer.as_slice(), from.to_string().as_str()), (b"Khoor, abc!".as_slice(), "127.0.0.2:1234"));
+    assert_eq!(
+        (answer.as_slice(), from.to_string().as_str()),
+        (b"Khoor, abc!".as_slice(), "127.0.0.2:1234")
+    );
     Client::bind("127.0.0.1:53").send(b"refused", "127.0.0.1:1234");
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 2);
     assert_eq!(ledger.handler("caesar").reason("low_source_port"), 1);

@@ -30,7 +30,9 @@ fn sender_on(host: &Host, v6: bool) -> UdpSocket {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let options = socket2::SockRef::from(&socket);
         if v6 {
-            options.set_multicast_if_v6(index_of("eth0").unwrap()).unwrap();
+            options
+                .set_multicast_if_v6(index_of("eth0").unwrap())
+                .unwrap();
         } else {
             options.set_broadcast(true).unwrap();
             options.bind_device(Some(b"eth0")).unwrap();
@@ -42,7 +44,9 @@ fn sender_on(host: &Host, v6: bool) -> UdpSocket {
 /// A sender whose multicast loops on this host, through `lo`.
 fn sender_on_loopback() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket2::SockRef::from(&socket).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+    socket2::SockRef::from(&socket)
+        .set_multicast_if_v4(&Ipv4Addr::LOCALHOST)
+        .unwrap();
     socket
 }
 
@@ -68,16 +72,25 @@ fn one_datagram_one_handling() {
     "#;
     // Somebody else's group on our port: its datagrams are none of ours, though a wildcard listener of ours has the port.
     let stranger = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
-    stranger.bind(&"0.0.0.0:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    stranger.join_multicast_v4(&Ipv4Addr::new(239, 9, 9, 9), &Ipv4Addr::LOCALHOST).unwrap();
+    stranger
+        .bind(&"0.0.0.0:0".parse::<SocketAddr>().unwrap().into())
+        .unwrap();
+    stranger
+        .join_multicast_v4(&Ipv4Addr::new(239, 9, 9, 9), &Ipv4Addr::LOCALHOST)
+        .unwrap();
     for workers in ["1", "4"] {
         let mut daemon = Daemon::start_with(config, &["--workers", workers]);
         let sender = sender_on_loopback();
         for count in 0..50 {
             sender.send_to(b"foreign", "239.9.9.9:5000").unwrap();
-            sender.send_to(format!("ours {count}").as_bytes(), "239.1.2.3:5000").unwrap();
+            sender
+                .send_to(format!("ours {count}").as_bytes(), "239.1.2.3:5000")
+                .unwrap();
             let line = daemon.line();
-            assert!(line.ends_with(&format!(" > 239.1.2.3:5000 ours {count}")), "{line}");
+            assert!(
+                line.ends_with(&format!(" > 239.1.2.3:5000 ours {count}")),
+                "{line}"
+            );
         }
         sender.send_to(b"unicast", "127.0.0.1:5000").unwrap();
         let ledger = daemon.ledger_when(|ledger| ledger.handler("rest").received == 1);
@@ -125,7 +138,11 @@ fn one_group_on_two_interfaces() {
             ledger.handler("from_a").received == 20 && ledger.handler("from_b").received == 30
         };
         let ledger = daemon.ledger_when(all);
-        let copies: u64 = ledger.listeners.values().map(|row| row.reason("duplicate_copy")).sum();
+        let copies: u64 = ledger
+            .listeners
+            .values()
+            .map(|row| row.reason("duplicate_copy"))
+            .sum();
         assert_eq!(ledger.received(), 50 + copies, "{ledger:#?}");
         daemon.stop();
     }
@@ -140,7 +157,9 @@ fn source_specific_groups() {
     let cables = cables();
     let mut sources = String::new();
     for last in 20..32 {
-        cables.a.run(&format!("ip addr add 10.1.0.{last}/24 dev eth0"));
+        cables
+            .a
+            .run(&format!("ip addr add 10.1.0.{last}/24 dev eth0"));
         sources += &format!("\"10.1.0.{last}\", ");
     }
     let config = format!(
@@ -151,7 +170,9 @@ fn source_specific_groups() {
         let from = source.to_owned();
         let sender = cables.a.on(move || {
             let socket = UdpSocket::bind(format!("{from}:4000")).unwrap();
-            socket2::SockRef::from(&socket).bind_device(Some(b"eth0")).unwrap();
+            socket2::SockRef::from(&socket)
+                .bind_device(Some(b"eth0"))
+                .unwrap();
             socket
         });
         sender.send_to(source.as_bytes(), "232.1.1.1:5000").unwrap();
@@ -160,7 +181,12 @@ fn source_specific_groups() {
     for last in 20..32 {
         send_from(&format!("10.1.0.{last}"));
         let line = daemon.line();
-        assert!(line.ends_with(&format!("10.1.0.{last}:4000 > 232.1.1.1:5000 10.1.0.{last}")), "{line}");
+        assert!(
+            line.ends_with(&format!(
+                "10.1.0.{last}:4000 > 232.1.1.1:5000 10.1.0.{last}"
+            )),
+            "{line}"
+        );
     }
     let ledger = daemon.stop();
     assert_eq!(ledger.listeners.len(), 2, "{ledger:#?}");
@@ -175,19 +201,28 @@ fn a_hundred_groups_on_one_port() {
     }
     let mut config = String::new();
     for group in 0..100 {
-        config +=
-            &format!("[[route]]\ndestination = \"239.7.7.{group}:5000\"\ninterface = \"lo\"\nhandler = \"drop\"\n");
+        config += &format!(
+            "[[route]]\ndestination = \"239.7.7.{group}:5000\"\ninterface = \"lo\"\nhandler = \"drop\"\n"
+        );
     }
     let mut daemon = Daemon::start_with(&config, &["--workers", "3"]);
     let sender = sender_on_loopback();
     for group in 0..100 {
         for _ in 0..=group {
-            sender.send_to(b"hello", format!("239.7.7.{group}:5000")).unwrap();
+            sender
+                .send_to(b"hello", format!("239.7.7.{group}:5000"))
+                .unwrap();
         }
     }
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 5050);
     for group in 0..100 {
-        assert_eq!(ledger.route(&format!("239.7.7.{group}:5000 on lo")).received, group + 1, "{ledger:#?}");
+        assert_eq!(
+            ledger
+                .route(&format!("239.7.7.{group}:5000 on lo"))
+                .received,
+            group + 1,
+            "{ledger:#?}"
+        );
     }
     daemon.stop();
 }
@@ -235,7 +270,11 @@ fn broadcasts_are_handled_once() {
         let copies = 20 * workers + 10 * (workers - 1);
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 30 + copies);
         for handler in handlers {
-            assert_eq!(ledger.handler(handler).received, 10, "{workers} workers, {handler}: {ledger:#?}");
+            assert_eq!(
+                ledger.handler(handler).received,
+                10,
+                "{workers} workers, {handler}: {ledger:#?}"
+            );
         }
         assert_eq!(ledger.handler("rest").received, 0);
         daemon.stop();
@@ -275,7 +314,11 @@ fn a_broadcast_address_that_comes_later() {
         }
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 30 * workers);
         let row = ledger.handler("later");
-        assert_eq!((row.received, row.reason("group_request")), (20, 20), "{workers} workers: {ledger:#?}");
+        assert_eq!(
+            (row.received, row.reason("group_request")),
+            (20, 20),
+            "{workers} workers: {ledger:#?}"
+        );
         assert_eq!(ledger.handler("rest").received, 0);
         run("ip addr del 10.9.0.1/24 dev near");
         daemon.stop();
@@ -309,12 +352,23 @@ fn answers_to_groups() {
     let client = Client(sender_on(&cables.a, false));
     client.send(b"refused", "239.1.2.3:5001");
     let (bytes, from) = client.ask(b"who is there?", "239.1.2.3:5000");
-    assert_eq!((bytes.as_slice(), from), (b"who is there?".as_slice(), "10.1.0.1:5000".parse().unwrap()));
+    assert_eq!(
+        (bytes.as_slice(), from),
+        (
+            b"who is there?".as_slice(),
+            "10.1.0.1:5000".parse().unwrap()
+        )
+    );
     let client = Client(sender_on(&cables.a, true));
     let (bytes, from) = client.ask(b"and here?", "[ff02::1:3]:5000");
     assert_eq!(bytes, b"and here?");
-    let SocketAddr::V6(from) = from else { panic!("{from}") };
-    assert!(from.ip().is_unicast_link_local() && from.port() == 5000, "{from}");
+    let SocketAddr::V6(from) = from else {
+        panic!("{from}")
+    };
+    assert!(
+        from.ip().is_unicast_link_local() && from.port() == 5000,
+        "{from}"
+    );
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 3);
     assert_eq!(ledger.handler("echo").reason("group_request"), 1);
     daemon.stop();
@@ -330,13 +384,29 @@ fn the_kernels_choice_is_said() {
     let config = "[[route]]\ndestination = \"239.1.2.3:5000\"\nhandler = \"print\"\n";
     let refused = on_file("check", config, &[]);
     assert_eq!(refused.code, 78);
-    assert!(refused.errors.contains("the kernel knows no interface to join 239.1.2.3 on"), "{}", refused.errors);
-    assert!(refused.errors.contains("a0 (10.1.0.1"), "{}", refused.errors);
+    assert!(
+        refused
+            .errors
+            .contains("the kernel knows no interface to join 239.1.2.3 on"),
+        "{}",
+        refused.errors
+    );
+    assert!(
+        refused.errors.contains("a0 (10.1.0.1"),
+        "{}",
+        refused.errors
+    );
     run("ip route add 224.0.0.0/4 dev b0");
     let mut daemon = Daemon::start(config);
     let said = "239.1.2.3 is joined on b0, which is the kernel's choice";
-    assert!(daemon.log().iter().any(|line| line.contains(said)), "{:?}", daemon.log());
-    sender_on(&cables.b, false).send_to(b"hello", "239.1.2.3:5000").unwrap();
+    assert!(
+        daemon.log().iter().any(|line| line.contains(said)),
+        "{:?}",
+        daemon.log()
+    );
+    sender_on(&cables.b, false)
+        .send_to(b"hello", "239.1.2.3:5000")
+        .unwrap();
     assert!(daemon.line().ends_with("> 239.1.2.3:5000 hello"));
     daemon.stop();
 }
@@ -348,13 +418,18 @@ fn a_wrong_interface_lists_the_right_ones() {
         return;
     }
     for wrong in ["eth7", "192.0.2.1"] {
-        let config =
-            format!("[[route]]\ndestination = \"239.1.2.3:5000\"\ninterface = \"{wrong}\"\nhandler = \"print\"\n");
+        let config = format!(
+            "[[route]]\ndestination = \"239.1.2.3:5000\"\ninterface = \"{wrong}\"\nhandler = \"print\"\n"
+        );
         for command in ["check", "run"] {
             let outcome = on_file(command, &config, &[]);
             assert_eq!(outcome.code, 78);
             for words in ["test.toml:3:13", wrong, "it has: lo (127.0.0.1"] {
-                assert!(outcome.errors.contains(words), "{words} in {}", outcome.errors);
+                assert!(
+                    outcome.errors.contains(words),
+                    "{words} in {}",
+                    outcome.errors
+                );
             }
         }
     }
@@ -378,7 +453,11 @@ fn beside_avahi() {
     };
     let refused = on_file("run", &route(false), &[]);
     assert_eq!(refused.code, 1);
-    assert!(refused.errors.contains("avahi-daemon (pid "), "{}", refused.errors);
+    assert!(
+        refused.errors.contains("avahi-daemon (pid "),
+        "{}",
+        refused.errors
+    );
 
     let mut daemon = Daemon::start(&route(true));
     // A question that avahi answers, by multicast: its own host name.
@@ -387,12 +466,20 @@ fn beside_avahi() {
     let question = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x0audisp-test\x05local\0\0\x01\0\x01";
     let mut answer = [0; 512];
     let len = (0..20).find_map(|_| {
-        asker.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        asker
+            .set_read_timeout(Some(std::time::Duration::from_millis(500)))
+            .unwrap();
         asker.send_to(question, "224.0.0.251:5353").unwrap();
         asker.recv_from(&mut answer).ok().map(|(len, _)| len)
     });
-    assert!(len.is_some_and(|len| len > question.len()), "avahi answers beside us: {len:?}");
-    assert!(daemon.line().contains("> 224.0.0.251:5353"), "and we got the question too");
+    assert!(
+        len.is_some_and(|len| len > question.len()),
+        "avahi answers beside us: {len:?}"
+    );
+    assert!(
+        daemon.line().contains("> 224.0.0.251:5353"),
+        "and we got the question too"
+    );
     daemon.stop();
     drop(avahi);
 }
@@ -417,7 +504,13 @@ mod avahi {
                     [publish]\npublish-workstation=no\n[rlimits]\n";
         std::fs::write(&config, text).unwrap();
         let child = Command::new("avahi-daemon")
-            .args(["--no-drop-root", "--no-chroot", "--no-rlimits", "--no-proc-title", "-f"])
+            .args([
+                "--no-drop-root",
+                "--no-chroot",
+                "--no-rlimits",
+                "--no-proc-title",
+                "-f",
+            ])
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -428,9 +521,17 @@ mod avahi {
         let deadline = std::time::Instant::now() + super::PATIENCE;
         while !udispatch::control::squatters::find("224.0.0.251:5353".parse().unwrap())
             .iter()
-            .any(|found| found.process.as_ref().is_some_and(|(pid, _)| *pid == avahi.0.id()))
+            .any(|found| {
+                found
+                    .process
+                    .as_ref()
+                    .is_some_and(|(pid, _)| *pid == avahi.0.id())
+            })
         {
-            assert!(std::time::Instant::now() < deadline, "avahi-daemon does not bind its port");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "avahi-daemon does not bind its port"
+            );
             std::thread::yield_now();
         }
         avahi

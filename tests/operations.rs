@@ -41,7 +41,11 @@ const PROMISED: &[(&str, usize, &str)] = &[
     ("udispatch routes", 0, "flows"),
     ("udispatch sessions", 0, "127.0.0.1:900"),
     ("udispatch status --json", 1, "kernel_drops"),
-    ("curl -s http://127.0.0.1:9253/metrics", 0, "udispatch_received"),
+    (
+        "curl -s http://127.0.0.1:9253/metrics",
+        0,
+        "udispatch_received",
+    ),
     ("curl -s http://127.0.0.1:9253/readyz", 0, "ready"),
     ("udispatch top", 0, "echo"),
     ("udispatch tap", 0, "127.0.0.1:5301"),
@@ -56,30 +60,53 @@ const PROMISED: &[(&str, usize, &str)] = &[
 #[test]
 fn every_command_of_the_guide() {
     let programs = ["bash", "jq", "curl", "ss", "sysctl", "mount"];
-    if !programs.iter().all(|program| has(program)) || !enter_with_mounts("every_command_of_the_guide") {
+    if !programs.iter().all(|program| has(program))
+        || !enter_with_mounts("every_command_of_the_guide")
+    {
         return;
     }
     make_place();
-    let _upstreams = ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9011"].map(|at| Server::telling(Client::bind(at)));
+    let _upstreams = ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9011"]
+        .map(|at| Server::telling(Client::bind(at)));
     let mut guide = Walk::default();
     for command in commands() {
         guide.step(&command);
     }
     assert_eq!(guide.left, 0, "the guide ends with `udispatch stop`");
     for (beginning, before, _) in PROMISED {
-        assert!(guide.done.iter().filter(|done| done.starts_with(beginning)).count() > *before, "{beginning} is gone");
+        assert!(
+            guide
+                .done
+                .iter()
+                .filter(|done| done.starts_with(beginning))
+                .count()
+                > *before,
+            "{beginning} is gone"
+        );
     }
     let recorded = fs::read("/tmp/echo.pcapng").expect("a recording");
-    assert_eq!(recorded[..4], 0x0A0D_0D0A_u32.to_ne_bytes(), "a section header of pcapng");
+    assert_eq!(
+        recorded[..4],
+        0x0A0D_0D0A_u32.to_ne_bytes(),
+        "a section header of pcapng"
+    );
     let log = fs::read_to_string(LOG).unwrap();
     assert!(log.contains("ready: 3 listeners, 3 routes"), "{log}");
-    assert!(log.contains("balance: exact"), "the accounts are on standard error: {log}");
+    assert!(
+        log.contains("balance: exact"),
+        "the accounts are on standard error: {log}"
+    );
 }
 
 /// The lines of the guide's console blocks that are typed.
 fn commands() -> Vec<String> {
-    let blocks = GUIDE.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let lines = blocks.flat_map(str::lines).map(|line| line.strip_prefix("$ ").expect("a command a line"));
+    let blocks = GUIDE
+        .split("```console\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let lines = blocks
+        .flat_map(str::lines)
+        .map(|line| line.strip_prefix("$ ").expect("a command a line"));
     lines.map(str::to_owned).collect()
 }
 
@@ -96,20 +123,33 @@ fn make_place() {
     for entry in fs::read_dir("/etc").unwrap() {
         let name = entry.unwrap().file_name();
         if name != "udispatch" {
-            symlink(Path::new(PLACE).join("old").join(&name), Path::new(PLACE).join("etc").join(&name)).unwrap();
+            symlink(
+                Path::new(PLACE).join("old").join(&name),
+                Path::new(PLACE).join("etc").join(&name),
+            )
+            .unwrap();
         }
     }
     run(&format!("mount --bind {PLACE}/etc /etc"));
-    let toml = GUIDE.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let toml = GUIDE
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
     fs::write(FILE, toml.expect("the guide's file")).unwrap();
-    let reload: Vec<&str> = UNIT.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
+    let reload: Vec<&str> = UNIT
+        .lines()
+        .filter_map(|line| line.strip_prefix("ExecReload="))
+        .collect();
     assert!(!reload.is_empty(), "how the unit reloads");
     // The program is not installed here.
     let reload = reload.join("\n").replace("/usr/bin/udispatch", "udispatch");
     let systemctl = format!(
         "#!/bin/sh -e\n[ \"$*\" = 'reload udispatch' ] || exit 64\nMAINPID=$(udispatch status --json | jq .pid)\n{reload}\n"
     );
-    for (name, bytes) in [("udispatch", program.as_slice()), ("systemctl", systemctl.as_bytes())] {
+    for (name, bytes) in [
+        ("udispatch", program.as_slice()),
+        ("systemctl", systemctl.as_bytes()),
+    ] {
         let path = format!("{PLACE}/bin/{name}");
         fs::write(&path, bytes).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -120,8 +160,17 @@ fn make_place() {
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("bash");
     let path = format!("{PLACE}/bin:{}", std::env::var("PATH").unwrap());
-    shell.args(["-o", "pipefail", "-c", command]).env("PATH", path).stdin(Stdio::null());
-    for variable in ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "UDISPATCH_CONTROL", "NOTIFY_SOCKET", "RUST_LOG"] {
+    shell
+        .args(["-o", "pipefail", "-c", command])
+        .env("PATH", path)
+        .stdin(Stdio::null());
+    for variable in [
+        "RUNTIME_DIRECTORY",
+        "XDG_RUNTIME_DIR",
+        "UDISPATCH_CONTROL",
+        "NOTIFY_SOCKET",
+        "RUST_LOG",
+    ] {
         shell.env_remove(variable);
     }
     shell
@@ -134,14 +183,21 @@ fn output(command: &str) -> Output {
 /// What serves now.
 fn serving() -> Option<Snapshot> {
     let output = output("udispatch status --json");
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("a snapshot"))
+    output
+        .status
+        .success()
+        .then(|| serde_json::from_slice(&output.stdout).expect("a snapshot"))
 }
 
 /// Waits until this is so.
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: {}", fs::read_to_string(LOG).unwrap_or_default());
+        assert!(
+            Instant::now() < deadline,
+            "{what}: {}",
+            fs::read_to_string(LOG).unwrap_or_default()
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -160,18 +216,26 @@ struct Walk {
 
 impl Walk {
     fn step(&mut self, command: &str) {
-        let before = |beginning: &str| self.done.iter().filter(|done| done.starts_with(beginning)).count();
+        let before = |beginning: &str| {
+            self.done
+                .iter()
+                .filter(|done| done.starts_with(beginning))
+                .count()
+        };
         if command.starts_with("udispatch check") && before("udispatch check") == 1 {
             // What the guide says first: edit the file.
             let mut file = OpenOptions::new().append(true).open(FILE).unwrap();
-            file.write_all(b"\n[[route]]\ndestination = \"127.0.0.1:5302\"\nhandler = \"echo\"\n").unwrap();
+            file.write_all(b"\n[[route]]\ndestination = \"127.0.0.1:5302\"\nhandler = \"echo\"\n")
+                .unwrap();
         }
         if command == "udispatch stop" {
             self.traffic.take().expect("there was traffic").end();
         }
         let promised: Vec<&str> = PROMISED
             .iter()
-            .filter(|(beginning, count, _)| command.starts_with(beginning) && before(beginning) == *count)
+            .filter(|(beginning, count, _)| {
+                command.starts_with(beginning) && before(beginning) == *count
+            })
             .map(|(_, _, words)| *words)
             .collect();
         match command.strip_suffix(" &") {
@@ -180,9 +244,16 @@ impl Walk {
                 let output = output(command);
                 let text = String::from_utf8_lossy(&output.stdout);
                 let errors = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{command}: {}\n{text}{errors}", output.status);
+                assert!(
+                    output.status.success(),
+                    "{command}: {}\n{text}{errors}",
+                    output.status
+                );
                 for words in promised {
-                    assert!(text.contains(words), "{command}: no `{words}` in\n{text}{errors}");
+                    assert!(
+                        text.contains(words),
+                        "{command}: no `{words}` in\n{text}{errors}"
+                    );
                 }
             }
         }
@@ -193,7 +264,11 @@ impl Walk {
     /// A command in the background: a daemon.
     fn begin(&mut self, command: &str) {
         let log = || File::options().create(true).append(true).open(LOG).unwrap();
-        let daemon = shell(&format!("exec {command}")).stdout(log()).stderr(log()).spawn().unwrap();
+        let daemon = shell(&format!("exec {command}"))
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .unwrap();
         self.daemons.push(daemon);
     }
 
@@ -202,9 +277,14 @@ impl Walk {
         if command.starts_with("udispatch run") && !command.contains("--takeover") {
             wait_until("it serves", || serving().is_some());
             (self.left, self.traffic) = (1, Some(Traffic::begin()));
-        } else if command.contains("--takeover") || command.contains("USR2") || command.starts_with("systemctl") {
+        } else if command.contains("--takeover")
+            || command.contains("USR2")
+            || command.starts_with("systemctl")
+        {
             let before = self.pid;
-            wait_until("another process serves", || serving().is_some_and(|now| now.pid != before));
+            wait_until("another process serves", || {
+                serving().is_some_and(|now| now.pid != before)
+            });
             wait_until("the old one has ended", || self.is_gone(before));
         } else if command == "udispatch reload" {
             self.reload_a_wrong_file();
@@ -220,12 +300,19 @@ impl Walk {
     /// "A wrong file changes nothing, and `reload` exits with 78 and says why": a file with a mistake, and one whose test fails.
     fn reload_a_wrong_file(&self) {
         let good = fs::read_to_string(FILE).unwrap();
-        for wrong in [format!("{good}\nnonsense = 1\n"), good.replace("route = \"resolvers\"", "route = \"echo\"")] {
+        for wrong in [
+            format!("{good}\nnonsense = 1\n"),
+            good.replace("route = \"resolvers\"", "route = \"echo\""),
+        ] {
             fs::write(FILE, wrong).unwrap();
             let generation = serving().unwrap().generation;
             let output = output("udispatch reload");
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.code() == Some(78) && said.contains("udispatch.toml:"), "{}: {said}", output.status);
+            assert!(
+                output.status.code() == Some(78) && said.contains("udispatch.toml:"),
+                "{}: {said}",
+                output.status
+            );
             assert_eq!(serving().unwrap().generation, generation);
         }
         fs::write(FILE, good).unwrap();
@@ -234,13 +321,18 @@ impl Walk {
     /// Whether a process has ended; of ours, in order.
     fn is_gone(&mut self, pid: u32) -> bool {
         match self.daemons.iter_mut().find(|daemon| daemon.id() == pid) {
-            Some(daemon) => daemon.try_wait().unwrap().is_some_and(|status: ExitStatus| {
-                assert!(status.success(), "{pid}: {status}");
-                true
-            }),
+            Some(daemon) => daemon
+                .try_wait()
+                .unwrap()
+                .is_some_and(|status: ExitStatus| {
+                    assert!(status.success(), "{pid}: {status}");
+                    true
+                }),
             // Started by another daemon: whoever is its parent now may not have waited for it.
-            None => fs::read_to_string(format!("/proc/{pid}/stat"))
-                .map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))),
+            None => fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+                stat.rsplit_once(") ")
+                    .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+            }),
         }
     }
 }
@@ -273,7 +365,11 @@ impl Traffic {
                 ["127.0.0.9", "127.0.0.8", "127.0.0.7"].map(|ip| Client::bind(&format!("{ip}:0")));
             let (first, mut exchanges) = (answer(&asking, "127.0.0.1:5300"), 0);
             while !end.load(Ordering::Relaxed) {
-                assert_eq!(answer(&asking, "127.0.0.1:5300"), first, "the same session, the same source port");
+                assert_eq!(
+                    answer(&asking, "127.0.0.1:5300"),
+                    first,
+                    "the same session, the same source port"
+                );
                 assert_eq!(echoed.ask(b"hello", "127.0.0.1:5301").0, b"hello");
                 exporter.send(b"flow record", "127.0.0.1:2055");
                 exchanges += 1;

@@ -19,7 +19,12 @@ use common::daemon::{Daemon, PATIENCE};
 use common::namespace::enter;
 
 /// Where the load goes.
-const DESTINATIONS: [&str; 4] = ["127.0.0.1:1001", "127.0.0.1:1002", "127.0.0.9:1002", "127.0.0.1:1003"];
+const DESTINATIONS: [&str; 4] = [
+    "127.0.0.1:1001",
+    "127.0.0.1:1002",
+    "127.0.0.9:1002",
+    "127.0.0.1:1003",
+];
 /// Who sends it; only the first may send to the last destination.
 const SENDERS: [&str; 4] = ["127.0.0.2:0", "127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0"];
 /// Offered to taken, at least.
@@ -32,7 +37,9 @@ const STAGE: Duration = Duration::from_millis(800);
 /// A daemon with so many workers whose forwarder sends to so many upstreams, with or without the listener and the route
 /// that a reload removes.
 fn config(workers: usize, upstreams: u16, is_whole: bool) -> String {
-    let upstreams: Vec<String> = (0..upstreams).map(|number| format!("127.0.0.1:{}", 9_001 + number)).collect();
+    let upstreams: Vec<String> = (0..upstreams)
+        .map(|number| format!("127.0.0.1:{}", 9_001 + number))
+        .collect();
     let removed = "[[route]]\nname = \"removed\"\ndestination = \"127.0.0.1:1002\"\nhandler = [\"dear\", \"tape\"]\n";
     format!(
         "[daemon]\nworkers = {workers}\nreceive_buffer = \"128KiB\"\n\
@@ -55,21 +62,30 @@ struct Load {
 
 impl Load {
     fn begin() -> Load {
-        let (sent, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (sent, is_over) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let send = |address: &&str| {
             let (sent, is_over) = (Arc::clone(&sent), Arc::clone(&is_over));
             let socket = UdpSocket::bind(address).unwrap();
             thread::spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
                     for to in DESTINATIONS.iter().cycle().take(100) {
-                        socket.send_to(b"too much", to).unwrap_or_else(|error| panic!("to {to}: {error}"));
+                        socket
+                            .send_to(b"too much", to)
+                            .unwrap_or_else(|error| panic!("to {to}: {error}"));
                         sent.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             })
         };
         let threads = SENDERS.iter().map(send).collect();
-        Load { sent, is_over, threads }
+        Load {
+            sent,
+            is_over,
+            threads,
+        }
     }
 
     fn sent(&self) -> u64 {
@@ -79,7 +95,9 @@ impl Load {
     /// Ends it. How much was sent.
     fn end(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|thread| thread.join().expect("it only sends"));
+        self.threads
+            .into_iter()
+            .for_each(|thread| thread.join().expect("it only sends"));
         self.sent.load(Ordering::Relaxed)
     }
 }
@@ -99,15 +117,26 @@ fn kernel() -> BTreeMap<String, u64> {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
-    let numbers = numbers.split_whitespace().map(|number| number.parse().unwrap());
-    names.split_whitespace().map(str::to_owned).zip(numbers).collect()
+    let numbers = numbers
+        .split_whitespace()
+        .map(|number| number.parse().unwrap());
+    names
+        .split_whitespace()
+        .map(str::to_owned)
+        .zip(numbers)
+        .collect()
 }
 
 /// What the kernel says that all sockets on an address have dropped (the last column of /proc/net/udp).
 fn drops_of(address: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/udp").unwrap();
-    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    lines.filter(|words| words[1] == address).map(|words| words.last().unwrap().parse::<u64>().unwrap()).sum()
+    let lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|words| words[1] == address)
+        .map(|words| words.last().unwrap().parse::<u64>().unwrap())
+        .sum()
 }
 
 fn received<'a>(accounts: impl Iterator<Item = &'a Account>) -> u64 {
@@ -121,28 +150,63 @@ fn assert_lawful(seen: &Snapshot) {
     let workers = seen.workers.iter().map(|row| &row.account);
     let routes = seen.routes.iter().map(|row| &row.account);
     let handlers = seen.handlers.iter().map(|row| &row.account);
-    for account in listeners.clone().chain(workers.clone()).chain(routes.clone()).chain(handlers.clone()) {
-        assert_eq!(account.received, account.handled + account.dropped + account.in_flight, "{seen}");
-        assert_eq!(account.dropped, account.drops.values().sum::<u64>(), "{seen}");
+    for account in listeners
+        .clone()
+        .chain(workers.clone())
+        .chain(routes.clone())
+        .chain(handlers.clone())
+    {
+        assert_eq!(
+            account.received,
+            account.handled + account.dropped + account.in_flight,
+            "{seen}"
+        );
+        assert_eq!(
+            account.dropped,
+            account.drops.values().sum::<u64>(),
+            "{seen}"
+        );
     }
-    assert_eq!(received(listeners.clone()), received(workers.clone()), "{seen}");
-    let dropped = |name: &str| -> u64 { listeners.clone().filter_map(|account| account.drops.get(name)).sum() };
-    assert_eq!(received(listeners.clone()), received(routes.clone()) + dropped("no_route"), "{seen}");
+    assert_eq!(
+        received(listeners.clone()),
+        received(workers.clone()),
+        "{seen}"
+    );
+    let dropped = |name: &str| -> u64 {
+        listeners
+            .clone()
+            .filter_map(|account| account.drops.get(name))
+            .sum()
+    };
+    assert_eq!(
+        received(listeners.clone()),
+        received(routes.clone()) + dropped("no_route"),
+        "{seen}"
+    );
     // Only the removed route has two handlers; once it is gone, so has what is called `(removed)`.
-    let twice = |row: &&udispatch::control::snapshot::RouteRow| ["removed", "(removed)"].contains(&row.route.as_str());
+    let twice = |row: &&udispatch::control::snapshot::RouteRow| {
+        ["removed", "(removed)"].contains(&row.route.as_str())
+    };
     let twice = received(seen.routes.iter().filter(twice).map(|row| &row.account));
     assert_eq!(received(handlers), received(routes) + twice, "{seen}");
     // Each datagram that the forwarder handled was to go to each upstream, and what became of that is known.
     for row in seen.upstreams.iter() {
         let failed: u64 = row.failed.values().sum();
-        assert!(row.sent + failed + row.skipped <= received(seen.handlers.iter().map(|row| &row.account)), "{seen}");
+        assert!(
+            row.sent + failed + row.skipped
+                <= received(seen.handlers.iter().map(|row| &row.account)),
+            "{seen}"
+        );
     }
 }
 
 /// What the ledger has of everything that was sent.
 fn accounted(seen: &Snapshot) -> (u64, u64) {
     let kernel_drops = seen.listeners.iter().map(|row| row.kernel_drops).sum();
-    (received(seen.listeners.iter().map(|row| &row.account)), kernel_drops)
+    (
+        received(seen.listeners.iter().map(|row| &row.account)),
+        kernel_drops,
+    )
 }
 
 /// Sent = received + dropped by the kernel, to the last datagram, with five times more than the daemon can take, while it goes
@@ -161,8 +225,12 @@ fn nothing_is_lost_without_a_name() {
     let file = snapshot(&daemon).config_file;
     let before = kernel();
     let load = Load::begin();
-    let stages =
-        [None, Some(config(3, UPSTREAMS - 5, false)), Some(config(2, UPSTREAMS, true)), Some(config(1, 1, false))];
+    let stages = [
+        None,
+        Some(config(3, UPSTREAMS - 5, false)),
+        Some(config(2, UPSTREAMS, true)),
+        Some(config(1, 1, false)),
+    ];
     for stage in stages {
         if let Some(config) = stage {
             fs::write(&file, config).unwrap();
@@ -175,7 +243,10 @@ fn nothing_is_lost_without_a_name() {
             assert_lawful(&seen);
             let (received, dropped) = accounted(&seen);
             // Each sender may have sent one that it has not counted yet.
-            assert!(received + dropped <= load.sent() + SENDERS.len() as u64, "{seen}");
+            assert!(
+                received + dropped <= load.sent() + SENDERS.len() as u64,
+                "{seen}"
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -188,23 +259,56 @@ fn nothing_is_lost_without_a_name() {
         if received + dropped >= sent {
             break seen;
         }
-        assert!(Instant::now() < deadline, "sent {sent}, received {received}, dropped {dropped}: {seen}");
+        assert!(
+            Instant::now() < deadline,
+            "sent {sent}, received {received}, dropped {dropped}: {seen}"
+        );
         thread::sleep(Duration::from_millis(10));
     };
     let (received, dropped) = accounted(&seen);
     println!("sent {sent}, received {received}, dropped by the kernel {dropped}");
     assert_eq!(sent, received + dropped, "{seen}");
-    assert!(sent >= OVERLOAD * received, "no overload: sent {sent}, received {received}");
+    assert!(
+        sent >= OVERLOAD * received,
+        "no overload: sent {sent}, received {received}"
+    );
 
     let now = kernel();
     let counted = |name: &str| now[name] - before[name];
-    assert_eq!(counted("InDatagrams"), received, "the kernel's word: {now:?}");
-    assert_eq!(counted("RcvbufErrors") + counted("MemErrors"), dropped, "the kernel's word: {now:?}");
-    assert_eq!(counted("NoPorts"), 0, "what is removed leaves no gap: {now:?}");
-    assert_eq!(seen.host.udp_receive_buffer_errors, now["RcvbufErrors"], "the host's counts are this namespace's");
-    let kept = seen.listeners.iter().find(|row| row.listener == "127.0.0.1:1001").unwrap();
-    assert_eq!(kept.kernel_drops, drops_of("0100007F:03E9"), "the sockets' own count");
-    assert!(seen.alarms.iter().any(|alarm| alarm.name == "kernel_drops"), "{:?}", seen.alarms);
+    assert_eq!(
+        counted("InDatagrams"),
+        received,
+        "the kernel's word: {now:?}"
+    );
+    assert_eq!(
+        counted("RcvbufErrors") + counted("MemErrors"),
+        dropped,
+        "the kernel's word: {now:?}"
+    );
+    assert_eq!(
+        counted("NoPorts"),
+        0,
+        "what is removed leaves no gap: {now:?}"
+    );
+    assert_eq!(
+        seen.host.udp_receive_buffer_errors, now["RcvbufErrors"],
+        "the host's counts are this namespace's"
+    );
+    let kept = seen
+        .listeners
+        .iter()
+        .find(|row| row.listener == "127.0.0.1:1001")
+        .unwrap();
+    assert_eq!(
+        kept.kernel_drops,
+        drops_of("0100007F:03E9"),
+        "the sockets' own count"
+    );
+    assert!(
+        seen.alarms.iter().any(|alarm| alarm.name == "kernel_drops"),
+        "{:?}",
+        seen.alarms
+    );
     daemon.stop();
     reader.join().unwrap();
 }

@@ -24,7 +24,8 @@ fn node(key: &str) -> String {
 
 /// A row's figures in the open panel, by the row's name.
 fn figures(name: &str) -> String {
-    let row = format!("document.querySelector('#details section:not([hidden]) tr[data-key=\"{name}\"]')");
+    let row =
+        format!("document.querySelector('#details section:not([hidden]) tr[data-key=\"{name}\"]')");
     format!("[...({row}?.querySelectorAll('td') ?? [])].map((cell) => cell.textContent)")
 }
 
@@ -35,10 +36,20 @@ fn open(browser: &Browser) {
 }
 
 fn assert_quiet(browser: &Browser) {
-    assert_eq!(browser.complaints(), Vec::<String>::new(), "the console has nothing to say");
+    assert_eq!(
+        browser.complaints(),
+        Vec::<String>::new(),
+        "the console has nothing to say"
+    );
     let requests = browser.requests();
-    assert!(requests.len() > 10, "the page's files were asked for: {requests:?}");
-    let foreign: Vec<&String> = requests.iter().filter(|url| !url.starts_with(ORIGIN)).collect();
+    assert!(
+        requests.len() > 10,
+        "the page's files were asked for: {requests:?}"
+    );
+    let foreign: Vec<&String> = requests
+        .iter()
+        .filter(|url| !url.starts_with(ORIGIN))
+        .collect();
     assert!(foreign.is_empty(), "asked elsewhere: {foreign:?}");
 }
 
@@ -46,8 +57,10 @@ fn picture(browser: &Browser, name: &str) {
     for (window, size) in [("desktop", DESKTOP), ("phone", PHONE)] {
         for colours in ["light", "dark"] {
             browser.show_as(size, colours);
-            browser
-                .wait(&format!("document.querySelector('#flow').classList.contains('compact') === {}", size == PHONE));
+            browser.wait(&format!(
+                "document.querySelector('#flow').classList.contains('compact') === {}",
+                size == PHONE
+            ));
             browser.wait("document.documentElement.scrollWidth <= innerWidth");
             browser.keep_picture(&format!("page-{name}-{window}-{colours}"));
         }
@@ -65,7 +78,12 @@ fn datagrams_show_up_in_the_picture() {
     }
     let server = Server::named("up", "127.0.0.1:7001");
     let echo = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
-    let asked = forwarder("asked", "127.0.0.1:2000", &format!("[\"{}\"]", server.address()), "");
+    let asked = forwarder(
+        "asked",
+        "127.0.0.1:2000",
+        &format!("[\"{}\"]", server.address()),
+        "",
+    );
     let lost = forwarder("lost", "127.0.0.1:2001", "[\"127.0.0.1:9\"]", "");
     let daemon = Daemon::start(&[DAEMON, echo, &asked, &lost].concat());
     let browser = Browser::start();
@@ -77,27 +95,38 @@ fn datagrams_show_up_in_the_picture() {
     eventually("a rate and a ribbon are shown while datagrams flow", || {
         (0..10).for_each(|_| _ = client.ask(b"?", "127.0.0.1:1234"));
         sent += 10;
-        let ribbon = format!("document.querySelector('.ribbon[data-key=\"{ECHO} > handler:echo\"]')");
+        let ribbon =
+            format!("document.querySelector('.ribbon[data-key=\"{ECHO} > handler:echo\"]')");
         let rate = format!("{}.querySelector('.rate').textContent", node(ECHO));
-        browser.run(&format!("return Boolean({ribbon}) && parseFloat({rate}) > 0")) == true
+        browser.run(&format!(
+            "return Boolean({ribbon}) && parseFloat({rate}) > 0"
+        )) == true
     });
     for key in [ECHO, "handler:echo"] {
         browser.wait(&format!("{}.dataset.total === '{sent}'", node(key)));
-        browser.wait(&format!("{}.querySelector('.rate').textContent === '0/s'", node(key)));
+        browser.wait(&format!(
+            "{}.querySelector('.rate').textContent === '0/s'",
+            node(key)
+        ));
     }
     browser.wait("!document.querySelector('.ribbon')");
 
     for _ in 0..7 {
         client.ask(b"?", "127.0.0.1:2000");
     }
-    for key in ["route:127.0.0.1:2000", "handler:asked", "upstream:asked/127.0.0.1:7001"] {
+    for key in [
+        "route:127.0.0.1:2000",
+        "handler:asked",
+        "upstream:asked/127.0.0.1:7001",
+    ] {
         browser.wait(&format!("{}.dataset.total === '7'", node(key)));
     }
     browser.click(".node[data-key='handler:asked']");
     browser.wait("document.querySelector('#details h2').textContent === 'asked'");
     browser.wait(&format!("{}[0] === '1'", figures("open now")));
     browser.wait(&format!("{}[1] === '7'", figures("answers")));
-    browser.wait("document.querySelector('#details .chart .line.s0').getAttribute('d').length > 20");
+    browser
+        .wait("document.querySelector('#details .chart .line.s0').getAttribute('d').length > 20");
     picture(&browser, "open");
     browser.click("#details .close");
     browser.wait("document.querySelector('#details').hidden");
@@ -139,14 +168,22 @@ fn kernel_drops_stand_out() {
     let client = Client::newcomer();
     (0..5_000).for_each(|_| client.send(&[0; 100], "127.0.0.1:1234"));
     daemon.resume();
-    browser.wait("document.querySelector('#alarms li.bad')?.textContent.includes('receive_buffer')");
+    browser
+        .wait("document.querySelector('#alarms li.bad')?.textContent.includes('receive_buffer')");
     browser.wait(&format!("{}.classList.contains('bad')", node(ECHO)));
-    browser.wait(&format!("{}.querySelector('.glyph').textContent !== ''", node(ECHO)));
-    browser.wait(&format!("/lost|kernel/.test({}.querySelector('.note').textContent)", node(ECHO)));
+    browser.wait(&format!(
+        "{}.querySelector('.glyph').textContent !== ''",
+        node(ECHO)
+    ));
+    browser.wait(&format!(
+        "/lost|kernel/.test({}.querySelector('.note').textContent)",
+        node(ECHO)
+    ));
     browser.wait("document.title.startsWith('(1!)')");
     picture(&browser, "kernel-drops");
     browser.click("#alarms button");
-    browser.wait("document.querySelector('#details .cures')?.textContent.includes('receive_buffer')");
+    browser
+        .wait("document.querySelector('#details .cures')?.textContent.includes('receive_buffer')");
     assert_quiet(&browser);
     drop(browser);
     daemon.stop();
@@ -158,18 +195,25 @@ fn hundreds_of_rows_stay_usable() {
     if !enter("hundreds_of_rows_stay_usable") || !is_installed() {
         return;
     }
-    let route = |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"echo\"\n");
+    let route =
+        |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"echo\"\n");
     let routes: String = (10_000..10_400).map(route).collect();
     let daemon = Daemon::start(&[DAEMON, &routes].concat());
     let browser = Browser::start();
     open(&browser);
     browser.wait("document.querySelectorAll('.node.route').length === 13");
-    browser.wait(&format!("{}.textContent.includes('388 more')", node("more:route")));
+    browser.wait(&format!(
+        "{}.textContent.includes('388 more')",
+        node("more:route")
+    ));
     browser.wait(&format!("!{}", node("route:127.0.0.1:10399")));
     let client = Client::newcomer();
     eventually("who becomes busy is shown", || {
         client.ask(b"?", "127.0.0.1:10399");
-        browser.run(&format!("return Boolean({})", node("route:127.0.0.1:10399"))) == true
+        browser.run(&format!(
+            "return Boolean({})",
+            node("route:127.0.0.1:10399")
+        )) == true
     });
     picture(&browser, "many");
     browser.click(".node[data-key='more:route']");
@@ -179,7 +223,11 @@ fn hundreds_of_rows_stay_usable() {
          filter.dispatchEvent(new Event('input', { bubbles: true }))",
     );
     browser.wait("document.querySelectorAll('.node.route').length === 1");
-    browser.wait(&format!("{} && {}", node("route:127.0.0.1:10222"), node("handler:echo")));
+    browser.wait(&format!(
+        "{} && {}",
+        node("route:127.0.0.1:10222"),
+        node("handler:echo")
+    ));
     assert_quiet(&browser);
     drop(browser);
     daemon.stop();
@@ -191,7 +239,11 @@ fn a_broken_stream_is_told_and_mended() {
     if !enter("a_broken_stream_is_told_and_mended") || !is_installed() {
         return;
     }
-    let config = [DAEMON, "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n"].concat();
+    let config = [
+        DAEMON,
+        "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n",
+    ]
+    .concat();
     let daemon = Daemon::start(&config);
     let browser = Browser::start();
     open(&browser);
@@ -205,7 +257,9 @@ fn a_broken_stream_is_told_and_mended() {
     let daemon = Daemon::start(&config);
     // It may be back by itself already, and the button gone.
     browser.run("document.querySelector('#broken button').click()");
-    browser.wait("document.body.dataset.stream === 'live' && document.querySelector('#broken').hidden");
+    browser.wait(
+        "document.body.dataset.stream === 'live' && document.querySelector('#broken').hidden",
+    );
     browser.wait(&format!("{}.dataset.total === '0'", node(ECHO)));
     drop(browser);
     daemon.stop();

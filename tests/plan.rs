@@ -22,14 +22,28 @@ fn host() -> Host {
             _ if ip.is_multicast() => DestinationKind::Multicast,
             _ => return Err(io::ErrorKind::NetworkUnreachable.into()),
         };
-        Ok(Answer { kind, interface: 1, source: None })
+        Ok(Answer {
+            kind,
+            interface: 1,
+            source: None,
+        })
     };
-    let lo = Interface { name, index: 1, addresses, broadcasts: Vec::new(), up: true };
-    Host { interfaces: vec![lo], look_up: Box::new(look_up) }
+    let lo = Interface {
+        name,
+        index: 1,
+        addresses,
+        broadcasts: Vec::new(),
+        up: true,
+    };
+    Host {
+        interfaces: vec![lo],
+        look_up: Box::new(look_up),
+    }
 }
 
 fn plan(text: &str) -> Result<Plan, Problems> {
-    let config = Config::parse(Path::new("u.toml"), text, KINDS).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Config::parse(Path::new("u.toml"), text, KINDS)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     Plan::new(&config, &host(), 1)
 }
 
@@ -42,11 +56,17 @@ fn route(destinations: &[String], rest: &str) -> String {
 #[test]
 fn many_prefixes_with_many_ports() {
     for rest in ["", "source = \"10.0.0.0/8\""] {
-        let prefixes: Vec<String> = (0..65_536).map(|n| format!("10.{}.{}.0/24:1-4096", n >> 8, n & 255)).collect();
+        let prefixes: Vec<String> = (0..65_536)
+            .map(|n| format!("10.{}.{}.0/24:1-4096", n >> 8, n & 255))
+            .collect();
         let begun = Instant::now();
         let plan = plan(&route(&prefixes, rest)).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(plan.listeners.len(), 4_096);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -55,11 +75,21 @@ fn many_prefixes_with_many_ports() {
 #[test]
 fn too_many_overlapping_ranges() {
     let ranges = |count: u32| -> Vec<String> {
-        let range = |n| format!("10.{}.{}.0/24:{}-{}", n >> 8, n & 255, 1 + n % 2_048, 2_049 + n % 2_047);
+        let range = |n| {
+            format!(
+                "10.{}.{}.0/24:{}-{}",
+                n >> 8,
+                n & 255,
+                1 + n % 2_048,
+                2_049 + n % 2_047
+            )
+        };
         (0..count).map(range).collect()
     };
     assert!(plan(&route(&ranges(1_000), "")).is_ok());
-    let Err(problems) = plan(&route(&ranges(20_000), "")) else { panic!("accepted") };
+    let Err(problems) = plan(&route(&ranges(20_000), "")) else {
+        panic!("accepted")
+    };
     let told = problems.to_string();
     for words in [
         "2:16",
@@ -76,26 +106,53 @@ fn too_many_overlapping_ranges() {
 #[test]
 fn a_contradiction_over_a_range_is_one() {
     let text = route(&["127.0.0.1:1000-1999".to_owned()], "share = true")
-        + &route(&["127.0.0.1:1500-2999".to_owned()], "source = \"127.0.0.0/8\"");
-    let Err(problems) = plan(&text) else { panic!("accepted") };
+        + &route(
+            &["127.0.0.1:1500-2999".to_owned()],
+            "source = \"127.0.0.0/8\"",
+        );
+    let Err(problems) = plan(&text) else {
+        panic!("accepted")
+    };
     assert_eq!(problems.errors(), 1, "{problems}");
-    assert!(problems.to_string().contains("`share` differs between two routes of one socket, 127.0.0.1:1500"));
+    assert!(
+        problems
+            .to_string()
+            .contains("`share` differs between two routes of one socket, 127.0.0.1:1500")
+    );
 }
 
 /// What `share` means for a unicast address is said once a route; of a group, which it is made for, nothing is said.
 #[test]
 fn sharing_a_unicast_address_is_told() {
-    let shared = |destination: &str| route(&[destination.to_owned()], "interface = \"lo\"\nshare = true");
+    let shared = |destination: &str| {
+        route(
+            &[destination.to_owned()],
+            "interface = \"lo\"\nshare = true",
+        )
+    };
     for destination in ["127.0.0.1:5353", "0.0.0.0:5000-5009", "10.0.0.0/8:9"] {
-        let notes = plan(&shared(destination)).unwrap_or_else(|problems| panic!("{problems}")).notes;
+        let notes = plan(&shared(destination))
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .notes;
         assert_eq!(notes.len(), 1, "{notes:?}");
-        for words in
-            [destination, "`share`", "every program on the port needs SO_REUSEADDR", "the one that bound it last"]
-        {
+        for words in [
+            destination,
+            "`share`",
+            "every program on the port needs SO_REUSEADDR",
+            "the one that bound it last",
+        ] {
             assert!(notes[0].contains(words), "{words}: {notes:?}");
         }
     }
-    for text in [shared("224.0.0.251:5353"), route(&["127.0.0.1:5353".to_owned()], "")] {
-        assert_eq!(plan(&text).unwrap_or_else(|problems| panic!("{problems}")).notes, [""; 0]);
+    for text in [
+        shared("224.0.0.251:5353"),
+        route(&["127.0.0.1:5353".to_owned()], ""),
+    ] {
+        assert_eq!(
+            plan(&text)
+                .unwrap_or_else(|problems| panic!("{problems}"))
+                .notes,
+            [""; 0]
+        );
     }
 }

@@ -79,7 +79,10 @@ fn a_refusing_upstream_comes_back() {
         let row = ledger.handler("on");
         assert_eq!(row.handled, u64::from(next));
         assert_eq!(row.last + not_sent(row), 2 * u64::from(next));
-        assert!(row.not_sent.keys().all(|errno| errno == "ECONNREFUSED"), "{row:?}");
+        assert!(
+            row.not_sent.keys().all(|errno| errno == "ECONNREFUSED"),
+            "{row:?}"
+        );
     }
 }
 
@@ -98,10 +101,15 @@ fn a_path_with_a_small_mtu() {
         let client = Client::bind("127.0.0.1:0");
         let mut count = 0;
         for burst in 0..2_u8 {
-            for size in [1_400, 100, 1_252, 1_253, 1_473, 9_000, 1_232, 1_233, 5_000, 1_280] {
+            for size in [
+                1_400, 100, 1_252, 1_253, 1_473, 9_000, 1_232, 1_233, 5_000, 1_280,
+            ] {
                 for in_train in [false, true] {
-                    let mut bytes: Vec<u8> =
-                        (0..7).flat_map(|number| (0..size).map(move |index| (index as u8) ^ number ^ burst)).collect();
+                    let mut bytes: Vec<u8> = (0..7)
+                        .flat_map(|number| {
+                            (0..size).map(move |index| (index as u8) ^ number ^ burst)
+                        })
+                        .collect();
                     // A run may end with a shorter one.
                     bytes.truncate(bytes.len() - size / 3 * usize::from(burst));
                     // So that runs form.
@@ -137,7 +145,12 @@ fn an_upstream_that_comes_later() {
         return;
     }
     let mut daemon = Daemon::start(&forward("on", 1234, &["192.0.2.9:9001"]));
-    assert!(daemon.log().iter().any(|line| line.contains("192.0.2.9:9001: this host has no route to it yet")));
+    assert!(
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("192.0.2.9:9001: this host has no route to it yet"))
+    );
     let client = Client::bind("127.0.0.1:0");
     client.send(b"lost", "127.0.0.1:1234");
     let ledger = daemon.ledger_when(|ledger| ledger.handler("on").received == 1);
@@ -150,7 +163,10 @@ fn an_upstream_that_comes_later() {
     let upstream = Client::bind("192.0.2.9:9001");
     client.send(b"arrives", "127.0.0.1:1234");
     assert_eq!(upstream.receive().0, b"arrives");
-    assert_eq!(daemon.stop().handler("on").came_back.get("ECONNREFUSED"), Some(&2));
+    assert_eq!(
+        daemon.stop().handler("on").came_back.get("ECONNREFUSED"),
+        Some(&2)
+    );
 }
 
 /// The small MTU is not on this host's link but behind a router. In IPv4 the router fragments, and nothing is lost. In IPv6
@@ -162,7 +178,10 @@ fn a_small_mtu_further_on() {
     }
     let router = neighbour(1_500);
     let beyond = behind(&router, 1_280);
-    for (there, may_lose) in [(format!("{BEYOND}:9001"), false), (format!("[{BEYOND_V6}]:9001"), true)] {
+    for (there, may_lose) in [
+        (format!("{BEYOND}:9001"), false),
+        (format!("[{BEYOND_V6}]:9001"), true),
+    ] {
         let upstream = beyond.bind(&there);
         let daemon = Daemon::start(&forward("on", 1234, &[&there]));
         let client = Client::bind("127.0.0.1:0");
@@ -172,7 +191,11 @@ fn a_small_mtu_further_on() {
         let deadline = Instant::now() + PATIENCE;
         // Each that is lost teaches the path's MTU, as soon as the router's word of it is here.
         let mut lost = 0;
-        let patience = if may_lose { Duration::from_millis(100) } else { PATIENCE };
+        let patience = if may_lose {
+            Duration::from_millis(100)
+        } else {
+            PATIENCE
+        };
         upstream.0.set_read_timeout(Some(patience)).unwrap();
         loop {
             client.send(&[lost; 1_400], "127.0.0.1:1234");
@@ -180,7 +203,10 @@ fn a_small_mtu_further_on() {
                 break;
             }
             lost += 1;
-            assert!(may_lose && Instant::now() < deadline, "{lost} lost to {there}");
+            assert!(
+                may_lose && Instant::now() < deadline,
+                "{lost} lost to {there}"
+            );
         }
         upstream.0.set_read_timeout(Some(PATIENCE)).unwrap();
         for size in [1_400, 100, 1_452, 1_232, 9_000] {
@@ -216,7 +242,10 @@ fn a_full_device_queue_is_counted() {
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 101);
         let row = ledger.handler("on");
         assert_eq!(row.last + not_sent(row), 101);
-        assert!(row.not_sent.get("ENOBUFS").is_some_and(|lost| *lost > 50), "{row:?}");
+        assert!(
+            row.not_sent.get("ENOBUFS").is_some_and(|lost| *lost > 50),
+            "{row:?}"
+        );
         for _ in 1..row.last {
             upstream.receive();
         }
@@ -238,7 +267,10 @@ fn a_firewall_and_a_lost_route() {
     let next_door = neighbour(1_500);
     run("nft add table inet t");
     run("nft add chain inet t out { type filter hook output priority 0 ; }");
-    for (there, family, prefix) in [(THERE, "-4", "10.9.0.0/24"), (THERE_V6, "-6", "fd00:9::/64")] {
+    for (there, family, prefix) in [
+        (THERE, "-4", "10.9.0.0/24"),
+        (THERE_V6, "-6", "fd00:9::/64"),
+    ] {
         let there = std::net::SocketAddr::new(there.parse().unwrap(), 9001).to_string();
         let lost = next_door.bind(&there);
         let good = Client::bind("127.0.0.1:0");
@@ -285,7 +317,10 @@ fn a_firewall_and_a_lost_route() {
             let row = ledger.handler("on");
             assert_eq!(not_sent(row), losses, "{fault:?}: {row:?}");
             for (errno, count) in &row.not_sent {
-                assert!(before.get(errno) == Some(count) || errnos.contains(&errno.as_str()), "{fault:?}: {row:?}");
+                assert!(
+                    before.get(errno) == Some(count) || errnos.contains(&errno.as_str()),
+                    "{fault:?}: {row:?}"
+                );
             }
             repair.iter().for_each(|command| run(command));
             pass(next..next + 20);
@@ -304,7 +339,10 @@ fn the_own_address_changes() {
         return;
     }
     let next_door = neighbour(1_500);
-    for (there, old, new) in [(THERE, "10.9.0.1/24", "10.9.0.7/24"), (THERE_V6, "fd00:9::1/64", "fd00:9::7/64")] {
+    for (there, old, new) in [
+        (THERE, "10.9.0.1/24", "10.9.0.7/24"),
+        (THERE_V6, "fd00:9::1/64", "fd00:9::7/64"),
+    ] {
         let there = std::net::SocketAddr::new(there.parse().unwrap(), 9001).to_string();
         let upstream = next_door.bind(&there);
         let mut daemon = Daemon::start(&forward("on", 1234, &[&there]));
@@ -339,7 +377,8 @@ fn a_flood_starves_nobody() {
         return;
     }
     const FLOOD_MAX: u64 = 3_000_000;
-    let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"drop\"\n".to_owned() + ECHO;
+    let config =
+        "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"drop\"\n".to_owned() + ECHO;
     let daemon = Daemon::start(&config);
     let is_over = AtomicBool::new(false);
     let (begun, is_begun) = std::sync::mpsc::channel();
@@ -359,7 +398,10 @@ fn a_flood_starves_nobody() {
         is_begun.recv().unwrap();
         let client = Client::bind("127.0.0.1:0");
         for number in 0..200_u32 {
-            assert_eq!(client.ask(&number.to_be_bytes(), "127.0.0.1:1234").0, number.to_be_bytes());
+            assert_eq!(
+                client.ask(&number.to_be_bytes(), "127.0.0.1:1234").0,
+                number.to_be_bytes()
+            );
         }
         is_over.store(true, Ordering::Relaxed);
         flood.join().unwrap()
@@ -379,8 +421,9 @@ fn stopping_is_bounded_with_many_listeners_and_upstreams() {
     if !enter("stopping_is_bounded_with_many_listeners_and_upstreams") {
         return;
     }
-    let upstreams: Vec<_> =
-        (0..500).map(|number| format!("\"127.1.{}.{}:9001\"", number / 200, number % 200 + 1)).collect();
+    let upstreams: Vec<_> = (0..500)
+        .map(|number| format!("\"127.1.{}.{}:9001\"", number / 200, number % 200 + 1))
+        .collect();
     let config = format!(
         "[[route]]\ndestination = \"127.0.0.1:2000-2099\"\nhandler = \"all\"\n\
          [handler.all]\nkind = \"forward\"\npick = \"all\"\nupstreams = [{}]\n",
@@ -454,7 +497,11 @@ const PRINT_AND_ECHO: &str = r#"
 "#;
 
 /// Sends to the printing route until the ledger says so.
-fn print_until(daemon: &mut Daemon, client: &Client, satisfied: impl Fn(&Ledger) -> bool) -> Ledger {
+fn print_until(
+    daemon: &mut Daemon,
+    client: &Client,
+    satisfied: impl Fn(&Ledger) -> bool,
+) -> Ledger {
     daemon.ledger_when(|ledger| {
         for _ in 0..20 {
             client.send(&[b'x'; 2_000], "127.0.0.1:1000");
@@ -476,15 +523,25 @@ fn blocked_output_harms_nobody_else() {
     let full = |ledger: &Ledger| ledger.handler("print").reason("sink_full") > 100;
     print_until(&mut daemon, &client, full);
     for _ in 0..100 {
-        assert_eq!(client.ask(b"still there?", "127.0.0.1:1234").0, b"still there?");
+        assert_eq!(
+            client.ask(b"still there?", "127.0.0.1:1234").0,
+            b"still there?"
+        );
     }
     let status = ask(&daemon, &["status"]).output;
-    let [received, handled, dropped, in_flight] = ["received", "handled", "dropped", "in flight"].map(|head| {
-        let rest = status.lines().find_map(|line| line.strip_prefix(head)).expect("a line for each");
-        rest.trim().parse::<u64>().expect("a number")
-    });
+    let [received, handled, dropped, in_flight] = ["received", "handled", "dropped", "in flight"]
+        .map(|head| {
+            let rest = status
+                .lines()
+                .find_map(|line| line.strip_prefix(head))
+                .expect("a line for each");
+            rest.trim().parse::<u64>().expect("a number")
+        });
     assert_eq!(received, handled + dropped + in_flight, "{status}");
-    assert!(status.contains(" that handlers have taken wait to be written"), "{status}");
+    assert!(
+        status.contains(" that handlers have taken wait to be written"),
+        "{status}"
+    );
     let ledger = daemon.stop_while(libc::SIGTERM, |daemon| {
         daemon.signal(libc::SIGTERM);
         daemon.signal(libc::SIGINT);
@@ -544,7 +601,10 @@ fn closed_output_harms_nobody_else() {
     };
     assert_eq!(said(&daemon), 1);
     for _ in 0..100 {
-        assert_eq!(client.ask(b"still there?", "127.0.0.1:1234").0, b"still there?");
+        assert_eq!(
+            client.ask(b"still there?", "127.0.0.1:1234").0,
+            b"still there?"
+        );
     }
     let ledger = daemon.stop();
     let print = ledger.handler("print");
@@ -591,7 +651,10 @@ fn a_closed_log_harms_nobody() {
     for signal in [libc::SIGUSR1, libc::SIGHUP, libc::SIGUSR1] {
         daemon.signal(signal);
         for _ in 0..20 {
-            assert_eq!(client.ask(b"still there?", "127.0.0.1:1234").0, b"still there?");
+            assert_eq!(
+                client.ask(b"still there?", "127.0.0.1:1234").0,
+                b"still there?"
+            );
         }
     }
     assert_eq!(daemon.end(libc::SIGTERM), Some(0));
@@ -611,7 +674,10 @@ fn full_log(is_nonblocking: bool) -> (UnixStream, Stdio) {
 
 /// Asks until an answer comes: there is no log that says when it is ready.
 fn ask_until_answered(client: &Client) {
-    client.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
         client.send(b"ready?", "127.0.0.1:1234");
@@ -637,11 +703,18 @@ fn a_blocked_log_harms_nobody() {
         ask_until_answered(&client);
         for signal in [libc::SIGUSR1, libc::SIGHUP, libc::SIGUSR1] {
             daemon.signal(signal);
-            assert_eq!(client.ask(b"still there?", "127.0.0.1:1234").0, b"still there?");
+            assert_eq!(
+                client.ask(b"still there?", "127.0.0.1:1234").0,
+                b"still there?"
+            );
         }
         let begun = Instant::now();
         assert_eq!(daemon.end(libc::SIGTERM), Some(0));
-        assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "stopping took {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -668,15 +741,27 @@ fn a_log_that_was_blocked_works_again() {
         }
         daemon.read_log(reader);
         let said = daemon.wait_for("dropped: standard error was blocked");
-        let count = said.split(" WARN  ").nth(1).and_then(|said| said.split_once(" log lines were dropped")).unwrap().0;
+        let count = said
+            .split(" WARN  ")
+            .nth(1)
+            .and_then(|said| said.split_once(" log lines were dropped"))
+            .unwrap()
+            .0;
         let dropped: usize = count.parse().unwrap();
         let first = daemon.log()[0].trim_start_matches('-').to_owned();
         assert!(first.contains("INFO  ready: "), "{first}");
         // Whole ledgers only, written and dropped alike: the listeners, three heads, the routes, the handlers, the balance.
         let ledger = 1_001 + 3 + 2 + 2 + 1;
         let told = daemon.log().len() - 2;
-        assert_eq!((told % ledger, dropped % ledger), (0, 0), "{told} told, {dropped} dropped");
-        assert!(told >= 5 * ledger && dropped > 0, "{told} told, {dropped} dropped");
+        assert_eq!(
+            (told % ledger, dropped % ledger),
+            (0, 0),
+            "{told} told, {dropped} dropped"
+        );
+        assert!(
+            told >= 5 * ledger && dropped > 0,
+            "{told} told, {dropped} dropped"
+        );
         daemon.signal(libc::SIGHUP);
         daemon.wait_for("SIGHUP");
         let ledger = daemon.stop();
@@ -690,8 +775,7 @@ fn the_last_datagrams_are_handled() {
     if !enter("the_last_datagrams_are_handled") {
         return;
     }
-    let config =
-        "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:1235\", \"[::1]:1234\"]\nhandler = \"echo\"\n";
+    let config = "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:1235\", \"[::1]:1234\"]\nhandler = \"echo\"\n";
     for signal in [libc::SIGTERM, libc::SIGINT] {
         for workers in ["1", "3"] {
             let daemon = Daemon::start_with(config, &["--workers", workers]);
@@ -734,7 +818,11 @@ fn a_flood_does_not_keep_it() {
                 let client = Client::bind("127.0.0.1:0");
                 client.0.connect("127.0.0.1:1234").unwrap();
                 // Refused once the port is closed.
-                while client.0.send(&sent.load(Ordering::SeqCst).to_be_bytes()).is_ok() {
+                while client
+                    .0
+                    .send(&sent.load(Ordering::SeqCst).to_be_bytes())
+                    .is_ok()
+                {
                     sent.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -764,7 +852,10 @@ fn a_flood_does_not_keep_it() {
             let got = collect.join().unwrap();
             let after = sent.load(Ordering::SeqCst);
             let counted = ledger.received() + ledger.kernel_drops();
-            assert!((before..=after).contains(&counted), "{before} <= {counted} <= {after}");
+            assert!(
+                (before..=after).contains(&counted),
+                "{before} <= {counted} <= {after}"
+            );
             let row = ledger.handler("on");
             let lost_there = u64::from(udispatch::net::option::kernel_drops(&upstream.0).unwrap());
             assert_eq!(got.len() as u64 + lost_there, row.last);
@@ -787,13 +878,20 @@ fn signals_disturb_nothing() {
             let client = Client::bind("127.0.0.1:0");
             let mut asked = 0_u64;
             while !is_over.load(Ordering::Relaxed) {
-                assert_eq!(client.ask(&asked.to_be_bytes(), "127.0.0.1:1234").0, asked.to_be_bytes());
+                assert_eq!(
+                    client.ask(&asked.to_be_bytes(), "127.0.0.1:1234").0,
+                    asked.to_be_bytes()
+                );
                 asked += 1;
             }
             asked
         });
         for number in 0..2_000 {
-            daemon.signal(if number % 4 == 0 { libc::SIGHUP } else { libc::SIGUSR1 });
+            daemon.signal(if number % 4 == 0 {
+                libc::SIGHUP
+            } else {
+                libc::SIGUSR1
+            });
             thread::sleep(Duration::from_micros(500));
         }
         is_over.store(true, Ordering::Relaxed);
@@ -816,7 +914,8 @@ fn too_few_files() {
     if !enter("too_few_files") || !has("prlimit") {
         return;
     }
-    let ports = "[[route]]\ndestination = \"127.0.0.1:2000-2099\"\nhandler = [\"drop\", \"print\"]\n";
+    let ports =
+        "[[route]]\ndestination = \"127.0.0.1:2000-2099\"\nhandler = [\"drop\", \"print\"]\n";
     let upstreams: Vec<String> = (1..100).map(|port| format!("127.0.0.1:{port}")).collect();
     let upstreams: Vec<&str> = upstreams.iter().map(String::as_str).collect();
     for config in [ports, &forward("on", 1234, &upstreams)] {
@@ -849,7 +948,11 @@ fn a_low_port_without_the_capability() {
         "sudo setcap cap_net_bind_service=+ep",
         env!("CARGO_BIN_EXE_udispatch"),
     ] {
-        assert!(outcome.errors.contains(words), "{words}: {}", outcome.errors);
+        assert!(
+            outcome.errors.contains(words),
+            "{words}: {}",
+            outcome.errors
+        );
     }
 }
 
@@ -868,7 +971,14 @@ fn a_receive_buffer_above_the_limit() {
         "the kernel granted receive buffers of {limit} bytes instead of {asked}: short bursts may be lost; \
          `sysctl -w net.core.rmem_max={asked}` allows them"
     );
-    assert!(daemon.log().iter().any(|line| line.contains("WARN") && line.contains(&warning)), "{:?}", daemon.log());
+    assert!(
+        daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("WARN") && line.contains(&warning)),
+        "{:?}",
+        daemon.log()
+    );
     daemon.stop();
     let fitting = Daemon::start(&format!("[daemon]\nreceive_buffer = {limit}\n{ECHO}"));
     assert!(!fitting.log().iter().any(|line| line.contains("WARN")));

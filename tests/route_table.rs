@@ -17,7 +17,17 @@ const BLOCKS_V4: [u32; 3] = [0x0a00_0000, 0, 0xffff_fff0];
 const BLOCKS_V6: [u128; 3] = [0x2001_0db8 << 96, 0, u128::MAX - 15];
 
 /// Overlapping, nested and apart, but never two of one width that overlap: the rule does not rank those.
-const PORTS: [(u16, u16); 9] = [(4, 4), (5, 5), (6, 6), (5, 6), (7, 8), (4, 6), (5, 8), (3, 9), (0, 65_535)];
+const PORTS: [(u16, u16); 9] = [
+    (4, 4),
+    (5, 5),
+    (6, 6),
+    (5, 6),
+    (7, 8),
+    (4, 6),
+    (5, 8),
+    (3, 9),
+    (0, 65_535),
+];
 
 const INTERFACES: [u32; 3] = [1, 2, 3];
 
@@ -64,7 +74,13 @@ fn rows() -> impl Strategy<Value = Vec<Match>> {
         let mut rows: Vec<Match> = Vec::new();
         for (net, ports, interface, source) in all {
             let route = RouteId(rows.len() as u32);
-            let row = Match { net, ports, interface, source, route };
+            let row = Match {
+                net,
+                ports,
+                interface,
+                source,
+                route,
+            };
             if !rows.iter().any(|other| Match { route, ..*other } == row) {
                 rows.push(row);
             }
@@ -75,7 +91,14 @@ fn rows() -> impl Strategy<Value = Vec<Match>> {
 
 fn envelope(dst: IpAddr, port: u16, interface: u32, src: IpAddr) -> Envelope {
     let dst = SocketAddr::new(dst, port);
-    Envelope { src: SocketAddr::new(src, 9_999), dst, local: dst, interface, ttl: None, time_ns: None }
+    Envelope {
+        src: SocketAddr::new(src, 9_999),
+        dst,
+        local: dst,
+        interface,
+        ttl: None,
+        time_ns: None,
+    }
 }
 
 fn datagram() -> impl Strategy<Value = Envelope> {
@@ -86,7 +109,10 @@ fn datagram() -> impl Strategy<Value = Envelope> {
 
 /// Every source and interface that could make a difference to a row.
 fn conditions(rows: &[Match]) -> Vec<(u32, IpAddr)> {
-    let sources = rows.iter().filter_map(|row| row.source).map(|net| net.addr());
+    let sources = rows
+        .iter()
+        .filter_map(|row| row.source)
+        .map(|net| net.addr());
     let others = ["192.0.2.1", "2001:db8:9::1"].map(|text| text.parse().unwrap());
     let sources: Vec<IpAddr> = sources.chain(others).collect();
     let each = |interface| sources.iter().map(move |src| (interface, *src));
@@ -168,14 +194,31 @@ proptest! {
 #[test]
 fn ties_are_settled_one_way() {
     let net: IpNet = "10.0.0.0/28".parse().unwrap();
-    let row = |ports, route| Match { net, ports, interface: None, source: None, route: RouteId(route) };
+    let row = |ports, route| Match {
+        net,
+        ports,
+        interface: None,
+        source: None,
+        route: RouteId(route),
+    };
     let table = RouteTable::new(vec![row((5, 8), 0), row((6, 9), 1)]);
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
-    let found = |port| table.for_port(port).find(&envelope(ip, port, 1, "10.9.9.9".parse().unwrap()));
+    let found = |port| {
+        table
+            .for_port(port)
+            .find(&envelope(ip, port, 1, "10.9.9.9".parse().unwrap()))
+    };
     assert_eq!(found(5), Some(RouteId(0)));
     assert_eq!(found(9), Some(RouteId(1)));
     for port in [6, 7, 8] {
-        let shown = table.matches().iter().find(|row| row.ports.0 <= port && port <= row.ports.1);
-        assert_eq!(found(port), shown.map(|row| row.route), "as users are shown it");
+        let shown = table
+            .matches()
+            .iter()
+            .find(|row| row.ports.0 <= port && port <= row.ports.1);
+        assert_eq!(
+            found(port),
+            shown.map(|row| row.route),
+            "as users are shown it"
+        );
     }
 }

@@ -77,10 +77,18 @@ fn an_address_without_a_broadcast_is_answered() {
     run("ip addr add 10.9.0.1/24 dev near");
     run("ip addr add 10.8.0.1 peer 10.8.0.2/32 dev far");
     let daemon = Daemon::start("[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"echo\"\n");
-    assert_eq!(Client::bind("10.9.0.1:0").ask(b"own address", "10.9.0.1:1234").0, b"own address");
+    assert_eq!(
+        Client::bind("10.9.0.1:0")
+            .ask(b"own address", "10.9.0.1:1234")
+            .0,
+        b"own address"
+    );
     // The peer is a host of its own as a rule; here its address is taken by this one.
     run("ip addr add 10.8.0.2/32 dev lo");
-    assert_eq!(Client::bind("10.8.0.2:0").ask(b"peer", "10.8.0.1:1234").0, b"peer");
+    assert_eq!(
+        Client::bind("10.8.0.2:0").ask(b"peer", "10.8.0.1:1234").0,
+        b"peer"
+    );
     daemon.stop();
 }
 
@@ -106,11 +114,18 @@ fn answers_are_damped() {
     let socket = socket2::SockRef::from(&client.0);
     udispatch::net::option::set_int(&client.0, libc::IPPROTO_IP, libc::IP_RECVTTL, 1).unwrap();
     let mut receiver = udispatch::net::receive::Receiver::new();
-    for (ttl, to, expected) in [(64, "127.0.0.1:1234", 63), (2, "127.0.0.1:1234", 1), (1, "127.0.0.1:1235", 99)] {
+    for (ttl, to, expected) in [
+        (64, "127.0.0.1:1234", 63),
+        (2, "127.0.0.1:1234", 1),
+        (1, "127.0.0.1:1235", 99),
+    ] {
         socket.set_ttl_v4(ttl).unwrap();
         client.send(b"how far?", to);
-        let answer =
-            client.0.peek(&mut [0; 16]).map(|_| receiver.receive(&client.0, 1, true)).expect("an answer comes");
+        let answer = client
+            .0
+            .peek(&mut [0; 16])
+            .map(|_| receiver.receive(&client.0, 1, true))
+            .expect("an answer comes");
         assert_eq!(answer.unwrap(), 1);
         assert_eq!(receiver.slots().next().unwrap().told().ttl, Some(expected));
     }
@@ -141,7 +156,12 @@ fn a_loop_of_two_daemons_dies() {
     // TTL 64 arrives at one; 63 at two; … 1 at two, which drops it.
     let ledger = two.ledger_when(|ledger| ledger.handler("on").reason("ttl_spent") == 1);
     assert_eq!(ledger.received(), 32);
-    assert_eq!(one.ledger_when(|ledger| ledger.received() == 32).handler("on").last, 32);
+    assert_eq!(
+        one.ledger_when(|ledger| ledger.received() == 32)
+            .handler("on")
+            .last,
+        32
+    );
     one.stop();
     two.stop();
 }
@@ -171,7 +191,10 @@ fn amplification_is_refused() {
     let client = Client::bind("127.0.0.1:0");
     client.send(b"abc", "127.0.0.1:1234");
     assert_eq!(client.ask(b"abcd", "127.0.0.1:1234").0, b"twelve bytes");
-    assert_eq!(client.ask(b"a", "127.0.0.1:1235").0, b"\x00\xff\x10\x20\x30\x40\x50\x60");
+    assert_eq!(
+        client.ask(b"a", "127.0.0.1:1235").0,
+        b"\x00\xff\x10\x20\x30\x40\x50\x60"
+    );
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 3);
     assert_eq!(ledger.handler("careful").reason("amplification"), 1);
     daemon.stop();
@@ -188,8 +211,14 @@ fn the_port_is_locked() {
         "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:5000\"]\nhandler = \"echo\"\n",
         &["--workers", "2"],
     );
-    for address in ["127.0.0.1:1234", "0.0.0.0:1234", "127.0.0.1:5000", "0.0.0.0:5000"] {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    for address in [
+        "127.0.0.1:1234",
+        "0.0.0.0:1234",
+        "127.0.0.1:5000",
+        "0.0.0.0:5000",
+    ] {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         let address: std::net::SocketAddr = address.parse().unwrap();
         let error = socket.bind(&address.into()).expect_err("the daemon's own");
@@ -214,7 +243,11 @@ fn squatters_are_named() {
         let outcome = on_file("run", ECHO, &["--workers", "1"]);
         assert_eq!(outcome.code, 1, "{}", outcome.errors);
         let me = format!("(pid {}), bound to {squatted}", std::process::id());
-        assert!(outcome.errors.contains("cannot bind 127.0.0.1:1234"), "{}", outcome.errors);
+        assert!(
+            outcome.errors.contains("cannot bind 127.0.0.1:1234"),
+            "{}",
+            outcome.errors
+        );
         assert!(outcome.errors.contains(&me), "{} in {}", me, outcome.errors);
     }
 }

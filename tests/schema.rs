@@ -20,7 +20,9 @@ fn to_json(text: &str) -> Value {
 }
 
 fn json_of_table(table: &DeTable<'_>) -> Value {
-    let entries = table.iter().map(|(key, value)| (key.get_ref().to_string(), json_of(value.get_ref())));
+    let entries = table
+        .iter()
+        .map(|(key, value)| (key.get_ref().to_string(), json_of(value.get_ref())));
     Value::Object(entries.collect::<Map<_, _>>())
 }
 
@@ -50,10 +52,16 @@ fn read(name: &str) -> String {
 /// The file that editors are pointed to is what the program prints.
 #[test]
 fn the_schema_is_checked_in() {
-    let output = Command::new(env!("CARGO_BIN_EXE_udispatch")).arg("schema").output().expect("the program runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_udispatch"))
+        .arg("schema")
+        .output()
+        .expect("the program runs");
     assert!(output.status.success());
     let printed = String::from_utf8(output.stdout).expect("text");
-    assert_eq!(serde_json::from_str::<Value>(&printed).expect("JSON"), schema(KINDS));
+    assert_eq!(
+        serde_json::from_str::<Value>(&printed).expect("JSON"),
+        schema(KINDS)
+    );
     assert!(
         printed == read("docs/udispatch.schema.json"),
         "docs/udispatch.schema.json is old; `udispatch schema` prints the new one"
@@ -65,9 +73,20 @@ fn the_schema_is_checked_in() {
 fn it_takes_the_examples() {
     let schema = schema(KINDS);
     let example = read("config.example.toml");
-    assert_eq!(example.lines().next(), Some("#:schema ./docs/udispatch.schema.json"));
-    for text in KINDS.iter().map(|kind| kind.example).chain([example.as_str()]) {
-        assert_eq!(json_schema::problems(&schema, &to_json(text)), [""; 0], "{text}");
+    assert_eq!(
+        example.lines().next(),
+        Some("#:schema ./docs/udispatch.schema.json")
+    );
+    for text in KINDS
+        .iter()
+        .map(|kind| kind.example)
+        .chain([example.as_str()])
+    {
+        assert_eq!(
+            json_schema::problems(&schema, &to_json(text)),
+            [""; 0],
+            "{text}"
+        );
     }
 }
 
@@ -114,19 +133,35 @@ fn samples(form: &Form) -> (Vec<String>, Vec<String>) {
     let quoted = |text: &str| format!("\"{text}\"");
     match form {
         Form::Text(_) => (vec![], vec!["1".to_owned()]),
-        Form::Boolean => (vec!["true".to_owned(), "false".to_owned()], vec!["1".to_owned()]),
-        Form::False => (vec!["false".to_owned()], vec!["true".to_owned(), "1".to_owned()]),
+        Form::Boolean => (
+            vec!["true".to_owned(), "false".to_owned()],
+            vec!["1".to_owned()],
+        ),
+        Form::False => (
+            vec!["false".to_owned()],
+            vec!["true".to_owned(), "1".to_owned()],
+        ),
         Form::Map { .. } => (vec![], vec!["{}".to_owned()]),
         Form::Integer { min, max } => {
             let above = u128::from(*max) + 1;
             let below = i128::from(*min) - 1;
-            (vec![min.to_string(), max.to_string()], vec![below.to_string(), above.to_string()])
+            (
+                vec![min.to_string(), max.to_string()],
+                vec![below.to_string(), above.to_string()],
+            )
         }
-        Form::Duration { min, max } | Form::Size { min, max } => {
-            (vec![quoted(min), quoted(max)], vec!["\"5x\"".to_owned(), "true".to_owned()])
-        }
-        Form::Rate => (vec!["\"1/s\"".to_owned(), "\"7/h\"".to_owned()], vec!["7".to_owned(), "\"7/d\"".to_owned()]),
-        Form::Choice(words) => (words.iter().map(|word| quoted(word)).collect(), vec!["\"no such word\"".to_owned()]),
+        Form::Duration { min, max } | Form::Size { min, max } => (
+            vec![quoted(min), quoted(max)],
+            vec!["\"5x\"".to_owned(), "true".to_owned()],
+        ),
+        Form::Rate => (
+            vec!["\"1/s\"".to_owned(), "\"7/h\"".to_owned()],
+            vec!["7".to_owned(), "\"7/d\"".to_owned()],
+        ),
+        Form::Choice(words) => (
+            words.iter().map(|word| quoted(word)).collect(),
+            vec!["\"no such word\"".to_owned()],
+        ),
         Form::Table(_) => (vec![], vec!["{ no_such_key = 1 }".to_owned()]),
         Form::List(element) => {
             let (good, bad) = samples(element);
@@ -134,7 +169,10 @@ fn samples(form: &Form) -> (Vec<String>, Vec<String>) {
         }
         Form::OneOf(forms) => {
             let (good, bad): (Vec<_>, Vec<_>) = forms.iter().map(samples).unzip();
-            let bad = bad.concat().into_iter().filter(|value| !forms.iter().any(|form| takes(form, value)));
+            let bad = bad
+                .concat()
+                .into_iter()
+                .filter(|value| !forms.iter().any(|form| takes(form, value)));
             (good.concat(), bad.collect())
         }
     }
@@ -146,9 +184,9 @@ fn takes(form: &Form, value: &str) -> bool {
         Form::Text(_) => value.starts_with('"'),
         Form::Boolean => matches!(value, "true" | "false"),
         Form::False => value == "false",
-        Form::Integer { min, max } => {
-            value.parse().is_ok_and(|number: u128| (*min as u128..=*max as u128).contains(&number))
-        }
+        Form::Integer { min, max } => value
+            .parse()
+            .is_ok_and(|number: u128| (*min as u128..=*max as u128).contains(&number)),
         _ => false,
     }
 }
@@ -158,13 +196,28 @@ fn file(kind: &str, path: &[&Setting], value: &str) -> String {
     let line = match path {
         [setting] => format!("{} = {value}\n", setting.key),
         [outer, inner] => {
-            let address = if outer.key == "upstreams" && inner.key != "address" { "address = \"a:1\", " } else { "" };
-            let probe = if outer.key == "health" && inner.key != "probe" { "probe = \"tcp\", " } else { "" };
-            format!("{} = {{ {address}{probe}{} = {value} }}\n", outer.key, inner.key)
+            let address = if outer.key == "upstreams" && inner.key != "address" {
+                "address = \"a:1\", "
+            } else {
+                ""
+            };
+            let probe = if outer.key == "health" && inner.key != "probe" {
+                "probe = \"tcp\", "
+            } else {
+                ""
+            };
+            format!(
+                "{} = {{ {address}{probe}{} = {value} }}\n",
+                outer.key, inner.key
+            )
         }
         _ => panic!("tables are not nested deeper"),
     };
-    let upstreams = if kind == "forward" && path[0].key != "upstreams" { "upstreams = \"a:1\"\n" } else { "" };
+    let upstreams = if kind == "forward" && path[0].key != "upstreams" {
+        "upstreams = \"a:1\"\n"
+    } else {
+        ""
+    };
     format!(
         "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"{kind}\"\n{upstreams}{line}"
     )
@@ -175,25 +228,47 @@ fn file(kind: &str, path: &[&Setting], value: &str) -> String {
 fn definitions_agree_with_the_parsers() {
     let mut tried = 0;
     for kind in KINDS {
-        let inner = kind.settings.iter().flat_map(|outer| outer.inner().iter().map(move |inner| vec![outer, inner]));
-        for path in kind.settings.iter().map(|setting| vec![setting]).chain(inner) {
+        let inner = kind
+            .settings
+            .iter()
+            .flat_map(|outer| outer.inner().iter().map(move |inner| vec![outer, inner]));
+        for path in kind
+            .settings
+            .iter()
+            .map(|setting| vec![setting])
+            .chain(inner)
+        {
             let setting = path[path.len() - 1];
             let (good, bad) = samples(&setting.form);
             // What a value says beside others may still be wrong; that it is no such value at all may not be said of it.
             let says = |value: &str| {
                 let problems = parse(&file(kind.name, &path, value)).err();
-                problems.map(|problems| problems.to_string()).unwrap_or_default()
+                problems
+                    .map(|problems| problems.to_string())
+                    .unwrap_or_default()
             };
             for value in good {
                 let told = says(&value);
                 let is_refused = ["expected", "must be", "is not a", "has no key", "beyond"]
                     .iter()
-                    .any(|word| told.lines().any(|line| line.starts_with("error: ") && line.contains(word)));
-                assert!(!is_refused, "{}: {} = {value}\n{told}", kind.name, setting.key);
+                    .any(|word| {
+                        told.lines()
+                            .any(|line| line.starts_with("error: ") && line.contains(word))
+                    });
+                assert!(
+                    !is_refused,
+                    "{}: {} = {value}\n{told}",
+                    kind.name, setting.key
+                );
                 tried += 1;
             }
             for value in bad {
-                assert!(!says(&value).is_empty(), "{}: {} = {value} is accepted", kind.name, setting.key);
+                assert!(
+                    !says(&value).is_empty(),
+                    "{}: {} = {value} is accepted",
+                    kind.name,
+                    setting.key
+                );
                 tried += 1;
             }
         }
@@ -217,7 +292,11 @@ fn it_takes_what_the_daemon_takes() {
     ] {
         let text = format!("{route}{more}");
         parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(json_schema::problems(&schema, &to_json(&text)), [""; 0], "{text}");
+        assert_eq!(
+            json_schema::problems(&schema, &to_json(&text)),
+            [""; 0],
+            "{text}"
+        );
     }
     for settings in [
         "upstreams = \"a:1\"",
@@ -232,6 +311,10 @@ fn it_takes_what_the_daemon_takes() {
         let head = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"forward\"\n";
         let text = format!("{head}{settings}\n");
         parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(json_schema::problems(&schema, &to_json(&text)), [""; 0], "{text}");
+        assert_eq!(
+            json_schema::problems(&schema, &to_json(&text)),
+            [""; 0],
+            "{text}"
+        );
     }
 }

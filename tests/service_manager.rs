@@ -21,7 +21,9 @@ use udispatch::control::given::{self, Store};
 use udispatch::control::handover::outline::ListenerKey;
 use udispatch::control::host::Host;
 use udispatch::control::plan::Plan;
-use udispatch::control::service_manager::{ServiceManager, given_sockets, hand_on, watchdog_interval};
+use udispatch::control::service_manager::{
+    ServiceManager, given_sockets, hand_on, watchdog_interval,
+};
 use udispatch::handlers::KINDS;
 use udispatch::net::multicast;
 use udispatch::net::socket::{ListenerOptions, bind_listener, close_door};
@@ -52,7 +54,8 @@ handler = "drop"
 "#;
 
 fn plan(text: &str) -> Plan {
-    let config = Config::parse(Path::new("u.toml"), text, KINDS).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Config::parse(Path::new("u.toml"), text, KINDS)
+        .unwrap_or_else(|problems| panic!("{problems}"));
     let host = Host::this().expect("this host");
     Plan::new(&config, &host, 2).unwrap_or_else(|problems| panic!("{problems}"))
 }
@@ -63,11 +66,15 @@ struct Manager(UnixDatagram);
 impl Manager {
     fn at(name: &str) -> Manager {
         let socket = match name.strip_prefix('@') {
-            Some(name) => UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name")),
+            Some(name) => {
+                UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name).expect("a name"))
+            }
             None => UnixDatagram::bind(name),
         };
         let socket = socket.expect("bound");
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a time limit");
         Manager(socket)
     }
 
@@ -76,7 +83,12 @@ impl Manager {
         let mut text = [0; 4_096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received = recvmsg(
+            &self.0,
+            &mut [IoSliceMut::new(&mut text)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        );
         let bytes = received.expect("a message").bytes;
         let mut fds = Vec::new();
         for message in control.drain() {
@@ -84,7 +96,14 @@ impl Manager {
                 fds.extend(passed);
             }
         }
-        (std::str::from_utf8(&text[..bytes]).expect("text").lines().map(str::to_owned).collect(), fds)
+        (
+            std::str::from_utf8(&text[..bytes])
+                .expect("text")
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            fds,
+        )
     }
 
     fn hear_lines(&self) -> Vec<String> {
@@ -105,11 +124,18 @@ fn messages() {
         let manager = ServiceManager::at(&OsString::from(name)).expect("a name");
         assert!(manager.is_there());
         manager.ready(4_711, "serving\nMAINPID=1").expect("sent");
-        assert_eq!(ear.hear_lines(), ["MAINPID=4711", "READY=1", "STATUS=serving MAINPID=1"]);
+        assert_eq!(
+            ear.hear_lines(),
+            ["MAINPID=4711", "READY=1", "STATUS=serving MAINPID=1"]
+        );
         manager.reloading().expect("sent");
         let lines = ear.hear_lines();
         assert_eq!(lines[0], "RELOADING=1");
-        let time = lines[1].strip_prefix("MONOTONIC_USEC=").expect("a time").parse::<u64>().expect("microseconds");
+        let time = lines[1]
+            .strip_prefix("MONOTONIC_USEC=")
+            .expect("a time")
+            .parse::<u64>()
+            .expect("microseconds");
         assert!(time > 0);
         manager.status("two").expect("sent");
         assert_eq!(ear.hear_lines(), ["STATUS=two"]);
@@ -121,14 +147,20 @@ fn messages() {
     let nobody = ServiceManager::default();
     assert!(!nobody.is_there());
     nobody.ready(1, "").expect("not sent");
-    assert!(ServiceManager::at("relative".as_ref()).is_err(), "neither a path nor an abstract name");
+    assert!(
+        ServiceManager::at("relative".as_ref()).is_err(),
+        "neither a path nor an abstract name"
+    );
 }
 
 /// A daemon whose service manager the test is.
 fn managed(config: &str) -> (Daemon, Manager) {
     let name = format!("@udispatch-test-{}", std::process::id());
     let ear = Manager::at(&name);
-    (Daemon::start_under(&["env", &format!("NOTIFY_SOCKET={name}")], config), ear)
+    (
+        Daemon::start_under(&["env", &format!("NOTIFY_SOCKET={name}")], config),
+        ear,
+    )
 }
 
 fn route(port: u16) -> String {
@@ -144,7 +176,11 @@ fn forgotten_by_a_successor() {
     }
     let (one, both) = (route(1001), route(1001) + &route(1002));
     let (daemon, ear) = managed(&both);
-    let names: Vec<String> = plan(&both).listeners.iter().map(|listener| given::name(&listener.key())).collect();
+    let names: Vec<String> = plan(&both)
+        .listeners
+        .iter()
+        .map(|listener| given::name(&listener.key()))
+        .collect();
     let hear_until = |line: &str| while !ear.hear().0.iter().any(|heard| heard == line) {};
     hear_until(&format!("FDNAME={}", names[0]));
     std::fs::write(daemon.file(), one).expect("written");
@@ -155,7 +191,10 @@ fn forgotten_by_a_successor() {
             break lines;
         }
     };
-    assert!(forgotten.contains(&format!("FDNAME={}", names[1])), "{forgotten:?} of {names:?}");
+    assert!(
+        forgotten.contains(&format!("FDNAME={}", names[1])),
+        "{forgotten:?} of {names:?}"
+    );
     let now = served_by_another(&daemon, daemon.pid());
     tell(now.pid, rustix::process::Signal::TERM);
 }
@@ -179,7 +218,11 @@ fn the_main_process_is_named_by_both() {
         }
     }
     alone.sort_unstable();
-    assert_eq!(alone, [false, true], "one is told by who goes, the other with `ready`");
+    assert_eq!(
+        alone,
+        [false, true],
+        "one is told by who goes, the other with `ready`"
+    );
     tell(now.pid, rustix::process::Signal::TERM);
 }
 
@@ -200,7 +243,8 @@ fn a_restart_keeps_what_comes() {
     client.send_to(b"after", "127.0.0.1:1001").expect("sent");
     let sockets = kept.into_iter().map(UdpSocket::from);
     // It does not block: nothing is on its way any more.
-    let waiting = sockets.filter(|socket| socket.recv(&mut [0; 16]).is_ok_and(|length| length == 5));
+    let waiting =
+        sockets.filter(|socket| socket.recv(&mut [0; 16]).is_ok_and(|length| length == 5));
     assert_eq!(waiting.count(), 1);
 }
 
@@ -210,7 +254,10 @@ fn a_deaf_manager() {
     let name = format!("@udispatch-test-deaf-{}", std::process::id());
     let _ear = Manager::at(&name);
     let manager = ServiceManager::at(&OsString::from(name)).expect("a name");
-    assert!((0..100_000).any(|_| manager.alive().is_err()), "the queue has an end");
+    assert!(
+        (0..100_000).any(|_| manager.alive().is_err()),
+        "the queue has an end"
+    );
 }
 
 /// The watchdog's time is taken from the environment if it is meant for this process, and the next process asks for its own.
@@ -222,8 +269,13 @@ fn watchdog() {
     }
     let ask = |environment: &[(&str, &str)], is_handed_on: bool| {
         let mut command = Command::new(std::env::current_exe().expect("the test's own path"));
-        command.args(["--exact", "watchdog", "--nocapture"]).env(NEXT, "1");
-        command.env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID").envs(environment.iter().copied());
+        command
+            .args(["--exact", "watchdog", "--nocapture"])
+            .env(NEXT, "1");
+        command
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
+            .envs(environment.iter().copied());
         if is_handed_on {
             hand_on(&mut command);
         }
@@ -275,10 +327,15 @@ fn kept_sockets_come_back() {
     for listener in &plan.listeners {
         let key = listener.key();
         let count = if key.is_spread { 2 } else { 1 };
-        sockets.push((key.clone(), (0..count).map(|_| bind(&key)).collect::<Vec<_>>()));
+        sockets.push((
+            key.clone(),
+            (0..count).map(|_| bind(&key)).collect::<Vec<_>>(),
+        ));
     }
-    let borrowed: Vec<_> =
-        sockets.iter().map(|(key, sockets)| (key.clone(), sockets.iter().map(AsFd::as_fd).collect())).collect();
+    let borrowed: Vec<_> = sockets
+        .iter()
+        .map(|(key, sockets)| (key.clone(), sockets.iter().map(AsFd::as_fd).collect()))
+        .collect();
     let mut store = Store::new(manager);
     store.keep(&borrowed).expect("kept");
     let mut kept = Vec::new();
@@ -289,39 +346,81 @@ fn kept_sockets_come_back() {
         assert!(name.len() <= 255 && !name.contains(':'), "{name}");
         kept.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
     }
-    assert_eq!(kept.len(), 6, "two groups, and two sockets each of the others");
+    assert_eq!(
+        kept.len(),
+        6,
+        "two groups, and two sockets each of the others"
+    );
 
-    UdpSocket::bind("127.0.0.1:0").expect("bound").send_to(b"waits", "127.0.0.1:7001").expect("sent");
-    sockets.iter().flat_map(|(_, sockets)| sockets).for_each(|socket| close_door(socket).expect("closed"));
+    UdpSocket::bind("127.0.0.1:0")
+        .expect("bound")
+        .send_to(b"waits", "127.0.0.1:7001")
+        .expect("sent");
+    sockets
+        .iter()
+        .flat_map(|(_, sockets)| sockets)
+        .for_each(|socket| close_door(socket).expect("closed"));
     drop(sockets);
-    kept.push(("udispatch-0123456789abcdef".to_owned(), UdpSocket::bind("127.0.0.1:7009").expect("bound").into()));
-    kept.push(("udispatch.socket".to_owned(), UdpSocket::bind("127.0.0.1:7010").expect("bound").into()));
+    kept.push((
+        "udispatch-0123456789abcdef".to_owned(),
+        UdpSocket::bind("127.0.0.1:7009").expect("bound").into(),
+    ));
+    kept.push((
+        "udispatch.socket".to_owned(),
+        UdpSocket::bind("127.0.0.1:7010").expect("bound").into(),
+    ));
     let told = give(&kept, manager_name);
-    assert!(told.contains("no route has the destination 127.0.0.1:7009"), "{told}");
-    assert!(told.contains("no route has the destination 127.0.0.1:7010"), "{told}");
-    assert_eq!(ear.hear_lines(), ["FDSTOREREMOVE=1", "FDNAME=udispatch-0123456789abcdef"]);
+    assert!(
+        told.contains("no route has the destination 127.0.0.1:7009"),
+        "{told}"
+    );
+    assert!(
+        told.contains("no route has the destination 127.0.0.1:7010"),
+        "{told}"
+    );
+    assert_eq!(
+        ear.hear_lines(),
+        ["FDSTOREREMOVE=1", "FDNAME=udispatch-0123456789abcdef"]
+    );
 }
 
 /// Starts this test again with these descriptors from number 3 on, as a service manager does; returns what it tells.
 fn give(kept: &[(String, OwnedFd)], manager: &str) -> String {
-    let high: Vec<OwnedFd> = kept.iter().map(|(_, fd)| fcntl_dupfd_cloexec(fd, 200).expect("a duplicate")).collect();
-    high.iter().for_each(|fd| fcntl_setfd(fd, FdFlags::empty()).expect("inheritable"));
+    let high: Vec<OwnedFd> = kept
+        .iter()
+        .map(|(_, fd)| fcntl_dupfd_cloexec(fd, 200).expect("a duplicate"))
+        .collect();
+    high.iter()
+        .for_each(|fd| fcntl_setfd(fd, FdFlags::empty()).expect("inheritable"));
     let places: Vec<String> = high
         .iter()
         .enumerate()
         .map(|(at, fd)| format!("{}<&{} {}<&-", at + 3, fd.as_raw_fd(), fd.as_raw_fd()))
         .collect();
     let names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
-    let script = format!("export LISTEN_PID=$$; exec \"$0\" \"$@\" {}", places.join(" "));
+    let script = format!(
+        "export LISTEN_PID=$$; exec \"$0\" \"$@\" {}",
+        places.join(" ")
+    );
     let output = Command::new("bash")
         .args(["-c", &script])
         .arg(std::env::current_exe().expect("the test's own path"))
-        .args(["--exact", "kept_sockets_come_back", "--nocapture", "--test-threads=1"])
-        .envs([(NEXT, "1"), ("NOTIFY_SOCKET", manager), ("LISTEN_FDNAMES", &names.join(":"))])
+        .args([
+            "--exact",
+            "kept_sockets_come_back",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .envs([
+            (NEXT, "1"),
+            ("NOTIFY_SOCKET", manager),
+            ("LISTEN_FDNAMES", &names.join(":")),
+        ])
         .env("LISTEN_FDS", kept.len().to_string())
         .output()
         .expect("run");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     told
 }
@@ -338,7 +437,12 @@ fn next_process() {
     for listener in &plan.listeners {
         let key = listener.key();
         let sockets = held.take(&key);
-        assert_eq!(sockets.len(), if key.is_spread { 2 } else { 1 }, "{}", listener.label);
+        assert_eq!(
+            sockets.len(),
+            if key.is_spread { 2 } else { 1 },
+            "{}",
+            listener.label
+        );
         for socket in &sockets {
             assert_eq!(socket.local_addr().expect("an address"), key.address);
             // It does not block: the deadline is the test's own.
@@ -347,13 +451,24 @@ fn next_process() {
                 waiting += 1;
             }
             if let Some((interface, _)) = key.group {
-                let again = multicast::join(socket, key.address.ip(), interface).expect_err("joined already");
-                assert_eq!(again.raw_os_error(), Some(libc::EADDRINUSE), "{}", listener.label);
+                let again = multicast::join(socket, key.address.ip(), interface)
+                    .expect_err("joined already");
+                assert_eq!(
+                    again.raw_os_error(),
+                    Some(libc::EADDRINUSE),
+                    "{}",
+                    listener.label
+                );
             }
         }
         if key.address.port() == 7_001 {
             client.send_to(b"new", key.address).expect("sent");
-            assert!(sockets.iter().any(|socket| socket.recv(&mut [0; 16]).is_ok()), "the door is open again");
+            assert!(
+                sockets
+                    .iter()
+                    .any(|socket| socket.recv(&mut [0; 16]).is_ok()),
+                "the door is open again"
+            );
         }
     }
     assert_eq!(waiting, 1, "what waited is still there");
@@ -367,17 +482,27 @@ fn the_store_follows() {
     let ear = Manager::at(&name);
     let mut store = Store::new(ServiceManager::at(&OsString::from(name)).expect("a name"));
     let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
-    let key = |port| ListenerKey { address: ([127, 0, 0, 1], port).into(), group: None, is_spread: true };
+    let key = |port| ListenerKey {
+        address: ([127, 0, 0, 1], port).into(),
+        group: None,
+        is_spread: true,
+    };
     let two = vec![socket.as_fd(), socket.as_fd()];
     store.keep(&[(key(1), two)]).expect("kept");
     let (lines, fds) = ear.hear();
     assert_eq!((lines[0].as_str(), fds.len()), ("FDSTORE=1", 2));
     let first = lines[2].clone();
     store.keep(&[(key(1), vec![socket.as_fd()])]).expect("kept");
-    assert_eq!(ear.hear_lines(), ["FDSTOREREMOVE=1".to_owned(), first.clone()]);
+    assert_eq!(
+        ear.hear_lines(),
+        ["FDSTOREREMOVE=1".to_owned(), first.clone()]
+    );
     assert_eq!(ear.hear().1.len(), 1);
     store.keep(&[(key(2), vec![socket.as_fd()])]).expect("kept");
-    assert_eq!(ear.hear_lines(), ["FDSTOREREMOVE=1".to_owned(), first.clone()]);
+    assert_eq!(
+        ear.hear_lines(),
+        ["FDSTOREREMOVE=1".to_owned(), first.clone()]
+    );
     let (lines, _) = ear.hear();
     assert_ne!(lines[2], first, "a name for each listener");
 }
@@ -385,15 +510,33 @@ fn the_store_follows() {
 /// What is no socket for a listener is refused with its reason; a socket that comes twice is used once.
 #[test]
 fn misfits() {
-    let listens = |text: &str| plan(&format!("[[route]]\ndestination = \"{text}\"\nhandler = \"drop\"\n")).listeners;
+    let listens = |text: &str| {
+        plan(&format!(
+            "[[route]]\ndestination = \"{text}\"\nhandler = \"drop\"\n"
+        ))
+        .listeners
+    };
     let bound = UdpSocket::bind("127.0.0.1:0").expect("bound");
     let address = bound.local_addr().expect("an address");
     let listeners = listens(&address.to_string());
-    let words = |fd: OwnedFd, name: &str| given::assign(vec![(fd, name.to_owned())], &listeners).1.join("\n");
+    let words = |fd: OwnedFd, name: &str| {
+        given::assign(vec![(fd, name.to_owned())], &listeners)
+            .1
+            .join("\n")
+    };
 
-    let refused = words(TcpListener::bind("127.0.0.1:0").expect("bound").into(), "web");
-    assert!(refused.contains("`web`") && refused.contains("no UDP socket"), "{refused}");
-    let refused = words(std::fs::File::open("/dev/null").expect("open").into(), "null");
+    let refused = words(
+        TcpListener::bind("127.0.0.1:0").expect("bound").into(),
+        "web",
+    );
+    assert!(
+        refused.contains("`web`") && refused.contains("no UDP socket"),
+        "{refused}"
+    );
+    let refused = words(
+        std::fs::File::open("/dev/null").expect("open").into(),
+        "null",
+    );
     assert!(refused.contains("no UDP socket"), "{refused}");
     let refused = words(UnixDatagram::unbound().expect("a socket").into(), "unix");
     assert!(refused.contains("no UDP socket"), "{refused}");
@@ -407,7 +550,10 @@ fn misfits() {
     assert!(refused.contains("is a group"), "{refused}");
 
     let twice = vec![
-        (OwnedFd::from(bound.try_clone().expect("a duplicate")), "udispatch.socket".to_owned()),
+        (
+            OwnedFd::from(bound.try_clone().expect("a duplicate")),
+            "udispatch.socket".to_owned(),
+        ),
         (OwnedFd::from(bound), given::name(&listeners[0].key())),
     ];
     let (mut held, words) = given::assign(twice, &listeners);

@@ -44,7 +44,9 @@ fn the_unit() {
         return;
     }
     let _upstream = telling("127.0.0.1:5555");
-    let Some(systemd) = Systemd::boot(CONFIG, SERVICE) else { return };
+    let Some(systemd) = Systemd::boot(CONFIG, SERVICE) else {
+        return;
+    };
     starts_in_its_sandbox(&systemd);
     reload_takes_over(&systemd);
     wrong_file_fails_the_reload(&systemd);
@@ -61,13 +63,24 @@ fn starts_in_its_sandbox(systemd: &Systemd) {
     let pid = systemd.number("MainPID");
     let status = systemd.told(&format!("cat /proc/{pid}/status"));
     let has_line = |line: &str| status.lines().any(|found| found.replace('\t', " ") == line);
-    assert!(has_line("NoNewPrivs: 1") && has_line("Seccomp: 2") && has_line("CapEff: 0000000000000400"), "{status}");
-    assert_ne!(systemd.told(&format!("stat --format=%u /proc/{pid}")), "0", "a user of its own");
-    assert_eq!(Client::bind("[::1]:0").ask(b"below 1024", "[::1]:53").0, b"below 1024");
+    assert!(
+        has_line("NoNewPrivs: 1") && has_line("Seccomp: 2") && has_line("CapEff: 0000000000000400"),
+        "{status}"
+    );
+    assert_ne!(
+        systemd.told(&format!("stat --format=%u /proc/{pid}")),
+        "0",
+        "a user of its own"
+    );
+    assert_eq!(
+        Client::bind("[::1]:0").ask(b"below 1024", "[::1]:53").0,
+        b"below 1024"
+    );
     // Bursts would be too long for the buffer that a system allows by itself: nothing else is complained of.
     let words = systemd.journal();
     assert!(
-        !words.contains("ERROR") && words.matches("WARN").count() == words.matches("receive buffers").count(),
+        !words.contains("ERROR")
+            && words.matches("WARN").count() == words.matches("receive buffers").count(),
         "{words}"
     );
 }
@@ -101,13 +114,25 @@ fn reload_takes_over(systemd: &Systemd) {
 }
 
 fn wrong_file_fails_the_reload(systemd: &Systemd) {
-    let (file, pid) = (systemd.file("etc/udispatch/udispatch.toml"), systemd.number("MainPID"));
+    let (file, pid) = (
+        systemd.file("etc/udispatch/udispatch.toml"),
+        systemd.number("MainPID"),
+    );
     fs::write(&file, CONFIG.replace("\"drop\"", "\"dorp\"")).expect("written");
     assert!(!systemd.run("systemctl reload udispatch").status.success());
-    assert!(systemd.journal().contains("there is no handler and no kind \"dorp\""), "{}", systemd.journal());
+    assert!(
+        systemd
+            .journal()
+            .contains("there is no handler and no kind \"dorp\""),
+        "{}",
+        systemd.journal()
+    );
     fs::write(&file, CONFIG).expect("written");
     systemd.wait_for("ActiveState", "active");
-    assert_eq!((systemd.number("MainPID"), systemd.status().pid), (pid, pid));
+    assert_eq!(
+        (systemd.number("MainPID"), systemd.status().pid),
+        (pid, pid)
+    );
 }
 
 /// What comes while there is no process waits for the next one, which systemd starts although it did not start the one that died.
@@ -133,7 +158,15 @@ fn restart_keeps_what_comes(systemd: &Systemd) {
     }
     assert!(talkers.map(Talker::end).iter().all(|asked| *asked > 10));
     let status = systemd.status();
-    assert_eq!(status.listeners.iter().map(|row| row.kernel_drops).sum::<u64>(), 0, "{status:#?}");
+    assert_eq!(
+        status
+            .listeners
+            .iter()
+            .map(|row| row.kernel_drops)
+            .sum::<u64>(),
+        0,
+        "{status:#?}"
+    );
 }
 
 /// Also one that systemd did not start itself is told to end, and not just killed.
@@ -145,7 +178,11 @@ fn stops_in_order(systemd: &Systemd) {
     systemd.wait_for("Result", "success");
     assert_eq!(stops(systemd), before + 1, "{}", systemd.journal());
     // Where it is not systemd's own child when systemd hears of it, systemd kills it at once.
-    assert!(!systemd.journal().contains("not our child"), "{}", systemd.journal());
+    assert!(
+        !systemd.journal().contains("not our child"),
+        "{}",
+        systemd.journal()
+    );
     systemd.told("systemctl start udispatch");
 }
 
@@ -155,14 +192,24 @@ fn silent_it_is_ended(systemd: &Systemd) {
     systemd.wait_for("NRestarts", &(restarts + 1).to_string());
     systemd.wait_for("ActiveState", "active");
     assert_ne!(systemd.number("MainPID"), pid);
-    assert!(systemd.journal().contains("Watchdog timeout"), "{}", systemd.journal());
-    assert_eq!(Client::newcomer().ask(b"again", "127.0.0.1:1234").0, b"again");
+    assert!(
+        systemd.journal().contains("Watchdog timeout"),
+        "{}",
+        systemd.journal()
+    );
+    assert_eq!(
+        Client::newcomer().ask(b"again", "127.0.0.1:1234").0,
+        b"again"
+    );
 }
 
 /// The example of a socket unit: what comes before there is a process starts one, also after one was there.
 fn sockets_of_a_unit(systemd: &Systemd) {
-    fs::write(systemd.file("etc/udispatch/udispatch.toml"), CONFIG.replace("workers = 2", "workers = 1"))
-        .expect("written");
+    fs::write(
+        systemd.file("etc/udispatch/udispatch.toml"),
+        CONFIG.replace("workers = 2", "workers = 1"),
+    )
+    .expect("written");
     systemd.told("systemctl stop udispatch");
     systemd.told("systemctl start udispatch.socket");
     for word in [b"first", b"again"] {

@@ -40,7 +40,10 @@ fn assert_undisturbed(mut daemon: Daemon, questions: u64) {
     assert_eq!(status(&daemon).pid, daemon.pid());
     let ledger = daemon.ledger_when(|ledger| ledger.received() >= questions);
     let answers = ledger.handler("on, answers").received;
-    assert_eq!((ledger.received(), ledger.kernel_drops(), answers), (questions, 0, questions));
+    assert_eq!(
+        (ledger.received(), ledger.kernel_drops(), answers),
+        (questions, 0, questions)
+    );
     daemon.stop();
 }
 
@@ -58,15 +61,29 @@ enum Fault {
 
 /// Begins as a new process would.
 fn hello(control: &Path, version: u32) -> Wire {
-    let mut wire = Wire::new(UnixStream::connect(path_beside(control)).expect("takeovers are offered")).unwrap();
-    wire.send(Kind::Hello, &Hello { version, pid: std::process::id() }, &[], SOON).unwrap();
+    let mut wire =
+        Wire::new(UnixStream::connect(path_beside(control)).expect("takeovers are offered"))
+            .unwrap();
+    wire.send(
+        Kind::Hello,
+        &Hello {
+            version,
+            pid: std::process::id(),
+        },
+        &[],
+        SOON,
+    )
+    .unwrap();
     wire
 }
 
 /// What else somebody who has the socket may change of it: its receive buffer, and whether others may bind over it.
 fn settings(socket: &OwnedFd) -> (usize, bool) {
     let socket = SockRef::from(socket);
-    (socket.recv_buffer_size().unwrap(), socket.reuse_address().unwrap())
+    (
+        socket.recv_buffer_size().unwrap(),
+        socket.reuse_address().unwrap(),
+    )
 }
 
 /// Talks with the running daemon as a new process would, up to the fault.
@@ -78,14 +95,24 @@ fn misbehave(control: &Path, fault: Fault) {
         let _ = stream.read_to_end(&mut Vec::new());
         return;
     }
-    let mut wire = hello(control, if fault == Fault::OtherVersion { VERSION + 1 } else { VERSION });
+    let mut wire = hello(
+        control,
+        if fault == Fault::OtherVersion {
+            VERSION + 1
+        } else {
+            VERSION
+        },
+    );
     let manifest = wire.receive(Kind::Manifest, SOON);
     match fault {
         Fault::OtherVersion => assert!(manifest.unwrap_err().to_string().contains("version")),
         Fault::DiesAfterHello | Fault::Nonsense => {}
         Fault::DiesAfterManifest => {
             let manifest = manifest.unwrap();
-            assert_eq!(manifest.read::<Manifest>().unwrap().seats.len() + 2, manifest.fds.len());
+            assert_eq!(
+                manifest.read::<Manifest>().unwrap().seats.len() + 2,
+                manifest.fds.len()
+            );
         }
         Fault::ChangesSockets => {
             // As one does that prepares to bind beside them with other buffers, and is killed then.
@@ -111,7 +138,11 @@ fn a_takeover_that_fails_leaves_no_trace() {
     }
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
-    let listener = hello(&daemon.control(), VERSION).receive(Kind::Manifest, SOON).unwrap().fds.swap_remove(0);
+    let listener = hello(&daemon.control(), VERSION)
+        .receive(Kind::Manifest, SOON)
+        .unwrap()
+        .fds
+        .swap_remove(0);
     daemon.wait_for("oes on as before");
     let before = settings(&listener);
     for fault in [
@@ -132,7 +163,11 @@ fn a_takeover_that_fails_leaves_no_trace() {
         assert_eq!(status(&daemon).pid, daemon.pid(), "{fault:?}");
         let deadline = Instant::now() + SOON;
         while settings(&listener) != before {
-            assert!(Instant::now() < deadline, "{fault:?}: {:?} is not {before:?}", settings(&listener));
+            assert!(
+                Instant::now() < deadline,
+                "{fault:?}: {:?} is not {before:?}",
+                settings(&listener)
+            );
         }
     }
     assert_undisturbed(daemon, talker.end());
@@ -149,11 +184,19 @@ fn silence_before_ready() {
     let talker = Talker::begin(HERE);
     let mut silent = hello(&daemon.control(), VERSION);
     silent.receive(Kind::Manifest, SOON).unwrap();
-    let second = successor(&[], &daemon.control(), &daemon.file()).wait_with_output().unwrap();
+    let second = successor(&[], &daemon.control(), &daemon.file())
+        .wait_with_output()
+        .unwrap();
     let words = String::from_utf8_lossy(&second.stderr);
-    assert!(second.status.code() == Some(1) && words.contains("another process is taking over"), "{words}");
+    assert!(
+        second.status.code() == Some(1) && words.contains("another process is taking over"),
+        "{words}"
+    );
     let said = daemon.wait_for("has not taken over");
-    assert!(said.contains("sent no `Ready` for 10s") && said.contains("goes on as before"), "{said}");
+    assert!(
+        said.contains("sent no `Ready` for 10s") && said.contains("goes on as before"),
+        "{said}"
+    );
     drop(silent);
     assert_undisturbed(daemon, talker.end());
 }
@@ -177,7 +220,10 @@ fn silence_after_released() {
     let client = Client::newcomer();
     let before = String::from_utf8(client.ask(b"before", HERE).0).unwrap();
     let mut silent = Command::new(env::current_exe().expect("the test's own path"));
-    silent.args(["--exact", "silence_after_released"]).env(SILENT, daemon.control()).stdout(Stdio::null());
+    silent
+        .args(["--exact", "silence_after_released"])
+        .env(SILENT, daemon.control())
+        .stdout(Stdio::null());
     let mut silent = silent.spawn().expect("it starts");
     daemon.wait_for("wants to take over");
     thread::sleep(Duration::from_millis(300));
@@ -186,9 +232,17 @@ fn silence_after_released() {
     let said = daemon.wait_for("has not taken over");
     assert!(said.contains("sent no `Started`"), "{said}");
     let status = silent.wait().expect("it has ended");
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL), "{status}");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(libc::SIGKILL),
+        "{status}"
+    );
     let meanwhile = String::from_utf8(client.receive().0).unwrap();
-    assert_eq!(meanwhile, before.replace("before", "meanwhile"), "the same session");
+    assert_eq!(
+        meanwhile,
+        before.replace("before", "meanwhile"),
+        "the same session"
+    );
     assert_undisturbed(daemon, 2);
 }
 
@@ -200,10 +254,18 @@ fn another_pid_namespace() {
     }
     let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
     let daemon = Daemon::start_under(&["unshare", "--pid", "--fork", "--kill-child"], config);
-    let ended = successor(&[], &daemon.control(), &daemon.file()).wait_with_output().unwrap();
+    let ended = successor(&[], &daemon.control(), &daemon.file())
+        .wait_with_output()
+        .unwrap();
     let words = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.code() == Some(1) && words.contains("another PID namespace"), "{words}");
-    assert_eq!(Client::newcomer().ask(b"still here?", HERE).0, b"still here?");
+    assert!(
+        ended.status.code() == Some(1) && words.contains("another PID namespace"),
+        "{words}"
+    );
+    assert_eq!(
+        Client::newcomer().ask(b"still here?", HERE).0,
+        b"still here?"
+    );
     daemon.end(libc::SIGKILL);
 }
 
@@ -216,23 +278,37 @@ fn many_at_once() {
     }
     let (_server, daemon) = forwarding();
     let talker = Talker::begin(HERE);
-    let children: Vec<_> = (0..6).map(|_| successor(&[], &daemon.control(), &daemon.file())).collect();
+    let children: Vec<_> = (0..6)
+        .map(|_| successor(&[], &daemon.control(), &daemon.file()))
+        .collect();
     let (mut winner, mut losers, mut replaced) = (None, 0, 0);
     let deadline = Instant::now() + SOON;
     let mut left = children;
     while winner.is_none() || left.len() > 1 {
         assert!(Instant::now() < deadline, "{} still run", left.len());
-        winner = asked(&daemon).map(|snapshot| snapshot.pid).filter(|pid| *pid != daemon.pid());
+        winner = asked(&daemon)
+            .map(|snapshot| snapshot.pid)
+            .filter(|pid| *pid != daemon.pid());
         let mut running = Vec::new();
         for mut child in left {
             match child.try_wait().unwrap() {
                 None => running.push(child),
                 Some(status) => {
                     let mut words = String::new();
-                    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+                    child
+                        .stderr
+                        .take()
+                        .unwrap()
+                        .read_to_string(&mut words)
+                        .unwrap();
                     match status.code() {
                         Some(0) => replaced += 1,
-                        Some(1) if words.contains("one wins") || words.contains("ended before it sent") => losers += 1,
+                        Some(1)
+                            if words.contains("one wins")
+                                || words.contains("ended before it sent") =>
+                        {
+                            losers += 1
+                        }
                         _ => panic!("{status}: {words}"),
                     }
                 }
@@ -244,7 +320,13 @@ fn many_at_once() {
     assert_eq!((winner, losers + replaced), (Some(left[0].id()), 5));
     let (questions, now) = (talker.end(), status(&daemon));
     assert_eq!((now.pid, now.generation), (left[0].id(), replaced + 1));
-    assert_eq!((now.listeners[0].account.received, now.listeners[0].kernel_drops), (questions, 0));
+    assert_eq!(
+        (
+            now.listeners[0].account.received,
+            now.listeners[0].kernel_drops
+        ),
+        (questions, 0)
+    );
     tell(now.pid, Signal::TERM);
     assert_eq!(left[0].wait().unwrap().code(), Some(0));
 }
@@ -260,13 +342,23 @@ fn too_few_files() {
     let talker = Talker::begin(HERE);
     for limit in [8, 12, 16] {
         let limit = format!("--nofile={limit}:{limit}");
-        let ended = successor(&["prlimit", &limit], &daemon.control(), &daemon.file()).wait_with_output().unwrap();
+        let ended = successor(&["prlimit", &limit], &daemon.control(), &daemon.file())
+            .wait_with_output()
+            .unwrap();
         let words = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.code() == Some(1) && words.contains("open"), "{limit}: {words}");
+        assert!(
+            ended.status.code() == Some(1) && words.contains("open"),
+            "{limit}: {words}"
+        );
     }
     let pid = daemon.pid();
-    run(&format!("prlimit --pid {pid} --nofile={}:", daemon.next_file()));
-    let ended = successor(&[], &daemon.control(), &daemon.file()).wait_with_output().unwrap();
+    run(&format!(
+        "prlimit --pid {pid} --nofile={}:",
+        daemon.next_file()
+    ));
+    let ended = successor(&[], &daemon.control(), &daemon.file())
+        .wait_with_output()
+        .unwrap();
     let words = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{words}");
     run(&format!("prlimit --pid {pid} --nofile=1000:"));
@@ -291,12 +383,23 @@ fn whoever_runs_misbehaves() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let (control, file) = (directory.path().join("control.sock"), directory.path().join("u.toml"));
-    fs::write(&file, "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n").unwrap();
+    let (control, file) = (
+        directory.path().join("control.sock"),
+        directory.path().join("u.toml"),
+    );
+    fs::write(
+        &file,
+        "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n",
+    )
+    .unwrap();
     let listener = UnixListener::bind(path_beside(&control)).unwrap();
-    for running in
-        [Running::EndsAtOnce, Running::Nonsense, Running::OtherVersion, Running::FalseManifest, Running::Silent]
-    {
+    for running in [
+        Running::EndsAtOnce,
+        Running::Nonsense,
+        Running::OtherVersion,
+        Running::FalseManifest,
+        Running::Silent,
+    ] {
         let child = successor(&[], &control, &file);
         if running == Running::EndsAtOnce {
             // Whoever leaves may be followed by somebody who stays: it asks again.
@@ -304,7 +407,9 @@ fn whoever_runs_misbehaves() {
         }
         let (mut stream, _) = listener.accept().unwrap();
         if running == Running::Nonsense {
-            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .unwrap();
         }
         let mut wire = Wire::new(stream).unwrap();
         let said = match running {
@@ -312,12 +417,26 @@ fn whoever_runs_misbehaves() {
             Running::Nonsense => "speaks another language",
             Running::OtherVersion => {
                 wire.receive(Kind::Hello, SOON).unwrap();
-                wire.send(Kind::Refused, &Refused { why: "another version".to_owned() }, &[], SOON).unwrap();
+                wire.send(
+                    Kind::Refused,
+                    &Refused {
+                        why: "another version".to_owned(),
+                    },
+                    &[],
+                    SOON,
+                )
+                .unwrap();
                 "another version"
             }
             Running::FalseManifest => {
                 wire.receive(Kind::Hello, SOON).unwrap();
-                wire.send(Kind::Manifest, &serde_json::json!({ "pid": "many" }), &[], SOON).unwrap();
+                wire.send(
+                    Kind::Manifest,
+                    &serde_json::json!({ "pid": "many" }),
+                    &[],
+                    SOON,
+                )
+                .unwrap();
                 "speaks another language"
             }
             Running::Silent => "sent no `Manifest` for 10s",
@@ -326,7 +445,11 @@ fn whoever_runs_misbehaves() {
         let ended = child.wait_with_output().unwrap();
         drop(held);
         let words = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.code() == Some(1) && words.contains(said), "{running:?}: {}: {words}", ended.status);
+        assert!(
+            ended.status.code() == Some(1) && words.contains(said),
+            "{running:?}: {}: {words}",
+            ended.status
+        );
         assert!(!words.contains("panicked"), "{words}");
     }
 }

@@ -38,11 +38,22 @@ impl Looker {
     /// The same, and what it writes.
     fn unread(daemon: &Daemon, options: &[&str]) -> (Looker, ChildStdout) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
-        command.arg("tap").arg("--control").arg(daemon.control()).args(options);
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("tap")
+            .arg("--control")
+            .arg(daemon.control())
+            .args(options);
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("udispatch starts");
         let output = child.stdout.take().unwrap();
-        let looker = Looker { lines: channel().1, errors: read(child.stderr.take().unwrap()), child };
+        let looker = Looker {
+            lines: channel().1,
+            errors: read(child.stderr.take().unwrap()),
+            child,
+        };
         let first = looker.errors.recv_timeout(PATIENCE).expect("it begins");
         assert!(first.contains("looking on"), "{first}");
         (looker, output)
@@ -114,10 +125,26 @@ fn read(stream: impl Read + Send + 'static) -> Receiver<String> {
 
 /// Who, to whom, route, verdict, handlers with theirs, and what: in words, since that is how it is read.
 fn words(datagram: &TappedDatagram) -> String {
-    let TappedDatagram { src, dst, route, verdict, handlers, upstream, payload, .. } = datagram;
-    let handlers: Vec<_> = handlers.iter().map(|said| format!("{}={}", said.handler, said.verdict)).collect();
-    let ends = src.zip(*dst).map_or("nobody".to_owned(), |(src, dst)| format!("{} > {dst}", src.ip()));
-    let from = upstream.as_ref().map_or(String::new(), |upstream| format!(" of {upstream}"));
+    let TappedDatagram {
+        src,
+        dst,
+        route,
+        verdict,
+        handlers,
+        upstream,
+        payload,
+        ..
+    } = datagram;
+    let handlers: Vec<_> = handlers
+        .iter()
+        .map(|said| format!("{}={}", said.handler, said.verdict))
+        .collect();
+    let ends = src.zip(*dst).map_or("nobody".to_owned(), |(src, dst)| {
+        format!("{} > {dst}", src.ip())
+    });
+    let from = upstream
+        .as_ref()
+        .map_or(String::new(), |upstream| format!(" of {upstream}"));
     let route = route.as_deref().unwrap_or("no route");
     format!(
         "{} {ends}{from} | {route} | {verdict} [{}] {}",
@@ -144,11 +171,26 @@ fn each_datagram_with_its_route_and_verdict() {
     let looker = Looker::start(&daemon, &["--json"]);
     let client = Client::bind("127.0.0.5:0");
     let cases = [
-        (HERE, "request 127.0.0.5 > 127.0.0.1:1234 | 127.0.0.1:1234 | handled [echo=handled] 1"),
-        ("127.0.0.2:1234", "request 127.0.0.5 > 127.0.0.2:1234 | 127.0.0.2:1234 | discarded [drop=discarded] 2"),
-        ("127.0.0.3:1234", "request 127.0.0.5 > 127.0.0.3:1234 | both | handled [drop=discarded echo=handled] 3"),
-        ("127.0.0.1:1235", "request 127.0.0.5 > 127.0.0.1:1235 | no route | no_route [] 4"),
-        ("127.0.0.1:1236", "request 127.0.0.5 > 127.0.0.1:1236 | 127.0.0.1:1236 | handled [on=handled] 5"),
+        (
+            HERE,
+            "request 127.0.0.5 > 127.0.0.1:1234 | 127.0.0.1:1234 | handled [echo=handled] 1",
+        ),
+        (
+            "127.0.0.2:1234",
+            "request 127.0.0.5 > 127.0.0.2:1234 | 127.0.0.2:1234 | discarded [drop=discarded] 2",
+        ),
+        (
+            "127.0.0.3:1234",
+            "request 127.0.0.5 > 127.0.0.3:1234 | both | handled [drop=discarded echo=handled] 3",
+        ),
+        (
+            "127.0.0.1:1235",
+            "request 127.0.0.5 > 127.0.0.1:1235 | no route | no_route [] 4",
+        ),
+        (
+            "127.0.0.1:1236",
+            "request 127.0.0.5 > 127.0.0.1:1236 | 127.0.0.1:1236 | handled [on=handled] 5",
+        ),
     ];
     for (number, (to, expected)) in cases.iter().enumerate() {
         client.send((number + 1).to_string().as_bytes(), to);
@@ -156,9 +198,13 @@ fn each_datagram_with_its_route_and_verdict() {
         assert_eq!(words(&datagram), *expected);
         assert_eq!((datagram.length, datagram.src), (1, Some(client.address())));
     }
-    let expected = "answer 127.0.0.1 > CLIENT of 127.0.0.1:9001 | no route | handled [on=handled] a:5";
+    let expected =
+        "answer 127.0.0.1 > CLIENT of 127.0.0.1:9001 | no route | handled [on=handled] a:5";
     let answer = looker.datagram();
-    assert_eq!(words(&answer), expected.replace("CLIENT", &client.address().to_string()));
+    assert_eq!(
+        words(&answer),
+        expected.replace("CLIENT", &client.address().to_string())
+    );
     assert_eq!(answer.src, Some("127.0.0.1:1236".parse().unwrap()));
     daemon.stop();
     let (datagrams, last) = looker.rest();
@@ -173,7 +219,8 @@ fn filters_and_the_limit() {
     if !enter("filters_and_the_limit") {
         return;
     }
-    let config = ECHO.to_owned() + "[[route]]\ndestination = \"0.0.0.0:1235\"\nhandler = [\"drop\", \"echo\"]\n";
+    let config = ECHO.to_owned()
+        + "[[route]]\ndestination = \"0.0.0.0:1235\"\nhandler = [\"drop\", \"echo\"]\n";
     let daemon = Daemon::start_with(&config, &["--workers", "2"]);
     let filters: [(&[&str], &[u8]); 6] = [
         (&["--to", HERE], b"13"),
@@ -181,12 +228,23 @@ fn filters_and_the_limit() {
         (&["--to", ":1235"], b"2456"),
         (&["--from", "127.0.0.8/30"], b"346"),
         (&["--handler", "drop"], b"2456"),
-        (&["--from", "127.0.0.8/30", "--to", ":1235", "--handler", "echo"], b"46"),
+        (
+            &[
+                "--from",
+                "127.0.0.8/30",
+                "--to",
+                ":1235",
+                "--handler",
+                "echo",
+            ],
+            b"46",
+        ),
     ];
     let (near, far) = (Client::bind("127.0.0.7:0"), Client::bind("127.0.0.9:0"));
     for (options, expected) in filters {
         let limit = expected.len().to_string();
-        let mut looker = Looker::start(&daemon, &[options, &["--json", "--limit", &limit]].concat());
+        let mut looker =
+            Looker::start(&daemon, &[options, &["--json", "--limit", &limit]].concat());
         near.send(b"1", HERE);
         near.send(b"2", "127.0.0.1:1235");
         far.send(b"3", HERE);
@@ -194,10 +252,16 @@ fn filters_and_the_limit() {
         near.send(b"5", "127.0.0.2:1235");
         far.send(b"6", "127.0.0.2:1235");
         let (datagrams, last) = looker.rest();
-        let mut seen: Vec<u8> =
-            datagrams.iter().map(|datagram| datagram.payload.as_ref().unwrap().as_bytes()[0]).collect();
+        let mut seen: Vec<u8> = datagrams
+            .iter()
+            .map(|datagram| datagram.payload.as_ref().unwrap().as_bytes()[0])
+            .collect();
         seen.sort_unstable();
-        assert_eq!((seen.as_slice(), last.end.as_deref()), (expected, Some("limit")), "{options:?}");
+        assert_eq!(
+            (seen.as_slice(), last.end.as_deref()),
+            (expected, Some("limit")),
+            "{options:?}"
+        );
         assert_eq!(looker.code(), Some(0));
     }
     let mut looker = Looker::start(&daemon, &["--limit", "1"]);
@@ -206,7 +270,8 @@ fn filters_and_the_limit() {
     let (time, rest) = line.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
     let from = near.address();
-    let expected = format!("{from} > 127.0.0.1:1234 (route 127.0.0.1:1234, echo handled) 7 B: a\\x1b[2J\\nb");
+    let expected =
+        format!("{from} > 127.0.0.1:1234 (route 127.0.0.1:1234, echo handled) 7 B: a\\x1b[2J\\nb");
     assert_eq!((rest, looker.code()), (expected.as_str(), Some(0)));
     daemon.stop();
 }
@@ -220,16 +285,34 @@ fn who_may_not_look() {
     let config = "[daemon]\nhttp = \"127.0.0.1:9253\"\n".to_owned() + ECHO;
     let daemon = Daemon::start(&config);
     for (options, code, expected) in [
-        (["--handler", "ecko"], 2, "there is no handler \"ecko\"; did you mean \"echo\"?"),
-        (["--to", "localhost:53"], 2, "write an address, a port or both"),
+        (
+            ["--handler", "ecko"],
+            2,
+            "there is no handler \"ecko\"; did you mean \"echo\"?",
+        ),
+        (
+            ["--to", "localhost:53"],
+            2,
+            "write an address, a port or both",
+        ),
         (["--from", "10.0.0.0/33"], 2, "write an address or a prefix"),
         (["--limit", "0"], 2, "0 is not in 1.."),
     ] {
         let outcome = ask(&daemon, &[&["tap"], &options[..]].concat());
-        assert!(outcome.code == code && outcome.errors.contains(expected), "{}: {}", outcome.code, outcome.errors);
+        assert!(
+            outcome.code == code && outcome.errors.contains(expected),
+            "{}: {}",
+            outcome.code,
+            outcome.errors
+        );
     }
     let answer = curl(&["http://127.0.0.1:9253/tap"]);
-    assert!(answer.status == 403 && answer.body.contains("not shown over TCP"), "{} {}", answer.head, answer.body);
+    assert!(
+        answer.status == 403 && answer.body.contains("not shown over TCP"),
+        "{} {}",
+        answer.head,
+        answer.body
+    );
     daemon.stop();
 }
 
@@ -241,11 +324,16 @@ fn it_ends_with_its_reader() {
         return;
     }
     let daemon = Daemon::start(ECHO);
-    let (file, client) = (daemon.file().with_file_name("on.pcapng"), Client::bind("127.0.0.1:0"));
+    let (file, client) = (
+        daemon.file().with_file_name("on.pcapng"),
+        Client::bind("127.0.0.1:0"),
+    );
     let (mut head, output) = Looker::unread(&daemon, &[]);
     let (mut kept, _) = Looker::unread(&daemon, &["--pcap", file.to_str().unwrap()]);
     client.ask(b"x", HERE);
-    BufReader::new(output).read_line(&mut String::new()).unwrap();
+    BufReader::new(output)
+        .read_line(&mut String::new())
+        .unwrap();
     assert_eq!(head.code(), Some(0));
     assert!(kept.child.try_wait().unwrap().is_none(), "this one goes on");
     kept.signal("INT");
@@ -264,13 +352,30 @@ fn a_refusal_leaves_the_file() {
     let file = path.to_str().unwrap().to_owned();
     fs::write(&path, "of yesterday").unwrap();
     let outcome = ask(&daemon, &["tap", "--handler", "ecko", "--pcap", &file]);
-    assert_eq!((outcome.code, &*fs::read(&path).unwrap()), (2, &b"of yesterday"[..]), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, &*fs::read(&path).unwrap()),
+        (2, &b"of yesterday"[..]),
+        "{}",
+        outcome.errors
+    );
     let outcome = udispatch(&["tap", "--control", "/nowhere/control.sock", "--pcap", &file]);
-    assert_eq!((outcome.code, &*fs::read(&path).unwrap()), (1, &b"of yesterday"[..]), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, &*fs::read(&path).unwrap()),
+        (1, &b"of yesterday"[..]),
+        "{}",
+        outcome.errors
+    );
     let outcome = ask(&daemon, &["tap", "--pcap", "/nowhere/file"]);
-    assert!(outcome.code == 1 && outcome.errors.contains("cannot write /nowhere/file"), "{}", outcome.errors);
+    assert!(
+        outcome.code == 1 && outcome.errors.contains("cannot write /nowhere/file"),
+        "{}",
+        outcome.errors
+    );
     drop(Looker::start(&daemon, &["--pcap", &file]));
-    assert!(fs::read(&path).unwrap().starts_with(b"\n\r\r\n"), "a file of pcapng");
+    assert!(
+        fs::read(&path).unwrap().starts_with(b"\n\r\r\n"),
+        "a file of pcapng"
+    );
     daemon.stop();
 }
 
@@ -283,14 +388,24 @@ fn places_are_given_back() {
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let client = Client::bind("127.0.0.1:0");
     for death in ["KILL", "INT"] {
-        let mut lookers: Vec<Looker> = (0..8).map(|_| Looker::start(&daemon, &["--json"])).collect();
+        let mut lookers: Vec<Looker> = (0..8)
+            .map(|_| Looker::start(&daemon, &["--json"]))
+            .collect();
         client.ask(b"x", HERE);
-        lookers.iter().for_each(|looker| assert_eq!(looker.datagram().payload.as_deref(), Some("x")));
+        lookers
+            .iter()
+            .for_each(|looker| assert_eq!(looker.datagram().payload.as_deref(), Some("x")));
         let outcome = ask(&daemon, &["tap"]);
-        assert!(outcome.code == 1 && outcome.errors.contains("8 look on already"), "{}", outcome.errors);
+        assert!(
+            outcome.code == 1 && outcome.errors.contains("8 look on already"),
+            "{}",
+            outcome.errors
+        );
         lookers.iter().for_each(|looker| looker.signal(death));
         let expected = if death == "INT" { Some(0) } else { None };
-        lookers.iter_mut().for_each(|looker| assert_eq!(looker.code(), expected, "{death}"));
+        lookers
+            .iter_mut()
+            .for_each(|looker| assert_eq!(looker.code(), expected, "{death}"));
         let deadline = Instant::now() + PATIENCE;
         while tap_threads(&daemon) > 0 {
             assert!(Instant::now() < deadline, "threads of those who are gone");
@@ -304,8 +419,15 @@ fn places_are_given_back() {
 /// How many threads put datagrams into words.
 fn tap_threads(daemon: &Daemon) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
-    let is_tap = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "tap\n");
-    tasks.filter_map(Result::ok).filter(|task| fs::metadata(task.path()).is_ok()).map(is_tap).filter(|is| *is).count()
+    let is_tap = |task: fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "tap\n")
+    };
+    tasks
+        .filter_map(Result::ok)
+        .filter(|task| fs::metadata(task.path()).is_ok())
+        .map(is_tap)
+        .filter(|is| *is)
+        .count()
 }
 
 /// Under a flood, with one reader that stands still and one that reads: what the kernel gave to the daemon is handled as if
@@ -318,7 +440,10 @@ fn a_flood_loses_nothing_to_those_who_look() {
     }
     let config = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
     let daemon = Daemon::start_with(config, &["--workers", "2"]);
-    let (still, reading) = (Looker::start(&daemon, &["--json"]), Looker::start(&daemon, &["--json"]));
+    let (still, reading) = (
+        Looker::start(&daemon, &["--json"]),
+        Looker::start(&daemon, &["--json"]),
+    );
     still.signal("STOP");
     let client = Client::bind("127.0.0.1:0");
     let bytes = [7_u8; 1_000];
@@ -348,7 +473,10 @@ fn a_flood_loses_nothing_to_those_who_look() {
             match looker.next() {
                 TapLine::Count(count) => last = count,
                 TapLine::Datagram(datagram) => {
-                    assert_eq!((datagram.length, datagram.verdict.as_str()), (1_000, "discarded"));
+                    assert_eq!(
+                        (datagram.length, datagram.verdict.as_str()),
+                        (1_000, "discarded")
+                    );
                     shown += 1;
                 }
             }
@@ -356,15 +484,27 @@ fn a_flood_loses_nothing_to_those_who_look() {
         (shown, last.missed)
     });
     assert_eq!(daemon.stop().listener(HERE).received, DATAGRAMS);
-    assert!(seen[0].1 > 0, "a reader that stands still misses something: {seen:?}");
+    assert!(
+        seen[0].1 > 0,
+        "a reader that stands still misses something: {seen:?}"
+    );
     for (looker, (shown, missed)) in [still, reading].iter().zip(seen) {
         let (datagrams, last) = looker.rest();
         assert_eq!((datagrams.len(), last.end.as_deref()), (0, Some("stopped")));
-        assert_eq!((last.matched, last.shown, last.missed), (DATAGRAMS, shown, missed));
+        assert_eq!(
+            (last.matched, last.shown, last.missed),
+            (DATAGRAMS, shown, missed)
+        );
         if missed > 0 {
             let expected = format!("sampled: {shown} of {DATAGRAMS} shown; {missed} were missed");
-            let told = looker.errors.iter().find(|line| line.contains("were missed"));
-            assert!(told.as_ref().is_some_and(|line| line.contains(&expected)), "{told:?} lacks {expected}");
+            let told = looker
+                .errors
+                .iter()
+                .find(|line| line.contains("were missed"));
+            assert!(
+                told.as_ref().is_some_and(|line| line.contains(&expected)),
+                "{told:?} lacks {expected}"
+            );
         }
     }
 }
@@ -394,8 +534,13 @@ fn a_reload_does_not_end_it() {
         }
         assert!(Instant::now() < deadline, "nothing is seen after a reload");
     };
-    let TapLine::Datagram(datagram) = seen else { panic!("{seen:?}") };
-    assert_eq!((datagram.payload.as_deref(), datagram.route.as_deref()), (Some("after"), Some("renamed")));
+    let TapLine::Datagram(datagram) = seen else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(
+        (datagram.payload.as_deref(), datagram.route.as_deref()),
+        (Some("after"), Some("renamed"))
+    );
     daemon.stop();
 }
 
@@ -424,29 +569,59 @@ fn tshark_reads_the_file() {
     let fields = "ip.src ipv6.src udp.srcport ip.dst ipv6.dst udp.dstport udp.length udp.checksum.status \
                   ip.checksum.status udp.payload frame.comment";
     let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-r", file, "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]);
+    tshark.args([
+        "-n",
+        "-r",
+        file,
+        "-o",
+        "udp.check_checksum:TRUE",
+        "-o",
+        "ip.check_checksum:TRUE",
+    ]);
     // Port 1234 means a protocol to it, and its opinion of that is of no interest.
-    tshark.args(["--disable-protocol", "data", "-T", "fields", "-E", "separator=|"]);
-    fields.split_whitespace().for_each(|field| _ = tshark.args(["-e", field]));
+    tshark.args([
+        "--disable-protocol",
+        "data",
+        "-T",
+        "fields",
+        "-E",
+        "separator=|",
+    ]);
+    fields
+        .split_whitespace()
+        .for_each(|field| _ = tshark.args(["-e", field]));
     let output = tshark.env("HOME", directory.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let (from, six) = (v4.address().port(), v6.address().port());
     let xs = "78".repeat(60_001);
     let expected = [
-        format!("127.0.0.5||{from}|127.0.0.1||1234|13|1|1|68656c6c6f|route 127.0.0.1:1234, echo handled"),
+        format!(
+            "127.0.0.5||{from}|127.0.0.1||1234|13|1|1|68656c6c6f|route 127.0.0.1:1234, echo handled"
+        ),
         format!("127.0.0.5||{from}|127.0.0.1||1234|8|1|1||route 127.0.0.1:1234, echo handled"),
         format!("|::1|{six}||::1|1234|11|1||6f6464|route six, drop discarded, echo handled"),
-        format!("127.0.0.5||{from}|127.0.0.1||1234|60009|1|1|{xs}|route 127.0.0.1:1234, echo handled"),
+        format!(
+            "127.0.0.5||{from}|127.0.0.1||1234|60009|1|1|{xs}|route 127.0.0.1:1234, echo handled"
+        ),
         format!("127.0.0.5||{from}|127.0.0.1||1235|12|1|1|6c6f7374|no_route"),
     ];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-    let output =
-        Command::new("tshark").args(["-n", "-r", file, "-T", "fields", "-e", "frame.time_epoch"]).output().unwrap();
+    let output = Command::new("tshark")
+        .args(["-n", "-r", file, "-T", "fields", "-e", "frame.time_epoch"])
+        .output()
+        .unwrap();
     let times = String::from_utf8(output.stdout).unwrap();
     let times: Vec<f64> = times.lines().map(|time| time.parse().unwrap()).collect();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-    assert!(times.is_sorted() && now - times[0] < 600.0 && times[4] <= now, "{times:?} at {now}");
+    assert!(
+        times.is_sorted() && now - times[0] < 600.0 && times[4] <= now,
+        "{times:?} at {now}"
+    );
     daemon.stop();
 }
 
@@ -461,7 +636,10 @@ fn time_in_the_daemon_is_measured() {
     let routes = forwarder("on", "127.0.0.1:1236", &list([server.address()]), "")
         + ECHO
         + "[[route]]\ndestination = \"127.0.0.2:1234\"\nhandler = \"drop\"\n";
-    let daemon = Daemon::start_with(&("[daemon]\nlatency = true\n".to_owned() + &routes), &["--workers", "2"]);
+    let daemon = Daemon::start_with(
+        &("[daemon]\nlatency = true\n".to_owned() + &routes),
+        &["--workers", "2"],
+    );
     let client = Client::bind("127.0.0.1:0");
     answer_at_last(&client, "127.0.0.1:1236");
     for _ in 0..20 {
@@ -473,7 +651,13 @@ fn time_in_the_daemon_is_measured() {
     let deadline = Instant::now() + PATIENCE;
     let seen = loop {
         let seen = snapshot(&daemon);
-        if seen.listeners.iter().map(|row| row.account.dropped).sum::<u64>() == 20 {
+        if seen
+            .listeners
+            .iter()
+            .map(|row| row.account.dropped)
+            .sum::<u64>()
+            == 20
+        {
             break seen;
         }
         assert!(Instant::now() < deadline, "twenty are dropped");
@@ -483,18 +667,32 @@ fn time_in_the_daemon_is_measured() {
     assert!(handled >= 32, "{handled}");
     assert_eq!(latency.count, handled);
     let (p50, p99) = (latency.p50_seconds.unwrap(), latency.p99_seconds.unwrap());
-    assert!(0.0 < p50 && p50 <= p99 && p99 <= latency.p999_seconds.unwrap(), "{latency:?}");
+    assert!(
+        0.0 < p50 && p50 <= p99 && p99 <= latency.p999_seconds.unwrap(),
+        "{latency:?}"
+    );
     let last = latency.buckets.last().unwrap();
-    assert!(latency.sum_seconds > 0.0 && last.count <= handled && last.up_to_seconds > 10.0, "{latency:?}");
+    assert!(
+        latency.sum_seconds > 0.0 && last.count <= handled && last.up_to_seconds > 10.0,
+        "{latency:?}"
+    );
     let text = get(&daemon, "/metrics").body;
-    for line in
-        [format!("bucket{{le=\"+Inf\"}} {handled}"), format!("count {handled}"), "bucket{le=\"0.000005\"} ".to_owned()]
-    {
-        assert!(text.contains(&format!("udispatch_time_in_daemon_seconds_{line}")), "{line} in {text}");
+    for line in [
+        format!("bucket{{le=\"+Inf\"}} {handled}"),
+        format!("count {handled}"),
+        "bucket{le=\"0.000005\"} ".to_owned(),
+    ] {
+        assert!(
+            text.contains(&format!("udispatch_time_in_daemon_seconds_{line}")),
+            "{line} in {text}"
+        );
     }
     daemon.stop();
     let daemon = Daemon::start(&routes);
     client.ask(b"x", HERE);
-    assert!(snapshot(&daemon).latency.is_none() && !get(&daemon, "/metrics").body.contains("time_in_daemon"));
+    assert!(
+        snapshot(&daemon).latency.is_none()
+            && !get(&daemon, "/metrics").body.contains("time_in_daemon")
+    );
     daemon.stop();
 }

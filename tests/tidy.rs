@@ -10,8 +10,10 @@ use udispatch::config::Config;
 use udispatch::handlers::KINDS;
 
 /// The rooms from the top of the house to its ground: a room uses those behind it alone.
-const ROOMS: [&str; 10] =
-    ["main", "cli", "admin", "control", "handlers", "config", "worker", "dispatch", "net", "datagram"];
+const ROOMS: [&str; 10] = [
+    "main", "cli", "admin", "control", "handlers", "config", "worker", "dispatch", "net",
+    "datagram",
+];
 
 /// What a room does without, though it lies below: (room, what, why).
 const NEVER: &[(&str, &str, &str)] = &[
@@ -40,7 +42,11 @@ const NEVER: &[(&str, &str, &str)] = &[
     ("config", "crate::net", "a file is only text"),
     ("handlers", "crate::net", "a handler sees no socket"),
     ("handlers", "crate::worker", "a handler sees no socket"),
-    ("handlers", "std::net::UdpSocket", "a handler sees no socket"),
+    (
+        "handlers",
+        "std::net::UdpSocket",
+        "a handler sees no socket",
+    ),
     ("handlers", "std::thread", "a handler sees no thread"),
     ("handlers", "std::time::Instant", "a handler sees no clock"),
     ("worker", "log::", "the data plane never blocks"),
@@ -64,7 +70,10 @@ struct Source {
 impl Source {
     /// Its lines of code, numbered, without comments and without what stands in quotation marks on one line.
     fn code(&self) -> impl Iterator<Item = (usize, String)> {
-        self.text.lines().enumerate().map(|(index, line)| (index + 1, code(line)))
+        self.text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, code(line)))
     }
 }
 
@@ -111,10 +120,16 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 fn sources() -> Vec<Source> {
     let source = |path: &PathBuf| {
-        let inside = path.strip_prefix(root().join("src")).expect("a file of src/");
+        let inside = path
+            .strip_prefix(root().join("src"))
+            .expect("a file of src/");
         let first = inside.iter().next().expect("a name").to_string_lossy();
         let room = first.trim_end_matches(".rs").trim_start_matches("lib");
-        Source { path: format!("src/{}", inside.display()), room: room.to_owned(), text: read(path) }
+        Source {
+            path: format!("src/{}", inside.display()),
+            room: room.to_owned(),
+            text: read(path),
+        }
     };
     let sources: Vec<Source> = rust_files(&root().join("src")).iter().map(source).collect();
     assert!(sources.len() > 40, "src/ was found");
@@ -124,10 +139,17 @@ fn sources() -> Vec<Source> {
 /// The rooms that code names, in `crate::room`, `udispatch::room` and `crate::{room, room::{...}}`, each with its line.
 fn rooms_named(code: &str) -> Vec<(usize, String)> {
     let mut rooms = Vec::new();
-    for (start, path) in code.match_indices("crate::").chain(code.match_indices("udispatch::")) {
+    for (start, path) in code
+        .match_indices("crate::")
+        .chain(code.match_indices("udispatch::"))
+    {
         let rest = &code[start + path.len()..];
         let line = 1 + code[..start].matches('\n').count();
-        let end = if rest.starts_with('{') { list_end(rest) } else { rest.len() };
+        let end = if rest.starts_with('{') {
+            list_end(rest)
+        } else {
+            rest.len()
+        };
         let mut depth = 0;
         let mut is_first = true;
         for (at, character) in rest[..end].char_indices() {
@@ -164,19 +186,39 @@ fn list_end(text: &str) -> usize {
 }
 
 fn assert_none(problems: &[String], promise: &str) {
-    assert!(problems.is_empty(), "{promise}\n  {}", problems.join("\n  "));
+    assert!(
+        problems.is_empty(),
+        "{promise}\n  {}",
+        problems.join("\n  ")
+    );
 }
 
 /// The reader of the other tests tells code from comments and literals, and sees every way of naming a room.
 #[test]
 fn the_reader_can_read() {
-    assert_eq!(code(r#"let a = "unsafe // \" b"; // unsafe"#).trim_end(), r#"let a = "; "#.trim_end());
-    assert_eq!(code("/// crate::net"), "");
-    assert_eq!(code(r#"match c { '"' => unsafe {} }"#), r#"match c { '"' => unsafe {} }"#);
-    let rooms = |code| rooms_named(code).into_iter().map(|(_, room)| room).collect::<Vec<_>>();
-    assert_eq!(rooms("use crate::net::send;\nudispatch::cli::main(x)"), ["net", "cli"]);
     assert_eq!(
-        rooms("use crate::{\n    cli,\n    control::{plan, build::{self}},\n    net::limits,\n};\nnext::thing"),
+        code(r#"let a = "unsafe // \" b"; // unsafe"#).trim_end(),
+        r#"let a = "; "#.trim_end()
+    );
+    assert_eq!(code("/// crate::net"), "");
+    assert_eq!(
+        code(r#"match c { '"' => unsafe {} }"#),
+        r#"match c { '"' => unsafe {} }"#
+    );
+    let rooms = |code| {
+        rooms_named(code)
+            .into_iter()
+            .map(|(_, room)| room)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        rooms("use crate::net::send;\nudispatch::cli::main(x)"),
+        ["net", "cli"]
+    );
+    assert_eq!(
+        rooms(
+            "use crate::{\n    cli,\n    control::{plan, build::{self}},\n    net::limits,\n};\nnext::thing"
+        ),
         ["cli", "control", "net"]
     );
     assert_eq!(rooms_named("\n\ncrate::net::send"), [(3, "net".to_owned())]);
@@ -189,7 +231,10 @@ fn rooms_use_only_what_lies_below() {
     let floor = |room: &str| ROOMS.iter().position(|one| *one == room);
     for source in sources().iter().filter(|source| !source.room.is_empty()) {
         let Some(own) = floor(&source.room) else {
-            problems.push(format!("{}: a room that the house does not have", source.path));
+            problems.push(format!(
+                "{}: a room that the house does not have",
+                source.path
+            ));
             continue;
         };
         let code: Vec<String> = source.code().map(|(_, code)| code).collect();
@@ -200,7 +245,10 @@ fn rooms_use_only_what_lies_below() {
             }
         }
     }
-    assert_none(&problems, &format!("a room uses only those behind it in {ROOMS:?}:"));
+    assert_none(
+        &problems,
+        &format!("a room uses only those behind it in {ROOMS:?}:"),
+    );
 }
 
 /// What each room does without, as its first lines say.
@@ -232,7 +280,8 @@ fn unsafe_code_is_in_net_alone() {
     let mut inside = 0;
     for source in sources() {
         let has = |code: &str| {
-            let mut words = code.split(|character: char| !character.is_alphanumeric() && character != '_');
+            let mut words =
+                code.split(|character: char| !character.is_alphanumeric() && character != '_');
             words.any(|word| word == "unsafe" || word == "unsafe_code")
         };
         let lines = source.code().filter(|(_, code)| has(code));
@@ -258,7 +307,10 @@ fn files_are_small_and_say_what_they_are() {
         }
         let lines = source.text.lines().count();
         if lines > LINES_MAX {
-            problems.push(format!("{}: {lines} lines, more than {LINES_MAX}", source.path));
+            problems.push(format!(
+                "{}: {lines} lines, more than {LINES_MAX}",
+                source.path
+            ));
         }
     }
     assert_none(&problems, "files are small and say what they are:");
@@ -283,13 +335,24 @@ fn nothing_is_unfinished() {
 /// Every file of src/handlers that defines a kind is in the one list, once, under the file's or folder's name.
 #[test]
 fn every_kind_is_in_the_one_list() {
-    let files = sources().into_iter().filter(|source| source.room == "handlers");
+    let files = sources()
+        .into_iter()
+        .filter(|source| source.room == "handlers");
     let defined: BTreeSet<String> = files
         .filter(|source| source.text.contains("pub const KIND: Kind"))
-        .map(|source| source.path["src/handlers/".len()..].trim_end_matches(".rs").trim_end_matches("/mod").to_owned())
+        .map(|source| {
+            source.path["src/handlers/".len()..]
+                .trim_end_matches(".rs")
+                .trim_end_matches("/mod")
+                .to_owned()
+        })
         .collect();
     let listed: Vec<String> = KINDS.iter().map(|kind| kind.name.to_owned()).collect();
-    assert_eq!(defined, listed.iter().cloned().collect(), "files with a KIND, and names in KINDS");
+    assert_eq!(
+        defined,
+        listed.iter().cloned().collect(),
+        "files with a KIND, and names in KINDS"
+    );
     assert_eq!(defined.len(), listed.len(), "no kind is listed twice");
 }
 
@@ -299,8 +362,19 @@ fn examples_of_kinds_parse() {
     for kind in KINDS {
         let config = Config::parse(Path::new(kind.name), kind.example, KINDS)
             .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-        assert!(config.handlers.iter().any(|handler| handler.kind.name == kind.name), "`{}` shows another", kind.name);
-        assert!(config.warnings.is_empty(), "{}", config.warnings.render(false));
+        assert!(
+            config
+                .handlers
+                .iter()
+                .any(|handler| handler.kind.name == kind.name),
+            "`{}` shows another",
+            kind.name
+        );
+        assert!(
+            config.warnings.is_empty(),
+            "{}",
+            config.warnings.render(false)
+        );
     }
 }
 
@@ -319,8 +393,12 @@ fn the_readme_has_the_table_of_handlers() {
         "there is no README.md yet; it has the table between <!-- handlers --> and <!-- /handlers -->"
     );
     let readme = read(&path);
-    let (_, rest) = readme.split_once("<!-- handlers -->").expect("README.md has the line <!-- handlers -->");
-    let (found, _) = rest.split_once("<!-- /handlers -->").expect("README.md has the line <!-- /handlers -->");
+    let (_, rest) = readme
+        .split_once("<!-- handlers -->")
+        .expect("README.md has the line <!-- handlers -->");
+    let (found, _) = rest
+        .split_once("<!-- /handlers -->")
+        .expect("README.md has the line <!-- /handlers -->");
     assert_eq!(
         found.trim(),
         table.trim(),

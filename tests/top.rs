@@ -21,7 +21,10 @@ const CONFIG: &str = "\
 
 fn top(control: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
-    command.args(["top", "--interval", "200ms", "--control"]).arg(control).args(options);
+    command
+        .args(["top", "--interval", "200ms", "--control"])
+        .arg(control)
+        .args(options);
     command.env_remove("NO_COLOR");
     command
 }
@@ -55,8 +58,12 @@ impl Drop for End<'_> {
 
 /// The line of a table that begins with this name, after its marks, in words.
 fn row(lines: &[String], name: &str) -> Option<Vec<String>> {
-    let words = lines.iter().map(|line| line.trim_start_matches(['>', '!', ' ']));
-    let line = words.into_iter().find(|line| line.split(' ').next() == Some(name))?;
+    let words = lines
+        .iter()
+        .map(|line| line.trim_start_matches(['>', '!', ' ']));
+    let line = words
+        .into_iter()
+        .find(|line| line.split(' ').next() == Some(name))?;
     Some(line.split_whitespace().map(str::to_owned).collect())
 }
 
@@ -79,19 +86,31 @@ fn a_person_looks() {
     assert!(terminal.is_alternate() && !terminal.is_as_before());
     under_traffic(|| {
         let is_counted = |lines: &[String]| {
-            let rate = |name, column: usize| row(lines, name).and_then(|words| words[column].parse::<f64>().ok());
+            let rate = |name, column: usize| {
+                row(lines, name).and_then(|words| words[column].parse::<f64>().ok())
+            };
             rate("127.0.0.2:4000", 1) > Some(0.0)
                 && rate("127.0.0.2:4000", 3) > Some(0.0)
                 && rate("127.0.0.1:4000", 1) == Some(0.0)
                 && place(lines, "127.0.0.2:4000") < place(lines, "127.0.0.1:4000")
         };
-        let lines = terminal.wait_until("the busy route is the first, and counted as dropped", is_counted);
-        assert!(lines[1].starts_with("in ") && !lines[1].starts_with("in 0/s"), "{lines:#?}");
+        let lines = terminal.wait_until(
+            "the busy route is the first, and counted as dropped",
+            is_counted,
+        );
+        assert!(
+            lines[1].starts_with("in ") && !lines[1].starts_with("in 0/s"),
+            "{lines:#?}"
+        );
 
         terminal.press("<");
-        let by_name = |lines: &[String]| place(lines, "127.0.0.1:4000") < place(lines, "127.0.0.2:4000");
+        let by_name =
+            |lines: &[String]| place(lines, "127.0.0.1:4000") < place(lines, "127.0.0.2:4000");
         let lines = terminal.wait_until("sorted by name", by_name);
-        assert!(lines.iter().any(|line| line.contains("▲route")), "{lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.contains("▲route")),
+            "{lines:#?}"
+        );
         terminal.press("r");
         terminal.wait_until("and the other way", |lines| {
             lines.iter().any(|line| line.contains("▼route"))
@@ -108,18 +127,27 @@ fn a_person_looks() {
         terminal.wait_for("dropped, by reason");
         let lines = terminal.wait_for("discarded");
         assert!(
-            lines.iter().any(|line| line.contains("127.0.0.2:4000  received/s of the last 2 minutes")),
+            lines
+                .iter()
+                .any(|line| line.contains("127.0.0.2:4000  received/s of the last 2 minutes")),
             "{lines:#?}"
         );
-        assert!(lines.iter().any(|line| line.contains("handlers: drop")), "{lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.contains("handlers: drop")),
+            "{lines:#?}"
+        );
     });
     terminal.press("\u{1b}");
     // Only the table says so: two Escapes at once would be one key with Alt.
     terminal.wait_for("Esc clears");
     terminal.press("\u{1b}");
-    terminal.wait_until("no filter any more", |lines| row(lines, "127.0.0.1:4000").is_some());
+    terminal.wait_until("no filter any more", |lines| {
+        row(lines, "127.0.0.1:4000").is_some()
+    });
     terminal.press("2");
-    terminal.wait_until("handlers", |lines| row(lines, "drop").is_some() && row(lines, "echo").is_some());
+    terminal.wait_until("handlers", |lines| {
+        row(lines, "drop").is_some() && row(lines, "echo").is_some()
+    });
 
     terminal.resize(60, 20);
     let lines = terminal.wait_until("fits the window", |lines| {
@@ -153,7 +181,11 @@ fn signals_give_the_terminal_back() {
             signal => terminal.signal(signal),
         }
         assert_eq!(terminal.wait_for_end().code(), Some(0), "signal {signal}");
-        assert!(terminal.is_as_before(), "signal {signal}: {:?}", terminal.written());
+        assert!(
+            terminal.is_as_before(),
+            "signal {signal}: {:?}",
+            terminal.written()
+        );
     }
     daemon.stop();
 }
@@ -173,10 +205,16 @@ fn a_daemon_that_goes_away_is_waited_for() {
     daemon.stop();
     terminal.wait_for("NO ANSWER");
     let lines = terminal.wait_for("trying again");
-    assert_ne!(place(&lines, "127.0.0.1:4000"), usize::MAX, "what was known is still shown: {lines:#?}");
+    assert_ne!(
+        place(&lines, "127.0.0.1:4000"),
+        usize::MAX,
+        "what was known is still shown: {lines:#?}"
+    );
     let daemon = Daemon::start(&config);
     let pid = format!("pid {}", daemon.pid());
-    terminal.wait_until("it is back", |lines| lines[0].contains("serving") && lines[0].contains(&pid));
+    terminal.wait_until("it is back", |lines| {
+        lines[0].contains("serving") && lines[0].contains(&pid)
+    });
     terminal.press("q");
     assert_eq!(terminal.wait_for_end().code(), Some(0));
     daemon.stop();
@@ -191,28 +229,55 @@ fn a_pipe_gets_one_table() {
     }
     let daemon = Daemon::start(CONFIG);
     let run = |options: &[&str]| {
-        let output = top(&daemon.control(), options).stdin(Stdio::null()).output().expect("it runs");
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = top(&daemon.control(), options)
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("text")
     };
     under_traffic(|| {
         let text = run(&[]);
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        assert!(lines[0].starts_with("udispatch ") && lines[0].contains("serving"), "{text}");
+        assert!(
+            lines[0].starts_with("udispatch ") && lines[0].contains("serving"),
+            "{text}"
+        );
         assert!(!text.contains('\u{1b}'), "{text:?}");
         let words = row(&lines, "127.0.0.2:4000").expect("the route");
         assert!(words[1].parse::<f64>().unwrap() > 0.0, "{text}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("route ")).count(), 1, "one table of routes: {text}");
-        assert!(row(&lines, "worker-0").is_some_and(|words| words[1] == "answers"), "{text}");
+        assert_eq!(
+            lines
+                .iter()
+                .filter(|line| line.starts_with("route "))
+                .count(),
+            1,
+            "one table of routes: {text}"
+        );
+        assert!(
+            row(&lines, "worker-0").is_some_and(|words| words[1] == "answers"),
+            "{text}"
+        );
 
         let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).expect("JSON");
         assert_eq!(json["routes"][1]["route"], "127.0.0.2:4000");
-        assert!(json["routes"][1]["received_per_second"].as_f64().unwrap() > 0.0, "{json}");
+        assert!(
+            json["routes"][1]["received_per_second"].as_f64().unwrap() > 0.0,
+            "{json}"
+        );
     });
     let mut terminal = Terminal::start(top(&daemon.control(), &["--once"]), 80, 24);
     assert_eq!(terminal.wait_for_end().code(), Some(0));
     let written = terminal.written();
-    assert!(written.contains("127.0.0.2:4000") && !written.contains("\u{1b}[?1049h"), "{written:?}");
+    assert!(
+        written.contains("127.0.0.2:4000") && !written.contains("\u{1b}[?1049h"),
+        "{written:?}"
+    );
     daemon.stop();
 }
 
@@ -224,10 +289,17 @@ fn no_daemon_no_view() {
     let mut terminal = Terminal::start(top(&control, &[]), 80, 24);
     assert_eq!(terminal.wait_for_end().code(), Some(1));
     let written = terminal.written();
-    assert!(written.contains("there is no control socket") && !written.contains("\u{1b}[?1049h"), "{written:?}");
+    assert!(
+        written.contains("there is no control socket") && !written.contains("\u{1b}[?1049h"),
+        "{written:?}"
+    );
     assert!(terminal.is_as_before());
     for interval in ["0s", "2", "1ms", "2h"] {
-        assert_eq!(udispatch(&["top", "--interval", interval]).code, 2, "{interval}");
+        assert_eq!(
+            udispatch(&["top", "--interval", interval]).code,
+            2,
+            "{interval}"
+        );
     }
 }
 
@@ -242,9 +314,17 @@ fn no_colours_where_they_are_not_wanted() {
         health = { probe = \"udp\", send = \"x\", interval = \"100ms\", timeout = \"50ms\", rise = 1, fall = 1 }\n";
     let daemon = Daemon::start(config);
     let is_coloured = |written: &str| {
-        let sequences = written.split("\u{1b}[").filter_map(|rest| rest.split_once('m').map(|(sequence, _)| sequence));
-        let is_digits = |sequence: &&str| sequence.chars().all(|char| char.is_ascii_digit() || char == ';');
-        let mut numbers = sequences.filter(is_digits).flat_map(|sequence| sequence.split(';'));
+        let sequences = written
+            .split("\u{1b}[")
+            .filter_map(|rest| rest.split_once('m').map(|(sequence, _)| sequence));
+        let is_digits = |sequence: &&str| {
+            sequence
+                .chars()
+                .all(|char| char.is_ascii_digit() || char == ';')
+        };
+        let mut numbers = sequences
+            .filter(is_digits)
+            .flat_map(|sequence| sequence.split(';'));
         numbers.any(|number| matches!(number.parse(), Ok(30..=38 | 40..=48 | 90..=107)))
     };
     for (value, expected) in [("", true), ("1", false)] {
@@ -256,7 +336,11 @@ fn no_colours_where_they_are_not_wanted() {
         terminal.wait_for("DEAD");
         terminal.press("q");
         terminal.wait_for_end();
-        assert_eq!(is_coloured(&terminal.written()), expected, "NO_COLOR={value}");
+        assert_eq!(
+            is_coloured(&terminal.written()),
+            expected,
+            "NO_COLOR={value}"
+        );
     }
     daemon.stop();
 }

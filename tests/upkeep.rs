@@ -47,8 +47,12 @@ fn probe(over: ProbeOver, send: &str, expect: &str) -> Probe {
 }
 
 fn ward(at: &str, probe: Probe) -> Ward {
-    let upstream =
-        Upstream { host: Host::Address(address(at)), port: address(at).port(), at: 0..0, leave: Leave::default() };
+    let upstream = Upstream {
+        host: Host::Address(address(at)),
+        port: address(at).port(),
+        at: 0..0,
+        leave: Leave::default(),
+    };
     Ward {
         handler: "web".to_owned(),
         upstream,
@@ -61,8 +65,15 @@ fn ward(at: &str, probe: Probe) -> Ward {
 }
 
 fn named(ward: Ward, name: &str) -> Ward {
-    let upstream = Upstream { host: Host::Name(name.to_owned()), ..ward.upstream };
-    Ward { upstream, resolve_interval: Duration::from_millis(50), ..ward }
+    let upstream = Upstream {
+        host: Host::Name(name.to_owned()),
+        ..ward.upstream
+    };
+    Ward {
+        upstream,
+        resolve_interval: Duration::from_millis(50),
+        ..ward
+    }
 }
 
 /// An upkeep whose changes are collected.
@@ -73,7 +84,9 @@ struct Kept {
 
 impl Kept {
     fn start(wards: Vec<Ward>) -> Kept {
-        Kept::with_names(wards, |name| Err(io::Error::other(format!("{name} is not known here"))))
+        Kept::with_names(wards, |name| {
+            Err(io::Error::other(format!("{name} is not known here")))
+        })
     }
 
     fn with_names(
@@ -88,15 +101,25 @@ impl Kept {
             look_up: Arc::new(look_up),
             permit: Box::new(|_, _| Ok(())),
         };
-        Kept { upkeep: Upkeep::start(wards, outside).unwrap(), changes }
+        Kept {
+            upkeep: Upkeep::start(wards, outside).unwrap(),
+            changes,
+        }
     }
 
     fn next(&self) -> (UpstreamId, Change) {
-        self.changes.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no change: {:?}", self.upkeep.snapshot()))
+        self.changes
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("no change: {:?}", self.upkeep.snapshot()))
     }
 
     fn why(&self, id: UpstreamId) -> String {
-        self.upkeep.snapshot()[id.index()].failed.as_ref().expect("a failure").1.to_string()
+        self.upkeep.snapshot()[id.index()]
+            .failed
+            .as_ref()
+            .expect("a failure")
+            .1
+            .to_string()
     }
 
     /// Waits until the upstream is dead, and says why.
@@ -129,17 +152,24 @@ impl Server {
                 turn();
             }
         };
-        Server { stop, thread: Some(thread::spawn(run)) }
+        Server {
+            stop,
+            thread: Some(thread::spawn(run)),
+        }
     }
 
     /// Gives the same answers to each datagram.
     fn udp(at: &str, answers: &'static [&'static str]) -> Server {
         let socket = UdpSocket::bind(at).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
         Server::run(move || {
             let mut question = [0; 100];
             if let Ok((_, from)) = socket.recv_from(&mut question) {
-                answers.iter().for_each(|answer| drop(socket.send_to(answer.as_bytes(), from)));
+                answers
+                    .iter()
+                    .for_each(|answer| drop(socket.send_to(answer.as_bytes(), from)));
             }
         })
     }
@@ -183,7 +213,11 @@ fn a_udp_upstream_dies_and_returns() {
         let server = Server::udp(at, &["pong"]);
         let mut kept = Kept::start(vec![ward(at, slow)]);
         // Long enough for some probes, none of which may be news.
-        assert!(kept.changes.recv_timeout(Duration::from_millis(200)).is_err());
+        assert!(
+            kept.changes
+                .recv_timeout(Duration::from_millis(200))
+                .is_err()
+        );
         assert_eq!(kept.upkeep.snapshot()[0].failed, None);
         drop(server);
         assert_eq!(kept.dies(), "refused");
@@ -191,7 +225,12 @@ fn a_udp_upstream_dies_and_returns() {
         kept.returns();
         kept.upkeep.stop();
         drop(server);
-        assert!(kept.changes.recv_timeout(Duration::from_millis(200)).is_err(), "nobody is told any more");
+        assert!(
+            kept.changes
+                .recv_timeout(Duration::from_millis(200))
+                .is_err(),
+            "nobody is told any more"
+        );
     }
 }
 
@@ -204,7 +243,10 @@ fn silence_is_told_from_a_wrong_answer() {
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(100);
     let silent = UdpSocket::bind("127.0.0.1:5000").unwrap();
-    assert_eq!(Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]).dies(), "no answer within 100ms");
+    assert_eq!(
+        Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]).dies(),
+        "no answer within 100ms"
+    );
     drop(silent);
     let _server = Server::udp("127.0.0.1:5000", &["po", "ng", ""]);
     let kept = Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]);
@@ -212,7 +254,10 @@ fn silence_is_told_from_a_wrong_answer() {
     // Where nothing is expected, an empty datagram is an answer.
     let _empty = Server::udp("127.0.0.1:5001", &[""]);
     brief.expect.clear();
-    let kept = Kept::start(vec![ward("127.0.0.1:5001", brief), ward("127.0.0.1:5002", probe(ProbeOver::Udp, "", ""))]);
+    let kept = Kept::start(vec![
+        ward("127.0.0.1:5001", brief),
+        ward("127.0.0.1:5002", probe(ProbeOver::Udp, "", "")),
+    ]);
     assert_eq!(kept.next(), (UpstreamId(1), Change::Alive(false)));
     assert_eq!(kept.upkeep.snapshot()[0].failed, None);
 }
@@ -225,13 +270,23 @@ fn a_tcp_upstream_dies_and_returns() {
     }
     for (at, send, expect, answers) in [
         ("127.0.0.1:5000", "", "", &[][..]),
-        ("[::1]:5000", "GET /\r\n", "200 OK", &["HTTP/1.1 20", "0 OK\r\n"][..]),
+        (
+            "[::1]:5000",
+            "GET /\r\n",
+            "200 OK",
+            &["HTTP/1.1 20", "0 OK\r\n"][..],
+        ),
         ("127.0.0.1:5001", "any", "", &["thing"][..]),
         ("127.0.0.1:5002", "", "SMTP", &["220 SMTP ready"][..]),
     ] {
         let server = Server::tcp(at, send.len(), answers);
         let kept = Kept::start(vec![ward(at, probe(ProbeOver::Tcp, send, expect))]);
-        assert!(kept.changes.recv_timeout(Duration::from_millis(200)).is_err(), "{at}");
+        assert!(
+            kept.changes
+                .recv_timeout(Duration::from_millis(200))
+                .is_err(),
+            "{at}"
+        );
         assert_eq!(kept.upkeep.snapshot()[0].failed, None, "{at}");
         drop(server);
         assert_eq!(kept.dies(), "refused", "{at}");
@@ -251,19 +306,34 @@ fn a_tcp_upstream_answers_wrongly() {
         Err(_) => panic!(),
     };
     for (port, answers, why) in [
-        (5000, &["HTTP/1.1 500"][..], "the answer lacks the expected bytes"),
+        (
+            5000,
+            &["HTTP/1.1 500"][..],
+            "the answer lacks the expected bytes",
+        ),
         (5001, &[], "the connection was closed without an answer"),
-        (5002, &[LONG, "200 OK"], "the answer lacks the expected bytes"),
+        (
+            5002,
+            &[LONG, "200 OK"],
+            "the answer lacks the expected bytes",
+        ),
     ] {
         let at = format!("127.0.0.1:{port}");
         let _server = Server::tcp(&at, 4, answers);
-        assert_eq!(Kept::start(vec![ward(&at, probe(ProbeOver::Tcp, "ping", "200 OK"))]).dies(), why, "{port}");
+        assert_eq!(
+            Kept::start(vec![ward(&at, probe(ProbeOver::Tcp, "ping", "200 OK"))]).dies(),
+            why,
+            "{port}"
+        );
     }
     // It takes the connection and is silent ever after.
     let _silent = TcpListener::bind("127.0.0.1:5003").unwrap();
     let mut brief = probe(ProbeOver::Tcp, "ping", "200 OK");
     brief.timeout = Duration::from_millis(100);
-    assert_eq!(Kept::start(vec![ward("127.0.0.1:5003", brief)]).dies(), "no answer within 100ms");
+    assert_eq!(
+        Kept::start(vec![ward("127.0.0.1:5003", brief)]).dies(),
+        "no answer within 100ms"
+    );
 }
 
 /// A late answer is no answer to the next probe.
@@ -273,19 +343,28 @@ fn late_answers_do_not_count() {
         return;
     }
     let socket = UdpSocket::bind("127.0.0.1:5000").unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
     let mut late = Vec::new();
     let _server = Server::run(move || {
         let mut question = [0; 100];
-        let Ok((_, from)) = socket.recv_from(&mut question) else { return };
-        late.drain(..).for_each(|from| drop(socket.send_to(b"pong", from)));
+        let Ok((_, from)) = socket.recv_from(&mut question) else {
+            return;
+        };
+        late.drain(..)
+            .for_each(|from| drop(socket.send_to(b"pong", from)));
         late.push(from);
     });
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(50);
     let kept = Kept::start(vec![ward("127.0.0.1:5000", brief)]);
     assert_eq!(kept.dies(), "no answer within 50ms");
-    assert!(kept.changes.recv_timeout(Duration::from_millis(300)).is_err());
+    assert!(
+        kept.changes
+            .recv_timeout(Duration::from_millis(300))
+            .is_err()
+    );
 }
 
 /// Probes leave from the address that the file names, with a port of their own, and through the interface.
@@ -312,9 +391,16 @@ fn probes_leave_as_the_file_says() {
     let mut no_interface = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", ""));
     no_interface.interface = 999;
     let kept = Kept::start(vec![nowhere, no_interface]);
-    assert!(kept.changes.recv_timeout(Duration::from_millis(300)).is_err());
+    assert!(
+        kept.changes
+            .recv_timeout(Duration::from_millis(300))
+            .is_err()
+    );
     for state in kept.upkeep.snapshot() {
-        assert!(state.alive && matches!(state.failed, Some((_, Failure::Ours(_)))), "{state:?}");
+        assert!(
+            state.alive && matches!(state.failed, Some((_, Failure::Ours(_)))),
+            "{state:?}"
+        );
     }
 }
 
@@ -325,24 +411,61 @@ fn a_name_moves() {
         return;
     }
     let _server = Server::udp("127.0.0.2:5000", &["pong"]);
-    let at_first = named(ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")), "a.example");
-    let no_address = Ward { address: None, probe: None, ..named(at_first.clone(), "b.example") };
+    let at_first = named(
+        ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")),
+        "a.example",
+    );
+    let no_address = Ward {
+        address: None,
+        probe: None,
+        ..named(at_first.clone(), "b.example")
+    };
     let names: Arc<Mutex<HashMap<&str, Vec<SocketAddr>>>> = Arc::default();
     let known = Arc::clone(&names);
     let kept = Kept::with_names(vec![at_first, no_address], move |name| {
-        known.lock().unwrap().get(name).cloned().ok_or_else(|| io::Error::other("no such name"))
+        known
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| io::Error::other("no such name"))
     });
     assert_eq!(kept.dies(), "refused");
-    assert_eq!(kept.upkeep.snapshot()[0].address, Some(address("127.0.0.1:5000")));
-    names.lock().unwrap().insert("b.example", vec![address("127.0.0.3:0")]);
-    assert_eq!(kept.next(), (UpstreamId(1), Change::Moved(address("127.0.0.3:5000"))));
+    assert_eq!(
+        kept.upkeep.snapshot()[0].address,
+        Some(address("127.0.0.1:5000"))
+    );
+    names
+        .lock()
+        .unwrap()
+        .insert("b.example", vec![address("127.0.0.3:0")]);
+    assert_eq!(
+        kept.next(),
+        (UpstreamId(1), Change::Moved(address("127.0.0.3:5000")))
+    );
     // In use already, though not the first.
-    names.lock().unwrap().insert("a.example", vec![address("127.0.0.2:0"), address("127.0.0.1:0")]);
-    assert!(kept.changes.recv_timeout(Duration::from_millis(200)).is_err());
-    names.lock().unwrap().insert("a.example", vec![address("127.0.0.2:0")]);
-    assert_eq!(kept.next(), (FIRST, Change::Moved(address("127.0.0.2:5000"))));
+    names.lock().unwrap().insert(
+        "a.example",
+        vec![address("127.0.0.2:0"), address("127.0.0.1:0")],
+    );
+    assert!(
+        kept.changes
+            .recv_timeout(Duration::from_millis(200))
+            .is_err()
+    );
+    names
+        .lock()
+        .unwrap()
+        .insert("a.example", vec![address("127.0.0.2:0")]);
+    assert_eq!(
+        kept.next(),
+        (FIRST, Change::Moved(address("127.0.0.2:5000")))
+    );
     kept.returns();
-    assert_eq!(kept.upkeep.snapshot()[0].address, Some(address("127.0.0.2:5000")));
+    assert_eq!(
+        kept.upkeep.snapshot()[0].address,
+        Some(address("127.0.0.2:5000"))
+    );
 }
 
 /// A look-up that hangs delays no probe, no other look-up, and not the end.
@@ -354,28 +477,50 @@ fn a_look_up_hangs() {
     let (asked, hangs) = mpsc::channel();
     let server = Server::udp("127.0.0.1:5000", &["pong"]);
     let probed = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
-    let other = Ward { address: None, probe: None, ..named(probed.clone(), "works.example") };
-    let mut kept = Kept::with_names(vec![named(probed, "hangs.example"), other], move |name| match name {
-        "hangs.example" => {
-            asked.send(()).unwrap();
-            loop {
-                thread::park();
-            }
-        }
-        _ => Ok(vec![address("127.0.0.3:0")]),
-    });
+    let other = Ward {
+        address: None,
+        probe: None,
+        ..named(probed.clone(), "works.example")
+    };
+    let mut kept =
+        Kept::with_names(
+            vec![named(probed, "hangs.example"), other],
+            move |name| match name {
+                "hangs.example" => {
+                    asked.send(()).unwrap();
+                    loop {
+                        thread::park();
+                    }
+                }
+                _ => Ok(vec![address("127.0.0.3:0")]),
+            },
+        );
     hangs.recv_timeout(PATIENCE).unwrap();
     let start = Instant::now();
-    assert_eq!(kept.next(), (UpstreamId(1), Change::Moved(address("127.0.0.3:5000"))));
+    assert_eq!(
+        kept.next(),
+        (UpstreamId(1), Change::Moved(address("127.0.0.3:5000")))
+    );
     drop(server);
     assert_eq!(kept.dies(), "refused");
     let _server = Server::udp("127.0.0.1:5000", &["pong"]);
     kept.returns();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert!(hangs.try_recv().is_err(), "the same name is not asked for twice at a time");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        hangs.try_recv().is_err(),
+        "the same name is not asked for twice at a time"
+    );
     let start = Instant::now();
     kept.upkeep.stop();
-    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 /// A thousand upstreams are all probed, on one thread, spread over the interval; one that dies is found among them.
@@ -387,7 +532,9 @@ fn a_thousand_upstreams() {
     let asked: Arc<Mutex<Vec<(Instant, SocketAddr)>>> = Arc::default();
     let heard = Arc::clone(&asked);
     let socket = UdpSocket::bind("0.0.0.0:5000").unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
     let _server = Server::run(move || {
         let mut question = [0; 9];
         if let Ok((_, from)) = socket.recv_from(&mut question) {
@@ -411,13 +558,27 @@ fn a_thousand_upstreams() {
     let asked = asked.lock().unwrap();
     assert!(asked.len() >= 2_500, "{} probes", asked.len());
     // 999 in two seconds are 50 in a tenth; a busy machine may add what it held up.
-    let within =
-        |at: Instant| asked.iter().filter(|(one, _)| *one >= at && *one < at + Duration::from_millis(100)).count();
+    let within = |at: Instant| {
+        asked
+            .iter()
+            .filter(|(one, _)| *one >= at && *one < at + Duration::from_millis(100))
+            .count()
+    };
     let most = asked.iter().map(|(at, _)| within(*at)).max().unwrap();
     assert!(most < 200, "{most} in a tenth of a second");
-    assert!(start.elapsed() > Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() > Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
     drop(asked);
-    assert!(kept.upkeep.snapshot().iter().enumerate().all(|(id, state)| state.alive == (id != 700)));
+    assert!(
+        kept.upkeep
+            .snapshot()
+            .iter()
+            .enumerate()
+            .all(|(id, state)| state.alive == (id != 700))
+    );
 }
 
 /// A kind whose upstream is probed.
@@ -426,7 +587,11 @@ const WATCHED: Kind = Kind {
     summary: "is probed",
     settings: &[],
     example: "",
-    read: |_| Some(Box::new(Idle(vec![ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", "")).upstream]))),
+    read: |_| {
+        Some(Box::new(Idle(vec![
+            ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", "")).upstream,
+        ])))
+    },
 };
 
 #[derive(Debug)]
@@ -440,7 +605,10 @@ impl Recipe for Idle {
         &self.0
     }
     fn upkeep(&self) -> Wanted {
-        Wanted { probe: Some(probe(ProbeOver::Udp, "are you there?", "")), ..Wanted::default() }
+        Wanted {
+            probe: Some(probe(ProbeOver::Udp, "are you there?", "")),
+            ..Wanted::default()
+        }
     }
     fn describe(&self) -> String {
         "is probed".to_owned()

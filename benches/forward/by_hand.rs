@@ -30,7 +30,12 @@ const COPY_MAX_BYTES: usize = 512;
 pub(crate) fn run(listen: SocketAddr, upstreams: &[SocketAddr]) -> io::Result<()> {
     let listener = UdpSocket::bind(listen)?;
     sys::set_int(&listener, libc::SOL_UDP, libc::UDP_GRO, 1)?;
-    sys::set_int(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
+    sys::set_int(
+        &listener,
+        libc::SOL_SOCKET,
+        libc::SO_RCVBUF,
+        libc::c_int::MAX / 2,
+    )?;
     let mut senders = Vec::new();
     for upstream in upstreams {
         let sender = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
@@ -45,7 +50,11 @@ pub(crate) fn run(listen: SocketAddr, upstreams: &[SocketAddr]) -> io::Result<()
     loop {
         let received = batch.receive(listener.as_raw_fd(), slots, libc::MSG_WAITFORONE);
         let Ok(filled) = received else { continue };
-        slots = if batch.len(filled - 1) < LONG_BYTES { SLOTS } else { SLOTS_FOR_TRAINS };
+        slots = if batch.len(filled - 1) < LONG_BYTES {
+            SLOTS
+        } else {
+            SLOTS_FOR_TRAINS
+        };
         for slot in 0..filled {
             let segment = batch.take_segment(slot);
             if !run.takes(segment, batch.len(slot)) {
@@ -71,7 +80,12 @@ impl Run {
     fn new() -> Self {
         // The copies never grow: a run has at most 64 datagrams of at most 512 B.
         let copies = Vec::with_capacity(SEGMENTS_MAX * COPY_MAX_BYTES);
-        Self { segment: 0, total: 0, iovecs: Vec::with_capacity(SLOTS), copies }
+        Self {
+            segment: 0,
+            total: 0,
+            iovecs: Vec::with_capacity(SLOTS),
+            copies,
+        }
     }
 
     /// Whether a message may join.
@@ -108,7 +122,11 @@ impl Run {
         if self.iovecs.is_empty() {
             return;
         }
-        let cut = if self.total > self.segment { self.segment as u16 } else { 0 };
+        let cut = if self.total > self.segment {
+            self.segment as u16
+        } else {
+            0
+        };
         for sender in senders {
             let _ = segmented.send(sender.as_raw_fd(), &mut self.iovecs, cut);
         }

@@ -37,10 +37,20 @@ pub(crate) struct Habits {
 /// Forwards from `listen` to `upstream` and back, for ever.
 pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr, habits: Habits) -> io::Result<()> {
     let listener = UdpSocket::bind(listen)?;
-    sys::set_int(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
+    sys::set_int(
+        &listener,
+        libc::SOL_SOCKET,
+        libc::SO_RCVBUF,
+        libc::c_int::MAX / 2,
+    )?;
     let mut epoll = Epoll::new(BATCH)?;
     epoll.add(&listener, LISTENER)?;
-    let mut sessions = Sessions { upstream, of: HashMap::default(), all: Vec::new(), free: Vec::new() };
+    let mut sessions = Sessions {
+        upstream,
+        of: HashMap::default(),
+        all: Vec::new(),
+        free: Vec::new(),
+    };
     let mut requests = Datagrams::new(BATCH, SLOT_BYTES, false);
     let mut replies = Datagrams::new(BATCH, SLOT_BYTES, false);
     loop {
@@ -49,13 +59,18 @@ pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr, habits: Habits) -> i
         for event in 0..ready {
             match epoll.ready(event) {
                 LISTENER => forward(&listener, &mut requests, &mut sessions, &epoll),
-                number => filled += sessions.answer(number as usize, &listener, &mut replies, filled, habits),
+                number => {
+                    filled +=
+                        sessions.answer(number as usize, &listener, &mut replies, filled, habits)
+                }
             }
         }
         let mut sent = 0;
         while sent < filled {
             // What the kernel does not take is skipped.
-            sent += replies.send(listener.as_raw_fd(), sent, filled).unwrap_or(1);
+            sent += replies
+                .send(listener.as_raw_fd(), sent, filled)
+                .unwrap_or(1);
         }
     }
 }
@@ -91,7 +106,10 @@ impl Sessions {
             Some(&number) => number,
             None => self.open(client, epoll)?,
         };
-        self.all[number].as_ref().map(|session| &session.socket).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.all[number]
+            .as_ref()
+            .map(|session| &session.socket)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     #[cold]
@@ -124,8 +142,12 @@ impl Sessions {
         slot: usize,
         how: Habits,
     ) -> usize {
-        let Some(session) = self.all.get(number).and_then(Option::as_ref) else { return 0 };
-        let Ok(len) = session.socket.recv(replies.room(slot)) else { return 0 };
+        let Some(session) = self.all.get(number).and_then(Option::as_ref) else {
+            return 0;
+        };
+        let Ok(len) = session.socket.recv(replies.room(slot)) else {
+            return 0;
+        };
         let client = session.client;
         if how.one_reply {
             self.of.remove(&key(client));

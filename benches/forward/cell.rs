@@ -44,26 +44,47 @@ pub(crate) const AT_ONCE_MAX: usize = 256;
 
 impl Way {
     /// Ordinary datagrams to one upstream on loopback.
-    pub(crate) const PLAIN: Self = Self { fanout: 1, size: 64, train: 1, is_far: false, destinations: 1, routes: 1 };
+    pub(crate) const PLAIN: Self = Self {
+        fanout: 1,
+        size: 64,
+        train: 1,
+        is_far: false,
+        destinations: 1,
+        routes: 1,
+    };
 
     /// The same in as long trains as the kernel cuts.
     pub(crate) fn segmenting(self) -> Self {
-        Self { train: (PAYLOAD_MAX_BYTES / self.size).min(SEGMENTS_MAX), ..self }
+        Self {
+            train: (PAYLOAD_MAX_BYTES / self.size).min(SEGMENTS_MAX),
+            ..self
+        }
     }
 
     pub(crate) fn far(self) -> Self {
-        Self { is_far: true, ..self }
+        Self {
+            is_far: true,
+            ..self
+        }
     }
 }
 
 impl Talk {
     /// So many clients that stay.
     pub(crate) fn of(clients: usize) -> Self {
-        Self { clients, at_once: clients.min(AT_ONCE_MAX), is_one_shot: false }
+        Self {
+            clients,
+            at_once: clients.min(AT_ONCE_MAX),
+            is_one_shot: false,
+        }
     }
 
     /// Clients that come once, 50 at a time.
-    pub(crate) const ONE_SHOT: Self = Self { clients: 50, at_once: 50, is_one_shot: true };
+    pub(crate) const ONE_SHOT: Self = Self {
+        clients: 50,
+        at_once: 50,
+        is_one_shot: true,
+    };
 }
 
 impl Cell {
@@ -72,12 +93,23 @@ impl Cell {
         let mut cells = Vec::new();
         for fanout in [1, 3] {
             for size in [64, 1200] {
-                let way = Way { fanout, size, ..Way::PLAIN };
+                let way = Way {
+                    fanout,
+                    size,
+                    ..Way::PLAIN
+                };
                 cells.extend([Self::Forward(way), Self::Forward(way.segmenting())]);
             }
         }
         cells.push(Self::Forward(Way::PLAIN.far()));
-        cells.push(Self::Forward(Way { size: 1200, ..Way::PLAIN }.segmenting().far()));
+        cells.push(Self::Forward(
+            Way {
+                size: 1200,
+                ..Way::PLAIN
+            }
+            .segmenting()
+            .far(),
+        ));
         cells.extend([50, 1_000, 10_000].map(|clients| Self::Exchange(Talk::of(clients))));
         cells.push(Self::Exchange(Talk::ONE_SHOT));
         cells
@@ -88,11 +120,17 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Forward(way) => {
-                let sender = if way.train == 1 { "plain" } else { "segmenting" };
+                let sender = if way.train == 1 {
+                    "plain"
+                } else {
+                    "segmenting"
+                };
                 let place = if way.is_far { ", another host" } else { "" };
                 write!(f, "1→{} {} B {sender}{place}", way.fanout, way.size)
             }
-            Self::Exchange(talk) if talk.is_one_shot => write!(f, "one-shot, {} at once", talk.at_once),
+            Self::Exchange(talk) if talk.is_one_shot => {
+                write!(f, "one-shot, {} at once", talk.at_once)
+            }
             Self::Exchange(talk) => write!(f, "request and reply, {} clients", talk.clients),
         }
     }

@@ -24,7 +24,13 @@ impl Setup<'_> {
 
     /// How many sessions a proxy must be able to hold; one-shot ones may linger.
     fn sessions(&self) -> usize {
-        self.talk().map_or(1, |talk| if talk.is_one_shot { 32_768 } else { talk.clients })
+        self.talk().map_or(1, |talk| {
+            if talk.is_one_shot {
+                32_768
+            } else {
+                talk.clients
+            }
+        })
     }
 
     fn is_one_shot(&self) -> bool {
@@ -55,28 +61,43 @@ pub(crate) fn by_hand_other(setup: &Setup) -> io::Result<Command> {
 fn by_hand_with(setup: &Setup, replies: &str) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     if setup.talk().is_some() {
-        let end = if setup.is_one_shot() { "one-reply" } else { "for-ever" };
+        let end = if setup.is_one_shot() {
+            "one-reply"
+        } else {
+            "for-ever"
+        };
         command.args(["by-hand-sessions", replies, end]);
     } else {
         command.arg("by-hand");
     }
-    command.arg(setup.listen.to_string()).args(setup.upstreams.iter().map(ToString::to_string));
+    command
+        .arg(setup.listen.to_string())
+        .args(setup.upstreams.iter().map(ToString::to_string));
     Ok(command)
 }
 
 pub(crate) fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
     let way = match setup.cell {
         Cell::Forward(_) => "pick = \"all\"\n",
-        Cell::Exchange(_) if setup.is_one_shot() => "replies = true\nreplies_max = 1\nsession_max = 131072\n",
+        Cell::Exchange(_) if setup.is_one_shot() => {
+            "replies = true\nreplies_max = 1\nsession_max = 131072\n"
+        }
         Cell::Exchange(_) => "pick = \"hash\"\nreplies = true\nsession_max = 131072\n",
     };
     let upstreams = upstreams(setup);
-    let mut config = format!("[handler.out]\nkind = \"forward\"\nupstreams = [{upstreams}]\n{way}{settings}");
+    let mut config =
+        format!("[handler.out]\nkind = \"forward\"\nupstreams = [{upstreams}]\n{way}{settings}");
     for destination in destinations(setup) {
-        let _ = write!(config, "[[route]]\ndestination = \"{destination}\"\nhandler = \"out\"\n");
+        let _ = write!(
+            config,
+            "[[route]]\ndestination = \"{destination}\"\nhandler = \"out\"\n"
+        );
     }
     let mut command = program("UDISPATCH", env!("CARGO_BIN_EXE_udispatch"));
-    command.arg("run").arg(setup.file("udispatch.toml", &config)?).args(["--workers", "1"]);
+    command
+        .arg("run")
+        .arg(setup.file("udispatch.toml", &config)?)
+        .args(["--workers", "1"]);
     Ok(command)
 }
 
@@ -84,15 +105,27 @@ pub(crate) fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
 /// own, for one address has too few ports for all sessions.
 fn upstreams(setup: &Setup) -> String {
     let entry = |(number, upstream): (usize, &SocketAddr)| match setup.talk() {
-        Some(_) if number > 0 => format!("{{ address = \"{upstream}\", source = \"127.0.1.{number}\" }}"),
+        Some(_) if number > 0 => {
+            format!("{{ address = \"{upstream}\", source = \"127.0.1.{number}\" }}")
+        }
         _ => format!("\"{upstream}\""),
     };
-    setup.upstreams.iter().enumerate().map(entry).collect::<Vec<_>>().join(", ")
+    setup
+        .upstreams
+        .iter()
+        .enumerate()
+        .map(entry)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The listener's address; with more routes a prefix for each, and the wildcard.
 fn destinations(setup: &Setup) -> Vec<String> {
-    let routes = if let Cell::Forward(Way { routes, .. }) = setup.cell { *routes } else { 1 };
+    let routes = if let Cell::Forward(Way { routes, .. }) = setup.cell {
+        *routes
+    } else {
+        1
+    };
     let prefixes = (1..routes).map(|route| format!("{}/24:{}", prefix(route), setup.listen.port()));
     prefixes.chain([setup.listen.to_string()]).collect()
 }
@@ -107,10 +140,18 @@ pub(crate) fn socat(setup: &Setup) -> io::Result<Command> {
     let (listen, upstream, buffer) = (setup.listen, setup.upstreams[0], setup.receive_buffer);
     if setup.talk().is_some() {
         command.args(["-b65536", "-T60"]);
-        command.arg(format!("UDP4-LISTEN:{},bind={},reuseaddr,fork", listen.port(), listen.ip()));
+        command.arg(format!(
+            "UDP4-LISTEN:{},bind={},reuseaddr,fork",
+            listen.port(),
+            listen.ip()
+        ));
     } else {
         command.args(["-u", "-b65536"]);
-        command.arg(format!("UDP4-RECV:{},bind={},rcvbuf={buffer}", listen.port(), listen.ip()));
+        command.arg(format!(
+            "UDP4-RECV:{},bind={},rcvbuf={buffer}",
+            listen.port(),
+            listen.ip()
+        ));
     }
     command.arg(format!("UDP4:{upstream}"));
     Ok(command)
@@ -128,18 +169,30 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
         .find(|path| Path::new(path).exists())
         .map(|path| format!("load_module {path};"))
         .unwrap_or_default();
-    let (folder, listen, upstream, buffer) =
-        (setup.folder.display(), setup.listen, setup.upstreams[0], setup.receive_buffer);
+    let (folder, listen, upstream, buffer) = (
+        setup.folder.display(),
+        setup.listen,
+        setup.upstreams[0],
+        setup.receive_buffer,
+    );
     // Two connections a session.
     let connections = 4096 + 2 * setup.sessions();
-    let responses = if setup.is_one_shot() { "proxy_responses 1;" } else { "" };
+    let responses = if setup.is_one_shot() {
+        "proxy_responses 1;"
+    } else {
+        ""
+    };
     let config = format!(
         "{load}\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/log error;\n\
          events {{ worker_connections {connections}; multi_accept on; }}\n\
          stream {{ server {{ listen {listen} udp rcvbuf={buffer}; proxy_pass {upstream}; {responses} {settings} }} }}\n"
     );
     let mut command = Command::new("nginx");
-    command.arg("-e").arg(setup.folder.join("log")).arg("-p").arg(setup.folder);
+    command
+        .arg("-e")
+        .arg(setup.folder.join("log"))
+        .arg("-p")
+        .arg(setup.folder);
     command.arg("-c").arg(setup.file("nginx.conf", &config)?);
     Ok(command)
 }
@@ -147,7 +200,11 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
 /// Envoy cannot be told that one reply is all: in the one-shot cell its sessions end after the shortest silence that is sensible.
 pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
     let socket = |address: SocketAddr| {
-        format!("{{socket_address: {{protocol: UDP, address: {}, port_value: {}}}}}", address.ip(), address.port())
+        format!(
+            "{{socket_address: {{protocol: UDP, address: {}, port_value: {}}}}}",
+            address.ip(),
+            address.port()
+        )
     };
     let (listen, upstream) = (socket(setup.listen), socket(setup.upstreams[0]));
     let idle = if setup.is_one_shot() { "1s" } else { "60s" };
@@ -183,7 +240,13 @@ pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
     );
     let mut command = program("ENVOY", "envoy");
     command.arg("-c").arg(setup.file("envoy.yaml", &config)?);
-    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]);
+    command.args([
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "--log-level",
+        "error",
+    ]);
     Ok(command)
 }
 
@@ -216,6 +279,9 @@ responses = {responses}
 "#
     );
     let mut command = program("SOZU", "sozu");
-    command.arg("start").arg("-c").arg(setup.file("sozu.toml", &config)?);
+    command
+        .arg("start")
+        .arg("-c")
+        .arg(setup.file("sozu.toml", &config)?);
     Ok(command)
 }

@@ -54,7 +54,10 @@ impl Server {
             Ok(socket)
         };
         let sockets = (0..addresses).map(bind).collect::<io::Result<_>>()?;
-        Ok(Self { sockets, datagrams: Datagrams::new(AT_ONCE_MAX, SIZE * 2, false) })
+        Ok(Self {
+            sockets,
+            datagrams: Datagrams::new(AT_ONCE_MAX, SIZE * 2, false),
+        })
     }
 
     fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -65,7 +68,8 @@ impl Server {
     fn serve(&mut self) -> io::Result<usize> {
         let mut served = 0;
         for socket in &self.sockets {
-            let filled = none_if_would_block(self.datagrams.receive(socket.as_raw_fd(), AT_ONCE_MAX))?;
+            let filled =
+                none_if_would_block(self.datagrams.receive(socket.as_raw_fd(), AT_ONCE_MAX))?;
             send_all(&mut self.datagrams, socket, filled)?;
             served += filled;
         }
@@ -92,7 +96,9 @@ struct Clients {
 
 impl Clients {
     fn new(talk: &Talk, forwarder: SocketAddr) -> io::Result<Self> {
-        let SocketAddr::V4(forwarder) = forwarder else { return Err(io::ErrorKind::Unsupported.into()) };
+        let SocketAddr::V4(forwarder) = forwarder else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         sys::force_receive_buffer(&socket, BUFFER_BYTES)?;
@@ -134,7 +140,11 @@ impl Clients {
 
     /// Sends all that is under way again.
     fn ask_again(&mut self) -> io::Result<()> {
-        let waiting: Vec<_> = self.waiting.iter().map(|(&number, &client)| (number, client)).collect();
+        let waiting: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|(&number, &client)| (number, client))
+            .collect();
         for (slot, (number, client)) in waiting.iter().enumerate() {
             self.fill(slot, *number, *client);
         }
@@ -154,11 +164,16 @@ impl Clients {
 
     /// Takes the replies that are there; returns how many.
     fn take(&mut self) -> io::Result<usize> {
-        let filled = none_if_would_block(self.datagrams.receive(self.socket.as_raw_fd(), AT_ONCE_MAX))?;
+        let filled =
+            none_if_would_block(self.datagrams.receive(self.socket.as_raw_fd(), AT_ONCE_MAX))?;
         for slot in 0..filled {
             let reply = self.datagrams.bytes(slot);
-            let (Some(number), Some(client)) = (reply.first_chunk(), reply[8..].first_chunk()) else {
-                return Err(io::Error::other(format!("sent {SIZE} B, got {} B back", reply.len())));
+            let (Some(number), Some(client)) = (reply.first_chunk(), reply[8..].first_chunk())
+            else {
+                return Err(io::Error::other(format!(
+                    "sent {SIZE} B, got {} B back",
+                    reply.len()
+                )));
             };
             let (number, client) = (u64::from_ne_bytes(*number), u32::from_ne_bytes(*client));
             let (from, to) = (self.datagrams.peer(slot), self.datagrams.own(slot));
@@ -289,12 +304,19 @@ impl Trial {
     /// Starts the forwarder and waits until it answers; the error is the reason why it is absent.
     pub(crate) fn start(subject: &Subject, talk: &Talk, place: &Place) -> io::Result<Self> {
         if talk.clients > clients_max(place.files_max) {
-            return Err(io::Error::other(format!("only {} files may be open", place.files_max)));
+            return Err(io::Error::other(format!(
+                "only {} files may be open",
+                place.files_max
+            )));
         }
         let server = Server::new(talk.clients.div_ceil(SESSIONS_PER_UPSTREAM))?;
         let running = subject.start(&Cell::Exchange(*talk), &server.addresses()?, place)?;
         let clients = Clients::new(talk, running.listen)?;
-        let mut trial = Self { lingers: talk.is_one_shot && subject.lingers, running, ends: Ends { server, clients } };
+        let mut trial = Self {
+            lingers: talk.is_one_shot && subject.lingers,
+            running,
+            ends: Ends { server, clients },
+        };
         trial.probe()?;
         trial.ends.listen(QUIET)?;
         Ok(trial)
@@ -307,7 +329,9 @@ impl Trial {
             self.running.check_alive()?;
             if Instant::now() > limit {
                 let limit = START_LIMIT.as_secs();
-                return Err(io::Error::other(format!("answered nothing within {limit} s")));
+                return Err(io::Error::other(format!(
+                    "answered nothing within {limit} s"
+                )));
             }
             let clients = &mut self.ends.clients;
             clients.waiting.insert(0, PROBING);
@@ -322,13 +346,23 @@ impl Trial {
     /// Every client asks and is answered once, or so many as make the forwarder do what it will do for ever.
     pub(crate) fn warm_up(&mut self) -> io::Result<()> {
         let talk = &self.ends.clients.talk;
-        let count = if talk.is_one_shot && !self.lingers { u64::MAX } else { talk.clients as u64 };
-        self.ends.exchange(talk.is_one_shot.then_some(ONE_SHOT_WARM_UP), count).map(drop)
+        let count = if talk.is_one_shot && !self.lingers {
+            u64::MAX
+        } else {
+            talk.clients as u64
+        };
+        self.ends
+            .exchange(talk.is_one_shot.then_some(ONE_SHOT_WARM_UP), count)
+            .map(drop)
     }
 
     /// Loads the forwarder for `window` and says what that cost.
     pub(crate) fn measure(&mut self, window: Duration) -> io::Result<Sample> {
-        let Self { lingers, running, ends } = self;
+        let Self {
+            lingers,
+            running,
+            ends,
+        } = self;
         let (answered, lost) = (ends.clients.answered, ends.clients.lost);
         let count = if *lingers { LINGERING_MAX } else { u64::MAX };
         let (spent, cpu_ns) = running.cost(|running| {
@@ -353,6 +387,9 @@ impl Trial {
 
     /// The forwarder's resident memory, now and at most, in KiB.
     pub(crate) fn resident_kib(&self) -> (u64, u64) {
-        (self.running.status_kib("VmRSS"), self.running.status_kib("VmHWM"))
+        (
+            self.running.status_kib("VmRSS"),
+            self.running.status_kib("VmHWM"),
+        )
     }
 }

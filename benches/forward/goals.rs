@@ -35,26 +35,70 @@ pub(crate) struct Outcome {
 
 /// All of them.
 pub(crate) fn goals() -> Vec<Goal> {
-    let goal = |work, cell, load, target| Goal { work, cell, load, target };
-    let forward = |work, way, load, most| goal(work, Cell::Forward(way), load, Target::ByHand(most));
-    let talk = |work, clients| goal(work, Cell::Exchange(Talk::of(clients)), Load::Loop, Target::ByHand(1.05));
-    let long = Way { size: 1200, ..Way::PLAIN }.segmenting();
+    let goal = |work, cell, load, target| Goal {
+        work,
+        cell,
+        load,
+        target,
+    };
+    let forward =
+        |work, way, load, most| goal(work, Cell::Forward(way), load, Target::ByHand(most));
+    let talk = |work, clients| {
+        goal(
+            work,
+            Cell::Exchange(Talk::of(clients)),
+            Load::Loop,
+            Target::ByHand(1.05),
+        )
+    };
+    let long = Way {
+        size: 1200,
+        ..Way::PLAIN
+    }
+    .segmenting();
     vec![
-        forward("forward 1→1, 64 B, loopback, saturated", Way::PLAIN, Load::Backlog, 1.10),
-        forward("the same to another host", Way::PLAIN.far(), Load::Backlog, 1.10),
-        forward("1,200 B from a segmenting sender, to another host", long.far(), Load::Backlog, 1.20),
+        forward(
+            "forward 1→1, 64 B, loopback, saturated",
+            Way::PLAIN,
+            Load::Backlog,
+            1.10,
+        ),
+        forward(
+            "the same to another host",
+            Way::PLAIN.far(),
+            Load::Backlog,
+            1.10,
+        ),
+        forward(
+            "1,200 B from a segmenting sender, to another host",
+            long.far(),
+            Load::Backlog,
+            1.20,
+        ),
         forward("64 B, 50,000/s paced", Way::PLAIN, Load::Paced, 1.10),
         talk("request and reply, 50 clients", 50),
         talk("request and reply, 1,000 clients", 1_000),
         talk("request and reply, 10,000 clients", 10_000),
-        goal("one-shot, 50 at once", Cell::Exchange(Talk::ONE_SHOT), Load::Loop, Target::BestPeer(0.5)),
+        goal(
+            "one-shot, 50 at once",
+            Cell::Exchange(Talk::ONE_SHOT),
+            Load::Loop,
+            Target::BestPeer(0.5),
+        ),
     ]
 }
 
 /// How each goal came out, as far as its rows were measured.
 pub(crate) fn outcomes(rows: &[Row]) -> Vec<Outcome> {
-    let measured = |goal: &Goal| rows.iter().any(|row| row.cell == goal.cell && row.has(goal.load));
-    goals().into_iter().filter(measured).map(|goal| outcome(goal, rows)).collect()
+    let measured = |goal: &Goal| {
+        rows.iter()
+            .any(|row| row.cell == goal.cell && row.has(goal.load))
+    };
+    goals()
+        .into_iter()
+        .filter(measured)
+        .map(|goal| outcome(goal, rows))
+        .collect()
 }
 
 fn outcome(goal: Goal, rows: &[Row]) -> Outcome {
@@ -66,7 +110,9 @@ fn outcome(goal: Goal, rows: &[Row]) -> Outcome {
         Target::ByHand(_) => by_hand,
         Target::BestPeer(_) => peer,
     };
-    let ratio = ours.zip(base).and_then(|(ours, base)| Some(ours.ratio(base, load)?.median));
+    let ratio = ours
+        .zip(base)
+        .and_then(|(ours, base)| Some(ours.ratio(base, load)?.median));
     Outcome {
         goal,
         ours: ours.and_then(|row| row.cpu_ns(load)),
@@ -78,7 +124,16 @@ fn outcome(goal: Goal, rows: &[Row]) -> Outcome {
 
 /// The table that users read.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
-    let head = ["work", "target", "udispatch", "by hand", "ratio", "met", "best other", "name"];
+    let head = [
+        "work",
+        "target",
+        "udispatch",
+        "by hand",
+        "ratio",
+        "met",
+        "best other",
+        "name",
+    ];
     let mut table = vec![head.map(String::from).to_vec()];
     table.extend(outcomes.iter().map(line));
     format!("\n## Targets\n\n{}", aligned(&table, 2))
@@ -97,8 +152,13 @@ fn line(outcome: &Outcome) -> Vec<String> {
         target,
         cost(outcome.ours),
         cost(outcome.by_hand),
-        outcome.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")),
-        outcome.ratio.map_or("", |ratio| if is_met(ratio) { "yes" } else { "no" }).into(),
+        outcome
+            .ratio
+            .map_or(String::new(), |ratio| format!("{ratio:.2}")),
+        outcome
+            .ratio
+            .map_or("", |ratio| if is_met(ratio) { "yes" } else { "no" })
+            .into(),
         cost(outcome.peer.map(|(_, ns)| ns)),
         outcome.peer.map_or("", |(name, _)| name).into(),
     ]

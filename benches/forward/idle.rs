@@ -18,24 +18,36 @@ const SESSIONS: usize = 10_000;
 /// The subjects that keep sessions for many clients, as far as they are wanted.
 fn subjects(wanted: impl Fn(&str) -> bool) -> Vec<&'static Subject> {
     let cell = Cell::Exchange(Talk::of(SESSIONS));
-    let fits = |subject: &&Subject| subject.side != Side::Variant && (subject.suits)(&cell) && wanted(subject.name);
+    let fits = |subject: &&Subject| {
+        subject.side != Side::Variant && (subject.suits)(&cell) && wanted(subject.name)
+    };
     SUBJECTS.iter().filter(fits).collect()
 }
 
 /// A table of round trips: directly, and through each subject. Rounds are interleaved; each has its percentiles, and the table shows
 /// their medians. The forwarder is woken twice in each exchange, from the other processor, which may well be most of the time.
-pub(crate) fn latency(wanted: impl Fn(&str) -> bool, rounds: usize, count: usize, place: &Place) -> String {
+pub(crate) fn latency(
+    wanted: impl Fn(&str) -> bool,
+    rounds: usize,
+    count: usize,
+    place: &Place,
+) -> String {
     let subjects = subjects(wanted);
-    let mut all: Vec<io::Result<Vec<[f64; 3]>>> = (0..=subjects.len()).map(|_| Ok(Vec::new())).collect();
+    let mut all: Vec<io::Result<Vec<[f64; 3]>>> =
+        (0..=subjects.len()).map(|_| Ok(Vec::new())).collect();
     for round in 1..=rounds {
         for (number, of_rounds) in all.iter_mut().enumerate() {
             let subject = number.checked_sub(1).map(|number| subjects[number]);
-            eprint!("\r\x1b[Kround {round}/{rounds}: latency, {}", subject.map_or("directly", |subject| subject.name));
+            eprint!(
+                "\r\x1b[Kround {round}/{rounds}: latency, {}",
+                subject.map_or("directly", |subject| subject.name)
+            );
             let result = match subject {
-                None => Ends::without_forwarder().and_then(|mut ends| round_trips(&mut ends, count)),
-                Some(subject) => {
-                    Trial::start(subject, &Talk::of(1), place).and_then(|mut trial| round_trips(&mut trial.ends, count))
+                None => {
+                    Ends::without_forwarder().and_then(|mut ends| round_trips(&mut ends, count))
                 }
+                Some(subject) => Trial::start(subject, &Talk::of(1), place)
+                    .and_then(|mut trial| round_trips(&mut trial.ends, count)),
             };
             match (result, &mut *of_rounds) {
                 (Ok(times), Ok(of_rounds)) => of_rounds.push(percentiles(times)),
@@ -45,14 +57,26 @@ pub(crate) fn latency(wanted: impl Fn(&str) -> bool, rounds: usize, count: usize
         }
     }
     eprint!("\r\x1b[K");
-    let head = ["", "p50 µs", "p99 µs", "p99.9 µs", "p50 added", "p99 added", "p99.9 added"];
+    let head = [
+        "",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "p50 added",
+        "p99 added",
+        "p99.9 added",
+    ];
     let mut table = vec![head.map(String::from).to_vec()];
     let direct = all[0].as_ref().ok().map(|rounds| medians(rounds));
     table.push(line("directly", &all[0], None));
     for (subject, rounds) in subjects.iter().zip(&all[1..]) {
         table.push(line(subject.name, rounds, direct));
     }
-    format!("\n## Latency: one exchange every {} µs, and nothing else\n\n{}", PAUSE.as_micros(), aligned(&table, 1))
+    format!(
+        "\n## Latency: one exchange every {} µs, and nothing else\n\n{}",
+        PAUSE.as_micros(),
+        aligned(&table, 1)
+    )
 }
 
 /// One subject's line of that table; `direct` is what no forwarder can be without.
@@ -62,12 +86,11 @@ fn line(name: &str, rounds: &io::Result<Vec<[f64; 3]>>, direct: Option<[f64; 3]>
         Ok(rounds) => {
             let these = medians(rounds);
             line.extend(these.map(|time| format!("{time:.1}")));
-            line.extend(
-                these
-                    .iter()
-                    .enumerate()
-                    .map(|(place, time)| direct.map_or(String::new(), |direct| format!("{:.1}", time - direct[place]))),
-            );
+            line.extend(these.iter().enumerate().map(|(place, time)| {
+                direct.map_or(String::new(), |direct| {
+                    format!("{:.1}", time - direct[place])
+                })
+            }));
         }
         Err(error) => line.extend(["absent".into(), error.to_string()]),
     }
@@ -77,7 +100,9 @@ fn line(name: &str, rounds: &io::Result<Vec<[f64; 3]>>, direct: Option<[f64; 3]>
 
 /// Of each percentile over the rounds.
 fn medians(rounds: &[[f64; 3]]) -> [f64; 3] {
-    [0, 1, 2].map(|place| Spread::of(rounds.iter().map(|round| round[place])).map_or(0.0, |spread| spread.median))
+    [0, 1, 2].map(|place| {
+        Spread::of(rounds.iter().map(|round| round[place])).map_or(0.0, |spread| spread.median)
+    })
 }
 
 fn round_trips(ends: &mut Ends, count: usize) -> io::Result<Vec<Duration>> {
@@ -97,13 +122,20 @@ fn percentiles(mut times: Vec<Duration>) -> [f64; 3] {
     times.sort_unstable();
     [0.5, 0.99, 0.999].map(|part| {
         let place = (times.len() as f64 * part) as usize;
-        times.get(place.min(times.len().saturating_sub(1))).map_or(0.0, |time| time.as_nanos() as f64 / 1000.0)
+        times
+            .get(place.min(times.len().saturating_sub(1)))
+            .map_or(0.0, |time| time.as_nanos() as f64 / 1000.0)
     })
 }
 
 /// A table of resident memory: without sessions, with many, and the difference for each.
 pub(crate) fn memory(wanted: impl Fn(&str) -> bool, rounds: usize, place: &Place) -> String {
-    let head = ["", "none MiB", &format!("{} MiB", grouped(SESSIONS)), "bytes/session"];
+    let head = [
+        "",
+        "none MiB",
+        &format!("{} MiB", grouped(SESSIONS)),
+        "bytes/session",
+    ];
     let mut table = vec![head.map(String::from).to_vec()];
     for subject in subjects(wanted) {
         eprint!("\r\x1b[Kmemory, {}", subject.name);
@@ -116,14 +148,21 @@ pub(crate) fn memory(wanted: impl Fn(&str) -> bool, rounds: usize, place: &Place
                 };
                 let (none, many) = (median(|figure| figure.0), median(|figure| figure.1));
                 let bytes = (many - none) * 1024.0 / SESSIONS as f64;
-                line.extend([format!("{:.1}", none / 1024.0), format!("{:.1}", many / 1024.0), format!("{bytes:.0}")]);
+                line.extend([
+                    format!("{:.1}", none / 1024.0),
+                    format!("{:.1}", many / 1024.0),
+                    format!("{bytes:.0}"),
+                ]);
             }
             Err(error) => line.extend(["absent".into(), error.to_string(), String::new()]),
         }
         table.push(line);
     }
     eprint!("\r\x1b[K");
-    format!("\n## Resident memory, without what the kernel holds for the sockets\n\n{}", aligned(&table, 1))
+    format!(
+        "\n## Resident memory, without what the kernel holds for the sockets\n\n{}",
+        aligned(&table, 1)
+    )
 }
 
 /// Resident memory without sessions and with many, in KiB.

@@ -103,18 +103,31 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match words
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         [] => {
             println!("This is a benchmark: cargo bench --bench forward");
             Ok(())
         }
         ["by-hand", listen, upstreams @ ..] => {
-            let upstreams: Result<Vec<_>, _> = upstreams.iter().map(|upstream| upstream.parse()).collect();
+            let upstreams: Result<Vec<_>, _> =
+                upstreams.iter().map(|upstream| upstream.parse()).collect();
             Ok(by_hand::run(listen.parse()?, &upstreams?)?)
         }
         ["by-hand-sessions", replies, end, listen, upstream, ..] => {
-            let habits = Habits { batched: *replies == "sendmmsg", one_reply: *end == "one-reply" };
-            Ok(by_hand_sessions::run(listen.parse()?, upstream.parse()?, habits)?)
+            let habits = Habits {
+                batched: *replies == "sendmmsg",
+                one_reply: *end == "one-reply",
+            };
+            Ok(by_hand_sessions::run(
+                listen.parse()?,
+                upstream.parse()?,
+                habits,
+            )?)
         }
         _ => compare(&Options::parse()),
     }
@@ -123,7 +136,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Measures all that was asked for, and reports.
 fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.25 } else { 1.0 });
+    let seconds = options
+        .seconds
+        .unwrap_or(if options.quick { 0.25 } else { 1.0 });
     let window = Duration::try_from_secs_f64(seconds)?;
     let place = Place::find()?;
     let selection = Selection::new(&options.only, options.quick);
@@ -153,12 +168,20 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     series.iter().for_each(|series| text += &series.table());
     if selection.has_part("latency") {
         let count = if options.quick { 2_000 } else { 10_000 };
-        text += &idle::latency(|name| selection.has_subject(name), few_rounds, count, &place);
+        text += &idle::latency(
+            |name| selection.has_subject(name),
+            few_rounds,
+            count,
+            &place,
+        );
     }
     if selection.has_part("memory") {
         text += &idle::memory(|name| selection.has_subject(name), few_rounds, &place);
     }
-    text += &report::absent(rows.iter().chain(series.iter().flat_map(|series| &series.rows)));
+    text += &report::absent(
+        rows.iter()
+            .chain(series.iter().flat_map(|series| &series.rows)),
+    );
 
     print!("{text}");
     write(options.report.as_deref(), &text)?;

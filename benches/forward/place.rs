@@ -25,12 +25,19 @@ impl Place {
         sys::pin(load_cpu)?;
         let files_max = sys::raise_file_limit()?;
         let namespaces = Namespaces::enter(load_cpu).map_err(|error| error.to_string());
-        Ok(Self { forwarder_cpu, load_cpu, files_max, namespaces })
+        Ok(Self {
+            forwarder_cpu,
+            load_cpu,
+            files_max,
+            namespaces,
+        })
     }
 
     /// The other host, or why there is none.
     pub(crate) fn namespaces(&self) -> io::Result<&Namespaces> {
-        self.namespaces.as_ref().map_err(|reason| io::Error::other(format!("no other host: {reason}")))
+        self.namespaces
+            .as_ref()
+            .map_err(|reason| io::Error::other(format!("no other host: {reason}")))
     }
 
     /// Whether it all runs in network namespaces of its own.

@@ -41,11 +41,25 @@ pub(crate) fn draw(outcomes: &[Outcome], machine: &str) -> String {
     legend(&mut svg);
     for ratio in 0..=RATIO_MAX as u32 {
         let x = x_of(f64::from(ratio));
-        let _ = writeln!(svg, "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>");
-        text(&mut svg, x, TOP - 6.0, "small", "middle", &format!("{ratio}×"));
+        let _ = writeln!(
+            svg,
+            "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"
+        );
+        text(
+            &mut svg,
+            x,
+            TOP - 6.0,
+            "small",
+            "middle",
+            &format!("{ratio}×"),
+        );
     }
     for (number, outcome) in outcomes.iter().enumerate() {
-        row(&mut svg, outcome, TOP + GAP / 2.0 + number as f64 * (3.0 * BAR + GAP));
+        row(
+            &mut svg,
+            outcome,
+            TOP + GAP / 2.0 + number as f64 * (3.0 * BAR + GAP),
+        );
     }
     text(&mut svg, 12.0, bottom + 22.0, "small", "start", machine);
     svg.push_str("</svg>\n");
@@ -61,23 +75,46 @@ fn legend(svg: &mut String) {
         "start",
         "Processor time, as a multiple of a forwarder written by hand; shorter is better",
     );
-    let entries = [("ours", "udispatch"), ("hand", "by hand"), ("peer", "best other forwarder")];
+    let entries = [
+        ("ours", "udispatch"),
+        ("hand", "by hand"),
+        ("peer", "best other forwarder"),
+    ];
     let mut x = 12.0;
     for (class, name) in entries {
-        let _ = writeln!(svg, "<rect class=\"{class}\" x=\"{x}\" y=\"34\" width=\"11\" height=\"11\"/>");
+        let _ = writeln!(
+            svg,
+            "<rect class=\"{class}\" x=\"{x}\" y=\"34\" width=\"11\" height=\"11\"/>"
+        );
         text(svg, x + 16.0, 44.0, "small", "start", name);
         x += 40.0 + 6.0 * name.len() as f64;
     }
-    let _ = writeln!(svg, "<line class=\"target\" x1=\"{x}\" x2=\"{x}\" y1=\"33\" y2=\"46\"/>");
+    let _ = writeln!(
+        svg,
+        "<line class=\"target\" x1=\"{x}\" x2=\"{x}\" y1=\"33\" y2=\"46\"/>"
+    );
     text(svg, x + 8.0, 44.0, "small", "start", "target");
 }
 
 /// The bars of one kind of work.
 fn row(svg: &mut String, outcome: &Outcome, y: f64) {
-    text(svg, LEFT - 12.0, y + BAR * 2.0 - 2.0, "", "end", outcome.goal.work);
+    text(
+        svg,
+        LEFT - 12.0,
+        y + BAR * 2.0 - 2.0,
+        "",
+        "end",
+        outcome.goal.work,
+    );
     let Some(base) = outcome.by_hand else { return };
-    let (peer_name, peer) = outcome.peer.map_or(("", None), |(name, ns)| (name, Some(ns)));
-    let bars = [("ours", outcome.ours, ""), ("hand", Some(base), ""), ("peer", peer, peer_name)];
+    let (peer_name, peer) = outcome
+        .peer
+        .map_or(("", None), |(name, ns)| (name, Some(ns)));
+    let bars = [
+        ("ours", outcome.ours, ""),
+        ("hand", Some(base), ""),
+        ("peer", peer, peer_name),
+    ];
     for (place, (class, ns, name)) in bars.into_iter().enumerate() {
         let y = y + place as f64 * BAR;
         let Some(ns) = ns else { continue };
@@ -90,7 +127,14 @@ fn row(svg: &mut String, outcome: &Outcome, y: f64) {
         );
         let cut = if ns / base > RATIO_MAX { "→ " } else { "" };
         let label = format!("{cut}{:.2}×, {ns:.0} ns {name}", ns / base);
-        text(svg, end + 5.0, y + BAR - 4.0, "small", "start", label.trim_end());
+        text(
+            svg,
+            end + 5.0,
+            y + BAR - 4.0,
+            "small",
+            "start",
+            label.trim_end(),
+        );
     }
     let target = match outcome.goal.target {
         Target::ByHand(most) => Some(most),
@@ -99,7 +143,10 @@ fn row(svg: &mut String, outcome: &Outcome, y: f64) {
     if let Some(target) = target.filter(|target| *target <= RATIO_MAX) {
         let x = x_of(target);
         let (from, to) = (y - 3.0, y + 3.0 * BAR + 1.0);
-        let _ = writeln!(svg, "<line class=\"target\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{from:.1}\" y2=\"{to:.1}\"/>");
+        let _ = writeln!(
+            svg,
+            "<line class=\"target\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{from:.1}\" y2=\"{to:.1}\"/>"
+        );
     }
 }
 
@@ -109,5 +156,8 @@ fn x_of(ratio: f64) -> f64 {
 
 fn text(svg: &mut String, x: f64, y: f64, class: &str, anchor: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    let _ = writeln!(svg, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>");
+    let _ = writeln!(
+        svg,
+        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
+    );
 }

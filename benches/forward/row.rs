@@ -28,7 +28,14 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn new(cell: Cell, subject: usize, loads: &[Load]) -> Self {
         let samples = loads.iter().map(|load| (*load, Vec::new())).collect();
-        Self { cell, subject, samples, resident_kib: 0, resident_max_kib: 0, absent: None }
+        Self {
+            cell,
+            subject,
+            samples,
+            resident_kib: 0,
+            resident_max_kib: 0,
+            absent: None,
+        }
     }
 
     pub(crate) fn subject(&self) -> &'static Subject {
@@ -37,7 +44,10 @@ impl Row {
 
     /// One round more. What fails does so for this row alone.
     pub(crate) fn play(&mut self, place: &Place, window: Duration) {
-        let rounds = self.samples.first().map_or(0, |(_, samples)| samples.len() + 1);
+        let rounds = self
+            .samples
+            .first()
+            .map_or(0, |(_, samples)| samples.len() + 1);
         if let Err(error) = self.try_play(place, window) {
             self.absent = Some(error.to_string());
             // Keeps this round's place.
@@ -86,7 +96,10 @@ impl Row {
     }
 
     fn samples(&self, load: Load) -> &[Option<Sample>] {
-        self.samples.iter().find(|(of, _)| *of == load).map_or(&[], |(_, samples)| samples)
+        self.samples
+            .iter()
+            .find(|(of, _)| *of == load)
+            .map_or(&[], |(_, samples)| samples)
     }
 
     /// A figure over the rounds.
@@ -102,27 +115,38 @@ impl Row {
     /// The cost, as a multiple of another row's. Each round's ratio is its own: what disturbed a round disturbed both sides.
     pub(crate) fn ratio(&self, base: &Self, load: Load) -> Option<Spread> {
         let both = self.samples(load).iter().zip(base.samples(load));
-        Spread::of(both.filter_map(|(ours, base)| Some(ours.as_ref()?.cpu_ns / base.as_ref()?.cpu_ns)))
+        Spread::of(
+            both.filter_map(|(ours, base)| Some(ours.as_ref()?.cpu_ns / base.as_ref()?.cpu_ns)),
+        )
     }
 }
 
 /// The row of the subject on that side in a cell.
 pub(crate) fn find<'a>(rows: &'a [Row], side: Side, cell: &Cell) -> Option<&'a Row> {
-    rows.iter().find(|row| row.subject().side == side && row.cell == *cell)
+    rows.iter()
+        .find(|row| row.subject().side == side && row.cell == *cell)
 }
 
 /// The cheapest other forwarder in a cell.
 pub(crate) fn best_peer<'a>(rows: &'a [Row], cell: &Cell, load: Load) -> Option<&'a Row> {
-    let peers = rows.iter().filter(|row| row.subject().side == Side::Peer && row.cell == *cell);
+    let peers = rows
+        .iter()
+        .filter(|row| row.subject().side == Side::Peer && row.cell == *cell);
     let costs = peers.filter_map(|row| Some((row, row.cpu_ns(load)?)));
-    costs.min_by(|(_, one), (_, other)| one.total_cmp(other)).map(|(row, _)| row)
+    costs
+        .min_by(|(_, one), (_, other)| one.total_cmp(other))
+        .map(|(row, _)| row)
 }
 
 /// Plays all rounds of rows that belong together, every row once in each.
 pub(crate) fn play_all(rows: &mut [Row], rounds: usize, place: &Place, window: Duration) {
     for round in 1..=rounds {
         for row in &mut *rows {
-            eprint!("\r\x1b[Kround {round}/{rounds}: {}, {}", row.cell, row.subject().name);
+            eprint!(
+                "\r\x1b[Kround {round}/{rounds}: {}, {}",
+                row.cell,
+                row.subject().name
+            );
             row.play(place, window);
         }
     }

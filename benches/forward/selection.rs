@@ -21,7 +21,10 @@ pub(crate) struct Selection {
 impl Selection {
     pub(crate) fn new(only: &[String], is_quick: bool) -> Self {
         let narrows = |names: &[String]| -> Vec<String> {
-            only.iter().filter(|word| names.iter().any(|name| name.contains(*word))).cloned().collect()
+            only.iter()
+                .filter(|word| names.iter().any(|name| name.contains(*word)))
+                .cloned()
+                .collect()
         };
         Self {
             subjects: narrows(&SUBJECTS.map(|subject| subject.name.to_string())),
@@ -33,8 +36,12 @@ impl Selection {
     }
 
     pub(crate) fn has_subject(&self, name: &str) -> bool {
-        let is_yardstick = SUBJECTS.iter().any(|subject| subject.side == Side::Yardstick && subject.name == name);
-        is_yardstick || self.subjects.is_empty() || self.subjects.iter().any(|word| name.contains(word))
+        let is_yardstick = SUBJECTS
+            .iter()
+            .any(|subject| subject.side == Side::Yardstick && subject.name == name);
+        is_yardstick
+            || self.subjects.is_empty()
+            || self.subjects.iter().any(|word| name.contains(word))
     }
 
     pub(crate) fn has_part(&self, name: &str) -> bool {
@@ -44,7 +51,11 @@ impl Selection {
 
     fn has(&self, cell: &Cell, load: Load) -> bool {
         let name = cell.to_string();
-        let is_goal = || goals::goals().iter().any(|goal| goal.cell == *cell && goal.load == load);
+        let is_goal = || {
+            goals::goals()
+                .iter()
+                .any(|goal| goal.cell == *cell && goal.load == load)
+        };
         load.suits(cell)
             && (self.parts.is_empty() || !self.cells.is_empty() || !self.loads.is_empty())
             && self.cells.iter().all(|word| name.contains(word))
@@ -56,12 +67,16 @@ impl Selection {
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for cell in Cell::all() {
-            let loads: Vec<_> = Load::ALL.into_iter().filter(|load| self.has(&cell, *load)).collect();
+            let loads: Vec<_> = Load::ALL
+                .into_iter()
+                .filter(|load| self.has(&cell, *load))
+                .collect();
             if loads.is_empty() {
                 continue;
             }
             for (number, subject) in SUBJECTS.iter().enumerate() {
-                let wanted = !self.is_quick || subject.side != Side::Variant || !self.subjects.is_empty();
+                let wanted =
+                    !self.is_quick || subject.side != Side::Variant || !self.subjects.is_empty();
                 if wanted && (subject.suits)(&cell) && self.has_subject(subject.name) {
                     rows.push(Row::new(cell, number, &loads));
                 }

@@ -20,21 +20,44 @@ pub(crate) struct Series {
 
 /// All three; `is_quick` leaves points out. The last point of the sessions is as many as there may be open files, at most.
 pub(crate) fn all(is_quick: bool, files_max: u64) -> Vec<Series> {
-    let pick = |quick: &[usize], full: &[usize]| if is_quick { quick.to_vec() } else { full.to_vec() };
+    let pick = |quick: &[usize], full: &[usize]| {
+        if is_quick {
+            quick.to_vec()
+        } else {
+            full.to_vec()
+        }
+    };
     let mut session_counts = pick(&[10, 10_000], &[10, 100, 1_000, 10_000, 100_000]);
     let clients_max = exchange::clients_max(files_max);
-    if session_counts.last().is_some_and(|last| *last > clients_max) {
+    if session_counts
+        .last()
+        .is_some_and(|last| *last > clients_max)
+    {
         session_counts.retain(|count| *count < clients_max);
         session_counts.push(clients_max);
     }
-    let routes = |routes| Cell::Forward(Way { routes, destinations: DESTINATIONS, ..Way::PLAIN });
+    let routes = |routes| {
+        Cell::Forward(Way {
+            routes,
+            destinations: DESTINATIONS,
+            ..Way::PLAIN
+        })
+    };
     let sessions = |clients| Cell::Exchange(Talk::of(clients));
-    let receivers = |fanout| Cell::Forward(Way { fanout, ..Way::PLAIN });
+    let receivers = |fanout| {
+        Cell::Forward(Way {
+            fanout,
+            ..Way::PLAIN
+        })
+    };
     let series = |name, heading, load, numbers: Vec<usize>, cell: &dyn Fn(usize) -> Cell| Series {
         name,
         heading,
         load,
-        points: numbers.into_iter().map(|number| (number, cell(number))).collect(),
+        points: numbers
+            .into_iter()
+            .map(|number| (number, cell(number)))
+            .collect(),
         rows: Vec::new(),
     };
     vec![
@@ -45,7 +68,13 @@ pub(crate) fn all(is_quick: bool, files_max: u64) -> Vec<Series> {
             pick(&[1, 10_000], &[1, 10, 100, 1_000, 10_000]),
             &routes,
         ),
-        series("sessions", "Sessions; request and reply, ns/exchange", Load::Loop, session_counts, &sessions),
+        series(
+            "sessions",
+            "Sessions; request and reply, ns/exchange",
+            Load::Loop,
+            session_counts,
+            &sessions,
+        ),
         series(
             "receivers",
             "Receivers that each get a copy; 64 B, ns/datagram delivered",
@@ -62,7 +91,8 @@ impl Series {
         for (_, cell) in &self.points {
             for (number, subject) in SUBJECTS.iter().enumerate() {
                 let one_way_peer = subject.side == Side::Peer && matches!(cell, Cell::Forward(_));
-                let stays = subject.side != Side::Variant && !one_way_peer && subject.name != "socat";
+                let stays =
+                    subject.side != Side::Variant && !one_way_peer && subject.name != "socat";
                 if stays && (subject.suits)(cell) && wanted(subject.name) {
                     self.rows.push(Row::new(*cell, number, &[self.load]));
                 }
@@ -75,15 +105,31 @@ impl Series {
         let mut subjects: Vec<_> = self.rows.iter().map(|row| row.subject).collect();
         subjects.sort_unstable();
         subjects.dedup();
-        let names = subjects.iter().map(|&subject| SUBJECTS[subject].name.to_string());
-        let mut table = vec![[self.name.to_string()].into_iter().chain(names).collect::<Vec<_>>()];
+        let names = subjects
+            .iter()
+            .map(|&subject| SUBJECTS[subject].name.to_string());
+        let mut table = vec![
+            [self.name.to_string()]
+                .into_iter()
+                .chain(names)
+                .collect::<Vec<_>>(),
+        ];
         for (number, cell) in &self.points {
             let cost = |subject: &usize| {
-                let row = self.rows.iter().find(|row| row.subject == *subject && row.cell == *cell);
+                let row = self
+                    .rows
+                    .iter()
+                    .find(|row| row.subject == *subject && row.cell == *cell);
                 let Some(row) = row else { return String::new() };
-                row.cpu_ns(self.load).map_or("absent".into(), |ns| format!("{ns:.0}"))
+                row.cpu_ns(self.load)
+                    .map_or("absent".into(), |ns| format!("{ns:.0}"))
             };
-            table.push([grouped(*number)].into_iter().chain(subjects.iter().map(cost)).collect());
+            table.push(
+                [grouped(*number)]
+                    .into_iter()
+                    .chain(subjects.iter().map(cost))
+                    .collect(),
+            );
         }
         format!("\n## {}\n\n{}", self.heading, aligned(&table, 0))
     }

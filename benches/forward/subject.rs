@@ -16,7 +16,13 @@ use std::time::{Duration, Instant};
 /// that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not ask for the TTL of
 /// each datagram, and loops are not damped. By hand with sessions too, to show that the yardstick is the faster one.
 pub(crate) const SUBJECTS: [Subject; 9] = [
-    Subject { name: "by hand", side: Side::Yardstick, suits: |_| true, lingers: false, command: commands::by_hand },
+    Subject {
+        name: "by hand",
+        side: Side::Yardstick,
+        suits: |_| true,
+        lingers: false,
+        command: commands::by_hand,
+    },
     Subject {
         name: "by hand, other",
         side: Side::Variant,
@@ -38,7 +44,13 @@ pub(crate) const SUBJECTS: [Subject; 9] = [
         lingers: false,
         command: |setup| commands::udispatch(setup, "ttl = 64\n"),
     },
-    Subject { name: "socat", side: Side::Peer, suits: suits_socat, lingers: false, command: commands::socat },
+    Subject {
+        name: "socat",
+        side: Side::Peer,
+        suits: suits_socat,
+        lingers: false,
+        command: commands::socat,
+    },
     Subject {
         name: "nginx",
         side: Side::Peer,
@@ -53,8 +65,20 @@ pub(crate) const SUBJECTS: [Subject; 9] = [
         lingers: false,
         command: |setup| commands::nginx(setup, "proxy_responses 0;"),
     },
-    Subject { name: "envoy", side: Side::Peer, suits: suits_proxy, lingers: true, command: commands::envoy },
-    Subject { name: "sozu", side: Side::Peer, suits: suits_proxy, lingers: false, command: commands::sozu },
+    Subject {
+        name: "envoy",
+        side: Side::Peer,
+        suits: suits_proxy,
+        lingers: true,
+        command: commands::envoy,
+    },
+    Subject {
+        name: "sozu",
+        side: Side::Peer,
+        suits: suits_proxy,
+        lingers: false,
+        command: commands::sozu,
+    },
 ];
 
 /// How long a subject may take to end after SIGTERM.
@@ -105,7 +129,11 @@ fn is_talk(cell: &Cell) -> bool {
 /// Proxies pick one upstream, and need a port for each session.
 fn suits_proxy(cell: &Cell) -> bool {
     match cell {
-        Cell::Forward(Way { fanout, destinations, .. }) => *fanout == 1 && *destinations == 1,
+        Cell::Forward(Way {
+            fanout,
+            destinations,
+            ..
+        }) => *fanout == 1 && *destinations == 1,
         Cell::Exchange(talk) => talk.clients <= 10_000,
     }
 }
@@ -113,14 +141,23 @@ fn suits_proxy(cell: &Cell) -> bool {
 /// socat makes a process for every client.
 fn suits_socat(cell: &Cell) -> bool {
     match cell {
-        Cell::Exchange(Talk { clients, is_one_shot, .. }) => *clients <= 50 && !is_one_shot,
+        Cell::Exchange(Talk {
+            clients,
+            is_one_shot,
+            ..
+        }) => *clients <= 50 && !is_one_shot,
         Cell::Forward(_) => suits_proxy(cell),
     }
 }
 
 impl Subject {
     /// Starts the forwarder on `cpu`; the error is the reason why it is absent.
-    pub(crate) fn start(&self, cell: &Cell, upstreams: &[SocketAddr], place: &Place) -> io::Result<Running> {
+    pub(crate) fn start(
+        &self,
+        cell: &Cell,
+        upstreams: &[SocketAddr],
+        place: &Place,
+    ) -> io::Result<Running> {
         let folder = tempfile::tempdir()?;
         let address = match cell {
             Cell::Forward(way) if way.destinations > 1 => Ipv4Addr::UNSPECIFIED,
@@ -128,7 +165,8 @@ impl Subject {
         };
         let listen = UdpSocket::bind((address, 0))?.local_addr()?;
         // Namespaces of older kernels have no such file; this is the kernel's own default.
-        let rmem_max = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_else(|_| "212992".into());
+        let rmem_max =
+            fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_else(|_| "212992".into());
         let receive_buffer = rmem_max.trim().parse().map_err(io::Error::other)?;
         let mut command = (self.command)(&Setup {
             listen,
@@ -139,13 +177,20 @@ impl Subject {
             files_max: place.files_max,
         })?;
         let log = File::create(folder.path().join("log"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         sys::pinned_child(&mut command, place.forwarder_cpu);
         let child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => io::Error::other("not installed"),
             _ => error,
         })?;
-        Ok(Running { child, listen, folder })
+        Ok(Running {
+            child,
+            listen,
+            folder,
+        })
     }
 }
 
@@ -168,7 +213,10 @@ impl Running {
             return Ok(());
         };
         let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        let last = log
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("it said nothing");
         Err(io::Error::other(format!("ended with {status}: {last}")))
     }
 
@@ -182,7 +230,10 @@ impl Running {
     }
 
     /// The processor's time that it takes for what happens meanwhile, in nanoseconds. It stands still before and runs after.
-    pub(crate) fn cost<T>(&mut self, act: impl FnOnce(&Self) -> io::Result<T>) -> io::Result<(T, f64)> {
+    pub(crate) fn cost<T>(
+        &mut self,
+        act: impl FnOnce(&Self) -> io::Result<T>,
+    ) -> io::Result<(T, f64)> {
         let clock = CpuClock::of(&self.family())?;
         self.stop()?;
         let before = clock.now_ns()?;
@@ -196,7 +247,10 @@ impl Running {
 
     /// A number of /proc/PID/status, in KiB, over the process and all that it has started.
     pub(crate) fn status_kib(&self, field: &str) -> u64 {
-        self.family().iter().filter_map(|&pid| sys::status_kib(pid, field)).sum()
+        self.family()
+            .iter()
+            .filter_map(|&pid| sys::status_kib(pid, field))
+            .sum()
     }
 }
 

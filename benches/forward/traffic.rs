@@ -58,12 +58,19 @@ impl Receivers {
         let mut sockets = Vec::new();
         for _ in 0..way.fanout {
             sockets.push(if way.is_far {
-                place.namespaces()?.far(|| bind(Namespaces::far_address()))?
+                place
+                    .namespaces()?
+                    .far(|| bind(Namespaces::far_address()))?
             } else {
                 bind(Ipv4Addr::LOCALHOST)?
             });
         }
-        Ok(Self { sockets, batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES), size: way.size, taken: 0 })
+        Ok(Self {
+            sockets,
+            batch: ReceiveBatch::new(RECEIVER_SLOTS, GLANCE_BYTES),
+            size: way.size,
+            taken: 0,
+        })
     }
 
     fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -75,7 +82,10 @@ impl Receivers {
         for socket in &self.sockets {
             loop {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-                let filled = match self.batch.receive(socket.as_raw_fd(), RECEIVER_SLOTS, flags) {
+                let filled = match self
+                    .batch
+                    .receive(socket.as_raw_fd(), RECEIVER_SLOTS, flags)
+                {
                     Ok(filled) => filled,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
@@ -147,7 +157,11 @@ impl Sender {
         if way.destinations == 1 {
             socket.connect(forwarder)?;
         }
-        Ok(Self { socket, way: *way, means })
+        Ok(Self {
+            socket,
+            way: *way,
+            means,
+        })
     }
 
     /// Sends about `count` datagrams, whole trains; returns how many.
@@ -158,7 +172,10 @@ impl Sender {
             sent += match &mut self.means {
                 Means::Plain(plain) => plain.send(socket, count - sent)?,
                 Means::Segmented(segmented, train) => {
-                    let mut iovec = [libc::iovec { iov_base: train.as_mut_ptr().cast(), iov_len: train.len() }];
+                    let mut iovec = [libc::iovec {
+                        iov_base: train.as_mut_ptr().cast(),
+                        iov_len: train.len(),
+                    }];
                     segmented.send(socket, &mut iovec, self.way.size as u16)?;
                     self.way.train
                 }
@@ -190,11 +207,19 @@ fn spread(way: &Way, port: u16) -> Datagrams {
 
 /// How many datagrams of such a sender surely fit into the receive buffer that anyone may ask for, as trains and cut into single ones.
 fn backlog(way: &Way) -> io::Result<usize> {
-    let way = &Way { destinations: 1, ..*way };
+    let way = &Way {
+        destinations: 1,
+        ..*way
+    };
     let mut least = BACKLOG_MAX;
     for gro in [0, 1] {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        sys::set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, libc::c_int::MAX / 2)?;
+        sys::set_int(
+            &socket,
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            libc::c_int::MAX / 2,
+        )?;
         sys::set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, gro)?;
         let mut sender = Sender::new(way, socket.local_addr()?)?;
         let mut sent = 0;
@@ -224,13 +249,22 @@ impl<'a> Trial<'a> {
         let mut receivers = Receivers::new(way, place)?;
         let mut running = subject.start(&Cell::Forward(*way), &receivers.addresses()?, place)?;
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, running.listen.port()));
-        let mut probe = Sender::new(&Way { train: 1, destinations: 1, ..*way }, to)?;
+        let mut probe = Sender::new(
+            &Way {
+                train: 1,
+                destinations: 1,
+                ..*way
+            },
+            to,
+        )?;
         let limit = Instant::now() + START_LIMIT;
         while receivers.taken < way.fanout as u64 {
             running.check_alive()?;
             if Instant::now() > limit {
                 let limit = START_LIMIT.as_secs();
-                return Err(io::Error::other(format!("forwarded nothing within {limit} s")));
+                return Err(io::Error::other(format!(
+                    "forwarded nothing within {limit} s"
+                )));
             }
             // Refused while nobody is bound there yet.
             let _ = probe.send(1);
@@ -239,17 +273,37 @@ impl<'a> Trial<'a> {
         // The earlier probes' copies, should they still come.
         receivers.drain_until(u64::MAX, QUIET)?;
         let sender = Sender::new(way, running.listen)?;
-        Ok(Self { way: *way, place, running, receivers, sender, backlog })
+        Ok(Self {
+            way: *way,
+            place,
+            running,
+            receivers,
+            sender,
+            backlog,
+        })
     }
 
     /// Loads the forwarder for `window` and says what that cost.
     pub(crate) fn measure(&mut self, load: Load, window: Duration) -> io::Result<Sample> {
         let (drops_before, taken_before) = (self.receivers.drops()?, self.receivers.taken);
-        let Self { way, place, running, receivers, sender, backlog } = self;
+        let Self {
+            way,
+            place,
+            running,
+            receivers,
+            sender,
+            backlog,
+        } = self;
         let fanout = way.fanout as u64;
         let ((sent, spent), cpu_ns) = running.cost(|running| {
             let start = Instant::now();
-            let mut turns = Turns { place, running, receivers, sender, fanout };
+            let mut turns = Turns {
+                place,
+                running,
+                receivers,
+                sender,
+                fanout,
+            };
             let sent = match load {
                 Load::Flood => turns.flood(window)?,
                 Load::Paced => turns.pace(window)?,
@@ -260,7 +314,9 @@ impl<'a> Trial<'a> {
         })?;
 
         if self.receivers.drops()? > drops_before {
-            let reason = format!("{load:?}: the receivers could not keep up; run it as root or raise rmem_max");
+            let reason = format!(
+                "{load:?}: the receivers could not keep up; run it as root or raise rmem_max"
+            );
             return Err(io::Error::other(reason));
         }
         let taken = (self.receivers.taken - taken_before) as f64;
@@ -276,7 +332,10 @@ impl<'a> Trial<'a> {
 
     /// The forwarder's resident memory, now and at most, in KiB.
     pub(crate) fn resident_kib(&self) -> (u64, u64) {
-        (self.running.status_kib("VmRSS"), self.running.status_kib("VmHWM"))
+        (
+            self.running.status_kib("VmRSS"),
+            self.running.status_kib("VmHWM"),
+        )
     }
 }
 

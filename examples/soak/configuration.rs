@@ -33,20 +33,66 @@ pub struct Variant {
 /// From one to the next, round and round: workers removed, a handler changed, a listener added, workers added, the handler
 /// with sessions changed, the listener removed, the first handler changed back.
 pub const VARIANTS: [Variant; 7] = [
-    Variant { workers: 2, ttl: 64, idle_hours: 1, has_extra: false },
-    Variant { workers: 1, ttl: 64, idle_hours: 1, has_extra: false },
-    Variant { workers: 1, ttl: 63, idle_hours: 1, has_extra: false },
-    Variant { workers: 1, ttl: 63, idle_hours: 1, has_extra: true },
-    Variant { workers: 2, ttl: 63, idle_hours: 1, has_extra: true },
-    Variant { workers: 2, ttl: 63, idle_hours: 2, has_extra: true },
-    Variant { workers: 2, ttl: 63, idle_hours: 2, has_extra: false },
+    Variant {
+        workers: 2,
+        ttl: 64,
+        idle_hours: 1,
+        has_extra: false,
+    },
+    Variant {
+        workers: 1,
+        ttl: 64,
+        idle_hours: 1,
+        has_extra: false,
+    },
+    Variant {
+        workers: 1,
+        ttl: 63,
+        idle_hours: 1,
+        has_extra: false,
+    },
+    Variant {
+        workers: 1,
+        ttl: 63,
+        idle_hours: 1,
+        has_extra: true,
+    },
+    Variant {
+        workers: 2,
+        ttl: 63,
+        idle_hours: 1,
+        has_extra: true,
+    },
+    Variant {
+        workers: 2,
+        ttl: 63,
+        idle_hours: 2,
+        has_extra: true,
+    },
+    Variant {
+        workers: 2,
+        ttl: 63,
+        idle_hours: 2,
+        has_extra: false,
+    },
 ];
 
 impl Variant {
     /// The file.
     pub fn text(&self, places: &Places, receive_buffer: &str) -> String {
-        let Variant { workers, ttl, idle_hours, has_extra } = self;
-        let Places { one_way, sessions, extra, receiver, upstream } = places;
+        let Variant {
+            workers,
+            ttl,
+            idle_hours,
+            has_extra,
+        } = self;
+        let Places {
+            one_way,
+            sessions,
+            extra,
+            receiver,
+            upstream,
+        } = places;
         let mut text = format!(
             "[daemon]\nworkers = {workers}\nreceive_buffer = \"{receive_buffer}\"\n\n\
              [[route]]\ndestination = \"{one_way}\"\nhandler = \"one_way\"\n\n\
@@ -55,7 +101,9 @@ impl Variant {
              [handler.sessions]\nkind = \"forward\"\nsession_idle = \"{idle_hours}h\"\nupstreams = [\"{upstream}\"]\n"
         );
         if *has_extra {
-            text += &format!("\n[[route]]\nname = \"extra\"\ndestination = \"{extra}\"\nhandler = \"one_way\"\n");
+            text += &format!(
+                "\n[[route]]\nname = \"extra\"\ndestination = \"{extra}\"\nhandler = \"one_way\"\n"
+            );
         }
         text
     }

@@ -43,14 +43,27 @@ impl Daemon {
         let (reader, writer) = io::pipe()?;
         let log = follow(reader)?;
         let (complaints, is_provoked) = (Vec::new(), false);
-        let mut daemon = Daemon { binary, directory, pid: 0, log, writer, complaints, is_provoked, echo };
+        let mut daemon = Daemon {
+            binary,
+            directory,
+            pid: 0,
+            log,
+            writer,
+            complaints,
+            is_provoked,
+            echo,
+        };
         daemon.start_again()?;
         Ok(daemon)
     }
 
     /// Starts it where there is none.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
-        self.pid = self.command(&self.file(), &[])?.spawn().context("cannot start the daemon")?.id();
+        self.pid = self
+            .command(&self.file(), &[])?
+            .spawn()
+            .context("cannot start the daemon")?
+            .id();
         self.wait_for("ready:")?;
         Ok(())
     }
@@ -58,8 +71,15 @@ impl Daemon {
     /// A command that starts the same program on a file.
     pub fn command(&self, file: &Path, options: &[&str]) -> io::Result<Command> {
         let mut command = Command::new(&self.binary);
-        command.arg("run").arg(file).args(options).env("RUNTIME_DIRECTORY", &self.directory);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.writer.try_clone()?);
+        command
+            .arg("run")
+            .arg(file)
+            .args(options)
+            .env("RUNTIME_DIRECTORY", &self.directory);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(self.writer.try_clone()?);
         Ok(command)
     }
 
@@ -107,16 +127,28 @@ impl Daemon {
         let deadline = Instant::now() + PATIENCE;
         let mut found: Vec<Option<String>> = vec![None; wanted.len()];
         while found.iter().any(Option::is_none) {
-            let line = match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let line = match self
+                .log
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let missing = wanted.iter().zip(&found).filter(|(_, found)| found.is_none());
+                    let missing = wanted
+                        .iter()
+                        .zip(&found)
+                        .filter(|(_, found)| found.is_none());
                     let missing: Vec<_> = missing.map(|(words, _)| *words).collect();
-                    bail!("no {missing:?} in the log; it complained of: {:#?}", self.complaints);
+                    bail!(
+                        "no {missing:?} in the log; it complained of: {:#?}",
+                        self.complaints
+                    );
                 }
             };
             self.look_at(&line);
-            let place = wanted.iter().zip(&mut found).find(|(words, found)| found.is_none() && line.contains(**words));
+            let place = wanted
+                .iter()
+                .zip(&mut found)
+                .find(|(words, found)| found.is_none() && line.contains(**words));
             if let Some((_, found)) = place {
                 *found = Some(line);
             }
@@ -135,7 +167,9 @@ impl Daemon {
         if self.echo {
             eprintln!("    {line}");
         }
-        let is_complaint = ["WARN", "ERROR", "error:", "panicked"].iter().any(|word| line.contains(word));
+        let is_complaint = ["WARN", "ERROR", "error:", "panicked"]
+            .iter()
+            .any(|word| line.contains(word));
         if is_complaint && !self.is_provoked && self.complaints.len() < COMPLAINTS_MAX {
             self.complaints.push(line.to_owned());
         }
@@ -149,15 +183,24 @@ impl Daemon {
 
     /// Its accounts.
     pub fn status(&self) -> anyhow::Result<Snapshot> {
-        let (client, deadline) = (Client::new(self.control(), PATIENCE), Instant::now() + PATIENCE);
+        let (client, deadline) = (
+            Client::new(self.control(), PATIENCE),
+            Instant::now() + PATIENCE,
+        );
         loop {
-            let answer = client.get("/status").context("cannot ask the control socket")?;
+            let answer = client
+                .get("/status")
+                .context("cannot ask the control socket")?;
             if answer.is_success() {
                 return Ok(serde_json::from_slice(&answer.body)?);
             }
             // The one that was taken over a moment ago may still have accepted us.
             if answer.status != UNAVAILABLE || Instant::now() > deadline {
-                bail!("the control socket says {}: {}", answer.status, answer.text());
+                bail!(
+                    "the control socket says {}: {}",
+                    answer.status,
+                    answer.text()
+                );
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -201,7 +244,10 @@ impl Drop for Daemon {
 }
 
 fn of(pid: u32) -> anyhow::Result<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no process id")
 }
 
 /// Lines of the log, as they come.
@@ -209,7 +255,10 @@ fn follow(reader: PipeReader) -> io::Result<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
     let read = move || {
         for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            if sender
+                .send(String::from_utf8_lossy(&line).into_owned())
+                .is_err()
+            {
                 break;
             }
         }

@@ -86,7 +86,16 @@ impl<'a> Driver<'a> {
         interval: Duration,
         variant: usize,
     ) -> Driver<'a> {
-        Driver { daemon, orders, places, receive_buffer, interval, variant, faults: 0, takeovers: 0 }
+        Driver {
+            daemon,
+            orders,
+            places,
+            receive_buffer,
+            interval,
+            variant,
+            faults: 0,
+            takeovers: 0,
+        }
     }
 
     /// Does so many of each, mixed evenly. What happened until something went wrong is in the diary as well.
@@ -97,11 +106,17 @@ impl<'a> Driver<'a> {
             self.order(Order::Begin)?;
             thread::sleep(self.interval);
             diary.calm.push(self.window()?);
-            let event = self.restart(restart).with_context(|| format!("restart {number}, {restart:?}"))?;
+            let event = self
+                .restart(restart)
+                .with_context(|| format!("restart {number}, {restart:?}"))?;
             diary.events.push(event);
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
-                eprintln!("{} of {total} restarts in {} s", number + 1, begun.elapsed().as_secs());
+                eprintln!(
+                    "{} of {total} restarts in {} s",
+                    number + 1,
+                    begun.elapsed().as_secs()
+                );
             }
         }
         thread::sleep(self.interval);
@@ -120,7 +135,8 @@ impl<'a> Driver<'a> {
         let before = VARIANTS[self.variant];
         self.variant = (self.variant + usize::from(is_changed)) % VARIANTS.len();
         let after = VARIANTS[self.variant];
-        self.daemon.write(&after.text(&self.places, self.receive_buffer))?;
+        self.daemon
+            .write(&after.text(&self.places, self.receive_buffer))?;
         if before.has_extra && !after.has_extra {
             self.send_to_extra(false)?;
         }
@@ -138,7 +154,12 @@ impl<'a> Driver<'a> {
         if after.has_extra && !before.has_extra {
             self.send_to_extra(true)?;
         }
-        Ok(Event { restart, pause_ms, took, window })
+        Ok(Event {
+            restart,
+            pause_ms,
+            took,
+            window,
+        })
     }
 
     fn reload(&mut self) -> anyhow::Result<Option<f64>> {
@@ -149,9 +170,15 @@ impl<'a> Driver<'a> {
 
     fn take_over(&mut self) -> anyhow::Result<Option<f64>> {
         self.daemon.signal(Signal::USR2)?;
-        let lines = self.daemon.wait_for_all(&["SIGUSR2: started", "has taken over;", "ready:"])?;
-        let pid = lines[0].split(" as process ").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
-        self.daemon.is_now(pid.with_context(|| format!("no process in `{}`", lines[0]))?);
+        let lines = self
+            .daemon
+            .wait_for_all(&["SIGUSR2: started", "has taken over;", "ready:"])?;
+        let pid = lines[0]
+            .split(" as process ")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next()?.parse().ok());
+        self.daemon
+            .is_now(pid.with_context(|| format!("no process in `{}`", lines[0]))?);
         Ok(pause(&lines[1]))
     }
 
@@ -185,7 +212,10 @@ impl<'a> Driver<'a> {
     }
 
     fn order(&self, order: Order) -> anyhow::Result<()> {
-        self.orders.send(order).ok().context("the traffic has ended")
+        self.orders
+            .send(order)
+            .ok()
+            .context("the traffic has ended")
     }
 }
 
@@ -201,7 +231,12 @@ fn mix(counts: &[(Restart, u64)]) -> Vec<Restart> {
 
 /// The pause that a line of the log tells of, in milliseconds.
 fn pause(line: &str) -> Option<f64> {
-    line.split("; ").last()?.split(" ms between two turns").next()?.parse().ok()
+    line.split("; ")
+        .last()?
+        .split(" ms between two turns")
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -211,15 +246,25 @@ mod tests {
     /// As the daemon writes it.
     #[test]
     fn pauses() {
-        assert_eq!(pause("INFO process 7 has taken over; 3.4 ms between two turns"), Some(3.4));
-        assert_eq!(pause("INFO reloaded: 1 listener, 1 route, 1 worker; 0.2 ms between two turns"), Some(0.2));
+        assert_eq!(
+            pause("INFO process 7 has taken over; 3.4 ms between two turns"),
+            Some(3.4)
+        );
+        assert_eq!(
+            pause("INFO reloaded: 1 listener, 1 route, 1 worker; 0.2 ms between two turns"),
+            Some(0.2)
+        );
         assert_eq!(pause("INFO ready"), None);
     }
 
     /// Neither all of one kind first, nor one forgotten.
     #[test]
     fn mixed() {
-        let mixed = mix(&[(Restart::Reload, 4), (Restart::Kill, 0), (Restart::Takeover, 2)]);
+        let mixed = mix(&[
+            (Restart::Reload, 4),
+            (Restart::Kill, 0),
+            (Restart::Takeover, 2),
+        ]);
         use Restart::{Reload, Takeover};
         assert_eq!(mixed, [Reload, Takeover, Reload, Reload, Takeover, Reload]);
     }

@@ -68,8 +68,14 @@ impl Fault {
         daemon.catch_up();
         daemon.is_provoked = false;
         let after = daemon.status().context("after")?;
-        let same = |snapshot: &udispatch::control::snapshot::Snapshot| (snapshot.pid, snapshot.generation);
-        ensure!(same(&before) == same(&after), "{self:?}: {:?} became {:?}", same(&before), same(&after));
+        let same =
+            |snapshot: &udispatch::control::snapshot::Snapshot| (snapshot.pid, snapshot.generation);
+        ensure!(
+            same(&before) == same(&after),
+            "{self:?}: {:?} became {:?}",
+            same(&before),
+            same(&after)
+        );
         Ok(())
     }
 
@@ -77,7 +83,10 @@ impl Fault {
         match self {
             Fault::BadFile => {
                 let status = start_with(daemon, "[daemon]\nworkers = \"many\"\n")?;
-                ensure!(status.code() == Some(78), "a wrong file ended with {status}");
+                ensure!(
+                    status.code() == Some(78),
+                    "a wrong file ended with {status}"
+                );
                 // Its last line.
                 daemon.wait_for("bad.toml: 2 errors")?;
                 return Ok(());
@@ -86,9 +95,14 @@ impl Fault {
                 let taken = UdpSocket::bind("127.0.0.1:0")?;
                 let file = fs::read_to_string(daemon.file())?;
                 let destination = taken.local_addr()?;
-                let route = format!("\n[[route]]\ndestination = \"{destination}\"\nhandler = \"one_way\"\n");
+                let route = format!(
+                    "\n[[route]]\ndestination = \"{destination}\"\nhandler = \"one_way\"\n"
+                );
                 let status = start_with(daemon, &(file + &route))?;
-                ensure!(status.code() == Some(1), "a port that is taken ended with {status}");
+                ensure!(
+                    status.code() == Some(1),
+                    "a port that is taken ended with {status}"
+                );
             }
             Fault::Nonsense => {
                 let mut stream = UnixStream::connect(daemon.gate())?;
@@ -101,7 +115,9 @@ impl Fault {
                     other => bail!("another version got {other:?}"),
                 }
             }
-            Fault::GoneAfterManifest => drop(hello(daemon, VERSION)?.receive(Kind::Manifest, PATIENCE)?),
+            Fault::GoneAfterManifest => {
+                drop(hello(daemon, VERSION)?.receive(Kind::Manifest, PATIENCE)?)
+            }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
                 wire.receive(Kind::Manifest, PATIENCE)?;
@@ -145,7 +161,10 @@ impl Fault {
             put_down(next);
             bail!("the next one does not ask for anything");
         };
-        let (mut there, mut here) = (Wire::new(stream)?, Wire::new(UnixStream::connect(daemon.gate())?)?);
+        let (mut there, mut here) = (
+            Wire::new(stream)?,
+            Wire::new(UnixStream::connect(daemon.gate())?)?,
+        );
         let heard = (|| {
             pass_on(&mut there, &mut here, Kind::Hello)?;
             pass_on(&mut here, &mut there, Kind::Manifest)?;
@@ -162,7 +181,15 @@ impl Fault {
 
 fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
     let mut wire = Wire::new(UnixStream::connect(daemon.gate())?)?;
-    wire.send(Kind::Hello, &Hello { version, pid: std::process::id() }, &[], PATIENCE)?;
+    wire.send(
+        Kind::Hello,
+        &Hello {
+            version,
+            pid: std::process::id(),
+        },
+        &[],
+        PATIENCE,
+    )?;
     Ok(wire)
 }
 
@@ -186,7 +213,9 @@ fn accept(listener: &UnixListener) -> anyhow::Result<UnixStream> {
     while Instant::now() < deadline {
         match listener.accept() {
             Ok((stream, _)) => return Ok(stream),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(1))
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -75,7 +75,9 @@ impl Seen {
 
     /// Whether this one has come.
     pub fn has(&self, number: u64) -> bool {
-        self.bits.get((number / 64) as usize).is_some_and(|word| word & (1 << (number % 64)) != 0)
+        self.bits
+            .get((number / 64) as usize)
+            .is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 }
 
@@ -110,7 +112,9 @@ pub struct Lost {
 impl Flow {
     /// The lowest number of which nothing is known yet.
     fn settled(&self) -> u64 {
-        self.answers.as_ref().map_or(self.requests.next, |answers| answers.next.min(self.requests.next))
+        self.answers.as_ref().map_or(self.requests.next, |answers| {
+            answers.next.min(self.requests.next)
+        })
     }
 
     /// From now on nobody serves.
@@ -129,13 +133,20 @@ impl Flow {
     /// What never came.
     pub fn lost(&self) -> Lost {
         let mut lost = Lost::default();
-        let answered = self.answers.as_ref().map_or(self.sent, |answers| answers.came);
+        let answered = self
+            .answers
+            .as_ref()
+            .map_or(self.sent, |answers| answers.came);
         if self.requests.came == self.sent && answered == self.sent {
             return lost;
         }
         for number in 0..self.sent {
             let has_come = self.requests.has(number);
-            let is_whole = has_come && self.answers.as_ref().is_none_or(|answers| answers.has(number));
+            let is_whole = has_come
+                && self
+                    .answers
+                    .as_ref()
+                    .is_none_or(|answers| answers.has(number));
             if is_whole {
                 continue;
             }
@@ -168,20 +179,45 @@ mod tests {
     /// Each fault is told from the others, and what falls into an outage from what does not.
     #[test]
     fn faults_have_names() {
-        let mut flow = Flow { sent: 10, answers: Some(Seen::default()), ..Flow::default() };
+        let mut flow = Flow {
+            sent: 10,
+            answers: Some(Seen::default()),
+            ..Flow::default()
+        };
         for number in [0, 1, 3, 2, 2, 4] {
             flow.arrived(number, Some(7));
         }
         for number in [0, 1, 2, 3] {
             flow.answers.as_mut().unwrap().note(number);
         }
-        assert_eq!((flow.requests.twice, flow.requests.reordered, flow.port_changes), (1, 1, 0));
-        assert_eq!(flow.lost(), Lost { requests: 5, answers: 1, in_outages: 0 });
+        assert_eq!(
+            (
+                flow.requests.twice,
+                flow.requests.reordered,
+                flow.port_changes
+            ),
+            (1, 1, 0)
+        );
+        assert_eq!(
+            flow.lost(),
+            Lost {
+                requests: 5,
+                answers: 1,
+                in_outages: 0
+            }
+        );
         flow.sent = 5;
         flow.begin_outage();
         flow.sent = 10;
         flow.end_outage();
         assert_eq!(flow.outages, [4..10]);
-        assert_eq!(flow.lost(), Lost { requests: 0, answers: 0, in_outages: 6 });
+        assert_eq!(
+            flow.lost(),
+            Lost {
+                requests: 0,
+                answers: 0,
+                in_outages: 6
+            }
+        );
     }
 }

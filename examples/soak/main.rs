@@ -119,7 +119,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let report = soak(arguments)?;
     print!("{report}");
     if let Some(path) = &arguments.json {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         serde_json::to_writer_pretty(file, &report)?;
     }
     Ok(report.is_success())
@@ -139,7 +140,10 @@ impl Arguments {
     }
 
     fn counts(&self) -> [(Restart, u64); 4] {
-        let (reloads, takeovers) = (self.reloads.unwrap_or(self.restarts), self.takeovers.unwrap_or(self.restarts));
+        let (reloads, takeovers) = (
+            self.reloads.unwrap_or(self.restarts),
+            self.takeovers.unwrap_or(self.restarts),
+        );
         let failed = self.failed.unwrap_or(self.restarts.div_ceil(10));
         [
             (Restart::Reload, reloads),
@@ -152,7 +156,10 @@ impl Arguments {
     fn binary(&self) -> anyhow::Result<PathBuf> {
         let beside = || {
             let this = std::env::current_exe()?;
-            let profile = this.parent().and_then(|examples| examples.parent()).context("target/PROFILE/examples")?;
+            let profile = this
+                .parent()
+                .and_then(|examples| examples.parent())
+                .context("target/PROFILE/examples")?;
             anyhow::Ok(profile.join("udispatch"))
         };
         let binary = self.binary.clone().map_or_else(beside, Ok)?;
@@ -169,7 +176,8 @@ impl Arguments {
 fn places() -> anyhow::Result<(Places, UdpSocket, UdpSocket)> {
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind to loopback");
     // Nothing else binds to that address, so that no session has its port while the listener is away.
-    let extra = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).context("cannot bind to 127.0.0.2")?;
+    let extra =
+        UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).context("cannot bind to 127.0.0.2")?;
     // Held until all are known, so that no two are the same.
     let held = [bind()?, bind()?, extra];
     let address = |socket: &UdpSocket| socket.local_addr().map_err(anyhow::Error::from);
@@ -192,20 +200,44 @@ fn soak(arguments: &Arguments) -> anyhow::Result<Report> {
     let variant = usize::from(arguments.grow);
     let first = VARIANTS[variant].text(&places, &arguments.receive_buffer);
     std::fs::write(directory.path().join("soak.toml"), first)?;
-    let mut daemon = Daemon::start(arguments.binary()?, directory.path().to_owned(), arguments.log)?;
+    let mut daemon = Daemon::start(
+        arguments.binary()?,
+        directory.path().to_owned(),
+        arguments.log,
+    )?;
     let mut traffic = Traffic::new(load, places, one_way, upstream)?;
-    traffic.open_sessions().context("cannot open the sessions")?;
+    traffic
+        .open_sessions()
+        .context("cannot open the sessions")?;
     let (orders, ordered) = channel();
-    let sending = thread::Builder::new().name("traffic".to_owned()).spawn(move || traffic.run(&ordered))?;
+    let sending = thread::Builder::new()
+        .name("traffic".to_owned())
+        .spawn(move || traffic.run(&ordered))?;
     let mut diary = Diary::default();
-    let mut driver = Driver::new(&mut daemon, &orders, places, &arguments.receive_buffer, arguments.interval, variant);
+    let mut driver = Driver::new(
+        &mut daemon,
+        &orders,
+        places,
+        &arguments.receive_buffer,
+        arguments.interval,
+        variant,
+    );
     let driven = driver.drive(&arguments.counts(), &mut diary);
     // If it has ended already, it says below why.
     let _ = orders.send(Order::Stop);
-    let outcome: Outcome = sending.join().map_err(|_| anyhow::anyhow!("the traffic panicked"))??;
+    let outcome: Outcome = sending
+        .join()
+        .map_err(|_| anyhow::anyhow!("the traffic panicked"))??;
     let ledger = daemon.status().ok();
     let stopped = daemon.stop();
     let ended_early = driven.and(stopped).err().map(|error| format!("{error:#}"));
     let complaints = std::mem::take(&mut daemon.complaints);
-    Ok(Report::new(&load, &outcome, &diary, ledger.as_ref(), complaints, ended_early))
+    Ok(Report::new(
+        &load,
+        &outcome,
+        &diary,
+        ledger.as_ref(),
+        complaints,
+        ended_early,
+    ))
 }

@@ -12,7 +12,9 @@ const INSIDE: &str = "UDISPATCH_SOAK_INSIDE";
 /// Runs this program again in namespaces of its own, and does not come back then. Otherwise it says whether this is inside.
 pub fn enter() -> io::Result<bool> {
     if env::var_os(INSIDE).is_some() {
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
         return match up {
             Ok(status) if status.success() => Ok(true),
             _ => Err(io::Error::other(
@@ -23,7 +25,9 @@ pub fn enter() -> io::Result<bool> {
     let is_root = rustix::process::geteuid().is_root();
     // Whoever ends `unshare` ends all that it has started, however that is done.
     let flags = if is_root { "-npf" } else { "-rnpf" };
-    let works = Command::new("unshare").args([flags, "--kill-child", "true"]).output();
+    let works = Command::new("unshare")
+        .args([flags, "--kill-child", "true"])
+        .output();
     if !works.is_ok_and(|output| output.status.success()) {
         return Ok(false);
     }

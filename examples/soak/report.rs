@@ -96,8 +96,16 @@ impl Pauses {
     fn of<'a>(events: impl Iterator<Item = &'a Event> + Clone) -> Pauses {
         Pauses {
             count: events.clone().count(),
-            gap_ms: Distribution::of(events.clone().map(|event| milliseconds(event.window.gap_ns))),
-            delay_ms: Distribution::of(events.clone().map(|event| milliseconds(event.window.delay_ns))),
+            gap_ms: Distribution::of(
+                events
+                    .clone()
+                    .map(|event| milliseconds(event.window.gap_ns)),
+            ),
+            delay_ms: Distribution::of(
+                events
+                    .clone()
+                    .map(|event| milliseconds(event.window.delay_ns)),
+            ),
             pause_ms: Distribution::of(events.clone().filter_map(|event| event.pause_ms)),
             took_ms: Distribution::of(events.map(|event| event.took.as_secs_f64() * 1e3)),
         }
@@ -129,10 +137,23 @@ impl Report {
         ended_early: Option<String>,
     ) -> Report {
         let sent: u64 = outcome.flows.iter().map(|flow| flow.sent).sum();
-        let answered = outcome.flows.iter().filter_map(|flow| flow.answers.as_ref()).map(|answers| answers.came).sum();
+        let answered = outcome
+            .flows
+            .iter()
+            .filter_map(|flow| flow.answers.as_ref())
+            .map(|answers| answers.came)
+            .sum();
         let (faults, lost_in_kills) = faults(outcome);
-        let continuous: u64 = outcome.flows[..=load.flows].iter().map(|flow| flow.sent).sum();
-        let of = |restart: Restart| diary.events.iter().filter(move |event| event.restart == restart);
+        let continuous: u64 = outcome.flows[..=load.flows]
+            .iter()
+            .map(|flow| flow.sent)
+            .sum();
+        let of = |restart: Restart| {
+            diary
+                .events
+                .iter()
+                .filter(move |event| event.restart == restart)
+        };
         let has_kills = of(Restart::Kill).next().is_some();
         Report {
             sent,
@@ -144,7 +165,12 @@ impl Report {
             sessions: load.with_sessions + outcome.idle,
             faults,
             port_changes: outcome.flows.iter().map(|flow| flow.port_changes).sum(),
-            port_changes_most: outcome.flows.iter().map(|flow| flow.port_changes).max().unwrap_or(0),
+            port_changes_most: outcome
+                .flows
+                .iter()
+                .map(|flow| flow.port_changes)
+                .max()
+                .unwrap_or(0),
             lost_in_kills,
             lost_by_soak: outcome.own_drops,
             restarts: Restart::ALL
@@ -160,7 +186,9 @@ impl Report {
                 None => vec!["the daemon could not be asked for its ledger".to_owned()],
             },
             kernel_drops: ledger.map_or(0, kernel_drops),
-            drops: ledger.map(|ledger| ledger.drops.clone()).unwrap_or_default(),
+            drops: ledger
+                .map(|ledger| ledger.drops.clone())
+                .unwrap_or_default(),
             complaints,
             ended_early,
         }
@@ -168,12 +196,18 @@ impl Report {
 
     /// Whether nothing was lost, doubled, reordered or left undone.
     pub fn is_success(&self) -> bool {
-        self.faults == Faults::default() && self.differences.is_empty() && self.ended_early.is_none()
+        self.faults == Faults::default()
+            && self.differences.is_empty()
+            && self.ended_early.is_none()
     }
 }
 
 fn faults(outcome: &Outcome) -> (Faults, u64) {
-    let mut faults = Faults { to_wrong_client: outcome.to_wrong_client, foreign: outcome.foreign, ..Faults::default() };
+    let mut faults = Faults {
+        to_wrong_client: outcome.to_wrong_client,
+        foreign: outcome.foreign,
+        ..Faults::default()
+    };
     let mut in_kills = 0;
     for flow in &outcome.flows {
         let lost = flow.lost();
@@ -192,7 +226,9 @@ fn faults(outcome: &Outcome) -> (Faults, u64) {
 
 fn kernel_drops(ledger: &Snapshot) -> u64 {
     let listeners = ledger.listeners.iter().map(|row| row.kernel_drops);
-    listeners.chain(ledger.upstreams.iter().map(|row| row.kernel_drops)).sum()
+    listeners
+        .chain(ledger.upstreams.iter().map(|row| row.kernel_drops))
+        .sum()
 }
 
 /// What the daemon counted otherwise than we did.
@@ -210,22 +246,68 @@ fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<S
             }
         }
     }
-    let upstream = |handler: &'static str| ledger.upstreams.iter().filter(move |row| row.handler == handler);
-    let held = ledger.handlers.iter().filter(|row| row.handler.starts_with("sessions"));
+    let upstream = |handler: &'static str| {
+        ledger
+            .upstreams
+            .iter()
+            .filter(move |row| row.handler == handler)
+    };
+    let held = ledger
+        .handlers
+        .iter()
+        .filter(|row| row.handler.starts_with("sessions"));
     let opened: u64 = held.clone().map(|row| row.sessions.opened).sum();
     let pairs = [
-        ("received by all workers", ledger.workers.iter().map(|row| row.account.received).sum(), "sent", sent),
-        ("sent one way", upstream("one_way").map(|row| row.sent).sum(), "arrived", one_way),
-        ("sent to the upstream", upstream("sessions").map(|row| row.sent).sum(), "arrived", requests),
-        ("answers passed on", held.clone().map(|row| row.replies.handled).sum(), "arrived", answers),
-        ("sessions ever opened", opened, "wanted", if may_begin_anew { opened.max(sessions) } else { sessions }),
-        ("sessions open", held.map(|row| row.sessions.open).sum(), "ever opened", opened),
+        (
+            "received by all workers",
+            ledger.workers.iter().map(|row| row.account.received).sum(),
+            "sent",
+            sent,
+        ),
+        (
+            "sent one way",
+            upstream("one_way").map(|row| row.sent).sum(),
+            "arrived",
+            one_way,
+        ),
+        (
+            "sent to the upstream",
+            upstream("sessions").map(|row| row.sent).sum(),
+            "arrived",
+            requests,
+        ),
+        (
+            "answers passed on",
+            held.clone().map(|row| row.replies.handled).sum(),
+            "arrived",
+            answers,
+        ),
+        (
+            "sessions ever opened",
+            opened,
+            "wanted",
+            if may_begin_anew {
+                opened.max(sessions)
+            } else {
+                sessions
+            },
+        ),
+        (
+            "sessions open",
+            held.map(|row| row.sessions.open).sum(),
+            "ever opened",
+            opened,
+        ),
         ("dropped", ledger.drops.values().sum(), "expected", 0),
         ("dropped by the kernel", kernel_drops(ledger), "expected", 0),
     ];
-    let unlike = pairs.into_iter().filter(|(_, theirs, _, ours)| theirs != ours);
+    let unlike = pairs
+        .into_iter()
+        .filter(|(_, theirs, _, ours)| theirs != ours);
     let mut differences: Vec<String> = unlike
-        .map(|(what, theirs, word, ours): (_, u64, _, u64)| format!("{what}: {theirs}, {word}: {ours}"))
+        .map(|(what, theirs, word, ours): (_, u64, _, u64)| {
+            format!("{what}: {theirs}, {word}: {ours}")
+        })
         .collect();
     if !ledger.balances {
         differences.push("the ledger does not balance".to_owned());
@@ -235,8 +317,16 @@ fn differences(flows: &[Flow], ledger: &Snapshot, may_begin_anew: bool) -> Vec<S
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Faults { lost, answers_lost, twice, answers_twice, reordered, answers_reordered, to_wrong_client, foreign } =
-            self.faults;
+        let Faults {
+            lost,
+            answers_lost,
+            twice,
+            answers_twice,
+            reordered,
+            answers_reordered,
+            to_wrong_client,
+            foreign,
+        } = self.faults;
         writeln!(
             out,
             "{} datagrams in {:.0} s, {:.0}/s, {} flows, {} sessions; {} answers",
@@ -249,10 +339,25 @@ impl fmt::Display for Report {
                 self.behind_seconds
             )?;
         }
-        writeln!(out, "\n{:<12}{:>12}{:>12}{:>12}", "", "lost", "twice", "reordered")?;
-        writeln!(out, "{:<12}{lost:>12}{twice:>12}{reordered:>12}", "datagrams")?;
-        writeln!(out, "{:<12}{answers_lost:>12}{answers_twice:>12}{answers_reordered:>12}", "answers")?;
-        writeln!(out, "answers to the wrong client: {to_wrong_client}; datagrams that nobody sent: {foreign}")?;
+        writeln!(
+            out,
+            "\n{:<12}{:>12}{:>12}{:>12}",
+            "", "lost", "twice", "reordered"
+        )?;
+        writeln!(
+            out,
+            "{:<12}{lost:>12}{twice:>12}{reordered:>12}",
+            "datagrams"
+        )?;
+        writeln!(
+            out,
+            "{:<12}{answers_lost:>12}{answers_twice:>12}{answers_reordered:>12}",
+            "answers"
+        )?;
+        writeln!(
+            out,
+            "answers to the wrong client: {to_wrong_client}; datagrams that nobody sent: {foreign}"
+        )?;
         writeln!(
             out,
             "changes of a session's source port: {}; lost in kills: {}; lost by this program: {}",
@@ -263,8 +368,19 @@ impl fmt::Display for Report {
             "\nms, p50/p99/max  {:>6}  {:>20}  {:>20}  {:>20}  {:>20}",
             "count", "gap in arrivals", "longest delay", "between two turns", "took"
         )?;
-        for (name, pauses) in self.restarts.iter().map(|(name, pauses)| (*name, pauses)).chain([("calm", &self.calm)]) {
-            let Pauses { count, gap_ms, delay_ms, pause_ms, took_ms } = pauses;
+        for (name, pauses) in self
+            .restarts
+            .iter()
+            .map(|(name, pauses)| (*name, pauses))
+            .chain([("calm", &self.calm)])
+        {
+            let Pauses {
+                count,
+                gap_ms,
+                delay_ms,
+                pause_ms,
+                took_ms,
+            } = pauses;
             writeln!(
                 out,
                 "{name:<16} {count:>6}  {:>20}  {:>20}  {:>20}  {:>20}",
@@ -277,23 +393,44 @@ impl fmt::Display for Report {
         writeln!(out)?;
         match self.differences.is_empty() {
             true => writeln!(out, "the daemon's ledger says the same")?,
-            false => self.differences.iter().try_for_each(|line| writeln!(out, "ledger: {line}"))?,
+            false => self
+                .differences
+                .iter()
+                .try_for_each(|line| writeln!(out, "ledger: {line}"))?,
         }
-        self.complaints.iter().try_for_each(|line| writeln!(out, "log: {line}"))?;
+        self.complaints
+            .iter()
+            .try_for_each(|line| writeln!(out, "log: {line}"))?;
         if let Some(why) = &self.ended_early {
             writeln!(out, "ended early: {why}")?;
         }
-        let restarts = ["takeovers", "reloads"].iter().filter_map(|name| self.restarts.get(name));
+        let restarts = ["takeovers", "reloads"]
+            .iter()
+            .filter_map(|name| self.restarts.get(name));
         let worst = restarts.map(|pauses| pauses.gap_ms.p99).fold(0.0, f64::max);
-        let verdict = if self.is_success() { "nothing was lost, doubled or reordered" } else { "FAILED" };
-        let gap = if worst <= GAP_P99_MAX_MS { "within" } else { "above" };
-        writeln!(out, "{verdict}; gap p99 {worst:.1} ms, {gap} the {GAP_P99_MAX_MS} ms that are wanted")
+        let verdict = if self.is_success() {
+            "nothing was lost, doubled or reordered"
+        } else {
+            "FAILED"
+        };
+        let gap = if worst <= GAP_P99_MAX_MS {
+            "within"
+        } else {
+            "above"
+        };
+        writeln!(
+            out,
+            "{verdict}; gap p99 {worst:.1} ms, {gap} the {GAP_P99_MAX_MS} ms that are wanted"
+        )
     }
 }
 
 fn short(distribution: &Distribution) -> String {
     match distribution.count {
         0 => "-".to_owned(),
-        _ => format!("{:.1}/{:.1}/{:.1}", distribution.p50, distribution.p99, distribution.max),
+        _ => format!(
+            "{:.1}/{:.1}/{:.1}",
+            distribution.p50, distribution.p99, distribution.max
+        ),
     }
 }

@@ -107,7 +107,12 @@ pub struct Traffic {
 
 impl Traffic {
     /// Opens all sockets. `one_way` and `upstream` are bound already, since the configuration names them.
-    pub fn new(load: Load, places: Places, one_way: UdpSocket, upstream: UdpSocket) -> anyhow::Result<Traffic> {
+    pub fn new(
+        load: Load,
+        places: Places,
+        one_way: UdpSocket,
+        upstream: UdpSocket,
+    ) -> anyhow::Result<Traffic> {
         let client = |index: usize| {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             socket.connect(match index {
@@ -117,7 +122,10 @@ impl Traffic {
             })?;
             anyhow::Ok(socket)
         };
-        let clients = (0..=load.flows).map(client).collect::<Result<Vec<_>, _>>().context("cannot open the flows")?;
+        let clients = (0..=load.flows)
+            .map(client)
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot open the flows")?;
         let idle = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         set_int(&idle, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         for socket in clients.iter().chain([&idle, &one_way, &upstream]) {
@@ -129,7 +137,10 @@ impl Traffic {
         };
         Ok(Traffic {
             flows: (0..=load.flows + load.idle).map(flow).collect(),
-            payloads: vec![b'.'; load.size.max(MARK_BYTES) * BURST.max(MESSAGES_MAX as u64) as usize],
+            payloads: vec![
+                b'.';
+                load.size.max(MARK_BYTES) * BURST.max(MESSAGES_MAX as u64) as usize
+            ],
             load,
             places,
             clients,
@@ -170,7 +181,10 @@ impl Traffic {
 
     fn idle_answers(&self) -> u64 {
         let idle = &self.flows[self.load.flows + 1..];
-        idle.iter().filter_map(|flow| flow.answers.as_ref()).map(|answers| answers.came).sum()
+        idle.iter()
+            .filter_map(|flow| flow.answers.as_ref())
+            .map(|answers| answers.came)
+            .sum()
     }
 
     /// Sends until told to stop.
@@ -185,7 +199,9 @@ impl Traffic {
                     return self.settle(lasted, skipped);
                 }
             }
-            let due = |skipped: Duration| ((begun.elapsed() - skipped).as_secs_f64() * self.load.rate) as u64;
+            let due = |skipped: Duration| {
+                ((begun.elapsed() - skipped).as_secs_f64() * self.load.rate) as u64
+            };
             let most = (BEHIND_MAX.as_secs_f64() * self.load.rate) as u64;
             let late = due(skipped).saturating_sub(sent + most);
             skipped += Duration::from_secs_f64(late as f64 / self.load.rate);
@@ -226,8 +242,13 @@ impl Traffic {
             }
             thread::sleep(TICK);
         }
-        let sockets = self.clients.iter().chain([&self.idle, &self.one_way, &self.upstream]);
-        let own_drops = sockets.map(|socket| kernel_drops(socket).map(u64::from)).sum::<Result<u64, _>>()?;
+        let sockets = self
+            .clients
+            .iter()
+            .chain([&self.idle, &self.one_way, &self.upstream]);
+        let own_drops = sockets
+            .map(|socket| kernel_drops(socket).map(u64::from))
+            .sum::<Result<u64, _>>()?;
         Ok(Outcome {
             flows: self.flows,
             idle: self.load.idle,
@@ -256,7 +277,12 @@ impl Traffic {
         let (count, size) = (most.min(BURST), self.load.size);
         let (first, sent_ns) = (self.flows[index].sent, now_ns());
         for (number, payload) in (first..first + count).zip(self.payloads.chunks_exact_mut(size)) {
-            Mark { flow: index as u32, number, sent_ns }.write(payload);
+            Mark {
+                flow: index as u32,
+                number,
+                sent_ns,
+            }
+            .write(payload);
         }
         let mut batch = self.sender.batch();
         for payload in self.payloads.chunks_exact(size).take(count as usize) {
@@ -276,11 +302,18 @@ impl Traffic {
 
     fn send_idle(&mut self, index: usize) -> anyhow::Result<()> {
         let number = self.load.flows + 1 + index;
-        let mark = Mark { flow: number as u32, number: self.flows[number].sent, sent_ns: now_ns() };
+        let mark = Mark {
+            flow: number as u32,
+            number: self.flows[number].sent,
+            sent_ns: now_ns(),
+        };
         let payload = &mut self.payloads[..self.load.size];
         mark.write(payload);
         let mut batch = self.sender.batch();
-        let sending = Sending { from: Some(idle_address(index)), ..Sending::default() };
+        let sending = Sending {
+            from: Some(idle_address(index)),
+            ..Sending::default()
+        };
         batch.begin(Some(&self.places.sessions), &sending);
         batch.piece(payload);
         while let Err(error) = batch.send(&self.idle, 0) {
@@ -306,12 +339,19 @@ impl Traffic {
 
     /// What came to a receiver; the upstream answers.
     fn receive_requests(&mut self, is_upstream: bool) -> anyhow::Result<usize> {
-        let socket = if is_upstream { &self.upstream } else { &self.one_way };
+        let socket = if is_upstream {
+            &self.upstream
+        } else {
+            &self.one_way
+        };
         let mut trains = 0;
         while let Some(count) = take(&mut self.receiver, socket)? {
             trains += count;
             for slot in self.receiver.slots() {
-                let (told, bytes) = (slot.told(), &self.receiver.arena()[slot.offset as usize..][..slot.len as usize]);
+                let (told, bytes) = (
+                    slot.told(),
+                    &self.receiver.arena()[slot.offset as usize..][..slot.len as usize],
+                );
                 let port = slot.src().filter(|_| is_upstream).map(|src| src.port());
                 for (place, mark) in marks(bytes, told.segment).enumerate() {
                     let Some((mark, flow)) =
@@ -343,7 +383,10 @@ impl Traffic {
         while let Some(count) = take(&mut self.receiver, socket)? {
             trains += count;
             for slot in self.receiver.slots() {
-                let (told, bytes) = (slot.told(), &self.receiver.arena()[slot.offset as usize..][..slot.len as usize]);
+                let (told, bytes) = (
+                    slot.told(),
+                    &self.receiver.arena()[slot.offset as usize..][..slot.len as usize],
+                );
                 for mark in marks(bytes, told.segment) {
                     let Some(mark) = mark else {
                         self.foreign += 1;
@@ -357,7 +400,11 @@ impl Traffic {
                             at.is_some() && at == told.destination
                         }
                     };
-                    match self.flows.get_mut(index).and_then(|flow| flow.answers.as_mut()) {
+                    match self
+                        .flows
+                        .get_mut(index)
+                        .and_then(|flow| flow.answers.as_mut())
+                    {
                         Some(answers) if is_ours => answers.note(mark.number),
                         _ => self.to_wrong_client += 1,
                     }
@@ -373,7 +420,8 @@ impl Traffic {
 
 /// Those with sessions are spread among the others.
 fn has_session(index: usize, load: &Load) -> bool {
-    index < load.flows && (index + 1) * load.with_sessions / load.flows != index * load.with_sessions / load.flows
+    index < load.flows
+        && (index + 1) * load.with_sessions / load.flows != index * load.with_sessions / load.flows
 }
 
 fn idle_address(index: usize) -> IpAddr {
@@ -394,12 +442,18 @@ fn prepare(socket: &UdpSocket) -> anyhow::Result<()> {
 }
 
 fn now_ns() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// The datagrams of a train.
 fn marks(bytes: &[u8], segment: u16) -> impl Iterator<Item = Option<Mark>> {
-    let size = if segment == 0 { bytes.len() } else { usize::from(segment) };
+    let size = if segment == 0 {
+        bytes.len()
+    } else {
+        usize::from(segment)
+    };
     bytes.chunks(size.max(1)).map(Mark::read)
 }
 
@@ -427,8 +481,18 @@ fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyho
         for slot in slots.by_ref().take(MESSAGES_MAX) {
             let src: Option<SocketAddr> = slot.src();
             let (segment, len) = (slot.told().segment, slot.len as usize);
-            let segment = if usize::from(segment) < len { segment } else { 0 };
-            batch.begin(src.as_ref(), &Sending { segment, ..Sending::default() });
+            let segment = if usize::from(segment) < len {
+                segment
+            } else {
+                0
+            };
+            batch.begin(
+                src.as_ref(),
+                &Sending {
+                    segment,
+                    ..Sending::default()
+                },
+            );
             batch.piece(&receiver.arena()[slot.offset as usize..][..len]);
             count += 1;
         }

@@ -48,7 +48,10 @@ impl Meter {
         for (arrival, sent) in self.turn.drain(..) {
             // Where nothing was sent, nothing could arrive.
             let waiting_since = self.last.max(sent);
-            self.window.gap_ns = self.window.gap_ns.max(arrival.saturating_sub(waiting_since));
+            self.window.gap_ns = self
+                .window
+                .gap_ns
+                .max(arrival.saturating_sub(waiting_since));
             self.window.delay_ns = self.window.delay_ns.max(arrival.saturating_sub(sent));
             self.window.arrivals += 1;
             self.last = self.last.max(arrival);
@@ -80,7 +83,13 @@ impl Distribution {
             let rank = (share * values.len() as f64).ceil() as usize;
             values.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
-        Distribution { count: values.len(), p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+        Distribution {
+            count: values.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            max: at(1.0),
+        }
     }
 }
 
@@ -96,7 +105,14 @@ mod tests {
             meter.note(Some(arrival), sent);
         }
         meter.sum_up();
-        assert_eq!((meter.end().gap_ns, meter.end().delay_ns, meter.end().arrivals), (300, 300, 3));
+        assert_eq!(
+            (
+                meter.end().gap_ns,
+                meter.end().delay_ns,
+                meter.end().arrivals
+            ),
+            (300, 300, 3)
+        );
         meter.begin();
         meter.note(Some(1_000), 900);
         meter.sum_up();
@@ -107,7 +123,10 @@ mod tests {
     #[test]
     fn ranks() {
         let all = Distribution::of((1..=200).map(f64::from));
-        assert_eq!((all.count, all.p50, all.p90, all.p99, all.max), (200, 100.0, 180.0, 198.0, 200.0));
+        assert_eq!(
+            (all.count, all.p50, all.p90, all.p99, all.max),
+            (200, 100.0, 180.0, 198.0, 200.0)
+        );
         assert_eq!(Distribution::of(std::iter::empty()).max, 0.0);
     }
 }

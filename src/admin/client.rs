@@ -67,13 +67,17 @@ impl Client {
     }
 
     fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
-        let answer = runtime()?.block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
+        let answer = runtime()?
+            .block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
         answer.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 }
 
 fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
 }
 
 async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<Answer> {
@@ -83,19 +87,32 @@ async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<Answe
 /// Asks, and waits for the head of the answer.
 async fn request(path: &Path, method: Method, target: &str) -> io::Result<Response<Incoming>> {
     let stream = UnixStream::connect(path).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     // It ends with the runtime, or with the connection.
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(target).header("host", "localhost");
-    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "localhost");
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
     sender.send_request(request).await.map_err(io::Error::other)
 }
 
 /// Waits for the rest.
 async fn whole(response: Response<Incoming>) -> io::Result<Answer> {
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?;
-    Ok(Answer { status, body: body.to_bytes() })
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(io::Error::other)?;
+    Ok(Answer {
+        status,
+        body: body.to_bytes(),
+    })
 }
 
 /// An answer that comes bit by bit.
@@ -139,7 +156,12 @@ impl Stream {
         match runtime.block_on(async { timeout(patience, body.frame()).await }) {
             Err(_) => Ok(Next::Nothing),
             Ok(None) => Ok(Next::End),
-            Ok(Some(frame)) => Ok(Next::Bytes(frame.map_err(io::Error::other)?.into_data().unwrap_or_default())),
+            Ok(Some(frame)) => Ok(Next::Bytes(
+                frame
+                    .map_err(io::Error::other)?
+                    .into_data()
+                    .unwrap_or_default(),
+            )),
         }
     }
 }

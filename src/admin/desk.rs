@@ -90,7 +90,8 @@ impl Desk {
     ) -> Result<T, Refused> {
         let (sender, answer) = oneshot::channel();
         // Who asked may have given up waiting.
-        self.requests.ask(make(Reply::new(move |answer| _ = sender.send(answer))))?;
+        self.requests
+            .ask(make(Reply::new(move |answer| _ = sender.send(answer))))?;
         match timeout(patience, answer).await {
             Ok(answer) => answer.map_err(|_| Refused::Gone),
             Err(_) => Err(Refused::Late),
@@ -110,13 +111,26 @@ impl Desk {
 
 /// All endpoints.
 pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
-    let desk = Desk { requests, stage: Stage::new(), stopped };
+    let desk = Desk {
+        requests,
+        stage: Stage::new(),
+        stopped,
+    };
     let mut router = Router::new()
         .route("/status", get(status))
-        .route("/status/listeners", part(|snapshot| json(&snapshot.listeners)))
+        .route(
+            "/status/listeners",
+            part(|snapshot| json(&snapshot.listeners)),
+        )
         .route("/status/routes", part(|snapshot| json(&snapshot.routes)))
-        .route("/status/handlers", part(|snapshot| json(&snapshot.handlers)))
-        .route("/status/upstreams", part(|snapshot| json(&snapshot.upstreams)))
+        .route(
+            "/status/handlers",
+            part(|snapshot| json(&snapshot.handlers)),
+        )
+        .route(
+            "/status/upstreams",
+            part(|snapshot| json(&snapshot.upstreams)),
+        )
         .route("/status/workers", part(|snapshot| json(&snapshot.workers)))
         .route("/status/alarms", part(|snapshot| json(&snapshot.alarms)))
         .route("/sessions", get(sessions))
@@ -133,18 +147,30 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
         .route("/log", post(log_level))
         .route("/stop", post(stop));
     for asset in page::ASSETS {
-        router = router.route(asset.path, get(|| async { ([("content-type", asset.media_type)], asset.text) }));
+        router = router.route(
+            asset.path,
+            get(|| async { ([("content-type", asset.media_type)], asset.text) }),
+        );
     }
-    router.method_not_allowed_fallback(other_method).fallback(unknown).with_state(desk)
+    router
+        .method_not_allowed_fallback(other_method)
+        .fallback(unknown)
+        .with_state(desk)
 }
 
 async fn unknown() -> Response {
-    (StatusCode::NOT_FOUND, "there is nothing here; try /status, /sessions, /metrics, /livez or /readyz\n")
+    (
+        StatusCode::NOT_FOUND,
+        "there is nothing here; try /status, /sessions, /metrics, /livez or /readyz\n",
+    )
         .into_response()
 }
 
 async fn other_method() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, "nouns are read (GET), verbs are posted: reload, drain, undrain, log, stop\n")
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        "nouns are read (GET), verbs are posted: reload, drain, undrain, log, stop\n",
+    )
         .into_response()
 }
 
@@ -170,8 +196,16 @@ fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, Refused> {
 
 async fn sessions(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
     let [handler, client, limit] = only(["handler", "client", "limit"], asked)?;
-    let query = SessionQuery { handler: handler.text(), client: client.text(), limit: number(limit)? };
-    json(&desk.ask(ANSWER_MAX, |reply| Request::Sessions(query, reply)).await??)
+    let query = SessionQuery {
+        handler: handler.text(),
+        client: client.text(),
+        limit: number(limit)?,
+    };
+    json(
+        &desk
+            .ask(ANSWER_MAX, |reply| Request::Sessions(query, reply))
+            .await??,
+    )
 }
 
 async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
@@ -183,7 +217,9 @@ async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
         interface: interface.text(),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
-    Ok(desk.ask(ANSWER_MAX, |reply| Request::Explain(imagined, reply)).await??)
+    Ok(desk
+        .ask(ANSWER_MAX, |reply| Request::Explain(imagined, reply))
+        .await??)
 }
 
 async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
@@ -197,9 +233,11 @@ async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
     let silent = snapshot.workers.iter().find(|worker| !worker.answers);
     Ok(match silent {
         None => "alive\n".into_response(),
-        Some(worker) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("worker {} does not answer\n", worker.worker)).into_response()
-        }
+        Some(worker) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("worker {} does not answer\n", worker.worker),
+        )
+            .into_response(),
     })
 }
 
@@ -217,8 +255,17 @@ async fn watch_events(State(desk): State<Desk>) -> Response {
 async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
     let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
     let (limit, snap) = (number(limit)?, number(snap)?);
-    let query = TapQuery { to: to.text(), from: from.text(), handler: handler.text(), limit, snap };
-    Ok(tap::answer(desk.ask(ANSWER_MAX, |reply| Request::Tap(query, reply)).await??))
+    let query = TapQuery {
+        to: to.text(),
+        from: from.text(),
+        handler: handler.text(),
+        limit,
+        snap,
+    };
+    Ok(tap::answer(
+        desk.ask(ANSWER_MAX, |reply| Request::Tap(query, reply))
+            .await??,
+    ))
 }
 
 async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
@@ -229,9 +276,17 @@ async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response,
         "0" | "false" => Some(false),
         _ => None,
     };
-    let is_dry_run = dry_run.read("1, 0, true or false", yes_or_no)?.unwrap_or(false);
-    let report = desk.ask(RELOAD_MAX, |reply| Request::Reload { is_dry_run, reply }).await?;
-    let status = if report.problems.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let is_dry_run = dry_run
+        .read("1, 0, true or false", yes_or_no)?
+        .unwrap_or(false);
+    let report = desk
+        .ask(RELOAD_MAX, |reply| Request::Reload { is_dry_run, reply })
+        .await?;
+    let status = if report.problems.is_some() {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::OK
+    };
     Ok((status, json(&report)?).into_response())
 }
 
@@ -246,14 +301,24 @@ async fn undrain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
 async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<String, Refused> {
     let [upstream] = only(["upstream"], asked)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
-    let done = desk.ask(ANSWER_MAX, |reply| Request::Drain { upstream, drain, reply }).await??;
+    let done = desk
+        .ask(ANSWER_MAX, |reply| Request::Drain {
+            upstream,
+            drain,
+            reply,
+        })
+        .await??;
     Ok(done + "\n")
 }
 
 async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
     let [level] = only(["level"], asked)?;
-    let level = request::log_level(&level.required(request::LOG_LEVELS)?).map_err(Refused::Parameter)?;
-    Ok(desk.ask(ANSWER_MAX, |reply| Request::Log(level, reply)).await? + "\n")
+    let level =
+        request::log_level(&level.required(request::LOG_LEVELS)?).map_err(Refused::Parameter)?;
+    Ok(desk
+        .ask(ANSWER_MAX, |reply| Request::Log(level, reply))
+        .await?
+        + "\n")
 }
 
 async fn stop(State(desk): State<Desk>) -> Result<String, Refused> {

@@ -32,13 +32,19 @@ pub struct Stage {
 impl Stage {
     /// An empty one.
     pub fn new() -> Stage {
-        Stage { show: Arc::default(), places: Arc::new(Semaphore::new(VIEWERS_MAX)) }
+        Stage {
+            show: Arc::default(),
+            places: Arc::new(Semaphore::new(VIEWERS_MAX)),
+        }
     }
 
     /// The channel of the running show; begins one if there is none.
     fn join(&self, desk: &Desk) -> watch::Receiver<Bytes> {
         let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = show.as_ref().filter(|running| running.has_changed().is_ok()) {
+        if let Some(running) = show
+            .as_ref()
+            .filter(|running| running.has_changed().is_ok())
+        {
             return running.clone();
         }
         let (sender, receiver) = watch::channel(Bytes::new());
@@ -103,7 +109,11 @@ pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
             }
         }
     });
-    ([("content-type", "text/event-stream")], Body::new(Events(receiver))).into_response()
+    (
+        [("content-type", "text/event-stream")],
+        Body::new(Events(receiver)),
+    )
+        .into_response()
 }
 
 /// A viewer, counted as long as it is there.
@@ -117,7 +127,10 @@ impl Viewer {
         let place = Arc::clone(&desk.stage.places).try_acquire_owned().ok()?;
         let visits = Arc::clone(&desk.requests.visits);
         visits.viewers.more();
-        Some(Viewer { visits, _place: place })
+        Some(Viewer {
+            visits,
+            _place: place,
+        })
     }
 }
 
@@ -134,7 +147,12 @@ impl HttpBody for Events {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|event| event.map(|event| Ok(Frame::data(event))))
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
@@ -33,21 +34,37 @@ pub enum Door {
 }
 
 /// Whether the request may go on to the endpoints; the answer if not.
-pub fn check(door: &Door, request: &Request<Incoming>, visits: &Visits) -> Result<(), Box<Response<Body>>> {
+pub fn check(
+    door: &Door,
+    request: &Request<Incoming>,
+    visits: &Visits,
+) -> Result<(), Box<Response<Body>>> {
     visits.requests.more();
     if let Door::Http { local, hosts } = door {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok());
         if !host.is_some_and(|host| is_ours(host, *local, hosts)) {
             visits.refused_hosts.more();
             let words = "this name is not one of this daemon's; ask it by its address or as localhost, or add the name to \
                          `http_hosts` below [daemon]\n";
-            return Err(Box::new((StatusCode::MISDIRECTED_REQUEST, words).into_response()));
+            return Err(Box::new(
+                (StatusCode::MISDIRECTED_REQUEST, words).into_response(),
+            ));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             visits.refused_methods.more();
             let words = "over TCP this is read-only; what changes something goes through the control socket: `udispatch \
                          reload`, or curl --unix-socket\n";
-            return Err(Box::new((StatusCode::METHOD_NOT_ALLOWED, [("allow", "GET, HEAD")], words).into_response()));
+            return Err(Box::new(
+                (
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    [("allow", "GET, HEAD")],
+                    words,
+                )
+                    .into_response(),
+            ));
         }
         if request.uri().path() == tap::PATH {
             visits.refused_methods.more();
@@ -57,7 +74,13 @@ pub fn check(door: &Door, request: &Request<Incoming>, visits: &Visits) -> Resul
     }
     if request.body().size_hint().lower() > BODY_BYTES_MAX {
         visits.refused_requests.more();
-        return Err(Box::new((StatusCode::PAYLOAD_TOO_LARGE, "no request has so large a body here\n").into_response()));
+        return Err(Box::new(
+            (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "no request has so large a body here\n",
+            )
+                .into_response(),
+        ));
     }
     Ok(())
 }
@@ -71,7 +94,11 @@ fn is_ours(host: &str, local: IpAddr, hosts: &[String]) -> bool {
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_local = name.parse::<IpAddr>().is_ok_and(|ip| ip == local);
-    is_local || name == "localhost" || hosts.iter().any(|ours| *ours == name || is_same_address(ours, &name))
+    is_local
+        || name == "localhost"
+        || hosts
+            .iter()
+            .any(|ours| *ours == name || is_same_address(ours, &name))
 }
 
 fn is_same_address(ours: &str, name: &str) -> bool {
@@ -88,7 +115,9 @@ pub fn dress(response: &mut Response<Body>) {
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
     ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
 }
 
@@ -101,17 +130,32 @@ mod tests {
     fn names_of_ours() {
         let hosts = ["stats.example".to_owned(), "2001:db8::1".to_owned()];
         let v4 = IpAddr::from([127, 0, 0, 1]);
-        for host in ["127.0.0.1:9253", "127.0.0.1", "localhost:1", "LOCALHOST", "stats.example.", "Stats.Example:80"] {
+        for host in [
+            "127.0.0.1:9253",
+            "127.0.0.1",
+            "localhost:1",
+            "LOCALHOST",
+            "stats.example.",
+            "Stats.Example:80",
+        ] {
             assert!(is_ours(host, v4, &hosts), "{host}");
         }
-        for host in
-            ["", ":", "127.0.0.2", "localhost.evil.example", "evil.example:9253", "[::1]:9253", "127.0.0.1.nip.io"]
-        {
+        for host in [
+            "",
+            ":",
+            "127.0.0.2",
+            "localhost.evil.example",
+            "evil.example:9253",
+            "[::1]:9253",
+            "127.0.0.1.nip.io",
+        ] {
             assert!(!is_ours(host, v4, &hosts), "{host}");
         }
         let v6 = "::1".parse().expect("an address");
         assert!(
-            is_ours("[::1]:9253", v6, &[]) && is_ours("[0:0::1]", v6, &[]) && is_ours("[2001:DB8:0::1]:1", v6, &hosts)
+            is_ours("[::1]:9253", v6, &[])
+                && is_ours("[0:0::1]", v6, &[])
+                && is_ours("[2001:DB8:0::1]:1", v6, &hosts)
         );
         assert!(!is_ours("[::2]:9253", v6, &[]) && !is_ours("[", v6, &[]));
     }

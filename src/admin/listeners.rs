@@ -124,14 +124,35 @@ impl Listeners {
     /// The same around sockets that another process has bound and listens on; the control socket with its path. The TCP one
     /// is of use only where the file still asks for its address. The control socket's file stays the other's until
     /// [`Admin::start`](super::Admin::start).
-    pub fn go_on(daemon: &Daemon, control: Option<(OwnedFd, PathBuf)>, http: Option<OwnedFd>) -> Result<Bound, Taken> {
+    pub fn go_on(
+        daemon: &Daemon,
+        control: Option<(OwnedFd, PathBuf)>,
+        http: Option<OwnedFd>,
+    ) -> Result<Bound, Taken> {
         let control = control.map(|(fd, path)| {
             let (listener, file) = (fd.into(), identity(&path).ok());
-            Control { listener, path, file, is_ours: AtomicBool::new(false) }
+            Control {
+                listener,
+                path,
+                file,
+                is_ours: AtomicBool::new(false),
+            }
         });
-        let http = http.map(TcpListener::from).filter(|http| http.local_addr().ok() == daemon.http);
-        let missing = Daemon { http: daemon.http.filter(|_| http.is_none()), ..daemon.clone() };
-        let missing = if control.is_some() { Daemon { control: ControlSocket::Off, ..missing } } else { missing };
+        let http = http
+            .map(TcpListener::from)
+            .filter(|http| http.local_addr().ok() == daemon.http);
+        let missing = Daemon {
+            http: daemon.http.filter(|_| http.is_none()),
+            ..daemon.clone()
+        };
+        let missing = if control.is_some() {
+            Daemon {
+                control: ControlSocket::Off,
+                ..missing
+            }
+        } else {
+            missing
+        };
         let mut bound = Listeners::bind(&missing)?;
         bound.listeners.control = control.or(bound.listeners.control);
         bound.listeners.http = http.or(bound.listeners.http);
@@ -140,7 +161,12 @@ impl Listeners {
 
     /// The sockets, for a process that takes over: the control socket, and the TCP one.
     pub fn as_fds(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
-        (self.control.as_ref().map(|control| control.listener.as_fd()), self.http.as_ref().map(AsFd::as_fd))
+        (
+            self.control
+                .as_ref()
+                .map(|control| control.listener.as_fd()),
+            self.http.as_ref().map(AsFd::as_fd),
+        )
     }
 
     /// Where the control socket is.
@@ -185,12 +211,21 @@ fn bind_control(path: &Path) -> Result<io::Result<Control>, Taken> {
         Err(error) => return Ok(Err(error)),
     };
     match UnixStream::connect(path) {
-        Ok(_) => return Err(Taken { who: who(path), path: path.to_owned() }),
+        Ok(_) => {
+            return Err(Taken {
+                who: who(path),
+                path: path.to_owned(),
+            });
+        }
         // Nobody listens there: it was left over.
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+            let is_socket =
+                fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
             if !is_socket {
-                return Ok(Err(io::Error::new(ErrorKind::AlreadyExists, "another file has this name")));
+                return Ok(Err(io::Error::new(
+                    ErrorKind::AlreadyExists,
+                    "another file has this name",
+                )));
             }
             if let Err(error) = fs::remove_file(path) {
                 return Ok(Err(error));
@@ -198,7 +233,10 @@ fn bind_control(path: &Path) -> Result<io::Result<Control>, Taken> {
         }
         // A queue that is full is one that somebody should empty.
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            return Err(Taken { who: who(path), path: path.to_owned() });
+            return Err(Taken {
+                who: who(path),
+                path: path.to_owned(),
+            });
         }
         Err(_) => {}
     }
@@ -218,7 +256,9 @@ fn lock(path: &Path) -> io::Result<File> {
             Ok(()) => return Ok(directory),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_STEP),
             Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other("somebody else has locked its directory for a long time"));
+                return Err(io::Error::other(
+                    "somebody else has locked its directory for a long time",
+                ));
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -229,18 +269,27 @@ fn listen(path: &Path) -> io::Result<Control> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The file gets the socket's mode without what the umask takes (unix_bind_bsd in net/unix/af_unix.c): so there is no
     // moment at which others may connect.
-    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(MODE))?;
+    File::from(socket.as_fd().try_clone_to_owned()?)
+        .set_permissions(Permissions::from_mode(MODE))?;
     socket.bind(&SockAddr::unix(path)?)?;
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from(OwnedFd::from(socket));
-    Ok(Control { listener, path: path.to_owned(), file: identity(path).ok(), is_ours: AtomicBool::new(true) })
+    Ok(Control {
+        listener,
+        path: path.to_owned(),
+        file: identity(path).ok(),
+        is_ours: AtomicBool::new(true),
+    })
 }
 
 /// Who serves a socket, in words.
 fn who(path: &Path) -> String {
     let answer = Client::new(path.to_owned(), WHO_MAX).get("/status");
-    match answer.ok().and_then(|answer| serde_json::from_slice::<Snapshot>(&answer.body).ok()) {
+    match answer
+        .ok()
+        .and_then(|answer| serde_json::from_slice::<Snapshot>(&answer.body).ok())
+    {
         Some(snapshot) => format!(
             "udispatch {} with process id {}, which runs {},",
             snapshot.version, snapshot.pid, snapshot.config_file
@@ -252,7 +301,9 @@ fn who(path: &Path) -> String {
 fn explain_control(path: &Path, error: &io::Error) -> String {
     let what = format!("cannot make the control socket {}: {error}", path.display());
     let cure = match error.kind() {
-        ErrorKind::NotFound => "make its directory, or set `control` below [daemon] to another path",
+        ErrorKind::NotFound => {
+            "make its directory, or set `control` below [daemon] to another path"
+        }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "let this user write to its directory, or set `control` below [daemon] to another path"
         }

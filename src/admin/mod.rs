@@ -48,7 +48,10 @@ impl Admin {
     pub fn start(listeners: Listeners, requests: Requests) -> io::Result<Admin> {
         listeners.own(true);
         let (stop, stopped) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
         // Registered from here, so that what cannot work is known at once.
         let doors = {
             let _inside = runtime.enter();
@@ -59,8 +62,14 @@ impl Admin {
             // What is still under way ends with the runtime; nothing in it blocks.
             runtime.shutdown_background();
         };
-        let thread = thread::Builder::new().name("admin".to_owned()).spawn(serve)?;
-        Ok(Admin { listeners, stop, thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(serve)?;
+        Ok(Admin {
+            listeners,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// The sockets that it listens on, for a process that takes over: the control socket, and the TCP one.
@@ -83,7 +92,9 @@ impl Admin {
         // Without a receiver it has ended already.
         let _ = self.stop.send(true);
         let deadline = Instant::now() + JOIN_MAX;
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         while !thread.is_finished() && Instant::now() < deadline {
             thread::sleep(JOIN_STEP);
         }

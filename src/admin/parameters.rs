@@ -16,15 +16,24 @@ pub struct Parameter {
 }
 
 /// Those of these names, in this order. There may be no others.
-pub fn only<const N: usize>(names: [&'static str; N], Query(given): Parameters) -> Result<[Parameter; N], Refused> {
+pub fn only<const N: usize>(
+    names: [&'static str; N],
+    Query(given): Parameters,
+) -> Result<[Parameter; N], Refused> {
     let mut all = names.map(|name| Parameter { name, text: None });
     for (name, text) in given {
         let Some(parameter) = all.iter_mut().find(|parameter| parameter.name == name) else {
-            let meant = did_you_mean(&name, names).unwrap_or_else(|| format!("write {}", listed(names, "or")));
-            return Err(Refused::Parameter(format!("there is no parameter {} here; {meant}", quoted(&name))));
+            let meant = did_you_mean(&name, names)
+                .unwrap_or_else(|| format!("write {}", listed(names, "or")));
+            return Err(Refused::Parameter(format!(
+                "there is no parameter {} here; {meant}",
+                quoted(&name)
+            )));
         };
         if parameter.text.replace(text).is_some() {
-            return Err(Refused::Parameter(format!("the parameter `{name}` is there twice; write it once")));
+            return Err(Refused::Parameter(format!(
+                "the parameter `{name}` is there twice; write it once"
+            )));
         }
     }
     Ok(all)
@@ -42,16 +51,33 @@ impl Parameter {
     }
 
     /// What it stands for; `what` tells what to write.
-    pub fn read<T>(self, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Refused> {
-        let Some(text) = self.text else { return Ok(None) };
-        let wrong = || Refused::Parameter(format!("the parameter `{}` is {}; write {what}", self.name, quoted(&text)));
+    pub fn read<T>(
+        self,
+        what: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Refused> {
+        let Some(text) = self.text else {
+            return Ok(None);
+        };
+        let wrong = || {
+            Refused::Parameter(format!(
+                "the parameter `{}` is {}; write {what}",
+                self.name,
+                quoted(&text)
+            ))
+        };
         read(&text).ok_or_else(wrong).map(Some)
     }
 
     /// The same of one that must be there.
-    pub fn required_as<T>(self, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, Refused> {
+    pub fn required_as<T>(
+        self,
+        what: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Refused> {
         let name = self.name;
-        let missing = || Refused::Parameter(format!("the parameter `{name}` is missing; write {what}"));
+        let missing =
+            || Refused::Parameter(format!("the parameter `{name}` is missing; write {what}"));
         self.read(what, read)?.ok_or_else(missing)
     }
 }
@@ -61,7 +87,8 @@ mod tests {
     use super::*;
 
     fn given(query: &str) -> Parameters {
-        Query::try_from_uri(&format!("/x?{query}").parse().expect("an address")).expect("any text is a list")
+        Query::try_from_uri(&format!("/x?{query}").parse().expect("an address"))
+            .expect("any text is a list")
     }
 
     /// They come in the order of their names here, whatever their order there; others, and those that are there twice, are not
@@ -69,10 +96,19 @@ mod tests {
     #[test]
     fn names() {
         let texts = |query| only(["to", "from"], given(query)).map(|all| all.map(Parameter::text));
-        assert_eq!(texts("from=b%20c&to=").unwrap(), [Some(String::new()), Some("b c".to_owned())]);
+        assert_eq!(
+            texts("from=b%20c&to=").unwrap(),
+            [Some(String::new()), Some("b c".to_owned())]
+        );
         assert_eq!(texts("").unwrap(), [None, None]);
-        assert_eq!(texts("form=a").unwrap_err().words(), "there is no parameter \"form\" here; did you mean \"from\"?");
-        assert_eq!(texts("%ff=a").unwrap_err().words(), "there is no parameter \"\u{fffd}\" here; write to or from");
+        assert_eq!(
+            texts("form=a").unwrap_err().words(),
+            "there is no parameter \"form\" here; did you mean \"from\"?"
+        );
+        assert_eq!(
+            texts("%ff=a").unwrap_err().words(),
+            "there is no parameter \"\u{fffd}\" here; write to or from"
+        );
         assert!(texts("to=a&to=a").unwrap_err().words().contains("twice"));
     }
 }

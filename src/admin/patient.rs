@@ -23,29 +23,46 @@ pub struct Patient<S> {
 impl<S> Patient<S> {
     /// Around a stream.
     pub fn new(stream: S) -> Patient<S> {
-        Patient { stream, standstill: None }
+        Patient {
+            stream,
+            standstill: None,
+        }
     }
 
     /// What became of a write, unless it has waited for too long.
-    fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn judge<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.standstill = None;
             return written;
         }
-        let standstill = self.standstill.get_or_insert_with(|| Box::pin(sleep(STANDSTILL_MAX)));
+        let standstill = self
+            .standstill
+            .get_or_insert_with(|| Box::pin(sleep(STANDSTILL_MAX)));
         ready!(standstill.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(written, cx)
     }

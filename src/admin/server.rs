@@ -67,7 +67,10 @@ pub(super) fn doors(
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<Open>> {
-    let (hosts, visits) = (Arc::new(listeners.hosts.clone()), Arc::clone(&requests.visits));
+    let (hosts, visits) = (
+        Arc::new(listeners.hosts.clone()),
+        Arc::clone(&requests.visits),
+    );
     let open = |listener, requests| Open {
         listener,
         hosts: Arc::clone(&hosts),
@@ -80,12 +83,18 @@ pub(super) fn doors(
     if let Some(control) = &listeners.control {
         let listener = control.listener.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(Listener::Control(UnixListener::from_std(listener)?), requests.clone()));
+        doors.push(open(
+            Listener::Control(UnixListener::from_std(listener)?),
+            requests.clone(),
+        ));
     }
     if let Some(http) = &listeners.http {
         let listener = http.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(Listener::Http(TcpListener::from_std(listener)?), requests.of_guests()));
+        doors.push(open(
+            Listener::Http(TcpListener::from_std(listener)?),
+            requests.of_guests(),
+        ));
     }
     Ok(doors)
 }
@@ -93,7 +102,10 @@ pub(super) fn doors(
 /// Serves until it is told to stop, and then finishes what is under way for a moment.
 pub(super) async fn serve(doors: Vec<Open>, stopped: watch::Receiver<bool>) {
     let all: Vec<_> = doors.iter().map(|door| Arc::clone(&door.places)).collect();
-    let tasks: Vec<_> = doors.into_iter().map(|door| tokio::spawn(door.keep(stopped.clone()))).collect();
+    let tasks: Vec<_> = doors
+        .into_iter()
+        .map(|door| tokio::spawn(door.keep(stopped.clone())))
+        .collect();
     for task in tasks {
         // A task that panicked has ended, too.
         let _ = task.await;
@@ -141,7 +153,10 @@ impl Open {
             return None;
         }
         // Whoever waited may have gone: then nobody else is waited for.
-        timeout(Duration::ZERO, self.listener.accept()).await.ok()?.ok()
+        timeout(Duration::ZERO, self.listener.accept())
+            .await
+            .ok()?
+            .ok()
     }
 
     fn let_in(&self, stream: Stream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
@@ -151,7 +166,11 @@ impl Open {
             stream.turn_away();
             return;
         };
-        let (router, visits, stopped) = (self.router.clone(), Arc::clone(&self.visits), stopped.clone());
+        let (router, visits, stopped) = (
+            self.router.clone(),
+            Arc::clone(&self.visits),
+            stopped.clone(),
+        );
         let (hosts, spare) = (Arc::clone(&self.hosts), Arc::clone(&self.spare));
         tokio::spawn(async move {
             let _place = place;
@@ -159,10 +178,17 @@ impl Open {
             let counts = Arc::clone(&visits);
             let conversation = async move {
                 match stream {
-                    Stream::Control(stream) => converse(stream, Door::Control, router, counts, stopped).await,
+                    Stream::Control(stream) => {
+                        converse(stream, Door::Control, router, counts, stopped).await
+                    }
                     Stream::Http(stream) => {
-                        let Ok(local) = stream.local_addr() else { return };
-                        let door = Door::Http { local: local.ip(), hosts };
+                        let Ok(local) = stream.local_addr() else {
+                            return;
+                        };
+                        let door = Door::Http {
+                            local: local.ip(),
+                            hosts,
+                        };
                         converse(stream, door, router, counts, stopped).await;
                     }
                 }
@@ -193,8 +219,14 @@ impl Drop for Visit {
 impl Listener {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Listener::Control(listener) => listener.accept().await.map(|(stream, _)| Stream::Control(stream)),
-            Listener::Http(listener) => listener.accept().await.map(|(stream, _)| Stream::Http(stream)),
+            Listener::Control(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Control(stream)),
+            Listener::Http(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Http(stream)),
         }
     }
 }
@@ -202,7 +234,8 @@ impl Listener {
 impl Stream {
     /// Says why, as far as that goes without waiting.
     fn turn_away(self) {
-        let words = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 53\r\n\r\n\
+        let words =
+            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 53\r\n\r\n\
                       as many visitors as there may be; try again in a bit\n";
         // Whoever reads nothing is told nothing.
         let _ = match &self {
@@ -213,8 +246,13 @@ impl Stream {
 }
 
 /// Serves one connection to its end.
-async fn converse<S>(stream: S, door: Door, router: Router, visits: Arc<Visits>, stopped: watch::Receiver<bool>)
-where
+async fn converse<S>(
+    stream: S,
+    door: Door,
+    router: Router,
+    visits: Arc<Visits>,
+    stopped: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let counts = Arc::clone(&visits);
@@ -232,7 +270,10 @@ where
         }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES_MAX);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
     let connection = server.serve_connection(TokioIo::new(Patient::new(stream)), answer);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -23,9 +23,20 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Answers with the tap's lines.
 pub fn answer(tapped: Tapped) -> Response {
     let (sender, receiver) = mpsc::channel(PIECES);
-    match thread::Builder::new().name("tap".to_owned()).spawn(move || pass_on(tapped, &sender)) {
-        Ok(_) => ([("content-type", "application/x-ndjson")], Body::new(Events(receiver))).into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("cannot start a thread: {error}\n")).into_response(),
+    match thread::Builder::new()
+        .name("tap".to_owned())
+        .spawn(move || pass_on(tapped, &sender))
+    {
+        Ok(_) => (
+            [("content-type", "application/x-ndjson")],
+            Body::new(Events(receiver)),
+        )
+            .into_response(),
+        Err(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("cannot start a thread: {error}\n"),
+        )
+            .into_response(),
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     let host = match Host::this() {
         Ok(host) => host,
         Err(error) => {
-            output::complain(&format!("error: cannot list the interfaces of this host: {error}"));
+            output::complain(&format!(
+                "error: cannot list the interfaces of this host: {error}"
+            ));
             return Exit::Failure;
         }
     };
@@ -93,12 +95,20 @@ mod tests {
     /// A right file is told in one line that counts what it holds.
     #[test]
     fn a_right_file_is_one_line() {
-        let kind =
-            Kind { name: "echo", summary: "answers", settings: &[], example: "", read: |_| Some(Box::new(Nothing)) };
+        let kind = Kind {
+            name: "echo",
+            summary: "answers",
+            settings: &[],
+            example: "",
+            read: |_| Some(Box::new(Nothing)),
+        };
         let text = "route = [\n{ destination = \"127.0.0.1:1\", handler = \"echo\" },\n\
             { destination = \"127.0.0.1:2\", handler = \"echo\" }]";
         let file = Path::new("\x1bu.toml");
         let config = Config::parse(file, text, &[kind]).expect("a right file");
-        assert_eq!(verdict(file, &config), "\\u{1b}u.toml: ok, 2 routes, 1 handler\n");
+        assert_eq!(
+            verdict(file, &config),
+            "\\u{1b}u.toml: ok, 2 routes, 1 handler\n"
+        );
     }
 }

@@ -18,5 +18,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    arguments.remote.order(&target("/drain", &[("upstream", Some(&arguments.upstream))]))
+    arguments.remote.order(&target(
+        "/drain",
+        &[("upstream", Some(&arguments.upstream))],
+    ))
 }

@@ -48,7 +48,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let Some(file) = &arguments.file else { return ask(&arguments) };
+    let Some(file) = &arguments.file else {
+        return ask(&arguments);
+    };
     let config = match Config::load(file, kinds) {
         Ok(config) => config,
         Err(error) => return output::refuse(&error),
@@ -64,8 +66,19 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
             return Exit::Configuration;
         }
     };
-    let Arguments { to, from, interface, payload, .. } = arguments;
-    let imagined = Imagined { to, from, interface, payload: payload.into_bytes() };
+    let Arguments {
+        to,
+        from,
+        interface,
+        payload,
+        ..
+    } = arguments;
+    let imagined = Imagined {
+        to,
+        from,
+        interface,
+        payload: payload.into_bytes(),
+    };
     let question = match Question::new(imagined, &host) {
         Ok(question) => question,
         Err(message) => {
@@ -81,7 +94,14 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
 
 /// Asks the running daemon.
 fn ask(arguments: &Arguments) -> Exit {
-    let Arguments { to, from, interface, payload, remote, .. } = arguments;
+    let Arguments {
+        to,
+        from,
+        interface,
+        payload,
+        remote,
+        ..
+    } = arguments;
     let (to, from) = (to.to_string(), from.map(|from| from.to_string()));
     let parameters = [
         ("to", Some(to.as_str())),
@@ -91,7 +111,9 @@ fn ask(arguments: &Arguments) -> Exit {
     ];
     let target = target("/explain", &parameters);
     if target.len() > TARGET_BYTES_MAX {
-        output::complain("error: --payload is too long to be sent to the daemon; a shorter one takes the same route");
+        output::complain(
+            "error: --payload is too long to be sent to the daemon; a shorter one takes the same route",
+        );
         return Exit::Usage;
     }
     match remote.get(&target) {
@@ -101,11 +123,14 @@ fn ask(arguments: &Arguments) -> Exit {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| "write an address and a port: 127.0.0.1:1234 or [::1]:1234".to_owned())?;
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "write an address and a port: 127.0.0.1:1234 or [::1]:1234".to_owned())?;
     match address {
         _ if address.port() == 0 => Err("port 0 is no port".to_owned()),
-        _ if address.ip().is_unspecified() => Err("no datagram has this address; write one of this host's".to_owned()),
+        _ if address.ip().is_unspecified() => {
+            Err("no datagram has this address; write one of this host's".to_owned())
+        }
         address => Ok(address),
     }
 }

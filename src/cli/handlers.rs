@@ -81,20 +81,39 @@ fn page(kind: &Kind) -> String {
 
 /// A row for each key, with what it means below; then, further in, the keys of the table that it may hold.
 fn settings(kind: &Kind) -> String {
-    let all = || kind.settings.iter().flat_map(|setting| std::iter::once((setting, 0)).chain(inner(setting)));
-    let key_width = all().map(|(setting, indent)| indent + setting.key.chars().count()).max().unwrap_or(0);
+    let all = || {
+        kind.settings
+            .iter()
+            .flat_map(|setting| std::iter::once((setting, 0)).chain(inner(setting)))
+    };
+    let key_width = all()
+        .map(|(setting, indent)| indent + setting.key.chars().count())
+        .max()
+        .unwrap_or(0);
     let key_width = key_width.max("key".len());
-    let default_width = widest(all().map(|(setting, _)| setting.default)).clamp("default".len(), 20);
+    let default_width =
+        widest(all().map(|(setting, _)| setting.default)).clamp("default".len(), 20);
     let used = key_width + default_width + 3 * GAP;
     let widths = [key_width, WIDTH.saturating_sub(used).max(20), default_width];
     let mut text = row(&widths, &["key", "values", "default"]);
     for (setting, indent) in all() {
-        let default = if setting.default.is_empty() { "-" } else { setting.default };
+        let default = if setting.default.is_empty() {
+            "-"
+        } else {
+            setting.default
+        };
         let (key_width, values) = (key_width - indent, setting.values());
-        let mut line = row(&[key_width, widths[1], widths[2]], &[setting.key, &values, default]);
-        line += &row(&[key_width, WIDTH - widths[0] - 2 * GAP], &["", setting.meaning]);
+        let mut line = row(
+            &[key_width, widths[1], widths[2]],
+            &[setting.key, &values, default],
+        );
+        line += &row(
+            &[key_width, WIDTH - widths[0] - 2 * GAP],
+            &["", setting.meaning],
+        );
         text += "\n";
-        line.lines().for_each(|line| _ = writeln!(text, "{:indent$}{line}", ""));
+        line.lines()
+            .for_each(|line| _ = writeln!(text, "{:indent$}{line}", ""));
     }
     text
 }
@@ -115,7 +134,11 @@ fn markdown(kinds: &[&Kind]) -> String {
                 default if setting.is_required() => Some(default.to_owned()),
                 default => Some(format!("default {default}")),
             };
-            let keys: Vec<String> = setting.inner().iter().map(|inner| format!("`{}`", inner.key)).collect();
+            let keys: Vec<String> = setting
+                .inner()
+                .iter()
+                .map(|inner| format!("`{}`", inner.key))
+                .collect();
             let table = (!keys.is_empty()).then(|| format!("in a table {}", keys.join(", ")));
             let about: Vec<String> = default.into_iter().chain(table).collect();
             match about.is_empty() {
@@ -132,7 +155,10 @@ fn markdown(kinds: &[&Kind]) -> String {
 
 /// Cells next to each other, each wrapped to the width of its column.
 fn row(widths: &[usize], cells: &[&str]) -> String {
-    let columns = widths.iter().zip(cells).map(|(width, cell)| wrap(cell, *width));
+    let columns = widths
+        .iter()
+        .zip(cells)
+        .map(|(width, cell)| wrap(cell, *width));
     let columns: Vec<Vec<String>> = columns.collect();
     let height = columns.iter().map(Vec::len).max().unwrap_or(0);
     let mut text = String::new();
@@ -181,7 +207,9 @@ mod tests {
             Setting {
                 key: "upstreams",
                 form: Form::List(&Form::OneOf(&[
-                    Form::Text("\"address:port\" | an address or the name of a host that is resolved"),
+                    Form::Text(
+                        "\"address:port\" | an address or the name of a host that is resolved",
+                    ),
                     Form::Table(&[Setting {
                         key: "weight",
                         form: Form::Integer { min: 1, max: 1_000 },
@@ -192,7 +220,12 @@ mod tests {
                 default: "required",
                 meaning: "Where to send. Names are resolved at start, never later, which is why a restart is needed.",
             },
-            Setting { key: "pick", form: Form::Choice(&["all", "random"]), default: "all", meaning: "Which get it." },
+            Setting {
+                key: "pick",
+                form: Form::Choice(&["all", "random"]),
+                default: "all",
+                meaning: "Which get it.",
+            },
         ],
         example: "[[route]]\n\ndestination = \"127.0.0.1:1\"\n",
         read: |_| None,
@@ -206,11 +239,17 @@ mod tests {
             assert!(line.chars().count() <= WIDTH, "{line}");
             assert_eq!(line, line.trim_end());
         }
-        assert!(text.contains("\n  pick       \"all\" or \"random\""), "{text}");
+        assert!(
+            text.contains("\n  pick       \"all\" or \"random\""),
+            "{text}"
+        );
         assert!(text.contains("\n             Which get it."), "{text}");
         assert!(text.contains("\n    weight   1 to 1000"), "{text}");
         assert!(text.contains("\n             How much it gets"), "{text}");
-        assert!(text.contains("    destination = \"127.0.0.1:1\"\n"), "{text}");
+        assert!(
+            text.contains("    destination = \"127.0.0.1:1\"\n"),
+            "{text}"
+        );
     }
 
     /// One row a kind, and no cell breaks the table.
@@ -218,6 +257,9 @@ mod tests {
     fn markdown_is_one_row_a_kind() {
         let text = markdown(&[&KIND, &KIND]);
         assert_eq!(text.lines().count(), 4);
-        assert!(text.contains("`upstreams` (required; in a table `weight`), `pick` (default all)"), "{text}");
+        assert!(
+            text.contains("`upstreams` (required; in a table `weight`), `pick` (default all)"),
+            "{text}"
+        );
     }
 }

@@ -19,5 +19,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
     let level = arguments.level.as_str().to_lowercase();
-    arguments.remote.order(&target("/log", &[("level", Some(&level))]))
+    arguments
+        .remote
+        .order(&target("/log", &[("level", Some(&level))]))
 }

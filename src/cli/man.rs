@@ -20,7 +20,10 @@ pub(super) fn main(arguments: Arguments) -> Exit {
     match clap_mangen::generate_to(Line::command(), &arguments.dir) {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            output::complain(&format!("error: cannot write manual pages to {}: {error}", arguments.dir.display()));
+            output::complain(&format!(
+                "error: cannot write manual pages to {}: {error}",
+                arguments.dir.display()
+            ));
             Exit::Failure
         }
     }

@@ -125,7 +125,11 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         // pipe, nobody is left to be told.
         Err(error) => {
             let _ = error.print();
-            let exit = if error.exit_code() == 0 { Exit::Ok } else { Exit::Usage };
+            let exit = if error.exit_code() == 0 {
+                Exit::Ok
+            } else {
+                Exit::Usage
+            };
             return exit.into();
         }
     };

@@ -27,7 +27,10 @@ pub(super) fn is_unread() -> bool {
     // These are told whether they are asked for or not.
     let mut look = [PollFd::new(&out, PollFlags::empty())];
     let is_told = poll(&mut look, Some(&Timespec::default())).is_ok_and(|told| told > 0);
-    is_told && look[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    is_told
+        && look[0]
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// JSON without what it lets stand and a terminal obeys, which can only be in its strings.
@@ -35,7 +38,11 @@ pub(super) fn json_text(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for char in json.chars() {
         match is_unprintable(char) && char != '\n' {
-            true => text.extend(char.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+            true => text.extend(
+                char.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .map(|unit| format!("\\u{unit:04x}")),
+            ),
             false => text.push(char),
         }
     }

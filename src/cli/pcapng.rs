@@ -66,13 +66,19 @@ pub(super) struct Packet<'a> {
 impl<W: Write> Capture<W> {
     /// Begins the file.
     pub(super) fn begin(file: W) -> io::Result<Capture<W>> {
-        let mut capture = Capture { file, block: Vec::new() };
+        let mut capture = Capture {
+            file,
+            block: Vec::new(),
+        };
         // Byte order, version 1.0, and a length that is not known yet.
         capture.put(&0x1a2b_3c4d_u32.to_ne_bytes());
         capture.put(&1_u16.to_ne_bytes());
         capture.put(&0_u16.to_ne_bytes());
         capture.put(&(-1_i64).to_ne_bytes());
-        capture.option(option::SECTION_APPLICATION, concat!("udispatch ", env!("CARGO_PKG_VERSION")).as_bytes());
+        capture.option(
+            option::SECTION_APPLICATION,
+            concat!("udispatch ", env!("CARGO_PKG_VERSION")).as_bytes(),
+        );
         capture.end(block::SECTION)?;
         capture.put(&LINKTYPE_RAW.to_ne_bytes());
         capture.put(&0_u16.to_ne_bytes());
@@ -87,9 +93,17 @@ impl<W: Write> Capture<W> {
     /// Adds a datagram.
     pub(super) fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let (src, dst) = packet.ends.filter(|(src, dst)| src.is_ipv4() == dst.is_ipv4()).unwrap_or((nowhere, nowhere));
+        let (src, dst) = packet
+            .ends
+            .filter(|(src, dst)| src.is_ipv4() == dst.is_ipv4())
+            .unwrap_or((nowhere, nowhere));
         let udp = udp(src, dst, packet);
-        let ip = ip(src.ip(), dst.ip(), HEADER_BYTES + packet.len, packet.ttl.unwrap_or(TTL));
+        let ip = ip(
+            src.ip(),
+            dst.ip(),
+            HEADER_BYTES + packet.len,
+            packet.ttl.unwrap_or(TTL),
+        );
         let headers = ip.len() + udp.len();
         self.put(&0_u32.to_ne_bytes());
         self.time(packet.time_ns);
@@ -100,10 +114,15 @@ impl<W: Write> Capture<W> {
         self.put(packet.payload);
         self.pad();
         let comment = packet.comment;
-        let end = (0..=comment.len().min(COMMENT_BYTES_MAX)).rev().find(|end| comment.is_char_boundary(*end));
+        let end = (0..=comment.len().min(COMMENT_BYTES_MAX))
+            .rev()
+            .find(|end| comment.is_char_boundary(*end));
         self.option(option::COMMENT, &comment.as_bytes()[..end.unwrap_or(0)]);
         // Inbound or outbound, in the lowest two bits.
-        self.option(option::PACKET_FLAGS, &if packet.leaves { 2_u32 } else { 1 }.to_ne_bytes());
+        self.option(
+            option::PACKET_FLAGS,
+            &if packet.leaves { 2_u32 } else { 1 }.to_ne_bytes(),
+        );
         self.end(block::PACKET)
     }
 
@@ -157,7 +176,9 @@ impl<W: Write> Capture<W> {
 
 /// The UDP header. Of a payload that was cut off, or that no such header can tell, nobody can say the checksum: 0.
 fn udp(src: SocketAddr, dst: SocketAddr, packet: &Packet<'_>) -> [u8; HEADER_BYTES] {
-    let made = (packet.payload.len() == packet.len).then(|| udp_header(src, dst, packet.payload)).flatten();
+    let made = (packet.payload.len() == packet.len)
+        .then(|| udp_header(src, dst, packet.payload))
+        .flatten();
     made.unwrap_or_else(|| {
         let mut header = [0; HEADER_BYTES];
         header[..2].copy_from_slice(&src.port().to_be_bytes());
@@ -179,13 +200,23 @@ fn ip(src: IpAddr, dst: IpAddr, len: usize, ttl: u8) -> Vec<u8> {
             header
         }
         (src, dst) => {
-            let octets = |ip: IpAddr| if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] };
+            let octets = |ip: IpAddr| {
+                if let IpAddr::V4(ip) = ip {
+                    ip.octets()
+                } else {
+                    [0; 4]
+                }
+            };
             let mut header = vec![0x45, 0];
             header.extend(((len + 20) as u16).to_be_bytes());
             header.extend([0, 0, 0, 0, ttl, PROTOCOL, 0, 0]);
             header.extend(octets(src));
             header.extend(octets(dst));
-            let words = header.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word)));
+            let words = header
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|word| u32::from(u16::from_be_bytes(*word)));
             let sum: u32 = words.sum();
             // Ten words carry at most once more after the first fold (RFC 1071).
             let folded = (sum & 0xffff) + (sum >> 16);

@@ -21,7 +21,10 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
     let dry_run = arguments.dry_run.then_some("1");
-    let answer = match arguments.remote.post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_PATIENCE) {
+    let answer = match arguments
+        .remote
+        .post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_PATIENCE)
+    {
         Ok(answer) => answer,
         Err(exit) => return exit,
     };
@@ -32,13 +35,25 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
 }
 
 fn tell(report: &ReloadReport, is_dry_run: bool) -> Exit {
-    let ReloadReport { is_applied, changes, problems, is_wrong_file } = report;
+    let ReloadReport {
+        is_applied,
+        changes,
+        problems,
+        is_wrong_file,
+    } = report;
     if let Some(problems) = problems {
         output::complain(&printable(problems.trim_end()));
         output::complain("nothing was changed: the daemon goes on with what it had");
-        return if *is_wrong_file { Exit::Configuration } else { Exit::Failure };
+        return if *is_wrong_file {
+            Exit::Configuration
+        } else {
+            Exit::Failure
+        };
     }
-    let mut text: String = changes.iter().map(|change| printable(change) + "\n").collect();
+    let mut text: String = changes
+        .iter()
+        .map(|change| printable(change) + "\n")
+        .collect();
     text += match (changes.is_empty(), is_dry_run, is_applied) {
         (true, ..) => "nothing has changed\n",
         (false, true, _) => "nothing was applied: a dry run\n",

@@ -78,11 +78,16 @@ impl Remote {
             match UnixStream::connect(&path) {
                 Ok(_) => return Ok(Client::new(path, patience)),
                 // A daemon that may not be asked is there all the same: another place would be another daemon's.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Client::new(path, patience)),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Ok(Client::new(path, patience));
+                }
                 Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&path, &error))),
             }
         }
-        output::complain(&format!("error: no daemon answers at any of the default places\n{}", tried.join("\n")));
+        output::complain(&format!(
+            "error: no daemon answers at any of the default places\n{}",
+            tried.join("\n")
+        ));
         output::complain(
             "  Is one running? `udispatch run FILE` starts one. If its socket is elsewhere, name it: `--control PATH` or \
              $UDISPATCH_CONTROL",
@@ -118,7 +123,9 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
              names another"
         ),
         ErrorKind::ConnectionRefused if is_other(client.path()) => {
-            format!("{path} is no socket. `--control` names the daemon's control socket, not its file")
+            format!(
+                "{path} is no socket. `--control` names the daemon's control socket, not its file"
+            )
         }
         ErrorKind::ConnectionRefused => {
             format!(
@@ -130,7 +137,9 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
              daemon's user, or join its group"
         ),
         ErrorKind::TimedOut => {
-            format!("the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it")
+            format!(
+                "the daemon at {path} does not answer in time; its log may say why, and SIGTERM ends it"
+            )
         }
         _ => format!("cannot ask the daemon at {path}: {error}"),
     }
@@ -150,7 +159,11 @@ pub(super) fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answe
         return Ok(answer);
     }
     let words = printable(answer.text().trim_end());
-    let words = if words.is_empty() { format!("the daemon answered with status {}", answer.status) } else { words };
+    let words = if words.is_empty() {
+        format!("the daemon answered with status {}", answer.status)
+    } else {
+        words
+    };
     output::complain(&format!("error: {words}"));
     Err(match answer.status {
         400 | 404 => Exit::Usage,
@@ -177,13 +190,18 @@ pub(super) fn print_json(answer: &Answer) -> Exit {
 pub(super) fn target(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let mut target = path.to_owned();
     let mut mark = '?';
-    for (key, value) in parameters.iter().filter_map(|(key, value)| Some((key, (*value)?))) {
+    for (key, value) in parameters
+        .iter()
+        .filter_map(|(key, value)| Some((key, (*value)?)))
+    {
         target.push(mark);
         target += key;
         target.push('=');
         for byte in value.bytes() {
             match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => target.push(byte.into()),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    target.push(byte.into())
+                }
                 byte => target += &format!("%{byte:02X}"),
             }
         }
@@ -200,7 +218,14 @@ mod tests {
     #[test]
     fn parameters_are_escaped() {
         assert_eq!(target("/a", &[]), "/a");
-        let parameters = [("x", Some("[::1]:53")), ("y", None), ("z", Some("a&b=c /?#%ä"))];
-        assert_eq!(target("/a", &parameters), "/a?x=%5B%3A%3A1%5D%3A53&z=a%26b%3Dc%20%2F%3F%23%25%C3%A4");
+        let parameters = [
+            ("x", Some("[::1]:53")),
+            ("y", None),
+            ("z", Some("a&b=c /?#%ä")),
+        ];
+        assert_eq!(
+            target("/a", &parameters),
+            "/a?x=%5B%3A%3A1%5D%3A53&z=a%26b%3Dc%20%2F%3F%23%25%C3%A4"
+        );
     }
 }

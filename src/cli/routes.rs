@@ -18,7 +18,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let target = if arguments.json { "/status/routes" } else { "/status" };
+    let target = if arguments.json {
+        "/status/routes"
+    } else {
+        "/status"
+    };
     let answer = match arguments.remote.get(target) {
         Ok(answer) if arguments.json => return print_json(&answer),
         Ok(answer) => answer,
@@ -40,8 +44,14 @@ fn table(snapshot: &Snapshot) -> String {
     ];
     let mut table = Table::new(&heads);
     for (index, row) in snapshot.routes.iter().enumerate() {
-        let edges = snapshot.flows.route_to_handler.iter().filter(|edge| edge.from == index);
-        let handlers = edges.filter_map(|edge| snapshot.handlers.get(edge.to)).map(|row| row.handler.as_str());
+        let edges = snapshot
+            .flows
+            .route_to_handler
+            .iter()
+            .filter(|edge| edge.from == index);
+        let handlers = edges
+            .filter_map(|edge| snapshot.handlers.get(edge.to))
+            .map(|row| row.handler.as_str());
         let account = &row.account;
         table.row([
             row.route.clone(),

@@ -18,7 +18,9 @@ use crate::control::reload::Loader;
 use crate::control::request::Requests;
 use crate::control::standard_error;
 use crate::control::supervisor::{Failure, Served, Supervisor};
-use crate::control::takeover::{self, successor::Successor, taker::Taker, wire::WireError, words::Door};
+use crate::control::takeover::{
+    self, successor::Successor, taker::Taker, wire::WireError, words::Door,
+};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -40,7 +42,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
-    let Arguments { file, workers, takeover } = arguments;
+    let Arguments {
+        file,
+        workers,
+        takeover,
+    } = arguments;
     let known = kinds.to_vec();
     let load = move || {
         let mut config = Config::load(&file, &known)?;
@@ -54,11 +60,25 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Err(error) => return output::refuse(&error),
     };
     start_log(config.daemon.log);
-    for warning in config.warnings.iter().filter(|problem| problem.severity == Severity::Warning) {
+    for warning in config
+        .warnings
+        .iter()
+        .filter(|problem| problem.severity == Severity::Warning)
+    {
         let position = config.warnings.position(warning);
-        log::warn!("{}:{}:{}: {}", config.source.name(), position.line, position.column, warning.message);
+        log::warn!(
+            "{}:{}:{}: {}",
+            config.source.name(),
+            position.line,
+            position.column,
+            warning.message
+        );
     }
-    let started = if takeover { take_over(config, kinds) } else { start(config) };
+    let started = if takeover {
+        take_over(config, kinds)
+    } else {
+        start(config)
+    };
     let (last_words, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
         Err(End::Failure(Failure::Configuration(problems))) => {
@@ -73,7 +93,10 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
 }
 
 fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
-    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+    let count = text
+        .parse()
+        .ok()
+        .filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
     count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
@@ -99,12 +122,18 @@ struct Started {
 fn start(config: Config) -> Result<Started, End> {
     // First, so that a second daemon learns of the first before it binds anything.
     let bound = Listeners::bind(&config.daemon)?;
-    Ok(Started { supervisor: Supervisor::start(config)?, bound, gate: None })
+    Ok(Started {
+        supervisor: Supervisor::start(config)?,
+        bound,
+        gate: None,
+    })
 }
 
 fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
-        Failure::Takeover(WireError::Refused(format!("{error}; the running daemon is found by its control socket")))
+        Failure::Takeover(WireError::Refused(format!(
+            "{error}; the running daemon is found by its control socket"
+        )))
     })?;
     let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
     let (mut given, mut http, mut gate) = (None, None, None);
@@ -119,11 +148,19 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let http = config.daemon.http;
     let supervisor = Supervisor::take_over(config, kinds, taker)?;
     bound.try_http_again(http);
-    Ok(Started { supervisor, bound, gate })
+    Ok(Started {
+        supervisor,
+        bound,
+        gate,
+    })
 }
 
 fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
-    let Started { supervisor, bound, gate } = started;
+    let Started {
+        supervisor,
+        bound,
+        gate,
+    } = started;
     let mut supervisor = supervisor.reload_with(loader);
     match Successor::of_this() {
         Ok(successor) => supervisor = supervisor.succeeded_by(successor),
@@ -132,8 +169,9 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
     let control = bound.listeners.control_path().map(Path::to_owned);
     let admin = start_admin(bound, &supervisor.requests());
     if let (Some(admin), Some(control)) = (&admin, control) {
-        let offered =
-            doors(admin).and_then(|doors| supervisor.offer_takeover(takeover::path_beside(&control), gate, doors));
+        let offered = doors(admin).and_then(|doors| {
+            supervisor.offer_takeover(takeover::path_beside(&control), gate, doors)
+        });
         if let Err(error) = offered {
             let trouble = format!("no other process can take over: {error}");
             log::warn!("{trouble}");
@@ -144,7 +182,11 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
     supervisor.tell_ready();
     let served = supervisor.serve();
     if let Some(admin) = admin {
-        if matches!(served, Ok(Served::TakenOver)) { admin.abandon() } else { admin.stop() }
+        if matches!(served, Ok(Served::TakenOver)) {
+            admin.abandon()
+        } else {
+            admin.stop()
+        }
     }
     served?;
     Ok(())
@@ -155,12 +197,17 @@ fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
     let (control, http) = admin.as_fds();
     let doors = [(Door::Control, control), (Door::Http, http)];
     let open = doors.into_iter().filter_map(|(door, fd)| Some((door, fd?)));
-    open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?))).collect()
+    open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?)))
+        .collect()
 }
 
 /// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.
 fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
-    let Bound { listeners, control_trouble, http_trouble } = bound;
+    let Bound {
+        listeners,
+        control_trouble,
+        http_trouble,
+    } = bound;
     for (about, trouble) in [("control", control_trouble), ("http", http_trouble)] {
         if let Some(trouble) = trouble {
             log::warn!("{trouble}");
@@ -189,8 +236,20 @@ fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     let is_overridden = std::env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
-    builder.filter_level(if is_overridden { level } else { log::LevelFilter::Trace }).parse_default_env();
-    builder.format(|line, record| writeln!(line, "{}", standard_error::line(record.level(), record.args())));
+    builder
+        .filter_level(if is_overridden {
+            level
+        } else {
+            log::LevelFilter::Trace
+        })
+        .parse_default_env();
+    builder.format(|line, record| {
+        writeln!(
+            line,
+            "{}",
+            standard_error::line(record.level(), record.args())
+        )
+    });
     builder.target(env_logger::Target::Pipe(standard_error::target()));
     // A second logger in one process is a program of somebody's own that brought its own.
     if builder.try_init().is_ok() && !is_overridden {

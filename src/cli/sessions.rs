@@ -29,9 +29,19 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let Arguments { remote, handler, client, limit, json } = arguments;
+    let Arguments {
+        remote,
+        handler,
+        client,
+        limit,
+        json,
+    } = arguments;
     let limit = limit.to_string();
-    let parameters = [("handler", handler.as_deref()), ("client", client.as_deref()), ("limit", Some(limit.as_str()))];
+    let parameters = [
+        ("handler", handler.as_deref()),
+        ("client", client.as_deref()),
+        ("limit", Some(limit.as_str())),
+    ];
     let answer = match remote.get(&target("/sessions", &parameters)) {
         Ok(answer) if *json => return print_json(&answer),
         Ok(answer) => answer,
@@ -58,7 +68,16 @@ fn text(list: &SessionList) -> String {
     ];
     let mut table = Table::new(&heads);
     for row in &list.sessions {
-        let SessionRow { client, local, handler, upstreams, requests, replies, idle_ms, .. } = row;
+        let SessionRow {
+            client,
+            local,
+            handler,
+            upstreams,
+            requests,
+            replies,
+            idle_ms,
+            ..
+        } = row;
         table.row([
             client.clone(),
             local.clone(),
@@ -69,7 +88,11 @@ fn text(list: &SessionList) -> String {
             idle(*idle_ms),
         ]);
     }
-    let more = if list.is_cut { "there are more: raise --limit, or narrow it by --handler or --client\n" } else { "" };
+    let more = if list.is_cut {
+        "there are more: raise --limit, or narrow it by --handler or --client\n"
+    } else {
+        ""
+    };
     table.render() + more
 }
 
@@ -77,6 +100,8 @@ fn text(list: &SessionList) -> String {
 fn idle(idle_ms: u64) -> String {
     match idle_ms {
         0..10_000 => format!("{}.{}s", idle_ms / 1_000, idle_ms % 1_000 / 100),
-        _ => humantime::format_duration(Duration::from_secs(idle_ms / 1_000)).to_string().replace(' ', ""),
+        _ => humantime::format_duration(Duration::from_secs(idle_ms / 1_000))
+            .to_string()
+            .replace(' ', ""),
     }
 }

@@ -39,17 +39,42 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
 fn screen(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let uptime = humantime::format_duration(Duration::from_secs(snapshot.uptime_ms / 1_000));
-    let Snapshot { version, pid, config_file, generation, .. } = snapshot;
+    let Snapshot {
+        version,
+        pid,
+        config_file,
+        generation,
+        ..
+    } = snapshot;
     let version = one_line(version);
-    line(&mut text, "daemon", &format!("udispatch {version}, process {pid}, up {uptime}"));
-    line(&mut text, "file", &format!("{}, generation {generation}", one_line(config_file)));
+    line(
+        &mut text,
+        "daemon",
+        &format!("udispatch {version}, process {pid}, up {uptime}"),
+    );
+    line(
+        &mut text,
+        "file",
+        &format!("{}, generation {generation}", one_line(config_file)),
+    );
     line(&mut text, "state", snapshot.state.label());
     for reason in &snapshot.reasons {
         line(&mut text, "", &one_line(reason));
     }
     let mut head = "alarms";
-    for Alarm { name, about, text: what, cure, .. } in &snapshot.alarms {
-        line(&mut text, head, &one_line(&format!("{name} {about}: {what}")));
+    for Alarm {
+        name,
+        about,
+        text: what,
+        cure,
+        ..
+    } in &snapshot.alarms
+    {
+        line(
+            &mut text,
+            head,
+            &one_line(&format!("{name} {about}: {what}")),
+        );
         line(&mut text, "", &one_line(&format!("→ {cure}")));
         head = "";
     }
@@ -67,25 +92,57 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
     let sum = |of: fn(&crate::control::snapshot::Account) -> u64| -> u64 {
         snapshot.listeners.iter().map(|row| of(&row.account)).sum()
     };
-    line(text, "received", &sum(|account| account.received).to_string());
+    line(
+        text,
+        "received",
+        &sum(|account| account.received).to_string(),
+    );
     line(text, "handled", &sum(|account| account.handled).to_string());
     line(text, "dropped", &sum(|account| account.dropped).to_string());
     for (reason, datagrams) in &snapshot.drops {
         let known = DropReason::ALL.iter().find(|known| known.label() == reason);
         let meaning = known.map_or("", |known| known.meaning());
-        line(text, "", &format!("{datagrams} {}: {meaning}", one_line(reason)));
+        line(
+            text,
+            "",
+            &format!("{datagrams} {}: {meaning}", one_line(reason)),
+        );
     }
-    line(text, "in flight", &sum(|account| account.in_flight).to_string());
+    line(
+        text,
+        "in flight",
+        &sum(|account| account.in_flight).to_string(),
+    );
     // A listener's datagram is handled when a sink has it, so these are no part of the sums above.
-    let unwritten: u64 = snapshot.handlers.iter().map(|row| row.account.in_flight).sum();
+    let unwritten: u64 = snapshot
+        .handlers
+        .iter()
+        .map(|row| row.account.in_flight)
+        .sum();
     if unwritten > 0 {
-        line(text, "", &format!("{unwritten} that handlers have taken wait to be written"));
+        line(
+            text,
+            "",
+            &format!("{unwritten} that handlers have taken wait to be written"),
+        );
     }
     let kernel_drops: u64 = snapshot.listeners.iter().map(|row| row.kernel_drops).sum();
     line(text, "kernel drops", &kernel_drops.to_string());
-    let errors: Vec<String> =
-        snapshot.send_errors.iter().map(|(errno, datagrams)| format!("{datagrams} {}", one_line(errno))).collect();
-    line(text, "not sent", if errors.is_empty() { "0".to_owned() } else { errors.join(", ") }.as_str());
+    let errors: Vec<String> = snapshot
+        .send_errors
+        .iter()
+        .map(|(errno, datagrams)| format!("{datagrams} {}", one_line(errno)))
+        .collect();
+    line(
+        text,
+        "not sent",
+        if errors.is_empty() {
+            "0".to_owned()
+        } else {
+            errors.join(", ")
+        }
+        .as_str(),
+    );
     let balance = match snapshot.balances {
         true => "exact",
         false => "BROKEN, a defect of udispatch: please report it with `udispatch status --json`",
@@ -107,6 +164,10 @@ fn parts(text: &mut String, snapshot: &Snapshot) {
         let dead = snapshot.upstreams.iter().filter(|row| !row.alive).count();
         let draining = snapshot.upstreams.iter().filter(|row| row.draining).count();
         let upstreams = counted(snapshot.upstreams.len(), "upstream");
-        line(text, "upstreams", &format!("{upstreams}, {dead} dead, {draining} draining"));
+        line(
+            text,
+            "upstreams",
+            &format!("{upstreams}, {dead} dead, {draining} draining"),
+        );
     }
 }

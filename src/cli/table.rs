@@ -23,23 +23,41 @@ pub(super) enum Align {
 impl Table {
     /// One with these columns.
     pub(super) fn new(heads: &[(&'static str, Align)]) -> Table {
-        Table { heads: heads.to_vec(), rows: Vec::new() }
+        Table {
+            heads: heads.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row, a cell for each column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| one_line(&cell)).collect());
+        self.rows
+            .push(cells.into_iter().map(|cell| one_line(&cell)).collect());
     }
 
     /// The lines.
     pub(super) fn render(&self) -> String {
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([self.heads[column].0.chars().count()]).max().unwrap_or(0)
+            let cells = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            cells
+                .chain([self.heads[column].0.chars().count()])
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
-        let heads: Vec<String> = self.heads.iter().map(|(head, _)| (*head).to_owned()).collect();
-        std::iter::once(&heads).chain(&self.rows).map(|row| self.line(row, &widths)).collect()
+        let heads: Vec<String> = self
+            .heads
+            .iter()
+            .map(|(head, _)| (*head).to_owned())
+            .collect();
+        std::iter::once(&heads)
+            .chain(&self.rows)
+            .map(|row| self.line(row, &widths))
+            .collect()
     }
 
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
@@ -47,7 +65,12 @@ impl Table {
             Align::Left => format!("{cell:width$}"),
             Align::Right => format!("{cell:>width$}"),
         };
-        let cells: Vec<String> = cells.iter().zip(widths).zip(&self.heads).map(cell).collect();
+        let cells: Vec<String> = cells
+            .iter()
+            .zip(widths)
+            .zip(&self.heads)
+            .map(cell)
+            .collect();
         cells.join(GAP).trim_end().to_owned() + "\n"
     }
 }
@@ -59,7 +82,11 @@ mod tests {
     /// Columns stand below each other, numbers at their right end, and escapes of a terminal are shown, not obeyed.
     #[test]
     fn columns_stand_below_each_other() {
-        let mut table = Table::new(&[("name", Align::Left), ("count", Align::Right), ("note", Align::Left)]);
+        let mut table = Table::new(&[
+            ("name", Align::Left),
+            ("count", Align::Right),
+            ("note", Align::Left),
+        ]);
         table.row(["a".to_owned(), "7".to_owned(), "\u{1b}[2J".to_owned()]);
         table.row(["longer".to_owned(), "1234567".to_owned(), String::new()]);
         let expected = "name      count  note\na             7  \\u{1b}[2J\nlonger  1234567\n";

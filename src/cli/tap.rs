@@ -64,7 +64,11 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         // Where it cannot be caught it ends this at once, which leaves whole lines or blocks all the same.
         let _ = signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end));
     }
-    let snap = if arguments.json || arguments.pcap.is_some() { KEPT_BYTES } else { SHOWN_BYTES };
+    let snap = if arguments.json || arguments.pcap.is_some() {
+        KEPT_BYTES
+    } else {
+        SHOWN_BYTES
+    };
     let limit = arguments.limit.map(|limit| limit.to_string());
     let parameters = [
         ("to", arguments.to.as_deref()),
@@ -83,11 +87,15 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         Err(exit) => return exit,
     };
     let mut last = TapCount::default();
-    let ended = follow(stream, &mut show, &is_asked_to_end, &mut last).and_then(|()| show.end(&last));
+    let ended =
+        follow(stream, &mut show, &is_asked_to_end, &mut last).and_then(|()| show.end(&last));
     if last.missed > 0 {
         // Ended from here, the last count is a moment old.
         last.matched = last.matched.max(last.shown + last.missed);
-        output::complain(&format!("{} were missed, so that nothing else waits", sampled(&last)));
+        output::complain(&format!(
+            "{} were missed, so that nothing else waits",
+            sampled(&last)
+        ));
     }
     match ended {
         Ok(()) => Exit::Ok,
@@ -101,11 +109,19 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
 
 /// How much of what there was is shown.
 fn sampled(count: &TapCount) -> String {
-    format!("sampled: {} of {} shown; {}", count.shown, count.matched, count.missed)
+    format!(
+        "sampled: {} of {} shown; {}",
+        count.shown, count.matched, count.missed
+    )
 }
 
 /// Shows what comes until it ends, or somebody wants it to.
-fn follow(mut stream: Stream, show: &mut Show, is_asked_to_end: &AtomicBool, last: &mut TapCount) -> io::Result<()> {
+fn follow(
+    mut stream: Stream,
+    show: &mut Show,
+    is_asked_to_end: &AtomicBool,
+    last: &mut TapCount,
+) -> io::Result<()> {
     let mut rest: Vec<u8> = Vec::new();
     let mut has_begun = false;
     while !is_asked_to_end.load(Ordering::Relaxed) {
@@ -116,7 +132,10 @@ fn follow(mut stream: Stream, show: &mut Show, is_asked_to_end: &AtomicBool, las
             Next::End => break,
             Next::Bytes(bytes) => rest.extend_from_slice(&bytes),
         }
-        let end = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1);
+        let end = rest
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |place| place + 1);
         for line in rest[..end].split_inclusive(|byte| *byte == b'\n') {
             match serde_json::from_slice(line).map_err(io::Error::other)? {
                 TapLine::Datagram(datagram) => {
@@ -137,21 +156,31 @@ fn follow(mut stream: Stream, show: &mut Show, is_asked_to_end: &AtomicBool, las
         show.flush()?;
         rest.drain(..end);
         if rest.len() > LINE_BYTES_MAX {
-            return Err(io::Error::other("the daemon sends lines without an end: is it of another version?"));
+            return Err(io::Error::other(
+                "the daemon sends lines without an end: is it of another version?",
+            ));
         }
     }
     let why = last.end.as_deref().map(|_| ());
     match why.or(is_asked_to_end.load(Ordering::Relaxed).then_some(())) {
         Some(()) => Ok(()),
-        None => Err(io::Error::other("the daemon hung up: it has ended, or waited too long for this to read on")),
+        None => Err(io::Error::other(
+            "the daemon hung up: it has ended, or waited too long for this to read on",
+        )),
     }
 }
 
 /// Where datagrams are shown.
 enum Show {
-    Text { out: BufWriter<io::Stdout>, colours: bool },
+    Text {
+        out: BufWriter<io::Stdout>,
+        colours: bool,
+    },
     Json(BufWriter<io::Stdout>),
-    Pcap { capture: Capture<BufWriter<Box<dyn Write>>>, is_file: bool },
+    Pcap {
+        capture: Capture<BufWriter<Box<dyn Write>>>,
+        is_file: bool,
+    },
 }
 
 impl Show {
@@ -159,11 +188,19 @@ impl Show {
         let Some(path) = &arguments.pcap else {
             let out = BufWriter::new(io::stdout());
             let colours = output::answer_colours();
-            return Ok(if arguments.json { Show::Json(out) } else { Show::Text { out, colours } });
+            return Ok(if arguments.json {
+                Show::Json(out)
+            } else {
+                Show::Text { out, colours }
+            });
         };
         let begin = || -> io::Result<Show> {
             let is_file = path.as_os_str() != "-";
-            let file: Box<dyn Write> = if is_file { Box::new(File::create(path)?) } else { Box::new(io::stdout()) };
+            let file: Box<dyn Write> = if is_file {
+                Box::new(File::create(path)?)
+            } else {
+                Box::new(io::stdout())
+            };
             let mut capture = Capture::begin(BufWriter::new(file))?;
             capture.flush()?;
             Ok(Show::Pcap { capture, is_file })
@@ -211,27 +248,43 @@ impl Show {
 
     fn end(&mut self, last: &TapCount) -> io::Result<()> {
         if let Show::Pcap { capture, .. } = self {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            capture.statistics(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), last.matched, last.missed)?;
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            capture.statistics(
+                u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+                last.matched,
+                last.missed,
+            )?;
         }
         self.flush()
     }
 }
 
 fn payload(datagram: &TappedDatagram) -> io::Result<Vec<u8>> {
-    STANDARD.decode(&datagram.payload_base64).map_err(io::Error::other)
+    STANDARD
+        .decode(&datagram.payload_base64)
+        .map_err(io::Error::other)
 }
 
 /// What the daemon did with it, in words: `route dns, forward handled`.
 fn story(datagram: &TappedDatagram) -> String {
     let mut parts = Vec::new();
     if datagram.is_answer() {
-        parts.push(format!("answer of {}", datagram.upstream.as_deref().unwrap_or("an upstream")));
+        parts.push(format!(
+            "answer of {}",
+            datagram.upstream.as_deref().unwrap_or("an upstream")
+        ));
     }
     if let Some(route) = &datagram.route {
         parts.push(format!("route {route}"));
     }
-    parts.extend(datagram.handlers.iter().map(|said| format!("{} {}", said.handler, said.verdict)));
+    parts.extend(
+        datagram
+            .handlers
+            .iter()
+            .map(|said| format!("{} {}", said.handler, said.verdict)),
+    );
     if datagram.handlers.is_empty() {
         parts.push(datagram.verdict.clone());
     }
@@ -241,7 +294,9 @@ fn story(datagram: &TappedDatagram) -> String {
 /// One line for people.
 fn text(datagram: &TappedDatagram, colours: bool) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    let end = |address: Option<std::net::SocketAddr>| address.map_or("?".to_owned(), |address| address.to_string());
+    let end = |address: Option<std::net::SocketAddr>| {
+        address.map_or("?".to_owned(), |address| address.to_string())
+    };
     let time = UNIX_EPOCH + Duration::from_nanos(datagram.time_ns);
     write!(line, "{} ", humantime::format_rfc3339_micros(time))?;
     write!(line, "{} > {} (", end(datagram.src), end(datagram.dst))?;

@@ -15,5 +15,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    arguments.remote.order(&target("/undrain", &[("upstream", Some(&arguments.upstream))]))
+    arguments.remote.order(&target(
+        "/undrain",
+        &[("upstream", Some(&arguments.upstream))],
+    ))
 }

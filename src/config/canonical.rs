@@ -13,10 +13,15 @@ pub fn text(table: &DeTable<'_>) -> String {
 }
 
 fn pairs(table: &DeTable<'_>) -> Vec<String> {
-    let mut entries: Vec<(&str, &Spanned<DeValue<'_>>)> =
-        table.iter().map(|(key, value)| (key.get_ref().as_ref(), value)).collect();
+    let mut entries: Vec<(&str, &Spanned<DeValue<'_>>)> = table
+        .iter()
+        .map(|(key, value)| (key.get_ref().as_ref(), value))
+        .collect();
     entries.sort_by_key(|(key, _)| *key);
-    entries.into_iter().map(|(key, value)| format!("{} = {}", show_key(key), show(value.get_ref()))).collect()
+    entries
+        .into_iter()
+        .map(|(key, value)| format!("{} = {}", show_key(key), show(value.get_ref())))
+        .collect()
 }
 
 fn show(value: &DeValue<'_>) -> String {
@@ -27,7 +32,8 @@ fn show(value: &DeValue<'_>) -> String {
         DeValue::Boolean(value) => value.to_string(),
         DeValue::Datetime(time) => time.to_string(),
         DeValue::Array(list) => {
-            let elements: Vec<String> = list.iter().map(|element| show(element.get_ref())).collect();
+            let elements: Vec<String> =
+                list.iter().map(|element| show(element.get_ref())).collect();
             format!("[{}]", elements.join(", "))
         }
         DeValue::Table(table) if table.is_empty() => "{}".to_owned(),
@@ -88,7 +94,11 @@ mod tests {
     use super::*;
 
     fn of(document: &str) -> String {
-        text(DeTable::parse(document).unwrap_or_else(|error| panic!("{document}\n{error}")).get_ref())
+        text(
+            DeTable::parse(document)
+                .unwrap_or_else(|error| panic!("{document}\n{error}"))
+                .get_ref(),
+        )
     }
 
     /// What a table says, without spans and the ways to write it.
@@ -99,13 +109,16 @@ mod tests {
                 let number = i128::from_str_radix(integer.as_str(), integer.radix());
                 json!({ "integer": number.map_or(integer.to_string(), |number| number.to_string()) })
             }
-            DeValue::Float(float) => json!({ "float": float.as_str().parse::<f64>().expect("a number").to_string() }),
+            DeValue::Float(float) => {
+                json!({ "float": float.as_str().parse::<f64>().expect("a number").to_string() })
+            }
             DeValue::Boolean(value) => json!(value),
             DeValue::Datetime(time) => json!({ "time": time.to_string() }),
             DeValue::Array(list) => list.iter().map(|value| meaning(value.get_ref())).collect(),
-            DeValue::Table(table) => {
-                table.iter().map(|(key, value)| (key.get_ref().to_string(), meaning(value.get_ref()))).collect()
-            }
+            DeValue::Table(table) => table
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), meaning(value.get_ref())))
+                .collect(),
         }
     }
 
@@ -120,11 +133,24 @@ mod tests {
         let one = "b = 0x1F # why\na = 'x\\y'\n[to]\nport = 1_000\nfar.away = true\n";
         let other = "\na = \"x\\\\y\"\nto = { far = { away = true },   port = 1000 }\nb = 31";
         assert_eq!(of(one), of(other));
-        assert_eq!(of(one), "a = \"x\\\\y\"\nb = 31\nto = { far = { away = true }, port = 1000 }");
+        assert_eq!(
+            of(one),
+            "a = \"x\\\\y\"\nb = 31\nto = { far = { away = true }, port = 1000 }"
+        );
         assert_ne!(of(one), of(&other.replace("31", "32")));
-        assert_ne!(of("a = 1"), of("a = 1.0"), "what is of another type is not the same");
-        assert_eq!(of("f = [1.50, -inf, +nan, 1e3]"), "f = [1.5, -inf, nan, 1000.0]");
-        assert_eq!(of("\"a b\" = \"\\u007F\\e\""), "\"a b\" = \"\\u007f\\u001b\"");
+        assert_ne!(
+            of("a = 1"),
+            of("a = 1.0"),
+            "what is of another type is not the same"
+        );
+        assert_eq!(
+            of("f = [1.50, -inf, +nan, 1e3]"),
+            "f = [1.5, -inf, nan, 1000.0]"
+        );
+        assert_eq!(
+            of("\"a b\" = \"\\u007F\\e\""),
+            "\"a b\" = \"\\u007f\\u001b\""
+        );
         assert_eq!(of(""), "");
     }
 
@@ -134,7 +160,11 @@ mod tests {
             string,
             any::<i64>().prop_map(|number| number.to_string()),
             any::<u32>().prop_map(|number| format!("0x{number:X}")),
-            any::<f64>().prop_map(|number| if number.is_nan() { "nan".to_owned() } else { format!("{number:?}") }),
+            any::<f64>().prop_map(|number| if number.is_nan() {
+                "nan".to_owned()
+            } else {
+                format!("{number:?}")
+            }),
             any::<bool>().prop_map(|value| value.to_string()),
             Just("1979-05-27T07:32:00Z".to_owned()),
             Just("99999999999999999999999999999999999999999999".to_owned()),
@@ -142,10 +172,13 @@ mod tests {
         leaf.prop_recursive(4, 40, 6, |inner| {
             let pairs = prop::collection::btree_map(any::<String>(), inner.clone(), 0..6);
             prop_oneof![
-                prop::collection::vec(inner, 0..6).prop_map(|list| format!("[ {} ]", list.join(" ,"))),
+                prop::collection::vec(inner, 0..6)
+                    .prop_map(|list| format!("[ {} ]", list.join(" ,"))),
                 pairs.prop_map(|pairs| {
-                    let pairs: Vec<_> =
-                        pairs.iter().map(|(key, value)| format!("{}={value}", show_string(key))).collect();
+                    let pairs: Vec<_> = pairs
+                        .iter()
+                        .map(|(key, value)| format!("{}={value}", show_string(key)))
+                        .collect();
                     format!("{{{}}}", pairs.join(","))
                 }),
             ]

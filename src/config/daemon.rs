@@ -11,7 +11,9 @@ use toml::de::DeValue;
 use super::limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, HTTP_HOSTS_MAX, WORKERS_MAX};
 use super::section::Section;
 use super::setting::{self, Form, Setting};
-use super::value::{Value, boolean, choice, host_header, http_address, integer, size_in, socket_path};
+use super::value::{
+    Value, boolean, choice, host_header, http_address, integer, size_in, socket_path,
+};
 use super::words::Mistake;
 
 /// Its keys, for the section and for hints.
@@ -21,7 +23,13 @@ pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 pub(super) const SETTINGS: [Setting; 9] = [
     Setting {
         key: "workers",
-        form: Form::OneOf(&[Form::Choice(&["auto"]), Form::Integer { min: 1, max: WORKERS_MAX as u64 }]),
+        form: Form::OneOf(&[
+            Form::Choice(&["auto"]),
+            Form::Integer {
+                min: 1,
+                max: WORKERS_MAX as u64,
+            },
+        ]),
         default: r#""auto""#,
         meaning: "threads; unicast listeners are spread over them by the kernel",
     },
@@ -61,7 +69,12 @@ pub(super) const SETTINGS: [Setting; 9] = [
         default: "none",
         meaning: "names under which `http` may be asked, besides its address and localhost",
     },
-    Setting { key: "watch", form: Form::Boolean, default: "false", meaning: "reload when the file changes" },
+    Setting {
+        key: "watch",
+        form: Form::Boolean,
+        default: "false",
+        meaning: "reload when the file changes",
+    },
     Setting {
         key: "latency",
         form: Form::Boolean,
@@ -72,7 +85,10 @@ pub(super) const SETTINGS: [Setting; 9] = [
 
 const CONTROL: &str = "the path of a unix socket between quotes, or false for none";
 
-const BUFFER: Form = Form::Size { min: "128KiB", max: "1GiB" };
+const BUFFER: Form = Form::Size {
+    min: "128KiB",
+    max: "1GiB",
+};
 
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
@@ -153,12 +169,18 @@ impl Daemon {
         let base = section.base_dir().to_owned();
         let control = |value: Value<'_>| match value.inner() {
             DeValue::Boolean(false) => Ok(ControlSocket::Off),
-            DeValue::Boolean(true) => Err(value.expected(CONTROL).hint("leave it out, and there is one")),
+            DeValue::Boolean(true) => Err(value
+                .expected(CONTROL)
+                .hint("leave it out, and there is one")),
             DeValue::String(_) => socket_path(&base)(value).map(ControlSocket::Path),
             _ => Err(value.expected(CONTROL)),
         };
         if section.has("http_hosts") && !section.has("http") {
-            section.problem("http_hosts", "means something only with `http`", "add http = \"127.0.0.1:9253\"");
+            section.problem(
+                "http_hosts",
+                "means something only with `http`",
+                "add http = \"127.0.0.1:9253\"",
+            );
         }
         Daemon {
             workers: section.or("workers", workers, default.workers),
@@ -175,9 +197,15 @@ impl Daemon {
 }
 
 fn read_http_hosts(section: &mut Section<'_>) -> Vec<String> {
-    let hosts = section.optional_list("http_hosts", host_header).unwrap_or_default();
+    let hosts = section
+        .optional_list("http_hosts", host_header)
+        .unwrap_or_default();
     if hosts.len() > HTTP_HOSTS_MAX {
-        section.problem("http_hosts", format!("more than {HTTP_HOSTS_MAX} names"), "");
+        section.problem(
+            "http_hosts",
+            format!("more than {HTTP_HOSTS_MAX} names"),
+            "",
+        );
     }
     hosts
 }
@@ -188,10 +216,14 @@ fn workers(value: Value<'_>) -> Result<Workers, Mistake> {
     {
         return Ok(Workers::Auto);
     }
-    let count = integer(1..=WORKERS_MAX)(value).ok().and_then(NonZeroUsize::new);
-    count
-        .map(Workers::Count)
-        .ok_or_else(|| value.expected(&format!("\"auto\" or a whole number from 1 to {WORKERS_MAX}")))
+    let count = integer(1..=WORKERS_MAX)(value)
+        .ok()
+        .and_then(NonZeroUsize::new);
+    count.map(Workers::Count).ok_or_else(|| {
+        value.expected(&format!(
+            "\"auto\" or a whole number from 1 to {WORKERS_MAX}"
+        ))
+    })
 }
 
 fn buffer(value: Value<'_>) -> Result<usize, Mistake> {

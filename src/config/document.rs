@@ -34,17 +34,30 @@ pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> 
     let drafts = read_routes(document, &mut handlers, &mut problems);
     let tests = read_tests(document, &mut problems);
     check_tables(document, &mut problems);
-    let written = document.get("route").and_then(|value| value.get_ref().as_array()).map_or(0, |tables| tables.len());
+    let written = document
+        .get("route")
+        .and_then(|value| value.get_ref().as_array())
+        .map_or(0, |tables| tables.len());
     let is_complete = drafts.len() == written;
     let routes = table::finish(drafts, &mut problems);
     let labels = || routes.iter().map(|route| route.label.as_str()).collect();
-    let known = test::Known { routes: is_complete.then(labels), handlers: &handlers };
+    let known = test::Known {
+        routes: is_complete.then(labels),
+        handlers: &handlers,
+    };
     let tests = test::finish(tests, &known, &mut problems);
     let handlers = handlers.finish(&mut problems);
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Config { daemon, routes, handlers, tests, warnings: problems, source })
+    Ok(Config {
+        daemon,
+        routes,
+        handlers,
+        tests,
+        warnings: problems,
+        source,
+    })
 }
 
 /// The tables, and what is not TOML. In a large file that is none, each byte can be a mistake of its
@@ -64,8 +77,12 @@ fn without_echoes(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Err
     let headers = headers(text);
     let mut repeated = None;
     let mut is_echo = |error: &toml::de::Error| {
-        let at = error.span().filter(|_| error.message().contains("duplicate key"));
-        let Some(at) = at.map(|at| at.start) else { return false };
+        let at = error
+            .span()
+            .filter(|_| error.message().contains("duplicate key"));
+        let Some(at) = at.map(|at| at.start) else {
+            return false;
+        };
         let above = headers.partition_point(|header| header.start <= at);
         match headers[..above].last() {
             Some(header) if header.contains(&at) => {
@@ -85,7 +102,10 @@ fn headers(text: &str) -> Vec<Range<usize>> {
         start += line.len();
         (start - line.len()..start, line)
     });
-    lines.filter(|(_, line)| line.trim_start().starts_with('[')).map(|(at, _)| at).collect()
+    lines
+        .filter(|(_, line)| line.trim_start().starts_with('['))
+        .map(|(at, _)| at)
+        .collect()
 }
 
 fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
@@ -122,13 +142,27 @@ fn read_daemon(document: &DeTable<'_>, problems: &mut Problems) -> Daemon {
     daemon
 }
 
-fn read_routes(document: &DeTable<'_>, handlers: &mut Registry<'_>, problems: &mut Problems) -> Vec<Draft> {
-    let tables = match document.get("route").map(|value| (value.span(), value.get_ref())) {
+fn read_routes(
+    document: &DeTable<'_>,
+    handlers: &mut Registry<'_>,
+    problems: &mut Problems,
+) -> Vec<Draft> {
+    let tables = match document
+        .get("route")
+        .map(|value| (value.span(), value.get_ref()))
+    {
         // Where one is there under another name, `check_tables` says so.
-        None if document.keys().any(|key| meant(key.get_ref()) == Some("[[route]]")) => return Vec::new(),
+        None if document
+            .keys()
+            .any(|key| meant(key.get_ref()) == Some("[[route]]")) =>
+        {
+            return Vec::new();
+        }
         None => {
             let problem = Problem::error(0..0, "no [[route]]: nothing to do");
-            problems.push(problem.hint(format!("the smallest file that does something:\n\n{MINIMAL}")));
+            problems.push(problem.hint(format!(
+                "the smallest file that does something:\n\n{MINIMAL}"
+            )));
             return Vec::new();
         }
         Some((at, DeValue::Array(tables))) if tables.is_empty() => {
@@ -149,14 +183,21 @@ fn read_routes(document: &DeTable<'_>, handlers: &mut Registry<'_>, problems: &m
     };
     if let Some(first) = tables.get(ROUTES_MAX) {
         let problem = Problem::error(first.span(), format!("more than {ROUTES_MAX} routes"));
-        problems.push(problem.hint("write prefixes and ranges instead of single addresses and ports"));
+        problems
+            .push(problem.hint("write prefixes and ranges instead of single addresses and ports"));
         return Vec::new();
     }
     let tables = tables.iter();
-    tables.filter_map(|value| read_route(value, handlers, problems)).collect()
+    tables
+        .filter_map(|value| read_route(value, handlers, problems))
+        .collect()
 }
 
-fn read_route(value: &Spanned<DeValue<'_>>, handlers: &mut Registry<'_>, problems: &mut Problems) -> Option<Draft> {
+fn read_route(
+    value: &Spanned<DeValue<'_>>,
+    handlers: &mut Registry<'_>,
+    problems: &mut Problems,
+) -> Option<Draft> {
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
@@ -169,7 +210,9 @@ fn read_route(value: &Spanned<DeValue<'_>>, handlers: &mut Registry<'_>, problem
 }
 
 fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draft> {
-    let Some(value) = document.get("test") else { return Vec::new() };
+    let Some(value) = document.get("test") else {
+        return Vec::new();
+    };
     let DeValue::Array(tables) = value.get_ref() else {
         let message = match value.get_ref().is_table() {
             true => "a test is one of several: its brackets are double",
@@ -179,15 +222,24 @@ fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draf
         return Vec::new();
     };
     if let Some(first) = tables.get(TESTS_MAX) {
-        problems.push(Problem::error(first.span(), format!("more than {TESTS_MAX} tests")));
+        problems.push(Problem::error(
+            first.span(),
+            format!("more than {TESTS_MAX} tests"),
+        ));
         return Vec::new();
     }
-    tables.iter().filter_map(|value| read_test(value, problems)).collect()
+    tables
+        .iter()
+        .filter_map(|value| read_test(value, problems))
+        .collect()
 }
 
 fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<test::Draft> {
     let DeValue::Table(table) = value.get_ref() else {
-        problems.push(Problem::error(value.span(), "a test is a table").hint("write [[test]], and its keys below"));
+        problems.push(
+            Problem::error(value.span(), "a test is a table")
+                .hint("write [[test]], and its keys below"),
+        );
         return None;
     };
     let keys = test::KEYS.iter().copied();
@@ -231,12 +283,19 @@ fn belongs(name: &str, value: &DeValue<'_>) -> String {
 /// The table that was probably meant, as it is written.
 fn meant(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
-    match closest(&lower, ["daemon", "route", "routes", "handler", "handlers", "test", "tests"]) {
+    match closest(
+        &lower,
+        [
+            "daemon", "route", "routes", "handler", "handlers", "test", "tests",
+        ],
+    ) {
         Some("daemon") => Some("[daemon]"),
         Some("route" | "routes") => Some("[[route]]"),
         Some("handler" | "handlers") => Some("[handler.NAME]"),
         Some("test" | "tests") => Some("[[test]]"),
-        _ if matches!(lower.as_str(), "global" | "server" | "main" | "udispatch") => Some("[daemon]"),
+        _ if matches!(lower.as_str(), "global" | "server" | "main" | "udispatch") => {
+            Some("[daemon]")
+        }
         _ => None,
     }
 }

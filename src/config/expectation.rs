@@ -19,9 +19,18 @@ use super::words::quoted;
 const KEY: &str = "expect_every";
 
 /// What may stand behind it.
-pub(super) const FORM: Form = Form::OneOf(&[EVERY, Form::Map { key: "\"PREFIX\"", value: &EVERY }]);
+pub(super) const FORM: Form = Form::OneOf(&[
+    EVERY,
+    Form::Map {
+        key: "\"PREFIX\"",
+        value: &EVERY,
+    },
+]);
 
-const EVERY: Form = Form::Duration { min: "1s", max: "365d" };
+const EVERY: Form = Form::Duration {
+    min: "1s",
+    max: "365d",
+};
 
 /// Below a second a full queue or a busy machine would be told as silence.
 const EVERY_MIN: Duration = Duration::from_secs(1);
@@ -43,10 +52,18 @@ pub(super) fn read(
     sources: &[Placed<IpNet>],
 ) -> Vec<Expectation> {
     let duration = duration_in(EVERY_MIN..=EVERY_MAX);
-    let Some(value) = section.raw(KEY) else { return Vec::new() };
+    let Some(value) = section.raw(KEY) else {
+        return Vec::new();
+    };
     if !value.is_table() {
         let every = section.optional(KEY, duration);
-        return every.map(|every| Expectation { source: None, every }).into_iter().collect();
+        return every
+            .map(|every| Expectation {
+                source: None,
+                every,
+            })
+            .into_iter()
+            .collect();
     }
     let entries = section.entries(KEY);
     if entries.len() > EXPECTATIONS_MAX {
@@ -55,13 +72,20 @@ pub(super) fn read(
         return Vec::new();
     }
     if entries.is_empty() {
-        section.problem(KEY, "the table is empty", "write \"60s\", or { \"10.0.0.0/8\" = \"60s\" }");
+        section.problem(
+            KEY,
+            "the table is empty",
+            "write \"60s\", or { \"10.0.0.0/8\" = \"60s\" }",
+        );
     }
     let mut read: Vec<(Placed<IpNet>, Duration)> = Vec::with_capacity(entries.len());
     for (prefix, value) in entries {
         let every = section.parse(KEY, value, &duration);
         let source = match source_of(prefix.value) {
-            Ok(source) => Placed { value: source, at: prefix.at },
+            Ok(source) => Placed {
+                value: source,
+                at: prefix.at,
+            },
             Err(mistake) => {
                 let message = format!("`{KEY}`: {}", mistake.message);
                 section.report(Problem::error(prefix.at, message).maybe_hint(mistake.hint));
@@ -77,7 +101,12 @@ pub(super) fn read(
         read.extend(every.map(|every| (source, every)));
     }
     read.sort_by_key(|(source, _)| source.value);
-    read.into_iter().map(|(source, every)| Expectation { source: Some(source.value), every }).collect()
+    read.into_iter()
+        .map(|(source, every)| Expectation {
+            source: Some(source.value),
+            every,
+        })
+        .collect()
 }
 
 /// What can never be heard would be an alarm for ever.
@@ -90,10 +119,16 @@ fn check(
     let net = expected.value;
     let is_v4 = |net: &IpNet| matches!(net.addr(), IpAddr::V4(_));
     let shown = quoted(&net.to_string());
-    let problem = if !destinations.iter().any(|one| is_v4(&one.value.net) == is_v4(&net)) {
+    let problem = if !destinations
+        .iter()
+        .any(|one| is_v4(&one.value.net) == is_v4(&net))
+    {
         let family = if is_v4(&net) { "IPv4" } else { "IPv6" };
-        let message = format!("`{KEY}`: no `destination` is {family}, so nothing comes from {shown} here");
-        let other = destinations.first().map(|first| (first.at.clone(), "of the other family"));
+        let message =
+            format!("`{KEY}`: no `destination` is {family}, so nothing comes from {shown} here");
+        let other = destinations
+            .first()
+            .map(|first| (first.at.clone(), "of the other family"));
         Problem {
             other: other.map(|(at, label)| (at, label.to_owned())),
             ..Problem::error(expected.at.clone(), message)

@@ -84,7 +84,11 @@ impl<'k> Registry<'k> {
         kinds: &'k [Kind],
         problems: &mut Problems,
     ) -> Registry<'k> {
-        let mut registry = Registry { kinds, ids: HashMap::new(), entries: Vec::new() };
+        let mut registry = Registry {
+            kinds,
+            ids: HashMap::new(),
+            entries: Vec::new(),
+        };
         let Some(root) = root else { return registry };
         let DeValue::Table(tables) = root.get_ref() else {
             let problem = Problem::error(root.span(), "`handler` is not a table of handlers");
@@ -97,16 +101,26 @@ impl<'k> Registry<'k> {
             return registry;
         }
         for (name, value) in tables {
-            let name = Placed { value: name.get_ref().as_ref(), at: name.span() };
+            let name = Placed {
+                value: name.get_ref().as_ref(),
+                at: name.span(),
+            };
             registry.read_one(name, value, problems);
         }
         registry
     }
 
-    fn read_one(&mut self, name: Placed<&str>, value: &Spanned<DeValue<'_>>, problems: &mut Problems) {
+    fn read_one(
+        &mut self,
+        name: Placed<&str>,
+        value: &Spanned<DeValue<'_>>,
+        problems: &mut Problems,
+    ) {
         let DeValue::Table(table) = value.get_ref() else {
             let problem = Problem::error(name.at, lone_key(name.value));
-            problems.push(problem.hint("a handler is written [handler.NAME], its kind = \"...\" below"));
+            problems.push(
+                problem.hint("a handler is written [handler.NAME], its kind = \"...\" below"),
+            );
             return;
         };
         if let Err(mistake) = check_name(name.value) {
@@ -143,10 +157,24 @@ impl<'k> Registry<'k> {
         }
         let (name, text) = (name.value.to_owned(), canonical::text(table));
         let is_implicit = self.kind(&name).is_some();
-        Some(NamedHandler { name, kind, recipe: Arc::from(recipe?), text, at, is_implicit, is_retired: false })
+        Some(NamedHandler {
+            name,
+            kind,
+            recipe: Arc::from(recipe?),
+            text,
+            at,
+            is_implicit,
+            is_retired: false,
+        })
     }
 
-    fn kind_of(&self, title: &str, table: &DeTable<'_>, at: &Range<usize>, problems: &mut Problems) -> Option<Kind> {
+    fn kind_of(
+        &self,
+        title: &str,
+        table: &DeTable<'_>,
+        at: &Range<usize>,
+        problems: &mut Problems,
+    ) -> Option<Kind> {
         let names = || self.kinds.iter().map(|kind| kind.name);
         let all = || format!("the kinds are {}", listed(names(), "and"));
         let Some(value) = table.get("kind") else {
@@ -177,12 +205,21 @@ impl<'k> Registry<'k> {
         // HANDLERS_MAX tables and one for each kind: far below what an index of 32 bits holds.
         let id = HandlerId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.ids.insert(name.to_owned(), id);
-        self.entries.push(Entry { name: name.to_owned(), at, is_used: false, handler });
+        self.entries.push(Entry {
+            name: name.to_owned(),
+            at,
+            is_used: false,
+            handler,
+        });
         id
     }
 
     /// The handler that a route names; `None` where there is none, which is reported.
-    pub(super) fn resolve(&mut self, name: &Placed<String>, problems: &mut Problems) -> Option<HandlerId> {
+    pub(super) fn resolve(
+        &mut self,
+        name: &Placed<String>,
+        problems: &mut Problems,
+    ) -> Option<HandlerId> {
         let id = match self.ids.get(&name.value) {
             Some(id) => *id,
             None => match self.kind(&name.value) {
@@ -214,14 +251,25 @@ impl<'k> Registry<'k> {
     pub(super) fn upstreams(&self) -> Option<Vec<&Upstream>> {
         let handlers = self.entries.iter().map(|entry| entry.handler.as_ref());
         let handlers: Option<Vec<&NamedHandler>> = handlers.collect();
-        Some(handlers?.into_iter().flat_map(|handler| handler.recipe.upstreams()).collect())
+        Some(
+            handlers?
+                .into_iter()
+                .flat_map(|handler| handler.recipe.upstreams())
+                .collect(),
+        )
     }
 
     fn unknown(&self, name: &Placed<String>, has_room: bool) -> Problem {
         let written = name.value.as_str();
-        let message = format!("`handler`: there is no handler and no kind {}", quoted(written));
+        let message = format!(
+            "`handler`: there is no handler and no kind {}",
+            quoted(written)
+        );
         let tables = self.entries.iter().map(|entry| entry.name.as_str());
-        let bare = self.kinds.iter().filter(|kind| kind.required().next().is_none());
+        let bare = self
+            .kinds
+            .iter()
+            .filter(|kind| kind.required().next().is_none());
         let names = tables.chain(bare.map(|kind| kind.name));
         let meant = has_room.then(|| did_you_mean(written, names)).flatten();
         let all_kinds = self.kinds.iter().map(|kind| kind.name);
@@ -250,18 +298,31 @@ pub fn one(name: &str, text: &str, kinds: &[Kind]) -> Result<NamedHandler, Probl
     let source = Source::new(Path::new(&format!("[handler.{name}]")), text);
     let mut problems = Problems::new(source);
     if let Err(mistake) = check_name(name) {
-        problems.push(Problem::error(0..0, format!("the name of a handler {}", mistake.message)));
+        problems.push(Problem::error(
+            0..0,
+            format!("the name of a handler {}", mistake.message),
+        ));
         return Err(problems);
     }
     let table = match DeTable::parse(text) {
         Ok(table) => table,
         Err(error) => {
-            problems.push(Problem::error(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message())));
+            problems.push(Problem::error(
+                error.span().unwrap_or(0..0),
+                format!("not TOML: {}", error.message()),
+            ));
             return Err(problems);
         }
     };
-    let registry = Registry { kinds, ids: HashMap::new(), entries: Vec::new() };
-    let name = Placed { value: name, at: 0..0 };
+    let registry = Registry {
+        kinds,
+        ids: HashMap::new(),
+        entries: Vec::new(),
+    };
+    let name = Placed {
+        value: name,
+        at: 0..0,
+    };
     match registry.read_table(&name, table.get_ref(), 0..text.len(), &mut problems) {
         Some(handler) if problems.errors() == 0 => Ok(handler),
         _ => Err(problems),
@@ -307,7 +368,13 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
 /// A kind must say why it gives nothing; if one does not, the file is refused all the same, since the
 /// list of handlers may have no gap.
 fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
-    Problem::error(at, format!("the kind {} refuses this and does not say why", quoted(kind.name)))
+    Problem::error(
+        at,
+        format!(
+            "the kind {} refuses this and does not say why",
+            quoted(kind.name)
+        ),
+    )
 }
 
 /// The `[handler.…]` table out of a kind's example.
@@ -321,7 +388,10 @@ fn example_table(kind: &Kind) -> String {
 }
 
 fn lone_key(name: &str) -> String {
-    format!("`handler.{}` is not a table", quoted(name).trim_matches('"'))
+    format!(
+        "`handler.{}` is not a table",
+        quoted(name).trim_matches('"')
+    )
 }
 
 /// Names of handlers and routes become labels of metrics and words of command lines.
@@ -331,7 +401,9 @@ pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
     match name {
         "" => Err(Mistake::new("is empty").hint(hint)),
         _ if name.len() > NAME_BYTES_MAX => Err(Mistake::new("is too long").hint(hint)),
-        _ if !name.bytes().all(is_plain) => Err(Mistake::new(format!("cannot be {}", quoted(name))).hint(hint)),
+        _ if !name.bytes().all(is_plain) => {
+            Err(Mistake::new(format!("cannot be {}", quoted(name))).hint(hint))
+        }
         _ => Ok(()),
     }
 }

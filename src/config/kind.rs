@@ -100,7 +100,13 @@ pub struct Needs {
 
 impl Needs {
     /// Needs nothing but the payload.
-    pub const NOTHING: Needs = Needs { source: false, destination: false, interface: false, ttl: false, time: false };
+    pub const NOTHING: Needs = Needs {
+        source: false,
+        destination: false,
+        interface: false,
+        ttl: false,
+        time: false,
+    };
 
     /// What either needs.
     pub fn or(self, other: Needs) -> Needs {

@@ -44,11 +44,16 @@ impl LoadError {
 
 /// The text of a file.
 pub(super) fn text(file: &Path) -> Result<String, LoadError> {
-    let unreadable = |why| LoadError::Unreadable { file: file.to_owned(), why };
+    let unreadable = |why| LoadError::Unreadable {
+        file: file.to_owned(),
+        why,
+    };
     let bytes = read(file).map_err(|error| unreadable(explain(&error)))?;
     if bytes.len() > FILE_BYTES_MAX {
         let limit = FILE_BYTES_MAX / (1024 * 1024);
-        return Err(unreadable(format!("larger than {limit} MiB; is this the right file?")));
+        return Err(unreadable(format!(
+            "larger than {limit} MiB; is this the right file?"
+        )));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
@@ -64,7 +69,9 @@ pub(super) fn text(file: &Path) -> Result<String, LoadError> {
 /// One byte more than the limit, so that a file without end is noticed and not read.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(file)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    open(file)?
+        .take(FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -74,12 +81,17 @@ fn open(file: &Path) -> io::Result<Box<dyn Read>> {
         return Ok(Box::new(io::stdin()));
     }
     // O_NONBLOCK lets open(2) return at once, whatever is there, and means nothing to a file.
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file)?;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(file)?;
     let kind = opened.metadata()?.file_type();
     let why = match () {
         // A pipe of a shell, as in <(...), has no name, and opening it never waits (fifo_open in fs/pipe.c).
         () if kind.is_fifo() && has_no_name(&opened) => return Ok(Box::new(File::open(file)?)),
-        () if kind.is_fifo() => "this is a named pipe; name a file, or /dev/stdin to read from a pipe of the shell",
+        () if kind.is_fifo() => {
+            "this is a named pipe; name a file, or /dev/stdin to read from a pipe of the shell"
+        }
         () if kind.is_char_device() || kind.is_block_device() => "this is a device; name a file",
         () => return Ok(Box::new(opened)),
     };
@@ -96,9 +108,13 @@ fn explain(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "there is no such file".to_owned(),
         ErrorKind::IsADirectory => "this is a directory; name the file in it".to_owned(),
-        ErrorKind::PermissionDenied => "permission denied; which user may read it, `ls -l` tells".to_owned(),
+        ErrorKind::PermissionDenied => {
+            "permission denied; which user may read it, `ls -l` tells".to_owned()
+        }
         ErrorKind::Other => error.to_string(),
-        _ if error.raw_os_error() == Some(libc::ENXIO) => "this is a socket; name a file".to_owned(),
+        _ if error.raw_os_error() == Some(libc::ENXIO) => {
+            "this is a socket; name a file".to_owned()
+        }
         _ => format!("cannot be read: {error}"),
     }
 }
@@ -119,11 +135,18 @@ mod tests {
         assert!(why(&missing).contains("missing.toml: there is no such file"));
         assert!(why(dir.path()).contains("this is a directory"));
         let large = dir.path().join("large.toml");
-        File::create(&large).expect("created").set_len(FILE_BYTES_MAX as u64 + 1).expect("grown");
+        File::create(&large)
+            .expect("created")
+            .set_len(FILE_BYTES_MAX as u64 + 1)
+            .expect("grown");
         assert!(why(&large).contains("larger than 16 MiB"));
 
         let latin = dir.path().join("latin.toml");
         fs::write(&latin, b"# one\n# caf\xe9\n").expect("written");
-        assert!(why(&latin).contains("line 2 has the byte 0xe9 at offset 11"), "{}", why(&latin));
+        assert!(
+            why(&latin).contains("line 2 has the byte 0xe9 at offset 11"),
+            "{}",
+            why(&latin)
+        );
     }
 }

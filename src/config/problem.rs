@@ -52,12 +52,18 @@ impl Problem {
 
     /// Something that is probably not meant.
     pub fn warning(at: Range<usize>, message: impl Into<String>) -> Problem {
-        Problem { severity: Severity::Warning, ..Problem::error(at, message) }
+        Problem {
+            severity: Severity::Warning,
+            ..Problem::error(at, message)
+        }
     }
 
     /// What is wrong with the value of `key`.
     pub(super) fn with_value(key: &str, at: Range<usize>, mistake: Mistake) -> Problem {
-        Problem { hint: mistake.hint, ..Problem::error(at, format!("`{key}`: {}", mistake.message)) }
+        Problem {
+            hint: mistake.hint,
+            ..Problem::error(at, format!("`{key}`: {}", mistake.message))
+        }
     }
 
     /// The same, with a few words under the caret.
@@ -97,7 +103,12 @@ pub struct Problems {
 impl Problems {
     /// None yet.
     pub fn new(source: Source) -> Problems {
-        Problems { source, kept: Vec::new(), errors: 0, warnings: 0 }
+        Problems {
+            source,
+            kept: Vec::new(),
+            errors: 0,
+            warnings: 0,
+        }
     }
 
     /// Adds one. Beyond a thousand they are counted only.
@@ -201,10 +212,18 @@ mod tests {
     /// Everything is told at once, in the order of the file, whatever the order of finding.
     #[test]
     fn tells_all_in_the_order_of_the_file() {
-        let found =
-            problems("one\ntwo\n", [Problem::warning(4..7, "second"), Problem::error(0..3, "first").hint("do this")]);
+        let found = problems(
+            "one\ntwo\n",
+            [
+                Problem::warning(4..7, "second"),
+                Problem::error(0..3, "first").hint("do this"),
+            ],
+        );
         let text = found.to_string();
-        assert!(text.find("error: first") < text.find("warning: second"), "{text}");
+        assert!(
+            text.find("error: first") < text.find("warning: second"),
+            "{text}"
+        );
         assert!(text.contains("u.toml:2:1"), "{text}");
         assert!(text.contains("do this"), "{text}");
         assert!(text.ends_with("u.toml: 1 error, 1 warning"), "{text}");

@@ -21,16 +21,25 @@ pub(super) fn draw(source: &Source, problem: &Problem, colours: bool) -> String 
     };
     let mut group = Group::with_title(level.primary_title(printable(&problem.message)));
     let first = Mark::new(source, &problem.at, &problem.label, AnnotationKind::Primary);
-    let second = problem.other.as_ref().map(|(at, label)| Mark::new(source, at, label, AnnotationKind::Context));
+    let second = problem
+        .other
+        .as_ref()
+        .map(|(at, label)| Mark::new(source, at, label, AnnotationKind::Context));
     group = match second {
-        Some(second) if second.line == first.line => first.add_to(group, source, Some(second.annotation())),
+        Some(second) if second.line == first.line => {
+            first.add_to(group, source, Some(second.annotation()))
+        }
         Some(second) => second.add_to(first.add_to(group, source, None), source, None),
         None => first.add_to(group, source, None),
     };
     if let Some(hint) = &problem.hint {
         group = group.element(Level::HELP.message(printable(hint)));
     }
-    let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if colours {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
     let drawn = renderer.render(&[group]);
     let lines: Vec<&str> = drawn.lines().map(str::trim_end).collect();
     lines.join("\n")
@@ -49,7 +58,12 @@ impl Mark {
         let at = source.clamp(at.clone());
         let line = source.line(at.start);
         let start = at.start.clamp(line.start, line.end);
-        Mark { at: start..at.end.clamp(start, line.end), line, label: printable(label), kind }
+        Mark {
+            at: start..at.end.clamp(start, line.end),
+            line,
+            label: printable(label),
+            kind,
+        }
     }
 
     fn annotation<'a>(&self) -> Annotation<'a> {
@@ -58,7 +72,12 @@ impl Mark {
         self.kind.span(span).label(label)
     }
 
-    fn add_to<'a>(&self, group: Group<'a>, source: &'a Source, more: Option<Annotation<'a>>) -> Group<'a> {
+    fn add_to<'a>(
+        &self,
+        group: Group<'a>,
+        source: &'a Source,
+        more: Option<Annotation<'a>>,
+    ) -> Group<'a> {
         let position = source.position(self.at.start);
         if self.line.len() > LINE_BYTES_SHOWN_MAX {
             let origin = Origin::path(source.name().to_owned());
@@ -94,23 +113,35 @@ mod tests {
     use super::*;
 
     fn drawn(text: &str, problem: Problem) -> String {
-        draw(&Source::new(Path::new("dir/\x1bu.toml"), text), &problem, false)
+        draw(
+            &Source::new(Path::new("dir/\x1bu.toml"), text),
+            &problem,
+            false,
+        )
     }
 
     /// Whatever the file holds, the terminal gets text.
     #[test]
     fn no_control_character_gets_through() {
         let text = "a = \"\x1b[31m\u{9b}\u{202e}\t\"\r\nb = \x07";
-        let problem = Problem::error(4..16, text).label(text).hint(text).and_at(17..22, text);
+        let problem = Problem::error(4..16, text)
+            .label(text)
+            .hint(text)
+            .and_at(17..22, text);
         let drawn = drawn(text, problem);
-        let bad: Vec<char> = drawn.chars().filter(|char| is_unprintable(*char) && *char != '\n').collect();
+        let bad: Vec<char> = drawn
+            .chars()
+            .filter(|char| is_unprintable(*char) && *char != '\n')
+            .collect();
         assert!(bad.is_empty(), "{bad:?} in {drawn}");
     }
 
     /// The caret stands under the exact value, behind wide and multi-byte characters too.
     #[test]
     fn two_places_are_both_shown() {
-        let problem = Problem::error(8..9, "twice").label("again").and_at(0..1, "first here");
+        let problem = Problem::error(8..9, "twice")
+            .label("again")
+            .and_at(0..1, "first here");
         let drawn = drawn("a = 1\r\nxa = 2", problem);
         assert!(drawn.contains("2 | xa = 2\n  |  ^ again"), "{drawn}");
         assert!(drawn.contains("1 | a = 1\n  | - first here"), "{drawn}");
@@ -132,7 +163,10 @@ mod tests {
     /// A very long line is named, not printed.
     #[test]
     fn a_long_line_is_only_named() {
-        let drawn = drawn(&"x".repeat(1_000_000), Problem::error(500_000..500_001, "bad"));
+        let drawn = drawn(
+            &"x".repeat(1_000_000),
+            Problem::error(500_000..500_001, "bad"),
+        );
         assert!(drawn.contains("u.toml:1:500001"), "{drawn}");
         assert!(drawn.len() < 1_000);
     }

@@ -35,7 +35,9 @@ pub(super) const SETTINGS: [Setting; 7] = [
     },
     Setting {
         key: "destination",
-        form: Form::List(&Form::Text(r#""ADDRESS:PORT", "PREFIX:PORT" or "ADDRESS:PORT-PORT""#)),
+        form: Form::List(&Form::Text(
+            r#""ADDRESS:PORT", "PREFIX:PORT" or "ADDRESS:PORT-PORT""#,
+        )),
         default: "required",
         meaning: "where datagrams are sent to, such as 127.0.0.1:1234, 192.0.2.0/24:5000-5010, [2001:db8::/32]:53, \
                   0.0.0.0:53 or 239.1.2.3:5000; the most specific route takes a datagram",
@@ -52,10 +54,17 @@ pub(super) const SETTINGS: [Setting; 7] = [
         default: "any",
         meaning: "only what comes from there; on a group, host addresses alone make the join source-specific",
     },
-    Setting { key: "share", form: Form::Boolean, default: "false", meaning: "other programs may bind this port too" },
+    Setting {
+        key: "share",
+        form: Form::Boolean,
+        default: "false",
+        meaning: "other programs may bind this port too",
+    },
     Setting {
         key: "handler",
-        form: Form::List(&Form::Text("name of a handler, or of a kind that needs no settings")),
+        form: Form::List(&Form::Text(
+            "name of a handler, or of a kind that needs no settings",
+        )),
         default: "required",
         meaning: "who gets each datagram; several get it in this order",
     },
@@ -131,7 +140,8 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
         check_link_local(section, destination);
     }
     // With a bad source or interface left out, it would seem to equal routes that it does not.
-    if section.has("source") && sources.is_none() || section.has("interface") && interface.is_none() {
+    if section.has("source") && sources.is_none() || section.has("interface") && interface.is_none()
+    {
         return None;
     }
     let sources = sources.unwrap_or_default();
@@ -174,8 +184,10 @@ fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Opti
 
 fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>) {
     if destination.value.is_link_local_v6() && !section.has("interface") {
-        let message =
-            format!("`destination`: {} exists on every link; which interface is meant?", destination.value.net.addr());
+        let message = format!(
+            "`destination`: {} exists on every link; which interface is meant?",
+            destination.value.net.addr()
+        );
         let problem = Problem::error(destination.at.clone(), message);
         section.report(problem.hint("add interface = \"eth0\", or whichever it is"));
     }
@@ -183,22 +195,29 @@ fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>
 
 /// A source that reaches no destination is a mistake, and so is a destination that no source can
 /// reach. Where both are, one of them is the cause: the source is told.
-fn check_families(section: &mut Section<'_>, destinations: &[Placed<Destination>], sources: &[Placed<IpNet>]) {
+fn check_families(
+    section: &mut Section<'_>,
+    destinations: &[Placed<Destination>],
+    sources: &[Placed<IpNet>],
+) {
     let destination = |v4| destinations.iter().find(|one| is_v4(&one.value.net) == v4);
     let source = |v4| sources.iter().find(|one| is_v4(&one.value) == v4);
     let family = |v4| if v4 { "IPv4" } else { "IPv6" };
     for v4 in [true, false] {
         if let (Some(source), None, Some(other)) = (source(v4), destination(v4), destination(!v4)) {
             let message = format!("`source`: no `destination` is {}", family(v4));
-            let problem =
-                Problem::error(source.at.clone(), message).and_at(other.at.clone(), format!("{} only", family(!v4)));
+            let problem = Problem::error(source.at.clone(), message)
+                .and_at(other.at.clone(), format!("{} only", family(!v4)));
             section.report(problem.hint("sources must be of a destination's family"));
             return;
         }
     }
     for v4 in [true, false] {
         if let (Some(destination), None, Some(other)) = (destination(v4), source(v4), source(!v4)) {
-            let message = format!("`destination`: no `source` is {}, so nothing could arrive here", family(v4));
+            let message = format!(
+                "`destination`: no `source` is {}, so nothing could arrive here",
+                family(v4)
+            );
             let problem = Problem::error(destination.at.clone(), message)
                 .and_at(other.at.clone(), format!("{} only", family(!v4)));
             section.report(problem.hint("make it a route of its own"));
@@ -244,7 +263,9 @@ pub(super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
         return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
     }
     if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
-        return Err(Mistake::new("no host has this address").hint("for every source leave `source` out"));
+        return Err(
+            Mistake::new("no host has this address").hint("for every source leave `source` out")
+        );
     }
     Ok(net)
 }

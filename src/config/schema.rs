@@ -53,9 +53,15 @@ fn handler(kind: &Kind) -> Value {
 }
 
 fn table(settings: &[Setting]) -> Value {
-    let required: Vec<&str> = settings.iter().filter(|setting| setting.is_required()).map(|one| one.key).collect();
-    let properties: Map<String, Value> =
-        settings.iter().map(|setting| (setting.key.to_owned(), property(setting))).collect();
+    let required: Vec<&str> = settings
+        .iter()
+        .filter(|setting| setting.is_required())
+        .map(|one| one.key)
+        .collect();
+    let properties: Map<String, Value> = settings
+        .iter()
+        .map(|setting| (setting.key.to_owned(), property(setting)))
+        .collect();
     json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties })
 }
 
@@ -94,7 +100,10 @@ fn form(form: &Form) -> Value {
         }),
         Form::List(element) => {
             let element = self::form(element);
-            any_of(vec![element.clone(), json!({ "type": "array", "minItems": 1, "items": element })])
+            any_of(vec![
+                element.clone(),
+                json!({ "type": "array", "minItems": 1, "items": element }),
+            ])
         }
         Form::OneOf(forms) => any_of(forms.iter().map(self::form).collect()),
     }
@@ -114,7 +123,9 @@ fn literal(text: &str) -> Option<Value> {
     match table.get_ref().get("key")?.get_ref() {
         DeValue::String(text) => Some(json!(text)),
         DeValue::Boolean(value) => Some(json!(value)),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|n| json!(n)),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .map(|n| json!(n)),
         _ => None,
     }
 }
@@ -129,7 +140,13 @@ mod tests {
         assert_eq!(literal("\"8MiB\""), Some(json!("8MiB")));
         assert_eq!(literal("65536"), Some(json!(65_536)));
         assert_eq!(literal("true"), Some(json!(true)));
-        for words in ["received less one", "required", "", "1979-05-27", "3\nb = 4"] {
+        for words in [
+            "received less one",
+            "required",
+            "",
+            "1979-05-27",
+            "3\nb = 4",
+        ] {
             assert_eq!(literal(words), None, "{words}");
         }
     }

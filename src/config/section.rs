@@ -54,30 +54,53 @@ impl<'a> Section<'a> {
         keys: impl IntoIterator<Item = &'a str>,
         problems: &'a mut Problems,
     ) -> Section<'a> {
-        Section { name: name.into(), table, at, keys: keys.into_iter().collect(), problems }
+        Section {
+            name: name.into(),
+            table,
+            at,
+            keys: keys.into_iter().collect(),
+            problems,
+        }
     }
 
     /// The value of a key that may be absent. Also `None` after a bad value, which is reported:
     /// [`Section::has`] tells the two apart.
-    pub fn optional<T>(&mut self, key: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> Option<T> {
+    pub fn optional<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<T> {
         let value = self.value(key)?;
         let parsed = parser(value);
         self.keep(key, value.at(), parsed)
     }
 
     /// The value of a key that may be absent, or its default.
-    pub fn or<T>(&mut self, key: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>, default: T) -> T {
+    pub fn or<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+        default: T,
+    ) -> T {
         self.optional(key, parser).unwrap_or(default)
     }
 
     /// The value of a key that must be there; its absence is reported.
-    pub fn required<T>(&mut self, key: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> Option<T> {
+    pub fn required<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<T> {
         self.require(key);
         self.optional(key, parser)
     }
 
     /// One value or a list of them; absent is `None`, an empty list is reported.
-    pub fn optional_list<T>(&mut self, key: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> Option<Vec<T>> {
+    pub fn optional_list<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<Vec<T>> {
         let values = self.values(key)?;
         let mut list = Vec::with_capacity(values.len());
         let count = values.len();
@@ -89,7 +112,11 @@ impl<'a> Section<'a> {
     }
 
     /// One value or a list of them; at least one must be there.
-    pub fn required_list<T>(&mut self, key: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> Option<Vec<T>> {
+    pub fn required_list<T>(
+        &mut self,
+        key: &str,
+        parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+    ) -> Option<Vec<T>> {
         self.require(key);
         self.optional_list(key, parser)
     }
@@ -162,7 +189,13 @@ impl<'a> Section<'a> {
         };
         let entry = |(key, value): (&'a toml::Spanned<_>, _)| {
             let name: &'a DeString<'a> = key.get_ref();
-            (Placed { value: name.as_ref(), at: key.span() }, Value::new(value))
+            (
+                Placed {
+                    value: name.as_ref(),
+                    at: key.span(),
+                },
+                Value::new(value),
+            )
         };
         let mut entries: Vec<_> = table.iter().map(entry).collect();
         entries.sort_by_key(|(name, _)| name.at.start);
@@ -207,11 +240,21 @@ impl<'a> Section<'a> {
     }
 
     /// The same, for a key of an inner table that was read before.
-    pub fn problem_at(&mut self, key: &str, at: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn problem_at(
+        &mut self,
+        key: &str,
+        at: Range<usize>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         if self.problems.tell_of(&at) {
             return;
         }
-        self.problems.push(Problem::with_value(key, at, Mistake::new(message).hint(hint)));
+        self.problems.push(Problem::with_value(
+            key,
+            at,
+            Mistake::new(message).hint(hint),
+        ));
     }
 
     /// Reports anything else.
@@ -238,7 +281,11 @@ impl<'a> Section<'a> {
     /// The same, and one of them must be written.
     pub fn exactly_one<'k>(&mut self, keys: &[&'k str]) -> Option<&'k str> {
         if !keys.iter().any(|key| self.has(key)) {
-            let message = format!("{} needs one of {}", self.name, listed(keys.iter().copied(), "or"));
+            let message = format!(
+                "{} needs one of {}",
+                self.name,
+                listed(keys.iter().copied(), "or")
+            );
             self.problems.push(Problem::error(self.at(), message));
             return None;
         }
@@ -262,18 +309,25 @@ impl<'a> Section<'a> {
                 false => format!("the keys are {}", listed(self.keys.iter().copied(), "and")),
             };
             let room = self.problems.has_room();
-            let meant = room.then(|| did_you_mean(written, self.keys.iter().copied())).flatten();
+            let meant = room
+                .then(|| did_you_mean(written, self.keys.iter().copied()))
+                .flatten();
             let hint = match meant {
                 Some(meant) => format!("{meant} {known}"),
                 None => known,
             };
             let message = format!("{} has no key {}", self.name, quoted(written));
-            self.problems.push(Problem::error(key.span(), message).hint(hint));
+            self.problems
+                .push(Problem::error(key.span(), message).hint(hint));
         }
     }
 
     fn value(&self, key: &str) -> Option<Value<'a>> {
-        debug_assert!(self.keys.contains(&key), "the key {key} is read, and absent from the settings of {}", self.name);
+        debug_assert!(
+            self.keys.contains(&key),
+            "the key {key} is read, and absent from the settings of {}",
+            self.name
+        );
         self.table.get(key).map(Value::new)
     }
 
@@ -287,7 +341,8 @@ impl<'a> Section<'a> {
         if !self.has(key) && !self.is_misspelt(key) {
             let message = format!("{} has no `{key}`", self.name);
             let hint = format!("add {key} = ...");
-            self.problems.push(Problem::error(self.at(), message).hint(hint));
+            self.problems
+                .push(Problem::error(self.at(), message).hint(hint));
         }
     }
 
@@ -295,7 +350,9 @@ impl<'a> Section<'a> {
         let mut unknown = self.table.keys().map(|key| key.get_ref().as_ref());
         // A table with more keys than this one may have is not searched word by word.
         self.table.len() <= 2 * self.keys.len()
-            && unknown.any(|word| !self.keys.contains(&word) && closest(word, self.keys.iter().copied()) == Some(key))
+            && unknown.any(|word| {
+                !self.keys.contains(&word) && closest(word, self.keys.iter().copied()) == Some(key)
+            })
     }
 
     fn keep<T>(&mut self, key: &str, at: Range<usize>, parsed: Result<T, Mistake>) -> Option<T> {
@@ -316,14 +373,24 @@ mod tests {
     use super::*;
 
     /// Reads `text` as one table and gives what was read and what was told.
-    fn read<T>(text: &str, keys: &[&str], read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+    fn read<T>(
+        text: &str,
+        keys: &[&str],
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> (T, Vec<String>) {
         let mut problems = Problems::new(Source::new(Path::new("dir/u.toml"), text));
         let table = DeTable::parse(text).expect("the test's TOML is well formed");
         let keys = keys.iter().copied();
         let mut section = Section::new("[t]", table.get_ref(), 0..0, keys, &mut problems);
         let result = read(&mut section);
         section.finish();
-        (result, problems.iter().map(|problem| problem.message.clone()).collect())
+        (
+            result,
+            problems
+                .iter()
+                .map(|problem| problem.message.clone())
+                .collect(),
+        )
     }
 
     /// One value is a list of one, and a bad element is told without hiding the others.
@@ -331,7 +398,10 @@ mod tests {
     fn lists() {
         let bytes = |section: &mut Section<'_>| section.required_list("a", value::integer(0..=9));
         assert_eq!(read("a = 1", &["a"], bytes), (Some(vec![1]), vec![]));
-        assert_eq!(read("a = [1, 2]", &["a"], bytes), (Some(vec![1, 2]), vec![]));
+        assert_eq!(
+            read("a = [1, 2]", &["a"], bytes),
+            (Some(vec![1, 2]), vec![])
+        );
         let (list, told) = read("a = [1, 10, true]", &["a"], bytes);
         assert_eq!((list, told.len()), (None, 2));
         assert_eq!(read("", &["a"], bytes).1, ["[t] has no `a`"]);
@@ -341,7 +411,9 @@ mod tests {
     #[test]
     fn a_misspelt_required_key_is_one_problem() {
         let keys = &["upstreams", "pick"];
-        let (_, told) = read("upstraems = 1", keys, |section| section.required("upstreams", value::string));
+        let (_, told) = read("upstraems = 1", keys, |section| {
+            section.required("upstreams", value::string)
+        });
         assert_eq!(told, ["[t] has no key \"upstraems\""]);
     }
 
@@ -351,7 +423,10 @@ mod tests {
         let one = |section: &mut Section<'_>| section.exactly_one(&["a", "b"]);
         assert_eq!(read("b = 1", &["a", "b"], one), (Some("b"), vec![]));
         assert_eq!(read("", &["a", "b"], one).1, ["[t] needs one of a or b"]);
-        assert_eq!(read("b = 1\na = 1", &["a", "b"], one).1, ["`b` and `a` exclude each other"]);
+        assert_eq!(
+            read("b = 1\na = 1", &["a", "b"], one).1,
+            ["`b` and `a` exclude each other"]
+        );
     }
 
     /// A list may hold words and tables; a table in it has keys and problems of its own.
@@ -359,12 +434,19 @@ mod tests {
     fn tables_in_lists() {
         use super::super::setting::Form;
         let number = Form::Integer { min: 1, max: 9 };
-        let settings = [Setting { key: "port", form: number, default: "required", meaning: "a port" }];
+        let settings = [Setting {
+            key: "port",
+            form: number,
+            default: "required",
+            meaning: "a port",
+        }];
         let ports = |section: &mut Section<'_>| {
             let values = section.values("to")?;
             let port = |section: &mut Section<'_>| section.required("port", value::integer(1..=9));
             let tables = values.into_iter().filter(|value| value.is_table());
-            tables.map(|value| section.table("to", value, &settings, port)).collect::<Option<Vec<_>>>()
+            tables
+                .map(|value| section.table("to", value, &settings, port))
+                .collect::<Option<Vec<_>>>()
         };
         let (read_ports, told) = read("to = ['x', {port = 1}, {port = 2}]", &["to"], ports);
         assert_eq!((read_ports, told), (Some(vec![1, 2]), vec![]));
@@ -392,6 +474,12 @@ mod tests {
             section.problem("a", "means something only with b = 2", "");
             section.problem("b", "is too small", "");
         });
-        assert_eq!(told, ["`a`: expected a whole number from 0 to 9, found the number 10", "`b`: is too small"]);
+        assert_eq!(
+            told,
+            [
+                "`a`: expected a whole number from 0 to 9, found the number 10",
+                "`b`: is too small"
+            ]
+        );
     }
 }

@@ -148,19 +148,48 @@ mod tests {
     fn forms_in_words() {
         const PICKS: [(&str, u8); 3] = [("all", 1), ("any", 2), ("one", 3)];
         const WORDS: [&str; 3] = words(&PICKS);
-        const INNER: [Setting; 1] = [Setting { key: "a", form: Form::Rate, default: "", meaning: "" }];
+        const INNER: [Setting; 1] = [Setting {
+            key: "a",
+            form: Form::Rate,
+            default: "",
+            meaning: "",
+        }];
         for (form, words) in [
             (Form::Text("path"), "path"),
             (Form::Boolean, "true or false"),
             (Form::Integer { min: 1, max: 255 }, "1 to 255"),
-            (Form::Duration { min: "1s", max: "1d" }, "duration, \"1s\" to \"1d\""),
-            (Form::Size { min: "1KiB", max: "1GiB" }, "size, \"1KiB\" to \"1GiB\""),
+            (
+                Form::Duration {
+                    min: "1s",
+                    max: "1d",
+                },
+                "duration, \"1s\" to \"1d\"",
+            ),
+            (
+                Form::Size {
+                    min: "1KiB",
+                    max: "1GiB",
+                },
+                "size, \"1KiB\" to \"1GiB\"",
+            ),
             (Form::Rate, "rate such as \"100/s\""),
             (Form::Choice(&WORDS), "\"all\", \"any\" or \"one\""),
             (Form::Table(&INNER), "a table"),
-            (Form::OneOf(&[Form::Text("path"), Form::False]), "path or false"),
-            (Form::Map { key: "\"PREFIX\"", value: &Form::Rate }, "a table of \"PREFIX\" = rate such as \"100/s\""),
-            (Form::List(&Form::OneOf(&[Form::Text("text"), Form::Table(&INNER)])), "text or a table; or a list"),
+            (
+                Form::OneOf(&[Form::Text("path"), Form::False]),
+                "path or false",
+            ),
+            (
+                Form::Map {
+                    key: "\"PREFIX\"",
+                    value: &Form::Rate,
+                },
+                "a table of \"PREFIX\" = rate such as \"100/s\"",
+            ),
+            (
+                Form::List(&Form::OneOf(&[Form::Text("text"), Form::Table(&INNER)])),
+                "text or a table; or a list",
+            ),
         ] {
             assert_eq!(form.words(), words);
         }

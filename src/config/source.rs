@@ -46,7 +46,9 @@ impl Source {
         let feeds = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         // A byte order mark belongs to no line: columns count from behind it.
         let first = if text.starts_with('\u{feff}') { 3 } else { 0 };
-        let line_starts = std::iter::once(first).chain(feeds.map(|(index, _)| index + 1)).collect();
+        let line_starts = std::iter::once(first)
+            .chain(feeds.map(|(index, _)| index + 1))
+            .collect();
         Source(Arc::new(Inner {
             path: path.to_owned(),
             name: one_line(&path.to_string_lossy()),
@@ -83,7 +85,10 @@ impl Source {
         let offset = self.floor(offset);
         let index = self.line_index(offset);
         let start = self.0.line_starts[index].min(offset);
-        Position { line: index + 1, column: self.0.text[start..offset].chars().count() + 1 }
+        Position {
+            line: index + 1,
+            column: self.0.text[start..offset].chars().count() + 1,
+        }
     }
 
     /// The bytes of the line that holds `offset`, without its line end.
@@ -110,7 +115,10 @@ impl Source {
     }
 
     fn line_index(&self, offset: usize) -> usize {
-        self.0.line_starts.partition_point(|start| *start <= offset).saturating_sub(1)
+        self.0
+            .line_starts
+            .partition_point(|start| *start <= offset)
+            .saturating_sub(1)
     }
 
     fn floor(&self, offset: usize) -> usize {
@@ -138,7 +146,11 @@ mod tests {
         assert_eq!(at("", 0), (1, 1));
         assert_eq!(at("ab\r\ncd", 4), (2, 1));
         assert_eq!(at("äb", 2), (1, 2));
-        assert_eq!(at("äb", 1), (1, 1), "inside a character counts as before it");
+        assert_eq!(
+            at("äb", 1),
+            (1, 1),
+            "inside a character counts as before it"
+        );
         assert_eq!(at("\u{feff}ab", 4), (1, 2));
         assert_eq!(at("\u{feff}ab", 0), (1, 1));
         assert_eq!(at("a\n", 99), (2, 1));
@@ -148,7 +160,9 @@ mod tests {
     #[test]
     fn lines_have_no_line_end() {
         let source = Source::new(Path::new("f"), "one\r\ntwo\n\n");
-        let lines: Vec<_> = [0, 4, 5, 8, 9, 10].map(|offset| &source.text()[source.line(offset)]).into();
+        let lines: Vec<_> = [0, 4, 5, 8, 9, 10]
+            .map(|offset| &source.text()[source.line(offset)])
+            .into();
         assert_eq!(lines, ["one", "one", "two", "two", "", ""]);
     }
 

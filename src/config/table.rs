@@ -82,7 +82,10 @@ fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
                 IpNet::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 IpNet::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             });
-            let new = known.entry((address, interface)).or_default().add(value.ports);
+            let new = known
+                .entry((address, interface))
+                .or_default()
+                .add(value.ports);
             listeners += new.into_iter().map(Ports::count).sum::<usize>();
             if listeners > LISTENERS_MAX {
                 let message = format!("more than {LISTENERS_MAX} sockets are asked for");
@@ -141,7 +144,9 @@ fn made_label(route: &Route) -> String {
         count => format!(" +{}", count - 1),
     };
     let destinations = &route.destinations;
-    let mut label = destinations.first().map_or(String::new(), |first| first.value.to_string());
+    let mut label = destinations
+        .first()
+        .map_or(String::new(), |first| first.value.to_string());
     label.push_str(&more(destinations.len()));
     if let Some(interface) = &route.interface {
         label.push_str(&format!(" on {}", interface.value));
@@ -149,7 +154,11 @@ fn made_label(route: &Route) -> String {
     if let Some(first) = route.sources.first() {
         let net = first.value;
         let host = net.prefix_len() == net.max_prefix_len();
-        let text = if host { net.addr().to_string() } else { net.to_string() };
+        let text = if host {
+            net.addr().to_string()
+        } else {
+            net.to_string()
+        };
         label.push_str(&format!(" from {text}{}", more(route.sources.len())));
     }
     label

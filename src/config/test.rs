@@ -39,7 +39,12 @@ pub(super) const SETTINGS: [Setting; 5] = [
         default: "where an answer would leave",
         meaning: "where it arrives",
     },
-    Setting { key: "payload", form: Form::Text("text"), default: r#""""#, meaning: "what it holds" },
+    Setting {
+        key: "payload",
+        form: Form::Text("text"),
+        default: r#""""#,
+        meaning: "what it holds",
+    },
     Setting {
         key: "expect",
         form: Form::OneOf(&[Form::Choice(&[NO_ROUTE]), Form::Table(&EXPECT)]),
@@ -50,7 +55,12 @@ pub(super) const SETTINGS: [Setting; 5] = [
 
 /// The keys of `expect`.
 const EXPECT: [Setting; 3] = [
-    Setting { key: "route", form: Form::Text("name of a route"), default: "any", meaning: "the route that takes it" },
+    Setting {
+        key: "route",
+        form: Form::Text("name of a route"),
+        default: "any",
+        meaning: "the route that takes it",
+    },
     Setting {
         key: "handler",
         form: Form::List(&Form::Text("name of a handler")),
@@ -126,18 +136,40 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Draft> {
     let names = read_expect(section);
     let (source, destination) = (source?, destination?);
     if source.value.is_ipv4() != destination.is_ipv4() {
-        let family = if source.value.is_ipv4() { "IPv4" } else { "IPv6" };
-        section.problem("source", format!("is {family}, and the destination is not"), "both are of one family");
+        let family = if source.value.is_ipv4() {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
+        section.problem(
+            "source",
+            format!("is {family}, and the destination is not"),
+            "both are of one family",
+        );
         return None;
     }
     let expected = match names.as_ref()? {
-        Some(_) => Expected::Taken { route: None, handlers: Vec::new(), upstream: None },
+        Some(_) => Expected::Taken {
+            route: None,
+            handlers: Vec::new(),
+            upstream: None,
+        },
         None => Expected::NoRoute(section.span("expect").unwrap_or(section.at())),
     };
     let payload = payload.unwrap_or_default();
     let at = section.at();
-    let test = Test { source: source.value, destination, interface, payload, expected, at };
-    Some(Draft { test, names: names.flatten().unwrap_or_default() })
+    let test = Test {
+        source: source.value,
+        destination,
+        interface,
+        payload,
+        expected,
+        at,
+    };
+    Some(Draft {
+        test,
+        names: names.flatten().unwrap_or_default(),
+    })
 }
 
 /// The names behind `expect`; inside, `None` where no route is expected.
@@ -150,21 +182,30 @@ fn read_expect(section: &mut Section<'_>) -> Option<Option<Names>> {
         const WANTED: &str = "a table such as { handler = \"echo\" }, or \"no_route\"";
         let word = |value: Value<'_>| match value.text(WANTED)? {
             NO_ROUTE => Ok(()),
-            other => Err(value.expected(WANTED).maybe_hint(did_you_mean(other, [NO_ROUTE]))),
+            other => Err(value
+                .expected(WANTED)
+                .maybe_hint(did_you_mean(other, [NO_ROUTE]))),
         };
         return section.optional("expect", word).map(|()| None);
     }
-    let names = section.table("expect", value, &EXPECT, |section| {
-        let route = section.optional("route", placed(string));
-        let handlers = section.optional_list("handler", placed(string));
-        let upstream = section.optional("upstream", placed(upstream));
-        let keys = ["route", "handler", "upstream"];
-        if !keys.iter().any(|key| section.has(key)) {
-            let problem = Problem::error(section.at(), "`expect`: nothing is expected");
-            section.report(problem.hint("name at least one of route, handler and upstream, or write \"no_route\""));
-        }
-        Some(Names { route, handlers: handlers.unwrap_or_default(), upstream })
-    });
+    let names =
+        section.table("expect", value, &EXPECT, |section| {
+            let route = section.optional("route", placed(string));
+            let handlers = section.optional_list("handler", placed(string));
+            let upstream = section.optional("upstream", placed(upstream));
+            let keys = ["route", "handler", "upstream"];
+            if !keys.iter().any(|key| section.has(key)) {
+                let problem = Problem::error(section.at(), "`expect`: nothing is expected");
+                section.report(problem.hint(
+                    "name at least one of route, handler and upstream, or write \"no_route\"",
+                ));
+            }
+            Some(Names {
+                route,
+                handlers: handlers.unwrap_or_default(),
+                upstream,
+            })
+        });
     names.map(Some)
 }
 
@@ -181,10 +222,20 @@ pub(super) fn finish(drafts: Vec<Draft>, known: &Known<'_>, problems: &mut Probl
     let mut tests = Vec::with_capacity(drafts.len());
     for Draft { mut test, names } in drafts {
         let found_route = names.route.and_then(|name| route(&name, known, problems));
-        let ids = names.handlers.iter().filter_map(|name| handler(name, known, problems));
+        let ids = names
+            .handlers
+            .iter()
+            .filter_map(|name| handler(name, known, problems));
         let ids: Vec<Placed<HandlerId>> = ids.collect();
-        let found_upstream = names.upstream.inspect(|name| check_upstream(name, known, problems));
-        if let Expected::Taken { route, handlers, upstream } = &mut test.expected {
+        let found_upstream = names
+            .upstream
+            .inspect(|name| check_upstream(name, known, problems));
+        if let Expected::Taken {
+            route,
+            handlers,
+            upstream,
+        } = &mut test.expected
+        {
             (*route, *handlers, *upstream) = (found_route, ids, found_upstream);
         }
         tests.push(test);
@@ -192,44 +243,99 @@ pub(super) fn finish(drafts: Vec<Draft>, known: &Known<'_>, problems: &mut Probl
     tests
 }
 
-fn route(name: &Placed<String>, known: &Known<'_>, problems: &mut Problems) -> Option<Placed<usize>> {
+fn route(
+    name: &Placed<String>,
+    known: &Known<'_>,
+    problems: &mut Problems,
+) -> Option<Placed<usize>> {
     let routes = known.routes.as_ref()?;
     match routes.iter().position(|label| *label == name.value) {
-        Some(index) => Some(Placed { value: index, at: name.at.clone() }),
+        Some(index) => Some(Placed {
+            value: index,
+            at: name.at.clone(),
+        }),
         None => {
             let otherwise = "a route is named by its `name`, or as `check` and the ledger show it";
-            problems.push(unknown("route", &name.value, name.at.clone(), routes, otherwise, problems.has_room()));
+            problems.push(unknown(
+                "route",
+                &name.value,
+                name.at.clone(),
+                routes,
+                otherwise,
+                problems.has_room(),
+            ));
             None
         }
     }
 }
 
-fn handler(name: &Placed<String>, known: &Known<'_>, problems: &mut Problems) -> Option<Placed<HandlerId>> {
+fn handler(
+    name: &Placed<String>,
+    known: &Known<'_>,
+    problems: &mut Problems,
+) -> Option<Placed<HandlerId>> {
     let found = known.handlers.find(&name.value);
     if found.is_none() {
         let names: Vec<&str> = known.handlers.names().collect();
-        let otherwise = format!("the handlers are {}", listed(names.iter().copied().take(20), "and"));
-        problems.push(unknown("handler", &name.value, name.at.clone(), &names, &otherwise, problems.has_room()));
+        let otherwise = format!(
+            "the handlers are {}",
+            listed(names.iter().copied().take(20), "and")
+        );
+        problems.push(unknown(
+            "handler",
+            &name.value,
+            name.at.clone(),
+            &names,
+            &otherwise,
+            problems.has_room(),
+        ));
     }
-    found.map(|id| Placed { value: id, at: name.at.clone() })
+    found.map(|id| Placed {
+        value: id,
+        at: name.at.clone(),
+    })
 }
 
 fn check_upstream(name: &Placed<Upstream>, known: &Known<'_>, problems: &mut Problems) {
     // An upstream may be one of a handler that is wrong and was not read.
-    let Some(upstreams) = known.handlers.upstreams() else { return };
-    if upstreams.iter().any(|upstream| upstream.is_same_place(&name.value)) {
+    let Some(upstreams) = known.handlers.upstreams() else {
+        return;
+    };
+    if upstreams
+        .iter()
+        .any(|upstream| upstream.is_same_place(&name.value))
+    {
         return;
     }
     let all: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let otherwise = "write it as a handler of this file does";
     let written = name.value.to_string();
-    problems.push(unknown("upstream", &written, name.at.clone(), &all, otherwise, problems.has_room()));
+    problems.push(unknown(
+        "upstream",
+        &written,
+        name.at.clone(),
+        &all,
+        otherwise,
+        problems.has_room(),
+    ));
 }
 
-fn unknown(key: &str, written: &str, at: Range<usize>, names: &[&str], otherwise: &str, has_room: bool) -> Problem {
-    let meant = has_room.then(|| did_you_mean(written, names.iter().copied())).flatten();
-    let problem = Problem::error(at, format!("`{key}`: there is no {key} {}", quoted(written)));
+fn unknown(
+    key: &str,
+    written: &str,
+    at: Range<usize>,
+    names: &[&str],
+    otherwise: &str,
+    has_room: bool,
+) -> Problem {
+    let meant = has_room
+        .then(|| did_you_mean(written, names.iter().copied()))
+        .flatten();
+    let problem = Problem::error(
+        at,
+        format!("`{key}`: there is no {key} {}", quoted(written)),
+    );
     problem.hint(meant.unwrap_or(otherwise.to_owned()))
 }
 
@@ -248,7 +354,10 @@ fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
         })?,
     };
     if address.ip().is_multicast() || address.ip().is_unspecified() {
-        let message = format!("{} is no host's address: no datagram comes from it", address.ip());
+        let message = format!(
+            "{} is no host's address: no datagram comes from it",
+            address.ip()
+        );
         return Err(Mistake::new(message).hint("write the address of a sender"));
     }
     not_mapped(address)
@@ -257,7 +366,10 @@ fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
 fn destination(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     let address = socket_address(value)?;
     if address.ip().is_unspecified() {
-        let message = format!("no datagram is sent to {}: it stands for every address", address.ip());
+        let message = format!(
+            "no datagram is sent to {}: it stands for every address",
+            address.ip()
+        );
         return Err(Mistake::new(message).hint("write one address of this host"));
     }
     not_mapped(address)
@@ -280,9 +392,9 @@ fn not_mapped(address: SocketAddr) -> Result<SocketAddr, Mistake> {
 fn payload(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
     let bytes = string(value)?.into_bytes();
     match bytes.len() {
-        len if len > PAYLOAD_BYTES_MAX => {
-            Err(Mistake::new(format!("{len} bytes do not fit a datagram, which holds {PAYLOAD_BYTES_MAX}")))
-        }
+        len if len > PAYLOAD_BYTES_MAX => Err(Mistake::new(format!(
+            "{len} bytes do not fit a datagram, which holds {PAYLOAD_BYTES_MAX}"
+        ))),
         _ => Ok(bytes),
     }
 }

@@ -80,7 +80,13 @@ pub struct Leave {
 impl Default for Leave {
     /// As the kernel has it for a socket of which nothing is said.
     fn default() -> Leave {
-        Leave { ttl: None, dscp: None, from: SendFrom::Own, interface: None, loop_back: true }
+        Leave {
+            ttl: None,
+            dscp: None,
+            from: SendFrom::Own,
+            interface: None,
+            loop_back: true,
+        }
     }
 }
 

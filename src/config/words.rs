@@ -18,7 +18,10 @@ pub struct Mistake {
 impl Mistake {
     /// A mistake with no hint yet.
     pub fn new(message: impl Into<String>) -> Mistake {
-        Mistake { message: message.into(), hint: None }
+        Mistake {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same, with what to do about it.
@@ -70,7 +73,10 @@ pub fn is_unprintable(char: char) -> bool {
 }
 
 /// The candidate that was probably meant, if one is close.
-pub fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     if written.len() > QUOTED_CHARS_MAX {
         return None;
     }
@@ -85,7 +91,10 @@ pub fn closest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>)
 }
 
 /// "did you mean" in front of a list of all that is possible.
-pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+pub fn did_you_mean<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
     closest(written, candidates).map(|candidate| format!("did you mean {}?", quoted(candidate)))
 }
 
@@ -114,7 +123,10 @@ mod tests {
     /// No byte of a hostile file reaches a terminal as a command.
     #[test]
     fn escapes_what_a_terminal_obeys() {
-        assert_eq!(printable("a\x1b[31m\u{9b}\u{202e}\u{7f}ä"), "a\\u{1b}[31m\\u{9b}\\u{202e}\\u{7f}ä");
+        assert_eq!(
+            printable("a\x1b[31m\u{9b}\u{202e}\u{7f}ä"),
+            "a\\u{1b}[31m\\u{9b}\\u{202e}\\u{7f}ä"
+        );
         assert_eq!(quoted("\r"), "\"\\u{d}\"");
         assert_eq!(quoted("a\nb"), "\"a\\u{a}b\"", "one line stays one");
         assert!(quoted(&"x".repeat(1000)).chars().count() < 70);

@@ -51,7 +51,17 @@ impl Office {
         let (life, flows) = (Life::begin(), Flows::of(config, plan));
         let (drained, parts, memory) = (BTreeSet::new(), Vec::new(), Memory::default());
         let (journal, lookers) = (Journal::default(), Lookers::default());
-        Office { requests, asked: Some(asked), life, drained, parts, flows, memory, journal, lookers }
+        Office {
+            requests,
+            asked: Some(asked),
+            life,
+            drained,
+            parts,
+            flows,
+            memory,
+            journal,
+            lookers,
+        }
     }
 
     /// What was drained by hand.
@@ -85,13 +95,22 @@ impl Supervisor {
     /// Answers what is asked now, as far as signals can wait for it. Whether it was asked to stop.
     pub(super) fn answer_requests(&mut self) -> bool {
         for _ in 0..ANSWERS_MAX {
-            let Some(request) = self.office.asked.as_ref().and_then(Asked::next) else { return false };
+            let Some(request) = self.office.asked.as_ref().and_then(Asked::next) else {
+                return false;
+            };
             match request {
                 Request::Snapshot(reply) => reply.send(Box::new(self.snapshot())),
                 Request::Sessions(query, reply) => self.list_sessions(&query, reply),
                 Request::Explain(imagined, reply) => self.explain_live(imagined, reply),
-                Request::Reload { is_dry_run, reply } => self.reload(Wish { is_dry_run, reply: Some(reply) }),
-                Request::Drain { upstream, drain, reply } => reply.send(self.drain(&upstream, drain)),
+                Request::Reload { is_dry_run, reply } => self.reload(Wish {
+                    is_dry_run,
+                    reply: Some(reply),
+                }),
+                Request::Drain {
+                    upstream,
+                    drain,
+                    reply,
+                } => reply.send(self.drain(&upstream, drain)),
                 Request::Tap(query, reply) => reply.send(self.tap(query)),
                 Request::Log(level, reply) => reply.send(set_log_level(level)),
                 Request::Stop(reply) => {
@@ -120,19 +139,32 @@ impl Supervisor {
             part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
         }
         let snapshot = self.picture(false);
-        self.office.journal.write(&snapshot.alarms, Instant::now(), unix_seconds());
+        self.office
+            .journal
+            .write(&snapshot.alarms, Instant::now(), unix_seconds());
         snapshot
     }
 
     /// The accounts at the end, when the workers have given their ledgers back.
     pub(super) fn last_snapshot(&mut self, stopped: &Stopped) -> Snapshot {
-        let ledgers = stopped.ledgers().map(|ledger| Part { ledger, answers: false });
+        let ledgers = stopped.ledgers().map(|ledger| Part {
+            ledger,
+            answers: false,
+        });
         self.office.parts = ledgers.collect();
         self.picture(true)
     }
 
     fn picture(&mut self, is_stopping: bool) -> Snapshot {
-        let Office { requests, life, drained, parts, flows, memory, .. } = &mut self.office;
+        let Office {
+            requests,
+            life,
+            drained,
+            parts,
+            flows,
+            memory,
+            ..
+        } = &mut self.office;
         // With what was counted by workers that are gone.
         let parts = self.running.with_history(parts);
         let facts = Facts {
@@ -142,7 +174,9 @@ impl Supervisor {
             rows: self.running.rows(),
             parts: &parts,
             upstreams: &self.running.upstream_states(),
-            is_drained: &|handler, upstream| drained.contains(&(handler.to_owned(), upstream.to_owned())),
+            is_drained: &|handler, upstream| {
+                drained.contains(&(handler.to_owned(), upstream.to_owned()))
+            },
             life,
             admin: requests.visits.row(),
             troubles: requests.troubles.sentences(),
@@ -161,7 +195,9 @@ impl Supervisor {
             Ok(lister) => {
                 let list = move || reply.send(Ok(lister.list()));
                 // Where no thread can be had, the reply is dropped, which tells who waits.
-                let _ = thread::Builder::new().name("sessions".to_owned()).spawn(list);
+                let _ = thread::Builder::new()
+                    .name("sessions".to_owned())
+                    .spawn(list);
             }
             Err(refusal) => reply.send(Err(refusal)),
         }
@@ -205,10 +241,13 @@ impl Supervisor {
 
     fn ids_of(&self, handler: &str, upstream: &str) -> Vec<UpstreamId> {
         let is_it = |located: &super::upstreams::Located| {
-            self.running.config.handler(located.handler).name == handler && located.upstream.to_string() == upstream
+            self.running.config.handler(located.handler).name == handler
+                && located.upstream.to_string() == upstream
         };
         let all = self.running.plan.upstreams.iter();
-        all.filter(|(_, located)| is_it(located)).map(|(id, _)| id).collect()
+        all.filter(|(_, located)| is_it(located))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// The handler and the text of the upstream that is meant, and its number. The address alone never means that of a handler
@@ -216,21 +255,38 @@ impl Supervisor {
     fn find_upstream(&self, text: &str) -> Result<(String, String, Vec<UpstreamId>), Refusal> {
         let all = self.running.plan.upstreams.iter().map(|(_, located)| {
             let handler = self.running.config.handler(located.handler);
-            ((handler.name.clone(), located.upstream.to_string()), handler.is_retired)
+            (
+                (handler.name.clone(), located.upstream.to_string()),
+                handler.is_retired,
+            )
         });
         let all: BTreeMap<(String, String), bool> = all.collect();
         let full = |(handler, upstream): &(String, String)| format!("{handler}/{upstream}");
-        let short = || all.iter().filter(|(_, is_retired)| !**is_retired).map(|(name, _)| name);
+        let short = || {
+            all.iter()
+                .filter(|(_, is_retired)| !**is_retired)
+                .map(|(name, _)| name)
+        };
         let exact = all.keys().filter(|name| full(name) == text);
         let meant: BTreeSet<_> = exact.chain(short().filter(|name| name.1 == text)).collect();
         match meant.into_iter().collect::<Vec<_>>().as_slice() {
-            [(handler, upstream)] => Ok((handler.clone(), upstream.clone(), self.ids_of(handler, upstream))),
+            [(handler, upstream)] => Ok((
+                handler.clone(),
+                upstream.clone(),
+                self.ids_of(handler, upstream),
+            )),
             [] => {
                 let names: Vec<String> = all.keys().map(full).collect();
-                let candidates = names.iter().chain(short().map(|name| &name.1)).map(String::as_str);
-                let meant =
-                    did_you_mean(text, candidates).unwrap_or_else(|| "`udispatch upstreams` lists them".to_owned());
-                Err(Refusal::Unknown(format!("there is no upstream {}; {meant}", quoted(text))))
+                let candidates = names
+                    .iter()
+                    .chain(short().map(|name| &name.1))
+                    .map(String::as_str);
+                let meant = did_you_mean(text, candidates)
+                    .unwrap_or_else(|| "`udispatch upstreams` lists them".to_owned());
+                Err(Refusal::Unknown(format!(
+                    "there is no upstream {}; {meant}",
+                    quoted(text)
+                )))
             }
             several => {
                 let names: Vec<String> = several.iter().map(|name| full(name)).collect();
@@ -249,10 +305,16 @@ pub(super) fn set_log_level(level: log::LevelFilter) -> String {
     let before = log::max_level();
     log::set_max_level(level);
     let name = |level: log::LevelFilter| level.as_str().to_lowercase();
-    let done = format!("the log level is {} now, it was {}", name(level), name(before));
+    let done = format!(
+        "the log level is {} now, it was {}",
+        name(level),
+        name(before)
+    );
     match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => {
-            format!("{done}; RUST_LOG was set when the daemon started, and nothing beyond it is logged")
+            format!(
+                "{done}; RUST_LOG was set when the daemon started, and nothing beyond it is logged"
+            )
         }
         _ => done,
     }

@@ -42,7 +42,9 @@ pub fn build(
     probe(plan, &held)?;
     let targets = targets::of(config, plan);
     let hands = || -> Result<Vec<Hands>, BuildError> {
-        (0..plan.workers).map(|number| hands(config, plan, output, &targets, number)).collect()
+        (0..plan.workers)
+            .map(|number| hands(config, plan, output, &targets, number))
+            .collect()
     };
     // A new socket beside those that serve may get datagrams at once, which are lost if anything fails after it: so it is the
     // last. At the start nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
@@ -54,12 +56,17 @@ pub fn build(
         }
     };
     let numbered = listeners.into_iter().zip(hands).enumerate();
-    numbered.map(|(number, (listeners, hands))| build_worker(config, plan, listeners, hands, epoch, number)).collect()
+    numbered
+        .map(|(number, (listeners, hands))| {
+            build_worker(config, plan, listeners, hands, epoch, number)
+        })
+        .collect()
 }
 
 /// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
 fn probe(plan: &Plan, held: &Held) -> Result<(), BuildError> {
-    let is_new = |listener: &&ListenerPlan| !listener.share && !held.has_port(listener.address.port());
+    let is_new =
+        |listener: &&ListenerPlan| !listener.share && !held.has_port(listener.address.port());
     for listener in plan.listeners.iter().filter(is_new) {
         if let Err(error) = socket::probe(listener.address) {
             return Err(explain_bind(listener, &error));
@@ -81,17 +88,26 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
     let mut owners = (0..plan.workers).cycle();
     // Of those that are new: what others had was told when they were.
     let (mut granted, mut fresh) = (usize::MAX, Vec::new());
-    let unlocked =
-        held.unlock(plan).map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
+    let unlocked = held
+        .unlock(plan)
+        .map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
     for index in order {
         let planned = &plan.listeners[index];
         let options = options(daemon, planned);
         let given = held.take(&planned.key());
         let has_some = !given.is_empty();
-        let sockets = if planned.role.is_spread() { plan.workers.max(given.len()) } else { 1 };
+        let sockets = if planned.role.is_spread() {
+            plan.workers.max(given.len())
+        } else {
+            1
+        };
         let mut given = given.into_iter();
         for place in 0..sockets {
-            let worker = if planned.role.is_spread() { place % plan.workers } else { owners.next().unwrap_or(0) };
+            let worker = if planned.role.is_spread() {
+                place % plan.workers
+            } else {
+                owners.next().unwrap_or(0)
+            };
             let given = given.next();
             let (is_given, is_late) = (given.is_some(), given.is_none() && has_some);
             let socket = match given {
@@ -101,10 +117,21 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
             };
             let socket = socket.map_err(|error| explain_bind(planned, &error))?;
             if !is_given {
-                granted = granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
+                granted =
+                    granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
             }
-            let seat = Seat { listener: index, index: place };
-            let listener = Listener::new(seat, socket, planned.address, options, planned.needs.source, is_late);
+            let seat = Seat {
+                listener: index,
+                index: place,
+            };
+            let listener = Listener::new(
+                seat,
+                socket,
+                planned.address,
+                options,
+                planned.needs.source,
+                is_late,
+            );
             if !is_given {
                 fresh.push((worker, bound[worker].len()));
             }
@@ -115,7 +142,9 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
     // What others hold is theirs until they have given it.
     for listener in fresh.into_iter().map(|(worker, ear)| &bound[worker][ear]) {
         let label = &plan.listeners[listener.seat.listener].label;
-        listener.settle().map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;
+        listener
+            .settle()
+            .map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;
     }
     warn_of_small_buffers(daemon, granted);
     Ok(bound)
@@ -141,7 +170,10 @@ fn go_on_with(socket: UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
 
 fn bind(options: &ListenerOptions, listener: &ListenerPlan) -> io::Result<UdpSocket> {
     let socket = socket::bind_listener(listener.address, options)?;
-    if let Role::Group { interface, sources, .. } = &listener.role {
+    if let Role::Group {
+        interface, sources, ..
+    } = &listener.role
+    {
         let group = listener.address.ip();
         if sources.is_empty() {
             multicast::join(&socket, group, *interface)?;
@@ -182,8 +214,15 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     let port = listener.address.port();
     let text = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
-            let who: Vec<_> = squatters::find(listener.address).iter().map(ToString::to_string).collect();
-            let who = if who.is_empty() { "a program that /proc does not show".to_owned() } else { who.join("; ") };
+            let who: Vec<_> = squatters::find(listener.address)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let who = if who.is_empty() {
+                "a program that /proc does not show".to_owned()
+            } else {
+                who.join("; ")
+            };
             format!(
                 "cannot bind {label}: already taken by {who}. Stop it, choose another port, or set `share = true` on \
                  the route if both should have the port (every program on it needs SO_REUSEADDR then)"
@@ -192,7 +231,9 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
         Some(libc::EACCES) if port < 1024 => format!(
             "cannot bind {label}: ports below 1024 need the capability CAP_NET_BIND_SERVICE. Grant it with \
              `sudo setcap cap_net_bind_service=+ep {}`, or run as root",
-            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path.display().to_string())
+            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path
+                .display()
+                .to_string())
         ),
         Some(libc::EMFILE) => format!("cannot open a socket for {label}: {TOO_MANY_FILES}"),
         Some(libc::EAFNOSUPPORT) => format!("cannot bind {label}: this kernel has IPv6 disabled"),
@@ -219,9 +260,18 @@ fn hands(
     number: usize,
 ) -> Result<Hands, BuildError> {
     let lanes = Lanes::new(targets.to_vec());
-    let mut site = WorkerSite { upstreams: &plan.upstreams, output, number, handler: HandlerId(0), lanes };
+    let mut site = WorkerSite {
+        upstreams: &plan.upstreams,
+        output,
+        number,
+        handler: HandlerId(0),
+        lanes,
+    };
     let handlers = build_handlers(config, &mut site)?;
-    Ok(Hands { handlers, lanes: site.lanes })
+    Ok(Hands {
+        handlers,
+        lanes: site.lanes,
+    })
 }
 
 fn build_worker(
@@ -235,38 +285,73 @@ fn build_worker(
     let ear = |listener: &Listener| {
         let planned = &plan.listeners[listener.seat.listener];
         let claim = planned.claim(listener.seat.index);
-        Ear { id: listener.seat.listener, lookup: planned.lookup.clone(), claim }
+        Ear {
+            id: listener.seat.listener,
+            lookup: planned.lookup.clone(),
+            claim,
+        }
     };
     let ears = listeners.iter().map(ear).collect();
     let Hands { handlers, lanes } = hands;
-    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let routes = config
+        .routes
+        .iter()
+        .map(|route| route.handlers.clone())
+        .collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
-    let mut dispatcher = Dispatcher::new(ears, routes, handlers, guard, names, plan.listeners.len(), upstreams);
+    let mut dispatcher = Dispatcher::new(
+        ears,
+        routes,
+        handlers,
+        guard,
+        names,
+        plan.listeners.len(),
+        upstreams,
+    );
     if config.daemon.latency {
         dispatcher.measure_stay();
     }
     for (route, prefixes) in expecting(config) {
         dispatcher.expect(route, &prefixes);
     }
-    Worker::new(listeners, lanes, dispatcher, epoch)
-        .map_err(|error| explain(format!("cannot set up the event loop of worker {number}"), &error))
+    Worker::new(listeners, lanes, dispatcher, epoch).map_err(|error| {
+        explain(
+            format!("cannot set up the event loop of worker {number}"),
+            &error,
+        )
+    })
 }
 
 /// The routes that expect prefixes, with those, in their order.
 fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
-    let prefixes = |route: &Route| route.expectations.iter().filter_map(|expectation| expectation.source).collect();
-    let routes = config.routes.iter().enumerate().map(move |(number, route)| (RouteId(number as u32), prefixes(route)));
+    let prefixes = |route: &Route| {
+        route
+            .expectations
+            .iter()
+            .filter_map(|expectation| expectation.source)
+            .collect()
+    };
+    let routes = config
+        .routes
+        .iter()
+        .enumerate()
+        .map(move |(number, route)| (RouteId(number as u32), prefixes(route)));
     routes.filter(|(_, prefixes): &(_, Vec<IpNet>)| !prefixes.is_empty())
 }
 
 /// Builds every handler on a site that is told whose turn it is.
-fn build_handlers(config: &Config, site: &mut WorkerSite<'_>) -> Result<Vec<Box<dyn Handler>>, BuildError> {
+fn build_handlers(
+    config: &Config,
+    site: &mut WorkerSite<'_>,
+) -> Result<Vec<Box<dyn Handler>>, BuildError> {
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         site.handler = HandlerId(index as u32);
         let built = handler.recipe.build(site);
-        handlers.push(built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?);
+        handlers.push(
+            built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?,
+        );
     }
     Ok(handlers)
 }
@@ -291,20 +376,35 @@ struct WorkerSite<'a> {
 impl Site for WorkerSite<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = self.upstreams.id(self.handler, place);
-        let Located { upstream, address, is_optional, .. } = self.upstreams.get(id);
+        let Located {
+            upstream,
+            address,
+            is_optional,
+            ..
+        } = self.upstreams.get(id);
         if let Err(why) = address
             && !is_optional
         {
             return Err(BuildError(why.clone()));
         }
-        let lane = self.lanes.open_one_way(id).map_err(|error| cannot_reach(upstream, &error))?;
-        let unreachable = self.lanes.exit(lane).is_some_and(|(exit, _, _)| exit.unreachable().is_some());
+        let lane = self
+            .lanes
+            .open_one_way(id)
+            .map_err(|error| cannot_reach(upstream, &error))?;
+        let unreachable = self
+            .lanes
+            .exit(lane)
+            .is_some_and(|(exit, _, _)| exit.unreachable().is_some());
         if unreachable && address.is_ok() && self.number == 0 {
             log::warn!(
                 "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
             );
         }
-        Ok(Way { upstream: id, lane, address: address.as_ref().ok().copied() })
+        Ok(Way {
+            upstream: id,
+            lane,
+            address: address.as_ref().ok().copied(),
+        })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

@@ -47,7 +47,15 @@ impl Chores {
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
         let (lookout, look) = (Lookout::start(), Instant::now() + EXPECTING);
         let (store, shortages) = (Store::new(service.clone()), Shortages::new());
-        Chores { store, service, watch: None, shortages, watchdog, lookout, look }
+        Chores {
+            store,
+            service,
+            watch: None,
+            shortages,
+            watchdog,
+            lookout,
+            look,
+        }
     }
 
     /// Another process has had these listeners' sockets kept, so many of each.
@@ -58,7 +66,10 @@ impl Chores {
     /// How long the supervisor may wait for anything else.
     pub fn patience(&self) -> Duration {
         let watch = self.watch.as_ref().map(Watch::next);
-        let others = watch.into_iter().chain(self.watchdog.map(|(_, next)| next)).chain([self.look]);
+        let others = watch
+            .into_iter()
+            .chain(self.watchdog.map(|(_, next)| next))
+            .chain([self.look]);
         let first = others.fold(self.shortages.next(), Instant::min);
         first.saturating_duration_since(Instant::now())
     }
@@ -82,10 +93,15 @@ impl Supervisor {
         if let Some(watch) = &mut self.chores.watch
             && watch.is_changed(&self.running.config.source, now)
         {
-            log::info!("{} has changed: reading it again", self.running.config.source.name());
+            log::info!(
+                "{} has changed: reading it again",
+                self.running.config.source.name()
+            );
             self.reload(Wish::silent());
         }
-        self.chores.shortages.look(now, &self.office.requests.troubles);
+        self.chores
+            .shortages
+            .look(now, &self.office.requests.troubles);
         if let Some((interval, next)) = &mut self.chores.watchdog
             && *next <= now
         {
@@ -93,13 +109,20 @@ impl Supervisor {
             // A worker that stands still is what the watchdog is there for.
             match self.running.ledgers().iter().all(Option::is_some) {
                 true => tell(self.chores.service.alive()),
-                false => log::error!("a worker does not answer: the service manager gets no sign of life"),
+                false => log::error!(
+                    "a worker does not answer: the service manager gets no sign of life"
+                ),
             }
         }
         if self.chores.look <= now {
             // Whoever makes a snapshot writes the log of its alarms.
             self.snapshot();
-            let is_expecting = self.running.config.routes.iter().any(|route| !route.expectations.is_empty());
+            let is_expecting = self
+                .running
+                .config
+                .routes
+                .iter()
+                .any(|route| !route.expectations.is_empty());
             let step = if is_expecting { EXPECTING } else { UNEXPECTING };
             self.chores.look = Instant::now() + (100 * now.elapsed()).clamp(step, LOOK_MAX);
         }
@@ -109,11 +132,20 @@ impl Supervisor {
     pub fn tell_ready(&mut self) {
         let config = &self.running.config;
         let watch = self.chores.watch.take();
-        self.chores.watch = config.daemon.watch.then(|| watch.unwrap_or_else(|| Watch::new(Instant::now())));
+        self.chores.watch = config
+            .daemon
+            .watch
+            .then(|| watch.unwrap_or_else(|| Watch::new(Instant::now())));
         self.chores.lookout.watch(config, &self.running.plan);
-        tell(self.chores.service.ready(std::process::id(), &self.summary()));
+        tell(
+            self.chores
+                .service
+                .ready(std::process::id(), &self.summary()),
+        );
         if let Err(error) = self.keep_sockets() {
-            log::warn!("the service manager does not keep the sockets: {error}; a crash will lose what they hold");
+            log::warn!(
+                "the service manager does not keep the sockets: {error}; a crash will lose what they hold"
+            );
         }
     }
 
@@ -143,7 +175,10 @@ impl Supervisor {
         let keys = self.running.outline.listeners.iter().enumerate();
         let sockets: Vec<(ListenerKey, Vec<BorrowedFd<'_>>)> = keys
             .map(|(number, listener)| {
-                let own = lent.iter().filter(|(seat, _)| seat.listener == number).map(|(_, socket)| socket.as_fd());
+                let own = lent
+                    .iter()
+                    .filter(|(seat, _)| seat.listener == number)
+                    .map(|(_, socket)| socket.as_fd());
                 (listener.key.clone(), own.collect())
             })
             .collect();

@@ -34,7 +34,9 @@ pub enum NoControl {
     #[error("the configuration says `control = false`")]
     Off,
     /// No default place can be used.
-    #[error("no place for the control socket: {0}. Set `control` below [daemon], or $RUNTIME_DIRECTORY")]
+    #[error(
+        "no place for the control socket: {0}. Set `control` below [daemon], or $RUNTIME_DIRECTORY"
+    )]
     NoPlace(String),
 }
 
@@ -74,7 +76,11 @@ pub fn control_path(setting: &ControlSocket, places: &Places) -> Result<PathBuf,
 /// Where commands look for a daemon that they were not told of, the likeliest first.
 pub fn default_places(places: &Places) -> Vec<PathBuf> {
     let directories = [places.runtime(), Some(places.system.clone()), places.user()];
-    directories.into_iter().flatten().map(|directory| directory.join(FILE_NAME)).collect()
+    directories
+        .into_iter()
+        .flatten()
+        .map(|directory| directory.join(FILE_NAME))
+        .collect()
 }
 
 fn default_path(places: &Places) -> Result<PathBuf, NoControl> {
@@ -88,8 +94,11 @@ fn default_path(places: &Places) -> Result<PathBuf, NoControl> {
     };
     match places.user() {
         // What is below $XDG_RUNTIME_DIR is the user's alone (XDG Base Directory Specification).
-        Some(directory) => usable(&directory, 0o700).map_err(|user| NoControl::NoPlace(format!("{system}; {user}"))),
-        None => Err(NoControl::NoPlace(format!("{system}; $XDG_RUNTIME_DIR is not set"))),
+        Some(directory) => usable(&directory, 0o700)
+            .map_err(|user| NoControl::NoPlace(format!("{system}; {user}"))),
+        None => Err(NoControl::NoPlace(format!(
+            "{system}; $XDG_RUNTIME_DIR is not set"
+        ))),
     }
 }
 
@@ -97,7 +106,10 @@ fn default_path(places: &Places) -> Result<PathBuf, NoControl> {
 fn usable(directory: &Path, mode: u32) -> Result<PathBuf, String> {
     let path = directory.join(FILE_NAME);
     if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-        return Err(format!("{} has more than {SOCKET_PATH_BYTES_MAX} bytes", path.display()));
+        return Err(format!(
+            "{} has more than {SOCKET_PATH_BYTES_MAX} bytes",
+            path.display()
+        ));
     }
     if !directory.is_dir() {
         let made = DirBuilder::new().mode(mode).create(directory);
@@ -105,13 +117,20 @@ fn usable(directory: &Path, mode: u32) -> Result<PathBuf, String> {
     }
     match is_writable(directory) {
         Ok(()) => Ok(path),
-        Err(error) => Err(format!("cannot make files in {}: {error}", directory.display())),
+        Err(error) => Err(format!(
+            "cannot make files in {}: {error}",
+            directory.display()
+        )),
     }
 }
 
 /// A file without a name is made and gone again: that asks everything that access(2) asks, and the file system too.
 fn is_writable(directory: &Path) -> std::io::Result<()> {
-    let made = OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(directory);
+    let made = OpenOptions::new()
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE)
+        .open(directory);
     match made {
         Ok(_) => Ok(()),
         // A file system that cannot do that has checked the permission before (vfs_tmpfile in fs/namei.c).
@@ -127,16 +146,29 @@ mod tests {
     use super::*;
 
     fn places(base: &Path) -> Places {
-        Places { runtime: None, system: base.join("run/udispatch"), user: None }
+        Places {
+            runtime: None,
+            system: base.join("run/udispatch"),
+            user: None,
+        }
     }
 
     /// What the file says holds, and needs no directory.
     #[test]
     fn the_file_decides() {
-        let nowhere = Places { system: "/proc/no/such/place".into(), ..Places::default() };
+        let nowhere = Places {
+            system: "/proc/no/such/place".into(),
+            ..Places::default()
+        };
         let path = PathBuf::from("/tmp/u.sock");
-        assert_eq!(control_path(&ControlSocket::Path(path.clone()), &nowhere), Ok(path));
-        assert_eq!(control_path(&ControlSocket::Off, &nowhere), Err(NoControl::Off));
+        assert_eq!(
+            control_path(&ControlSocket::Path(path.clone()), &nowhere),
+            Ok(path)
+        );
+        assert_eq!(
+            control_path(&ControlSocket::Off, &nowhere),
+            Err(NoControl::Off)
+        );
     }
 
     /// $RUNTIME_DIRECTORY first, then the system's directory if it is there or can be made, then the user's own.
@@ -146,8 +178,13 @@ mod tests {
         let base = base.path();
         let of = |places: &Places| control_path(&ControlSocket::Default, places);
         let mut places = places(base);
-        let refused = of(&places).expect_err("the directory above is missing").to_string();
-        assert!(refused.contains("run/udispatch") && refused.contains("$XDG_RUNTIME_DIR is not set"), "{refused}");
+        let refused = of(&places)
+            .expect_err("the directory above is missing")
+            .to_string();
+        assert!(
+            refused.contains("run/udispatch") && refused.contains("$XDG_RUNTIME_DIR is not set"),
+            "{refused}"
+        );
 
         places.user = Some(base.as_os_str().to_owned());
         assert_eq!(of(&places), Ok(base.join("udispatch/control.sock")));
@@ -159,8 +196,13 @@ mod tests {
         let (first, second) = (base.join("a"), base.join("b"));
         places.runtime = Some(std::env::join_paths([&first, &second]).expect("paths"));
         assert_eq!(of(&places), Ok(first.join("control.sock")));
-        let all = [first, base.join("run/udispatch"), base.join("udispatch")].map(|place| place.join("control.sock"));
-        assert_eq!(default_places(&places), all, "commands look at all of them, in the same order");
+        let all = [first, base.join("run/udispatch"), base.join("udispatch")]
+            .map(|place| place.join("control.sock"));
+        assert_eq!(
+            default_places(&places),
+            all,
+            "commands look at all of them, in the same order"
+        );
     }
 
     /// A directory in which no file can be made, or whose path is too long for a socket, is passed over.
@@ -171,16 +213,38 @@ mod tests {
         let expected = base.path().join("udispatch/control.sock");
         let file = base.path().join("file");
         fs::write(&file, "").expect("written");
-        let places = Places { system: file.clone(), user, runtime: None };
-        assert_eq!(control_path(&ControlSocket::Default, &places), Ok(expected.clone()));
+        let places = Places {
+            system: file.clone(),
+            user,
+            runtime: None,
+        };
+        assert_eq!(
+            control_path(&ControlSocket::Default, &places),
+            Ok(expected.clone())
+        );
         let long = base.path().join("x".repeat(100));
-        let places = Places { system: long.clone(), ..places };
+        let places = Places {
+            system: long.clone(),
+            ..places
+        };
         assert_eq!(control_path(&ControlSocket::Default, &places), Ok(expected));
         assert!(!long.exists(), "what cannot be used is not made");
-        let places = Places { runtime: Some(long.into()), ..places };
-        let refused = control_path(&ControlSocket::Default, &places).expect_err("too long").to_string();
+        let places = Places {
+            runtime: Some(long.into()),
+            ..places
+        };
+        let refused = control_path(&ControlSocket::Default, &places)
+            .expect_err("too long")
+            .to_string();
         assert!(refused.contains("more than 107 bytes"), "{refused}");
-        let places = Places { runtime: Some("relative".into()), system: file, user: None };
-        assert!(matches!(control_path(&ControlSocket::Default, &places), Err(NoControl::NoPlace(_))));
+        let places = Places {
+            runtime: Some("relative".into()),
+            system: file,
+            user: None,
+        };
+        assert!(matches!(
+            control_path(&ControlSocket::Default, &places),
+            Err(NoControl::NoPlace(_))
+        ));
     }
 }

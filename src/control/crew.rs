@@ -35,13 +35,21 @@ impl Crew {
                 let _farewell = farewell;
                 Some(worker.run())
             };
-            Ok((sender, thread::Builder::new().name(format!("worker-{number}")).spawn(run)?))
+            Ok((
+                sender,
+                thread::Builder::new()
+                    .name(format!("worker-{number}"))
+                    .spawn(run)?,
+            ))
         };
         (0..count).map(thread).collect::<io::Result<_>>().map(Crew)
     }
 
     /// Starts the workers, of which there are as many.
-    pub fn start(self, workers: Vec<(Worker, Handle)>) -> Vec<(Handle, JoinHandle<Option<Worker>>)> {
+    pub fn start(
+        self,
+        workers: Vec<(Worker, Handle)>,
+    ) -> Vec<(Handle, JoinHandle<Option<Worker>>)> {
         debug_assert_eq!(self.0.len(), workers.len(), "each worker has a thread");
         let start = |((sender, thread), (worker, handle))| {
             // The thread waits, so it takes it.
@@ -52,7 +60,11 @@ impl Crew {
     }
 
     /// Starts workers that have run before, with the handles that they had.
-    pub fn resume(self, workers: Vec<Worker>, handles: Vec<Handle>) -> Vec<(Handle, JoinHandle<Option<Worker>>)> {
+    pub fn resume(
+        self,
+        workers: Vec<Worker>,
+        handles: Vec<Handle>,
+    ) -> Vec<(Handle, JoinHandle<Option<Worker>>)> {
         self.start(workers.into_iter().zip(handles).collect())
     }
 }

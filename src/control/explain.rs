@@ -50,28 +50,55 @@ pub struct Question {
 impl Question {
     /// What is imagined, with what the host adds to it. The error is a sentence.
     pub fn new(imagined: Imagined, host: &Host) -> Result<Question, String> {
-        let Imagined { to, from, interface, payload } = imagined;
+        let Imagined {
+            to,
+            from,
+            interface,
+            payload,
+        } = imagined;
         if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(format!("--payload: a datagram holds at most {PAYLOAD_BYTES_MAX} bytes"));
+            return Err(format!(
+                "--payload: a datagram holds at most {PAYLOAD_BYTES_MAX} bytes"
+            ));
         }
-        let from = from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), SENDER_PORT));
+        let from =
+            from.unwrap_or_else(|| SocketAddr::new(likely_sender(to.ip(), host), SENDER_PORT));
         if from.is_ipv4() != to.is_ipv4() {
-            return Err(format!("--from {from} and --to {to} are of different families"));
+            return Err(format!(
+                "--from {from} and --to {to} are of different families"
+            ));
         }
         let find = |name: &String| {
-            let none = || format!("--interface: this host has no interface {}; it has: {}", quoted(name), host.list());
+            let none = || {
+                format!(
+                    "--interface: this host has no interface {}; it has: {}",
+                    quoted(name),
+                    host.list()
+                )
+            };
             host.interface(name).ok_or_else(none)
         };
         let interface = interface.as_ref().map(find).transpose()?;
-        Ok(Question { to, from, interface, payload })
+        Ok(Question {
+            to,
+            from,
+            interface,
+            payload,
+        })
     }
 }
 
 /// This host itself: as it would send there, and loopback where it cannot.
 fn likely_sender(to: IpAddr, host: &Host) -> IpAddr {
-    let loopback = if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let loopback = if to.is_ipv4() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        Ipv6Addr::LOCALHOST.into()
+    };
     let source = (host.look_up)(to).ok().and_then(|answer| answer.source);
-    source.filter(|source| !to.is_loopback() && !source.is_unspecified()).unwrap_or(loopback)
+    source
+        .filter(|source| !to.is_loopback() && !source.is_unspecified())
+        .unwrap_or(loopback)
 }
 
 /// What would become of the datagram.
@@ -96,9 +123,17 @@ pub(super) struct Course {
 /// Follows a datagram to its route. `table` is the plan's, for the port that it is sent to.
 pub(super) fn follow(plan: &Plan, host: &Host, question: &Question, table: &PortTable) -> Course {
     let heard = hearers(plan, question);
-    let envelope = imagine(host, question, heard.first().map(|index| &plan.listeners[*index]));
+    let envelope = imagine(
+        host,
+        question,
+        heard.first().map(|index| &plan.listeners[*index]),
+    );
     let route = (!heard.is_empty()).then(|| table.find(&envelope)).flatten();
-    Course { heard, envelope, route }
+    Course {
+        heard,
+        envelope,
+        route,
+    }
 }
 
 /// What would become of the datagram, when this has been heard of the upstreams.
@@ -110,15 +145,25 @@ pub fn explain(
     changes: &[(UpstreamId, Change)],
 ) -> Result<Explanation, BuildError> {
     let mut text = String::new();
-    let Course { heard, envelope, route: chosen } =
-        follow(plan, host, question, &plan.table.for_port(question.to.port()));
+    let Course {
+        heard,
+        envelope,
+        route: chosen,
+    } = follow(
+        plan,
+        host,
+        question,
+        &plan.table.for_port(question.to.port()),
+    );
     line(&mut text, "datagram", &datagram(host, question, &envelope));
     if !is_here(host, question.to.ip()) {
         let ip = question.to.ip();
         line(
             &mut text,
             "note",
-            &format!("{ip} is no address of this host now: until it is one, nothing sent there comes here"),
+            &format!(
+                "{ip} is no address of this host now: until it is one, nothing sent there comes here"
+            ),
         );
     }
     let Some(&first) = heard.first() else {
@@ -127,21 +172,42 @@ pub fn explain(
             "socket",
             "none: the kernel drops it, and to a unicast address answers that the port is closed",
         );
-        let at_port = plan.listeners.iter().filter(|listener| listener.address.port() == question.to.port());
-        let labels: Vec<_> = at_port.take(ROWS_MAX).map(|listener| listener.label.as_str()).collect();
+        let at_port = plan
+            .listeners
+            .iter()
+            .filter(|listener| listener.address.port() == question.to.port());
+        let labels: Vec<_> = at_port
+            .take(ROWS_MAX)
+            .map(|listener| listener.label.as_str())
+            .collect();
         if !labels.is_empty() {
-            line(&mut text, "", &format!("on this port there is: {}", labels.join(", ")));
+            line(
+                &mut text,
+                "",
+                &format!("on this port there is: {}", labels.join(", ")),
+            );
         }
         return Ok(Explanation { text, route: None });
     };
     sockets(&mut text, plan, &heard, envelope.is_to_many());
     routes(&mut text, config, plan, &envelope, chosen);
     if let Some(route) = chosen {
-        let scene = (&plan.listeners[first], &envelope, question.payload.as_slice());
+        let scene = (
+            &plan.listeners[first],
+            &envelope,
+            question.payload.as_slice(),
+        );
         act(&mut text, config, plan, scene, route, changes)?;
-        line(&mut text, "answers", &format!("would leave from {}", envelope.local));
+        line(
+            &mut text,
+            "answers",
+            &format!("would leave from {}", envelope.local),
+        );
     }
-    Ok(Explanation { text, route: chosen })
+    Ok(Explanation {
+        text,
+        route: chosen,
+    })
 }
 
 /// A line of an explanation: what it is about, and what there is to say.
@@ -152,7 +218,10 @@ pub(super) fn line(text: &mut String, head: &str, rest: &str) {
 
 fn datagram(host: &Host, question: &Question, envelope: &Envelope) -> String {
     let (src, dst, bytes) = (envelope.src, envelope.dst, question.payload.len());
-    format!("{src} > {dst}, {bytes} bytes, TTL {TTL}, on {}", host.interface_name(envelope.interface))
+    format!(
+        "{src} > {dst}, {bytes} bytes, TTL {TTL}, on {}",
+        host.interface_name(envelope.interface)
+    )
 }
 
 /// The listeners that get the datagram or a copy, the one that handles it first.
@@ -160,7 +229,8 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
     let (ip, port) = (question.to.ip(), question.to.port());
     let at = |wanted: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
         let listeners = plan.listeners.iter().enumerate();
-        let found = listeners.filter(|(_, listener)| listener.address.port() == port && wanted(listener));
+        let found =
+            listeners.filter(|(_, listener)| listener.address.port() == port && wanted(listener));
         found.map(|(index, _)| index).collect()
     };
     let wildcard = |listener: &ListenerPlan| {
@@ -168,7 +238,9 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
     };
     let exact = at(&|listener| {
         let heard = match &listener.role {
-            Role::Group { interface, sources, .. } => {
+            Role::Group {
+                interface, sources, ..
+            } => {
                 question.interface.is_none_or(|asked| asked == *interface)
                     && (sources.is_empty() || sources.contains(&question.from.ip()))
             }
@@ -176,7 +248,9 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
         };
         listener.address.ip() == ip && !ip.is_unspecified() && heard
     });
-    let is_broadcast = exact.iter().any(|index| plan.listeners[*index].role == Role::Broadcast);
+    let is_broadcast = exact
+        .iter()
+        .any(|index| plan.listeners[*index].role == Role::Broadcast);
     match exact.is_empty() || is_broadcast {
         true if ip.is_multicast() => exact,
         true => exact.into_iter().chain(at(&wildcard)).collect(),
@@ -187,22 +261,37 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
 /// What the kernel would tell about it.
 fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) -> Envelope {
     let way_back = (host.look_up)(question.from.ip()).ok();
-    let interface = question.interface.unwrap_or(match listener.map(|listener| &listener.role) {
-        Some(Role::Group { interface, .. }) => *interface,
-        _ => way_back.map_or(0, |answer| answer.interface),
-    });
+    let interface = question
+        .interface
+        .unwrap_or(match listener.map(|listener| &listener.role) {
+            Some(Role::Group { interface, .. }) => *interface,
+            _ => way_back.map_or(0, |answer| answer.interface),
+        });
     let to_many = question.to.ip().is_multicast() || is_broadcast(host, question.to.ip());
     let local = match question.to.ip() {
         ip if !to_many => ip,
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         IpAddr::V4(_) => {
-            let on = host.interfaces.iter().find(|candidate| candidate.index == interface);
+            let on = host
+                .interfaces
+                .iter()
+                .find(|candidate| candidate.index == interface);
             let first = on.and_then(|on| on.addresses.iter().copied().find(IpAddr::is_ipv4));
-            way_back.and_then(|answer| answer.source).or(first).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+            way_back
+                .and_then(|answer| answer.source)
+                .or(first)
+                .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
         }
     };
     let local = SocketAddr::new(local, question.to.port());
-    Envelope { src: question.from, dst: question.to, local, interface, ttl: Some(TTL), time_ns: None }
+    Envelope {
+        src: question.from,
+        dst: question.to,
+        local,
+        interface,
+        ttl: Some(TTL),
+        time_ns: None,
+    }
 }
 
 /// Whether this host takes an address for a broadcast address.
@@ -213,7 +302,9 @@ fn is_broadcast(host: &Host, ip: IpAddr) -> bool {
 
 /// Whether a datagram to the address comes to this host at all.
 fn is_here(host: &Host, ip: IpAddr) -> bool {
-    ip.is_multicast() || is_broadcast(host, ip) || (host.look_up)(ip).is_ok_and(|a| a.kind == DestinationKind::Local)
+    ip.is_multicast()
+        || is_broadcast(host, ip)
+        || (host.look_up)(ip).is_ok_and(|a| a.kind == DestinationKind::Local)
 }
 
 fn sockets(text: &mut String, plan: &Plan, heard: &[usize], to_many: bool) {
@@ -229,22 +320,47 @@ fn sockets(text: &mut String, plan: &Plan, heard: &[usize], to_many: bool) {
             (Role::Group { .. }, _) => "bound to this group and joined",
         };
         let spread = match (listener.role.is_spread(), plan.workers) {
-            (true, 2..) if to_many => format!("; each of {} workers gets a copy, and one handles it", plan.workers),
-            (true, 2..) => format!("; one of {} workers, by the kernel's hash of both addresses", plan.workers),
+            (true, 2..) if to_many => format!(
+                "; each of {} workers gets a copy, and one handles it",
+                plan.workers
+            ),
+            (true, 2..) => format!(
+                "; one of {} workers, by the kernel's hash of both addresses",
+                plan.workers
+            ),
             _ => String::new(),
         };
-        line(text, if place == 0 { "socket" } else { "" }, &format!("{}: {why}{spread}", listener.label));
+        line(
+            text,
+            if place == 0 { "socket" } else { "" },
+            &format!("{}: {why}{spread}", listener.label),
+        );
     }
 }
 
 /// The route that takes it, and why the ones near it do not.
-fn routes(text: &mut String, config: &Config, plan: &Plan, envelope: &Envelope, chosen: Option<RouteId>) {
+fn routes(
+    text: &mut String,
+    config: &Config,
+    plan: &Plan,
+    envelope: &Envelope,
+    chosen: Option<RouteId>,
+) {
     let name = |row: &Match| {
         let route = &config.routes[row.route.0 as usize];
         let position = config.source.position(route.at.start);
-        format!("{} ({}:{})", route.label, config.source.name(), position.line)
+        format!(
+            "{} ({}:{})",
+            route.label,
+            config.source.name(),
+            position.line
+        )
     };
-    let winner = plan.table.matches().iter().find(|row| row.mismatch(envelope).is_none());
+    let winner = plan
+        .table
+        .matches()
+        .iter()
+        .find(|row| row.mismatch(envelope).is_none());
     match winner.filter(|row| Some(row.route) == chosen) {
         Some(row) => line(text, "route", &name(row)),
         None => line(text, "route", "none: it is dropped as no_route"),
@@ -252,10 +368,12 @@ fn routes(text: &mut String, config: &Config, plan: &Plan, envelope: &Envelope, 
     let port = envelope.dst.port();
     let near = plan.table.matches().iter().filter(|row| {
         let same = row.ports.0 <= port && port <= row.ports.1;
-        same && row.net.contains(&envelope.dst.ip()) && winner.is_none_or(|winner| !std::ptr::eq(*row, winner))
+        same && row.net.contains(&envelope.dst.ip())
+            && winner.is_none_or(|winner| !std::ptr::eq(*row, winner))
     });
-    let mut others: Vec<String> =
-        near.map(|row| format!("{}: {}", name(row), why_not(row, envelope, winner))).collect();
+    let mut others: Vec<String> = near
+        .map(|row| format!("{}: {}", name(row), why_not(row, envelope, winner)))
+        .collect();
     let more = others.len().saturating_sub(ROWS_MAX);
     others.truncate(ROWS_MAX);
     if more > 0 {
@@ -279,7 +397,9 @@ fn why_not(row: &Match, envelope: &Envelope, winner: Option<&Match>) -> &'static
             Some(winner) if winner.ports.1 - winner.ports.0 != row.ports.1 - row.ports.0 => {
                 "matches too, with a wider range of ports"
             }
-            Some(winner) if winner.interface.is_some() != row.interface.is_some() => "matches too, on any interface",
+            Some(winner) if winner.interface.is_some() != row.interface.is_some() => {
+                "matches too, on any interface"
+            }
             _ => "matches too, with a less specific source",
         },
     }
@@ -294,47 +414,118 @@ fn act(
     route: RouteId,
     changes: &[(UpstreamId, Change)],
 ) -> Result<(), BuildError> {
-    let mut site = Stage { upstreams: &plan.upstreams, handler: HandlerId(0), lanes: Vec::new(), kept: Vec::new() };
+    let mut site = Stage {
+        upstreams: &plan.upstreams,
+        handler: HandlerId(0),
+        lanes: Vec::new(),
+        kept: Vec::new(),
+    };
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         site.handler = HandlerId(index as u32);
         handlers.push(handler.recipe.build(&mut site)?);
     }
-    let ear = Ear { id: 0, lookup: listener.lookup.clone(), claim: listener.claim(0) };
-    let routes = config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let ear = Ear {
+        id: 0,
+        lookup: listener.lookup.clone(),
+        claim: listener.claim(0),
+    };
+    let routes = config
+        .routes
+        .iter()
+        .map(|route| route.handlers.clone())
+        .collect();
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
-    let mut dispatcher = Dispatcher::new(vec![ear], routes, handlers, guard, names, 1, plan.upstreams.iter().len());
-    let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
-    let scene = &mut Scene { now: Time::default(), lanes: &mut site };
+    let mut dispatcher = Dispatcher::new(
+        vec![ear],
+        routes,
+        handlers,
+        guard,
+        names,
+        1,
+        plan.upstreams.iter().len(),
+    );
+    let span = Span {
+        region: Region::Arena,
+        offset: 0,
+        len: payload.len() as u32,
+    };
+    let scene = &mut Scene {
+        now: Time::default(),
+        lanes: &mut site,
+    };
     for (upstream, change) in changes {
-        dispatcher.change(plan.upstreams.get(*upstream).handler, *upstream, *change, scene);
+        dispatcher.change(
+            plan.upstreams.get(*upstream).handler,
+            *upstream,
+            *change,
+            scene,
+        );
     }
-    dispatcher.dispatch(0, &[Train { envelope: *envelope, span, segment: 0 }], payload, scene);
+    dispatcher.dispatch(
+        0,
+        &[Train {
+            envelope: *envelope,
+            span,
+            segment: 0,
+        }],
+        payload,
+        scene,
+    );
     let ledger = dispatcher.snapshot();
     let (outbox, _) = dispatcher.sending();
     for &handler in &config.routes[route.0 as usize].handlers {
         let named = &config.handlers[handler.index()];
-        line(text, "handler", &format!("{}: {}", named.name, named.recipe.describe()));
+        line(
+            text,
+            "handler",
+            &format!("{}: {}", named.name, named.recipe.describe()),
+        );
         if let Some(reason) = dropped(&ledger.handlers[handler.index()].tally) {
-            line(text, "", &format!("drops it as {}: {}", reason.label(), reason.meaning()));
+            line(
+                text,
+                "",
+                &format!("drops it as {}: {}", reason.label(), reason.meaning()),
+            );
         }
-        for reply in outbox.replies(EarId(0)).iter().filter(|reply| reply.handler == handler) {
-            let ttl = reply.parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
+        for reply in outbox
+            .replies(EarId(0))
+            .iter()
+            .filter(|reply| reply.handler == handler)
+        {
+            let ttl = reply
+                .parcel
+                .ttl
+                .map_or(String::new(), |ttl| format!(", TTL {ttl}"));
             let (len, from, to) = (reply.parcel.span.len, reply.from, reply.to);
-            line(text, "", &format!("sends {len} bytes from {from} to {to}{ttl}"));
+            line(
+                text,
+                "",
+                &format!("sends {len} bytes from {from} to {to}{ttl}"),
+            );
         }
         let mut sent_to = Vec::new();
         let leads_to = |lane: &Lane| plan.upstreams.get(site.lanes[lane.0 as usize]);
-        for &lane in outbox.touched().iter().filter(|lane| leads_to(lane).handler == handler) {
+        for &lane in outbox
+            .touched()
+            .iter()
+            .filter(|lane| leads_to(lane).handler == handler)
+        {
             for parcel in outbox.lane(lane) {
-                let ttl = parcel.ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"));
+                let ttl = parcel
+                    .ttl
+                    .map_or(String::new(), |ttl| format!(", TTL {ttl}"));
                 let (len, upstream) = (parcel.span.len, &leads_to(&lane).upstream);
                 line(text, "", &format!("sends {len} bytes to {upstream}{ttl}"));
                 sent_to.push(upstream);
             }
         }
         if !sent_to.is_empty() {
-            let datagram = Datagram { payload, envelope: *envelope, span };
+            let datagram = Datagram {
+                payload,
+                envelope: *envelope,
+                span,
+            };
             others(text, &*named.recipe, &datagram, &sent_to);
         }
     }
@@ -351,7 +542,11 @@ fn others(text: &mut String, recipe: &dyn Recipe, datagram: &Datagram<'_>, sent_
         .map(ToString::to_string)
         .collect();
     if !others.is_empty() {
-        line(text, "", &format!("another time to {}", shortened(others, "or")));
+        line(
+            text,
+            "",
+            &format!("another time to {}", shortened(others, "or")),
+        );
     }
 }
 
@@ -366,7 +561,10 @@ pub(super) fn shortened(mut names: Vec<String>, and: &str) -> String {
 }
 
 fn dropped(tally: &Tally) -> Option<DropReason> {
-    DropReason::ALL.iter().copied().find(|reason| tally.dropped_for(*reason) > 0)
+    DropReason::ALL
+        .iter()
+        .copied()
+        .find(|reason| tally.dropped_for(*reason) > 0)
 }
 
 impl Lanes for Stage<'_> {
@@ -392,7 +590,11 @@ impl Site for Stage<'_> {
         let upstream = self.upstreams.id(self.handler, place);
         self.lanes.push(upstream);
         let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
-        Ok(Way { upstream, lane: Lane(self.lanes.len() as u32 - 1), address })
+        Ok(Way {
+            upstream,
+            lane: Lane(self.lanes.len() as u32 - 1),
+            address,
+        })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {

@@ -18,14 +18,20 @@ const SESSIONS_TOLD_MAX: usize = 8;
 
 impl Supervisor {
     /// Explains, and answers on a thread of its own: finding the client's session may take many turns of the workers.
-    pub(super) fn explain_live(&mut self, imagined: Imagined, reply: Reply<Result<String, Refusal>>) {
+    pub(super) fn explain_live(
+        &mut self,
+        imagined: Imagined,
+        reply: Reply<Result<String, Refusal>>,
+    ) {
         let client = imagined.from;
         let snapshot = self.snapshot();
         let mut text = match self.explanation(imagined, &snapshot) {
             Ok(text) => text,
             Err(refusal) => return reply.send(Err(refusal)),
         };
-        let Some(client) = client else { return reply.send(Ok(text)) };
+        let Some(client) = client else {
+            return reply.send(Ok(text));
+        };
         let workers = self.running.handles().cloned().collect();
         let query = SessionQuery {
             client: Some(client.to_string()),
@@ -58,20 +64,36 @@ impl Supervisor {
             reply.send(Ok(text));
         };
         // Where no thread can be had, the reply is dropped, which tells who waits.
-        let _ = thread::Builder::new().name("explain".to_owned()).spawn(work);
+        let _ = thread::Builder::new()
+            .name("explain".to_owned())
+            .spawn(work);
     }
 
     fn explanation(&self, imagined: Imagined, snapshot: &Snapshot) -> Result<String, Refusal> {
-        let host = Host::this()
-            .map_err(|error| Refusal::Unable(format!("cannot list the interfaces of this host: {error}")))?;
+        let host = Host::this().map_err(|error| {
+            Refusal::Unable(format!("cannot list the interfaces of this host: {error}"))
+        })?;
         let question = Question::new(imagined, &host).map_err(Refusal::Unknown)?;
         // The running recipes share quotas and rates with the workers: to imagine with them would use those up.
-        let kinds: Vec<Kind> = self.running.config.handlers.iter().map(|handler| handler.kind).collect();
-        let fresh = Config::parse(self.running.config.source.path(), self.running.config.source.text(), &kinds)
-            .map_err(|_| Refusal::Unable("the running configuration cannot be read again".to_owned()))?;
+        let kinds: Vec<Kind> = self
+            .running
+            .config
+            .handlers
+            .iter()
+            .map(|handler| handler.kind)
+            .collect();
+        let fresh = Config::parse(
+            self.running.config.source.path(),
+            self.running.config.source.text(),
+            &kinds,
+        )
+        .map_err(|_| {
+            Refusal::Unable("the running configuration cannot be read again".to_owned())
+        })?;
         let changes = changes(snapshot);
         let explained = explain(&fresh, &self.running.plan, &host, &question, &changes);
-        let Explanation { mut text, route } = explained.map_err(|error| Refusal::Unable(error.to_string()))?;
+        let Explanation { mut text, route } =
+            explained.map_err(|error| Refusal::Unable(error.to_string()))?;
         if let Some(row) = route.and_then(|route| snapshot.routes.get(route.0 as usize)) {
             let account = &row.account;
             let seen = format!(
@@ -80,9 +102,15 @@ impl Supervisor {
             );
             line(&mut text, "seen", &seen);
         }
-        let handlers = route.map_or(&[][..], |route| &self.running.config.routes[route.0 as usize].handlers);
+        let handlers = route.map_or(&[][..], |route| {
+            &self.running.config.routes[route.0 as usize].handlers
+        });
         for handler in handlers {
-            tell_health(&mut text, snapshot, &self.running.config.handler(*handler).name);
+            tell_health(
+                &mut text,
+                snapshot,
+                &self.running.config.handler(*handler).name,
+            );
         }
         Ok(text)
     }
@@ -103,8 +131,16 @@ fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, Change)> {
 }
 
 fn tell_health(text: &mut String, snapshot: &Snapshot, handler: &str) {
-    for row in snapshot.upstreams.iter().filter(|row| row.handler == handler) {
-        let mut what = format!("{}: {}", row.upstream, if row.alive { "alive" } else { "thought dead" });
+    for row in snapshot
+        .upstreams
+        .iter()
+        .filter(|row| row.handler == handler)
+    {
+        let mut what = format!(
+            "{}: {}",
+            row.upstream,
+            if row.alive { "alive" } else { "thought dead" }
+        );
         if row.draining {
             what += ", draining";
         }

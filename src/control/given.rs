@@ -28,14 +28,25 @@ pub fn name(key: &ListenerKey) -> String {
 /// fit none. These are closed, and kept no longer: otherwise they would go on to take datagrams that nobody reads.
 pub fn held(listeners: &[ListenerPlan]) -> (Held, Vec<String>) {
     let given = given_sockets();
-    let names: HashSet<String> =
-        given.iter().map(|(_, name)| name.clone()).filter(|name| name.starts_with(PREFIX)).collect();
+    let names: HashSet<String> = given
+        .iter()
+        .map(|(_, name)| name.clone())
+        .filter(|name| name.starts_with(PREFIX))
+        .collect();
     let (held, mut words) = assign(given, listeners);
-    let known: HashSet<String> = listeners.iter().map(|listener| name(&listener.key())).collect();
-    let forgotten =
-        ServiceManager::this().and_then(|manager| names.difference(&known).try_for_each(|name| manager.forget(name)));
+    let known: HashSet<String> = listeners
+        .iter()
+        .map(|listener| name(&listener.key()))
+        .collect();
+    let forgotten = ServiceManager::this().and_then(|manager| {
+        names
+            .difference(&known)
+            .try_for_each(|name| manager.forget(name))
+    });
     if let Err(error) = forgotten {
-        words.push(format!("cannot tell the service manager which sockets are of no use any more: {error}"));
+        words.push(format!(
+            "cannot tell the service manager which sockets are of no use any more: {error}"
+        ));
     }
     (held, words)
 }
@@ -45,11 +56,15 @@ pub fn assign(given: Vec<(OwnedFd, String)>, listeners: &[ListenerPlan]) -> (Hel
     let mut listeners = Listeners::new(listeners);
     let (mut held, mut words) = (Held::default(), Vec::new());
     for (fd, name) in given {
-        let fitted = identify(fd).map_err(|unfit| unfit.to_string()).and_then(|found| listeners.fit(found, &name));
+        let fitted = identify(fd)
+            .map_err(|unfit| unfit.to_string())
+            .and_then(|found| listeners.fit(found, &name));
         match fitted {
             Ok(Some((key, found))) => held.add(key, found.socket),
             Ok(None) => {}
-            Err(why) => words.push(format!("the socket `{name}` that the service manager gives is not used: {why}")),
+            Err(why) => words.push(format!(
+                "the socket `{name}` that the service manager gives is not used: {why}"
+            )),
         }
     }
     (held, words)
@@ -71,22 +86,37 @@ impl Listeners {
         let keys = || listeners.iter().map(ListenerPlan::key);
         Listeners {
             by_name: keys().map(|key| (name(&key), key)).collect(),
-            by_address: keys().filter(|key| key.group.is_none()).map(|key| (key.address, key)).collect(),
+            by_address: keys()
+                .filter(|key| key.group.is_none())
+                .map(|key| (key.address, key))
+                .collect(),
             taken: HashSet::new(),
             seen: HashSet::new(),
         }
     }
 
     /// Whose a socket is; nothing if it has come before.
-    fn fit(&mut self, found: Identified, name: &str) -> Result<Option<(ListenerKey, Identified)>, String> {
+    fn fit(
+        &mut self,
+        found: Identified,
+        name: &str,
+    ) -> Result<Option<(ListenerKey, Identified)>, String> {
         let address = found.address;
-        let key = self.by_name.get(name).filter(|key| key.address == address).or_else(|| {
-            // A kept one may have joined what nobody wants any more.
-            self.by_address.get(&address).filter(|_| !name.starts_with(PREFIX))
-        });
+        let key = self
+            .by_name
+            .get(name)
+            .filter(|key| key.address == address)
+            .or_else(|| {
+                // A kept one may have joined what nobody wants any more.
+                self.by_address
+                    .get(&address)
+                    .filter(|_| !name.starts_with(PREFIX))
+            });
         let Some(key) = key.cloned() else {
             return Err(match address.ip().is_multicast() {
-                true => format!("{address} is a group, which udispatch binds and joins itself: leave it to that"),
+                true => format!(
+                    "{address} is a group, which udispatch binds and joins itself: leave it to that"
+                ),
                 false => format!("no route has the destination {address}"),
             });
         };
@@ -96,10 +126,13 @@ impl Listeners {
         if key.is_spread {
             // Workers' sockets share it where they are the same user's, and lie beside it otherwise.
             if !found.reuse_port {
-                share_port(&found.socket).map_err(|error| format!("{address} cannot be shared by workers: {error}"))?;
+                share_port(&found.socket)
+                    .map_err(|error| format!("{address} cannot be shared by workers: {error}"))?;
             }
         } else if !self.taken.insert(key.clone()) {
-            return Err(format!("another one has been given for {address}, which has one socket alone"));
+            return Err(format!(
+                "another one has been given for {address}, which has one socket alone"
+            ));
         }
         Ok(Some((key, found)))
     }
@@ -116,12 +149,16 @@ pub struct Store {
 impl Store {
     /// An empty one.
     pub fn new(manager: ServiceManager) -> Store {
-        Store { manager, kept: HashMap::new() }
+        Store {
+            manager,
+            kept: HashMap::new(),
+        }
     }
 
     /// Goes on with what the process before has had kept: so many sockets of each listener.
     pub fn inherit(&mut self, listeners: impl Iterator<Item = (ListenerKey, usize)>) {
-        self.kept.extend(listeners.map(|(key, count)| (name(&key), count)));
+        self.kept
+            .extend(listeners.map(|(key, count)| (name(&key), count)));
     }
 
     /// Has exactly these listeners' sockets kept from now on.
@@ -129,8 +166,10 @@ impl Store {
         if !self.manager.is_there() {
             return Ok(());
         }
-        let wanted: HashMap<String, &[BorrowedFd<'_>]> =
-            sockets.iter().map(|(key, fds)| (name(key), fds.as_slice())).collect();
+        let wanted: HashMap<String, &[BorrowedFd<'_>]> = sockets
+            .iter()
+            .map(|(key, fds)| (name(key), fds.as_slice()))
+            .collect();
         // First what goes: there is room for so many only (`FileDescriptorStoreMax=`).
         let gone = |name: &str, count: usize| wanted.get(name).is_none_or(|fds| fds.len() < count);
         for (name, _) in self.kept.extract_if(|name, count| gone(name, *count)) {

@@ -49,9 +49,17 @@ impl Held {
     /// Lets further sockets bind beside those on whose ports the plan has something new, until the answer is dropped.
     pub fn unlock(&self, plan: &Plan) -> io::Result<Unlocked> {
         let mut unlocked = Unlocked(Vec::new());
-        for listener in plan.listeners.iter().filter(|listener| !self.sockets.contains_key(&listener.key())) {
+        for listener in plan
+            .listeners
+            .iter()
+            .filter(|listener| !self.sockets.contains_key(&listener.key()))
+        {
             let port = listener.address.port();
-            for (_, sockets) in self.sockets.iter().filter(|(key, _)| key.address.port() == port) {
+            for (_, sockets) in self
+                .sockets
+                .iter()
+                .filter(|(key, _)| key.address.port() == port)
+            {
                 for socket in sockets {
                     if socket::is_locked(socket)? {
                         unlocked.0.push(socket.try_clone()?);
@@ -91,7 +99,9 @@ pub enum Unlent {
     )]
     NoFiles,
     /// They stand still, as they do between two turns of a takeover.
-    #[error("the workers do not answer: something else is under way, such as a takeover; try again")]
+    #[error(
+        "the workers do not answer: something else is under way, such as a takeover; try again"
+    )]
     Silent,
 }
 

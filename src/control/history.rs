@@ -42,7 +42,12 @@ pub struct Rows {
 impl Rows {
     /// For so many of each.
     pub fn new(listeners: usize, routes: usize, handlers: usize, upstreams: usize) -> Rows {
-        Rows { listeners: listeners + 1, routes: routes + 1, handlers: handlers + 1, upstreams: upstreams + 1 }
+        Rows {
+            listeners: listeners + 1,
+            routes: routes + 1,
+            handlers: handlers + 1,
+            upstreams: upstreams + 1,
+        }
     }
 
     /// Accounts with nothing in them.
@@ -54,7 +59,10 @@ impl Rows {
 impl History {
     /// Of workers of another process, whose sinks are its own business.
     pub fn of(workers: Vec<Ledger>) -> History {
-        History { workers, pending: Vec::new() }
+        History {
+            workers,
+            pending: Vec::new(),
+        }
     }
 
     /// A worker has ended, with these accounts in the present numbering, in which what sinks have got is handled.
@@ -69,13 +77,22 @@ impl History {
             let tally = &mut self.workers[worker].handlers[handler].tally;
             tally.handled -= given;
             tally.in_flight += given;
-            self.pending.push(Pending { worker, handler, fate, given, seen: (0, 0) });
+            self.pending.push(Pending {
+                worker,
+                handler,
+                fate,
+                given,
+                seen: (0, 0),
+            });
         }
     }
 
     /// Something that another process has counted after it gave its accounts, by worker.
     pub fn add_late(&mut self, ledgers: &[Ledger]) {
-        self.workers.iter_mut().zip(ledgers).for_each(|(sum, late)| sum.add(late));
+        self.workers
+            .iter_mut()
+            .zip(ledgers)
+            .for_each(|(sum, late)| sum.add(late));
     }
 
     /// The accounts alone.
@@ -88,26 +105,38 @@ impl History {
         for pending in &mut self.pending {
             let (written, lost) = pending.fate.so_far();
             let tally = &mut self.workers[pending.worker].handlers[pending.handler].tally;
-            let (more, gone) = (written.saturating_sub(pending.seen.0), lost.saturating_sub(pending.seen.1));
+            let (more, gone) = (
+                written.saturating_sub(pending.seen.0),
+                lost.saturating_sub(pending.seen.1),
+            );
             tally.in_flight = tally.in_flight.saturating_sub(more + gone);
             tally.handled += more;
             tally.dropped[DropReason::SinkClosed as usize] += gone;
             pending.seen = (written, lost);
         }
-        self.pending.retain(|pending| pending.seen.0 + pending.seen.1 < pending.given);
+        self.pending
+            .retain(|pending| pending.seen.0 + pending.seen.1 < pending.given);
         &self.workers
     }
 
     /// The same in the numbers of another configuration. What is a state and no sum is counted by whoever goes on with it.
     pub fn carry(mut self, successors: &Successors, rows: Rows) -> History {
         self.ledgers();
-        let handlers: Vec<usize> =
-            successors.handlers.iter().map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index())).collect();
+        let handlers: Vec<usize> = successors
+            .handlers
+            .iter()
+            .map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index()))
+            .collect();
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
             sum.stay.clone_from(&ledger.stay);
             for (index, count) in ledger.listeners.iter().enumerate() {
-                let row = successors.listeners.get(index).copied().flatten().unwrap_or(rows.listeners - 1);
+                let row = successors
+                    .listeners
+                    .get(index)
+                    .copied()
+                    .flatten()
+                    .unwrap_or(rows.listeners - 1);
                 sum.listeners[row].add(count);
             }
             for (index, tally) in ledger.routes.iter().enumerate() {
@@ -117,23 +146,40 @@ impl History {
             for (index, heard) in ledger.heard.iter().enumerate() {
                 // One that goes on has the same text, so it expects the same.
                 let row = successors.routes.get(index).copied().flatten();
-                row.into_iter().for_each(|row| sum.hear(row.0 as usize, heard));
+                row.into_iter()
+                    .for_each(|row| sum.hear(row.0 as usize, heard));
             }
             for (index, count) in ledger.handlers.iter().enumerate() {
-                sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)].add(&past(count));
+                sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)]
+                    .add(&past(count));
             }
             for (index, count) in ledger.upstreams.iter().enumerate() {
-                let row = successors.upstreams.get(index).copied().flatten().unwrap_or(rows.upstreams - 1);
-                sum.upstreams[row].add(&UpstreamCount { sessions: 0, dead_in: 0, ..count.clone() });
+                let row = successors
+                    .upstreams
+                    .get(index)
+                    .copied()
+                    .flatten()
+                    .unwrap_or(rows.upstreams - 1);
+                sum.upstreams[row].add(&UpstreamCount {
+                    sessions: 0,
+                    dead_in: 0,
+                    ..count.clone()
+                });
             }
             sum
         };
         let workers = self.workers.iter().map(carry).collect();
         let renumber = |pending: Pending| Pending {
-            handler: handlers.get(pending.handler).copied().unwrap_or(rows.handlers - 1),
+            handler: handlers
+                .get(pending.handler)
+                .copied()
+                .unwrap_or(rows.handlers - 1),
             ..pending
         };
-        History { workers, pending: self.pending.into_iter().map(renumber).collect() }
+        History {
+            workers,
+            pending: self.pending.into_iter().map(renumber).collect(),
+        }
     }
 
     /// So many sessions of a row go on in another.
@@ -161,7 +207,9 @@ impl History {
 
     /// The number of the last handler's row.
     fn gone(&self) -> usize {
-        self.workers.first().map_or(0, |ledger| ledger.handlers.len().saturating_sub(1))
+        self.workers
+            .first()
+            .map_or(0, |ledger| ledger.handlers.len().saturating_sub(1))
     }
 }
 
@@ -176,18 +224,29 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
 
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
-    let mut difference = Ledger { heard: Vec::new(), stay: None, ..late.clone() };
+    let mut difference = Ledger {
+        heard: Vec::new(),
+        stay: None,
+        ..late.clone()
+    };
     let minus = |late: &mut Tally, early: &Tally| {
         late.received -= early.received;
         late.handled -= early.handled;
-        late.dropped.iter_mut().zip(early.dropped).for_each(|(late, early)| *late -= early);
+        late.dropped
+            .iter_mut()
+            .zip(early.dropped)
+            .for_each(|(late, early)| *late -= early);
     };
     for (late, early) in difference.listeners.iter_mut().zip(&early.listeners) {
         minus(&mut late.tally, &early.tally);
         late.kernel_drops -= early.kernel_drops;
         late.receive_errors -= early.receive_errors;
     }
-    difference.routes.iter_mut().zip(&early.routes).for_each(|(late, early)| minus(late, early));
+    difference
+        .routes
+        .iter_mut()
+        .zip(&early.routes)
+        .for_each(|(late, early)| minus(late, early));
     for (late, early) in difference.handlers.iter_mut().zip(&early.handlers) {
         minus(&mut late.tally, &early.tally);
         minus(&mut late.replies, &early.replies);
@@ -195,8 +254,10 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
         less(&mut late.failed, &early.failed);
         less(&mut late.reported, &early.reported);
         // Those that are open went with the others; what ends here had begun there.
-        late.sessions =
-            SessionCount { one_way: late.sessions.one_way - early.sessions.one_way, ..SessionCount::default() };
+        late.sessions = SessionCount {
+            one_way: late.sessions.one_way - early.sessions.one_way,
+            ..SessionCount::default()
+        };
     }
     for (late, early) in difference.upstreams.iter_mut().zip(&early.upstreams) {
         less(&mut late.failed, &early.failed);
@@ -215,13 +276,24 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
 /// Counts by errno, less those of before.
 fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
     for (errno, count) in late.iter_mut() {
-        *count -= early.iter().find(|early| early.0 == *errno).map_or(0, |early| early.1);
+        *count -= early
+            .iter()
+            .find(|early| early.0 == *errno)
+            .map_or(0, |early| early.1);
     }
     late.retain(|(_, count)| *count > 0);
 }
 
 /// Without what is a state.
 fn past(count: &HandlerCount) -> HandlerCount {
-    let sessions = SessionCount { open: 0, on_probation: 0, ports: 0, ..count.sessions };
-    HandlerCount { sessions, ..count.clone() }
+    let sessions = SessionCount {
+        open: 0,
+        on_probation: 0,
+        ports: 0,
+        ..count.sessions
+    };
+    HandlerCount {
+        sessions,
+        ..count.clone()
+    }
 }

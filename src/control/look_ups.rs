@@ -33,7 +33,9 @@ struct Borders(Vec<u32>);
 impl Borders {
     fn of(table: &RouteTable) -> Borders {
         let rows = table.matches().iter();
-        let mut borders: Vec<u32> = rows.flat_map(|row| [u32::from(row.ports.0), u32::from(row.ports.1) + 1]).collect();
+        let mut borders: Vec<u32> = rows
+            .flat_map(|row| [u32::from(row.ports.0), u32::from(row.ports.1) + 1])
+            .collect();
         borders.sort_unstable();
         borders.dedup();
         Borders(borders)
@@ -70,14 +72,24 @@ impl LookUps<'_> {
             stretches.entry(stretch).or_default().push(listener);
         }
         let rows = borders.rows(self.table);
-        if stretches.keys().map(|stretch| rows[*stretch]).sum::<usize>() > COMPILED_ROWS_MAX {
+        if stretches
+            .keys()
+            .map(|stretch| rows[*stretch])
+            .sum::<usize>()
+            > COMPILED_ROWS_MAX
+        {
             let worst = stretches.iter().max_by_key(|(stretch, _)| rows[**stretch]);
             if let Some((stretch, listeners)) = worst {
                 problems.push(too_many(listeners[0], rows[*stretch], stretches.len()));
             }
             return;
         }
-        let route_needs: Vec<Needs> = self.config.routes.iter().map(|route| self.route_needs(route)).collect();
+        let route_needs: Vec<Needs> = self
+            .config
+            .routes
+            .iter()
+            .map(|route| self.route_needs(route))
+            .collect();
         for listeners in stretches.into_values() {
             let stretch = self.stretch(listeners[0].address.port(), &route_needs);
             for listener in listeners {
@@ -91,17 +103,33 @@ impl LookUps<'_> {
         let rows: Vec<&Match> = self.table.matches().iter().filter(at_port).collect();
         let wildcard_needs = [true, false].map(|is_v4| {
             let family = rows.iter().filter(|row| row.net.addr().is_ipv4() == is_v4);
-            family.fold(Needs::NOTHING, |needs, row| needs.or(route_needs[row.route.0 as usize]))
+            family.fold(Needs::NOTHING, |needs, row| {
+                needs.or(route_needs[row.route.0 as usize])
+            })
         });
-        Stretch { table: Arc::new(self.table.for_port(port)), rows, wildcard_needs }
+        Stretch {
+            table: Arc::new(self.table.for_port(port)),
+            rows,
+            wildcard_needs,
+        }
     }
 
     fn route_needs(&self, route: &Route) -> Needs {
-        let recipes = route.handlers.iter().map(|handler| &self.config.handler(*handler).recipe);
+        let recipes = route
+            .handlers
+            .iter()
+            .map(|handler| &self.config.handler(*handler).recipe);
         let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
-        let expects_sources = route.expectations.iter().any(|expectation| expectation.source.is_some());
+        let expects_sources = route
+            .expectations
+            .iter()
+            .any(|expectation| expectation.source.is_some());
         let source = needs.source || !route.sources.is_empty() || expects_sources;
-        Needs { source, interface: needs.interface || route.interface.is_some(), ..needs }
+        Needs {
+            source,
+            interface: needs.interface || route.interface.is_some(),
+            ..needs
+        }
     }
 
     fn finish(&self, listener: &mut ListenerPlan, stretch: &Stretch<'_>, route_needs: &[Needs]) {
@@ -116,7 +144,9 @@ impl LookUps<'_> {
             None if wildcard => stretch.wildcard_needs[usize::from(ip.is_ipv6())],
             None => {
                 let candidates = stretch.rows.iter().filter(|row| row.net.contains(&ip));
-                candidates.fold(Needs::NOTHING, |needs, row| needs.or(route_needs[row.route.0 as usize]))
+                candidates.fold(Needs::NOTHING, |needs, row| {
+                    needs.or(route_needs[row.route.0 as usize])
+                })
             }
         };
         let destination = match &listener.role {
@@ -128,8 +158,12 @@ impl LookUps<'_> {
                 needs.destination || fixed.is_none() || self.workers > 1 || !claimed.is_empty()
             }
         };
-        listener.needs = Needs { destination, ..needs };
-        listener.lookup = fixed.map_or_else(|| Lookup::Table(Arc::clone(&stretch.table)), Lookup::Fixed);
+        listener.needs = Needs {
+            destination,
+            ..needs
+        };
+        listener.lookup =
+            fixed.map_or_else(|| Lookup::Table(Arc::clone(&stretch.table)), Lookup::Fixed);
     }
 }
 

@@ -17,7 +17,13 @@ use crate::dispatch::route_table::{RouteId, RouteTable};
 use crate::net::fib::{Answer, DestinationKind};
 
 /// Reports every upstream that closes a loop.
-pub fn find(config: &Config, table: &RouteTable, upstreams: &Upstreams, host: &Host, problems: &mut Problems) {
+pub fn find(
+    config: &Config,
+    table: &RouteTable,
+    upstreams: &Upstreams,
+    host: &Host,
+    problems: &mut Problems,
+) {
     let graph = Graph::new(config, table, upstreams, &host.look_up);
     for handler in 0..config.handlers.len() {
         for (id, targets) in &graph.edges[handler] {
@@ -28,9 +34,12 @@ pub fn find(config: &Config, table: &RouteTable, upstreams: &Upstreams, host: &H
                     "forwarding to {upstream} closes a loop: it comes back to handler `{}` by route {via}",
                     config.handlers[handler].name
                 );
-                let hint =
-                    "every datagram would be sent round and round; forward to an address that is not a route here";
-                problems.push(Problem::error(upstream.at.clone(), message).label("comes back to us").hint(hint));
+                let hint = "every datagram would be sent round and round; forward to an address that is not a route here";
+                problems.push(
+                    Problem::error(upstream.at.clone(), message)
+                        .label("comes back to us")
+                        .hint(hint),
+                );
             }
         }
     }
@@ -38,7 +47,10 @@ pub fn find(config: &Config, table: &RouteTable, upstreams: &Upstreams, host: &H
 
 /// The routes of a path, for people.
 fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String {
-    path.iter().map(|route| label(route).as_str()).collect::<Vec<_>>().join(", then ")
+    path.iter()
+        .map(|route| label(route).as_str())
+        .collect::<Vec<_>>()
+        .join(", then ")
 }
 
 /// Asks the routing table of this host about a destination.
@@ -67,7 +79,11 @@ impl Watch {
             graph: Graph::new(config, table, upstreams, &look_up),
             table: Arc::clone(table),
             names: Arc::clone(names),
-            handlers: config.handlers.iter().map(|handler| handler.name.clone()).collect(),
+            handlers: config
+                .handlers
+                .iter()
+                .map(|handler| handler.name.clone())
+                .collect(),
             look_up,
         }
     }
@@ -78,11 +94,18 @@ impl Watch {
         let targets = routes_of(address, &self.table, &self.look_up, |_| true);
         let place = |edges: &Vec<(UpstreamId, _)>| edges.iter().position(|(id, _)| *id == upstream);
         let handlers = self.graph.edges.iter().enumerate();
-        let found = handlers.map(|(handler, edges)| (handler, place(edges))).find(|(_, place)| place.is_some());
-        let Some((handler, Some(place))) = found else { return Ok(()) };
+        let found = handlers
+            .map(|(handler, edges)| (handler, place(edges)))
+            .find(|(_, place)| place.is_some());
+        let Some((handler, Some(place))) = found else {
+            return Ok(());
+        };
         if let Some(path) = self.graph.path_back(&targets, handler) {
             let via = words(&path, |route| &self.names.routes[route.0 as usize]);
-            return Err(format!("a loop, back to handler `{}` by route {via}", self.handlers[handler]));
+            return Err(format!(
+                "a loop, back to handler `{}` by route {via}",
+                self.handlers[handler]
+            ));
         }
         self.graph.edges[handler][place].1 = targets;
         Ok(())
@@ -98,15 +121,24 @@ struct Graph {
 
 impl Graph {
     fn new(config: &Config, table: &RouteTable, upstreams: &Upstreams, look_up: &LookUp) -> Graph {
-        let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> = config.handlers.iter().map(|_| Vec::new()).collect();
+        let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> =
+            config.handlers.iter().map(|_| Vec::new()).collect();
         for (id, located) in upstreams.iter() {
             let targets = located.address.as_ref().map_or(Vec::new(), |address| {
-                routes_of(*address, table, look_up, |interface| hears(located, interface))
+                routes_of(*address, table, look_up, |interface| {
+                    hears(located, interface)
+                })
             });
             edges[located.handler.index()].push((id, targets));
         }
-        let handlers = config.routes.iter().map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
-        Graph { edges, handlers: handlers.collect() }
+        let handlers = config
+            .routes
+            .iter()
+            .map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
+        Graph {
+            edges,
+            handlers: handlers.collect(),
+        }
     }
 
     /// The routes from these targets back to the handler, if there is a way.
@@ -135,7 +167,8 @@ impl Graph {
 /// leaves (ip_mc_output in the kernel). So two networks can be joined into one, in both directions.
 fn hears(located: &Located, interface: Option<u32>) -> bool {
     let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
-    !located.upstream.is_group() || (located.upstream.leave.loop_back && !interface.is_some_and(leaves_elsewhere))
+    !located.upstream.is_group()
+        || (located.upstream.leave.loop_back && !interface.is_some_and(leaves_elsewhere))
 }
 
 /// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition. `hears`
@@ -158,7 +191,11 @@ fn routes_of(
     let mut routes = Vec::new();
     for row in table.matches() {
         let port = address.port();
-        if row.net.contains(&ip) && row.ports.0 <= port && port <= row.ports.1 && hears(row.interface) {
+        if row.net.contains(&ip)
+            && row.ports.0 <= port
+            && port <= row.ports.1
+            && hears(row.interface)
+        {
             routes.push(row.route);
             if row.interface.is_none() && row.source.is_none() {
                 break;
@@ -173,7 +210,10 @@ fn is_ours(ip: IpAddr, look_up: &LookUp) -> bool {
     ip.is_loopback()
         || ip.is_multicast()
         || look_up(ip).is_ok_and(|answer| {
-            matches!(answer.kind, DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast)
+            matches!(
+                answer.kind,
+                DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast
+            )
         })
 }
 
@@ -197,20 +237,43 @@ mod tests {
     /// An upstream may move anywhere but to where its datagrams come back, straight or by way of what moved before.
     #[test]
     fn moves_that_close_a_loop_are_not_permitted() {
-        let look_up = |_| Ok(Answer { kind: DestinationKind::Elsewhere, interface: 0, source: None });
-        let host = Host { interfaces: Vec::new(), look_up: Box::new(look_up) };
-        let config = Config::parse(Path::new("test.toml"), CONFIG, KINDS).unwrap_or_else(|why| panic!("{why}"));
+        let look_up = |_| {
+            Ok(Answer {
+                kind: DestinationKind::Elsewhere,
+                interface: 0,
+                source: None,
+            })
+        };
+        let host = Host {
+            interfaces: Vec::new(),
+            look_up: Box::new(look_up),
+        };
+        let config = Config::parse(Path::new("test.toml"), CONFIG, KINDS)
+            .unwrap_or_else(|why| panic!("{why}"));
         let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
         let mut watch = Watch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
-        let mut permit = |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
-        assert_eq!(permit(0, 1000), Err("a loop, back to handler `first` by route in".to_owned()));
-        assert_eq!(permit(2, 2001), Err("a loop, back to handler `second` by route between".to_owned()));
+        let mut permit =
+            |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
+        assert_eq!(
+            permit(0, 1000),
+            Err("a loop, back to handler `first` by route in".to_owned())
+        );
+        assert_eq!(
+            permit(2, 2001),
+            Err("a loop, back to handler `second` by route between".to_owned())
+        );
         assert_eq!(permit(0, 9004), Ok(()));
         assert_eq!(permit(1, 2000), Ok(()));
-        assert_eq!(permit(2, 1000), Err("a loop, back to handler `second` by route in, then between".to_owned()));
+        assert_eq!(
+            permit(2, 1000),
+            Err("a loop, back to handler `second` by route in, then between".to_owned())
+        );
         // It has gone elsewhere since.
         assert_eq!(permit(1, 9005), Ok(()));
         assert_eq!(permit(2, 1000), Ok(()));
-        assert_eq!(permit(0, 2000), Err("a loop, back to handler `first` by route between, then in".to_owned()));
+        assert_eq!(
+            permit(0, 2000),
+            Err("a loop, back to handler `first` by route between, then in".to_owned())
+        );
     }
 }

@@ -101,11 +101,22 @@ impl ListenerPlan {
     pub fn claim(&self, socket: usize) -> Claim {
         match &self.role {
             Role::Unicast | Role::Broadcast => Claim::All,
-            Role::Absent => Claim::Wildcard { owner: socket == 0, claimed: Vec::new() },
-            Role::Wildcard { claimed } => Claim::Wildcard { owner: socket == 0, claimed: claimed.clone() },
-            Role::Group { interface, elsewhere, .. } => {
-                Claim::Group { interface: *interface, elsewhere: elsewhere.clone() }
-            }
+            Role::Absent => Claim::Wildcard {
+                owner: socket == 0,
+                claimed: Vec::new(),
+            },
+            Role::Wildcard { claimed } => Claim::Wildcard {
+                owner: socket == 0,
+                claimed: claimed.clone(),
+            },
+            Role::Group {
+                interface,
+                elsewhere,
+                ..
+            } => Claim::Group {
+                interface: *interface,
+                elsewhere: elsewhere.clone(),
+            },
         }
     }
 
@@ -139,7 +150,11 @@ impl Plan {
         let mut listeners = gather(config, host, &interfaces, &mut problems, &mut notes);
         claim_broadcasts(&mut listeners);
         claim_groups(&mut listeners);
-        let look_ups = LookUps { config, table: &table, workers };
+        let look_ups = LookUps {
+            config,
+            table: &table,
+            workers,
+        };
         look_ups.give(&mut listeners, &mut problems);
         let upstreams = Upstreams::look_up(config, host, known);
         loops::find(config, &table, &upstreams, host, &mut problems);
@@ -147,16 +162,46 @@ impl Plan {
         if problems.errors() > 0 {
             return Err(problems);
         }
-        let guard = Guard::new(listeners.iter().map(|listener| listener.address), host.addresses(), host.broadcasts());
+        let guard = Guard::new(
+            listeners.iter().map(|listener| listener.address),
+            host.addresses(),
+            host.broadcasts(),
+        );
         let names = Names {
-            routes: config.routes.iter().map(|route| route.label.clone()).collect(),
-            interfaces: host.interfaces.iter().map(|interface| (interface.index, interface.name.clone())).collect(),
-            listeners: listeners.iter().map(|listener| listener.label.clone()).collect(),
-            handlers: config.handlers.iter().map(|handler| handler.name.clone()).collect(),
-            upstreams: upstreams.iter().map(|(_, located)| located.upstream.to_string()).collect(),
+            routes: config
+                .routes
+                .iter()
+                .map(|route| route.label.clone())
+                .collect(),
+            interfaces: host
+                .interfaces
+                .iter()
+                .map(|interface| (interface.index, interface.name.clone()))
+                .collect(),
+            listeners: listeners
+                .iter()
+                .map(|listener| listener.label.clone())
+                .collect(),
+            handlers: config
+                .handlers
+                .iter()
+                .map(|handler| handler.name.clone())
+                .collect(),
+            upstreams: upstreams
+                .iter()
+                .map(|(_, located)| located.upstream.to_string())
+                .collect(),
         };
         let (table, names, guard) = (Arc::new(table), Arc::new(names), Arc::new(guard));
-        Ok(Plan { listeners, table, workers, names, guard, upstreams, notes })
+        Ok(Plan {
+            listeners,
+            table,
+            workers,
+            names,
+            guard,
+            upstreams,
+            notes,
+        })
     }
 }
 
@@ -164,7 +209,9 @@ impl Plan {
 pub fn worker_count(config: &Config) -> usize {
     match config.daemon.workers {
         Workers::Count(count) => count.get(),
-        Workers::Auto => thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX)),
+        Workers::Auto => {
+            thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
+        }
     }
 }
 
@@ -180,7 +227,9 @@ fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> 
                     format!("no interface of this host has the address {address}")
                 }
             };
-            problems.push(Problem::error(wanted.at.clone(), message).hint(format!("it has: {}", host.list())));
+            problems.push(
+                Problem::error(wanted.at.clone(), message).hint(format!("it has: {}", host.list())),
+            );
         }
         found
     };
@@ -194,9 +243,21 @@ fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<(Match, Range<usize>
         for destination in &route.destinations {
             let net = destination.value.net;
             let row = |source| {
-                let ports = (destination.value.ports.first(), destination.value.ports.last());
+                let ports = (
+                    destination.value.ports.first(),
+                    destination.value.ports.last(),
+                );
                 let (interface, route) = (interfaces[index], RouteId(index as u32));
-                (Match { net, ports, interface, source, route }, destination.at.clone())
+                (
+                    Match {
+                        net,
+                        ports,
+                        interface,
+                        source,
+                        route,
+                    },
+                    destination.at.clone(),
+                )
             };
             let sources = route.sources.iter().map(|source| source.value);
             let same_family = |source: &IpNet| source.addr().is_ipv4() == net.addr().is_ipv4();
@@ -235,7 +296,10 @@ fn gather(
             let (ip, scope, role) = match found {
                 Ok(found) => found,
                 Err(message) => {
-                    let hint = format!("name one with `interface = \"…\"`; this host has: {}", host.list());
+                    let hint = format!(
+                        "name one with `interface = \"…\"`; this host has: {}",
+                        host.list()
+                    );
                     problems.push(Problem::error(destination.at.clone(), message).hint(hint));
                     continue;
                 }
@@ -246,13 +310,25 @@ fn gather(
             // What the same socket was asked for already changes nothing, but for a group's sources.
             let ports = match role {
                 Role::Group { .. } => vec![destination.value.ports],
-                _ => asked.entry((ip, scope, route.share)).or_default().add(destination.value.ports),
+                _ => asked
+                    .entry((ip, scope, route.share))
+                    .or_default()
+                    .add(destination.value.ports),
             };
             let mut contradiction = None;
             for port in ports.into_iter().flat_map(Ports::iter) {
                 let address = with_scope(ip, port, scope);
-                let on = if let Role::Group { interface, .. } = &role { Some(*interface) } else { None };
-                let wish = Wish { address, role: role.clone(), share: route.share, at: destination.at.clone() };
+                let on = if let Role::Group { interface, .. } = &role {
+                    Some(*interface)
+                } else {
+                    None
+                };
+                let wish = Wish {
+                    address,
+                    role: role.clone(),
+                    share: route.share,
+                    at: destination.at.clone(),
+                };
                 let place = *known.entry((address, on)).or_insert(order.len());
                 match order.get_mut(place) {
                     Some(first) if first.share != wish.share => {
@@ -262,10 +338,15 @@ fn gather(
                     None => order.push(wish),
                 }
             }
-            contradiction.into_iter().for_each(|problem| problems.push(problem));
+            contradiction
+                .into_iter()
+                .for_each(|problem| problems.push(problem));
         }
     }
-    order.into_iter().flat_map(|wish| wish.listeners(host)).collect()
+    order
+        .into_iter()
+        .flat_map(|wish| wish.listeners(host))
+        .collect()
 }
 
 /// What a user who thinks of groups may not expect.
@@ -279,19 +360,35 @@ fn share_of_unicast(route: &Route) -> String {
 
 /// One socket cannot be locked and shared.
 fn share_differs(wish: &Wish, first: &Wish) -> Problem {
-    let message = format!("`share` differs between two routes of one socket, {}", wish.address);
+    let message = format!(
+        "`share` differs between two routes of one socket, {}",
+        wish.address
+    );
     let hint = "give both routes the same `share`";
-    Problem::error(wish.at.clone(), message).and_at(first.at.clone(), "the other route").hint(hint)
+    Problem::error(wish.at.clone(), message)
+        .and_at(first.at.clone(), "the other route")
+        .hint(hint)
 }
 
 impl Wish {
     /// Another route wants the same socket.
     fn merge(&mut self, other: Wish) {
-        if let (Role::Group { sources: mine, .. }, Role::Group { sources: theirs, .. }) = (&mut self.role, other.role) {
+        if let (
+            Role::Group { sources: mine, .. },
+            Role::Group {
+                sources: theirs, ..
+            },
+        ) = (&mut self.role, other.role)
+        {
             if mine.is_empty() || theirs.is_empty() {
                 mine.clear(); // One of them wants any source, so the join is for any.
             } else {
-                mine.extend(theirs.into_iter().filter(|source| !mine.contains(source)).collect::<Vec<_>>());
+                mine.extend(
+                    theirs
+                        .into_iter()
+                        .filter(|source| !mine.contains(source))
+                        .collect::<Vec<_>>(),
+                );
             }
         }
     }
@@ -307,16 +404,30 @@ impl Wish {
             lookup: Lookup::Fixed(RouteId(0)),
             at: self.at.clone(),
         };
-        let Role::Group { interface, sources, .. } = &self.role else {
+        let Role::Group {
+            interface, sources, ..
+        } = &self.role
+        else {
             return vec![plan(self.role.clone(), self.address.to_string())];
         };
-        let (interface, label) = (*interface, format!("{} on {}", bare(self.address), host.interface_name(*interface)));
+        let (interface, label) = (
+            *interface,
+            format!(
+                "{} on {}",
+                bare(self.address),
+                host.interface_name(*interface)
+            ),
+        );
         if sources.is_empty() {
             return vec![plan(self.role.clone(), label)];
         }
         let parts = sources.chunks(SOURCES_MAX).map(|sources| {
             let from: Vec<_> = sources.iter().map(IpAddr::to_string).collect();
-            let role = Role::Group { interface, sources: sources.to_vec(), elsewhere: Vec::new() };
+            let role = Role::Group {
+                interface,
+                sources: sources.to_vec(),
+                elsewhere: Vec::new(),
+            };
             plan(role, format!("{label} from {}", from.join(" ")))
         });
         parts.collect()
@@ -338,21 +449,48 @@ fn find_role(
 ) -> Result<(IpAddr, u32, Role), String> {
     let ip = destination.net.addr();
     if !destination.is_exact() {
-        let wildcard = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        return Ok((wildcard, 0, Role::Wildcard { claimed: Vec::new() }));
+        let wildcard = if ip.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        return Ok((
+            wildcard,
+            0,
+            Role::Wildcard {
+                claimed: Vec::new(),
+            },
+        ));
     }
     if ip.is_multicast() {
         let interface = match interface {
             Some(interface) => interface,
             None => kernels_choice(ip, host, notes)?,
         };
-        let family =
-            route.sources.iter().map(|source| source.value).filter(|source| source.addr().is_ipv4() == ip.is_ipv4());
-        let hosts = family.clone().all(|source| source.prefix_len() == source.max_prefix_len());
-        let sources = if hosts { family.map(|source| source.addr()).collect() } else { Vec::new() };
+        let family = route
+            .sources
+            .iter()
+            .map(|source| source.value)
+            .filter(|source| source.addr().is_ipv4() == ip.is_ipv4());
+        let hosts = family
+            .clone()
+            .all(|source| source.prefix_len() == source.max_prefix_len());
+        let sources = if hosts {
+            family.map(|source| source.addr()).collect()
+        } else {
+            Vec::new()
+        };
         // Bind refuses a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
         let scope = if is_of_one_link(ip) { interface } else { 0 };
-        return Ok((ip, scope, Role::Group { interface, sources, elsewhere: Vec::new() }));
+        return Ok((
+            ip,
+            scope,
+            Role::Group {
+                interface,
+                sources,
+                elsewhere: Vec::new(),
+            },
+        ));
     }
     let kind = (host.look_up)(ip).map(|answer| answer.kind);
     let is_here = matches!(kind, Ok(DestinationKind::Local));
@@ -367,7 +505,11 @@ fn find_role(
     if ip.is_ipv4() && !is_here {
         return Ok((ip, 0, Role::Absent));
     }
-    let scope = if is_of_one_link(ip) { interface.unwrap_or(0) } else { 0 };
+    let scope = if is_of_one_link(ip) {
+        interface.unwrap_or(0)
+    } else {
+        0
+    };
     Ok((ip, scope, Role::Unicast))
 }
 
@@ -383,7 +525,9 @@ fn kernels_choice(group: IpAddr, host: &Host, notes: &mut Vec<String>) -> Result
     match (host.look_up)(group) {
         Ok(answer) if answer.interface != 0 => {
             let name = host.interface_name(answer.interface);
-            let note = format!("{group} is joined on {name}, which is the kernel's choice; `interface` names another");
+            let note = format!(
+                "{group} is joined on {name}, which is the kernel's choice; `interface` names another"
+            );
             if !notes.contains(&note) {
                 notes.push(note);
             }
@@ -403,12 +547,24 @@ fn with_scope(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
 /// Tells each wildcard which broadcasts of its port another listener handles, or would.
 fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     let mut broadcasts: HashMap<u16, Vec<IpAddr>> = HashMap::new();
-    for listener in listeners.iter().filter(|listener| matches!(listener.role, Role::Broadcast | Role::Absent)) {
-        broadcasts.entry(listener.address.port()).or_default().push(listener.address.ip());
+    for listener in listeners
+        .iter()
+        .filter(|listener| matches!(listener.role, Role::Broadcast | Role::Absent))
+    {
+        broadcasts
+            .entry(listener.address.port())
+            .or_default()
+            .push(listener.address.ip());
     }
-    for listener in listeners.iter_mut().filter(|listener| listener.address.is_ipv4()) {
+    for listener in listeners
+        .iter_mut()
+        .filter(|listener| listener.address.is_ipv4())
+    {
         if let Role::Wildcard { claimed } = &mut listener.role {
-            *claimed = broadcasts.get(&listener.address.port()).cloned().unwrap_or_default();
+            *claimed = broadcasts
+                .get(&listener.address.port())
+                .cloned()
+                .unwrap_or_default();
         }
     }
 }
@@ -418,13 +574,25 @@ fn claim_groups(listeners: &mut [ListenerPlan]) {
     let mut joined: HashMap<(IpAddr, u16), Vec<u32>> = HashMap::new();
     for listener in &*listeners {
         if let Role::Group { interface, .. } = listener.role {
-            joined.entry((listener.address.ip(), listener.address.port())).or_default().push(interface);
+            joined
+                .entry((listener.address.ip(), listener.address.port()))
+                .or_default()
+                .push(interface);
         }
     }
     for listener in listeners {
         let (ip, port) = (listener.address.ip(), listener.address.port());
-        if let Role::Group { interface, elsewhere, .. } = &mut listener.role {
-            elsewhere.extend(joined[&(ip, port)].iter().filter(|other| *other != interface));
+        if let Role::Group {
+            interface,
+            elsewhere,
+            ..
+        } = &mut listener.role
+        {
+            elsewhere.extend(
+                joined[&(ip, port)]
+                    .iter()
+                    .filter(|other| *other != interface),
+            );
         }
     }
 }

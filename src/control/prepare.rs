@@ -86,8 +86,20 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
     let outline = Outline::new(&config, &plan);
     let successors = Successors::new(&present.outline, &outline, &retired);
     let difference = Difference::new(&present.outline, &outline);
-    let Present { outline: old, workers, .. } = present;
-    Ok(Draft { config, plan, outline, successors, difference, workers, old })
+    let Present {
+        outline: old,
+        workers,
+        ..
+    } = present;
+    Ok(Draft {
+        config,
+        plan,
+        outline,
+        successors,
+        difference,
+        workers,
+        old,
+    })
 }
 
 impl Draft {
@@ -104,11 +116,27 @@ impl Draft {
         epoch: Instant,
         ended: &Arc<Waker>,
     ) -> Result<Prepared, Failure> {
-        let Draft { config, plan, outline, successors, difference, workers, old } = self;
+        let Draft {
+            config,
+            plan,
+            outline,
+            successors,
+            difference,
+            workers,
+            old,
+        } = self;
         borrow(&workers, &old, &mut held)?;
         let workers = build::build(&config, &plan, output, held, epoch)?;
         let crew = Crew::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
-        Ok(Prepared { config, plan, outline, workers, crew, successors, difference })
+        Ok(Prepared {
+            config,
+            plan,
+            outline,
+            workers,
+            crew,
+            successors,
+            difference,
+        })
     }
 }
 
@@ -131,7 +159,10 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
             continue;
         }
         let is_replaced = heir.is_some_and(|heir| leads_wherever(heir, old));
-        if is_replaced || !old.recipe.has_sessions() || (old.is_retired && present.sessions[number] == 0) {
+        if is_replaced
+            || !old.recipe.has_sessions()
+            || (old.is_retired && present.sessions[number] == 0)
+        {
             continue;
         }
         let name = match old.is_retired {
@@ -139,7 +170,11 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
             false => format!("{} (retired {})", old.name, present.generation),
         };
         retired.insert(number, config.handlers.len());
-        config.handlers.push(NamedHandler { name, is_retired: true, ..old.clone() });
+        config.handlers.push(NamedHandler {
+            name,
+            is_retired: true,
+            ..old.clone()
+        });
     }
     retired
 }
@@ -152,9 +187,11 @@ fn is_heir(old: &NamedHandler, new: &NamedHandler) -> bool {
 fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
     let (new_upstreams, old_upstreams) = (new.recipe.upstreams(), old.recipe.upstreams());
     new.recipe.has_sessions()
-        && old_upstreams
-            .iter()
-            .all(|old| new_upstreams.iter().any(|new| new.to_string() == old.to_string() && new.leave == old.leave))
+        && old_upstreams.iter().all(|old| {
+            new_upstreams
+                .iter()
+                .any(|new| new.to_string() == old.to_string() && new.leave == old.leave)
+        })
 }
 
 /// Second descriptors of all listeners' sockets that run now.

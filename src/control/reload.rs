@@ -37,7 +37,10 @@ pub struct Wish {
 impl Wish {
     /// Of somebody who reads the log.
     pub fn silent() -> Wish {
-        Wish { is_dry_run: false, reply: None }
+        Wish {
+            is_dry_run: false,
+            reply: None,
+        }
     }
 
     fn is_silent(&self) -> bool {
@@ -72,7 +75,14 @@ impl Reloader {
     /// Wakes the supervisor when a configuration is ready.
     pub fn new(waker: Arc<Waker>) -> Reloader {
         let (sender, outcomes) = unbounded();
-        Reloader { loader: None, sender, outcomes, waker, under_way: Vec::new(), waiting: Vec::new() }
+        Reloader {
+            loader: None,
+            sender,
+            outcomes,
+            waker,
+            under_way: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
     /// Whether anything is under way.
@@ -88,20 +98,34 @@ impl Reloader {
 
     fn begin(&mut self, present: Present, output: Sender<Job>, epoch: Instant, ended: Arc<Waker>) {
         let is_dry_run = self.under_way.iter().all(|wish| wish.is_dry_run);
-        let (loader, sender, waker) = (self.loader.clone(), self.sender.clone(), Arc::clone(&self.waker));
+        let (loader, sender, waker) = (
+            self.loader.clone(),
+            self.sender.clone(),
+            Arc::clone(&self.waker),
+        );
         let work = move || {
             let nothing = || Failure::File("there is no file to reload".to_owned());
-            let config = loader.ok_or_else(nothing).and_then(|loader| loader().map_err(Failure::from));
-            let outcome = config.and_then(|config| draft(config, present)).and_then(|draft| match is_dry_run {
-                true => Ok(Ready::Draft(Box::new(draft))),
-                false => draft.prepare(Held::default(), &output, epoch, &ended).map(Box::new).map(Ready::Whole),
-            });
+            let config = loader
+                .ok_or_else(nothing)
+                .and_then(|loader| loader().map_err(Failure::from));
+            let outcome = config
+                .and_then(|config| draft(config, present))
+                .and_then(|draft| match is_dry_run {
+                    true => Ok(Ready::Draft(Box::new(draft))),
+                    false => draft
+                        .prepare(Held::default(), &output, epoch, &ended)
+                        .map(Box::new)
+                        .map(Ready::Whole),
+                });
             // The supervisor may have ended meanwhile.
             let _ = sender.send(outcome);
             let _ = waker.wake();
         };
         if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn(work) {
-            let failure = Failure::System { what: "cannot start a thread for the reload", error };
+            let failure = Failure::System {
+                what: "cannot start a thread for the reload",
+                error,
+            };
             let _ = self.sender.send(Err(failure));
             let _ = self.waker.wake();
         }
@@ -121,13 +145,20 @@ impl Supervisor {
 
     /// Begins what waits, unless something else has to be over first.
     pub(super) fn begin_reload(&mut self) {
-        let Reloader { under_way, waiting, .. } = &self.reloader;
+        let Reloader {
+            under_way, waiting, ..
+        } = &self.reloader;
         if !under_way.is_empty() || waiting.is_empty() || self.gate.is_farewell_due {
             return;
         }
         self.reloader.under_way = std::mem::take(&mut self.reloader.waiting);
         let present = self.running.present(self.office.life.generation);
-        self.reloader.begin(present, self.output.clone(), self.epoch, Arc::clone(&self.ended));
+        self.reloader.begin(
+            present,
+            self.output.clone(),
+            self.epoch,
+            Arc::clone(&self.ended),
+        );
     }
 
     /// Applies what was made ready, if anything was.
@@ -137,7 +168,13 @@ impl Supervisor {
                 Err(failure) => self.refuse(&failure, wishes),
                 Ok(Ready::Draft(draft)) => {
                     let changes = self.changes(&draft.difference, &draft.config.daemon);
-                    tell(wishes, &ReloadReport { changes, ..ReloadReport::default() });
+                    tell(
+                        wishes,
+                        &ReloadReport {
+                            changes,
+                            ..ReloadReport::default()
+                        },
+                    );
                 }
                 Ok(Ready::Whole(prepared)) => self.apply(*prepared, wishes)?,
             }
@@ -156,29 +193,62 @@ impl Supervisor {
             log::error!("reload refused, everything goes on as before: {why}");
         }
         let is_wrong_file = matches!(failure, Failure::Configuration(_));
-        tell(wishes, &ReloadReport { problems: Some(why), is_wrong_file, ..ReloadReport::default() });
+        tell(
+            wishes,
+            &ReloadReport {
+                problems: Some(why),
+                is_wrong_file,
+                ..ReloadReport::default()
+            },
+        );
     }
 
     fn apply(&mut self, prepared: Prepared, wishes: Vec<Wish>) -> Result<(), Failure> {
         let changes = self.changes(&prepared.difference, &prepared.config.daemon);
-        let (dry, wet): (Vec<Wish>, Vec<Wish>) = wishes.into_iter().partition(|wish| wish.is_dry_run);
-        tell(dry, &ReloadReport { changes: changes.clone(), ..ReloadReport::default() });
-        for note in prepared.plan.notes.iter().filter(|note| !self.running.plan.notes.contains(note)) {
+        let (dry, wet): (Vec<Wish>, Vec<Wish>) =
+            wishes.into_iter().partition(|wish| wish.is_dry_run);
+        tell(
+            dry,
+            &ReloadReport {
+                changes: changes.clone(),
+                ..ReloadReport::default()
+            },
+        );
+        for note in prepared
+            .plan
+            .notes
+            .iter()
+            .filter(|note| !self.running.plan.notes.contains(note))
+        {
             log::warn!("{note}");
         }
-        changes.iter().for_each(|change| log::log!(level_of(change), "reload: {change}"));
+        changes
+            .iter()
+            .for_each(|change| log::log!(level_of(change), "reload: {change}"));
         self.heed_daemon(&prepared.config.daemon);
         self.tell_reloading();
         let begun = Instant::now();
         let parked = self.running.park()?;
         self.running.take_place(prepared, parked);
         let pause = begun.elapsed();
-        self.office.on_reload(&self.running.config, &self.running.plan);
+        self.office
+            .on_reload(&self.running.config, &self.running.plan);
         self.drain_again();
         self.tell_ready();
         self.tap_again();
-        log::info!("reloaded: {}; {:.1} ms between two turns", self.summary(), pause.as_secs_f64() * 1e3);
-        tell(wet, &ReloadReport { is_applied: true, changes, ..ReloadReport::default() });
+        log::info!(
+            "reloaded: {}; {:.1} ms between two turns",
+            self.summary(),
+            pause.as_secs_f64() * 1e3
+        );
+        tell(
+            wet,
+            &ReloadReport {
+                is_applied: true,
+                changes,
+                ..ReloadReport::default()
+            },
+        );
         Ok(())
     }
 }
@@ -192,11 +262,17 @@ impl Supervisor {
             ("`http`", new.http != old.http),
             ("`http_hosts`", new.http_hosts != old.http_hosts),
         ];
-        let waiting: Vec<&str> = doors.iter().filter(|door| door.1).map(|door| door.0).collect();
+        let waiting: Vec<&str> = doors
+            .iter()
+            .filter(|door| door.1)
+            .map(|door| door.0)
+            .collect();
         let mut changes = difference.lines();
         if !waiting.is_empty() {
             let waiting = listed(waiting, "and");
-            changes.push(format!("{WAITS} {waiting} below [daemon]: as before until the next start or takeover"));
+            changes.push(format!(
+                "{WAITS} {waiting} below [daemon]: as before until the next start or takeover"
+            ));
         }
         changes
     }
@@ -212,9 +288,16 @@ impl Supervisor {
 
 /// What is not as the file says deserves more attention.
 fn level_of(change: &str) -> Level {
-    if change.starts_with(WAITS) { Level::Warn } else { Level::Info }
+    if change.starts_with(WAITS) {
+        Level::Warn
+    } else {
+        Level::Info
+    }
 }
 
 fn tell(wishes: Vec<Wish>, report: &ReloadReport) {
-    wishes.into_iter().filter_map(|wish| wish.reply).for_each(|reply| reply.send(report.clone()));
+    wishes
+        .into_iter()
+        .filter_map(|wish| wish.reply)
+        .for_each(|reply| reply.send(report.clone()));
 }

@@ -96,7 +96,8 @@ pub const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
 
 /// A log level, or a sentence about what is none.
 pub fn log_level(text: &str) -> Result<LevelFilter, String> {
-    text.parse().map_err(|_| format!("{} is no log level; write {LOG_LEVELS}", quoted(text)))
+    text.parse()
+        .map_err(|_| format!("{} is no log level; write {LOG_LEVELS}", quoted(text)))
 }
 
 /// Where an answer goes. Dropped without an answer, it tells that to who waits.
@@ -148,13 +149,28 @@ impl Requests {
     pub fn new(waker: Arc<Waker>) -> (Requests, Asked) {
         let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
         let (visits, troubles) = (Arc::default(), Troubles::default());
-        (Requests { queue, guests, waker, visits, troubles }, Asked { operators, guests: others })
+        (
+            Requests {
+                queue,
+                guests,
+                waker,
+                visits,
+                troubles,
+            },
+            Asked {
+                operators,
+                guests: others,
+            },
+        )
     }
 
     /// The way of guests, with places of its own: what they ask waits even when they have hung up, and must not keep an
     /// operator from asking.
     pub fn of_guests(&self) -> Requests {
-        Requests { queue: self.guests.clone(), ..self.clone() }
+        Requests {
+            queue: self.guests.clone(),
+            ..self.clone()
+        }
     }
 
     /// Queues a request.
@@ -185,6 +201,9 @@ pub struct Asked {
 impl Asked {
     /// What is to be answered next: guests wait for operators.
     pub(super) fn next(&self) -> Option<Request> {
-        self.operators.try_recv().or_else(|_| self.guests.try_recv()).ok()
+        self.operators
+            .try_recv()
+            .or_else(|_| self.guests.try_recv())
+            .ok()
     }
 }

@@ -67,7 +67,12 @@ impl Running {
 
     /// Starts what was prepared, in place of what has been parked, whose names are these.
     fn succeed(prepared: Prepared, parked: Parked, names: &Outline) -> Running {
-        let Parked { mut workers, states, mut history, rows } = parked;
+        let Parked {
+            mut workers,
+            states,
+            mut history,
+            rows,
+        } = parked;
         let removed: Vec<usize> = gone(&prepared.successors.listeners);
         let mut estates = Vec::new();
         for (number, mut worker) in workers.drain(..).enumerate() {
@@ -75,7 +80,12 @@ impl Running {
                 worker.read_out(&removed);
             }
             let mut estate = worker.leave();
-            history.add(number, rows, &estate.ledger, std::mem::take(&mut estate.fates));
+            history.add(
+                number,
+                rows,
+                &estate.ledger,
+                std::mem::take(&mut estate.fates),
+            );
             estate.sockets = worker.into_lane_sockets();
             estates.push(estate);
         }
@@ -89,11 +99,22 @@ impl Running {
         history: History,
         states: HashMap<(String, String), State>,
     ) -> Running {
-        let Prepared { config, plan, outline, mut workers, crew, successors, .. } = prepared;
+        let Prepared {
+            config,
+            plan,
+            outline,
+            mut workers,
+            crew,
+            successors,
+            ..
+        } = prepared;
         settle(&mut workers, &plan);
         let mut history = history.carry(&successors, rows(&config, &plan));
         hand_over(
-            &mut workers.iter_mut().map(|(worker, _)| worker).collect::<Vec<_>>(),
+            &mut workers
+                .iter_mut()
+                .map(|(worker, _)| worker)
+                .collect::<Vec<_>>(),
             estates,
             &successors,
             &mut history,
@@ -104,8 +125,21 @@ impl Running {
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
         let workers = crew.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
-        let upkeep = Upkeep::of_plan(&config, &plan, handles, &by_number(&plan, &outline, &states));
-        Running { config, plan, outline, workers, upkeep, history, receive_buffers }
+        let upkeep = Upkeep::of_plan(
+            &config,
+            &plan,
+            handles,
+            &by_number(&plan, &outline, &states),
+        );
+        Running {
+            config,
+            plan,
+            outline,
+            workers,
+            upkeep,
+            history,
+            receive_buffers,
+        }
     }
 
     /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
@@ -116,12 +150,22 @@ impl Running {
             handle.send(Command::Park);
         }
         let workers = self.join()?;
-        Ok(Parked { workers, states, history: std::mem::take(&mut self.history), rows: self.rows() })
+        Ok(Parked {
+            workers,
+            states,
+            history: std::mem::take(&mut self.history),
+            rows: self.rows(),
+        })
     }
 
     /// Goes on as before with what was parked: nobody has taken it.
     pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, crew: Crew) {
-        let Parked { workers, states, history, .. } = parked;
+        let Parked {
+            workers,
+            states,
+            history,
+            ..
+        } = parked;
         self.history = history;
         self.workers = crew.resume(workers, handles.clone());
         let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
@@ -183,15 +227,23 @@ impl Running {
     /// What a new configuration may go on with.
     pub fn present(&self, generation: u64) -> Present {
         let mut sum = self.rows().ledger();
-        self.ledgers().iter().flatten().for_each(|ledger| sum.add(ledger));
+        self.ledgers()
+            .iter()
+            .flatten()
+            .for_each(|ledger| sum.add(ledger));
         let states = self.upkeep.snapshot();
         let located = self.plan.upstreams.iter().map(|(_, located)| located);
-        let addresses =
-            located.zip(states).filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
+        let addresses = located
+            .zip(states)
+            .filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
         Present {
             outline: self.outline.clone(),
             handlers: self.config.handlers.iter().cloned().map(Some).collect(),
-            sessions: sum.handlers.iter().map(|count| count.sessions.open).collect(),
+            sessions: sum
+                .handlers
+                .iter()
+                .map(|count| count.sessions.open)
+                .collect(),
             addresses: addresses.collect(),
             workers: self.handles().cloned().collect(),
             generation,
@@ -206,7 +258,10 @@ impl Running {
             handle.send(Command::Snapshot(reply)).then_some(answer)
         };
         let asked: Vec<_> = self.workers.iter().map(ask).collect();
-        asked.into_iter().map(|answer| answer?.recv_deadline(deadline).ok()).collect()
+        asked
+            .into_iter()
+            .map(|answer| answer?.recv_deadline(deadline).ok())
+            .collect()
     }
 
     /// The same with what was counted before by workers that are gone.
@@ -215,9 +270,16 @@ impl Running {
         let past = self.history.ledgers();
         let sum = |number: usize| {
             let mut ledger = rows.ledger();
-            past.get(number).into_iter().for_each(|past| ledger.add(past));
-            now.get(number).into_iter().for_each(|now| ledger.add(&now.ledger));
-            Part { ledger, answers: now.get(number).is_none_or(|now| now.answers) }
+            past.get(number)
+                .into_iter()
+                .for_each(|past| ledger.add(past));
+            now.get(number)
+                .into_iter()
+                .for_each(|now| ledger.add(&now.ledger));
+            Part {
+                ledger,
+                answers: now.get(number).is_none_or(|now| now.answers),
+            }
         };
         (0..past.len().max(now.len())).map(sum).collect()
     }
@@ -229,11 +291,16 @@ impl Running {
         for (handle, _) in &self.workers {
             handle.send(Command::Stop { has_heir });
         }
-        Ok(Stopped { workers: self.join()? })
+        Ok(Stopped {
+            workers: self.join()?,
+        })
     }
 
     fn join(&mut self) -> Result<Vec<Worker>, Failure> {
-        self.workers.drain(..).map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker)).collect()
+        self.workers
+            .drain(..)
+            .map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker))
+            .collect()
     }
 }
 
@@ -250,23 +317,40 @@ impl Stopped {
 }
 
 fn rows(config: &Config, plan: &Plan) -> Rows {
-    Rows::new(plan.listeners.len(), config.routes.len(), config.handlers.len(), plan.upstreams.iter().len())
+    Rows::new(
+        plan.listeners.len(),
+        config.routes.len(),
+        config.handlers.len(),
+        plan.upstreams.iter().len(),
+    )
 }
 
 /// The last that is done to listeners' sockets, when nobody else reads them and nothing can be called off any more: those
 /// that are late are bound beside the others of their address, and all are set as they are meant to be.
 fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
-    let mut listeners: Vec<&mut Listener> = workers.iter_mut().flat_map(|(worker, _)| worker.listeners()).collect();
+    let mut listeners: Vec<&mut Listener> = workers
+        .iter_mut()
+        .flat_map(|(worker, _)| worker.listeners())
+        .collect();
     let name = |listener: &Listener| plan.listeners[listener.seat.listener].label.clone();
-    let late: HashSet<u16> =
-        listeners.iter().filter(|listener| listener.is_late()).map(|listener| listener.address.port()).collect();
-    for listener in listeners.iter().filter(|listener| late.contains(&listener.address.port())) {
+    let late: HashSet<u16> = listeners
+        .iter()
+        .filter(|listener| listener.is_late())
+        .map(|listener| listener.address.port())
+        .collect();
+    for listener in listeners
+        .iter()
+        .filter(|listener| late.contains(&listener.address.port()))
+    {
         // Where that fails, so does the bind.
         let _ = listener.unlock();
     }
     for listener in listeners.iter_mut().filter(|listener| listener.is_late()) {
         if let Err(error) = listener.bind_late() {
-            log::error!("a worker more cannot be had for {}: {error}; the others serve it", name(listener));
+            log::error!(
+                "a worker more cannot be had for {}: {error}; the others serve it",
+                name(listener)
+            );
         }
     }
     for listener in &listeners {
@@ -278,7 +362,10 @@ fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
 
 fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<usize> {
     let mut smallest = vec![usize::MAX; listeners];
-    for listener in workers.iter_mut().flat_map(|(worker, _)| worker.listeners()) {
+    for listener in workers
+        .iter_mut()
+        .flat_map(|(worker, _)| worker.listeners())
+    {
         let granted = &mut smallest[listener.seat.listener];
         *granted = listener.receive_buffer().min(*granted);
     }
@@ -287,33 +374,53 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
 
 /// The numbers of those that nobody goes on with.
 fn gone(successors: &[Option<usize>]) -> Vec<usize> {
-    (0..successors.len()).filter(|old| successors[*old].is_none()).collect()
+    (0..successors.len())
+        .filter(|old| successors[*old].is_none())
+        .collect()
 }
 
 /// What is known of upstreams, by the names of their handlers and their own.
 pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, String), State> {
-    let names = outline
-        .handlers
-        .iter()
-        .flat_map(|handler| handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone())));
+    let names = outline.handlers.iter().flat_map(|handler| {
+        handler
+            .upstreams
+            .iter()
+            .map(|upstream| (handler.name.clone(), upstream.clone()))
+    });
     names.zip(states).collect()
 }
 
 /// The same by the numbers of a plan.
-fn by_number(plan: &Plan, outline: &Outline, states: &HashMap<(String, String), State>) -> Vec<Option<State>> {
-    let names = outline
-        .handlers
-        .iter()
-        .flat_map(|handler| handler.upstreams.iter().map(|upstream| (handler.name.clone(), upstream.clone())));
-    names.zip(plan.upstreams.iter()).map(|(name, _)| states.get(&name).cloned()).collect()
+fn by_number(
+    plan: &Plan,
+    outline: &Outline,
+    states: &HashMap<(String, String), State>,
+) -> Vec<Option<State>> {
+    let names = outline.handlers.iter().flat_map(|handler| {
+        handler
+            .upstreams
+            .iter()
+            .map(|upstream| (handler.name.clone(), upstream.clone()))
+    });
+    names
+        .zip(plan.upstreams.iter())
+        .map(|(name, _)| states.get(&name).cloned())
+        .collect()
 }
 
 /// Upstreams that have moved since the plan was made.
-fn tell_of_moves(handle: &Handle, plan: &Plan, outline: &Outline, states: &HashMap<(String, String), State>) {
+fn tell_of_moves(
+    handle: &Handle,
+    plan: &Plan,
+    outline: &Outline,
+    states: &HashMap<(String, String), State>,
+) {
     let known = by_number(plan, outline, states);
     for ((id, located), state) in plan.upstreams.iter().zip(known) {
         let Located { address, .. } = located;
-        if let Some(State { address: Some(now), .. }) = state
+        if let Some(State {
+            address: Some(now), ..
+        }) = state
             && address.as_ref().ok() != Some(&now)
         {
             handle.send(Command::Change(id, Change::Moved(now)));

@@ -27,13 +27,17 @@ pub struct ServiceManager {
 impl ServiceManager {
     /// The one that the environment names (`$NOTIFY_SOCKET`), if any.
     pub fn this() -> io::Result<ServiceManager> {
-        std::env::var_os("NOTIFY_SOCKET")
-            .map_or_else(|| Ok(ServiceManager::default()), |name| ServiceManager::at(&name))
+        std::env::var_os("NOTIFY_SOCKET").map_or_else(
+            || Ok(ServiceManager::default()),
+            |name| ServiceManager::at(&name),
+        )
     }
 
     /// The one that listens there: at a path, or at an abstract name behind `@`.
     pub fn at(name: &OsStr) -> io::Result<ServiceManager> {
-        Ok(ServiceManager { mailbox: Some(Mailbox::new(name)?) })
+        Ok(ServiceManager {
+            mailbox: Some(Mailbox::new(name)?),
+        })
     }
 
     /// Whether there is one.
@@ -45,7 +49,11 @@ impl ServiceManager {
     /// shown by `systemctl status`.
     pub fn ready(&self, process: u32, status: &str) -> io::Result<()> {
         let status = one_line(status);
-        self.tell(&[NotifyState::MainPid(process), NotifyState::Ready, NotifyState::Status(&status)])
+        self.tell(&[
+            NotifyState::MainPid(process),
+            NotifyState::Ready,
+            NotifyState::Status(&status),
+        ])
     }
 
     /// Another process is the daemon's from now on.
@@ -76,21 +84,34 @@ impl ServiceManager {
     /// Has descriptors kept for the next process, all by one name. What is kept already is not kept twice. They are not watched:
     /// the error that an ICMP message leaves on a socket would end the keeping.
     pub fn store(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let states = ["FDSTORE=1".to_owned(), "FDPOLL=0".to_owned(), format!("FDNAME={name}")];
-        fds.chunks(FDS_MAX).try_for_each(|fds| self.send(&states, fds))
+        let states = [
+            "FDSTORE=1".to_owned(),
+            "FDPOLL=0".to_owned(),
+            format!("FDNAME={name}"),
+        ];
+        fds.chunks(FDS_MAX)
+            .try_for_each(|fds| self.send(&states, fds))
     }
 
     /// Has all of this name kept no longer.
     pub fn forget(&self, name: &str) -> io::Result<()> {
-        self.send(&["FDSTOREREMOVE=1".to_owned(), format!("FDNAME={name}")], &[])
+        self.send(
+            &["FDSTOREREMOVE=1".to_owned(), format!("FDNAME={name}")],
+            &[],
+        )
     }
 
     fn tell(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
-        self.send(&states.iter().map(ToString::to_string).collect::<Vec<_>>(), &[])
+        self.send(
+            &states.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            &[],
+        )
     }
 
     fn send(&self, states: &[String], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let Some(mailbox) = &self.mailbox else { return Ok(()) };
+        let Some(mailbox) = &self.mailbox else {
+            return Ok(());
+        };
         let mut text = String::new();
         for state in states {
             // Into a String: it cannot fail.
@@ -113,7 +134,13 @@ pub fn watchdog_interval() -> Option<Duration> {
 /// Makes a command's environment that of the daemon's next process: the watchdog is to wait for that one, and what was given to
 /// this one is not given to it again.
 pub fn hand_on(command: &mut Command) {
-    for gone in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"] {
+    for gone in [
+        "WATCHDOG_PID",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "LISTEN_PIDFDID",
+    ] {
         command.env_remove(gone);
     }
 }
@@ -128,6 +155,8 @@ pub fn given_sockets() -> Vec<(OwnedFd, String)> {
     let count = number("LISTEN_FDS").unwrap_or(0).min(GIVEN_MAX);
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<&str> = names.split(':').collect();
-    let named = |(place, fd): (usize, OwnedFd)| (fd, names.get(place).copied().unwrap_or_default().to_owned());
+    let named = |(place, fd): (usize, OwnedFd)| {
+        (fd, names.get(place).copied().unwrap_or_default().to_owned())
+    };
     inherited::take(count).into_iter().map(named).collect()
 }

@@ -81,8 +81,17 @@ pub struct Lister {
 
 impl Lister {
     /// Understands the query.
-    pub fn new(query: &SessionQuery, config: &Config, plan: &Plan, workers: Vec<Handle>) -> Result<Lister, Refusal> {
-        let handlers: Vec<String> = config.handlers.iter().map(|handler| handler.name.clone()).collect();
+    pub fn new(
+        query: &SessionQuery,
+        config: &Config,
+        plan: &Plan,
+        workers: Vec<Handle>,
+    ) -> Result<Lister, Refusal> {
+        let handlers: Vec<String> = config
+            .handlers
+            .iter()
+            .map(|handler| handler.name.clone())
+            .collect();
         let handler = match &query.handler {
             Some(name) => Some(handler(name, &handlers)?),
             None => None,
@@ -94,8 +103,16 @@ impl Lister {
         Ok(Lister {
             workers,
             handlers,
-            routes: config.routes.iter().map(|route| route.label.clone()).collect(),
-            upstreams: plan.upstreams.iter().map(|(_, located)| located.upstream.to_string()).collect(),
+            routes: config
+                .routes
+                .iter()
+                .map(|route| route.label.clone())
+                .collect(),
+            upstreams: plan
+                .upstreams
+                .iter()
+                .map(|(_, located)| located.upstream.to_string())
+                .collect(),
             handler,
             client,
             port,
@@ -107,7 +124,8 @@ impl Lister {
     pub fn list(&self) -> SessionList {
         let deadline = Instant::now() + PATIENCE;
         let mut sessions = Vec::new();
-        let is_whole = (0..self.workers.len()).all(|worker| self.add(worker, deadline, &mut sessions));
+        let is_whole =
+            (0..self.workers.len()).all(|worker| self.add(worker, deadline, &mut sessions));
         let is_cut = !is_whole || sessions.len() > self.limit;
         sessions.truncate(self.limit);
         SessionList { sessions, is_cut }
@@ -115,9 +133,14 @@ impl Lister {
 
     /// Adds those of one worker. Whether that was all of them.
     fn add(&self, worker: usize, deadline: Instant, sessions: &mut Vec<SessionRow>) -> bool {
-        let mut from = Mark { handler: HandlerId(0), place: 0 };
+        let mut from = Mark {
+            handler: HandlerId(0),
+            place: 0,
+        };
         while sessions.len() <= self.limit {
-            let Some(page) = self.page(worker, from, deadline) else { return false };
+            let Some(page) = self.page(worker, from, deadline) else {
+                return false;
+            };
             let wanted = page.found.iter().filter(|seen| self.is_wanted(seen));
             sessions.extend(wanted.map(|seen| self.row(worker, seen)));
             match page.next {
@@ -130,8 +153,14 @@ impl Lister {
 
     fn page(&self, worker: usize, from: Mark, deadline: Instant) -> Option<Page> {
         let (reply, page) = bounded(1);
-        let wanted = Wanted { handler: self.handler, client: self.client, from };
-        self.workers[worker].send(Command::Sessions(wanted, reply)).then_some(())?;
+        let wanted = Wanted {
+            handler: self.handler,
+            client: self.client,
+            from,
+        };
+        self.workers[worker]
+            .send(Command::Sessions(wanted, reply))
+            .then_some(())?;
         page.recv_deadline(deadline).ok()
     }
 
@@ -147,7 +176,11 @@ impl Lister {
             local: seen.local.to_string(),
             route: name(&self.routes, seen.route.0 as usize),
             handler: name(&self.handlers, seen.handler.index()),
-            upstreams: seen.upstreams.iter().map(|id| name(&self.upstreams, id.index())).collect(),
+            upstreams: seen
+                .upstreams
+                .iter()
+                .map(|id| name(&self.upstreams, id.index()))
+                .collect(),
             idle_ms: u64::try_from(seen.idle.as_millis()).unwrap_or(u64::MAX),
             requests: seen.requests,
             replies: seen.replies,
@@ -169,7 +202,9 @@ fn client(text: &str) -> Result<(Option<IpNet>, Option<u16>), Refusal> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok((Some(IpNet::from(address.ip())), Some(address.port())));
     }
-    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let net = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     net.map(|net| (Some(net), None)).map_err(|_| {
         let text = quoted(text);
         Refusal::Unknown(format!(

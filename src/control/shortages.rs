@@ -30,7 +30,11 @@ pub struct Shortages {
 impl Shortages {
     /// Nothing is, so far.
     pub fn new() -> Shortages {
-        Shortages { next: Instant::now(), files: None, is_mute: false }
+        Shortages {
+            next: Instant::now(),
+            files: None,
+            is_mute: false,
+        }
     }
 
     /// When to look again.

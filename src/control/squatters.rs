@@ -37,7 +37,11 @@ impl fmt::Display for Squatter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((pid, program)) => write!(f, "{program} (pid {pid}), bound to {}", self.address),
-            None => write!(f, "a program of user {} (its pid is hidden from us), bound to {}", self.uid, self.address),
+            None => write!(
+                f,
+                "a program of user {} (its pid is hidden from us), bound to {}",
+                self.uid, self.address
+            ),
         }
     }
 }
@@ -47,8 +51,17 @@ pub fn find(address: SocketAddr) -> Vec<Squatter> {
     let mut sockets = sockets(|port| port == address.port());
     sockets.retain(|socket| overlaps(socket.address, address));
     let squatter = |socket: Socket| {
-        let Socket { address, uid, inode, .. } = socket;
-        Squatter { address, uid, process: owner(inode) }
+        let Socket {
+            address,
+            uid,
+            inode,
+            ..
+        } = socket;
+        Squatter {
+            address,
+            uid,
+            process: owner(inode),
+        }
     };
     let mut found: Vec<Squatter> = Vec::new();
     for squatter in sockets.into_iter().map(squatter) {
@@ -66,8 +79,16 @@ pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<Socket> {
     for (file, v6) in [("/proc/net/udp", false), ("/proc/net/udp6", true)] {
         // Without IPv6 there is no such file.
         let Ok(file) = File::open(file) else { continue };
-        let lines = BufReader::with_capacity(64 * 1024, file).lines().skip(1).take(SOCKETS_MAX).map_while(Result::ok);
-        sockets.extend(lines.filter_map(|line| parse(&line, v6)).filter(|socket| is_wanted(socket.address.port())));
+        let lines = BufReader::with_capacity(64 * 1024, file)
+            .lines()
+            .skip(1)
+            .take(SOCKETS_MAX)
+            .map_while(Result::ok);
+        sockets.extend(
+            lines
+                .filter_map(|line| parse(&line, v6))
+                .filter(|socket| is_wanted(socket.address.port())),
+        );
     }
     sockets
 }
@@ -75,9 +96,17 @@ pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<Socket> {
 /// A line of /proc/net/udp.
 fn parse(line: &str, v6: bool) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace();
-    let (address, peer) = (parse_address(fields.nth(1)?, v6)?, parse_address(fields.next()?, v6)?);
+    let (address, peer) = (
+        parse_address(fields.nth(1)?, v6)?,
+        parse_address(fields.next()?, v6)?,
+    );
     let (uid, inode) = (fields.nth(4)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
-    Some(Socket { address, peer: (peer.port() != 0).then_some(peer), uid, inode })
+    Some(Socket {
+        address,
+        peer: (peer.port() != 0).then_some(peer),
+        uid,
+        inode,
+    })
 }
 
 fn parse_address(text: &str, v6: bool) -> Option<SocketAddr> {
@@ -101,20 +130,27 @@ fn parse_address(text: &str, v6: bool) -> Option<SocketAddr> {
 pub fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
     let same_family = bound.is_ipv4() == wanted.is_ipv4();
     let wildcard = bound.ip().is_unspecified() || (wanted.ip().is_unspecified() && same_family);
-    bound.port() == wanted.port() && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
+    bound.port() == wanted.port()
+        && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
 }
 
 /// The process that has the socket open.
 pub fn owner(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
             continue;
         };
-        let holds = |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str());
+        let holds = |fd: fs::DirEntry| {
+            fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str())
+        };
         if descriptors.flatten().any(holds) {
             let program = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             return Some((pid, program.trim().escape_default().to_string()));
@@ -132,13 +168,25 @@ mod tests {
     fn finds_this_process() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        for wanted in [address, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())] {
+        for wanted in [
+            address,
+            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
+        ] {
             let found = find(wanted);
-            assert!(
-                found.iter().any(|squatter| { squatter.process.as_ref().is_some_and(|p| p.0 == std::process::id()) })
-            );
+            assert!(found.iter().any(|squatter| {
+                squatter
+                    .process
+                    .as_ref()
+                    .is_some_and(|p| p.0 == std::process::id())
+            }));
         }
-        assert!(find(SocketAddr::new("127.0.0.2".parse().unwrap(), address.port())).is_empty());
+        assert!(
+            find(SocketAddr::new(
+                "127.0.0.2".parse().unwrap(),
+                address.port()
+            ))
+            .is_empty()
+        );
     }
 
     /// An IPv6 line of the kernel's, word by word.
@@ -146,11 +194,26 @@ mod tests {
     fn reads_ipv6_lines() {
         let line = "  10: 00000000000000000000000001000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 \
                     00:00000000 00000000   104        0 12345 2 0000000000000000 0";
-        let socket = Socket { address: "[::1]:5353".parse().unwrap(), peer: None, uid: 104, inode: 12345 };
+        let socket = Socket {
+            address: "[::1]:5353".parse().unwrap(),
+            peer: None,
+            uid: 104,
+            inode: 12345,
+        };
         assert_eq!(parse(line, true), Some(socket));
-        let line =
-            " 1101: 0100007F:14E9 0200007F:0035 01 00000000:00000000 00:00000000 00000000 7 0 9 2 0000000000000000 3";
-        let (address, peer) = ("127.0.0.1:5353".parse().unwrap(), "127.0.0.2:53".parse().ok());
-        assert_eq!(parse(line, false), Some(Socket { address, peer, uid: 7, inode: 9 }));
+        let line = " 1101: 0100007F:14E9 0200007F:0035 01 00000000:00000000 00:00000000 00000000 7 0 9 2 0000000000000000 3";
+        let (address, peer) = (
+            "127.0.0.1:5353".parse().unwrap(),
+            "127.0.0.2:53".parse().ok(),
+        );
+        assert_eq!(
+            parse(line, false),
+            Some(Socket {
+                address,
+                peer,
+                uid: 7,
+                inode: 9
+            })
+        );
     }
 }

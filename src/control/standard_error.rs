@@ -30,7 +30,10 @@ pub fn show(text: impl Into<String>) {
 
 /// One line of the log.
 pub fn line(level: Level, message: impl Display) -> String {
-    format!("{} {level:<5} {message}", humantime::format_rfc3339_millis(SystemTime::now()))
+    format!(
+        "{} {level:<5} {message}",
+        humantime::format_rfc3339_millis(SystemTime::now())
+    )
 }
 
 /// Where a logger writes to. Each write must be of whole lines.
@@ -64,12 +67,17 @@ fn write(text: &mut &[u8]) -> io::Result<()> {
 
 /// Whether there may be room later. Anything else means that nobody is left to be told.
 fn may_pass(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 fn explain(error: &io::Error) -> String {
     match may_pass(error) {
-        true => format!("the log cannot be written: {error}; make room, and what waits (1 MiB at most) is written"),
+        true => format!(
+            "the log cannot be written: {error}; make room, and what waits (1 MiB at most) is written"
+        ),
         false => format!("the log cannot be written: {error}; who read standard error is gone"),
     }
 }
@@ -106,8 +114,17 @@ struct State {
 
 impl Queue {
     const fn new() -> Queue {
-        let state = State { texts: VecDeque::new(), bytes: 0, dropped: 0, trouble: None, is_started: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new() }
+        let state = State {
+            texts: VecDeque::new(),
+            bytes: 0,
+            dropped: 0,
+            trouble: None,
+            is_started: false,
+        };
+        Queue {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -140,7 +157,11 @@ impl Queue {
         loop {
             let is_idle = |state: &mut State| state.texts.is_empty();
             let waited = self.changed.wait_while(self.state(), is_idle);
-            let text = waited.unwrap_or_else(PoisonError::into_inner).texts.pop_front().unwrap_or_default();
+            let text = waited
+                .unwrap_or_else(PoisonError::into_inner)
+                .texts
+                .pop_front()
+                .unwrap_or_default();
             let mut rest = text.as_slice();
             while let Err(error) = write(&mut rest) {
                 self.state().trouble = Some(explain(&error));
@@ -163,7 +184,9 @@ impl Queue {
 
     fn drain(&self, deadline: Instant) -> bool {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| state.bytes > 0);
+        let waited = self
+            .changed
+            .wait_timeout_while(self.state(), patience, |state| state.bytes > 0);
         waited.unwrap_or_else(PoisonError::into_inner).0.bytes == 0
     }
 }
@@ -178,7 +201,10 @@ impl State {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             let were = if dropped == 1 { "was" } else { "were" };
-            let message = format!("{} {were} dropped: standard error was blocked", counted(dropped, "log line"));
+            let message = format!(
+                "{} {were} dropped: standard error was blocked",
+                counted(dropped, "log line")
+            );
             self.add((line(Level::Warn, message) + "\n").into_bytes());
         }
     }
@@ -217,7 +243,11 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(hear.recv().unwrap().len(), half.len());
         }
-        assert!(hear.recv().unwrap().ends_with("WARN  3 log lines were dropped: standard error was blocked\n"));
+        assert!(
+            hear.recv()
+                .unwrap()
+                .ends_with("WARN  3 log lines were dropped: standard error was blocked\n")
+        );
         assert!(BLOCKED.drain(Instant::now() + Duration::from_secs(20)));
         BLOCKED.push(b"last\n".to_vec());
         assert_eq!(hear.recv().unwrap(), "last\n");

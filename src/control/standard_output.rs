@@ -16,7 +16,9 @@ pub fn start() -> io::Result<Sender<Job>> {
     let (jobs, queue) = unbounded();
     // Not through io::stdout(): its buffer would be a second copy, and its lock a second wait.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    thread::Builder::new().name("stdout".to_owned()).spawn(move || consume(output, &queue))?;
+    thread::Builder::new()
+        .name("stdout".to_owned())
+        .spawn(move || consume(output, &queue))?;
     Ok(jobs)
 }
 
@@ -28,7 +30,9 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
             Job::Lines(lines) => {
                 let written = write_all(&mut output, &mut lines.bytes.as_slice());
                 if let Err(error) = &written {
-                    log::error!("standard output is gone ({error}): `print` handlers drop what they get from now on");
+                    log::error!(
+                        "standard output is gone ({error}): `print` handlers drop what they get from now on"
+                    );
                     closed = true;
                 }
                 lines.done(written.is_ok());
@@ -49,7 +53,9 @@ pub(super) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> i
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => *bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait::until_writable(&*output)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait::until_writable(&*output)?
+            }
             Err(error) => return Err(error),
         }
     }

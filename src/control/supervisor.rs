@@ -111,29 +111,69 @@ impl Stage {
         limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
         // mio has one waker for each poll: whoever wakes it, all is looked at.
-        let ended = Waker::new(poll.registry(), AWOKEN).map_err(system("cannot set up the control loop"))?;
+        let ended = Waker::new(poll.registry(), AWOKEN)
+            .map_err(system("cannot set up the control loop"))?;
         let output = standard_output::start().map_err(system("cannot use standard output"))?;
-        Ok(Stage { poll, ended: Arc::new(ended), output })
+        Ok(Stage {
+            poll,
+            ended: Arc::new(ended),
+            output,
+        })
     }
 
     /// The configuration, ready to run, and who catches signals. That begins before the workers do, so that no signal is
     /// lost while they start, and after the plan, which may wait for the resolver as long as that likes: until then a
     /// signal ends the process, and nothing is lost by that.
-    fn prepare(&self, draft: Draft, held: Held, epoch: Instant) -> Result<(Prepared, Signals), Failure> {
+    fn prepare(
+        &self,
+        draft: Draft,
+        held: Held,
+        epoch: Instant,
+    ) -> Result<(Prepared, Signals), Failure> {
         let prepared = draft.prepare(held, &self.output, epoch, &self.ended)?;
-        prepared.plan.notes.iter().for_each(|note| log::warn!("{note}"));
+        prepared
+            .plan
+            .notes
+            .iter()
+            .for_each(|note| log::warn!("{note}"));
         let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
         let registry = self.poll.registry();
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(system("cannot wait for signals"))?;
+        registry
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(system("cannot wait for signals"))?;
         Ok((prepared, signals))
     }
 
-    fn open(self, office: Office, gate: Gate, running: Running, epoch: Instant, signals: Signals) -> Supervisor {
-        let Stage { poll, ended, output } = self;
+    fn open(
+        self,
+        office: Office,
+        gate: Gate,
+        running: Running,
+        epoch: Instant,
+        signals: Signals,
+    ) -> Supervisor {
+        let Stage {
+            poll,
+            ended,
+            output,
+        } = self;
         let reloader = Reloader::new(Arc::clone(&ended));
         let chores = Chores::new();
-        Supervisor { running, office, gate, chores, reloader, output, epoch, ended, poll, signals, successor: None }
+        Supervisor {
+            running,
+            office,
+            gate,
+            chores,
+            reloader,
+            output,
+            epoch,
+            ended,
+            poll,
+            signals,
+            successor: None,
+        }
     }
 }
 
@@ -163,11 +203,19 @@ impl Supervisor {
 
     /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
     /// serves; if it fails, that one goes on as if nobody had asked.
-    pub fn take_over(config: Config, kinds: &[Kind], mut taker: Taker) -> Result<Supervisor, Failure> {
+    pub fn take_over(
+        config: Config,
+        kinds: &[Kind],
+        mut taker: Taker,
+    ) -> Result<Supervisor, Failure> {
         let (stage, epoch) = (Stage::new()?, taker.epoch());
         let (present, held) = taker.present(kinds);
         let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
-        prepared.difference.lines().iter().for_each(|change| log::info!("takeover: {change}"));
+        prepared
+            .difference
+            .lines()
+            .iter()
+            .for_each(|change| log::info!("takeover: {change}"));
         let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
         let mut gate = Gate::new(Arc::clone(&stage.ended));
         let (who, listeners) = (taker.who(), taker.listeners());
@@ -188,7 +236,9 @@ impl Supervisor {
 
     /// One line for the log: what is being served.
     pub fn summary(&self) -> String {
-        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let counted = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
         format!(
             "{}, {}, {}",
             counted(self.running.plan.listeners.len(), "listener"),
@@ -201,8 +251,14 @@ impl Supervisor {
     /// process has taken over.
     pub fn serve(self) -> Result<Served, Failure> {
         let (snapshot, deadline) = self.until_stopped()?;
-        let served = if snapshot.is_some() { Served::Stopped } else { Served::TakenOver };
-        snapshot.into_iter().for_each(|snapshot| standard_error::show(snapshot.to_string()));
+        let served = if snapshot.is_some() {
+            Served::Stopped
+        } else {
+            Served::TakenOver
+        };
+        snapshot
+            .into_iter()
+            .for_each(|snapshot| standard_error::show(snapshot.to_string()));
         standard_error::drain(deadline);
         Ok(served)
     }
@@ -225,11 +281,15 @@ impl Supervisor {
                     SIGUSR1 => self.show_ledger(),
                     SIGUSR2 => self.start_successor(),
                     SIGHUP => {
-                        log::info!("SIGHUP: reading {} again", self.running.config.source.name());
+                        log::info!(
+                            "SIGHUP: reading {} again",
+                            self.running.config.source.name()
+                        );
                         self.reload(Wish::silent());
                     }
                     signal => {
-                        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                        let name =
+                            signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                         log::info!("{name}: stopping; what the sockets hold is still handled");
                         return self.stop();
                     }
@@ -272,7 +332,9 @@ impl Supervisor {
     fn drain_output(&self, begun: Instant) {
         let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
         if !standard_output::drain(&self.output, left.min(OUTPUT_MAX)) {
-            log::error!("standard output is blocked: lines that are still under way count as in flight");
+            log::error!(
+                "standard output is blocked: lines that are still under way count as in flight"
+            );
         }
     }
 

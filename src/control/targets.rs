@@ -26,7 +26,9 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
     let mut budgets: HashMap<Option<IpAddr>, Arc<Limit>> = HashMap::new();
     let target = |located: &Located| {
         let source = source(located);
-        let budget = budgets.entry(source.map(|source| source.ip())).or_insert_with(|| Arc::new(Limit::new(ports)));
+        let budget = budgets
+            .entry(source.map(|source| source.ip()))
+            .or_insert_with(|| Arc::new(Limit::new(ports)));
         let leave = &located.upstream.leave;
         let options = UpstreamOptions {
             send_buffer: config.daemon.send_buffer,
@@ -39,9 +41,19 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
         };
         let address = located.address.as_ref().ok().copied();
         let keeps_source = leave.from == SendFrom::Keep;
-        Target { handler: located.handler, address, options, keeps_source, budget: Arc::clone(budget) }
+        Target {
+            handler: located.handler,
+            address,
+            options,
+            keeps_source,
+            budget: Arc::clone(budget),
+        }
     };
-    plan.upstreams.iter().map(|(_, located)| located).map(target).collect()
+    plan.upstreams
+        .iter()
+        .map(|(_, located)| located)
+        .map(target)
+        .collect()
 }
 
 fn source(located: &Located) -> Option<SocketAddr> {
@@ -61,5 +73,7 @@ fn ports_max() -> u32 {
         _ => PORTS_DEFAULT,
     };
     let files = limits::open_files().saturating_sub(FILES_LEFT).max(1);
-    (ports / 8 * 7).max(1).min(u32::try_from(files).unwrap_or(u32::MAX))
+    (ports / 8 * 7)
+        .max(1)
+        .min(u32::try_from(files).unwrap_or(u32::MAX))
 }

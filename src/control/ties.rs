@@ -13,13 +13,24 @@ use crate::dispatch::route_table::Match;
 pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
     let mut alike: HashMap<_, Vec<&(Match, Range<usize>)>> = HashMap::new();
     for row in rows {
-        let Match { net, ports, interface, source, .. } = row.0;
-        alike.entry((net, ports.1 - ports.0, interface, source)).or_default().push(row);
+        let Match {
+            net,
+            ports,
+            interface,
+            source,
+            ..
+        } = row.0;
+        alike
+            .entry((net, ports.1 - ports.0, interface, source))
+            .or_default()
+            .push(row);
     }
     for mut group in alike.into_values() {
         group.sort_by_key(|(row, at)| (row.ports, at.start));
         for pair in group.windows(2) {
-            let [(first, first_at), (second, second_at)] = pair else { continue };
+            let [(first, first_at), (second, second_at)] = pair else {
+                continue;
+            };
             // Equally wide and in order: they overlap if the second begins before the first ends.
             if second.ports.0 <= first.ports.1 && first_at != second_at {
                 problems.push(tie(second, second_at, first_at));
@@ -29,7 +40,10 @@ pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
 }
 
 fn tie(row: &Match, at: &Range<usize>, other: &Range<usize>) -> Problem {
-    let message = format!("port {} is routed twice for {}, by rules that are equally specific", row.ports.0, row.net);
+    let message = format!(
+        "port {} is routed twice for {}, by rules that are equally specific",
+        row.ports.0, row.net
+    );
     Problem::error(at.clone(), message)
         .label("this range")
         .and_at(other.clone(), "and this one")

@@ -39,7 +39,9 @@ impl Upstreams {
     pub fn look_up(config: &Config, host: &Host, known: &HashMap<String, SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams::default();
         // The same name in two handlers is asked for once.
-        let known = known.iter().map(|(name, address)| (name.clone(), Ok(*address)));
+        let known = known
+            .iter()
+            .map(|(name, address)| (name.clone(), Ok(*address)));
         let mut known: HashMap<String, Result<SocketAddr, String>> = known.collect();
         for (index, handler) in config.handlers.iter().enumerate() {
             upstreams.first.push(upstreams.all.len() as u32);
@@ -47,10 +49,19 @@ impl Upstreams {
             let is_optional = handler.is_retired || handler.recipe.upkeep().resolve_optional;
             for upstream in handler.recipe.upstreams() {
                 let look_up = || resolve(upstream, host);
-                let address = known.entry(upstream.to_string()).or_insert_with(look_up).clone();
+                let address = known
+                    .entry(upstream.to_string())
+                    .or_insert_with(look_up)
+                    .clone();
                 let (address, interface) = leave_through(upstream, address, host);
                 let (handler, upstream) = (HandlerId(index as u32), upstream.clone());
-                upstreams.all.push(Located { handler, upstream, address, interface, is_optional });
+                upstreams.all.push(Located {
+                    handler,
+                    upstream,
+                    address,
+                    interface,
+                    is_optional,
+                });
             }
         }
         upstreams
@@ -68,18 +79,27 @@ impl Upstreams {
 
     /// All of them, by number.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (UpstreamId, &Located)> {
-        self.all.iter().enumerate().map(|(id, located)| (UpstreamId(id as u32), located))
+        self.all
+            .iter()
+            .enumerate()
+            .map(|(id, located)| (UpstreamId(id as u32), located))
     }
 
     /// Those of one handler.
     pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &Located> {
-        self.all.iter().filter(move |located| located.handler == handler)
+        self.all
+            .iter()
+            .filter(move |located| located.handler == handler)
     }
 
     /// Why some of them cannot be reached, a sentence each.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
-        let mut told: Vec<&str> =
-            self.all.iter().filter_map(|one| one.address.as_ref().err()).map(String::as_str).collect();
+        let mut told: Vec<&str> = self
+            .all
+            .iter()
+            .filter_map(|one| one.address.as_ref().err())
+            .map(String::as_str)
+            .collect();
         told.sort_unstable();
         told.dedup();
         told.into_iter()
@@ -92,10 +112,18 @@ fn leave_through(
     address: Result<SocketAddr, String>,
     host: &Host,
 ) -> (Result<SocketAddr, String>, u32) {
-    let Some(name) = &upstream.leave.interface else { return (address, 0) };
+    let Some(name) = &upstream.leave.interface else {
+        return (address, 0);
+    };
     match host.interface(name) {
         Some(index) => (address, index),
-        None => (Err(format!("upstream {upstream}: this host has no interface `{name}`; it has: {}", host.list())), 0),
+        None => (
+            Err(format!(
+                "upstream {upstream}: this host has no interface `{name}`; it has: {}",
+                host.list()
+            )),
+            0,
+        ),
     }
 }
 
@@ -104,9 +132,10 @@ fn resolve(upstream: &Upstream, host: &Host) -> Result<SocketAddr, String> {
         UpstreamHost::Address(address) => Ok(*address),
         UpstreamHost::Scoped { address, interface } => match host.interface(interface) {
             Some(index) => Ok(SocketAddrV6::new(*address, upstream.port, 0, index).into()),
-            None => {
-                Err(format!("upstream {upstream}: this host has no interface `{interface}`; it has: {}", host.list()))
-            }
+            None => Err(format!(
+                "upstream {upstream}: this host has no interface `{interface}`; it has: {}",
+                host.list()
+            )),
         },
         UpstreamHost::Name(name) => {
             let found = addresses(name, upstream.port);

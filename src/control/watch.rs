@@ -27,7 +27,11 @@ pub struct Watch {
 impl Watch {
     /// Watches a file, which may have changed since it was read.
     pub fn new(now: Instant) -> Watch {
-        Watch { seen: None, is_new: false, next: now + STEP }
+        Watch {
+            seen: None,
+            is_new: false,
+            next: now + STEP,
+        }
     }
 
     /// When to look next.
@@ -57,7 +61,13 @@ impl Watch {
 fn mark(file: &Path) -> Option<Mark> {
     // Nothing else can be read twice.
     let file = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
-    Some((file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
+    Some((
+        file.dev(),
+        file.ino(),
+        file.mtime(),
+        file.mtime_nsec(),
+        file.len(),
+    ))
 }
 
 #[cfg(test)]
@@ -77,7 +87,10 @@ mod tests {
         let mut look = |running: &str, expected: [bool; 3]| {
             for expected in expected {
                 now += STEP;
-                assert_eq!(watch.is_changed(&Source::new(&link, running), now), expected);
+                assert_eq!(
+                    watch.is_changed(&Source::new(&link, running), now),
+                    expected
+                );
             }
         };
         look("one", [false; 3]);

@@ -160,7 +160,12 @@ impl Dispatcher {
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
     pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8], scene: &mut Scene<'_>) {
-        if let Ear { lookup: Lookup::Fixed(route), claim: Claim::All, .. } = self.ears[ear] {
+        if let Ear {
+            lookup: Lookup::Fixed(route),
+            claim: Claim::All,
+            ..
+        } = self.ears[ear]
+        {
             return self.run(ear, route, &Batch::new(trains, arena), scene);
         }
         let mut rest = trains;
@@ -180,30 +185,55 @@ impl Dispatcher {
     }
 
     /// Gives a handler what an upstream answered on a lane of its own.
-    pub fn reply(&mut self, to: HandlerId, lane: Lane, trains: &[Train], arena: &[u8], scene: &mut Scene<'_>) {
+    pub fn reply(
+        &mut self,
+        to: HandlerId,
+        lane: Lane,
+        trains: &[Train],
+        arena: &[u8],
+        scene: &mut Scene<'_>,
+    ) {
         let batch = Batch::new(trains, arena);
         self.with(to, scene, |handler, cx| handler.on_reply(lane, &batch, cx));
-        self.ledger.handlers[to.index()].replies.batch(batch.len(), &self.drops.0);
+        self.ledger.handlers[to.index()]
+            .replies
+            .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
             let (upstream, ears) = (scene.lanes.upstream(lane), &self.ears);
-            self.taps.take_answer(to, upstream, &batch, &self.outbox, |ear| ears[ear.index()].id as u32);
+            self.taps
+                .take_answer(to, upstream, &batch, &self.outbox, |ear| {
+                    ears[ear.index()].id as u32
+                });
         }
     }
 
     /// Tells a handler of trouble on a lane of its own.
     pub fn trouble(&mut self, to: HandlerId, lane: Lane, trouble: Trouble, scene: &mut Scene<'_>) {
-        self.with(to, scene, |handler, cx| handler.on_trouble(lane, trouble, cx));
+        self.with(to, scene, |handler, cx| {
+            handler.on_trouble(lane, trouble, cx)
+        });
     }
 
     /// Tells a handler what is new about one of its upstreams.
-    pub fn change(&mut self, to: HandlerId, upstream: UpstreamId, change: Change, scene: &mut Scene<'_>) {
-        self.with(to, scene, |handler, cx| handler.on_change(upstream, change, cx));
+    pub fn change(
+        &mut self,
+        to: HandlerId,
+        upstream: UpstreamId,
+        change: Change,
+        scene: &mut Scene<'_>,
+    ) {
+        self.with(to, scene, |handler, cx| {
+            handler.on_change(upstream, change, cx)
+        });
     }
 
     /// What each handler leaves to its successor, by number.
     pub fn leave(&self) -> Vec<Legacy> {
-        self.handlers.iter().map(|handler| handler.leave()).collect()
+        self.handlers
+            .iter()
+            .map(|handler| handler.leave())
+            .collect()
     }
 
     /// Gives a handler what its predecessor has left.
@@ -233,7 +263,12 @@ impl Dispatcher {
     }
 
     /// Calls a handler for something other than its routes' datagrams.
-    fn with(&mut self, to: HandlerId, scene: &mut Scene<'_>, act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>)) {
+    fn with(
+        &mut self,
+        to: HandlerId,
+        scene: &mut Scene<'_>,
+        act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>),
+    ) {
         self.drops.0.clear();
         let mut cx = Cx {
             outbox: &mut self.outbox,
@@ -254,7 +289,9 @@ impl Dispatcher {
     /// Counts datagrams that a receive call got and that nothing can be done with.
     pub fn refuse(&mut self, ear: usize, reason: DropReason, batch: &Batch<'_>) {
         let id = self.ears[ear].id;
-        self.ledger.listeners[id].tally.refuse(u64::from(batch.len()), reason);
+        self.ledger.listeners[id]
+            .tally
+            .refuse(u64::from(batch.len()), reason);
         if !self.taps.is_empty() {
             self.taps.take(received(id, Err(reason)), batch);
         }
@@ -263,13 +300,16 @@ impl Dispatcher {
     /// Tells the handlers of this turn, and those that kept something, that it is over. Whether none keeps anything.
     pub fn end_turn(&mut self) -> bool {
         let handlers = &mut self.handlers;
-        self.touched.retain(|handler| !handlers[handler.index()].on_turn_end());
+        self.touched
+            .retain(|handler| !handlers[handler.index()].on_turn_end());
         self.taps.end_turn() & self.touched.is_empty()
     }
 
     /// Tells all handlers that nothing comes any more.
     pub fn end(&mut self) {
-        self.handlers.iter_mut().for_each(|handler| handler.on_end());
+        self.handlers
+            .iter_mut()
+            .for_each(|handler| handler.on_end());
         self.taps.end();
     }
 
@@ -300,7 +340,9 @@ impl Dispatcher {
             handler.account(&mut ledger.handlers[index], &mut ledger.upstreams);
         }
         for (route, expectations) in self.expectations.iter().enumerate() {
-            expectations.iter().for_each(|expectations| ledger.hear(route, expectations.heard()));
+            expectations
+                .iter()
+                .for_each(|expectations| ledger.hear(route, expectations.heard()));
         }
         ledger
     }
@@ -308,7 +350,9 @@ impl Dispatcher {
     /// What the handlers' sinks still have to tell, by handler number.
     pub fn fates(&self) -> Vec<(usize, Fate)> {
         let numbered = self.handlers.iter().enumerate();
-        numbered.filter_map(|(index, handler)| Some((index, handler.fate()?))).collect()
+        numbered
+            .filter_map(|(index, handler)| Some((index, handler.fate()?)))
+            .collect()
     }
 
     /// A page of the handlers' sessions.
@@ -321,7 +365,11 @@ impl Dispatcher {
         let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
         let last = self.handlers.len() as u32;
         for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
-            let first = if handler == from.handler { from.place } else { 0 };
+            let first = if handler == from.handler {
+                from.place
+            } else {
+                0
+            };
             let next = self.handlers[handler.index()].look_at_sessions(handler, first, &mut page);
             if let Some(place) = next {
                 page.next = Some(Mark { handler, place });
@@ -380,7 +428,9 @@ impl Dispatcher {
                 self.touched.push(handler);
             }
             self.dues.called(handler);
-            self.ledger.handlers[handler.index()].tally.batch(batch.len(), &self.drops.0);
+            self.ledger.handlers[handler.index()]
+                .tally
+                .batch(batch.len(), &self.drops.0);
             if is_tapped {
                 self.taps.note(handler, &self.drops);
             }
@@ -388,13 +438,20 @@ impl Dispatcher {
                 std::mem::swap(&mut self.common, &mut self.drops);
             } else {
                 let drops = &self.drops.0;
-                self.common.0.retain(|dropped| drops.binary_search_by_key(&dropped.0, |drop| drop.0).is_ok());
+                self.common.0.retain(|dropped| {
+                    drops
+                        .binary_search_by_key(&dropped.0, |drop| drop.0)
+                        .is_ok()
+                });
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
-        self.ledger.listeners[self.ears[ear].id].tally.batch(batch.len(), &self.common.0);
+        self.ledger.listeners[self.ears[ear].id]
+            .tally
+            .batch(batch.len(), &self.common.0);
         if is_tapped {
-            self.taps.take(received(self.ears[ear].id, Ok(Some(route))), batch);
+            self.taps
+                .take(received(self.ears[ear].id, Ok(Some(route))), batch);
         }
         if let Some(stay) = &mut self.stay {
             stay.note(batch.trains(), &self.common.0);
@@ -404,7 +461,12 @@ impl Dispatcher {
 
 /// What came in by a listener, for those who look on.
 fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::Source {
-    tap::Source { direction: Direction::Request, listener: Some(listener as u32), route, upstream: None }
+    tap::Source {
+        direction: Direction::Request,
+        listener: Some(listener as u32),
+        route,
+        upstream: None,
+    }
 }
 
 #[cfg(test)]
@@ -458,26 +520,78 @@ mod tests {
         let (asked, called) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let sleeper = |every| {
             let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
-            Box::new(Sleeper { every, due: None, asked, called }) as Box<dyn Handler>
+            Box::new(Sleeper {
+                every,
+                due: None,
+                asked,
+                called,
+            }) as Box<dyn Handler>
         };
         let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
-        let ears = (0..1_000).map(|id| Ear { id, lookup: Lookup::Fixed(RouteId(id as u32)), claim: Claim::All });
+        let ears = (0..1_000).map(|id| Ear {
+            id,
+            lookup: Lookup::Fixed(RouteId(id as u32)),
+            claim: Claim::All,
+        });
         let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
         let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
-        let mut dispatcher = Dispatcher::new(ears.collect(), routes, handlers, guard, names, 1_000, 0);
-        assert_eq!((dispatcher.due(), asked.swap(0, Ordering::Relaxed)), (None, 1_000));
+        let mut dispatcher =
+            Dispatcher::new(ears.collect(), routes, handlers, guard, names, 1_000, 0);
+        assert_eq!(
+            (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+            (None, 1_000)
+        );
 
         let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
-        let envelope = Envelope { src: nobody, dst: nobody, local: nobody, interface: 0, ttl: None, time_ns: None };
-        let train = Train { envelope, span: Span { region: Region::Arena, offset: 0, len: 0 }, segment: 0 };
+        let envelope = Envelope {
+            src: nobody,
+            dst: nobody,
+            local: nobody,
+            interface: 0,
+            ttl: None,
+            time_ns: None,
+        };
+        let train = Train {
+            envelope,
+            span: Span {
+                region: Region::Arena,
+                offset: 0,
+                len: 0,
+            },
+            segment: 0,
+        };
         let mut lanes = NoLanes;
         for (now, ear) in [(0, 5), (0, 500), (1, 7)] {
-            dispatcher.dispatch(ear, &[train], &[], &mut Scene { now: Time(now), lanes: &mut lanes });
+            dispatcher.dispatch(
+                ear,
+                &[train],
+                &[],
+                &mut Scene {
+                    now: Time(now),
+                    lanes: &mut lanes,
+                },
+            );
         }
-        assert_eq!((dispatcher.due(), asked.swap(0, Ordering::Relaxed)), (Some(Time(15)), 3));
-        for (now, due, calls) in [(14, 15, 0), (15, 18, 1), (18, 30, 1), (30, 35, 1), (35, 45, 1)] {
-            dispatcher.time(&mut Scene { now: Time(now), lanes: &mut lanes });
-            assert_eq!((dispatcher.due(), called.swap(0, Ordering::Relaxed)), (Some(Time(due)), calls), "at {now}");
+        assert_eq!(
+            (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+            (Some(Time(15)), 3)
+        );
+        for (now, due, calls) in [
+            (14, 15, 0),
+            (15, 18, 1),
+            (18, 30, 1),
+            (30, 35, 1),
+            (35, 45, 1),
+        ] {
+            dispatcher.time(&mut Scene {
+                now: Time(now),
+                lanes: &mut lanes,
+            });
+            assert_eq!(
+                (dispatcher.due(), called.swap(0, Ordering::Relaxed)),
+                (Some(Time(due)), calls),
+                "at {now}"
+            );
         }
         assert_eq!(asked.load(Ordering::Relaxed), 4);
     }

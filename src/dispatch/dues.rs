@@ -19,7 +19,12 @@ impl Dues {
     /// Of so many handlers, none of which was asked.
     pub fn new(count: usize) -> Dues {
         let stale = (0..count as u32).map(HandlerId).collect();
-        Dues { each: vec![None; count], stale, is_stale: vec![true; count], first: None }
+        Dues {
+            each: vec![None; count],
+            stale,
+            is_stale: vec![true; count],
+            first: None,
+        }
     }
 
     /// A handler was called, so it may have changed its mind.

@@ -35,8 +35,14 @@ enum Prefix {
 impl Prefix {
     fn of(net: &IpNet) -> Prefix {
         match net {
-            IpNet::V4(net) => Prefix::V4 { mask: net.netmask().to_bits(), value: net.network().to_bits() },
-            IpNet::V6(net) => Prefix::V6 { mask: net.netmask().to_bits(), value: net.network().to_bits() },
+            IpNet::V4(net) => Prefix::V4 {
+                mask: net.netmask().to_bits(),
+                value: net.network().to_bits(),
+            },
+            IpNet::V6(net) => Prefix::V6 {
+                mask: net.netmask().to_bits(),
+                value: net.network().to_bits(),
+            },
         }
     }
 
@@ -53,8 +59,16 @@ impl Prefix {
 impl Expectations {
     /// For these prefixes; none of them has been heard.
     pub fn new(prefixes: &[IpNet]) -> Expectations {
-        let (heard, wanted) = (vec![Time::default(); prefixes.len()], Vec::with_capacity(prefixes.len()));
-        Expectations { prefixes: prefixes.iter().map(Prefix::of).collect(), heard, wanted, rest: Time::default() }
+        let (heard, wanted) = (
+            vec![Time::default(); prefixes.len()],
+            Vec::with_capacity(prefixes.len()),
+        );
+        Expectations {
+            prefixes: prefixes.iter().map(Prefix::of).collect(),
+            heard,
+            wanted,
+            rest: Time::default(),
+        }
     }
 
     /// When each was last heard, in their order; zero for never.
@@ -67,10 +81,17 @@ impl Expectations {
         if now < self.rest {
             return;
         }
-        let Expectations { prefixes, heard, wanted, rest } = self;
+        let Expectations {
+            prefixes,
+            heard,
+            wanted,
+            rest,
+        } = self;
         wanted.clear();
         wanted.extend(
-            (0..prefixes.len()).filter(|place| heard[*place] == Time::default() || heard[*place].after(REST) <= now),
+            (0..prefixes.len()).filter(|place| {
+                heard[*place] == Time::default() || heard[*place].after(REST) <= now
+            }),
         );
         for train in trains {
             let ip = train.envelope.src.ip();
@@ -87,7 +108,10 @@ impl Expectations {
             }
         }
         if wanted.is_empty() {
-            *rest = heard.iter().min().map_or(Time(u64::MAX), |first| first.after(REST));
+            *rest = heard
+                .iter()
+                .min()
+                .map_or(Time(u64::MAX), |first| first.after(REST));
         }
     }
 }
@@ -101,15 +125,31 @@ mod tests {
 
     fn train(src: &str) -> Train {
         let src: SocketAddr = src.parse().unwrap();
-        let envelope = Envelope { src, dst: src, local: src, interface: 0, ttl: None, time_ns: None };
-        Train { envelope, span: Span { region: Region::Arena, offset: 0, len: 0 }, segment: 0 }
+        let envelope = Envelope {
+            src,
+            dst: src,
+            local: src,
+            interface: 0,
+            ttl: None,
+            time_ns: None,
+        };
+        Train {
+            envelope,
+            span: Span {
+                region: Region::Arena,
+                offset: 0,
+                len: 0,
+            },
+            segment: 0,
+        }
     }
 
     /// Each prefix is heard when somebody of it is, several by one where they lie in each other, whatever else comes; and one
     /// that is heard again and again is never noted as further back than the rest.
     #[test]
     fn each_prefix_has_its_own_time() {
-        let nets = ["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/32"].map(|net| net.parse().unwrap());
+        let nets = ["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/32"]
+            .map(|net| net.parse().unwrap());
         let mut expectations = Expectations::new(&nets);
         let ms = |ms: u64| Time(ms * 1_000_000);
         expectations.note(&[train("10.9.0.1:1")], Time(0));

@@ -60,7 +60,11 @@ impl Guard {
     }
 
     /// Whether an answer may go back, and with which TTL (`None`: the socket's own, where none was asked for).
-    pub fn permit(&self, envelope: &Envelope, answering: &Answering) -> Result<Option<u8>, DropReason> {
+    pub fn permit(
+        &self,
+        envelope: &Envelope,
+        answering: &Answering,
+    ) -> Result<Option<u8>, DropReason> {
         let src = envelope.src;
         if src.port() == 0 {
             return Err(DropReason::SourcePortZero);
@@ -84,7 +88,10 @@ impl Guard {
         match ip {
             // 0.0.0.0/8 is "this network" (RFC 1122, section 3.2.1.3): never a sender's address.
             IpAddr::V4(ip) => {
-                ip.is_multicast() || ip.is_broadcast() || ip.octets()[0] == 0 || self.broadcast.contains(&ip)
+                ip.is_multicast()
+                    || ip.is_broadcast()
+                    || ip.octets()[0] == 0
+                    || self.broadcast.contains(&ip)
             }
             IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
         }
@@ -94,11 +101,18 @@ impl Guard {
     /// came up after the others were listed.
     fn is_own(&self, envelope: &Envelope) -> bool {
         let (ip, port) = (envelope.src.ip(), envelope.src.port());
-        let listed = self.ports.get(usize::from(port >> 6)).is_some_and(|bits| bits & (1 << (port & 63)) != 0);
+        let listed = self
+            .ports
+            .get(usize::from(port >> 6))
+            .is_some_and(|bits| bits & (1 << (port & 63)) != 0);
         if !listed {
             return false;
         }
-        let wildcard = if ip.is_ipv4() { &self.wildcard_v4 } else { &self.wildcard_v6 };
+        let wildcard = if ip.is_ipv4() {
+            &self.wildcard_v4
+        } else {
+            &self.wildcard_v6
+        };
         let local = || ip.is_loopback() || ip == envelope.dst.ip() || self.local.contains(&ip);
         self.exact.contains(&SocketAddr::new(ip, port)) || (wildcard.contains(&port) && local())
     }
@@ -120,28 +134,83 @@ mod tests {
 
     fn envelope(src: &str, dst: &str, ttl: u8) -> Envelope {
         let dst = dst.parse().unwrap();
-        Envelope { src: src.parse().unwrap(), dst, local: dst, interface: 0, ttl: Some(ttl), time_ns: None }
+        Envelope {
+            src: src.parse().unwrap(),
+            dst,
+            local: dst,
+            interface: 0,
+            ttl: Some(ttl),
+            time_ns: None,
+        }
     }
 
     /// Every refusal of the guard, and what lifts it.
     #[test]
     fn refusals() {
-        let listeners = ["127.0.0.1:1234", "0.0.0.0:5000", "[::]:5000"].map(|text| text.parse().unwrap());
-        let guard = Guard::new(listeners, ["192.0.2.1".parse().unwrap()], ["192.0.2.255".parse().unwrap()]);
+        let listeners =
+            ["127.0.0.1:1234", "0.0.0.0:5000", "[::]:5000"].map(|text| text.parse().unwrap());
+        let guard = Guard::new(
+            listeners,
+            ["192.0.2.1".parse().unwrap()],
+            ["192.0.2.255".parse().unwrap()],
+        );
         let ask = |src, dst, ttl| guard.permit(&envelope(src, dst, ttl), &Answering::default());
         assert_eq!(ask("10.0.0.1:4000", "127.0.0.1:1234", 64), Ok(Some(63)));
-        assert_eq!(ask("10.0.0.1:0", "127.0.0.1:1234", 64), Err(DropReason::SourcePortZero));
-        assert_eq!(ask("10.0.0.1:53", "127.0.0.1:1234", 64), Err(DropReason::LowSourcePort));
-        assert_eq!(ask("10.0.0.1:4000", "127.0.0.1:1234", 1), Err(DropReason::TtlSpent));
-        for forged in ["224.0.0.1:4000", "255.255.255.255:4000", "0.0.0.0:4000", "192.0.2.255:4000", "[ff02::1]:4000"] {
-            assert_eq!(ask(forged, "127.0.0.1:1234", 64), Err(DropReason::SourceNotUnicast), "{forged}");
+        assert_eq!(
+            ask("10.0.0.1:0", "127.0.0.1:1234", 64),
+            Err(DropReason::SourcePortZero)
+        );
+        assert_eq!(
+            ask("10.0.0.1:53", "127.0.0.1:1234", 64),
+            Err(DropReason::LowSourcePort)
+        );
+        assert_eq!(
+            ask("10.0.0.1:4000", "127.0.0.1:1234", 1),
+            Err(DropReason::TtlSpent)
+        );
+        for forged in [
+            "224.0.0.1:4000",
+            "255.255.255.255:4000",
+            "0.0.0.0:4000",
+            "192.0.2.255:4000",
+            "[ff02::1]:4000",
+        ] {
+            assert_eq!(
+                ask(forged, "127.0.0.1:1234", 64),
+                Err(DropReason::SourceNotUnicast),
+                "{forged}"
+            );
         }
-        for own in ["127.0.0.1:1234", "127.9.9.9:5000", "192.0.2.1:5000", "198.51.100.1:5000", "[::1]:5000"] {
-            assert_eq!(ask(own, "198.51.100.1:5000", 64), Err(DropReason::OwnSource), "{own}");
+        for own in [
+            "127.0.0.1:1234",
+            "127.9.9.9:5000",
+            "192.0.2.1:5000",
+            "198.51.100.1:5000",
+            "[::1]:5000",
+        ] {
+            assert_eq!(
+                ask(own, "198.51.100.1:5000", 64),
+                Err(DropReason::OwnSource),
+                "{own}"
+            );
         }
-        assert_eq!(ask("127.0.0.2:1234", "127.0.0.1:1234", 64), Ok(Some(63)), "our port, but not our listener");
-        assert_eq!(ask("10.0.0.1:4000", "239.1.2.3:5000", 64), Err(DropReason::GroupRequest));
-        let lifted = Answering { allow_low_ports: true, answer_groups: true, ttl: Some(9) };
-        assert_eq!(guard.permit(&envelope("10.0.0.1:53", "239.1.2.3:5000", 1), &lifted), Ok(Some(9)));
+        assert_eq!(
+            ask("127.0.0.2:1234", "127.0.0.1:1234", 64),
+            Ok(Some(63)),
+            "our port, but not our listener"
+        );
+        assert_eq!(
+            ask("10.0.0.1:4000", "239.1.2.3:5000", 64),
+            Err(DropReason::GroupRequest)
+        );
+        let lifted = Answering {
+            allow_low_ports: true,
+            answer_groups: true,
+            ttl: Some(9),
+        };
+        assert_eq!(
+            guard.permit(&envelope("10.0.0.1:53", "239.1.2.3:5000", 1), &lifted),
+            Ok(Some(9))
+        );
     }
 }

@@ -153,7 +153,12 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Trains whose spans point into `arena`.
     pub fn new(trains: &'a [Train], arena: &'a [u8]) -> Batch<'a> {
-        Batch { trains, arena, base: 0, len: trains.iter().map(Train::datagrams).sum() }
+        Batch {
+            trains,
+            arena,
+            base: 0,
+            len: trains.iter().map(Train::datagrams).sum(),
+        }
     }
 
     /// Number of datagrams.
@@ -187,17 +192,37 @@ impl<'a> Batch<'a> {
         let batch = *self;
         let datagram = move |train: Train| {
             let Train { envelope, span, .. } = train;
-            Datagram { payload: batch.bytes(span), envelope, span }
+            Datagram {
+                payload: batch.bytes(span),
+                envelope,
+                span,
+            }
         };
-        self.trains.iter().flat_map(move |train| train.pieces()).map(datagram)
+        self.trains
+            .iter()
+            .flat_map(move |train| train.pieces())
+            .map(datagram)
     }
 }
 
 /// For a handler that works on batches: handles one datagram as a batch of one.
 pub fn as_batch(handler: &mut impl Handler, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-    let Datagram { envelope, span, payload } = *datagram;
-    let trains = [Train { envelope, span, segment: 0 }];
-    let batch = Batch { trains: &trains, arena: payload, base: span.offset, len: 1 };
+    let Datagram {
+        envelope,
+        span,
+        payload,
+    } = *datagram;
+    let trains = [Train {
+        envelope,
+        span,
+        segment: 0,
+    }];
+    let batch = Batch {
+        trains: &trains,
+        arena: payload,
+        base: span.offset,
+        len: 1,
+    };
     let others = std::mem::take(&mut cx.drops.0);
     handler.on_batch(&batch, cx);
     match std::mem::replace(&mut cx.drops.0, others).first() {
@@ -262,7 +287,13 @@ impl Cx<'_> {
     pub fn echo(&mut self, datagram: &Datagram<'_>, answering: &Answering) -> Verdict {
         match self.guard.permit(&datagram.envelope, answering) {
             Ok(ttl) => {
-                self.outbox.reply(self.ear, self.handler, &datagram.envelope, datagram.span, ttl);
+                self.outbox.reply(
+                    self.ear,
+                    self.handler,
+                    &datagram.envelope,
+                    datagram.span,
+                    ttl,
+                );
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -270,11 +301,17 @@ impl Cx<'_> {
     }
 
     /// Sends bytes of the handler's own back to the datagram's source, unless the guard refuses.
-    pub fn reply(&mut self, datagram: &Datagram<'_>, bytes: &[u8], answering: &Answering) -> Verdict {
+    pub fn reply(
+        &mut self,
+        datagram: &Datagram<'_>,
+        bytes: &[u8],
+        answering: &Answering,
+    ) -> Verdict {
         let permitted = self.guard.permit(&datagram.envelope, answering);
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
             Ok((ttl, span)) => {
-                self.outbox.reply(self.ear, self.handler, &datagram.envelope, span, ttl);
+                self.outbox
+                    .reply(self.ear, self.handler, &datagram.envelope, span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -296,8 +333,22 @@ impl Cx<'_> {
         interface: u32,
         ttl: Option<u8>,
     ) {
-        let parcel = Parcel { span: train.span, segment: train.segment, ttl };
-        self.outbox.pass_back(ear, train, Reply { parcel, to, from, interface, handler: self.handler });
+        let parcel = Parcel {
+            span: train.span,
+            segment: train.segment,
+            ttl,
+        };
+        self.outbox.pass_back(
+            ear,
+            train,
+            Reply {
+                parcel,
+                to,
+                from,
+                interface,
+                handler: self.handler,
+            },
+        );
     }
 
     /// Copies bytes that the handler made, one part after the other, so that they outlive it until they are sent.
@@ -326,7 +377,11 @@ impl Cx<'_> {
     }
 
     /// Whether who sent this may be answered, and with which TTL.
-    pub fn permit(&self, envelope: &Envelope, answering: &Answering) -> Result<Option<u8>, DropReason> {
+    pub fn permit(
+        &self,
+        envelope: &Envelope,
+        answering: &Answering,
+    ) -> Result<Option<u8>, DropReason> {
         self.guard.permit(envelope, answering)
     }
 
@@ -347,7 +402,10 @@ impl Cx<'_> {
 
     /// The label of the route that brought the datagram here.
     pub fn route(&self) -> &str {
-        self.names.routes.get(self.route.0 as usize).map_or("", String::as_str)
+        self.names
+            .routes
+            .get(self.route.0 as usize)
+            .map_or("", String::as_str)
     }
 
     /// The name of an interface, where it is known.

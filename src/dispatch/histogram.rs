@@ -21,7 +21,11 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: vec![0; BUCKETS], longer: 0, sum_ns: 0 }
+        Histogram {
+            buckets: vec![0; BUCKETS],
+            longer: 0,
+            sum_ns: 0,
+        }
     }
 }
 
@@ -37,7 +41,10 @@ impl Histogram {
 
     /// Adds another worker's.
     pub fn add(&mut self, other: &Histogram) {
-        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, count)| *sum += count);
+        self.buckets
+            .iter_mut()
+            .zip(&other.buckets)
+            .for_each(|(sum, count)| *sum += count);
         self.longer += other.longer;
         self.sum_ns += other.sum_ns;
     }
@@ -54,10 +61,13 @@ impl Histogram {
 
     /// Each bucket's border in microseconds, which belongs to it, and how many there are up to that border.
     pub fn up_to(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.buckets.iter().enumerate().scan(0, |sum, (place, count)| {
-            *sum += count;
-            Some((border_us(place), *sum))
-        })
+        self.buckets
+            .iter()
+            .enumerate()
+            .scan(0, |sum, (place, count)| {
+                *sum += count;
+                Some((border_us(place), *sum))
+            })
     }
 
     /// The border in microseconds that so many of a thousand do not exceed; `None` where there is none: nothing was
@@ -65,7 +75,9 @@ impl Histogram {
     pub fn quantile_us(&self, per_mille: u64) -> Option<u64> {
         let count = u128::from(self.count());
         let rank = (count * u128::from(per_mille)).div_ceil(1_000).max(1);
-        self.up_to().find(|(_, sum)| u128::from(*sum) >= rank).map(|(border, _)| border)
+        self.up_to()
+            .find(|(_, sum)| u128::from(*sum) >= rank)
+            .map(|(border, _)| border)
     }
 }
 
@@ -99,10 +111,16 @@ mod tests {
     #[test]
     fn borders() {
         let borders: Vec<u64> = (0..BUCKETS).map(border_us).collect();
-        assert_eq!(borders[..14], [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24]);
+        assert_eq!(
+            borders[..14],
+            [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24]
+        );
         assert_eq!(borders[BUCKETS - 2..], [8_388_608, 10_485_760]);
         for pair in borders[4..].windows(2) {
-            assert!(pair[0] < pair[1] && (pair[1] - pair[0]) * 4 <= pair[0], "{pair:?}");
+            assert!(
+                pair[0] < pair[1] && (pair[1] - pair[0]) * 4 <= pair[0],
+                "{pair:?}"
+            );
         }
     }
 

@@ -110,7 +110,10 @@ mod tests {
     fn refusals() {
         let mut judge = Judge::default();
         assert!(![1, 2].map(|at| judge.refused(seconds(at))).contains(&true));
-        assert!(!judge.refused(seconds(12)), "the first ones are too long ago");
+        assert!(
+            !judge.refused(seconds(12)),
+            "the first ones are too long ago"
+        );
         judge.refused(seconds(13));
         assert!(judge.refused(seconds(13)) && !judge.is_alive());
         assert!(!judge.pass_time(seconds(17)) && judge.pass_time(seconds(18)) && judge.is_alive());

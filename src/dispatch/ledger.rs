@@ -27,7 +27,12 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Tally { received: 0, handled: 0, in_flight: 0, dropped: [0; DropReason::COUNT] }
+        Tally {
+            received: 0,
+            handled: 0,
+            in_flight: 0,
+            dropped: [0; DropReason::COUNT],
+        }
     }
 }
 
@@ -42,7 +47,9 @@ mod by_reason {
     type Counts = [u64; DropReason::COUNT];
 
     pub fn serialize<S: Serializer>(dropped: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
-        let named = DropReason::ALL.iter().map(|reason| (reason.label(), dropped[*reason as usize]));
+        let named = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.label(), dropped[*reason as usize]));
         serializer.collect_map(named.filter(|(_, datagrams)| *datagrams > 0))
     }
 
@@ -223,7 +230,10 @@ impl UpstreamCount {
         self.replies += other.replies;
         self.kernel_drops += other.kernel_drops;
         self.sessions += other.sessions;
-        self.shadow.iter_mut().zip(other.shadow).for_each(|(sum, count)| *sum += count);
+        self.shadow
+            .iter_mut()
+            .zip(other.shadow)
+            .for_each(|(sum, count)| *sum += count);
         self.dead_in += other.dead_in;
         self.draining_in += other.draining_in;
     }
@@ -287,7 +297,9 @@ impl Sent {
 }
 
 fn count_all(sums: &mut Vec<(i32, u64)>, counts: &[(i32, u64)]) {
-    counts.iter().for_each(|(errno, more)| count(sums, *errno, *more));
+    counts
+        .iter()
+        .for_each(|(errno, more)| count(sums, *errno, *more));
 }
 
 /// Adds to the count of an errno. There are a handful, so a list is enough.
@@ -338,7 +350,10 @@ impl Ledger {
         }
         let known = &mut self.heard[route];
         known.resize(known.len().max(heard.len()), Time::default());
-        known.iter_mut().zip(heard).for_each(|(known, heard)| *known = (*known).max(*heard));
+        known
+            .iter_mut()
+            .zip(heard)
+            .for_each(|(known, heard)| *known = (*known).max(*heard));
     }
 
     /// Adds another worker's accounts.
@@ -370,23 +385,46 @@ impl Ledger {
 
     /// An upstream's answers came when nobody waited for them any more, and no handler saw them.
     pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, answers: u64) {
-        self.handlers[handler.index()].replies.refuse(answers, DropReason::LateReply);
+        self.handlers[handler.index()]
+            .replies
+            .refuse(answers, DropReason::LateReply);
         self.upstreams[upstream.index()].replies += answers;
     }
 
     /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.
     pub fn balances(&self) -> bool {
-        let tallies = self.listeners.iter().map(|count| &count.tally).chain(&self.routes);
-        let tallies = tallies.chain(self.handlers.iter().flat_map(|count| [&count.tally, &count.replies]));
-        let rows =
-            tallies.into_iter().all(Tally::balances) && self.handlers.iter().all(|count| count.sessions.balances());
-        let received: u64 = self.listeners.iter().map(|count| count.tally.received).sum();
+        let tallies = self
+            .listeners
+            .iter()
+            .map(|count| &count.tally)
+            .chain(&self.routes);
+        let tallies = tallies.chain(
+            self.handlers
+                .iter()
+                .flat_map(|count| [&count.tally, &count.replies]),
+        );
+        let rows = tallies.into_iter().all(Tally::balances)
+            && self.handlers.iter().all(|count| count.sessions.balances());
+        let received: u64 = self
+            .listeners
+            .iter()
+            .map(|count| count.tally.received)
+            .sum();
         let routed: u64 = self.routes.iter().map(|tally| tally.received).sum();
-        let unrouted = |reason| self.listeners.iter().map(|count| count.tally.dropped_for(reason)).sum::<u64>();
+        let unrouted = |reason| {
+            self.listeners
+                .iter()
+                .map(|count| count.tally.dropped_for(reason))
+                .sum::<u64>()
+        };
         rows && received == routed + UNROUTED.iter().map(|reason| unrouted(*reason)).sum::<u64>()
     }
 }
 
 /// Reasons that end a datagram before it has a route.
-pub const UNROUTED: [DropReason; 4] =
-    [DropReason::NoRoute, DropReason::DuplicateCopy, DropReason::Truncated, DropReason::ControlLost];
+pub const UNROUTED: [DropReason; 4] = [
+    DropReason::NoRoute,
+    DropReason::DuplicateCopy,
+    DropReason::Truncated,
+    DropReason::ControlLost,
+];

@@ -102,6 +102,10 @@ pub struct PortLegacy {
 impl Legacy {
     /// Whether there is no socket in it.
     pub fn has_lanes(&self) -> bool {
-        !self.ports.is_empty() || self.sessions.iter().any(|session| session.legs.iter().any(|leg| leg.lane.is_some()))
+        !self.ports.is_empty()
+            || self
+                .sessions
+                .iter()
+                .any(|session| session.legs.iter().any(|leg| leg.lane.is_some()))
     }
 }

@@ -12,7 +12,10 @@ pub struct Limit {
 impl Limit {
     /// So many places.
     pub fn new(max: u32) -> Limit {
-        Limit { max, taken: AtomicU32::new(0) }
+        Limit {
+            max,
+            taken: AtomicU32::new(0),
+        }
     }
 
     /// How many there are.
@@ -28,7 +31,9 @@ impl Limit {
     /// Takes one; `false` if none is left.
     pub fn take(&self) -> bool {
         let room = |taken: u32| (taken < self.max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .is_ok()
     }
 
     /// Takes one even where none is left: its user is there already.

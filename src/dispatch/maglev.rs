@@ -14,8 +14,15 @@ impl Maglev {
     pub fn new(members: &[(String, u32)]) -> Maglev {
         let mut order: Vec<usize> = (0..members.len()).collect();
         order.sort_by_key(|&member| &members[member].0);
-        let mut walkers: Vec<Walker> = order.into_iter().map(|member| Walker::new(member, &members[member])).collect();
-        let heaviest = walkers.iter().map(|walker| walker.weight).max().unwrap_or(1);
+        let mut walkers: Vec<Walker> = order
+            .into_iter()
+            .map(|member| Walker::new(member, &members[member]))
+            .collect();
+        let heaviest = walkers
+            .iter()
+            .map(|walker| walker.weight)
+            .max()
+            .unwrap_or(1);
         let mut table = vec![u16::MAX; PLACES];
         let mut filled = 0;
         while filled < PLACES && !walkers.is_empty() {
@@ -56,7 +63,13 @@ impl Walker {
         let hash = hash_bytes(name.as_bytes());
         let places = PLACES as u64;
         let step = mix(hash) % (places - 1) + 1;
-        Walker { member: member as u16, place: hash % places, step, weight: *weight, earned: 0 }
+        Walker {
+            member: member as u16,
+            place: hash % places,
+            step,
+            weight: *weight,
+            earned: 0,
+        }
     }
 
     /// Takes the next place on the way that is free.
@@ -78,7 +91,9 @@ pub fn mix(mut value: u64) -> u64 {
 
 /// FNV-1a, spread by [`mix`]: the same on every machine and in every version.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)))
+    mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    }))
 }
 
 #[cfg(test)]
@@ -101,15 +116,24 @@ mod tests {
             assert_eq!(reversed[other.pick(key)], names[member]);
             moved += u32::from(member != 9 && less.pick(key) != member);
         }
-        assert!(counts.iter().all(|count| (9_000..11_000).contains(count)), "{counts:?}");
-        assert!(moved < 2_000, "{moved} of 90,000 keys of other members moved");
+        assert!(
+            counts.iter().all(|count| (9_000..11_000).contains(count)),
+            "{counts:?}"
+        );
+        assert!(
+            moved < 2_000,
+            "{moved} of 90,000 keys of other members moved"
+        );
     }
 
     /// The same with unequal weights, whichever member is left out of the file.
     #[test]
     fn weights_and_a_lost_member() {
         let weights = [5, 1, 2, 1, 3, 10, 1];
-        let members: Vec<(String, u32)> = (0..).zip(weights).map(|(n, w)| (format!("10.0.0.{n}:53"), w)).collect();
+        let members: Vec<(String, u32)> = (0..)
+            .zip(weights)
+            .map(|(n, w)| (format!("10.0.0.{n}:53"), w))
+            .collect();
         let full = Maglev::new(&members);
         let sum: u32 = weights.iter().sum();
         let mut counts = [0_u32; 7];
@@ -118,14 +142,19 @@ mod tests {
             assert!(count.abs_diff(100_000 * weight / sum) < 1_000, "{counts:?}");
         }
         for (lost, weight) in weights.iter().enumerate() {
-            let rest: Vec<(String, u32)> =
-                (0..members.len()).filter(|at| *at != lost).map(|at| members[at].clone()).collect();
+            let rest: Vec<(String, u32)> = (0..members.len())
+                .filter(|at| *at != lost)
+                .map(|at| members[at].clone())
+                .collect();
             let less = Maglev::new(&rest);
             let others = (0..100_000).map(mix).filter(|key| full.pick(*key) != lost);
             let (kept, moved): (Vec<u64>, Vec<u64>) =
                 others.partition(|key| rest[less.pick(*key)].0 == members[full.pick(*key)].0);
             let share = moved.len() as f64 / (kept.len() + moved.len()) as f64;
-            assert!(share < 0.02, "without {lost} of weight {weight}: {share} of the others' keys moved");
+            assert!(
+                share < 0.02,
+                "without {lost} of weight {weight}: {share} of the others' keys moved"
+            );
         }
     }
 }

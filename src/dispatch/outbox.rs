@@ -89,7 +89,10 @@ const NONE: u32 = u32::MAX;
 impl Outbox {
     /// An empty outbox with so many lanes. Further ones, and listeners, are made room for as they come.
     pub fn new(lanes: usize) -> Outbox {
-        Outbox { lanes: vec![(NONE, NONE); lanes], ..Outbox::default() }
+        Outbox {
+            lanes: vec![(NONE, NONE); lanes],
+            ..Outbox::default()
+        }
     }
 
     /// Passes a train, or a single datagram as a train of one, on to an upstream. `arena` is what its span points into.
@@ -99,11 +102,15 @@ impl Outbox {
             self.lanes.resize(lane.0 as usize + 1, (NONE, NONE));
         }
         let last = self.lanes[lane.0 as usize].1;
-        let is_short = train.is_single() && train.span.len <= COPY_MAX_BYTES && train.span.region == Region::Arena;
+        let is_short = train.is_single()
+            && train.span.len <= COPY_MAX_BYTES
+            && train.span.region == Region::Arena;
         if last != NONE && is_short && self.scratch.len() < SCRATCH_MAX_BYTES {
             return self.join(lane, last, train.span, ttl, arena);
         }
-        split(train, |span, segment| self.send(lane, Parcel { span, segment, ttl }));
+        split(train, |span, segment| {
+            self.send(lane, Parcel { span, segment, ttl })
+        });
     }
 
     /// Puts a short datagram next to the one before it, so that both leave in one piece if they may.
@@ -113,22 +120,43 @@ impl Outbox {
             Some((source, copy)) if source == span => copy,
             _ => {
                 let offset = self.scratch.len() as u32;
-                self.scratch.extend_from_slice(&arena[span.offset as usize..(span.offset + span.len) as usize]);
-                let copy = Span { region: Region::Scratch, offset, len: span.len };
+                self.scratch.extend_from_slice(
+                    &arena[span.offset as usize..(span.offset + span.len) as usize],
+                );
+                let copy = Span {
+                    region: Region::Scratch,
+                    offset,
+                    len: span.len,
+                };
                 self.copied = Some((span, copy));
                 copy
             }
         };
         let tail = &mut self.parcels[last as usize].0;
         if tail.ttl != ttl || !tail.extend(copy) {
-            self.send(lane, Parcel { span: copy, segment: 0, ttl });
+            self.send(
+                lane,
+                Parcel {
+                    span: copy,
+                    segment: 0,
+                    ttl,
+                },
+            );
         }
     }
 
     /// Passes a datagram on to an upstream as if it came from its sender. The lane is for that alone.
     pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
-        let parcel = Parcel { span: datagram.span, segment: 0, ttl };
-        self.kept.push(Kept { lane, parcel, from: datagram.envelope.src });
+        let parcel = Parcel {
+            span: datagram.span,
+            segment: 0,
+            ttl,
+        };
+        self.kept.push(Kept {
+            lane,
+            parcel,
+            from: datagram.envelope.src,
+        });
     }
 
     /// What leaves with its sender's address, in order.
@@ -152,16 +180,45 @@ impl Outbox {
     }
 
     /// Sends bytes of the arena, or kept ones, back through the listener that was asked.
-    pub fn reply(&mut self, ear: EarId, handler: HandlerId, envelope: &Envelope, span: Span, ttl: Option<u8>) {
-        let parcel = Parcel { span, segment: 0, ttl };
-        let Envelope { src, local, interface, .. } = *envelope;
-        self.answer(ear, Reply { parcel, to: src, from: local, interface, handler });
+    pub fn reply(
+        &mut self,
+        ear: EarId,
+        handler: HandlerId,
+        envelope: &Envelope,
+        span: Span,
+        ttl: Option<u8>,
+    ) {
+        let parcel = Parcel {
+            span,
+            segment: 0,
+            ttl,
+        };
+        let Envelope {
+            src,
+            local,
+            interface,
+            ..
+        } = *envelope;
+        self.answer(
+            ear,
+            Reply {
+                parcel,
+                to: src,
+                from: local,
+                interface,
+                handler,
+            },
+        );
     }
 
     /// Passes a train on to a client, through the listener that it asked.
     pub fn pass_back(&mut self, ear: EarId, train: &Train, mut reply: Reply) {
         split(train, |span, segment| {
-            reply.parcel = Parcel { span, segment, ..reply.parcel };
+            reply.parcel = Parcel {
+                span,
+                segment,
+                ..reply.parcel
+            };
             self.answer(ear, reply);
         });
     }
@@ -189,8 +246,14 @@ impl Outbox {
             return Err(DropReason::OutboxFull);
         }
         let offset = self.scratch.len() as u32;
-        parts.iter().for_each(|part| self.scratch.extend_from_slice(part));
-        Ok(Span { region: Region::Scratch, offset, len: len as u32 })
+        parts
+            .iter()
+            .for_each(|part| self.scratch.extend_from_slice(part));
+        Ok(Span {
+            region: Region::Scratch,
+            offset,
+            len: len as u32,
+        })
     }
 
     /// The bytes of a span.
@@ -209,7 +272,10 @@ impl Outbox {
 
     /// What goes out on a lane, in order.
     pub fn lane(&self, lane: Lane) -> impl Iterator<Item = Parcel> {
-        let mut next = self.lanes.get(lane.0 as usize).map_or(NONE, |(first, _)| *first);
+        let mut next = self
+            .lanes
+            .get(lane.0 as usize)
+            .map_or(NONE, |(first, _)| *first);
         std::iter::from_fn(move || {
             let (parcel, after) = *self.parcels.get(next as usize)?;
             next = after;
@@ -247,15 +313,28 @@ fn split(train: &Train, mut piece: impl FnMut(Span, u16)) {
     let span = train.span;
     let segment = u32::from(train.segment);
     // One at least: IPv6 has room for segments that are longer than a run may be, and those go one by one.
-    let most = RUN_MAX_BYTES.checked_div(segment).map_or(1, |segments| SEGMENTS_MAX.min(segments).max(1));
-    let step = if segment == 0 { span.len } else { segment * most };
+    let most = RUN_MAX_BYTES
+        .checked_div(segment)
+        .map_or(1, |segments| SEGMENTS_MAX.min(segments).max(1));
+    let step = if segment == 0 {
+        span.len
+    } else {
+        segment * most
+    };
     if span.len <= step {
         return piece(span, if span.len > segment { train.segment } else { 0 });
     }
     let mut offset = 0;
     while offset < span.len {
         let len = step.min(span.len - offset);
-        piece(Span { offset: span.offset + offset, len, ..span }, if len > segment { train.segment } else { 0 });
+        piece(
+            Span {
+                offset: span.offset + offset,
+                len,
+                ..span
+            },
+            if len > segment { train.segment } else { 0 },
+        );
         offset += len;
     }
 }
@@ -271,11 +350,23 @@ impl Parcel {
 
     /// Its datagrams one by one, for when they have to go one by one.
     pub fn singles(self) -> impl Iterator<Item = Parcel> {
-        let step = if self.segment == 0 { self.span.len } else { u32::from(self.segment) };
+        let step = if self.segment == 0 {
+            self.span.len
+        } else {
+            u32::from(self.segment)
+        };
         (0..self.datagrams()).map(move |index| {
             let offset = index * step;
-            let span = Span { offset: self.span.offset + offset, len: step.min(self.span.len - offset), ..self.span };
-            Parcel { span, segment: 0, ttl: self.ttl }
+            let span = Span {
+                offset: self.span.offset + offset,
+                len: step.min(self.span.len - offset),
+                ..self.span
+            };
+            Parcel {
+                span,
+                segment: 0,
+                ttl: self.ttl,
+            }
         })
     }
 
@@ -297,18 +388,38 @@ impl Parcel {
 
     /// Parcels of at most so many datagrams.
     pub fn parts(self, count_max: u32) -> impl Iterator<Item = Parcel> {
-        let step = if self.segment == 0 { self.span.len } else { u32::from(self.segment) * count_max };
+        let step = if self.segment == 0 {
+            self.span.len
+        } else {
+            u32::from(self.segment) * count_max
+        };
         (0..self.span.len.div_ceil(step.max(1)).max(1)).map(move |index| {
             let offset = index * step;
             let len = step.min(self.span.len - offset);
-            let segment = if len > u32::from(self.segment) { self.segment } else { 0 };
-            Parcel { span: Span { offset: self.span.offset + offset, len, ..self.span }, segment, ttl: self.ttl }
+            let segment = if len > u32::from(self.segment) {
+                self.segment
+            } else {
+                0
+            };
+            Parcel {
+                span: Span {
+                    offset: self.span.offset + offset,
+                    len,
+                    ..self.span
+                },
+                segment,
+                ttl: self.ttl,
+            }
         })
     }
 
     /// The size that all its datagrams but the last have.
     fn pace(&self) -> u32 {
-        if self.segment == 0 { self.span.len } else { u32::from(self.segment) }
+        if self.segment == 0 {
+            self.span.len
+        } else {
+            u32::from(self.segment)
+        }
     }
 }
 
@@ -334,9 +445,15 @@ pub struct SegmentLimits {
 
 impl SegmentLimits {
     /// As long as nothing has been refused.
-    pub const UNKNOWN: SegmentLimits = SegmentLimits { bytes_max: u32::MAX, count_max: SEGMENTS_MAX };
+    pub const UNKNOWN: SegmentLimits = SegmentLimits {
+        bytes_max: u32::MAX,
+        count_max: SEGMENTS_MAX,
+    };
     /// Every datagram by itself.
-    pub const NONE: SegmentLimits = SegmentLimits { bytes_max: 0, count_max: 1 };
+    pub const NONE: SegmentLimits = SegmentLimits {
+        bytes_max: 0,
+        count_max: 1,
+    };
 }
 
 /// The longest run that the parcels begin with: equal sizes but for the last, one TTL, within the limits. A first parcel
@@ -344,7 +461,11 @@ impl SegmentLimits {
 pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -> Run {
     let mut parcels = parcels.peekable();
     let first = parcels.next().expect("a run has a first parcel");
-    let mut run = Run { parcels: 1, datagrams: first.datagrams(), segment: first.segment };
+    let mut run = Run {
+        parcels: 1,
+        datagrams: first.datagrams(),
+        segment: first.segment,
+    };
     let pace = first.pace();
     if pace == 0 || pace > limits.bytes_max {
         return run;
@@ -352,7 +473,8 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -
     let mut bytes = first.span.len;
     while bytes.is_multiple_of(pace) {
         let Some(next) = parcels.peek() else { break };
-        let fits = next.pace() == pace || (next.segment == 0 && next.span.len < pace && next.span.len > 0);
+        let fits =
+            next.pace() == pace || (next.segment == 0 && next.span.len < pace && next.span.len > 0);
         if !fits
             || next.ttl != first.ttl
             || bytes + next.span.len > RUN_MAX_BYTES
@@ -374,7 +496,15 @@ mod tests {
     use super::*;
 
     fn parcel(len: u32, segment: u16) -> Parcel {
-        Parcel { span: Span { region: Region::Arena, offset: 0, len }, segment, ttl: None }
+        Parcel {
+            span: Span {
+                region: Region::Arena,
+                offset: 0,
+                len,
+            },
+            segment,
+            ttl: None,
+        }
     }
 
     fn run_of(parcels: &[Parcel]) -> (usize, u32, u16) {
@@ -385,17 +515,32 @@ mod tests {
     /// A run takes equal sizes, ends after a shorter one, and never takes a longer or an empty one.
     #[test]
     fn runs_end_where_the_kernel_would_cut_wrongly() {
-        assert_eq!(run_of(&[parcel(64, 0), parcel(64, 0), parcel(10, 0), parcel(64, 0)]), (3, 3, 64));
+        assert_eq!(
+            run_of(&[parcel(64, 0), parcel(64, 0), parcel(10, 0), parcel(64, 0)]),
+            (3, 3, 64)
+        );
         assert_eq!(run_of(&[parcel(64, 0), parcel(65, 0)]), (1, 1, 0));
         assert_eq!(run_of(&[parcel(0, 0), parcel(0, 0)]), (1, 1, 0));
         assert_eq!(run_of(&[parcel(64, 0), parcel(0, 0)]), (1, 1, 0));
-        assert_eq!(run_of(&[parcel(640, 64), parcel(64, 0), parcel(70, 64)]), (3, 13, 64));
+        assert_eq!(
+            run_of(&[parcel(640, 64), parcel(64, 0), parcel(70, 64)]),
+            (3, 13, 64)
+        );
         assert_eq!(run_of(&[parcel(650, 64), parcel(64, 0)]), (1, 11, 64));
         assert_eq!(run_of(&vec![parcel(64, 0); 200]), (128, 128, 64));
-        let old = SegmentLimits { count_max: SEGMENTS_MAX_OLD, ..SegmentLimits::UNKNOWN };
-        assert_eq!(first_run(vec![parcel(64, 0); 200].into_iter(), old).datagrams, 64);
+        let old = SegmentLimits {
+            count_max: SEGMENTS_MAX_OLD,
+            ..SegmentLimits::UNKNOWN
+        };
+        assert_eq!(
+            first_run(vec![parcel(64, 0); 200].into_iter(), old).datagrams,
+            64
+        );
         assert_eq!(run_of(&vec![parcel(1200, 0); 100]), (54, 54, 1200));
-        let spent = Parcel { ttl: Some(3), ..parcel(64, 0) };
+        let spent = Parcel {
+            ttl: Some(3),
+            ..parcel(64, 0)
+        };
         assert_eq!(run_of(&[parcel(64, 0), spent]), (1, 1, 0));
     }
 
@@ -403,33 +548,89 @@ mod tests {
     #[test]
     fn long_trains_are_split() {
         let peer = "127.0.0.1:9".parse().unwrap();
-        let envelope = Envelope { src: peer, dst: peer, local: peer, interface: 0, ttl: None, time_ns: None };
-        let span = Span { region: Region::Arena, offset: 100, len: 256 * 64 - 5 };
+        let envelope = Envelope {
+            src: peer,
+            dst: peer,
+            local: peer,
+            interface: 0,
+            ttl: None,
+            time_ns: None,
+        };
+        let span = Span {
+            region: Region::Arena,
+            offset: 100,
+            len: 256 * 64 - 5,
+        };
         let mut outbox = Outbox::new(1);
-        outbox.forward(Lane(0), &Train { envelope, span, segment: 64 }, None, &[]);
+        outbox.forward(
+            Lane(0),
+            &Train {
+                envelope,
+                span,
+                segment: 64,
+            },
+            None,
+            &[],
+        );
         let lane: Vec<_> = outbox.lane(Lane(0)).collect();
-        assert_eq!(lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(), [128, 128]);
-        assert_eq!(lane.iter().map(|parcel| parcel.span.len).sum::<u32>(), span.len);
+        assert_eq!(
+            lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(),
+            [128, 128]
+        );
+        assert_eq!(
+            lane.iter().map(|parcel| parcel.span.len).sum::<u32>(),
+            span.len
+        );
         assert_eq!(lane[0].singles().count(), 128);
-        assert_eq!(lane[1].parts(100).map(|part| part.datagrams()).collect::<Vec<_>>(), [100, 28]);
-        assert_eq!(lane[1].parts(100).map(|part| part.span.len).sum::<u32>(), lane[1].span.len);
+        assert_eq!(
+            lane[1]
+                .parts(100)
+                .map(|part| part.datagrams())
+                .collect::<Vec<_>>(),
+            [100, 28]
+        );
+        assert_eq!(
+            lane[1].parts(100).map(|part| part.span.len).sum::<u32>(),
+            lane[1].span.len
+        );
     }
 
     /// Short datagrams of one lane become one parcel, copied once for all lanes, up to where the kernel would cut wrongly.
     #[test]
     fn short_ones_are_joined() {
         let peer = "127.0.0.1:9".parse().unwrap();
-        let envelope = Envelope { src: peer, dst: peer, local: peer, interface: 0, ttl: None, time_ns: None };
+        let envelope = Envelope {
+            src: peer,
+            dst: peer,
+            local: peer,
+            interface: 0,
+            ttl: None,
+            time_ns: None,
+        };
         let arena: Vec<u8> = (0..4_000).map(|index| index as u8).collect();
         let mut outbox = Outbox::default();
         for (place, len) in [40, 40, 40, 30, 40, 0, 600, 40].into_iter().enumerate() {
-            let span = Span { region: Region::Arena, offset: place as u32 * 300, len };
-            let train = Train { envelope, span, segment: 0 };
+            let span = Span {
+                region: Region::Arena,
+                offset: place as u32 * 300,
+                len,
+            };
+            let train = Train {
+                envelope,
+                span,
+                segment: 0,
+            };
             (0..2).for_each(|lane| outbox.forward(Lane(lane), &train, None, &arena));
         }
         for lane in [Lane(0), Lane(1)] {
-            let parcels: Vec<(u32, u16)> = outbox.lane(lane).map(|parcel| (parcel.span.len, parcel.segment)).collect();
-            assert_eq!(parcels, [(40, 0), (110, 40), (40, 0), (0, 0), (600, 0), (40, 0)]);
+            let parcels: Vec<(u32, u16)> = outbox
+                .lane(lane)
+                .map(|parcel| (parcel.span.len, parcel.segment))
+                .collect();
+            assert_eq!(
+                parcels,
+                [(40, 0), (110, 40), (40, 0), (0, 0), (600, 0), (40, 0)]
+            );
             let joined = outbox.lane(lane).nth(1).unwrap();
             let bytes = [&arena[300..340], &arena[600..640], &arena[900..930]].concat();
             assert_eq!(outbox.bytes(&arena, joined.span), bytes);

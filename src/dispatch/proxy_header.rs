@@ -30,9 +30,12 @@ pub fn proxy_v2(src: SocketAddr, dst: SocketAddr, buffer: &mut [u8; HEADER_MAX_B
     }
     let (src_port, dst_port) = (src.port().to_be_bytes(), dst.port().to_be_bytes());
     match (src.ip(), dst.ip()) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            write(buffer, PROXY, UDP_V4, &[&src.octets(), &dst.octets(), &src_port, &dst_port])
-        }
+        (IpAddr::V4(src), IpAddr::V4(dst)) => write(
+            buffer,
+            PROXY,
+            UDP_V4,
+            &[&src.octets(), &dst.octets(), &src_port, &dst_port],
+        ),
         (src, dst) => {
             let (src, dst) = (mapped(src).octets(), mapped(dst).octets());
             write(buffer, PROXY, UDP_V6, &[&src, &dst, &src_port, &dst_port])
@@ -47,7 +50,12 @@ fn mapped(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn write(buffer: &mut [u8; HEADER_MAX_BYTES], command: u8, family: u8, addresses: &[&[u8]]) -> usize {
+fn write(
+    buffer: &mut [u8; HEADER_MAX_BYTES],
+    command: u8,
+    family: u8,
+    addresses: &[&[u8]],
+) -> usize {
     let mut end = FIXED_BYTES;
     for part in addresses {
         buffer[end..end + part.len()].copy_from_slice(part);
@@ -66,13 +74,23 @@ mod tests {
     fn header(src: &str, dst: &str) -> Vec<u8> {
         let mut buffer = [0xaa; HEADER_MAX_BYTES];
         let used = proxy_v2(src.parse().unwrap(), dst.parse().unwrap(), &mut buffer);
-        assert!(buffer[used..].iter().all(|byte| *byte == 0xaa), "nothing is written behind the header");
+        assert!(
+            buffer[used..].iter().all(|byte| *byte == 0xaa),
+            "nothing is written behind the header"
+        );
         buffer[..used].to_vec()
     }
 
     fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
-        digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect()
+        let digits: Vec<u8> = hex
+            .chars()
+            .filter_map(|digit| digit.to_digit(16))
+            .map(|digit| digit as u8)
+            .collect();
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] * 16 + pair[1])
+            .collect()
     }
 
     const SIGNATURE_HEX: &str = "0d0a0d0a 000d0a51 5549540a";
@@ -80,7 +98,9 @@ mod tests {
     /// IPv4, to the byte.
     #[test]
     fn ipv4() {
-        let expected = bytes(&format!("{SIGNATURE_HEX} 21 12 000c  c0000207 cb007109 04d2 1388"));
+        let expected = bytes(&format!(
+            "{SIGNATURE_HEX} 21 12 000c  c0000207 cb007109 04d2 1388"
+        ));
         assert_eq!(header("192.0.2.7:1234", "203.0.113.9:5000"), expected);
         assert_eq!(expected.len(), 28);
     }

@@ -126,7 +126,12 @@ impl<K: Key> Draft<K> {
             owners.push(owner);
         }
         blocks.push(tails.len() as u32);
-        Ranges { heads, blocks, tails, owners }
+        Ranges {
+            heads,
+            blocks,
+            tails,
+            owners,
+        }
     }
 }
 
@@ -144,12 +149,25 @@ mod tests {
             (20, 29, 3),
             (u32::MAX, u32::MAX, 4),
         ]);
-        for (key, owner) in
-            [(0, 0), (9, 0), (10, 1), (12, 2), (13, 2), (14, 1), (19, 1), (20, 3), (30, 0), (u32::MAX, 4)]
-        {
+        for (key, owner) in [
+            (0, 0),
+            (9, 0),
+            (10, 1),
+            (12, 2),
+            (13, 2),
+            (14, 1),
+            (19, 1),
+            (20, 3),
+            (30, 0),
+            (u32::MAX, 4),
+        ] {
             assert_eq!(ranges.find(key), owner, "key {key}");
         }
-        assert!(parents.contains(&(2, 1)) && parents.contains(&(1, 0)) && parents.contains(&(0, NOBODY)));
+        assert!(
+            parents.contains(&(2, 1))
+                && parents.contains(&(1, 0))
+                && parents.contains(&(0, NOBODY))
+        );
     }
 
     /// An empty table owns nothing.

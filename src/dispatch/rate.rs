@@ -20,7 +20,10 @@ pub struct RateLimit {
 impl RateLimit {
     /// At most `count` datagrams in `period_ns`; both at least 1.
     pub fn new(count: u64, period_ns: u64) -> RateLimit {
-        RateLimit { interval_ns: (period_ns / count.max(1)).max(1), due_ns: AtomicU64::new(0) }
+        RateLimit {
+            interval_ns: (period_ns / count.max(1)).max(1),
+            due_ns: AtomicU64::new(0),
+        }
     }
 
     /// Whether one more datagram may go now.
@@ -32,7 +35,9 @@ impl RateLimit {
             (due + self.interval_ns <= now.0 + burst).then_some(due + self.interval_ns)
         };
         // Workers that meet here try again; no order between them matters.
-        self.due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        self.due_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .is_ok()
     }
 }
 
@@ -46,8 +51,9 @@ mod tests {
         let limit = RateLimit::new(1_000, 1_000_000_000);
         let burst = (0..5_000).filter(|_| limit.take(Time(0))).count();
         assert_eq!(burst, 100);
-        let passed =
-            (1..=10_000_u64).flat_map(|ms| (0..3).map(move |_| Time(ms * 1_000_000))).filter(|now| limit.take(*now));
+        let passed = (1..=10_000_u64)
+            .flat_map(|ms| (0..3).map(move |_| Time(ms * 1_000_000)))
+            .filter(|now| limit.take(*now));
         assert_eq!(passed.count(), 10_000);
     }
 

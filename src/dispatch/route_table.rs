@@ -53,9 +53,15 @@ impl Match {
             Some(Mismatch::Destination)
         } else if port < self.ports.0 || port > self.ports.1 {
             Some(Mismatch::Port)
-        } else if self.interface.is_some_and(|interface| interface != envelope.interface) {
+        } else if self
+            .interface
+            .is_some_and(|interface| interface != envelope.interface)
+        {
             Some(Mismatch::Interface)
-        } else if self.source.is_some_and(|source| !source.contains(&envelope.src.ip())) {
+        } else if self
+            .source
+            .is_some_and(|source| !source.contains(&envelope.src.ip()))
+        {
             Some(Mismatch::Source)
         } else {
             None
@@ -68,7 +74,10 @@ impl Match {
             Reverse(self.net.prefix_len()),
             self.ports.1 - self.ports.0,
             Reverse(self.interface.is_some()),
-            Reverse(self.source.map_or(-1, |source| i16::from(source.prefix_len()))),
+            Reverse(
+                self.source
+                    .map_or(-1, |source| i16::from(source.prefix_len())),
+            ),
         )
     }
 }
@@ -93,15 +102,23 @@ impl RouteTable {
 
     /// The rows that can match at this port, compiled for lookup.
     pub fn for_port(&self, port: u16) -> PortTable {
-        let at_port = self.matches.iter().filter(|row| row.ports.0 <= port && port <= row.ports.1);
+        let at_port = self
+            .matches
+            .iter()
+            .filter(|row| row.ports.0 <= port && port <= row.ports.1);
         let (mut v4, mut v6) = (Nodes::default(), Nodes::default());
         for row in at_port {
             match row.net {
                 IpNet::V4(net) => v4.add(u32::from(net.network()), u32::from(net.broadcast()), row),
-                IpNet::V6(net) => v6.add(u128::from(net.network()), u128::from(net.broadcast()), row),
+                IpNet::V6(net) => {
+                    v6.add(u128::from(net.network()), u128::from(net.broadcast()), row)
+                }
             }
         }
-        PortTable { v4: v4.compile(), v6: v6.compile() }
+        PortTable {
+            v4: v4.compile(),
+            v6: v6.compile(),
+        }
     }
 }
 
@@ -180,7 +197,9 @@ impl<K: Key> PrefixTable<K> {
                 return node.fixed;
             }
             for group in &node.groups {
-                if group.interface.is_none_or(|interface| interface == envelope.interface)
+                if group
+                    .interface
+                    .is_none_or(|interface| interface == envelope.interface)
                     && let Some(route) = group.sources.find(envelope.src.ip())
                 {
                     return Some(route);
@@ -198,7 +217,11 @@ impl<K: Key> PrefixTable<K> {
 
     fn only(&self) -> Option<RouteId> {
         // A single node that owns the lowest address and everything else is a wildcard.
-        if self.nodes.len() == 1 && self.ranges.is_single() { self.fixed(K::MIN) } else { None }
+        if self.nodes.len() == 1 && self.ranges.is_single() {
+            self.fixed(K::MIN)
+        } else {
+            None
+        }
     }
 }
 
@@ -220,7 +243,11 @@ impl Sources {
             (IpAddr::V6(address), _, Some(ranges)) => ranges.find(u128::from(address)),
             _ => NOBODY,
         };
-        if owner == NOBODY { self.any } else { Some(RouteId(owner)) }
+        if owner == NOBODY {
+            self.any
+        } else {
+            Some(RouteId(owner))
+        }
     }
 }
 
@@ -231,7 +258,9 @@ struct Nodes<'a, K> {
 
 impl<K> Default for Nodes<'_, K> {
     fn default() -> Self {
-        Nodes { prefixes: std::collections::HashMap::new() }
+        Nodes {
+            prefixes: std::collections::HashMap::new(),
+        }
     }
 }
 
@@ -246,7 +275,11 @@ impl<'a, K: Key + std::hash::Hash> Nodes<'a, K> {
         for (index, ((first, last), rows)) in self.prefixes.into_iter().enumerate() {
             intervals.push((first, last, index as u32));
             let groups = compile_groups(&rows);
-            nodes.push(Node { fixed: groups.first().and_then(Group::fixed), groups, parent: NOBODY });
+            nodes.push(Node {
+                fixed: groups.first().and_then(Group::fixed),
+                groups,
+                parent: NOBODY,
+            });
         }
         let (ranges, parents) = Ranges::build(intervals);
         for (index, parent) in parents {
@@ -264,9 +297,19 @@ fn compile_groups(rows: &[&Match]) -> Vec<Group> {
     order.dedup();
     let mut groups = Vec::new();
     for (width, interface) in order {
-        let same = rows.iter().filter(|row| key(row) == (width, interface)).copied();
-        groups.push(Group { interface, sources: compile_sources(same) });
-        if interface.is_none() && groups.last().is_some_and(|group| group.sources.any.is_some()) {
+        let same = rows
+            .iter()
+            .filter(|row| key(row) == (width, interface))
+            .copied();
+        groups.push(Group {
+            interface,
+            sources: compile_sources(same),
+        });
+        if interface.is_none()
+            && groups
+                .last()
+                .is_some_and(|group| group.sources.any.is_some())
+        {
             break; // It takes everything: whatever comes behind it is never reached.
         }
     }
@@ -278,11 +321,23 @@ fn compile_sources<'a>(rows: impl Iterator<Item = &'a Match>) -> Sources {
     for row in rows {
         match row.source {
             None => any = any.or(Some(row.route)),
-            Some(IpNet::V4(net)) => v4.push((u32::from(net.network()), u32::from(net.broadcast()), row.route.0)),
-            Some(IpNet::V6(net)) => v6.push((u128::from(net.network()), u128::from(net.broadcast()), row.route.0)),
+            Some(IpNet::V4(net)) => v4.push((
+                u32::from(net.network()),
+                u32::from(net.broadcast()),
+                row.route.0,
+            )),
+            Some(IpNet::V6(net)) => v6.push((
+                u128::from(net.network()),
+                u128::from(net.broadcast()),
+                row.route.0,
+            )),
         }
     }
-    Sources { v4: compile_prefixes(v4), v6: compile_prefixes(v6), any }
+    Sources {
+        v4: compile_prefixes(v4),
+        v6: compile_prefixes(v6),
+        any,
+    }
 }
 
 /// Keeps the first of equal prefixes: overlapping port ranges of one width can bring the same source twice.
@@ -296,14 +351,33 @@ fn compile_prefixes<K: Key>(mut prefixes: Vec<(K, K, u32)>) -> Option<Ranges<K>>
 mod tests {
     use super::*;
 
-    fn row(net: &str, ports: (u16, u16), interface: Option<u32>, source: Option<&str>, route: u32) -> Match {
+    fn row(
+        net: &str,
+        ports: (u16, u16),
+        interface: Option<u32>,
+        source: Option<&str>,
+        route: u32,
+    ) -> Match {
         let source = source.map(|source| source.parse().unwrap());
-        Match { net: net.parse().unwrap(), ports, interface, source, route: RouteId(route) }
+        Match {
+            net: net.parse().unwrap(),
+            ports,
+            interface,
+            source,
+            route: RouteId(route),
+        }
     }
 
     fn envelope(dst: &str, interface: u32, src: &str) -> Envelope {
         let dst = dst.parse().unwrap();
-        Envelope { src: src.parse().unwrap(), dst, local: dst, interface, ttl: None, time_ns: None }
+        Envelope {
+            src: src.parse().unwrap(),
+            dst,
+            local: dst,
+            interface,
+            ttl: None,
+            time_ns: None,
+        }
     }
 
     /// Each rule of precedence decides before the next one is asked.
@@ -318,19 +392,40 @@ mod tests {
             row("192.0.2.7/32", (4000, 6000), None, Some("10.9.0.0/16"), 5),
         ]);
         let port = table.for_port(5000);
-        let find = |dst, interface, src| port.find(&envelope(dst, interface, src)).map(|route| route.0);
-        assert_eq!(find("192.0.2.7:5000", 2, "10.9.0.1:9999"), Some(4), "interface before source");
-        assert_eq!(find("192.0.2.7:5000", 1, "10.9.0.1:9999"), Some(5), "longer source before shorter");
+        let find = |dst, interface, src| {
+            port.find(&envelope(dst, interface, src))
+                .map(|route| route.0)
+        };
+        assert_eq!(
+            find("192.0.2.7:5000", 2, "10.9.0.1:9999"),
+            Some(4),
+            "interface before source"
+        );
+        assert_eq!(
+            find("192.0.2.7:5000", 1, "10.9.0.1:9999"),
+            Some(5),
+            "longer source before shorter"
+        );
         assert_eq!(find("192.0.2.7:5000", 1, "10.8.0.1:9999"), Some(3));
         assert_eq!(
             find("192.0.2.7:5000", 1, "172.16.0.1:9999"),
             Some(2),
             "the next larger prefix takes what is refused"
         );
-        assert_eq!(find("192.0.2.8:5000", 1, "10.9.0.1:9999"), Some(2), "exact port before range");
+        assert_eq!(
+            find("192.0.2.8:5000", 1, "10.9.0.1:9999"),
+            Some(2),
+            "exact port before range"
+        );
         assert_eq!(find("198.51.100.1:5000", 2, "10.9.0.1:9999"), Some(0));
         assert_eq!(find("198.51.100.1:5000", 3, "10.9.0.1:9999"), None);
-        assert_eq!(table.for_port(5001).find(&envelope("192.0.2.8:5001", 1, "10.9.0.1:9")).map(|r| r.0), Some(1));
+        assert_eq!(
+            table
+                .for_port(5001)
+                .find(&envelope("192.0.2.8:5001", 1, "10.9.0.1:9"))
+                .map(|r| r.0),
+            Some(1)
+        );
     }
 
     /// A destination is fixed only where no condition can change the answer.
@@ -342,7 +437,10 @@ mod tests {
             row("0.0.0.0/0", (2, 2), None, None, 2),
             row("127.0.0.1/32", (2, 2), None, Some("10.0.0.0/8"), 3),
         ]);
-        assert_eq!(table.for_port(1).fixed("127.0.0.1".parse().unwrap()), Some(RouteId(0)));
+        assert_eq!(
+            table.for_port(1).fixed("127.0.0.1".parse().unwrap()),
+            Some(RouteId(0))
+        );
         assert_eq!(table.for_port(2).fixed("127.0.0.1".parse().unwrap()), None);
         assert_eq!(table.for_port(1).only_wildcard(true), None);
     }

@@ -27,7 +27,11 @@ pub struct Lines {
 impl Lines {
     /// The consumer has taken all the bytes, or has failed to.
     pub fn done(mut self, written: bool) {
-        let counter = if written { &self.fate.0.written } else { &self.fate.0.lost };
+        let counter = if written {
+            &self.fate.0.written
+        } else {
+            &self.fate.0.lost
+        };
         counter.fetch_add(self.datagrams, Ordering::Relaxed);
         if !written {
             self.fate.0.closed.store(true, Ordering::Relaxed);
@@ -61,7 +65,10 @@ struct Counts {
 impl Fate {
     /// How many datagrams' lines the consumer has taken, and how many it has lost.
     pub fn so_far(&self) -> (u64, u64) {
-        (self.0.written.load(Ordering::Relaxed), self.0.lost.load(Ordering::Relaxed))
+        (
+            self.0.written.load(Ordering::Relaxed),
+            self.0.lost.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -81,9 +88,17 @@ impl LineSink {
     pub fn new(jobs: Sender<Job>) -> LineSink {
         let (home, free) = bounded(BUFFERS);
         for _ in 0..BUFFERS {
-            home.send(Vec::new()).expect("the channel holds all buffers");
+            home.send(Vec::new())
+                .expect("the channel holds all buffers");
         }
-        LineSink { jobs, free, home, fate: Fate::default(), current: None, datagrams: 0 }
+        LineSink {
+            jobs,
+            free,
+            home,
+            fate: Fate::default(),
+            current: None,
+            datagrams: 0,
+        }
     }
 
     /// Appends one datagram's line, which `write` must end with a line feed.
@@ -121,7 +136,12 @@ impl LineSink {
             return;
         };
         let datagrams = std::mem::take(&mut self.datagrams);
-        let lines = Lines { bytes, datagrams, fate: self.fate.clone(), home: self.home.clone() };
+        let lines = Lines {
+            bytes,
+            datagrams,
+            fate: self.fate.clone(),
+            home: self.home.clone(),
+        };
         if let Err(refused) = self.jobs.send(Job::Lines(lines))
             && let Job::Lines(lines) = refused.0
         {

@@ -53,16 +53,31 @@ mod tests {
         let random = &mut Random::new(7);
         let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
         for _ in 0..2_000 {
-            let (mut stay, mut histogram, mut expected) = (Stay::default(), Histogram::default(), Histogram::default());
+            let (mut stay, mut histogram, mut expected) =
+                (Stay::default(), Histogram::default(), Histogram::default());
             let now_ns = 1_000_000_000_u64;
             for _ in 0..random.below(4) {
                 let (mut trains, mut drops, mut place) = (Vec::new(), Vec::new(), 0);
                 for _ in 0..random.below(6) {
                     let time_ns = (random.below(5) > 0).then(|| random.below(1_100_000_000) as u64);
-                    let envelope =
-                        Envelope { src: nobody, dst: nobody, local: nobody, interface: 0, ttl: None, time_ns };
-                    let span = Span { region: Region::Arena, offset: 0, len: 1 + random.below(300) as u32 };
-                    let train = Train { envelope, span, segment: random.below(100) as u16 };
+                    let envelope = Envelope {
+                        src: nobody,
+                        dst: nobody,
+                        local: nobody,
+                        interface: 0,
+                        ttl: None,
+                        time_ns,
+                    };
+                    let span = Span {
+                        region: Region::Arena,
+                        offset: 0,
+                        len: 1 + random.below(300) as u32,
+                    };
+                    let train = Train {
+                        envelope,
+                        span,
+                        segment: random.below(100) as u16,
+                    };
                     for _ in 0..train.datagrams() {
                         if random.below(3) == 0 {
                             drops.push((place, DropReason::Discarded));

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since the daemon began to count. Never goes back, has nothing to do with the time of day, and is the same
 /// in all workers. The worker reads the clock once a turn.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Time(pub u64);
 
 impl Time {

@@ -17,8 +17,12 @@ const PROTOCOL: u8 = 17;
 pub fn udp_header(src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Option<[u8; HEADER_BYTES]> {
     let len = HEADER_BYTES + payload.len();
     let (addresses, max) = match (src.ip(), dst.ip()) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => (sum(&src.octets()) + sum(&dst.octets()), IPV4_MAX_BYTES),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => (sum(&src.octets()) + sum(&dst.octets()), IPV6_MAX_BYTES),
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            (sum(&src.octets()) + sum(&dst.octets()), IPV4_MAX_BYTES)
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            (sum(&src.octets()) + sum(&dst.octets()), IPV6_MAX_BYTES)
+        }
         _ => return None,
     };
     let len_field = u16::try_from(len).ok().filter(|_| len <= max)?;
@@ -42,7 +46,11 @@ fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
-    words.iter().chain([&last]).map(|word| u64::from(u32::from_ne_bytes(*word))).sum()
+    words
+        .iter()
+        .chain([&last])
+        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+        .sum()
 }
 
 /// A sum in 16 bits, every carry added back in.
@@ -121,7 +129,10 @@ mod tests {
     /// A datagram as large as its family allows has a header, one byte more has none, and no header joins two families.
     #[test]
     fn limits() {
-        let (v4, v6) = ("192.0.2.1:1".parse().unwrap(), "[2001:db8::1]:1".parse().unwrap());
+        let (v4, v6) = (
+            "192.0.2.1:1".parse().unwrap(),
+            "[2001:db8::1]:1".parse().unwrap(),
+        );
         let bytes = vec![0xff; 65_528];
         for (address, most) in [(v4, 65_507), (v6, 65_527)] {
             let header = udp_header(address, address, &bytes[..most]).unwrap();
@@ -136,7 +147,12 @@ mod tests {
     /// That receivers agree is for `tests/kept_source.rs`.
     #[test]
     fn by_hand() {
-        let header = udp_header("10.1.0.1:4000".parse().unwrap(), "10.1.0.2:5000".parse().unwrap(), b"hello").unwrap();
+        let header = udp_header(
+            "10.1.0.1:4000".parse().unwrap(),
+            "10.1.0.2:5000".parse().unwrap(),
+            b"hello",
+        )
+        .unwrap();
         assert_eq!(header, [0x0f, 0xa0, 0x13, 0x88, 0x00, 0x0d, 0x84, 0xd5]);
     }
 }

@@ -95,8 +95,15 @@ mod tests {
     /// Labels are written into dashboards: each is one word and no two are the same.
     #[test]
     fn labels_are_unique_words() {
-        let mut labels: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
-        assert!(labels.iter().all(|label| { label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') }));
+        let mut labels: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.label())
+            .collect();
+        assert!(labels.iter().all(|label| {
+            label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        }));
         labels.sort_unstable();
         labels.dedup();
         assert_eq!(labels.len(), DropReason::COUNT);

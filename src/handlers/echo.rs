@@ -24,7 +24,12 @@ struct Echo(Answering);
 
 impl Recipe for Echo {
     fn needs(&self) -> Needs {
-        Needs { source: true, destination: true, ttl: self.0.ttl.is_none(), ..Needs::NOTHING }
+        Needs {
+            source: true,
+            destination: true,
+            ttl: self.0.ttl.is_none(),
+            ..Needs::NOTHING
+        }
     }
 
     fn describe(&self) -> String {

@@ -20,7 +20,9 @@ pub fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
                 character if is_unprintable(character) && character.is_ascii() => {
                     write!(line, "\\x{:02x}", u32::from(character))?;
                 }
-                character if is_unprintable(character) => write!(line, "\\u{{{:x}}}", u32::from(character))?,
+                character if is_unprintable(character) => {
+                    write!(line, "\\u{{{:x}}}", u32::from(character))?
+                }
                 character => write!(line, "{character}")?,
             }
         }
@@ -42,7 +44,9 @@ pub fn json_string(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
             '\n' => line.extend_from_slice(b"\\n"),
             '\r' => line.extend_from_slice(b"\\r"),
             '\t' => line.extend_from_slice(b"\\t"),
-            character if is_unprintable(character) => write!(line, "\\u{:04x}", u32::from(character))?,
+            character if is_unprintable(character) => {
+                write!(line, "\\u{:04x}", u32::from(character))?
+            }
             character => write!(line, "{character}")?,
         }
     }
@@ -55,7 +59,9 @@ pub fn json_base64(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
     let start = line.len();
     line.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    let encoded = STANDARD.encode_slice(bytes, &mut line[start..]).expect("room for the base64 form");
+    let encoded = STANDARD
+        .encode_slice(bytes, &mut line[start..])
+        .expect("room for the base64 form");
     line.truncate(start + encoded);
     line.push(b'"');
 }

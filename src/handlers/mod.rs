@@ -12,4 +12,10 @@ pub mod print;
 pub mod reply;
 
 /// Every kind, in the order in which people meet them.
-pub const KINDS: &[Kind] = &[echo::KIND, reply::KIND, print::KIND, drop::KIND, forward::KIND];
+pub const KINDS: &[Kind] = &[
+    echo::KIND,
+    reply::KIND,
+    print::KIND,
+    drop::KIND,
+    forward::KIND,
+];

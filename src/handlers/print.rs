@@ -34,7 +34,11 @@ format = "json"
     read,
 };
 
-const FORMATS: [(&str, Format); 3] = [("text", Format::Text), ("json", Format::Json), ("hex", Format::Hex)];
+const FORMATS: [(&str, Format); 3] = [
+    ("text", Format::Text),
+    ("json", Format::Json),
+    ("hex", Format::Hex),
+];
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let format = section.or("format", value::choice(&FORMATS), Format::Text);
@@ -56,7 +60,13 @@ struct Print {
 
 impl Recipe for Print {
     fn needs(&self) -> Needs {
-        Needs { source: true, destination: true, interface: self.format == Format::Json, ttl: false, time: true }
+        Needs {
+            source: true,
+            destination: true,
+            interface: self.format == Format::Json,
+            ttl: false,
+            time: true,
+        }
     }
 
     fn describe(&self) -> String {
@@ -64,7 +74,10 @@ impl Recipe for Print {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        Ok(Box::new(Printer { format: self.format, sink: site.standard_output()? }))
+        Ok(Box::new(Printer {
+            format: self.format,
+            sink: site.standard_output()?,
+        }))
     }
 }
 
@@ -123,14 +136,22 @@ fn write_hex(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()>
     write_head(line, datagram)?;
     line.push(b' ');
     for byte in datagram.payload {
-        line.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        line.extend_from_slice(&[
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]);
     }
     Ok(())
 }
 
 fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::io::Result<()> {
     let time = datagram.time().unwrap_or(std::time::UNIX_EPOCH);
-    write!(line, r#"{{"time":"{}","src":"{}""#, humantime::format_rfc3339_micros(time), datagram.src())?;
+    write!(
+        line,
+        r#"{{"time":"{}","src":"{}""#,
+        humantime::format_rfc3339_micros(time),
+        datagram.src()
+    )?;
     write!(line, r#","dst":"{}","interface":"#, datagram.dst())?;
     match cx.interface(datagram.envelope.interface) {
         Some(name) => escape::json_string(line, name)?,
@@ -157,11 +178,28 @@ mod tests {
     use proptest::prelude::*;
 
     fn with_datagram<T>(payload: &[u8], act: impl Fn(&Datagram<'_>) -> T) -> T {
-        let (src, dst) = ("192.0.2.1:9999".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap());
-        let envelope =
-            Envelope { src, dst, local: dst, interface: 7, ttl: None, time_ns: Some(1_000_000_000_000_001_000) };
-        let span = Span { region: Region::Arena, offset: 0, len: payload.len() as u32 };
-        act(&Datagram { payload, envelope, span })
+        let (src, dst) = (
+            "192.0.2.1:9999".parse().unwrap(),
+            "[2001:db8::1]:53".parse().unwrap(),
+        );
+        let envelope = Envelope {
+            src,
+            dst,
+            local: dst,
+            interface: 7,
+            ttl: None,
+            time_ns: Some(1_000_000_000_000_001_000),
+        };
+        let span = Span {
+            region: Region::Arena,
+            offset: 0,
+            len: payload.len() as u32,
+        };
+        act(&Datagram {
+            payload,
+            envelope,
+            span,
+        })
     }
 
     fn text(payload: &[u8]) -> String {
@@ -179,7 +217,10 @@ mod tests {
         let head = "2001-09-09T01:46:40.000001Z 192.0.2.1:9999 > [2001:db8::1]:53 ";
         assert_eq!(text(b"hello\n"), format!("{head}hello\\n"));
         assert_eq!(text(b"\x1b[2J\0\\"), format!("{head}\\x1b[2J\\x00\\\\"));
-        assert_eq!(text("\u{9b}\u{2028}é".as_bytes()), format!("{head}\\u{{9b}}\\u{{2028}}é"));
+        assert_eq!(
+            text("\u{9b}\u{2028}é".as_bytes()),
+            format!("{head}\\u{{9b}}\\u{{2028}}é")
+        );
         assert_eq!(text(b"a\xff\xfeb"), format!("{head}a\\xff\\xfeb"));
         assert_eq!(text(b""), head);
     }

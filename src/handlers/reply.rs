@@ -22,7 +22,12 @@ pub const KIND: Kind = Kind {
     name: "reply",
     summary: "answers every datagram with the same bytes, from the address that was asked",
     settings: &[
-        Setting { key: "text", form: Form::Text("text"), default: "one of the three", meaning: "the answer, as UTF-8" },
+        Setting {
+            key: "text",
+            form: Form::Text("text"),
+            default: "one of the three",
+            meaning: "the answer, as UTF-8",
+        },
         Setting {
             key: "hex",
             form: Form::Text("hex digits"),
@@ -37,7 +42,10 @@ pub const KIND: Kind = Kind {
         },
         Setting {
             key: "amplification_max",
-            form: Form::Integer { min: 1, max: RUN_MAX_BYTES as u64 },
+            form: Form::Integer {
+                min: 1,
+                max: RUN_MAX_BYTES as u64,
+            },
             default: "3",
             meaning: "an answer that is more than so many times the request is not sent: the source may be forged",
         },
@@ -58,23 +66,33 @@ text = "hello\n"
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let answering = answering::read(section);
-    let amplification_max = section.or("amplification_max", value::integer(1..=RUN_MAX_BYTES), AMPLIFICATION_MAX);
+    let amplification_max = section.or(
+        "amplification_max",
+        value::integer(1..=RUN_MAX_BYTES),
+        AMPLIFICATION_MAX,
+    );
     let given = section.exactly_one(&["text", "hex", "file"]);
     let base = section.base_dir().to_owned();
     let text = section.optional("text", |text| limited(value::string(text)?.into_bytes()));
     let hex = section.optional("hex", |text| limited(value::hex(text)?));
-    let file = section.optional("file", |path| limited(file_bytes(&base.join(value::path(path)?))?));
+    let file = section.optional("file", |path| {
+        limited(file_bytes(&base.join(value::path(path)?))?)
+    });
     given?;
     let bytes = text.or(hex).or(file)?;
-    Some(Box::new(Fixed { bytes: bytes.into(), amplification_max, answering }))
+    Some(Box::new(Fixed {
+        bytes: bytes.into(),
+        amplification_max,
+        answering,
+    }))
 }
 
 /// At most what fits one datagram.
 fn limited(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
     match bytes.len() {
-        len if len > RUN_MAX_BYTES as usize => {
-            Err(Mistake::new(format!("{len} bytes do not fit a datagram, which holds {RUN_MAX_BYTES}")))
-        }
+        len if len > RUN_MAX_BYTES as usize => Err(Mistake::new(format!(
+            "{len} bytes do not fit a datagram, which holds {RUN_MAX_BYTES}"
+        ))),
         _ => Ok(bytes),
     }
 }
@@ -87,7 +105,9 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
     // A size first, so that a device or a huge file is not read whole.
     match fs::metadata(path).map_err(failed)? {
         data if !data.is_file() => Err(Mistake::new(format!("{} is not a file", path.display()))),
-        data if data.len() > u64::from(RUN_MAX_BYTES) => limited(vec![0; data.len().min(1 << 20) as usize]),
+        data if data.len() > u64::from(RUN_MAX_BYTES) => {
+            limited(vec![0; data.len().min(1 << 20) as usize])
+        }
         _ => fs::read(path).map_err(failed),
     }
 }
@@ -101,7 +121,12 @@ struct Fixed {
 
 impl Recipe for Fixed {
     fn needs(&self) -> Needs {
-        Needs { source: true, destination: true, ttl: self.answering.ttl.is_none(), ..Needs::NOTHING }
+        Needs {
+            source: true,
+            destination: true,
+            ttl: self.answering.ttl.is_none(),
+            ..Needs::NOTHING
+        }
     }
 
     fn beside(&self) -> &[u8] {
@@ -109,7 +134,11 @@ impl Recipe for Fixed {
     }
 
     fn describe(&self) -> String {
-        format!("answers {} bytes, to requests of at least {}", self.bytes.len(), self.request_min())
+        format!(
+            "answers {} bytes, to requests of at least {}",
+            self.bytes.len(),
+            self.request_min()
+        )
     }
 
     fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {

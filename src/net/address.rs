@@ -30,12 +30,20 @@ impl RawAddress {
             libc::AF_INET => {
                 // In a sockaddr_in the address stands where a sockaddr_in6 has the flow label.
                 let ip = Ipv4Addr::from(u32::from_be(self.0.sin6_flowinfo));
-                Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(self.0.sin6_port))))
+                Some(SocketAddr::V4(SocketAddrV4::new(
+                    ip,
+                    u16::from_be(self.0.sin6_port),
+                )))
             }
             libc::AF_INET6 => {
                 let ip = Ipv6Addr::from(self.0.sin6_addr.s6_addr);
                 let port = u16::from_be(self.0.sin6_port);
-                Some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, self.0.sin6_scope_id)))
+                Some(SocketAddr::V6(SocketAddrV6::new(
+                    ip,
+                    port,
+                    0,
+                    self.0.sin6_scope_id,
+                )))
             }
             _ => None,
         }
@@ -69,7 +77,12 @@ mod tests {
     /// Both families survive the way to the kernel's form and back, link-local scope included.
     #[test]
     fn round_trip() {
-        for text in ["192.0.2.7:65535", "[2001:db8::1]:53", "[fe80::1%3]:9", "0.0.0.0:0"] {
+        for text in [
+            "192.0.2.7:65535",
+            "[2001:db8::1]:53",
+            "[fe80::1%3]:9",
+            "0.0.0.0:0",
+        ] {
             let address: SocketAddr = text.parse().unwrap();
             let mut raw = RawAddress::empty();
             raw.set(&address);

@@ -25,7 +25,8 @@ const TIMESPEC: usize = 16;
 pub const RECEIVE_BYTES: usize =
     space(size_of::<i32>()) + space(IN6_PKTINFO) + space(size_of::<i32>()) + space(TIMESPEC);
 /// Most that a send call can carry: segment size, source, TTL.
-pub const SEND_BYTES: usize = space(size_of::<u16>()) + space(IN6_PKTINFO) + space(size_of::<i32>());
+pub const SEND_BYTES: usize =
+    space(size_of::<u16>()) + space(IN6_PKTINFO) + space(size_of::<i32>());
 
 /// What the kernel told about a received train.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,7 +65,9 @@ pub(super) fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
     let level = i32::from_ne_bytes(take(bytes, size_of::<usize>())?);
     let kind = i32::from_ne_bytes(take(bytes, size_of::<usize>() + size_of::<i32>())?);
     let data = bytes.get(HEADER..len)?;
-    let rest = bytes.get(len.checked_next_multiple_of(ALIGN)?..).unwrap_or_default();
+    let rest = bytes
+        .get(len.checked_next_multiple_of(ALIGN)?..)
+        .unwrap_or_default();
     Some(((level, kind), data, rest))
 }
 
@@ -87,7 +90,11 @@ fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
             let destination = Ipv6Addr::from(take::<16>(data, 0)?);
             received.interface = u32::from_ne_bytes(take(data, 16)?);
             received.destination = Some(destination.into());
-            let local = if destination.is_multicast() { Ipv6Addr::UNSPECIFIED } else { destination };
+            let local = if destination.is_multicast() {
+                Ipv6Addr::UNSPECIFIED
+            } else {
+                destination
+            };
             received.local = Some(local.into());
         }
         (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
@@ -123,26 +130,44 @@ impl Sending {
     pub fn write(&self, buffer: &mut [u8; SEND_BYTES]) -> usize {
         let mut used = 0;
         if self.segment != 0 {
-            put(buffer, &mut used, (libc::SOL_UDP, libc::UDP_SEGMENT), &self.segment.to_ne_bytes());
+            put(
+                buffer,
+                &mut used,
+                (libc::SOL_UDP, libc::UDP_SEGMENT),
+                &self.segment.to_ne_bytes(),
+            );
         }
         match self.from {
             Some(IpAddr::V4(from)) => {
                 let mut data = [0; IN_PKTINFO];
                 data[..4].copy_from_slice(&self.interface.to_ne_bytes());
                 data[4..8].copy_from_slice(&from.octets());
-                put(buffer, &mut used, (libc::IPPROTO_IP, libc::IP_PKTINFO), &data);
+                put(
+                    buffer,
+                    &mut used,
+                    (libc::IPPROTO_IP, libc::IP_PKTINFO),
+                    &data,
+                );
             }
             Some(IpAddr::V6(from)) => {
                 let mut data = [0; IN6_PKTINFO];
                 data[..16].copy_from_slice(&from.octets());
                 data[16..].copy_from_slice(&self.interface.to_ne_bytes());
-                put(buffer, &mut used, (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), &data);
+                put(
+                    buffer,
+                    &mut used,
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO),
+                    &data,
+                );
             }
             None => {}
         }
         if let Some(ttl) = self.ttl {
-            let kind =
-                if self.v6 { (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) } else { (libc::IPPROTO_IP, libc::IP_TTL) };
+            let kind = if self.v6 {
+                (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)
+            } else {
+                (libc::IPPROTO_IP, libc::IP_TTL)
+            };
             put(buffer, &mut used, kind, &i32::from(ttl).to_ne_bytes());
         }
         used

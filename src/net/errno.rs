@@ -110,7 +110,10 @@ pub fn of_send(error: &io::Error) -> SendError {
 /// Whether a segmented send that failed so may work datagram by datagram: the device cannot segment (EIO), or a segment
 /// is larger than the path allows (EINVAL until Linux 6.9, EMSGSIZE since; udp_send_skb in net/ipv4/udp.c).
 pub fn refuses_segments(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
+    )
 }
 
 /// Whether the failure is about the size alone, so that smaller segments may still pass.
@@ -132,7 +135,10 @@ pub fn may_lack_source(error: &io::Error) -> bool {
 
 /// The same of an errno.
 pub fn lacks_source(errno: i32) -> bool {
-    matches!(errno, libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EADDRNOTAVAIL)
+    matches!(
+        errno,
+        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EADDRNOTAVAIL
+    )
 }
 
 /// Stands for a datagram that could not even be made: its sender's address is of another family than the upstream's, or it
@@ -144,7 +150,14 @@ pub const UNSENDABLE: i32 = libc::EAFNOSUPPORT;
 pub fn lacks_port(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EAGAIN | libc::EADDRINUSE | libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        Some(
+            libc::EAGAIN
+                | libc::EADDRINUSE
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+        )
     )
 }
 
@@ -197,7 +210,9 @@ pub fn label(errno: i32) -> String {
 pub fn of_label(label: &str) -> i32 {
     match label.strip_prefix("errno_") {
         Some(number) => number.parse().unwrap_or(0),
-        None => (1..=ERRNO_MAX).find(|errno| self::label(*errno) == label).unwrap_or(0),
+        None => (1..=ERRNO_MAX)
+            .find(|errno| self::label(*errno) == label)
+            .unwrap_or(0),
     }
 }
 
@@ -255,6 +270,8 @@ mod tests {
             assert_eq!(probe(errno), meaning, "{}", name(errno));
         }
         assert!(refuses_segments(&io::Error::from_raw_os_error(libc::EIO)));
-        assert!(!refuses_segments(&io::Error::from_raw_os_error(libc::EPERM)));
+        assert!(!refuses_segments(&io::Error::from_raw_os_error(
+            libc::EPERM
+        )));
     }
 }

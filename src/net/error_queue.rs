@@ -51,10 +51,15 @@ pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usi
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = CONTROL_BYTES;
         // SAFETY: the header points to `control`, with its length, and asks for neither payload nor address.
-        let received = unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+        let received =
+            unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
         if received < 0 {
             let error = io::Error::last_os_error();
-            return if error.raw_os_error() == Some(libc::EAGAIN) { Ok(count) } else { Err(error) };
+            return if error.raw_os_error() == Some(libc::EAGAIN) {
+                Ok(count)
+            } else {
+                Err(error)
+            };
         }
         let told = header.msg_controllen.min(CONTROL_BYTES);
         if let Some(failure) = parse(&control.0[..told]) {
@@ -67,7 +72,10 @@ pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usi
 /// Finds the error among the control messages.
 fn parse(mut bytes: &[u8]) -> Option<Failure> {
     while let Some((kind, data, rest)) = next(bytes) {
-        if matches!(kind, (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)) {
+        if matches!(
+            kind,
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+        ) {
             return read(data);
         }
         bytes = rest;
@@ -84,7 +92,10 @@ fn read(data: &[u8]) -> Option<Failure> {
         libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Origin::Icmp,
         _ => Origin::Other,
     };
-    Some(Failure { errno: i32::try_from(u32::from_ne_bytes(errno)).ok()?, origin })
+    Some(Failure {
+        errno: i32::try_from(u32::from_ne_bytes(errno)).ok()?,
+        origin,
+    })
 }
 
 #[cfg(test)]
@@ -103,8 +114,11 @@ mod tests {
     }
 
     fn of_error(v6: bool, errno: u32, origin: u8) -> Vec<u8> {
-        let (level, kind) =
-            if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) } else { (libc::IPPROTO_IP, libc::IP_RECVERR) };
+        let (level, kind) = if v6 {
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_RECVERR)
+        };
         let mut data = errno.to_ne_bytes().to_vec();
         data.extend_from_slice(&[origin, 3, 3, 0]);
         data.resize(32, 0);
@@ -137,10 +151,15 @@ mod tests {
     #[test]
     fn refusals_on_loopback() {
         for host in ["127.0.0.1", "::1"] {
-            let Ok(gone) = std::net::UdpSocket::bind((host, 0)) else { continue }; // No IPv6 here.
+            let Ok(gone) = std::net::UdpSocket::bind((host, 0)) else {
+                continue;
+            }; // No IPv6 here.
             let closed = gone.local_addr().unwrap();
             drop(gone);
-            let options = UpstreamOptions { receives: true, ..UpstreamOptions::plain(1 << 16) };
+            let options = UpstreamOptions {
+                receives: true,
+                ..UpstreamOptions::plain(1 << 16)
+            };
             let socket = upstream_socket(closed, &options).unwrap();
             socket.connect(closed).unwrap();
             let mut failures = Vec::new();
@@ -148,7 +167,13 @@ mod tests {
                 socket.send(b"anybody?").unwrap();
                 drain(&socket, |failure| failures.push(failure)).unwrap();
             }
-            assert_eq!(failures, [Failure { errno: libc::ECONNREFUSED, origin: Origin::Icmp }; 3]);
+            assert_eq!(
+                failures,
+                [Failure {
+                    errno: libc::ECONNREFUSED,
+                    origin: Origin::Icmp
+                }; 3]
+            );
             assert_eq!(drain(&socket, |_| ()).unwrap(), 0);
         }
     }
@@ -159,11 +184,19 @@ mod tests {
         let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let closed = gone.local_addr().unwrap();
         drop(gone);
-        let socket =
-            upstream_socket(closed, &UpstreamOptions { receives: true, ..UpstreamOptions::plain(1 << 16) }).unwrap();
+        let socket = upstream_socket(
+            closed,
+            &UpstreamOptions {
+                receives: true,
+                ..UpstreamOptions::plain(1 << 16)
+            },
+        )
+        .unwrap();
         socket.connect(closed).unwrap();
         // Every other send reports the one before it instead of sending.
-        let sent = (0..200).filter(|_| socket.send(b"anybody?").is_ok()).count();
+        let sent = (0..200)
+            .filter(|_| socket.send(b"anybody?").is_ok())
+            .count();
         assert_eq!(sent, 100);
         let mut seen = 0;
         assert_eq!(drain(&socket, |_| seen += 1).unwrap(), ERRORS_MAX);

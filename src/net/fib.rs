@@ -36,7 +36,11 @@ const RTA_HEADER: usize = 4;
 
 /// Looks a destination up in the host's routing table. An error is the kernel's: ENETUNREACH where there is no route.
 pub fn look_up(destination: IpAddr) -> io::Result<Answer> {
-    let mut socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_ROUTE)))?;
+    let mut socket = Socket::new(
+        Domain::from(libc::AF_NETLINK),
+        Type::RAW,
+        Some(Protocol::from(libc::NETLINK_ROUTE)),
+    )?;
     // The kernel answers at once; the limit only keeps a defect from hanging a start.
     socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
     socket.write_all(&request(destination))?;
@@ -66,7 +70,12 @@ fn request(destination: IpAddr) -> Vec<u8> {
 }
 
 fn parse(bytes: &[u8]) -> io::Result<Answer> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "rtnetlink gave a malformed answer");
+    let malformed = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "rtnetlink gave a malformed answer",
+        )
+    };
     let kind = u16::from_ne_bytes(field(bytes, 4).ok_or_else(malformed)?);
     if i32::from(kind) == libc::NLMSG_ERROR {
         let errno = i32::from_ne_bytes(field(bytes, NLMSG_HEADER).ok_or_else(malformed)?);
@@ -78,13 +87,23 @@ fn parse(bytes: &[u8]) -> io::Result<Answer> {
         libc::RTN_MULTICAST => DestinationKind::Multicast,
         _ => DestinationKind::Elsewhere,
     };
-    let mut answer = Answer { kind, interface: 0, source: None };
+    let mut answer = Answer {
+        kind,
+        interface: 0,
+        source: None,
+    };
     let mut rest = bytes.get(NLMSG_HEADER + RTMSG..).unwrap_or_default();
     while let Some((kind, data, after)) = attribute(rest) {
         match (kind, data.len()) {
-            (libc::RTA_OIF, 4) => answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?),
-            (libc::RTA_PREFSRC, 4) => answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into()),
-            (libc::RTA_PREFSRC, 16) => answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into()),
+            (libc::RTA_OIF, 4) => {
+                answer.interface = u32::from_ne_bytes(field(data, 0).ok_or_else(malformed)?)
+            }
+            (libc::RTA_PREFSRC, 4) => {
+                answer.source = field::<4>(data, 0).map(|ip| Ipv4Addr::from(ip).into())
+            }
+            (libc::RTA_PREFSRC, 16) => {
+                answer.source = field::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into())
+            }
             _ => {}
         }
         rest = after;
@@ -97,7 +116,11 @@ fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = usize::from(u16::from_ne_bytes(field(bytes, 0)?));
     let kind = u16::from_ne_bytes(field(bytes, 2)?);
     let data = bytes.get(RTA_HEADER..len)?;
-    Some((kind, data, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
+    Some((
+        kind,
+        data,
+        bytes.get(len.next_multiple_of(4)..).unwrap_or_default(),
+    ))
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

@@ -15,7 +15,10 @@ const FIRST: RawFd = 3;
 /// exec: so it cannot have been inherited and belongs to somebody in this process, such as an earlier caller of this.
 pub fn take(count: usize) -> Vec<(usize, OwnedFd)> {
     let descriptor = |place: usize| Some((place, FIRST.checked_add(RawFd::try_from(place).ok()?)?));
-    (0..count).map_while(descriptor).filter_map(|(place, fd)| Some((place, take_one(fd)?))).collect()
+    (0..count)
+        .map_while(descriptor)
+        .filter_map(|(place, fd)| Some((place, take_one(fd)?)))
+        .collect()
 }
 
 fn take_one(fd: RawFd) -> Option<OwnedFd> {
@@ -46,7 +49,9 @@ pub enum Unfit {
     #[error("it is connected to {0}")]
     Connected(SocketAddr),
     /// It takes IPv4 datagrams too, and shows them with other addresses than those of the routes.
-    #[error("it takes IPv4 datagrams beside IPv6: write `BindIPv6Only=ipv6-only` in the socket unit")]
+    #[error(
+        "it takes IPv4 datagrams beside IPv6: write `BindIPv6Only=ipv6-only` in the socket unit"
+    )]
     BothFamilies,
     /// The system refused to tell.
     #[error("{0}")]
@@ -96,7 +101,12 @@ pub fn identify(fd: OwnedFd) -> Result<Identified, Unfit> {
     let _ = options.detach_filter();
     let (reuse_port, cookie) = (options.reuse_port()?, options.cookie()?);
     socket.set_nonblocking(true)?;
-    Ok(Identified { socket, address, reuse_port, cookie })
+    Ok(Identified {
+        socket,
+        address,
+        reuse_port,
+        cookie,
+    })
 }
 
 /// Lets sockets of the same user that are bound later share a socket's address and load.

@@ -44,7 +44,11 @@ pub fn list() -> io::Result<Vec<Interface>> {
 
 /// The index of the interface with this name, if there is one.
 pub fn index_of(name: &str) -> Option<u32> {
-    list().ok()?.into_iter().find(|interface| interface.name == name).map(|interface| interface.index)
+    list()
+        .ok()?
+        .into_iter()
+        .find(|interface| interface.name == name)
+        .map(|interface| interface.index)
 }
 
 fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
@@ -56,12 +60,21 @@ fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
         return; // Gone since the list was made.
     }
     let flags = entry.ifa_flags as i32;
-    let place = interfaces.iter().position(|interface| interface.index == index).unwrap_or_else(|| {
-        let name = name.to_string_lossy().into_owned();
-        let up = flags & libc::IFF_UP != 0;
-        interfaces.push(Interface { index, name, addresses: Vec::new(), broadcasts: Vec::new(), up });
-        interfaces.len() - 1
-    });
+    let place = interfaces
+        .iter()
+        .position(|interface| interface.index == index)
+        .unwrap_or_else(|| {
+            let name = name.to_string_lossy().into_owned();
+            let up = flags & libc::IFF_UP != 0;
+            interfaces.push(Interface {
+                index,
+                name,
+                addresses: Vec::new(),
+                broadcasts: Vec::new(),
+                up,
+            });
+            interfaces.len() - 1
+        });
     let interface = &mut interfaces[place];
     let Some(address) = read(entry.ifa_addr) else {
         return;
@@ -85,7 +98,9 @@ fn read(address: *const libc::sockaddr) -> Option<IpAddr> {
         _ => return None,
     };
     // SAFETY: a sockaddr of these families is `len` bytes long, and `raw` is at least that; they do not overlap.
-    unsafe { std::ptr::copy_nonoverlapping(address.cast::<u8>(), (&raw mut raw).cast::<u8>(), len) };
+    unsafe {
+        std::ptr::copy_nonoverlapping(address.cast::<u8>(), (&raw mut raw).cast::<u8>(), len)
+    };
     raw.get().map(|address| address.ip())
 }
 
@@ -97,8 +112,14 @@ mod tests {
     #[test]
     fn loopback_is_listed() {
         let interfaces = list().unwrap();
-        let loopback = interfaces.iter().find(|interface| interface.name == "lo").unwrap();
+        let loopback = interfaces
+            .iter()
+            .find(|interface| interface.name == "lo")
+            .unwrap();
         assert_eq!(loopback.index, 1);
-        assert!(loopback.addresses.is_empty() || loopback.addresses.contains(&Ipv4Addr::LOCALHOST.into()));
+        assert!(
+            loopback.addresses.is_empty()
+                || loopback.addresses.contains(&Ipv4Addr::LOCALHOST.into())
+        );
     }
 }

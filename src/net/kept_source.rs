@@ -35,8 +35,15 @@ const NOBODY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 /// A raw socket to be connected to an upstream. What is sent through it begins with a UDP header and names its source as
 /// `Sending::from`. It never receives; `receives` and `source` of the options are passed over. EPERM where the capability is
 /// missing, for which [`hint`] has words.
-pub fn kept_source_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(upstream), Type::RAW.nonblocking(), Some(Protocol::UDP))?;
+pub fn kept_source_socket(
+    upstream: SocketAddr,
+    options: &UpstreamOptions,
+) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(upstream),
+        Type::RAW.nonblocking(),
+        Some(Protocol::UDP),
+    )?;
     close_door(&socket)?;
     socket.set_recv_buffer_size(0)?;
     leave_table(&socket)?;
@@ -54,7 +61,10 @@ pub fn kept_source_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io
 /// connection does to it, even to none (__udp_disconnect in net/ipv4/udp.c, which raw sockets share); neither bind(2) nor
 /// connect(2) puts it back. It also forgets address and interface, so it comes first.
 fn leave_table(socket: &Socket) -> io::Result<()> {
-    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let nobody = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
     let (fd, len) = (socket.as_raw_fd(), size_of_val(&nobody) as libc::socklen_t);
     // SAFETY: the descriptor is borrowed for the call and `nobody` is a readable sockaddr of `len` bytes.
     match unsafe { libc::connect(fd, &raw const nobody, len) } {
@@ -65,7 +75,8 @@ fn leave_table(socket: &Socket) -> io::Result<()> {
 
 /// What to do about an error of [`kept_source_socket`], if it is a missing capability.
 pub fn hint(error: &io::Error) -> Option<String> {
-    let program = std::env::current_exe().map_or("PATH".to_owned(), |path| path.display().to_string());
+    let program =
+        std::env::current_exe().map_or("PATH".to_owned(), |path| path.display().to_string());
     (error.raw_os_error() == Some(libc::EPERM)).then(|| {
         format!(
             "source = \"keep\" needs the capability CAP_NET_RAW: `sudo setcap cap_net_raw,cap_net_bind_service=+ep \

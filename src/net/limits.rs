@@ -34,7 +34,10 @@ pub fn open_files() -> u64 {
 const OPEN_FILES_DEFAULT: u64 = 1_024;
 
 fn read_open_files() -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` is a writable rlimit.
     (unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0).then_some(limit)
 }

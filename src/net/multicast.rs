@@ -8,7 +8,11 @@ use super::option::set;
 
 /// The protocol-independent requests want the level of the socket's family.
 fn level(ip: IpAddr) -> i32 {
-    if ip.is_ipv4() { libc::IPPROTO_IP } else { libc::IPPROTO_IPV6 }
+    if ip.is_ipv4() {
+        libc::IPPROTO_IP
+    } else {
+        libc::IPPROTO_IPV6
+    }
 }
 
 /// A sockaddr_storage that holds just an address.
@@ -24,13 +28,29 @@ fn storage(ip: IpAddr) -> libc::sockaddr_storage {
 
 /// Joins a group on an interface, from any source.
 pub fn join(socket: &UdpSocket, group: IpAddr, interface: u32) -> io::Result<()> {
-    let request = libc::group_req { gr_interface: interface, gr_group: storage(group) };
+    let request = libc::group_req {
+        gr_interface: interface,
+        gr_group: storage(group),
+    };
     set(socket, level(group), libc::MCAST_JOIN_GROUP, &request)
 }
 
 /// Joins a group on an interface for one source; further sources are added by further calls.
-pub fn join_source(socket: &UdpSocket, group: IpAddr, source: IpAddr, interface: u32) -> io::Result<()> {
-    let request =
-        libc::group_source_req { gsr_interface: interface, gsr_group: storage(group), gsr_source: storage(source) };
-    set(socket, level(group), libc::MCAST_JOIN_SOURCE_GROUP, &request)
+pub fn join_source(
+    socket: &UdpSocket,
+    group: IpAddr,
+    source: IpAddr,
+    interface: u32,
+) -> io::Result<()> {
+    let request = libc::group_source_req {
+        gsr_interface: interface,
+        gsr_group: storage(group),
+        gsr_source: storage(source),
+    };
+    set(
+        socket,
+        level(group),
+        libc::MCAST_JOIN_SOURCE_GROUP,
+        &request,
+    )
 }

@@ -8,7 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
+};
 
 /// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
 pub const FDS_MAX: usize = 253;
@@ -25,7 +27,12 @@ impl Mailbox {
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
             path @ [b'/', ..] => SocketAddrUnix::new(path)?,
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a path nor an abstract name")),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "neither a path nor an abstract name",
+                ));
+            }
         };
         Ok(Mailbox(address))
     }
@@ -37,10 +44,19 @@ impl Mailbox {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "too many descriptors for one message",
+            ));
         }
         loop {
-            match sendmsg_addr(&socket, &self.0, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg_addr(
+                &socket,
+                &self.0,
+                &[IoSlice::new(text.as_bytes())],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            ) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

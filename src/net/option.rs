@@ -10,7 +10,12 @@ pub fn set_int(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Re
 }
 
 /// Sets an option whose value is a plain C struct.
-pub(super) fn set<T: Copy>(socket: impl AsFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+pub(super) fn set<T: Copy>(
+    socket: impl AsFd,
+    level: i32,
+    option: i32,
+    value: &T,
+) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: the descriptor is borrowed for the call and `value` is `len` readable bytes.
@@ -26,7 +31,15 @@ pub fn memory_info(socket: impl AsFd) -> io::Result<[u32; MEMINFO_VARS]> {
     let mut len = size_of_val(&info) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is borrowed for the call; `info` is `len` writable bytes and any bytes are valid u32s.
-    match unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &raw mut len) } {
+    match unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    } {
         0 => Ok(info),
         _ => Err(io::Error::last_os_error()),
     }

@@ -52,7 +52,10 @@ pub fn spawn(mut command: Command) -> io::Result<Orphan> {
         None | Some(Err(Errno::SRCH)) => None,
         Some(Err(error)) => return Err(error.into()),
     };
-    Ok(Orphan { pid: pid.unsigned_abs(), process })
+    Ok(Orphan {
+        pid: pid.unsigned_abs(),
+        process,
+    })
 }
 
 impl Orphan {
@@ -74,11 +77,17 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("parent");
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("echo $PPID > {}", file.display()));
+        command
+            .arg("-c")
+            .arg(format!("echo $PPID > {}", file.display()));
         let orphan = spawn(command).expect("it starts");
         assert_ne!(orphan.pid, std::process::id());
         orphan.wait().expect("it ends");
-        let parent: u32 = fs::read_to_string(&file).expect("it ran").trim().parse().expect("a number");
+        let parent: u32 = fs::read_to_string(&file)
+            .expect("it ran")
+            .trim()
+            .parse()
+            .expect("a number");
         assert_ne!(parent, std::process::id());
         let missing = spawn(Command::new("/no/such/program")).expect_err("it is not there");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);

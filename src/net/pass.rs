@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -41,7 +41,12 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
         control.push(SendAncillaryMessage::ScmRights(fds));
         loop {
             stream.set_write_timeout(Some(left(deadline)?))?;
-            match sendmsg(stream, &[IoSlice::new(&[MARK])], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(
+                stream,
+                &[IoSlice::new(&[MARK])],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            ) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 // A user may have no more on their way than one process may have open (too_many_unix_fds in the kernel):
@@ -56,7 +61,11 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
 
 /// Receives so many descriptors, all by the deadline. Where this process may not have so many open, the kernel leaves some
 /// out: then it is an error, and those that came are closed.
-pub fn receive_fds(stream: &UnixStream, count: usize, deadline: Instant) -> io::Result<Vec<OwnedFd>> {
+pub fn receive_fds(
+    stream: &UnixStream,
+    count: usize,
+    deadline: Instant,
+) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count.min(1 << 16));
     while fds.len() < count {
         stream.set_read_timeout(Some(left(deadline)?))?;
@@ -65,7 +74,12 @@ pub fn receive_fds(stream: &UnixStream, count: usize, deadline: Instant) -> io::
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut mark = [0];
-        let received = recvmsg(stream, &mut [IoSliceMut::new(&mut mark)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received = recvmsg(
+            stream,
+            &mut [IoSliceMut::new(&mut mark)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        );
         let received = match received {
             Err(Errno::INTR) => continue,
             received => received?,
@@ -99,12 +113,23 @@ pub fn receive_fds(stream: &UnixStream, count: usize, deadline: Instant) -> io::
 /// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)). The process is 0 where it cannot be seen
 /// from here: it is in another PID namespace.
 pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
     let mut len = size_of_val(&peer) as libc::socklen_t;
     let fd = stream.as_raw_fd();
     // SAFETY: the descriptor is borrowed for the call; `peer` is `len` writable bytes, all of them plain numbers.
-    let told =
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut len) };
+    let told = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    };
     match told {
         0 => Ok((u32::try_from(peer.pid).unwrap_or(0), peer.uid)),
         _ => Err(io::Error::last_os_error()),
@@ -114,7 +139,10 @@ pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
 /// Whether somebody waits to be accepted, or something to be read, within this time.
 pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
     let mut wish = [PollFd::new(&socket, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
+    let timeout = Timespec {
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
     poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
@@ -168,7 +196,13 @@ mod tests {
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
-        sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).expect("sent");
+        sendmsg(
+            stream,
+            &[IoSlice::new(bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+        .expect("sent");
     }
 
     /// Whether nobody has the other end of the pipe open any more, other than `write` here, which is closed for that.
@@ -181,16 +215,24 @@ mod tests {
     #[test]
     fn many_arrive_in_order() {
         let (here, there) = UnixStream::pair().expect("a pair");
-        let files: Vec<File> = (0..100).map(|_| tempfile::tempfile().expect("a file")).collect();
-        let inodes: Vec<u64> = files.iter().map(|file| file.metadata().expect("its inode").ino()).collect();
+        let files: Vec<File> = (0..100)
+            .map(|_| tempfile::tempfile().expect("a file"))
+            .collect();
+        let inodes: Vec<u64> = files
+            .iter()
+            .map(|file| file.metadata().expect("its inode").ino())
+            .collect();
         let sender = thread::spawn(move || {
-            let fds: Vec<_> = (0..10_000).map(|index| files[index % 100].as_fd()).collect();
+            let fds: Vec<_> = (0..10_000)
+                .map(|index| files[index % 100].as_fd())
+                .collect();
             send_fds(&here, &fds, soon()).expect("sent");
         });
         // In parts, so that all tests of this process find files.
         let mut count = 0;
         while count < 10_000 {
-            for fd in receive_fds(&there, (10_000 - count).min(FDS_MAX), soon()).expect("received") {
+            for fd in receive_fds(&there, (10_000 - count).min(FDS_MAX), soon()).expect("received")
+            {
                 let flags = rustix::io::fcntl_getfd(&fd).expect("its flags");
                 assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
                 let inode = File::from(fd).metadata().expect("its inode").ino();
@@ -206,19 +248,31 @@ mod tests {
     fn nonsense_is_an_error() {
         let (here, there) = UnixStream::pair().expect("a pair");
         (&here).write_all(b"x").expect("written");
-        assert_eq!(receive_fds(&there, 1, soon()).expect_err("garbage").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            receive_fds(&there, 1, soon()).expect_err("garbage").kind(),
+            io::ErrorKind::InvalidData
+        );
 
         // Two where one was announced; and one with another byte.
         for (count, mark) in [(2, MARK), (1, b'x')] {
             let (read, write) = std::io::pipe().expect("a pipe");
             send_raw(&here, &[mark], &vec![write.as_fd(); count]);
-            assert_eq!(receive_fds(&there, 1, soon()).expect_err("garbage").kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                receive_fds(&there, 1, soon()).expect_err("garbage").kind(),
+                io::ErrorKind::InvalidData
+            );
             assert!(is_closed(read, write));
         }
 
         drop(here);
-        assert_eq!(receive_fds(&there, 1, soon()).expect_err("gone").kind(), io::ErrorKind::UnexpectedEof);
-        assert!(send_fds(&there, &[there.as_fd()], soon()).is_err(), "and nobody to send to");
+        assert_eq!(
+            receive_fds(&there, 1, soon()).expect_err("gone").kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        assert!(
+            send_fds(&there, &[there.as_fd()], soon()).is_err(),
+            "and nobody to send to"
+        );
     }
 
     /// Who sends one message now and then, or takes one, does not hold the other side past the deadline.
@@ -227,19 +281,35 @@ mod tests {
         let (here, there) = UnixStream::pair().expect("a pair");
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let slow = thread::spawn(move || {
-            while stopped.recv_timeout(Duration::from_millis(70)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(Duration::from_millis(70))
+                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
                 send_raw(&here, &[MARK], &[here.as_fd(); FDS_MAX]);
             }
             here
         });
-        let late = receive_fds(&there, 100_000, Instant::now() + Duration::from_millis(200)).expect_err("late");
-        assert!(matches!(late.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{late}");
+        let late = receive_fds(&there, 100_000, Instant::now() + Duration::from_millis(200))
+            .expect_err("late");
+        assert!(
+            matches!(
+                late.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+            ),
+            "{late}"
+        );
         drop(stop);
         let here = slow.join().expect("it ends");
         // Nobody reads: the socket's buffer is full after some hundred messages.
         let fds = vec![here.as_fd(); 1_000_000];
-        let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200)).expect_err("nobody reads");
-        assert!(matches!(late.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{late}");
+        let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200))
+            .expect_err("nobody reads");
+        assert!(
+            matches!(
+                late.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+            ),
+            "{late}"
+        );
     }
 
     /// Whether this is the process under `wrapper` that a test wants to itself, for its limits are no other test's. If not, it
@@ -250,10 +320,19 @@ mod tests {
             return true;
         }
         let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(std::env::current_exe().expect("this program")).env(INSIDE, "1");
-        let output = command.args(["--exact", &format!("net::pass::tests::{test}")]).output().expect("it runs");
+        command
+            .args(&wrapper[1..])
+            .arg(std::env::current_exe().expect("this program"))
+            .env(INSIDE, "1");
+        let output = command
+            .args(["--exact", &format!("net::pass::tests::{test}")])
+            .output()
+            .expect("it runs");
         let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "{told}"
+        );
         false
     }
 
@@ -261,17 +340,33 @@ mod tests {
     /// gives up what lets it.
     #[test]
     fn a_crowd_is_waited_for() {
-        let give_up = ["setpriv", "--bounding-set=-sys_resource,-sys_admin", "prlimit", "--nofile=600"];
+        let give_up = [
+            "setpriv",
+            "--bounding-set=-sys_resource,-sys_admin",
+            "prlimit",
+            "--nofile=600",
+        ];
         let is_root = rustix::process::geteuid().is_root();
-        if !is_inside("a_crowd_is_waited_for", if is_root { &give_up } else { &give_up[2..] }) {
+        if !is_inside(
+            "a_crowd_is_waited_for",
+            if is_root { &give_up } else { &give_up[2..] },
+        ) {
             return;
         }
         let (here, there) = UnixStream::pair().expect("a pair");
         let sender = thread::spawn(move || send_fds(&here, &[here.as_fd(); 5 * FDS_MAX], soon()));
         thread::sleep(Duration::from_millis(100));
-        assert!(!sender.is_finished(), "the kernel takes 600 and some of 1,265");
+        assert!(
+            !sender.is_finished(),
+            "the kernel takes 600 and some of 1,265"
+        );
         for _ in 0..5 {
-            assert_eq!(receive_fds(&there, FDS_MAX, soon()).expect("received").len(), FDS_MAX);
+            assert_eq!(
+                receive_fds(&there, FDS_MAX, soon())
+                    .expect("received")
+                    .len(),
+                FDS_MAX
+            );
         }
         sender.join().expect("no panic").expect("all were sent");
     }
@@ -282,7 +377,11 @@ mod tests {
         if !is_inside("too_many_are_refused_whole", &["prlimit", "--nofile=64"]) {
             return;
         }
-        let open = || std::fs::read_dir("/proc/self/fd").expect("our files").count();
+        let open = || {
+            std::fs::read_dir("/proc/self/fd")
+                .expect("our files")
+                .count()
+        };
         let (here, there) = UnixStream::pair().expect("a pair");
         let before = open();
         send_raw(&here, &[MARK], &[here.as_fd(); 100]);
@@ -290,13 +389,20 @@ mod tests {
         assert!(error.to_string().contains("LimitNOFILE="), "{error}");
         assert_eq!(open(), before, "those that came are closed");
         send_raw(&here, &[MARK], &[here.as_fd()]);
-        assert_eq!(receive_fds(&there, 1, soon()).expect("one").len(), 1, "and the next message is whole");
+        assert_eq!(
+            receive_fds(&there, 1, soon()).expect("one").len(),
+            1,
+            "and the next message is whole"
+        );
     }
 
     /// The peer of a pair is this process itself.
     #[test]
     fn the_peer_is_known() {
         let (here, _there) = UnixStream::pair().expect("a pair");
-        assert_eq!(peer(&here).expect("its credentials"), (std::process::id(), rustix::process::getuid().as_raw()));
+        assert_eq!(
+            peer(&here).expect("its credentials"),
+            (std::process::id(), rustix::process::getuid().as_raw())
+        );
     }
 }

@@ -20,7 +20,11 @@ pub struct Leaving {
 
 /// A socket that hears this upstream alone.
 pub fn udp(to: SocketAddr, leaving: Leaving) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(to), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(to),
+        Type::DGRAM.nonblocking(),
+        Some(Protocol::UDP),
+    )?;
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;
     leave(&socket, to, leaving)?;
@@ -30,7 +34,11 @@ pub fn udp(to: SocketAddr, leaving: Leaving) -> io::Result<UdpSocket> {
 
 /// A connection that is under way.
 pub fn tcp(to: SocketAddr, leaving: Leaving) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(to),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     leave(&socket, to, leaving)?;
     match socket.connect(&to.into()) {
         Err(error) if errno::of_probe(&error) != ProbeError::Wait => Err(error),
@@ -44,14 +52,20 @@ fn leave(socket: &Socket, to: SocketAddr, leaving: Leaving) -> io::Result<()> {
         let index = i32::try_from(leaving.interface).unwrap_or(i32::MAX);
         set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)?;
     }
-    let Some(mut from) = leaving.from else { return Ok(()) };
+    let Some(mut from) = leaving.from else {
+        return Ok(());
+    };
     from.set_port(0);
     if let (SocketAddr::V6(from), SocketAddr::V6(to)) = (&mut from, to)
         && from.ip().is_unicast_link_local()
         && from.scope_id() == 0
     {
         // A link-local address cannot be bound without its link: EINVAL (ipv6(7)).
-        from.set_scope_id(if leaving.interface != 0 { leaving.interface } else { to.scope_id() });
+        from.set_scope_id(if leaving.interface != 0 {
+            leaving.interface
+        } else {
+            to.scope_id()
+        });
     }
     socket.bind(&from.into())
 }

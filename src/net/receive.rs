@@ -117,10 +117,14 @@ impl Receiver {
         // Zeroed memory comes from the kernel untouched, so only pages that a datagram reaches become resident.
         let mut arena = vec![0u8; SLOTS * SLOT_BYTES].into_boxed_slice();
         let mut names = vec![RawAddress::empty(); SLOTS].into_boxed_slice();
-        let mut controls: Box<[Control]> = (0..SLOTS).map(|_| Control([0; RECEIVE_BYTES])).collect();
+        let mut controls: Box<[Control]> =
+            (0..SLOTS).map(|_| Control([0; RECEIVE_BYTES])).collect();
         let mut vectors: Box<[libc::iovec]> = arena
             .chunks_exact_mut(SLOT_BYTES)
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() })
+            .map(|slot| libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: slot.len(),
+            })
             .collect();
         let mut headers = |with_names: bool| {
             let parts = vectors.iter_mut().zip(&mut names).zip(&mut controls);
@@ -135,18 +139,38 @@ impl Receiver {
                 }
                 header.msg_control = control.0.as_mut_ptr().cast();
                 header.msg_controllen = RECEIVE_BYTES;
-                libc::mmsghdr { msg_hdr: header, msg_len: 0 }
+                libc::mmsghdr {
+                    msg_hdr: header,
+                    msg_len: 0,
+                }
             });
-            Headers { headers: header.collect(), used: 0 }
+            Headers {
+                headers: header.collect(),
+                used: 0,
+            }
         };
         let (named, nameless) = (headers(true), headers(false));
         let (received, with_names) = (0, true);
-        Receiver { arena, named, nameless, names, controls, _vectors: vectors, received, with_names }
+        Receiver {
+            arena,
+            named,
+            nameless,
+            names,
+            controls,
+            _vectors: vectors,
+            received,
+            with_names,
+        }
     }
 
     /// Receives what is there, up to `max` trains (at most [`SLOTS`]), without waiting. Fewer than that means that the
     /// socket was drained, or that an error is pending which the next call will report.
-    pub fn receive(&mut self, socket: impl AsFd, max: usize, with_names: bool) -> io::Result<usize> {
+    pub fn receive(
+        &mut self,
+        socket: impl AsFd,
+        max: usize,
+        with_names: bool,
+    ) -> io::Result<usize> {
         self.begin(with_names);
         self.receive_more(socket, max)
     }
@@ -155,7 +179,11 @@ impl Receiver {
     pub fn begin(&mut self, with_names: bool) {
         self.received = 0;
         self.with_names = with_names;
-        let batch = if with_names { &mut self.named } else { &mut self.nameless };
+        let batch = if with_names {
+            &mut self.named
+        } else {
+            &mut self.nameless
+        };
         batch.reset();
     }
 
@@ -166,7 +194,11 @@ impl Receiver {
 
     /// Receives from one more socket, beside what the slots hold already. Returns how many trains it had.
     pub fn receive_more(&mut self, socket: impl AsFd, max: usize) -> io::Result<usize> {
-        let batch = if self.with_names { &mut self.named } else { &mut self.nameless };
+        let batch = if self.with_names {
+            &mut self.named
+        } else {
+            &mut self.nameless
+        };
         let fd = socket.as_fd().as_raw_fd();
         let free = &mut batch.headers[self.received..];
         let count = max.min(free.len()) as u32;
@@ -187,16 +219,34 @@ impl Receiver {
 
     /// Receives one datagram from one more socket, which asks for nothing beside the payload: half the price of a batch of one.
     pub fn receive_one(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        let batch = if self.with_names { &mut self.named } else { &mut self.nameless };
-        let Some(header) = batch.headers.get_mut(self.received) else { return Ok(0) };
+        let batch = if self.with_names {
+            &mut self.named
+        } else {
+            &mut self.nameless
+        };
+        let Some(header) = batch.headers.get_mut(self.received) else {
+            return Ok(0);
+        };
         let fd = socket.as_fd().as_raw_fd();
         let slot = &mut self.arena[self.received * SLOT_BYTES..][..SLOT_BYTES];
         let (bytes, len) = (slot.as_mut_ptr(), slot.len());
         let nobody = std::ptr::null_mut::<libc::sockaddr>();
         // SAFETY: the descriptor is borrowed for the call, and the slot is writable for `len`; without an address it is
         // recv(2).
-        let len = unsafe { syscall(libc::SYS_recvfrom, fd, bytes, len, libc::MSG_DONTWAIT, nobody, nobody) };
-        let Ok(len) = u32::try_from(len) else { return Err(io::Error::last_os_error()) };
+        let len = unsafe {
+            syscall(
+                libc::SYS_recvfrom,
+                fd,
+                bytes,
+                len,
+                libc::MSG_DONTWAIT,
+                nobody,
+                nobody,
+            )
+        };
+        let Ok(len) = u32::try_from(len) else {
+            return Err(io::Error::last_os_error());
+        };
         header.msg_len = len;
         header.msg_hdr.msg_controllen = 0;
         header.msg_hdr.msg_flags = 0;
@@ -221,9 +271,15 @@ impl Receiver {
 
     /// What the slots hold.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let batch = if self.with_names { &self.named } else { &self.nameless };
+        let batch = if self.with_names {
+            &self.named
+        } else {
+            &self.nameless
+        };
         let received = batch.headers[..self.received].iter();
-        received.enumerate().map(|(index, header)| self.slot(index, header))
+        received
+            .enumerate()
+            .map(|(index, header)| self.slot(index, header))
     }
 
     #[inline]

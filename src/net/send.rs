@@ -69,7 +69,10 @@ impl Sender {
         self.vectors.clear();
         self.starts.clear();
         self.copied = 0;
-        SendBatch { sender: self, payloads: PhantomData }
+        SendBatch {
+            sender: self,
+            payloads: PhantomData,
+        }
     }
 }
 
@@ -103,14 +106,22 @@ impl<'a> SendBatch<'_, 'a> {
             header.msg_controllen = used;
         }
         self.sender.starts.push(self.sender.vectors.len());
-        self.sender.headers.push(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+        self.sender.headers.push(libc::mmsghdr {
+            msg_hdr: header,
+            msg_len: 0,
+        });
     }
 
     /// Appends bytes to the message begun last.
     pub fn piece(&mut self, bytes: &'a [u8]) {
         let sender = &mut *self.sender;
-        let Some(header) = sender.headers.last_mut() else { return };
-        let bytes = match sender.copies.get_mut(sender.copied..sender.copied + bytes.len()) {
+        let Some(header) = sender.headers.last_mut() else {
+            return;
+        };
+        let bytes = match sender
+            .copies
+            .get_mut(sender.copied..sender.copied + bytes.len())
+        {
             Some(copy) if bytes.len() <= COPY_MAX_BYTES => {
                 copy.copy_from_slice(bytes);
                 sender.copied += bytes.len();
@@ -126,14 +137,22 @@ impl<'a> SendBatch<'_, 'a> {
             last.iov_len += bytes.len();
             return;
         }
-        sender.vectors.push(libc::iovec { iov_base, iov_len: bytes.len() });
+        sender.vectors.push(libc::iovec {
+            iov_base,
+            iov_len: bytes.len(),
+        });
         header.msg_hdr.msg_iovlen += 1;
     }
 
     /// Sends from message `first` on, without waiting. Returns how many messages the kernel took; an error speaks of the
     /// message `first` alone.
     pub fn send(&mut self, socket: impl AsFd, first: usize) -> io::Result<usize> {
-        let Sender { headers, vectors, starts, .. } = &mut *self.sender;
+        let Sender {
+            headers,
+            vectors,
+            starts,
+            ..
+        } = &mut *self.sender;
         // The vectors may have moved while they grew, so the headers learn of them only now.
         for (header, &start) in headers.iter_mut().zip(&*starts) {
             header.msg_hdr.msg_iov = vectors[start..].as_mut_ptr();
@@ -154,6 +173,20 @@ pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let (bytes, len) = (bytes.as_ptr(), bytes.len());
     let nobody = std::ptr::null::<libc::sockaddr>();
     // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is send(2).
-    let sent = unsafe { syscall(libc::SYS_sendto, fd, bytes, len, libc::MSG_DONTWAIT, nobody, 0) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let sent = unsafe {
+        syscall(
+            libc::SYS_sendto,
+            fd,
+            bytes,
+            len,
+            libc::MSG_DONTWAIT,
+            nobody,
+            0,
+        )
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

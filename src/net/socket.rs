@@ -58,12 +58,20 @@ pub fn bind(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
 pub fn settle(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     configure(socket, v6, options)?;
     tell(socket, v6, options)?;
-    if options.share { unlock(socket) } else { lock(socket) }
+    if options.share {
+        unlock(socket)
+    } else {
+        lock(socket)
+    }
 }
 
 /// Sets what does not depend on the routes. On a socket that is bound already as well.
 fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    set_buffers(&SockRef::from(socket), options.receive_buffer, options.send_buffer)?;
+    set_buffers(
+        &SockRef::from(socket),
+        options.receive_buffer,
+        options.send_buffer,
+    )?;
     let (level, multicast_all) = match v6 {
         false => (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
         true => (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL),
@@ -83,7 +91,11 @@ const IPV6_MULTICAST_ALL: i32 = 29;
 
 /// A UDP socket of the address's family, which takes nothing of the other.
 pub(super) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM.nonblocking(),
+        Some(Protocol::UDP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -107,13 +119,15 @@ fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
 /// Sets the receive buffer alone.
 pub(super) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
-    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamped).or_else(|_| socket.set_recv_buffer_size(bytes))
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamped)
+        .or_else(|_| socket.set_recv_buffer_size(bytes))
 }
 
 /// Sets the send buffer alone.
 pub(super) fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
-    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped).or_else(|_| socket.set_send_buffer_size(bytes))
+    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped)
+        .or_else(|_| socket.set_send_buffer_size(bytes))
 }
 
 /// The receive buffer that the kernel granted, in the unit of SO_RCVBUF: it doubles what it is told, for its own
@@ -124,23 +138,37 @@ pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 
 /// Says what the kernel is to tell of each datagram.
 fn tell(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    told(v6, options).into_iter().try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
+    told(v6, options)
+        .into_iter()
+        .try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
 }
 
 /// The same, but takes nothing back that somebody else who reads the socket may rely on.
 pub fn tell_more(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    let wanted = told(v6, options).into_iter().filter(|(_, _, wanted)| *wanted);
-    wanted.into_iter().try_for_each(|(level, option, _)| set_int(socket, level, option, 1))
+    let wanted = told(v6, options)
+        .into_iter()
+        .filter(|(_, _, wanted)| *wanted);
+    wanted
+        .into_iter()
+        .try_for_each(|(level, option, _)| set_int(socket, level, option, 1))
 }
 
 /// The options behind what a listener wants to know.
 fn told(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
     let (level, destination, ttl) = match v6 {
         false => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL),
-        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, libc::IPV6_RECVHOPLIMIT),
+        true => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_RECVPKTINFO,
+            libc::IPV6_RECVHOPLIMIT,
+        ),
     };
     let time = (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, options.time);
-    [(level, destination, options.destination), (level, ttl, options.ttl), time]
+    [
+        (level, destination, options.destination),
+        (level, ttl, options.ttl),
+        time,
+    ]
 }
 
 /// Clears SO_REUSEADDR: from now on nobody can bind over this socket's address, except for sockets of the same user with

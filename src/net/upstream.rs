@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use socket2::Socket;
 
 use super::option::{set, set_int};
-use super::socket::{close_door, new_socket, set_receive_buffer, set_send_buffer, without_discovery};
+use super::socket::{
+    close_door, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
+};
 
 /// How a socket to an upstream is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,11 @@ pub fn upstream_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io::R
 }
 
 /// Sets what every socket to an upstream has, whatever makes its headers.
-pub(super) fn prepare(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
+pub(super) fn prepare(
+    socket: &Socket,
+    upstream: SocketAddr,
+    options: &UpstreamOptions,
+) -> io::Result<()> {
     set_send_buffer(socket, options.send_buffer)?;
     let (level, errors) = match upstream {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
@@ -88,7 +94,11 @@ pub(super) fn prepare(socket: &Socket, upstream: SocketAddr, options: &UpstreamO
         // The two bits below are for congestion notification (RFC 3168 5).
         set_int(socket, level, class, i32::from(dscp) << 2)?;
     }
-    if upstream.ip().is_multicast() { to_group(socket, upstream, options) } else { to_host(socket, upstream, options) }
+    if upstream.ip().is_multicast() {
+        to_group(socket, upstream, options)
+    } else {
+        to_host(socket, upstream, options)
+    }
 }
 
 fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
@@ -96,7 +106,12 @@ fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> 
         set_ttl(socket, upstream.is_ipv6(), Some(ttl))?;
     }
     if options.interface != 0 {
-        set_int(socket, libc::SOL_SOCKET, SO_BINDTOIFINDEX, index(options.interface)?)?;
+        set_int(
+            socket,
+            libc::SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            index(options.interface)?,
+        )?;
     }
     Ok(())
 }
@@ -108,8 +123,16 @@ const SO_BINDTOIFINDEX: i32 = 62;
 /// Sets what is particular about groups: ip(7), ipv6(7). It has to be there before connect(2), which looks up the route.
 fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
     let (level, ttl, loop_back) = match group {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, libc::IP_MULTICAST_LOOP),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, libc::IPV6_MULTICAST_LOOP),
+        SocketAddr::V4(_) => (
+            libc::IPPROTO_IP,
+            libc::IP_MULTICAST_TTL,
+            libc::IP_MULTICAST_LOOP,
+        ),
+        SocketAddr::V6(_) => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MULTICAST_HOPS,
+            libc::IPV6_MULTICAST_LOOP,
+        ),
     };
     set_int(socket, level, loop_back, i32::from(options.loop_back))?;
     if let Some(hops) = options.ttl {
@@ -123,7 +146,11 @@ fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io
         return set_int(socket, level, libc::IPV6_MULTICAST_IF, interface);
     }
     let nobody = libc::in_addr { s_addr: 0 };
-    let request = libc::ip_mreqn { imr_multiaddr: nobody, imr_address: nobody, imr_ifindex: interface };
+    let request = libc::ip_mreqn {
+        imr_multiaddr: nobody,
+        imr_address: nobody,
+        imr_ifindex: interface,
+    };
     set(socket, level, libc::IP_MULTICAST_IF, &request)
 }
 
@@ -135,8 +162,11 @@ fn index(interface: u32) -> io::Result<i32> {
 /// Sets the TTL or hop limit of what a socket sends to single hosts from now on: 1 to 255, or 0 in IPv6; `None`:
 /// the host's default.
 pub fn set_ttl(socket: impl AsFd, v6: bool, ttl: Option<u8>) -> io::Result<()> {
-    let (level, option) =
-        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) } else { (libc::IPPROTO_IP, libc::IP_TTL) };
+    let (level, option) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_TTL)
+    };
     // do_ip_setsockopt and ipv6_setsockopt in the kernel take -1 for it.
     set_int(socket, level, option, ttl.map_or(-1, i32::from))
 }

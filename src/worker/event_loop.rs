@@ -102,7 +102,8 @@ impl Worker {
         let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
         for (index, listener) in listeners.iter().enumerate() {
             let fd = listener.exit.socket().as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
+            poll.registry()
+                .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
         lanes.register_with(poll.registry().try_clone()?);
         // Whatever a socket that others have read holds, no event will tell of.
@@ -127,7 +128,13 @@ impl Worker {
             owed_until: None,
             is_parked: false,
         };
-        Ok((worker, Handle { commands: sender, waker }))
+        Ok((
+            worker,
+            Handle {
+                commands: sender,
+                waker,
+            },
+        ))
     }
 
     /// Runs until told to stop, and drained, or to park. Returns itself: the final accounts, the dispatcher, whose sinks may
@@ -140,7 +147,10 @@ impl Worker {
         loop {
             // Under load there is always something ready, and looking for more costs a call each time. Where there were more
             // answers than one call tells, they would fall behind the requests.
-            if rounds.is_multiple_of(ROUNDS_PER_POLL) || timeout != Some(Duration::ZERO) || !self.lanes.is_all_told() {
+            if rounds.is_multiple_of(ROUNDS_PER_POLL)
+                || timeout != Some(Duration::ZERO)
+                || !self.lanes.is_all_told()
+            {
                 let wait = self.keep_time(timeout);
                 self.lanes.begin_poll(self.now());
                 // An interrupted or failed poll brings no events; the next one brings them all.
@@ -148,7 +158,9 @@ impl Worker {
                 for event in &events {
                     match event.token() {
                         COMMANDS => self.obey(),
-                        Token(lane) if lane >= TOKENS => self.lanes.queue(Lane((lane - TOKENS) as u32)),
+                        Token(lane) if lane >= TOKENS => {
+                            self.lanes.queue(Lane((lane - TOKENS) as u32))
+                        }
                         Token(listener) => self.queue(listener),
                     }
                 }
@@ -219,13 +231,20 @@ impl Worker {
         // Who looks on wants to know who sent it, whether a handler does or not.
         let is_tapped = !self.dispatcher.taps().is_empty();
         let tells_source = listener.tells_source || is_tapped;
-        if let Err(error) = self.receiver.receive(listener.exit.socket(), asked, tells_source) {
+        if let Err(error) = self
+            .receiver
+            .receive(listener.exit.socket(), asked, tells_source)
+        {
             let meaning = errno::of_receive(&error);
             if meaning == ReceiveError::Drained {
                 return After::Drained;
             }
             self.dispatcher.listener_count(index).receive_errors += 1;
-            return if meaning == ReceiveError::Again { After::More } else { After::Later };
+            return if meaning == ReceiveError::Again {
+                After::More
+            } else {
+                After::Later
+            };
         }
         if is_tapped {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
@@ -236,12 +255,17 @@ impl Worker {
             if let Err(reason) = listener.train(&slot, &mut self.trains)
                 && let Some(train) = self.trains.pop()
             {
-                self.dispatcher.refuse(index, reason, &Batch::new(&[train], self.receiver.arena()));
+                self.dispatcher
+                    .refuse(index, reason, &Batch::new(&[train], self.receiver.arena()));
             }
         }
         let now = self.now();
-        let scene = &mut Scene { now, lanes: &mut self.lanes };
-        self.dispatcher.dispatch(index, &self.trains, self.receiver.arena(), scene);
+        let scene = &mut Scene {
+            now,
+            lanes: &mut self.lanes,
+        };
+        self.dispatcher
+            .dispatch(index, &self.trains, self.receiver.arena(), scene);
         self.dispatcher.end_turn();
         self.flush();
         if self.dispatcher.is_measured() {
@@ -265,7 +289,9 @@ impl Worker {
         let mut looked = 0;
         let mut was_long = false;
         while looked < lanes_max && self.receiver.room() > 0 {
-            let Some(ready) = self.lanes.next_ready() else { break };
+            let Some(ready) = self.lanes.next_ready() else {
+                break;
+            };
             looked += 1;
             let Ready { lane, handler, .. } = ready;
             if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
@@ -280,11 +306,15 @@ impl Worker {
             was_long |= slot.len >= LONG_BYTES;
             self.trains.push(listener::answer(&slot));
         }
-        let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+        let scene = &mut Scene {
+            now: self.now(),
+            lanes: &mut self.lanes,
+        };
         let mut first = 0;
         for (lane, handler, count) in &self.answers {
             let trains = &self.trains[first..first + count];
-            self.dispatcher.reply(*handler, *lane, trains, self.receiver.arena(), scene);
+            self.dispatcher
+                .reply(*handler, *lane, trains, self.receiver.arena(), scene);
             first += count;
         }
         self.flush();
@@ -297,9 +327,18 @@ impl Worker {
     /// Sends what the turn left in the outbox, and tells the handlers what went wrong with it.
     fn flush(&mut self) {
         let (outbox, ledger) = self.dispatcher.sending();
-        self.flusher.flush(&mut self.listeners, &mut self.lanes, outbox, self.receiver.arena(), ledger);
+        self.flusher.flush(
+            &mut self.listeners,
+            &mut self.lanes,
+            outbox,
+            self.receiver.arena(),
+            ledger,
+        );
         while let Some((handler, lane, trouble)) = self.lanes.next_trouble() {
-            let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+            let scene = &mut Scene {
+                now: self.now(),
+                lanes: &mut self.lanes,
+            };
             self.dispatcher.trouble(handler, lane, trouble, scene);
         }
     }
@@ -309,7 +348,10 @@ impl Worker {
         let now = self.now();
         if self.due.is_none_or(|due| due <= now) {
             if self.dispatcher.due().is_some_and(|due| due <= now) {
-                self.dispatcher.time(&mut Scene { now, lanes: &mut self.lanes });
+                self.dispatcher.time(&mut Scene {
+                    now,
+                    lanes: &mut self.lanes,
+                });
                 self.flush();
             }
             // Whatever begins in the meantime is due later than this.
@@ -328,7 +370,10 @@ impl Worker {
 
     /// Whether the time for draining is over, or there is none.
     fn is_over(&self) -> bool {
-        self.is_parked || self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at)
+        self.is_parked
+            || self
+                .stop_at
+                .is_some_and(|stop_at| Instant::now() >= stop_at)
     }
 
     /// Whether a stopping worker has handled everything, and waits for no answer any more.
@@ -383,7 +428,10 @@ impl Worker {
             self.lanes.moved(upstream, to);
         }
         let handler = self.lanes.owner(upstream);
-        let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+        let scene = &mut Scene {
+            now: self.now(),
+            lanes: &mut self.lanes,
+        };
         self.dispatcher.change(handler, upstream, change, scene);
         self.flush();
     }
@@ -416,7 +464,8 @@ impl Worker {
             }
             while self.turn(index) == After::More && Instant::now() < until {}
             // What the others drop is counted by whoever goes on with them.
-            self.dispatcher.listener_count(index).kernel_drops += self.listeners[index].new_kernel_drops();
+            self.dispatcher.listener_count(index).kernel_drops +=
+                self.listeners[index].new_kernel_drops();
         }
         self.dispatcher.end();
     }
@@ -460,7 +509,10 @@ impl Worker {
 
     /// Before it runs: gives a handler what its predecessor has left.
     pub fn inherit(&mut self, handler: HandlerId, legacy: Legacy) {
-        let scene = &mut Scene { now: self.now(), lanes: &mut self.lanes };
+        let scene = &mut Scene {
+            now: self.now(),
+            lanes: &mut self.lanes,
+        };
         self.dispatcher.inherit(handler, legacy, scene);
         self.flush();
     }
@@ -486,5 +538,9 @@ impl Worker {
 
 /// The time of day in nanoseconds since 1970, by the clock that the kernel stamps what it receives with.
 fn time_of_day_ns() -> u64 {
-    nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    nanoseconds(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    )
 }

@@ -94,12 +94,23 @@ impl Exit {
         let ip = address.ip();
         // A zone needs its interface with each datagram; a group is nothing to send from.
         let is_plain = !ip.is_unspecified() && !ip.is_multicast() && !is_link_local(ip);
-        Exit { bound: is_plain.then_some(ip), ..Exit::new(socket, address.is_ipv6()) }
+        Exit {
+            bound: is_plain.then_some(ip),
+            ..Exit::new(socket, address.is_ipv6())
+        }
     }
 
     /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
-    pub fn to_upstream(upstream: SocketAddr, options: UpstreamOptions, keeps_source: bool) -> io::Result<Exit> {
-        let pattern = Pattern { upstream, options, keeps_source };
+    pub fn to_upstream(
+        upstream: SocketAddr,
+        options: UpstreamOptions,
+        keeps_source: bool,
+    ) -> io::Result<Exit> {
+        let pattern = Pattern {
+            upstream,
+            options,
+            keeps_source,
+        };
         let socket = pattern.make()?;
         let connected = socket.connect(upstream);
         let mut exit = Exit {
@@ -121,15 +132,29 @@ impl Exit {
     pub fn nowhere(options: UpstreamOptions) -> io::Result<Exit> {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let socket = upstream::upstream_socket(nobody, &options)?;
-        Ok(Exit { unreachable: Some(libc::EDESTADDRREQ), ..Exit::new(socket, false) })
+        Ok(Exit {
+            unreachable: Some(libc::EDESTADDRREQ),
+            ..Exit::new(socket, false)
+        })
     }
 
     /// A way to an upstream and back, with a source port of its own.
     pub fn for_session(upstream: SocketAddr, options: UpstreamOptions) -> io::Result<Exit> {
-        let socket = upstream::upstream_socket(upstream, &UpstreamOptions { receives: true, ..options })?;
+        let socket = upstream::upstream_socket(
+            upstream,
+            &UpstreamOptions {
+                receives: true,
+                ..options
+            },
+        )?;
         socket.connect(upstream)?;
         let ttl = options.ttl;
-        let exit = Exit { is_connected: true, ttl, own_ttl: ttl, ..Exit::new(socket, upstream.is_ipv6()) };
+        let exit = Exit {
+            is_connected: true,
+            ttl,
+            own_ttl: ttl,
+            ..Exit::new(socket, upstream.is_ipv6())
+        };
         // From here on the kernel takes from the upstream alone. What came before, when there was a port and no peer, is
         // none of ours.
         exit.wipe();
@@ -138,14 +163,22 @@ impl Exit {
 
     /// A way to an upstream and back that another worker has used until now.
     pub fn for_inherited(socket: UdpSocket, options: UpstreamOptions, sticky: Sticky) -> Exit {
-        let mut exit = Exit { is_connected: true, own_ttl: options.ttl, ..Exit::new(socket, sticky.v6) };
+        let mut exit = Exit {
+            is_connected: true,
+            own_ttl: options.ttl,
+            ..Exit::new(socket, sticky.v6)
+        };
         exit.restore(sticky);
         exit
     }
 
     /// What is set on the socket.
     pub fn sticky(&self) -> Sticky {
-        Sticky { ttl: self.ttl, gathers: self.gathers, v6: self.v6 }
+        Sticky {
+            ttl: self.ttl,
+            gathers: self.gathers,
+            v6: self.v6,
+        }
     }
 
     /// The socket has been used before.
@@ -157,8 +190,9 @@ impl Exit {
     /// Takes the socket that led to the same upstream until now, with its source port, in place of the new one. Whether it
     /// still does.
     pub fn replace_socket(&mut self, socket: UdpSocket, sticky: Sticky) -> bool {
-        let same =
-            self.unreachable.is_none() && self.upstream().is_some() && socket.peer_addr().ok() == self.upstream();
+        let same = self.unreachable.is_none()
+            && self.upstream().is_some()
+            && socket.peer_addr().ok() == self.upstream();
         if same {
             self.socket = socket;
             self.restore(sticky);
@@ -227,8 +261,16 @@ impl Exit {
     /// the next flush asks again.
     pub(super) fn renew(&mut self) -> bool {
         // Where the source is the sender's, an address that is gone is the sender's business.
-        let Some(pattern) = self.renewable.as_deref().filter(|pattern| !pattern.keeps_source) else { return false };
-        let anew = pattern.make().and_then(|anew| anew.connect(pattern.upstream).map(|()| anew));
+        let Some(pattern) = self
+            .renewable
+            .as_deref()
+            .filter(|pattern| !pattern.keeps_source)
+        else {
+            return false;
+        };
+        let anew = pattern
+            .make()
+            .and_then(|anew| anew.connect(pattern.upstream).map(|()| anew));
         self.doubts_source = anew.is_err();
         let ttl = pattern.options.ttl;
         let Ok(anew) = anew else { return false };
@@ -258,7 +300,8 @@ impl Exit {
 
     /// What goes to a group has a TTL of its own in the kernel.
     fn is_group(&self) -> bool {
-        self.upstream().is_some_and(|upstream| upstream.ip().is_multicast())
+        self.upstream()
+            .is_some_and(|upstream| upstream.ip().is_multicast())
     }
 
     /// Whether a TTL can be sent with now. The one that the socket was made with cannot be told with a message.
@@ -296,7 +339,10 @@ impl Exit {
         settle: &mut impl FnMut(Sent),
     ) -> bool {
         self.adopt(parcel.ttl);
-        if (parcel.ttl.is_some() && parcel.ttl != self.ttl) || self.doubts_source || self.unreachable.is_some() {
+        if (parcel.ttl.is_some() && parcel.ttl != self.ttl)
+            || self.doubts_source
+            || self.unreachable.is_some()
+        {
             return false;
         }
         let Err(error) = send_one(&self.socket, payload(parcel.span)) else {

@@ -10,7 +10,9 @@ use super::listener::Listener;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
 use crate::dispatch::ledger::{Ledger, Sent};
-use crate::dispatch::outbox::{Kept, Lane, Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run};
+use crate::dispatch::outbox::{
+    Kept, Lane, Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run,
+};
 use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
@@ -39,7 +41,10 @@ impl Item for Parcel {
         None
     }
     fn sending(&self) -> Sending {
-        Sending { ttl: self.ttl, ..Sending::default() }
+        Sending {
+            ttl: self.ttl,
+            ..Sending::default()
+        }
     }
     fn joins(&self, _: &Parcel) -> bool {
         true
@@ -64,7 +69,12 @@ impl Item for Reply {
             IpAddr::V6(from) => from.is_unspecified() || from.is_unicast_link_local(),
         };
         let interface = if on_interface { self.interface } else { 0 };
-        Sending { from: Some(from), interface, ttl: self.parcel.ttl, ..Sending::default() }
+        Sending {
+            from: Some(from),
+            interface,
+            ttl: self.parcel.ttl,
+            ..Sending::default()
+        }
     }
     fn joins(&self, other: &Reply) -> bool {
         (self.to, self.from, self.handler) == (other.to, other.from, other.handler)
@@ -82,7 +92,11 @@ impl Item for Kept {
         None
     }
     fn sending(&self) -> Sending {
-        Sending { from: Some(self.from.ip()), ttl: self.parcel.ttl, ..Sending::default() }
+        Sending {
+            from: Some(self.from.ip()),
+            ttl: self.parcel.ttl,
+            ..Sending::default()
+        }
     }
     fn joins(&self, _: &Kept) -> bool {
         false
@@ -114,8 +128,19 @@ impl Flusher {
             self.flush_lane(lanes, lane, outbox, arena, ledger);
         }
         for &ear in outbox.replying() {
-            let Flusher { sender, runs, single_replies, .. } = self;
-            let mut way = Way { exit: &mut listeners[ear.index()].exit, sender, runs, outbox, arena };
+            let Flusher {
+                sender,
+                runs,
+                single_replies,
+                ..
+            } = self;
+            let mut way = Way {
+                exit: &mut listeners[ear.index()].exit,
+                sender,
+                runs,
+                outbox,
+                arena,
+            };
             way.send_all(outbox.replies(ear), single_replies, |reply, sent| {
                 ledger.handlers[reply.handler.index()].record(sent);
             });
@@ -128,15 +153,32 @@ impl Flusher {
     }
 
     /// Sends datagrams of one lane under their senders' addresses.
-    fn flush_kept(&mut self, lanes: &mut Lanes, kept: &[Kept], outbox: &Outbox, arena: &[u8], ledger: &mut Ledger) {
-        let Some((exit, handler, upstream)) = lanes.exit(kept[0].lane) else { return };
-        let (account, theirs) = (&mut ledger.handlers[handler.index()], &mut ledger.upstreams[upstream.index()]);
+    fn flush_kept(
+        &mut self,
+        lanes: &mut Lanes,
+        kept: &[Kept],
+        outbox: &Outbox,
+        arena: &[u8],
+        ledger: &mut Ledger,
+    ) {
+        let Some((exit, handler, upstream)) = lanes.exit(kept[0].lane) else {
+            return;
+        };
+        let (account, theirs) = (
+            &mut ledger.handlers[handler.index()],
+            &mut ledger.upstreams[upstream.index()],
+        );
         let mut settle = |sent: Sent| {
             theirs.record(sent);
             account.record(sent);
         };
         for kept in kept.chunks(MESSAGES_MAX) {
-            let Flusher { sender, runs, headers, .. } = self;
+            let Flusher {
+                sender,
+                runs,
+                headers,
+                ..
+            } = self;
             let header = |kept: &Kept| {
                 let to = exit.upstream()?;
                 udp_header(kept.from, to, outbox.bytes(arena, kept.parcel.span))
@@ -155,16 +197,38 @@ impl Flusher {
                 batch.begin(None, &exit.spare(kept.sending()));
                 batch.piece(header);
                 batch.piece(outbox.bytes(arena, kept.parcel.span));
-                runs.push(Run { parcels: 1, datagrams: 1, segment: 0 });
+                runs.push(Run {
+                    parcels: 1,
+                    datagrams: 1,
+                    segment: 0,
+                });
             }
             transmit(&mut batch, exit, runs, kept, &mut |_, sent| settle(sent));
         }
     }
 
-    fn flush_lane(&mut self, lanes: &mut Lanes, lane: Lane, outbox: &Outbox, arena: &[u8], ledger: &mut Ledger) {
-        let Flusher { sender, runs, parcels, singles, .. } = self;
-        let Some((exit, handler, upstream)) = lanes.exit(lane) else { return };
-        let (account, theirs) = (&mut ledger.handlers[handler.index()], &mut ledger.upstreams[upstream.index()]);
+    fn flush_lane(
+        &mut self,
+        lanes: &mut Lanes,
+        lane: Lane,
+        outbox: &Outbox,
+        arena: &[u8],
+        ledger: &mut Ledger,
+    ) {
+        let Flusher {
+            sender,
+            runs,
+            parcels,
+            singles,
+            ..
+        } = self;
+        let Some((exit, handler, upstream)) = lanes.exit(lane) else {
+            return;
+        };
+        let (account, theirs) = (
+            &mut ledger.handlers[handler.index()],
+            &mut ledger.upstreams[upstream.index()],
+        );
         let mut trouble = None;
         let mut settle = |sent: Sent| {
             theirs.record(sent);
@@ -176,14 +240,24 @@ impl Flusher {
             };
         };
         parcels.clear();
-        parcels.extend(outbox.lane(lane).flat_map(|parcel| parcel.parts(exit.limits.count_max)));
+        parcels.extend(
+            outbox
+                .lane(lane)
+                .flat_map(|parcel| parcel.parts(exit.limits.count_max)),
+        );
         if let [parcel] = parcels[..]
             && parcel.segment == 0
             && exit.send_alone(&parcel, |span| outbox.bytes(arena, span), &mut settle)
         {
             // What request and reply mostly is: one datagram, one lane.
         } else {
-            let mut way = Way { exit, sender, runs, outbox, arena };
+            let mut way = Way {
+                exit,
+                sender,
+                runs,
+                outbox,
+                arena,
+            };
             way.send_all(parcels, singles, |_, sent| settle(sent));
         }
         if let Some(trouble) = trouble {
@@ -204,7 +278,12 @@ struct Way<'w> {
 impl Way<'_> {
     /// Sends all items in order. Where segments are refused, the same datagrams go one by one, and if that works the
     /// exit remembers.
-    fn send_all<I: Item>(&mut self, items: &[I], singles: &mut Vec<I>, mut account: impl FnMut(&I, Sent)) {
+    fn send_all<I: Item>(
+        &mut self,
+        items: &[I],
+        singles: &mut Vec<I>,
+        mut account: impl FnMut(&I, Sent),
+    ) {
         let mut rest = items;
         loop {
             let (done, refusal) = self.send_runs(rest, self.exit.limits, &mut account);
@@ -213,7 +292,10 @@ impl Way<'_> {
                 return;
             }
             let run = longest_run(rest, self.exit.limits);
-            if refusal.is_some() && run.datagrams > SEGMENTS_MAX_OLD && self.exit.limits.count_max > SEGMENTS_MAX_OLD {
+            if refusal.is_some()
+                && run.datagrams > SEGMENTS_MAX_OLD
+                && self.exit.limits.count_max > SEGMENTS_MAX_OLD
+            {
                 self.exit.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
                 continue;
             }
@@ -222,10 +304,18 @@ impl Way<'_> {
                 singles.extend(item.parcel().singles().map(|parcel| item.with(parcel)));
             }
             let mut sent = 0;
-            self.send_runs(singles, SegmentLimits::NONE, &mut |item: &I, result: Sent| {
-                sent += if let Sent::Taken(datagrams) = result { datagrams } else { 0 };
-                account(item, result);
-            });
+            self.send_runs(
+                singles,
+                SegmentLimits::NONE,
+                &mut |item: &I, result: Sent| {
+                    sent += if let Sent::Taken(datagrams) = result {
+                        datagrams
+                    } else {
+                        0
+                    };
+                    account(item, result);
+                },
+            );
             if let Some(error) = refusal
                 && sent > 0
             {
@@ -248,11 +338,19 @@ impl Way<'_> {
             let (outbox, arena) = (self.outbox, self.arena);
             let mut batch = self.sender.batch();
             self.exit.adopt(items[done].parcel().ttl);
-            gather(&mut batch, self.runs, &items[done..], limits, self.exit, |span| outbox.bytes(arena, span));
+            gather(
+                &mut batch,
+                self.runs,
+                &items[done..],
+                limits,
+                self.exit,
+                |span| outbox.bytes(arena, span),
+            );
             if self.runs.is_empty() {
                 return (done, None);
             }
-            let (sent, refusal) = transmit(&mut batch, self.exit, self.runs, &items[done..], account);
+            let (sent, refusal) =
+                transmit(&mut batch, self.exit, self.runs, &items[done..], account);
             done += sent;
             if refusal.is_some() {
                 return (done, refusal);
@@ -282,7 +380,13 @@ fn gather<'a, I: Item>(
             return;
         }
         let (together, after) = rest.split_at(run.parcels);
-        batch.begin(rest[0].to(), &exit.spare(Sending { segment: run.segment, ..rest[0].sending() }));
+        batch.begin(
+            rest[0].to(),
+            &exit.spare(Sending {
+                segment: run.segment,
+                ..rest[0].sending()
+            }),
+        );
         for item in together {
             batch.piece(payload(item.parcel().span));
         }
@@ -304,7 +408,8 @@ fn transmit<I: Item>(
     let mut retried = false;
     let mut renewed = exit.renew_if_doubted();
     if let Some(errno) = exit.unreachable() {
-        runs.iter().for_each(|run| account(&items[0], Sent::Refused(errno, run.datagrams)));
+        runs.iter()
+            .for_each(|run| account(&items[0], Sent::Refused(errno, run.datagrams)));
         return (runs.iter().map(|run| run.parcels).sum(), None);
     }
     while let Some(run) = runs.get(first) {
@@ -328,7 +433,10 @@ fn transmit<I: Item>(
         };
         if again {
             if meaning == SendError::Pending && errno::is_report(&error) {
-                account(&items[done], Sent::Reported(error.raw_os_error().unwrap_or(0)));
+                account(
+                    &items[done],
+                    Sent::Reported(error.raw_os_error().unwrap_or(0)),
+                );
             }
             continue;
         }
@@ -336,10 +444,14 @@ fn transmit<I: Item>(
             return (done, Some(error));
         }
         // Tried once: while the network is down, the rest is refused without ado.
-        if errno::may_lack_source(&error) && !std::mem::replace(&mut renewed, true) && exit.renew() {
+        if errno::may_lack_source(&error) && !std::mem::replace(&mut renewed, true) && exit.renew()
+        {
             continue;
         }
-        account(&items[done], Sent::Refused(error.raw_os_error().unwrap_or(0), run.datagrams));
+        account(
+            &items[done],
+            Sent::Refused(error.raw_os_error().unwrap_or(0), run.datagrams),
+        );
         done += run.parcels;
         first += 1;
         retried = false;
@@ -349,5 +461,11 @@ fn transmit<I: Item>(
 
 /// The longest run of items that can leave as one message.
 fn longest_run<I: Item>(items: &[I], limits: SegmentLimits) -> Run {
-    first_run(items.iter().take_while(|item| item.joins(&items[0])).map(Item::parcel), limits)
+    first_run(
+        items
+            .iter()
+            .take_while(|item| item.joins(&items[0]))
+            .map(Item::parcel),
+        limits,
+    )
 }

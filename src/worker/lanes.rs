@@ -68,12 +68,25 @@ struct Slot {
 
 impl Slot {
     fn new(exit: Exit, upstream: UpstreamId, is_leased: bool) -> Slot {
-        Slot { exit, upstream, is_leased, is_ready: false, told: 0, streak: 0, patience: STREAK, drops_seen: 0 }
+        Slot {
+            exit,
+            upstream,
+            is_leased,
+            is_ready: false,
+            told: 0,
+            streak: 0,
+            patience: STREAK,
+            drops_seen: 0,
+        }
     }
 
     /// How many trains the next look asks for.
     fn asks(&self) -> usize {
-        if self.streak >= self.patience || self.exit.gathers() { TRAINS_MAX } else { 1 }
+        if self.streak >= self.patience || self.exit.gathers() {
+            TRAINS_MAX
+        } else {
+            1
+        }
     }
 
     /// What the kernel dropped since the last call. Its counter has 32 bits and may wrap.
@@ -98,7 +111,11 @@ pub struct Ready<'a> {
 impl Ready<'_> {
     /// One receive call, beside what other lanes brought this turn. `None` where there is nothing; `reports` are then errors that
     /// came back from the upstream.
-    pub fn receive(&self, receiver: &mut Receiver, reports: &mut Vec<(Lane, i32)>) -> Option<usize> {
+    pub fn receive(
+        &self,
+        receiver: &mut Receiver,
+        reports: &mut Vec<(Lane, i32)>,
+    ) -> Option<usize> {
         let socket = self.exit.socket();
         let received = match self.asks {
             1 => receiver.receive_one(socket),
@@ -193,17 +210,27 @@ impl Lanes {
     /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
     pub fn exit(&mut self, lane: Lane) -> Option<(&mut Exit, HandlerId, UpstreamId)> {
         let slot = self.slots.get_mut(lane.0 as usize)?.as_mut()?;
-        Some((&mut slot.exit, self.targets[slot.upstream.index()].handler, slot.upstream))
+        Some((
+            &mut slot.exit,
+            self.targets[slot.upstream.index()].handler,
+            slot.upstream,
+        ))
     }
 
     /// An event says that a lane holds something. One that many polls in a row tell of may have a queue.
     pub fn queue(&mut self, lane: Lane) {
-        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
+        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else {
+            return;
+        };
         if slot.is_ready {
             return; // It has waited for its turn all the while.
         }
         let is_again = slot.told.wrapping_add(1) == self.polls;
-        slot.streak = if is_again { slot.streak.saturating_add(1) } else { 0 };
+        slot.streak = if is_again {
+            slot.streak.saturating_add(1)
+        } else {
+            0
+        };
         slot.told = self.polls;
         slot.is_ready = true;
         self.ready.push_back(lane);
@@ -212,7 +239,9 @@ impl Lanes {
     /// What a look at a lane has brought. One that has a queue is asked for more at once, and its datagrams may come together;
     /// one that has none, for all that it is told of so often, is left in peace twice as long.
     pub fn had(&mut self, lane: Lane, trains: usize) {
-        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else { return };
+        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else {
+            return;
+        };
         if slot.asks() == 1 {
             return;
         }
@@ -244,17 +273,33 @@ impl Lanes {
         slot.is_ready = false;
         let handler = self.targets[slot.upstream.index()].handler;
         let asks = slot.asks();
-        Some(Ready { lane, handler, exit: &slot.exit, asks })
+        Some(Ready {
+            lane,
+            handler,
+            exit: &slot.exit,
+            asks,
+        })
     }
 
     /// The upstream is elsewhere now. One-way lanes follow; leased ones are the handler's business.
     pub fn moved(&mut self, upstream: UpstreamId, to: SocketAddr) {
         self.targets[upstream.index()].address = Some(to);
-        let Target { options, keeps_source, .. } = self.targets[upstream.index()];
-        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.upstream == upstream && !slot.is_leased) {
+        let Target {
+            options,
+            keeps_source,
+            ..
+        } = self.targets[upstream.index()];
+        for slot in self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|slot| slot.upstream == upstream && !slot.is_leased)
+        {
             match Exit::to_upstream(to, options, keeps_source) {
                 Ok(exit) => slot.exit = exit,
-                Err(error) => self.failures.push((upstream, error.raw_os_error().unwrap_or(0))),
+                Err(error) => self
+                    .failures
+                    .push((upstream, error.raw_os_error().unwrap_or(0))),
             }
         }
     }
@@ -307,14 +352,23 @@ impl Lanes {
 
     /// Counts the answers that the kernel has dropped: a system call for each lane that receives.
     pub fn read_kernel_drops(&mut self, ledger: &mut Ledger) {
-        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.is_leased) {
+        for slot in self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|slot| slot.is_leased)
+        {
             ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
         }
     }
 
     /// What is known of each lane.
     pub fn leave(&self) -> Vec<LaneEstate> {
-        let numbered = self.slots.iter().enumerate().filter_map(|(lane, slot)| Some((lane, slot.as_ref()?)));
+        let numbered = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter_map(|(lane, slot)| Some((lane, slot.as_ref()?)));
         let estate = |(lane, slot): (usize, &Slot)| LaneEstate {
             lane: Lane(lane as u32),
             upstream: slot.upstream,
@@ -332,12 +386,21 @@ impl Lanes {
 
     /// The same, for good.
     pub fn into_sockets(self) -> Vec<UdpSocket> {
-        self.slots.into_iter().flatten().map(|slot| slot.exit.into_socket()).collect()
+        self.slots
+            .into_iter()
+            .flatten()
+            .map(|slot| slot.exit.into_socket())
+            .collect()
     }
 
     /// Goes on with a lane that another worker has left; `upstream` is its number here. One that is there from the start
     /// keeps its source port.
-    pub fn inherit(&mut self, left: &LaneEstate, upstream: UpstreamId, socket: UdpSocket) -> io::Result<Option<Lane>> {
+    pub fn inherit(
+        &mut self,
+        left: &LaneEstate,
+        upstream: UpstreamId,
+        socket: UdpSocket,
+    ) -> io::Result<Option<Lane>> {
         if !left.is_leased {
             let own = |slot: &&mut Slot| slot.upstream == upstream && !slot.is_leased;
             if let Some(slot) = self.slots.iter_mut().flatten().find(own)
@@ -347,11 +410,16 @@ impl Lanes {
             }
             return Ok(None);
         }
-        let Target { options, budget, .. } = &self.targets[upstream.index()];
+        let Target {
+            options, budget, ..
+        } = &self.targets[upstream.index()];
         // It is open whether or not there are still so many to be had.
         budget.force();
         let exit = Exit::for_inherited(socket, *options, left.sticky);
-        let lane = self.add(Slot { drops_seen: left.drops_seen, ..Slot::new(exit, upstream, true) });
+        let lane = self.add(Slot {
+            drops_seen: left.drops_seen,
+            ..Slot::new(exit, upstream, true)
+        });
         let registered = self.register(lane);
         if registered.is_err() {
             self.targets[upstream.index()].budget.give_back();
@@ -395,20 +463,30 @@ impl Lanes {
 impl handler::Lanes for Lanes {
     fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
         let target = &self.targets[upstream.index()];
-        let Some(address) = target.address else { return Err(DropReason::NoUpstream) };
+        let Some(address) = target.address else {
+            return Err(DropReason::NoUpstream);
+        };
         let budget = Arc::clone(&target.budget);
         if !budget.take() {
             return Err(DropReason::NoPort);
         }
         self.open_leased(upstream, address).map_err(|error| {
             budget.give_back();
-            self.failures.push((upstream, error.raw_os_error().unwrap_or(0)));
-            if errno::lacks_port(&error) { DropReason::NoPort } else { DropReason::NoUpstream }
+            self.failures
+                .push((upstream, error.raw_os_error().unwrap_or(0)));
+            if errno::lacks_port(&error) {
+                DropReason::NoPort
+            } else {
+                DropReason::NoUpstream
+            }
         })
     }
 
     fn upstream(&self, lane: Lane) -> Option<UpstreamId> {
-        self.slots.get(lane.0 as usize)?.as_ref().map(|slot| slot.upstream)
+        self.slots
+            .get(lane.0 as usize)?
+            .as_ref()
+            .map(|slot| slot.upstream)
     }
 
     fn close(&mut self, lane: Lane) {
@@ -418,7 +496,9 @@ impl handler::Lanes for Lanes {
     /// Costs a system call only where the lane may hold something: it was told of, or not all could be, or the loop has
     /// stood still, and with it the time that lanes are read in.
     fn wipe(&mut self, lane: Lane, now: Time) {
-        let Some(Some(slot)) = self.slots.get(lane.0 as usize) else { return };
+        let Some(Some(slot)) = self.slots.get(lane.0 as usize) else {
+            return;
+        };
         let is_told = slot.is_ready || slot.told == self.polls;
         if is_told || !self.is_all_told || now.since(self.polled) > TOLD_MAX {
             let wiped = slot.exit.wipe();

@@ -18,10 +18,24 @@ const UNKNOWN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 
 /// What an upstream answered, as a train. Whose it is, the lane says: nothing else was asked of the kernel.
 pub fn answer(slot: &Slot<'_>) -> Train {
-    let envelope =
-        Envelope { src: UNKNOWN_V4, dst: UNKNOWN_V4, local: UNKNOWN_V4, interface: 0, ttl: None, time_ns: None };
-    let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
-    Train { envelope, span, segment: slot.told().segment }
+    let envelope = Envelope {
+        src: UNKNOWN_V4,
+        dst: UNKNOWN_V4,
+        local: UNKNOWN_V4,
+        interface: 0,
+        ttl: None,
+        time_ns: None,
+    };
+    let span = Span {
+        region: Region::Arena,
+        offset: slot.offset,
+        len: slot.len,
+    };
+    Train {
+        envelope,
+        span,
+        segment: slot.told().segment,
+    }
 }
 
 /// One bound socket.
@@ -60,7 +74,17 @@ impl Listener {
         let exit = Exit::of_listener(socket, address);
         let tells_destination = options.destination;
         let (trains_max, drops_seen) = (SLOTS, 0);
-        Listener { exit, address, options, is_late, tells_source, tells_destination, seat, trains_max, drops_seen }
+        Listener {
+            exit,
+            address,
+            options,
+            is_late,
+            tells_source,
+            tells_destination,
+            seat,
+            trains_max,
+            drops_seen,
+        }
     }
 
     /// Whether it is not bound yet.
@@ -97,7 +121,11 @@ impl Listener {
 
     /// What is known of its socket.
     pub fn leave(&self) -> EarEstate {
-        EarEstate { seat: self.seat, drops_seen: self.drops_seen, sticky: self.exit.sticky() }
+        EarEstate {
+            seat: self.seat,
+            drops_seen: self.drops_seen,
+            sticky: self.exit.sticky(),
+        }
     }
 
     /// Goes on with a socket that another has read until now.
@@ -108,7 +136,11 @@ impl Listener {
 
     /// Adapts the next receive call to what the last one brought.
     pub fn adapt(&mut self, last: &Slot<'_>) {
-        self.trains_max = if last.len < LONG_BYTES { SLOTS } else { SLOTS_FOR_LONG };
+        self.trains_max = if last.len < LONG_BYTES {
+            SLOTS
+        } else {
+            SLOTS_FOR_LONG
+        };
     }
 
     /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
@@ -127,14 +159,23 @@ impl Listener {
     pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
         let told = slot.told();
         let src = slot.src();
-        let span = Span { region: Region::Arena, offset: slot.offset, len: slot.len };
-        let lost = (self.tells_source && src.is_none()) || (self.tells_destination && told.destination.is_none());
+        let span = Span {
+            region: Region::Arena,
+            offset: slot.offset,
+            len: slot.len,
+        };
+        let lost = (self.tells_source && src.is_none())
+            || (self.tells_destination && told.destination.is_none());
         let refused = match slot.is_truncated() {
             true => Some(DropReason::Truncated),
             false => (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost),
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
-        trains.push(Train { envelope: self.envelope(src, &told), span, segment: told.segment });
+        trains.push(Train {
+            envelope: self.envelope(src, &told),
+            span,
+            segment: told.segment,
+        });
         refused.map_or(Ok(()), Err)
     }
 
@@ -147,7 +188,11 @@ impl Listener {
         let is_told = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
         let local = told.local.filter(is_told).map_or(dst, here);
         Envelope {
-            src: src.unwrap_or(if self.address.is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 }),
+            src: src.unwrap_or(if self.address.is_ipv4() {
+                UNKNOWN_V4
+            } else {
+                UNKNOWN_V6
+            }),
             dst,
             local,
             interface: told.interface,

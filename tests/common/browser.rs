@@ -49,17 +49,36 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver starts");
-        let mut browser = Browser { driver, session: String::new(), _profile: profile };
-        eventually("chromedriver listens", || TcpStream::connect(("127.0.0.1", PORT)).is_ok());
+        let mut browser = Browser {
+            driver,
+            session: String::new(),
+            _profile: profile,
+        };
+        eventually("chromedriver listens", || {
+            TcpStream::connect(("127.0.0.1", PORT)).is_ok()
+        });
         // Each test's namespace maps the caller to root, for whom Chromium has no sandbox.
-        let directory = format!("--user-data-dir={}", browser._profile.path().join("profile").display());
-        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", &directory];
+        let directory = format!(
+            "--user-data-dir={}",
+            browser._profile.path().join("profile").display()
+        );
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            &directory,
+        ];
         let capabilities = json!({
             "browserName": "chrome",
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
             "goog:chromeOptions": { "args": arguments },
         });
-        let created = request("POST", "/session", &json!({ "capabilities": { "alwaysMatch": capabilities } }));
+        let created = request(
+            "POST",
+            "/session",
+            &json!({ "capabilities": { "alwaysMatch": capabilities } }),
+        );
         browser.session = created["sessionId"].as_str().expect("a session").to_owned();
         // What the browser's own first page said and asked for is none of ours.
         browser.open("about:blank");
@@ -73,7 +92,11 @@ impl Browser {
     }
 
     fn tell(&self, command: &str, parameters: Value) -> Value {
-        self.ask("POST", "/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
+        self.ask(
+            "POST",
+            "/goog/cdp/execute",
+            &json!({ "cmd": command, "params": parameters }),
+        )
     }
 
     /// Shows a page.
@@ -83,7 +106,11 @@ impl Browser {
 
     /// What a function's body returns.
     pub fn run(&self, script: &str) -> Value {
-        self.ask("POST", "/execute/sync", &json!({ "script": script, "args": [] }))
+        self.ask(
+            "POST",
+            "/execute/sync",
+            &json!({ "script": script, "args": [] }),
+        )
     }
 
     /// The same as text; empty for null.
@@ -100,7 +127,11 @@ impl Browser {
         let deadline = Instant::now() + PATIENCE;
         while self.run(&format!("return Boolean({expression})")) != json!(true) {
             let page = self.text("return document.body.innerText");
-            assert!(Instant::now() < deadline, "never true: {expression}\n{page}\n{:#?}", self.complaints());
+            assert!(
+                Instant::now() < deadline,
+                "never true: {expression}\n{page}\n{:#?}",
+                self.complaints()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -109,14 +140,18 @@ impl Browser {
     pub fn click(&self, selector: &str) {
         let using = json!({ "using": "css selector", "value": selector });
         let found = self.ask("POST", "/element", &using);
-        let id = found.as_object().and_then(|found| found.values().next()?.as_str()).expect("an element");
+        let id = found
+            .as_object()
+            .and_then(|found| found.values().next()?.as_str())
+            .expect("an element");
         self.ask("POST", &format!("/element/{id}/click"), &json!({}));
     }
 
     /// Presses a key, as WebDriver writes it.
     pub fn press(&self, key: char) {
         let key = key.to_string();
-        let presses = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        let presses =
+            json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": presses });
         self.ask("POST", "/actions", &json!({ "actions": [keyboard] }));
     }
@@ -124,16 +159,25 @@ impl Browser {
     /// Makes the window so large, and the system's colours light or dark.
     pub fn show_as(&self, (width, height): (u32, u32), colours: &str) {
         let is_phone = width < 600;
-        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone });
+        let metrics =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone });
         self.tell("Emulation.setDeviceMetricsOverride", metrics);
         let feature = json!({ "name": "prefers-color-scheme", "value": colours });
-        self.tell("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
+        self.tell(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [feature] }),
+        );
     }
 
     /// Keeps a picture of the whole page as `target/artifacts/NAME.png`.
     pub fn keep_picture(&self, name: &str) {
-        let picture = self.tell("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));
-        let bytes = BASE64_STANDARD.decode(picture["data"].as_str().expect("a picture")).expect("base64");
+        let picture = self.tell(
+            "Page.captureScreenshot",
+            json!({ "captureBeyondViewport": true }),
+        );
+        let bytes = BASE64_STANDARD
+            .decode(picture["data"].as_str().expect("a picture"))
+            .expect("base64");
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/artifacts");
         std::fs::create_dir_all(&folder).expect("a folder for artifacts");
         std::fs::write(folder.join(format!("{name}.png")), bytes).expect("the picture is written");
@@ -146,16 +190,24 @@ impl Browser {
 
     /// What the console has said since it was last asked: errors, warnings, and what the policy of the page refused.
     pub fn complaints(&self) -> Vec<String> {
-        self.log("browser").iter().map(|entry| format!("{} {}", entry["level"], entry["message"])).collect()
+        self.log("browser")
+            .iter()
+            .map(|entry| format!("{} {}", entry["level"], entry["message"]))
+            .collect()
     }
 
     /// The addresses of everything that was asked for since this was last asked.
     pub fn requests(&self) -> Vec<String> {
-        let message = |entry: &Value| serde_json::from_str::<Value>(entry["message"].as_str()?).ok();
+        let message =
+            |entry: &Value| serde_json::from_str::<Value>(entry["message"].as_str()?).ok();
         let events = self.log("performance");
-        let events = events.iter().filter_map(message).map(|mut event| event["message"].take());
+        let events = events
+            .iter()
+            .filter_map(message)
+            .map(|mut event| event["message"].take());
         let sent = events.filter(|event| event["method"] == "Network.requestWillBeSent");
-        sent.filter_map(|event| Some(event["params"]["request"]["url"].as_str()?.to_owned())).collect()
+        sent.filter_map(|event| Some(event["params"]["request"]["url"].as_str()?.to_owned()))
+            .collect()
     }
 }
 
@@ -163,7 +215,11 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // Ending the session ends Chromium; without an answer chromedriver's own end has to do.
         if !self.session.is_empty() {
-            let _ = exchange("DELETE", &format!("/session/{}", self.session), &Value::Null);
+            let _ = exchange(
+                "DELETE",
+                &format!("/session/{}", self.session),
+                &Value::Null,
+            );
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -180,28 +236,45 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn request(method: &str, path: &str, body: &Value) -> Value {
-    let (status, mut answer) =
-        exchange(method, path, body).unwrap_or_else(|error| panic!("{method} {path} {body}: {error}"));
-    assert!(status.contains(" 200 "), "{method} {path} {body}: {status} {answer:#}");
+    let (status, mut answer) = exchange(method, path, body)
+        .unwrap_or_else(|error| panic!("{method} {path} {body}: {error}"));
+    assert!(
+        status.contains(" 200 "),
+        "{method} {path} {body}: {status} {answer:#}"
+    );
     answer["value"].take()
 }
 
 /// One request of HTTP/1.1 on a connection of its own: the first line and the body of what comes back.
 fn exchange(method: &str, path: &str, body: &Value) -> std::io::Result<(String, Value)> {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost:{PORT}\r\nContent-Type: application/json\r\n")?;
-    write!(stream, "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost:{PORT}\r\nContent-Type: application/json\r\n"
+    )?;
+    write!(
+        stream,
+        "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 65_536];
     loop {
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, content)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length:")?
+                    .trim()
+                    .parse()
+                    .ok()
+            });
             if length.is_some_and(|length: usize| content.len() >= length) {
                 let status = head.lines().next().unwrap_or_default().to_owned();
                 return Ok((status, serde_json::from_str(content).unwrap_or_default()));

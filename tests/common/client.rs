@@ -31,7 +31,9 @@ impl Client {
 
     /// With a receive buffer as large as the system allows, and a limit to its patience.
     pub fn of(socket: UdpSocket) -> Client {
-        socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
+        socket2::SockRef::from(&socket)
+            .set_recv_buffer_size(4 << 20)
+            .unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Client(socket)
     }
@@ -43,7 +45,10 @@ impl Client {
 
     /// Sends one datagram.
     pub fn send(&self, bytes: &[u8], to: &str) {
-        let sent = self.0.send_to(bytes, to).unwrap_or_else(|error| panic!("to {to}: {error}"));
+        let sent = self
+            .0
+            .send_to(bytes, to)
+            .unwrap_or_else(|error| panic!("to {to}: {error}"));
         assert_eq!(sent, bytes.len());
     }
 
@@ -53,11 +58,18 @@ impl Client {
         let mut sender = Sender::new();
         let mut batch = sender.batch();
         let v6 = to.is_ipv6();
-        let sending = Sending { segment, v6, ..Sending::default() };
+        let sending = Sending {
+            segment,
+            v6,
+            ..Sending::default()
+        };
         batch.begin(Some(&to), &sending);
         batch.piece(bytes);
         let sent = batch.send(&self.0, 0);
-        assert_eq!(sent.unwrap_or_else(|error| panic!("{} bytes by {segment}: {error}", bytes.len())), 1);
+        assert_eq!(
+            sent.unwrap_or_else(|error| panic!("{} bytes by {segment}: {error}", bytes.len())),
+            1
+        );
     }
 
     /// Receives so many datagrams, each with the TTL or hop limit that is left.

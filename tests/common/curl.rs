@@ -22,24 +22,45 @@ pub struct Answer {
 
 /// Runs curl.
 pub fn curl(arguments: &[&str]) -> Answer {
-    let output = Command::new("curl").args(["-s", "-i", "-m", PATIENCE]).args(arguments).output();
+    let output = Command::new("curl")
+        .args(["-s", "-i", "-m", PATIENCE])
+        .args(arguments)
+        .output();
     let output = output.expect("curl is needed");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    Answer {
+        status,
+        head: head.to_lowercase(),
+        body: body.to_owned(),
+    }
 }
 
 /// Reads a path over the control socket.
 pub fn get(daemon: &Daemon, path: &str) -> Answer {
     let control = daemon.control();
-    curl(&["--unix-socket", control.to_str().unwrap(), &format!("http://localhost{path}")])
+    curl(&[
+        "--unix-socket",
+        control.to_str().unwrap(),
+        &format!("http://localhost{path}"),
+    ])
 }
 
 /// Posts to a path over the control socket.
 pub fn post(daemon: &Daemon, path: &str) -> Answer {
     let control = daemon.control();
-    curl(&["-X", "POST", "--unix-socket", control.to_str().unwrap(), &format!("http://localhost{path}")])
+    curl(&[
+        "-X",
+        "POST",
+        "--unix-socket",
+        control.to_str().unwrap(),
+        &format!("http://localhost{path}"),
+    ])
 }
 
 /// The snapshot, as the program itself reads it.

@@ -36,17 +36,27 @@ impl Lines {
         let reader = thread::spawn(move || {
             for line in BufReader::new(stream).split(b'\n') {
                 let Ok(line) = line else { break };
-                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                if sender
+                    .send(String::from_utf8_lossy(&line).into_owned())
+                    .is_err()
+                {
                     break;
                 }
             }
         });
-        Lines { receiver, seen: Vec::new(), reader }
+        Lines {
+            receiver,
+            seen: Vec::new(),
+            reader,
+        }
     }
 
     /// The next line, if one comes in time.
     fn next(&mut self, deadline: Instant) -> Option<String> {
-        let line = self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?;
+        let line = self
+            .receiver
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .ok()?;
         self.seen.push(line.clone());
         Some(line)
     }
@@ -76,7 +86,10 @@ impl Daemon {
     pub fn start_under(wrapper: &[&str], config: &str) -> Daemon {
         let (inner, directory) = Daemon::command(config, &["--workers", "1"], &[]);
         let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .args(&wrapper[1..])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         let mut daemon = Daemon::spawn_command(command, Stdio::piped(), Stdio::piped(), directory);
         daemon.wait_for("ready");
         daemon
@@ -100,7 +113,11 @@ impl Daemon {
         Daemon::spawn_command(command, output, Stdio::piped(), directory)
     }
 
-    fn command(config: &str, options: &[&str], files: &[(&str, &[u8])]) -> (Command, tempfile::TempDir) {
+    fn command(
+        config: &str,
+        options: &[&str],
+        files: &[(&str, &[u8])],
+    ) -> (Command, tempfile::TempDir) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for (name, content) in files {
             std::fs::write(directory.path().join(name), content).expect("the file is written");
@@ -124,16 +141,32 @@ impl Daemon {
         daemon
     }
 
-    fn spawn_command(mut command: Command, output: Stdio, log: Stdio, directory: tempfile::TempDir) -> Daemon {
+    fn spawn_command(
+        mut command: Command,
+        output: Stdio,
+        log: Stdio,
+        directory: tempfile::TempDir,
+    ) -> Daemon {
         let control = tempfile::tempdir().expect("a temporary directory");
         command.env("RUNTIME_DIRECTORY", control.path());
-        let mut child = command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().expect("the daemon starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(log)
+            .spawn()
+            .expect("the daemon starts");
         let errors = match child.stderr.take() {
             Some(errors) => Lines::of(errors),
             None => Lines::of(std::io::empty()),
         };
         let output = child.stdout.take().map(Lines::of);
-        Daemon { child, errors, output, directory, control }
+        Daemon {
+            child,
+            errors,
+            output,
+            directory,
+            control,
+        }
     }
 
     /// Its process id.
@@ -165,23 +198,30 @@ impl Daemon {
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).expect("RssAnon in KiB")
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .expect("RssAnon in KiB")
     }
 
     /// The number of the file that it opens next: as a limit, it lets no further file be opened. One that is open for a moment
     /// alone, for a visitor or a look at the host, is none that stays: the least of many looks.
     pub fn next_file(&self) -> usize {
-        let is_open = |number: &usize| std::path::Path::new(&format!("/proc/{}/fd/{number}", self.pid())).exists();
+        let is_open = |number: &usize| {
+            std::path::Path::new(&format!("/proc/{}/fd/{number}", self.pid())).exists()
+        };
         let look = |_| {
             thread::sleep(Duration::from_millis(10));
-            (0..).find(|number| !is_open(number)).expect("there is an end")
+            (0..)
+                .find(|number| !is_open(number))
+                .expect("there is an end")
         };
         (0..50).map(look).min().expect("looked")
     }
 
     /// How many files and sockets it has open.
     pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
     }
 
     /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
@@ -218,7 +258,10 @@ impl Daemon {
                 return line;
             }
         }
-        panic!("no `{words}` on standard error, but: {:#?}", self.errors.seen);
+        panic!(
+            "no `{words}` on standard error, but: {:#?}",
+            self.errors.seen
+        );
     }
 
     /// Reads standard error from now on, which was going elsewhere.
@@ -234,7 +277,9 @@ impl Daemon {
     /// The next line on standard output.
     pub fn line(&mut self) -> String {
         let output = self.output.as_mut().expect("standard output is piped");
-        output.next(Instant::now() + PATIENCE).expect("a line on standard output")
+        output
+            .next(Instant::now() + PATIENCE)
+            .expect("a line on standard output")
     }
 
     /// Sends a signal.
@@ -255,7 +300,10 @@ impl Daemon {
             if satisfied(&ledger) {
                 return ledger;
             }
-            assert!(Instant::now() < deadline, "the ledger never satisfied: {ledger:#?}");
+            assert!(
+                Instant::now() < deadline,
+                "the ledger never satisfied: {ledger:#?}"
+            );
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -276,7 +324,11 @@ impl Daemon {
         let begun = Instant::now();
         self.signal(signal);
         let status = self.wait_for_exit(meanwhile);
-        assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "stopping took {:?}",
+            begun.elapsed()
+        );
         while self.errors.next(Instant::now() + PATIENCE).is_some() {}
         assert!(status.success(), "{status}: {:#?}", self.errors.seen);
         let ledger = Ledger::parse(&self.errors.seen[from..]);
@@ -300,7 +352,9 @@ impl Daemon {
 
     /// Closes this end of standard error, as a log reader that ended does.
     pub fn close_log(&mut self) {
-        let Lines { receiver, reader, .. } = std::mem::replace(&mut self.errors, Lines::of(std::io::empty()));
+        let Lines {
+            receiver, reader, ..
+        } = std::mem::replace(&mut self.errors, Lines::of(std::io::empty()));
         drop(receiver);
         // Makes it write a line, which ends the reader.
         self.signal(libc::SIGHUP);
@@ -315,7 +369,11 @@ impl Daemon {
 
     /// The rest of standard output, once the daemon has ended.
     pub fn take_output(&mut self) -> impl Iterator<Item = String> + use<> {
-        self.output.take().expect("standard output is piped").receiver.into_iter()
+        self.output
+            .take()
+            .expect("standard output is piped")
+            .receiver
+            .into_iter()
     }
 }
 
@@ -356,8 +414,14 @@ pub fn udispatch_under(wrapper: &[&str], arguments: &[&str]) -> Outcome {
     // What runs on this machine is none of a test's business.
     let control = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).env("RUNTIME_DIRECTORY", control.path()).env_remove("UDISPATCH_CONTROL");
-    let output = command.stdin(Stdio::null()).output().expect("udispatch starts");
+    command
+        .args(&words[1..])
+        .env("RUNTIME_DIRECTORY", control.path())
+        .env_remove("UDISPATCH_CONTROL");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("udispatch starts");
     Outcome {
         code: output.status.code().expect("it ended by itself"),
         output: String::from_utf8_lossy(&output.stdout).into_owned(),

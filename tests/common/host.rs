@@ -42,14 +42,26 @@ impl Host {
 
     fn cable(here: &dyn Fn(&str), ours: &str, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
         let host = Host::start();
-        here(&format!("ip link add {ours} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}", host.id));
+        here(&format!(
+            "ip link add {ours} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}",
+            host.id
+        ));
         host.run("ip link set lo up");
-        for (run, interface, last) in [(here, ours, 1), (&|command: &str| host.run(command), "eth0", 2)] {
-            run(&format!("ip addr add {net_v4}.{last}/24 broadcast {net_v4}.255 dev {interface}"));
-            run(&format!("ip -6 addr add {net_v6}::{last}/64 dev {interface} nodad"));
+        for (run, interface, last) in [
+            (here, ours, 1),
+            (&|command: &str| host.run(command), "eth0", 2),
+        ] {
+            run(&format!(
+                "ip addr add {net_v4}.{last}/24 broadcast {net_v4}.255 dev {interface}"
+            ));
+            run(&format!(
+                "ip -6 addr add {net_v6}::{last}/64 dev {interface} nodad"
+            ));
             // The link-local address is there at once, without a look for duplicates.
             run(&format!("ip link set {interface} addrgenmode none"));
-            run(&format!("ip -6 addr add fe80::{last}/64 dev {interface} nodad"));
+            run(&format!(
+                "ip -6 addr add fe80::{last}/64 dev {interface} nodad"
+            ));
             run(&format!("ip link set {interface} up"));
         }
         host.on(|| wait_for_groups("eth0"));
@@ -66,14 +78,21 @@ impl Host {
             say.send(unsafe { libc::gettid() }).unwrap();
             queue.into_iter().for_each(|task| task());
         });
-        Host { id: hear.recv().expect("the namespace is made"), tasks: Some(tasks), thread: Some(thread) }
+        Host {
+            id: hear.recv().expect("the namespace is made"),
+            tasks: Some(tasks),
+            thread: Some(thread),
+        }
     }
 
     /// Does something there.
     pub fn on<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
         let (say, hear) = channel();
         let task = move || say.send(act()).unwrap();
-        let tasks = self.tasks.as_ref().expect("it is there until it is dropped");
+        let tasks = self
+            .tasks
+            .as_ref()
+            .expect("it is there until it is dropped");
         tasks.send(Box::new(task)).expect("it has not failed");
         hear.recv().expect("it has not failed")
     }
@@ -88,7 +107,8 @@ impl Host {
     pub fn bind(&self, address: &str) -> Client {
         let address = address.to_owned();
         self.on(move || {
-            let socket = UdpSocket::bind(&address).unwrap_or_else(|error| panic!("{address}: {error}"));
+            let socket =
+                UdpSocket::bind(&address).unwrap_or_else(|error| panic!("{address}: {error}"));
             Client::of(socket)
         })
     }
@@ -108,8 +128,15 @@ impl Drop for Host {
 fn wait_for_groups(interface: &str) {
     let deadline = std::time::Instant::now() + super::daemon::PATIENCE;
     let is_route = |line: &str| line.starts_with("ff00") && line.trim_end().ends_with(interface);
-    while !std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap().lines().any(is_route) {
-        assert!(std::time::Instant::now() < deadline, "{interface} gets no route for groups");
+    while !std::fs::read_to_string("/proc/thread-self/net/ipv6_route")
+        .unwrap()
+        .lines()
+        .any(is_route)
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{interface} gets no route for groups"
+        );
         thread::yield_now();
     }
 }

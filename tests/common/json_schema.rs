@@ -31,20 +31,45 @@ fn check(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
             },
             "const" => value == said,
             "enum" => said.as_array().expect("a list").contains(value),
-            "minimum" => value.as_i64().is_none_or(|value| i128::from(value) >= i128::from(said.as_u64().unwrap())),
-            "maximum" => value.as_i64().is_none_or(|value| i128::from(value) <= i128::from(said.as_u64().unwrap())),
-            "pattern" => value.as_str().is_none_or(|text| Regex::new(said.as_str().unwrap()).unwrap().is_match(text)),
-            "minItems" => value.as_array().is_none_or(|list| list.len() as u64 >= said.as_u64().unwrap()),
-            "minProperties" => value.as_object().is_none_or(|table| table.len() as u64 >= said.as_u64().unwrap()),
+            "minimum" => value
+                .as_i64()
+                .is_none_or(|value| i128::from(value) >= i128::from(said.as_u64().unwrap())),
+            "maximum" => value
+                .as_i64()
+                .is_none_or(|value| i128::from(value) <= i128::from(said.as_u64().unwrap())),
+            "pattern" => value
+                .as_str()
+                .is_none_or(|text| Regex::new(said.as_str().unwrap()).unwrap().is_match(text)),
+            "minItems" => value
+                .as_array()
+                .is_none_or(|list| list.len() as u64 >= said.as_u64().unwrap()),
+            "minProperties" => value
+                .as_object()
+                .is_none_or(|table| table.len() as u64 >= said.as_u64().unwrap()),
             "required" => {
-                let required = said.as_array().expect("a list").iter().map(|key| key.as_str().unwrap());
-                value.as_object().is_none_or(|table| required.clone().all(|key| table.contains_key(key)))
+                let required = said
+                    .as_array()
+                    .expect("a list")
+                    .iter()
+                    .map(|key| key.as_str().unwrap());
+                value
+                    .as_object()
+                    .is_none_or(|table| required.clone().all(|key| table.contains_key(key)))
             }
             "anyOf" => said.as_array().expect("a list").iter().any(fits),
-            "oneOf" => said.as_array().expect("a list").iter().filter(|one| fits(one)).count() == 1,
+            "oneOf" => {
+                said.as_array()
+                    .expect("a list")
+                    .iter()
+                    .filter(|one| fits(one))
+                    .count()
+                    == 1
+            }
             "additionalProperties" => {
                 assert_eq!(said, &Value::Bool(false));
-                value.as_object().is_none_or(|table| table.keys().all(|key| is_known(schema, key)))
+                value
+                    .as_object()
+                    .is_none_or(|table| table.keys().all(|key| is_known(schema, key)))
             }
             other => panic!("the word {other}"),
         };
@@ -81,7 +106,12 @@ fn inner(schema: &Value, word: &str, value: &Value, at: &str, found: &mut Vec<St
 }
 
 fn is_known(schema: &Value, key: &str) -> bool {
-    let patterns = schema["patternProperties"].as_object().into_iter().flatten();
+    let patterns = schema["patternProperties"]
+        .as_object()
+        .into_iter()
+        .flatten();
     schema["properties"].get(key).is_some()
-        || patterns.into_iter().any(|(pattern, _)| Regex::new(pattern).expect("a pattern").is_match(key))
+        || patterns
+            .into_iter()
+            .any(|(pattern, _)| Regex::new(pattern).expect("a pattern").is_match(key))
 }

@@ -81,7 +81,11 @@ pub const KINDS: &[Kind] = &[
 
 fn read_forward(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     let upstreams = section.required_list("upstreams", value::upstream);
-    let pick = section.or("pick", value::choice(&[("all", "all"), ("random", "random")]), "all");
+    let pick = section.or(
+        "pick",
+        value::choice(&[("all", "all"), ("random", "random")]),
+        "all",
+    );
     recipe(format!("forward {pick}"), upstreams?)
 }
 
@@ -110,6 +114,8 @@ impl Recipe for Said {
     }
 
     fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        Err(BuildError("a test of the configuration builds nothing".to_owned()))
+        Err(BuildError(
+            "a test of the configuration builds nothing".to_owned(),
+        ))
     }
 }

@@ -70,19 +70,26 @@ pub struct Upstream {
 impl Ledger {
     /// Reads the last table in the lines.
     pub fn parse(lines: &[String]) -> Ledger {
-        let start = lines.iter().rposition(|line| line.starts_with("listener ")).expect("a ledger was printed");
+        let start = lines
+            .iter()
+            .rposition(|line| line.starts_with("listener "))
+            .expect("a ledger was printed");
         let mut ledger = Ledger::default();
         let mut section = "";
         let mut label = String::new();
         for line in &lines[start..] {
             match line.split_whitespace().next() {
-                Some(head @ ("listener" | "route" | "handler")) if line.contains("in flight") => section = head,
+                Some(head @ ("listener" | "route" | "handler")) if line.contains("in flight") => {
+                    section = head
+                }
                 Some("upstream") if line.contains("not sent") => section = "upstream",
                 Some("balance:") => {
                     ledger.balance = line.clone();
                     break;
                 }
-                Some(_) if line.starts_with("  ") => ledger.section(section).get_mut(&label).unwrap().note(line),
+                Some(_) if line.starts_with("  ") => {
+                    ledger.section(section).get_mut(&label).unwrap().note(line)
+                }
                 Some(_) => {
                     let (name, row) = match section {
                         "upstream" => Row::of_upstream(line),
@@ -111,14 +118,35 @@ impl Ledger {
 
     /// Law 3 in every row, between listeners and routes, and by the daemon's own word.
     pub fn assert_balanced(&self) {
-        for (label, row) in self.listeners.iter().chain(&self.routes).chain(&self.handlers) {
-            assert_eq!(row.received, row.handled + row.dropped + row.in_flight, "{label}: {self:#?}");
-            assert_eq!(row.dropped, row.reasons.values().sum::<u64>(), "{label}: {self:#?}");
+        for (label, row) in self
+            .listeners
+            .iter()
+            .chain(&self.routes)
+            .chain(&self.handlers)
+        {
+            assert_eq!(
+                row.received,
+                row.handled + row.dropped + row.in_flight,
+                "{label}: {self:#?}"
+            );
+            assert_eq!(
+                row.dropped,
+                row.reasons.values().sum::<u64>(),
+                "{label}: {self:#?}"
+            );
         }
         let unrouted = ["no_route", "duplicate_copy", "truncated", "control_lost"];
-        let dropped: u64 = self.listeners.values().flat_map(|row| unrouted.map(|reason| row.reason(reason))).sum();
+        let dropped: u64 = self
+            .listeners
+            .values()
+            .flat_map(|row| unrouted.map(|reason| row.reason(reason)))
+            .sum();
         let routed: u64 = self.routes.values().map(|row| row.received).sum();
-        assert_eq!(self.received(), routed + dropped, "listeners against routes: {self:#?}");
+        assert_eq!(
+            self.received(),
+            routed + dropped,
+            "listeners against routes: {self:#?}"
+        );
         assert!(self.balance.contains("exact"), "{}", self.balance);
     }
 
@@ -134,24 +162,33 @@ impl Ledger {
 
     /// A listener's account.
     pub fn listener(&self, label: &str) -> &Row {
-        self.listeners.get(label).unwrap_or_else(|| panic!("no listener {label}: {self:#?}"))
+        self.listeners
+            .get(label)
+            .unwrap_or_else(|| panic!("no listener {label}: {self:#?}"))
     }
 
     /// A route's account.
     pub fn route(&self, label: &str) -> &Row {
-        self.routes.get(label).unwrap_or_else(|| panic!("no route {label}: {self:#?}"))
+        self.routes
+            .get(label)
+            .unwrap_or_else(|| panic!("no route {label}: {self:#?}"))
     }
 
     /// A handler's account.
     pub fn handler(&self, name: &str) -> &Row {
-        self.handlers.get(name).unwrap_or_else(|| panic!("no handler {name}: {self:#?}"))
+        self.handlers
+            .get(name)
+            .unwrap_or_else(|| panic!("no handler {name}: {self:#?}"))
     }
 }
 
 impl Ledger {
     /// An upstream's numbers.
     pub fn upstream(&self, label: &str) -> Upstream {
-        let row = self.upstreams.get(label).unwrap_or_else(|| panic!("no upstream {label}: {self:#?}"));
+        let row = self
+            .upstreams
+            .get(label)
+            .unwrap_or_else(|| panic!("no upstream {label}: {self:#?}"));
         row.upstream.unwrap_or_default()
     }
 }
@@ -161,16 +198,38 @@ impl Row {
     fn parse(line: &str, numbers: usize) -> (String, Row) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (label, numbers) = words.split_at(words.len() - numbers);
-        let numbers: Vec<u64> = numbers.iter().map(|word| word.parse().unwrap_or_else(|_| panic!("{line}"))).collect();
-        let [received, handled, dropped, in_flight] = numbers[..4] else { panic!("{line}") };
+        let numbers: Vec<u64> = numbers
+            .iter()
+            .map(|word| word.parse().unwrap_or_else(|_| panic!("{line}")))
+            .collect();
+        let [received, handled, dropped, in_flight] = numbers[..4] else {
+            panic!("{line}")
+        };
         let last = numbers.get(4).copied().unwrap_or(0);
-        (label.join(" "), Row { received, handled, dropped, in_flight, last, ..Row::default() })
+        (
+            label.join(" "),
+            Row {
+                received,
+                handled,
+                dropped,
+                in_flight,
+                last,
+                ..Row::default()
+            },
+        )
     }
 
     /// What an upstream was sent, was refused, did not get, answered, and how many sessions it has.
     fn of_upstream(line: &str) -> (String, Row) {
         let (label, row) = Row::parse(line, 5);
-        let Row { received, handled, dropped, in_flight, last, .. } = row;
+        let Row {
+            received,
+            handled,
+            dropped,
+            in_flight,
+            last,
+            ..
+        } = row;
         let upstream = Upstream {
             sent: received,
             failed: handled,
@@ -179,36 +238,73 @@ impl Row {
             sessions: last,
             ..Upstream::default()
         };
-        (label, Row { last: received, upstream: Some(upstream), ..Row::default() })
+        (
+            label,
+            Row {
+                last: received,
+                upstream: Some(upstream),
+                ..Row::default()
+            },
+        )
     }
 
     /// `  3 dropped no_route: …`, `  2 not sent EPERM: …` and so on; others are for people.
     fn note(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let numbers = line.split(|character: char| !character.is_ascii_digit());
-        let numbers: Vec<u64> =
-            numbers.filter(|digits| !digits.is_empty()).map(|digits| digits.parse().unwrap()).collect();
+        let numbers: Vec<u64> = numbers
+            .filter(|digits| !digits.is_empty())
+            .map(|digits| digits.parse().unwrap())
+            .collect();
         match words[..] {
             [count, "dropped", reason, ..] if reason.ends_with(':') => {
-                self.reasons.insert(reason.trim_end_matches(':').to_owned(), count.parse().unwrap());
+                self.reasons.insert(
+                    reason.trim_end_matches(':').to_owned(),
+                    count.parse().unwrap(),
+                );
             }
             [count, "not", "sent", errno, ..] => {
-                self.not_sent.insert(errno.trim_end_matches(':').to_owned(), count.parse().unwrap());
+                self.not_sent.insert(
+                    errno.trim_end_matches(':').to_owned(),
+                    count.parse().unwrap(),
+                );
             }
             [count, "times", "word", "came", "back", errno, ..] => {
-                self.came_back.insert(errno.trim_end_matches(':').to_owned(), count.parse().unwrap());
+                self.came_back.insert(
+                    errno.trim_end_matches(':').to_owned(),
+                    count.parse().unwrap(),
+                );
             }
             [_, "sessions", "open", ..] => {
-                let [open, on_probation, ports] = numbers[..] else { panic!("{line}") };
-                self.sessions = Sessions { open, on_probation, ports, ..self.sessions };
+                let [open, on_probation, ports] = numbers[..] else {
+                    panic!("{line}")
+                };
+                self.sessions = Sessions {
+                    open,
+                    on_probation,
+                    ports,
+                    ..self.sessions
+                };
             }
             [_, "opened;", ..] => {
-                let [opened, idle, unanswered, complete, displaced, broken] = numbers[..] else { panic!("{line}") };
-                self.sessions = Sessions { opened, idle, unanswered, complete, displaced, broken, ..self.sessions };
+                let [opened, idle, unanswered, complete, displaced, broken] = numbers[..] else {
+                    panic!("{line}")
+                };
+                self.sessions = Sessions {
+                    opened,
+                    idle,
+                    unanswered,
+                    complete,
+                    displaced,
+                    broken,
+                    ..self.sessions
+                };
             }
             [_, "passed", "on", "without", ..] => self.sessions.one_way = numbers[0],
             ["shadow:", ..] => {
-                let [same, different, missing] = numbers[..] else { panic!("{line}") };
+                let [same, different, missing] = numbers[..] else {
+                    panic!("{line}")
+                };
                 self.upstream.get_or_insert_default().shadow = [same, different, missing];
             }
             ["thought", "dead", ..] => self.upstream.get_or_insert_default().dead_in = numbers[0],

@@ -21,7 +21,10 @@ pub fn enter_with_mounts(test: &str) -> bool {
 pub fn enter_as_root(test: &str) -> bool {
     // SAFETY: geteuid has no preconditions and cannot fail.
     let is_root = unsafe { libc::geteuid() } == 0;
-    assert!(is_root || std::env::var("CI").is_err(), "CI must run as root");
+    assert!(
+        is_root || std::env::var("CI").is_err(),
+        "CI must run as root"
+    );
     if !is_root {
         println!("SKIPPED: needs root");
     }
@@ -41,19 +44,32 @@ fn enter_by(flags: &str, test: &str) -> bool {
         .env(INSIDE, test)
         .output()
         .expect("`unshare` (util-linux) is needed to give each test a network of its own");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{test} failed in its namespace ({}):\n{text}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{test} failed in its namespace ({}):\n{text}",
+        output.status
+    );
     // A test that was renamed would be filtered out and pass without running.
-    assert!(text.contains("1 passed"), "{test} did not run in its namespace:\n{text}");
+    assert!(
+        text.contains("1 passed"),
+        "{test} did not run in its namespace:\n{text}"
+    );
     print!("{text}");
     false
 }
 
 /// Whether a program is installed. Where it is not, the test is skipped and says so; in CI it has to be there.
 pub fn has(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .output();
     let found = found.is_ok_and(|output| output.status.success());
-    assert!(found || std::env::var("CI").is_err(), "{program} is missing, and CI must have it");
+    assert!(
+        found || std::env::var("CI").is_err(),
+        "{program} is missing, and CI must have it"
+    );
     if !found {
         println!("SKIPPED: {program} is not installed");
     }
@@ -63,8 +79,15 @@ pub fn has(program: &str) -> bool {
 /// Runs a program, such as `ip`, that has to succeed.
 pub fn run(command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|error| panic!("{command}: {error}"));
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .unwrap_or_else(|error| panic!("{command}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// What `ip link set lo up` does, for machines without iproute2 (netdevice(7)).
@@ -78,5 +101,10 @@ fn bring_loopback_up() {
     let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
     // SAFETY: the request is a readable ifreq, as SIOCSIFFLAGS wants it.
     let result = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) };
-    assert_eq!(result, 0, "loopback does not come up: {}", std::io::Error::last_os_error());
+    assert_eq!(
+        result,
+        0,
+        "loopback does not come up: {}",
+        std::io::Error::last_os_error()
+    );
 }

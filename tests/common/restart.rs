@@ -32,7 +32,9 @@ pub fn telling(address: &str) -> Server {
 pub fn sockets(pid: u32) -> BTreeSet<PathBuf> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
     let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .collect()
 }
 
 /// What whoever serves this control socket now says of itself, if anybody does.
@@ -53,7 +55,11 @@ pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
     loop {
         match asked(daemon) {
             Some(snapshot) if snapshot.pid != pid => return snapshot,
-            _ => assert!(Instant::now() < deadline, "nobody takes over from {pid}: {:#?}", daemon.log()),
+            _ => assert!(
+                Instant::now() < deadline,
+                "nobody takes over from {pid}: {:#?}",
+                daemon.log()
+            ),
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -64,9 +70,18 @@ pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
     let mut words = wrapper.to_vec();
     words.push(env!("CARGO_BIN_EXE_udispatch"));
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).arg("run").arg(file).arg("--takeover");
+    command
+        .args(&words[1..])
+        .arg("run")
+        .arg(file)
+        .arg("--takeover");
     command.env("RUNTIME_DIRECTORY", control.parent().expect("a directory"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts")
 }
 
 /// Signals our own child, or a successor of it that serves.
@@ -95,7 +110,10 @@ impl Talker {
             while !end.load(Ordering::Relaxed) {
                 let question = format!("q{asked}");
                 let told = String::from_utf8(client.ask(question.as_bytes(), to).0).expect("text");
-                assert!(told.split(' ').next_back() == Some(&question), "{told} to {question}");
+                assert!(
+                    told.split(' ').next_back() == Some(&question),
+                    "{told} to {question}"
+                );
                 asked += 1;
             }
             asked

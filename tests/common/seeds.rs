@@ -4,7 +4,11 @@ use std::ops::Range;
 
 /// The seeds of this run: `UDISPATCH_SEED` alone, or the first `UDISPATCH_SEEDS`, or else so many.
 pub fn seeds(ordinary: u64) -> Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse().expect("a number"))
+    };
     match number("UDISPATCH_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("UDISPATCH_SEEDS").unwrap_or(ordinary),

@@ -36,9 +36,21 @@ impl Systemd {
         let mut nspawn = Command::new("systemd-nspawn")
             .arg("-D")
             .arg(directory.path().join("root"))
-            .arg(format!("--overlay=/usr:{}:/usr", directory.path().join("usr").display()))
-            .arg(format!("--network-namespace-path=/proc/{}/ns/net", std::process::id()))
-            .args(["--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3", "--console=pipe", "--boot"])
+            .arg(format!(
+                "--overlay=/usr:{}:/usr",
+                directory.path().join("usr").display()
+            ))
+            .arg(format!(
+                "--network-namespace-path=/proc/{}/ns/net",
+                std::process::id()
+            ))
+            .args([
+                "--register=no",
+                "--keep-unit",
+                "--kill-signal=SIGRTMIN+3",
+                "--console=pipe",
+                "--boot",
+            ])
             .arg("systemd.unit=udispatch.service")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
@@ -48,10 +60,19 @@ impl Systemd {
         let deadline = Instant::now() + BOOT_MAX;
         while Instant::now() < deadline && nspawn.try_wait().expect("it is our child").is_none() {
             thread::sleep(Duration::from_millis(100));
-            let Some(init) = child_of(nspawn.id()) else { continue };
+            let Some(init) = child_of(nspawn.id()) else {
+                continue;
+            };
             let state = inside(init, &["systemctl", "is-system-running"]).stdout;
-            if matches!(String::from_utf8_lossy(&state).trim(), "running" | "degraded") {
-                return Some(Systemd { nspawn, init, directory });
+            if matches!(
+                String::from_utf8_lossy(&state).trim(),
+                "running" | "degraded"
+            ) {
+                return Some(Systemd {
+                    nspawn,
+                    init,
+                    directory,
+                });
             }
         }
         let console = fs::read_to_string(directory.path().join("console")).unwrap_or_default();
@@ -69,13 +90,22 @@ impl Systemd {
     /// The same, which has to succeed. What it prints.
     pub fn told(&self, command: &str) -> String {
         let output = self.run(command);
-        assert!(output.status.success(), "{command}: {output:?}\n{}", self.journal());
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+        assert!(
+            output.status.success(),
+            "{command}: {output:?}\n{}",
+            self.journal()
+        );
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
     }
 
     /// A property of the unit.
     pub fn property(&self, name: &str) -> String {
-        self.told(&format!("systemctl show udispatch --value --property {name}"))
+        self.told(&format!(
+            "systemctl show udispatch --value --property {name}"
+        ))
     }
 
     /// The same, as a number.
@@ -100,7 +130,11 @@ impl Systemd {
             if is_right(&is) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{property} is still {is}\n{}", self.journal());
+            assert!(
+                Instant::now() < deadline,
+                "{property} is still {is}\n{}",
+                self.journal()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -127,7 +161,8 @@ impl Drop for Systemd {
         // It shuts down what is in there.
         let _ = kill_process(process(self.nspawn.id()), Signal::TERM);
         let deadline = Instant::now() + BOOT_MAX;
-        while self.nspawn.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
+        while self.nspawn.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline
+        {
             thread::sleep(Duration::from_millis(20));
         }
         let _ = self.nspawn.kill();
@@ -139,9 +174,17 @@ impl Drop for Systemd {
 /// Lays out a root whose `/usr` will be this machine's, and above that the files of the package.
 fn furnish(directory: &Path, config: &str, service: &str) -> std::io::Result<()> {
     let (root, usr) = (directory.join("root"), directory.join("usr"));
-    for path in
-        ["dev", "proc", "run", "sys", "tmp", "usr", "var", "etc/udispatch", "etc/systemd/system/udispatch.service.d"]
-    {
+    for path in [
+        "dev",
+        "proc",
+        "run",
+        "sys",
+        "tmp",
+        "usr",
+        "var",
+        "etc/udispatch",
+        "etc/systemd/system/udispatch.service.d",
+    ] {
         fs::create_dir_all(root.join(path))?;
     }
     for path in ["bin", "sbin", "lib", "lib64"] {
@@ -153,28 +196,53 @@ fn furnish(directory: &Path, config: &str, service: &str) -> std::io::Result<()>
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
     fs::write(root.join("etc/udispatch/udispatch.toml"), config)?;
-    fs::write(root.join("etc/systemd/system/udispatch.service.d/test.conf"), format!("[Service]\n{service}\n"))?;
+    fs::write(
+        root.join("etc/systemd/system/udispatch.service.d/test.conf"),
+        format!("[Service]\n{service}\n"),
+    )?;
     for path in ["bin", "lib/systemd/system", "lib/sysusers.d"] {
         fs::create_dir_all(usr.join(path))?;
     }
     fs::copy(env!("CARGO_BIN_EXE_udispatch"), usr.join("bin/udispatch"))?;
-    fs::copy("packaging/systemd/udispatch.service", usr.join("lib/systemd/system/udispatch.service"))?;
-    fs::copy("packaging/systemd/udispatch.socket.example", usr.join("lib/systemd/system/udispatch.socket"))?;
-    fs::copy("packaging/sysusers.d/udispatch.conf", usr.join("lib/sysusers.d/udispatch.conf"))?;
+    fs::copy(
+        "packaging/systemd/udispatch.service",
+        usr.join("lib/systemd/system/udispatch.service"),
+    )?;
+    fs::copy(
+        "packaging/systemd/udispatch.socket.example",
+        usr.join("lib/systemd/system/udispatch.socket"),
+    )?;
+    fs::copy(
+        "packaging/sysusers.d/udispatch.conf",
+        usr.join("lib/sysusers.d/udispatch.conf"),
+    )?;
     Ok(())
 }
 
 /// The only child of a process.
 fn child_of(pid: u32) -> Option<u32> {
-    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.split_whitespace().next()?.parse().ok()
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Runs a program beside the first process of a container.
 fn inside(init: u32, words: &[&str]) -> Output {
     let target = format!("--target={init}");
-    let namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"];
+    let namespaces = [
+        "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+    ];
     let mut command = Command::new("nsenter");
-    command.arg(target).args(namespaces).args(words).stdin(Stdio::null()).env_clear().env("PATH", "/usr/bin:/usr/sbin");
+    command
+        .arg(target)
+        .args(namespaces)
+        .args(words)
+        .stdin(Stdio::null())
+        .env_clear()
+        .env("PATH", "/usr/bin:/usr/sbin");
     command.output().expect("`nsenter` (util-linux)")
 }
 
@@ -184,15 +252,17 @@ fn remove_control_groups() {
     for line in ours.lines() {
         // hierarchy:controllers:path (cgroups(7))
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
         let roots: &[&str] = match controllers {
             "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
             "name=systemd" => &["/sys/fs/cgroup/systemd"],
             _ => continue,
         };
-        for (root, group) in
-            roots.iter().flat_map(|root| ["payload/init.scope", "payload", "supervisor"].map(|group| (root, group)))
-        {
+        for (root, group) in roots.iter().flat_map(|root| {
+            ["payload/init.scope", "payload", "supervisor"].map(|group| (root, group))
+        }) {
             let _ = fs::remove_dir(format!("{root}{path}/{group}"));
         }
     }

@@ -34,15 +34,25 @@ struct Seen {
 impl Terminal {
     /// Starts a program in a terminal of this size, which becomes its controlling terminal, as after a login.
     pub fn start(mut command: Command, columns: u16, lines: u16) -> Terminal {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a pseudo-terminal");
         grantpt(&master).expect("granted");
         unlockpt(&master).expect("unlocked");
         let name = ptsname(&master, Vec::new()).expect("a name");
         let path = name.to_str().expect("a path");
-        let slave: OwnedFd = File::options().read(true).write(true).open(path).expect("the slave").into();
+        let slave: OwnedFd = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .expect("the slave")
+            .into();
         tcsetwinsize(&master, size(columns, lines)).expect("its size");
         let end = || Stdio::from(slave.try_clone().expect("a copy"));
-        command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm-256color");
+        command
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .env("TERM", "xterm-256color");
         // SAFETY: between fork and exec only two system calls are made, which are safe there (signal-safety(7)).
         unsafe {
             command.pre_exec(|| {
@@ -67,18 +77,30 @@ impl Terminal {
                 seen.bytes.extend_from_slice(&buffer[..length]);
             }
         });
-        Terminal { master, slave, child, seen }
+        Terminal {
+            master,
+            slave,
+            child,
+            seen,
+        }
     }
 
     /// Presses keys.
     pub fn press(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).expect("the terminal takes keys");
+        self.master
+            .write_all(keys.as_bytes())
+            .expect("the terminal takes keys");
     }
 
     /// Makes the window another size; the kernel tells the program (SIGWINCH).
     pub fn resize(&self, columns: u16, lines: u16) {
         // The reader's screen first: what comes in the new size must find it.
-        self.seen.lock().unwrap().parser.screen_mut().set_size(count(lines), count(columns));
+        self.seen
+            .lock()
+            .unwrap()
+            .parser
+            .screen_mut()
+            .set_size(count(lines), count(columns));
         tcsetwinsize(&self.master, size(columns, lines)).expect("its size");
     }
 
@@ -97,7 +119,11 @@ impl Terminal {
             if is_so(&lines) {
                 return lines;
             }
-            assert!(Instant::now() < deadline, "never so: {what}\n{}", lines.join("\n"));
+            assert!(
+                Instant::now() < deadline,
+                "never so: {what}\n{}",
+                lines.join("\n")
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -141,7 +167,11 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 break status;
             }
-            assert!(Instant::now() < deadline, "it does not end\n{}", self.lines().join("\n"));
+            assert!(
+                Instant::now() < deadline,
+                "it does not end\n{}",
+                self.lines().join("\n")
+            );
             thread::sleep(Duration::from_millis(5));
         };
         // What was written before the end is read in order: this comes after it.
@@ -167,5 +197,10 @@ fn count(cells: u16) -> NonZero<u16> {
 }
 
 fn size(columns: u16, lines: u16) -> Winsize {
-    Winsize { ws_col: columns, ws_row: lines, ws_xpixel: 0, ws_ypixel: 0 }
+    Winsize {
+        ws_col: columns,
+        ws_row: lines,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }

@@ -21,12 +21,20 @@ pub struct Server {
 
 impl Server {
     /// Does this with each datagram: socket, payload, sender.
-    pub fn with(client: Client, mut act: impl FnMut(&UdpSocket, &[u8], SocketAddr) + Send + 'static) -> Server {
+    pub fn with(
+        client: Client,
+        mut act: impl FnMut(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
+    ) -> Server {
         let address = client.address();
-        let (heard, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (heard, is_over) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (count, end) = (Arc::clone(&heard), Arc::clone(&is_over));
         let socket = client.0;
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
         let thread = thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
             while !end.load(Ordering::Relaxed) {
@@ -35,15 +43,26 @@ impl Server {
                         count.fetch_add(1, Ordering::Relaxed);
                         act(&socket, &buffer[..len], from);
                     }
-                    Err(error) => assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)),
+                    Err(error) => assert!(matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::Interrupted
+                    )),
                 }
             }
         });
-        Server { address, heard, is_over, thread: Some(thread) }
+        Server {
+            address,
+            heard,
+            is_over,
+            thread: Some(thread),
+        }
     }
 
     /// Answers with what this makes of each datagram.
-    pub fn answering(client: Client, mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static) -> Server {
+    pub fn answering(
+        client: Client,
+        mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static,
+    ) -> Server {
         Server::with(client, move |socket, bytes, from| {
             // Who asked may be gone.
             let _ = socket.send_to(&answer(bytes), from);
@@ -86,12 +105,17 @@ impl Drop for Server {
 
 /// Several of them on loopback, called `0`, `1` and so on.
 pub fn servers(count: usize) -> Vec<Server> {
-    (0..count).map(|number| Server::named(&number.to_string(), "127.0.0.1:0")).collect()
+    (0..count)
+        .map(|number| Server::named(&number.to_string(), "127.0.0.1:0"))
+        .collect()
 }
 
 /// The addresses as TOML.
 pub fn list(addresses: impl IntoIterator<Item = SocketAddr>) -> String {
-    let quoted: Vec<String> = addresses.into_iter().map(|address| format!("\"{address}\"")).collect();
+    let quoted: Vec<String> = addresses
+        .into_iter()
+        .map(|address| format!("\"{address}\""))
+        .collect();
     format!("[{}]", quoted.join(", "))
 }
 
@@ -110,7 +134,10 @@ pub fn answer(client: &Client, to: impl Display) -> String {
 
 /// The same where the first questions may be lost: asks again until an answer comes.
 pub fn answer_at_last(client: &Client, to: &str) -> String {
-    client.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    client
+        .0
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     let deadline = Instant::now() + PATIENCE;
     let mut buffer = [0; 1_024];
     let len = loop {

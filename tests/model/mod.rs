@@ -21,7 +21,10 @@ pub fn bits(ip: IpAddr) -> (u128, u8) {
 pub fn covers(net: IpNet, ip: IpAddr) -> bool {
     let ((net_bits, net_width), (ip_bits, ip_width)) = (bits(net.addr()), bits(ip));
     let free = u32::from(net_width - net.prefix_len());
-    net_width == ip_width && (net_bits ^ ip_bits).checked_shr(free).is_none_or(|rest| rest == 0)
+    net_width == ip_width
+        && (net_bits ^ ip_bits)
+            .checked_shr(free)
+            .is_none_or(|rest| rest == 0)
 }
 
 /// Whether the row takes the datagram.
@@ -29,7 +32,9 @@ pub fn takes(row: &Match, envelope: &Envelope) -> bool {
     covers(row.net, envelope.dst.ip())
         && (row.ports.0..=row.ports.1).contains(&envelope.dst.port())
         && row.interface.is_none_or(|only| only == envelope.interface)
-        && row.source.is_none_or(|only| covers(only, envelope.src.ip()))
+        && row
+            .source
+            .is_none_or(|only| covers(only, envelope.src.ip()))
 }
 
 /// Whether `a` goes before `b`, criterion by criterion.

@@ -50,7 +50,8 @@ pub struct Covered {
 
 impl Covered {
     pub fn add(&mut self, ledger: &Ledger, met: &[&'static str]) {
-        met.iter().for_each(|case| *self.met.entry(case).or_default() += 1);
+        met.iter()
+            .for_each(|case| *self.met.entry(case).or_default() += 1);
         for count in &ledger.handlers {
             for reason in DropReason::ALL {
                 let dropped = count.tally.dropped_for(*reason) + count.replies.dropped_for(*reason);
@@ -68,10 +69,17 @@ impl Covered {
                 ("requests handled", count.tally.handled),
                 ("answers passed on", count.replies.handled),
             ];
-            self.ends.iter_mut().zip(ends).for_each(|(sum, (name, more))| *sum = (name, sum.1 + more));
+            self.ends
+                .iter_mut()
+                .zip(ends)
+                .for_each(|(sum, (name, more))| *sum = (name, sum.1 + more));
         }
         for (place, name) in ["same", "different", "missing"].into_iter().enumerate() {
-            let count: u64 = ledger.upstreams.iter().map(|upstream| upstream.shadow[place]).sum();
+            let count: u64 = ledger
+                .upstreams
+                .iter()
+                .map(|upstream| upstream.shadow[place])
+                .sum();
             *self.met.entry(name).or_default() += count;
         }
     }
@@ -81,9 +89,17 @@ impl Covered {
             assert!(self.dropped[&reason] > 0, "no seed leads to {reason:?}");
         }
         for case in CASES.iter().chain(&["same", "different", "missing"]) {
-            assert!(self.met.get(case).is_some_and(|count| *count > 0), "no seed leads to {case}: {:?}", self.met);
+            assert!(
+                self.met.get(case).is_some_and(|count| *count > 0),
+                "no seed leads to {case}: {:?}",
+                self.met
+            );
         }
-        assert!(self.ends.iter().all(|(_, count)| *count > 100), "some of it hardly happens: {:?}", self.ends);
+        assert!(
+            self.ends.iter().all(|(_, count)| *count > 100),
+            "some of it hardly happens: {:?}",
+            self.ends
+        );
         if std::env::var("UDISPATCH_SEEDS").is_ok() {
             eprintln!("{:?}\n{:?}\n{:?}", self.dropped, self.met, self.ends);
         }

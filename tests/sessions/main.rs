@@ -82,11 +82,29 @@ impl Simulation {
         let ground = Rc::new(RefCell::new(Ground::new(&scenario, seed)));
         let workers = stage::build(&scenario, &ground);
         let owners = ground.borrow().owners.clone();
-        let one_way = |handler: usize| (0..).zip(&owners).filter(move |(_, owner)| owner.0 == handler).map(|one| one.0);
-        let talker = |handler: usize| Talker::new(handler, &scenario.specs[handler], one_way(handler).collect());
-        let talkers = workers.iter().map(|_| (0..scenario.specs.len()).map(talker).collect()).collect();
+        let one_way = |handler: usize| {
+            (0..)
+                .zip(&owners)
+                .filter(move |(_, owner)| owner.0 == handler)
+                .map(|one| one.0)
+        };
+        let talker = |handler: usize| {
+            Talker::new(
+                handler,
+                &scenario.specs[handler],
+                one_way(handler).collect(),
+            )
+        };
+        let talkers = workers
+            .iter()
+            .map(|_| (0..scenario.specs.len()).map(talker).collect())
+            .collect();
         Simulation {
-            place: Where { seed, step: 0, text: scenario.text.clone() },
+            place: Where {
+                seed,
+                step: 0,
+                text: scenario.text.clone(),
+            },
             talkers,
             shared: scenario.specs.iter().map(|_| Shared::default()).collect(),
             moods: owners.iter().map(|_| traffic::mood(&mut random)).collect(),
@@ -115,7 +133,10 @@ impl Simulation {
                 _ => self.flood(),
             }
         }
-        let ledgers = self.workers.iter().map(|worker| worker.dispatcher.snapshot());
+        let ledgers = self
+            .workers
+            .iter()
+            .map(|worker| worker.dispatcher.snapshot());
         let sum = ledgers.reduce(|mut sum, ledger| {
             sum.add(&ledger);
             sum
@@ -126,7 +147,11 @@ impl Simulation {
     /// Some clients ask.
     fn burst(&mut self) {
         let is_single = self.scenario.failing.is_some();
-        let trains = if is_single { 1 } else { 1 + self.random.below(4) };
+        let trains = if is_single {
+            1
+        } else {
+            1 + self.random.below(4)
+        };
         self.ask(trains, if is_single { 1 } else { 5 }, false);
     }
 
@@ -141,11 +166,22 @@ impl Simulation {
 
     fn ask(&mut self, trains: usize, datagrams_max: usize, is_forged: bool) {
         // Mostly the same worker by the same listener: clients that come back.
-        let usual = |random: &mut Random, of: usize| if once_in(random, 2) { 0 } else { random.below(of) };
+        let usual = |random: &mut Random, of: usize| {
+            if once_in(random, 2) {
+                0
+            } else {
+                random.below(of)
+            }
+        };
         let worker = usual(&mut self.random, self.workers.len());
         let ear = usual(&mut self.random, self.scenario.doors.len());
         let door = self.scenario.doors[ear];
-        let Simulation { press, random, scenario, .. } = self;
+        let Simulation {
+            press,
+            random,
+            scenario,
+            ..
+        } = self;
         let train = |_| press.train(random, scenario, door, datagrams_max, is_forged);
         let trains: Vec<Train> = (0..trains).map(train).collect();
         let envelope = |train: &Train| Envelope {
@@ -156,18 +192,40 @@ impl Simulation {
             ttl: Some(train.ttl),
             time_ns: None,
         };
-        let (arena, raw) = lay_out(trains.iter().map(|train| (envelope(train), train.payloads.as_slice())));
+        let (arena, raw) = lay_out(
+            trains
+                .iter()
+                .map(|train| (envelope(train), train.payloads.as_slice())),
+        );
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        dispatcher.dispatch(ear, &raw, &arena, &mut Scene { now: Time(self.now), lanes: ways });
+        dispatcher.dispatch(
+            ear,
+            &raw,
+            &arena,
+            &mut Scene {
+                now: Time(self.now),
+                lanes: ways,
+            },
+        );
         let (mut step, passed) = self.witness(worker, &arena);
-        assert!(passed.is_empty(), "answers to what is still to be asked: {passed:?}");
+        assert!(
+            passed.is_empty(),
+            "answers to what is still to be asked: {passed:?}"
+        );
         let out = step.out.clone();
         for handler in self.scenario.routes[door.route].clone() {
-            let (talker, shared) = (&mut self.talkers[worker][handler], &mut self.shared[handler]);
-            trains.iter().for_each(|train| talker.request(train, door.route, ear, shared, &mut step));
+            let (talker, shared) = (
+                &mut self.talkers[worker][handler],
+                &mut self.shared[handler],
+            );
+            trains
+                .iter()
+                .for_each(|train| talker.request(train, door.route, ear, shared, &mut step));
         }
         for ((handler, number), lanes) in out {
-            lanes.into_iter().for_each(|(lane, place, _)| self.arrive(worker, handler, number, lane, place));
+            lanes
+                .into_iter()
+                .for_each(|(lane, place, _)| self.arrive(worker, handler, number, lane, place));
         }
         self.check(step, &[], &[]);
     }
@@ -175,18 +233,46 @@ impl Simulation {
     /// A request comes to an upstream.
     fn arrive(&mut self, worker: usize, handler: usize, number: u64, lane: u32, place: usize) {
         // What was given up this turn was still sent, but nobody waits for the answer.
-        let Some(slot) = self.workers[worker].ways.slot(lane).filter(|slot| !slot.is_one_way) else { return };
+        let Some(slot) = self.workers[worker]
+            .ways
+            .slot(lane)
+            .filter(|slot| !slot.is_one_way)
+        else {
+            return;
+        };
         let mood = self.moods[slot.upstream];
         let talker = &self.talkers[worker][handler];
-        let Some((at, _)) = talker.holder(lane) else { return };
-        let (asker, key, incarnation) = (talker.sessions[at].number, talker.sessions[at].key, slot.incarnation);
+        let Some((at, _)) = talker.holder(lane) else {
+            return;
+        };
+        let (asker, key, incarnation) = (
+            talker.sessions[at].number,
+            talker.sessions[at].key,
+            slot.incarnation,
+        );
         let is_shadow = talker.spec.receivers[place].shadow;
-        let request = Request { worker, lane, incarnation, number, place, is_shadow, asker, key };
+        let request = Request {
+            worker,
+            lane,
+            incarnation,
+            number,
+            place,
+            is_shadow,
+            asker,
+            key,
+        };
         match mood {
             Mood::Silent => {}
-            Mood::Refuses => self.refusals.push((self.now + MS, worker, lane, incarnation)),
+            Mood::Refuses => self
+                .refusals
+                .push((self.now + MS, worker, lane, incarnation)),
             Mood::Answers(usual) => {
-                self.flights.extend(traffic::answers(&mut self.random, &request, usual, self.now));
+                self.flights.extend(traffic::answers(
+                    &mut self.random,
+                    &request,
+                    usual,
+                    self.now,
+                ));
                 self.flights.sort_by_key(|flight| flight.at);
             }
         }
@@ -200,16 +286,29 @@ impl Simulation {
             self.wait_until(next.at);
         }
         let mut lanes: Vec<u32> = Vec::new();
-        let arrived = self.flights.iter().filter(|flight| flight.worker == worker && flight.at <= self.now);
-        arrived.for_each(|flight| lanes.extend((!lanes.contains(&flight.lane)).then_some(flight.lane)));
+        let arrived = self
+            .flights
+            .iter()
+            .filter(|flight| flight.worker == worker && flight.at <= self.now);
+        arrived.for_each(|flight| {
+            lanes.extend((!lanes.contains(&flight.lane)).then_some(flight.lane))
+        });
         lanes.truncate(1 + self.random.below(6));
         let mut batches: Vec<(u32, Vec<Vec<Flight>>)> = Vec::new();
         for lane in lanes {
-            let incarnation = self.workers[worker].ways.slot(lane).map(|slot| slot.incarnation);
+            let incarnation = self.workers[worker]
+                .ways
+                .slot(lane)
+                .map(|slot| slot.incarnation);
             let (mut here, mut rest) = (Vec::new(), Vec::new());
             for flight in self.flights.drain(..) {
-                let is_here = (flight.worker, flight.lane) == (worker, lane) && flight.at <= self.now;
-                if is_here && here.len() < ANSWERS_MAX { here.push(flight) } else { rest.push(flight) }
+                let is_here =
+                    (flight.worker, flight.lane) == (worker, lane) && flight.at <= self.now;
+                if is_here && here.len() < ANSWERS_MAX {
+                    here.push(flight)
+                } else {
+                    rest.push(flight)
+                }
             }
             self.flights = rest;
             // Nobody hears what comes to a closed socket.
@@ -228,9 +327,20 @@ impl Simulation {
 
     fn answer(&mut self, worker: usize, batches: &[(u32, Vec<Vec<Flight>>)]) {
         let nowhere = "0.0.0.0:0".parse().expect("an address");
-        let envelope = Envelope { src: nowhere, dst: nowhere, local: nowhere, interface: 0, ttl: None, time_ns: None };
-        let payloads = |train: &Vec<Flight>| train.iter().map(|flight| flight.payload.clone()).collect();
-        let all: Vec<Vec<Vec<u8>>> = batches.iter().flat_map(|(_, trains)| trains.iter().map(payloads)).collect();
+        let envelope = Envelope {
+            src: nowhere,
+            dst: nowhere,
+            local: nowhere,
+            interface: 0,
+            ttl: None,
+            time_ns: None,
+        };
+        let payloads =
+            |train: &Vec<Flight>| train.iter().map(|flight| flight.payload.clone()).collect();
+        let all: Vec<Vec<Vec<u8>>> = batches
+            .iter()
+            .flat_map(|(_, trains)| trains.iter().map(payloads))
+            .collect();
         let (arena, raw) = lay_out(all.iter().map(|payloads| (envelope, payloads.as_slice())));
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         let mut rest = &raw[..];
@@ -238,15 +348,30 @@ impl Simulation {
             let owner = ways.slot(*lane).expect("it is open").upstream;
             let handler = HandlerId(self.ground.borrow().owners[owner].0 as u32);
             let (these, others) = rest.split_at(trains.len());
-            dispatcher.reply(handler, Lane(*lane), these, &arena, &mut Scene { now: Time(self.now), lanes: ways });
+            dispatcher.reply(
+                handler,
+                Lane(*lane),
+                these,
+                &arena,
+                &mut Scene {
+                    now: Time(self.now),
+                    lanes: ways,
+                },
+            );
             rest = others;
         }
-        let owners: Vec<usize> = batches.iter().map(|(lane, _)| self.owner(worker, *lane).0).collect();
+        let owners: Vec<usize> = batches
+            .iter()
+            .map(|(lane, _)| self.owner(worker, *lane).0)
+            .collect();
         let (mut step, passed) = self.witness(worker, &arena);
         let mut expected = Vec::new();
         for ((lane, trains), handler) in batches.iter().zip(owners) {
             for train in trains {
-                let (talker, shared) = (&mut self.talkers[worker][handler], &mut self.shared[handler]);
+                let (talker, shared) = (
+                    &mut self.talkers[worker][handler],
+                    &mut self.shared[handler],
+                );
                 expected.extend(talker.reply(*lane, train, shared, &mut step));
             }
         }
@@ -260,7 +385,17 @@ impl Simulation {
     }
 
     fn pass_time(&mut self) {
-        let units = [1_000, MS, 10 * MS, 100 * MS, 100 * MS, SECOND, SECOND, 10 * SECOND, 60 * SECOND];
+        let units = [
+            1_000,
+            MS,
+            10 * MS,
+            100 * MS,
+            100 * MS,
+            SECOND,
+            SECOND,
+            10 * SECOND,
+            60 * SECOND,
+        ];
         let unit = pick(&mut self.random, &units[..self.scenario.pace]);
         let time = 1 + self.random.below(2 * unit as usize) as u64;
         self.wait_until(self.now + time);
@@ -269,13 +404,19 @@ impl Simulation {
     fn wait_until(&mut self, target: u64) {
         let target = target.max(self.now);
         if self.scenario.is_punctual {
-            while let Some((due, worker)) = (0..self.workers.len()).filter_map(|one| Some((self.due(one)?, one))).min()
+            while let Some((due, worker)) = (0..self.workers.len())
+                .filter_map(|one| Some((self.due(one)?, one)))
+                .min()
             {
                 if due > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
                     break;
                 }
                 // It may take a moment until the worker looks at its clock.
-                let late = if once_in(&mut self.random, 4) { self.random.below(5 * MS as usize) as u64 } else { 0 };
+                let late = if once_in(&mut self.random, 4) {
+                    self.random.below(5 * MS as usize) as u64
+                } else {
+                    0
+                };
                 self.now = self.now.max(due + late);
                 self.call(worker);
             }
@@ -303,8 +444,14 @@ impl Simulation {
     /// Calls the handlers of a worker that want to be called.
     fn call(&mut self, worker: usize) {
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        dispatcher.time(&mut Scene { now: Time(self.now), lanes: ways });
-        assert!(dispatcher.due().is_none_or(|due| due.0 > self.now), "called again at once, for nothing");
+        dispatcher.time(&mut Scene {
+            now: Time(self.now),
+            lanes: ways,
+        });
+        assert!(
+            dispatcher.due().is_none_or(|due| due.0 > self.now),
+            "called again at once, for nothing"
+        );
         let (mut step, passed) = self.witness(worker, &[]);
         assert!(passed.is_empty(), "answers that nobody gave: {passed:?}");
         let ledger = self.workers[worker].dispatcher.snapshot();
@@ -329,8 +476,16 @@ impl Simulation {
         for worker in 0..self.workers.len() {
             self.ground.borrow_mut().resolved[upstream] |= matches!(change, Change::Moved(_));
             let Worker { dispatcher, ways } = &mut self.workers[worker];
-            let scene = &mut Scene { now: Time(self.now), lanes: ways };
-            dispatcher.change(HandlerId(handler as u32), UpstreamId(upstream as u32), change, scene);
+            let scene = &mut Scene {
+                now: Time(self.now),
+                lanes: ways,
+            };
+            dispatcher.change(
+                HandlerId(handler as u32),
+                UpstreamId(upstream as u32),
+                change,
+                scene,
+            );
             let (mut step, _) = self.witness(worker, &[]);
             let talker = &mut self.talkers[worker][handler];
             match change {
@@ -345,7 +500,10 @@ impl Simulation {
     /// Refusals come in; at times a lane breaks.
     fn trouble(&mut self) {
         let (now, some) = (self.now, self.random.below(12));
-        let (arrived, rest): (Vec<_>, Vec<_>) = self.refusals.drain(..).partition(|refusal| refusal.0 <= now);
+        let (arrived, rest): (Vec<_>, Vec<_>) = self
+            .refusals
+            .drain(..)
+            .partition(|refusal| refusal.0 <= now);
         self.refusals = rest;
         let mut troubles: Vec<(usize, u32, Trouble)> = Vec::new();
         for (_, worker, lane, incarnation) in arrived.into_iter().take(some) {
@@ -358,7 +516,15 @@ impl Simulation {
         let lane = self.random.below(self.workers[worker].ways.slots.len()) as u32;
         if self.workers[worker].ways.slot(lane).is_some() {
             let is_broken = once_in(&mut self.random, 2);
-            troubles.push((worker, lane, if is_broken { Trouble::Broken } else { Trouble::Reported(REFUSED) }));
+            troubles.push((
+                worker,
+                lane,
+                if is_broken {
+                    Trouble::Broken
+                } else {
+                    Trouble::Reported(REFUSED)
+                },
+            ));
         }
         for (worker, lane, trouble) in troubles {
             // What a trouble before it has closed hears of no other.
@@ -371,10 +537,16 @@ impl Simulation {
     fn tell(&mut self, worker: usize, lane: u32, trouble: Trouble) {
         let (handler, place) = self.owner(worker, lane);
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        let scene = &mut Scene { now: Time(self.now), lanes: ways };
+        let scene = &mut Scene {
+            now: Time(self.now),
+            lanes: ways,
+        };
         dispatcher.trouble(HandlerId(handler as u32), Lane(lane), trouble, scene);
         let (mut step, _) = self.witness(worker, &[]);
-        let (talker, shared) = (&mut self.talkers[worker][handler], &mut self.shared[handler]);
+        let (talker, shared) = (
+            &mut self.talkers[worker][handler],
+            &mut self.shared[handler],
+        );
         match trouble {
             Trouble::Reported(_) => talker.refused(place, &mut step),
             Trouble::Broken => talker.broken(lane, shared, &mut step),
@@ -389,11 +561,24 @@ impl Simulation {
 
     /// Everything that the turn did is explained, and the accounts say the same.
     fn check(&mut self, step: Step, passed: &[Pass], expected: &[Pass]) {
-        let by_ear = |all: &[Pass], ear| all.iter().filter(|one| one.ear == ear).cloned().collect::<Vec<_>>();
+        let by_ear = |all: &[Pass], ear| {
+            all.iter()
+                .filter(|one| one.ear == ear)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
         for ear in 0..self.scenario.doors.len() {
-            assert_eq!(by_ear(passed, ear), by_ear(expected, ear), "answers through listener {ear}: found, expected");
+            assert_eq!(
+                by_ear(passed, ear),
+                by_ear(expected, ear),
+                "answers through listener {ear}: found, expected"
+            );
         }
-        assert!(step.out.is_empty(), "sent, and nobody knows why: {:?}", step.out);
+        assert!(
+            step.out.is_empty(),
+            "sent, and nobody knows why: {:?}",
+            step.out
+        );
         assert!(step.fresh.is_empty(), "opened for nobody: {:?}", step.fresh);
         let worker = step.worker;
         for talker in &mut self.talkers[worker] {
@@ -406,16 +591,28 @@ impl Simulation {
         let mut first = 0;
         for talker in &self.talkers[worker] {
             let count = talker.spec.receivers.len();
-            talker.check(&ledger.handlers[talker.handler], &ledger.upstreams[first..first + count]);
+            talker.check(
+                &ledger.handlers[talker.handler],
+                &ledger.upstreams[first..first + count],
+            );
             first += count;
             if let Some(due_max) = talker.due_max().filter(|_| !talker.is_unclear()) {
                 let due = dispatcher.due().expect("there are sessions");
-                assert!(due.0 <= due_max, "a session that is over at {due_max} waits until {due:?}");
+                assert!(
+                    due.0 <= due_max,
+                    "a session that is over at {due_max} waits until {due:?}"
+                );
             }
         }
         for (shared, spec) in self.shared.iter().zip(&self.scenario.specs) {
-            assert!(shared.held.values().sum::<usize>() <= spec.max, "more sessions than there may be");
-            assert!(shared.held.values().all(|held| *held <= spec.share), "more than a network's share");
+            assert!(
+                shared.held.values().sum::<usize>() <= spec.max,
+                "more sessions than there may be"
+            );
+            assert!(
+                shared.held.values().all(|held| *held <= spec.share),
+                "more than a network's share"
+            );
         }
         self.met.extend(step.met);
     }
@@ -427,9 +624,21 @@ fn lay_out<'a>(trains: impl Iterator<Item = (Envelope, &'a [Vec<u8>])>) -> (Vec<
     for (envelope, payloads) in trains {
         let offset = arena.len() as u32;
         payloads.iter().for_each(|payload| arena.extend(payload));
-        let span = Span { region: Region::Arena, offset, len: arena.len() as u32 - offset };
-        let segment = if payloads.len() > 1 { payloads[0].len() as u16 } else { 0 };
-        raw.push(Raw { envelope, span, segment });
+        let span = Span {
+            region: Region::Arena,
+            offset,
+            len: arena.len() as u32 - offset,
+        };
+        let segment = if payloads.len() > 1 {
+            payloads[0].len() as u16
+        } else {
+            0
+        };
+        raw.push(Raw {
+            envelope,
+            span,
+            segment,
+        });
     }
     (arena, raw)
 }

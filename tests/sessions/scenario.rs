@@ -108,14 +108,21 @@ impl Spec {
     /// Two slots of the wheel: each stands for a 128th of the longest deadline or an eighth of the shortest, at least
     /// 10 ms. A session ends at most that much after its deadline.
     pub fn late_max(&self) -> u64 {
-        let shortest = if self.is_sticky() { self.idle } else { self.probation };
+        let shortest = if self.is_sticky() {
+            self.idle
+        } else {
+            self.probation
+        };
         2 * (self.idle / 128).min(shortest / 8).max(10 * MS)
     }
 
     /// Sessions whose shadows get their lanes before anybody is picked: the model sees which only where the pick succeeds,
     /// so it always does there.
     pub fn is_delicate(&self) -> bool {
-        self.has_sessions() && !self.by_session && self.pick != Pick::All && self.receivers.iter().any(|one| one.shadow)
+        self.has_sessions()
+            && !self.by_session
+            && self.pick != Pick::All
+            && self.receivers.iter().any(|one| one.shadow)
     }
 
     /// Whether somebody must judge from what comes back who is alive.
@@ -164,18 +171,37 @@ impl Scenario {
                 names.push((route + 1) % handlers);
             }
             let list: Vec<String> = names.iter().map(|name| format!("h{name}")).collect();
-            let _ = writeln!(text, "[[route]]\ndestination = \"0.0.0.0:{}\"\nhandler = {list:?}\n", 5_000 + route);
+            let _ = writeln!(
+                text,
+                "[[route]]\ndestination = \"0.0.0.0:{}\"\nhandler = {list:?}\n",
+                5_000 + route
+            );
             routes.push(names);
         }
-        let mut specs: Vec<Spec> = (0..handlers).map(|number| write(random, &mut text, number)).collect();
+        let mut specs: Vec<Spec> = (0..handlers)
+            .map(|number| write(random, &mut text, number))
+            .collect();
         let config = match Config::parse(Path::new("simulated.toml"), &text, KINDS) {
             Ok(config) => config,
             Err(problems) => panic!("{text}\n{problems:?}"),
         };
         // The file's handlers may be in another order than their numbers.
-        let place = |name: usize| config.handlers.iter().position(|one| one.name == format!("h{name}")).expect("there");
-        let routes: Vec<Vec<usize>> = routes.into_iter().map(|names| names.into_iter().map(place).collect()).collect();
-        let order: Vec<usize> = config.handlers.iter().map(|one| one.name[1..].parse().expect("hN")).collect();
+        let place = |name: usize| {
+            config
+                .handlers
+                .iter()
+                .position(|one| one.name == format!("h{name}"))
+                .expect("there")
+        };
+        let routes: Vec<Vec<usize>> = routes
+            .into_iter()
+            .map(|names| names.into_iter().map(place).collect())
+            .collect();
+        let order: Vec<usize> = config
+            .handlers
+            .iter()
+            .map(|one| one.name[1..].parse().expect("hN"))
+            .collect();
         specs = order.into_iter().map(|name| specs[name].clone()).collect();
         let mut doors = Vec::new();
         for route in 0..routes.len() {
@@ -190,7 +216,11 @@ impl Scenario {
             routes,
             doors,
             workers: 1 + random.below(3),
-            ports: if is_delicate { 1_000 } else { pick(random, &[3, 6, 12, 1_000, 1_000, 1_000]) },
+            ports: if is_delicate {
+                1_000
+            } else {
+                pick(random, &[3, 6, 12, 1_000, 1_000, 1_000])
+            },
             failing: (!is_delicate && once_in(random, 5)).then(|| pick(random, &[2, 5])),
             is_punctual: !once_in(random, 3),
             pace: pick(random, &[5, 7, 8, 9]),
@@ -200,8 +230,15 @@ impl Scenario {
 
     /// An address of ours that can be asked at a door. Two routes have it in common, as those with different sources may.
     pub fn local(&self, door: Door, which: usize) -> SocketAddr {
-        let ip = if door.is_v4 { ["192.0.2.1", "192.0.2.2"] } else { ["2001:db8::1", "2001:db8::2"] }[which];
-        SocketAddr::new(ip.parse().expect("an address"), 5_000 + door.route as u16 / 2)
+        let ip = if door.is_v4 {
+            ["192.0.2.1", "192.0.2.2"]
+        } else {
+            ["2001:db8::1", "2001:db8::2"]
+        }[which];
+        SocketAddr::new(
+            ip.parse().expect("an address"),
+            5_000 + door.route as u16 / 2,
+        )
     }
 }
 
@@ -225,7 +262,15 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
     let mut spec = Spec {
         receivers: Vec::new(),
         pick: pick_by,
-        hash_on: pick(random, &[HashOn::Source, HashOn::SourceAddress, HashOn::Destination, HashOn::Payload]),
+        hash_on: pick(
+            random,
+            &[
+                HashOn::Source,
+                HashOn::SourceAddress,
+                HashOn::Destination,
+                HashOn::Payload,
+            ],
+        ),
         by_session,
         replies,
         idle: idle * SECOND,
@@ -243,7 +288,9 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
     spec.receivers = receivers(random, &spec);
     if spec.is_delicate() {
         spec.fail_open = true;
-        spec.receivers.iter_mut().for_each(|one| (one.drain, one.resolved) = (false, true));
+        spec.receivers
+            .iter_mut()
+            .for_each(|one| (one.drain, one.resolved) = (false, true));
     }
     if replies == Replies::No {
         (spec.replies_max, spec.allow_low_ports, spec.answer_groups) = (None, false, false);
@@ -252,9 +299,14 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
     if !spec.has_sessions() {
         spec.requests_max = None;
     }
-    let _ = writeln!(text, "[handler.h{number}]\nkind = \"forward\"\npick = \"{word}\"\nresolve_optional = true");
-    let upstreams: Vec<String> =
-        (0..).zip(&spec.receivers).map(|(place, one)| upstream(&spec, number, place, one)).collect();
+    let _ = writeln!(
+        text,
+        "[handler.h{number}]\nkind = \"forward\"\npick = \"{word}\"\nresolve_optional = true"
+    );
+    let upstreams: Vec<String> = (0..)
+        .zip(&spec.receivers)
+        .map(|(place, one)| upstream(&spec, number, place, one))
+        .collect();
     let _ = writeln!(text, "upstreams = [\n  {}\n]", upstreams.join(",\n  "));
     let _ = match replies {
         Replies::No => writeln!(text, "replies = false"),
@@ -263,7 +315,11 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
         Replies::All => writeln!(text, "replies = true"),
     };
     if pick_by != Pick::All {
-        let _ = writeln!(text, "spread = \"{}\"", if by_session { "session" } else { "datagram" });
+        let _ = writeln!(
+            text,
+            "spread = \"{}\"",
+            if by_session { "session" } else { "datagram" }
+        );
     }
     write_rest(&spec, text);
     spec
@@ -280,14 +336,22 @@ fn write_rest(spec: &Spec, text: &mut String) {
     }
     if spec.has_sessions() {
         let _ = writeln!(text, "session_idle = \"{}s\"", spec.idle / SECOND);
-        let _ = writeln!(text, "session_max = {}\nsession_share = {}", spec.max, spec.share);
+        let _ = writeln!(
+            text,
+            "session_max = {}\nsession_share = {}",
+            spec.max, spec.share
+        );
         if let Some(max) = spec.requests_max {
             let _ = writeln!(text, "requests_max = {max}");
         }
     }
     if spec.replies != Replies::No {
         let _ = writeln!(text, "session_probation = \"{}s\"", spec.probation / SECOND);
-        let _ = writeln!(text, "allow_low_ports = {}\nanswer_groups = {}", spec.allow_low_ports, spec.answer_groups);
+        let _ = writeln!(
+            text,
+            "allow_low_ports = {}\nanswer_groups = {}",
+            spec.allow_low_ports, spec.answer_groups
+        );
         if let Some(max) = spec.replies_max {
             let _ = writeln!(text, "replies_max = {max}");
         }
@@ -310,7 +374,11 @@ fn receivers(random: &mut Random, spec: &Spec) -> Vec<Receiver> {
         let may_weigh = !shadow && spec.pick != Pick::All && spec.pick != Pick::FirstAlive;
         let limit = if is_limited { random.below(3) } else { 0 };
         Receiver {
-            weight: if may_weigh { pick(random, &[1, 1, 1, 2, 3, 5]) } else { 1 },
+            weight: if may_weigh {
+                pick(random, &[1, 1, 1, 2, 3, 5])
+            } else {
+                1
+            },
             backup: !is_first && !shadow && spec.pick != Pick::All && once_in(random, 5),
             drain: once_in(random, 12),
             shadow,
@@ -332,7 +400,11 @@ fn upstream(spec: &Spec, handler: usize, place: usize, receiver: &Receiver) -> S
     if !receiver.shadow && spec.pick != Pick::All && spec.pick != Pick::FirstAlive {
         let _ = write!(text, ", weight = {}", receiver.weight);
     }
-    for (flag, key) in [(receiver.backup, "backup"), (receiver.drain, "drain"), (receiver.shadow, "shadow")] {
+    for (flag, key) in [
+        (receiver.backup, "backup"),
+        (receiver.drain, "drain"),
+        (receiver.shadow, "shadow"),
+    ] {
         if flag {
             let _ = write!(text, ", {key} = true");
         }

@@ -32,17 +32,31 @@ pub struct Ground {
 
 impl Ground {
     pub fn new(scenario: &Scenario, seed: u64) -> Ground {
-        let of = |handler: usize| (0..scenario.specs[handler].receivers.len()).map(move |place| (handler, place));
+        let of = |handler: usize| {
+            (0..scenario.specs[handler].receivers.len()).map(move |place| (handler, place))
+        };
         let owners: Vec<(usize, usize)> = (0..scenario.specs.len()).flat_map(of).collect();
-        let resolved = owners.iter().map(|(handler, place)| scenario.specs[*handler].receivers[*place].resolved);
+        let resolved = owners
+            .iter()
+            .map(|(handler, place)| scenario.specs[*handler].receivers[*place].resolved);
         let (ports, failing) = (scenario.ports, scenario.failing);
         let resolved = resolved.collect();
-        Ground { used: vec![0; owners.len()], ports, failing, random: Random::new(seed), resolved, owners }
+        Ground {
+            used: vec![0; owners.len()],
+            ports,
+            failing,
+            random: Random::new(seed),
+            resolved,
+            owners,
+        }
     }
 
     /// The number of an upstream.
     pub fn upstream(&self, handler: usize, place: usize) -> usize {
-        self.owners.iter().position(|owner| *owner == (handler, place)).expect("an upstream")
+        self.owners
+            .iter()
+            .position(|owner| *owner == (handler, place))
+            .expect("an upstream")
     }
 }
 
@@ -70,12 +84,23 @@ pub struct Ways {
 impl Ways {
     fn new(ground: Rc<RefCell<Ground>>) -> Ways {
         let (slots, free, closing, opened) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Ways { ground, slots, free, closing, opened, incarnations: 0 }
+        Ways {
+            ground,
+            slots,
+            free,
+            closing,
+            opened,
+            incarnations: 0,
+        }
     }
 
     fn add(&mut self, upstream: usize, is_one_way: bool) -> u32 {
         self.incarnations += 1;
-        let slot = Some(Slot { upstream, incarnation: self.incarnations, is_one_way });
+        let slot = Some(Slot {
+            upstream,
+            incarnation: self.incarnations,
+            is_one_way,
+        });
         match self.free.pop() {
             Some(lane) => {
                 assert!(self.slots[lane as usize].is_none());
@@ -96,7 +121,9 @@ impl Ways {
     /// The turn is over: what was closed is gone now, and its number free.
     pub fn settle(&mut self) {
         for lane in self.closing.drain(..) {
-            let slot = self.slots[lane as usize].take().expect("a lane is closed once");
+            let slot = self.slots[lane as usize]
+                .take()
+                .expect("a lane is closed once");
             self.ground.borrow_mut().used[slot.upstream] -= 1;
             self.free.push(lane);
         }
@@ -109,7 +136,9 @@ impl Lanes for Ways {
         let upstream = upstream.index();
         let result = {
             let ground = &mut *self.ground.borrow_mut();
-            let fails = ground.failing.is_some_and(|times| once_in(&mut ground.random, times));
+            let fails = ground
+                .failing
+                .is_some_and(|times| once_in(&mut ground.random, times));
             match ground {
                 _ if !ground.resolved[upstream] => Err(DropReason::NoUpstream),
                 _ if ground.used[upstream] == ground.ports => Err(DropReason::NoPort),
@@ -129,7 +158,10 @@ impl Lanes for Ways {
 
     fn close(&mut self, lane: Lane) {
         let slot = self.slot(lane.0);
-        assert!(slot.is_some_and(|slot| !slot.is_one_way), "{lane:?} is closed: {slot:?}");
+        assert!(
+            slot.is_some_and(|slot| !slot.is_one_way),
+            "{lane:?} is closed: {slot:?}"
+        );
         assert!(!self.closing.contains(&lane.0), "{lane:?} is closed twice");
         self.closing.push(lane.0);
     }
@@ -151,8 +183,13 @@ struct Bench<'a> {
 impl Site for Bench<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let upstream = self.ways.ground.borrow().upstream(self.handler, place);
-        let address = self.ways.ground.borrow().resolved[upstream].then(|| ([203, 0, 113, 1], 53).into());
-        Ok(Way { upstream: UpstreamId(upstream as u32), lane: Lane(self.ways.add(upstream, true)), address })
+        let address =
+            self.ways.ground.borrow().resolved[upstream].then(|| ([203, 0, 113, 1], 53).into());
+        Ok(Way {
+            upstream: UpstreamId(upstream as u32),
+            lane: Lane(self.ways.add(upstream, true)),
+            address,
+        })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {
@@ -166,7 +203,10 @@ impl Site for Bench<'_> {
 
 /// All workers of a scenario.
 pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
-    let listeners = scenario.doors.iter().flat_map(|door| [0, 1].map(|which| scenario.local(*door, which)));
+    let listeners = scenario
+        .doors
+        .iter()
+        .flat_map(|door| [0, 1].map(|which| scenario.local(*door, which)));
     let guard = Arc::new(Guard::new(listeners.collect::<Vec<_>>(), [], []));
     let names = Arc::new(Names::default());
     let upstreams = ground.borrow().owners.len();
@@ -175,17 +215,39 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
         let mut handlers = Vec::new();
         for (handler, named) in scenario.config.handlers.iter().enumerate() {
             let seed = (worker as u64) << 32 | handler as u64;
-            handlers.push(named.recipe.build(&mut Bench { handler, ways: &mut ways, seed }).expect("a handler"));
+            handlers.push(
+                named
+                    .recipe
+                    .build(&mut Bench {
+                        handler,
+                        ways: &mut ways,
+                        seed,
+                    })
+                    .expect("a handler"),
+            );
         }
         let ears = scenario.doors.iter().enumerate().map(|(id, door)| Ear {
             id,
             lookup: Lookup::Fixed(RouteId(door.route as u32)),
             claim: Claim::All,
         });
-        let ids = |handlers: &Vec<usize>| handlers.iter().map(|handler| HandlerId(*handler as u32)).collect();
+        let ids = |handlers: &Vec<usize>| {
+            handlers
+                .iter()
+                .map(|handler| HandlerId(*handler as u32))
+                .collect()
+        };
         let routes = scenario.routes.iter().map(ids).collect();
         let (guard, names, doors) = (Arc::clone(&guard), Arc::clone(&names), scenario.doors.len());
-        let dispatcher = Dispatcher::new(ears.collect(), routes, handlers, guard, names, doors, upstreams);
+        let dispatcher = Dispatcher::new(
+            ears.collect(),
+            routes,
+            handlers,
+            guard,
+            names,
+            doors,
+            upstreams,
+        );
         Worker { dispatcher, ways }
     };
     (0..scenario.workers).map(build).collect()

@@ -21,13 +21,19 @@ pub fn mood(random: &mut Random) -> Mood {
     match random.below(7) {
         0 => Mood::Silent,
         1 => Mood::Refuses,
-        _ => Mood::Answers(pick(random, &[50_000, MS, MS, 30 * MS, 150 * MS, 3 * SECOND])),
+        _ => Mood::Answers(pick(
+            random,
+            &[50_000, MS, MS, 30 * MS, 150 * MS, 3 * SECOND],
+        )),
     }
 }
 
 /// A client: mostly one of a few that come again and again.
 pub fn client(random: &mut Random, is_v4: bool) -> SocketAddr {
-    let port = pick(random, &[4_000, 4_000, 4_000, 4_001, 4_001, 4_002, 4_002, 53]);
+    let port = pick(
+        random,
+        &[4_000, 4_000, 4_000, 4_001, 4_001, 4_002, 4_002, 53],
+    );
     let (net, host) = (random.below(3), 1 + random.below(2));
     let subnet = random.below(2);
     let text = match is_v4 {
@@ -39,9 +45,16 @@ pub fn client(random: &mut Random, is_v4: bool) -> SocketAddr {
 
 /// Anybody.
 fn forged(random: &mut Random, is_v4: bool) -> SocketAddr {
-    let (net, host, port) = (random.below(200), 1 + random.below(250), 1_024 + random.below(60_000));
-    let text =
-        if is_v4 { format!("10.{net}.7.{host}:{port}") } else { format!("[2001:db8:{net:x}:700::{host}]:{port}") };
+    let (net, host, port) = (
+        random.below(200),
+        1 + random.below(250),
+        1_024 + random.below(60_000),
+    );
+    let text = if is_v4 {
+        format!("10.{net}.7.{host}:{port}")
+    } else {
+        format!("[2001:db8:{net:x}:700::{host}]:{port}")
+    };
     text.parse().expect("an address")
 }
 
@@ -62,21 +75,44 @@ impl Press {
         is_forged: bool,
     ) -> Train {
         let local = scenario.local(door, usize::from(once_in(random, 4)));
-        let mut src = if is_forged { forged(random, door.is_v4) } else { client(random, door.is_v4) };
+        let mut src = if is_forged {
+            forged(random, door.is_v4)
+        } else {
+            client(random, door.is_v4)
+        };
         if once_in(random, 40) {
             // Our own listener, or nobody's port.
-            src = if once_in(random, 2) { scenario.local(door, 1) } else { SocketAddr::new(src.ip(), 0) };
+            src = if once_in(random, 2) {
+                scenario.local(door, 1)
+            } else {
+                SocketAddr::new(src.ip(), 0)
+            };
         }
         let is_to_group = door.is_v4 && once_in(random, 25);
-        let dst = if is_to_group { SocketAddr::new([239, 1, 2, 3].into(), local.port()) } else { local };
+        let dst = if is_to_group {
+            SocketAddr::new([239, 1, 2, 3].into(), local.port())
+        } else {
+            local
+        };
         let len = 12 + random.below(30);
-        let count = if once_in(random, 3) { 1 + random.below(datagrams_max) } else { 1 };
+        let count = if once_in(random, 3) {
+            1 + random.below(datagrams_max)
+        } else {
+            1
+        };
         let word = pick(random, &[*b"aaaa", *b"bbbb", *b"cccc", *b"dddd"]);
         let mut payload = |index: usize| {
             self.printed += 1;
             let mut payload = self.printed.to_be_bytes().to_vec();
             payload.extend(word);
-            payload.resize(if index + 1 == count { 12 + len % 12 } else { 12 + len }, 7);
+            payload.resize(
+                if index + 1 == count {
+                    12 + len % 12
+                } else {
+                    12 + len
+                },
+                7,
+            );
             payload
         };
         Train {
@@ -84,7 +120,11 @@ impl Press {
             dst,
             local,
             interface: random.below(3) as u32,
-            ttl: if once_in(random, 25) { 1 } else { pick(random, &[64, 63]) },
+            ttl: if once_in(random, 25) {
+                1
+            } else {
+                pick(random, &[64, 63])
+            },
             payloads: (0..count).map(&mut payload).collect(),
         }
     }
@@ -106,17 +146,49 @@ pub struct Request {
 
 /// What an upstream answers: once or several times, soon or late. All answers have the same length.
 pub fn answers(random: &mut Random, request: &Request, usual: u64, now: u64) -> Vec<Flight> {
-    let Request { worker, lane, incarnation, number, place, is_shadow, asker, key } = *request;
+    let Request {
+        worker,
+        lane,
+        incarnation,
+        number,
+        place,
+        is_shadow,
+        asker,
+        key,
+    } = *request;
     let copies = pick(random, &[0, 1, 1, 1, 1, 2, 3]);
     let answer = |copy: u8| {
         let delay = match random.below(8) {
-            0 => pick(random, &[110 * MS, 1_500 * MS, 2_100 * MS, 5 * SECOND, 9_500 * MS, 11 * SECOND, 40 * SECOND]),
+            0 => pick(
+                random,
+                &[
+                    110 * MS,
+                    1_500 * MS,
+                    2_100 * MS,
+                    5 * SECOND,
+                    9_500 * MS,
+                    11 * SECOND,
+                    40 * SECOND,
+                ],
+            ),
             _ => usual + random.below(usual as usize) as u64,
         };
         // A shadow at times says what the first upstream says.
-        let signature = if is_shadow && random.below(3) > 0 { 0 } else { place };
+        let signature = if is_shadow && random.below(3) > 0 {
+            0
+        } else {
+            place
+        };
         let payload = [&number.to_be_bytes()[..], &[copy, signature as u8]].concat();
-        Flight { at: now + delay, worker, lane, incarnation, payload, asker, key }
+        Flight {
+            at: now + delay,
+            worker,
+            lane,
+            incarnation,
+            payload,
+            asker,
+            key,
+        }
     };
     (0..copies).map(answer).collect()
 }

@@ -13,7 +13,11 @@ use crate::stage::{Ways, Worker};
 impl Simulation {
     /// Takes down what a turn did, and ends it.
     pub fn witness(&mut self, worker: usize, arena: &[u8]) -> (Step, Vec<Pass>) {
-        let mut step = Step { now: self.now, worker, ..Step::default() };
+        let mut step = Step {
+            now: self.now,
+            worker,
+            ..Step::default()
+        };
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         let owners = self.ground.borrow().owners.clone();
         let owner = |ways: &Ways, lane: u32| owners[ways.slot(lane).expect("it is open").upstream];
@@ -23,7 +27,10 @@ impl Simulation {
             for parcel in outbox.lane(*lane) {
                 for span in cut(&parcel) {
                     let number = number_of(outbox.bytes(arena, span));
-                    step.out.entry((handler, number)).or_default().push((lane.0, place, parcel.ttl));
+                    step.out
+                        .entry((handler, number))
+                        .or_default()
+                        .push((lane.0, place, parcel.ttl));
                 }
             }
         }
@@ -33,7 +40,14 @@ impl Simulation {
                 for span in cut(&reply.parcel) {
                     let payload = outbox.bytes(arena, span).to_vec();
                     let (to, from, interface) = (reply.to, reply.from, reply.interface);
-                    passed.push(Pass { ear: ear.index(), to, from, interface, ttl: reply.parcel.ttl, payload });
+                    passed.push(Pass {
+                        ear: ear.index(),
+                        to,
+                        from,
+                        interface,
+                        ttl: reply.parcel.ttl,
+                        payload,
+                    });
                 }
             }
         }
@@ -49,7 +63,11 @@ impl Simulation {
                 }
             }
         }
-        step.closed = ways.closing.iter().map(|lane| (*lane, owner(ways, *lane).0)).collect();
+        step.closed = ways
+            .closing
+            .iter()
+            .map(|lane| (*lane, owner(ways, *lane).0))
+            .collect();
         ways.settle();
         (step, passed)
     }
@@ -58,9 +76,19 @@ impl Simulation {
 /// The datagrams of a parcel.
 fn cut(parcel: &Parcel) -> Vec<Span> {
     let Span { offset, len, .. } = parcel.span;
-    let pace = if parcel.segment == 0 { len } else { u32::from(parcel.segment) };
+    let pace = if parcel.segment == 0 {
+        len
+    } else {
+        u32::from(parcel.segment)
+    };
     let starts = (0..len).step_by(pace as usize);
-    starts.map(|start| Span { offset: offset + start, len: pace.min(len - start), ..parcel.span }).collect()
+    starts
+        .map(|start| Span {
+            offset: offset + start,
+            len: pace.min(len - start),
+            ..parcel.span
+        })
+        .collect()
 }
 
 /// Open are the one-way lanes and those that a session has or that rest; nothing was closed that nobody can explain.
@@ -68,8 +96,13 @@ pub fn check_lanes(talkers: &[Talker], ways: &Ways, closed: &HashMap<u32, usize>
     if talkers.iter().any(Talker::is_unclear) {
         return;
     }
-    assert!(closed.is_empty(), "closed, and nobody knows why: {closed:?}");
-    let open: HashSet<u32> = (0..ways.slots.len() as u32).filter(|lane| ways.slot(*lane).is_some()).collect();
+    assert!(
+        closed.is_empty(),
+        "closed, and nobody knows why: {closed:?}"
+    );
+    let open: HashSet<u32> = (0..ways.slots.len() as u32)
+        .filter(|lane| ways.slot(*lane).is_some())
+        .collect();
     let held = talkers.iter().flat_map(|talker| talker.lanes());
     assert_eq!(open, held.collect(), "lanes that are open: found, expected");
 }

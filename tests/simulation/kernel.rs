@@ -57,7 +57,12 @@ pub fn sockets(plan: &Plan) -> Vec<Socket> {
             }
         };
         for worker in workers {
-            sockets.push(Socket { worker, ear: ears[worker], listener, queue: VecDeque::new() });
+            sockets.push(Socket {
+                worker,
+                ear: ears[worker],
+                listener,
+                queue: VecDeque::new(),
+            });
             ears[worker] += 1;
         }
     }
@@ -65,7 +70,12 @@ pub fn sockets(plan: &Plan) -> Vec<Socket> {
 }
 
 /// Puts the packet, or copies of it, into the queues. Returns how many there are.
-pub fn deliver(world: &World, sockets: &mut [Socket], random: &mut Random, packet: Packet) -> usize {
+pub fn deliver(
+    world: &World,
+    sockets: &mut [Socket],
+    random: &mut Random,
+    packet: Packet,
+) -> usize {
     let takers: Vec<usize> = takers(world, sockets, packet);
     let to_many = packet.dst.ip().is_multicast() || packet.is_broadcast();
     if to_many {
@@ -86,15 +96,22 @@ fn takers(world: &World, sockets: &[Socket], packet: Packet) -> Vec<usize> {
     let dst = packet.dst.ip();
     let at = |wanted: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
         let planned = |socket: &Socket| &world.plan.listeners[socket.listener];
-        let is_taker = |socket: &Socket| planned(socket).address.port() == packet.dst.port() && wanted(planned(socket));
-        (0..sockets.len()).filter(|&index| is_taker(&sockets[index])).collect()
+        let is_taker = |socket: &Socket| {
+            planned(socket).address.port() == packet.dst.port() && wanted(planned(socket))
+        };
+        (0..sockets.len())
+            .filter(|&index| is_taker(&sockets[index]))
+            .collect()
     };
-    let is_wildcard =
-        |listener: &ListenerPlan| listener.address.ip().is_unspecified() && listener.address.is_ipv4() == dst.is_ipv4();
+    let is_wildcard = |listener: &ListenerPlan| {
+        listener.address.ip().is_unspecified() && listener.address.is_ipv4() == dst.is_ipv4()
+    };
     if dst.is_multicast() {
         // With IP_MULTICAST_ALL off a wildcard gets none. IPv6 compares no interface, only whether anybody joined there.
         let joined = |listener: &ListenerPlan, anywhere: bool| match &listener.role {
-            Role::Group { interface, sources, .. } => {
+            Role::Group {
+                interface, sources, ..
+            } => {
                 listener.address.ip() == dst
                     && (anywhere || *interface == packet.interface)
                     && (sources.is_empty() || sources.contains(&packet.src.ip()))
@@ -107,7 +124,11 @@ fn takers(world: &World, sockets: &[Socket], packet: Packet) -> Vec<usize> {
     if packet.is_broadcast() {
         return at(&|listener| listener.address.ip() == dst || is_wildcard(listener));
     }
-    if exact.is_empty() { at(&is_wildcard) } else { exact }
+    if exact.is_empty() {
+        at(&is_wildcard)
+    } else {
+        exact
+    }
 }
 
 /// What the listener's socket tells about a packet: only what the plan asked for.
@@ -119,10 +140,16 @@ pub fn envelope(world: &World, socket: &Socket, packet: &Packet) -> Envelope {
     let (dst, local, interface) = if listener.tells_destination() {
         let local: IpAddr = match dst {
             IpAddr::V6(_) if dst.is_multicast() => ip("::"),
-            IpAddr::V4(_) if dst.is_multicast() || packet.is_broadcast() => address_of(packet.interface, true),
+            IpAddr::V4(_) if dst.is_multicast() || packet.is_broadcast() => {
+                address_of(packet.interface, true)
+            }
             _ => dst,
         };
-        (SocketAddr::new(dst, port), SocketAddr::new(local, port), packet.interface)
+        (
+            SocketAddr::new(dst, port),
+            SocketAddr::new(local, port),
+            packet.interface,
+        )
     } else {
         (listener.address, listener.address, 0)
     };
@@ -143,7 +170,11 @@ pub const TIME_NS: u64 = 1_000_000_000_000_001_000;
 pub fn train(world: &World, socket: &Socket, packet: &Packet, slot: usize) -> Train {
     Train {
         envelope: envelope(world, socket, packet),
-        span: Span { region: Region::Arena, offset: (slot * SLOT_BYTES) as u32, len: packet.len },
+        span: Span {
+            region: Region::Arena,
+            offset: (slot * SLOT_BYTES) as u32,
+            len: packet.len,
+        },
         segment: packet.segment,
     }
 }
@@ -201,22 +232,40 @@ const DESTINATIONS_V4: &[&str] = &[
     "239.1.2.3",
     "239.9.9.9",
 ];
-const DESTINATIONS_V6: &[&str] = &["::1", "2001:db8::1", "2001:db8::2", "2001:db8:1::1", "ff02::fb", "ff05::1"];
+const DESTINATIONS_V6: &[&str] = &[
+    "::1",
+    "2001:db8::1",
+    "2001:db8::2",
+    "2001:db8:1::1",
+    "ff02::fb",
+    "ff05::1",
+];
 
 /// A train of one flow or another. Often the one before goes on, as flows do.
 pub fn packet(random: &mut Random, serial: usize, before: Option<Packet>) -> Packet {
     let (segment, len) = size(random);
     if let Some(before) = before.filter(|_| once_in(random, 2)) {
-        return Packet { serial, segment, len, ..before };
+        return Packet {
+            serial,
+            segment,
+            len,
+            ..before
+        };
     }
     let v4 = random.below(3) > 0;
-    let (sources, destinations) = if v4 { (SOURCES_V4, DESTINATIONS_V4) } else { (SOURCES_V6, DESTINATIONS_V6) };
+    let (sources, destinations) = if v4 {
+        (SOURCES_V4, DESTINATIONS_V4)
+    } else {
+        (SOURCES_V6, DESTINATIONS_V6)
+    };
     // Most come from where nothing is wrong.
     let few = if once_in(random, 3) { sources.len() } else { 5 };
     let port = *pick(random, &[5000, 5000, 5001]);
     Packet {
         serial,
-        src: pick(random, &sources[..few]).parse().expect("an address and a port"),
+        src: pick(random, &sources[..few])
+            .parse()
+            .expect("an address and a port"),
         dst: SocketAddr::new(ip(destinations[random.below(destinations.len())]), port),
         interface: *pick(random, &[LO, ETH0, ETH0, ETH1]),
         ttl: *pick(random, &[0, 1, 2, 64, 64, 255]),
@@ -228,14 +277,32 @@ pub fn packet(random: &mut Random, serial: usize, before: Option<Packet>) -> Pac
 /// Segment and length: lone datagrams of all sizes, and trains of up to what 64 KiB hold.
 fn size(random: &mut Random) -> (u16, u32) {
     if random.below(3) > 0 {
-        let len = *pick(random, &[0, 1, 2, 20, 20, 20, 64, 64, 100, 1_200, 1_472, 9_000, 65_507]);
+        let len = *pick(
+            random,
+            &[
+                0, 1, 2, 20, 20, 20, 64, 64, 100, 1_200, 1_472, 9_000, 65_507,
+            ],
+        );
         return (0, len);
     }
-    let segment: u16 = *pick(random, &[1, 20, 64, 64, 100, 1_000, 1_200, 1_472, 32_000, 60_000, 65_510]);
+    let segment: u16 = *pick(
+        random,
+        &[
+            1, 20, 64, 64, 100, 1_000, 1_200, 1_472, 32_000, 60_000, 65_510,
+        ],
+    );
     let whole = (65_527 / u32::from(segment)).min(150);
     let len = (1 + random.below(whole as usize) as u32) * u32::from(segment);
     // The last one is as long as the others, or shorter.
-    let last = if once_in(random, 2) { random.below(usize::from(segment)) as u32 } else { 0 };
+    let last = if once_in(random, 2) {
+        random.below(usize::from(segment)) as u32
+    } else {
+        0
+    };
     let len = (len + last).min(65_527);
-    if len > u32::from(segment) { (segment, len) } else { (0, len) }
+    if len > u32::from(segment) {
+        (segment, len)
+    } else {
+        (0, len)
+    }
 }

@@ -84,12 +84,24 @@ struct Covered {
 
 impl Covered {
     fn check(&self) {
-        for reason in DropReason::ALL.iter().filter(|reason| !ELSEWHERE.contains(reason)) {
+        for reason in DropReason::ALL
+            .iter()
+            .filter(|reason| !ELSEWHERE.contains(reason))
+        {
             let count = self.dropped.get(reason).copied().unwrap_or(0);
             assert!(count > 0, "no seed leads to {reason:?}");
         }
-        let others = [self.handled, self.answers, self.passed, self.several_copies, self.in_flight];
-        assert!(others.iter().all(|count| *count > 100), "some of it hardly happens: {others:?}");
+        let others = [
+            self.handled,
+            self.answers,
+            self.passed,
+            self.several_copies,
+            self.in_flight,
+        ];
+        assert!(
+            others.iter().all(|count| *count > 100),
+            "some of it hardly happens: {others:?}"
+        );
     }
 }
 
@@ -118,10 +130,18 @@ impl Simulation {
         let mut random = Random::new(seed);
         let world = World::new(&mut random);
         let sockets = kernel::sockets(&world.plan);
-        let workers = (0..world.plan.workers).map(|worker| build(&world, &sockets, worker)).collect();
-        let noise = (0..NOISE_BYTES / 8).flat_map(|_| random.number().to_ne_bytes()).collect();
+        let workers = (0..world.plan.workers)
+            .map(|worker| build(&world, &sockets, worker))
+            .collect();
+        let noise = (0..NOISE_BYTES / 8)
+            .flat_map(|_| random.number().to_ne_bytes())
+            .collect();
         Simulation {
-            place: Where { seed, step: 0, text: shortened(&world.text) },
+            place: Where {
+                seed,
+                step: 0,
+                text: shortened(&world.text),
+            },
             put_in: vec![0; world.plan.listeners.len()],
             random,
             world,
@@ -164,7 +184,13 @@ impl Simulation {
 
     /// One receive call of one socket, and everything that follows from it.
     fn turn(&mut self, index: usize, arena: &mut [u8], covered: &mut Covered) {
-        let Simulation { world, random, sockets, workers, .. } = self;
+        let Simulation {
+            world,
+            random,
+            sockets,
+            workers,
+            ..
+        } = self;
         let count = sockets[index].queue.len().min(1 + random.below(SLOTS));
         let packets: Vec<Packet> = sockets[index].queue.drain(..count).collect();
         let socket = &sockets[index];
@@ -173,11 +199,16 @@ impl Simulation {
         for (slot, packet) in packets.iter().enumerate() {
             let train = kernel::train(world, socket, packet, slot);
             self.put_in[socket.listener] += u64::from(train.datagrams());
-            self.copies[packet.serial].2 += usize::from(model::is_claimed(world, socket.worker, socket, packet));
+            self.copies[packet.serial].2 +=
+                usize::from(model::is_claimed(world, socket.worker, socket, packet));
             if once_in(random, 50) {
                 let reason = *pick(random, &[DropReason::Truncated, DropReason::ControlLost]);
-                worker.dispatcher.refuse(socket.ear, reason, &Batch::new(&[train], arena));
-                worker.model.refuse(socket.listener, reason, train.datagrams());
+                worker
+                    .dispatcher
+                    .refuse(socket.ear, reason, &Batch::new(&[train], arena));
+                worker
+                    .model
+                    .refuse(socket.listener, reason, train.datagrams());
                 continue;
             }
             let (from, len) = (random.below(NOISE_BYTES - SLOT_BYTES), packet.len as usize);
@@ -190,15 +221,29 @@ impl Simulation {
             socket.ear,
             &trains,
             arena,
-            &mut Scene { now: Time::default(), lanes: &mut NoLanes },
+            &mut Scene {
+                now: Time::default(),
+                lanes: &mut NoLanes,
+            },
         );
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");
         let (outbox, _) = worker.dispatcher.sending();
-        outbox::check(outbox, EarId(socket.ear as u32), arena, &expected, &worker.lanes, &mut self.memory, random);
+        outbox::check(
+            outbox,
+            EarId(socket.ear as u32),
+            arena,
+            &expected,
+            &worker.lanes,
+            &mut self.memory,
+            random,
+        );
         outbox.clear();
-        assert!(outbox.touched().is_empty() && outbox.replying().is_empty(), "an outbox is cleared");
+        assert!(
+            outbox.touched().is_empty() && outbox.replying().is_empty(),
+            "an outbox is cleared"
+        );
         worker.model.check(&worker.dispatcher.snapshot());
         covered.answers += expected.answers.len() as u64;
         covered.passed += expected.passed.len() as u64;
@@ -222,11 +267,17 @@ impl Simulation {
         }
         assert!(sum.balances());
         for (number, count) in sum.listeners.iter().enumerate() {
-            assert_eq!(count.tally.received, self.put_in[number], "what listener {number} received");
+            assert_eq!(
+                count.tally.received, self.put_in[number],
+                "what listener {number} received"
+            );
             covered.handled += count.tally.handled;
         }
-        let tallies =
-            sum.listeners.iter().map(|count| &count.tally).chain(sum.handlers.iter().map(|count| &count.tally));
+        let tallies = sum
+            .listeners
+            .iter()
+            .map(|count| &count.tally)
+            .chain(sum.handlers.iter().map(|count| &count.tally));
         for tally in tallies {
             covered.in_flight += tally.in_flight;
             for reason in DropReason::ALL {
@@ -247,16 +298,34 @@ impl Simulation {
 fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     let ear = |socket: &Socket| {
         let planned = &world.plan.listeners[socket.listener];
-        Ear { id: socket.listener, lookup: planned.lookup.clone(), claim: planned.claim(worker) }
+        Ear {
+            id: socket.listener,
+            lookup: planned.lookup.clone(),
+            claim: planned.claim(worker),
+        }
     };
-    let ears: Vec<Ear> = sockets.iter().filter(|socket| socket.worker == worker).map(ear).collect();
-    let mut bench = Bench { worker: worker as u64, handler: 0, lanes: Vec::new(), jobs: HashMap::new() };
+    let ears: Vec<Ear> = sockets
+        .iter()
+        .filter(|socket| socket.worker == worker)
+        .map(ear)
+        .collect();
+    let mut bench = Bench {
+        worker: worker as u64,
+        handler: 0,
+        lanes: Vec::new(),
+        jobs: HashMap::new(),
+    };
     let mut handlers = Vec::new();
     for (number, handler) in world.config.handlers.iter().enumerate() {
         bench.handler = number;
         handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
     }
-    let routes = world.config.routes.iter().map(|route| route.handlers.clone()).collect();
+    let routes = world
+        .config
+        .routes
+        .iter()
+        .map(|route| route.handlers.clone())
+        .collect();
     let count = handlers.len();
     let dispatcher = Dispatcher::new(
         ears,
@@ -267,8 +336,14 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         world.plan.listeners.len(),
         bench.lanes.len(),
     );
-    let printers = (0..count).map(|handler| bench.jobs.remove(&handler).map(Printer::new)).collect();
-    Worker { dispatcher, model: Model::new(world, worker, printers), lanes: bench.lanes }
+    let printers = (0..count)
+        .map(|handler| bench.jobs.remove(&handler).map(Printer::new))
+        .collect();
+    Worker {
+        dispatcher,
+        model: Model::new(world, worker, printers),
+        lanes: bench.lanes,
+    }
 }
 
 /// What handlers are built on here: lanes without sockets, consumers without threads.
@@ -283,7 +358,11 @@ impl Site for Bench {
     fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
         self.lanes.push(self.handler);
         let number = self.lanes.len() as u32 - 1;
-        Ok(Way { upstream: UpstreamId(number), lane: Lane(number), address: Some(([203, 0, 113, 1], 53).into()) })
+        Ok(Way {
+            upstream: UpstreamId(number),
+            lane: Lane(number),
+            address: Some(([203, 0, 113, 1], 53).into()),
+        })
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {
@@ -312,5 +391,7 @@ impl Lanes for NoLanes {
 
 /// A configuration with its long lines cut, for reading.
 fn shortened(text: &str) -> String {
-    text.lines().map(|line| line.chars().take(160).collect::<String>() + "\n").collect()
+    text.lines()
+        .map(|line| line.chars().take(160).collect::<String>() + "\n")
+        .collect()
 }

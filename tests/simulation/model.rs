@@ -94,7 +94,15 @@ pub struct Printer {
 
 impl Printer {
     pub fn new(jobs: Receiver<Job>) -> Printer {
-        Printer { jobs, expected: VecDeque::new(), current: None, free: BUFFERS, is_closed: false, written: 0, lost: 0 }
+        Printer {
+            jobs,
+            expected: VecDeque::new(),
+            current: None,
+            free: BUFFERS,
+            is_closed: false,
+            written: 0,
+            lost: 0,
+        }
     }
 
     fn print(&mut self, piece: &Piece, arena: &[u8]) -> Verdict {
@@ -110,7 +118,10 @@ impl Printer {
         }
         let (mut bytes, datagrams) = self.current.take().unwrap_or_default();
         assert_eq!(TIME_NS, 1_000_000_000_000_001_000);
-        let head = format!("2001-09-09T01:46:40.000001Z {} > {} ", piece.packet.src, piece.packet.dst);
+        let head = format!(
+            "2001-09-09T01:46:40.000001Z {} > {} ",
+            piece.packet.src, piece.packet.dst
+        );
         bytes.extend_from_slice(head.as_bytes());
         let mut digits = String::new();
         for byte in &arena[piece.offset as usize..(piece.offset + piece.len) as usize] {
@@ -119,7 +130,11 @@ impl Printer {
         bytes.extend_from_slice(digits.as_bytes());
         bytes.push(b'\n');
         self.current = Some((bytes, datagrams + 1));
-        if self.current.as_ref().is_some_and(|current| current.0.len() >= BUFFER_BYTES) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.0.len() >= BUFFER_BYTES)
+        {
             self.hand_on();
         }
         Verdict::Handled
@@ -141,13 +156,24 @@ impl Printer {
         for _ in 0..random.below(4) {
             match self.jobs.try_recv() {
                 Ok(Job::Lines(lines)) => {
-                    let (bytes, datagrams) = self.expected.pop_front().expect("no lines that nobody printed");
-                    assert_eq!(String::from_utf8_lossy(&lines.bytes), String::from_utf8_lossy(&bytes), "printed lines");
+                    let (bytes, datagrams) = self
+                        .expected
+                        .pop_front()
+                        .expect("no lines that nobody printed");
+                    assert_eq!(
+                        String::from_utf8_lossy(&lines.bytes),
+                        String::from_utf8_lossy(&bytes),
+                        "printed lines"
+                    );
                     let written = !once_in(random, 40);
                     lines.done(written);
                     self.free += 1;
                     self.is_closed |= !written;
-                    *(if written { &mut self.written } else { &mut self.lost }) += datagrams;
+                    *(if written {
+                        &mut self.written
+                    } else {
+                        &mut self.lost
+                    }) += datagrams;
                 }
                 Ok(Job::Barrier(_)) => panic!("nobody asked for a barrier"),
                 Err(TryRecvError::Empty) => assert!(self.expected.is_empty(), "lines are missing"),
@@ -168,7 +194,12 @@ pub struct Account {
 
 impl Account {
     fn new() -> Account {
-        Account { received: 0, handled: 0, in_flight: 0, dropped: vec![0; DropReason::ALL.len()] }
+        Account {
+            received: 0,
+            handled: 0,
+            in_flight: 0,
+            dropped: vec![0; DropReason::ALL.len()],
+        }
     }
 
     fn count(&mut self, verdict: Verdict) {
@@ -182,8 +213,18 @@ impl Account {
 
 impl From<&Tally> for Account {
     fn from(tally: &Tally) -> Account {
-        let Tally { received, handled, in_flight, dropped } = *tally;
-        Account { received, handled, in_flight, dropped: dropped.to_vec() }
+        let Tally {
+            received,
+            handled,
+            in_flight,
+            dropped,
+        } = *tally;
+        Account {
+            received,
+            handled,
+            in_flight,
+            dropped: dropped.to_vec(),
+        }
     }
 }
 
@@ -220,13 +261,25 @@ impl Model {
     }
 
     /// What must become of one receive call's trains, each in its slot.
-    pub fn turn(&mut self, world: &World, socket: &Socket, packets: &[(Packet, u32)], arena: &[u8]) -> Turn {
+    pub fn turn(
+        &mut self,
+        world: &World,
+        socket: &Socket,
+        packets: &[(Packet, u32)],
+        arena: &[u8],
+    ) -> Turn {
         let mut turn = Turn::default();
         let mut rest = packets;
         while let Some((first, _)) = rest.first() {
             let way = route(world, self.worker, socket, first);
-            let same = rest.iter().take_while(|(packet, _)| route(world, self.worker, socket, packet) == way).count();
-            let pieces: Vec<Piece> = rest[..same].iter().flat_map(|(packet, offset)| cut(*packet, *offset)).collect();
+            let same = rest
+                .iter()
+                .take_while(|(packet, _)| route(world, self.worker, socket, packet) == way)
+                .count();
+            let pieces: Vec<Piece> = rest[..same]
+                .iter()
+                .flat_map(|(packet, offset)| cut(*packet, *offset))
+                .collect();
             match way {
                 Err(reason) => self.refuse(socket.listener, reason, pieces.len() as u32),
                 Ok(route) => self.run(world, socket, route, &pieces, arena, &mut turn),
@@ -239,9 +292,21 @@ impl Model {
         turn
     }
 
-    fn run(&mut self, world: &World, socket: &Socket, route: usize, pieces: &[Piece], arena: &[u8], turn: &mut Turn) {
+    fn run(
+        &mut self,
+        world: &World,
+        socket: &Socket,
+        route: usize,
+        pieces: &[Piece],
+        arena: &[u8],
+        turn: &mut Turn,
+    ) {
         let mut words: Vec<Vec<Verdict>> = vec![Vec::new(); pieces.len()];
-        for handler in world.config.routes[route].handlers.iter().map(|handler| handler.index()) {
+        for handler in world.config.routes[route]
+            .handlers
+            .iter()
+            .map(|handler| handler.index())
+        {
             for (piece, words) in pieces.iter().zip(&mut words) {
                 let verdict = self.handle(world, socket, handler, piece, arena, turn);
                 self.handlers[handler].count(verdict);
@@ -251,7 +316,11 @@ impl Model {
         for words in words {
             // Handled by one is handled; where nobody has, the first one's reason stands.
             let is_handled = words.contains(&Verdict::Handled);
-            let verdict = if is_handled { Verdict::Handled } else { words[0] };
+            let verdict = if is_handled {
+                Verdict::Handled
+            } else {
+                words[0]
+            };
             self.routes[route].count(verdict);
             self.listeners[socket.listener].count(verdict);
         }
@@ -266,30 +335,52 @@ impl Model {
         arena: &[u8],
         turn: &mut Turn,
     ) -> Verdict {
-        let &Piece { packet, offset, len } = piece;
-        let mut answer = |answering: &Answering, body: Body| match permit(world, &packet, answering) {
+        let &Piece {
+            packet,
+            offset,
+            len,
+        } = piece;
+        let mut answer = |answering: &Answering, body: Body| match permit(world, &packet, answering)
+        {
             Err(reason) => Verdict::Dropped(reason),
             Ok(_) if matches!(&body, Body::Made(bytes) if turn.scratch + bytes.len() > SCRATCH_BYTES) => {
                 Verdict::Dropped(DropReason::OutboxFull)
             }
             Ok(ttl) => {
-                turn.scratch += if let Body::Made(bytes) = &body { bytes.len() } else { 0 };
-                turn.answers.push(answer_to(world, socket, handler, &packet, ttl, body));
+                turn.scratch += if let Body::Made(bytes) = &body {
+                    bytes.len()
+                } else {
+                    0
+                };
+                turn.answers
+                    .push(answer_to(world, socket, handler, &packet, ttl, body));
                 Verdict::Handled
             }
         };
         match &world.specs[handler] {
             Spec::Drop => Verdict::Dropped(DropReason::Discarded),
             Spec::Echo(answering) => answer(answering, Body::Same { offset, len }),
-            Spec::Reply { bytes, amplification_max, answering } => {
+            Spec::Reply {
+                bytes,
+                amplification_max,
+                answering,
+            } => {
                 if bytes.len() > len as usize * amplification_max {
                     return Verdict::Dropped(DropReason::Amplification);
                 }
                 answer(answering, Body::Made(bytes.clone()))
             }
-            Spec::Print => self.printers[handler].as_mut().expect("a printer").print(piece, arena),
+            Spec::Print => self.printers[handler]
+                .as_mut()
+                .expect("a printer")
+                .print(piece, arena),
             Spec::Witness { salt } => {
-                let seen = Seen { salt: *salt, src: packet.src, offset, len };
+                let seen = Seen {
+                    salt: *salt,
+                    src: packet.src,
+                    offset,
+                    len,
+                };
                 turn.seen.push(seen);
                 witness::judge(&seen)
             }
@@ -313,7 +404,13 @@ impl Model {
                         Way::This((self.turns[handler] - 1) % lanes)
                     }
                 };
-                turn.passed.push(Passed { handler, offset, len, ttl, way });
+                turn.passed.push(Passed {
+                    handler,
+                    offset,
+                    len,
+                    ttl,
+                    way,
+                });
                 Verdict::Handled
             }
         }
@@ -335,7 +432,11 @@ impl Model {
                 account.handled = printer.written;
             }
             check_row("handler", number, &count.tally, &account);
-            assert_eq!((count.sent, count.failed.len()), (0, 0), "nothing was sent here");
+            assert_eq!(
+                (count.sent, count.failed.len()),
+                (0, 0),
+                "nothing was sent here"
+            );
         }
         assert!(ledger.balances(), "the ledger's own word: {ledger:?}");
     }
@@ -355,11 +456,21 @@ fn check_row(what: &str, number: usize, tally: &Tally, account: &Account) {
 /// The datagrams of a train.
 fn cut(packet: Packet, offset: u32) -> Vec<Piece> {
     if packet.segment == 0 {
-        return vec![Piece { packet, offset, len: packet.len }];
+        return vec![Piece {
+            packet,
+            offset,
+            len: packet.len,
+        }];
     }
     let starts = (0..packet.len).step_by(usize::from(packet.segment));
     let len = |start: u32| u32::from(packet.segment).min(packet.len - start);
-    starts.map(|start| Piece { packet, offset: offset + start, len: len(start) }).collect()
+    starts
+        .map(|start| Piece {
+            packet,
+            offset: offset + start,
+            len: len(start),
+        })
+        .collect()
 }
 
 /// Whether the copy on this socket is the one that counts: of a broadcast, its own listener's or else the first worker's
@@ -368,7 +479,11 @@ pub fn is_claimed(world: &World, worker: usize, socket: &Socket, packet: &Packet
     match &world.plan.listeners[socket.listener].role {
         Role::Unicast | Role::Absent | Role::Broadcast => true,
         Role::Wildcard { .. } => {
-            let has_listener = world.plan.listeners.iter().any(|listener| listener.address == packet.dst);
+            let has_listener = world
+                .plan
+                .listeners
+                .iter()
+                .any(|listener| listener.address == packet.dst);
             !packet.is_broadcast() || (worker == 0 && !has_listener)
         }
         Role::Group { interface, .. } => *interface == packet.interface,
@@ -376,13 +491,20 @@ pub fn is_claimed(world: &World, worker: usize, socket: &Socket, packet: &Packet
 }
 
 /// The route of the copy on this socket, by what the packet truly is.
-pub fn route(world: &World, worker: usize, socket: &Socket, packet: &Packet) -> Result<usize, DropReason> {
+pub fn route(
+    world: &World,
+    worker: usize,
+    socket: &Socket,
+    packet: &Packet,
+) -> Result<usize, DropReason> {
     let truth = udispatch::datagram::Envelope {
         dst: packet.dst,
         interface: packet.interface,
         ..envelope(world, socket, packet)
     };
-    let found = routes::find(&world.rows, &truth).map(|route| route.0 as usize).ok_or(DropReason::NoRoute);
+    let found = routes::find(&world.rows, &truth)
+        .map(|route| route.0 as usize)
+        .ok_or(DropReason::NoRoute);
     match is_claimed(world, worker, socket, packet) {
         true => found,
         // A group's datagram on an interface that none of our listeners joined is no copy of anything.
@@ -391,7 +513,11 @@ pub fn route(world: &World, worker: usize, socket: &Socket, packet: &Packet) -> 
                 let here = listener.address.ip() == packet.dst.ip() && listener.address.port() == packet.dst.port();
                 here && matches!(listener.role, Role::Group { interface, .. } if interface == packet.interface)
             });
-            Err(if joined_there { DropReason::DuplicateCopy } else { DropReason::NoRoute })
+            Err(if joined_there {
+                DropReason::DuplicateCopy
+            } else {
+                DropReason::NoRoute
+            })
         }
         false => Err(DropReason::DuplicateCopy),
     }
@@ -404,25 +530,36 @@ fn permit(world: &World, packet: &Packet, answering: &Answering) -> Result<u8, D
         IpAddr::V4(v4) => {
             let first = v4.octets()[0];
             let broadcasts = ["192.0.2.255", "10.0.0.255", "255.255.255.255"];
-            first == 0 || (224..240).contains(&first) || broadcasts.iter().any(|one| ip(one) == src.ip())
+            first == 0
+                || (224..240).contains(&first)
+                || broadcasts.iter().any(|one| ip(one) == src.ip())
         }
         IpAddr::V6(v6) => v6.octets()[0] == 0xff || v6.octets() == [0; 16],
     };
     let own = world.plan.listeners.iter().any(|listener| {
-        let is_all = listener.address.ip().is_unspecified() && listener.address.is_ipv4() == src.is_ipv4();
-        let is_here = src.ip().is_loopback() || world.host.addresses().any(|address| address == src.ip());
-        listener.address.port() == src.port() && (listener.address.ip() == src.ip() || (is_all && is_here))
+        let is_all =
+            listener.address.ip().is_unspecified() && listener.address.is_ipv4() == src.is_ipv4();
+        let is_here =
+            src.ip().is_loopback() || world.host.addresses().any(|address| address == src.ip());
+        listener.address.port() == src.port()
+            && (listener.address.ip() == src.ip() || (is_all && is_here))
     });
     let refusals = [
         (src.port() == 0, DropReason::SourcePortZero),
         (forged, DropReason::SourceNotUnicast),
         (own, DropReason::OwnSource),
-        (src.port() < 1024 && !answering.allow_low_ports, DropReason::LowSourcePort),
+        (
+            src.port() < 1024 && !answering.allow_low_ports,
+            DropReason::LowSourcePort,
+        ),
         (
             (packet.dst.ip().is_multicast() || packet.is_broadcast()) && !answering.answer_groups,
             DropReason::GroupRequest,
         ),
-        (answering.ttl.is_none() && packet.ttl < 2, DropReason::TtlSpent),
+        (
+            answering.ttl.is_none() && packet.ttl < 2,
+            DropReason::TtlSpent,
+        ),
     ];
     match refusals.iter().find(|refusal| refusal.0) {
         Some(refusal) => Err(refusal.1),
@@ -430,11 +567,20 @@ fn permit(world: &World, packet: &Packet, answering: &Answering) -> Result<u8, D
     }
 }
 
-fn answer_to(_: &World, _: &Socket, handler: usize, packet: &Packet, ttl: u8, body: Body) -> Answer {
+fn answer_to(
+    _: &World,
+    _: &Socket,
+    handler: usize,
+    packet: &Packet,
+    ttl: u8,
+    body: Body,
+) -> Answer {
     let dst = packet.dst.ip();
     let from = match dst {
         IpAddr::V6(_) if dst.is_multicast() => ip("::"),
-        IpAddr::V4(_) if dst.is_multicast() || packet.is_broadcast() => address_of(packet.interface, true),
+        IpAddr::V4(_) if dst.is_multicast() || packet.is_broadcast() => {
+            address_of(packet.interface, true)
+        }
         _ => dst,
     };
     Answer {

@@ -26,7 +26,10 @@ fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
         0 => vec![(offset, len)],
         segment => {
             assert!(len > 0, "a segmented parcel has bytes");
-            (0..len).step_by(segment as usize).map(|start| (offset + start, segment.min(len - start))).collect()
+            (0..len)
+                .step_by(segment as usize)
+                .map(|start| (offset + start, segment.min(len - start)))
+                .collect()
         }
     }
 }
@@ -63,32 +66,67 @@ pub fn check(
 fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memory: &mut Memory) {
     // A few bytes alone may by chance be the next on another lane too: where any lane may be right, those are counted.
     let is_free = |passed: &&Passed| matches!(passed.way, Way::Any | Way::SameFor(_));
-    let free: HashSet<usize> = turn.passed.iter().filter(is_free).map(|passed| passed.handler).collect();
+    let free: HashSet<usize> = turn
+        .passed
+        .iter()
+        .filter(is_free)
+        .map(|passed| passed.handler)
+        .collect();
     let mut loose: HashMap<(usize, &[u8], Option<u8>), i64> = HashMap::new();
     let is_loose = |handler: usize, bytes: &[u8]| bytes.len() < 8 && free.contains(&handler);
     let mut waiting: Vec<_> = (0..lanes.len())
         .map(|lane| {
             let parcels: Vec<Parcel> = outbox.lane(Lane(lane as u32)).collect();
-            assert_eq!(parcels.is_empty(), !outbox.touched().contains(&Lane(lane as u32)), "lane {lane} is touched");
+            assert_eq!(
+                parcels.is_empty(),
+                !outbox.touched().contains(&Lane(lane as u32)),
+                "lane {lane} is touched"
+            );
             let all = parcels.iter().flat_map(|parcel| {
                 let is_long = parcel.segment == 0 && parcel.span.len > COPY_MAX_BYTES;
-                assert!(!is_long || parcel.span.region == Region::Arena, "what is long is not copied");
-                let bytes = |(offset, len)| outbox.bytes(arena, Span { offset, len, ..parcel.span });
-                datagrams(parcel).into_iter().map(move |cut| (bytes(cut), parcel.ttl))
+                assert!(
+                    !is_long || parcel.span.region == Region::Arena,
+                    "what is long is not copied"
+                );
+                let bytes = |(offset, len)| {
+                    outbox.bytes(
+                        arena,
+                        Span {
+                            offset,
+                            len,
+                            ..parcel.span
+                        },
+                    )
+                };
+                datagrams(parcel)
+                    .into_iter()
+                    .map(move |cut| (bytes(cut), parcel.ttl))
             });
-            let (short, rest): (Vec<_>, Vec<_>) = all.partition(|(bytes, _)| is_loose(lanes[lane], bytes));
-            short.into_iter().for_each(|(bytes, ttl)| *loose.entry((lanes[lane], bytes, ttl)).or_default() += 1);
+            let (short, rest): (Vec<_>, Vec<_>) =
+                all.partition(|(bytes, _)| is_loose(lanes[lane], bytes));
+            short
+                .into_iter()
+                .for_each(|(bytes, ttl)| *loose.entry((lanes[lane], bytes, ttl)).or_default() += 1);
             rest.into_iter().peekable()
         })
         .collect();
     for passed in &turn.passed {
-        let wanted = (&arena[passed.offset as usize..][..passed.len as usize], passed.ttl);
+        let wanted = (
+            &arena[passed.offset as usize..][..passed.len as usize],
+            passed.ttl,
+        );
         if is_loose(passed.handler, wanted.0) {
-            *loose.entry((passed.handler, wanted.0, wanted.1)).or_default() -= 1;
+            *loose
+                .entry((passed.handler, wanted.0, wanted.1))
+                .or_default() -= 1;
             continue;
         }
-        let own: Vec<usize> = (0..lanes.len()).filter(|&lane| lanes[lane] == passed.handler).collect();
-        let there: Vec<usize> = (0..own.len()).filter(|&place| waiting[own[place]].peek() == Some(&wanted)).collect();
+        let own: Vec<usize> = (0..lanes.len())
+            .filter(|&lane| lanes[lane] == passed.handler)
+            .collect();
+        let there: Vec<usize> = (0..own.len())
+            .filter(|&place| waiting[own[place]].peek() == Some(&wanted))
+            .collect();
         let expected = match &passed.way {
             Way::All => (0..own.len()).collect(),
             Way::This(place) => vec![*place],
@@ -101,7 +139,10 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
         };
         assert!(!expected.is_empty(), "{passed:?} leaves nowhere");
         match wanted.0.len() {
-            0..8 => assert!(expected.iter().all(|place| there.contains(place)), "the lanes that {passed:?} leaves on"),
+            0..8 => assert!(
+                expected.iter().all(|place| there.contains(place)),
+                "the lanes that {passed:?} leaves on"
+            ),
             _ => assert_eq!(there, expected, "the lanes that {passed:?} leaves on"),
         }
         for place in expected {
@@ -109,18 +150,36 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
         }
     }
     for (lane, waiting) in waiting.iter_mut().enumerate() {
-        assert_eq!(waiting.next(), None, "lane {lane} holds what nobody passed on");
+        assert_eq!(
+            waiting.next(),
+            None,
+            "lane {lane} holds what nobody passed on"
+        );
     }
-    assert!(loose.values().all(|count| *count == 0), "short ones that nobody passed on, or that left nowhere");
+    assert!(
+        loose.values().all(|count| *count == 0),
+        "short ones that nobody passed on, or that left nowhere"
+    );
 }
 
 /// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
 fn check_answers(outbox: &Outbox, ear: EarId, arena: &[u8], turn: &Turn) {
-    assert!(outbox.replying().iter().all(|other| *other == ear), "answers leave where they were asked");
-    assert_eq!(outbox.replies(ear).len(), turn.answers.len(), "the number of answers");
+    assert!(
+        outbox.replying().iter().all(|other| *other == ear),
+        "answers leave where they were asked"
+    );
+    assert_eq!(
+        outbox.replies(ear).len(),
+        turn.answers.len(),
+        "the number of answers"
+    );
     for (reply, answer) in outbox.replies(ear).iter().zip(&turn.answers) {
         assert_eq!(reply.handler.index(), answer.handler, "{answer:?}");
-        assert_eq!((reply.to, reply.from), (answer.to, answer.from), "{answer:?}");
+        assert_eq!(
+            (reply.to, reply.from),
+            (answer.to, answer.from),
+            "{answer:?}"
+        );
         assert_eq!(reply.parcel.ttl, Some(answer.ttl), "{answer:?}");
         assert_eq!(reply.parcel.segment, 0, "{answer:?}");
         if let Some(interface) = answer.interface {
@@ -128,10 +187,17 @@ fn check_answers(outbox: &Outbox, ear: EarId, arena: &[u8], turn: &Turn) {
         }
         match &answer.body {
             Body::Same { offset, len } => {
-                let span = Span { region: Region::Arena, offset: *offset, len: *len };
+                let span = Span {
+                    region: Region::Arena,
+                    offset: *offset,
+                    len: *len,
+                };
                 assert_eq!(reply.parcel.span, span, "{answer:?}");
             }
-            Body::Made(bytes) => assert!(outbox.bytes(arena, reply.parcel.span) == bytes, "the bytes of an answer"),
+            Body::Made(bytes) => assert!(
+                outbox.bytes(arena, reply.parcel.span) == bytes,
+                "the bytes of an answer"
+            ),
         }
     }
 }
@@ -151,23 +217,37 @@ fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Ra
             .iter()
             .flat_map(|parcel| {
                 let span = parcel.span;
-                datagrams(parcel).into_iter().map(move |(offset, len)| Span { offset, len, ..span })
+                datagrams(parcel)
+                    .into_iter()
+                    .map(move |(offset, len)| Span {
+                        offset,
+                        len,
+                        ..span
+                    })
             })
             .map(|span| outbox.bytes(arena, span))
             .collect();
         assert_eq!(run.datagrams as usize, wanted.len(), "{run:?}");
-        assert!(together.iter().all(|parcel| parcel.ttl == together[0].ttl), "one TTL a send");
+        assert!(
+            together.iter().all(|parcel| parcel.ttl == together[0].ttl),
+            "one TTL a send"
+        );
         match usize::from(run.segment) {
             0 => assert_eq!(wanted.len(), 1, "{run:?}"),
             segment => check_segments(&wanted, segment),
         }
         if run.parcels > 1 {
-            assert!(u32::from(run.segment) <= limits.bytes_max, "{run:?} with {limits:?}");
+            assert!(
+                u32::from(run.segment) <= limits.bytes_max,
+                "{run:?} with {limits:?}"
+            );
             assert!(run.datagrams <= limits.count_max, "{run:?} with {limits:?}");
         }
         for parcel in together {
-            let singles: Vec<(u32, u32)> =
-                parcel.singles().map(|single| (single.span.offset, single.span.len)).collect();
+            let singles: Vec<(u32, u32)> = parcel
+                .singles()
+                .map(|single| (single.span.offset, single.span.len))
+                .collect();
             assert_eq!(singles, datagrams(parcel), "taken apart: {parcel:?}");
             assert_eq!(parcel.datagrams() as usize, singles.len(), "{parcel:?}");
         }
@@ -181,7 +261,12 @@ fn check_runs(outbox: &Outbox, arena: &[u8], parcels: &[Parcel], random: &mut Ra
 /// The rules for one segmented send, and that the kernel's cut gives the datagrams back.
 fn check_segments(wanted: &[&[u8]], segment: usize) {
     let bytes = wanted.concat();
-    assert!(bytes.len() <= RUN_BYTES && wanted.len() <= SEGMENTS, "{} bytes, {} datagrams", bytes.len(), wanted.len());
+    assert!(
+        bytes.len() <= RUN_BYTES && wanted.len() <= SEGMENTS,
+        "{} bytes, {} datagrams",
+        bytes.len(),
+        wanted.len()
+    );
     let cut: Vec<&[u8]> = bytes.chunks(segment).collect();
     assert!(
         cut == wanted,

@@ -27,7 +27,10 @@ thread_local! {
 /// What a witness says of a datagram.
 pub fn judge(seen: &Seen) -> Verdict {
     const REASONS: [DropReason; 2] = [DropReason::Amplification, DropReason::SinkFull];
-    let hash = mix(seen.salt ^ u64::from(seen.len) ^ u64::from(seen.offset) << 20 ^ u64::from(seen.src.port()) << 44);
+    let hash = mix(seen.salt
+        ^ u64::from(seen.len)
+        ^ u64::from(seen.offset) << 20
+        ^ u64::from(seen.src.port()) << 44);
     match hash % 3 {
         0 => Verdict::Dropped(REASONS[(hash >> 32) as usize % REASONS.len()]),
         _ => Verdict::Handled,
@@ -35,18 +38,35 @@ pub fn judge(seen: &Seen) -> Verdict {
 }
 
 const fn setting(key: &'static str, form: Form) -> Setting {
-    Setting { key, form, default: "required", meaning: "for the model" }
+    Setting {
+        key,
+        form,
+        default: "required",
+        meaning: "for the model",
+    }
 }
 
 pub const KIND: Kind = Kind {
     name: "witness",
     summary: "writes down what it is given",
-    settings: &[setting("salt", Form::Integer { min: 0, max: u64::MAX >> 1 }), setting("whole", Form::Boolean)],
+    settings: &[
+        setting(
+            "salt",
+            Form::Integer {
+                min: 0,
+                max: u64::MAX >> 1,
+            },
+        ),
+        setting("whole", Form::Boolean),
+    ],
     example: "",
     read: |section| {
         let salt = section.required("salt", value::integer(0..=u64::MAX >> 1));
         let whole = section.required("whole", value::boolean);
-        Some(Box::new(Witness { salt: salt?, whole: whole? }))
+        Some(Box::new(Witness {
+            salt: salt?,
+            whole: whole?,
+        }))
     },
 };
 
@@ -75,7 +95,12 @@ impl Handler for Witness {
     fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
         assert_eq!(datagram.payload.len(), datagram.span.len as usize);
         let (src, offset, len) = (datagram.src(), datagram.span.offset, datagram.span.len);
-        let seen = Seen { salt: self.salt, src, offset, len };
+        let seen = Seen {
+            salt: self.salt,
+            src,
+            offset,
+            len,
+        };
         SEEN.with_borrow_mut(|all| all.push(seen));
         judge(&seen)
     }

@@ -24,8 +24,18 @@ pub const ETH1: u32 = 3;
 /// Each interface with its name, addresses and broadcast addresses.
 const INTERFACES: [(u32, &str, &[&str], &[&str]); 3] = [
     (LO, "lo", &["127.0.0.1", "::1"], &[]),
-    (ETH0, "eth0", &["192.0.2.1", "2001:db8::1", "2001:db8::2"], &["192.0.2.255"]),
-    (ETH1, "eth1", &["10.0.0.1", "10.0.0.2", "10.1.0.1", "2001:db8:1::1"], &["10.0.0.255"]),
+    (
+        ETH0,
+        "eth0",
+        &["192.0.2.1", "2001:db8::1", "2001:db8::2"],
+        &["192.0.2.255"],
+    ),
+    (
+        ETH1,
+        "eth1",
+        &["10.0.0.1", "10.0.0.2", "10.1.0.1", "2001:db8:1::1"],
+        &["10.0.0.255"],
+    ),
 ];
 
 /// What routes name as destinations. Ranges of equal width do not overlap: the rule does not rank those.
@@ -58,9 +68,22 @@ const DESTINATIONS: &[&str] = &[
 ];
 
 /// Wildcards alone: then a route is fixed without looking, and a listener is told least.
-const WILDCARDS: &[&str] = &["0.0.0.0:5000", "0.0.0.0:5001", "0.0.0.0:5000-5001", "[::]:5000", "[::]:5001"];
+const WILDCARDS: &[&str] = &[
+    "0.0.0.0:5000",
+    "0.0.0.0:5001",
+    "0.0.0.0:5000-5001",
+    "[::]:5000",
+    "[::]:5001",
+];
 
-const SOURCES_V4: &[&str] = &["10.0.0.7", "10.0.0.0/24", "10.0.0.0/8", "192.0.2.9", "192.0.2.0/24", "127.0.0.0/8"];
+const SOURCES_V4: &[&str] = &[
+    "10.0.0.7",
+    "10.0.0.0/24",
+    "10.0.0.0/8",
+    "192.0.2.9",
+    "192.0.2.0/24",
+    "127.0.0.0/8",
+];
 const SOURCES_V6: &[&str] = &["2001:db8::7", "2001:db8::/64", "2001:db8::/32", "::1"];
 
 pub fn pick<'a, T>(random: &mut Random, of: &'a [T]) -> &'a T {
@@ -78,17 +101,27 @@ pub fn ip(text: &str) -> IpAddr {
 
 /// The host.
 pub fn host() -> Host {
-    let interface = |(index, name, addresses, broadcasts): (u32, &str, &[&str], &[&str])| Interface {
-        index,
-        name: name.to_owned(),
-        addresses: addresses.iter().map(|text| ip(text)).collect(),
-        broadcasts: broadcasts.iter().map(|text| text.parse::<Ipv4Addr>().expect("an address")).collect(),
-        up: true,
-    };
+    let interface =
+        |(index, name, addresses, broadcasts): (u32, &str, &[&str], &[&str])| Interface {
+            index,
+            name: name.to_owned(),
+            addresses: addresses.iter().map(|text| ip(text)).collect(),
+            broadcasts: broadcasts
+                .iter()
+                .map(|text| text.parse::<Ipv4Addr>().expect("an address"))
+                .collect(),
+            up: true,
+        };
     let look_up = |asked: IpAddr| {
         let has = |list: &[&str]| list.iter().any(|text| ip(text) == asked);
-        let local = INTERFACES.iter().find(|(_, _, addresses, _)| has(addresses)).map(|found| found.0);
-        let broadcast = INTERFACES.iter().find(|(_, _, _, broadcasts)| has(broadcasts)).map(|found| found.0);
+        let local = INTERFACES
+            .iter()
+            .find(|(_, _, addresses, _)| has(addresses))
+            .map(|found| found.0);
+        let broadcast = INTERFACES
+            .iter()
+            .find(|(_, _, _, broadcasts)| has(broadcasts))
+            .map(|found| found.0);
         let (kind, interface) = match (local, broadcast) {
             (Some(interface), _) => (DestinationKind::Local, interface),
             (_, Some(interface)) => (DestinationKind::Broadcast, interface),
@@ -96,15 +129,29 @@ pub fn host() -> Host {
             _ if asked == ip("255.255.255.255") => (DestinationKind::Broadcast, ETH0),
             _ => (DestinationKind::Elsewhere, ETH0),
         };
-        Ok(Answer { kind, interface, source: None })
+        Ok(Answer {
+            kind,
+            interface,
+            source: None,
+        })
     };
-    Host { interfaces: INTERFACES.into_iter().map(interface).collect(), look_up: Box::new(look_up) }
+    Host {
+        interfaces: INTERFACES.into_iter().map(interface).collect(),
+        look_up: Box::new(look_up),
+    }
 }
 
 /// The first address of an interface, of a family.
 pub fn address_of(interface: u32, v4: bool) -> IpAddr {
-    let (_, _, addresses, _) = INTERFACES.into_iter().find(|found| found.0 == interface).expect("an interface");
-    addresses.iter().map(|text| ip(text)).find(|ip| ip.is_ipv4() == v4).expect("an address of each family")
+    let (_, _, addresses, _) = INTERFACES
+        .into_iter()
+        .find(|found| found.0 == interface)
+        .expect("an interface");
+    addresses
+        .iter()
+        .map(|text| ip(text))
+        .find(|ip| ip.is_ipv4() == v4)
+        .expect("an address of each family")
 }
 
 /// Which upstreams get a datagram.
@@ -122,11 +169,21 @@ pub enum Pick {
 #[derive(Debug, Clone)]
 pub enum Spec {
     Echo(Answering),
-    Reply { bytes: Vec<u8>, amplification_max: usize, answering: Answering },
+    Reply {
+        bytes: Vec<u8>,
+        amplification_max: usize,
+        answering: Answering,
+    },
     Print,
     Drop,
-    Forward { lanes: usize, pick: Pick, ttl: Option<u8> },
-    Witness { salt: u64 },
+    Forward {
+        lanes: usize,
+        pick: Pick,
+        ttl: Option<u8>,
+    },
+    Witness {
+        salt: u64,
+    },
 }
 
 /// A configuration, what it plans for the host, and what it says in the model's words.
@@ -157,9 +214,20 @@ impl World {
                 continue;
             };
             let spec = |name: &str| named[name[1..].parse::<usize>().expect("hN")].clone();
-            let specs = config.handlers.iter().map(|handler| spec(&handler.name)).collect();
+            let specs = config
+                .handlers
+                .iter()
+                .map(|handler| spec(&handler.name))
+                .collect();
             let rows = rows(&config);
-            return World { text, config, plan, specs, rows, host };
+            return World {
+                text,
+                config,
+                plan,
+                specs,
+                rows,
+                host,
+            };
         }
         panic!("of 100 random configurations none is accepted");
     }
@@ -168,15 +236,25 @@ impl World {
 /// The text of a configuration, and its handlers h0, h1, ...
 fn write(random: &mut Random) -> (String, Vec<Spec>) {
     let mut text = String::new();
-    let specs: Vec<Spec> = (0..1 + random.below(6)).map(|number| handler(random, &mut text, number)).collect();
-    let (pool, routes) = if once_in(random, 4) { (WILDCARDS, 3) } else { (DESTINATIONS, 9) };
+    let specs: Vec<Spec> = (0..1 + random.below(6))
+        .map(|number| handler(random, &mut text, number))
+        .collect();
+    let (pool, routes) = if once_in(random, 4) {
+        (WILDCARDS, 3)
+    } else {
+        (DESTINATIONS, 9)
+    };
     for _ in 0..1 + random.below(routes) {
         let many = 1 + random.below(3);
         let destinations: Vec<&str> = (0..many).map(|_| *pick(random, pool)).collect();
         let _ = writeln!(text, "[[route]]\ndestination = {destinations:?}");
         let needs_interface = destinations.iter().any(|one| one.starts_with("[ff02"));
         if needs_interface || once_in(random, 4) {
-            let _ = writeln!(text, "interface = \"{}\"", pick(random, &["lo", "eth0", "eth1", "eth0"]));
+            let _ = writeln!(
+                text,
+                "interface = \"{}\"",
+                pick(random, &["lo", "eth0", "eth1", "eth0"])
+            );
         }
         if once_in(random, 3) {
             let has = |v4| destinations.iter().any(|one| one.starts_with('[') != v4);
@@ -192,7 +270,9 @@ fn write(random: &mut Random) -> (String, Vec<Spec>) {
         }
         let first = random.below(specs.len());
         let several = 1 + random.below(specs.len().min(3));
-        let names: Vec<String> = (0..several).map(|step| format!("h{}", (first + step) % specs.len())).collect();
+        let names: Vec<String> = (0..several)
+            .map(|step| format!("h{}", (first + step) % specs.len()))
+            .collect();
         let _ = writeln!(text, "handler = {names:?}\n");
     }
     (text, specs)
@@ -209,9 +289,17 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
             let len = *pick(random, &[1, 3, 20, 700, 60_000]);
             let bytes = vec![b'a' + number as u8; len];
             let amplification_max = *pick(random, &[1, 3, 65_507]);
-            let _ = writeln!(text, "kind = \"reply\"\ntext = \"{}\"", String::from_utf8_lossy(&bytes));
+            let _ = writeln!(
+                text,
+                "kind = \"reply\"\ntext = \"{}\"",
+                String::from_utf8_lossy(&bytes)
+            );
             let _ = writeln!(text, "amplification_max = {amplification_max}");
-            Spec::Reply { bytes, amplification_max, answering: answering(random, text) }
+            Spec::Reply {
+                bytes,
+                amplification_max,
+                answering: answering(random, text),
+            }
         }
         2 => {
             let _ = writeln!(text, "kind = \"print\"\nformat = \"hex\"");
@@ -237,8 +325,11 @@ fn answering(random: &mut Random, text: &mut String) -> Answering {
         answer_groups: once_in(random, 2),
         ttl: once_in(random, 3).then(|| 1 + random.below(255) as u8),
     };
-    let _ =
-        writeln!(text, "allow_low_ports = {}\nanswer_groups = {}", answering.allow_low_ports, answering.answer_groups);
+    let _ = writeln!(
+        text,
+        "allow_low_ports = {}\nanswer_groups = {}",
+        answering.allow_low_ports, answering.answer_groups
+    );
     if let Some(ttl) = answering.ttl {
         let _ = writeln!(text, "ttl = {ttl}");
     }
@@ -251,13 +342,24 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
         (Pick::RoundRobin, "pick = \"round_robin\""),
         (Pick::Random, "pick = \"random\""),
         (Pick::Source, "pick = \"hash\""),
-        (Pick::SourceAddress, "pick = \"hash\"\nhash_on = \"source_address\""),
-        (Pick::Destination, "pick = \"hash\"\nhash_on = \"destination\""),
+        (
+            Pick::SourceAddress,
+            "pick = \"hash\"\nhash_on = \"source_address\"",
+        ),
+        (
+            Pick::Destination,
+            "pick = \"hash\"\nhash_on = \"destination\"",
+        ),
     ];
     let lanes = 1 + random.below(4);
     let (pick, words) = *pick(random, PICKS);
-    let upstreams: Vec<String> = (0..lanes).map(|lane| format!("198.51.100.{number}:{}", 9000 + lane)).collect();
-    let _ = writeln!(text, "kind = \"forward\"\nreplies = false\nupstreams = {upstreams:?}\n{words}");
+    let upstreams: Vec<String> = (0..lanes)
+        .map(|lane| format!("198.51.100.{number}:{}", 9000 + lane))
+        .collect();
+    let _ = writeln!(
+        text,
+        "kind = \"forward\"\nreplies = false\nupstreams = {upstreams:?}\n{words}"
+    );
     let ttl = once_in(random, 3).then(|| 1 + random.below(255) as u8);
     if let Some(ttl) = ttl {
         let _ = writeln!(text, "ttl = {ttl}");
@@ -269,10 +371,19 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
 fn rows(config: &Config) -> Vec<Match> {
     let mut rows = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
-        let interface = route.interface.as_ref().map(|interface| match &interface.value {
-            InterfaceRef::Name(name) => INTERFACES.iter().find(|one| one.1 == name).expect("an interface").0,
-            InterfaceRef::Address(_) => unreachable!("interfaces are named"),
-        });
+        let interface = route
+            .interface
+            .as_ref()
+            .map(|interface| match &interface.value {
+                InterfaceRef::Name(name) => {
+                    INTERFACES
+                        .iter()
+                        .find(|one| one.1 == name)
+                        .expect("an interface")
+                        .0
+                }
+                InterfaceRef::Address(_) => unreachable!("interfaces are named"),
+            });
         for destination in &route.destinations {
             let (net, ports) = (destination.value.net, destination.value.ports);
             let row = |source| Match {
@@ -287,7 +398,12 @@ fn rows(config: &Config) -> Vec<Match> {
             if sources.is_empty() {
                 rows.push(row(None));
             }
-            rows.extend(sources.iter().filter(family).map(|source| row(Some(*source))));
+            rows.extend(
+                sources
+                    .iter()
+                    .filter(family)
+                    .map(|source| row(Some(*source))),
+            );
         }
     }
     rows

@@ -42,7 +42,10 @@ impl Datagrams {
         let mut bytes = vec![0; slots * slot_bytes];
         let mut iovecs: Vec<_> = bytes
             .chunks_mut(slot_bytes)
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() })
+            .map(|slot| libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: slot.len(),
+            })
             .collect();
         let control_bytes = if own { mem::size_of::<Info>() } else { 0 };
         let parts = iovecs.iter_mut().zip(&mut names).zip(&mut infos);
@@ -54,7 +57,15 @@ impl Datagrams {
                 header
             })
             .collect();
-        Self { headers, iovecs, names, infos, bytes, slot_bytes, control_bytes }
+        Self {
+            headers,
+            iovecs,
+            names,
+            infos,
+            bytes,
+            slot_bytes,
+            control_bytes,
+        }
     }
 
     pub(crate) fn slots(&self) -> usize {
@@ -71,8 +82,9 @@ impl Datagrams {
         }
         let (first, count) = (self.headers.as_mut_ptr(), slots as libc::c_uint);
         // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true lengths.
-        let filled =
-            checked(unsafe { libc::recvmmsg(socket, first, count, libc::MSG_DONTWAIT, ptr::null_mut()) })? as usize;
+        let filled = checked(unsafe {
+            libc::recvmmsg(socket, first, count, libc::MSG_DONTWAIT, ptr::null_mut())
+        })? as usize;
         for (header, iovec) in self.headers[..filled].iter().zip(&mut self.iovecs) {
             iovec.iov_len = header.msg_len as usize;
         }
@@ -84,14 +96,24 @@ impl Datagrams {
     pub(crate) fn send(&mut self, socket: RawFd, first: usize, end: usize) -> io::Result<usize> {
         let headers = &mut self.headers[first..end];
         // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true lengths.
-        Ok(checked(unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), headers.len() as libc::c_uint, 0) })? as usize)
+        Ok(checked(unsafe {
+            libc::sendmmsg(
+                socket,
+                headers.as_mut_ptr(),
+                headers.len() as libc::c_uint,
+                0,
+            )
+        })? as usize)
     }
 
     /// Who sent the datagram in a slot, or whom it is for.
     #[inline]
     pub(crate) fn peer(&self, slot: usize) -> SocketAddrV4 {
         let name = &self.names[slot];
-        SocketAddrV4::new(Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()), u16::from_be(name.sin_port))
+        SocketAddrV4::new(
+            Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()),
+            u16::from_be(name.sin_port),
+        )
     }
 
     #[inline]
@@ -119,7 +141,8 @@ impl Datagrams {
         head.cmsg_level = libc::IPPROTO_IP;
         head.cmsg_type = libc::IP_PKTINFO;
         // SAFETY: CMSG_LEN is arithmetic on its argument.
-        head.cmsg_len = unsafe { libc::CMSG_LEN(mem::size_of::<libc::in_pktinfo>() as libc::c_uint) } as _;
+        head.cmsg_len =
+            unsafe { libc::CMSG_LEN(mem::size_of::<libc::in_pktinfo>() as libc::c_uint) } as _;
         info.ipi_ifindex = 0;
         info.ipi_spec_dst.s_addr = u32::from_ne_bytes(own.octets());
         self.headers[slot].msg_hdr.msg_controllen = self.control_bytes as _;

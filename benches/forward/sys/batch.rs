@@ -23,7 +23,8 @@ pub(crate) struct ReceiveBatch {
 struct Control([u8; CONTROL_BYTES]);
 
 // SAFETY: CMSG_SPACE is arithmetic on its argument.
-const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::c_int>() as libc::c_uint) } as usize;
+const CONTROL_BYTES: usize =
+    unsafe { libc::CMSG_SPACE(mem::size_of::<libc::c_int>() as libc::c_uint) } as usize;
 
 impl ReceiveBatch {
     pub(crate) fn new(slots: usize, slot_bytes: usize) -> Self {
@@ -31,22 +32,36 @@ impl ReceiveBatch {
         let mut controls = vec![Control([0; CONTROL_BYTES]); slots];
         let mut iovecs: Vec<_> = bytes
             .chunks_mut(slot_bytes)
-            .map(|slot| libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() })
+            .map(|slot| libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: slot.len(),
+            })
             .collect();
         let headers = iovecs
             .iter_mut()
             .zip(&mut controls)
             .map(|(iovec, control)| message(iovec, 1, control.0.as_mut_ptr(), CONTROL_BYTES));
-        Self { headers: headers.collect(), iovecs, _controls: controls, _bytes: bytes }
+        Self {
+            headers: headers.collect(),
+            iovecs,
+            _controls: controls,
+            _bytes: bytes,
+        }
     }
 
     /// One recvmmsg into the first `slots` slots; returns how many it filled.
     #[inline]
-    pub(crate) fn receive(&mut self, socket: RawFd, slots: usize, flags: libc::c_int) -> io::Result<usize> {
+    pub(crate) fn receive(
+        &mut self,
+        socket: RawFd,
+        slots: usize,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
         let headers = &mut self.headers[..slots];
         let (first, count) = (headers.as_mut_ptr(), slots as libc::c_uint);
         // SAFETY: each header points to an iovec and a control buffer that `self` owns, with their true lengths.
-        let filled = checked(unsafe { libc::recvmmsg(socket, first, count, flags, ptr::null_mut()) })?;
+        let filled =
+            checked(unsafe { libc::recvmmsg(socket, first, count, flags, ptr::null_mut()) })?;
         Ok(filled as usize)
     }
 
@@ -59,7 +74,10 @@ impl ReceiveBatch {
     /// The filled slot's bytes, to be gathered into a send.
     #[inline]
     pub(crate) fn iovec(&self, slot: usize) -> libc::iovec {
-        libc::iovec { iov_base: self.iovecs[slot].iov_base, iov_len: self.len(slot) }
+        libc::iovec {
+            iov_base: self.iovecs[slot].iov_base,
+            iov_len: self.len(slot),
+        }
     }
 
     /// The filled slot's bytes, to be copied.
@@ -120,11 +138,14 @@ pub(crate) struct SegmentedSend {
 struct Control16([u8; CONTROL16_BYTES]);
 
 // SAFETY: CMSG_SPACE is arithmetic on its argument.
-const CONTROL16_BYTES: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<u16>() as libc::c_uint) } as usize;
+const CONTROL16_BYTES: usize =
+    unsafe { libc::CMSG_SPACE(mem::size_of::<u16>() as libc::c_uint) } as usize;
 
 impl SegmentedSend {
     pub(crate) fn new() -> Self {
-        let mut send = Self { control: Control16([0; CONTROL16_BYTES]) };
+        let mut send = Self {
+            control: Control16([0; CONTROL16_BYTES]),
+        };
         // SAFETY: a cmsghdr is made of integers, for which zero is a value.
         let mut head: libc::cmsghdr = unsafe { mem::zeroed() };
         head.cmsg_level = libc::SOL_UDP;
@@ -132,17 +153,33 @@ impl SegmentedSend {
         // SAFETY: CMSG_LEN is arithmetic on its argument.
         head.cmsg_len = unsafe { libc::CMSG_LEN(mem::size_of::<u16>() as libc::c_uint) } as _;
         // SAFETY: the buffer is aligned for a cmsghdr and longer than one.
-        unsafe { send.control.0.as_mut_ptr().cast::<libc::cmsghdr>().write(head) };
+        unsafe {
+            send.control
+                .0
+                .as_mut_ptr()
+                .cast::<libc::cmsghdr>()
+                .write(head)
+        };
         send
     }
 
     /// One sendmsg on a connected socket; `segment` is 0 for an ordinary datagram.
     #[inline]
-    pub(crate) fn send(&mut self, socket: RawFd, iovecs: &mut [libc::iovec], segment: u16) -> io::Result<usize> {
+    pub(crate) fn send(
+        &mut self,
+        socket: RawFd,
+        iovecs: &mut [libc::iovec],
+        segment: u16,
+    ) -> io::Result<usize> {
         let control_bytes = if segment == 0 { 0 } else { CONTROL16_BYTES };
         let at = mem::size_of::<libc::cmsghdr>();
         self.control.0[at..at + 2].copy_from_slice(&segment.to_ne_bytes());
-        let header = message(iovecs.as_mut_ptr(), iovecs.len(), self.control.0.as_mut_ptr(), control_bytes);
+        let header = message(
+            iovecs.as_mut_ptr(),
+            iovecs.len(),
+            self.control.0.as_mut_ptr(),
+            control_bytes,
+        );
         // SAFETY: the header points to `iovecs`, whose buffers the caller holds, and to this control buffer.
         checked_len(unsafe { libc::sendmsg(socket, &header.msg_hdr, 0) })
     }
@@ -157,14 +194,26 @@ pub(crate) struct PlainSend {
 
 impl PlainSend {
     pub(crate) fn new(mut payload: Vec<u8>, batch: usize) -> Self {
-        let mut iovec = Box::new(libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() });
-        let headers = (0..batch).map(|_| message(&raw mut *iovec, 1, ptr::null_mut(), 0)).collect();
-        Self { headers, _iovec: iovec, _payload: payload }
+        let mut iovec = Box::new(libc::iovec {
+            iov_base: payload.as_mut_ptr().cast(),
+            iov_len: payload.len(),
+        });
+        let headers = (0..batch)
+            .map(|_| message(&raw mut *iovec, 1, ptr::null_mut(), 0))
+            .collect();
+        Self {
+            headers,
+            _iovec: iovec,
+            _payload: payload,
+        }
     }
 
     pub(crate) fn send(&mut self, socket: RawFd, count: usize) -> io::Result<usize> {
         let count = count.min(self.headers.len()) as libc::c_uint;
         // SAFETY: every header points to the one iovec and payload that `self` owns.
-        Ok(checked(unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, 0) })? as usize)
+        Ok(
+            checked(unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, 0) })?
+                as usize,
+        )
     }
 }

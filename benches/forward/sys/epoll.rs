@@ -17,22 +17,32 @@ impl Epoll {
         let fd = checked(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the descriptor is new, and nobody else's.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; events] })
+        Ok(Self {
+            epoll,
+            events: vec![libc::epoll_event { events: 0, u64: 0 }; events],
+        })
     }
 
     /// Watches a socket for datagrams, level-triggered; closing it ends that.
     pub(crate) fn add(&self, socket: &impl AsRawFd, number: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number };
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: number,
+        };
         let (epoll, socket) = (self.epoll.as_raw_fd(), socket.as_raw_fd());
         // SAFETY: the kernel only reads `event`.
-        checked(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &mut event) }).map(drop)
+        checked(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, socket, &mut event) })
+            .map(drop)
     }
 
     /// Waits until at least one is ready; returns how many are.
     pub(crate) fn wait(&mut self) -> io::Result<usize> {
         let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
         // SAFETY: the kernel writes at most `room` events, which is how many there are.
-        Ok(checked(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events, room, -1) })? as usize)
+        Ok(
+            checked(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events, room, -1) })?
+                as usize,
+        )
     }
 
     /// The number of a socket that the last wait found ready.

@@ -12,7 +12,9 @@ pub(crate) use addressed::Datagrams;
 pub(crate) use batch::{PlainSend, ReceiveBatch, SegmentedSend};
 pub(crate) use epoll::Epoll;
 pub(crate) use namespace::Namespaces;
-pub(crate) use process::{CpuClock, ended, family, pinned_child, signal, signal_group, status_kib, stop};
+pub(crate) use process::{
+    CpuClock, ended, family, pinned_child, signal, signal_group, status_kib, stop,
+};
 
 use std::io;
 use std::mem;
@@ -28,7 +30,11 @@ const FILES_MAX: libc::rlim_t = 262_144;
 
 /// Turns the -1 of a system call into the error that it stands for.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// The same for calls that answer with a length.
@@ -45,7 +51,16 @@ pub(crate) fn set_int(
 ) -> io::Result<()> {
     let len = mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` outlives the call and `len` is its size.
-    checked(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(&value).cast(), len) }).map(drop)
+    checked(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast(),
+            len,
+        )
+    })
+    .map(drop)
 }
 
 /// Gives a socket `wanted` bytes of receive buffer, past rmem_max where the process may, up to it where it may not.
@@ -62,7 +77,13 @@ pub(crate) fn socket_drops(socket: &impl AsRawFd) -> io::Result<u32> {
     let mut len = mem::size_of_val(&meminfo) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes, the size of `meminfo`.
     checked(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, meminfo.as_mut_ptr().cast(), &mut len)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            meminfo.as_mut_ptr().cast(),
+            &mut len,
+        )
     })?;
     Ok(meminfo[SK_MEMINFO_DROPS])
 }
@@ -74,7 +95,9 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
     // SAFETY: the kernel writes at most the given size of `set`.
     checked(unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &mut set) })?;
     // SAFETY: the processor's number is below CPU_SETSIZE, so the bit lies inside `set`.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+    Ok((0..libc::CPU_SETSIZE as usize)
+        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
+        .collect())
 }
 
 /// Keeps the calling thread, and whatever it starts, on one processor.
@@ -89,10 +112,16 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
 
 /// Raises the limit of open files as far as it may; returns what it is now.
 pub(crate) fn raise_file_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` outlives the call.
     checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    let wanted = libc::rlimit { rlim_cur: FILES_MAX, rlim_max: limit.rlim_max.max(FILES_MAX) };
+    let wanted = libc::rlimit {
+        rlim_cur: FILES_MAX,
+        rlim_max: limit.rlim_max.max(FILES_MAX),
+    };
     // SAFETY: the call only reads `wanted`.
     if checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &wanted) }).is_ok() {
         return Ok(FILES_MAX);

@@ -40,10 +40,16 @@ impl Namespaces {
         let near = current()?;
         let namespaces = Self { near, far };
         let far_path = format!("/proc/{}/fd/{}", process::id(), namespaces.far.as_raw_fd());
-        run(&format!("ip link add {NEAR} type veth peer name {FAR} netns {far_path}"))?;
-        run(&format!("ip link set lo up && ip address add {NEAR_ADDRESS} dev {NEAR} && ip link set {NEAR} up"))?;
+        run(&format!(
+            "ip link add {NEAR} type veth peer name {FAR} netns {far_path}"
+        ))?;
+        run(&format!(
+            "ip link set lo up && ip address add {NEAR_ADDRESS} dev {NEAR} && ip link set {NEAR} up"
+        ))?;
         // Not writable everywhere; the rows with most sessions say so then.
-        let _ = run(&format!("echo {PORTS} > /proc/sys/net/ipv4/ip_local_port_range"));
+        let _ = run(&format!(
+            "echo {PORTS} > /proc/sys/net/ipv4/ip_local_port_range"
+        ));
         namespaces.far(|| {
             run(&format!("ip link set lo up && ip address add {FAR_ADDRESS} dev {FAR} && ip link set {FAR} up"))?;
             // /sys shows the devices of the namespace that it was mounted in, so it is mounted anew, for that command alone.
@@ -74,12 +80,14 @@ fn current() -> io::Result<File> {
 
 fn unshare() -> io::Result<()> {
     // SAFETY: the call touches no memory.
-    checked(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            io::Error::other("needs a network namespace of its own: run it as root or under `unshare -rn`")
-        }
-        _ => error,
-    })
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+        .map(drop)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => io::Error::other(
+                "needs a network namespace of its own: run it as root or under `unshare -rn`",
+            ),
+            _ => error,
+        })
 }
 
 fn set(namespace: &File) -> io::Result<()> {

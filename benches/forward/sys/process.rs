@@ -47,7 +47,10 @@ pub(crate) fn stop(family: &[u32]) -> io::Result<()> {
     }
     // Of its children only the process itself is told.
     let limit = Instant::now() + STOP_LIMIT;
-    while family[1..].iter().any(|&pid| state(pid).is_some_and(|state| state != 'T')) {
+    while family[1..]
+        .iter()
+        .any(|&pid| state(pid).is_some_and(|state| state != 'T'))
+    {
         if Instant::now() > limit {
             return Err(io::Error::other("a child of the process did not stop"));
         }
@@ -72,8 +75,13 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut next = 0;
     while let Some(&parent) = family.get(next) {
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+            .unwrap_or_default();
+        family.extend(
+            children
+                .split_whitespace()
+                .filter_map(|child| child.parse::<u32>().ok()),
+        );
         next += 1;
     }
     family
@@ -104,7 +112,10 @@ impl CpuClock {
     pub(crate) fn now_ns(&self) -> io::Result<u64> {
         let mut sum = 0;
         for id in &self.0 {
-            let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
             // SAFETY: `time` outlives the call.
             checked(unsafe { libc::clock_gettime(*id, &mut time) })?;
             sum += time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
@@ -116,6 +127,8 @@ impl CpuClock {
 /// One number, in KiB, of a process's status file, e.g. `VmRSS`.
 pub(crate) fn status_kib(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }

@@ -18,86 +18,164 @@ pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn process(text: &mut Text, snapshot: &Snapshot) {
-    let mut info = text.family("build_info", Kind::Gauge, "Always 1; the label tells which version runs.");
+    let mut info = text.family(
+        "build_info",
+        Kind::Gauge,
+        "Always 1; the label tells which version runs.",
+    );
     info.sample(&[("version", &snapshot.version)], 1);
-    let mut started = text.family("start_time_seconds", Kind::Gauge, "When the process started, in unix time.");
+    let mut started = text.family(
+        "start_time_seconds",
+        Kind::Gauge,
+        "When the process started, in unix time.",
+    );
     started.sample(&[], snapshot.started);
-    let mut states = text.family("state", Kind::Gauge, "1 for the state that the daemon is in.");
+    let mut states = text.family(
+        "state",
+        Kind::Gauge,
+        "1 for the state that the daemon is in.",
+    );
     for state in [State::Serving, State::Degraded, State::Stopping] {
-        states.sample(&[("state", state.label())], u8::from(state == snapshot.state));
+        states.sample(
+            &[("state", state.label())],
+            u8::from(state == snapshot.state),
+        );
     }
-    let help = "1 while received = handled + dropped + in flight holds in every row; 0 is a defect.";
-    text.family("ledger_balances", Kind::Gauge, help).sample(&[], u8::from(snapshot.balances));
+    let help =
+        "1 while received = handled + dropped + in flight holds in every row; 0 is a defect.";
+    text.family("ledger_balances", Kind::Gauge, help)
+        .sample(&[], u8::from(snapshot.balances));
 }
 
 fn reloads(text: &mut Text, snapshot: &Snapshot) {
     let reloads = &snapshot.reloads;
-    let mut outcomes = text.family("config_reloads_total", Kind::Counter, "Reloads since the start, by outcome.");
+    let mut outcomes = text.family(
+        "config_reloads_total",
+        Kind::Counter,
+        "Reloads since the start, by outcome.",
+    );
     outcomes.sample(&[("outcome", "applied")], reloads.applied);
     outcomes.sample(&[("outcome", "refused")], reloads.refused);
-    let last = [("applied", snapshot.reloaded), ("refused", reloads.last_refused)];
+    let last = [
+        ("applied", snapshot.reloaded),
+        ("refused", reloads.last_refused),
+    ];
     let help = "When a reload last had this outcome, in unix time; absent while none had.";
     let mut times = text.family("config_last_reload_timestamp_seconds", Kind::Gauge, help);
-    for (outcome, at) in last.iter().filter_map(|(outcome, at)| Some((outcome, (*at)?))) {
+    for (outcome, at) in last
+        .iter()
+        .filter_map(|(outcome, at)| Some((outcome, (*at)?)))
+    {
         times.sample(&[("outcome", outcome)], at);
     }
     let help = "Reloads and takeovers so far.";
-    text.family("config_generation", Kind::Gauge, help).sample(&[], snapshot.generation);
+    text.family("config_generation", Kind::Gauge, help)
+        .sample(&[], snapshot.generation);
 }
 
 fn alarms(text: &mut Text, snapshot: &Snapshot) {
-    let mut alarms =
-        text.family("alarm_active", Kind::Gauge, "1 for each alarm that there is; absent when it is over.");
+    let mut alarms = text.family(
+        "alarm_active",
+        Kind::Gauge,
+        "1 for each alarm that there is; absent when it is over.",
+    );
     for alarm in &snapshot.alarms {
         alarms.sample(&[("alarm", &alarm.name), ("about", &alarm.about)], 1);
     }
-    text.family("alarms", Kind::Gauge, "How many alarms there are.").sample(&[], snapshot.alarms.len());
+    text.family("alarms", Kind::Gauge, "How many alarms there are.")
+        .sample(&[], snapshot.alarms.len());
 }
 
 fn listeners(text: &mut Text, snapshot: &Snapshot) {
     let names = AccountNames {
-        received: ("received_datagrams_total", "Datagrams that the listener received."),
-        handled: ("handled_datagrams_total", "Of those, the ones that were handled."),
+        received: (
+            "received_datagrams_total",
+            "Datagrams that the listener received.",
+        ),
+        handled: (
+            "handled_datagrams_total",
+            "Of those, the ones that were handled.",
+        ),
         dropped: (
             "dropped_datagrams_total",
             "Of those, the ones that were dropped, by reason; absent reasons never were.",
         ),
     };
-    let rows: Vec<_> = snapshot.listeners.iter().map(|row| (row.listener.clone(), &row.account)).collect();
+    let rows: Vec<_> = snapshot
+        .listeners
+        .iter()
+        .map(|row| (row.listener.clone(), &row.account))
+        .collect();
     accounts(text, &names, "listener", &rows);
     let help = "Dropped datagrams of all listeners, with every reason, so that the first one of a reason is a rise.";
     let mut reasons = text.family("dropped_datagrams_by_reason_total", Kind::Counter, help);
     for reason in DropReason::ALL {
         let label = reason.label();
-        reasons.sample(&[("reason", label)], snapshot.drops.get(label).copied().unwrap_or(0));
+        reasons.sample(
+            &[("reason", label)],
+            snapshot.drops.get(label).copied().unwrap_or(0),
+        );
     }
-    let help = "Datagrams that the kernel dropped before the daemon: they found the receive buffer full.";
+    let help =
+        "Datagrams that the kernel dropped before the daemon: they found the receive buffer full.";
     let mut drops = text.family("kernel_dropped_datagrams_total", Kind::Counter, help);
-    snapshot.listeners.iter().for_each(|row| drops.sample(&[("listener", &row.listener)], row.kernel_drops));
+    snapshot
+        .listeners
+        .iter()
+        .for_each(|row| drops.sample(&[("listener", &row.listener)], row.kernel_drops));
     let help = "Receive calls that failed and were tried again.";
     let mut errors = text.family("receive_errors_total", Kind::Counter, help);
-    snapshot.listeners.iter().for_each(|row| errors.sample(&[("listener", &row.listener)], row.receive_errors));
+    snapshot
+        .listeners
+        .iter()
+        .for_each(|row| errors.sample(&[("listener", &row.listener)], row.receive_errors));
 }
 
 fn workers(text: &mut Text, snapshot: &Snapshot) {
     let names = AccountNames {
-        received: ("worker_received_datagrams_total", "Datagrams that the worker received."),
-        handled: ("worker_handled_datagrams_total", "Of those, the ones that were handled."),
-        dropped: ("worker_dropped_datagrams_total", "Of those, the ones that were dropped, by reason."),
+        received: (
+            "worker_received_datagrams_total",
+            "Datagrams that the worker received.",
+        ),
+        handled: (
+            "worker_handled_datagrams_total",
+            "Of those, the ones that were handled.",
+        ),
+        dropped: (
+            "worker_dropped_datagrams_total",
+            "Of those, the ones that were dropped, by reason.",
+        ),
     };
-    let rows: Vec<_> = snapshot.workers.iter().map(|row| (row.worker.to_string(), &row.account)).collect();
+    let rows: Vec<_> = snapshot
+        .workers
+        .iter()
+        .map(|row| (row.worker.to_string(), &row.account))
+        .collect();
     accounts(text, &names, "worker", &rows);
-    let mut up = text.family("worker_up", Kind::Gauge, "1 if the worker answered when this was taken.");
-    rows.iter().zip(&snapshot.workers).for_each(|((name, _), row)| {
-        up.sample(&[("worker", name)], u8::from(row.answers));
-    });
+    let mut up = text.family(
+        "worker_up",
+        Kind::Gauge,
+        "1 if the worker answered when this was taken.",
+    );
+    rows.iter()
+        .zip(&snapshot.workers)
+        .for_each(|((name, _), row)| {
+            up.sample(&[("worker", name)], u8::from(row.answers));
+        });
 }
 
 fn latency(text: &mut Text, snapshot: &Snapshot) {
-    let Some(latency) = &snapshot.latency else { return };
-    let help = "Time from the kernel's receiving a handled datagram until its turn's send call returned.";
-    let up_to = latency.buckets.iter().map(|bucket| (bucket.up_to_seconds, bucket.count));
-    text.family("time_in_daemon_seconds", Kind::Histogram, help).histogram(up_to, latency.sum_seconds, latency.count);
+    let Some(latency) = &snapshot.latency else {
+        return;
+    };
+    let help =
+        "Time from the kernel's receiving a handled datagram until its turn's send call returned.";
+    let up_to = latency
+        .buckets
+        .iter()
+        .map(|bucket| (bucket.up_to_seconds, bucket.count));
+    text.family("time_in_daemon_seconds", Kind::Histogram, help)
+        .histogram(up_to, latency.sum_seconds, latency.count);
 }
 
 fn host(text: &mut Text, snapshot: &Snapshot) {
@@ -115,14 +193,24 @@ fn host(text: &mut Text, snapshot: &Snapshot) {
 fn admin(text: &mut Text, snapshot: &Snapshot) {
     let admin = &snapshot.admin;
     let help = "Connections to the control socket and the HTTP port now.";
-    text.family("admin_connections", Kind::Gauge, help).sample(&[], admin.connections);
-    text.family("admin_viewers", Kind::Gauge, "Viewers of the live view now.").sample(&[], admin.viewers);
+    text.family("admin_connections", Kind::Gauge, help)
+        .sample(&[], admin.connections);
+    text.family(
+        "admin_viewers",
+        Kind::Gauge,
+        "Viewers of the live view now.",
+    )
+    .sample(&[], admin.viewers);
     let help = "Connections that were ever accepted.";
-    text.family("admin_connections_total", Kind::Counter, help).sample(&[], admin.accepted);
-    let help = "Times that a connection could not be accepted, as a rule since no more files may be open.";
-    text.family("admin_failed_accepts_total", Kind::Counter, help).sample(&[], admin.failed_accepts);
+    text.family("admin_connections_total", Kind::Counter, help)
+        .sample(&[], admin.accepted);
+    let help =
+        "Times that a connection could not be accepted, as a rule since no more files may be open.";
+    text.family("admin_failed_accepts_total", Kind::Counter, help)
+        .sample(&[], admin.failed_accepts);
     let help = "Requests that were ever answered, refusals among them.";
-    text.family("admin_requests_total", Kind::Counter, help).sample(&[], admin.requests);
+    text.family("admin_requests_total", Kind::Counter, help)
+        .sample(&[], admin.requests);
     let help = "What a limit or a rule of the control socket or the HTTP port refused, by which.";
     let mut refused = text.family("admin_refused_total", Kind::Counter, help);
     for (by, count) in [

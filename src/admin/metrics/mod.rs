@@ -33,9 +33,11 @@ struct AccountNames {
 /// The families of accounts: received, handled, and dropped by reason. `labels` are those of each row.
 fn accounts(text: &mut Text, names: &AccountNames, label: &str, rows: &[(String, &Account)]) {
     let mut received = text.family(names.received.0, Kind::Counter, names.received.1);
-    rows.iter().for_each(|(name, account)| received.sample(&[(label, name)], account.received));
+    rows.iter()
+        .for_each(|(name, account)| received.sample(&[(label, name)], account.received));
     let mut handled = text.family(names.handled.0, Kind::Counter, names.handled.1);
-    rows.iter().for_each(|(name, account)| handled.sample(&[(label, name)], account.handled));
+    rows.iter()
+        .for_each(|(name, account)| handled.sample(&[(label, name)], account.handled));
     let mut dropped = text.family(names.dropped.0, Kind::Counter, names.dropped.1);
     for (name, account) in rows {
         by(&mut dropped, &[(label, name)], "reason", &account.drops);
@@ -43,9 +45,18 @@ fn accounts(text: &mut Text, names: &AccountNames, label: &str, rows: &[(String,
 }
 
 /// A sample for each name of a closed set.
-fn by(family: &mut Family<'_>, labels: &[(&str, &str)], last: &str, counts: &BTreeMap<String, u64>) {
+fn by(
+    family: &mut Family<'_>,
+    labels: &[(&str, &str)],
+    last: &str,
+    counts: &BTreeMap<String, u64>,
+) {
     for (name, count) in counts {
-        let labels: Vec<(&str, &str)> = labels.iter().copied().chain([(last, name.as_str())]).collect();
+        let labels: Vec<(&str, &str)> = labels
+            .iter()
+            .copied()
+            .chain([(last, name.as_str())])
+            .collect();
         family.sample(&labels, count);
     }
 }

@@ -22,72 +22,160 @@ pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
 
 fn routes(text: &mut Text, snapshot: &Snapshot) {
     let names = AccountNames {
-        received: ("route_received_datagrams_total", "Datagrams that took the route."),
-        handled: ("route_handled_datagrams_total", "Of those, the ones that at least one of its handlers handled."),
-        dropped: ("route_dropped_datagrams_total", "Of those, the ones that all of its handlers dropped, by reason."),
+        received: (
+            "route_received_datagrams_total",
+            "Datagrams that took the route.",
+        ),
+        handled: (
+            "route_handled_datagrams_total",
+            "Of those, the ones that at least one of its handlers handled.",
+        ),
+        dropped: (
+            "route_dropped_datagrams_total",
+            "Of those, the ones that all of its handlers dropped, by reason.",
+        ),
     };
-    let rows: Vec<_> = snapshot.routes.iter().map(|row| (row.route.clone(), &row.account)).collect();
+    let rows: Vec<_> = snapshot
+        .routes
+        .iter()
+        .map(|row| (row.route.clone(), &row.account))
+        .collect();
     accounts(text, &names, "route", &rows);
 }
 
 fn handlers(text: &mut Text, handlers: &[HandlerRow]) {
     let names = AccountNames {
-        received: ("handler_received_datagrams_total", "Datagrams that the handler's routes gave it."),
-        handled: ("handler_handled_datagrams_total", "Of those, the ones that it handled."),
-        dropped: ("handler_dropped_datagrams_total", "Of those, the ones that it dropped, by reason."),
+        received: (
+            "handler_received_datagrams_total",
+            "Datagrams that the handler's routes gave it.",
+        ),
+        handled: (
+            "handler_handled_datagrams_total",
+            "Of those, the ones that it handled.",
+        ),
+        dropped: (
+            "handler_dropped_datagrams_total",
+            "Of those, the ones that it dropped, by reason.",
+        ),
     };
-    let rows: Vec<_> = handlers.iter().map(|row| (row.handler.clone(), &row.account)).collect();
+    let rows: Vec<_> = handlers
+        .iter()
+        .map(|row| (row.handler.clone(), &row.account))
+        .collect();
     accounts(text, &names, "handler", &rows);
     let help = "Datagrams that wait in the handler's sink: neither written nor lost yet.";
     let mut in_flight = text.family("handler_in_flight_datagrams", Kind::Gauge, help);
-    handlers.iter().for_each(|row| in_flight.sample(&[("handler", &row.handler)], row.account.in_flight));
+    handlers
+        .iter()
+        .for_each(|row| in_flight.sample(&[("handler", &row.handler)], row.account.in_flight));
     let help = "Datagrams that the handler caused to be sent and that the kernel took.";
     let mut sent = text.family("handler_sent_datagrams_total", Kind::Counter, help);
-    handlers.iter().for_each(|row| sent.sample(&[("handler", &row.handler)], row.sent));
+    handlers
+        .iter()
+        .for_each(|row| sent.sample(&[("handler", &row.handler)], row.sent));
     let help = "Datagrams of the handler that the kernel refused to send, by errno.";
     let mut failed = text.family("handler_send_errors_total", Kind::Counter, help);
-    handlers.iter().for_each(|row| by(&mut failed, &[("handler", &row.handler)], "errno", &row.failed));
+    handlers.iter().for_each(|row| {
+        by(
+            &mut failed,
+            &[("handler", &row.handler)],
+            "errno",
+            &row.failed,
+        )
+    });
     let help = "Errors that came back by ICMP for what the handler sent, by errno.";
     let mut reported = text.family("handler_reported_errors_total", Kind::Counter, help);
-    handlers.iter().for_each(|row| by(&mut reported, &[("handler", &row.handler)], "errno", &row.reported));
+    handlers.iter().for_each(|row| {
+        by(
+            &mut reported,
+            &[("handler", &row.handler)],
+            "errno",
+            &row.reported,
+        )
+    });
 }
 
 fn replies(text: &mut Text, handlers: &[HandlerRow]) {
     let names = AccountNames {
-        received: ("handler_received_replies_total", "Datagrams that the handler's upstreams answered."),
-        handled: ("handler_handled_replies_total", "Of those, the ones that were passed on to a client."),
-        dropped: ("handler_dropped_replies_total", "Of those, the ones that were not, by reason."),
+        received: (
+            "handler_received_replies_total",
+            "Datagrams that the handler's upstreams answered.",
+        ),
+        handled: (
+            "handler_handled_replies_total",
+            "Of those, the ones that were passed on to a client.",
+        ),
+        dropped: (
+            "handler_dropped_replies_total",
+            "Of those, the ones that were not, by reason.",
+        ),
     };
-    let rows: Vec<_> = handlers.iter().map(|row| (row.handler.clone(), &row.replies)).collect();
+    let rows: Vec<_> = handlers
+        .iter()
+        .map(|row| (row.handler.clone(), &row.replies))
+        .collect();
     accounts(text, &names, "handler", &rows);
 }
 
 fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
     let gauges: [Of<SessionsRow, u64>; 3] = [
-        ("sessions", "Sessions that are open.", |sessions| sessions.open),
-        ("sessions_on_probation", "Of those, the ones that were never answered.", |sessions| sessions.on_probation),
-        ("source_ports", "Source ports that are open: leased, resting or spare.", |sessions| sessions.ports),
+        ("sessions", "Sessions that are open.", |sessions| {
+            sessions.open
+        }),
+        (
+            "sessions_on_probation",
+            "Of those, the ones that were never answered.",
+            |sessions| sessions.on_probation,
+        ),
+        (
+            "source_ports",
+            "Source ports that are open: leased, resting or spare.",
+            |sessions| sessions.ports,
+        ),
     ];
     for (name, help, of) in gauges {
         let mut gauge = text.family(name, Kind::Gauge, help);
-        handlers.iter().for_each(|row| gauge.sample(&[("handler", &row.handler)], of(&row.sessions)));
+        handlers
+            .iter()
+            .for_each(|row| gauge.sample(&[("handler", &row.handler)], of(&row.sessions)));
     }
     let counters: [Of<SessionsRow, u64>; 3] = [
-        ("sessions_opened_total", "Sessions that ever began.", |sessions| sessions.opened),
+        (
+            "sessions_opened_total",
+            "Sessions that ever began.",
+            |sessions| sessions.opened,
+        ),
         (
             "sessions_inherited_total",
             "Sessions that began under a handler that a reload has replaced, and go on with this one.",
             |sessions| sessions.inherited,
         ),
-        ("sessions_left_total", "Sessions that go on with another handler since a reload.", |sessions| sessions.left),
+        (
+            "sessions_left_total",
+            "Sessions that go on with another handler since a reload.",
+            |sessions| sessions.left,
+        ),
     ];
     for (name, help, of) in counters {
         let mut counter = text.family(name, Kind::Counter, help);
-        handlers.iter().for_each(|row| counter.sample(&[("handler", &row.handler)], of(&row.sessions)));
+        handlers
+            .iter()
+            .for_each(|row| counter.sample(&[("handler", &row.handler)], of(&row.sessions)));
     }
-    let mut ended = text.family("sessions_ended_total", Kind::Counter, "Sessions that ended, by cause.");
+    let mut ended = text.family(
+        "sessions_ended_total",
+        Kind::Counter,
+        "Sessions that ended, by cause.",
+    );
     for row in handlers {
-        let SessionsRow { idle, unanswered, complete, displaced, broken, .. } = row.sessions;
+        let SessionsRow {
+            idle,
+            unanswered,
+            complete,
+            displaced,
+            broken,
+            ..
+        } = row.sessions;
         for (cause, count) in [
             ("broken", broken),
             ("complete", complete),
@@ -100,26 +188,51 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
     }
     let help = "Datagrams passed on without a way back, since their sender must not be answered.";
     let mut one_way = text.family("one_way_datagrams_total", Kind::Counter, help);
-    handlers.iter().for_each(|row| one_way.sample(&[("handler", &row.handler)], row.sessions.one_way));
+    handlers
+        .iter()
+        .for_each(|row| one_way.sample(&[("handler", &row.handler)], row.sessions.one_way));
 }
 
 /// What is told of every upstream as one number.
 type Number = (&'static str, Kind, &'static str, fn(&UpstreamRow) -> u64);
 
 const NUMBERS: [Number; 7] = [
-    ("upstream_up", Kind::Gauge, "1 if the upstream is thought to answer.", |row| row.alive.into()),
-    ("upstream_draining", Kind::Gauge, "1 if the upstream gets nothing new.", |row| row.draining.into()),
-    ("upstream_sessions", Kind::Gauge, "Sessions that the upstream holds.", |row| row.sessions),
-    ("upstream_sent_datagrams_total", Kind::Counter, "Datagrams that the kernel took for the upstream.", |row| {
-        row.sent
-    }),
+    (
+        "upstream_up",
+        Kind::Gauge,
+        "1 if the upstream is thought to answer.",
+        |row| row.alive.into(),
+    ),
+    (
+        "upstream_draining",
+        Kind::Gauge,
+        "1 if the upstream gets nothing new.",
+        |row| row.draining.into(),
+    ),
+    (
+        "upstream_sessions",
+        Kind::Gauge,
+        "Sessions that the upstream holds.",
+        |row| row.sessions,
+    ),
+    (
+        "upstream_sent_datagrams_total",
+        Kind::Counter,
+        "Datagrams that the kernel took for the upstream.",
+        |row| row.sent,
+    ),
     (
         "upstream_skipped_datagrams_total",
         Kind::Counter,
         "Datagrams that the upstream did not get although it was picked: not in its sample, above its rate.",
         |row| row.skipped,
     ),
-    ("upstream_replies_total", Kind::Counter, "Datagrams that the upstream answered.", |row| row.replies),
+    (
+        "upstream_replies_total",
+        Kind::Counter,
+        "Datagrams that the upstream answered.",
+        |row| row.replies,
+    ),
     (
         "upstream_kernel_dropped_replies_total",
         Kind::Counter,
@@ -131,7 +244,10 @@ const NUMBERS: [Number; 7] = [
 fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
     let names = names(upstreams);
     let rows = || {
-        upstreams.iter().zip(&names).map(|(row, name)| (row, [("handler", row.handler.as_str()), ("upstream", name)]))
+        upstreams
+            .iter()
+            .zip(&names)
+            .map(|(row, name)| (row, [("handler", row.handler.as_str()), ("upstream", name)]))
     };
     for (name, kind, help, of) in NUMBERS {
         let mut family = text.family(name, kind, help);
@@ -143,9 +259,11 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
             "Datagrams for the upstream that the kernel refused to send, by errno.",
             |row| &row.failed,
         ),
-        ("upstream_reported_errors_total", "Errors that came back by ICMP from the upstream, by errno.", |row| {
-            &row.reported
-        }),
+        (
+            "upstream_reported_errors_total",
+            "Errors that came back by ICMP from the upstream, by errno.",
+            |row| &row.reported,
+        ),
     ];
     for (name, help, of) in counts {
         let mut family = text.family(name, Kind::Counter, help);
@@ -155,7 +273,11 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
     let mut shadows = text.family("upstream_shadow_replies_total", Kind::Counter, help);
     for (row, [handler, upstream]) in rows() {
         let Some(shadow) = row.shadow else { continue };
-        for (result, count) in [("different", shadow.different), ("missing", shadow.missing), ("same", shadow.same)] {
+        for (result, count) in [
+            ("different", shadow.different),
+            ("missing", shadow.missing),
+            ("same", shadow.same),
+        ] {
             shadows.sample(&[handler, upstream, ("result", result)], count);
         }
     }
@@ -168,7 +290,11 @@ fn names(upstreams: &[UpstreamRow]) -> Vec<String> {
     for row in upstreams {
         let times = seen.entry((&row.handler, &row.upstream)).or_default();
         *times += 1;
-        names.push(if *times == 1 { row.upstream.clone() } else { format!("{} #{times}", row.upstream) });
+        names.push(if *times == 1 {
+            row.upstream.clone()
+        } else {
+            format!("{} #{times}", row.upstream)
+        });
     }
     names
 }

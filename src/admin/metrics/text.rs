@@ -34,7 +34,10 @@ impl Text {
             Kind::Histogram => "histogram",
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "# HELP udispatch_{name} {help}\n# TYPE udispatch_{name} {kind}");
+        let _ = writeln!(
+            self.0,
+            "# HELP udispatch_{name} {help}\n# TYPE udispatch_{name} {kind}"
+        );
         Family { text: self, name }
     }
 
@@ -52,7 +55,9 @@ impl Family<'_> {
 
     /// The samples of a histogram: for each border, ascending, how many did not exceed it.
     pub fn histogram(&mut self, up_to: impl Iterator<Item = (f64, u64)>, sum: f64, count: u64) {
-        up_to.for_each(|(border, count)| self.part("_bucket", &[("le", &border.to_string())], count));
+        up_to.for_each(|(border, count)| {
+            self.part("_bucket", &[("le", &border.to_string())], count)
+        });
         self.part("_bucket", &[("le", "+Inf")], count);
         self.part("_sum", &[], sum);
         self.part("_count", &[], count);
@@ -104,7 +109,11 @@ mod tests {
     #[test]
     fn a_histogram() {
         let mut text = Text::default();
-        text.family("time", Kind::Histogram, "Time.").histogram([(0.000001, 1), (1.5, 2)].into_iter(), 7.5, 3);
+        text.family("time", Kind::Histogram, "Time.").histogram(
+            [(0.000001, 1), (1.5, 2)].into_iter(),
+            7.5,
+            3,
+        );
         let expected = "# HELP udispatch_time Time.\n# TYPE udispatch_time histogram\n\
                         udispatch_time_bucket{le=\"0.000001\"} 1\nudispatch_time_bucket{le=\"1.5\"} 2\n\
                         udispatch_time_bucket{le=\"+Inf\"} 3\nudispatch_time_sum 7.5\nudispatch_time_count 3\n";

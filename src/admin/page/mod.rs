@@ -18,7 +18,11 @@ pub struct Asset {
 
 macro_rules! asset {
     ($path:literal, $media_type:literal, $file:literal) => {
-        Asset { path: $path, media_type: concat!($media_type, "; charset=utf-8"), text: include_str!($file) }
+        Asset {
+            path: $path,
+            media_type: concat!($media_type, "; charset=utf-8"),
+            text: include_str!($file),
+        }
     };
 }
 
@@ -44,7 +48,10 @@ pub const ASSETS: &[Asset] = &[
 
 /// What each reason for a drop means, for whoever opens a node.
 pub async fn drop_reasons() -> Response {
-    let meanings: Value = DropReason::ALL.iter().map(|reason| (reason.label(), reason.meaning())).collect();
+    let meanings: Value = DropReason::ALL
+        .iter()
+        .map(|reason| (reason.label(), reason.meaning()))
+        .collect();
     ([("content-type", "application/json")], meanings.to_string()).into_response()
 }
 
@@ -56,16 +63,27 @@ mod tests {
     use super::*;
 
     fn served() -> BTreeSet<&'static str> {
-        ASSETS.iter().map(|asset| asset.path.trim_start_matches("/page/")).collect()
+        ASSETS
+            .iter()
+            .map(|asset| asset.path.trim_start_matches("/page/"))
+            .collect()
     }
 
     /// Every file beside this one is served, once.
     #[test]
     fn every_file_is_served() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/page");
-        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let files: BTreeSet<String> = names.filter(|name| name != "mod.rs" && name != "index.html").collect();
-        let served: BTreeSet<String> = served().into_iter().filter(|path| *path != "/").map(str::to_owned).collect();
+        let names = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let files: BTreeSet<String> = names
+            .filter(|name| name != "mod.rs" && name != "index.html")
+            .collect();
+        let served: BTreeSet<String> = served()
+            .into_iter()
+            .filter(|path| *path != "/")
+            .map(str::to_owned)
+            .collect();
         assert_eq!(files, served);
         assert_eq!(ASSETS.len(), served.len() + 1);
     }
@@ -81,9 +99,16 @@ mod tests {
                 }
             }
             let own = asset.text.replace("http://www.w3.org/2000/svg", "");
-            for never in
-                ["http:", "https:", "//cdn", "@import", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("]
-            {
+            for never in [
+                "http:",
+                "https:",
+                "//cdn",
+                "@import",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+            ] {
                 assert!(!own.contains(never), "{} has {never}", asset.path);
             }
         }

@@ -33,11 +33,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
         let gone = format!("{} {name} is gone; Esc goes back", noun.singular());
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
     };
-    let picture = if area.height >= 3 * SPARK_LINES { SPARK_LINES } else { area.height / 3 };
-    let [picture, rest] = Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
+    let picture = if area.height >= 3 * SPARK_LINES {
+        SPARK_LINES
+    } else {
+        area.height / 3
+    };
+    let [picture, rest] =
+        Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
     draw_spark(frame, state, picture, &row.item.key);
     let text: Vec<Told> = (text(sight, noun, row).into_iter())
-        .flat_map(|(line, tone)| wrap(&line, rest.width.into(), 4).into_iter().map(move |line| (line, tone)))
+        .flat_map(|(line, tone)| {
+            wrap(&line, rest.width.into(), 4)
+                .into_iter()
+                .map(move |line| (line, tone))
+        })
         .collect();
     draw_text(frame, state, rest, &text, spots);
 }
@@ -48,9 +57,16 @@ fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
     let most = columns.iter().flatten().max();
     let minutes = HISTORY.as_secs() / 60;
     let most = most.map_or(String::new(), |most| format!(", at most {most}"));
-    let head = format!("{}  {} of the last {minutes} minutes{most}", key.name, noun.pulse().head());
+    let head = format!(
+        "{}  {} of the last {minutes} minutes{most}",
+        key.name,
+        noun.pulse().head()
+    );
     let [first, rest] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
-    frame.render_widget(Line::styled(head, Tone::Strong.style(state.has_colours)), first);
+    frame.render_widget(
+        Line::styled(head, Tone::Strong.style(state.has_colours)),
+        first,
+    );
     let newest_first = columns.iter().rev().copied();
     let spark = Sparkline::default()
         .data(newest_first)
@@ -82,15 +98,25 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
             next: Some((Noun::Handlers, &flows.route_to_handler)),
             ..Parts::default()
         },
-        Noun::Workers => Parts { account: Some(&snapshot.workers.get(index)?.account), ..Parts::default() },
+        Noun::Workers => Parts {
+            account: Some(&snapshot.workers.get(index)?.account),
+            ..Parts::default()
+        },
         Noun::Listeners => {
             let row = snapshot.listeners.get(index)?;
             let notes = match row.receive_errors {
                 0 => Vec::new(),
-                errors => vec![format!("receive calls that failed and were tried again: {errors}")],
+                errors => vec![format!(
+                    "receive calls that failed and were tried again: {errors}"
+                )],
             };
             let next = Some((Noun::Routes, flows.listener_to_route.as_slice()));
-            Parts { account: Some(&row.account), next, notes, ..Parts::default() }
+            Parts {
+                account: Some(&row.account),
+                next,
+                notes,
+                ..Parts::default()
+            }
         }
         Noun::Handlers => {
             let row = snapshot.handlers.get(index)?;
@@ -99,7 +125,8 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
                 replies: Some(&row.replies).filter(|replies| replies.received > 0),
                 failed: Some(&row.failed),
                 reported: Some(&row.reported),
-                sessions: Some(&row.sessions).filter(|sessions| sessions.opened > 0 || sessions.one_way > 0),
+                sessions: Some(&row.sessions)
+                    .filter(|sessions| sessions.opened > 0 || sessions.one_way > 0),
                 next: Some((Noun::Upstreams, &flows.handler_to_upstream)),
                 notes: vec![format!("kind: {}", one_line(&row.kind))],
             }
@@ -110,59 +137,114 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
 
 fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
     let row = snapshot.upstreams.get(index)?;
-    let address = row.address.as_ref().map_or("none: its name has no address".to_owned(), |address| one_line(address));
+    let address = row
+        .address
+        .as_ref()
+        .map_or("none: its name has no address".to_owned(), |address| {
+            one_line(address)
+        });
     let mut notes = vec![format!("address: {address}")];
     if row.dead_in_workers > 0 {
-        notes.push(format!("thought dead by what comes back, in workers: {}", row.dead_in_workers));
+        notes.push(format!(
+            "thought dead by what comes back, in workers: {}",
+            row.dead_in_workers
+        ));
     }
     if row.draining || row.drained_by_hand {
-        let why = if row.drained_by_hand { "by hand; `udispatch undrain` ends it" } else { "by the file" };
+        let why = if row.drained_by_hand {
+            "by hand; `udispatch undrain` ends it"
+        } else {
+            "by the file"
+        };
         notes.push(format!("gets nothing new: draining, {why}"));
     }
     if let Some(failure) = &row.last_failure {
-        notes.push(format!("a probe failed: {} → {}", one_line(&failure.text), one_line(&failure.cure)));
+        notes.push(format!(
+            "a probe failed: {} → {}",
+            one_line(&failure.text),
+            one_line(&failure.cure)
+        ));
     }
     if let Some(shadow) = row.shadow {
         let (same, different, missing) = (shadow.same, shadow.different, shadow.missing);
-        notes.push(format!("answers as a shadow: {same} the same, {different} different, {missing} missing"));
+        notes.push(format!(
+            "answers as a shadow: {same} the same, {different} different, {missing} missing"
+        ));
     }
-    Some(Parts { failed: Some(&row.failed), reported: Some(&row.reported), notes, ..Parts::default() })
+    Some(Parts {
+        failed: Some(&row.failed),
+        reported: Some(&row.reported),
+        notes,
+        ..Parts::default()
+    })
 }
 
 /// The lines.
 fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
     let snapshot = &sight.snapshot;
-    let mut lines = vec![(format!("  {:14}{:>16}{:>14}", "", "since start", "now"), Tone::Quiet)];
+    let mut lines = vec![(
+        format!("  {:14}{:>16}{:>14}", "", "since start", "now"),
+        Tone::Quiet,
+    )];
     for measure in noun.measures() {
         lines.push(numbers(row, *measure));
     }
-    for alarm in snapshot.alarms.iter().filter(|alarm| one_line(&alarm.about) == row.item.key.name) {
+    for alarm in snapshot
+        .alarms
+        .iter()
+        .filter(|alarm| one_line(&alarm.about) == row.item.key.name)
+    {
         lines.push((format!("! {}", one_line(&alarm.text)), Tone::Warning));
         lines.push((format!("    → {}", one_line(&alarm.cure)), Tone::Plain));
     }
-    let Some(parts) = parts(noun, snapshot, row.index) else { return lines };
+    let Some(parts) = parts(noun, snapshot, row.index) else {
+        return lines;
+    };
     let before = before(sight, noun, &row.item.key);
     let elapsed = sight.rates.elapsed;
     let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
         let before = before?.get(name).copied().unwrap_or(0);
         rate(before, now, elapsed?)
     };
-    let mut section = |head: &str, now: Option<&BTreeMap<String, u64>>, before: Option<&BTreeMap<String, u64>>| {
-        let Some(now) = now.filter(|now| !now.is_empty()) else { return };
+    let mut section = |head: &str,
+                       now: Option<&BTreeMap<String, u64>>,
+                       before: Option<&BTreeMap<String, u64>>| {
+        let Some(now) = now.filter(|now| !now.is_empty()) else {
+            return;
+        };
         lines.push((head.to_owned(), Tone::Strong));
         for (name, count) in now {
             let rate = number::rate(per_second(before, name, *count));
             let known = DropReason::ALL.iter().find(|known| known.label() == name);
             let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
-            lines.push((format!("  {count} ({rate}) {}{meaning}", one_line(name)), Tone::Plain));
+            lines.push((
+                format!("  {count} ({rate}) {}{meaning}", one_line(name)),
+                Tone::Plain,
+            ));
         }
     };
     let drops = |account: Option<&Account>| account.map(|account| account.drops.clone());
     let was = before.as_ref();
-    section("dropped, by reason", drops(parts.account).as_ref(), drops(was.and_then(|was| was.account)).as_ref());
-    section("answers dropped", drops(parts.replies).as_ref(), drops(was.and_then(|was| was.replies)).as_ref());
-    section("not sent, by errno", parts.failed, was.and_then(|was| was.failed));
-    section("errors that came back, by errno", parts.reported, was.and_then(|was| was.reported));
+    section(
+        "dropped, by reason",
+        drops(parts.account).as_ref(),
+        drops(was.and_then(|was| was.account)).as_ref(),
+    );
+    section(
+        "answers dropped",
+        drops(parts.replies).as_ref(),
+        drops(was.and_then(|was| was.replies)).as_ref(),
+    );
+    section(
+        "not sent, by errno",
+        parts.failed,
+        was.and_then(|was| was.failed),
+    );
+    section(
+        "errors that came back, by errno",
+        parts.reported,
+        was.and_then(|was| was.reported),
+    );
     if let Some(sessions) = parts.sessions {
         lines.extend(session_lines(sessions));
     }
@@ -176,7 +258,9 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
 /// What the row was one snapshot before.
 fn before<'a>(sight: &'a Sight, noun: Noun, key: &Key) -> Option<Parts<'a>> {
     let before = sight.before.as_ref()?;
-    let index = items(noun, before).iter().position(|item| item.key == *key)?;
+    let index = items(noun, before)
+        .iter()
+        .position(|item| item.key == *key)?;
     parts(noun, before, index)
 }
 
@@ -188,12 +272,29 @@ fn numbers(row: &Row, measure: Measure) -> Told {
     };
     let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
     let tone = if is_bad { Tone::Warning } else { Tone::Plain };
-    (format!("  {:14}{since:>16}{now:>14}", measure.label()), tone)
+    (
+        format!("  {:14}{since:>16}{now:>14}", measure.label()),
+        tone,
+    )
 }
 
 fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
-    let SessionsRow { open, on_probation, opened, ports, one_way, .. } = sessions;
-    let SessionsRow { idle, unanswered, complete, displaced, broken, .. } = sessions;
+    let SessionsRow {
+        open,
+        on_probation,
+        opened,
+        ports,
+        one_way,
+        ..
+    } = sessions;
+    let SessionsRow {
+        idle,
+        unanswered,
+        complete,
+        displaced,
+        broken,
+        ..
+    } = sessions;
     [
         ("sessions".to_owned(), Tone::Strong),
         (
@@ -214,7 +315,15 @@ fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
 /// Whom it leads to.
 fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<Told> {
     let rows = rates.rows(next);
-    let names = edges.iter().filter(|edge| edge.from == index).filter_map(|edge| rows.get(edge.to));
+    let names = edges
+        .iter()
+        .filter(|edge| edge.from == index)
+        .filter_map(|edge| rows.get(edge.to));
     let names: Vec<&str> = names.map(|row| row.item.key.name.as_str()).collect();
-    (!names.is_empty()).then(|| (format!("{}: {}", next.label(), names.join(", ")), Tone::Plain))
+    (!names.is_empty()).then(|| {
+        (
+            format!("{}: {}", next.label(), names.join(", ")),
+            Tone::Plain,
+        )
+    })
 }

@@ -33,24 +33,47 @@ impl Columns {
     /// As many as there is room for; the one that rows are sorted by is always among them.
     fn fit(state: &State, rows: &[&Row], room: usize) -> Columns {
         let noun = state.noun;
-        let longest = rows.iter().map(|row| width(&row.item.key.name)).max().unwrap_or(0);
+        let longest = rows
+            .iter()
+            .map(|row| width(&row.item.key.name))
+            .max()
+            .unwrap_or(0);
         let least = MARKS + longest.clamp(*NAME.start(), *NAME.end());
-        let notes = rows.iter().map(|row| 1 + width(&row.item.note)).max().unwrap_or(0);
+        let notes = rows
+            .iter()
+            .map(|row| 1 + width(&row.item.note))
+            .max()
+            .unwrap_or(0);
         let note = noun.note().map_or(0, |head| notes.max(1 + head.len()));
         let mut room_left = room.saturating_sub(least + note);
         let sorted = state.order().column;
-        let all = noun.measures().iter().enumerate().map(|(index, measure)| (index + 1, *measure));
+        let all = noun
+            .measures()
+            .iter()
+            .enumerate()
+            .map(|(index, measure)| (index + 1, *measure));
         let (must, may): (Vec<_>, Vec<_>) = all.partition(|(column, _)| *column == sorted);
         let mut measures = Vec::new();
         for (column, measure) in must.into_iter().chain(may) {
-            let Some(left) = room_left.checked_sub(number_width(measure)) else { break };
+            let Some(left) = room_left.checked_sub(number_width(measure)) else {
+                break;
+            };
             room_left = left;
             measures.push((column, measure));
         }
         measures.sort_by_key(|(column, _)| *column);
-        let taken: usize = measures.iter().map(|(_, measure)| number_width(*measure)).sum();
-        let name = room.saturating_sub(note + taken).min(MARKS + longest.max(*NAME.start()));
-        Columns { name, note, measures }
+        let taken: usize = measures
+            .iter()
+            .map(|(_, measure)| number_width(*measure))
+            .sum();
+        let name = room
+            .saturating_sub(note + taken)
+            .min(MARKS + longest.max(*NAME.start()));
+        Columns {
+            name,
+            note,
+            measures,
+        }
     }
 }
 
@@ -63,7 +86,13 @@ fn number_width(measure: Measure) -> usize {
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
     let rows = state.rows();
     let columns = Columns::fit(state, &rows, area.width.into());
-    let [head, body] = [Rect { height: area.height.min(1), ..area }, below(area)];
+    let [head, body] = [
+        Rect {
+            height: area.height.min(1),
+            ..area
+        },
+        below(area),
+    ];
     frame.render_widget(head_line(state, &columns, head, spots), head);
     let (height, selected) = (usize::from(body.height), state.selected(&rows));
     let first = state.first(rows.len(), selected, height);
@@ -75,7 +104,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
     if rows.is_empty() {
         let why = match state.filter.is_empty() {
             true => format!("  no {}", state.noun.label()),
-            false => format!("  no {} with these letters; Esc clears the filter", state.noun.label()),
+            false => format!(
+                "  no {} with these letters; Esc clears the filter",
+                state.noun.label()
+            ),
         };
         frame.render_widget(Line::from(why), body);
     }
@@ -83,7 +115,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
 }
 
 fn below(area: Rect) -> Rect {
-    Rect { y: area.y.saturating_add(area.height.min(1)), height: area.height.saturating_sub(1), ..area }
+    Rect {
+        y: area.y.saturating_add(area.height.min(1)),
+        height: area.height.saturating_sub(1),
+        ..area
+    }
 }
 
 fn head_line(state: &State, columns: &Columns, area: Rect, spots: &mut Spots) -> Line<'static> {
@@ -93,10 +129,18 @@ fn head_line(state: &State, columns: &Columns, area: Rect, spots: &mut Spots) ->
         (true, true) => "▼",
         (true, false) => "▲",
     };
-    let mut cells = vec![fit(&format!("{}{}{}", " ".repeat(MARKS), sign(0), state.noun.singular()), columns.name)];
+    let mut cells = vec![fit(
+        &format!("{}{}{}", " ".repeat(MARKS), sign(0), state.noun.singular()),
+        columns.name,
+    )];
     let mut at = area.x;
     let mut place = |cell: &str, column: Option<usize>| {
-        let place = Rect { x: at, width: u16::try_from(width(cell)).unwrap_or(u16::MAX), ..area }.intersection(area);
+        let place = Rect {
+            x: at,
+            width: u16::try_from(width(cell)).unwrap_or(u16::MAX),
+            ..area
+        }
+        .intersection(area);
         spots.heads.extend(column.map(|column| (place, column)));
         at = at.saturating_add(place.width);
     };
@@ -116,31 +160,64 @@ fn head_line(state: &State, columns: &Columns, area: Rect, spots: &mut Spots) ->
 
 fn row_line(state: &State, columns: &Columns, row: &Row, is_selected: bool) -> Line<'static> {
     let style = |tone: Tone| tone.style(state.has_colours);
-    let marks = format!("{}{}", if is_selected { '>' } else { ' ' }, if row.stands_out() { '!' } else { ' ' });
-    let name_tone = if row.stands_out() { Tone::Warning } else { Tone::Plain };
+    let marks = format!(
+        "{}{}",
+        if is_selected { '>' } else { ' ' },
+        if row.stands_out() { '!' } else { ' ' }
+    );
+    let name_tone = if row.stands_out() {
+        Tone::Warning
+    } else {
+        Tone::Plain
+    };
     let name = fit(&(marks + &row.item.key.name), columns.name);
     let mut spans = vec![Span::styled(name, style(name_tone))];
     if state.noun.note().is_some() {
-        let tone = if row.item.is_ill { Tone::Alarm } else { Tone::Good };
+        let tone = if row.item.is_ill {
+            Tone::Alarm
+        } else {
+            Tone::Good
+        };
         // The blank before it is no part of what stands out.
-        spans.extend([Span::raw(" "), Span::styled(row.item.note.clone(), style(tone))]);
+        spans.extend([
+            Span::raw(" "),
+            Span::styled(row.item.note.clone(), style(tone)),
+        ]);
         let blanks = columns.note.saturating_sub(1 + width(&row.item.note));
         spans.push(Span::raw(" ".repeat(blanks)));
     }
     for (_, measure) in &columns.measures {
         let value = row.value(*measure);
         let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
-        let text = format!("{:>width$}", number::value(value), width = number_width(*measure));
-        spans.push(Span::styled(text, style(if is_bad { Tone::Warning } else { Tone::Plain })));
+        let text = format!(
+            "{:>width$}",
+            number::value(value),
+            width = number_width(*measure)
+        );
+        spans.push(Span::styled(
+            text,
+            style(if is_bad { Tone::Warning } else { Tone::Plain }),
+        ));
     }
     let line = Line::from(spans);
-    if is_selected { line.style(style(Tone::Selected)) } else { line }
+    if is_selected {
+        line.style(style(Tone::Selected))
+    } else {
+        line
+    }
 }
 
 /// How many rows there are, and how many of them are shown.
 pub(super) fn counted(state: &State) -> String {
-    let (all, shown) = (state.sight().rates.rows(state.noun).len(), state.rows().len());
-    let noun: &str = if all == 1 { Noun::singular(state.noun) } else { state.noun.label() };
+    let (all, shown) = (
+        state.sight().rates.rows(state.noun).len(),
+        state.rows().len(),
+    );
+    let noun: &str = if all == 1 {
+        Noun::singular(state.noun)
+    } else {
+        state.noun.label()
+    };
     match all == shown {
         true => format!("{all} {noun}"),
         false => format!("{shown} of {all} {noun}"),

@@ -15,9 +15,15 @@ const WHEEL_ROWS: isize = 3;
 
 /// The keys, and what they do.
 pub(super) const KEYS: &[(&str, &str)] = &[
-    ("1 … 5, Tab", "routes, handlers, upstreams, listeners, workers"),
+    (
+        "1 … 5, Tab",
+        "routes, handlers, upstreams, listeners, workers",
+    ),
     ("↑ ↓, PgUp PgDn", "select a row (also j k, Home End)"),
-    ("Enter", "the row in full: drops, errors, sessions, 2 minutes"),
+    (
+        "Enter",
+        "the row in full: drops, errors, sessions, 2 minutes",
+    ),
     ("Esc", "back; clears the filter"),
     ("< >, s", "sort by another column"),
     ("r", "turn the order round"),
@@ -25,7 +31,10 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("a", "alarms and what to do about them"),
     ("Space", "hold the numbers, and let go"),
     ("q, Ctrl-C", "end"),
-    ("mouse", "click tabs, rows and heads; wheel; Shift selects text"),
+    (
+        "mouse",
+        "click tabs, rows and heads; wheel; Shift selects text",
+    ),
 ];
 
 /// Where on the screen things are that can be clicked.
@@ -61,12 +70,19 @@ pub(super) fn on_event(state: &mut State, spots: &Spots, event: &Event) -> Next 
 
 fn on_key(state: &mut State, spots: &Spots, key: &KeyEvent) -> Next {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
-        return if key.code == KeyCode::Char('c') { Next::End } else { Next::GoOn };
+        return if key.code == KeyCode::Char('c') {
+            Next::End
+        } else {
+            Next::GoOn
+        };
     }
     if state.mode == Mode::Filter && on_filter_key(state, key.code) {
         return Next::GoOn;
     }
-    let page = isize::try_from(spots.body.height).ok().filter(|rows| *rows > 0).unwrap_or(PAGE_ROWS);
+    let page = isize::try_from(spots.body.height)
+        .ok()
+        .filter(|rows| *rows > 0)
+        .unwrap_or(PAGE_ROWS);
     match key.code {
         KeyCode::Char('q') => return Next::End,
         KeyCode::Char(digit @ '1'..='5') => state.show(Noun::ALL[digit as usize - '1' as usize]),
@@ -104,14 +120,20 @@ fn on_filter_key(state: &mut State, code: KeyCode) -> bool {
 }
 
 fn toggle(state: &mut State, mode: Mode) {
-    state.lay(if state.mode == mode { Mode::Table } else { mode });
+    state.lay(if state.mode == mode {
+        Mode::Table
+    } else {
+        mode
+    });
 }
 
 fn on_mouse(state: &mut State, spots: &Spots, mouse: &MouseEvent) {
     match mouse.kind {
         MouseEventKind::ScrollDown => state.go(WHEEL_ROWS),
         MouseEventKind::ScrollUp => state.go(-WHEEL_ROWS),
-        MouseEventKind::Down(MouseButton::Left) => on_click(state, spots, Position::new(mouse.column, mouse.row)),
+        MouseEventKind::Down(MouseButton::Left) => {
+            on_click(state, spots, Position::new(mouse.column, mouse.row))
+        }
         _ => {}
     }
 }
@@ -125,7 +147,11 @@ fn on_click(state: &mut State, spots: &Spots, at: Position) {
     }
     if let Some((_, column)) = spots.heads.iter().find(|(area, _)| area.contains(at)) {
         let by = *column as isize - state.order().column as isize;
-        return if by == 0 { state.reverse() } else { state.sort(by) };
+        return if by == 0 {
+            state.reverse()
+        } else {
+            state.sort(by)
+        };
     }
     if !spots.body.contains(at) {
         return;

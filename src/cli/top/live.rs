@@ -62,7 +62,9 @@ fn hear(answers: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
             Ok((answer, at)) => state.hear(answer, at),
             Err(TryRecvError::Empty) => return Ok(has_news),
             Err(TryRecvError::Disconnected) => {
-                return Err(io::Error::other("the thread that asks the daemon has ended"));
+                return Err(io::Error::other(
+                    "the thread that asks the daemon has ended",
+                ));
             }
         }
         has_news = true;
@@ -105,6 +107,8 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
             }
         }
     };
-    thread::Builder::new().name("top-asks".to_owned()).spawn(listen)?;
+    thread::Builder::new()
+        .name("top-asks".to_owned())
+        .spawn(listen)?;
     Ok(receiver)
 }

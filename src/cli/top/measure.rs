@@ -28,7 +28,13 @@ pub(super) enum Measure {
 
 impl Noun {
     /// In the order of the tabs.
-    pub(super) const ALL: [Noun; 5] = [Noun::Routes, Noun::Handlers, Noun::Upstreams, Noun::Listeners, Noun::Workers];
+    pub(super) const ALL: [Noun; 5] = [
+        Noun::Routes,
+        Noun::Handlers,
+        Noun::Upstreams,
+        Noun::Listeners,
+        Noun::Workers,
+    ];
 
     /// What the tab is called, and the list in JSON.
     pub(super) fn label(self) -> &'static str {
@@ -53,10 +59,15 @@ impl Noun {
 
     /// The columns, the most telling first: a narrow terminal shows as many as it has room for.
     pub(super) fn measures(self) -> &'static [Measure] {
-        use Measure::{Dropped, Handled, InFlight, KernelDrops, NotSent, Received, Replies, Sent, Sessions, Skipped};
+        use Measure::{
+            Dropped, Handled, InFlight, KernelDrops, NotSent, Received, Replies, Sent, Sessions,
+            Skipped,
+        };
         match self {
             Noun::Routes | Noun::Workers => &[Received, Handled, Dropped, InFlight],
-            Noun::Handlers => &[Received, Handled, Dropped, InFlight, Sent, Sessions, NotSent, Replies],
+            Noun::Handlers => &[
+                Received, Handled, Dropped, InFlight, Sent, Sessions, NotSent, Replies,
+            ],
             Noun::Upstreams => &[Sent, NotSent, Replies, Sessions, Skipped, KernelDrops],
             Noun::Listeners => &[Received, Handled, Dropped, InFlight, KernelDrops],
         }
@@ -108,7 +119,11 @@ impl Measure {
     /// Its key in JSON.
     pub(super) fn key(self) -> String {
         let label = self.label().replace(' ', "_");
-        if self.only_rises() { format!("{label}_per_second") } else { label }
+        if self.only_rises() {
+            format!("{label}_per_second")
+        } else {
+            label
+        }
     }
 
     /// Whether it counts what happened, and so has a rate; the others are as many as there are now.
@@ -118,6 +133,9 @@ impl Measure {
 
     /// Whether any of it is bad news.
     pub(super) fn is_loss(self) -> bool {
-        matches!(self, Measure::Dropped | Measure::NotSent | Measure::KernelDrops)
+        matches!(
+            self,
+            Measure::Dropped | Measure::NotSent | Measure::KernelDrops
+        )
     }
 }

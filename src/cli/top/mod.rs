@@ -66,7 +66,8 @@ pub(super) struct Arguments {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 2s or 500ms"))?;
+    let interval = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 2s or 500ms"))?;
     match INTERVAL.contains(&interval) {
         true => Ok(interval),
         false => Err("it must be between 100ms and 1h".to_owned()),
@@ -94,7 +95,9 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let state = State::new(snapshot, Instant::now(), arguments.interval, has_colours);
     live::run(client, state, arguments.interval).map_err(|error| {
-        output::complain(&format!("error: the terminal cannot be used: {error}. `--once` prints one table"));
+        output::complain(&format!(
+            "error: the terminal cannot be used: {error}. `--once` prints one table"
+        ));
         Exit::Failure
     })?;
     Ok(Exit::Ok)
@@ -107,7 +110,11 @@ fn look(arguments: &Arguments) -> Result<Exit, Exit> {
     thread::sleep(arguments.interval);
     let after = first(&client)?;
     let rates = Rates::between(Some(&before), &after);
-    let show = if arguments.json { once::json } else { once::text };
+    let show = if arguments.json {
+        once::json
+    } else {
+        once::text
+    };
     Ok(output::print(&show(&after, &rates)))
 }
 
@@ -118,9 +125,15 @@ fn first(client: &Client) -> Result<Snapshot, Exit> {
 
 /// Asks, where no answer is news too.
 fn ask(client: &Client) -> Result<Snapshot, String> {
-    let answer = client.get("/status").map_err(|error| why_not(client, &error))?;
+    let answer = client
+        .get("/status")
+        .map_err(|error| why_not(client, &error))?;
     if !answer.is_success() {
-        return Err(format!("the daemon refuses: {}", printable(answer.text().trim())));
+        return Err(format!(
+            "the daemon refuses: {}",
+            printable(answer.text().trim())
+        ));
     }
-    serde_json::from_slice(&answer.body).map_err(|error| format!("cannot understand its answer: {error}"))
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("cannot understand its answer: {error}"))
 }

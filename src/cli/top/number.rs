@@ -10,7 +10,9 @@ pub(super) fn value(value: Option<f64>) -> String {
     match value {
         None => UNKNOWN.to_owned(),
         Some(value) if value >= 9_999_999.5 => format!("{:.1}M", value / 1e6),
-        Some(value) if value < 9.95 && (value * 10.0).round() % 10.0 != 0.0 => format!("{value:.1}"),
+        Some(value) if value < 9.95 && (value * 10.0).round() % 10.0 != 0.0 => {
+            format!("{value:.1}")
+        }
         Some(value) => format!("{value:.0}"),
     }
 }
@@ -50,7 +52,10 @@ mod tests {
             Some(1234.5),
             Some(12_345_678.0),
         ];
-        assert_eq!(told.map(value), ["–", "0", "0", "0.2", "2", "10", "12", "1234", "12.3M"]);
+        assert_eq!(
+            told.map(value),
+            ["–", "0", "0", "0.2", "2", "10", "12", "1234", "12.3M"]
+        );
         let spans = [5, 65, 3_700, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
     }

@@ -15,18 +15,33 @@ use crate::control::snapshot::Snapshot;
 /// Everything as text.
 pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
     let up = number::span(Duration::from_millis(snapshot.uptime_ms));
-    let Snapshot { version, pid, generation, workers, state, .. } = snapshot;
+    let Snapshot {
+        version,
+        pid,
+        generation,
+        workers,
+        state,
+        ..
+    } = snapshot;
     let workers = counted(workers.len(), "worker");
     let (version, state) = (one_line(version), state.label());
-    let mut text = format!("udispatch {version} {state}, up {up}, {workers}, generation {generation}, pid {pid}\n");
+    let mut text = format!(
+        "udispatch {version} {state}, up {up}, {workers}, generation {generation}, pid {pid}\n"
+    );
     for reason in &snapshot.reasons {
         text += &format!("! {}\n", one_line(reason));
     }
     for alarm in &snapshot.alarms {
-        text += &one_line(&format!("! {}: {} → {}", alarm.name, alarm.text, alarm.cure));
+        text += &one_line(&format!(
+            "! {}: {} → {}",
+            alarm.name, alarm.text, alarm.cure
+        ));
         text.push('\n');
     }
-    for noun in Noun::ALL.into_iter().filter(|noun| !rates.rows(*noun).is_empty()) {
+    for noun in Noun::ALL
+        .into_iter()
+        .filter(|noun| !rates.rows(*noun).is_empty())
+    {
         text.push('\n');
         text += &table(noun, rates.rows(noun));
     }
@@ -36,12 +51,24 @@ pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
 fn table(noun: Noun, rows: &[Row]) -> String {
     let mut heads = vec![(noun.singular(), Align::Left)];
     heads.extend(noun.note().map(|head| (head, Align::Left)));
-    heads.extend(noun.measures().iter().map(|measure| (measure.head(), Align::Right)));
+    heads.extend(
+        noun.measures()
+            .iter()
+            .map(|measure| (measure.head(), Align::Right)),
+    );
     let mut table = Table::new(&heads);
     for row in rows {
         let note = noun.note().map(|_| row.item.note.clone());
-        let numbers = noun.measures().iter().map(|measure| number::value(row.value(*measure)));
-        table.row([row.item.key.name.clone()].into_iter().chain(note).chain(numbers));
+        let numbers = noun
+            .measures()
+            .iter()
+            .map(|measure| number::value(row.value(*measure)));
+        table.row(
+            [row.item.key.name.clone()]
+                .into_iter()
+                .chain(note)
+                .chain(numbers),
+        );
     }
     table.render()
 }
@@ -50,12 +77,18 @@ fn table(noun: Noun, rows: &[Row]) -> String {
 pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
     let mut all = Map::new();
     all.insert("taken_unix_ms".to_owned(), snapshot.taken_unix_ms.into());
-    let elapsed = rates.elapsed.and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok());
+    let elapsed = rates
+        .elapsed
+        .and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok());
     all.insert("elapsed_ms".to_owned(), elapsed.into());
     all.insert("state".to_owned(), json!(snapshot.state));
     all.insert("alarms".to_owned(), json!(snapshot.alarms));
     for noun in Noun::ALL {
-        let rows = rates.rows(noun).iter().map(|row| object(noun, snapshot, row)).collect();
+        let rows = rates
+            .rows(noun)
+            .iter()
+            .map(|row| object(noun, snapshot, row))
+            .collect();
         all.insert(noun.label().to_owned(), Value::Array(rows));
     }
     json_text(&Value::Object(all).to_string()) + "\n"
@@ -67,7 +100,11 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &Row) -> Value {
     for measure in noun.measures() {
         let value = row.value(*measure);
         // A number as it is now is whole; it must not read as 3.0.
-        let value = if measure.only_rises() { json!(value) } else { json!(row.count(*measure)) };
+        let value = if measure.only_rises() {
+            json!(value)
+        } else {
+            json!(row.count(*measure))
+        };
         object.insert(Measure::key(*measure), value);
     }
     Value::Object(object)

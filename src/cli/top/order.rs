@@ -18,8 +18,14 @@ impl Order {
     /// The busiest first; workers by number, since they are few and alike.
     pub(super) fn default(noun: Noun) -> Order {
         match noun {
-            Noun::Workers => Order { column: 0, is_falling: false },
-            _ => Order { column: 1, is_falling: true },
+            Noun::Workers => Order {
+                column: 0,
+                is_falling: false,
+            },
+            _ => Order {
+                column: 1,
+                is_falling: true,
+            },
         }
     }
 
@@ -27,22 +33,37 @@ impl Order {
     pub(super) fn shift(self, noun: Noun, columns: isize) -> Order {
         let count = noun.measures().len() as isize + 1;
         let column = (self.column as isize + columns).rem_euclid(count) as usize;
-        Order { column, is_falling: column > 0 }
+        Order {
+            column,
+            is_falling: column > 0,
+        }
     }
 
     /// The other way round.
     pub(super) fn reverse(self) -> Order {
-        Order { is_falling: !self.is_falling, ..self }
+        Order {
+            is_falling: !self.is_falling,
+            ..self
+        }
     }
 
     /// The number that decides; none, if names do.
     pub(super) fn measure(self, noun: Noun) -> Option<Measure> {
-        self.column.checked_sub(1).and_then(|column| noun.measures().get(column)).copied()
+        self.column
+            .checked_sub(1)
+            .and_then(|column| noun.measures().get(column))
+            .copied()
     }
 
     /// Which of two rows stands first. What is not known stands last, whichever way; the file's order settles the rest.
     fn compare(self, noun: Noun, one: &Row, other: &Row) -> Ordering {
-        let way = |ordering: Ordering| if self.is_falling { ordering.reverse() } else { ordering };
+        let way = |ordering: Ordering| {
+            if self.is_falling {
+                ordering.reverse()
+            } else {
+                ordering
+            }
+        };
         let ordering = match self.measure(noun) {
             // Their names hold numbers.
             None if noun == Noun::Workers => way(one.index.cmp(&other.index)),

@@ -42,7 +42,10 @@ impl Row {
 
     /// Whether it has to be seen: its state is bad, or the kernel drops.
     pub(super) fn stands_out(&self) -> bool {
-        self.item.is_ill || self.value(Measure::KernelDrops).is_some_and(|rate| rate > 0.0)
+        self.item.is_ill
+            || self
+                .value(Measure::KernelDrops)
+                .is_some_and(|rate| rate > 0.0)
     }
 }
 
@@ -51,8 +54,14 @@ impl Rates {
     pub(super) fn between(before: Option<&Snapshot>, after: &Snapshot) -> Rates {
         let elapsed = before.and_then(|before| elapsed(before, after));
         let rows = Noun::ALL.map(|noun| {
-            let before = before.filter(|_| elapsed.is_some()).map(|before| items(noun, before)).unwrap_or_default();
-            let before: HashMap<&Key, &Counts> = before.iter().map(|item| (&item.key, &item.counts)).collect();
+            let before = before
+                .filter(|_| elapsed.is_some())
+                .map(|before| items(noun, before))
+                .unwrap_or_default();
+            let before: HashMap<&Key, &Counts> = before
+                .iter()
+                .map(|item| (&item.key, &item.counts))
+                .collect();
             let after = items(noun, after).into_iter().enumerate();
             let row = |(index, item): (usize, Item)| {
                 let rates = rates(before.get(&item.key).copied(), &item.counts, elapsed);
@@ -75,12 +84,17 @@ impl Rates {
 
     /// The sum of a kind's values that are known, if any is.
     pub(super) fn sum(&self, noun: Noun, measure: Measure) -> Option<f64> {
-        self.rows(noun).iter().filter_map(|row| row.value(measure)).reduce(|sum, value| sum + value)
+        self.rows(noun)
+            .iter()
+            .filter_map(|row| row.value(measure))
+            .reduce(|sum, value| sum + value)
     }
 
     /// The sum of a kind's counts.
     pub(super) fn total(&self, noun: Noun, measure: Measure) -> u64 {
-        self.rows(noun).iter().fold(0, |sum, row| sum.saturating_add(row.count(measure)))
+        self.rows(noun)
+            .iter()
+            .fold(0, |sum, row| sum.saturating_add(row.count(measure)))
     }
 }
 
@@ -90,18 +104,28 @@ pub(super) fn elapsed(before: &Snapshot, after: &Snapshot) -> Option<Duration> {
     let milliseconds = match is_same {
         true => after.uptime_ms.checked_sub(before.uptime_ms),
         // A takeover counts on; one that was started anew begins at generation 0. The time in the process says nothing.
-        false if after.generation > before.generation => after.taken_unix_ms.checked_sub(before.taken_unix_ms),
+        false if after.generation > before.generation => {
+            after.taken_unix_ms.checked_sub(before.taken_unix_ms)
+        }
         false => None,
     };
-    milliseconds.filter(|milliseconds| *milliseconds > 0).map(Duration::from_millis)
+    milliseconds
+        .filter(|milliseconds| *milliseconds > 0)
+        .map(Duration::from_millis)
 }
 
 /// A second, of each number that rises.
-fn rates(before: Option<&Counts>, after: &Counts, elapsed: Option<Duration>) -> [Option<f64>; Measure::COUNT] {
+fn rates(
+    before: Option<&Counts>,
+    after: &Counts,
+    elapsed: Option<Duration>,
+) -> [Option<f64>; Measure::COUNT] {
     std::array::from_fn(|measure| rate(before?[measure], after[measure], elapsed?))
 }
 
 /// A second; nothing where the counter went back.
 pub(super) fn rate(before: u64, after: u64, elapsed: Duration) -> Option<f64> {
-    after.checked_sub(before).map(|more| more as f64 / elapsed.as_secs_f64())
+    after
+        .checked_sub(before)
+        .map(|more| more as f64 / elapsed.as_secs_f64())
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::measure::{Measure, Noun};
 use crate::config::words::one_line;
-use crate::control::snapshot::{Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow};
+use crate::control::snapshot::{
+    Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow,
+};
 
 /// Which row it is, from one snapshot to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,8 +51,18 @@ pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<Item> {
 
 fn item(name: &str, note: &str, is_ill: bool, counts: &[(Measure, u64)]) -> Item {
     let mut all = [0; Measure::COUNT];
-    counts.iter().for_each(|(measure, count)| all[*measure as usize] = *count);
-    Item { key: Key { name: one_line(name), nth: 0 }, note: one_line(note), is_ill, counts: all }
+    counts
+        .iter()
+        .for_each(|(measure, count)| all[*measure as usize] = *count);
+    Item {
+        key: Key {
+            name: one_line(name),
+            nth: 0,
+        },
+        note: one_line(note),
+        is_ill,
+        counts: all,
+    }
 }
 
 fn account(account: &Account) -> [(Measure, u64); 4] {
@@ -64,7 +76,9 @@ fn account(account: &Account) -> [(Measure, u64); 4] {
 
 /// All of them, saturating: what a daemon of another version says need not add up.
 pub(super) fn total(counts: &BTreeMap<String, u64>) -> u64 {
-    counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    counts
+        .values()
+        .fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 fn route(row: &RouteRow) -> Item {
@@ -100,16 +114,32 @@ fn upstream(row: &UpstreamRow) -> Item {
         (Measure::Skipped, row.skipped),
         (Measure::KernelDrops, row.kernel_drops),
     ];
-    item(&format!("{}/{}", row.handler, row.upstream), state, !row.alive, &counts)
+    item(
+        &format!("{}/{}", row.handler, row.upstream),
+        state,
+        !row.alive,
+        &counts,
+    )
 }
 
 fn listener(row: &ListenerRow) -> Item {
     let [received, handled, dropped, in_flight] = account(&row.account);
-    let counts = [received, handled, dropped, in_flight, (Measure::KernelDrops, row.kernel_drops)];
+    let counts = [
+        received,
+        handled,
+        dropped,
+        in_flight,
+        (Measure::KernelDrops, row.kernel_drops),
+    ];
     item(&row.listener, "", false, &counts)
 }
 
 fn worker(row: &WorkerRow) -> Item {
     let state = if row.answers { "answers" } else { "SILENT" };
-    item(&format!("worker-{}", row.worker), state, !row.answers, &account(&row.account))
+    item(
+        &format!("worker-{}", row.worker),
+        state,
+        !row.answers,
+        &account(&row.account),
+    )
 }

@@ -10,7 +10,9 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{DisableMouseCapture, EnableMouseCapture};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 
 use super::input::Spots;
 use super::state::State;
@@ -27,7 +29,8 @@ impl Screen {
         restore_on_panic();
         enable_raw_mode()?;
         // From here on dropping it gives the terminal back, also where the next step fails.
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| restore())?;
+        let terminal =
+            Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| restore())?;
         let screen = Screen { terminal };
         execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture)?;
         Ok(screen)
@@ -36,7 +39,8 @@ impl Screen {
     /// Draws a frame, and says where things are.
     pub(super) fn draw(&mut self, state: &State, now: Instant) -> io::Result<Spots> {
         let mut spots = Spots::default();
-        self.terminal.draw(|frame| spots = view::draw(frame, state, now))?;
+        self.terminal
+            .draw(|frame| spots = view::draw(frame, state, now))?;
         Ok(spots)
     }
 }
@@ -49,7 +53,12 @@ impl Drop for Screen {
 
 /// Gives the terminal back. What fails here fails because it is gone.
 fn restore() {
-    let _ = execute!(io::stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);
+    let _ = execute!(
+        io::stdout(),
+        DisableMouseCapture,
+        LeaveAlternateScreen,
+        Show
+    );
     let _ = disable_raw_mode();
 }
 
@@ -90,11 +99,24 @@ mod tests {
         unlockpt(&master).expect("unlocked");
         let name = ptsname(&master, Vec::new()).expect("a name");
         let name = name.to_str().expect("a path");
-        let slave: OwnedFd = File::options().read(true).write(true).open(name).expect("the slave").into();
+        let slave: OwnedFd = File::options()
+            .read(true)
+            .write(true)
+            .open(name)
+            .expect("the slave")
+            .into();
         let end = || Stdio::from(slave.try_clone().expect("a copy"));
         let mut command = Command::new(env::current_exe().expect("the test's own path"));
-        command.args(["--exact", "cli::top::screen::tests::a_panic_gives_the_terminal_back", "--nocapture"]);
-        command.env(INSIDE, "1").stdin(end()).stdout(end()).stderr(end());
+        command.args([
+            "--exact",
+            "cli::top::screen::tests::a_panic_gives_the_terminal_back",
+            "--nocapture",
+        ]);
+        command
+            .env(INSIDE, "1")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end());
         let mut child = command.spawn().expect("the test starts");
         // It holds copies of the slave, which would keep the reader waiting.
         drop(command);
@@ -111,8 +133,18 @@ mod tests {
         drop(slave);
         let written = reader.join().expect("read");
         assert!(modes.contains(before), "{modes:?}");
-        let place = |what: &str| written.find(what).unwrap_or_else(|| panic!("no {what:?} in {written:?}"));
-        assert!(place("\u{1b}[?1049h") < place("\u{1b}[?1049l"), "{written:?}");
-        assert!(place("\u{1b}[?1049l") < place("the words of the panic"), "{written:?}");
+        let place = |what: &str| {
+            written
+                .find(what)
+                .unwrap_or_else(|| panic!("no {what:?} in {written:?}"))
+        };
+        assert!(
+            place("\u{1b}[?1049h") < place("\u{1b}[?1049l"),
+            "{written:?}"
+        );
+        assert!(
+            place("\u{1b}[?1049l") < place("the words of the panic"),
+            "{written:?}"
+        );
     }
 }

@@ -34,8 +34,17 @@ impl Sight {
     pub(super) fn first(snapshot: Snapshot, at: Instant, interval: Duration) -> Sight {
         let rates = Rates::between(None, &snapshot);
         let samples_max = HISTORY.as_nanos() / interval.as_nanos().max(1);
-        let samples_max = usize::try_from(samples_max).unwrap_or(usize::MAX).clamp(2, SAMPLES_MAX);
-        Sight { snapshot, before: None, rates, at, samples_max, histories: Default::default() }
+        let samples_max = usize::try_from(samples_max)
+            .unwrap_or(usize::MAX)
+            .clamp(2, SAMPLES_MAX);
+        Sight {
+            snapshot,
+            before: None,
+            rates,
+            at,
+            samples_max,
+            histories: Default::default(),
+        }
     }
 
     /// The next snapshot has come.
@@ -66,11 +75,18 @@ impl Sight {
     /// the highest of its samples.
     pub(super) fn spark(&self, noun: Noun, key: &Key, columns: usize) -> Vec<Option<u64>> {
         let columns = columns.min(self.samples_max);
-        let Some(history) = self.histories[noun as usize].get(key) else { return vec![None; columns] };
-        let sample = |slot: usize| *history.get((slot + history.len()).checked_sub(self.samples_max)?)?;
+        let Some(history) = self.histories[noun as usize].get(key) else {
+            return vec![None; columns];
+        };
+        let sample =
+            |slot: usize| *history.get((slot + history.len()).checked_sub(self.samples_max)?)?;
         let column = |column: usize| {
-            let slots = column * self.samples_max / columns..(column + 1) * self.samples_max / columns;
-            slots.filter_map(sample).reduce(f64::max).map(|rate| rate.round() as u64)
+            let slots =
+                column * self.samples_max / columns..(column + 1) * self.samples_max / columns;
+            slots
+                .filter_map(sample)
+                .reduce(f64::max)
+                .map(|rate| rate.round() as u64)
         };
         (0..columns).map(column).collect()
     }

@@ -59,8 +59,17 @@ pub(super) enum Mode {
 
 impl State {
     /// At the start.
-    pub(super) fn new(snapshot: Snapshot, at: Instant, interval: Duration, has_colours: bool) -> State {
-        let tab = |noun| Tab { order: Order::default(noun), selected: None, first: 0 };
+    pub(super) fn new(
+        snapshot: Snapshot,
+        at: Instant,
+        interval: Duration,
+        has_colours: bool,
+    ) -> State {
+        let tab = |noun| Tab {
+            order: Order::default(noun),
+            selected: None,
+            first: 0,
+        };
         State {
             live: Sight::first(snapshot, at, interval),
             frozen: None,
@@ -119,13 +128,20 @@ impl State {
 
     /// Rows of the table that is shown.
     pub(super) fn rows(&self) -> Vec<&Row> {
-        arrange(self.noun, self.sight().rates.rows(self.noun), &self.filter, self.order())
+        arrange(
+            self.noun,
+            self.sight().rates.rows(self.noun),
+            &self.filter,
+            self.order(),
+        )
     }
 
     /// Where the selected row is among those; the first, if that one is not there.
     pub(super) fn selected(&self, rows: &[&Row]) -> usize {
         let wanted = self.tab().selected.as_ref();
-        rows.iter().position(|row| Some(&row.item.key) == wanted).unwrap_or(0)
+        rows.iter()
+            .position(|row| Some(&row.item.key) == wanted)
+            .unwrap_or(0)
     }
 
     /// The row that was chosen to be shown in full.
@@ -136,7 +152,10 @@ impl State {
     /// The first row to be on a screen of so many, so that the selected one is among them and the others hardly move.
     pub(super) fn first(&self, rows: usize, selected: usize, height: usize) -> usize {
         let least = (selected + 1).saturating_sub(height);
-        self.tab().first.clamp(least, selected.max(least)).min(rows.saturating_sub(height))
+        self.tab()
+            .first
+            .clamp(least, selected.max(least))
+            .min(rows.saturating_sub(height))
     }
 
     /// It was drawn so: what no screen holds is not remembered.
@@ -178,7 +197,10 @@ impl State {
         match self.mode {
             Mode::Table | Mode::Filter => {
                 let rows = self.rows();
-                let at = self.selected(&rows).saturating_add_signed(by).min(rows.len().saturating_sub(1));
+                let at = self
+                    .selected(&rows)
+                    .saturating_add_signed(by)
+                    .min(rows.len().saturating_sub(1));
                 self.select(at);
             }
             _ => self.scroll = self.scroll.saturating_add_signed(by),

@@ -13,9 +13,14 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
     if has <= columns {
         return text.to_owned() + &" ".repeat(columns - has);
     }
-    let Some(room) = columns.checked_sub(1) else { return String::new() };
+    let Some(room) = columns.checked_sub(1) else {
+        return String::new();
+    };
     let head = take(text.chars(), room / 2);
-    let tail: String = take(text.chars().rev(), room - width(&head)).chars().rev().collect();
+    let tail: String = take(text.chars().rev(), room - width(&head))
+        .chars()
+        .rev()
+        .collect();
     let blanks = room - width(&head) - width(&tail);
     format!("{head}…{tail}{}", " ".repeat(blanks))
 }
@@ -60,7 +65,10 @@ pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
             lines.push(" ".repeat(indent));
         }
     }
-    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+    lines
+        .iter()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -70,7 +78,14 @@ mod tests {
     /// Whatever the text, the columns after it stay where they are.
     #[test]
     fn every_text_has_the_same_width() {
-        for text in ["", "a", "forward/10.0.0.1:2055", "häß", "日本語日本語", "e\u{301}e\u{301}e\u{301}"] {
+        for text in [
+            "",
+            "a",
+            "forward/10.0.0.1:2055",
+            "häß",
+            "日本語日本語",
+            "e\u{301}e\u{301}e\u{301}",
+        ] {
             for columns in 0..30 {
                 assert_eq!(width(&fit(text, columns)), columns, "{text:?} in {columns}");
             }
@@ -82,10 +97,16 @@ mod tests {
     #[test]
     fn long_text_is_broken() {
         let text = "the kernel dropped 12 datagrams to 127.0.0.1:1234 before us";
-        assert_eq!(wrap("one two three four", 14, 2), ["one two three", "  four"]);
+        assert_eq!(
+            wrap("one two three four", 14, 2),
+            ["one two three", "  four"]
+        );
         for columns in 2..80 {
             let lines = wrap(text, columns, 2);
-            assert!(lines.iter().all(|line| width(line) <= columns), "{columns}: {lines:?}");
+            assert!(
+                lines.iter().all(|line| width(line) <= columns),
+                "{columns}: {lines:?}"
+            );
             let joined: String = lines.concat().split(' ').collect();
             assert_eq!(joined, text.replace(' ', ""), "{columns}");
         }

@@ -29,12 +29,26 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots 
     let area = frame.area();
     let mut spots = Spots::default();
     let banner = banner(state, now);
-    let lines_max = if area.height < LOW { BANNER_LINES.1 } else { BANNER_LINES.0 };
-    let lines = u16::try_from(banner.len()).unwrap_or(u16::MAX).min(lines_max);
-    let parts = [Constraint::Length(2), Constraint::Length(lines), Constraint::Length(1), Constraint::Min(0)];
+    let lines_max = if area.height < LOW {
+        BANNER_LINES.1
+    } else {
+        BANNER_LINES.0
+    };
+    let lines = u16::try_from(banner.len())
+        .unwrap_or(u16::MAX)
+        .min(lines_max);
+    let parts = [
+        Constraint::Length(2),
+        Constraint::Length(lines),
+        Constraint::Length(1),
+        Constraint::Min(0),
+    ];
     let [head, alarms, tabs, rest] = Layout::vertical(parts).areas(area);
     let [body, foot] = Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(rest);
-    for (line, area) in [title(state, now), totals(state)].into_iter().zip(head.rows()) {
+    for (line, area) in [title(state, now), totals(state)]
+        .into_iter()
+        .zip(head.rows())
+    {
         frame.render_widget(line, area);
     }
     draw_banner(frame, state, alarms, &banner);
@@ -42,7 +56,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots 
     match state.mode {
         Mode::Table | Mode::Filter => grid::draw(frame, state, body, &mut spots),
         Mode::Detail => detail::draw(frame, state, body, &mut spots),
-        Mode::Alarms => draw_text(frame, state, body, &alarm_text(state, &banner, body.width), &mut spots),
+        Mode::Alarms => draw_text(
+            frame,
+            state,
+            body,
+            &alarm_text(state, &banner, body.width),
+            &mut spots,
+        ),
         Mode::Help => draw_text(frame, state, body, &help_text(body.width), &mut spots),
     }
     frame.render_widget(footer(state), foot);
@@ -50,25 +70,52 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots 
 }
 
 /// Draws lines into a place, from where they are scrolled to.
-pub(super) fn draw_text(frame: &mut Frame<'_>, state: &State, area: Rect, text: &[Told], spots: &mut Spots) {
+pub(super) fn draw_text(
+    frame: &mut Frame<'_>,
+    state: &State,
+    area: Rect,
+    text: &[Told],
+    spots: &mut Spots,
+) {
     let scroll_max = text.len().saturating_sub(area.height.into());
-    for ((text, tone), area) in text.iter().skip(state.scroll.min(scroll_max)).zip(area.rows()) {
-        frame.render_widget(Line::styled(text.as_str(), tone.style(state.has_colours)), area);
+    for ((text, tone), area) in text
+        .iter()
+        .skip(state.scroll.min(scroll_max))
+        .zip(area.rows())
+    {
+        frame.render_widget(
+            Line::styled(text.as_str(), tone.style(state.has_colours)),
+            area,
+        );
     }
     (spots.body, spots.scroll_max) = (area, scroll_max);
 }
 
 fn title(state: &State, now: Instant) -> Line<'static> {
-    let Snapshot { version, pid, generation, uptime_ms, workers, state: health, .. } = &state.sight().snapshot;
+    let Snapshot {
+        version,
+        pid,
+        generation,
+        uptime_ms,
+        workers,
+        state: health,
+        ..
+    } = &state.sight().snapshot;
     let style = |tone: Tone| tone.style(state.has_colours);
     let (word, tone) = match (&state.trouble, health) {
         (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
         (None, Health::Serving) => (health.label().to_owned(), Tone::Good),
         (None, _) => (format!(" {} ", health.label().to_uppercase()), Tone::Alarm),
     };
-    let mut spans = vec![Span::styled("udispatch ", style(Tone::Strong)), Span::styled(word, style(tone))];
+    let mut spans = vec![
+        Span::styled("udispatch ", style(Tone::Strong)),
+        Span::styled(word, style(tone)),
+    ];
     if state.is_paused() {
-        spans.extend([Span::raw(" "), Span::styled(" PAUSED ", style(Tone::Selected))]);
+        spans.extend([
+            Span::raw(" "),
+            Span::styled(" PAUSED ", style(Tone::Selected)),
+        ]);
     }
     if state.is_paused() || state.trouble.is_some() {
         spans.push(Span::raw(format!(" {} old", number::span(age(state, now)))));
@@ -76,7 +123,9 @@ fn title(state: &State, now: Instant) -> Line<'static> {
     let up = number::span(Duration::from_millis(*uptime_ms));
     let workers = counted(workers.len(), "worker");
     let version = one_line(version);
-    spans.push(Span::raw(format!("  up {up}  {workers}  generation {generation}  pid {pid}  {version}")));
+    spans.push(Span::raw(format!(
+        "  up {up}  {workers}  generation {generation}  pid {pid}  {version}"
+    )));
     Line::from(spans)
 }
 
@@ -92,8 +141,12 @@ fn totals(state: &State) -> Line<'static> {
     let going = number::rate(rates.sum(Noun::Handlers, Measure::Sent));
     let unwritten = rates.total(Noun::Handlers, Measure::InFlight);
     let both = [Noun::Listeners, Noun::Upstreams];
-    let drops = both.iter().fold(0, |sum: u64, noun| sum.saturating_add(rates.total(*noun, Measure::KernelDrops)));
-    let known = both.iter().filter_map(|noun| rates.sum(*noun, Measure::KernelDrops));
+    let drops = both.iter().fold(0, |sum: u64, noun| {
+        sum.saturating_add(rates.total(*noun, Measure::KernelDrops))
+    });
+    let known = both
+        .iter()
+        .filter_map(|noun| rates.sum(*noun, Measure::KernelDrops));
     let rate = known.reduce(|sum, rate| sum + rate);
     let (what, tone) = match rate {
         Some(rate) if rate > 0.0 => ("KERNEL DROPS", Tone::Alarm),
@@ -101,12 +154,22 @@ fn totals(state: &State) -> Line<'static> {
         _ => ("kernel drops", Tone::Plain),
     };
     let dropped = rates.sum(Noun::Listeners, Measure::Dropped);
-    let tone_of_dropped = if dropped.is_some_and(|rate| rate > 0.0) { Tone::Warning } else { Tone::Plain };
+    let tone_of_dropped = if dropped.is_some_and(|rate| rate > 0.0) {
+        Tone::Warning
+    } else {
+        Tone::Plain
+    };
     Line::from(vec![
         Span::raw(format!("in {coming}  out {going}  ")),
-        Span::styled(format!("dropped {}", number::rate(dropped)), style(tone_of_dropped)),
+        Span::styled(
+            format!("dropped {}", number::rate(dropped)),
+            style(tone_of_dropped),
+        ),
         Span::raw("  "),
-        Span::styled(format!("{what} {} ({drops})", number::rate(rate)), style(tone)),
+        Span::styled(
+            format!("{what} {} ({drops})", number::rate(rate)),
+            style(tone),
+        ),
         Span::raw(format!("  unwritten {unwritten}")),
     ])
 }
@@ -116,22 +179,38 @@ fn banner(state: &State, now: Instant) -> Vec<String> {
     let snapshot = &state.sight().snapshot;
     let trouble = state.trouble.iter().map(|why| {
         let age = number::span(age(state, now));
-        format!("no answer, what you see is {age} old; trying again: {}", one_line(why))
+        format!(
+            "no answer, what you see is {age} old; trying again: {}",
+            one_line(why)
+        )
     });
-    let balance = (!snapshot.balances).then(|| "the ledger does not balance: a defect, please report it".to_owned());
+    let balance = (!snapshot.balances)
+        .then(|| "the ledger does not balance: a defect, please report it".to_owned());
     let reasons = snapshot.reasons.iter().map(|reason| one_line(reason));
-    let alarms = snapshot.alarms.iter().map(|alarm| one_line(&format!("{}: {}", alarm.name, alarm.text)));
-    trouble.chain(balance).chain(reasons).chain(alarms).collect()
+    let alarms = snapshot
+        .alarms
+        .iter()
+        .map(|alarm| one_line(&format!("{}: {}", alarm.name, alarm.text)));
+    trouble
+        .chain(balance)
+        .chain(reasons)
+        .chain(alarms)
+        .collect()
 }
 
 fn draw_banner(frame: &mut Frame<'_>, state: &State, area: Rect, banner: &[String]) {
     for (index, place) in area.rows().enumerate() {
         let is_last = index + 1 == usize::from(area.height);
         let text = match banner.len() - index {
-            more @ 2.. if is_last => format!("! {more} more alarms, a shows all. {}", banner[index]),
+            more @ 2.. if is_last => {
+                format!("! {more} more alarms, a shows all. {}", banner[index])
+            }
             _ => format!("! {}", banner[index]),
         };
-        frame.render_widget(Line::styled(text, Tone::Alarm.style(state.has_colours)), place);
+        frame.render_widget(
+            Line::styled(text, Tone::Alarm.style(state.has_colours)),
+            place,
+        );
     }
 }
 
@@ -145,19 +224,34 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots
             true => format!("{}", number + 1),
             false => format!("{} {}", number + 1, noun.label()),
         };
-        let (label, tone) =
-            if is_shown { (format!("[{label}]"), Tone::Selected) } else { (format!(" {label} "), Tone::Plain) };
+        let (label, tone) = if is_shown {
+            (format!("[{label}]"), Tone::Selected)
+        } else {
+            (format!(" {label} "), Tone::Plain)
+        };
         let columns = u16::try_from(width(&label)).unwrap_or(u16::MAX);
-        let place = Rect { x: at, width: columns, ..area }.intersection(area);
+        let place = Rect {
+            x: at,
+            width: columns,
+            ..area
+        }
+        .intersection(area);
         frame.render_widget(Line::styled(label, tone.style(state.has_colours)), place);
         spots.tabs.push((place, noun));
         at = at.saturating_add(columns);
     }
     let count = format!("{} ", grid::counted(state));
     let columns = u16::try_from(width(&count)).unwrap_or(u16::MAX);
-    let place = Rect { x: area.right().saturating_sub(columns), width: columns, ..area };
+    let place = Rect {
+        x: area.right().saturating_sub(columns),
+        width: columns,
+        ..area
+    };
     if place.x >= at && area.height > 0 {
-        frame.render_widget(Line::styled(count, Tone::Quiet.style(state.has_colours)), place);
+        frame.render_widget(
+            Line::styled(count, Tone::Quiet.style(state.has_colours)),
+            place,
+        );
     }
 }
 
@@ -165,9 +259,14 @@ fn footer(state: &State) -> Line<'static> {
     let text = match state.mode {
         Mode::Filter => format!("/{}_  Enter keeps, Esc clears", one_line(&state.filter)),
         Mode::Table if !state.filter.is_empty() => {
-            format!("filter /{}  Esc clears  ? help  q quit", one_line(&state.filter))
+            format!(
+                "filter /{}  Esc clears  ? help  q quit",
+                one_line(&state.filter)
+            )
         }
-        Mode::Table => "q quit  ? help  Enter details  / filter  s sort  r turn  Space pause".to_owned(),
+        Mode::Table => {
+            "q quit  ? help  Enter details  / filter  s sort  r turn  Space pause".to_owned()
+        }
         _ => "Esc back  ↑ ↓ scroll  Space pause  q quit".to_owned(),
     };
     Line::styled(text, Tone::Strong.style(state.has_colours))
@@ -178,14 +277,28 @@ fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
     let alarms = &state.sight().snapshot.alarms;
     let mut text = Vec::new();
     let mut tell = |words: &str, tone| {
-        text.extend(wrap(words, columns.into(), 2).into_iter().map(|line| (line, tone)));
+        text.extend(
+            wrap(words, columns.into(), 2)
+                .into_iter()
+                .map(|line| (line, tone)),
+        );
     };
     let others = banner.len().saturating_sub(alarms.len());
-    banner.iter().take(others).for_each(|words| tell(&format!("! {words}"), Tone::Warning));
+    banner
+        .iter()
+        .take(others)
+        .for_each(|words| tell(&format!("! {words}"), Tone::Warning));
     let taken = state.sight().snapshot.taken_unix_ms / 1_000;
     for alarm in alarms {
         let lasts = number::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
-        tell(&format!("! {} {}, for {lasts}", one_line(&alarm.name), one_line(&alarm.about)), Tone::Warning);
+        tell(
+            &format!(
+                "! {} {}, for {lasts}",
+                one_line(&alarm.name),
+                one_line(&alarm.about)
+            ),
+            Tone::Warning,
+        );
         tell(&format!("  {}", one_line(&alarm.text)), Tone::Plain);
         tell(&format!("  → {}", one_line(&alarm.cure)), Tone::Plain);
     }

@@ -158,7 +158,10 @@ mod tests {
     }
 
     fn any_destination() -> impl Strategy<Value = Destination> {
-        let address = prop_oneof![any::<Ipv4Addr>().prop_map(IpAddr::V4), any::<Ipv6Addr>().prop_map(IpAddr::V6),];
+        let address = prop_oneof![
+            any::<Ipv4Addr>().prop_map(IpAddr::V4),
+            any::<Ipv6Addr>().prop_map(IpAddr::V6),
+        ];
         (address, any::<u8>(), 1_u16.., any::<u16>()).prop_filter_map(
             "a form that a file can say",
             |(address, length, first, more)| {

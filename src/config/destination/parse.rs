@@ -46,29 +46,34 @@ fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
     let no_port = |hint: String| Mistake::new(format!("{} names no port", quoted(text))).hint(hint);
     if let Some(rest) = text.strip_prefix('[') {
         let Some((host, ports)) = rest.split_once(']') else {
-            return Err(Mistake::new(format!("{} has no closing bracket", quoted(text)))
-                .hint("IPv6 is written \"[2001:db8::1]:53\""));
+            return Err(
+                Mistake::new(format!("{} has no closing bracket", quoted(text)))
+                    .hint("IPv6 is written \"[2001:db8::1]:53\""),
+            );
         };
         return match ports.strip_prefix(':') {
             Some(ports) => Ok((Written::Bracketed(host), ports)),
             None if ports.starts_with('/') => {
                 let (length, ports) = ports[1..].split_once(':').unwrap_or((&ports[1..], "53"));
-                Err(Mistake::new("the prefix length belongs inside the brackets")
-                    .hint(format!("write \"[{host}/{length}]:{ports}\"")))
+                Err(
+                    Mistake::new("the prefix length belongs inside the brackets")
+                        .hint(format!("write \"[{host}/{length}]:{ports}\"")),
+                )
             }
             None if ports.is_empty() => Err(no_port(format!("add one: \"[{host}]:53\""))),
-            None => {
-                Err(Mistake::new(format!("{} is not a port", quoted(ports))).hint(format!("write \"[{host}]:53\"")))
-            }
+            None => Err(Mistake::new(format!("{} is not a port", quoted(ports)))
+                .hint(format!("write \"[{host}]:53\""))),
         };
     }
     match text.rsplit_once(':') {
-        None => Err(no_port(match text.bytes().all(|byte| byte.is_ascii_digit()) {
-            true if !text.is_empty() => {
-                format!("for every IPv4 address write \"0.0.0.0:{text}\"")
-            }
-            _ => "add one, as in \"127.0.0.1:1234\"".to_owned(),
-        })),
+        None => Err(no_port(
+            match text.bytes().all(|byte| byte.is_ascii_digit()) {
+                true if !text.is_empty() => {
+                    format!("for every IPv4 address write \"0.0.0.0:{text}\"")
+                }
+                _ => "add one, as in \"127.0.0.1:1234\"".to_owned(),
+            },
+        )),
         Some((host, _)) if host.contains(':') => Err(missing_brackets(text)),
         Some((host, ports)) => Ok((Written::Bare(host), ports)),
     }
@@ -96,7 +101,10 @@ impl FromStr for Ports {
     fn from_str(text: &str) -> Result<Ports, Mistake> {
         let Some((first, last)) = text.split_once('-') else {
             let port = port(text)?;
-            return Ok(Ports { first: port, last: port });
+            return Ok(Ports {
+                first: port,
+                last: port,
+            });
         };
         let (first, last) = (port(first)?, port(last)?);
         Ports::new(first, last).ok_or_else(|| {
@@ -123,23 +131,25 @@ fn port(text: &str) -> Result<u16, Mistake> {
 
 fn net_v6(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
     if let Some((address, zone)) = host.split_once('%') {
-        return Err(Mistake::new("a destination has no zone")
-            .hint(format!("write \"[{address}]:{ports}\" and, as a key of its own, interface = \"{zone}\"")));
+        return Err(Mistake::new("a destination has no zone").hint(format!(
+            "write \"[{address}]:{ports}\" and, as a key of its own, interface = \"{zone}\""
+        )));
     }
     let address = host.split_once('/').map_or(host, |(address, _)| address);
     if address.parse::<Ipv4Addr>().is_ok() {
         return Err(Mistake::new("IPv4 has no brackets").hint(format!("write \"{host}:{ports}\"")));
     }
     if host.is_empty() {
-        return Err(
-            Mistake::new("the brackets are empty").hint(format!("for every IPv6 address write \"[::]:{ports}\""))
-        );
+        return Err(Mistake::new("the brackets are empty")
+            .hint(format!("for every IPv6 address write \"[::]:{ports}\"")));
     }
     if let Ok(v6) = address.parse::<Ipv6Addr>()
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        return Err(Mistake::new(format!("{address} is an IPv4 address in IPv6 clothes"))
-            .hint(format!("write \"{v4}:{ports}\"")));
+        return Err(
+            Mistake::new(format!("{address} is an IPv4 address in IPv6 clothes"))
+                .hint(format!("write \"{v4}:{ports}\"")),
+        );
     }
     as_destination(host, ports)
 }
@@ -185,7 +195,8 @@ fn as_destination(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
             IpNet::V4(_) => "\"239.1.2.3:5000\"",
             IpNet::V6(_) => "\"[ff02::fb]:5353\"",
         };
-        return Err(Mistake::new("a prefix of groups cannot be joined").hint(format!("name each group: {example}")));
+        return Err(Mistake::new("a prefix of groups cannot be joined")
+            .hint(format!("name each group: {example}")));
     }
     Ok(net)
 }
@@ -200,19 +211,31 @@ fn every(net: IpNet) -> IpNet {
 /// An address, or a prefix without host bits.
 pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     let Some((address, length)) = text.split_once('/') else {
-        return text.parse::<IpAddr>().map(IpNet::from).map_err(|_| no_address(text));
+        return text
+            .parse::<IpAddr>()
+            .map(IpNet::from)
+            .map_err(|_| no_address(text));
     };
     let address: IpAddr = address.parse().map_err(|_| no_address(address))?;
     let longest = IpNet::from(address).prefix_len();
-    let digits = (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
-    let net = length.parse().ok().filter(|_| digits).map(|length| IpNet::new(address, length));
+    let digits =
+        (1..=3).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
+    let net = length
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .map(|length| IpNet::new(address, length));
     let Some(Ok(net)) = net else {
         let message = format!("{} is not a prefix length", quoted(length));
         return Err(Mistake::new(message).hint(format!("at most {longest} for this family")));
     };
     if net.trunc() != net {
-        return Err(Mistake::new(format!("{net} has bits behind its prefix length"))
-            .hint(format!("did you mean \"{}\"? or, for this host alone, \"{address}\"", net.trunc())));
+        return Err(
+            Mistake::new(format!("{net} has bits behind its prefix length")).hint(format!(
+                "did you mean \"{}\"? or, for this host alone, \"{address}\"",
+                net.trunc()
+            )),
+        );
     }
     Ok(net)
 }
@@ -222,12 +245,15 @@ fn no_address(text: &str) -> Mistake {
     let is_made_of = |char: &dyn Fn(char) -> bool| !text.is_empty() && text.chars().all(char);
     let hint = if is_made_of(&|char| char.is_ascii_digit() || char == '.') {
         Some("IPv4 is four numbers from 0 to 255, as in \"127.0.0.1\", without leading zeros")
-    } else if text.contains(':') && is_made_of(&|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.')) {
+    } else if text.contains(':')
+        && is_made_of(&|char| char.is_ascii_hexdigit() || matches!(char, ':' | '.'))
+    {
         Some("IPv6 is groups of up to four hexadecimal digits, as in \"2001:db8::1\"")
     } else {
         None
     };
-    Mistake::new(format!("{} is not an IP address", quoted(text))).maybe_hint(hint.map(str::to_owned))
+    Mistake::new(format!("{} is not an IP address", quoted(text)))
+        .maybe_hint(hint.map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -254,7 +280,10 @@ mod tests {
             ("127.0.0.1:5-", "the port is missing"),
             ("192.0.2.1/24:5000", "did you mean \"192.0.2.0/24\"?"),
             ("[2001:db8::1/32]:53", "did you mean \"2001:db8::/32\"?"),
-            ("192.0.2.0/33:5000", "\"33\" is not a prefix length / at most 32"),
+            (
+                "192.0.2.0/33:5000",
+                "\"33\" is not a prefix length / at most 32",
+            ),
             ("[::/129]:53", "at most 128"),
             ("192.0.2.0/x:5000", "\"x\" is not a prefix length"),
             ("192.0.2.0/:5000", "is not a prefix length"),

@@ -15,27 +15,42 @@ impl PortSet {
     /// Adds these ports and gives those that are new, in order.
     pub fn add(&mut self, ports: Ports) -> Vec<Ports> {
         let Ports { first, last } = ports;
-        let before = self.ranges.range(..=first).next_back().filter(|(_, end)| **end >= first);
+        let before = self
+            .ranges
+            .range(..=first)
+            .next_back()
+            .filter(|(_, end)| **end >= first);
         let from = before.map_or(first, |(start, _)| *start);
-        let known: Vec<(u16, u16)> = self.ranges.range(from..=last).map(|(start, end)| (*start, *end)).collect();
+        let known: Vec<(u16, u16)> = self
+            .ranges
+            .range(from..=last)
+            .map(|(start, end)| (*start, *end))
+            .collect();
         let mut new = Vec::new();
         // In 32 bits, where there is a port behind the last one.
         let mut next = u32::from(first);
         for &(start, end) in &known {
             if u32::from(start) > next {
-                new.push(Ports { first: next as u16, last: start - 1 });
+                new.push(Ports {
+                    first: next as u16,
+                    last: start - 1,
+                });
             }
             next = u32::from(end) + 1;
         }
         if next <= u32::from(last) {
-            new.push(Ports { first: next as u16, last });
+            new.push(Ports {
+                first: next as u16,
+                last,
+            });
         }
         if !new.is_empty() {
             // They become one, so each range is walked over only until something covers it.
             for (start, _) in &known {
                 self.ranges.remove(start);
             }
-            self.ranges.insert(from, known.last().map_or(last, |(_, end)| last.max(*end)));
+            self.ranges
+                .insert(from, known.last().map_or(last, |(_, end)| last.max(*end)));
         }
         new
     }

@@ -19,7 +19,9 @@ pub fn ip_address(value: Value<'_>) -> Result<IpAddr, Mistake> {
     let text = value.text("an IP address such as \"192.0.2.1\"")?;
     let bad = || Mistake::new(format!("{} is not an IP address", quoted(text)));
     text.parse().map_err(|_| {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
         match bare.filter(|bare| bare.parse::<Ipv6Addr>().is_ok()) {
             Some(bare) => bad().hint(format!("without brackets: \"{bare}\"")),
             None if text.parse::<SocketAddr>().is_ok() => bad().hint("without a port"),
@@ -50,13 +52,18 @@ pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
 
 /// The same, of a key.
 pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     if let Some(bare) = bare.filter(|bare| prefix_of(bare).is_ok()) {
         let message = format!("{} has brackets, and no port follows", quoted(text));
         return Err(Mistake::new(message).hint(format!("write \"{bare}\"")));
     }
     if text.parse::<SocketAddr>().is_ok() {
-        let message = format!("{} has a port; sources are matched by address", quoted(text));
+        let message = format!(
+            "{} has a port; sources are matched by address",
+            quoted(text)
+        );
         return Err(Mistake::new(message).hint("leave the port out"));
     }
     prefix_of(text)
@@ -66,7 +73,12 @@ pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
 pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let text = value.text(UPSTREAM)?;
     let (host, port) = parse_upstream(text)?;
-    Ok(Upstream { host, port, at: value.at(), leave: Leave::default() })
+    Ok(Upstream {
+        host,
+        port,
+        at: value.at(),
+        leave: Leave::default(),
+    })
 }
 
 fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
@@ -78,7 +90,9 @@ fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
         return Err(bad().hint("add the port behind a colon"));
     };
     let port = parse_port(port)?;
-    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     let host = match bracketed {
         Some(host) => host_v6(host, port).ok_or_else(bad)??,
         None if host.parse::<Ipv6Addr>().is_ok() => {
@@ -110,10 +124,10 @@ fn host_v6(text: &str, port: u16) -> Option<Result<Host, Mistake>> {
     Some(match (zone, address.is_unicast_link_local()) {
         (None, true) => Err(Mistake::new(format!("{address} exists on every link"))
             .hint(format!("name the interface: \"[{address}%eth0]:{port}\""))),
-        (Some(_), false) if !is_link_local_group(&address) => {
-            Err(Mistake::new(format!("{address} is not link-local: it has no zone"))
-                .hint(format!("write \"[{address}]:{port}\"")))
-        }
+        (Some(_), false) if !is_link_local_group(&address) => Err(Mistake::new(format!(
+            "{address} is not link-local: it has no zone"
+        ))
+        .hint(format!("write \"[{address}]:{port}\""))),
         (Some(zone), _) => with_zone(address, zone, port),
         (None, false) => sendable(IpAddr::V6(address), port),
     })
@@ -138,14 +152,20 @@ fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
     if let Ok(ip) = text.parse() {
         return sendable(IpAddr::V4(ip), port);
     }
-    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
         let message = format!("{} is not an IPv4 address", quoted(text));
         return Err(Mistake::new(message).hint("four numbers from 0 to 255"));
     }
     if is_host_name(text) {
         return Ok(Host::Name(text.to_owned()));
     }
-    let message = format!("{} is neither an address nor the name of a host", quoted(text));
+    let message = format!(
+        "{} is neither an address nor the name of a host",
+        quoted(text)
+    );
     Err(Mistake::new(message).hint("names have letters, digits, hyphens and dots"))
 }
 
@@ -171,7 +191,9 @@ fn is_host_name(text: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         })
 }
 
@@ -232,7 +254,10 @@ mod tests {
             ("[::]:53", "this host is \"[::1]:53\""),
             ("::1", "add brackets and port"),
             ("2001:db8::1:2:53", "\"[2001:db8::1:2:53]:2055\""),
-            ("1:2:3:4:5:6:7:8:53", "put brackets around IPv6: \"[1:2:3:4:5:6:7:8]:53\""),
+            (
+                "1:2:3:4:5:6:7:8:53",
+                "put brackets around IPv6: \"[1:2:3:4:5:6:7:8]:53\"",
+            ),
             ("[fe80::1]:53", "name the interface"),
             ("[fe80::1%]:53", "name of the interface is empty"),
             ("[fe80::1%99999999999]:53", "is not the index"),

@@ -6,13 +6,22 @@ use super::{Value, string};
 /// `"00ff10"`, `"00 ff 10"`: pairs of hex digits.
 pub fn hex(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
     let text = string(value)?;
-    let digits: Vec<char> = text.chars().filter(|character| !character.is_whitespace()).collect();
-    let wrong = || Mistake::new("not pairs of hex digits").hint("such as \"00ff10\"; white space is passed over");
+    let digits: Vec<char> = text
+        .chars()
+        .filter(|character| !character.is_whitespace())
+        .collect();
+    let wrong = || {
+        Mistake::new("not pairs of hex digits")
+            .hint("such as \"00ff10\"; white space is passed over")
+    };
     if !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
     let pair = |pair: &[char]| Some((pair[0].to_digit(16)? * 16 + pair[1].to_digit(16)?) as u8);
-    digits.chunks_exact(2).map(|digits| pair(digits).ok_or_else(wrong)).collect()
+    digits
+        .chunks_exact(2)
+        .map(|digits| pair(digits).ok_or_else(wrong))
+        .collect()
 }
 
 #[cfg(test)]
@@ -26,7 +35,10 @@ mod tests {
         assert_eq!(read("\"\"", hex), Ok(Vec::new()));
         assert_eq!(read("\"00 fF\\n10\"", hex), Ok(vec![0, 255, 16]));
         for text in ["\"0\"", "\"0g\"", "\"0x00\"", "\"é0\"", "\"０0\""] {
-            assert!(refusal(text, hex).contains("not pairs of hex digits"), "{text}");
+            assert!(
+                refusal(text, hex).contains("not pairs of hex digits"),
+                "{text}"
+            );
         }
         assert!(refusal("10", hex).contains("expected text"));
     }

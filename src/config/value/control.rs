@@ -14,14 +14,19 @@ pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake
     move |value| {
         let written = path(value)?;
         if written.to_string_lossy().ends_with('/') {
-            let hint = format!("name the socket in it: \"{}control.sock\"", written.display());
+            let hint = format!(
+                "name the socket in it: \"{}control.sock\"",
+                written.display()
+            );
             return Err(Mistake::new("this is a directory").hint(hint));
         }
         let path = base.join(written);
         match path.as_os_str().len() {
             bytes if bytes > SOCKET_PATH_BYTES_MAX => {
-                let message = format!("the path has {bytes} bytes; that of a unix socket has at most ");
-                Err(Mistake::new(format!("{message}{SOCKET_PATH_BYTES_MAX}")).hint("choose a shorter one below /run"))
+                let message =
+                    format!("the path has {bytes} bytes; that of a unix socket has at most ");
+                Err(Mistake::new(format!("{message}{SOCKET_PATH_BYTES_MAX}"))
+                    .hint("choose a shorter one below /run"))
             }
             _ => Ok(path),
         }
@@ -32,7 +37,9 @@ pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake
 pub fn http_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     if let DeValue::Integer(port) = value.inner() {
         let hint = format!("write it between quotes: \"127.0.0.1:{}\"", port.as_str());
-        return Err(value.expected("an address and port such as \"127.0.0.1:9253\"").hint(hint));
+        return Err(value
+            .expected("an address and port such as \"127.0.0.1:9253\"")
+            .hint(hint));
     }
     let text = value.text("an address and port such as \"127.0.0.1:9253\"")?;
     let digits = text.strip_prefix(':').unwrap_or(text);
@@ -41,7 +48,10 @@ pub fn http_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     }
     match digits.parse() {
         Ok(port) if port > 0 => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
-        _ => Err(Mistake::new(format!("{} is not a port", quoted(digits))).hint("ports are 1 to 65535")),
+        _ => {
+            Err(Mistake::new(format!("{} is not a port", quoted(digits)))
+                .hint("ports are 1 to 65535"))
+        }
     }
 }
 
@@ -49,7 +59,10 @@ pub fn http_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
 pub fn host_header(value: Value<'_>) -> Result<String, Mistake> {
     let text = value.text("the name of a host such as \"stats.example\"")?;
     let bad = || Mistake::new(format!("{} is not the name of a host", quoted(text)));
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(ip.to_string());
     }
@@ -63,7 +76,9 @@ pub fn host_header(value: Value<'_>) -> Result<String, Mistake> {
         Some((host, port)) if port.parse::<u16>().is_ok() => {
             Err(bad().hint(format!("without the port: {}", quoted(host))))
         }
-        _ if text == "*" => Err(bad().hint("each name is written out: that keeps foreign pages of a browser out")),
+        _ if text == "*" => {
+            Err(bad().hint("each name is written out: that keeps foreign pages of a browser out"))
+        }
         _ if name.len() > HOST_NAME_BYTES_MAX || !name.split('.').all(is_label) => {
             Err(bad().hint("letters, digits, hyphens and dots"))
         }
@@ -80,12 +95,27 @@ mod tests {
     #[test]
     fn paths_of_sockets() {
         let parser = socket_path(Path::new("/etc/u"));
-        assert_eq!(read("\"/run/u.sock\"", &parser), Ok(PathBuf::from("/run/u.sock")));
-        assert_eq!(read("\"u.sock\"", &parser), Ok(PathBuf::from("/etc/u/u.sock")));
+        assert_eq!(
+            read("\"/run/u.sock\"", &parser),
+            Ok(PathBuf::from("/run/u.sock"))
+        );
+        assert_eq!(
+            read("\"u.sock\"", &parser),
+            Ok(PathBuf::from("/etc/u/u.sock"))
+        );
         let longest = format!("\"/{}\"", "x".repeat(106));
-        assert_eq!(read(&longest, &parser).map(|path| path.as_os_str().len()), Ok(107));
-        assert!(refusal(&format!("\"/{}\"", "x".repeat(107)), &parser).contains("108 bytes; that of a unix socket"));
-        assert!(refusal(&format!("\"{}\"", "x".repeat(101)), &parser).contains("at most 107"), "with its directory");
+        assert_eq!(
+            read(&longest, &parser).map(|path| path.as_os_str().len()),
+            Ok(107)
+        );
+        assert!(
+            refusal(&format!("\"/{}\"", "x".repeat(107)), &parser)
+                .contains("108 bytes; that of a unix socket")
+        );
+        assert!(
+            refusal(&format!("\"{}\"", "x".repeat(101)), &parser).contains("at most 107"),
+            "with its directory"
+        );
         assert!(refusal("\"/run/\"", &parser).contains("\"/run/control.sock\""));
         assert!(refusal("\"\"", &parser).contains("is empty"));
     }
@@ -99,7 +129,13 @@ mod tests {
             ("\"0.0.0.0:80\"", "0.0.0.0:80"),
             ("\"[::1]:9253\"", "[::1]:9253"),
         ] {
-            assert_eq!(read(text, http_address).map(|address| address.to_string()).as_deref(), Ok(address), "{text}");
+            assert_eq!(
+                read(text, http_address)
+                    .map(|address| address.to_string())
+                    .as_deref(),
+                Ok(address),
+                "{text}"
+            );
         }
         for (text, expected) in [
             ("9253", "write it between quotes: \"127.0.0.1:9253\""),
@@ -127,7 +163,10 @@ mod tests {
             assert_eq!(read(text, host_header).as_deref(), Ok(host), "{text}");
         }
         for (text, expected) in [
-            ("\"stats.example:9253\"", "without the port: \"stats.example\""),
+            (
+                "\"stats.example:9253\"",
+                "without the port: \"stats.example\"",
+            ),
             ("\"http://stats.example\"", "without http://"),
             ("\"*\"", "written out"),
             ("\"*.example\"", "letters, digits, hyphens and dots"),

@@ -41,7 +41,8 @@ pub const DSCP_MAX: u8 = 63;
 
 /// A code point by number or by name.
 pub fn dscp(value: Value<'_>) -> Result<u8, Mistake> {
-    let wanted = format!("a number from 0 to {DSCP_MAX} or a name such as \"ef\", \"af41\" or \"cs1\"");
+    let wanted =
+        format!("a number from 0 to {DSCP_MAX} or a name such as \"ef\", \"af41\" or \"cs1\"");
     let Ok(name) = value.text("") else {
         return integer(0..=DSCP_MAX)(value).map_err(|_| value.expected(&wanted));
     };
@@ -50,7 +51,9 @@ pub fn dscp(value: Value<'_>) -> Result<u8, Mistake> {
     }
     match DSCP.iter().find(|(known, _)| *known == name) {
         Some((_, number)) => Ok(*number),
-        None => Err(value.expected(&wanted).maybe_hint(did_you_mean(name, DSCP.iter().map(|(known, _)| *known)))),
+        None => Err(value
+            .expected(&wanted)
+            .maybe_hint(did_you_mean(name, DSCP.iter().map(|(known, _)| *known)))),
     }
 }
 
@@ -61,18 +64,27 @@ pub fn send_from(value: Value<'_>) -> Result<SendFrom, Mistake> {
     let address = match text {
         "own" => return Ok(SendFrom::Own),
         "keep" => return Ok(SendFrom::Keep),
-        _ => text.parse::<SocketAddr>().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0))),
+        _ => text
+            .parse::<SocketAddr>()
+            .or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0))),
     };
     let address = address.map_err(|_| {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
         let hint = match bare.filter(|bare| bare.parse::<IpAddr>().is_ok()) {
-            Some(bare) => Some(format!("without brackets, where there is no port: \"{bare}\"")),
+            Some(bare) => Some(format!(
+                "without brackets, where there is no port: \"{bare}\""
+            )),
             None => did_you_mean(text, ["own", "keep"]),
         };
         value.expected(WANTED).maybe_hint(hint)
     })?;
     if address.port() == 0 && text.parse::<SocketAddr>().is_ok() {
-        let hint = format!("leave it out, and the kernel chooses one: \"{}\"", address.ip());
+        let hint = format!(
+            "leave it out, and the kernel chooses one: \"{}\"",
+            address.ip()
+        );
         return Err(Mistake::new("port 0 is no port").hint(hint));
     }
     check_source(address.ip())?;
@@ -83,7 +95,10 @@ fn check_source(ip: IpAddr) -> Result<(), Mistake> {
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     if ip.is_unspecified() {
         let hint = "write \"own\", or one address of this host";
-        return Err(Mistake::new(format!("{ip} stands for every address; a datagram has one source")).hint(hint));
+        return Err(Mistake::new(format!(
+            "{ip} stands for every address; a datagram has one source"
+        ))
+        .hint(hint));
     }
     if ip.is_multicast() || is_broadcast {
         let message = format!("{ip} is no host's address: nothing can be sent from it");
@@ -121,12 +136,20 @@ mod tests {
             assert_eq!(read(&format!("\"{name}\""), dscp), Ok(number), "{name}");
         }
         // Class n of CSn is n << 3; AFcd is c << 3 | d << 1 (RFC 2474, RFC 2597).
-        let number = |name: &str| DSCP.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+        let number = |name: &str| {
+            DSCP.iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, number)| *number)
+        };
         for class in 0..8_u8 {
             assert_eq!(number(&format!("cs{class}")), Some(class << 3));
         }
-        for (class, drop) in (1..=4_u8).flat_map(|class| (1..=3_u8).map(move |drop| (class, drop))) {
-            assert_eq!(number(&format!("af{class}{drop}")), Some(class << 3 | drop << 1));
+        for (class, drop) in (1..=4_u8).flat_map(|class| (1..=3_u8).map(move |drop| (class, drop)))
+        {
+            assert_eq!(
+                number(&format!("af{class}{drop}")),
+                Some(class << 3 | drop << 1)
+            );
         }
         for (text, expected) in [
             ("64", "a number from 0 to 63"),
@@ -154,18 +177,31 @@ mod tests {
             ("[2001:db8::1]:53", "[2001:db8::1]:53"),
         ] {
             let address = SendFrom::Address(address.parse().expect("an address"));
-            assert_eq!(read(&format!("\"{text}\""), send_from), Ok(address), "{text}");
+            assert_eq!(
+                read(&format!("\"{text}\""), send_from),
+                Ok(address),
+                "{text}"
+            );
         }
         for (text, expected) in [
             ("\"kep\"", "did you mean \"keep\"?"),
-            ("\"192.0.2.1:0\"", "leave it out, and the kernel chooses one: \"192.0.2.1\""),
-            ("\"[2001:db8::1]\"", "without brackets, where there is no port: \"2001:db8::1\""),
+            (
+                "\"192.0.2.1:0\"",
+                "leave it out, and the kernel chooses one: \"192.0.2.1\"",
+            ),
+            (
+                "\"[2001:db8::1]\"",
+                "without brackets, where there is no port: \"2001:db8::1\"",
+            ),
             ("\"0.0.0.0\"", "stands for every address"),
             ("\"239.1.1.1\"", "no host's address"),
             ("\"255.255.255.255\"", "no host's address"),
             ("\"[ff02::1]:5\"", "no host's address"),
             ("\"::ffff:10.0.0.1\"", "write \"10.0.0.1\""),
-            ("\"collector.example\"", "expected \"own\", \"keep\" or an address"),
+            (
+                "\"collector.example\"",
+                "expected \"own\", \"keep\" or an address",
+            ),
             ("\"\"", "expected \"own\""),
             ("1", "found the number 1"),
         ] {
@@ -177,8 +213,14 @@ mod tests {
     /// By name or by address.
     #[test]
     fn interfaces() {
-        assert_eq!(read("\"eth0\"", interface), Ok(InterfaceRef::Name("eth0".to_owned())));
-        assert!(matches!(read("\"192.0.2.1\"", interface), Ok(InterfaceRef::Address(_))));
+        assert_eq!(
+            read("\"eth0\"", interface),
+            Ok(InterfaceRef::Name("eth0".to_owned()))
+        );
+        assert!(matches!(
+            read("\"192.0.2.1\"", interface),
+            Ok(InterfaceRef::Address(_))
+        ));
         assert!(refusal("\"eth/0\"", interface).contains("`ip link` lists them"));
     }
 }

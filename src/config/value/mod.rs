@@ -24,7 +24,9 @@ pub use self::address::{ip_address, prefix, socket_address, upstream};
 pub use self::bytes::hex;
 pub use self::control::{host_header, http_address, socket_path};
 pub use self::leave::{DSCP, DSCP_MAX, dscp, interface, send_from};
-pub use self::quantity::{Rate, duration, duration_in, duration_or_zero, fraction, rate, show_size, size, size_in};
+pub use self::quantity::{
+    Rate, duration, duration_in, duration_or_zero, fraction, rate, show_size, size, size_in,
+};
 use super::source::Placed;
 use super::words::{Mistake, did_you_mean, listed, quoted};
 
@@ -63,9 +65,8 @@ impl<'a> Value<'a> {
     /// Its number. Numbers too large for any machine are mistakes, not panics.
     pub fn number(&self, wanted: &str) -> Result<i128, Mistake> {
         match self.inner() {
-            DeValue::Integer(integer) => {
-                i128::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| self.expected(wanted))
-            }
+            DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
+                .map_err(|_| self.expected(wanted)),
             _ => Err(self.expected(wanted)),
         }
     }
@@ -159,7 +160,9 @@ pub fn choice<T: Clone>(words: &[(&str, T)]) -> impl Fn(Value<'_>) -> Result<T, 
         let text = value.text(&wanted)?;
         match words.iter().find(|(name, _)| *name == text) {
             Some((_, meaning)) => Ok(meaning.clone()),
-            None => Err(value.expected(&wanted).maybe_hint(did_you_mean(text, names))),
+            None => Err(value
+                .expected(&wanted)
+                .maybe_hint(did_you_mean(text, names))),
         }
     }
 }
@@ -173,7 +176,9 @@ where
 }
 
 /// What `parser` reads, together with its place in the file for later messages.
-pub fn placed<T>(parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> impl Fn(Value<'_>) -> Result<Placed<T>, Mistake> {
+pub fn placed<T>(
+    parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+) -> impl Fn(Value<'_>) -> Result<Placed<T>, Mistake> {
     move |value| {
         let at = value.at();
         parser(value).map(|value| Placed { value, at })
@@ -182,7 +187,10 @@ pub fn placed<T>(parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> impl Fn(Va
 
 /// Reads `text` as the value of a key, for the tests of parsers.
 #[cfg(test)]
-pub(super) fn read<T>(text: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> Result<T, Mistake> {
+pub(super) fn read<T>(
+    text: &str,
+    parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+) -> Result<T, Mistake> {
     let document = format!("key = {text}\n");
     let table = toml::de::DeTable::parse(&document).expect("the test's TOML is well formed");
     let (_, value) = table.get_ref().iter().next().expect("one key");
@@ -191,7 +199,10 @@ pub(super) fn read<T>(text: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistak
 
 /// The message and hint of a text that must be refused.
 #[cfg(test)]
-pub(super) fn refusal<T: std::fmt::Debug>(text: &str, parser: impl Fn(Value<'_>) -> Result<T, Mistake>) -> String {
+pub(super) fn refusal<T: std::fmt::Debug>(
+    text: &str,
+    parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
+) -> String {
     let mistake = read(text, parser).expect_err(text);
     format!("{} / {}", mistake.message, mistake.hint.unwrap_or_default())
 }
@@ -208,7 +219,10 @@ mod tests {
             ("3", "the number 3"),
             ("nan", "the number nan"),
             ("-inf", "the number -inf"),
-            ("99999999999999999999999999999999999999999999999", "the number 9999"),
+            (
+                "99999999999999999999999999999999999999999999999",
+                "the number 9999",
+            ),
             ("1979-05-27", "a date or time"),
             ("[1]", "a list"),
             ("{a = 1}", "a table"),
@@ -228,7 +242,15 @@ mod tests {
         assert_eq!(read("1", &parser), Ok(1));
         assert_eq!(read("0x40", &parser), Ok(64));
         assert_eq!(read("1_0", &parser), Ok(10));
-        for text in ["0", "65", "-1", "256", "1.0", "9223372036854775808", &"9".repeat(500)] {
+        for text in [
+            "0",
+            "65",
+            "-1",
+            "256",
+            "1.0",
+            "9223372036854775808",
+            &"9".repeat(500),
+        ] {
             let refusal = refusal(text, &parser);
             assert!(refusal.contains("a whole number from 1 to 64"), "{refusal}");
         }
@@ -241,8 +263,14 @@ mod tests {
         let parser = choice(&[("all", 1), ("round_robin", 2), ("random", 3)]);
         assert_eq!(read("\"random\"", &parser), Ok(3));
         let refusal = refusal("\"round-robin\"", &parser);
-        assert!(refusal.contains("expected all, round_robin or random"), "{refusal}");
-        assert!(refusal.ends_with("did you mean \"round_robin\"?"), "{refusal}");
+        assert!(
+            refusal.contains("expected all, round_robin or random"),
+            "{refusal}"
+        );
+        assert!(
+            refusal.ends_with("did you mean \"round_robin\"?"),
+            "{refusal}"
+        );
     }
 
     /// Texts and file names.

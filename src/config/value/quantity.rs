@@ -26,7 +26,12 @@ const TIME_UNITS: &[(&str, u64)] = &[
 ];
 
 /// Units of size in bytes.
-const SIZE_UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
 
 /// The longest duration that can be written.
 const DURATION_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
@@ -46,7 +51,9 @@ pub fn duration(value: Value<'_>) -> Result<Duration, Mistake> {
 }
 
 /// A duration within bounds.
-pub fn duration_in(bounds: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
+pub fn duration_in(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
     move |value| {
         if let DeValue::Integer(number) = value.inner() {
             let hint = format!("write the unit: \"{number}s\" or \"{number}ms\"");
@@ -66,7 +73,9 @@ pub fn duration_in(bounds: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Re
 }
 
 /// A duration within bounds, or none at all: `"0s"`.
-pub fn duration_or_zero(bounds: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
+pub fn duration_or_zero(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
     let within = duration_in(bounds);
     move |value| match duration(value)? {
         Duration::ZERO => Ok(Duration::ZERO),
@@ -87,7 +96,10 @@ fn parse_duration(text: &str) -> Result<Duration, Mistake> {
     let Some((_, ns)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(bad().hint(duration_hint(number, unit).unwrap_or(units.to_owned())));
     };
-    let total = number.parse().ok().and_then(|number: u64| number.checked_mul(*ns));
+    let total = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(*ns));
     let too_long = || Mistake::new(format!("must be at most {DURATION_DAYS_MAX}d"));
     total.map(Duration::from_nanos).ok_or_else(too_long)
 }
@@ -141,7 +153,10 @@ fn parse_size(text: &str) -> Result<u64, Mistake> {
     let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(bad().hint(size_hint(number, unit)));
     };
-    let total = number.parse().ok().and_then(|number: u64| number.checked_mul(*bytes));
+    let total = number
+        .parse()
+        .ok()
+        .and_then(|number: u64| number.checked_mul(*bytes));
     total.ok_or_else(|| Mistake::new(format!("{} is too large", quoted(text))))
 }
 
@@ -185,10 +200,12 @@ fn parse_rate(text: &str) -> Result<Rate, Mistake> {
         _ => return Err(bad().hint("a whole number and /s, /m or /h")),
     };
     match count.parse() {
-        Ok(0) => {
-            Err(Mistake::new("a rate of 0 lets nothing through").hint("to let nothing through, use a `drop` handler"))
-        }
-        Ok(count) => Ok(Rate { count, per: Duration::from_secs(seconds) }),
+        Ok(0) => Err(Mistake::new("a rate of 0 lets nothing through")
+            .hint("to let nothing through, use a `drop` handler")),
+        Ok(count) => Ok(Rate {
+            count,
+            per: Duration::from_secs(seconds),
+        }),
         Err(_) => Err(bad().hint(format!("a whole number from 1 to {}", u32::MAX))),
     }
 }
@@ -204,9 +221,17 @@ pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
             // More digits than the limit has are more than the limit.
             digits.then(|| text.parse().unwrap_or(u32::MAX))
         };
-        match (number(part).ok_or_else(bad)?, number(whole).ok_or_else(bad)?) {
-            (_, whole) if whole > max => Err(Mistake::new(format!("{} counts beyond {max}", quoted(text)))),
-            (0, _) => Err(Mistake::new("none at all would be taken").hint("leave the upstream out")),
+        match (
+            number(part).ok_or_else(bad)?,
+            number(whole).ok_or_else(bad)?,
+        ) {
+            (_, whole) if whole > max => Err(Mistake::new(format!(
+                "{} counts beyond {max}",
+                quoted(text)
+            ))),
+            (0, _) => {
+                Err(Mistake::new("none at all would be taken").hint("leave the upstream out"))
+            }
             (part, whole) if part >= whole => {
                 Err(Mistake::new("less than all must be taken").hint("leave it out to take all"))
             }
@@ -237,7 +262,11 @@ mod tests {
             ("\"1d\"", 86_400_000),
             ("\"0s\"", 0),
         ] {
-            assert_eq!(read(text, duration), Ok(Duration::from_millis(ms)), "{text}");
+            assert_eq!(
+                read(text, duration),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
         }
         for (text, expected) in [
             ("30", "write the unit: \"30s\" or \"30ms\""),
@@ -292,7 +321,12 @@ mod tests {
     /// Rates name their time.
     #[test]
     fn rates() {
-        let per = |count, seconds| Ok(Rate { count, per: Duration::from_secs(seconds) });
+        let per = |count, seconds| {
+            Ok(Rate {
+                count,
+                per: Duration::from_secs(seconds),
+            })
+        };
         assert_eq!(read("\"100/s\"", rate), per(100, 1));
         assert_eq!(read("\"1000/m\"", rate), per(1000, 60));
         assert_eq!(read("\"1/h\"", rate), per(1, 3600));
@@ -321,7 +355,10 @@ mod tests {
     fn fractions() {
         let parser = fraction(1_000_000);
         assert_eq!(read("\"1/100\"", &parser), Ok((1, 100)));
-        assert_eq!(read("\"999999/1000000\"", &parser), Ok((999_999, 1_000_000)));
+        assert_eq!(
+            read("\"999999/1000000\"", &parser),
+            Ok((999_999, 1_000_000))
+        );
         for (text, expected) in [
             ("\"1/1000001\"", "counts beyond 1000000"),
             ("\"1/99999999999999999999\"", "counts beyond 1000000"),

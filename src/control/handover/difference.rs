@@ -40,23 +40,38 @@ impl Difference {
         let mut difference = Difference::default();
         difference.compare(
             "listener",
-            old.listeners.iter().map(|listener| (listener.label.as_str(), "")),
-            new.listeners.iter().map(|listener| (listener.label.as_str(), "")),
+            old.listeners
+                .iter()
+                .map(|listener| (listener.label.as_str(), "")),
+            new.listeners
+                .iter()
+                .map(|listener| (listener.label.as_str(), "")),
         );
         difference.compare(
             "route",
-            old.routes.iter().map(|route| (route.label.as_str(), route.text.as_str())),
-            new.routes.iter().map(|route| (route.label.as_str(), route.text.as_str())),
+            old.routes
+                .iter()
+                .map(|route| (route.label.as_str(), route.text.as_str())),
+            new.routes
+                .iter()
+                .map(|route| (route.label.as_str(), route.text.as_str())),
         );
         let named = |outline: &'_ Outline| {
-            let current = outline.handlers.iter().filter(|handler| !handler.is_retired);
-            current.map(|handler| (handler.name.clone(), handler.text.clone())).collect::<Vec<_>>()
+            let current = outline
+                .handlers
+                .iter()
+                .filter(|handler| !handler.is_retired);
+            current
+                .map(|handler| (handler.name.clone(), handler.text.clone()))
+                .collect::<Vec<_>>()
         };
         let (old, new) = (named(old), named(new));
         difference.compare(
             "handler",
-            old.iter().map(|(name, text)| (name.as_str(), text.as_str())),
-            new.iter().map(|(name, text)| (name.as_str(), text.as_str())),
+            old.iter()
+                .map(|(name, text)| (name.as_str(), text.as_str())),
+            new.iter()
+                .map(|(name, text)| (name.as_str(), text.as_str())),
         );
         difference
     }
@@ -72,7 +87,12 @@ impl Difference {
         let new: Vec<_> = new.collect();
         let after: HashMap<&str, &str> = new.iter().copied().collect();
         for (name, _) in old.iter().filter(|(name, _)| !after.contains_key(name)) {
-            self.lines.push(Line { what, name: (*name).to_owned(), fate: Fate::Removed, texts: None });
+            self.lines.push(Line {
+                what,
+                name: (*name).to_owned(),
+                fate: Fate::Removed,
+                texts: None,
+            });
         }
         for (name, text) in new {
             let (fate, texts) = match before.get(name) {
@@ -80,7 +100,12 @@ impl Difference {
                 Some(same) if *same == text => (Fate::Kept, None),
                 Some(other) => (Fate::Changed, Some(((*other).to_owned(), text.to_owned()))),
             };
-            self.lines.push(Line { what, name: name.to_owned(), fate, texts });
+            self.lines.push(Line {
+                what,
+                name: name.to_owned(),
+                fate,
+                texts,
+            });
         }
     }
 
@@ -110,12 +135,20 @@ impl Difference {
 
     /// How much of each is kept, in words.
     fn kept(&self) -> String {
-        let count = |what| self.lines.iter().filter(|line| line.what == what && line.fate == Fate::Kept).count();
+        let count = |what| {
+            self.lines
+                .iter()
+                .filter(|line| line.what == what && line.fate == Fate::Kept)
+                .count()
+        };
         let words = ["listener", "route", "handler"].map(|what| match count(what) {
             1 => format!("1 {what}"),
             many => format!("{many} {what}s"),
         });
-        format!("{}, {} and {} kept as they are", words[0], words[1], words[2])
+        format!(
+            "{}, {} and {} kept as they are",
+            words[0], words[1], words[2]
+        )
     }
 }
 
@@ -161,13 +194,18 @@ impl Heirs {
 impl Successors {
     /// `retired` says which handler of the new outline is what of the old one: new number by old.
     pub fn new(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>) -> Successors {
-        let handlers: Vec<Heirs> = (0..old.handlers.len()).map(|handler| heirs(old, new, retired, handler)).collect();
+        let handlers: Vec<Heirs> = (0..old.handlers.len())
+            .map(|handler| heirs(old, new, retired, handler))
+            .collect();
         let mut upstreams = Vec::new();
         for (index, heirs) in handlers.iter().enumerate() {
             for place in 0..old.handlers[index].upstreams.len() {
                 let at_heir = heirs.heir.zip(heirs.places[place]);
-                let at_heir = at_heir.map(|(heir, place)| new.upstream(heir.index(), usize::from(place)));
-                let at_retired = heirs.retired.map(|retired| new.upstream(retired.index(), place));
+                let at_heir =
+                    at_heir.map(|(heir, place)| new.upstream(heir.index(), usize::from(place)));
+                let at_retired = heirs
+                    .retired
+                    .map(|retired| new.upstream(retired.index(), place));
                 upstreams.push(at_heir.or(at_retired));
             }
         }
@@ -176,13 +214,18 @@ impl Successors {
                 old.listeners.iter().map(|listener| &listener.key),
                 new.listeners.iter().map(|listener| &listener.key),
             ),
-            routes: matches(old.routes.iter().map(|route| &route.label), new.routes.iter().map(|route| &route.label))
-                .into_iter()
-                .map(|route| route.map(|route| RouteId(route as u32)))
-                .collect(),
+            routes: matches(
+                old.routes.iter().map(|route| &route.label),
+                new.routes.iter().map(|route| &route.label),
+            )
+            .into_iter()
+            .map(|route| route.map(|route| RouteId(route as u32)))
+            .collect(),
             handlers,
             upstreams,
-            firsts: (0..new.handlers.len()).map(|handler| new.upstream(handler, 0)).collect(),
+            firsts: (0..new.handlers.len())
+                .map(|handler| new.upstream(handler, 0))
+                .collect(),
         }
     }
 
@@ -194,18 +237,34 @@ impl Successors {
 
 fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
     let handler = &old.handlers[index];
-    let retired = retired.get(&index).map(|retired| HandlerId(*retired as u32));
+    let retired = retired
+        .get(&index)
+        .map(|retired| HandlerId(*retired as u32));
     let is_heir = |other: &super::outline::HandlerOutline| {
-        !handler.is_retired && !other.is_retired && other.name == handler.name && other.kind == handler.kind
+        !handler.is_retired
+            && !other.is_retired
+            && other.name == handler.name
+            && other.kind == handler.kind
     };
     let heir = new.handlers.iter().position(is_heir);
     let places = match heir {
-        Some(heir) => matches(handler.upstreams.iter(), new.handlers[heir].upstreams.iter()),
+        Some(heir) => matches(
+            handler.upstreams.iter(),
+            new.handlers[heir].upstreams.iter(),
+        ),
         None => vec![None; handler.upstreams.len()],
     };
-    let places = places.into_iter().map(|place| place.map(|place| place as u16)).collect();
+    let places = places
+        .into_iter()
+        .map(|place| place.map(|place| place as u16))
+        .collect();
     let is_like = heir.is_some_and(|heir| new.handlers[heir].has_sessions || !handler.has_sessions);
-    Heirs { heir: heir.map(|heir| HandlerId(heir as u32)), is_like, places, retired }
+    Heirs {
+        heir: heir.map(|heir| HandlerId(heir as u32)),
+        is_like,
+        places,
+        retired,
+    }
 }
 
 /// For each of the old, the number of the equal one among the new; of several that are equal, the first goes on as the first.
@@ -227,12 +286,18 @@ mod tests {
     use super::*;
 
     fn outline(routes: &[(&str, &str)], handlers: &[(&str, &str, &[&str])]) -> Outline {
-        let route = |(label, text): &(&str, &str)| RouteOutline { label: (*label).into(), text: (*text).into() };
+        let route = |(label, text): &(&str, &str)| RouteOutline {
+            label: (*label).into(),
+            text: (*text).into(),
+        };
         let handler = |(name, text, upstreams): &(&str, &str, &[&str])| HandlerOutline {
             name: (*name).into(),
             kind: "forward".into(),
             text: (*text).into(),
-            upstreams: upstreams.iter().map(|upstream| (*upstream).into()).collect(),
+            upstreams: upstreams
+                .iter()
+                .map(|upstream| (*upstream).into())
+                .collect(),
             has_sessions: true,
             is_retired: false,
         };
@@ -246,8 +311,14 @@ mod tests {
     /// Every row is told of once, with what it was and is where it changed.
     #[test]
     fn in_words() {
-        let old = outline(&[("a", "1"), ("b", "1")], &[("h", "x = 1\ny = 2", &[]), ("i", "x = 1", &[])]);
-        let new = outline(&[("b", "1"), ("c", "1")], &[("h", "x = 2", &[]), ("i", "x = 1", &[])]);
+        let old = outline(
+            &[("a", "1"), ("b", "1")],
+            &[("h", "x = 1\ny = 2", &[]), ("i", "x = 1", &[])],
+        );
+        let new = outline(
+            &[("b", "1"), ("c", "1")],
+            &[("h", "x = 2", &[]), ("i", "x = 1", &[])],
+        );
         let lines = Difference::new(&old, &new).lines();
         let expected = [
             "- route a",
@@ -265,12 +336,24 @@ mod tests {
     #[test]
     fn places() {
         let old = outline(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);
-        let new = outline(&[], &[("h", "", &["b", "a", "d", "a"]), ("h (retired)", "", &["a", "b", "a", "c"])]);
+        let new = outline(
+            &[],
+            &[
+                ("h", "", &["b", "a", "d", "a"]),
+                ("h (retired)", "", &["a", "b", "a", "c"]),
+            ],
+        );
         let successors = Successors::new(&old, &new, &HashMap::from([(1, 1)]));
         let heirs = &successors.handlers[1];
-        assert_eq!((heirs.heir, heirs.retired), (Some(HandlerId(0)), Some(HandlerId(1))));
+        assert_eq!(
+            (heirs.heir, heirs.retired),
+            (Some(HandlerId(0)), Some(HandlerId(1)))
+        );
         assert_eq!(heirs.places, [Some(1), Some(0), Some(3), None]);
         assert_eq!(successors.handlers[0].row(), None);
-        assert_eq!(successors.upstreams, [None, Some(1), Some(0), Some(3), Some(7)]);
+        assert_eq!(
+            successors.upstreams,
+            [None, Some(1), Some(0), Some(3), Some(7)]
+        );
     }
 }

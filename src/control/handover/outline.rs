@@ -69,13 +69,19 @@ pub struct HandlerOutline {
 impl Outline {
     /// Of a configuration and its plan.
     pub fn new(config: &Config, plan: &Plan) -> Outline {
-        let listener = |listener: &ListenerPlan| ListenerOutline { label: listener.label.clone(), key: listener.key() };
+        let listener = |listener: &ListenerPlan| ListenerOutline {
+            label: listener.label.clone(),
+            key: listener.key(),
+        };
         Outline {
             listeners: plan.listeners.iter().map(listener).collect(),
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteOutline { label: route.label.clone(), text: route.text.clone() })
+                .map(|route| RouteOutline {
+                    label: route.label.clone(),
+                    text: route.text.clone(),
+                })
                 .collect(),
             handlers: config.handlers.iter().map(HandlerOutline::new).collect(),
         }
@@ -83,7 +89,11 @@ impl Outline {
 
     /// The number of a handler's upstream.
     pub fn upstream(&self, handler: usize, place: usize) -> usize {
-        self.handlers[..handler].iter().map(|handler| handler.upstreams.len()).sum::<usize>() + place
+        self.handlers[..handler]
+            .iter()
+            .map(|handler| handler.upstreams.len())
+            .sum::<usize>()
+            + place
     }
 
     /// How many upstreams there are.
@@ -114,9 +124,15 @@ impl ListenerPlan {
     /// What makes a socket fit for it.
     pub fn key(&self) -> ListenerKey {
         let group = match &self.role {
-            Role::Group { interface, sources, .. } => Some((*interface, sources.clone())),
+            Role::Group {
+                interface, sources, ..
+            } => Some((*interface, sources.clone())),
             _ => None,
         };
-        ListenerKey { address: self.address, group, is_spread: self.role.is_spread() }
+        ListenerKey {
+            address: self.address,
+            group,
+            is_spread: self.role.is_spread(),
+        }
     }
 }

@@ -61,29 +61,44 @@ impl Lookout {
                 }
             }
         };
-        let started = thread::Builder::new().name("lookout".to_owned()).spawn(look);
-        Lookout { found, orders: told(started).map(|_| orders) }
+        let started = thread::Builder::new()
+            .name("lookout".to_owned())
+            .spawn(look);
+        Lookout {
+            found,
+            orders: told(started).map(|_| orders),
+        }
     }
 
     /// From now on looks for what matters to this configuration.
     pub fn watch(&self, config: &Config, plan: &Plan) {
-        let watched =
-            Watched { addresses: overlap::addresses(plan), memberships: interface_gone::memberships(config, plan) };
+        let watched = Watched {
+            addresses: overlap::addresses(plan),
+            memberships: interface_gone::memberships(config, plan),
+        };
         if let Some(orders) = &self.orders {
             let _ = orders.send(watched);
         }
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// What there was at the last look.
     pub fn found(&self) -> Vec<Alarm> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 fn told<T>(started: io::Result<T>) -> Option<T> {
     if let Err(error) = &started {
-        log::warn!("no thread can be had to look for sockets of others and for interfaces that go: {error}");
+        log::warn!(
+            "no thread can be had to look for sockets of others and for interfaces that go: {error}"
+        );
     }
     started.ok()
 }
@@ -101,7 +116,8 @@ impl Looks {
         let mut alarms = self.overlaps.look(&watched.addresses);
         alarms.extend(interface_gone::look(&watched.memberships));
         let cause = |alarm: &Alarm| (alarm.name.clone(), alarm.about.clone());
-        self.since.retain(|known, _| alarms.iter().any(|alarm| cause(alarm) == *known));
+        self.since
+            .retain(|known, _| alarms.iter().any(|alarm| cause(alarm) == *known));
         for alarm in &mut alarms {
             alarm.since = *self.since.entry(cause(alarm)).or_insert(now);
         }

@@ -24,7 +24,11 @@ pub struct Address {
 /// All that nobody else should have: not those that the file shares.
 pub fn addresses(plan: &Plan) -> Vec<Address> {
     let own = plan.listeners.iter().filter(|listener| !listener.share);
-    own.map(|listener| Address { listener: listener.label.clone(), address: listener.address }).collect()
+    own.map(|listener| Address {
+        listener: listener.label.clone(),
+        address: listener.address,
+    })
+    .collect()
 }
 
 /// What is known of sockets on our ports, by inode.
@@ -45,13 +49,20 @@ enum Owner {
 impl Overlaps {
     /// Looks who is on our addresses.
     pub fn look(&mut self, addresses: &[Address]) -> Vec<Alarm> {
-        let ports: HashSet<u16> = addresses.iter().map(|address| address.address.port()).collect();
+        let ports: HashSet<u16> = addresses
+            .iter()
+            .map(|address| address.address.port())
+            .collect();
         let sockets = squatters::sockets(|port| ports.contains(&port));
         self.learn(&sockets);
         let mut alarms = Vec::new();
         for Address { listener, address } in addresses {
-            let others = sockets.iter().filter(|socket| squatters::overlaps(socket.address, *address));
-            let told: Vec<String> = others.filter_map(|socket| self.tell(socket, *address)).collect();
+            let others = sockets
+                .iter()
+                .filter(|socket| squatters::overlaps(socket.address, *address));
+            let told: Vec<String> = others
+                .filter_map(|socket| self.tell(socket, *address))
+                .collect();
             if !told.is_empty() {
                 alarms.push(alarm(listener, &told));
             }
@@ -68,7 +79,10 @@ impl Overlaps {
                 *is_old = true;
             }
         }
-        let new: Vec<u64> = there.into_iter().filter(|inode| !self.0.contains_key(inode)).collect();
+        let new: Vec<u64> = there
+            .into_iter()
+            .filter(|inode| !self.0.contains_key(inode))
+            .collect();
         if new.is_empty() {
             return;
         }
@@ -76,7 +90,10 @@ impl Overlaps {
         for inode in new {
             let owner = match own.contains(&inode) {
                 true => Owner::Ours,
-                false => Owner::Others { process: squatters::owner(inode), is_old: false },
+                false => Owner::Others {
+                    process: squatters::owner(inode),
+                    is_old: false,
+                },
             };
             self.0.insert(inode, owner);
         }
@@ -84,8 +101,18 @@ impl Overlaps {
 
     /// Who somebody else is and what it takes.
     fn tell(&self, socket: &Socket, ours: SocketAddr) -> Option<String> {
-        let Some(Owner::Others { process, is_old: true }) = self.0.get(&socket.inode) else { return None };
-        let squatter = Squatter { address: socket.address, uid: socket.uid, process: process.clone() };
+        let Some(Owner::Others {
+            process,
+            is_old: true,
+        }) = self.0.get(&socket.inode)
+        else {
+            return None;
+        };
+        let squatter = Squatter {
+            address: socket.address,
+            uid: socket.uid,
+            process: process.clone(),
+        };
         Some(format!("{squatter}, {}", takes(socket, ours)))
     }
 }
@@ -95,7 +122,9 @@ fn takes(socket: &Socket, ours: SocketAddr) -> String {
     let theirs = socket.address;
     match socket.peer {
         Some(peer) => format!("takes what {peer} sends there"),
-        None if theirs.ip() == ours.ip() => "takes a part of what is sent there, or all of it".to_owned(),
+        None if theirs.ip() == ours.ip() => {
+            "takes a part of what is sent there, or all of it".to_owned()
+        }
         None if ours.ip().is_unspecified() => format!("takes all that is sent to {}", theirs.ip()),
         None => "takes what is sent there whenever our socket is not open".to_owned(),
     }
@@ -119,10 +148,16 @@ fn alarm(listener: &str, told: &[String]) -> Alarm {
 
 /// The inodes of all sockets that this process has open.
 fn own_sockets() -> HashSet<u64> {
-    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return HashSet::new() };
+    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
+        return HashSet::new();
+    };
     let inode = |entry: fs::DirEntry| {
         let link = fs::read_link(entry.path()).ok()?;
-        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        link.to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?
+            .parse()
+            .ok()
     };
     descriptors.flatten().filter_map(inode).collect()
 }
@@ -136,9 +171,15 @@ mod tests {
     fn our_own_sockets_are_no_alarm() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let ours = [Address { listener: address.to_string(), address }];
+        let ours = [Address {
+            listener: address.to_string(),
+            address,
+        }];
         let mut overlaps = Overlaps::default();
-        assert_eq!((overlaps.look(&ours), overlaps.look(&ours)), (Vec::new(), Vec::new()));
+        assert_eq!(
+            (overlaps.look(&ours), overlaps.look(&ours)),
+            (Vec::new(), Vec::new())
+        );
         assert!(!overlaps.0.is_empty(), "it was seen");
 
         let there = |address: &str, peer: Option<&str>| Socket {
@@ -148,9 +189,18 @@ mod tests {
             inode: 1,
         };
         let takes = |socket: &Socket, ours: &str| takes(socket, ours.parse().unwrap());
-        assert_eq!(takes(&there("127.0.0.1:9", None), "0.0.0.0:9"), "takes all that is sent to 127.0.0.1");
+        assert_eq!(
+            takes(&there("127.0.0.1:9", None), "0.0.0.0:9"),
+            "takes all that is sent to 127.0.0.1"
+        );
         assert!(takes(&there("127.0.0.1:9", None), "127.0.0.1:9").starts_with("takes a part"));
-        assert!(takes(&there("0.0.0.0:9", None), "127.0.0.1:9").contains("whenever our socket is not open"));
-        assert!(takes(&there("0.0.0.0:9", Some("192.0.2.1:1")), "127.0.0.1:9").contains("what 192.0.2.1:1 sends"));
+        assert!(
+            takes(&there("0.0.0.0:9", None), "127.0.0.1:9")
+                .contains("whenever our socket is not open")
+        );
+        assert!(
+            takes(&there("0.0.0.0:9", Some("192.0.2.1:1")), "127.0.0.1:9")
+                .contains("what 192.0.2.1:1 sends")
+        );
     }
 }

@@ -43,11 +43,17 @@ impl Flows {
         let mut flows = Flows::default();
         flows.listener_to_route = listeners(plan, &mut flows.is_cut);
         let routes = config.routes.iter().enumerate();
-        let routes = routes
-            .flat_map(|(from, route)| route.handlers.iter().map(move |handler| Edge { from, to: handler.index() }));
+        let routes = routes.flat_map(|(from, route)| {
+            route.handlers.iter().map(move |handler| Edge {
+                from,
+                to: handler.index(),
+            })
+        });
         flows.route_to_handler = few(routes, &mut flows.is_cut);
-        let upstreams =
-            plan.upstreams.iter().map(|(id, located)| Edge { from: located.handler.index(), to: id.index() });
+        let upstreams = plan.upstreams.iter().map(|(id, located)| Edge {
+            from: located.handler.index(),
+            to: id.index(),
+        });
         flows.handler_to_upstream = few(upstreams, &mut flows.is_cut);
         flows
     }
@@ -65,20 +71,34 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
     let mut by_port: BTreeMap<u16, Vec<(usize, &ListenerPlan)>> = BTreeMap::new();
     for (index, listener) in plan.listeners.iter().enumerate() {
         match listener.lookup {
-            Lookup::Fixed(route) => _ = edges.insert(Edge { from: index, to: route.0 as usize }),
-            Lookup::Table(_) => by_port.entry(listener.address.port()).or_default().push((index, listener)),
+            Lookup::Fixed(route) => {
+                _ = edges.insert(Edge {
+                    from: index,
+                    to: route.0 as usize,
+                })
+            }
+            Lookup::Table(_) => by_port
+                .entry(listener.address.port())
+                .or_default()
+                .push((index, listener)),
         }
     }
     let mut left = COMPARISONS_MAX;
     'rows: for row in plan.table.matches() {
-        for (index, listener) in by_port.range(row.ports.0..=row.ports.1).flat_map(|(_, listeners)| listeners) {
+        for (index, listener) in by_port
+            .range(row.ports.0..=row.ports.1)
+            .flat_map(|(_, listeners)| listeners)
+        {
             if left == 0 || edges.len() >= EDGES_MAX {
                 *is_cut = true;
                 break 'rows;
             }
             left -= 1;
             if may_take(row, listener) {
-                edges.insert(Edge { from: *index, to: row.route.0 as usize });
+                edges.insert(Edge {
+                    from: *index,
+                    to: row.route.0 as usize,
+                });
             }
         }
     }
@@ -88,9 +108,12 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
 /// Whether a row may take a datagram that the listener got.
 fn may_take(row: &Match, listener: &ListenerPlan) -> bool {
     match &listener.role {
-        Role::Wildcard { .. } => row.net.addr().is_ipv4() == listener.address.is_ipv4() && !is_elsewhere(row),
+        Role::Wildcard { .. } => {
+            row.net.addr().is_ipv4() == listener.address.is_ipv4() && !is_elsewhere(row)
+        }
         Role::Group { interface, .. } => {
-            row.net.contains(&listener.address.ip()) && row.interface.is_none_or(|asked| asked == *interface)
+            row.net.contains(&listener.address.ip())
+                && row.interface.is_none_or(|asked| asked == *interface)
         }
         _ => row.net.contains(&listener.address.ip()),
     }

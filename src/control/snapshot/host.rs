@@ -37,14 +37,23 @@ impl HostCounts {
     fn parse(snmp: &str, snmp6: &str) -> HostCounts {
         // A line of names and a line of numbers, both with this first word.
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
-        let (names, numbers) = (udp.next().unwrap_or_default(), udp.next().unwrap_or_default());
+        let (names, numbers) = (
+            udp.next().unwrap_or_default(),
+            udp.next().unwrap_or_default(),
+        );
         let v4 = |wanted: &str| {
-            let found = names.split_whitespace().zip(numbers.split_whitespace()).find(|(name, _)| *name == wanted);
-            found.and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+            let found = names
+                .split_whitespace()
+                .zip(numbers.split_whitespace())
+                .find(|(name, _)| *name == wanted);
+            found
+                .and_then(|(_, number)| number.parse().ok())
+                .unwrap_or(0)
         };
         let v6 = |wanted: &str| {
             let mut words = snmp6.lines().map(str::split_whitespace);
-            let found = words.find_map(|mut words| (words.next() == Some(wanted)).then(|| words.next())?);
+            let found =
+                words.find_map(|mut words| (words.next() == Some(wanted)).then(|| words.next())?);
             found.and_then(|number| number.parse().ok()).unwrap_or(0)
         };
         HostCounts {
@@ -73,6 +82,9 @@ mod tests {
             udp6_send_buffer_errors: 6,
         };
         assert_eq!(HostCounts::parse(snmp, snmp6), counts);
-        assert_eq!(HostCounts::parse("", "Udp6RcvbufErrors"), HostCounts::default());
+        assert_eq!(
+            HostCounts::parse("", "Udp6RcvbufErrors"),
+            HostCounts::default()
+        );
     }
 }

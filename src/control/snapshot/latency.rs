@@ -34,7 +34,10 @@ impl From<&Histogram> for Latency {
     fn from(histogram: &Histogram) -> Latency {
         let seconds = |us: u64| us as f64 / 1e6;
         let quantile = |per_mille| histogram.quantile_us(per_mille).map(seconds);
-        let bucket = |(us, count)| LatencyBucket { up_to_seconds: seconds(us), count };
+        let bucket = |(us, count)| LatencyBucket {
+            up_to_seconds: seconds(us),
+            count,
+        };
         Latency {
             count: histogram.count(),
             sum_seconds: histogram.sum_seconds(),

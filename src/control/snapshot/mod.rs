@@ -21,7 +21,8 @@ pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
 pub use self::latency::{Latency, LatencyBucket};
 pub use self::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, SessionsRow, ShadowRow, UpstreamRow, WorkerRow,
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, SessionsRow, ShadowRow,
+    UpstreamRow, WorkerRow,
 };
 pub use self::take::{Facts, Life, Part, unix_seconds};
 

@@ -9,7 +9,8 @@ use super::alarm::{Alarm, Expected, Memory, Sight, Sockets};
 use super::flows::Flows;
 use super::host::HostCounts;
 use super::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, ShadowRow, UpstreamRow, WorkerRow, by_errno,
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, ShadowRow, UpstreamRow,
+    WorkerRow, by_errno,
 };
 use super::{Reloads, Snapshot, State};
 use crate::config::Config;
@@ -62,7 +63,9 @@ pub fn unix_seconds() -> u64 {
 }
 
 fn unix() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Everything that a snapshot is made from.
@@ -100,16 +103,20 @@ pub struct Facts<'a> {
 impl Snapshot {
     /// Of what is known now.
     pub fn new(facts: Facts<'_>, memory: &mut Memory) -> Snapshot {
-        let Facts { config, plan, life, .. } = facts;
+        let Facts {
+            config, plan, life, ..
+        } = facts;
         let sum = facts.sum();
         let (now, now_unix) = (Instant::now(), unix());
         let mut reasons = facts.troubles.clone();
-        let silent = facts.parts.iter().enumerate().filter(|(_, part)| !part.answers && !facts.is_stopping);
-        reasons.extend(
-            silent.map(|(number, _)| {
-                format!("worker {number} does not answer; its accounts are those that it last gave")
-            }),
-        );
+        let silent = facts
+            .parts
+            .iter()
+            .enumerate()
+            .filter(|(_, part)| !part.answers && !facts.is_stopping);
+        reasons.extend(silent.map(|(number, _)| {
+            format!("worker {number} does not answer; its accounts are those that it last gave")
+        }));
         let state = match (facts.is_stopping, reasons.is_empty()) {
             (true, _) => State::Stopping,
             (false, true) => State::Serving,
@@ -120,7 +127,11 @@ impl Snapshot {
         let upstreams = facts.upstreams(&sum);
         let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
         let sight = Sight {
-            listeners: listeners.iter().zip(&plan.listeners).map(|(row, plan)| (row, facts.sockets(plan))).collect(),
+            listeners: listeners
+                .iter()
+                .zip(&plan.listeners)
+                .map(|(row, plan)| (row, facts.sockets(plan)))
+                .collect(),
             upstreams: &upstreams,
             expected: facts.expected(&sum).collect(),
             now,
@@ -137,11 +148,17 @@ impl Snapshot {
             reloaded: life.reloaded,
             reloads: life.reloads,
             taken_unix_ms: u64::try_from(now_unix.as_millis()).unwrap_or(u64::MAX),
-            uptime_ms: u64::try_from(now.saturating_duration_since(life.started).as_millis()).unwrap_or(u64::MAX),
+            uptime_ms: u64::try_from(now.saturating_duration_since(life.started).as_millis())
+                .unwrap_or(u64::MAX),
             state,
             reasons,
             alarms,
-            workers: facts.parts.iter().enumerate().map(|(worker, part)| worker_row(worker, part)).collect(),
+            workers: facts
+                .parts
+                .iter()
+                .enumerate()
+                .map(|(worker, part)| worker_row(worker, part))
+                .collect(),
             drops: add_up(listeners.iter().map(|row| &row.account.drops)),
             send_errors: add_up(handlers.iter().map(|row| &row.failed)),
             listeners,
@@ -173,7 +190,11 @@ impl Facts<'_> {
     }
 
     fn listeners(&self, sum: &Ledger) -> Vec<ListenerRow> {
-        let names = self.plan.listeners.iter().map(|listener| listener.label.as_str());
+        let names = self
+            .plan
+            .listeners
+            .iter()
+            .map(|listener| listener.label.as_str());
         let granted = self.receive_buffers.iter().copied().chain([0]);
         let row = |((name, count), granted): ((&str, &ListenerCount), usize)| ListenerRow {
             listener: name.to_owned(),
@@ -182,12 +203,24 @@ impl Facts<'_> {
             receive_errors: count.receive_errors,
             receive_buffer_bytes: granted as u64,
         };
-        with_gone(names, &sum.listeners).zip(granted).map(row).collect()
+        with_gone(names, &sum.listeners)
+            .zip(granted)
+            .map(row)
+            .collect()
     }
 
     fn handlers(&self, sum: &Ledger) -> Vec<HandlerRow> {
-        let names = self.config.handlers.iter().map(|handler| handler.name.as_str());
-        let kinds = self.config.handlers.iter().map(|handler| handler.kind.name).chain([""]);
+        let names = self
+            .config
+            .handlers
+            .iter()
+            .map(|handler| handler.name.as_str());
+        let kinds = self
+            .config
+            .handlers
+            .iter()
+            .map(|handler| handler.kind.name)
+            .chain([""]);
         let row = |((name, count), kind): ((&str, &HandlerCount), &str)| HandlerRow {
             handler: name.to_owned(),
             kind: kind.to_owned(),
@@ -198,12 +231,18 @@ impl Facts<'_> {
             replies: (&count.replies).into(),
             sessions: (&count.sessions).into(),
         };
-        with_gone(names, &sum.handlers).zip(kinds).map(row).collect()
+        with_gone(names, &sum.handlers)
+            .zip(kinds)
+            .map(row)
+            .collect()
     }
 
     fn routes(&self, sum: &Ledger) -> Vec<RouteRow> {
         let names = self.config.routes.iter().map(|route| route.label.as_str());
-        let row = |(name, tally): (&str, &Tally)| RouteRow { route: name.to_owned(), account: tally.into() };
+        let row = |(name, tally): (&str, &Tally)| RouteRow {
+            route: name.to_owned(),
+            account: tally.into(),
+        };
         with_gone(names, &sum.routes).map(row).collect()
     }
 
@@ -219,18 +258,26 @@ impl Facts<'_> {
 
     /// What must not fall silent, in the order of the file.
     fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = Expected<'b>> {
-        self.config.routes.iter().enumerate().flat_map(move |(number, route)| {
-            let heard = sum.heard.get(number).map_or(&[][..], Vec::as_slice);
-            route.expectations.iter().enumerate().map(move |(place, expectation)| Expected {
-                route: &route.label,
-                expectation,
-                received: sum.routes[number].received,
-                heard: heard
-                    .get(place)
-                    .filter(|at| **at != Time::default())
-                    .map(|at| self.epoch + at.since(Time::default())),
+        self.config
+            .routes
+            .iter()
+            .enumerate()
+            .flat_map(move |(number, route)| {
+                let heard = sum.heard.get(number).map_or(&[][..], Vec::as_slice);
+                route
+                    .expectations
+                    .iter()
+                    .enumerate()
+                    .map(move |(place, expectation)| Expected {
+                        route: &route.label,
+                        expectation,
+                        received: sum.routes[number].received,
+                        heard: heard
+                            .get(place)
+                            .filter(|at| **at != Time::default())
+                            .map(|at| self.epoch + at.since(Time::default())),
+                    })
             })
-        })
     }
 
     fn upstreams(&self, sum: &Ledger) -> Vec<UpstreamRow> {
@@ -256,15 +303,20 @@ impl Facts<'_> {
             drained_by_hand: (self.is_drained)(handler, &upstream),
             handler: handler.to_owned(),
             upstream,
-            address: state.and_then(|state| state.address).map(|address| address.to_string()),
-            alive: state.is_none_or(|state| state.alive) && (count.dead_in == 0 || count.dead_in < workers),
+            address: state
+                .and_then(|state| state.address)
+                .map(|address| address.to_string()),
+            alive: state.is_none_or(|state| state.alive)
+                && (count.dead_in == 0 || count.dead_in < workers),
             dead_in_workers: count.dead_in,
             draining: count.draining_in > 0,
-            last_failure: state.and_then(|state| state.failed.as_ref()).map(|(at, failure)| ProbeFailure {
-                at: unix_seconds().saturating_sub(at.elapsed().as_secs()),
-                text: failure.to_string(),
-                cure: failure.advice().to_owned(),
-            }),
+            last_failure: state
+                .and_then(|state| state.failed.as_ref())
+                .map(|(at, failure)| ProbeFailure {
+                    at: unix_seconds().saturating_sub(at.elapsed().as_secs()),
+                    text: failure.to_string(),
+                    cure: failure.advice().to_owned(),
+                }),
             sessions: count.sessions,
             sent: count.sent,
             failed: by_errno(&count.failed),
@@ -272,7 +324,11 @@ impl Facts<'_> {
             skipped: count.skipped,
             replies: count.replies,
             kernel_drops: count.kernel_drops,
-            shadow: (count.shadow != [0; 3]).then_some(ShadowRow { same, different, missing }),
+            shadow: (count.shadow != [0; 3]).then_some(ShadowRow {
+                same,
+                different,
+                missing,
+            }),
         }
     }
 }
@@ -287,11 +343,21 @@ fn with_gone<'a, T: Default + PartialEq>(
 ) -> impl Iterator<Item = (&'a str, &'a T)> {
     let last = accounts.len() - 1;
     let is_shown = move |(at, row): &(usize, (&str, &T))| *at < last || *row.1 != T::default();
-    names.chain([GONE]).zip(accounts).enumerate().filter(is_shown).map(|(_, row)| row)
+    names
+        .chain([GONE])
+        .zip(accounts)
+        .enumerate()
+        .filter(is_shown)
+        .map(|(_, row)| row)
 }
 
 fn worker_row(worker: usize, part: &Part) -> WorkerRow {
-    let accounts: Vec<Account> = part.ledger.listeners.iter().map(|count| (&count.tally).into()).collect();
+    let accounts: Vec<Account> = part
+        .ledger
+        .listeners
+        .iter()
+        .map(|count| (&count.tally).into())
+        .collect();
     let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum();
     let account = Account {
         received: sum(|account| account.received),
@@ -300,7 +366,11 @@ fn worker_row(worker: usize, part: &Part) -> WorkerRow {
         in_flight: sum(|account| account.in_flight),
         drops: add_up(accounts.iter().map(|account| &account.drops)),
     };
-    WorkerRow { worker, answers: part.answers, account }
+    WorkerRow {
+        worker,
+        answers: part.answers,
+        account,
+    }
 }
 
 fn add_up<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<String, u64> {

@@ -43,7 +43,11 @@ enum Letter {
     /// Somebody got that and came to nothing.
     Failed,
     /// Everything goes, if this is still what runs.
-    Release { wire: Wire, generation: u64, over: Sender<()> },
+    Release {
+        wire: Wire,
+        generation: u64,
+        over: Sender<()>,
+    },
     /// What another process has counted after it gave us everything, by worker.
     Late(Vec<Ledger>),
     /// It has told all that it will ever tell.
@@ -95,7 +99,10 @@ impl Gate {
     /// Hands on what another process has still counted.
     pub fn add_late(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
         self.is_farewell_due = true;
-        let farewelling = Farewelling { sender: self.sender.clone(), waker: Arc::clone(&self.waker) };
+        let farewelling = Farewelling {
+            sender: self.sender.clone(),
+            waker: Arc::clone(&self.waker),
+        };
         move |ledgers| {
             let _ = farewelling.sender.send(Letter::Late(ledgers));
         }
@@ -114,7 +121,8 @@ impl Gate {
 /// Binds the socket where the next process asks. Whoever may connect may take everything, so it is its owner's alone.
 fn bind(path: &PathBuf) -> io::Result<UnixListener> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-    File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(0o600))?;
+    File::from(socket.as_fd().try_clone_to_owned()?)
+        .set_permissions(Permissions::from_mode(0o600))?;
     // Who serves the control socket beside it is alone here: what is left is of one that has ended.
     let _ = fs::remove_file(path);
     socket.bind(&socket2::SockAddr::unix(path)?)?;
@@ -136,23 +144,30 @@ impl Supervisor {
         listener.set_nonblocking(true)?;
         let (sender, waker) = (self.gate.sender.clone(), Arc::clone(&self.gate.waker));
         let is_closed = Arc::clone(&self.gate.is_closed);
-        thread::Builder::new().name("takeover".to_owned()).spawn(move || {
-            let under_way = Arc::new(AtomicU32::new(0));
-            while !is_closed.load(Ordering::Relaxed) {
-                if !pass::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
-                    continue;
+        thread::Builder::new()
+            .name("takeover".to_owned())
+            .spawn(move || {
+                let under_way = Arc::new(AtomicU32::new(0));
+                while !is_closed.load(Ordering::Relaxed) {
+                    if !pass::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    let Ok((stream, _)) = listener.accept() else {
+                        // As a rule no more files may be open; who waits would be told of without end.
+                        thread::sleep(STEP);
+                        continue;
+                    };
+                    let talk = Talk {
+                        sender: sender.clone(),
+                        waker: Arc::clone(&waker),
+                        under_way: Arc::clone(&under_way),
+                    };
+                    // Where no thread can be had, the other side finds the connection closed.
+                    let _ = thread::Builder::new()
+                        .name("takeover".to_owned())
+                        .spawn(move || talk.hold(stream));
                 }
-                let Ok((stream, _)) = listener.accept() else {
-                    // As a rule no more files may be open; who waits would be told of without end.
-                    thread::sleep(STEP);
-                    continue;
-                };
-                let talk =
-                    Talk { sender: sender.clone(), waker: Arc::clone(&waker), under_way: Arc::clone(&under_way) };
-                // Where no thread can be had, the other side finds the connection closed.
-                let _ = thread::Builder::new().name("takeover".to_owned()).spawn(move || talk.hold(stream));
-            }
-        })?;
+            })?;
         self.gate.doors = doors;
         self.gate.path = Some(path);
         Ok(())
@@ -171,7 +186,11 @@ impl Supervisor {
                     self.gate.is_farewell_due = false;
                     self.begin_reload();
                 }
-                Letter::Release { wire, generation, over } => {
+                Letter::Release {
+                    wire,
+                    generation,
+                    over,
+                } => {
                     let is_given = self.release(wire, generation)?;
                     let _ = over.send(());
                     if is_given {
@@ -195,14 +214,21 @@ impl Supervisor {
         }
         let manifest = Manifest {
             pid: std::process::id(),
-            file: self.running.config.source.path().to_string_lossy().into_owned(),
+            file: self
+                .running
+                .config
+                .source
+                .path()
+                .to_string_lossy()
+                .into_owned(),
             generation: present.generation,
             outline: present.outline,
             sessions: present.sessions,
             addresses: present.addresses,
             seats,
             doors,
-            epoch_ns: pass::monotonic_ns().saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
+            epoch_ns: pass::monotonic_ns()
+                .saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
         };
         Ok((manifest, fds))
     }
@@ -215,9 +241,9 @@ impl Supervisor {
             }
             // Whoever wished for it has been told that it is under way.
             () if self.reloader.is_at_work() => Some("a reload is under way; try again"),
-            () if self.gate.is_farewell_due => {
-                Some("the process that was taken over before has not told its last counts yet; try again")
-            }
+            () if self.gate.is_farewell_due => Some(
+                "the process that was taken over before has not told its last counts yet; try again",
+            ),
             () => None,
         }
     }
@@ -226,7 +252,8 @@ impl Supervisor {
     fn release(&mut self, mut wire: Wire, generation: u64) -> Result<bool, Failure> {
         let handles: Vec<Handle> = self.running.handles().cloned().collect();
         let crew = match self.is_busy(generation) {
-            None => Crew::new(handles.len(), &self.ended).map_err(|error| format!("no thread can be had: {error}")),
+            None => Crew::new(handles.len(), &self.ended)
+                .map_err(|error| format!("no thread can be had: {error}")),
             Some(why) => Err(why.to_owned()),
         };
         let crew = match crew {
@@ -255,7 +282,9 @@ impl Supervisor {
                 if matches!(error, WireError::Silent(..))
                     && let Err(error) = pass::kill(peer)
                 {
-                    log::error!("process {peer} is silent and cannot be ended: {error}. End it before it serves, too");
+                    log::error!(
+                        "process {peer} is silent and cannot be ended: {error}. End it before it serves, too"
+                    );
                 }
                 self.running.resume(parked, handles, crew);
                 self.running.settle();
@@ -269,15 +298,31 @@ impl Supervisor {
     }
 
     /// Sends what the workers leave, and waits until the other one runs. Its word on what it does not go on with.
-    fn give(&self, wire: &mut Wire, parked: &mut Parked) -> Result<(Released, Vec<usize>), WireError> {
+    fn give(
+        &self,
+        wire: &mut Wire,
+        parked: &mut Parked,
+    ) -> Result<(Released, Vec<usize>), WireError> {
         let released = Released {
             estates: parked.workers.iter().map(Worker::leave).collect(),
             history: parked.history.ledgers().iter().map(as_written).collect(),
             upstreams: parked.states.iter().map(Into::into).collect(),
             drained: self.office.drained().collect(),
         };
-        let fds: Vec<BorrowedFd<'_>> = parked.workers.iter().flat_map(Worker::lane_sockets).map(AsFd::as_fd).collect();
-        let patience = patience_of(released.estates.iter().flat_map(|estate| &estate.legacies).map(count).sum());
+        let fds: Vec<BorrowedFd<'_>> = parked
+            .workers
+            .iter()
+            .flat_map(Worker::lane_sockets)
+            .map(AsFd::as_fd)
+            .collect();
+        let patience = patience_of(
+            released
+                .estates
+                .iter()
+                .flat_map(|estate| &estate.legacies)
+                .map(count)
+                .sum(),
+        );
         wire.send(Kind::Released, &released, &fds, patience)?;
         let started: Started = wire.receive(Kind::Started, patience)?.read()?;
         Ok((released, started.removed))
@@ -303,7 +348,14 @@ fn count(legacy: &Legacy) -> u64 {
 fn refuse(wire: &mut Wire, why: &str) {
     log::warn!("a takeover is refused: {why}");
     // The other side finds out by itself if it cannot be told.
-    let _ = wire.send(Kind::Refused, &Refused { why: why.to_owned() }, &[], PATIENCE);
+    let _ = wire.send(
+        Kind::Refused,
+        &Refused {
+            why: why.to_owned(),
+        },
+        &[],
+        PATIENCE,
+    );
 }
 
 /// One conversation, on a thread of its own, up to the moment when workers have to stop.
@@ -319,7 +371,10 @@ impl Talk {
         if let Ok(mut wire) = Wire::new(stream) {
             match is_alone {
                 true => self.hold_alone(wire),
-                false => refuse(&mut wire, "another process is taking over at this moment; one wins"),
+                false => refuse(
+                    &mut wire,
+                    "another process is taking over at this moment; one wins",
+                ),
             }
         }
         self.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -330,14 +385,20 @@ impl Talk {
         match self.up_to_ready(&mut wire) {
             Ok(generation) => {
                 let (over, is_over) = bounded(1);
-                if self.ask(Letter::Release { wire, generation, over }) {
+                if self.ask(Letter::Release {
+                    wire,
+                    generation,
+                    over,
+                }) {
                     // Longer than all that may happen there.
                     let _ = is_over.recv_timeout(4 * PATIENCE);
                 }
             }
             Err(error) => {
                 self.ask(Letter::Failed);
-                log::error!("process {peer} has not taken over: {error}. Everything goes on as before");
+                log::error!(
+                    "process {peer} has not taken over: {error}. Everything goes on as before"
+                );
             }
         }
     }
@@ -347,7 +408,9 @@ impl Talk {
         let (pid, user) = wire.peer()?;
         let hello: Hello = wire.receive(Kind::Hello, PATIENCE)?.read()?;
         let why = match () {
-            () if pid == 0 => Some("it runs in another PID namespace, such as another container's".to_owned()),
+            () if pid == 0 => {
+                Some("it runs in another PID namespace, such as another container's".to_owned())
+            }
             () if user != 0 && user != pass::user() => Some("it runs as another user".to_owned()),
             () if hello.version != VERSION => Some(format!(
                 "it speaks version {} of this conversation, this one version {VERSION}; stop this one and start that",

@@ -38,7 +38,11 @@ impl Successor {
         if !arguments.iter().any(|argument| argument == OPTION) {
             arguments.push(OPTION.into());
         }
-        Ok(Successor { program, arguments, on_its_way: Arc::default() })
+        Ok(Successor {
+            program,
+            arguments,
+            on_its_way: Arc::default(),
+        })
     }
 
     /// Starts it, unless one is on its way: as no child of ours, so that a service manager finds a child of its own in it before
@@ -48,7 +52,9 @@ impl Successor {
         match self.on_its_way.load(Ordering::Relaxed) {
             0 => {}
             pid => {
-                return log::warn!("SIGUSR2: process {pid} is on its way already; if it hangs, end it and try again");
+                return log::warn!(
+                    "SIGUSR2: process {pid} is on its way already; if it hangs, end it and try again"
+                );
             }
         }
         let program = self.program.display().to_string();
@@ -56,7 +62,9 @@ impl Successor {
         hand_on(command.args(&self.arguments));
         let started = match orphan::spawn(command) {
             Ok(started) => started,
-            Err(error) => return log::error!("cannot start {program}: {error}. Everything goes on as before"),
+            Err(error) => {
+                return log::error!("cannot start {program}: {error}. Everything goes on as before");
+            }
         };
         let pid = started.pid;
         log::info!("SIGUSR2: started {program} as process {pid}, which is to take over");
@@ -72,7 +80,10 @@ impl Successor {
                 Err(error) => log::error!("cannot wait for process {pid}: {error}"),
             }
         };
-        if let Err(error) = thread::Builder::new().name("successor".to_owned()).spawn(wait) {
+        if let Err(error) = thread::Builder::new()
+            .name("successor".to_owned())
+            .spawn(wait)
+        {
             self.on_its_way.store(0, Ordering::Relaxed);
             log::error!("nobody can wait for the process that is to take over: {error}");
         }
@@ -81,5 +92,7 @@ impl Successor {
 
 fn in_path(name: &PathBuf) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+    env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
 }

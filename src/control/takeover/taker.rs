@@ -64,7 +64,10 @@ impl Taker {
     fn ask_once(path: &Path) -> Result<Taker, WireError> {
         let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
         let mut wire = Wire::new(stream)?;
-        let hello = Hello { version: VERSION, pid: std::process::id() };
+        let hello = Hello {
+            version: VERSION,
+            pid: std::process::id(),
+        };
         let said = wire.send(Kind::Hello, &hello, &[], PATIENCE);
         let frame = match (said, wire.receive(Kind::Manifest, PATIENCE)) {
             // Who refuses does not wait for our name, but says why.
@@ -76,28 +79,53 @@ impl Taker {
         };
         let manifest: Manifest = frame.read()?;
         let mut fds = frame.fds.into_iter();
-        let sockets: Vec<UdpSocket> = fds.by_ref().take(manifest.seats.len()).map(UdpSocket::from).collect();
+        let sockets: Vec<UdpSocket> = fds
+            .by_ref()
+            .take(manifest.seats.len())
+            .map(UdpSocket::from)
+            .collect();
         let doors: Vec<(Door, OwnedFd)> = manifest.doors.iter().copied().zip(fds).collect();
         let is_sound = sockets.len() == manifest.seats.len()
             && doors.len() == manifest.doors.len()
-            && manifest.seats.iter().all(|seat| seat.listener < manifest.outline.listeners.len());
+            && manifest
+                .seats
+                .iter()
+                .all(|seat| seat.listener < manifest.outline.listeners.len());
         match is_sound {
-            true => Ok(Taker { wire, manifest, sockets, doors }),
-            false => Err(WireError::Nonsense("its sockets do not fit its words".to_owned())),
+            true => Ok(Taker {
+                wire,
+                manifest,
+                sockets,
+                doors,
+            }),
+            false => Err(WireError::Nonsense(
+                "its sockets do not fit its words".to_owned(),
+            )),
         }
     }
 
     /// The listeners whose sockets it has, and how many of each.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerKey, usize)> + use<> {
-        let seats = |listener| self.manifest.seats.iter().filter(|seat| seat.listener == listener).count();
+        let seats = |listener| {
+            self.manifest
+                .seats
+                .iter()
+                .filter(|seat| seat.listener == listener)
+                .count()
+        };
         let keys = self.manifest.outline.listeners.iter().enumerate();
-        let listeners: Vec<_> = keys.map(|(number, listener)| (listener.key.clone(), seats(number))).collect();
+        let listeners: Vec<_> = keys
+            .map(|(number, listener)| (listener.key.clone(), seats(number)))
+            .collect();
         listeners.into_iter()
     }
 
     /// Who runs, in words.
     pub fn who(&self) -> String {
-        format!("process {} (file {})", self.manifest.pid, self.manifest.file)
+        format!(
+            "process {} (file {})",
+            self.manifest.pid, self.manifest.file
+        )
     }
 
     /// What control connections come in by.
@@ -116,9 +144,18 @@ impl Taker {
     pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, Held) {
         let mut held = Held::default();
         for (seat, socket) in self.manifest.seats.iter().zip(self.sockets.drain(..)) {
-            held.add(self.manifest.outline.listeners[seat.listener].key.clone(), socket);
+            held.add(
+                self.manifest.outline.listeners[seat.listener].key.clone(),
+                socket,
+            );
         }
-        let handlers = self.manifest.outline.handlers.iter().map(|handler| named(handler, kinds)).collect();
+        let handlers = self
+            .manifest
+            .outline
+            .handlers
+            .iter()
+            .map(|handler| named(handler, kinds))
+            .collect();
         let present = Present {
             outline: self.manifest.outline.clone(),
             handlers,
@@ -149,8 +186,13 @@ impl Taker {
         let states = named_states(&self.manifest.outline, states);
         let successors = prepared.successors.clone();
         let running = Running::go_on(prepared, released.estates, history, states);
-        let removed = (0..successors.listeners.len()).filter(|old| successors.listeners[*old].is_none()).collect();
-        if let Err(error) = self.wire.send(Kind::Started, &Started { removed }, &[], PATIENCE) {
+        let removed = (0..successors.listeners.len())
+            .filter(|old| successors.listeners[*old].is_none())
+            .collect();
+        if let Err(error) = self
+            .wire
+            .send(Kind::Started, &Started { removed }, &[], PATIENCE)
+        {
             // One that gave us up serves again, and two must not; one that has ended leaves all to us.
             if self.wire.peer().is_ok_and(|(pid, _)| pass::runs(pid)) {
                 return Err(error);
@@ -159,7 +201,11 @@ impl Taker {
         }
         let generation = self.manifest.generation;
         hear_farewell(self.wire, successors, running.rows(), late);
-        Ok(Taken { running, drained: released.drained, generation })
+        Ok(Taken {
+            running,
+            drained: released.drained,
+            generation,
+        })
     }
 }
 
@@ -168,7 +214,11 @@ impl Taker {
 fn named(outline: &HandlerOutline, kinds: &[HandlerKind]) -> Option<NamedHandler> {
     // The name of one that is retired is none that a file could give.
     let handler = one("handed-over", &outline.text, kinds).ok()?;
-    Some(NamedHandler { name: outline.name.clone(), is_retired: outline.is_retired, ..handler })
+    Some(NamedHandler {
+        name: outline.name.clone(),
+        is_retired: outline.is_retired,
+        ..handler
+    })
 }
 
 fn explain(path: &Path, error: &io::Error) -> WireError {
@@ -180,7 +230,9 @@ fn explain(path: &Path, error: &io::Error) -> WireError {
             )
         }
         io::ErrorKind::PermissionDenied => {
-            format!("{path} may not be used: take over as the user that the running one has, or as root")
+            format!(
+                "{path} may not be used: take over as the user that the running one has, or as root"
+            )
         }
         _ => format!("cannot connect to {path}: {error}"),
     })
@@ -190,21 +242,43 @@ fn explain(path: &Path, error: &io::Error) -> WireError {
 fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireError> {
     let wanted: usize = estates.iter().map(|estate| estate.lanes.len()).sum();
     if wanted != fds.len() {
-        return Err(WireError::Nonsense(format!("{} sockets came for {wanted} lanes", fds.len())));
+        return Err(WireError::Nonsense(format!(
+            "{} sockets came for {wanted} lanes",
+            fds.len()
+        )));
     }
     let mut fds = fds.into_iter();
     for estate in estates {
-        estate.sockets = fds.by_ref().take(estate.lanes.len()).map(UdpSocket::from).collect();
+        estate.sockets = fds
+            .by_ref()
+            .take(estate.lanes.len())
+            .map(UdpSocket::from)
+            .collect();
     }
     Ok(())
 }
 
-fn hear_farewell(mut wire: Wire, successors: Successors, rows: Rows, late: impl FnOnce(Vec<Ledger>) + Send + 'static) {
-    let work = move || match wire.receive(Kind::Farewell, PATIENCE).and_then(|frame| frame.read::<Farewell>()) {
-        Ok(Farewell { ledgers }) => late(History::of(ledgers).carry(&successors, rows).into_ledgers()),
-        Err(error) => log::warn!("the last counts of the process that was taken over are missing: {error}"),
+fn hear_farewell(
+    mut wire: Wire,
+    successors: Successors,
+    rows: Rows,
+    late: impl FnOnce(Vec<Ledger>) + Send + 'static,
+) {
+    let work = move || match wire
+        .receive(Kind::Farewell, PATIENCE)
+        .and_then(|frame| frame.read::<Farewell>())
+    {
+        Ok(Farewell { ledgers }) => {
+            late(History::of(ledgers).carry(&successors, rows).into_ledgers())
+        }
+        Err(error) => {
+            log::warn!("the last counts of the process that was taken over are missing: {error}")
+        }
     };
-    if let Err(error) = thread::Builder::new().name("farewell".to_owned()).spawn(work) {
+    if let Err(error) = thread::Builder::new()
+        .name("farewell".to_owned())
+        .spawn(work)
+    {
         log::warn!("the last counts of the process that was taken over are missing: {error}");
     }
 }
@@ -212,6 +286,11 @@ fn hear_farewell(mut wire: Wire, successors: Successors, rows: Rows, late: impl 
 impl Rows {
     /// Those of an outline.
     pub fn of(outline: &Outline) -> Rows {
-        Rows::new(outline.listeners.len(), outline.routes.len(), outline.handlers.len(), outline.upstreams())
+        Rows::new(
+            outline.listeners.len(),
+            outline.routes.len(),
+            outline.handlers.len(),
+            outline.upstreams(),
+        )
     }
 }

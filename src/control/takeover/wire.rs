@@ -39,8 +39,15 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Hello, Kind::Refused, Kind::Manifest, Kind::Ready, Kind::Released, Kind::Started, Kind::Farewell];
+    const ALL: [Kind; 7] = [
+        Kind::Hello,
+        Kind::Refused,
+        Kind::Manifest,
+        Kind::Ready,
+        Kind::Released,
+        Kind::Started,
+        Kind::Farewell,
+    ];
 }
 
 /// Why a conversation came to nothing.
@@ -112,7 +119,8 @@ impl Wire {
         patience: Duration,
     ) -> Result<(), WireError> {
         let deadline = Instant::now() + patience;
-        let body = serde_json::to_vec(body).map_err(|error| WireError::Nonsense(error.to_string()))?;
+        let body =
+            serde_json::to_vec(body).map_err(|error| WireError::Nonsense(error.to_string()))?;
         if body.len() as u64 > BYTES_MAX || fds.len() > FDS_MAX as usize {
             return Err(WireError::TooLarge(kind, body.len(), fds.len()));
         }
@@ -120,12 +128,17 @@ impl Wire {
         header.push(kind as u8);
         header.extend((body.len() as u64).to_le_bytes());
         header.extend((fds.len() as u32).to_le_bytes());
-        let sent = self.write_all(&header, deadline).and_then(|()| self.write_all(&body, deadline));
-        sent.and_then(|()| pass::send_fds(&self.0, fds, deadline)).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Left(kind),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WireError::Deaf(kind, patience),
-            _ => WireError::System(error),
-        })
+        let sent = self
+            .write_all(&header, deadline)
+            .and_then(|()| self.write_all(&body, deadline));
+        sent.and_then(|()| pass::send_fds(&self.0, fds, deadline))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Left(kind),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    WireError::Deaf(kind, patience)
+                }
+                _ => WireError::System(error),
+            })
     }
 
     /// Says something that is only a name.
@@ -138,7 +151,9 @@ impl Wire {
         let deadline = Instant::now() + patience;
         let wrong = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => WireError::Gone(kind),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WireError::Silent(kind, patience),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                WireError::Silent(kind, patience)
+            }
             io::ErrorKind::InvalidData => WireError::Nonsense(error.to_string()),
             _ => WireError::System(error),
         };
@@ -156,8 +171,12 @@ impl Wire {
         let frame = Frame { body, fds };
         match got {
             got if got == kind => Ok(frame),
-            Kind::Refused => Err(WireError::Refused(frame.read::<super::words::Refused>()?.why)),
-            got => Err(WireError::Nonsense(format!("`{got:?}` came instead of `{kind:?}`"))),
+            Kind::Refused => Err(WireError::Refused(
+                frame.read::<super::words::Refused>()?.why,
+            )),
+            got => Err(WireError::Nonsense(format!(
+                "`{got:?}` came instead of `{kind:?}`"
+            ))),
         }
     }
 
@@ -188,7 +207,10 @@ impl Wire {
 }
 
 fn u64_at(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -213,9 +235,14 @@ mod tests {
             let test = std::env::current_exe().expect("this program");
             let this = "control::takeover::wire::tests::large_frames_arrive";
             let mut command = std::process::Command::new(test);
-            command.args(["--exact", this, "--nocapture"]).env(INSIDE, "1");
+            command
+                .args(["--exact", this, "--nocapture"])
+                .env(INSIDE, "1");
             let output = command.output().expect("the test runs");
-            let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let (told, errors) = (
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr),
+            );
             assert!(output.status.success(), "{told}{errors}");
             assert!(told.contains("1 passed"), "{told}");
             println!("{}", errors.trim());
@@ -223,7 +250,9 @@ mod tests {
         }
         crate::net::limits::raise_open_files();
         // Half of what may be open, where that is little.
-        let count = usize::try_from(crate::net::limits::open_files() / 2).unwrap_or(usize::MAX).min(10_000);
+        let count = usize::try_from(crate::net::limits::open_files() / 2)
+            .unwrap_or(usize::MAX)
+            .min(10_000);
         let (mut here, there) = pair();
         let body: Vec<u32> = (0..300_000).collect();
         let expected = body.clone();
@@ -231,12 +260,18 @@ mod tests {
         let sender = thread::spawn(move || {
             let file = tempfile::tempfile().expect("a file");
             let fds = vec![file.as_fd(); count];
-            Wire::new(there).expect("a wire").send(Kind::Released, &body, &fds, SOON).expect("sent");
+            Wire::new(there)
+                .expect("a wire")
+                .send(Kind::Released, &body, &fds, SOON)
+                .expect("sent");
         });
         let frame = here.receive(Kind::Released, SOON).expect("received");
         eprintln!("2 MB and {count} descriptors took {:?}", begun.elapsed());
         sender.join().expect("sent");
-        assert_eq!((frame.read::<Vec<u32>>().expect("numbers"), frame.fds.len()), (expected, count));
+        assert_eq!(
+            (frame.read::<Vec<u32>>().expect("numbers"), frame.fds.len()),
+            (expected, count)
+        );
     }
 
     /// Descriptors that nobody asked for are not kept: a frame that says it has none, with one beside it.
@@ -246,9 +281,19 @@ mod tests {
         let (mut read, write) = std::io::pipe().expect("a pipe");
         pass::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
         drop(write);
-        Wire::new(there).expect("a wire").say(Kind::Ready, SOON).expect("sent");
-        assert!(matches!(here.receive(Kind::Ready, SOON), Err(WireError::Nonsense(_))));
-        assert_eq!(read.read(&mut [0]).expect("the end of the pipe"), 0, "still open somewhere");
+        Wire::new(there)
+            .expect("a wire")
+            .say(Kind::Ready, SOON)
+            .expect("sent");
+        assert!(matches!(
+            here.receive(Kind::Ready, SOON),
+            Err(WireError::Nonsense(_))
+        ));
+        assert_eq!(
+            read.read(&mut [0]).expect("the end of the pipe"),
+            0,
+            "still open somewhere"
+        );
     }
 
     /// A peer that says its word bit by bit, or never takes ours, does not hold us past our patience, and one that ended
@@ -264,15 +309,24 @@ mod tests {
                 thread::sleep(Duration::from_millis(10));
             }
         });
-        assert!(matches!(here.receive(Kind::Manifest, short), Err(WireError::Silent(Kind::Manifest, _))));
+        assert!(matches!(
+            here.receive(Kind::Manifest, short),
+            Err(WireError::Silent(Kind::Manifest, _))
+        ));
         drop(here);
         dripping.join().expect("it ends");
 
         let (mut here, there) = pair();
         let much = "x".repeat(10 << 20);
-        assert!(matches!(here.send(Kind::Manifest, &much, &[], short), Err(WireError::Deaf(Kind::Manifest, _))));
+        assert!(matches!(
+            here.send(Kind::Manifest, &much, &[], short),
+            Err(WireError::Deaf(Kind::Manifest, _))
+        ));
         drop(there);
-        assert!(matches!(here.send(Kind::Manifest, &much, &[], SOON), Err(WireError::Left(Kind::Manifest))));
+        assert!(matches!(
+            here.send(Kind::Manifest, &much, &[], SOON),
+            Err(WireError::Left(Kind::Manifest))
+        ));
     }
 
     /// More than a frame may hold is not even begun: the other end hears nothing of it.
@@ -280,7 +334,10 @@ mod tests {
     fn too_much_is_not_begun() {
         let (mut here, there) = pair();
         let fds = vec![there.as_fd(); FDS_MAX as usize + 1];
-        assert!(matches!(here.send(Kind::Released, &(), &fds, SOON), Err(WireError::TooLarge(Kind::Released, ..))));
+        assert!(matches!(
+            here.send(Kind::Released, &(), &fds, SOON),
+            Err(WireError::TooLarge(Kind::Released, ..))
+        ));
         drop(here);
         assert_eq!((&there).read(&mut [0]).expect("the end"), 0);
     }
@@ -289,23 +346,41 @@ mod tests {
     #[test]
     fn every_failure_has_its_name() {
         let (mut here, mut there) = pair();
-        there.write_all(&[Kind::Manifest as u8, 9, 0]).expect("written");
+        there
+            .write_all(&[Kind::Manifest as u8, 9, 0])
+            .expect("written");
         drop(there);
-        assert!(matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Gone(Kind::Manifest))));
+        assert!(matches!(
+            here.receive(Kind::Manifest, SOON),
+            Err(WireError::Gone(Kind::Manifest))
+        ));
 
         let (mut here, _there) = pair();
         let silent = here.receive(Kind::Ready, Duration::from_millis(20));
         assert!(matches!(silent, Err(WireError::Silent(Kind::Ready, _))));
 
         let (mut here, there) = pair();
-        let refused = super::super::words::Refused { why: "no".to_owned() };
-        Wire::new(there).expect("a wire").send(Kind::Refused, &refused, &[], SOON).expect("sent");
-        assert!(matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no"));
+        let refused = super::super::words::Refused {
+            why: "no".to_owned(),
+        };
+        Wire::new(there)
+            .expect("a wire")
+            .send(Kind::Refused, &refused, &[], SOON)
+            .expect("sent");
+        assert!(
+            matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no")
+        );
 
-        for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[b'M', 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0]] {
+        for nonsense in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[b'M', 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0],
+        ] {
             let (mut here, mut there) = pair();
             there.write_all(nonsense).expect("written");
-            assert!(matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Nonsense(_))));
+            assert!(matches!(
+                here.receive(Kind::Manifest, SOON),
+                Err(WireError::Nonsense(_))
+            ));
         }
     }
 }

@@ -96,13 +96,21 @@ pub struct UpstreamWord {
 
 impl From<&State> for UpstreamWord {
     fn from(state: &State) -> UpstreamWord {
-        UpstreamWord { address: state.address, is_alive: state.alive }
+        UpstreamWord {
+            address: state.address,
+            is_alive: state.alive,
+        }
     }
 }
 
 impl From<&UpstreamWord> for State {
     fn from(word: &UpstreamWord) -> State {
-        State { address: word.address, alive: word.is_alive, changed: None, failed: None }
+        State {
+            address: word.address,
+            alive: word.is_alive,
+            changed: None,
+            failed: None,
+        }
     }
 }
 

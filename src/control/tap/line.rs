@@ -82,34 +82,76 @@ fn label(verdict: Verdict) -> &'static str {
 
 /// Writes a datagram as one line of JSON, a [`TappedDatagram`], without building one: there may be many.
 pub(super) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<()> {
-    let View { record, names, payload, verdicts } = view;
+    let View {
+        record,
+        names,
+        payload,
+        verdicts,
+    } = view;
     let time = UNIX_EPOCH + Duration::from_nanos(record.time_ns);
     let direction = match record.direction {
         Direction::Request => "request",
         Direction::Answer => "answer",
     };
-    write!(line, r#"{{"time":"{}","time_ns":{}"#, humantime::format_rfc3339_nanos(time), record.time_ns)?;
+    write!(
+        line,
+        r#"{{"time":"{}","time_ns":{}"#,
+        humantime::format_rfc3339_nanos(time),
+        record.time_ns
+    )?;
     write!(line, r#","direction":"{direction}""#)?;
     match &record.ends {
         Some(ends) => write!(line, r#","src":"{}","dst":"{}""#, ends.src, ends.dst)?,
         None => write!(line, r#","src":null,"dst":null"#)?,
     }
-    let interface = record.ends.and_then(|ends| names.interfaces.get(&ends.interface));
+    let interface = record
+        .ends
+        .and_then(|ends| names.interfaces.get(&ends.interface));
     optional(line, "interface", interface)?;
     match record.ends.and_then(|ends| ends.ttl) {
         Some(ttl) => write!(line, r#","ttl":{ttl}"#)?,
         None => write!(line, r#","ttl":null"#)?,
     }
-    optional(line, "listener", record.listener.and_then(|id| names.listeners.get(id as usize)))?;
-    optional(line, "route", record.route.and_then(|id| names.routes.get(id.0 as usize)))?;
-    write!(line, r#","verdict":"{}","handlers":["#, label(view.verdict()))?;
+    optional(
+        line,
+        "listener",
+        record
+            .listener
+            .and_then(|id| names.listeners.get(id as usize)),
+    )?;
+    optional(
+        line,
+        "route",
+        record.route.and_then(|id| names.routes.get(id.0 as usize)),
+    )?;
+    write!(
+        line,
+        r#","verdict":"{}","handlers":["#,
+        label(view.verdict())
+    )?;
     for (place, (handler, verdict)) in verdicts.iter().enumerate() {
-        line.extend_from_slice(if place == 0 { br#"{"handler":"# } else { br#",{"handler":"# });
-        json_string(line, names.handlers.get(handler.index()).map_or("", String::as_str))?;
+        line.extend_from_slice(if place == 0 {
+            br#"{"handler":"#
+        } else {
+            br#",{"handler":"#
+        });
+        json_string(
+            line,
+            names
+                .handlers
+                .get(handler.index())
+                .map_or("", String::as_str),
+        )?;
         write!(line, r#","verdict":"{}"}}"#, label(*verdict))?;
     }
     line.push(b']');
-    optional(line, "upstream", record.upstream.and_then(|id| names.upstreams.get(id.index())))?;
+    optional(
+        line,
+        "upstream",
+        record
+            .upstream
+            .and_then(|id| names.upstreams.get(id.index())),
+    )?;
     write!(line, r#","length":{}"#, record.len)?;
     if let Ok(text) = std::str::from_utf8(payload) {
         line.extend_from_slice(br#","payload":"#);
@@ -150,8 +192,16 @@ mod tests {
     struct Picky;
 
     impl Handler for Picky {
-        fn on_datagram(&mut self, datagram: &crate::datagram::Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-            if datagram.payload.is_empty() { Verdict::Dropped(DropReason::Discarded) } else { Verdict::Handled }
+        fn on_datagram(
+            &mut self,
+            datagram: &crate::datagram::Datagram<'_>,
+            _: &mut Cx<'_>,
+        ) -> Verdict {
+            if datagram.payload.is_empty() {
+                Verdict::Dropped(DropReason::Discarded)
+            } else {
+                Verdict::Handled
+            }
         }
     }
 
@@ -169,7 +219,11 @@ mod tests {
     #[test]
     fn lines_read_back() {
         let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Picky)];
-        let ears = vec![Ear { id: 0, lookup: Lookup::Fixed(RouteId(0)), claim: Claim::All }];
+        let ears = vec![Ear {
+            id: 0,
+            lookup: Lookup::Fixed(RouteId(0)),
+            claim: Claim::All,
+        }];
         let names = Names {
             routes: vec!["\"route\"".to_owned()],
             listeners: vec!["192.0.2.9:53".to_owned()],
@@ -178,7 +232,15 @@ mod tests {
             ..Names::default()
         };
         let routes = vec![vec![HandlerId(0)]];
-        let mut dispatcher = Dispatcher::new(ears, routes, handlers, Arc::new(Guard::default()), Arc::new(names), 1, 0);
+        let mut dispatcher = Dispatcher::new(
+            ears,
+            routes,
+            handlers,
+            Arc::new(Guard::default()),
+            Arc::new(names),
+            1,
+            0,
+        );
         let (reader, pages) = unbounded();
         let tap = Tap::new(TapId(1), Arc::default(), 65_535, reader, Arc::default());
         dispatcher.taps().add(tap);
@@ -186,22 +248,50 @@ mod tests {
         let dst: SocketAddr = "192.0.2.9:53".parse().unwrap();
         let src: SocketAddr = "[2001:db8::1]:9".parse().unwrap();
         let time_ns = Some(1_000_000_000_000_000_001);
-        let envelope = Envelope { src, dst, local: dst, interface: 7, ttl: Some(64), time_ns };
-        let train = |len| Train { envelope, span: Span { region: Region::Arena, offset: 0, len }, segment: 0 };
+        let envelope = Envelope {
+            src,
+            dst,
+            local: dst,
+            interface: 7,
+            ttl: Some(64),
+            time_ns,
+        };
+        let train = |len| Train {
+            envelope,
+            span: Span {
+                region: Region::Arena,
+                offset: 0,
+                len,
+            },
+            segment: 0,
+        };
         dispatcher.taps().begin_turn(5);
-        let scene = &mut Scene { now: Time(0), lanes: &mut NoLanes };
+        let scene = &mut Scene {
+            now: Time(0),
+            lanes: &mut NoLanes,
+        };
         dispatcher.dispatch(0, &[train(6), train(7), train(0)], arena, scene);
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
-        pages.try_iter().for_each(|page| page.views().for_each(|view| write_datagram(&mut lines, &view).unwrap()));
+        pages.try_iter().for_each(|page| {
+            page.views()
+                .for_each(|view| write_datagram(&mut lines, &view).unwrap())
+        });
         let text = String::from_utf8(lines).unwrap();
-        assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text}");
+        assert!(
+            text.chars()
+                .all(|character| character == '\n' || !character.is_control()),
+            "{text}"
+        );
         let read = |line: &str| match serde_json::from_str(line).unwrap() {
             TapLine::Datagram(datagram) => *datagram,
             TapLine::Count(count) => panic!("a datagram, not {count:?}"),
         };
         let datagrams: Vec<TappedDatagram> = text.lines().map(read).collect();
-        let said = |verdict: &str| HandlerVerdict { handler: "picky".to_owned(), verdict: verdict.to_owned() };
+        let said = |verdict: &str| HandlerVerdict {
+            handler: "picky".to_owned(),
+            verdict: verdict.to_owned(),
+        };
         let first = TappedDatagram {
             time: "2001-09-09T01:46:40.000000001Z".to_owned(),
             time_ns: 1_000_000_000_000_000_001,
@@ -220,7 +310,11 @@ mod tests {
             payload_base64: "YRsKIsKb".to_owned(),
         };
         assert_eq!(datagrams[0], first);
-        let second = (datagrams[1].length, &datagrams[1].payload, datagrams[1].payload_base64.as_str());
+        let second = (
+            datagrams[1].length,
+            &datagrams[1].payload,
+            datagrams[1].payload_base64.as_str(),
+        );
         assert_eq!(second, (7, &None, "YRsKIsKb/w=="));
         let third = (datagrams[2].verdict.as_str(), &datagrams[2].handlers);
         assert_eq!(third, ("discarded", &vec![said("discarded")]));

@@ -42,12 +42,28 @@ pub struct TapQuery {
 
 impl TapQuery {
     fn filter(&self, config: &Config) -> Result<Filter, Refusal> {
-        let unreadable = |text: &str, how| Refusal::Unknown(format!("cannot read {}; {how}", quoted(text)));
-        let to = self.to.as_deref().map(|text| text.parse().map_err(|how| unreadable(text, how))).transpose()?;
-        let from =
-            self.from.as_deref().map(|text| Filter::source(text).map_err(|how| unreadable(text, how))).transpose()?;
-        let handler = self.handler.as_deref().map(|name| handler_named(name, config)).transpose()?;
-        Ok(Filter { to: to.unwrap_or_default(), from, handler })
+        let unreadable =
+            |text: &str, how| Refusal::Unknown(format!("cannot read {}; {how}", quoted(text)));
+        let to = self
+            .to
+            .as_deref()
+            .map(|text| text.parse().map_err(|how| unreadable(text, how)))
+            .transpose()?;
+        let from = self
+            .from
+            .as_deref()
+            .map(|text| Filter::source(text).map_err(|how| unreadable(text, how)))
+            .transpose()?;
+        let handler = self
+            .handler
+            .as_deref()
+            .map(|name| handler_named(name, config))
+            .transpose()?;
+        Ok(Filter {
+            to: to.unwrap_or_default(),
+            from,
+            handler,
+        })
     }
 }
 
@@ -58,7 +74,10 @@ fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
         None => {
             let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
             let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
-            Err(Refusal::Unknown(format!("there is no handler {}; {hint}", quoted(name))))
+            Err(Refusal::Unknown(format!(
+                "there is no handler {}; {hint}",
+                quoted(name)
+            )))
         }
     }
 }
@@ -90,7 +109,11 @@ struct Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        for worker in self.workers.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        for worker in self
+            .workers
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
             // One that has ended has no taps either.
             worker.send(Command::Untap(self.id));
         }
@@ -100,7 +123,11 @@ impl Drop for Live {
 
 impl Default for Lookers {
     fn default() -> Self {
-        Lookers { places: Arc::new(Limit::new(TAPS_MAX as u32)), next: 0, taps: Vec::new() }
+        Lookers {
+            places: Arc::new(Limit::new(TAPS_MAX as u32)),
+            next: 0,
+            taps: Vec::new(),
+        }
     }
 }
 
@@ -120,7 +147,10 @@ impl Looker {
             let (reader, counts) = (self.reader.clone(), Arc::clone(&self.counts));
             let tap = Box::new(Tap::new(live.id, Arc::clone(&filter), snap, reader, counts));
             // One that has ended is found out elsewhere.
-            worker.send(Command::Tap { tap, begun: begun.clone() });
+            worker.send(Command::Tap {
+                tap,
+                begun: begun.clone(),
+            });
         }
         *live.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
     }
@@ -156,31 +186,56 @@ impl Supervisor {
         let lookers = &mut self.office.lookers;
         lookers.taps.retain(|looker| looker.live.strong_count() > 0);
         if !lookers.places.take() {
-            let words = format!("{TAPS_MAX} look on already, which is as many as may; end one of them first");
+            let words = format!(
+                "{TAPS_MAX} look on already, which is as many as may; end one of them first"
+            );
             return Err(Refusal::Unable(words));
         }
         lookers.next += 1;
         let (id, places) = (TapId(lookers.next), Arc::clone(&lookers.places));
-        let live = Arc::new(Live { id, workers: Mutex::default(), places });
+        let live = Arc::new(Live {
+            id,
+            workers: Mutex::default(),
+            places,
+        });
         let workers: Vec<Handle> = self.running.handles().cloned().collect();
         let (reader, pages) = unbounded();
         let (begins, begun) = bounded(workers.len());
         let (counts, limit) = (Arc::default(), query.limit);
-        let looker = Looker { query, reader, counts: Arc::clone(&counts), live: Arc::downgrade(&live) };
+        let looker = Looker {
+            query,
+            reader,
+            counts: Arc::clone(&counts),
+            live: Arc::downgrade(&live),
+        };
         looker.begin(&live, filter, workers, &begins);
         lookers.taps.push(looker);
         let told = (0, Instant::now());
-        Ok(Tapped { pages, counts, begun: Some(begun), limit, shown: 0, told, _live: live })
+        Ok(Tapped {
+            pages,
+            counts,
+            begun: Some(begun),
+            limit,
+            shown: 0,
+            told,
+            _live: live,
+        })
     }
 
     /// Begins all taps in the workers of another configuration. One whose handler is gone ends.
     pub(super) fn tap_again(&mut self) {
-        let Supervisor { running, office, .. } = self;
+        let Supervisor {
+            running, office, ..
+        } = self;
         let workers: Vec<Handle> = running.handles().cloned().collect();
         let (begins, _) = bounded(workers.len());
         office.lookers.taps.retain(|looker| {
-            let Some(live) = looker.live.upgrade() else { return false };
-            let Ok(filter) = looker.query.filter(&running.config) else { return false };
+            let Some(live) = looker.live.upgrade() else {
+                return false;
+            };
+            let Ok(filter) = looker.query.filter(&running.config) else {
+                return false;
+            };
             looker.begin(&live, filter, workers.clone(), &begins);
             true
         });
@@ -230,7 +285,12 @@ impl Tapped {
     fn count(&mut self, lines: &mut Vec<u8>, end: Option<&str>) {
         let (matched, missed) = self.counts.get();
         self.told = (missed, Instant::now());
-        let count = TapCount { matched, shown: self.shown, missed, end: end.map(str::to_owned) };
+        let count = TapCount {
+            matched,
+            shown: self.shown,
+            missed,
+            end: end.map(str::to_owned),
+        };
         // Writing to a Vec cannot fail.
         let _ = serde_json::to_writer(&mut *lines, &count);
         lines.push(b'\n');
@@ -242,6 +302,8 @@ fn wait_for_all(begun: &Receiver<()>) {
     let deadline = Instant::now() + BEGIN_MAX;
     for _ in 0..begun.capacity().unwrap_or(0) {
         // Nobody is left to say so: its worker has ended.
-        let Ok(()) = begun.recv_deadline(deadline) else { return };
+        let Ok(()) = begun.recv_deadline(deadline) else {
+            return;
+        };
     }
 }

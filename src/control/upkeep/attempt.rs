@@ -60,7 +60,9 @@ impl Attempt {
             ProbeOver::Udp => begin_udp(registry, token, to, leaving, &probe.send),
             ProbeOver::Tcp => begin_tcp(registry, token, to, leaving),
         };
-        begun.map(|socket| Attempt { socket }).map_err(|error| failure(&error))
+        begun
+            .map(|socket| Attempt { socket })
+            .map_err(|error| failure(&error))
     }
 
     /// Does what can be done without waiting. `Some` when the probe is over. To be called after any event.
@@ -68,7 +70,12 @@ impl Attempt {
         loop {
             let result = match &mut self.socket {
                 Socket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
-                Socket::Tcp { stream, is_open, sent, heard } => converse(stream, is_open, sent, heard, probe, buffer),
+                Socket::Tcp {
+                    stream,
+                    is_open,
+                    sent,
+                    heard,
+                } => converse(stream, is_open, sent, heard, probe, buffer),
             };
             match result {
                 Ok(outcome) => return Some(outcome),
@@ -111,10 +118,20 @@ fn begin_udp(
     }
 }
 
-fn begin_tcp(registry: &Registry, token: Token, to: SocketAddr, leaving: Leaving) -> io::Result<Socket> {
+fn begin_tcp(
+    registry: &Registry,
+    token: Token,
+    to: SocketAddr,
+    leaving: Leaving,
+) -> io::Result<Socket> {
     let mut stream = TcpStream::from_std(probe::tcp(to, leaving)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(Socket::Tcp { stream, is_open: false, sent: 0, heard: Vec::new() })
+    Ok(Socket::Tcp {
+        stream,
+        is_open: false,
+        sent: 0,
+        heard: Vec::new(),
+    })
 }
 
 /// The kernel may choose the very port that is asked, where nobody listens on it: the probe would hear itself.
@@ -125,7 +142,12 @@ fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn hear_datagram(socket: &UdpSocket, others: &mut u32, probe: &Probe, buffer: &mut [u8]) -> io::Result<Outcome> {
+fn hear_datagram(
+    socket: &UdpSocket,
+    others: &mut u32,
+    probe: &Probe,
+    buffer: &mut [u8],
+) -> io::Result<Outcome> {
     loop {
         let len = socket.recv(buffer)?;
         if contains(&buffer[..len], &probe.expect) {

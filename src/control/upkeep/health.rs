@@ -14,7 +14,10 @@ pub struct Health {
 impl Default for Health {
     /// Innocent until probed.
     fn default() -> Health {
-        Health { alive: true, streak: 0 }
+        Health {
+            alive: true,
+            streak: 0,
+        }
     }
 }
 
@@ -34,7 +37,10 @@ impl Health {
         if self.streak < if answered { rise } else { fall } {
             return None;
         }
-        *self = Health { alive: answered, streak: 0 };
+        *self = Health {
+            alive: answered,
+            streak: 0,
+        };
         Some(answered)
     }
 
@@ -65,12 +71,16 @@ impl Failure {
     /// What a user may do about it.
     pub fn advice(&self) -> &'static str {
         match self {
-            Failure::NoAnswer(_) => "is it running, does it answer what is sent, and does a firewall let both pass?",
+            Failure::NoAnswer(_) => {
+                "is it running, does it answer what is sent, and does a firewall let both pass?"
+            }
             Failure::Refused => "is it running, and is the port right?",
             Failure::Unexpected => "compare what is expected with what it answers",
             Failure::Closed => "compare what is sent with what it wants to be asked",
             Failure::Unreachable(_) => "check this host's network, and its route to there",
-            Failure::Ours(_) => "check `ulimit -n`, and the address and interface that probes leave from",
+            Failure::Ours(_) => {
+                "check `ulimit -n`, and the address and interface that probes leave from"
+            }
         }
     }
 }
@@ -78,7 +88,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::NoAnswer(timeout) => write!(f, "no answer within {}", humantime::format_duration(*timeout)),
+            Failure::NoAnswer(timeout) => write!(
+                f,
+                "no answer within {}",
+                humantime::format_duration(*timeout)
+            ),
             Failure::Refused => f.write_str("refused"),
             Failure::Unexpected => f.write_str("the answer lacks the expected bytes"),
             Failure::Closed => f.write_str("the connection was closed without an answer"),

@@ -57,7 +57,21 @@ impl Keeper {
         let resolver = Resolver::new(wards, start);
         let prober = Prober::new(wards, poll.registry().try_clone()?, start);
         let (news, others) = (Vec::new(), (sender.clone(), Arc::clone(&waker)));
-        Ok((Keeper { poll, waker, letters, sender, resolver, prober, outside, states, news }, others.0, others.1))
+        Ok((
+            Keeper {
+                poll,
+                waker,
+                letters,
+                sender,
+                resolver,
+                prober,
+                outside,
+                states,
+                news,
+            },
+            others.0,
+            others.1,
+        ))
     }
 
     /// Whether it would never have anything to do.
@@ -70,7 +84,12 @@ impl Keeper {
         let _farewell = Farewell;
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
-            let wake_at = self.resolver.wake_at().into_iter().chain(self.prober.wake_at()).min();
+            let wake_at = self
+                .resolver
+                .wake_at()
+                .into_iter()
+                .chain(self.prober.wake_at())
+                .min();
             let timeout = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
             // An interrupted poll brings no events; the next one brings them all.
             let _ = self.poll.poll(&mut events, timeout);
@@ -93,7 +112,13 @@ impl Keeper {
             match letter {
                 Letter::Stop => return false,
                 Letter::Answer(name, answer) => {
-                    self.resolver.on_answer(name, answer, now, &mut self.outside.permit, &mut self.news);
+                    self.resolver.on_answer(
+                        name,
+                        answer,
+                        now,
+                        &mut self.outside.permit,
+                        &mut self.news,
+                    );
                 }
             }
         }
@@ -102,7 +127,11 @@ impl Keeper {
 
     fn look_up(&mut self, now: Instant) {
         while let Some((place, name)) = self.resolver.next_look_up(now, &mut self.news) {
-            let (sender, waker, look_up) = (self.sender.clone(), Arc::clone(&self.waker), &self.outside.look_up);
+            let (sender, waker, look_up) = (
+                self.sender.clone(),
+                Arc::clone(&self.waker),
+                &self.outside.look_up,
+            );
             let (look_up, name) = (Arc::clone(look_up), name.to_owned());
             let work = move || {
                 let answer = look_up(&name).map_err(|error| error.to_string());
@@ -110,9 +139,18 @@ impl Keeper {
                 let _ = sender.send(Letter::Answer(place, answer));
                 let _ = waker.wake();
             };
-            if let Err(error) = thread::Builder::new().name("look-up".to_owned()).spawn(work) {
+            if let Err(error) = thread::Builder::new()
+                .name("look-up".to_owned())
+                .spawn(work)
+            {
                 let why = format!("no thread can be had for the look-up: {error}");
-                self.resolver.on_answer(place, Err(why), now, &mut self.outside.permit, &mut self.news);
+                self.resolver.on_answer(
+                    place,
+                    Err(why),
+                    now,
+                    &mut self.outside.permit,
+                    &mut self.news,
+                );
             }
         }
     }
@@ -129,7 +167,9 @@ impl Keeper {
                         self.prober.on_moved(id, address, now);
                     }
                 }
-                News::Failed(id, failure) => self.note(id, |state| state.failed = Some((now, failure))),
+                News::Failed(id, failure) => {
+                    self.note(id, |state| state.failed = Some((now, failure)))
+                }
                 News::Say(level, text) => log::log!(level, "{text}"),
             }
         }

@@ -96,7 +96,12 @@ pub struct State {
 impl State {
     /// As it begins.
     fn of(ward: &Ward) -> State {
-        State { address: ward.address, alive: ward.is_alive, changed: None, failed: None }
+        State {
+            address: ward.address,
+            alive: ward.is_alive,
+            changed: None,
+            failed: None,
+        }
     }
 }
 
@@ -129,8 +134,19 @@ impl Upkeep {
     /// Starts to look after the upstreams of a plan whose workers run.
     ///
     /// `known` is what was known before, by number. Where it cannot start, upstreams stay as they are, and the log says so.
-    pub fn of_plan(config: &Config, plan: &Plan, workers: Vec<Handle>, known: &[Option<State>]) -> Upkeep {
-        let mut watch = Watch::new(config, &plan.table, &plan.names, &plan.upstreams, fib::look_up);
+    pub fn of_plan(
+        config: &Config,
+        plan: &Plan,
+        workers: Vec<Handle>,
+        known: &[Option<State>],
+    ) -> Upkeep {
+        let mut watch = Watch::new(
+            config,
+            &plan.table,
+            &plan.names,
+            &plan.upstreams,
+            fib::look_up,
+        );
         let tell = move |id, change| {
             for worker in &workers {
                 // One that has ended is the supervisor's business.
@@ -151,7 +167,10 @@ impl Upkeep {
         let states = wards.iter().map(State::of).collect();
         Upkeep::start(wards, outside).unwrap_or_else(|error| {
             log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
-            Upkeep { states: Arc::new(Mutex::new(states)), thread: None }
+            Upkeep {
+                states: Arc::new(Mutex::new(states)),
+                thread: None,
+            }
         })
     }
 
@@ -160,24 +179,46 @@ impl Upkeep {
         let states = Arc::new(Mutex::new(wards.iter().map(State::of).collect()));
         let (keeper, letters, waker) = Keeper::new(&wards, outside, Arc::clone(&states))?;
         if keeper.is_idle() {
-            return Ok(Upkeep { states, thread: None });
+            return Ok(Upkeep {
+                states,
+                thread: None,
+            });
         }
         let (end, ended) = bounded(0);
-        thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
-            let _end = end;
-            keeper.run();
-        })?;
-        Ok(Upkeep { states, thread: Some(Thread { letters, waker, ended }) })
+        thread::Builder::new()
+            .name("upkeep".to_owned())
+            .spawn(move || {
+                let _end = end;
+                keeper.run();
+            })?;
+        Ok(Upkeep {
+            states,
+            thread: Some(Thread {
+                letters,
+                waker,
+                ended,
+            }),
+        })
     }
 
     /// What is known of every upstream, by number.
     pub fn snapshot(&self) -> Vec<State> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Ends it; workers hear nothing more. Look-ups that are under way end with the process.
     pub fn stop(&mut self) {
-        let Some(Thread { letters, waker, ended }) = self.thread.take() else { return };
+        let Some(Thread {
+            letters,
+            waker,
+            ended,
+        }) = self.thread.take()
+        else {
+            return;
+        };
         // Either fails only where the thread has ended.
         let _ = letters.send(Letter::Stop);
         let _ = waker.wake();
@@ -210,5 +251,8 @@ fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
             resolve_interval,
         }
     };
-    plan.upstreams.iter().map(|(_, located)| ward(located)).collect()
+    plan.upstreams
+        .iter()
+        .map(|(_, located)| ward(located))
+        .collect()
 }

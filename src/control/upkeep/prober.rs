@@ -57,8 +57,15 @@ impl Prober {
             let first = ward.address.map(|_| start + first);
             schedule.add(start + phase, first, Some(probe.interval), probe.timeout);
         }
-        let probed = wards.into_iter().map(|(id, ward, probe)| Probed::new(id, ward, probe));
-        Prober { registry, probed: probed.collect(), schedule, buffer: vec![0; BUFFER_BYTES] }
+        let probed = wards
+            .into_iter()
+            .map(|(id, ward, probe)| Probed::new(id, ward, probe));
+        Prober {
+            registry,
+            probed: probed.collect(),
+            schedule,
+            buffer: vec![0; BUFFER_BYTES],
+        }
     }
 
     /// Whether there is nothing to probe.
@@ -73,8 +80,12 @@ impl Prober {
 
     /// Something came for this probe, or its connection is there.
     pub fn on_event(&mut self, token: Token, now: Instant, news: &mut Vec<News>) {
-        let Some(probed) = self.probed.get_mut(token.0) else { return };
-        let Some(attempt) = &mut probed.attempt else { return };
+        let Some(probed) = self.probed.get_mut(token.0) else {
+            return;
+        };
+        let Some(attempt) = &mut probed.attempt else {
+            return;
+        };
         if let Some(outcome) = attempt.go_on(&probed.probe, &mut self.buffer) {
             self.end(token.0, outcome, now, news);
         }
@@ -98,7 +109,9 @@ impl Prober {
 
     /// The upstream is somewhere else now, and is asked there at once.
     pub fn on_moved(&mut self, upstream: UpstreamId, address: SocketAddr, now: Instant) {
-        let Some(place) = self.probed.iter().position(|probed| probed.id == upstream) else { return };
+        let Some(place) = self.probed.iter().position(|probed| probed.id == upstream) else {
+            return;
+        };
         let probed = &mut self.probed[place];
         probed.address = Some(address);
         probed.attempt = None;
@@ -113,7 +126,13 @@ impl Prober {
             self.schedule.done(place, now);
             return;
         };
-        match Attempt::begin(&self.registry, Token(place), address, probed.leaving, &probed.probe) {
+        match Attempt::begin(
+            &self.registry,
+            Token(place),
+            address,
+            probed.leaving,
+            &probed.probe,
+        ) {
             Ok(attempt) => probed.attempt = Some(attempt),
             Err(failure) => self.end(place, Err(failure), now, news),
         }
@@ -147,7 +166,10 @@ impl Probed {
             handler: ward.handler.clone(),
             name: ward.upstream.to_string(),
             address: ward.address,
-            leaving: Leaving { from, interface: ward.interface },
+            leaving: Leaving {
+                from,
+                interface: ward.interface,
+            },
             probe: Arc::clone(probe),
             health: Health::of(ward.is_alive),
             attempt: None,
@@ -181,12 +203,17 @@ impl Probed {
             Some(failure) if is_stuck => {
                 if !was_stuck {
                     let advice = failure.advice();
-                    let text = format!("{}: {failure}; what is known of it stays as it is: {advice}", self.label());
+                    let text = format!(
+                        "{}: {failure}; what is known of it stays as it is: {advice}",
+                        self.label()
+                    );
                     news.push(News::Say(log::Level::Warn, text));
                 }
             }
             failure => {
-                let Some(alive) = self.health.record(failure.is_none(), rise, fall) else { return };
+                let Some(alive) = self.health.record(failure.is_none(), rise, fall) else {
+                    return;
+                };
                 news.push(News::Change(self.id, Change::Alive(alive)));
                 news.push(self.obituary(failure.as_ref()));
             }
@@ -198,7 +225,10 @@ impl Probed {
         let Probe { rise, fall, .. } = *self.probe;
         let label = self.label();
         match failure {
-            None => News::Say(log::Level::Info, format!("{label} is alive again: it answered {}", in_a_row(rise))),
+            None => News::Say(
+                log::Level::Info,
+                format!("{label} is alive again: it answered {}", in_a_row(rise)),
+            ),
             Some(failure) => {
                 let advice = failure.advice();
                 let text = format!(
@@ -229,10 +259,23 @@ mod tests {
 
     fn wards(count: u16, interval: Duration) -> Vec<Ward> {
         let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
-        let probe = Arc::new(Probe { over: ProbeOver::Udp, send, expect, interval, timeout, rise: 2, fall: 3 });
+        let probe = Arc::new(Probe {
+            over: ProbeOver::Udp,
+            send,
+            expect,
+            interval,
+            timeout,
+            rise: 2,
+            fall: 3,
+        });
         let ward = |port| {
             let address: SocketAddr = ([192, 0, 2, 1], port).into();
-            let upstream = Upstream { host: Host::Address(address), port, at: 0..0, leave: Leave::default() };
+            let upstream = Upstream {
+                host: Host::Address(address),
+                port,
+                at: 0..0,
+                leave: Leave::default(),
+            };
             let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
             Ward {
                 handler,
@@ -248,7 +291,11 @@ mod tests {
     }
 
     fn prober(wards: &[Ward], start: Instant) -> Prober {
-        Prober::new(wards, mio::Poll::new().unwrap().registry().try_clone().unwrap(), start)
+        Prober::new(
+            wards,
+            mio::Poll::new().unwrap().registry().try_clone().unwrap(),
+            start,
+        )
     }
 
     /// When each upstream's probes begin, if none ever takes longer than a moment.
@@ -256,7 +303,9 @@ mod tests {
         let mut begun = vec![Vec::new(); prober.probed.len()];
         while let Some(now) = prober.wake_at().filter(|now| *now < start + end) {
             while let Some(turn) = prober.schedule.next_turn(now) {
-                let Turn::Begin(place) = turn else { panic!("{turn:?}") };
+                let Turn::Begin(place) = turn else {
+                    panic!("{turn:?}")
+                };
                 begun[place].push(now - start);
                 prober.schedule.done(place, now);
             }
@@ -273,10 +322,20 @@ mod tests {
             let begun = beginnings_until(&mut prober, start, 5 * interval);
             for of_one in &begun {
                 for gap in of_one.windows(2).map(|pair| pair[1] - pair[0]) {
-                    assert!(gap >= interval / 2 && gap <= interval * 2, "{gap:?} of {interval:?}");
+                    assert!(
+                        gap >= interval / 2 && gap <= interval * 2,
+                        "{gap:?} of {interval:?}"
+                    );
                 }
-                let later: Vec<_> = of_one.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
-                assert!(later.len() >= 2 && later.iter().all(|gap| *gap == interval), "{later:?}");
+                let later: Vec<_> = of_one
+                    .windows(2)
+                    .skip(1)
+                    .map(|pair| pair[1] - pair[0])
+                    .collect();
+                assert!(
+                    later.len() >= 2 && later.iter().all(|gap| *gap == interval),
+                    "{later:?}"
+                );
             }
             // In any hundredth of an interval, a hundredth of them; in the first interval of a minute they go faster,
             // ten milliseconds apart.
@@ -284,12 +343,25 @@ mod tests {
             all.sort();
             let window = interval / 100;
             let most = |moments: &[Duration]| {
-                let within = |at: &Duration| moments.iter().filter(|one| *one >= at && **one < *at + window).count();
+                let within = |at: &Duration| {
+                    moments
+                        .iter()
+                        .filter(|one| *one >= at && **one < *at + window)
+                        .count()
+                };
                 moments.iter().map(within).max().unwrap()
             };
             let second = all.partition_point(|at| *at < 2 * interval);
-            assert!(most(&all[second..]) <= 11, "{} at a time", most(&all[second..]));
-            assert!(most(&all[..second]) <= 80, "{} at a time at first", most(&all[..second]));
+            assert!(
+                most(&all[second..]) <= 11,
+                "{} at a time",
+                most(&all[second..])
+            );
+            assert!(
+                most(&all[..second]) <= 80,
+                "{} at a time at first",
+                most(&all[..second])
+            );
         }
     }
 
@@ -313,23 +385,44 @@ mod tests {
         let (mut prober, id) = (prober(&wards(1, SECOND), Instant::now()), UpstreamId(0));
         let mut hear = |outcomes: &[Outcome]| {
             let mut news = Vec::new();
-            outcomes.iter().for_each(|outcome| prober.probed[0].judge(outcome.clone(), &mut news));
+            outcomes
+                .iter()
+                .for_each(|outcome| prober.probed[0].judge(outcome.clone(), &mut news));
             news.retain(|one| !matches!(one, News::Failed(..)));
             news
         };
         let (refused, silent) = (Err(Failure::Refused), Err(Failure::NoAnswer(2 * SECOND)));
         let stuck = Err(Failure::Ours("Too many open files".to_owned()));
-        assert_eq!(hear(&[refused.clone(), refused, Ok(()), silent.clone(), silent.clone()]), []);
+        assert_eq!(
+            hear(&[
+                refused.clone(),
+                refused,
+                Ok(()),
+                silent.clone(),
+                silent.clone()
+            ]),
+            []
+        );
         let text = "upstream 192.0.2.1:1 of handler `web`: it cannot be asked: Too many open files; what is known of it \
                     stays as it is: check `ulimit -n`, and the address and interface that probes leave from";
-        assert_eq!(hear(&[stuck.clone(), stuck.clone(), stuck]), [News::Say(log::Level::Warn, text.to_owned())]);
+        assert_eq!(
+            hear(&[stuck.clone(), stuck.clone(), stuck]),
+            [News::Say(log::Level::Warn, text.to_owned())]
+        );
         let text = "upstream 192.0.2.1:1 of handler `web` is dead: no answer within 2s, the last of 3 probes in a row that \
                     failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
                     what is sent, and does a firewall let both pass?";
-        let died = [News::Change(id, Change::Alive(false)), News::Say(log::Level::Warn, text.to_owned())];
+        let died = [
+            News::Change(id, Change::Alive(false)),
+            News::Say(log::Level::Warn, text.to_owned()),
+        ];
         assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
-        let text = "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
-        let revived = [News::Change(id, Change::Alive(true)), News::Say(log::Level::Info, text.to_owned())];
+        let text =
+            "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
+        let revived = [
+            News::Change(id, Change::Alive(true)),
+            News::Say(log::Level::Info, text.to_owned()),
+        ];
         assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);
     }
 }

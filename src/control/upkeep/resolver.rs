@@ -57,7 +57,12 @@ impl Resolver {
             let Some(name) = ward.name() else { continue };
             let place = *places.entry(name).or_insert(names.len());
             if place == names.len() {
-                names.push(Name { name: name.to_owned(), interval: None, users: Vec::new(), is_failing: false });
+                names.push(Name {
+                    name: name.to_owned(),
+                    interval: None,
+                    users: Vec::new(),
+                    is_failing: false,
+                });
             }
             let interval = Some(ward.resolve_interval).filter(|interval| !interval.is_zero());
             let name = &mut names[place];
@@ -76,7 +81,12 @@ impl Resolver {
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
         for name in &names {
             // They have just been looked up, when the daemon started.
-            schedule.add(start, name.pace().and_then(|pace| start.checked_add(pace)), name.pace(), PATIENCE);
+            schedule.add(
+                start,
+                name.pace().and_then(|pace| start.checked_add(pace)),
+                name.pace(),
+                PATIENCE,
+            );
         }
         Resolver { names, schedule }
     }
@@ -106,7 +116,14 @@ impl Resolver {
     }
 
     /// What a look-up came to.
-    pub fn on_answer(&mut self, place: usize, answer: Answer, now: Instant, permit: Permit<'_>, news: &mut Vec<News>) {
+    pub fn on_answer(
+        &mut self,
+        place: usize,
+        answer: Answer,
+        now: Instant,
+        permit: Permit<'_>,
+        news: &mut Vec<News>,
+    ) {
         let name = &mut self.names[place];
         match answer {
             Ok(addresses) if !addresses.is_empty() => name.take(&addresses, permit, news),
@@ -130,11 +147,16 @@ impl Name {
     fn take(&mut self, addresses: &[SocketAddr], permit: Permit<'_>, news: &mut Vec<News>) {
         let had_address = self.users.iter().any(|user| user.address.is_some());
         if std::mem::replace(&mut self.is_failing, false) && had_address {
-            news.push(News::Say(log::Level::Info, format!("name {} resolves again", self.name)));
+            news.push(News::Say(
+                log::Level::Info,
+                format!("name {} resolves again", self.name),
+            ));
         }
         let mut lines: Vec<News> = Vec::new();
         for user in &mut self.users {
-            let Some(address) = choose(user.address, addresses, user.port) else { continue };
+            let Some(address) = choose(user.address, addresses, user.port) else {
+                continue;
+            };
             let label = &user.label;
             let line = match permit(user.id, address) {
                 Ok(()) => {
@@ -142,7 +164,9 @@ impl Name {
                     user.forbidden = None;
                     let text = match user.address.replace(address) {
                         Some(old) => format!("upstream {label}: now at {address}, was {old}"),
-                        None => format!("upstream {label}: now at {address}, had no address before"),
+                        None => {
+                            format!("upstream {label}: now at {address}, had no address before")
+                        }
                     };
                     News::Say(log::Level::Info, text)
                 }
@@ -207,7 +231,12 @@ mod tests {
     const PORT: u16 = 2055;
 
     fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Ward {
-        let upstream = Upstream { host: Host::Name(name.to_owned()), port, at: 0..0, leave: Leave::default() };
+        let upstream = Upstream {
+            host: Host::Name(name.to_owned()),
+            port,
+            at: 0..0,
+            leave: Leave::default(),
+        };
         let address = address.map(|ip| at(ip, port));
         Ward {
             handler: "web".to_owned(),
@@ -244,8 +273,12 @@ mod tests {
         permit: Permit<'_>,
     ) -> Vec<News> {
         let mut news = Vec::new();
-        let (place, _) = resolver.next_look_up(now, &mut news).expect("a name is due");
-        let answer = answer.map(|ips| ips.iter().map(|ip| at(ip, 0)).collect()).map_err(str::to_owned);
+        let (place, _) = resolver
+            .next_look_up(now, &mut news)
+            .expect("a name is due");
+        let answer = answer
+            .map(|ips| ips.iter().map(|ip| at(ip, 0)).collect())
+            .map_err(str::to_owned);
         resolver.on_answer(place, answer, now, permit, &mut news);
         news
     }
@@ -254,35 +287,70 @@ mod tests {
     #[test]
     fn an_upstream_moves_only_when_its_address_is_gone() {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
+        let mut resolver = Resolver::new(
+            &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+            start,
+        );
         assert_eq!(resolver.wake_at(), Some(start + 30 * SECOND));
-        for (interval, answers) in [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]].iter().enumerate() {
+        for (interval, answers) in [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]]
+            .iter()
+            .enumerate()
+        {
             let now = start + 30 * SECOND * (interval as u32 + 1);
-            assert_eq!(answer(&mut resolver, now, Ok(answers)), [], "it is still there");
+            assert_eq!(
+                answer(&mut resolver, now, Ok(answers)),
+                [],
+                "it is still there"
+            );
         }
         let line = "upstream a.example:2055: now at 192.0.2.2:2055, was 192.0.2.1:2055";
-        let news = answer(&mut resolver, start + 90 * SECOND, Ok(&["192.0.2.2", "192.0.2.3"]));
-        assert_eq!(news, [moved(0, "192.0.2.2", PORT), say(log::Level::Info, line)]);
-        assert_eq!(answer(&mut resolver, start + 120 * SECOND, Ok(&["192.0.2.3", "192.0.2.2"])), []);
+        let news = answer(
+            &mut resolver,
+            start + 90 * SECOND,
+            Ok(&["192.0.2.2", "192.0.2.3"]),
+        );
+        assert_eq!(
+            news,
+            [moved(0, "192.0.2.2", PORT), say(log::Level::Info, line)]
+        );
+        assert_eq!(
+            answer(
+                &mut resolver,
+                start + 120 * SECOND,
+                Ok(&["192.0.2.3", "192.0.2.2"])
+            ),
+            []
+        );
     }
 
     /// Failures keep the address, and are told once a stretch, as is their end.
     #[test]
     fn a_failure_keeps_the_address() {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
+        let mut resolver = Resolver::new(
+            &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+            start,
+        );
         let failing = "name a.example does not resolve any more (no servers); its upstreams stay at the addresses they \
                        had. It is tried again every 30s; check the name, and /etc/resolv.conf";
         let again = "name a.example resolves again";
         for (interval, given, expected) in [
             (1, Err("no servers"), vec![say(log::Level::Warn, failing)]),
             (2, Err("no servers"), vec![]),
-            (3, Ok(&["192.0.2.1"][..]), vec![say(log::Level::Info, again)]),
+            (
+                3,
+                Ok(&["192.0.2.1"][..]),
+                vec![say(log::Level::Info, again)],
+            ),
             (4, Ok(&["192.0.2.1"][..]), vec![]),
             (5, Err("no servers"), vec![say(log::Level::Warn, failing)]),
             (6, Ok(&[][..]), vec![]),
         ] {
-            assert_eq!(answer(&mut resolver, start + 30 * SECOND * interval, given), expected, "{interval}");
+            assert_eq!(
+                answer(&mut resolver, start + 30 * SECOND * interval, given),
+                expected,
+                "{interval}"
+            );
         }
     }
 
@@ -293,11 +361,21 @@ mod tests {
             let start = Instant::now();
             let mut resolver = Resolver::new(&[ward("a.example", PORT, None, interval)], start);
             assert_eq!(resolver.wake_at(), Some(start + RETRY));
-            assert_eq!(answer(&mut resolver, start + RETRY, Err("unknown")), [], "the plan has said so");
+            assert_eq!(
+                answer(&mut resolver, start + RETRY, Err("unknown")),
+                [],
+                "the plan has said so"
+            );
             let line = "upstream a.example:2055: now at 192.0.2.1:2055, had no address before";
             let news = answer(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
-            assert_eq!(news, [moved(0, "192.0.2.1", PORT), say(log::Level::Info, line)]);
-            assert_eq!(resolver.wake_at(), (!interval.is_zero()).then_some(start + interval));
+            assert_eq!(
+                news,
+                [moved(0, "192.0.2.1", PORT), say(log::Level::Info, line)]
+            );
+            assert_eq!(
+                resolver.wake_at(),
+                (!interval.is_zero()).then_some(start + interval)
+            );
         }
     }
 
@@ -319,7 +397,9 @@ mod tests {
             start,
         );
         let news = answer(&mut resolver, start + 30 * SECOND, Ok(&["192.0.2.2"]));
-        let line = |port| format!("upstream a.example:{port}: now at 192.0.2.2:{port}, was 192.0.2.1:{port}");
+        let line = |port| {
+            format!("upstream a.example:{port}: now at 192.0.2.2:{port}, was 192.0.2.1:{port}")
+        };
         assert_eq!(
             news,
             [
@@ -330,7 +410,10 @@ mod tests {
                 say(log::Level::Info, &line(53)),
             ]
         );
-        assert_eq!(resolver.next_look_up(start + 30 * SECOND, &mut Vec::new()), None);
+        assert_eq!(
+            resolver.next_look_up(start + 30 * SECOND, &mut Vec::new()),
+            None
+        );
         assert_eq!(resolver.wake_at(), Some(start + 60 * SECOND));
     }
 
@@ -338,20 +421,35 @@ mod tests {
     #[test]
     fn a_loop_is_not_closed() {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)], start);
+        let mut resolver = Resolver::new(
+            &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+            start,
+        );
         let mut permit = |id, address: SocketAddr| match address.ip().is_loopback() {
             true => Err(format!("a loop of {id:?}")),
             false => Ok(()),
         };
         let line = "upstream a.example:2055: its name now stands for 127.0.0.1:2055, which would close a loop of \
                     UpstreamId(0); it stays at 192.0.2.1:2055. Correct the name's records, or write an address";
-        for (interval, ip, expected) in
-            [(1, "127.0.0.1", vec![say(log::Level::Warn, line)]), (2, "127.0.0.1", vec![]), (3, "192.0.2.1", vec![])]
-        {
-            let news = answer_watched(&mut resolver, start + 30 * SECOND * interval, Ok(&[ip]), &mut permit);
+        for (interval, ip, expected) in [
+            (1, "127.0.0.1", vec![say(log::Level::Warn, line)]),
+            (2, "127.0.0.1", vec![]),
+            (3, "192.0.2.1", vec![]),
+        ] {
+            let news = answer_watched(
+                &mut resolver,
+                start + 30 * SECOND * interval,
+                Ok(&[ip]),
+                &mut permit,
+            );
             assert_eq!(news, expected, "{interval}");
         }
-        let news = answer_watched(&mut resolver, start + 120 * SECOND, Ok(&["192.0.2.7"]), &mut permit);
+        let news = answer_watched(
+            &mut resolver,
+            start + 120 * SECOND,
+            Ok(&["192.0.2.7"]),
+            &mut permit,
+        );
         assert_eq!(news.first(), Some(&moved(0, "192.0.2.7", PORT)));
     }
 
@@ -359,17 +457,35 @@ mod tests {
     #[test]
     fn a_look_up_may_hang() {
         let (start, mut news) = (Instant::now(), Vec::new());
-        let mut resolver = Resolver::new(&[ward("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)], start);
-        assert_eq!(resolver.next_look_up(start + 10 * SECOND, &mut news), Some((0, "a.example")));
+        let mut resolver = Resolver::new(
+            &[ward("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)],
+            start,
+        );
+        assert_eq!(
+            resolver.next_look_up(start + 10 * SECOND, &mut news),
+            Some((0, "a.example"))
+        );
         for second in 11..300 {
-            assert_eq!(resolver.next_look_up(start + second * SECOND, &mut news), None);
+            assert_eq!(
+                resolver.next_look_up(start + second * SECOND, &mut news),
+                None
+            );
         }
         let line = "name a.example does not resolve any more (no answer within 30s); its upstreams stay at the addresses \
                     they had. It is tried again every 10s; check the name, and /etc/resolv.conf";
         assert_eq!(news, [say(log::Level::Warn, line)]);
         news.clear();
-        resolver.on_answer(0, Ok(vec![at("192.0.2.1", 0)]), start + 300 * SECOND, &mut |_, _| Ok(()), &mut news);
-        assert_eq!(news, [say(log::Level::Info, "name a.example resolves again")]);
+        resolver.on_answer(
+            0,
+            Ok(vec![at("192.0.2.1", 0)]),
+            start + 300 * SECOND,
+            &mut |_, _| Ok(()),
+            &mut news,
+        );
+        assert_eq!(
+            news,
+            [say(log::Level::Info, "name a.example resolves again")]
+        );
         assert_eq!(resolver.wake_at(), Some(start + 310 * SECOND));
     }
 
@@ -377,11 +493,16 @@ mod tests {
     #[test]
     fn look_ups_are_bounded() {
         let start = Instant::now();
-        let wards: Vec<_> = (0..100).map(|n| ward(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND)).collect();
+        let wards: Vec<_> = (0..100)
+            .map(|n| ward(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND))
+            .collect();
         let mut resolver = Resolver::new(&wards, start);
         let mut begun = 0;
         for second in 1..100 {
-            while resolver.next_look_up(start + second * SECOND, &mut Vec::new()).is_some() {
+            while resolver
+                .next_look_up(start + second * SECOND, &mut Vec::new())
+                .is_some()
+            {
                 begun += 1;
             }
         }

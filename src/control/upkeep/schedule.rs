@@ -51,7 +51,13 @@ impl Schedule {
     /// No jobs yet, and later at most so many at a time.
     pub fn new(under_way_max: usize) -> Schedule {
         let (jobs, timers, waiting) = (Vec::new(), BTreeSet::new(), VecDeque::new());
-        Schedule { jobs, timers, waiting, under_way: 0, under_way_max }
+        Schedule {
+            jobs,
+            timers,
+            waiting,
+            under_way: 0,
+            under_way_max,
+        }
     }
 
     /// A further job, and its number. It begins at `first`, if that is given, and then at the moments of its grid; it is
@@ -64,7 +70,14 @@ impl Schedule {
         patience: Duration,
     ) -> usize {
         let interval = interval.map(|interval| interval.max(INTERVAL_MIN));
-        self.jobs.push(Job { grid, interval, patience, timer: None, state: State::Idle, began: grid });
+        self.jobs.push(Job {
+            grid,
+            interval,
+            patience,
+            timer: None,
+            state: State::Idle,
+            began: grid,
+        });
         self.set_timer(self.jobs.len() - 1, first);
         self.jobs.len() - 1
     }
@@ -87,7 +100,9 @@ impl Schedule {
             self.set_timer(job, None);
             match self.jobs[job].state {
                 State::UnderWay => return Some(Turn::Overdue(job)),
-                State::Idle if self.under_way < self.under_way_max => return Some(self.begin(job, now)),
+                State::Idle if self.under_way < self.under_way_max => {
+                    return Some(self.begin(job, now));
+                }
                 State::Idle => {
                     self.jobs[job].state = State::Waiting;
                     self.waiting.push_back(job);
@@ -109,13 +124,20 @@ impl Schedule {
     /// The job is not under way any more. It begins again at the first moment of its grid that is still to come and at
     /// least half an interval after the last beginning.
     pub fn done(&mut self, job: usize, now: Instant) {
-        let Job { grid, interval, state, began, .. } = &mut self.jobs[job];
+        let Job {
+            grid,
+            interval,
+            state,
+            began,
+            ..
+        } = &mut self.jobs[job];
         if *state != State::UnderWay {
             return;
         }
         *state = State::Idle;
         self.under_way -= 1;
-        let next = interval.and_then(|interval| next_on_grid(*grid, interval, now.max(*began + interval / 2)));
+        let next = interval
+            .and_then(|interval| next_on_grid(*grid, interval, now.max(*began + interval / 2)));
         self.set_timer(job, next);
     }
 
@@ -168,16 +190,29 @@ mod tests {
         assert_eq!(turns(&mut schedule, start), [Turn::Begin(job)]);
         assert_eq!(schedule.wake_at(), Some(start + 2 * SECOND));
         assert_eq!(turns(&mut schedule, start + SECOND), []);
-        assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Overdue(job)]);
+        assert_eq!(
+            turns(&mut schedule, start + 2 * SECOND),
+            [Turn::Overdue(job)]
+        );
         assert_eq!(schedule.wake_at(), None, "told once");
         schedule.done(job, start + 3 * SECOND);
         assert_eq!(schedule.wake_at(), Some(start + 10 * SECOND));
         // Asked late, by a busy thread or after the machine slept.
-        assert_eq!(turns(&mut schedule, start + 47 * SECOND), [Turn::Begin(job)]);
+        assert_eq!(
+            turns(&mut schedule, start + 47 * SECOND),
+            [Turn::Begin(job)]
+        );
         schedule.done(job, start + 47 * SECOND);
-        assert_eq!(schedule.wake_at(), Some(start + 60 * SECOND), "50 is too near");
+        assert_eq!(
+            schedule.wake_at(),
+            Some(start + 60 * SECOND),
+            "50 is too near"
+        );
         schedule.hasten(job, start + 48 * SECOND);
-        assert_eq!(turns(&mut schedule, start + 48 * SECOND), [Turn::Begin(job)]);
+        assert_eq!(
+            turns(&mut schedule, start + 48 * SECOND),
+            [Turn::Begin(job)]
+        );
         schedule.set_interval(job, None);
         schedule.done(job, start + 49 * SECOND);
         assert_eq!(schedule.wake_at(), None);
@@ -191,13 +226,23 @@ mod tests {
         for _ in 0..4 {
             schedule.add(start, Some(start), Some(10 * SECOND), 2 * SECOND);
         }
-        assert_eq!(turns(&mut schedule, start), [Turn::Begin(0), Turn::Begin(1)]);
+        assert_eq!(
+            turns(&mut schedule, start),
+            [Turn::Begin(0), Turn::Begin(1)]
+        );
         schedule.hasten(3, start);
         assert_eq!(turns(&mut schedule, start), []);
         schedule.done(1, start);
         schedule.done(1, start);
-        assert_eq!(turns(&mut schedule, start), [Turn::Begin(2)], "done twice is done once");
-        assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Overdue(0), Turn::Overdue(2)]);
+        assert_eq!(
+            turns(&mut schedule, start),
+            [Turn::Begin(2)],
+            "done twice is done once"
+        );
+        assert_eq!(
+            turns(&mut schedule, start + 2 * SECOND),
+            [Turn::Overdue(0), Turn::Overdue(2)]
+        );
         schedule.done(0, start + 2 * SECOND);
         assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Begin(3)]);
     }

@@ -14,7 +14,10 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Link { previous: NONE, next: NONE }
+        Link {
+            previous: NONE,
+            next: NONE,
+        }
     }
 }
 
@@ -37,7 +40,11 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Queue { first: NONE, last: NONE, len: 0 }
+        Queue {
+            first: NONE,
+            last: NONE,
+            len: 0,
+        }
     }
 }
 
@@ -52,7 +59,10 @@ impl Queue {
 
     pub fn push(&mut self, slab: &mut [Session], place: u32) {
         self.len += 1;
-        *link::<InQueue>(slab, place) = Link { previous: self.last, next: NONE };
+        *link::<InQueue>(slab, place) = Link {
+            previous: self.last,
+            next: NONE,
+        };
         match self.last {
             NONE => self.first = place,
             last => link::<InQueue>(slab, last).next = place,

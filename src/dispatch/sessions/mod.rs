@@ -54,7 +54,9 @@ impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for address in [&self.client, &self.local] {
             match address {
-                SocketAddr::V4(v4) => state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port())),
+                SocketAddr::V4(v4) => {
+                    state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port()))
+                }
                 SocketAddr::V6(v6) => {
                     state.write_u128(v6.ip().to_bits());
                     state.write_u64(u64::from(v6.scope_id()) << 16 | u64::from(v6.port()));
@@ -134,7 +136,10 @@ impl Sessions {
             open: 0,
             idle_ns: nanoseconds(lifetimes.idle),
             probation_ns: nanoseconds(lifetimes.probation),
-            wheel: Wheel::new(nanoseconds(lifetimes.probation), nanoseconds(lifetimes.idle)),
+            wheel: Wheel::new(
+                nanoseconds(lifetimes.probation),
+                nanoseconds(lifetimes.idle),
+            ),
             probation: Queue::default(),
         }
     }
@@ -153,7 +158,9 @@ impl Sessions {
     #[inline]
     pub fn find(&self, key: &Key) -> Option<SessionId> {
         let is_it = |place: &u32| self.slab[*place as usize].key == *key;
-        self.index.find(self.hasher.hash_one(key), is_it).map(|place| SessionId(*place))
+        self.index
+            .find(self.hasher.hash_one(key), is_it)
+            .map(|place| SessionId(*place))
     }
 
     /// One of them.
@@ -170,7 +177,11 @@ impl Sessions {
 
     /// All that are open.
     pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
-        let numbered = self.slab.iter().enumerate().filter(|(_, session)| session.is_open);
+        let numbered = self
+            .slab
+            .iter()
+            .enumerate()
+            .filter(|(_, session)| session.is_open);
         numbered.map(|(place, session)| (SessionId(place as u32), session))
     }
 
@@ -200,7 +211,11 @@ impl Sessions {
             page.look();
             if session.is_open {
                 let legs = &self.legs[place * self.legs_each..(place + 1) * self.legs_each];
-                page.add(handler, session, legs.iter().flatten().filter_map(|lane| upstream(*lane)));
+                page.add(
+                    handler,
+                    session,
+                    legs.iter().flatten().filter_map(|lane| upstream(*lane)),
+                );
             }
         }
         None
@@ -215,7 +230,10 @@ impl Sessions {
 
     /// Begins a session. Its key must be new. It is on probation until [`Sessions::answered`].
     pub fn insert(&mut self, key: Key, ear: EarId, interface: u32, now: Time) -> SessionId {
-        debug_assert!(self.find(&key).is_none(), "a client has one session at a time");
+        debug_assert!(
+            self.find(&key).is_none(),
+            "a client has one session at a time"
+        );
         let session = Session {
             key,
             ear,
@@ -236,7 +254,10 @@ impl Sessions {
 
     /// Goes on with a session that another table has left. Its key must be new where it is bound.
     pub fn restore(&mut self, key: Key, ear: EarId, left: &SessionLegacy, now: Time) -> SessionId {
-        debug_assert!(!left.is_bound || self.find(&key).is_none(), "a client has one session at a time");
+        debug_assert!(
+            !left.is_bound || self.find(&key).is_none(),
+            "a client has one session at a time"
+        );
         let session = Session {
             key,
             ear,
@@ -273,7 +294,8 @@ impl Sessions {
         if is_bound {
             let slab = &self.slab;
             let hash_of = |place: &u32| self.hasher.hash_one(slab[*place as usize].key);
-            self.index.insert_unique(self.hasher.hash_one(key), place, hash_of);
+            self.index
+                .insert_unique(self.hasher.hash_one(key), place, hash_of);
         }
         self.wheel.insert(&mut self.slab, place, deadline, now);
         if !is_answered {
@@ -304,7 +326,10 @@ impl Sessions {
     /// Ends a session. Its lanes must have been taken from its legs.
     pub fn remove(&mut self, id: SessionId) {
         debug_assert!(self.slab[id.0 as usize].is_open, "a session ends once");
-        debug_assert!(self.legs(id).iter().all(Option::is_none), "a session's lanes are released before it ends");
+        debug_assert!(
+            self.legs(id).iter().all(Option::is_none),
+            "a session's lanes are released before it ends"
+        );
         self.unbind(id);
         self.wheel.remove(&mut self.slab, id.0);
         let session = &mut self.slab[id.0 as usize];
@@ -330,9 +355,17 @@ impl Sessions {
     /// One whose time is over; call until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
         let (idle, probation) = (self.idle_ns, self.probation_ns);
-        let deadline =
-            |session: &Session| Time(session.seen.0.saturating_add(if session.is_answered { idle } else { probation }));
-        self.wheel.expired(&mut self.slab, now, deadline).map(SessionId)
+        let deadline = |session: &Session| {
+            Time(
+                session
+                    .seen
+                    .0
+                    .saturating_add(if session.is_answered { idle } else { probation }),
+            )
+        };
+        self.wheel
+            .expired(&mut self.slab, now, deadline)
+            .map(SessionId)
     }
 
     /// When [`Sessions::expired`] should be asked again.
@@ -369,7 +402,10 @@ mod tests {
     /// A table that nobody uses costs little, however many sessions it may have one day.
     #[test]
     fn an_idle_table_is_small() {
-        let lifetimes = Lifetimes { idle: Duration::from_secs(60), probation: Duration::from_secs(5) };
+        let lifetimes = Lifetimes {
+            idle: Duration::from_secs(60),
+            probation: Duration::from_secs(5),
+        };
         let table = Sessions::new(1 << 20, 1, lifetimes, 1);
         assert!(table.index.allocation_size() < 64 << 10);
     }

@@ -76,7 +76,13 @@ pub struct Page {
 impl Page {
     /// An empty one.
     pub fn new(wanted: &Wanted, now: Time) -> Page {
-        Page { found: Vec::new(), next: None, client: wanted.client, now, looked: 0 }
+        Page {
+            found: Vec::new(),
+            next: None,
+            client: wanted.client,
+            now,
+            looked: 0,
+        }
     }
 
     /// Whether there is room for one more look.
@@ -90,14 +96,39 @@ impl Page {
     }
 
     /// Takes a session in, if it is wanted.
-    pub fn add(&mut self, handler: HandlerId, session: &Session, upstreams: impl Iterator<Item = UpstreamId>) {
-        let Session { key, seen, requests, replies, is_answered, .. } = *session;
-        if self.client.is_some_and(|net| !net.contains(&key.client.ip())) {
+    pub fn add(
+        &mut self,
+        handler: HandlerId,
+        session: &Session,
+        upstreams: impl Iterator<Item = UpstreamId>,
+    ) {
+        let Session {
+            key,
+            seen,
+            requests,
+            replies,
+            is_answered,
+            ..
+        } = *session;
+        if self
+            .client
+            .is_some_and(|net| !net.contains(&key.client.ip()))
+        {
             return;
         }
         let upstreams = upstreams.take(UPSTREAMS_MAX).collect();
         let idle = self.now.since(seen);
         let (client, local, route) = (key.client, key.local, key.route);
-        self.found.push(Seen { handler, client, local, route, upstreams, idle, requests, replies, is_answered });
+        self.found.push(Seen {
+            handler,
+            client,
+            local,
+            route,
+            upstreams,
+            idle,
+            requests,
+            replies,
+            is_answered,
+        });
     }
 }

@@ -81,7 +81,11 @@ impl Ports {
     /// A session has ended. `seen` is when its last datagram passed, `is_owed` whether a request that it sent
     /// from this port has no answer.
     pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool) {
-        let until = if is_owed { seen.after(REST_OWED) } else { seen.after(REST) };
+        let until = if is_owed {
+            seen.after(REST_OWED)
+        } else {
+            seen.after(REST)
+        };
         self.restore(lane, until, now, is_owed, now);
     }
 
@@ -89,26 +93,45 @@ impl Ports {
     pub fn spare(&mut self, now: Time) -> Option<Lane> {
         self.settle(now);
         let is_spare = |resting: &Resting| now.since(resting.released) >= SPARE;
-        let spare = self.rested.front().is_some_and(is_spare).then(|| self.rested.pop_front())?;
+        let spare = self
+            .rested
+            .front()
+            .is_some_and(is_spare)
+            .then(|| self.rested.pop_front())?;
         spare.map(|resting| resting.lane)
     }
 
     /// All free ports, to be closed: they lead to where the upstream is no more.
     pub fn clear(&mut self) -> impl Iterator<Item = Lane> {
         let (rested, answered, owed) = (&mut self.rested, &mut self.answered, &mut self.owed);
-        rested.drain(..).chain(answered.drain(..)).chain(owed.drain(..)).map(|resting| resting.lane)
+        rested
+            .drain(..)
+            .chain(answered.drain(..))
+            .chain(owed.drain(..))
+            .map(|resting| resting.lane)
     }
 
     /// All that are free, to be handed over: lane, until when it rests, when it was released, whether it is owed answers.
     pub fn iter(&self) -> impl Iterator<Item = (Lane, Time, Time, bool)> {
-        let all = [(&self.rested, false), (&self.answered, false), (&self.owed, true)];
-        let each = |resting: &Resting, is_owed| (resting.lane, resting.until, resting.released, is_owed);
-        all.into_iter().flat_map(move |(queue, is_owed)| queue.iter().map(move |resting| each(resting, is_owed)))
+        let all = [
+            (&self.rested, false),
+            (&self.answered, false),
+            (&self.owed, true),
+        ];
+        let each =
+            |resting: &Resting, is_owed| (resting.lane, resting.until, resting.released, is_owed);
+        all.into_iter().flat_map(move |(queue, is_owed)| {
+            queue.iter().map(move |resting| each(resting, is_owed))
+        })
     }
 
     /// Goes on with one that another has left; those of one sort in the order of their release.
     pub fn restore(&mut self, lane: Lane, until: Time, released: Time, is_owed: bool, now: Time) {
-        let resting = Resting { lane, until, released };
+        let resting = Resting {
+            lane,
+            until,
+            released,
+        };
         match (until <= now, is_owed) {
             (true, _) => self.rested.push_back(resting),
             (false, true) => self.owed.push_back(resting),
@@ -150,11 +173,23 @@ mod tests {
         assert_eq!(ports.lease(ms(0)), Lease::Open);
         ports.release(Lane(1), ms(1_000), ms(1_000), false);
         ports.release(Lane(2), ms(1_000), ms(1_000), true);
-        assert_eq!(ports.lease(ms(2_999)), Lease::Open, "a new one is better than one that has not rested");
-        assert_eq!(ports.failed(ms(1_050), RETRY), Lease::Nothing, "not even for want of ports");
+        assert_eq!(
+            ports.lease(ms(2_999)),
+            Lease::Open,
+            "a new one is better than one that has not rested"
+        );
+        assert_eq!(
+            ports.failed(ms(1_050), RETRY),
+            Lease::Nothing,
+            "not even for want of ports"
+        );
         assert_eq!(ports.failed(ms(1_100), RETRY), Lease::Rested(Lane(1)));
         assert_eq!(ports.failed(ms(9_000), RETRY), Lease::Nothing);
-        assert_eq!(ports.lease(ms(9_999)), Lease::Nothing, "no search for a port so soon");
+        assert_eq!(
+            ports.lease(ms(9_999)),
+            Lease::Nothing,
+            "no search for a port so soon"
+        );
         assert_eq!(ports.lease(ms(10_000)), Lease::Open);
         assert_eq!(ports.lease(ms(11_000)), Lease::Rested(Lane(2)));
     }
@@ -163,7 +198,8 @@ mod tests {
     #[test]
     fn spares() {
         let mut ports = Ports::default();
-        (0..3).for_each(|lane| ports.release(Lane(lane), ms(60_000 + u64::from(lane)), ms(0), true));
+        (0..3)
+            .for_each(|lane| ports.release(Lane(lane), ms(60_000 + u64::from(lane)), ms(0), true));
         assert_eq!(ports.lease(ms(60_003)), Lease::Rested(Lane(2)));
         assert_eq!(ports.spare(ms(89_999)), None);
         assert_eq!(ports.spare(ms(90_000)), Some(Lane(0)));

@@ -31,7 +31,11 @@ impl Quota {
     pub fn new(max: u32, share: u32, seed: u64) -> Quota {
         let counts = || Mutex::new(Counts::with_hasher(FixedState::with_seed(seed)));
         let prefixes = (0..SHARDS).map(|_| counts()).collect();
-        Quota { all: Limit::new(max), share, prefixes }
+        Quota {
+            all: Limit::new(max),
+            share,
+            prefixes,
+        }
     }
 
     /// The most sessions that there may be.
@@ -61,7 +65,11 @@ impl Quota {
     }
 
     fn take_one(&self) -> Result<(), DropReason> {
-        if self.all.take() { Ok(()) } else { Err(DropReason::SessionLimit) }
+        if self.all.take() {
+            Ok(())
+        } else {
+            Err(DropReason::SessionLimit)
+        }
     }
 
     /// Gives the place back.
@@ -80,7 +88,9 @@ impl Quota {
 
     fn shard(&self, prefix: u64) -> MutexGuard<'_, Counts> {
         // A worker that panicked has ended the daemon anyway; the counts are whole.
-        self.prefixes[mix(prefix) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.prefixes[mix(prefix) as usize % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,12 +108,24 @@ mod tests {
         assert_eq!(quota.take(1), Err(DropReason::SessionShare));
         assert_eq!(quota.take(2), Ok(()));
         assert_eq!(quota.take(3), Err(DropReason::SessionLimit));
-        assert_eq!(quota.take(1), Err(DropReason::SessionShare), "room would be of no use to it");
+        assert_eq!(
+            quota.take(1),
+            Err(DropReason::SessionShare),
+            "room would be of no use to it"
+        );
         quota.give_back(1);
         assert_eq!(quota.take(3), Ok(()));
         assert_eq!(quota.taken(), 3);
-        [1, 2, 3].into_iter().for_each(|prefix| quota.give_back(prefix));
-        assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()), "no prefix is kept in vain");
+        [1, 2, 3]
+            .into_iter()
+            .for_each(|prefix| quota.give_back(prefix));
+        assert!(
+            quota
+                .prefixes
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty()),
+            "no prefix is kept in vain"
+        );
     }
 
     /// Neither limit is ever exceeded where threads take and give back at once, and nothing gets lost on the way.
@@ -120,7 +142,10 @@ mod tests {
                         let prefix = random.below(held.len());
                         if mine.len() < 20 && random.below(2) == 0 {
                             if quota.take(prefix as u64).is_ok() {
-                                assert!(held[prefix].fetch_add(1, Ordering::SeqCst) < 15, "more than a share");
+                                assert!(
+                                    held[prefix].fetch_add(1, Ordering::SeqCst) < 15,
+                                    "more than a share"
+                                );
                                 mine.push(prefix);
                             }
                         } else if let Some(prefix) = mine.pop() {
@@ -137,6 +162,11 @@ mod tests {
             }
         });
         assert_eq!(quota.taken(), 0);
-        assert!(quota.prefixes.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert!(
+            quota
+                .prefixes
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
     }
 }

@@ -27,8 +27,15 @@ pub struct Wheel {
 impl Wheel {
     /// For deadlines from `shortest_ns` to `longest_ns` ahead: a slot is a small part of either.
     pub fn new(shortest_ns: u64, longest_ns: u64) -> Wheel {
-        let slot_ns = (longest_ns / (SLOTS / 2)).min(shortest_ns / 8).max(SLOT_NS_MIN);
-        Wheel { slot_ns, slots: vec![NONE; SLOTS as usize], at: 0, entries: 0 }
+        let slot_ns = (longest_ns / (SLOTS / 2))
+            .min(shortest_ns / 8)
+            .max(SLOT_NS_MIN);
+        Wheel {
+            slot_ns,
+            slots: vec![NONE; SLOTS as usize],
+            at: 0,
+            entries: 0,
+        }
     }
 
     /// Adds an entry.
@@ -47,7 +54,10 @@ impl Wheel {
         let first = &mut self.slots[(slot % SLOTS) as usize];
         let next = std::mem::replace(first, place);
         // The first entry of a slot has the slot's own number before it, marked by being no entry's.
-        *link::<InWheel>(slab, place) = Link { previous: head(slot), next };
+        *link::<InWheel>(slab, place) = Link {
+            previous: head(slot),
+            next,
+        };
         if next != NONE {
             link::<InWheel>(slab, next).previous = place;
         }
@@ -67,7 +77,12 @@ impl Wheel {
     }
 
     /// An entry whose deadline has passed; it stays in the wheel until it is removed.
-    pub fn expired(&mut self, slab: &mut [Session], now: Time, deadline: impl Fn(&Session) -> Time) -> Option<u32> {
+    pub fn expired(
+        &mut self,
+        slab: &mut [Session],
+        now: Time,
+        deadline: impl Fn(&Session) -> Time,
+    ) -> Option<u32> {
         let present = now.0 / self.slot_ns;
         // After a long sleep one turn sees everything.
         self.at = self.at.max(present.saturating_sub(SLOTS - 1));
@@ -90,7 +105,8 @@ impl Wheel {
 
     /// When the next slot's time comes.
     pub fn due(&self) -> Time {
-        let next = (self.at..self.at + SLOTS).find(|slot| self.slots[(slot % SLOTS) as usize] != NONE);
+        let next =
+            (self.at..self.at + SLOTS).find(|slot| self.slots[(slot % SLOTS) as usize] != NONE);
         Time(next.unwrap_or(self.at) * self.slot_ns)
     }
 }
@@ -103,7 +119,9 @@ fn head(slot: u64) -> u32 {
 }
 
 fn slot_of(previous: u32) -> Option<usize> {
-    (HEADS..NONE).contains(&previous).then(|| (previous - HEADS) as usize)
+    (HEADS..NONE)
+        .contains(&previous)
+        .then(|| (previous - HEADS) as usize)
 }
 
 #[cfg(test)]
@@ -125,8 +143,13 @@ mod tests {
 
     fn key(number: u64) -> Key {
         let local = "192.0.2.1:53".parse().unwrap();
-        let client = std::net::SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 4_000));
-        Key { client, local, route: RouteId((number >> 16) as u32) }
+        let client =
+            std::net::SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 4_000));
+        Key {
+            client,
+            local,
+            route: RouteId((number >> 16) as u32),
+        }
     }
 
     /// Against a plain list: nothing ends before its deadline, everything at most two slots after it when the wheel is asked
@@ -137,18 +160,26 @@ mod tests {
             let mut random = Random::new(seed);
             let idle = [50_000_000, 1_000_000_000, 60_000_000_000][random.below(3)];
             let probation = idle / [1, 2, 12][random.below(3)];
-            let lifetimes = Lifetimes { idle: Duration::from_nanos(idle), probation: Duration::from_nanos(probation) };
+            let lifetimes = Lifetimes {
+                idle: Duration::from_nanos(idle),
+                probation: Duration::from_nanos(probation),
+            };
             let late_max = 2 * (idle / 128).max(10_000_000);
             let mut table = Sessions::new(64, 0, lifetimes, seed);
             let mut list: Vec<Listed> = Vec::new();
-            let deadline = |one: &Listed| one.seen.0 + if one.is_answered { idle } else { probation };
+            let deadline =
+                |one: &Listed| one.seen.0 + if one.is_answered { idle } else { probation };
             let (mut now, mut number) = (Time(random.number() % (10 * idle)), 0);
             for _ in 0..400 {
                 match random.below(8) {
                     0..3 => {
                         number += 1;
                         let id = table.insert(key(number), EarId(0), 0, now);
-                        list.push(Listed { id, seen: now, is_answered: false });
+                        list.push(Listed {
+                            id,
+                            seen: now,
+                            is_answered: false,
+                        });
                     }
                     3 | 4 if !list.is_empty() => {
                         let place = random.below(list.len());
@@ -160,7 +191,9 @@ mod tests {
                         table.get_mut(one.id).seen = now;
                         one.seen = now;
                     }
-                    5 if !list.is_empty() => table.remove(list.swap_remove(random.below(list.len())).id),
+                    5 if !list.is_empty() => {
+                        table.remove(list.swap_remove(random.below(list.len())).id)
+                    }
                     // A sleep, through several turns of the wheel at times.
                     6 => now = Time(now.0 + random.number() % (idle * [1, 1, 8][random.below(3)])),
                     _ => {
@@ -169,8 +202,14 @@ mod tests {
                     }
                 }
                 while let Some(id) = (random.below(4) > 0).then(|| table.expired(now)).flatten() {
-                    let place = list.iter().position(|one| one.id == id).expect("it is open");
-                    assert!(deadline(&list[place]) <= now.0, "seed {seed}: ended too soon");
+                    let place = list
+                        .iter()
+                        .position(|one| one.id == id)
+                        .expect("it is open");
+                    assert!(
+                        deadline(&list[place]) <= now.0,
+                        "seed {seed}: ended too soon"
+                    );
                     list.swap_remove(place);
                     table.remove(id);
                 }
@@ -188,7 +227,10 @@ mod tests {
             while let Some(id) = table.expired(Time(now.0 + 9 * idle)) {
                 table.remove(id);
             }
-            assert!(table.is_empty(), "seed {seed}: after a long sleep one turn sees everything");
+            assert!(
+                table.is_empty(),
+                "seed {seed}: after a long sleep one turn sees everything"
+            );
         }
     }
 }

@@ -32,7 +32,8 @@ impl Filter {
 
     /// Whether it wants what these handlers had.
     pub(super) fn wants_one_of(&self, handlers: &[(HandlerId, usize)]) -> bool {
-        self.handler.is_none_or(|wanted| handlers.iter().any(|(handler, _)| *handler == wanted))
+        self.handler
+            .is_none_or(|wanted| handlers.iter().any(|(handler, _)| *handler == wanted))
     }
 }
 
@@ -47,34 +48,49 @@ pub struct Target {
 
 impl Target {
     fn contains(&self, address: SocketAddr) -> bool {
-        self.port.is_none_or(|port| port == address.port()) && self.net.is_none_or(|net| net.contains(&address.ip()))
+        self.port.is_none_or(|port| port == address.port())
+            && self.net.is_none_or(|net| net.contains(&address.ip()))
     }
 }
 
 /// What is said to a target that cannot be read.
-const TARGET: &str = "write an address, a port or both: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234";
+const TARGET: &str =
+    "write an address, a port or both: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234";
 
 impl FromStr for Target {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Target, &'static str> {
         if let Some(net) = net(text) {
-            return Ok(Target { net: Some(net), port: None });
+            return Ok(Target {
+                net: Some(net),
+                port: None,
+            });
         }
         let (host, port) = text.rsplit_once(':').ok_or(TARGET)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or(TARGET)?;
         let net = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
             _ if host.is_empty() => None,
-            Some(host) => Some(host.and_then(net).filter(|net| net.addr().is_ipv6()).ok_or(TARGET)?),
+            Some(host) => Some(
+                host.and_then(net)
+                    .filter(|net| net.addr().is_ipv6())
+                    .ok_or(TARGET)?,
+            ),
             None => Some(net(host).filter(|net| net.addr().is_ipv4()).ok_or(TARGET)?),
         };
-        Ok(Target { net, port: Some(port) })
+        Ok(Target {
+            net,
+            port: Some(port),
+        })
     }
 }
 
 /// An address or a prefix.
 pub(super) fn net(text: &str) -> Option<IpNet> {
-    text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse()).ok()
+    text.parse::<IpAddr>()
+        .map(IpNet::from)
+        .or_else(|_| text.parse())
+        .ok()
 }
 
 impl Filter {

@@ -54,9 +54,25 @@ pub struct Tap {
 
 impl Tap {
     /// Copies up to `snap` bytes of each datagram that the filter wants into pages for the reader.
-    pub fn new(id: TapId, filter: Arc<Filter>, snap: usize, reader: Sender<Page>, counts: Arc<Counts>) -> Tap {
+    pub fn new(
+        id: TapId,
+        filter: Arc<Filter>,
+        snap: usize,
+        reader: Sender<Page>,
+        counts: Arc<Counts>,
+    ) -> Tap {
         let pages = Pages::new(reader);
-        Tap { id, filter, snap, pages, counts, matched: 0, missed: 0, records_left: 0, bytes_left: 0 }
+        Tap {
+            id,
+            filter,
+            snap,
+            pages,
+            counts,
+            matched: 0,
+            missed: 0,
+            records_left: 0,
+            bytes_left: 0,
+        }
     }
 
     /// Copies a datagram, or says that it cannot now.
@@ -76,7 +92,10 @@ impl Tap {
     /// Tells the reader how many there were.
     fn tell(&mut self) {
         if self.matched > 0 {
-            self.counts.add(std::mem::take(&mut self.matched), std::mem::take(&mut self.missed));
+            self.counts.add(
+                std::mem::take(&mut self.matched),
+                std::mem::take(&mut self.missed),
+            );
         }
     }
 }
@@ -109,7 +128,10 @@ pub struct Taps {
 impl Taps {
     /// No taps yet. The names go with the records, so that a reader needs no others.
     pub(super) fn new(names: Arc<Names>) -> Taps {
-        Taps { names, ..Taps::default() }
+        Taps {
+            names,
+            ..Taps::default()
+        }
     }
 
     /// Whether nobody looks on.
@@ -185,16 +207,40 @@ impl Taps {
     ) {
         let passed = passed_back(handler, batch.trains(), outbox);
         let listener = passed.map(|(ear, _)| listener_of(ear));
-        let source = Source { direction: Direction::Answer, listener, route: Ok(None), upstream };
+        let source = Source {
+            direction: Direction::Answer,
+            listener,
+            route: Ok(None),
+            upstream,
+        };
         self.copy(source, batch, |envelope| {
             let (_, reply) = passed?;
-            Some(Envelope { src: reply.from, dst: reply.to, local: reply.from, ..*envelope })
+            Some(Envelope {
+                src: reply.from,
+                dst: reply.to,
+                local: reply.from,
+                ..*envelope
+            })
         });
     }
 
-    fn copy(&mut self, source: Source, batch: &Batch<'_>, ends: impl Fn(&Envelope) -> Option<Envelope>) {
-        let Taps { taps, now_ns, names, handlers, drops } = self;
-        for tap in taps.iter_mut().filter(|tap| tap.filter.wants_one_of(handlers)) {
+    fn copy(
+        &mut self,
+        source: Source,
+        batch: &Batch<'_>,
+        ends: impl Fn(&Envelope) -> Option<Envelope>,
+    ) {
+        let Taps {
+            taps,
+            now_ns,
+            names,
+            handlers,
+            drops,
+        } = self;
+        for tap in taps
+            .iter_mut()
+            .filter(|tap| tap.filter.wants_one_of(handlers))
+        {
             let mut first = 0;
             for train in batch.trains() {
                 let datagrams = train.datagrams();
@@ -206,8 +252,16 @@ impl Taps {
                 };
                 if is_wanted {
                     tap.matched += u64::from(datagrams);
-                    let sample =
-                        Sample { source, ends, now_ns: *now_ns, names, handlers, drops, payload: &[], index: 0 };
+                    let sample = Sample {
+                        source,
+                        ends,
+                        now_ns: *now_ns,
+                        names,
+                        handlers,
+                        drops,
+                        payload: &[],
+                        index: 0,
+                    };
                     let copied = copy_train(tap, train, batch, first, sample);
                     tap.missed += u64::from(datagrams - copied);
                 }
@@ -220,7 +274,13 @@ impl Taps {
 }
 
 /// Copies a train's datagrams one by one, as many as the tap takes.
-fn copy_train<'a>(tap: &mut Tap, train: &Train, batch: &Batch<'a>, first: u32, mut sample: Sample<'a>) -> u32 {
+fn copy_train<'a>(
+    tap: &mut Tap,
+    train: &Train,
+    batch: &Batch<'a>,
+    first: u32,
+    mut sample: Sample<'a>,
+) -> u32 {
     let mut copied = 0;
     for piece in train.pieces() {
         sample.payload = batch.bytes(piece.span);
@@ -240,7 +300,8 @@ fn passed_back(handler: HandlerId, trains: &[Train], outbox: &Outbox) -> Option<
     outbox.replying().iter().find_map(|&ear| {
         let reply = outbox.replies(ear).last()?;
         let span = reply.parcel.span;
-        let is_it = reply.handler == handler && span.region == Region::Arena && lies_within(span.offset);
+        let is_it =
+            reply.handler == handler && span.region == Region::Arena && lies_within(span.offset);
         is_it.then_some((ear, *reply))
     })
 }

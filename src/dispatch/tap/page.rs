@@ -118,9 +118,17 @@ impl Page {
         let (bytes, verdicts) = (self.bytes.len(), self.verdicts.len());
         self.bytes.extend_from_slice(payload);
         self.verdicts.extend(sample.verdicts());
-        let Source { direction, listener, route, upstream } = sample.source;
+        let Source {
+            direction,
+            listener,
+            route,
+            upstream,
+        } = sample.source;
         self.records.push(Record {
-            time_ns: sample.ends.and_then(|ends| ends.time_ns).unwrap_or(sample.now_ns),
+            time_ns: sample
+                .ends
+                .and_then(|ends| ends.time_ns)
+                .unwrap_or(sample.now_ns),
             direction,
             listener,
             upstream,
@@ -170,7 +178,10 @@ pub struct View<'a> {
 impl View<'_> {
     /// What became of it: handled when one of its handlers did.
     pub fn verdict(&self) -> Verdict {
-        let is_handled = self.verdicts.iter().any(|(_, verdict)| *verdict == Verdict::Handled);
+        let is_handled = self
+            .verdicts
+            .iter()
+            .any(|(_, verdict)| *verdict == Verdict::Handled);
         match (self.record.refusal, self.verdicts.first()) {
             (Some(reason), _) => Verdict::Dropped(reason),
             (None, Some((_, verdict))) if !is_handled => *verdict,
@@ -214,18 +225,29 @@ impl Pages {
     pub(super) fn new(reader: Sender<Page>) -> Pages {
         let (home, free) = bounded(PAGES);
         for _ in 0..PAGES {
-            home.send(Page::new(home.clone())).expect("the channel holds all pages");
+            home.send(Page::new(home.clone()))
+                .expect("the channel holds all pages");
         }
-        Pages { reader, free, current: None }
+        Pages {
+            reader,
+            free,
+            current: None,
+        }
     }
 
     /// Writes a datagram on the page that is being filled, or on a new one. `false`: all pages are full or under way.
     pub(super) fn write(&mut self, sample: &Sample<'_>, payload: &[u8]) -> bool {
-        if self.current.as_ref().is_some_and(|page| !page.has_room(payload.len(), sample.handlers.len())) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|page| !page.has_room(payload.len(), sample.handlers.len()))
+        {
             // The reader would free the pages in order, so the full one waits with it, not here.
             self.hand_on();
         }
-        let Some(mut page) = self.current.take().or_else(|| self.free.try_recv().ok()) else { return false };
+        let Some(mut page) = self.current.take().or_else(|| self.free.try_recv().ok()) else {
+            return false;
+        };
         if page.records.is_empty() {
             page.names = Arc::clone(sample.names);
         }

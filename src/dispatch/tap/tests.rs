@@ -16,15 +16,35 @@ fn arena() -> Vec<u8> {
 
 fn envelope(src: &str, dst: &str) -> Envelope {
     let dst = dst.parse().unwrap();
-    Envelope { src: src.parse().unwrap(), dst, local: dst, interface: 0, ttl: None, time_ns: None }
+    Envelope {
+        src: src.parse().unwrap(),
+        dst,
+        local: dst,
+        interface: 0,
+        ttl: None,
+        time_ns: None,
+    }
 }
 
 fn train(envelope: Envelope, offset: u32, len: u32, segment: u16) -> Train {
-    Train { envelope, span: Span { region: Region::Arena, offset, len }, segment }
+    Train {
+        envelope,
+        span: Span {
+            region: Region::Arena,
+            offset,
+            len,
+        },
+        segment,
+    }
 }
 
 fn received(route: Result<Option<RouteId>, DropReason>) -> Source {
-    Source { direction: Direction::Request, listener: Some(3), route, upstream: None }
+    Source {
+        direction: Direction::Request,
+        listener: Some(3),
+        route,
+        upstream: None,
+    }
 }
 
 /// Taps with one tap, and its reader.
@@ -32,23 +52,46 @@ fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<Page>, Arc<Counts>) {
     let (reader, pages) = unbounded();
     let counts = Arc::new(Counts::default());
     let mut taps = Taps::new(Arc::default());
-    taps.add(Tap::new(TapId(1), Arc::new(filter), snap, reader, Arc::clone(&counts)));
+    taps.add(Tap::new(
+        TapId(1),
+        Arc::new(filter),
+        snap,
+        reader,
+        Arc::clone(&counts),
+    ));
     (taps, pages, counts)
 }
 
 /// What a target may look like, and what is no target.
 #[test]
 fn targets_are_read() {
-    let target = |text: &str| text.parse::<Target>().map(|target| (target.net.map(|net| net.to_string()), target.port));
+    let target = |text: &str| {
+        text.parse::<Target>()
+            .map(|target| (target.net.map(|net| net.to_string()), target.port))
+    };
     let some = |net: &str, port| Ok((Some(net.to_owned()), port));
     assert_eq!(target("127.0.0.1:1234"), some("127.0.0.1/32", Some(1234)));
     assert_eq!(target("127.0.0.1"), some("127.0.0.1/32", None));
     assert_eq!(target("10.0.0.0/8:53"), some("10.0.0.0/8", Some(53)));
     assert_eq!(target("[::1]:53"), some("::1/128", Some(53)));
-    assert_eq!(target("[2001:db8::/32]:53"), some("2001:db8::/32", Some(53)));
+    assert_eq!(
+        target("[2001:db8::/32]:53"),
+        some("2001:db8::/32", Some(53))
+    );
     assert_eq!(target("2001:db8::1"), some("2001:db8::1/128", None));
     assert_eq!(target(":53"), Ok((None, Some(53))));
-    for wrong in ["", "53", ":0", ":65536", "1.2.3:4", "[::1:53", "[127.0.0.1]:53", "::g", "10.0.0.0/33", "host:53"] {
+    for wrong in [
+        "",
+        "53",
+        ":0",
+        ":65536",
+        "1.2.3:4",
+        "[::1:53",
+        "[127.0.0.1]:53",
+        "::g",
+        "10.0.0.0/33",
+        "host:53",
+    ] {
         assert!(target(wrong).is_err(), "{wrong}");
     }
 }
@@ -58,34 +101,91 @@ fn targets_are_read() {
 fn records_tell_what_became_of_each() {
     let arena = arena();
     let (mut taps, pages, counts) = tapped(Filter::default(), 4);
-    let (one, two) = (envelope("192.0.2.1:9", "192.0.2.9:53"), envelope("192.0.2.2:9", "192.0.2.9:53"));
-    let trains = [train(one, 0, 10, 4), train(Envelope { time_ns: Some(5), ..two }, 100, 6, 0)];
+    let (one, two) = (
+        envelope("192.0.2.1:9", "192.0.2.9:53"),
+        envelope("192.0.2.2:9", "192.0.2.9:53"),
+    );
+    let trains = [
+        train(one, 0, 10, 4),
+        train(
+            Envelope {
+                time_ns: Some(5),
+                ..two
+            },
+            100,
+            6,
+            0,
+        ),
+    ];
     let batch = Batch::new(&trains, &arena);
     taps.begin_turn(77);
-    taps.note(HandlerId(0), &Drops(vec![(1, DropReason::SinkFull), (3, DropReason::SinkFull)]));
-    taps.note(HandlerId(4), &Drops(vec![(0, DropReason::Discarded), (3, DropReason::Discarded)]));
+    taps.note(
+        HandlerId(0),
+        &Drops(vec![(1, DropReason::SinkFull), (3, DropReason::SinkFull)]),
+    );
+    taps.note(
+        HandlerId(4),
+        &Drops(vec![(0, DropReason::Discarded), (3, DropReason::Discarded)]),
+    );
     taps.take(received(Ok(Some(RouteId(2)))), &batch);
-    taps.take(received(Err(DropReason::NoRoute)), &Batch::new(&trains[1..], &arena));
+    taps.take(
+        received(Err(DropReason::NoRoute)),
+        &Batch::new(&trains[1..], &arena),
+    );
     assert!(taps.end_turn());
     let page = pages.try_recv().unwrap();
     let views: Vec<View<'_>> = page.views().collect();
-    let lens: Vec<_> = views.iter().map(|view| (view.record.len, view.payload.len(), view.record.time_ns)).collect();
-    assert_eq!(lens, [(4, 4, 77), (4, 4, 77), (2, 2, 77), (6, 4, 5), (6, 4, 5)]);
+    let lens: Vec<_> = views
+        .iter()
+        .map(|view| (view.record.len, view.payload.len(), view.record.time_ns))
+        .collect();
+    assert_eq!(
+        lens,
+        [(4, 4, 77), (4, 4, 77), (2, 2, 77), (6, 4, 5), (6, 4, 5)]
+    );
     for (view, offset) in views.iter().zip([0, 4, 8, 100, 100]) {
         assert_eq!(view.payload, &arena[offset..offset + view.payload.len()]);
-        assert_eq!((view.record.listener, view.record.upstream), (Some(3), None));
+        assert_eq!(
+            (view.record.listener, view.record.upstream),
+            (Some(3), None)
+        );
     }
-    assert_eq!((views[2].record.ends, views[4].record.ends), (Some(one), Some(trains[1].envelope)));
+    assert_eq!(
+        (views[2].record.ends, views[4].record.ends),
+        (Some(one), Some(trains[1].envelope))
+    );
     let handled = Verdict::Handled;
-    let (full, discarded) = (Verdict::Dropped(DropReason::SinkFull), Verdict::Dropped(DropReason::Discarded));
-    let said: Vec<Vec<Verdict>> =
-        views.iter().map(|view| view.verdicts.iter().map(|(_, verdict)| *verdict).collect()).collect();
-    let expected: [&[Verdict]; 5] =
-        [&[handled, discarded], &[full, handled], &[handled, handled], &[full, discarded], &[]];
+    let (full, discarded) = (
+        Verdict::Dropped(DropReason::SinkFull),
+        Verdict::Dropped(DropReason::Discarded),
+    );
+    let said: Vec<Vec<Verdict>> = views
+        .iter()
+        .map(|view| view.verdicts.iter().map(|(_, verdict)| *verdict).collect())
+        .collect();
+    let expected: [&[Verdict]; 5] = [
+        &[handled, discarded],
+        &[full, handled],
+        &[handled, handled],
+        &[full, discarded],
+        &[],
+    ];
     assert_eq!(said, expected);
     let verdicts: Vec<_> = views.iter().map(View::verdict).collect();
-    assert_eq!(verdicts, [handled, handled, handled, full, Verdict::Dropped(DropReason::NoRoute)]);
-    assert_eq!((views[3].record.route, views[4].record.route), (Some(RouteId(2)), None));
+    assert_eq!(
+        verdicts,
+        [
+            handled,
+            handled,
+            handled,
+            full,
+            Verdict::Dropped(DropReason::NoRoute)
+        ]
+    );
+    assert_eq!(
+        (views[3].record.route, views[4].record.route),
+        (Some(RouteId(2)), None)
+    );
     assert_eq!(counts.get(), (5, 0));
 }
 
@@ -98,10 +198,22 @@ fn shown_and_missed_are_all_that_is_wanted() {
         let random = &mut Random::new(seed);
         let filters = [
             Filter::default(),
-            Filter { to: ":53".parse().unwrap(), ..Filter::default() },
-            Filter { to: "192.0.2.2".parse().unwrap(), ..Filter::default() },
-            Filter { from: Some("10.0.0.0/31".parse().unwrap()), ..Filter::default() },
-            Filter { handler: Some(HandlerId(1)), ..Filter::default() },
+            Filter {
+                to: ":53".parse().unwrap(),
+                ..Filter::default()
+            },
+            Filter {
+                to: "192.0.2.2".parse().unwrap(),
+                ..Filter::default()
+            },
+            Filter {
+                from: Some("10.0.0.0/31".parse().unwrap()),
+                ..Filter::default()
+            },
+            Filter {
+                handler: Some(HandlerId(1)),
+                ..Filter::default()
+            },
         ];
         let filter = filters[random.below(filters.len())].clone();
         let snap = [0, 16, 65_535][random.below(3)];
@@ -113,7 +225,11 @@ fn shown_and_missed_are_all_that_is_wanted() {
                 for view in page.views() {
                     let ends = view.record.ends.unwrap();
                     assert!(filter.wants(ends.dst, ends.src), "seed {seed}: {ends:?}");
-                    assert_eq!(view.payload.len(), snap.min(view.record.len as usize), "seed {seed}");
+                    assert_eq!(
+                        view.payload.len(),
+                        snap.min(view.record.len as usize),
+                        "seed {seed}"
+                    );
                     shown += 1;
                 }
                 page.done();
@@ -126,23 +242,52 @@ fn shown_and_missed_are_all_that_is_wanted() {
                 let trains: Vec<Train> = (0..random.below(30))
                     .map(|_| {
                         let src = SocketAddr::from(([10, 0, 0, random.below(4) as u8], 9_000));
-                        let dst = SocketAddr::from(([192, 0, 2, random.below(4) as u8], [53, 54][random.below(2)]));
-                        let ends = Envelope { src, dst, local: dst, interface: 0, ttl: None, time_ns: None };
+                        let dst = SocketAddr::from((
+                            [192, 0, 2, random.below(4) as u8],
+                            [53, 54][random.below(2)],
+                        ));
+                        let ends = Envelope {
+                            src,
+                            dst,
+                            local: dst,
+                            interface: 0,
+                            ttl: None,
+                            time_ns: None,
+                        };
                         let segment = [0, 100, 1_400][random.below(3)];
-                        train(ends, random.below(1_000) as u32, random.below(60_000) as u32, segment)
+                        train(
+                            ends,
+                            random.below(1_000) as u32,
+                            random.below(60_000) as u32,
+                            segment,
+                        )
                     })
                     .collect();
-                let handlers: Vec<HandlerId> = (0..1 + random.below(2)).map(|id| HandlerId(id as u32)).collect();
-                handlers.iter().for_each(|handler| taps.note(*handler, &Drops(Vec::new())));
+                let handlers: Vec<HandlerId> = (0..1 + random.below(2))
+                    .map(|id| HandlerId(id as u32))
+                    .collect();
+                handlers
+                    .iter()
+                    .for_each(|handler| taps.note(*handler, &Drops(Vec::new())));
                 taps.take(received(Ok(None)), &Batch::new(&trains, &arena));
-                let is_theirs = filter.handler.is_none_or(|handler| handlers.contains(&handler));
-                let theirs = trains.iter().filter(|train| filter.wants(train.envelope.dst, train.envelope.src));
-                wanted += theirs.map(|train| u64::from(train.datagrams())).sum::<u64>() * u64::from(is_theirs);
+                let is_theirs = filter
+                    .handler
+                    .is_none_or(|handler| handlers.contains(&handler));
+                let theirs = trains
+                    .iter()
+                    .filter(|train| filter.wants(train.envelope.dst, train.envelope.src));
+                wanted += theirs
+                    .map(|train| u64::from(train.datagrams()))
+                    .sum::<u64>()
+                    * u64::from(is_theirs);
             }
             let _ = taps.end_turn();
             under_way.extend(pages.try_iter());
             let (matched, missed) = counts.get();
-            assert!(matched - matched_before - (missed - missed_before) <= RECORDS_PER_TURN as u64, "seed {seed}");
+            assert!(
+                matched - matched_before - (missed - missed_before) <= RECORDS_PER_TURN as u64,
+                "seed {seed}"
+            );
             assert!(under_way.len() <= 4, "seed {seed}");
             let count = random.below(under_way.len() + 1);
             read(&mut under_way, count);

@@ -39,9 +39,13 @@ pub struct Common {
 impl Common {
     /// Of the parts.
     pub fn new(settings: Arc<Settings>, outlets: Vec<Outlet>, pool: Pool) -> Common {
-        let is_judged = settings.upkeep.probe.is_none() && outlets.len() > 1 && settings.choice != Choice::All;
+        let is_judged =
+            settings.upkeep.probe.is_none() && outlets.len() > 1 && settings.choice != Choice::All;
         let receivers = settings.receivers.iter().enumerate();
-        let shadows = receivers.filter(|(_, receiver)| receiver.shadow).map(|(place, _)| place).collect();
+        let shadows = receivers
+            .filter(|(_, receiver)| receiver.shadow)
+            .map(|(place, _)| place)
+            .collect();
         let is_plain = outlets.iter().all(Outlet::is_plain);
         Common {
             judges: is_judged.then(|| vec![Judge::default(); outlets.len()]),
@@ -66,7 +70,14 @@ impl Common {
     }
 
     /// Passes a train on without a way back. `index` is the place of its first datagram in the batch.
-    pub fn pass_on(&mut self, train: &Train, index: u32, batch: &Batch<'_>, ttl: Option<u8>, cx: &mut Cx<'_>) {
+    pub fn pass_on(
+        &mut self,
+        train: &Train,
+        index: u32,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Cx<'_>,
+    ) {
         if self.is_whole {
             if let Err(reason) = self.pass_one_way(train, batch, ttl, cx) {
                 cx.drop_run(index, train.datagrams(), reason);
@@ -104,12 +115,18 @@ impl Common {
                 return passed;
             }
             Choice::One(_) => {
-                let place = self.pick(train, batch, |_| 0).ok_or(DropReason::NoUpstream)?;
+                let place = self
+                    .pick(train, batch, |_| 0)
+                    .ok_or(DropReason::NoUpstream)?;
                 let outlet = &mut self.outlets[place];
                 outlet.pass(outlet.lane, train, batch, ttl, cx)
             }
         };
-        for &shadow in self.shadows.iter().filter(|shadow| self.pool.is_fit_for_all(**shadow)) {
+        for &shadow in self
+            .shadows
+            .iter()
+            .filter(|shadow| self.pool.is_fit_for_all(**shadow))
+        {
             let outlet = &mut self.outlets[shadow];
             // Its losses are its own, and counted there.
             let _ = outlet.pass(outlet.lane, train, batch, ttl, cx);
@@ -118,9 +135,17 @@ impl Common {
     }
 
     /// The upstream for a datagram.
-    pub fn pick(&mut self, train: &Train, batch: &Batch<'_>, sessions: impl Fn(usize) -> u64) -> Option<usize> {
+    pub fn pick(
+        &mut self,
+        train: &Train,
+        batch: &Batch<'_>,
+        sessions: impl Fn(usize) -> u64,
+    ) -> Option<usize> {
         let on = self.settings.hash_on;
-        self.pool.pick(|| key_of(on, &train.envelope, batch.bytes(train.span)), sessions)
+        self.pool.pick(
+            || key_of(on, &train.envelope, batch.bytes(train.span)),
+            sessions,
+        )
     }
 
     /// The place of the upstream that a one-way lane leads to.
@@ -130,7 +155,9 @@ impl Common {
 
     /// Whether somebody is one of the upstreams. Asked for by itself through us, it would answer its own answers for ever.
     pub fn is_upstream(&self, address: SocketAddr) -> bool {
-        self.outlets.iter().any(|outlet| outlet.address == Some(address))
+        self.outlets
+            .iter()
+            .any(|outlet| outlet.address == Some(address))
     }
 
     /// The place of an upstream.
@@ -155,7 +182,9 @@ impl Common {
 
     /// What comes back has said of an upstream so far.
     pub fn judge_of(&self, place: usize) -> Judge {
-        self.judges.as_ref().map_or(Judge::default(), |judges| judges[place])
+        self.judges
+            .as_ref()
+            .map_or(Judge::default(), |judges| judges[place])
     }
 
     /// Goes on with what came back before.
@@ -177,7 +206,9 @@ impl Common {
 
     /// Something is new about an upstream.
     pub fn change(&mut self, upstream: UpstreamId, change: Change) {
-        let Some(place) = self.place(upstream) else { return };
+        let Some(place) = self.place(upstream) else {
+            return;
+        };
         if let Change::Moved(address) = change {
             self.outlets[place].address = Some(address);
         }

@@ -36,12 +36,27 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Entry> 
     }
     let upstream = section.parse("upstreams", element, value::upstream)?;
     let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
-    Some(Entry { upstream, receiver: PLAIN, weight, source, drain, backup, shadow })
+    Some(Entry {
+        upstream,
+        receiver: PLAIN,
+        weight,
+        source,
+        drain,
+        backup,
+        shadow,
+    })
 }
 
 /// What holds where nothing is said.
-const PLAIN: Receiver =
-    Receiver { weight: 1, sample: None, proxy: false, max_rate: None, drain: false, backup: false, shadow: false };
+const PLAIN: Receiver = Receiver {
+    weight: 1,
+    sample: None,
+    proxy: false,
+    max_rate: None,
+    drain: false,
+    backup: false,
+    shadow: false,
+};
 
 fn read_table(section: &mut Section<'_>) -> Option<Entry> {
     let upstream = section.required("address", value::upstream);
@@ -86,25 +101,42 @@ fn read_table(section: &mut Section<'_>) -> Option<Entry> {
         backup: backup.is_some(),
         shadow: shadow.is_some(),
     };
-    let (weight, source) = (weight.map(|weight| weight.at), source.map(|source| source.at));
-    Some(Entry { upstream, receiver, weight, source, drain, backup, shadow })
+    let (weight, source) = (
+        weight.map(|weight| weight.at),
+        source.map(|source| source.at),
+    );
+    Some(Entry {
+        upstream,
+        receiver,
+        weight,
+        source,
+        drain,
+        backup,
+        shadow,
+    })
 }
 
 /// Where a flag is raised.
 fn flag(section: &mut Section<'_>, key: &str) -> Option<Range<usize>> {
-    section.optional(key, placed(value::boolean)).filter(|flag| flag.value).map(|flag| flag.at)
+    section
+        .optional(key, placed(value::boolean))
+        .filter(|flag| flag.value)
+        .map(|flag| flag.at)
 }
 
 fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
     if section.has("loop") && !upstream.is_group() {
-        let message = format!("{upstream} is no multicast group, and only what is sent to one can be heard here too");
+        let message = format!(
+            "{upstream} is no multicast group, and only what is sent to one can be heard here too"
+        );
         section.problem("loop", message, "leave it out");
     }
 }
 
 /// A zone names an interface already.
 fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
-    if let (Host::Scoped { interface, .. }, Some(other)) = (&upstream.host, &upstream.leave.interface)
+    if let (Host::Scoped { interface, .. }, Some(other)) =
+        (&upstream.host, &upstream.leave.interface)
         && interface != other
     {
         let message = format!("{upstream} is on {interface}, says its zone");
@@ -113,7 +145,9 @@ fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
 }
 
 fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<SendFrom>) {
-    let SendFrom::Address(from) = source.value else { return };
+    let SendFrom::Address(from) = source.value else {
+        return;
+    };
     let to = match &upstream.host {
         Host::Address(address) => Some(address.ip()),
         Host::Scoped { address, .. } => Some(IpAddr::V6(*address)),
@@ -125,14 +159,27 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
         let (from, to_family) = (from.ip(), family(to));
         let message = format!("{from} is {}, and {upstream} is {to_family}", family(from));
-        section.problem_at("source", source.at.clone(), message, format!("write an {to_family} address of this host"));
+        section.problem_at(
+            "source",
+            source.at.clone(),
+            message,
+            format!("write an {to_family} address of this host"),
+        );
     } else if let SocketAddr::V6(v6) = from
         && v6.ip().is_unicast_link_local()
         && v6.scope_id() == 0
         && upstream.leave.interface.is_none()
         && !matches!(upstream.host, Host::Scoped { .. })
     {
-        let message = format!("{} exists on every link; which interface is meant?", v6.ip());
-        section.problem_at("source", source.at.clone(), message, "add interface = \"eth0\", or whichever it is");
+        let message = format!(
+            "{} exists on every link; which interface is meant?",
+            v6.ip()
+        );
+        section.problem_at(
+            "source",
+            source.at.clone(),
+            message,
+            "add interface = \"eth0\", or whichever it is",
+        );
     }
 }

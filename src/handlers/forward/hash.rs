@@ -37,23 +37,70 @@ mod tests {
     fn what_decides() {
         let envelope = |src: &str, dst: &str| {
             let (src, dst): (SocketAddr, SocketAddr) = (src.parse().unwrap(), dst.parse().unwrap());
-            Envelope { src, dst, local: dst, interface: 0, ttl: None, time_ns: None }
+            Envelope {
+                src,
+                dst,
+                local: dst,
+                interface: 0,
+                ttl: None,
+                time_ns: None,
+            }
         };
-        let payload = HashOn::Payload { offset: 1, length: 2 };
-        let first = (envelope("10.0.0.1:4000", "[2001:db8::1]:53"), b"abcd".as_slice());
+        let payload = HashOn::Payload {
+            offset: 1,
+            length: 2,
+        };
+        let first = (
+            envelope("10.0.0.1:4000", "[2001:db8::1]:53"),
+            b"abcd".as_slice(),
+        );
         // Which keys each change leaves as they are: by source, source address, destination and payload.
         let changes = [
-            (envelope("10.0.0.1:4001", "[2001:db8::1]:53"), b"abcd".as_slice(), [false, true, true, true]),
-            (envelope("10.0.0.2:4000", "[2001:db8::1]:53"), b"abcd", [false, false, true, true]),
-            (envelope("10.0.0.1:4000", "[2001:db8::1]:54"), b"abcd", [true, true, false, true]),
-            (envelope("10.0.0.1:4000", "[2001:db8:0:1::1]:53"), b"abcd", [true, true, false, true]),
-            (envelope("10.0.0.1:4000", "[2001:db8::1]:53"), b"xbcx", [true, true, true, true]),
-            (envelope("10.0.0.1:4000", "[2001:db8::1]:53"), b"abxd", [true, true, true, false]),
-            (envelope("10.0.0.1:4000", "[2001:db8::1]:53"), b"a", [true, true, true, false]),
+            (
+                envelope("10.0.0.1:4001", "[2001:db8::1]:53"),
+                b"abcd".as_slice(),
+                [false, true, true, true],
+            ),
+            (
+                envelope("10.0.0.2:4000", "[2001:db8::1]:53"),
+                b"abcd",
+                [false, false, true, true],
+            ),
+            (
+                envelope("10.0.0.1:4000", "[2001:db8::1]:54"),
+                b"abcd",
+                [true, true, false, true],
+            ),
+            (
+                envelope("10.0.0.1:4000", "[2001:db8:0:1::1]:53"),
+                b"abcd",
+                [true, true, false, true],
+            ),
+            (
+                envelope("10.0.0.1:4000", "[2001:db8::1]:53"),
+                b"xbcx",
+                [true, true, true, true],
+            ),
+            (
+                envelope("10.0.0.1:4000", "[2001:db8::1]:53"),
+                b"abxd",
+                [true, true, true, false],
+            ),
+            (
+                envelope("10.0.0.1:4000", "[2001:db8::1]:53"),
+                b"a",
+                [true, true, true, false],
+            ),
         ];
         for (envelope, bytes, same) in changes {
-            let ways = [HashOn::Source, HashOn::SourceAddress, HashOn::Destination, payload];
-            let found = ways.map(|on| key_of(on, &envelope, bytes) == key_of(on, &first.0, first.1));
+            let ways = [
+                HashOn::Source,
+                HashOn::SourceAddress,
+                HashOn::Destination,
+                payload,
+            ];
+            let found =
+                ways.map(|on| key_of(on, &envelope, bytes) == key_of(on, &first.0, first.1));
             assert_eq!(found, same, "{envelope:?} {bytes:?}");
         }
     }

@@ -26,35 +26,74 @@ pub struct Health {
 /// Reads it; `None` where it is wrong, which is reported.
 pub fn read(section: &mut Section<'_>) -> Option<Health> {
     match section.raw("health") {
-        None => Some(Health { probe: None, fail_open: true }),
+        None => Some(Health {
+            probe: None,
+            fail_open: true,
+        }),
         Some(value) => section.table("health", value, HEALTH, table),
     }
 }
 
 fn table(section: &mut Section<'_>) -> Option<Health> {
-    let only_fail_open =
-        section.has("fail_open") && HEALTH.iter().all(|one| one.key == "fail_open" || !section.has(one.key));
+    let only_fail_open = section.has("fail_open")
+        && HEALTH
+            .iter()
+            .all(|one| one.key == "fail_open" || !section.has(one.key));
     let fail_open = section.or("fail_open", value::boolean, true);
     if only_fail_open {
-        return Some(Health { probe: None, fail_open });
+        return Some(Health {
+            probe: None,
+            fail_open,
+        });
     }
-    let over = section.required("probe", value::choice(&[("udp", ProbeOver::Udp), ("tcp", ProbeOver::Tcp)]));
+    let over = section.required(
+        "probe",
+        value::choice(&[("udp", ProbeOver::Udp), ("tcp", ProbeOver::Tcp)]),
+    );
     let send = bytes(section, "send", "send_hex");
     let expect = bytes(section, "expect", "expect_hex");
-    let interval = section.or("interval", value::duration_in(INTERVAL_MIN..=LONGEST), INTERVAL);
-    let timeout = section.or("timeout", value::duration_in(TIMEOUT_MIN..=LONGEST), TIMEOUT.min(interval));
+    let interval = section.or(
+        "interval",
+        value::duration_in(INTERVAL_MIN..=LONGEST),
+        INTERVAL,
+    );
+    let timeout = section.or(
+        "timeout",
+        value::duration_in(TIMEOUT_MIN..=LONGEST),
+        TIMEOUT.min(interval),
+    );
     let rise = section.or("rise", value::integer(1..=STREAK_MAX), 2);
     let fall = section.or("fall", value::integer(1..=STREAK_MAX), 3);
     if timeout > interval {
-        let message = format!("is longer than `interval`, {interval:?}: probes would overtake each other");
-        section.problem("timeout", message, "write a shorter one, or a longer interval");
+        let message =
+            format!("is longer than `interval`, {interval:?}: probes would overtake each other");
+        section.problem(
+            "timeout",
+            message,
+            "write a shorter one, or a longer interval",
+        );
     }
     if over == Some(ProbeOver::Udp) && !section.has("send") && !section.has("send_hex") {
         let message = "a datagram that asks has to say something";
-        section.problem("send", message, "add send = \"...\" or send_hex = \"...\": what the upstream answers");
+        section.problem(
+            "send",
+            message,
+            "add send = \"...\" or send_hex = \"...\": what the upstream answers",
+        );
     }
     let (send, expect) = (send.unwrap_or_default(), expect.unwrap_or_default());
-    Some(Health { probe: Some(Probe { over: over?, send, expect, interval, timeout, rise, fall }), fail_open })
+    Some(Health {
+        probe: Some(Probe {
+            over: over?,
+            send,
+            expect,
+            interval,
+            timeout,
+            rise,
+            fall,
+        }),
+        fail_open,
+    })
 }
 
 /// Bytes that are written as text, or as hex digits under another key.
@@ -68,7 +107,9 @@ fn bytes(section: &mut Section<'_>, text: &str, hex: &str) -> Option<Vec<u8>> {
 fn some(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
     match bytes.len() {
         0 => Err(Mistake::new("is empty").hint("leave it out")),
-        len if len > PROBE_BYTES_MAX => Err(Mistake::new(format!("{len} bytes, more than {PROBE_BYTES_MAX}"))),
+        len if len > PROBE_BYTES_MAX => Err(Mistake::new(format!(
+            "{len} bytes, more than {PROBE_BYTES_MAX}"
+        ))),
         _ => Ok(bytes),
     }
 }

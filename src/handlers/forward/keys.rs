@@ -34,17 +34,24 @@ pub const PICKS: [(&str, Choice); 6] = [
 ];
 
 /// The words that may stand behind `hash_on`.
-pub const HASH_ON: [(&str, HashOn); 3] =
-    [("source", HashOn::Source), ("source_address", HashOn::SourceAddress), ("destination", HashOn::Destination)];
+pub const HASH_ON: [(&str, HashOn); 3] = [
+    ("source", HashOn::Source),
+    ("source_address", HashOn::SourceAddress),
+    ("destination", HashOn::Destination),
+];
 
 /// What may stand behind `spread`.
-pub const SPREADS: [(&str, Spread); 2] = [("session", Spread::Session), ("datagram", Spread::Datagram)];
+pub const SPREADS: [(&str, Spread); 2] =
+    [("session", Spread::Session), ("datagram", Spread::Datagram)];
 
 /// The keys of the handler.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "upstreams",
-        form: Form::List(&Form::OneOf(&[Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#), Form::Table(UPSTREAM)])),
+        form: Form::List(&Form::OneOf(&[
+            Form::Text(r#""ADDRESS:PORT" or "NAME:PORT""#),
+            Form::Table(UPSTREAM),
+        ])),
         default: "required",
         meaning: "where to",
     },
@@ -57,7 +64,10 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "hash_on",
-        form: Form::OneOf(&[Form::Choice(&setting::words(&HASH_ON)), Form::Table(PAYLOAD)]),
+        form: Form::OneOf(&[
+            Form::Choice(&setting::words(&HASH_ON)),
+            Form::Table(PAYLOAD),
+        ]),
         default: r#""source""#,
         meaning: "what decides under pick = \"hash\" (Maglev: several machines with the same upstreams pick alike): the \
                   sender's address and port, its address, where it was sent to, or bytes of the payload",
@@ -91,25 +101,37 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "session_max",
-        form: Form::Integer { min: 1, max: SESSIONS_MAX as u64 },
+        form: Form::Integer {
+            min: 1,
+            max: SESSIONS_MAX as u64,
+        },
         default: "65536",
         meaning: "sessions at most, over all workers; new ones beyond take the place of unanswered ones, or are refused",
     },
     Setting {
         key: "session_share",
-        form: Form::Integer { min: 1, max: SESSIONS_MAX as u64 },
+        form: Form::Integer {
+            min: 1,
+            max: SESSIONS_MAX as u64,
+        },
         default: "a quarter of session_max",
         meaning: "sessions of one /24 (IPv4) or /56 (IPv6) at most",
     },
     Setting {
         key: "replies_max",
-        form: Form::Integer { min: 1, max: COUNT_MAX as u64 },
+        form: Form::Integer {
+            min: 1,
+            max: COUNT_MAX as u64,
+        },
         default: "any",
         meaning: "a session ends when each of its requests has so many answers",
     },
     Setting {
         key: "requests_max",
-        form: Form::Integer { min: 1, max: COUNT_MAX as u64 },
+        form: Form::Integer {
+            min: 1,
+            max: COUNT_MAX as u64,
+        },
         default: "any",
         meaning: "after so many requests the sender's next one begins a new session",
     },
@@ -121,7 +143,13 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "resolve_interval",
-        form: Form::OneOf(&[Form::Choice(&["0s"]), Form::Duration { min: "1s", max: "1d" }]),
+        form: Form::OneOf(&[
+            Form::Choice(&["0s"]),
+            Form::Duration {
+                min: "1s",
+                max: "1d",
+            },
+        ]),
         default: r#""30s""#,
         meaning: "how often names are resolved again; \"0s\": never",
     },
@@ -141,7 +169,10 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
-const SESSION_TIME: Form = Form::Duration { min: "1s", max: "1d" };
+const SESSION_TIME: Form = Form::Duration {
+    min: "1s",
+    max: "1d",
+};
 const TTL: Form = Form::Integer { min: 1, max: 255 };
 
 /// The keys of an upstream that is a table.
@@ -154,7 +185,10 @@ pub const UPSTREAM: &[Setting] = &[
     },
     Setting {
         key: "weight",
-        form: Form::Integer { min: 1, max: WEIGHT_MAX as u64 },
+        form: Form::Integer {
+            min: 1,
+            max: WEIGHT_MAX as u64,
+        },
         default: "1",
         meaning: "how much it is picked, compared with the others",
     },
@@ -164,7 +198,12 @@ pub const UPSTREAM: &[Setting] = &[
         default: "all",
         meaning: "gets so many of so many datagrams",
     },
-    Setting { key: "max_rate", form: Form::Rate, default: "none", meaning: "gets at most so many datagrams" },
+    Setting {
+        key: "max_rate",
+        form: Form::Rate,
+        default: "none",
+        meaning: "gets at most so many datagrams",
+    },
     Setting {
         key: "ttl",
         form: TTL,
@@ -174,7 +213,10 @@ pub const UPSTREAM: &[Setting] = &[
     Setting {
         key: "dscp",
         form: Form::OneOf(&[
-            Form::Integer { min: 0, max: value::DSCP_MAX as u64 },
+            Form::Integer {
+                min: 0,
+                max: value::DSCP_MAX as u64,
+            },
             Form::Choice(&setting::words(&value::DSCP)),
         ]),
         default: "0",
@@ -182,7 +224,10 @@ pub const UPSTREAM: &[Setting] = &[
     },
     Setting {
         key: "source",
-        form: Form::OneOf(&[Form::Choice(&["own", "keep"]), Form::Text(r#""ADDRESS" or "ADDRESS:PORT""#)]),
+        form: Form::OneOf(&[
+            Form::Choice(&["own", "keep"]),
+            Form::Text(r#""ADDRESS" or "ADDRESS:PORT""#),
+        ]),
         default: r#""own""#,
         meaning: "the source that it sees: this host's, the sender's own, as if the datagram had come straight from it \
                   (one way; needs CAP_NET_RAW), or this one",
@@ -205,7 +250,12 @@ pub const UPSTREAM: &[Setting] = &[
         default: "none",
         meaning: "a PROXY protocol header before each datagram tells its source and destination",
     },
-    Setting { key: "drain", form: Form::Boolean, default: "false", meaning: "gets nothing new; sessions go on" },
+    Setting {
+        key: "drain",
+        form: Form::Boolean,
+        default: "false",
+        meaning: "gets nothing new; sessions go on",
+    },
     Setting {
         key: "backup",
         form: Form::Boolean,
@@ -224,13 +274,19 @@ pub const UPSTREAM: &[Setting] = &[
 pub const PAYLOAD: &[Setting] = &[
     Setting {
         key: "offset",
-        form: Form::Integer { min: 0, max: OFFSET_MAX as u64 },
+        form: Form::Integer {
+            min: 0,
+            max: OFFSET_MAX as u64,
+        },
         default: "0",
         meaning: "first byte of the payload that decides",
     },
     Setting {
         key: "length",
-        form: Form::Integer { min: 1, max: LENGTH_MAX as u64 },
+        form: Form::Integer {
+            min: 1,
+            max: LENGTH_MAX as u64,
+        },
         default: "4",
         meaning: "how many bytes",
     },
@@ -245,24 +301,60 @@ pub const HEALTH: &[Setting] = &[
         meaning: "a datagram that is answered, or a connection that opens, to the upstream's own address and port; only \
                   fail_open can do without",
     },
-    Setting { key: "send", form: Form::Text("text"), default: "none", meaning: "what is sent; over udp it is needed" },
-    Setting { key: "send_hex", form: Form::Text("hex digits"), default: "none", meaning: "the same, as bytes" },
-    Setting { key: "expect", form: Form::Text("text"), default: "any answer", meaning: "what the answer must contain" },
-    Setting { key: "expect_hex", form: Form::Text("hex digits"), default: "any answer", meaning: "the same, as bytes" },
+    Setting {
+        key: "send",
+        form: Form::Text("text"),
+        default: "none",
+        meaning: "what is sent; over udp it is needed",
+    },
+    Setting {
+        key: "send_hex",
+        form: Form::Text("hex digits"),
+        default: "none",
+        meaning: "the same, as bytes",
+    },
+    Setting {
+        key: "expect",
+        form: Form::Text("text"),
+        default: "any answer",
+        meaning: "what the answer must contain",
+    },
+    Setting {
+        key: "expect_hex",
+        form: Form::Text("hex digits"),
+        default: "any answer",
+        meaning: "the same, as bytes",
+    },
     Setting {
         key: "interval",
-        form: Form::Duration { min: "100ms", max: "1d" },
+        form: Form::Duration {
+            min: "100ms",
+            max: "1d",
+        },
         default: r#""5s""#,
         meaning: "time between two probes of one upstream",
     },
     Setting {
         key: "timeout",
-        form: Form::Duration { min: "10ms", max: "1d" },
+        form: Form::Duration {
+            min: "10ms",
+            max: "1d",
+        },
         default: r#""2s""#,
         meaning: "how long to wait for the answer; at most interval",
     },
-    Setting { key: "rise", form: STREAK, default: "2", meaning: "answers in a row that make a dead upstream alive" },
-    Setting { key: "fall", form: STREAK, default: "3", meaning: "failures in a row that make it dead" },
+    Setting {
+        key: "rise",
+        form: STREAK,
+        default: "2",
+        meaning: "answers in a row that make a dead upstream alive",
+    },
+    Setting {
+        key: "fall",
+        form: STREAK,
+        default: "3",
+        meaning: "failures in a row that make it dead",
+    },
     Setting {
         key: "fail_open",
         form: Form::Boolean,
@@ -271,4 +363,7 @@ pub const HEALTH: &[Setting] = &[
     },
 ];
 
-const STREAK: Form = Form::Integer { min: 1, max: STREAK_MAX as u64 };
+const STREAK: Form = Form::Integer {
+    min: 1,
+    max: STREAK_MAX as u64,
+};

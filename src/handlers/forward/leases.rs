@@ -71,10 +71,24 @@ impl Leases {
     pub fn new(upstreams: impl Iterator<Item = (UpstreamId, Lane)>, is_leasing: bool) -> Leases {
         let branch = |(id, one_way)| {
             let (ports, lacks) = (Ports::default(), DropReason::NoPort);
-            Branch { id, one_way, ports, lacks, generation: 0, sessions: 0, replies: 0 }
+            Branch {
+                id,
+                one_way,
+                ports,
+                lacks,
+                generation: 0,
+                sessions: 0,
+                replies: 0,
+            }
         };
         let branches = upstreams.map(branch).collect::<Vec<_>>();
-        let mut leases = Leases { branches, held: Vec::new(), is_leasing, open: 0, look_at: Time::default() };
+        let mut leases = Leases {
+            branches,
+            held: Vec::new(),
+            is_leasing,
+            open: 0,
+            look_at: Time::default(),
+        };
         for place in 0..leases.branches.len() {
             leases.hold(leases.branches[place].one_way, place);
         }
@@ -99,10 +113,16 @@ impl Leases {
                 }
                 Err(reason) => branch.lacks = reason,
             }
-            let retry = if branch.lacks == DropReason::NoPort { RETRY } else { RETRY_WAY };
+            let retry = if branch.lacks == DropReason::NoPort {
+                RETRY
+            } else {
+                RETRY_WAY
+            };
             lease = branch.ports.failed(cx.now(), retry);
         }
-        let Lease::Rested(lane) = lease else { return Err(branch.lacks) };
+        let Lease::Rested(lane) = lease else {
+            return Err(branch.lacks);
+        };
         branch.sessions += 1;
         cx.wipe(lane);
         Ok(lane)
@@ -135,14 +155,25 @@ impl Leases {
 
     /// What went out on a lane and came back since its session has it.
     pub fn debt(&self, lane: Lane) -> Option<Debt> {
-        let Held { place, asked, answered, .. } = (*self.held.get(lane.0 as usize)?)?;
-        Some(Debt { place: usize::from(place), asked, answered })
+        let Held {
+            place,
+            asked,
+            answered,
+            ..
+        } = (*self.held.get(lane.0 as usize)?)?;
+        Some(Debt {
+            place: usize::from(place),
+            asked,
+            answered,
+        })
     }
 
     /// A session gives a lane back. `seen` is when its last datagram passed. Whether answers are owed is the lane's own
     /// matter: of several upstreams that were asked, one may have answered for all.
     pub fn release(&mut self, lane: Lane, seen: Time, cx: &mut Cx<'_>) {
-        let Some(Some(held)) = self.held.get_mut(lane.0 as usize) else { return };
+        let Some(Some(held)) = self.held.get_mut(lane.0 as usize) else {
+            return;
+        };
         held.session = None;
         let held = *held;
         let branch = &mut self.branches[usize::from(held.place)];
@@ -153,7 +184,9 @@ impl Leases {
         if held.generation != branch.generation || held.is_spoilt {
             return self.close(lane, cx);
         }
-        branch.ports.release(lane, cx.now(), seen, held.answered < held.asked);
+        branch
+            .ports
+            .release(lane, cx.now(), seen, held.answered < held.asked);
     }
 
     /// Nothing can be sent on a lane any more: it is not leased again.
@@ -184,7 +217,14 @@ impl Leases {
                 closes += 1;
             }
         }
-        self.look_at = Time(now.0 + if closes < CLOSES_MAX { SHRINK_NS } else { SHRINK_ON_NS });
+        self.look_at = Time(
+            now.0
+                + if closes < CLOSES_MAX {
+                    SHRINK_NS
+                } else {
+                    SHRINK_ON_NS
+                },
+        );
     }
 
     /// When to look for them.
@@ -195,7 +235,10 @@ impl Leases {
 
     /// Whether a session has fewer answers than requests from an upstream.
     pub fn is_owed(&self) -> bool {
-        self.held.iter().flatten().any(|held| held.session.is_some() && held.answered < held.asked)
+        self.held
+            .iter()
+            .flatten()
+            .any(|held| held.session.is_some() && held.answered < held.asked)
     }
 
     /// Whether sessions have ports of their own.
@@ -210,7 +253,9 @@ impl Leases {
 
     /// Whether a lane is to be closed when its session ends: nothing can be sent on it, or its upstream is elsewhere now.
     pub fn is_spoilt(&self, lane: Lane) -> bool {
-        let Some(Some(held)) = self.held.get(lane.0 as usize) else { return true };
+        let Some(Some(held)) = self.held.get(lane.0 as usize) else {
+            return true;
+        };
         held.is_spoilt || held.generation != self.branches[usize::from(held.place)].generation
     }
 
@@ -218,7 +263,9 @@ impl Leases {
     pub fn inherit_leg(&mut self, left: &LegLegacy, session: SessionId) -> Lane {
         let place = usize::from(left.place);
         self.branches[place].sessions += 1;
-        let Some(lane) = left.lane else { return self.branches[place].one_way };
+        let Some(lane) = left.lane else {
+            return self.branches[place].one_way;
+        };
         self.open += 1;
         self.hold(lane, place);
         if let Some(held) = &mut self.held[lane.0 as usize] {
@@ -236,7 +283,13 @@ impl Leases {
         }
         self.open += 1;
         self.hold(left.lane, place);
-        self.branches[place].ports.restore(left.lane, left.until, left.released, left.is_owed, cx.now());
+        self.branches[place].ports.restore(
+            left.lane,
+            left.until,
+            left.released,
+            left.is_owed,
+            cx.now(),
+        );
     }
 
     /// Whose a lane is, and the place of its upstream.
@@ -278,7 +331,14 @@ impl Leases {
         }
         let generation = self.branches[place].generation;
         let (session, place, asked, answered) = (None, place as u16, 0, 0);
-        self.held[lane.0 as usize] = Some(Held { session, place, generation, asked, answered, is_spoilt: false });
+        self.held[lane.0 as usize] = Some(Held {
+            session,
+            place,
+            generation,
+            asked,
+            answered,
+            is_spoilt: false,
+        });
     }
 
     fn close(&mut self, lane: Lane, cx: &mut Cx<'_>) {

@@ -80,7 +80,10 @@ impl Forward {
     fn new(settings: Settings) -> Forward {
         let limit = |receiver: &Receiver| {
             let rate = receiver.max_rate?;
-            Some(Arc::new(RateLimit::new(u64::from(rate.count), nanoseconds(rate.per))))
+            Some(Arc::new(RateLimit::new(
+                u64::from(rate.count),
+                nanoseconds(rate.per),
+            )))
         };
         Forward {
             quota: OnceLock::new(),
@@ -92,7 +95,10 @@ impl Forward {
 
     fn quota(&self, seed: u64) -> Arc<Quota> {
         let limits = self.settings.limits;
-        Arc::clone(self.quota.get_or_init(|| Arc::new(Quota::new(limits.max, limits.share, seed))))
+        Arc::clone(
+            self.quota
+                .get_or_init(|| Arc::new(Quota::new(limits.max, limits.share, seed))),
+        )
     }
 
     /// The table for picking by hash; a shadow is never picked.
@@ -107,18 +113,29 @@ impl Forward {
     }
 
     fn pool(&self, has_address: &[bool], seed: u64) -> Pool {
-        let member = |((receiver, upstream), has_address): ((&Receiver, &Upstream), &bool)| Member {
-            name: hash_bytes(upstream.to_string().as_bytes()),
-            weight: receiver.weight,
-            backup: receiver.backup,
-            drain: receiver.drain,
-            alive: true,
-            resolved: *has_address,
-            shadow: receiver.shadow,
+        let member =
+            |((receiver, upstream), has_address): ((&Receiver, &Upstream), &bool)| Member {
+                name: hash_bytes(upstream.to_string().as_bytes()),
+                weight: receiver.weight,
+                backup: receiver.backup,
+                drain: receiver.drain,
+                alive: true,
+                resolved: *has_address,
+                shadow: receiver.shadow,
+            };
+        let members: Vec<Member> = self
+            .settings
+            .receivers
+            .iter()
+            .zip(&self.settings.upstreams)
+            .zip(has_address)
+            .map(member)
+            .collect();
+        let pick = if let Choice::One(pick) = self.settings.choice {
+            pick
+        } else {
+            Pick::RoundRobin
         };
-        let members: Vec<Member> =
-            self.settings.receivers.iter().zip(&self.settings.upstreams).zip(has_address).map(member).collect();
-        let pick = if let Choice::One(pick) = self.settings.choice { pick } else { Pick::RoundRobin };
         let maglev = (pick == Pick::Hash && members.len() > 1).then(|| self.maglev());
         Pool::new(members, pick, self.settings.fail_open, maglev, seed)
     }
@@ -126,12 +143,24 @@ impl Forward {
 
 impl Recipe for Forward {
     fn needs(&self) -> Needs {
-        let Settings { choice, hash_on, replies, upstreams, receivers, answering, .. } = &*self.settings;
+        let Settings {
+            choice,
+            hash_on,
+            replies,
+            upstreams,
+            receivers,
+            answering,
+            ..
+        } = &*self.settings;
         let is_hash = *choice == Choice::One(Pick::Hash);
-        let keeps = upstreams.iter().any(|upstream| upstream.leave.from == crate::config::upstream::SendFrom::Keep);
+        let keeps = upstreams
+            .iter()
+            .any(|upstream| upstream.leave.from == crate::config::upstream::SendFrom::Keep);
         let by_source = matches!(hash_on, HashOn::Source | HashOn::SourceAddress);
         let proxy = receivers.iter().any(|receiver| receiver.proxy);
-        let has_own_ttl = upstreams.iter().all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
+        let has_own_ttl = upstreams
+            .iter()
+            .all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
         Needs {
             source: self.settings.has_sessions() || keeps || proxy || (is_hash && by_source),
             destination: self.settings.has_sessions()
@@ -157,7 +186,9 @@ impl Recipe for Forward {
         let mut pool = self.pool(&vec![true; places.len()], 0);
         match self.settings.choice {
             Choice::All => {
-                let is_asked = |place: &usize| pool.is_fit_for_all(*place) && !self.settings.receivers[*place].shadow;
+                let is_asked = |place: &usize| {
+                    pool.is_fit_for_all(*place) && !self.settings.receivers[*place].shadow
+                };
                 places.filter(is_asked).collect()
             }
             // Always the same one.
@@ -176,7 +207,14 @@ impl Recipe for Forward {
     }
 
     fn describe(&self) -> String {
-        let Settings { choice, hash_on, upstreams, receivers, replies, .. } = &*self.settings;
+        let Settings {
+            choice,
+            hash_on,
+            upstreams,
+            receivers,
+            replies,
+            ..
+        } = &*self.settings;
         let pick = match choice {
             _ if upstreams.len() == 1 => "to".to_owned(),
             Choice::All => "to all of".to_owned(),
@@ -192,24 +230,45 @@ impl Recipe for Forward {
             Replies::First => "; the first answer goes back to the sender",
             Replies::All => "; all answers go back to the sender",
         };
-        let names = upstreams.iter().zip(receivers).map(|(upstream, receiver)| match receiver {
-            Receiver { shadow: true, .. } => format!("{upstream} (shadow)"),
-            Receiver { drain: true, .. } => format!("{upstream} (draining)"),
-            Receiver { backup: true, .. } => format!("{upstream} (backup)"),
-            _ => upstream.to_string(),
-        });
-        format!("forwards {pick} {}{answers}", names.collect::<Vec<_>>().join(", "))
+        let names = upstreams
+            .iter()
+            .zip(receivers)
+            .map(|(upstream, receiver)| match receiver {
+                Receiver { shadow: true, .. } => format!("{upstream} (shadow)"),
+                Receiver { drain: true, .. } => format!("{upstream} (draining)"),
+                Receiver { backup: true, .. } => format!("{upstream} (backup)"),
+                _ => upstream.to_string(),
+            });
+        format!(
+            "forwards {pick} {}{answers}",
+            names.collect::<Vec<_>>().join(", ")
+        )
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
         let (mut outlets, mut has_address) = (Vec::new(), Vec::new());
-        let parts = self.settings.upstreams.iter().zip(&self.settings.receivers).zip(&self.rates);
+        let parts = self
+            .settings
+            .upstreams
+            .iter()
+            .zip(&self.settings.receivers)
+            .zip(&self.rates);
         for (place, ((upstream, receiver), rate)) in parts.enumerate() {
             let way = site.upstream(place)?;
             has_address.push(way.address.is_some());
-            outlets.push(Outlet::new(way, upstream, receiver, rate.clone(), site.seed()));
+            outlets.push(Outlet::new(
+                way,
+                upstream,
+                receiver,
+                rate.clone(),
+                site.seed(),
+            ));
         }
-        let common = Common::new(Arc::clone(&self.settings), outlets, self.pool(&has_address, site.seed()));
+        let common = Common::new(
+            Arc::clone(&self.settings),
+            outlets,
+            self.pool(&has_address, site.seed()),
+        );
         Ok(match self.settings.has_sessions() {
             true => Box::new(Talk::new(common, self.quota(site.seed()), site.seed())),
             false => Box::new(OneWay::new(common)),
@@ -224,7 +283,10 @@ impl HashOn {
             HashOn::SourceAddress => "source address".to_owned(),
             HashOn::Destination => "destination".to_owned(),
             HashOn::Payload { offset, length } => {
-                format!("payload's bytes {offset} to {}", u32::from(offset) + u32::from(length) - 1)
+                format!(
+                    "payload's bytes {offset} to {}",
+                    u32::from(offset) + u32::from(length) - 1
+                )
             }
         }
     }

@@ -19,7 +19,9 @@ pub struct OneWay {
 impl OneWay {
     /// Of what every forwarder has.
     pub fn new(common: Common) -> OneWay {
-        debug_assert!(common.settings.spread == Spread::Datagram || common.settings.choice == Choice::All);
+        debug_assert!(
+            common.settings.spread == Spread::Datagram || common.settings.choice == Choice::All
+        );
         OneWay { common }
     }
 }
@@ -68,8 +70,13 @@ impl Handler for OneWay {
     fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
         self.common.inherit(&legacy);
         // What has no way back any more has no use for sessions and ports.
-        let legs = legacy.sessions.iter().flat_map(|session| &session.legs).filter_map(|leg| leg.lane);
-        legs.chain(legacy.ports.iter().map(|port| port.lane)).for_each(|lane| cx.close(lane));
+        let legs = legacy
+            .sessions
+            .iter()
+            .flat_map(|session| &session.legs)
+            .filter_map(|leg| leg.lane);
+        legs.chain(legacy.ports.iter().map(|port| port.lane))
+            .for_each(|lane| cx.close(lane));
     }
 
     fn account(&self, _: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {

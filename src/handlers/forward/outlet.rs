@@ -44,8 +44,17 @@ struct Sampler {
 
 impl Outlet {
     /// `start` says where the sample begins, so that workers do not all take the same.
-    pub fn new(way: Way, upstream: &Upstream, receiver: &Receiver, rate: Option<Arc<RateLimit>>, start: u64) -> Outlet {
-        let sampler = |sample: Sample| Sampler { sample, earned: (start % u64::from(sample.each)) as u32 };
+    pub fn new(
+        way: Way,
+        upstream: &Upstream,
+        receiver: &Receiver,
+        rate: Option<Arc<RateLimit>>,
+        start: u64,
+    ) -> Outlet {
+        let sampler = |sample: Sample| Sampler {
+            sample,
+            earned: (start % u64::from(sample.each)) as u32,
+        };
         Outlet {
             id: way.upstream,
             lane: way.lane,
@@ -55,7 +64,9 @@ impl Outlet {
             proxy: receiver.proxy,
             keeps_source: upstream.leave.from == SendFrom::Keep,
             has_ttl: upstream.leave.ttl.is_some() && !upstream.is_group(),
-            group_ttl: upstream.is_group().then(|| upstream.leave.ttl.unwrap_or(GROUP_TTL_MAX)),
+            group_ttl: upstream
+                .is_group()
+                .then(|| upstream.leave.ttl.unwrap_or(GROUP_TTL_MAX)),
             skipped: 0,
         }
     }

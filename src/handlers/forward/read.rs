@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::contradictions;
 use super::entry::{self, Entry};
 use super::health;
-use super::keys::{COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS};
+use super::keys::{
+    COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS,
+};
 use super::settings::{Choice, HashOn, Limits, Replies, Settings, Spread};
 use crate::config::section::Section;
 use crate::config::upstream::{SendFrom, Upkeep};
@@ -44,7 +46,11 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let said = section.optional("replies", placed(replies));
     let limits = read_limits(section);
     let health = health::read(section);
-    let resolve_interval = section.or("resolve_interval", value::duration_or_zero(SECOND..=DAY), RESOLVE_INTERVAL);
+    let resolve_interval = section.or(
+        "resolve_interval",
+        value::duration_or_zero(SECOND..=DAY),
+        RESOLVE_INTERVAL,
+    );
     let resolve_optional = section.or("resolve_optional", value::boolean, false);
     let answering = answering::read(section);
 
@@ -65,7 +71,11 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         (Some(Said::All), _) | (_, Choice::One(_)) => Replies::All,
         (_, Choice::All) => Replies::First,
     };
-    let default_spread = if replies == Replies::None { Spread::Datagram } else { Spread::Session };
+    let default_spread = if replies == Replies::None {
+        Spread::Datagram
+    } else {
+        Spread::Session
+    };
     let health = health?;
     let settings = Settings {
         upstreams: entries.iter().map(|entry| entry.upstream.clone()).collect(),
@@ -76,7 +86,11 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         replies,
         limits,
         answering,
-        upkeep: Upkeep { probe: health.probe, resolve_interval, resolve_optional },
+        upkeep: Upkeep {
+            probe: health.probe,
+            resolve_interval,
+            resolve_optional,
+        },
         fail_open: health.fail_open,
     };
     contradictions::report(section, &settings, &entries, said);
@@ -87,14 +101,19 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
 fn read_entries(section: &mut Section<'_>) -> Option<Vec<Entry>> {
     let elements = section.required_values("upstreams")?;
     let count = elements.len();
-    let entries: Vec<Entry> = elements.into_iter().filter_map(|element| entry::read(section, element)).collect();
+    let entries: Vec<Entry> = elements
+        .into_iter()
+        .filter_map(|element| entry::read(section, element))
+        .collect();
     (entries.len() == count).then_some(entries)
 }
 
 /// Whether answers go back where the file does not say it: not where several would come, and not where none can.
 fn answers_by_default(entries: &[Entry], choice: Choice) -> bool {
     let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
-    let any_keeps = entries.iter().any(|entry| entry.upstream.leave.from == SendFrom::Keep);
+    let any_keeps = entries
+        .iter()
+        .any(|entry| entry.upstream.leave.from == SendFrom::Keep);
     choice != Choice::All && !all_groups && !any_keeps
 }
 
@@ -103,8 +122,12 @@ fn replies(value: Value<'_>) -> Result<Said, Mistake> {
     match value.text(wanted) {
         Ok("first") => Ok(Said::First),
         Ok("all") => Ok(Said::All),
-        Ok(text @ ("true" | "false")) => Err(value.expected(wanted).hint(format!("write {text}, without quotes"))),
-        Ok(text) => Err(value.expected(wanted).maybe_hint(did_you_mean(text, ["first", "all"]))),
+        Ok(text @ ("true" | "false")) => Err(value
+            .expected(wanted)
+            .hint(format!("write {text}, without quotes"))),
+        Ok(text) => Err(value
+            .expected(wanted)
+            .maybe_hint(did_you_mean(text, ["first", "all"]))),
         Err(_) => match value::boolean(value) {
             Ok(true) => Ok(Said::Yes),
             Ok(false) => Ok(Said::No),
@@ -119,7 +142,10 @@ fn read_hash_on(section: &mut Section<'_>) -> Option<HashOn> {
         let words = value::choice(&HASH_ON);
         return section.parse("hash_on", value, |value| match value.text("") {
             Ok(_) => words(value),
-            Err(_) => Err(value.expected("source, source_address, destination or a table { offset, length }")),
+            Err(_) => {
+                Err(value
+                    .expected("source, source_address, destination or a table { offset, length }"))
+            }
         });
     }
     section.table("hash_on", value, PAYLOAD, |section| {
@@ -131,19 +157,40 @@ fn read_hash_on(section: &mut Section<'_>) -> Option<HashOn> {
 
 fn read_limits(section: &mut Section<'_>) -> Limits {
     let idle = section.or("session_idle", value::duration_in(SECOND..=DAY), IDLE);
-    let probation = section.or("session_probation", value::duration_in(SECOND..=DAY), PROBATION.min(idle));
+    let probation = section.or(
+        "session_probation",
+        value::duration_in(SECOND..=DAY),
+        PROBATION.min(idle),
+    );
     let max = section.or("session_max", value::integer(1..=SESSIONS_MAX), SESSIONS);
-    let share = section.or("session_share", value::integer(1..=SESSIONS_MAX), (max / 4).max(1));
+    let share = section.or(
+        "session_share",
+        value::integer(1..=SESSIONS_MAX),
+        (max / 4).max(1),
+    );
     let replies_max = section.optional("replies_max", value::integer(1..=COUNT_MAX));
     let requests_max = section.optional("requests_max", value::integer(1..=COUNT_MAX));
     if probation > idle {
-        let message = format!("is longer than `session_idle`, {idle:?}: who never answered would stay longest");
+        let message = format!(
+            "is longer than `session_idle`, {idle:?}: who never answered would stay longest"
+        );
         section.problem("session_probation", message, "write a shorter one");
     }
     if share > max {
-        section.problem("session_share", format!("is more than `session_max`, {max}"), "write less, or leave it out");
+        section.problem(
+            "session_share",
+            format!("is more than `session_max`, {max}"),
+            "write less, or leave it out",
+        );
     }
-    Limits { idle, probation, max, share, replies_max, requests_max }
+    Limits {
+        idle,
+        probation,
+        max,
+        share,
+        replies_max,
+        requests_max,
+    }
 }
 
 #[cfg(test)]
@@ -184,17 +231,40 @@ mod tests {
     fn defaults() {
         let read = settings("upstreams = \"10.0.0.1:53\"");
         assert_eq!(read.choice, Choice::One(Pick::RoundRobin));
-        assert_eq!((read.hash_on, read.spread, read.replies), (HashOn::Source, Spread::Session, Replies::All));
+        assert_eq!(
+            (read.hash_on, read.spread, read.replies),
+            (HashOn::Source, Spread::Session, Replies::All)
+        );
         let (idle, probation) = (Duration::from_secs(60), Duration::from_secs(5));
         let (replies_max, requests_max) = (None, None);
-        assert_eq!(read.limits, Limits { idle, probation, max: 65_536, share: 16_384, replies_max, requests_max });
+        assert_eq!(
+            read.limits,
+            Limits {
+                idle,
+                probation,
+                max: 65_536,
+                share: 16_384,
+                replies_max,
+                requests_max
+            }
+        );
         let resolve_interval = Duration::from_secs(30);
-        assert_eq!(read.upkeep, Upkeep { probe: None, resolve_interval, resolve_optional: false });
+        assert_eq!(
+            read.upkeep,
+            Upkeep {
+                probe: None,
+                resolve_interval,
+                resolve_optional: false
+            }
+        );
         assert!(read.fail_open);
         assert_eq!(read.answering, Default::default());
         assert_eq!(read.upstreams[0].leave, Leave::default());
         assert!(read.upstreams[0].leave.loop_back);
-        assert_eq!(read.receivers, settings("upstreams = { address = \"10.0.0.1:53\" }").receivers);
+        assert_eq!(
+            read.receivers,
+            settings("upstreams = { address = \"10.0.0.1:53\" }").receivers
+        );
     }
 
     /// Every key of an upstream.
@@ -207,13 +277,25 @@ mod tests {
         );
         let from = SendFrom::Address("[2001:db8::2]:5353".parse().expect("an address"));
         let interface = Some("eth0".to_owned());
-        let leave = Leave { ttl: Some(9), dscp: Some(46), from, interface, loop_back: true };
+        let leave = Leave {
+            ttl: Some(9),
+            dscp: Some(46),
+            from,
+            interface,
+            loop_back: true,
+        };
         assert_eq!(read.upstreams[1].leave, leave);
         let expected = Receiver {
             weight: 7,
-            sample: Some(Sample { taken: 1, each: 100 }),
+            sample: Some(Sample {
+                taken: 1,
+                each: 100,
+            }),
             proxy: true,
-            max_rate: Some(Rate { count: 1_000, per: Duration::from_secs(60) }),
+            max_rate: Some(Rate {
+                count: 1_000,
+                per: Duration::from_secs(60),
+            }),
             drain: true,
             backup: true,
             shadow: false,
@@ -227,15 +309,51 @@ mod tests {
     fn replies_and_spread() {
         for (lines, replies, spread) in [
             ("upstreams = \"a:1\"", Replies::All, Spread::Session),
-            ("upstreams = \"a:1\"\nreplies = true\nspread = \"datagram\"", Replies::All, Spread::Datagram),
-            ("upstreams = \"a:1\"\nreplies = false", Replies::None, Spread::Datagram),
-            ("upstreams = \"a:1\"\nreplies = false\nspread = \"session\"", Replies::None, Spread::Session),
-            ("upstreams = \"a:1\"\npick = \"all\"", Replies::None, Spread::Datagram),
-            ("upstreams = \"a:1\"\npick = \"all\"\nreplies = true", Replies::First, Spread::Session),
-            ("upstreams = \"a:1\"\npick = \"all\"\nreplies = \"first\"", Replies::First, Spread::Session),
-            ("upstreams = \"a:1\"\npick = \"all\"\nreplies = \"all\"", Replies::All, Spread::Session),
-            ("upstreams = \"239.1.1.1:1\"", Replies::None, Spread::Datagram),
-            ("upstreams = [{ address = \"a:1\", source = \"keep\" }, \"b:1\"]", Replies::None, Spread::Datagram),
+            (
+                "upstreams = \"a:1\"\nreplies = true\nspread = \"datagram\"",
+                Replies::All,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = \"a:1\"\nreplies = false",
+                Replies::None,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = \"a:1\"\nreplies = false\nspread = \"session\"",
+                Replies::None,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"",
+                Replies::None,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"\nreplies = true",
+                Replies::First,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"\nreplies = \"first\"",
+                Replies::First,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"\nreplies = \"all\"",
+                Replies::All,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"239.1.1.1:1\"",
+                Replies::None,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = [{ address = \"a:1\", source = \"keep\" }, \"b:1\"]",
+                Replies::None,
+                Spread::Datagram,
+            ),
         ] {
             let read = settings(lines);
             assert_eq!((read.replies, read.spread), (replies, spread), "{lines}");
@@ -246,9 +364,16 @@ mod tests {
     #[test]
     fn defaults_that_follow() {
         let read = settings("upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_max = 3");
-        assert_eq!((read.limits.probation, read.limits.share), (Duration::from_secs(2), 1));
-        let read = settings("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"500ms\" }");
-        assert_eq!(read.upkeep.probe.map(|probe| probe.timeout), Some(Duration::from_millis(500)));
+        assert_eq!(
+            (read.limits.probation, read.limits.share),
+            (Duration::from_secs(2), 1)
+        );
+        let read =
+            settings("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"500ms\" }");
+        assert_eq!(
+            read.upkeep.probe.map(|probe| probe.timeout),
+            Some(Duration::from_millis(500))
+        );
     }
 
     /// `health`, `hash_on` with a table, and the rest.
@@ -260,7 +385,13 @@ mod tests {
              health = { probe = \"udp\", send_hex = \"00 ff\", expect = \"ok\", interval = \"1s\", timeout = \"1s\", \
              rise = 1, fall = 1, fail_open = false }",
         );
-        assert_eq!(read.hash_on, HashOn::Payload { offset: 2, length: 8 });
+        assert_eq!(
+            read.hash_on,
+            HashOn::Payload {
+                offset: 2,
+                length: 8
+            }
+        );
         let probe = Probe {
             over: ProbeOver::Udp,
             send: vec![0, 255],
@@ -271,7 +402,14 @@ mod tests {
             fall: 1,
         };
         let resolve_interval = Duration::ZERO;
-        assert_eq!(read.upkeep, Upkeep { probe: Some(probe), resolve_interval, resolve_optional: true });
+        assert_eq!(
+            read.upkeep,
+            Upkeep {
+                probe: Some(probe),
+                resolve_interval,
+                resolve_optional: true
+            }
+        );
         assert!(!read.fail_open && read.answering.allow_low_ports && read.answering.answer_groups);
         assert_eq!(read.answering.ttl, Some(3));
     }

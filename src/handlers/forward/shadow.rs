@@ -39,7 +39,11 @@ impl Comparison {
             }
             self.ahead.push_back(hash);
         } else if let Some(theirs) = self.ahead.pop_front() {
-            let counter = if theirs == hash { &mut outcomes.same } else { &mut outcomes.different };
+            let counter = if theirs == hash {
+                &mut outcomes.same
+            } else {
+                &mut outcomes.different
+            };
             *counter += 1;
         }
     }
@@ -62,12 +66,26 @@ mod tests {
     fn outcomes() {
         let mut outcomes = Outcomes::default();
         let mut comparison = Comparison::default();
-        for (is_shadow, answer) in [(false, "a"), (true, "a"), (true, "b"), (true, "x"), (false, "b"), (false, "c")] {
+        for (is_shadow, answer) in [
+            (false, "a"),
+            (true, "a"),
+            (true, "b"),
+            (true, "x"),
+            (false, "b"),
+            (false, "c"),
+        ] {
             comparison.answer(is_shadow, answer.as_bytes(), &mut outcomes);
         }
         comparison.answer(false, b"d", &mut outcomes);
         comparison.end(&mut outcomes);
-        assert_eq!(outcomes, Outcomes { same: 2, different: 1, missing: 1 });
+        assert_eq!(
+            outcomes,
+            Outcomes {
+                same: 2,
+                different: 1,
+                missing: 1
+            }
+        );
         (0..20_u8).for_each(|answer| comparison.answer(false, &[answer], &mut outcomes));
         assert_eq!(outcomes.missing, 5, "the memory is bounded");
     }

@@ -19,7 +19,11 @@ impl Common {
             earned: outlet.earned(),
         };
         let upstreams = self.outlets.iter().enumerate().map(upstream).collect();
-        Legacy { turn: self.pool.turn(), upstreams, ..Legacy::default() }
+        Legacy {
+            turn: self.pool.turn(),
+            upstreams,
+            ..Legacy::default()
+        }
     }
 
     /// Goes on with that.
@@ -29,7 +33,8 @@ impl Common {
             if place < self.outlets.len() {
                 self.outlets[place].restore_earned(left.earned);
                 self.restore_judge(place, left.judge);
-                self.pool.change(place, |member| member.alive = left.is_alive);
+                self.pool
+                    .change(place, |member| member.alive = left.is_alive);
             }
         }
         self.pool.restore_turn(legacy.turn);
@@ -43,12 +48,21 @@ impl Talk {
         // In this order they make room for others.
         let mut sessions: Vec<SessionLegacy> = sessions.collect();
         sessions.sort_by_key(|session| session.seen);
-        Legacy { sessions, ports: self.leases.leave(), ..self.common.leave() }
+        Legacy {
+            sessions,
+            ports: self.leases.leave(),
+            ..self.common.leave()
+        }
     }
 
     fn leave_session(&self, id: SessionId) -> SessionLegacy {
         let session = self.table.get(id);
-        let legs = self.table.legs_of(id).iter().flatten().filter_map(|lane| self.leases.leave_leg(*lane));
+        let legs = self
+            .table
+            .legs_of(id)
+            .iter()
+            .flatten()
+            .filter_map(|lane| self.leases.leave_leg(*lane));
         SessionLegacy {
             client: session.key.client,
             local: session.key.local,
@@ -82,10 +96,21 @@ impl Talk {
     fn inherit_session(&mut self, left: &SessionLegacy, cx: &mut Cx<'_>) {
         let prefix = prefix_of(left.client.ip());
         // Without a route of its own it only waits for answers: the number stands for no route.
-        let key = Key { client: left.client, local: left.local, route: left.route.unwrap_or(NO_ROUTE) };
-        let legs: Vec<_> = left.legs.iter().filter_map(|leg| Some((self.leg_of(leg)?, leg))).collect();
+        let key = Key {
+            client: left.client,
+            local: left.local,
+            route: left.route.unwrap_or(NO_ROUTE),
+        };
+        let legs: Vec<_> = left
+            .legs
+            .iter()
+            .filter_map(|leg| Some((self.leg_of(leg)?, leg)))
+            .collect();
         if legs.is_empty() || self.quota.take(prefix).is_err() {
-            left.legs.iter().filter_map(|leg| leg.lane).for_each(|lane| cx.close(lane));
+            left.legs
+                .iter()
+                .filter_map(|leg| leg.lane)
+                .for_each(|lane| cx.close(lane));
             self.counts.displaced += 1;
             return;
         }
@@ -93,9 +118,18 @@ impl Talk {
         let earlier = self.table.find(&key);
         let is_latest = earlier.is_none_or(|id| self.table.get(id).seen <= left.seen);
         let is_bound = left.is_bound && left.route.is_some() && is_latest;
-        earlier.filter(|_| is_bound).into_iter().for_each(|id| self.table.unbind(id));
-        let winner = left.winner.filter(|winner| usize::from(*winner) < self.common.outlets.len());
-        let left = SessionLegacy { is_bound, winner, ..left.clone() };
+        earlier
+            .filter(|_| is_bound)
+            .into_iter()
+            .for_each(|id| self.table.unbind(id));
+        let winner = left
+            .winner
+            .filter(|winner| usize::from(*winner) < self.common.outlets.len());
+        let left = SessionLegacy {
+            is_bound,
+            winner,
+            ..left.clone()
+        };
         let id = self.table.restore(key, left.ear, &left, cx.now());
         for (at, leg) in legs {
             let lane = self.leases.inherit_leg(leg, id);
@@ -113,7 +147,11 @@ impl Talk {
         }
         match (self.common.settings.choice, self.common.settings.spread) {
             (Choice::One(_), Spread::Session) => {
-                let shadow = self.common.shadows.iter().position(|shadow| *shadow == place);
+                let shadow = self
+                    .common
+                    .shadows
+                    .iter()
+                    .position(|shadow| *shadow == place);
                 Some(shadow.map_or(0, |at| 1 + at))
             }
             _ => Some(place),
@@ -122,15 +160,21 @@ impl Talk {
 }
 
 /// The route of a session whose route is gone. No datagram comes by it.
-const NO_ROUTE: crate::dispatch::route_table::RouteId = crate::dispatch::route_table::RouteId(u32::MAX);
+const NO_ROUTE: crate::dispatch::route_table::RouteId =
+    crate::dispatch::route_table::RouteId(u32::MAX);
 
 impl super::leases::Leases {
     /// The free ports.
     fn leave(&self) -> Vec<PortLegacy> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
-            let port =
-                |(lane, until, released, is_owed)| PortLegacy { place: place as u16, lane, until, released, is_owed };
+            let port = |(lane, until, released, is_owed)| PortLegacy {
+                place: place as u16,
+                lane,
+                until,
+                released,
+                is_owed,
+            };
             left.extend(ports.iter().map(port));
         }
         left
@@ -141,6 +185,12 @@ impl super::leases::Leases {
         let own = self.is_leasing().then_some(lane);
         let is_spoilt = self.is_spoilt(lane);
         let (place, asked, answered) = (debt.place as u16, debt.asked, debt.answered);
-        Some(LegLegacy { place, lane: own, asked, answered, is_spoilt })
+        Some(LegLegacy {
+            place,
+            lane: own,
+            asked,
+            answered,
+            is_spoilt,
+        })
     }
 }

@@ -53,16 +53,26 @@ impl Talk {
         let limits = common.settings.limits;
         let is_sticky = common.settings.replies == Replies::None;
         // Nobody is on probation where nobody is to answer.
-        let probation = if is_sticky { limits.idle } else { limits.probation };
+        let probation = if is_sticky {
+            limits.idle
+        } else {
+            limits.probation
+        };
         let legs = match (common.settings.choice, common.settings.spread) {
             (Choice::One(_), Spread::Session) => 1 + common.shadows.len(),
             _ => common.outlets.len(),
         };
-        let lifetimes = Lifetimes { idle: limits.idle, probation };
+        let lifetimes = Lifetimes {
+            idle: limits.idle,
+            probation,
+        };
         Talk {
             table: Sessions::new(quota.max(), legs, lifetimes, seed),
             quota,
-            leases: Leases::new(common.outlets.iter().map(|outlet| (outlet.id, outlet.lane)), !is_sticky),
+            leases: Leases::new(
+                common.outlets.iter().map(|outlet| (outlet.id, outlet.lane)),
+                !is_sticky,
+            ),
             comparisons: Vec::new(),
             outcomes: vec![Outcomes::default(); common.outlets.len()],
             counts: SessionCount::default(),
@@ -77,10 +87,20 @@ impl Talk {
         }
     }
 
-    fn request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
+    fn request(
+        &mut self,
+        train: &Train,
+        index: u32,
+        batch: &Batch<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), DropReason> {
         let envelope = &train.envelope;
         let ttl = self.common.damp(envelope)?;
-        let key = Key { client: envelope.src, local: envelope.local, route: cx.route_id() };
+        let key = Key {
+            client: envelope.src,
+            local: envelope.local,
+            route: cx.route_id(),
+        };
         let id = match self.table.find(&key) {
             Some(id) => id,
             None if !self.may_answer(envelope, cx) => {
@@ -97,7 +117,12 @@ impl Talk {
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
         session.ttl = ttl;
-        let is_last = self.common.settings.limits.requests_max.is_some_and(|max| session.requests >= max);
+        let is_last = self
+            .common
+            .settings
+            .limits
+            .requests_max
+            .is_some_and(|max| session.requests >= max);
         let passed = self.pass_on(id, train, index, batch, ttl, cx);
         if is_last {
             self.table.unbind(id);
@@ -107,7 +132,10 @@ impl Talk {
 
     /// Whether the guard lets answers go to who sent this. Its TTL has been looked at.
     fn may_answer(&self, envelope: &Envelope, cx: &Cx<'_>) -> bool {
-        let answering = Answering { ttl: Some(1), ..self.common.settings.answering };
+        let answering = Answering {
+            ttl: Some(1),
+            ..self.common.settings.answering
+        };
         self.common.settings.replies == Replies::None
             || (cx.permit(envelope, &answering).is_ok() && !self.common.is_upstream(envelope.src))
     }
@@ -146,8 +174,10 @@ impl Talk {
             (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
             (Choice::One(_), Spread::Datagram) => {
                 let leases = &self.leases;
-                let place =
-                    self.common.pick(train, batch, |place| leases.sessions(place)).ok_or(DropReason::NoUpstream)?;
+                let place = self
+                    .common
+                    .pick(train, batch, |place| leases.sessions(place))
+                    .ok_or(DropReason::NoUpstream)?;
                 let lane = self.leg(id, place, cx)?;
                 for shadow in 0..self.common.shadows.len() {
                     let shadow = self.common.shadows[shadow];
@@ -162,8 +192,12 @@ impl Talk {
         }
         let mut passed = Err(DropReason::NoUpstream);
         for leg in 0..self.opening.len() {
-            let Some(lane) = self.table.legs(id)[leg] else { continue };
-            let Some(place) = self.leases.place(lane) else { continue };
+            let Some(lane) = self.table.legs(id)[leg] else {
+                continue;
+            };
+            let Some(place) = self.leases.place(lane) else {
+                continue;
+            };
             let got = self.pass_leg(lane, place, train, batch, ttl, cx);
             // What a shadow gets or not is counted there.
             if !self.common.settings.receivers[place].shadow {
@@ -207,14 +241,23 @@ impl Talk {
         batch: &Batch<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        let Some(lane) = self.table.legs(id)[0] else { return Err(DropReason::NoUpstream) };
-        let Some(place) = self.leases.place(lane) else { return Err(DropReason::NoUpstream) };
+        let Some(lane) = self.table.legs(id)[0] else {
+            return Err(DropReason::NoUpstream);
+        };
+        let Some(place) = self.leases.place(lane) else {
+            return Err(DropReason::NoUpstream);
+        };
         // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
         if self.common.pool.members()[place].alive || self.common.pool.is_fit(place) {
             return Ok(());
         }
         let leases = &self.leases;
-        let Some(other) = self.common.pick(train, batch, |place| leases.sessions(place)) else { return Ok(()) };
+        let Some(other) = self
+            .common
+            .pick(train, batch, |place| leases.sessions(place))
+        else {
+            return Ok(());
+        };
         if other == place || !self.common.pool.members()[other].alive {
             return Ok(());
         }
@@ -228,14 +271,22 @@ impl Talk {
         Ok(())
     }
 
-    fn open(&mut self, key: Key, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<SessionId, DropReason> {
+    fn open(
+        &mut self,
+        key: Key,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<SessionId, DropReason> {
         let prefix = prefix_of(key.client.ip());
         self.take_place(prefix, cx)?;
         if let Err(reason) = self.lease_legs(train, batch, cx) {
             self.quota.give_back(prefix);
             return Err(reason);
         }
-        let id = self.table.insert(key, cx.ear(), train.envelope.interface, cx.now());
+        let id = self
+            .table
+            .insert(key, cx.ear(), train.envelope.interface, cx.now());
         for (leg, lane) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
             *leg = lane.take();
             if let Some(lane) = leg {
@@ -250,7 +301,8 @@ impl Talk {
     pub(super) fn make_room_for_comparisons(&mut self, id: SessionId) {
         let comparisons = (id.0 as usize + 1) * self.common.shadows.len();
         if self.comparisons.len() < comparisons {
-            self.comparisons.resize_with(comparisons, Comparison::default);
+            self.comparisons
+                .resize_with(comparisons, Comparison::default);
         }
     }
 
@@ -260,27 +312,39 @@ impl Talk {
         if taken != Err(DropReason::SessionLimit) {
             return taken;
         }
-        let oldest = self.table.oldest_on_probation().ok_or(DropReason::SessionLimit)?;
+        let oldest = self
+            .table
+            .oldest_on_probation()
+            .ok_or(DropReason::SessionLimit)?;
         self.end(oldest, Cause::Displaced, cx);
         self.quota.take(prefix)
     }
 
     /// Leases the lanes that a new session begins with: to whom is picked or to all, and then to the shadows.
-    fn lease_legs(&mut self, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
+    fn lease_legs(
+        &mut self,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), DropReason> {
         let first_shadow = match (self.common.settings.choice, self.common.settings.spread) {
             // The others as they are picked.
             (Choice::One(_), Spread::Datagram) => None,
             (Choice::One(_), Spread::Session) => {
                 let leases = &self.leases;
-                let place =
-                    self.common.pick(train, batch, |place| leases.sessions(place)).ok_or(DropReason::NoUpstream)?;
+                let place = self
+                    .common
+                    .pick(train, batch, |place| leases.sessions(place))
+                    .ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.leases.lease(place, cx)?);
                 Some(1)
             }
             (Choice::All, _) => {
                 let mut leased = Err(DropReason::NoUpstream);
                 for place in 0..self.opening.len() {
-                    if !self.common.pool.is_fit_for_all(place) || self.common.settings.receivers[place].shadow {
+                    if !self.common.pool.is_fit_for_all(place)
+                        || self.common.settings.receivers[place].shadow
+                    {
                         continue;
                     }
                     let lane = self.leases.lease(place, cx);
@@ -303,19 +367,26 @@ impl Talk {
 
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Cx<'_>) {
         let session = self.table.get(id);
-        let (seen, is_answered, prefix) = (session.seen, session.is_answered, prefix_of(session.key.client.ip()));
+        let (seen, is_answered, prefix) = (
+            session.seen,
+            session.is_answered,
+            prefix_of(session.key.client.ip()),
+        );
         for leg in 0..self.opening.len() {
             if let Some(lane) = self.table.legs(id)[leg].take() {
                 self.leases.release(lane, seen, cx);
             }
         }
         for (at, shadow) in self.common.shadows.iter().enumerate() {
-            self.comparisons[id.0 as usize * self.common.shadows.len() + at].end(&mut self.outcomes[*shadow]);
+            self.comparisons[id.0 as usize * self.common.shadows.len() + at]
+                .end(&mut self.outcomes[*shadow]);
         }
         self.table.remove(id);
         self.quota.give_back(prefix);
         *match cause {
-            Cause::Idle if is_answered || self.common.settings.replies == Replies::None => &mut self.counts.idle,
+            Cause::Idle if is_answered || self.common.settings.replies == Replies::None => {
+                &mut self.counts.idle
+            }
             Cause::Idle => &mut self.counts.unanswered,
             Cause::Complete => &mut self.counts.complete,
             Cause::Displaced => &mut self.counts.displaced,
@@ -324,7 +395,13 @@ impl Talk {
     }
 
     /// What one upstream answered goes to the client, unless that is not wanted.
-    fn answer(&mut self, lane: Lane, train: &Train, batch: &Batch<'_>, cx: &mut Cx<'_>) -> Result<(), DropReason> {
+    fn answer(
+        &mut self,
+        lane: Lane,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), DropReason> {
         let (id, place) = self.leases.session(lane).ok_or(DropReason::LateReply)?;
         self.leases.answered(lane, train.datagrams());
         self.common.answered(place);
@@ -333,14 +410,18 @@ impl Talk {
             return Err(DropReason::Shadow);
         }
         let session = self.table.get_mut(id);
-        if self.common.settings.is_first_alone() && *session.winner.get_or_insert(place as u16) != place as u16 {
+        if self.common.settings.is_first_alone()
+            && *session.winner.get_or_insert(place as u16) != place as u16
+        {
             return Err(DropReason::NotFirst);
         }
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
         let (ear, key, interface) = (session.ear, session.key, session.interface);
         // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
-        let ttl = session.ttl.filter(|_| self.common.settings.answering.ttl.is_none());
+        let ttl = session
+            .ttl
+            .filter(|_| self.common.settings.answering.ttl.is_none());
         cx.pass_back(ear, train, key.client, key.local, interface, ttl);
         self.table.answered(id);
         if !self.common.shadows.is_empty() {
@@ -355,9 +436,16 @@ impl Talk {
     /// Whether each request that went out has as many answers as it is to have: of every upstream that it went to, or, where
     /// the first one's are enough, as many as the client was to get.
     fn is_complete(&mut self, id: SessionId) -> bool {
-        let Some(each) = self.common.settings.limits.replies_max else { return false };
+        let Some(each) = self.common.settings.limits.replies_max else {
+            return false;
+        };
         let (leases, receivers) = (&self.leases, &self.common.settings.receivers);
-        let held = self.table.legs(id).iter().flatten().filter_map(|lane| leases.debt(*lane));
+        let held = self
+            .table
+            .legs(id)
+            .iter()
+            .flatten()
+            .filter_map(|lane| leases.debt(*lane));
         let mut held = held.filter(|debt| !receivers[debt.place].shadow);
         if self.common.settings.is_first_alone() {
             let asked = held.map(|debt| debt.asked).max().unwrap_or(0);
@@ -375,7 +463,11 @@ impl Talk {
             }
             let comparison = &mut self.comparisons[id.0 as usize * shadows + at];
             for datagram in train.pieces() {
-                comparison.answer(of.is_some(), batch.bytes(datagram.span), &mut self.outcomes[*shadow]);
+                comparison.answer(
+                    of.is_some(),
+                    batch.bytes(datagram.span),
+                    &mut self.outcomes[*shadow],
+                );
             }
         }
     }
@@ -425,7 +517,9 @@ impl Handler for Talk {
     }
 
     fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
-        let Some(place) = self.leases.place(lane) else { return };
+        let Some(place) = self.leases.place(lane) else {
+            return;
+        };
         match trouble {
             Trouble::Reported(_) => self.common.refused(place, cx.now()),
             Trouble::Broken => {
@@ -448,7 +542,9 @@ impl Handler for Talk {
         let now = cx.now();
         self.common.pass_time(now);
         for _ in 0..ENDS_MAX {
-            let Some(id) = self.table.expired(now) else { break };
+            let Some(id) = self.table.expired(now) else {
+                break;
+            };
             self.end(id, Cause::Idle, cx);
         }
         self.leases.shrink(now, cx);
@@ -463,7 +559,10 @@ impl Handler for Talk {
     }
 
     fn due(&self) -> Option<Time> {
-        [self.table.due(), self.leases.due(), self.common.due()].into_iter().flatten().min()
+        [self.table.due(), self.leases.due(), self.common.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn is_owed(&self) -> bool {
@@ -471,7 +570,11 @@ impl Handler for Talk {
     }
 
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
-        let upstream = |lane| self.leases.place(lane).map(|place| self.common.outlets[place].id);
+        let upstream = |lane| {
+            self.leases
+                .place(lane)
+                .map(|place| self.common.outlets[place].id)
+        };
         self.table.look(handler, from, page, upstream)
     }
 
@@ -482,13 +585,26 @@ impl Handler for Talk {
             _ => u64::from(self.table.on_probation()),
         };
         let ports = self.leases.open();
-        handler.sessions = SessionCount { open: u64::from(self.table.len()), on_probation, ports, ..self.counts };
+        handler.sessions = SessionCount {
+            open: u64::from(self.table.len()),
+            on_probation,
+            ports,
+            ..self.counts
+        };
         for (place, outlet) in self.common.outlets.iter().enumerate() {
             let count = &mut upstreams[outlet.id.index()];
             count.sessions += self.leases.sessions(place);
             count.replies += self.leases.replies(place);
-            let Outcomes { same, different, missing } = self.outcomes[place];
-            count.shadow.iter_mut().zip([same, different, missing]).for_each(|(sum, more)| *sum += more);
+            let Outcomes {
+                same,
+                different,
+                missing,
+            } = self.outcomes[place];
+            count
+                .shadow
+                .iter_mut()
+                .zip([same, different, missing])
+                .for_each(|(sum, more)| *sum += more);
         }
     }
 }

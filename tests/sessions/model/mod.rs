@@ -127,11 +127,24 @@ impl Account {
     }
 
     fn check(&self, what: &str, tally: &Tally) {
-        let of = |reason: &DropReason| Some((*reason, tally.dropped_for(*reason))).filter(|(_, count)| *count > 0);
+        let of = |reason: &DropReason| {
+            Some((*reason, tally.dropped_for(*reason))).filter(|(_, count)| *count > 0)
+        };
         let dropped = DropReason::ALL.iter().filter_map(of).collect();
-        let found = Account { received: tally.received, handled: tally.handled, dropped };
-        assert_eq!(found.without_places(), self.without_places(), "{what}: found, expected");
-        assert!(tally.balances() && tally.in_flight == 0, "{what}: {tally:?}");
+        let found = Account {
+            received: tally.received,
+            handled: tally.handled,
+            dropped,
+        };
+        assert_eq!(
+            found.without_places(),
+            self.without_places(),
+            "{what}: found, expected"
+        );
+        assert!(
+            tally.balances() && tally.in_flight == 0,
+            "{what}: {tally:?}"
+        );
     }
 }
 
@@ -217,7 +230,9 @@ impl Talker {
     }
 
     fn shadows(&self) -> Vec<usize> {
-        (0..self.spec.receivers.len()).filter(|place| self.spec.receivers[*place].shadow).collect()
+        (0..self.spec.receivers.len())
+            .filter(|place| self.spec.receivers[*place].shadow)
+            .collect()
     }
 
     fn is_shadow(&self, place: usize) -> bool {
@@ -239,9 +254,14 @@ impl Talker {
 
     /// How many sessions each upstream has.
     fn loads(&self) -> Vec<u64> {
-        let legs: Vec<usize> =
-            self.sessions.iter().flat_map(|session| session.legs.iter().map(|leg| leg.place)).collect();
-        (0..self.spec.receivers.len()).map(|place| legs.iter().filter(|one| **one == place).count() as u64).collect()
+        let legs: Vec<usize> = self
+            .sessions
+            .iter()
+            .flat_map(|session| session.legs.iter().map(|leg| leg.place))
+            .collect();
+        (0..self.spec.receivers.len())
+            .map(|place| legs.iter().filter(|one| **one == place).count() as u64)
+            .collect()
     }
 
     /// Ends a session, at some moment of this span.
@@ -256,7 +276,14 @@ impl Talker {
     ) {
         let session = self.sessions.remove(at);
         for leg in &session.legs {
-            self.release(session.number, leg, session.seen, when, broken == Some(leg.lane), step);
+            self.release(
+                session.number,
+                leg,
+                session.seen,
+                when,
+                broken == Some(leg.lane),
+                step,
+            );
         }
         for (shadow, (is_shadows, answers)) in &session.unmatched {
             self.compared[*shadow][2] += if *is_shadows { 0 } else { answers.len() as u64 };
@@ -268,7 +295,9 @@ impl Talker {
             shared.held.remove(&prefix);
         }
         *match cause {
-            Cause::Time if session.is_answered || self.spec.replies == Replies::No => &mut self.ends.idle,
+            Cause::Time if session.is_answered || self.spec.replies == Replies::No => {
+                &mut self.ends.idle
+            }
             Cause::Time => &mut self.ends.unanswered,
             Cause::Complete => &mut self.ends.complete,
             Cause::Displaced => &mut self.ends.displaced,
@@ -280,10 +309,14 @@ impl Talker {
     pub fn check(&self, found: &HandlerCount, upstreams: &[UpstreamCount]) {
         let name = format!("handler {}", self.handler);
         self.tally.check(&name, &found.tally);
-        self.replies.check(&format!("{name}, replies"), &found.replies);
+        self.replies
+            .check(&format!("{name}, replies"), &found.replies);
         let sessions = found.sessions;
         assert!(sessions.balances(), "{name}: {sessions:?}");
-        assert!(sessions.open <= self.spec.max as u64, "{name}: {sessions:?}");
+        assert!(
+            sessions.open <= self.spec.max as u64,
+            "{name}: {sessions:?}"
+        );
         if self.is_unclear() {
             return;
         }
@@ -297,9 +330,21 @@ impl Talker {
             one_way: sessions.one_way,
         };
         assert_eq!(ends, self.ends, "{name}: found, expected");
-        let unanswered = self.sessions.iter().filter(|session| !session.is_answered).count();
-        let on_probation = if self.spec.replies == Replies::No { 0 } else { unanswered };
-        let expected = (self.sessions.len() as u64, on_probation as u64, self.ports.lanes.len() as u64);
+        let unanswered = self
+            .sessions
+            .iter()
+            .filter(|session| !session.is_answered)
+            .count();
+        let on_probation = if self.spec.replies == Replies::No {
+            0
+        } else {
+            unanswered
+        };
+        let expected = (
+            self.sessions.len() as u64,
+            on_probation as u64,
+            self.ports.lanes.len() as u64,
+        );
         assert_eq!(
             (sessions.open, sessions.on_probation, sessions.ports),
             expected,
@@ -307,10 +352,25 @@ impl Talker {
         );
         let loads = self.loads();
         for (place, count) in upstreams.iter().enumerate() {
-            let found = (count.sessions, count.replies, count.skipped, count.shadow, count.dead_in == 0);
+            let found = (
+                count.sessions,
+                count.replies,
+                count.skipped,
+                count.shadow,
+                count.dead_in == 0,
+            );
             let is_alive = self.picks.members[place].alive;
-            let expected = (loads[place], self.answers[place], self.skipped[place], self.compared[place], is_alive);
-            assert_eq!(found, expected, "{name}, {place}: sessions, replies, skipped, shadow, alive");
+            let expected = (
+                loads[place],
+                self.answers[place],
+                self.skipped[place],
+                self.compared[place],
+                is_alive,
+            );
+            assert_eq!(
+                found, expected,
+                "{name}, {place}: sessions, replies, skipped, shadow, alive"
+            );
         }
     }
 }

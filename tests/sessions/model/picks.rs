@@ -39,7 +39,12 @@ impl Picks {
             alive: true,
         };
         let members = spec.receivers.iter().map(member).collect();
-        Picks { pick: spec.pick, fail_open: spec.fail_open, members, recent: Vec::new() }
+        Picks {
+            pick: spec.pick,
+            fail_open: spec.fail_open,
+            members,
+            recent: Vec::new(),
+        }
     }
 
     pub fn change(&mut self, place: usize, change: impl FnOnce(&mut Member)) {
@@ -59,8 +64,16 @@ impl Picks {
                 member.resolved && !member.drain && !member.shadow
             })
             .collect();
-        let alive: Vec<usize> = usable.iter().copied().filter(|place| self.members[*place].alive).collect();
-        let first: Vec<usize> = alive.iter().copied().filter(|place| !self.members[*place].backup).collect();
+        let alive: Vec<usize> = usable
+            .iter()
+            .copied()
+            .filter(|place| self.members[*place].alive)
+            .collect();
+        let first: Vec<usize> = alive
+            .iter()
+            .copied()
+            .filter(|place| !self.members[*place].backup)
+            .collect();
         match (first.is_empty(), alive.is_empty(), self.fail_open) {
             (false, _, _) => first,
             (true, false, _) => alive,
@@ -82,15 +95,26 @@ impl Picks {
     /// This one was picked. `sessions` are those that each had before. Whether a key had to leave its home.
     pub fn seen(&mut self, place: usize, key: &str, sessions: &[u64], homes: &mut Homes) -> bool {
         let fit = self.fit();
-        assert!(fit.contains(&place), "{place} was picked of {fit:?}: {:?}", self.members);
+        assert!(
+            fit.contains(&place),
+            "{place} was picked of {fit:?}: {:?}",
+            self.members
+        );
         match self.pick {
             Pick::All => panic!("nobody is picked"),
             Pick::Random => {}
             Pick::FirstAlive => assert_eq!(place, fit[0], "the first that is alive"),
             Pick::LeastSessions => {
-                let load = |place: usize| sessions[place] as f64 / self.members[place].weight as f64;
-                let least = fit.iter().map(|other| load(*other)).fold(f64::INFINITY, f64::min);
-                assert!(load(place) <= least + 1e-9, "{place} has more than the least sessions: {sessions:?} {fit:?}");
+                let load =
+                    |place: usize| sessions[place] as f64 / self.members[place].weight as f64;
+                let least = fit
+                    .iter()
+                    .map(|other| load(*other))
+                    .fold(f64::INFINITY, f64::min);
+                assert!(
+                    load(place) <= least + 1e-9,
+                    "{place} has more than the least sessions: {sessions:?} {fit:?}"
+                );
             }
             Pick::RoundRobin => self.turn(place, &fit),
             Pick::Hash => return homes.check(key, fit, place),
@@ -102,12 +126,25 @@ impl Picks {
     fn turn(&mut self, place: usize, fit: &[usize]) {
         self.recent.push(place);
         let weight = |place: &usize| self.members[*place].weight;
-        let divisor = (1..=5).rev().find(|divisor| fit.iter().all(|place| weight(place) % divisor == 0)).unwrap_or(1);
+        let divisor = (1..=5)
+            .rev()
+            .find(|divisor| fit.iter().all(|place| weight(place) % divisor == 0))
+            .unwrap_or(1);
         let turn = fit.iter().map(weight).sum::<u64>() / divisor;
-        let Some(from) = self.recent.len().checked_sub(turn as usize) else { return };
+        let Some(from) = self.recent.len().checked_sub(turn as usize) else {
+            return;
+        };
         for member in fit {
-            let count = self.recent[from..].iter().filter(|one| *one == member).count() as u64;
-            assert_eq!(count, weight(member) / divisor, "{member} in the last turn of {:?}", &self.recent[from..]);
+            let count = self.recent[from..]
+                .iter()
+                .filter(|one| *one == member)
+                .count() as u64;
+            assert_eq!(
+                count,
+                weight(member) / divisor,
+                "{member} in the last turn of {:?}",
+                &self.recent[from..]
+            );
         }
     }
 }
@@ -121,7 +158,10 @@ impl Homes {
             let is_less = fit.iter().all(|one| others.contains(one));
             let is_more = others.iter().all(|one| fit.contains(one));
             if (is_less && fit.contains(other)) || (is_more && others.contains(&place)) {
-                assert_eq!(place, *other, "{key} moved: of {others:?} {other}, of {fit:?} {place}");
+                assert_eq!(
+                    place, *other,
+                    "{key} moved: of {others:?} {other}, of {fit:?} {place}"
+                );
             }
             has_moved |= place != *other;
         }
@@ -151,18 +191,28 @@ impl Judge {
     /// 20 requests and 5 s without an answer, where there were answers once.
     pub fn asked(&mut self, datagrams: usize, now: u64) {
         self.unanswered.extend(std::iter::repeat_n(now, datagrams));
-        if self.has_answered && self.unanswered.len() >= 20 && now - self.unanswered[0] >= 5 * SECOND {
+        if self.has_answered
+            && self.unanswered.len() >= 20
+            && now - self.unanswered[0] >= 5 * SECOND
+        {
             self.die(now);
         }
     }
 
     pub fn answered(&mut self) {
-        *self = Judge { has_answered: true, ..Judge::default() };
+        *self = Judge {
+            has_answered: true,
+            ..Judge::default()
+        };
     }
 
     /// Three refusals in 10 s; after a pause of 5 s one is enough.
     pub fn refused(&mut self, now: u64) {
-        if self.refusals.first().is_some_and(|first| now - first > 10 * SECOND) {
+        if self
+            .refusals
+            .first()
+            .is_some_and(|first| now - first > 10 * SECOND)
+        {
             self.refusals.clear();
         }
         self.refusals.push(now);
@@ -173,7 +223,11 @@ impl Judge {
 
     pub fn pass_time(&mut self, now: u64) {
         if self.dead_until.is_some_and(|until| until <= now) {
-            *self = Judge { refusals: vec![now; 2], has_answered: self.has_answered, ..Judge::default() };
+            *self = Judge {
+                refusals: vec![now; 2],
+                has_answered: self.has_answered,
+                ..Judge::default()
+            };
         }
     }
 

@@ -96,13 +96,19 @@ pub struct Ports {
 impl Ports {
     pub fn new(upstreams: usize) -> Ports {
         let why = vec![DropReason::NoPort; upstreams];
-        Ports { shut_until: vec![0; upstreams], why, generation: vec![0; upstreams], ..Ports::default() }
+        Ports {
+            shut_until: vec![0; upstreams],
+            why,
+            generation: vec![0; upstreams],
+            ..Ports::default()
+        }
     }
 
     /// Whether one is free that has rested for certain, whatever order they are kept in.
     fn is_any_rested(&self, place: usize, now: u64) -> bool {
         self.free.iter().any(|free| {
-            let has_rested = free.seen + free.rest() <= free.released.0 || free.released.1 + free.rest() <= now;
+            let has_rested =
+                free.seen + free.rest() <= free.released.0 || free.released.1 + free.rest() <= now;
             free.place == place && has_rested
         })
     }
@@ -112,22 +118,34 @@ impl Talker {
     /// A session got a lane to an upstream.
     pub fn lease(&mut self, place: usize, lane: u32, step: &mut Step) {
         if self.spec.is_sticky() {
-            assert_eq!(lane, self.one_way[place], "without replies there is one lane for all");
+            assert_eq!(
+                lane, self.one_way[place],
+                "without replies there is one lane for all"
+            );
             return;
         }
         let now = step.now;
         let shut = now < self.ports.shut_until[place];
         if let Some(whose) = step.fresh.remove(&lane) {
             assert_eq!(whose, (self.handler, place), "lane {lane}");
-            assert!(!shut, "lane {lane} was opened though opening has just failed");
-            assert!(!self.ports.is_any_rested(place, now), "lane {lane} was opened though one had rested");
+            assert!(
+                !shut,
+                "lane {lane} was opened though opening has just failed"
+            );
+            assert!(
+                !self.ports.is_any_rested(place, now),
+                "lane {lane} was opened though one had rested"
+            );
             let generation = self.ports.generation[place];
             self.ports.lanes.insert(lane, Held { place, generation });
             self.ports.hurried.remove(&lane);
             return;
         }
         let at = self.ports.free.iter().position(|free| free.lane == lane);
-        let free = self.ports.free.remove(at.unwrap_or_else(|| panic!("lane {lane} is not free, and leased")));
+        let free = self
+            .ports
+            .free
+            .remove(at.unwrap_or_else(|| panic!("lane {lane} is not free, and leased")));
         assert_eq!(free.place, place, "{free:?}");
         assert_eq!(
             self.ports.lanes[&lane].generation, self.ports.generation[place],
@@ -136,8 +154,15 @@ impl Talker {
         let is_short = shut || step.failed.contains_key(&(self.handler, place));
         let has_rested = now >= free.seen + free.rest();
         let may_hurry = is_short && !free.owed && now >= free.released.0 + REST_MIN;
-        assert!(has_rested || may_hurry, "{free:?} has not rested, short: {is_short}");
-        step.met.push(if has_rested { "lane reused" } else { "lane hurried" });
+        assert!(
+            has_rested || may_hurry,
+            "{free:?} has not rested, short: {is_short}"
+        );
+        step.met.push(if has_rested {
+            "lane reused"
+        } else {
+            "lane hurried"
+        });
         if has_rested {
             self.ports.hurried.remove(&lane);
         } else {
@@ -147,21 +172,30 @@ impl Talker {
 
     /// Why no lane could be opened there, when that was last tried.
     pub fn why_failed(&self, place: usize, step: &Step) -> DropReason {
-        step.failed.get(&(self.handler, place)).copied().unwrap_or(self.ports.why[place])
+        step.failed
+            .get(&(self.handler, place))
+            .copied()
+            .unwrap_or(self.ports.why[place])
     }
 
     /// A session got no lane to this upstream: there was none, and none could be opened. The reason.
     pub fn lease_failed(&self, place: usize, step: &Step) -> DropReason {
         assert!(!self.spec.is_sticky(), "there is always a lane");
-        assert!(self.may_have_failed(place, step), "no lane to {place}, for no reason: {:?}", self.ports.free);
+        assert!(
+            self.may_have_failed(place, step),
+            "no lane to {place}, for no reason: {:?}",
+            self.ports.free
+        );
         self.why_failed(place, step)
     }
 
     /// Whether leasing a lane to this upstream had to fail.
     pub fn may_have_failed(&self, place: usize, step: &Step) -> bool {
         let now = step.now;
-        let is_short = step.failed.contains_key(&(self.handler, place)) || now < self.ports.shut_until[place];
-        let may_hurry = |free: &Free| free.place == place && !free.owed && free.released.1 + REST_MIN <= now;
+        let is_short =
+            step.failed.contains_key(&(self.handler, place)) || now < self.ports.shut_until[place];
+        let may_hurry =
+            |free: &Free| free.place == place && !free.owed && free.released.1 + REST_MIN <= now;
         is_short && !self.ports.is_any_rested(place, now) && !self.ports.free.iter().any(may_hurry)
     }
 
@@ -179,17 +213,31 @@ impl Talker {
             return;
         }
         let owed = leg.asked > leg.answered;
-        self.ports.promises.insert((session, leg.lane), Promise { seen, owed, released: released.0 });
+        self.ports.promises.insert(
+            (session, leg.lane),
+            Promise {
+                seen,
+                owed,
+                released: released.0,
+            },
+        );
         if is_spoilt || self.ports.lanes[&leg.lane].generation != self.ports.generation[leg.place] {
             return self.must_close(leg.lane, step);
         }
-        self.ports.free.push(Free { lane: leg.lane, place: leg.place, seen, owed, released });
+        self.ports.free.push(Free {
+            lane: leg.lane,
+            place: leg.place,
+            seen,
+            owed,
+            released,
+        });
     }
 
     /// Lanes to where an upstream was are no good.
     pub fn forget_free(&mut self, place: usize, step: &mut Step) {
         self.ports.generation[place] += 1;
-        let (gone, rest): (Vec<Free>, Vec<Free>) = self.ports.free.iter().partition(|free| free.place == place);
+        let (gone, rest): (Vec<Free>, Vec<Free>) =
+            self.ports.free.iter().partition(|free| free.place == place);
         self.ports.free = rest;
         for free in gone {
             step.met.push("moved lane closed");
@@ -198,14 +246,20 @@ impl Talker {
     }
 
     fn must_close(&mut self, lane: u32, step: &mut Step) {
-        assert_eq!(step.closed.remove(&lane), Some(self.handler), "lane {lane} must be closed at once");
+        assert_eq!(
+            step.closed.remove(&lane),
+            Some(self.handler),
+            "lane {lane} must be closed at once"
+        );
         self.ports.lanes.remove(&lane);
     }
 
     /// What else was closed had been free for long; and what has been free for too long was closed. `is_punctual`: it is
     /// called when it wants to be.
     pub fn check_spares(&mut self, is_punctual: bool, step: &mut Step) {
-        let Step { now, closed, met, .. } = step;
+        let Step {
+            now, closed, met, ..
+        } = step;
         self.ports.free.retain(|free| {
             let is_closed = closed.remove(&free.lane).is_some();
             let since = free.released;
@@ -215,7 +269,10 @@ impl Talker {
                 self.ports.lanes.remove(&free.lane);
             }
             let late = since.1 + SPARE + SPARE_LATE + 100 * MS;
-            assert!(is_closed || !is_punctual || *now < late, "{free:?} was not closed");
+            assert!(
+                is_closed || !is_punctual || *now < late,
+                "{free:?} was not closed"
+            );
             !is_closed
         });
     }
@@ -223,33 +280,59 @@ impl Talker {
     /// An answer to one session's request reached another client: no earlier than promised.
     pub fn check_stray(&self, asker: u64, lane: u32, step: &mut Step) {
         let now = step.now;
-        let promise = self.ports.promises.get(&(asker, lane)).expect("it was given back");
-        let Promise { seen, owed, released } = *promise;
+        let promise = self
+            .ports
+            .promises
+            .get(&(asker, lane))
+            .expect("it was given back");
+        let Promise {
+            seen,
+            owed,
+            released,
+        } = *promise;
         let until = match (owed, self.ports.hurried.contains(&lane)) {
             (true, _) => seen + REST_OWED,
             (false, false) => seen + REST,
             (false, true) => (seen + REST).min(released + REST_MIN),
         };
-        step.met.push(if self.ports.hurried.contains(&lane) { "stray, hurried" } else { "stray" });
-        assert!(now >= until, "lane {lane} carried a stranger's answer: {promise:?} at {now}");
+        step.met.push(if self.ports.hurried.contains(&lane) {
+            "stray, hurried"
+        } else {
+            "stray"
+        });
+        assert!(
+            now >= until,
+            "lane {lane} carried a stranger's answer: {promise:?} at {now}"
+        );
     }
 
     /// The turn is over: nothing is left that nobody can explain, and no lane that nobody has.
     pub fn finish(&mut self, step: &Step) {
         for ((handler, place), reason) in &step.failed {
             if *handler == self.handler {
-                let retry = if *reason == DropReason::NoPort { RETRY } else { RETRY_WAY };
+                let retry = if *reason == DropReason::NoPort {
+                    RETRY
+                } else {
+                    RETRY_WAY
+                };
                 self.ports.shut_until[*place] = step.now + retry;
                 self.ports.why[*place] = *reason;
             }
         }
-        let leased = self.sessions.iter().flat_map(|session| session.legs.iter().map(|leg| leg.lane));
+        let leased = self
+            .sessions
+            .iter()
+            .flat_map(|session| session.legs.iter().map(|leg| leg.lane));
         let free = self.ports.free.iter().map(|free| free.lane);
         if !self.spec.is_sticky() {
             let held: Vec<u32> = leased.chain(free).collect();
             let distinct: HashSet<u32> = held.iter().copied().collect();
             assert_eq!(held.len(), distinct.len(), "one lane for two: {held:?}");
-            assert_eq!(distinct, self.ports.lanes.keys().copied().collect(), "lanes that nobody has, or that are gone");
+            assert_eq!(
+                distinct,
+                self.ports.lanes.keys().copied().collect(),
+                "lanes that nobody has, or that are gone"
+            );
         }
     }
 }

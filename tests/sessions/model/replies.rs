@@ -42,12 +42,23 @@ impl Talker {
         if self.spec.is_sticky() {
             return None;
         }
-        let leg_of = |at: usize| self.sessions[at].legs.iter().position(|leg| leg.lane == lane);
+        let leg_of = |at: usize| {
+            self.sessions[at]
+                .legs
+                .iter()
+                .position(|leg| leg.lane == lane)
+        };
         (0..self.sessions.len()).find_map(|at| Some((at, leg_of(at)?)))
     }
 
     /// A train of answers on a lane.
-    pub fn reply(&mut self, lane: u32, train: &[Flight], shared: &mut Shared, step: &mut Step) -> Vec<Pass> {
+    pub fn reply(
+        &mut self,
+        lane: u32,
+        train: &[Flight],
+        shared: &mut Shared,
+        step: &mut Step,
+    ) -> Vec<Pass> {
         let count = train.len();
         if let Some(held) = self.ports.lanes.get(&lane) {
             self.answers[held.place] += count as u64;
@@ -60,7 +71,9 @@ impl Talker {
         let place = self.sessions[at].legs[leg].place;
         self.judge(place, |judge| judge.answered(), step);
         if self.is_shadow(place) {
-            train.iter().for_each(|flight| self.compare(at, place, true, &flight.payload));
+            train
+                .iter()
+                .for_each(|flight| self.compare(at, place, true, &flight.payload));
             self.replies.drop(DropReason::Shadow, count);
             return Vec::new();
         }
@@ -73,7 +86,8 @@ impl Talker {
         session.seen = step.now;
         session.replies += count as u64;
         session.is_answered = true;
-        let (ear, interface, key, number) = (session.ear, session.interface, session.key, session.number);
+        let (ear, interface, key, number) =
+            (session.ear, session.interface, session.key, session.number);
         let ttl = session.ttl.filter(|_| self.spec.ttl.is_none());
         let mut passed = Vec::new();
         for flight in train {
@@ -81,14 +95,30 @@ impl Talker {
                 self.check_stray(flight.asker, lane, step);
             }
             let payload = flight.payload.clone();
-            passed.push(Pass { ear, to: key.client, from: key.local, interface, ttl, payload });
+            passed.push(Pass {
+                ear,
+                to: key.client,
+                from: key.local,
+                interface,
+                ttl,
+                payload,
+            });
         }
         for shadow in self.shadows() {
-            train.iter().for_each(|flight| self.compare(at, shadow, false, &flight.payload));
+            train
+                .iter()
+                .for_each(|flight| self.compare(at, shadow, false, &flight.payload));
         }
         self.replies.handle(count);
         if self.is_complete(at) {
-            self.end(at, Cause::Complete, (step.now, step.now), None, shared, step);
+            self.end(
+                at,
+                Cause::Complete,
+                (step.now, step.now),
+                None,
+                shared,
+                step,
+            );
         }
         passed
     }
@@ -96,7 +126,9 @@ impl Talker {
     /// Each request that went out has so many answers, of each upstream that it went to; where the first one's are enough,
     /// the client has so many.
     fn is_complete(&self, at: usize) -> bool {
-        let Some(each) = self.spec.replies_max else { return false };
+        let Some(each) = self.spec.replies_max else {
+            return false;
+        };
         let session = &self.sessions[at];
         let mut legs = session.legs.iter().filter(|leg| !self.is_shadow(leg.place));
         match self.spec.pick == Pick::All && self.spec.replies == Replies::First {
@@ -119,7 +151,11 @@ impl Talker {
             answers.push(payload.to_vec());
             return;
         }
-        *(if answers.remove(0) == payload { same } else { different }) += 1;
+        *(if answers.remove(0) == payload {
+            same
+        } else {
+            different
+        }) += 1;
     }
 
     /// Word came back that nobody is there.
@@ -131,7 +167,14 @@ impl Talker {
     /// Nothing can be sent on a lane any more.
     pub fn broken(&mut self, lane: u32, shared: &mut Shared, step: &mut Step) {
         if let Some((at, _)) = self.holder(lane) {
-            self.end(at, Cause::Broken, (step.now, step.now), Some(lane), shared, step);
+            self.end(
+                at,
+                Cause::Broken,
+                (step.now, step.now),
+                Some(lane),
+                shared,
+                step,
+            );
         }
     }
 

@@ -25,7 +25,14 @@ impl Unit<'_> {
 
 impl Talker {
     /// Takes a train of a route that came in by a listener.
-    pub fn request(&mut self, train: &Train, route: usize, ear: usize, shared: &mut Shared, step: &mut Step) {
+    pub fn request(
+        &mut self,
+        train: &Train,
+        route: usize,
+        ear: usize,
+        shared: &mut Shared,
+        step: &mut Step,
+    ) {
         let ttl = match (self.spec.ttl, train.ttl) {
             (fixed, 1) if train.dst.ip().is_multicast() => fixed,
             (Some(fixed), _) => Some(fixed),
@@ -33,9 +40,23 @@ impl Talker {
             (None, ttl) => Some(ttl - 1),
         };
         // Where requests are counted to begin anew, each datagram counts.
-        let step_by = if self.spec.requests_max.is_some() { 1 } else { train.payloads.len() };
+        let step_by = if self.spec.requests_max.is_some() {
+            1
+        } else {
+            train.payloads.len()
+        };
         for payloads in train.payloads.chunks(step_by) {
-            self.unit(&Unit { train, payloads, ttl, route, ear }, shared, step);
+            self.unit(
+                &Unit {
+                    train,
+                    payloads,
+                    ttl,
+                    route,
+                    ear,
+                },
+                shared,
+                step,
+            );
         }
     }
 
@@ -44,8 +65,16 @@ impl Talker {
             return self.pass_one_way(unit, shared, step);
         }
         let Train { src, local, .. } = *unit.train;
-        let key = Key { client: src, local, route: unit.route };
-        let at = match self.sessions.iter().position(|session| session.is_bound && session.key == key) {
+        let key = Key {
+            client: src,
+            local,
+            route: unit.route,
+        };
+        let at = match self
+            .sessions
+            .iter()
+            .position(|session| session.is_bound && session.key == key)
+        {
             Some(at) => at,
             None if self.spec.replies != Replies::No && !self.may_answer(unit.train) => {
                 self.ends.one_way += unit.len() as u64;
@@ -62,7 +91,11 @@ impl Talker {
         session.requests += unit.len() as u64;
         session.winner = None;
         session.ttl = unit.ttl;
-        if self.spec.requests_max.is_some_and(|max| session.requests >= max) {
+        if self
+            .spec
+            .requests_max
+            .is_some_and(|max| session.requests >= max)
+        {
             session.is_bound = false;
             step.met.push("unbound");
         }
@@ -72,7 +105,10 @@ impl Talker {
                 Ok(()) => self.pass_legs(at, unit, step),
                 Err(reason) => self.tally.drop(reason, unit.len()),
             },
-            (_, false) => unit.payloads.iter().for_each(|payload| self.pass_picked(at, unit, payload, shared, step)),
+            (_, false) => unit
+                .payloads
+                .iter()
+                .for_each(|payload| self.pass_picked(at, unit, payload, shared, step)),
         }
     }
 
@@ -87,15 +123,36 @@ impl Talker {
             && (!train.dst.ip().is_multicast() || self.spec.answer_groups)
     }
 
-    fn open(&mut self, key: Key, unit: &Unit<'_>, shared: &mut Shared, step: &mut Step) -> Result<(), DropReason> {
+    fn open(
+        &mut self,
+        key: Key,
+        unit: &Unit<'_>,
+        shared: &mut Shared,
+        step: &mut Step,
+    ) -> Result<(), DropReason> {
         let prefix = prefix(key.client.ip());
-        if shared.held.get(&prefix).is_some_and(|held| *held >= self.spec.share) && self.spec.share < self.spec.max {
+        if shared
+            .held
+            .get(&prefix)
+            .is_some_and(|held| *held >= self.spec.share)
+            && self.spec.share < self.spec.max
+        {
             return Err(DropReason::SessionShare);
         }
         if shared.held.values().sum::<usize>() >= self.spec.max {
-            let oldest = self.sessions.iter().position(|session| !session.is_answered);
+            let oldest = self
+                .sessions
+                .iter()
+                .position(|session| !session.is_answered);
             let oldest = oldest.ok_or(DropReason::SessionLimit)?;
-            self.end(oldest, Cause::Displaced, (step.now, step.now), None, shared, step);
+            self.end(
+                oldest,
+                Cause::Displaced,
+                (step.now, step.now),
+                None,
+                shared,
+                step,
+            );
         }
         let legs = self.open_legs(unit, shared, step)?;
         *shared.held.entry(prefix).or_default() += 1;
@@ -120,9 +177,19 @@ impl Talker {
     }
 
     /// The lanes that a session begins with.
-    fn open_legs(&mut self, unit: &Unit<'_>, shared: &mut Shared, step: &mut Step) -> Result<Vec<Leg>, DropReason> {
+    fn open_legs(
+        &mut self,
+        unit: &Unit<'_>,
+        shared: &mut Shared,
+        step: &mut Step,
+    ) -> Result<Vec<Leg>, DropReason> {
         let lanes = self.lanes_of(&unit.payloads[0], step);
-        let lane_to = |place: usize| lanes.iter().find(|(_, to, _)| *to == place).map(|(lane, _, _)| *lane);
+        let lane_to = |place: usize| {
+            lanes
+                .iter()
+                .find(|(_, to, _)| *to == place)
+                .map(|(lane, _, _)| *lane)
+        };
         let mut legs = Vec::new();
         match (self.spec.pick, self.spec.by_session) {
             (Pick::All, _) => {
@@ -154,14 +221,31 @@ impl Talker {
 
     fn leg(&mut self, place: usize, lane: u32, step: &mut Step) -> Leg {
         self.lease(place, lane, step);
-        Leg { place, lane, asked: 0, answered: 0 }
+        Leg {
+            place,
+            lane,
+            asked: 0,
+            answered: 0,
+        }
     }
 
     /// A lane to one that is picked, by where the datagram was seen.
-    fn open_picked(&mut self, unit: &Unit<'_>, shared: &mut Shared, step: &mut Step) -> Result<Leg, DropReason> {
+    fn open_picked(
+        &mut self,
+        unit: &Unit<'_>,
+        shared: &mut Shared,
+        step: &mut Step,
+    ) -> Result<Leg, DropReason> {
         match self.main_of(&unit.payloads[0], step) {
             Some((lane, place)) => {
-                self.see(place, unit.train, &unit.payloads[0], &self.loads(), shared, step);
+                self.see(
+                    place,
+                    unit.train,
+                    &unit.payloads[0],
+                    &self.loads(),
+                    shared,
+                    step,
+                );
                 Ok(self.leg(place, lane, step))
             }
             None => Err(self.pick_failed(step)),
@@ -175,14 +259,25 @@ impl Talker {
             return DropReason::NoUpstream;
         }
         self.picks.unseen();
-        let failed: Vec<usize> = fit.into_iter().filter(|place| self.may_have_failed(*place, step)).collect();
+        let failed: Vec<usize> = fit
+            .into_iter()
+            .filter(|place| self.may_have_failed(*place, step))
+            .collect();
         assert!(!failed.is_empty(), "no lane for no reason");
-        let tried = failed.iter().find(|place| step.failed.contains_key(&(self.handler, **place)));
+        let tried = failed
+            .iter()
+            .find(|place| step.failed.contains_key(&(self.handler, **place)));
         self.why_failed(*tried.unwrap_or(&failed[0]), step)
     }
 
     /// A session whose upstream is dead goes on with another that is alive.
-    fn renew(&mut self, at: usize, unit: &Unit<'_>, shared: &mut Shared, step: &mut Step) -> Result<(), DropReason> {
+    fn renew(
+        &mut self,
+        at: usize,
+        unit: &Unit<'_>,
+        shared: &mut Shared,
+        step: &mut Step,
+    ) -> Result<(), DropReason> {
         let old = self.sessions[at].legs[0];
         if self.picks.members[old.place].alive {
             return Ok(());
@@ -191,12 +286,25 @@ impl Talker {
         let is_any_alive = fit.iter().any(|place| self.picks.members[*place].alive);
         match self.main_of(&unit.payloads[0], step) {
             Some((lane, _)) if lane == old.lane => {
-                assert!(!is_any_alive, "it stays with a dead one though others are alive");
+                assert!(
+                    !is_any_alive,
+                    "it stays with a dead one though others are alive"
+                );
                 self.picks.unseen();
             }
             Some((lane, place)) => {
-                self.see(place, unit.train, &unit.payloads[0], &self.loads(), shared, step);
-                assert!(self.picks.members[place].alive, "from a dead one to a dead one");
+                self.see(
+                    place,
+                    unit.train,
+                    &unit.payloads[0],
+                    &self.loads(),
+                    shared,
+                    step,
+                );
+                assert!(
+                    self.picks.members[place].alive,
+                    "from a dead one to a dead one"
+                );
                 self.sessions[at].legs[0] = self.leg(place, lane, step);
                 let session = &self.sessions[at];
                 let (number, seen) = (session.number, session.seen);
@@ -215,7 +323,12 @@ impl Talker {
         for payload in unit.payloads {
             let mut out = self.take(payload, unit.ttl, step);
             out.sort_unstable();
-            assert_eq!(out, legs, "the lanes that datagram {} leaves on", number_of(payload));
+            assert_eq!(
+                out,
+                legs,
+                "the lanes that datagram {} leaves on",
+                number_of(payload)
+            );
         }
         for leg in 0..legs.len() {
             self.asked(at, leg, unit.len(), step);
@@ -224,16 +337,29 @@ impl Talker {
     }
 
     /// Passes one datagram on to whom is picked for it, and to the shadows.
-    fn pass_picked(&mut self, at: usize, unit: &Unit<'_>, payload: &[u8], shared: &mut Shared, step: &mut Step) {
+    fn pass_picked(
+        &mut self,
+        at: usize,
+        unit: &Unit<'_>,
+        payload: &[u8],
+        shared: &mut Shared,
+        step: &mut Step,
+    ) {
         let Some((lane, place)) = self.main_of(payload, step) else {
-            assert!(self.take(payload, unit.ttl, step).is_empty(), "a copy of what nobody got");
+            assert!(
+                self.take(payload, unit.ttl, step).is_empty(),
+                "a copy of what nobody got"
+            );
             let reason = self.pick_failed(step);
             return self.tally.drop(reason, 1);
         };
         self.see(place, unit.train, payload, &self.loads(), shared, step);
         let mut legs: Vec<usize> = (0..self.sessions[at].legs.len()).collect();
         legs.retain(|leg| self.is_shadow(self.sessions[at].legs[*leg].place));
-        let main = self.sessions[at].legs.iter().position(|leg| leg.place == place);
+        let main = self.sessions[at]
+            .legs
+            .iter()
+            .position(|leg| leg.place == place);
         legs.push(match main {
             Some(leg) => leg,
             None => {
@@ -242,12 +368,21 @@ impl Talker {
                 self.sessions[at].legs.len() - 1
             }
         });
-        let mut expected: Vec<u32> = legs.iter().map(|leg| self.sessions[at].legs[*leg].lane).collect();
+        let mut expected: Vec<u32> = legs
+            .iter()
+            .map(|leg| self.sessions[at].legs[*leg].lane)
+            .collect();
         let mut out = self.take(payload, unit.ttl, step);
         expected.sort_unstable();
         out.sort_unstable();
-        assert_eq!(out, expected, "the lanes that datagram {} leaves on", number_of(payload));
-        legs.into_iter().for_each(|leg| self.asked(at, leg, 1, step));
+        assert_eq!(
+            out,
+            expected,
+            "the lanes that datagram {} leaves on",
+            number_of(payload)
+        );
+        legs.into_iter()
+            .for_each(|leg| self.asked(at, leg, 1, step));
         self.tally.handle(1);
     }
 
@@ -270,7 +405,8 @@ impl Talker {
                     if !self.picks.gets_copies(place) {
                         continue;
                     }
-                    let passed = self.limit(place, out.contains(&self.one_way[place]), shared, step);
+                    let passed =
+                        self.limit(place, out.contains(&self.one_way[place]), shared, step);
                     if passed.is_ok() {
                         expected.push(self.one_way[place]);
                     }
@@ -280,8 +416,18 @@ impl Talker {
                 }
             } else if let Some((lane, place)) = main {
                 // There are no sessions to count.
-                self.see(place, unit.train, payload, &vec![0; self.spec.receivers.len()], shared, step);
-                let shadows = self.shadows().into_iter().filter(|place| self.picks.gets_copies(*place));
+                self.see(
+                    place,
+                    unit.train,
+                    payload,
+                    &vec![0; self.spec.receivers.len()],
+                    shared,
+                    step,
+                );
+                let shadows = self
+                    .shadows()
+                    .into_iter()
+                    .filter(|place| self.picks.gets_copies(*place));
                 expected = shadows.map(|place| self.one_way[place]).collect();
                 expected.push(lane);
                 assert_eq!(lane, self.one_way[place]);
@@ -291,7 +437,12 @@ impl Talker {
             }
             out.sort_unstable();
             expected.sort_unstable();
-            assert_eq!(out, expected, "the lanes that datagram {} leaves on, one way", number_of(payload));
+            assert_eq!(
+                out,
+                expected,
+                "the lanes that datagram {} leaves on, one way",
+                number_of(payload)
+            );
             match verdict {
                 Ok(()) => self.tally.handle(1),
                 Err(reason) => self.tally.drop(reason, 1),
@@ -300,7 +451,13 @@ impl Talker {
     }
 
     /// Whether a receiver's sample and rate let a datagram pass that did or did not.
-    fn limit(&mut self, place: usize, passed: bool, shared: &mut Shared, step: &Step) -> Result<(), DropReason> {
+    fn limit(
+        &mut self,
+        place: usize,
+        passed: bool,
+        shared: &mut Shared,
+        step: &Step,
+    ) -> Result<(), DropReason> {
         let receiver = self.spec.receivers[place];
         self.skipped[place] += u64::from(!passed);
         if let Some((taken, each)) = receiver.sample {
@@ -308,8 +465,15 @@ impl Talker {
             *of += 1;
             *took += u64::from(passed);
             let least = *of * taken / each;
-            assert!((least..=least + 1).contains(took), "{took} of {of} at {taken}/{each}");
-            return if passed { Ok(()) } else { Err(DropReason::SampledOut) };
+            assert!(
+                (least..=least + 1).contains(took),
+                "{took} of {of} at {taken}/{each}"
+            );
+            return if passed {
+                Ok(())
+            } else {
+                Err(DropReason::SampledOut)
+            };
         }
         if let Some(rate) = receiver.rate {
             // A tenth of a second's worth at once, and one at least.
@@ -317,9 +481,16 @@ impl Talker {
             let (room, at) = shared.buckets.entry(place).or_insert((size, step.now));
             *room = (*room + (step.now - *at) as f64 / SECOND as f64 * rate as f64).min(size);
             *at = step.now;
-            assert!(if passed { *room > 0.99 } else { *room < 1.01 }, "{room} of {rate} a second, passed: {passed}");
+            assert!(
+                if passed { *room > 0.99 } else { *room < 1.01 },
+                "{room} of {rate} a second, passed: {passed}"
+            );
             *room -= if passed { 1.0 } else { 0.0 };
-            return if passed { Ok(()) } else { Err(DropReason::RateLimit) };
+            return if passed {
+                Ok(())
+            } else {
+                Err(DropReason::RateLimit)
+            };
         }
         assert!(passed, "nothing keeps it from {place}");
         Ok(())
@@ -351,11 +522,15 @@ impl Talker {
             Pick::LeastSessions => "least_sessions",
             Pick::FirstAlive => "first_alive",
         });
-        step.met.extend(self.spec.receivers[place].backup.then_some("backup"));
+        step.met
+            .extend(self.spec.receivers[place].backup.then_some("backup"));
     }
 
     fn lanes_of(&self, payload: &[u8], step: &Step) -> Vec<Way> {
-        step.out.get(&(self.handler, number_of(payload))).cloned().unwrap_or_default()
+        step.out
+            .get(&(self.handler, number_of(payload)))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The lane to an upstream that is no shadow; where one is picked there is at most one.
@@ -363,14 +538,23 @@ impl Talker {
         let lanes = self.lanes_of(payload, step);
         let mut main = lanes.iter().filter(|(_, place, _)| !self.is_shadow(*place));
         let first = main.next().map(|(lane, place, _)| (*lane, *place));
-        assert!(self.spec.pick == Pick::All || main.next().is_none(), "one is picked: {lanes:?}");
+        assert!(
+            self.spec.pick == Pick::All || main.next().is_none(),
+            "one is picked: {lanes:?}"
+        );
         first
     }
 
     /// All lanes that a datagram leaves on, explained.
     fn take(&self, payload: &[u8], ttl: Option<u8>, step: &mut Step) -> Vec<u32> {
-        let lanes = step.out.remove(&(self.handler, number_of(payload))).unwrap_or_default();
-        assert!(lanes.iter().all(|(_, _, found)| *found == ttl), "sent with {ttl:?}: {lanes:?}");
+        let lanes = step
+            .out
+            .remove(&(self.handler, number_of(payload)))
+            .unwrap_or_default();
+        assert!(
+            lanes.iter().all(|(_, _, found)| *found == ttl),
+            "sent with {ttl:?}: {lanes:?}"
+        );
         lanes.into_iter().map(|(lane, _, _)| lane).collect()
     }
 }

@@ -9,46 +9,83 @@ impl Talker {
     /// When a session is over unless something passes.
     fn deadline(&self, session: &Session) -> u64 {
         let is_patient = session.is_answered || self.spec.replies == Replies::No;
-        session.seen + if is_patient { self.spec.idle } else { self.spec.probation }
+        session.seen
+            + if is_patient {
+                self.spec.idle
+            } else {
+                self.spec.probation
+            }
     }
 
     /// The last moment at which the handler may want to be called.
     pub fn due_max(&self) -> Option<u64> {
-        self.sessions.iter().map(|session| self.deadline(session) + self.spec.late_max()).min()
+        self.sessions
+            .iter()
+            .map(|session| self.deadline(session) + self.spec.late_max())
+            .min()
     }
 
     /// The handler was called because it wanted to be.
-    pub fn pass_time(&mut self, found: &SessionCount, is_punctual: bool, shared: &mut Shared, step: &mut Step) {
+    pub fn pass_time(
+        &mut self,
+        found: &SessionCount,
+        is_punctual: bool,
+        shared: &mut Shared,
+        step: &mut Step,
+    ) {
         let now = step.now;
         for place in 0..self.spec.receivers.len() {
             self.judge(place, |judge| judge.pass_time(now), step);
         }
-        step.closed.extend(self.unclear_closed.drain(..).map(|lane| (lane, self.handler)));
+        step.closed.extend(
+            self.unclear_closed
+                .drain(..)
+                .map(|lane| (lane, self.handler)),
+        );
         self.settle(found, shared, step);
         self.check_spares(is_punctual, step);
         if self.is_unclear() {
             step.met.push("unclear");
             let own = |(lane, _): (&u32, &usize)| *lane;
-            self.unclear_closed = step.closed.iter().filter(|(_, whose)| **whose == self.handler).map(own).collect();
+            self.unclear_closed = step
+                .closed
+                .iter()
+                .filter(|(_, whose)| **whose == self.handler)
+                .map(own)
+                .collect();
         }
     }
 
     /// Which sessions have ended: all that were over must have within two slots, and no others may.
     fn settle(&mut self, found: &SessionCount, shared: &mut Shared, step: &mut Step) {
         let (now, late_max) = (step.now, self.spec.late_max());
-        let ended = (found.idle + found.unanswered - self.ends.idle - self.ends.unanswered) as usize;
-        let over: Vec<usize> =
-            (0..self.sessions.len()).filter(|at| self.deadline(&self.sessions[*at]) <= now).collect();
-        let must = over.iter().filter(|at| self.deadline(&self.sessions[**at]) + late_max <= now).count();
-        assert!(ended >= must, "{ended} sessions have ended, {must} are over for longer than {late_max} ns");
-        assert!(ended <= over.len(), "{ended} sessions have ended, {} are over", over.len());
+        let ended =
+            (found.idle + found.unanswered - self.ends.idle - self.ends.unanswered) as usize;
+        let over: Vec<usize> = (0..self.sessions.len())
+            .filter(|at| self.deadline(&self.sessions[*at]) <= now)
+            .collect();
+        let must = over
+            .iter()
+            .filter(|at| self.deadline(&self.sessions[**at]) + late_max <= now)
+            .count();
+        assert!(
+            ended >= must,
+            "{ended} sessions have ended, {must} are over for longer than {late_max} ns"
+        );
+        assert!(
+            ended <= over.len(),
+            "{ended} sessions have ended, {} are over",
+            over.len()
+        );
         if ended == 0 {
             return;
         }
         let since = *self.unclear_since.get_or_insert(now);
         if ended == over.len() {
             self.unclear_since = None;
-            over.into_iter().rev().for_each(|at| self.end(at, Cause::Time, (since, now), None, shared, step));
+            over.into_iter()
+                .rev()
+                .for_each(|at| self.end(at, Cause::Time, (since, now), None, shared, step));
         }
     }
 }

@@ -55,10 +55,16 @@ impl Journal {
         let mut there: HashMap<(String, String), &Alarm> = HashMap::with_capacity(alarms.len());
         for alarm in alarms {
             let cause = (alarm.name.clone(), alarm.about.clone());
-            let known =
-                self.told.entry(cause.clone()).or_insert(Told { at: None, since: None, is_told: false, again: 0 });
+            let known = self.told.entry(cause.clone()).or_insert(Told {
+                at: None,
+                since: None,
+                is_told: false,
+                again: 0,
+            });
             let is_new = known.since.replace(alarm.since).is_none();
-            let is_early = known.at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
+            let is_early = known
+                .at
+                .is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
             if !known.is_told && is_early {
                 known.again += u32::from(is_new);
             } else if !known.is_told {
@@ -74,12 +80,17 @@ impl Journal {
             }
             let since = known.since.take();
             if std::mem::take(&mut known.is_told) {
-                let lasted = Duration::from_secs(now_unix.saturating_sub(since.unwrap_or(now_unix)));
+                let lasted =
+                    Duration::from_secs(now_unix.saturating_sub(since.unwrap_or(now_unix)));
                 let (name, about) = cause;
                 let lasted = humantime::format_duration(lasted);
-                lines.push(Line::Ends(format!("alarm {name}, {about}: over after {lasted}")));
+                lines.push(Line::Ends(format!(
+                    "alarm {name}, {about}: over after {lasted}"
+                )));
             }
-            known.at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL)
+            known
+                .at
+                .is_some_and(|at| now.saturating_duration_since(at) < INTERVAL)
         });
         cut(lines)
     }
@@ -90,14 +101,26 @@ fn cut(mut lines: Vec<Line>) -> Vec<Line> {
     let untold = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
     if untold > 0 {
-        lines.push(Line::Begins(format!("{untold} more alarms have begun or ended; `udispatch status` lists them")));
+        lines.push(Line::Begins(format!(
+            "{untold} more alarms have begun or ended; `udispatch status` lists them"
+        )));
     }
     lines
 }
 
 fn begins(alarm: &Alarm, again: u32) -> String {
-    let Alarm { name, about, text, cure, .. } = alarm;
-    let again = if again > 0 { format!(" (since the last line it has begun {again} times)") } else { String::new() };
+    let Alarm {
+        name,
+        about,
+        text,
+        cure,
+        ..
+    } = alarm;
+    let again = if again > 0 {
+        format!(" (since the last line it has begun {again} times)")
+    } else {
+        String::new()
+    };
     format!("alarm {name}, {about}: {text}. {cure}{again}")
 }
 
@@ -122,18 +145,36 @@ mod tests {
     fn each_cause_has_a_line_in_a_minute() {
         let (mut journal, start) = (Journal::default(), Instant::now());
         let mut at = |seconds: u64, is_there: bool| {
-            let alarms = if is_there { vec![alarm("a")] } else { Vec::new() };
-            journal.lines(&alarms, start + Duration::from_secs(seconds), 1_000 + seconds)
+            let alarms = if is_there {
+                vec![alarm("a")]
+            } else {
+                Vec::new()
+            };
+            journal.lines(
+                &alarms,
+                start + Duration::from_secs(seconds),
+                1_000 + seconds,
+            )
         };
-        let begins = |more: &str| vec![Line::Begins(format!("alarm dead, a: it is dead. Revive it{more}"))];
+        let begins = |more: &str| {
+            vec![Line::Begins(format!(
+                "alarm dead, a: it is dead. Revive it{more}"
+            ))]
+        };
         assert_eq!(at(0, true), begins(""));
         assert_eq!(at(1, true), []);
-        assert_eq!(at(5, false), [Line::Ends("alarm dead, a: over after 5s".to_owned())]);
+        assert_eq!(
+            at(5, false),
+            [Line::Ends("alarm dead, a: over after 5s".to_owned())]
+        );
         assert_eq!(at(6, true), []);
         assert_eq!(at(7, false), []);
         assert_eq!(at(8, true), []);
         assert_eq!(at(59, true), []);
-        assert_eq!(at(60, true), begins(" (since the last line it has begun 2 times)"));
+        assert_eq!(
+            at(60, true),
+            begins(" (since the last line it has begun 2 times)")
+        );
         assert_eq!(at(61, false).len(), 1);
         assert_eq!(at(200, true), begins(""));
     }

@@ -44,12 +44,20 @@ struct Rise {
 impl KernelDrops {
     /// Of a process that goes on with the accounts of another.
     pub fn inherited() -> KernelDrops {
-        KernelDrops { is_inherited: true, ..KernelDrops::default() }
+        KernelDrops {
+            is_inherited: true,
+            ..KernelDrops::default()
+        }
     }
 
     /// Those of now, in the order of the listeners.
     pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
-        self.rises.retain(|listener, _| sight.listeners.iter().any(|(row, _)| row.listener == *listener));
+        self.rises.retain(|listener, _| {
+            sight
+                .listeners
+                .iter()
+                .any(|(row, _)| row.listener == *listener)
+        });
         let is_inherited = std::mem::take(&mut self.is_inherited);
         let alarm = |(row, sockets): &(&ListenerRow, Sockets)| {
             let (dropped, since) = self.rise(row, is_inherited, sight)?;
@@ -59,17 +67,28 @@ impl KernelDrops {
     }
 
     /// How many were dropped since it began, and when that was.
-    fn rise(&mut self, row: &ListenerRow, is_inherited: bool, sight: &Sight<'_>) -> Option<(u64, u64)> {
+    fn rise(
+        &mut self,
+        row: &ListenerRow,
+        is_inherited: bool,
+        sight: &Sight<'_>,
+    ) -> Option<(u64, u64)> {
         let known = match self.rises.get_mut(&row.listener) {
             _ if row.kernel_drops == 0 => return None,
             Some(rise) => rise,
             None => {
                 let count = if is_inherited { row.kernel_drops } else { 0 };
-                let rise = Rise { count, last: None, first: (count, sight.now_unix) };
+                let rise = Rise {
+                    count,
+                    last: None,
+                    first: (count, sight.now_unix),
+                };
                 self.rises.entry(row.listener.clone()).or_insert(rise)
             }
         };
-        let is_over = |last: Option<Instant>| last.is_none_or(|last| sight.now.saturating_duration_since(last) > LAST);
+        let is_over = |last: Option<Instant>| {
+            last.is_none_or(|last| sight.now.saturating_duration_since(last) > LAST)
+        };
         if row.kernel_drops > known.count {
             if is_over(known.last) {
                 known.first = (known.count, sight.now_unix);
@@ -83,15 +102,27 @@ impl KernelDrops {
 
 fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm {
     let (listener, granted) = (&row.listener, row.receive_buffer_bytes);
-    let Sockets { asked, readers, processors, is_spread } = sockets;
-    let lost = format!("the kernel dropped {dropped} datagrams to {listener} before us: its receive buffer was full");
+    let Sockets {
+        asked,
+        readers,
+        processors,
+        is_spread,
+    } = sockets;
+    let lost = format!(
+        "the kernel dropped {dropped} datagrams to {listener} before us: its receive buffer was full"
+    );
     let (text, cure) = if granted < asked {
         (
             format!("{lost}, and holds {granted} bytes where `receive_buffer` asks for {asked}"),
-            format!("`sysctl -w net.core.rmem_max={asked}` (or CAP_NET_ADMIN), then `udispatch reload`"),
+            format!(
+                "`sysctl -w net.core.rmem_max={asked}` (or CAP_NET_ADMIN), then `udispatch reload`"
+            ),
         )
     } else {
-        let text = format!("{lost}, and it is as large as `receive_buffer` asks, {asked} bytes: {}", behind(readers));
+        let text = format!(
+            "{lost}, and it is as large as `receive_buffer` asks, {asked} bytes: {}",
+            behind(readers)
+        );
         let cure = match (is_spread, readers < processors) {
             (false, _) => {
                 "one worker reads this destination: give it less to do for each datagram; for bursts raise `receive_buffer`"
@@ -107,11 +138,21 @@ fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm 
         };
         (text, cure)
     };
-    Alarm { name: "kernel_drops".to_owned(), about: listener.clone(), since, text, cure }
+    Alarm {
+        name: "kernel_drops".to_owned(),
+        about: listener.clone(),
+        since,
+        text,
+        cure,
+    }
 }
 
 fn behind(readers: usize) -> &'static str {
-    if readers == 1 { "its worker does not keep up" } else { "its workers do not keep up" }
+    if readers == 1 {
+        "its worker does not keep up"
+    } else {
+        "its workers do not keep up"
+    }
 }
 
 #[cfg(test)]
@@ -119,10 +160,21 @@ mod tests {
     use super::*;
     use crate::control::snapshot::Account;
 
-    const ENOUGH: Sockets = Sockets { asked: 1_000, readers: 1, processors: 2, is_spread: true };
+    const ENOUGH: Sockets = Sockets {
+        asked: 1_000,
+        readers: 1,
+        processors: 2,
+        is_spread: true,
+    };
 
     /// What is told of a listener that dropped so many.
-    fn look(memory: &mut KernelDrops, drops: u64, sockets: Sockets, now: Instant, now_unix: u64) -> Option<Alarm> {
+    fn look(
+        memory: &mut KernelDrops,
+        drops: u64,
+        sockets: Sockets,
+        now: Instant,
+        now_unix: u64,
+    ) -> Option<Alarm> {
         let row = ListenerRow {
             listener: "127.0.0.1:1".to_owned(),
             account: Account::default(),
@@ -130,7 +182,13 @@ mod tests {
             receive_errors: 0,
             receive_buffer_bytes: 1_000,
         };
-        let sight = Sight { listeners: vec![(&row, sockets)], upstreams: &[], expected: Vec::new(), now, now_unix };
+        let sight = Sight {
+            listeners: vec![(&row, sockets)],
+            upstreams: &[],
+            expected: Vec::new(),
+            now,
+            now_unix,
+        };
         memory.alarms(&sight).pop()
     }
 
@@ -140,8 +198,19 @@ mod tests {
     fn kernel_drops_last_a_minute() {
         let (mut memory, start) = (KernelDrops::default(), Instant::now());
         let mut at = |seconds: u64, drops| {
-            let alarm = look(&mut memory, drops, ENOUGH, start + Duration::from_secs(seconds), 1_000 + seconds);
-            alarm.map(|alarm| (alarm.since, alarm.text.contains(&format!("dropped {drops} "))))
+            let alarm = look(
+                &mut memory,
+                drops,
+                ENOUGH,
+                start + Duration::from_secs(seconds),
+                1_000 + seconds,
+            );
+            alarm.map(|alarm| {
+                (
+                    alarm.since,
+                    alarm.text.contains(&format!("dropped {drops} ")),
+                )
+            })
         };
         assert_eq!(at(0, 0), None);
         assert_eq!(at(1, 5), Some((1_001, true)));
@@ -157,17 +226,42 @@ mod tests {
         let (mut memory, now) = (KernelDrops::inherited(), Instant::now());
         assert_eq!(look(&mut memory, 5, ENOUGH, now, 1), None);
         let alarm = look(&mut memory, 7, ENOUGH, now, 2).expect("two more");
-        assert!(alarm.since == 2 && alarm.text.contains("dropped 2 "), "{alarm:?}");
+        assert!(
+            alarm.since == 2 && alarm.text.contains("dropped 2 "),
+            "{alarm:?}"
+        );
     }
 
     /// The cure is the host's limit where that is in the way, more workers where there are processors for them, and neither
     /// where neither helps.
     #[test]
     fn the_cure_fits_the_cause() {
-        let cure = |sockets| look(&mut KernelDrops::default(), 1, sockets, Instant::now(), 1).expect("an alarm").cure;
-        assert!(cure(Sockets { asked: 1_001, ..ENOUGH }).contains("net.core.rmem_max=1001"));
+        let cure = |sockets| {
+            look(&mut KernelDrops::default(), 1, sockets, Instant::now(), 1)
+                .expect("an alarm")
+                .cure
+        };
+        assert!(
+            cure(Sockets {
+                asked: 1_001,
+                ..ENOUGH
+            })
+            .contains("net.core.rmem_max=1001")
+        );
         assert!(cure(ENOUGH).starts_with("raise `workers`, which is 1 on 2 "));
-        assert!(cure(Sockets { readers: 2, ..ENOUGH }).starts_with("each of the 2 processors has a worker"));
-        assert!(cure(Sockets { is_spread: false, ..ENOUGH }).starts_with("one worker reads this destination"));
+        assert!(
+            cure(Sockets {
+                readers: 2,
+                ..ENOUGH
+            })
+            .starts_with("each of the 2 processors has a worker")
+        );
+        assert!(
+            cure(Sockets {
+                is_spread: false,
+                ..ENOUGH
+            })
+            .starts_with("one worker reads this destination")
+        );
     }
 }

@@ -65,7 +65,10 @@ pub struct Memory {
 impl Memory {
     /// Of a process that goes on with the accounts of another, whose past is no news.
     pub fn inherited() -> Memory {
-        Memory { kernel_drops: KernelDrops::inherited(), ..Memory::default() }
+        Memory {
+            kernel_drops: KernelDrops::inherited(),
+            ..Memory::default()
+        }
     }
 
     /// The alarms in sight, which have been there since their causes were first seen.

@@ -42,7 +42,11 @@ impl Silence {
             let heard = expected.hear(self.0.get(&about).copied(), sight.now);
             let silent = sight.now.saturating_duration_since(heard.last);
             if silent > expected.expectation.every {
-                alarms.push(tell(expected, about.clone(), sight.now_unix.saturating_sub(silent.as_secs())));
+                alarms.push(tell(
+                    expected,
+                    about.clone(),
+                    sight.now_unix.saturating_sub(silent.as_secs()),
+                ));
             }
             seen.insert(about, heard);
         }
@@ -56,7 +60,10 @@ impl Expected<'_> {
     fn hear(&self, known: Option<Heard>, now: Instant) -> Heard {
         let received = self.received;
         let Some(known) = known else {
-            return Heard { received, last: self.heard.map_or(now, |heard| heard.min(now)) };
+            return Heard {
+                received,
+                last: self.heard.map_or(now, |heard| heard.min(now)),
+            };
         };
         let last = match self.expectation.source {
             Some(_) => self.heard.map_or(known.last, |heard| heard.max(known.last)),
@@ -75,7 +82,9 @@ fn about(expected: &Expected<'_>) -> String {
 }
 
 fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
-    let Expected { route, expectation, .. } = expected;
+    let Expected {
+        route, expectation, ..
+    } = expected;
     let every = humantime::format_duration(Duration::from_secs(expectation.every.as_secs()));
     let (name, text, cure) = match expectation.source {
         Some(source) => (
@@ -91,7 +100,13 @@ fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
                 .to_owned(),
         ),
     };
-    Alarm { name: name.to_owned(), about, since, text, cure }
+    Alarm {
+        name: name.to_owned(),
+        about,
+        since,
+        text,
+        cure,
+    }
 }
 
 #[cfg(test)]
@@ -99,24 +114,47 @@ mod tests {
     use super::*;
 
     fn expectation(source: Option<&str>) -> Expectation {
-        Expectation { source: source.map(|net| net.parse().unwrap()), every: Duration::from_secs(60) }
+        Expectation {
+            source: source.map(|net| net.parse().unwrap()),
+            every: Duration::from_secs(60),
+        }
     }
 
     /// What stands out at a time, in seconds from `start`.
-    fn look(memory: &mut Silence, start: Instant, seconds: u64, expected: Expected<'_>) -> Option<(String, u64)> {
+    fn look(
+        memory: &mut Silence,
+        start: Instant,
+        seconds: u64,
+        expected: Expected<'_>,
+    ) -> Option<(String, u64)> {
         let now = start + Duration::from_secs(seconds);
         let expected = vec![expected];
-        let sight = Sight { listeners: Vec::new(), upstreams: &[], expected, now, now_unix: 1_000 + seconds };
-        memory.alarms(&sight).pop().map(|alarm| (alarm.name + " " + &alarm.about, alarm.since))
+        let sight = Sight {
+            listeners: Vec::new(),
+            upstreams: &[],
+            expected,
+            now,
+            now_unix: 1_000 + seconds,
+        };
+        memory
+            .alarms(&sight)
+            .pop()
+            .map(|alarm| (alarm.name + " " + &alarm.about, alarm.since))
     }
 
     /// A route is silent when its counter has stood still for longer than the file allows, since it last moved; it may take
     /// that long at the start; and it is over with the next datagram.
     #[test]
     fn a_route_that_stands_still_is_silent() {
-        let (mut memory, start, expectation) = (Silence::default(), Instant::now(), expectation(None));
+        let (mut memory, start, expectation) =
+            (Silence::default(), Instant::now(), expectation(None));
         let mut at = |seconds, received| {
-            let expected = Expected { route: "in", expectation: &expectation, received, heard: None };
+            let expected = Expected {
+                route: "in",
+                expectation: &expectation,
+                received,
+                heard: None,
+            };
             look(&mut memory, start, seconds, expected)
         };
         assert_eq!(at(0, 7), None);
@@ -132,16 +170,31 @@ mod tests {
     /// A source is silent whatever else its route gets, and what was known of it before a worker knew it stays known.
     #[test]
     fn a_source_is_heard_by_itself() {
-        let (mut memory, start, expectation) = (Silence::default(), Instant::now(), expectation(Some("10.0.0.0/8")));
+        let (mut memory, start, expectation) = (
+            Silence::default(),
+            Instant::now(),
+            expectation(Some("10.0.0.0/8")),
+        );
         let mut at = |seconds, heard: Option<u64>| {
             let heard = heard.map(|heard| start + Duration::from_secs(heard));
-            let expected = Expected { route: "in", expectation: &expectation, received: seconds, heard };
+            let expected = Expected {
+                route: "in",
+                expectation: &expectation,
+                received: seconds,
+                heard,
+            };
             look(&mut memory, start, seconds, expected)
         };
         assert_eq!(at(0, None), None);
-        assert_eq!(at(61, None), Some(("source_silent in from 10.0.0.0/8".to_owned(), 1_000)));
+        assert_eq!(
+            at(61, None),
+            Some(("source_silent in from 10.0.0.0/8".to_owned(), 1_000))
+        );
         assert_eq!(at(62, Some(30)), None);
         assert_eq!(at(90, None), None);
-        assert_eq!(at(91, None), Some(("source_silent in from 10.0.0.0/8".to_owned(), 1_030)));
+        assert_eq!(
+            at(91, None),
+            Some(("source_silent in from 10.0.0.0/8".to_owned(), 1_030))
+        );
     }
 }

@@ -13,21 +13,36 @@ impl UpstreamDead {
     /// Those of now, in the order of their names.
     pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
         let about = |row: &UpstreamRow| format!("{}/{}", row.handler, row.upstream);
-        let dead: HashMap<String, &UpstreamRow> =
-            sight.upstreams.iter().filter(|row| !row.alive).map(|row| (about(row), row)).collect();
+        let dead: HashMap<String, &UpstreamRow> = sight
+            .upstreams
+            .iter()
+            .filter(|row| !row.alive)
+            .map(|row| (about(row), row))
+            .collect();
         self.0.retain(|known, _| dead.contains_key(known));
         let mut alarms = Vec::new();
         for (about, row) in dead {
             let since = *self.0.entry(about.clone()).or_insert(sight.now_unix);
             let (why, cure) = match &row.last_failure {
-                Some(failure) if row.dead_in_workers == 0 => (failure.text.clone(), failure.cure.clone()),
+                Some(failure) if row.dead_in_workers == 0 => {
+                    (failure.text.clone(), failure.cure.clone())
+                }
                 _ => (
                     "it refuses, or has stopped answering".to_owned(),
                     "is it running, and is the port right? It is tried again every 5 s".to_owned(),
                 ),
             };
-            let text = format!("upstream {} of handler {} is thought dead: {why}", row.upstream, row.handler);
-            alarms.push(Alarm { name: "upstream_dead".to_owned(), about, since, text, cure });
+            let text = format!(
+                "upstream {} of handler {} is thought dead: {why}",
+                row.upstream, row.handler
+            );
+            alarms.push(Alarm {
+                name: "upstream_dead".to_owned(),
+                about,
+                since,
+                text,
+                cure,
+            });
         }
         alarms.sort_by(|one, other| one.about.cmp(&other.about));
         alarms
