@@ -63,7 +63,9 @@ impl Successor {
         let started = match orphan::spawn(command) {
             Ok(started) => started,
             Err(error) => {
-                return log::error!("cannot start {program}: {error}. Everything goes on as before");
+                return log::error!(
+                    "cannot start {program}: {error}. Everything goes on as before"
+                );
             }
         };
         let pid = started.pid;

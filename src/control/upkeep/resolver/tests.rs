@@ -1,0 +1,285 @@
+//! Tests of `control/upkeep/resolver.rs`.
+
+use super::*;
+use crate::config::upstream::{Host, Leave, Upstream};
+
+const SECOND: Duration = Duration::from_secs(1);
+const PORT: u16 = 2055;
+
+fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Ward {
+    let upstream = Upstream {
+        host: Host::Name(name.to_owned()),
+        port,
+        at: 0..0,
+        leave: Leave::default(),
+    };
+    let address = address.map(|ip| at(ip, port));
+    Ward {
+        handler: "web".to_owned(),
+        upstream,
+        address,
+        interface: 0,
+        is_alive: true,
+        probe: None,
+        resolve_interval,
+    }
+}
+
+fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+fn moved(id: u32, ip: &str, port: u16) -> News {
+    News::Change(UpstreamId(id), Change::Moved(at(ip, port)))
+}
+
+fn say(level: log::Level, text: &str) -> News {
+    News::Say(level, text.to_owned())
+}
+
+/// The first look-up that is due by then, answered by these addresses; and what is new.
+fn answer(resolver: &mut Resolver, now: Instant, answer: Result<&[&str], &str>) -> Vec<News> {
+    answer_watched(resolver, now, answer, &mut |_, _| Ok(()))
+}
+
+fn answer_watched(
+    resolver: &mut Resolver,
+    now: Instant,
+    answer: Result<&[&str], &str>,
+    permit: Permit<'_>,
+) -> Vec<News> {
+    let mut news = Vec::new();
+    let (place, _) = resolver
+        .next_look_up(now, &mut news)
+        .expect("a name is due");
+    let answer = answer
+        .map(|ips| ips.iter().map(|ip| at(ip, 0)).collect())
+        .map_err(str::to_owned);
+    resolver.on_answer(place, answer, now, permit, &mut news);
+    news
+}
+
+/// An upstream stays as long as its address is among the answers, wherever in them; then it takes the first.
+#[test]
+fn an_upstream_moves_only_when_its_address_is_gone() {
+    let start = Instant::now();
+    let mut resolver = Resolver::new(
+        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        start,
+    );
+    assert_eq!(resolver.wake_at(), Some(start + 30 * SECOND));
+    for (interval, answers) in [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]]
+        .iter()
+        .enumerate()
+    {
+        let now = start + 30 * SECOND * (interval as u32 + 1);
+        assert_eq!(
+            answer(&mut resolver, now, Ok(answers)),
+            [],
+            "it is still there"
+        );
+    }
+    let line = "upstream a.example:2055: now at 192.0.2.2:2055, was 192.0.2.1:2055";
+    let news = answer(
+        &mut resolver,
+        start + 90 * SECOND,
+        Ok(&["192.0.2.2", "192.0.2.3"]),
+    );
+    assert_eq!(
+        news,
+        [moved(0, "192.0.2.2", PORT), say(log::Level::Info, line)]
+    );
+    assert_eq!(
+        answer(
+            &mut resolver,
+            start + 120 * SECOND,
+            Ok(&["192.0.2.3", "192.0.2.2"])
+        ),
+        []
+    );
+}
+
+/// Failures keep the address, and are told once a stretch, as is their end.
+#[test]
+fn a_failure_keeps_the_address() {
+    let start = Instant::now();
+    let mut resolver = Resolver::new(
+        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        start,
+    );
+    let failing = "name a.example does not resolve any more (no servers); its upstreams stay at the addresses they \
+                   had. It is tried again every 30s; check the name, and /etc/resolv.conf";
+    let again = "name a.example resolves again";
+    for (interval, given, expected) in [
+        (1, Err("no servers"), vec![say(log::Level::Warn, failing)]),
+        (2, Err("no servers"), vec![]),
+        (
+            3,
+            Ok(&["192.0.2.1"][..]),
+            vec![say(log::Level::Info, again)],
+        ),
+        (4, Ok(&["192.0.2.1"][..]), vec![]),
+        (5, Err("no servers"), vec![say(log::Level::Warn, failing)]),
+        (6, Ok(&[][..]), vec![]),
+    ] {
+        assert_eq!(
+            answer(&mut resolver, start + 30 * SECOND * interval, given),
+            expected,
+            "{interval}"
+        );
+    }
+}
+
+/// A name that did not resolve at start is tried often, even if it is not to be resolved again, until it does.
+#[test]
+fn an_optional_name_resolves_at_last() {
+    for interval in [Duration::ZERO, 3_600 * SECOND] {
+        let start = Instant::now();
+        let mut resolver = Resolver::new(&[ward("a.example", PORT, None, interval)], start);
+        assert_eq!(resolver.wake_at(), Some(start + RETRY));
+        assert_eq!(
+            answer(&mut resolver, start + RETRY, Err("unknown")),
+            [],
+            "the plan has said so"
+        );
+        let line = "upstream a.example:2055: now at 192.0.2.1:2055, had no address before";
+        let news = answer(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
+        assert_eq!(
+            news,
+            [moved(0, "192.0.2.1", PORT), say(log::Level::Info, line)]
+        );
+        assert_eq!(
+            resolver.wake_at(),
+            (!interval.is_zero()).then_some(start + interval)
+        );
+    }
+}
+
+/// Handlers share look-ups: one for each name, as often as the most impatient of them wants. Addresses, and names
+/// that nobody wants resolved again, are left alone.
+#[test]
+fn a_name_is_looked_up_once() {
+    let start = Instant::now();
+    let mut fixed = ward("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
+    fixed.upstream.host = Host::Address(at("192.0.2.9", PORT));
+    let mut resolver = Resolver::new(
+        &[
+            ward("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
+            fixed,
+            ward("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+            ward("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
+            ward("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+        ],
+        start,
+    );
+    let news = answer(&mut resolver, start + 30 * SECOND, Ok(&["192.0.2.2"]));
+    let line =
+        |port| format!("upstream a.example:{port}: now at 192.0.2.2:{port}, was 192.0.2.1:{port}");
+    assert_eq!(
+        news,
+        [
+            moved(0, "192.0.2.2", PORT),
+            moved(3, "192.0.2.2", 53),
+            moved(4, "192.0.2.2", PORT),
+            say(log::Level::Info, &line(PORT)),
+            say(log::Level::Info, &line(53)),
+        ]
+    );
+    assert_eq!(
+        resolver.next_look_up(start + 30 * SECOND, &mut Vec::new()),
+        None
+    );
+    assert_eq!(resolver.wake_at(), Some(start + 60 * SECOND));
+}
+
+/// An address that would close a loop is not taken, and told once; a later one is taken.
+#[test]
+fn a_loop_is_not_closed() {
+    let start = Instant::now();
+    let mut resolver = Resolver::new(
+        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        start,
+    );
+    let mut permit = |id, address: SocketAddr| match address.ip().is_loopback() {
+        true => Err(format!("a loop of {id:?}")),
+        false => Ok(()),
+    };
+    let line = "upstream a.example:2055: its name now stands for 127.0.0.1:2055, which would close a loop of \
+                UpstreamId(0); it stays at 192.0.2.1:2055. Correct the name's records, or write an address";
+    for (interval, ip, expected) in [
+        (1, "127.0.0.1", vec![say(log::Level::Warn, line)]),
+        (2, "127.0.0.1", vec![]),
+        (3, "192.0.2.1", vec![]),
+    ] {
+        let news = answer_watched(
+            &mut resolver,
+            start + 30 * SECOND * interval,
+            Ok(&[ip]),
+            &mut permit,
+        );
+        assert_eq!(news, expected, "{interval}");
+    }
+    let news = answer_watched(
+        &mut resolver,
+        start + 120 * SECOND,
+        Ok(&["192.0.2.7"]),
+        &mut permit,
+    );
+    assert_eq!(news.first(), Some(&moved(0, "192.0.2.7", PORT)));
+}
+
+/// A look-up that hangs is told of once, is not begun again while it hangs, and counts when it comes to an end.
+#[test]
+fn a_look_up_may_hang() {
+    let (start, mut news) = (Instant::now(), Vec::new());
+    let mut resolver = Resolver::new(
+        &[ward("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)],
+        start,
+    );
+    assert_eq!(
+        resolver.next_look_up(start + 10 * SECOND, &mut news),
+        Some((0, "a.example"))
+    );
+    for second in 11..300 {
+        assert_eq!(
+            resolver.next_look_up(start + second * SECOND, &mut news),
+            None
+        );
+    }
+    let line = "name a.example does not resolve any more (no answer within 30s); its upstreams stay at the addresses \
+                they had. It is tried again every 10s; check the name, and /etc/resolv.conf";
+    assert_eq!(news, [say(log::Level::Warn, line)]);
+    news.clear();
+    resolver.on_answer(
+        0,
+        Ok(vec![at("192.0.2.1", 0)]),
+        start + 300 * SECOND,
+        &mut |_, _| Ok(()),
+        &mut news,
+    );
+    assert_eq!(
+        news,
+        [say(log::Level::Info, "name a.example resolves again")]
+    );
+    assert_eq!(resolver.wake_at(), Some(start + 310 * SECOND));
+}
+
+/// However many names hang, there are only so many look-ups, so only so many threads.
+#[test]
+fn look_ups_are_bounded() {
+    let start = Instant::now();
+    let wards: Vec<_> = (0..100)
+        .map(|n| ward(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND))
+        .collect();
+    let mut resolver = Resolver::new(&wards, start);
+    let mut begun = 0;
+    for second in 1..100 {
+        while resolver
+            .next_look_up(start + second * SECOND, &mut Vec::new())
+            .is_some()
+        {
+            begun += 1;
+        }
+    }
+    assert_eq!(begun, UNDER_WAY_MAX);
+}

@@ -1,0 +1,125 @@
+//! Tests of `dispatch/dispatcher.rs`.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::datagram::{Datagram, Region, Span};
+use crate::dispatch::handler::Lanes;
+use crate::dispatch::verdict::Verdict;
+
+/// Wants to be called again so long after it was called, and counts how often it is asked when.
+struct Sleeper {
+    every: u64,
+    due: Option<Time>,
+    asked: Arc<AtomicU32>,
+    called: Arc<AtomicU32>,
+}
+
+impl Handler for Sleeper {
+    fn on_datagram(&mut self, _: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+        self.due = Some(Time(cx.now().0 + self.every));
+        Verdict::Handled
+    }
+
+    fn on_time(&mut self, cx: &mut Cx<'_>) {
+        self.called.fetch_add(1, Ordering::Relaxed);
+        self.due = Some(Time(cx.now().0 + self.every));
+    }
+
+    fn due(&self) -> Option<Time> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.due
+    }
+}
+
+struct NoLanes;
+
+impl Lanes for NoLanes {
+    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+        Err(DropReason::NoUpstream)
+    }
+    fn close(&mut self, _: Lane) {}
+}
+
+/// Of a thousand handlers only those that were called are asked when they want to be called next, and each is called
+/// when it wants.
+#[test]
+fn who_was_not_called_is_not_asked() {
+    let (asked, called) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let sleeper = |every| {
+        let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
+        Box::new(Sleeper {
+            every,
+            due: None,
+            asked,
+            called,
+        }) as Box<dyn Handler>
+    };
+    let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
+    let ears = (0..1_000).map(|id| Ear {
+        id,
+        lookup: Lookup::Fixed(RouteId(id as u32)),
+        claim: Claim::All,
+    });
+    let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
+    let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
+    let mut dispatcher = Dispatcher::new(ears.collect(), routes, handlers, guard, names, 1_000, 0);
+    assert_eq!(
+        (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+        (None, 1_000)
+    );
+
+    let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
+    let envelope = Envelope {
+        src: nobody,
+        dst: nobody,
+        local: nobody,
+        interface: 0,
+        ttl: None,
+        time_ns: None,
+    };
+    let train = Train {
+        envelope,
+        span: Span {
+            region: Region::Arena,
+            offset: 0,
+            len: 0,
+        },
+        segment: 0,
+    };
+    let mut lanes = NoLanes;
+    for (now, ear) in [(0, 5), (0, 500), (1, 7)] {
+        dispatcher.dispatch(
+            ear,
+            &[train],
+            &[],
+            &mut Scene {
+                now: Time(now),
+                lanes: &mut lanes,
+            },
+        );
+    }
+    assert_eq!(
+        (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+        (Some(Time(15)), 3)
+    );
+    for (now, due, calls) in [
+        (14, 15, 0),
+        (15, 18, 1),
+        (18, 30, 1),
+        (30, 35, 1),
+        (35, 45, 1),
+    ] {
+        dispatcher.time(&mut Scene {
+            now: Time(now),
+            lanes: &mut lanes,
+        });
+        assert_eq!(
+            (dispatcher.due(), called.swap(0, Ordering::Relaxed)),
+            (Some(Time(due)), calls),
+            "at {now}"
+        );
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+}
