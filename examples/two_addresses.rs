@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
-use udispatch::control::supervisor::Supervisor;
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::handler::{Cx, Handler};
 use udispatch::dispatch::verdict::Verdict;
+use udispatch::supervisor::Supervisor;
 
 /// Prints each datagram behind a word of its own.
 #[derive(Debug, Clone)]

@@ -14,11 +14,17 @@
 //! - [`datagram`]: the noun.
 
 pub mod admin;
+pub mod build;
 pub mod cli;
 pub mod config;
-pub mod control;
 pub mod datagram;
 pub mod dispatch;
 pub mod handlers;
+pub mod handover;
+pub mod monitor;
 pub mod net;
+pub mod observe;
+pub mod plan;
+pub mod supervisor;
+pub mod takeover;
 pub mod worker;

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use udispatch::control::snapshot::{Alarm, Snapshot};
+use udispatch::observe::snapshot::{Alarm, Snapshot};
 
 use common::client::Client;
 use common::curl::{ask, snapshot};

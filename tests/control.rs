@@ -16,8 +16,8 @@ use common::daemon::{Daemon, PATIENCE, udispatch};
 use common::namespace::{enter, enter_as_root};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
 use serde_json::Value;
-use udispatch::control::sessions::SessionList;
-use udispatch::control::snapshot::{Snapshot, State};
+use udispatch::observe::snapshot::{Snapshot, State};
+use udispatch::supervisor::sessions::SessionList;
 
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
@@ -123,7 +123,7 @@ fn the_snapshot_is_the_ledger() {
         (alarm.name.as_str(), alarm.about.as_str()),
         ("upstream_dead", "on/127.0.0.1:9002")
     );
-    let edges = |edges: &[udispatch::control::snapshot::Edge]| {
+    let edges = |edges: &[udispatch::observe::snapshot::Edge]| {
         edges
             .iter()
             .map(|edge| (edge.from, edge.to))

@@ -15,7 +15,7 @@ use common::curl::{ask, curl, get, snapshot};
 use common::daemon::{Daemon, PATIENCE};
 use common::namespace::enter;
 use common::upstream::answer_at_last;
-use udispatch::control::snapshot::AdminRow;
+use udispatch::observe::snapshot::AdminRow;
 
 const HTTP: &str = "127.0.0.1:9253";
 const CONFIG: &str = "[daemon]\nhttp = \"127.0.0.1:9253\"\nhttp_hosts = [\"stats.example\"]\n\

@@ -15,7 +15,7 @@ use common::daemon::{Daemon, PATIENCE};
 use common::ledger::Ledger;
 use common::namespace::{enter, enter_with_mounts, has, run};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list};
-use udispatch::control::snapshot::{Snapshot, State};
+use udispatch::observe::snapshot::{Snapshot, State};
 
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use udispatch::control::snapshot::{Snapshot, State};
+use udispatch::observe::snapshot::{Snapshot, State};
 
 use common::client::Client;
 use common::curl::{ask, curl, snapshot};

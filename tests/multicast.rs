@@ -519,7 +519,7 @@ mod avahi {
             .unwrap();
         let avahi = Avahi(child);
         let deadline = std::time::Instant::now() + super::PATIENCE;
-        while !udispatch::control::squatters::find("224.0.0.251:5353".parse().unwrap())
+        while !udispatch::build::port_owners::find("224.0.0.251:5353".parse().unwrap())
             .iter()
             .any(|found| {
                 found

@@ -17,7 +17,7 @@ use common::client::Client;
 use common::daemon::PATIENCE;
 use common::namespace::{enter_with_mounts, has, run};
 use common::upstream::{Server, answer};
-use udispatch::control::snapshot::Snapshot;
+use udispatch::observe::snapshot::Snapshot;
 
 const GUIDE: &str = include_str!("../docs/operations.md");
 const UNIT: &str = include_str!("../packaging/systemd/udispatch.service");

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use udispatch::control::snapshot::{Account, Snapshot};
 use udispatch::net::socket::close_door;
+use udispatch::observe::snapshot::{Account, Snapshot};
 
 use common::curl::snapshot;
 use common::daemon::{Daemon, PATIENCE};
@@ -184,7 +184,7 @@ fn assert_lawful(seen: &Snapshot) {
         "{seen}"
     );
     // Only the removed route has two handlers; once it is gone, so has what is called `(removed)`.
-    let twice = |row: &&udispatch::control::snapshot::RouteRow| {
+    let twice = |row: &&udispatch::observe::snapshot::RouteRow| {
         ["removed", "(removed)"].contains(&row.route.as_str())
     };
     let twice = received(seen.routes.iter().filter(twice).map(|row| &row.account));

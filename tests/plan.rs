@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use udispatch::config::{Config, Problems};
-use udispatch::control::host::Host;
-use udispatch::control::plan::Plan;
 use udispatch::handlers::KINDS;
 use udispatch::net::fib::{Answer, DestinationKind};
 use udispatch::net::interfaces::Interface;
+use udispatch::plan::Plan;
+use udispatch::plan::host::Host;
 
 /// A machine with loopback alone, which has every unicast address of 127.0.0.0/8.
 fn host() -> Host {

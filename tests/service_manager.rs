@@ -16,17 +16,17 @@ use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use udispatch::config::Config;
-use udispatch::control::given::{self, Store};
-use udispatch::control::handover::outline::ListenerKey;
-use udispatch::control::host::Host;
-use udispatch::control::plan::Plan;
-use udispatch::control::service_manager::{
+use udispatch::build::service_manager::{
     ServiceManager, given_sockets, hand_on, watchdog_interval,
 };
+use udispatch::build::socket_activation::{self, Store};
+use udispatch::config::Config;
 use udispatch::handlers::KINDS;
 use udispatch::net::multicast;
 use udispatch::net::socket::{ListenerOptions, bind_listener, close_door};
+use udispatch::plan::Plan;
+use udispatch::plan::host::Host;
+use udispatch::plan::identity::ListenerKey;
 
 use common::daemon::Daemon;
 use common::namespace::{enter, run};
@@ -179,7 +179,7 @@ fn forgotten_by_a_successor() {
     let names: Vec<String> = plan(&both)
         .listeners
         .iter()
-        .map(|listener| given::name(&listener.key()))
+        .map(|listener| socket_activation::name(&listener.key()))
         .collect();
     let hear_until = |line: &str| while !ear.hear().0.iter().any(|heard| heard == line) {};
     hear_until(&format!("FDNAME={}", names[0]));
@@ -428,7 +428,7 @@ fn give(kept: &[(String, OwnedFd)], manager: &str) -> String {
 /// The daemon's next process: what it is given fits its plan, and is given once.
 fn next_process() {
     let plan = plan(ROUTES);
-    let (mut held, words) = given::held(&plan.listeners);
+    let (mut held, words) = socket_activation::held(&plan.listeners);
     println!("{}", words.join("\n"));
     assert_eq!(words.len(), 2);
     assert!(given_sockets().is_empty(), "given once");
@@ -520,7 +520,7 @@ fn misfits() {
     let address = bound.local_addr().expect("an address");
     let listeners = listens(&address.to_string());
     let words = |fd: OwnedFd, name: &str| {
-        given::assign(vec![(fd, name.to_owned())], &listeners)
+        socket_activation::assign(vec![(fd, name.to_owned())], &listeners)
             .1
             .join("\n")
     };
@@ -554,9 +554,12 @@ fn misfits() {
             OwnedFd::from(bound.try_clone().expect("a duplicate")),
             "udispatch.socket".to_owned(),
         ),
-        (OwnedFd::from(bound), given::name(&listeners[0].key())),
+        (
+            OwnedFd::from(bound),
+            socket_activation::name(&listeners[0].key()),
+        ),
     ];
-    let (mut held, words) = given::assign(twice, &listeners);
+    let (mut held, words) = socket_activation::assign(twice, &listeners);
     assert!(words.is_empty(), "{words:?}");
     assert_eq!(held.take(&listeners[0].key()).len(), 1);
 }

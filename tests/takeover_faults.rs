@@ -13,9 +13,9 @@ use std::{env, fs, thread};
 
 use rustix::process::Signal;
 use socket2::SockRef;
-use udispatch::control::takeover::path_beside;
-use udispatch::control::takeover::wire::{Kind, Wire};
-use udispatch::control::takeover::words::{Hello, Manifest, Refused, VERSION};
+use udispatch::takeover::messages::{Hello, Manifest, Refused, VERSION};
+use udispatch::takeover::path_beside;
+use udispatch::takeover::wire::{Kind, Wire};
 
 use common::client::Client;
 use common::daemon::Daemon;

@@ -15,7 +15,7 @@ use common::curl::{ask, curl, get, post, snapshot};
 use common::daemon::{Daemon, PATIENCE, udispatch};
 use common::namespace::{enter, has, run};
 use common::upstream::{Server, answer_at_last, forwarder, list};
-use udispatch::control::tap::{TapCount, TapLine, TappedDatagram};
+use udispatch::observe::tap::{TapCount, TapLine, TappedDatagram};
 
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";

@@ -10,8 +10,22 @@ use udispatch::config::Config;
 use udispatch::handlers::KINDS;
 
 /// The rooms from the top of the house to its ground: a room uses those behind it alone.
-const ROOMS: [&str; 10] = [
-    "main", "cli", "admin", "control", "handlers", "config", "worker", "dispatch", "net",
+const ROOMS: [&str; 16] = [
+    "main",
+    "cli",
+    "admin",
+    "supervisor",
+    "takeover",
+    "observe",
+    "handover",
+    "monitor",
+    "build",
+    "plan",
+    "handlers",
+    "config",
+    "worker",
+    "dispatch",
+    "net",
     "datagram",
 ];
 

@@ -17,13 +17,13 @@ use common::namespace::enter;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep as Wanted, Upstream};
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
-use udispatch::control::supervisor::Supervisor;
-use udispatch::control::upkeep::{Failure, Outside, Upkeep, Ward};
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::change::Change;
 use udispatch::dispatch::handler::{Cx, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::verdict::Verdict;
+use udispatch::monitor::{Failure, Outside, Upkeep, Ward};
+use udispatch::supervisor::Supervisor;
 
 /// Longer than anything here takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, wait};
 use udispatch::admin::client::Client;
-use udispatch::control::snapshot::Snapshot;
-use udispatch::control::takeover::path_beside;
+use udispatch::observe::snapshot::Snapshot;
+use udispatch::takeover::path_beside;
 
 /// Longest wait for anything that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);

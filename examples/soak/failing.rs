@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use udispatch::control::takeover::path_beside;
-use udispatch::control::takeover::wire::{Kind, Wire, WireError};
-use udispatch::control::takeover::words::{Hello, VERSION};
+use udispatch::takeover::messages::{Hello, VERSION};
+use udispatch::takeover::path_beside;
+use udispatch::takeover::wire::{Kind, Wire, WireError};
 
 use crate::daemon::{Daemon, put_down};
 
@@ -69,7 +69,7 @@ impl Fault {
         daemon.is_provoked = false;
         let after = daemon.status().context("after")?;
         let same =
-            |snapshot: &udispatch::control::snapshot::Snapshot| (snapshot.pid, snapshot.generation);
+            |snapshot: &udispatch::observe::snapshot::Snapshot| (snapshot.pid, snapshot.generation);
         ensure!(
             same(&before) == same(&after),
             "{self:?}: {:?} became {:?}",

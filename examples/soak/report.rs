@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use udispatch::control::snapshot::Snapshot;
+use udispatch::observe::snapshot::Snapshot;
 
 use crate::driver::{Diary, Event, Restart};
 use crate::flow::Flow;

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 use super::events::{self, Stage};
 use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
-use crate::control::request::{self, Imagined, Refusal, Reply, Request, Requests, Unasked};
-use crate::control::sessions::SessionQuery;
-use crate::control::snapshot::Snapshot;
-use crate::control::tap::TapQuery;
+use crate::observe::snapshot::Snapshot;
+use crate::observe::tap::TapQuery;
+use crate::supervisor::requests::{self, Imagined, Refusal, Reply, Request, Requests, Unasked};
+use crate::supervisor::sessions::SessionQuery;
 
 /// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -314,7 +314,7 @@ async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<Str
 async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
     let [level] = only(["level"], asked)?;
     let level =
-        request::log_level(&level.required(request::LOG_LEVELS)?).map_err(Refused::Parameter)?;
+        requests::log_level(&level.required(requests::LOG_LEVELS)?).map_err(Refused::Parameter)?;
     Ok(desk
         .ask(ANSWER_MAX, |reply| Request::Log(level, reply))
         .await?

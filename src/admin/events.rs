@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::desk::Desk;
-use crate::control::visits::Visits;
+use crate::observe::admin_stats::Visits;
 
 /// Who may watch at a time, by each door: viewers over TCP do not keep anybody at the control socket from it.
 const VIEWERS_MAX: usize = 32;

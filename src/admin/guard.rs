@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use hyper::body::{Body as _, Incoming};
 
 use super::tap;
-use crate::control::visits::Visits;
+use crate::observe::admin_stats::Visits;
 
 /// Bytes of a request's body. No endpoint reads one.
 const BODY_BYTES_MAX: u64 = 64 * 1024;

@@ -16,8 +16,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::client::Client;
 use crate::config::{ControlSocket, Daemon};
-use crate::control::control_path::{NoControl, Places, control_path};
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
+use crate::supervisor::control_path::{NoControl, Places, control_path};
 
 /// Who may connect to the control socket: its owner and its group.
 const MODE: u32 = 0o660;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use self::listeners::{Bound, Listeners, Taken};
-use crate::control::request::Requests;
+use crate::supervisor::requests::Requests;
 
 /// Longest time in which what is under way is still finished at the end.
 const FINISH_MAX: Duration = Duration::from_millis(300);

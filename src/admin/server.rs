@@ -23,8 +23,8 @@ use super::listeners::Listeners;
 use super::patient::Patient;
 use super::spare::Spare;
 use super::{FINISH_MAX, desk};
-use crate::control::request::Requests;
-use crate::control::visits::Visits;
+use crate::observe::admin_stats::Visits;
+use crate::supervisor::requests::Requests;
 
 /// Connections at a time, by each door: visitors over TCP do not keep anybody from the control socket.
 pub const CONNECTIONS_MAX: usize = 64;

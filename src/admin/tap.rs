@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
 use super::events::Events;
-use crate::control::tap::{After, Tapped};
 use crate::net::priority::let_others_go_first;
+use crate::observe::tap::{After, Tapped};
 
 /// Where it is; not over TCP.
 pub const PATH: &str = "/tap";

@@ -7,9 +7,9 @@ use clap::Args;
 use super::{Exit, output};
 use crate::config::words::{counted, one_line};
 use crate::config::{Config, Kind, Problems};
-use crate::control::file_tests;
-use crate::control::host::Host;
-use crate::control::plan::{Plan, worker_count};
+use crate::plan::file_tests;
+use crate::plan::host::Host;
+use crate::plan::{Plan, worker_count};
 
 /// Tell whether a configuration file is right
 ///

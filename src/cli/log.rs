@@ -5,7 +5,7 @@ use log::LevelFilter;
 
 use super::Exit;
 use super::remote::{Remote, target};
-use crate::control::request::log_level;
+use crate::supervisor::requests::log_level;
 
 /// Let the running daemon log more or less, until it ends
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use clap::Args;
 use super::{Exit, output};
 use crate::admin::client::{Answer, Client, Stream};
 use crate::config::words::{one_line, printable};
-use crate::control::control_path::{Places, default_places};
+use crate::supervisor::control_path::{Places, default_places};
 
 /// Names the control socket where `--control` does not.
 const VARIABLE: &str = "UDISPATCH_CONTROL";

@@ -5,7 +5,7 @@ use clap::Args;
 use super::remote::{Remote, print_json, understand};
 use super::table::{Align, Table};
 use super::{Exit, output};
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// List the running daemon's routes, with what became of their datagrams
 #[derive(Debug, Args)]

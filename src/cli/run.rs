@@ -11,16 +11,14 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::admin::{Admin, Bound, Listeners, Taken};
+use crate::build::log_writer;
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
-use crate::control::control_path::{Places, control_path};
-use crate::control::reload::Loader;
-use crate::control::request::Requests;
-use crate::control::standard_error;
-use crate::control::supervisor::{Failure, Served, Supervisor};
-use crate::control::takeover::{
-    self, successor::Successor, taker::Taker, wire::WireError, words::Door,
-};
+use crate::supervisor::control_path::{Places, control_path};
+use crate::supervisor::reload::Loader;
+use crate::supervisor::requests::Requests;
+use crate::supervisor::{Failure, Served, Supervisor};
+use crate::takeover::{self, client::Taker, messages::Door, successor::Successor, wire::WireError};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -87,8 +85,8 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
     };
     // Behind the log, not beside it.
-    standard_error::show(last_words + "\n");
-    standard_error::drain(Instant::now() + LAST_WORDS_MAX);
+    log_writer::show(last_words + "\n");
+    log_writer::drain(Instant::now() + LAST_WORDS_MAX);
     exit
 }
 
@@ -244,13 +242,9 @@ fn start_log(level: log::LevelFilter) {
         })
         .parse_default_env();
     builder.format(|line, record| {
-        writeln!(
-            line,
-            "{}",
-            standard_error::line(record.level(), record.args())
-        )
+        writeln!(line, "{}", log_writer::line(record.level(), record.args()))
     });
-    builder.target(env_logger::Target::Pipe(standard_error::target()));
+    builder.target(env_logger::Target::Pipe(log_writer::target()));
     // A second logger in one process is a program of somebody's own that brought its own.
     if builder.try_init().is_ok() && !is_overridden {
         log::set_max_level(level);

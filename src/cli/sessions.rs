@@ -7,7 +7,7 @@ use clap::Args;
 use super::remote::{Remote, print_json, target, understand};
 use super::table::{Align, Table};
 use super::{Exit, output};
-use crate::control::sessions::{LIST_MAX, SessionList, SessionRow};
+use crate::supervisor::sessions::{LIST_MAX, SessionList, SessionRow};
 
 /// List open sessions: who talks to which upstream
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use clap::Args;
 use super::remote::{Remote, print_json, understand};
 use super::{Exit, output};
 use crate::config::words::{counted, one_line};
-use crate::control::snapshot::{Alarm, Snapshot};
 use crate::dispatch::verdict::DropReason;
+use crate::observe::snapshot::{Alarm, Snapshot};
 
 /// Tell how the running daemon is
 ///
@@ -89,7 +89,7 @@ fn line(text: &mut String, head: &str, rest: &str) {
 }
 
 fn ledger(text: &mut String, snapshot: &Snapshot) {
-    let sum = |of: fn(&crate::control::snapshot::Account) -> u64| -> u64 {
+    let sum = |of: fn(&crate::observe::snapshot::Account) -> u64| -> u64 {
         snapshot.listeners.iter().map(|row| of(&row.account)).sum()
     };
     line(

@@ -16,8 +16,8 @@ use super::pcapng::{Capture, Packet};
 use super::remote::{Remote, target};
 use super::{Exit, output};
 use crate::admin::client::{Next, Stream};
-use crate::control::tap::{TapCount, TapLine, TappedDatagram};
 use crate::handlers::escape;
+use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
 
 /// Bytes of each payload that a line for people shows.
 const SHOWN_BYTES: usize = 256;

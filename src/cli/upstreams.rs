@@ -6,7 +6,7 @@ use super::remote::{Remote, print_json, understand};
 use super::table::{Align, Table};
 use super::{Exit, output};
 use crate::config::words::one_line;
-use crate::control::snapshot::UpstreamRow;
+use crate::observe::snapshot::UpstreamRow;
 
 /// List the running daemon's upstreams: who is alive, who is draining, and what each got
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use udispatch::control::snapshot::Snapshot;
+use udispatch::observe::snapshot::Snapshot;
 
 use super::daemon::{Daemon, Outcome, udispatch};
 

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use udispatch::control::snapshot::Snapshot;
+use udispatch::observe::snapshot::Snapshot;
 
 use super::client::Client;
 use super::daemon::{Daemon, PATIENCE, udispatch};

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
-use udispatch::control::snapshot::Snapshot;
+use udispatch::observe::snapshot::Snapshot;
 
 use super::namespace::run;
 use super::restart::process;

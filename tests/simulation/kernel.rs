@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use udispatch::control::plan::{ListenerPlan, Plan, Role};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::random::Random;
+use udispatch::plan::{ListenerPlan, Plan, Role};
 
 use crate::world::{ETH0, ETH1, LO, World, address_of, ip, once_in, pick};
 

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use udispatch::control::plan::Role;
 use udispatch::dispatch::guard::Answering;
 use udispatch::dispatch::ledger::{Ledger, Tally};
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::Job;
 use udispatch::dispatch::verdict::{DropReason, Verdict};
+use udispatch::plan::Role;
 
 use crate::kernel::{Packet, Socket, TIME_NS, envelope};
 use crate::model_of_routes as routes;

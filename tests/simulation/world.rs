@@ -6,14 +6,14 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use udispatch::config::{Config, InterfaceRef, Kind};
-use udispatch::control::host::Host;
-use udispatch::control::plan::Plan;
 use udispatch::dispatch::guard::Answering;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::route_table::{Match, RouteId};
 use udispatch::handlers::KINDS;
 use udispatch::net::fib::{Answer, DestinationKind};
 use udispatch::net::interfaces::Interface;
+use udispatch::plan::Plan;
+use udispatch::plan::host::Host;
 
 use crate::witness;
 

@@ -2,8 +2,8 @@
 
 use super::text::{Kind, Text};
 use super::{AccountNames, accounts};
-use crate::control::snapshot::{Snapshot, State};
 use crate::dispatch::verdict::DropReason;
+use crate::observe::snapshot::{Snapshot, State};
 
 /// Writes them.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {

@@ -10,7 +10,7 @@ mod text;
 use std::collections::BTreeMap;
 
 use self::text::{Family, Kind, Text};
-use crate::control::snapshot::{Account, Snapshot};
+use crate::observe::snapshot::{Account, Snapshot};
 
 /// The media type that Prometheus asks for.
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::text::{Kind, Text};
 use super::{AccountNames, accounts, by};
-use crate::control::snapshot::{HandlerRow, SessionsRow, Snapshot, UpstreamRow};
+use crate::observe::snapshot::{HandlerRow, SessionsRow, Snapshot, UpstreamRow};
 
 /// A family's name and help, and what it tells of a row.
 type Of<R, T> = (&'static str, &'static str, fn(&R) -> T);

@@ -19,8 +19,8 @@ use super::state::State;
 use super::text::wrap;
 use super::view::{Told, draw_text};
 use crate::config::words::one_line;
-use crate::control::snapshot::{Account, Edge, SessionsRow, Snapshot};
 use crate::dispatch::verdict::DropReason;
+use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
 
 /// Lines of the picture, with its head.
 const SPARK_LINES: u16 = 4;

@@ -15,7 +15,7 @@ use super::input::{Next, Spots, on_event};
 use super::screen::Screen;
 use super::state::State;
 use crate::admin::client::Client;
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// How long a signal or an answer may wait to be seen.
 const TURN: Duration = Duration::from_millis(50);

@@ -39,7 +39,7 @@ use super::remote::{Remote, judge, understand, why_not};
 use super::{Exit, output};
 use crate::admin::client::Client;
 use crate::config::words::printable;
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// Longest wait for an answer: soon somebody wants to know that there is none.
 const PATIENCE: Duration = Duration::from_secs(5);

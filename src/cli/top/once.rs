@@ -10,7 +10,7 @@ use super::measure::{Measure, Noun};
 use super::number;
 use super::rates::{Rates, Row};
 use crate::config::words::{counted, one_line};
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// Everything as text.
 pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {

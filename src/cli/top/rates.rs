@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::measure::{Measure, Noun};
 use super::rows::{Counts, Item, Key, items};
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// A row as it is shown.
 #[derive(Debug, Clone)]

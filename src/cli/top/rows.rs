@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::measure::{Measure, Noun};
 use crate::config::words::one_line;
-use crate::control::snapshot::{
+use crate::observe::snapshot::{
     Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow,
 };
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::measure::Noun;
 use super::rates::Rates;
 use super::rows::Key;
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// How far back history goes.
 pub(super) const HISTORY: Duration = Duration::from_secs(120);

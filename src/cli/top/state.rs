@@ -9,7 +9,7 @@ use super::order::{Order, arrange};
 use super::rates::Row;
 use super::rows::Key;
 use super::sight::Sight;
-use crate::control::snapshot::Snapshot;
+use crate::observe::snapshot::Snapshot;
 
 /// Letters of a filter.
 const FILTER_CHARS_MAX: usize = 64;

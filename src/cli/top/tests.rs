@@ -18,7 +18,7 @@ use super::rates::Rates;
 use super::sight::Sight;
 use super::state::{Mode, State};
 use super::view;
-use crate::control::snapshot::{HostCounts, Snapshot};
+use crate::observe::snapshot::{HostCounts, Snapshot};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -71,7 +71,7 @@ fn snapshot(pid: u32, uptime_ms: u64, others: &Value) -> Snapshot {
         "routes": [], "handlers": [], "upstreams": [],
         "flows": { "listener_to_route": [], "route_to_handler": [], "handler_to_upstream": [], "is_cut": false },
         "drops": {}, "send_errors": {}, "host": HostCounts::default(),
-        "admin": crate::control::snapshot::AdminRow::default(), "balances": true,
+        "admin": crate::observe::snapshot::AdminRow::default(), "balances": true,
     });
     serde_json::from_value(with(snapshot, others)).expect("a snapshot")
 }

@@ -14,7 +14,7 @@ use super::state::{Mode, State};
 use super::text::{width, wrap};
 use super::{detail, grid, number};
 use crate::config::words::{counted, one_line};
-use crate::control::snapshot::{Snapshot, State as Health};
+use crate::observe::snapshot::{Snapshot, State as Health};
 
 /// Lines for what stands out, at most, and on a low screen.
 const BANNER_LINES: (u16, u16) = (3, 1);

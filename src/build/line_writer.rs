@@ -1,0 +1,69 @@
+//! The consumer behind `print`: one thread that writes lines to standard output and may block there as long as it likes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::dispatch::sink::Job;
+use crate::net::wait;
+
+/// Starts the thread. The number of lines under way is bounded by their buffers, not by the channel. It ends with the process, since nothing can end a write that blocks.
+pub fn start() -> io::Result<Sender<Job>> {
+    let (jobs, queue) = unbounded();
+    // Not through io::stdout(): its buffer would be a second copy, and its lock a second wait.
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    thread::Builder::new()
+        .name("stdout".to_owned())
+        .spawn(move || consume(output, &queue))?;
+    Ok(jobs)
+}
+
+fn consume(mut output: File, queue: &Receiver<Job>) {
+    let mut closed = false;
+    for job in queue {
+        match job {
+            Job::Lines(lines) if closed => lines.done(false),
+            Job::Lines(lines) => {
+                let written = write_all(&mut output, &mut lines.bytes.as_slice());
+                if let Err(error) = &written {
+                    log::error!(
+                        "standard output is gone ({error}): `print` handlers drop what they get from now on"
+                    );
+                    closed = true;
+                }
+                lines.done(written.is_ok());
+            }
+            Job::Barrier(reached) => {
+                // Whoever waited may have given up.
+                let _ = reached.send(());
+            }
+        }
+    }
+}
+
+/// Like [`Write::write_all`], but waits where the other end of a pipe was set to O_NONBLOCK, which all its users share: full
+/// is not gone. After an error `bytes` are those that are not written.
+pub(crate) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait::until_writable(&*output)?
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until all lines handed on so far are written, or the time is over.
+pub fn drain(jobs: &Sender<Job>, patience: Duration) -> bool {
+    let (reached, wait) = bounded(1);
+    jobs.send(Job::Barrier(reached)).is_ok() && wait.recv_timeout(patience).is_ok()
+}

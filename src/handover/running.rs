@@ -1,0 +1,429 @@
+//! A configuration at work: its workers, who looks after its upstreams, and the accounts of all that ran before it.
+
+use std::collections::{HashMap, HashSet};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use crate::build::worker_threads::Crew;
+use crate::config::Config;
+use crate::dispatch::change::Change;
+use crate::dispatch::ledger::Ledger;
+use crate::handover::history::{History, Rows};
+use crate::handover::prepare::{Prepared, Present};
+use crate::handover::transfer::hand_over;
+use crate::monitor::{State, Upkeep};
+use crate::observe::snapshot::Part;
+use crate::plan::Plan;
+use crate::plan::identity::Outline;
+use crate::plan::upstreams::Located;
+use crate::supervisor::Failure;
+use crate::worker::command::{Command, Handle};
+use crate::worker::estate::Estate;
+use crate::worker::event_loop::Worker;
+use crate::worker::listener::Listener;
+
+/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
+
+/// What runs.
+pub struct Running {
+    /// What the file says.
+    pub config: Config,
+    /// What that means on this machine.
+    pub plan: Plan,
+    /// What it amounts to.
+    pub outline: Outline,
+    workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
+    upkeep: Upkeep,
+    history: History,
+    /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
+    receive_buffers: Vec<usize>,
+}
+
+/// What has stopped so that something else can go on with it.
+pub struct Parked {
+    /// The workers, with everything that they had.
+    pub workers: Vec<Worker>,
+    /// What is known of the upstreams, by number.
+    pub states: Vec<State>,
+    /// The accounts of all that ran before.
+    pub history: History,
+    /// How many rows they have.
+    pub rows: Rows,
+}
+
+impl Running {
+    /// Starts what was prepared, where nothing ran before.
+    pub fn start(prepared: Prepared) -> Running {
+        Running::go_on(prepared, Vec::new(), History::default(), HashMap::new())
+    }
+
+    /// Starts what was prepared in its own place, with what was parked.
+    pub fn take_place(&mut self, prepared: Prepared, parked: Parked) {
+        *self = Running::succeed(prepared, parked, &self.outline);
+    }
+
+    /// Starts what was prepared, in place of what has been parked, whose names are these.
+    fn succeed(prepared: Prepared, parked: Parked, names: &Outline) -> Running {
+        let Parked {
+            mut workers,
+            states,
+            mut history,
+            rows,
+        } = parked;
+        let removed: Vec<usize> = gone(&prepared.successors.listeners);
+        let mut estates = Vec::new();
+        for (number, mut worker) in workers.drain(..).enumerate() {
+            if !removed.is_empty() {
+                worker.read_out(&removed);
+            }
+            let mut estate = worker.leave();
+            history.add(
+                number,
+                rows,
+                &estate.ledger,
+                std::mem::take(&mut estate.fates),
+            );
+            estate.sockets = worker.into_lane_sockets();
+            estates.push(estate);
+        }
+        Running::go_on(prepared, estates, history, named_states(names, states))
+    }
+
+    /// Starts what was prepared, with what others have left.
+    pub fn go_on(
+        prepared: Prepared,
+        estates: Vec<Estate>,
+        history: History,
+        states: HashMap<(String, String), State>,
+    ) -> Running {
+        let Prepared {
+            config,
+            plan,
+            outline,
+            mut workers,
+            crew,
+            successors,
+            ..
+        } = prepared;
+        settle(&mut workers, &plan);
+        let mut history = history.carry(&successors, rows(&config, &plan));
+        hand_over(
+            &mut workers
+                .iter_mut()
+                .map(|(worker, _)| worker)
+                .collect::<Vec<_>>(),
+            estates,
+            &successors,
+            &mut history,
+        );
+        for (_, handle) in &workers {
+            tell_of_moves(handle, &plan, &outline, &states);
+        }
+        let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
+        let workers = crew.start(workers);
+        let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
+        let upkeep = Upkeep::of_plan(
+            &config,
+            &plan,
+            handles,
+            &by_number(&plan, &outline, &states),
+        );
+        Running {
+            config,
+            plan,
+            outline,
+            workers,
+            upkeep,
+            history,
+            receive_buffers,
+        }
+    }
+
+    /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
+    pub fn park(&mut self) -> Result<Parked, Failure> {
+        self.upkeep.stop();
+        let states = self.upkeep.snapshot();
+        for (handle, _) in &self.workers {
+            handle.send(Command::Park);
+        }
+        let workers = self.join()?;
+        Ok(Parked {
+            workers,
+            states,
+            history: std::mem::take(&mut self.history),
+            rows: self.rows(),
+        })
+    }
+
+    /// Goes on as before with what was parked: nobody has taken it.
+    pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, crew: Crew) {
+        let Parked {
+            workers,
+            states,
+            history,
+            ..
+        } = parked;
+        self.history = history;
+        self.workers = crew.resume(workers, handles.clone());
+        let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
+        self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
+    }
+
+    /// Sets everything on the listeners' sockets as it is meant to be, after somebody who was to go on with them has not.
+    pub fn settle(&self) {
+        let asked: Vec<_> = self
+            .handles()
+            .filter_map(|handle| {
+                let (reply, answer) = bounded(1);
+                handle.send(Command::Settle(reply)).then_some(answer)
+            })
+            .collect();
+        let deadline = Instant::now() + SNAPSHOT_MAX;
+        for answer in asked {
+            if let Ok(Err(error)) = answer.recv_deadline(deadline) {
+                log::error!("cannot set up a listener as it was before: {error}");
+            }
+        }
+    }
+
+    /// Adds what another process has counted after it gave everything, by worker.
+    pub fn add_late(&mut self, ledgers: &[Ledger]) {
+        self.history.add_late(ledgers);
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Their handles.
+    pub fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.workers.iter().map(|(handle, _)| handle)
+    }
+
+    /// Whether a worker has ended that nobody told to.
+    pub fn has_lost_a_worker(&self) -> bool {
+        self.workers.iter().any(|(_, thread)| thread.is_finished())
+    }
+
+    /// What the upkeep knows of the upstreams, by number.
+    pub fn upstream_states(&self) -> Vec<State> {
+        self.upkeep.snapshot()
+    }
+
+    /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
+    pub fn receive_buffers(&self) -> &[usize] {
+        &self.receive_buffers
+    }
+
+    /// How many rows the accounts have.
+    pub fn rows(&self) -> Rows {
+        rows(&self.config, &self.plan)
+    }
+
+    /// What a new configuration may go on with.
+    pub fn present(&self, generation: u64) -> Present {
+        let mut sum = self.rows().ledger();
+        self.ledgers()
+            .iter()
+            .flatten()
+            .for_each(|ledger| sum.add(ledger));
+        let states = self.upkeep.snapshot();
+        let located = self.plan.upstreams.iter().map(|(_, located)| located);
+        let addresses = located
+            .zip(states)
+            .filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
+        Present {
+            outline: self.outline.clone(),
+            handlers: self.config.handlers.iter().cloned().map(Some).collect(),
+            sessions: sum
+                .handlers
+                .iter()
+                .map(|count| count.sessions.open)
+                .collect(),
+            addresses: addresses.collect(),
+            workers: self.handles().cloned().collect(),
+            generation,
+        }
+    }
+
+    /// The accounts of each worker since it runs, each as of one of its turns' ends; `None` of one that does not answer.
+    pub fn ledgers(&self) -> Vec<Option<Ledger>> {
+        let deadline = Instant::now() + SNAPSHOT_MAX;
+        let ask = |(handle, _): &(Handle, _)| {
+            let (reply, answer) = bounded(1);
+            handle.send(Command::Snapshot(reply)).then_some(answer)
+        };
+        let asked: Vec<_> = self.workers.iter().map(ask).collect();
+        asked
+            .into_iter()
+            .map(|answer| answer?.recv_deadline(deadline).ok())
+            .collect()
+    }
+
+    /// The same with what was counted before by workers that are gone.
+    pub fn with_history(&mut self, now: &[Part]) -> Vec<Part> {
+        let rows = self.rows();
+        let past = self.history.ledgers();
+        let sum = |number: usize| {
+            let mut ledger = rows.ledger();
+            past.get(number)
+                .into_iter()
+                .for_each(|past| ledger.add(past));
+            now.get(number)
+                .into_iter()
+                .for_each(|now| ledger.add(&now.ledger));
+            Part {
+                ledger,
+                answers: now.get(number).is_none_or(|now| now.answers),
+            }
+        };
+        (0..past.len().max(now.len())).map(sum).collect()
+    }
+
+    /// Handles what the sockets hold, and ends the workers. `has_heir`: the sockets are kept for the next process, and so is
+    /// what comes from now on; otherwise nothing new is let in.
+    pub fn stop(&mut self, has_heir: bool) -> Result<Stopped, Failure> {
+        self.upkeep.stop();
+        for (handle, _) in &self.workers {
+            handle.send(Command::Stop { has_heir });
+        }
+        Ok(Stopped {
+            workers: self.join()?,
+        })
+    }
+
+    fn join(&mut self) -> Result<Vec<Worker>, Failure> {
+        self.workers
+            .drain(..)
+            .map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker))
+            .collect()
+    }
+}
+
+/// Workers that have ended for good; their sinks may still be at work.
+pub struct Stopped {
+    workers: Vec<Worker>,
+}
+
+impl Stopped {
+    /// Their accounts, as of now.
+    pub fn ledgers(&self) -> impl Iterator<Item = Ledger> {
+        self.workers.iter().map(Worker::accounts)
+    }
+}
+
+fn rows(config: &Config, plan: &Plan) -> Rows {
+    Rows::new(
+        plan.listeners.len(),
+        config.routes.len(),
+        config.handlers.len(),
+        plan.upstreams.iter().len(),
+    )
+}
+
+/// The last that is done to listeners' sockets, when nobody else reads them and nothing can be called off any more: those
+/// that are late are bound beside the others of their address, and all are set as they are meant to be.
+fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
+    let mut listeners: Vec<&mut Listener> = workers
+        .iter_mut()
+        .flat_map(|(worker, _)| worker.listeners())
+        .collect();
+    let name = |listener: &Listener| plan.listeners[listener.seat.listener].label.clone();
+    let late: HashSet<u16> = listeners
+        .iter()
+        .filter(|listener| listener.is_late())
+        .map(|listener| listener.address.port())
+        .collect();
+    for listener in listeners
+        .iter()
+        .filter(|listener| late.contains(&listener.address.port()))
+    {
+        // Where that fails, so does the bind.
+        let _ = listener.unlock();
+    }
+    for listener in listeners.iter_mut().filter(|listener| listener.is_late()) {
+        if let Err(error) = listener.bind_late() {
+            log::error!(
+                "a worker more cannot be had for {}: {error}; the others serve it",
+                name(listener)
+            );
+        }
+    }
+    for listener in &listeners {
+        if let Err(error) = listener.settle() {
+            log::error!("cannot set up {} as it should be: {error}", name(listener));
+        }
+    }
+}
+
+fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<usize> {
+    let mut smallest = vec![usize::MAX; listeners];
+    for listener in workers
+        .iter_mut()
+        .flat_map(|(worker, _)| worker.listeners())
+    {
+        let granted = &mut smallest[listener.seat.listener];
+        *granted = listener.receive_buffer().min(*granted);
+    }
+    smallest
+}
+
+/// The numbers of those that nobody goes on with.
+fn gone(successors: &[Option<usize>]) -> Vec<usize> {
+    (0..successors.len())
+        .filter(|old| successors[*old].is_none())
+        .collect()
+}
+
+/// What is known of upstreams, by the names of their handlers and their own.
+pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, String), State> {
+    let names = outline.handlers.iter().flat_map(|handler| {
+        handler
+            .upstreams
+            .iter()
+            .map(|upstream| (handler.name.clone(), upstream.clone()))
+    });
+    names.zip(states).collect()
+}
+
+/// The same by the numbers of a plan.
+fn by_number(
+    plan: &Plan,
+    outline: &Outline,
+    states: &HashMap<(String, String), State>,
+) -> Vec<Option<State>> {
+    let names = outline.handlers.iter().flat_map(|handler| {
+        handler
+            .upstreams
+            .iter()
+            .map(|upstream| (handler.name.clone(), upstream.clone()))
+    });
+    names
+        .zip(plan.upstreams.iter())
+        .map(|(name, _)| states.get(&name).cloned())
+        .collect()
+}
+
+/// Upstreams that have moved since the plan was made.
+fn tell_of_moves(
+    handle: &Handle,
+    plan: &Plan,
+    outline: &Outline,
+    states: &HashMap<(String, String), State>,
+) {
+    let known = by_number(plan, outline, states);
+    for ((id, located), state) in plan.upstreams.iter().zip(known) {
+        let Located { address, .. } = located;
+        if let Some(State {
+            address: Some(now), ..
+        }) = state
+            && address.as_ref().ok() != Some(&now)
+        {
+            handle.send(Command::Change(id, Change::Moved(now)));
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Asks upstreams whether they live. All probes share one thread and one poll; each has a deadline, and only so many are
+//! under way at a time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+
+use super::{News, Ward};
+use crate::config::upstream::{Probe, SendFrom};
+use crate::dispatch::change::Change;
+use crate::dispatch::id::UpstreamId;
+use crate::monitor::health::{Failure, Health};
+use crate::monitor::probe::{Attempt, BUFFER_BYTES, Outcome};
+use crate::monitor::schedule::{Schedule, Turn};
+use crate::net::probe::Leaving;
+
+/// Probes that are under way at a time; each is an open socket, of the few that are not for sessions. Further ones wait.
+const UNDER_WAY_MAX: usize = 256;
+/// Between the first probes of two upstreams, so that many do not start at once; less where the interval is too short.
+const FIRST_GAP: Duration = Duration::from_millis(10);
+
+/// All upstreams that are probed. The places of this list are the schedule's jobs and the poll's tokens.
+pub struct Prober {
+    registry: Registry,
+    probed: Vec<Probed>,
+    schedule: Schedule,
+    buffer: Vec<u8>,
+}
+
+struct Probed {
+    id: UpstreamId,
+    handler: String,
+    name: String,
+    address: Option<SocketAddr>,
+    leaving: Leaving,
+    probe: Arc<Probe>,
+    health: Health,
+    attempt: Option<Attempt>,
+    /// Whether this host could not even ask, the last time.
+    is_stuck: bool,
+}
+
+impl Prober {
+    /// Will probe those of the wards that are to be. The tokens of the registry below their number are taken.
+    pub fn new(wards: &[Ward], registry: Registry, start: Instant) -> Prober {
+        let wards = wards.iter().enumerate().filter_map(|(id, ward)| {
+            // Nobody answers from a group's address.
+            let probe = ward.probe.as_ref().filter(|_| !ward.upstream.is_group())?;
+            Some((UpstreamId(id as u32), ward, probe))
+        });
+        let wards: Vec<_> = wards.collect();
+        let mut schedule = Schedule::new(UNDER_WAY_MAX);
+        for (place, (_, ward, probe)) in wards.iter().enumerate() {
+            let (first, phase) = beginnings(place, wards.len(), probe.interval);
+            let first = ward.address.map(|_| start + first);
+            schedule.add(start + phase, first, Some(probe.interval), probe.timeout);
+        }
+        let probed = wards
+            .into_iter()
+            .map(|(id, ward, probe)| Probed::new(id, ward, probe));
+        Prober {
+            registry,
+            probed: probed.collect(),
+            schedule,
+            buffer: vec![0; BUFFER_BYTES],
+        }
+    }
+
+    /// Whether there is nothing to probe.
+    pub fn is_empty(&self) -> bool {
+        self.probed.is_empty()
+    }
+
+    /// When there will be something to do besides events.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.schedule.wake_at()
+    }
+
+    /// Something came for this probe, or its connection is there.
+    pub fn on_event(&mut self, token: Token, now: Instant, news: &mut Vec<News>) {
+        let Some(probed) = self.probed.get_mut(token.0) else {
+            return;
+        };
+        let Some(attempt) = &mut probed.attempt else {
+            return;
+        };
+        if let Some(outcome) = attempt.go_on(&probed.probe, &mut self.buffer) {
+            self.end(token.0, outcome, now, news);
+        }
+    }
+
+    /// Begins the probes that are due and ends those that have waited long enough.
+    pub fn on_time(&mut self, now: Instant, news: &mut Vec<News>) {
+        while let Some(turn) = self.schedule.next_turn(now) {
+            match turn {
+                Turn::Begin(place) => self.begin(place, now, news),
+                Turn::Overdue(place) => {
+                    let probed = &self.probed[place];
+                    if let Some(attempt) = &probed.attempt {
+                        let failure = attempt.overdue(&probed.probe);
+                        self.end(place, Err(failure), now, news);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The upstream is somewhere else now, and is asked there at once.
+    pub fn on_moved(&mut self, upstream: UpstreamId, address: SocketAddr, now: Instant) {
+        let Some(place) = self.probed.iter().position(|probed| probed.id == upstream) else {
+            return;
+        };
+        let probed = &mut self.probed[place];
+        probed.address = Some(address);
+        probed.attempt = None;
+        probed.health.restart();
+        self.schedule.done(place, now);
+        self.schedule.hasten(place, now);
+    }
+
+    fn begin(&mut self, place: usize, now: Instant, news: &mut Vec<News>) {
+        let probed = &mut self.probed[place];
+        let Some(address) = probed.address else {
+            self.schedule.done(place, now);
+            return;
+        };
+        match Attempt::begin(
+            &self.registry,
+            Token(place),
+            address,
+            probed.leaving,
+            &probed.probe,
+        ) {
+            Ok(attempt) => probed.attempt = Some(attempt),
+            Err(failure) => self.end(place, Err(failure), now, news),
+        }
+    }
+
+    fn end(&mut self, place: usize, outcome: Outcome, now: Instant, news: &mut Vec<News>) {
+        let probed = &mut self.probed[place];
+        probed.attempt = None;
+        probed.judge(outcome, news);
+        self.schedule.done(place, now);
+    }
+}
+
+/// After how long one of so many upstreams is probed first, and where its interval's grid lies. First all are asked soon;
+/// then they are spread over the interval.
+fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
+    let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
+    let phase = share(interval);
+    (phase.min(FIRST_GAP.saturating_mul(place as u32)), phase)
+}
+
+impl Probed {
+    fn new(id: UpstreamId, ward: &Ward, probe: &Arc<Probe>) -> Probed {
+        let from = match ward.upstream.leave.from {
+            SendFrom::Address(from) => Some(from),
+            // An answer to somebody else's address would not come here.
+            SendFrom::Own | SendFrom::Keep => None,
+        };
+        Probed {
+            id,
+            handler: ward.handler.clone(),
+            name: ward.upstream.to_string(),
+            address: ward.address,
+            leaving: Leaving {
+                from,
+                interface: ward.interface,
+            },
+            probe: Arc::clone(probe),
+            health: Health::of(ward.is_alive),
+            attempt: None,
+            is_stuck: false,
+        }
+    }
+
+    /// For people: which upstream this is, and where.
+    fn label(&self) -> String {
+        let name = &self.name;
+        match self.address.map(|address| address.to_string()) {
+            Some(address) if address != *name => {
+                format!("upstream {name} ({address}) of handler `{}`", self.handler)
+            }
+            _ => format!("upstream {name} of handler `{}`", self.handler),
+        }
+    }
+
+    fn judge(&mut self, outcome: Outcome, news: &mut Vec<News>) {
+        let Probe { rise, fall, .. } = *self.probe;
+        let failure = match outcome {
+            Ok(()) => None,
+            Err(failure) => {
+                news.push(News::Failed(self.id, failure.clone()));
+                Some(failure)
+            }
+        };
+        let is_stuck = matches!(failure, Some(Failure::Ours(_)));
+        let was_stuck = std::mem::replace(&mut self.is_stuck, is_stuck);
+        match &failure {
+            Some(failure) if is_stuck => {
+                if !was_stuck {
+                    let advice = failure.advice();
+                    let text = format!(
+                        "{}: {failure}; what is known of it stays as it is: {advice}",
+                        self.label()
+                    );
+                    news.push(News::Say(log::Level::Warn, text));
+                }
+            }
+            failure => {
+                let Some(alive) = self.health.record(failure.is_none(), rise, fall) else {
+                    return;
+                };
+                news.push(News::Change(self.id, Change::Alive(alive)));
+                news.push(self.obituary(failure.as_ref()));
+            }
+        }
+    }
+
+    /// Tells of a death, or of a return to life.
+    fn obituary(&self, failure: Option<&Failure>) -> News {
+        let Probe { rise, fall, .. } = *self.probe;
+        let label = self.label();
+        match failure {
+            None => News::Say(
+                log::Level::Info,
+                format!("{label} is alive again: it answered {}", in_a_row(rise)),
+            ),
+            Some(failure) => {
+                let advice = failure.advice();
+                let text = format!(
+                    "{label} is dead: {failure}, the last of {} that failed. It gets nothing new until it has answered \
+                     {}; {advice}",
+                    in_a_row(fall),
+                    in_a_row(rise)
+                );
+                News::Say(log::Level::Warn, text)
+            }
+        }
+    }
+}
+
+fn in_a_row(probes: u32) -> String {
+    match probes {
+        0 | 1 => "one probe".to_owned(),
+        _ => format!("{probes} probes in a row"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::upstream::{Host, Leave, ProbeOver, Upstream};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn wards(count: u16, interval: Duration) -> Vec<Ward> {
+        let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
+        let probe = Arc::new(Probe {
+            over: ProbeOver::Udp,
+            send,
+            expect,
+            interval,
+            timeout,
+            rise: 2,
+            fall: 3,
+        });
+        let ward = |port| {
+            let address: SocketAddr = ([192, 0, 2, 1], port).into();
+            let upstream = Upstream {
+                host: Host::Address(address),
+                port,
+                at: 0..0,
+                leave: Leave::default(),
+            };
+            let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
+            Ward {
+                handler,
+                upstream,
+                address: Some(address),
+                interface: 0,
+                is_alive: true,
+                probe,
+                resolve_interval: Duration::ZERO,
+            }
+        };
+        (1..=count).map(ward).collect()
+    }
+
+    fn prober(wards: &[Ward], start: Instant) -> Prober {
+        Prober::new(
+            wards,
+            mio::Poll::new().unwrap().registry().try_clone().unwrap(),
+            start,
+        )
+    }
+
+    /// When each upstream's probes begin, if none ever takes longer than a moment.
+    fn beginnings_until(prober: &mut Prober, start: Instant, end: Duration) -> Vec<Vec<Duration>> {
+        let mut begun = vec![Vec::new(); prober.probed.len()];
+        while let Some(now) = prober.wake_at().filter(|now| *now < start + end) {
+            while let Some(turn) = prober.schedule.next_turn(now) {
+                let Turn::Begin(place) = turn else {
+                    panic!("{turn:?}")
+                };
+                begun[place].push(now - start);
+                prober.schedule.done(place, now);
+            }
+        }
+        begun
+    }
+
+    /// A thousand upstreams are never asked in a burst, from the first interval on, and each is asked once an interval.
+    #[test]
+    fn many_are_spread_over_the_interval() {
+        for interval in [SECOND, 10 * SECOND, 60 * SECOND] {
+            let start = Instant::now();
+            let mut prober = prober(&wards(1_000, interval), start);
+            let begun = beginnings_until(&mut prober, start, 5 * interval);
+            for of_one in &begun {
+                for gap in of_one.windows(2).map(|pair| pair[1] - pair[0]) {
+                    assert!(
+                        gap >= interval / 2 && gap <= interval * 2,
+                        "{gap:?} of {interval:?}"
+                    );
+                }
+                let later: Vec<_> = of_one
+                    .windows(2)
+                    .skip(1)
+                    .map(|pair| pair[1] - pair[0])
+                    .collect();
+                assert!(
+                    later.len() >= 2 && later.iter().all(|gap| *gap == interval),
+                    "{later:?}"
+                );
+            }
+            // In any hundredth of an interval, a hundredth of them; in the first interval of a minute they go faster,
+            // ten milliseconds apart.
+            let mut all: Vec<_> = begun.concat();
+            all.sort();
+            let window = interval / 100;
+            let most = |moments: &[Duration]| {
+                let within = |at: &Duration| {
+                    moments
+                        .iter()
+                        .filter(|one| *one >= at && **one < *at + window)
+                        .count()
+                };
+                moments.iter().map(within).max().unwrap()
+            };
+            let second = all.partition_point(|at| *at < 2 * interval);
+            assert!(
+                most(&all[second..]) <= 11,
+                "{} at a time",
+                most(&all[second..])
+            );
+            assert!(
+                most(&all[..second]) <= 80,
+                "{} at a time at first",
+                most(&all[..second])
+            );
+        }
+    }
+
+    /// Few are asked at once when the daemon starts; those without an address when they have one.
+    #[test]
+    fn few_are_asked_at_once() {
+        let start = Instant::now();
+        let mut wards = wards(3, 10 * SECOND);
+        wards[2].address = None;
+        let mut prober = prober(&wards, start);
+        let begun = beginnings_until(&mut prober, start, SECOND);
+        assert_eq!(begun, [vec![Duration::ZERO], vec![FIRST_GAP], vec![]]);
+        prober.on_moved(UpstreamId(2), ([192, 0, 2, 1], 3).into(), start + SECOND);
+        assert_eq!(prober.wake_at(), Some(start + SECOND));
+    }
+
+    /// The log says which upstream it is, why, and what to do, once each time that it changes; what this host lacks is no
+    /// failure of the upstream's.
+    #[test]
+    fn changes_are_told_with_their_reason() {
+        let (mut prober, id) = (prober(&wards(1, SECOND), Instant::now()), UpstreamId(0));
+        let mut hear = |outcomes: &[Outcome]| {
+            let mut news = Vec::new();
+            outcomes
+                .iter()
+                .for_each(|outcome| prober.probed[0].judge(outcome.clone(), &mut news));
+            news.retain(|one| !matches!(one, News::Failed(..)));
+            news
+        };
+        let (refused, silent) = (Err(Failure::Refused), Err(Failure::NoAnswer(2 * SECOND)));
+        let stuck = Err(Failure::Ours("Too many open files".to_owned()));
+        assert_eq!(
+            hear(&[
+                refused.clone(),
+                refused,
+                Ok(()),
+                silent.clone(),
+                silent.clone()
+            ]),
+            []
+        );
+        let text = "upstream 192.0.2.1:1 of handler `web`: it cannot be asked: Too many open files; what is known of it \
+                    stays as it is: check `ulimit -n`, and the address and interface that probes leave from";
+        assert_eq!(
+            hear(&[stuck.clone(), stuck.clone(), stuck]),
+            [News::Say(log::Level::Warn, text.to_owned())]
+        );
+        let text = "upstream 192.0.2.1:1 of handler `web` is dead: no answer within 2s, the last of 3 probes in a row that \
+                    failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
+                    what is sent, and does a firewall let both pass?";
+        let died = [
+            News::Change(id, Change::Alive(false)),
+            News::Say(log::Level::Warn, text.to_owned()),
+        ];
+        assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
+        let text =
+            "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
+        let revived = [
+            News::Change(id, Change::Alive(true)),
+            News::Say(log::Level::Info, text.to_owned()),
+        ];
+        assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);
+    }
+}

@@ -1,0 +1,226 @@
+//! Decides which names are resolved again and when, and what an answer means for the upstreams that have the name. The
+//! look-ups themselves, which may block for as long as the system's resolver likes, run elsewhere: see `mod.rs`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::{News, Ward};
+use crate::dispatch::change::Change;
+use crate::dispatch::id::UpstreamId;
+use crate::monitor::schedule::{Schedule, Turn};
+
+/// Look-ups that are under way at a time; each is a thread. Further ones wait.
+const UNDER_WAY_MAX: usize = 8;
+/// A look-up that takes longer is told of. It goes on: getaddrinfo(3) cannot be stopped.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a name is asked for while an upstream has no address at all, unless the interval is shorter.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What a look-up said: addresses without meaningful ports, or why there are none.
+pub type Answer = Result<Vec<SocketAddr>, String>;
+
+/// Says whether an upstream may move to an address, or what would come of it.
+pub type Permit<'a> = &'a mut dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String>;
+
+/// All names that are resolved again. The places of this list are the schedule's jobs.
+pub struct Resolver {
+    names: Vec<Name>,
+    schedule: Schedule,
+}
+
+/// A name, which is looked up once for all upstreams that have it.
+struct Name {
+    name: String,
+    interval: Option<Duration>,
+    users: Vec<User>,
+    is_failing: bool,
+}
+
+/// An upstream of that name.
+struct User {
+    id: UpstreamId,
+    /// Name and port.
+    label: String,
+    port: u16,
+    address: Option<SocketAddr>,
+    /// The address that it was last kept from.
+    forbidden: Option<SocketAddr>,
+}
+
+impl Resolver {
+    /// Will resolve the names of those wards that are to be resolved again, or have no address yet.
+    pub fn new(wards: &[Ward], start: Instant) -> Resolver {
+        let mut names: Vec<Name> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (id, ward) in wards.iter().enumerate() {
+            let Some(name) = ward.name() else { continue };
+            let place = *places.entry(name).or_insert(names.len());
+            if place == names.len() {
+                names.push(Name {
+                    name: name.to_owned(),
+                    interval: None,
+                    users: Vec::new(),
+                    is_failing: false,
+                });
+            }
+            let interval = Some(ward.resolve_interval).filter(|interval| !interval.is_zero());
+            let name = &mut names[place];
+            // The most impatient handler decides.
+            name.interval = name.interval.into_iter().chain(interval).min();
+            name.is_failing |= ward.address.is_none();
+            name.users.push(User {
+                id: UpstreamId(id as u32),
+                label: ward.upstream.to_string(),
+                port: ward.upstream.port,
+                address: ward.address,
+                forbidden: None,
+            });
+        }
+        names.retain(|name| name.pace().is_some());
+        let mut schedule = Schedule::new(UNDER_WAY_MAX);
+        for name in &names {
+            // They have just been looked up, when the daemon started.
+            schedule.add(
+                start,
+                name.pace().and_then(|pace| start.checked_add(pace)),
+                name.pace(),
+                PATIENCE,
+            );
+        }
+        Resolver { names, schedule }
+    }
+
+    /// Whether there is nothing to resolve.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// When there will be something to do besides answers.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.schedule.wake_at()
+    }
+
+    /// A name that is to be looked up now, and its number. To be asked until there is none.
+    pub fn next_look_up(&mut self, now: Instant, news: &mut Vec<News>) -> Option<(usize, &str)> {
+        while let Some(turn) = self.schedule.next_turn(now) {
+            match turn {
+                Turn::Begin(place) => return Some((place, &self.names[place].name)),
+                Turn::Overdue(place) => {
+                    let why = format!("no answer within {}", humantime::format_duration(PATIENCE));
+                    self.names[place].fail(&why, news);
+                }
+            }
+        }
+        None
+    }
+
+    /// What a look-up came to.
+    pub fn on_answer(
+        &mut self,
+        place: usize,
+        answer: Answer,
+        now: Instant,
+        permit: Permit<'_>,
+        news: &mut Vec<News>,
+    ) {
+        let name = &mut self.names[place];
+        match answer {
+            Ok(addresses) if !addresses.is_empty() => name.take(&addresses, permit, news),
+            Ok(_) => name.fail("it has no address", news),
+            Err(why) => name.fail(&why, news),
+        }
+        self.schedule.set_interval(place, name.pace());
+        self.schedule.done(place, now);
+    }
+}
+
+impl Name {
+    /// How often it is looked up as things stand.
+    fn pace(&self) -> Option<Duration> {
+        match self.users.iter().any(|user| user.address.is_none()) {
+            true => Some(self.interval.map_or(RETRY, |interval| interval.min(RETRY))),
+            false => self.interval,
+        }
+    }
+
+    fn take(&mut self, addresses: &[SocketAddr], permit: Permit<'_>, news: &mut Vec<News>) {
+        let had_address = self.users.iter().any(|user| user.address.is_some());
+        if std::mem::replace(&mut self.is_failing, false) && had_address {
+            news.push(News::Say(
+                log::Level::Info,
+                format!("name {} resolves again", self.name),
+            ));
+        }
+        let mut lines: Vec<News> = Vec::new();
+        for user in &mut self.users {
+            let Some(address) = choose(user.address, addresses, user.port) else {
+                continue;
+            };
+            let label = &user.label;
+            let line = match permit(user.id, address) {
+                Ok(()) => {
+                    news.push(News::Change(user.id, Change::Moved(address)));
+                    user.forbidden = None;
+                    let text = match user.address.replace(address) {
+                        Some(old) => format!("upstream {label}: now at {address}, was {old}"),
+                        None => {
+                            format!("upstream {label}: now at {address}, had no address before")
+                        }
+                    };
+                    News::Say(log::Level::Info, text)
+                }
+                Err(_) if user.forbidden == Some(address) => continue,
+                Err(why) => {
+                    user.forbidden = Some(address);
+                    let stays = match user.address {
+                        Some(old) => format!("it stays at {old}"),
+                        None => "it stays without an address".to_owned(),
+                    };
+                    let text = format!(
+                        "upstream {label}: its name now stands for {address}, which would close {why}; {stays}. Correct \
+                         the name's records, or write an address"
+                    );
+                    News::Say(log::Level::Warn, text)
+                }
+            };
+            // Two handlers with the same upstream are one line.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        news.extend(lines);
+    }
+
+    /// Told once in a stretch of failures.
+    fn fail(&mut self, why: &str, news: &mut Vec<News>) {
+        if std::mem::replace(&mut self.is_failing, true) {
+            return;
+        }
+        let (name, pace) = (&self.name, self.pace().unwrap_or(RETRY));
+        let text = format!(
+            "name {name} does not resolve any more ({why}); its upstreams stay at the addresses they had. It is tried again \
+             every {}; check the name, and /etc/resolv.conf",
+            humantime::format_duration(pace)
+        );
+        news.push(News::Say(log::Level::Warn, text));
+    }
+}
+
+/// Where an upstream moves to, if it moves. As long as its address is among the answers it stays, however a resolver may
+/// shuffle them.
+fn choose(in_use: Option<SocketAddr>, addresses: &[SocketAddr], port: u16) -> Option<SocketAddr> {
+    let with_port = |address: &SocketAddr| {
+        let mut address = *address;
+        address.set_port(port);
+        address
+    };
+    let mut addresses = addresses.iter().map(with_port);
+    match in_use {
+        Some(in_use) if addresses.clone().any(|address| address == in_use) => None,
+        _ => addresses.next(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! What the control socket counts of its visitors. The room above counts, every snapshot shows it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::observe::snapshot::AdminRow;
+
+/// The counters, each of its own meaning; `snapshot/rows.rs` tells them.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Visits {
+    pub connections: Count,
+    pub viewers: Count,
+    pub accepted: Count,
+    pub failed_accepts: Count,
+    pub requests: Count,
+    pub refused_connections: Count,
+    pub refused_hosts: Count,
+    pub refused_methods: Count,
+    pub refused_requests: Count,
+    pub refused_viewers: Count,
+    pub refused_busy: Count,
+}
+
+/// A number that any thread may change.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less, of what is there now.
+    pub fn less(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Visits {
+    /// All of them now.
+    pub fn row(&self) -> AdminRow {
+        AdminRow {
+            connections: self.connections.get(),
+            viewers: self.viewers.get(),
+            accepted: self.accepted.get(),
+            failed_accepts: self.failed_accepts.get(),
+            requests: self.requests.get(),
+            refused_connections: self.refused_connections.get(),
+            refused_hosts: self.refused_hosts.get(),
+            refused_methods: self.refused_methods.get(),
+            refused_requests: self.refused_requests.get(),
+            refused_viewers: self.refused_viewers.get(),
+            refused_busy: self.refused_busy.get(),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! `kernel_drops`: datagrams were lost before us, for want of receive buffer. Which of two cures helps is told by what the
+//! kernel granted: less than the file asks for, and the host's limit is in the way; as much, and the workers are behind.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::{Alarm, Sight};
+use crate::observe::snapshot::rows::ListenerRow;
+
+/// A listener that dropped in the kernel is an alarm for so long.
+const LAST: Duration = Duration::from_secs(60);
+
+/// What is known of a listener's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sockets {
+    /// The receive buffer that the file asks for, in bytes.
+    pub asked: u64,
+    /// How many workers read it.
+    pub readers: usize,
+    /// How many there could be, one for each processor.
+    pub processors: usize,
+    /// Whether further workers would read it too.
+    pub is_spread: bool,
+}
+
+/// Of each listener that ever dropped in the kernel.
+#[derive(Debug, Default)]
+pub struct KernelDrops {
+    rises: HashMap<String, Rise>,
+    /// Whether what is there at first is somebody else's.
+    is_inherited: bool,
+}
+
+/// A counter that rose.
+#[derive(Debug)]
+struct Rise {
+    count: u64,
+    /// When it was last seen to have risen; `None` where it only was there.
+    last: Option<Instant>,
+    /// What it was, and when, before it began to rise.
+    first: (u64, u64),
+}
+
+impl KernelDrops {
+    /// Of a process that goes on with the accounts of another.
+    pub fn inherited() -> KernelDrops {
+        KernelDrops {
+            is_inherited: true,
+            ..KernelDrops::default()
+        }
+    }
+
+    /// Those of now, in the order of the listeners.
+    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
+        self.rises.retain(|listener, _| {
+            sight
+                .listeners
+                .iter()
+                .any(|(row, _)| row.listener == *listener)
+        });
+        let is_inherited = std::mem::take(&mut self.is_inherited);
+        let alarm = |(row, sockets): &(&ListenerRow, Sockets)| {
+            let (dropped, since) = self.rise(row, is_inherited, sight)?;
+            Some(tell(row, *sockets, dropped, since))
+        };
+        sight.listeners.iter().filter_map(alarm).collect()
+    }
+
+    /// How many were dropped since it began, and when that was.
+    fn rise(
+        &mut self,
+        row: &ListenerRow,
+        is_inherited: bool,
+        sight: &Sight<'_>,
+    ) -> Option<(u64, u64)> {
+        let known = match self.rises.get_mut(&row.listener) {
+            _ if row.kernel_drops == 0 => return None,
+            Some(rise) => rise,
+            None => {
+                let count = if is_inherited { row.kernel_drops } else { 0 };
+                let rise = Rise {
+                    count,
+                    last: None,
+                    first: (count, sight.now_unix),
+                };
+                self.rises.entry(row.listener.clone()).or_insert(rise)
+            }
+        };
+        let is_over = |last: Option<Instant>| {
+            last.is_none_or(|last| sight.now.saturating_duration_since(last) > LAST)
+        };
+        if row.kernel_drops > known.count {
+            if is_over(known.last) {
+                known.first = (known.count, sight.now_unix);
+            }
+            (known.count, known.last) = (row.kernel_drops, Some(sight.now));
+        }
+        let (before, since) = known.first;
+        (!is_over(known.last)).then_some((row.kernel_drops.saturating_sub(before), since))
+    }
+}
+
+fn tell(row: &ListenerRow, sockets: Sockets, dropped: u64, since: u64) -> Alarm {
+    let (listener, granted) = (&row.listener, row.receive_buffer_bytes);
+    let Sockets {
+        asked,
+        readers,
+        processors,
+        is_spread,
+    } = sockets;
+    let lost = format!(
+        "the kernel dropped {dropped} datagrams to {listener} before us: its receive buffer was full"
+    );
+    let (text, cure) = if granted < asked {
+        (
+            format!("{lost}, and holds {granted} bytes where `receive_buffer` asks for {asked}"),
+            format!(
+                "`sysctl -w net.core.rmem_max={asked}` (or CAP_NET_ADMIN), then `udispatch reload`"
+            ),
+        )
+    } else {
+        let text = format!(
+            "{lost}, and it is as large as `receive_buffer` asks, {asked} bytes: {}",
+            behind(readers)
+        );
+        let cure = match (is_spread, readers < processors) {
+            (false, _) => {
+                "one worker reads this destination: give it less to do for each datagram; for bursts raise `receive_buffer`"
+                    .to_owned()
+            }
+            (true, true) => format!(
+                "raise `workers`, which is {readers} on {processors} processors; for bursts raise `receive_buffer`"
+            ),
+            (true, false) => format!(
+                "each of the {processors} processors has a worker already: give them less to do for each datagram, or \
+                 the host more processors; for bursts raise `receive_buffer`"
+            ),
+        };
+        (text, cure)
+    };
+    Alarm {
+        name: "kernel_drops".to_owned(),
+        about: listener.clone(),
+        since,
+        text,
+        cure,
+    }
+}
+
+fn behind(readers: usize) -> &'static str {
+    if readers == 1 {
+        "its worker does not keep up"
+    } else {
+        "its workers do not keep up"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::snapshot::Account;
+
+    const ENOUGH: Sockets = Sockets {
+        asked: 1_000,
+        readers: 1,
+        processors: 2,
+        is_spread: true,
+    };
+
+    /// What is told of a listener that dropped so many.
+    fn look(
+        memory: &mut KernelDrops,
+        drops: u64,
+        sockets: Sockets,
+        now: Instant,
+        now_unix: u64,
+    ) -> Option<Alarm> {
+        let row = ListenerRow {
+            listener: "127.0.0.1:1".to_owned(),
+            account: Account::default(),
+            kernel_drops: drops,
+            receive_errors: 0,
+            receive_buffer_bytes: 1_000,
+        };
+        let sight = Sight {
+            listeners: vec![(&row, sockets)],
+            upstreams: &[],
+            expected: Vec::new(),
+            now,
+            now_unix,
+        };
+        memory.alarms(&sight).pop()
+    }
+
+    /// A listener that drops in the kernel is an alarm from the first drop that is seen until a minute after the last, and
+    /// one that drops again later begins anew.
+    #[test]
+    fn kernel_drops_last_a_minute() {
+        let (mut memory, start) = (KernelDrops::default(), Instant::now());
+        let mut at = |seconds: u64, drops| {
+            let alarm = look(
+                &mut memory,
+                drops,
+                ENOUGH,
+                start + Duration::from_secs(seconds),
+                1_000 + seconds,
+            );
+            alarm.map(|alarm| {
+                (
+                    alarm.since,
+                    alarm.text.contains(&format!("dropped {drops} ")),
+                )
+            })
+        };
+        assert_eq!(at(0, 0), None);
+        assert_eq!(at(1, 5), Some((1_001, true)));
+        assert_eq!(at(30, 7), Some((1_001, true)));
+        assert_eq!(at(89, 7), Some((1_001, true)));
+        assert_eq!(at(91, 7), None);
+        assert_eq!(at(92, 8), Some((1_092, false)), "one new drop, not eight");
+    }
+
+    /// What another process has counted before it gave everything is no news; what comes after it is.
+    #[test]
+    fn what_was_inherited_is_no_news() {
+        let (mut memory, now) = (KernelDrops::inherited(), Instant::now());
+        assert_eq!(look(&mut memory, 5, ENOUGH, now, 1), None);
+        let alarm = look(&mut memory, 7, ENOUGH, now, 2).expect("two more");
+        assert!(
+            alarm.since == 2 && alarm.text.contains("dropped 2 "),
+            "{alarm:?}"
+        );
+    }
+
+    /// The cure is the host's limit where that is in the way, more workers where there are processors for them, and neither
+    /// where neither helps.
+    #[test]
+    fn the_cure_fits_the_cause() {
+        let cure = |sockets| {
+            look(&mut KernelDrops::default(), 1, sockets, Instant::now(), 1)
+                .expect("an alarm")
+                .cure
+        };
+        assert!(
+            cure(Sockets {
+                asked: 1_001,
+                ..ENOUGH
+            })
+            .contains("net.core.rmem_max=1001")
+        );
+        assert!(cure(ENOUGH).starts_with("raise `workers`, which is 1 on 2 "));
+        assert!(
+            cure(Sockets {
+                readers: 2,
+                ..ENOUGH
+            })
+            .starts_with("each of the 2 processors has a worker")
+        );
+        assert!(
+            cure(Sockets {
+                is_spread: false,
+                ..ENOUGH
+            })
+            .starts_with("one worker reads this destination")
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! `upstream_dead`: nobody gets an answer there.
+
+use std::collections::HashMap;
+
+use super::{Alarm, Sight};
+use crate::observe::snapshot::rows::UpstreamRow;
+
+/// Since when an upstream is dead, by its name: what comes back to workers has no time of its own.
+#[derive(Debug, Default)]
+pub struct UpstreamDead(HashMap<String, u64>);
+
+impl UpstreamDead {
+    /// Those of now, in the order of their names.
+    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
+        let about = |row: &UpstreamRow| format!("{}/{}", row.handler, row.upstream);
+        let dead: HashMap<String, &UpstreamRow> = sight
+            .upstreams
+            .iter()
+            .filter(|row| !row.alive)
+            .map(|row| (about(row), row))
+            .collect();
+        self.0.retain(|known, _| dead.contains_key(known));
+        let mut alarms = Vec::new();
+        for (about, row) in dead {
+            let since = *self.0.entry(about.clone()).or_insert(sight.now_unix);
+            let (why, cure) = match &row.last_failure {
+                Some(failure) if row.dead_in_workers == 0 => {
+                    (failure.text.clone(), failure.cure.clone())
+                }
+                _ => (
+                    "it refuses, or has stopped answering".to_owned(),
+                    "is it running, and is the port right? It is tried again every 5 s".to_owned(),
+                ),
+            };
+            let text = format!(
+                "upstream {} of handler {} is thought dead: {why}",
+                row.upstream, row.handler
+            );
+            alarms.push(Alarm {
+                name: "upstream_dead".to_owned(),
+                about,
+                since,
+                text,
+                cure,
+            });
+        }
+        alarms.sort_by(|one, other| one.about.cmp(&other.about));
+        alarms
+    }
+}

@@ -1,0 +1,160 @@
+//! `interface_gone`: a group was joined on an interface that is no more, or a route takes only what arrives there. The kernel
+//! says nothing of it: the socket stays open and gets nothing, even when an interface of the same name comes back, since that
+//! is another one to the kernel, with another index.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::config::Config;
+use crate::net::interfaces::{self, Interface};
+use crate::observe::snapshot::Alarm;
+use crate::plan::{Plan, Role};
+
+/// Something that lives on one interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Membership {
+    /// The name of the listener or the route.
+    about: String,
+    /// Whether it is a group's listener.
+    is_group: bool,
+    /// The interface's index.
+    index: u32,
+    /// What it was called.
+    name: String,
+}
+
+/// All groups that are joined, and routes besides that name an interface.
+pub fn memberships(config: &Config, plan: &Plan) -> Vec<Membership> {
+    let membership = |about: &str, is_group, index| {
+        let name = plan
+            .names
+            .interfaces
+            .get(&index)
+            .cloned()
+            .unwrap_or_else(|| format!("interface {index}"));
+        Membership {
+            about: about.to_owned(),
+            is_group,
+            index,
+            name,
+        }
+    };
+    let groups = plan
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.role {
+            Role::Group { interface, .. } => Some(membership(&listener.label, true, *interface)),
+            _ => None,
+        });
+    let rows = plan
+        .table
+        .matches()
+        .iter()
+        .filter(|row| !row.net.addr().is_multicast());
+    let routes = rows.filter_map(|row| {
+        let route = config.routes.get(row.route.0 as usize)?;
+        Some(membership(&route.label, false, row.interface?))
+    });
+    // An address of one link is bound with its interface.
+    let bound = plan
+        .listeners
+        .iter()
+        .filter_map(|listener| match listener.address {
+            SocketAddr::V6(address) if address.scope_id() != 0 && !address.ip().is_multicast() => {
+                Some(membership(&listener.label, false, address.scope_id()))
+            }
+            _ => None,
+        });
+    let routes: BTreeSet<Membership> = routes.chain(bound).collect();
+    groups.chain(routes).collect()
+}
+
+/// Those whose interface is gone.
+pub fn look(memberships: &[Membership]) -> Vec<Alarm> {
+    if memberships.is_empty() {
+        return Vec::new();
+    }
+    // Where the kernel cannot tell, nothing is told.
+    interfaces::list().map_or(Vec::new(), |here| find(memberships, &here))
+}
+
+fn find(memberships: &[Membership], here: &[Interface]) -> Vec<Alarm> {
+    let is_gone = |one: &&Membership| !here.iter().any(|interface| interface.index == one.index);
+    memberships
+        .iter()
+        .filter(is_gone)
+        .map(|one| tell(one, here))
+        .collect()
+}
+
+fn tell(one: &Membership, here: &[Interface]) -> Alarm {
+    let Membership {
+        about,
+        is_group,
+        index,
+        name,
+    } = one;
+    let lost = match is_group {
+        true => format!("{about} was joined there, and gets nothing any more"),
+        false => format!("{about} takes only what arrives there, which is nothing any more"),
+    };
+    let (what, cure) = match here.iter().find(|interface| interface.name == *name) {
+        Some(new) => (
+            format!(
+                "was deleted and made again: it had index {index} and has {} now",
+                new.index
+            ),
+            "`udispatch reload` finds the new one, and joins again".to_owned(),
+        ),
+        None => (
+            format!("(index {index}) is gone"),
+            format!(
+                "bring {name} back, then `udispatch reload`, which joins again; or take the route out of the file"
+            ),
+        ),
+    };
+    let text = format!("interface {name} {what}; {lost}");
+    Alarm {
+        name: "interface_gone".to_owned(),
+        about: about.clone(),
+        since: 0,
+        text,
+        cure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told depends on whether an interface of the same name is there; one that was only renamed is no alarm.
+    #[test]
+    fn what_comes_back_is_another_one() {
+        let interface = |index, name: &str| Interface {
+            index,
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            broadcasts: Vec::new(),
+            up: true,
+        };
+        let one = Membership {
+            about: "239.1.2.3:5000 on a".to_owned(),
+            is_group: true,
+            index: 5,
+            name: "a".to_owned(),
+        };
+        let find = |here: &[Interface]| find(std::slice::from_ref(&one), here).pop();
+        assert_eq!(find(&[interface(5, "b")]), None);
+        assert!(
+            find(&[interface(6, "b")])
+                .unwrap()
+                .cure
+                .starts_with("bring a back")
+        );
+        let alarm = find(&[interface(7, "a")]).unwrap();
+        assert!(
+            alarm.text.contains("had index 5 and has 7 now"),
+            "{alarm:?}"
+        );
+    }
+}

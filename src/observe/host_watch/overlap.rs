@@ -1,0 +1,206 @@
+//! `overlap`: a socket of another program on an address that overlaps one of ours. Our sockets are locked against that
+//! (`net/socket.rs`), but a program of the same user that sets SO_REUSEPORT still gets in, and so does one that binds in the
+//! moment of a reload. What it takes never reaches us, and no counter of ours tells.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::SocketAddr;
+
+use crate::build::port_owners::{self, Socket, Squatter};
+use crate::observe::snapshot::Alarm;
+use crate::plan::Plan;
+
+/// Programs that are named in one alarm.
+const NAMED_MAX: usize = 4;
+
+/// An address of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The name of its listener.
+    listener: String,
+    address: SocketAddr,
+}
+
+/// All that nobody else should have: not those that the file shares.
+pub fn addresses(plan: &Plan) -> Vec<Address> {
+    let own = plan.listeners.iter().filter(|listener| !listener.share);
+    own.map(|listener| Address {
+        listener: listener.label.clone(),
+        address: listener.address,
+    })
+    .collect()
+}
+
+/// What is known of sockets on our ports, by inode.
+#[derive(Debug, Default)]
+pub struct Overlaps(HashMap<u64, Owner>);
+
+/// Whose a socket is.
+#[derive(Debug, Clone)]
+enum Owner {
+    Ours,
+    /// Somebody else's. Seen once it may be one that ends just now, such as a process that hands over to us.
+    Others {
+        process: Option<(u32, String)>,
+        is_old: bool,
+    },
+}
+
+impl Overlaps {
+    /// Looks who is on our addresses.
+    pub fn look(&mut self, addresses: &[Address]) -> Vec<Alarm> {
+        let ports: HashSet<u16> = addresses
+            .iter()
+            .map(|address| address.address.port())
+            .collect();
+        let sockets = port_owners::sockets(|port| ports.contains(&port));
+        self.learn(&sockets);
+        let mut alarms = Vec::new();
+        for Address { listener, address } in addresses {
+            let others = sockets
+                .iter()
+                .filter(|socket| port_owners::overlaps(socket.address, *address));
+            let told: Vec<String> = others
+                .filter_map(|socket| self.tell(socket, *address))
+                .collect();
+            if !told.is_empty() {
+                alarms.push(alarm(listener, &told));
+            }
+        }
+        alarms
+    }
+
+    /// Finds out whose the new ones are, and forgets those that are gone.
+    fn learn(&mut self, sockets: &[Socket]) {
+        let there: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
+        self.0.retain(|inode, _| there.contains(inode));
+        for owner in self.0.values_mut() {
+            if let Owner::Others { is_old, .. } = owner {
+                *is_old = true;
+            }
+        }
+        let new: Vec<u64> = there
+            .into_iter()
+            .filter(|inode| !self.0.contains_key(inode))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let own = own_sockets();
+        for inode in new {
+            let owner = match own.contains(&inode) {
+                true => Owner::Ours,
+                false => Owner::Others {
+                    process: port_owners::owner(inode),
+                    is_old: false,
+                },
+            };
+            self.0.insert(inode, owner);
+        }
+    }
+
+    /// Who somebody else is and what it takes.
+    fn tell(&self, socket: &Socket, ours: SocketAddr) -> Option<String> {
+        let Some(Owner::Others {
+            process,
+            is_old: true,
+        }) = self.0.get(&socket.inode)
+        else {
+            return None;
+        };
+        let squatter = Squatter {
+            address: socket.address,
+            uid: socket.uid,
+            process: process.clone(),
+        };
+        Some(format!("{squatter}, {}", takes(socket, ours)))
+    }
+}
+
+/// What the kernel gives to another's socket of what would be ours (compute_score in net/ipv4/udp.c).
+fn takes(socket: &Socket, ours: SocketAddr) -> String {
+    let theirs = socket.address;
+    match socket.peer {
+        Some(peer) => format!("takes what {peer} sends there"),
+        None if theirs.ip() == ours.ip() => {
+            "takes a part of what is sent there, or all of it".to_owned()
+        }
+        None if ours.ip().is_unspecified() => format!("takes all that is sent to {}", theirs.ip()),
+        None => "takes what is sent there whenever our socket is not open".to_owned(),
+    }
+}
+
+fn alarm(listener: &str, told: &[String]) -> Alarm {
+    let more = match told.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!("; and {more} more sockets"),
+    };
+    let named = told[..told.len().min(NAMED_MAX)].join("; ");
+    Alarm {
+        name: "overlap".to_owned(),
+        about: listener.to_owned(),
+        since: 0,
+        text: format!("{listener} overlaps with a socket of another program: {named}{more}"),
+        cure: "stop it, or give it another port; if both should have this one, set `share = true` on the route"
+            .to_owned(),
+    }
+}
+
+/// The inodes of all sockets that this process has open.
+fn own_sockets() -> HashSet<u64> {
+    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
+        return HashSet::new();
+    };
+    let inode = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        link.to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?
+            .parse()
+            .ok()
+    };
+    descriptors.flatten().filter_map(inode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sockets of this process are ours, whatever they overlap with; what they would take is told by where they are.
+    #[test]
+    fn our_own_sockets_are_no_alarm() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let ours = [Address {
+            listener: address.to_string(),
+            address,
+        }];
+        let mut overlaps = Overlaps::default();
+        assert_eq!(
+            (overlaps.look(&ours), overlaps.look(&ours)),
+            (Vec::new(), Vec::new())
+        );
+        assert!(!overlaps.0.is_empty(), "it was seen");
+
+        let there = |address: &str, peer: Option<&str>| Socket {
+            address: address.parse().unwrap(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            uid: 0,
+            inode: 1,
+        };
+        let takes = |socket: &Socket, ours: &str| takes(socket, ours.parse().unwrap());
+        assert_eq!(
+            takes(&there("127.0.0.1:9", None), "0.0.0.0:9"),
+            "takes all that is sent to 127.0.0.1"
+        );
+        assert!(takes(&there("127.0.0.1:9", None), "127.0.0.1:9").starts_with("takes a part"));
+        assert!(
+            takes(&there("0.0.0.0:9", None), "127.0.0.1:9")
+                .contains("whenever our socket is not open")
+        );
+        assert!(
+            takes(&there("0.0.0.0:9", Some("192.0.2.1:1")), "127.0.0.1:9")
+                .contains("what 192.0.2.1:1 sends")
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Who leads to whom: listeners to routes, routes to handlers, handlers to upstreams. Enough to draw the picture; made once
+//! for a plan, since it only changes with the configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::dispatch::dispatcher::Lookup;
+use crate::dispatch::route_table::Match;
+use crate::plan::{ListenerPlan, Plan, Role};
+
+/// Edges of one kind; a picture of more is of no use.
+const EDGES_MAX: usize = 10_000;
+/// Pairs of a listener and a row of the route table that are compared at most: some hundredths of a second.
+const COMPARISONS_MAX: usize = 4_000_000;
+
+/// Who leads to whom, by places in the lists of the same snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// From a listener to a route that takes datagrams from it.
+    pub listener_to_route: Vec<Edge>,
+    /// From a route to a handler of it.
+    pub route_to_handler: Vec<Edge>,
+    /// From a handler to an upstream of it.
+    pub handler_to_upstream: Vec<Edge>,
+    /// Whether there are more edges than are told.
+    pub is_cut: bool,
+}
+
+/// One leads to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Edge {
+    /// Place in the list of the first.
+    pub from: usize,
+    /// Place in the list of the second.
+    pub to: usize,
+}
+
+impl Flows {
+    /// Those of a plan.
+    pub fn of(config: &Config, plan: &Plan) -> Flows {
+        let mut flows = Flows::default();
+        flows.listener_to_route = listeners(plan, &mut flows.is_cut);
+        let routes = config.routes.iter().enumerate();
+        let routes = routes.flat_map(|(from, route)| {
+            route.handlers.iter().map(move |handler| Edge {
+                from,
+                to: handler.index(),
+            })
+        });
+        flows.route_to_handler = few(routes, &mut flows.is_cut);
+        let upstreams = plan.upstreams.iter().map(|(id, located)| Edge {
+            from: located.handler.index(),
+            to: id.index(),
+        });
+        flows.handler_to_upstream = few(upstreams, &mut flows.is_cut);
+        flows
+    }
+}
+
+fn few(edges: impl Iterator<Item = Edge>, is_cut: &mut bool) -> Vec<Edge> {
+    let mut edges: Vec<Edge> = edges.take(EDGES_MAX + 1).collect();
+    *is_cut |= edges.len() > EDGES_MAX;
+    edges.truncate(EDGES_MAX);
+    edges
+}
+
+fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
+    let mut edges = BTreeSet::new();
+    let mut by_port: BTreeMap<u16, Vec<(usize, &ListenerPlan)>> = BTreeMap::new();
+    for (index, listener) in plan.listeners.iter().enumerate() {
+        match listener.lookup {
+            Lookup::Fixed(route) => {
+                _ = edges.insert(Edge {
+                    from: index,
+                    to: route.0 as usize,
+                })
+            }
+            Lookup::Table(_) => by_port
+                .entry(listener.address.port())
+                .or_default()
+                .push((index, listener)),
+        }
+    }
+    let mut left = COMPARISONS_MAX;
+    'rows: for row in plan.table.matches() {
+        for (index, listener) in by_port
+            .range(row.ports.0..=row.ports.1)
+            .flat_map(|(_, listeners)| listeners)
+        {
+            if left == 0 || edges.len() >= EDGES_MAX {
+                *is_cut = true;
+                break 'rows;
+            }
+            left -= 1;
+            if may_take(row, listener) {
+                edges.insert(Edge {
+                    from: *index,
+                    to: row.route.0 as usize,
+                });
+            }
+        }
+    }
+    few(edges.into_iter(), is_cut)
+}
+
+/// Whether a row may take a datagram that the listener got.
+fn may_take(row: &Match, listener: &ListenerPlan) -> bool {
+    match &listener.role {
+        Role::Wildcard { .. } => {
+            row.net.addr().is_ipv4() == listener.address.is_ipv4() && !is_elsewhere(row)
+        }
+        Role::Group { interface, .. } => {
+            row.net.contains(&listener.address.ip())
+                && row.interface.is_none_or(|asked| asked == *interface)
+        }
+        _ => row.net.contains(&listener.address.ip()),
+    }
+}
+
+/// Whether an address has a listener of its own, so that none of its datagrams comes to a wildcard.
+fn is_elsewhere(row: &Match) -> bool {
+    row.net.prefix_len() == row.net.max_prefix_len()
+}

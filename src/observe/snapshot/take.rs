@@ -1,0 +1,382 @@
+//! Puts a snapshot together: the workers' ledgers, what the upkeep knows, and what only the supervisor remembers.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Reloads, Snapshot, State};
+use crate::config::Config;
+use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
+use crate::dispatch::time::Time;
+use crate::handover::history::Rows;
+use crate::monitor;
+use crate::observe::alarm::{Alarm, Expected, Memory, Sight, Sockets};
+use crate::observe::snapshot::flows::Flows;
+use crate::observe::snapshot::host::HostCounts;
+use crate::observe::snapshot::rows::{
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, ShadowRow, UpstreamRow,
+    WorkerRow, by_errno,
+};
+use crate::plan::{ListenerPlan, Plan};
+
+/// One worker's part.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// Its accounts, as it last gave them.
+    pub ledger: Ledger,
+    /// Whether it gave them now.
+    pub answers: bool,
+}
+
+/// What the process has been through.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// When it started.
+    pub started: Instant,
+    /// The same in unix seconds.
+    pub started_unix: u64,
+    /// Reloads and takeovers so far.
+    pub generation: u64,
+    /// When a reload was last applied, in unix seconds.
+    pub reloaded: Option<u64>,
+    /// How reloads went.
+    pub reloads: Reloads,
+}
+
+impl Life {
+    /// One that begins now.
+    pub fn begin() -> Life {
+        Life {
+            started: Instant::now(),
+            started_unix: unix_seconds(),
+            generation: 0,
+            reloaded: None,
+            reloads: Reloads::default(),
+        }
+    }
+}
+
+/// What time it is, in unix seconds.
+pub fn unix_seconds() -> u64 {
+    unix().as_secs()
+}
+
+fn unix() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Everything that a snapshot is made from.
+pub struct Facts<'a> {
+    /// What is being served.
+    pub config: &'a Config,
+    /// By which sockets.
+    pub plan: &'a Plan,
+    /// Who leads to whom in it.
+    pub flows: &'a Flows,
+    /// How many rows the accounts have.
+    pub rows: Rows,
+    /// The workers' accounts, by number.
+    pub parts: &'a [Part],
+    /// What is known of the upstreams, by number.
+    pub upstreams: &'a [monitor::State],
+    /// Whether an upstream was drained by hand.
+    pub is_drained: &'a dyn Fn(&str, &str) -> bool,
+    /// What the process has been through.
+    pub life: &'a Life,
+    /// The control socket's accounts.
+    pub admin: AdminRow,
+    /// What does not work, a sentence each.
+    pub troubles: Vec<String>,
+    /// Whether it is about to end.
+    pub is_stopping: bool,
+    /// The smallest receive buffer of each listener's sockets, in bytes.
+    pub receive_buffers: &'a [usize],
+    /// Alarms of what the host shows.
+    pub found: Vec<Alarm>,
+    /// When the workers began to count time.
+    pub epoch: Instant,
+}
+
+impl Snapshot {
+    /// Of what is known now.
+    pub fn new(facts: Facts<'_>, memory: &mut Memory) -> Snapshot {
+        let Facts {
+            config, plan, life, ..
+        } = facts;
+        let sum = facts.sum();
+        let (now, now_unix) = (Instant::now(), unix());
+        let mut reasons = facts.troubles.clone();
+        let silent = facts
+            .parts
+            .iter()
+            .enumerate()
+            .filter(|(_, part)| !part.answers && !facts.is_stopping);
+        reasons.extend(silent.map(|(number, _)| {
+            format!("worker {number} does not answer; its accounts are those that it last gave")
+        }));
+        let state = match (facts.is_stopping, reasons.is_empty()) {
+            (true, _) => State::Stopping,
+            (false, true) => State::Serving,
+            (false, false) => State::Degraded,
+        };
+        memory.host = HostCounts::now(memory.host);
+        let listeners = facts.listeners(&sum);
+        let upstreams = facts.upstreams(&sum);
+        let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
+        let sight = Sight {
+            listeners: listeners
+                .iter()
+                .zip(&plan.listeners)
+                .map(|(row, plan)| (row, facts.sockets(plan)))
+                .collect(),
+            upstreams: &upstreams,
+            expected: facts.expected(&sum).collect(),
+            now,
+            now_unix: now_unix.as_secs(),
+        };
+        let mut alarms = memory.alarms(&sight);
+        alarms.extend(facts.found.iter().cloned());
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            config_file: config.source.path().to_string_lossy().into_owned(),
+            generation: life.generation,
+            started: life.started_unix,
+            reloaded: life.reloaded,
+            reloads: life.reloads,
+            taken_unix_ms: u64::try_from(now_unix.as_millis()).unwrap_or(u64::MAX),
+            uptime_ms: u64::try_from(now.saturating_duration_since(life.started).as_millis())
+                .unwrap_or(u64::MAX),
+            state,
+            reasons,
+            alarms,
+            workers: facts
+                .parts
+                .iter()
+                .enumerate()
+                .map(|(worker, part)| worker_row(worker, part))
+                .collect(),
+            drops: add_up(listeners.iter().map(|row| &row.account.drops)),
+            send_errors: add_up(handlers.iter().map(|row| &row.failed)),
+            listeners,
+            routes,
+            handlers,
+            upstreams,
+            flows: facts.flows.clone(),
+            latency: sum.stay.as_deref().map(Into::into),
+            host: memory.host,
+            admin: facts.admin,
+            balances: sum.balances(),
+        }
+        .checked(plan)
+    }
+
+    /// The rows are as many as the plan has.
+    fn checked(self, plan: &Plan) -> Snapshot {
+        debug_assert!(self.listeners.len() >= plan.listeners.len());
+        debug_assert_eq!(self.upstreams.len(), plan.upstreams.iter().len());
+        self
+    }
+}
+
+impl Facts<'_> {
+    fn sum(&self) -> Ledger {
+        let mut sum = self.rows.ledger();
+        self.parts.iter().for_each(|part| sum.add(&part.ledger));
+        sum
+    }
+
+    fn listeners(&self, sum: &Ledger) -> Vec<ListenerRow> {
+        let names = self
+            .plan
+            .listeners
+            .iter()
+            .map(|listener| listener.label.as_str());
+        let granted = self.receive_buffers.iter().copied().chain([0]);
+        let row = |((name, count), granted): ((&str, &ListenerCount), usize)| ListenerRow {
+            listener: name.to_owned(),
+            account: (&count.tally).into(),
+            kernel_drops: count.kernel_drops,
+            receive_errors: count.receive_errors,
+            receive_buffer_bytes: granted as u64,
+        };
+        with_gone(names, &sum.listeners)
+            .zip(granted)
+            .map(row)
+            .collect()
+    }
+
+    fn handlers(&self, sum: &Ledger) -> Vec<HandlerRow> {
+        let names = self
+            .config
+            .handlers
+            .iter()
+            .map(|handler| handler.name.as_str());
+        let kinds = self
+            .config
+            .handlers
+            .iter()
+            .map(|handler| handler.kind.name)
+            .chain([""]);
+        let row = |((name, count), kind): ((&str, &HandlerCount), &str)| HandlerRow {
+            handler: name.to_owned(),
+            kind: kind.to_owned(),
+            account: (&count.tally).into(),
+            sent: count.sent,
+            failed: by_errno(&count.failed),
+            reported: by_errno(&count.reported),
+            replies: (&count.replies).into(),
+            sessions: (&count.sessions).into(),
+        };
+        with_gone(names, &sum.handlers)
+            .zip(kinds)
+            .map(row)
+            .collect()
+    }
+
+    fn routes(&self, sum: &Ledger) -> Vec<RouteRow> {
+        let names = self.config.routes.iter().map(|route| route.label.as_str());
+        let row = |(name, tally): (&str, &Tally)| RouteRow {
+            route: name.to_owned(),
+            account: tally.into(),
+        };
+        with_gone(names, &sum.routes).map(row).collect()
+    }
+
+    fn sockets(&self, listener: &ListenerPlan) -> Sockets {
+        let is_spread = listener.role.is_spread();
+        Sockets {
+            asked: self.config.daemon.receive_buffer as u64,
+            readers: if is_spread { self.plan.workers } else { 1 },
+            processors: thread::available_parallelism().map_or(1, NonZero::get),
+            is_spread,
+        }
+    }
+
+    /// What must not fall silent, in the order of the file.
+    fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = Expected<'b>> {
+        self.config
+            .routes
+            .iter()
+            .enumerate()
+            .flat_map(move |(number, route)| {
+                let heard = sum.heard.get(number).map_or(&[][..], Vec::as_slice);
+                route
+                    .expectations
+                    .iter()
+                    .enumerate()
+                    .map(move |(place, expectation)| Expected {
+                        route: &route.label,
+                        expectation,
+                        received: sum.routes[number].received,
+                        heard: heard
+                            .get(place)
+                            .filter(|at| **at != Time::default())
+                            .map(|at| self.epoch + at.since(Time::default())),
+                    })
+            })
+    }
+
+    fn upstreams(&self, sum: &Ledger) -> Vec<UpstreamRow> {
+        let rows = self.plan.upstreams.iter().zip(&sum.upstreams);
+        rows.map(|((id, located), count)| {
+            let handler = &self.config.handler(located.handler).name;
+            let upstream = located.upstream.to_string();
+            self.upstream(handler, upstream, self.upstreams.get(id.index()), count)
+        })
+        .collect()
+    }
+
+    fn upstream(
+        &self,
+        handler: &str,
+        upstream: String,
+        state: Option<&monitor::State>,
+        count: &UpstreamCount,
+    ) -> UpstreamRow {
+        let workers = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        let [same, different, missing] = count.shadow;
+        UpstreamRow {
+            drained_by_hand: (self.is_drained)(handler, &upstream),
+            handler: handler.to_owned(),
+            upstream,
+            address: state
+                .and_then(|state| state.address)
+                .map(|address| address.to_string()),
+            alive: state.is_none_or(|state| state.alive)
+                && (count.dead_in == 0 || count.dead_in < workers),
+            dead_in_workers: count.dead_in,
+            draining: count.draining_in > 0,
+            last_failure: state
+                .and_then(|state| state.failed.as_ref())
+                .map(|(at, failure)| ProbeFailure {
+                    at: unix_seconds().saturating_sub(at.elapsed().as_secs()),
+                    text: failure.to_string(),
+                    cure: failure.advice().to_owned(),
+                }),
+            sessions: count.sessions,
+            sent: count.sent,
+            failed: by_errno(&count.failed),
+            reported: by_errno(&count.reported),
+            skipped: count.skipped,
+            replies: count.replies,
+            kernel_drops: count.kernel_drops,
+            shadow: (count.shadow != [0; 3]).then_some(ShadowRow {
+                same,
+                different,
+                missing,
+            }),
+        }
+    }
+}
+
+/// What the row for all that is gone is called.
+const GONE: &str = "(removed)";
+
+/// Accounts with their names; the last one, of what no file names any more, where there is something in it.
+fn with_gone<'a, T: Default + PartialEq>(
+    names: impl Iterator<Item = &'a str>,
+    accounts: &'a [T],
+) -> impl Iterator<Item = (&'a str, &'a T)> {
+    let last = accounts.len() - 1;
+    let is_shown = move |(at, row): &(usize, (&str, &T))| *at < last || *row.1 != T::default();
+    names
+        .chain([GONE])
+        .zip(accounts)
+        .enumerate()
+        .filter(is_shown)
+        .map(|(_, row)| row)
+}
+
+fn worker_row(worker: usize, part: &Part) -> WorkerRow {
+    let accounts: Vec<Account> = part
+        .ledger
+        .listeners
+        .iter()
+        .map(|count| (&count.tally).into())
+        .collect();
+    let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum();
+    let account = Account {
+        received: sum(|account| account.received),
+        handled: sum(|account| account.handled),
+        dropped: sum(|account| account.dropped),
+        in_flight: sum(|account| account.in_flight),
+        drops: add_up(accounts.iter().map(|account| &account.drops)),
+    };
+    WorkerRow {
+        worker,
+        answers: part.answers,
+        account,
+    }
+}
+
+fn add_up<'a>(counts: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+    let mut sum = BTreeMap::new();
+    for (name, count) in counts.flatten() {
+        *sum.entry(name.clone()).or_default() += count;
+    }
+    sum
+}

@@ -1,0 +1,309 @@
+//! Taps, from the asking to the lines: a tap in each worker, whose pages are put into JSON (`line.rs`) on the thread of
+//! whoever reads. It ends when its reader drops it, has had as many datagrams as it wanted, or the daemon stops.
+
+mod line;
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+
+pub use self::line::{HandlerVerdict, TapCount, TapLine, TappedDatagram};
+use crate::config::Config;
+use crate::config::words::{did_you_mean, quoted};
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::limit::Limit;
+use crate::dispatch::tap::{Counts, Filter, Page, TAPS_MAX, Tap, TapId};
+use crate::supervisor::Supervisor;
+use crate::supervisor::requests::Refusal;
+use crate::worker::command::{Command, Handle};
+
+/// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
+const SNAP: usize = 65_535;
+/// Longest wait for the workers to begin; a turn takes far less than a thousandth of it.
+const BEGIN_MAX: Duration = Duration::from_secs(1);
+/// Shortest time between two reports of what was missed.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// What somebody wants to look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TapQuery {
+    /// `ADDR:PORT` that it was sent to, or only one of the two.
+    pub to: Option<String>,
+    /// The address or prefix that it comes from.
+    pub from: Option<String>,
+    /// The name of a handler of its route.
+    pub handler: Option<String>,
+    /// After how many datagrams it ends.
+    pub limit: Option<u64>,
+    /// How many bytes of each payload are wanted.
+    pub snap: Option<usize>,
+}
+
+impl TapQuery {
+    fn filter(&self, config: &Config) -> Result<Filter, Refusal> {
+        let unreadable =
+            |text: &str, how| Refusal::Unknown(format!("cannot read {}; {how}", quoted(text)));
+        let to = self
+            .to
+            .as_deref()
+            .map(|text| text.parse().map_err(|how| unreadable(text, how)))
+            .transpose()?;
+        let from = self
+            .from
+            .as_deref()
+            .map(|text| Filter::source(text).map_err(|how| unreadable(text, how)))
+            .transpose()?;
+        let handler = self
+            .handler
+            .as_deref()
+            .map(|name| handler_named(name, config))
+            .transpose()?;
+        Ok(Filter {
+            to: to.unwrap_or_default(),
+            from,
+            handler,
+        })
+    }
+}
+
+fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
+    let names = config.handlers.iter().map(|handler| handler.name.as_str());
+    match names.clone().position(|known| known == name) {
+        Some(place) => Ok(HandlerId(place as u32)),
+        None => {
+            let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
+            let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
+            Err(Refusal::Unknown(format!(
+                "there is no handler {}; {hint}",
+                quoted(name)
+            )))
+        }
+    }
+}
+
+/// All taps, as the supervisor knows them.
+#[derive(Debug)]
+pub(crate) struct Lookers {
+    places: Arc<Limit>,
+    next: u64,
+    taps: Vec<Looker>,
+}
+
+/// What it takes to begin a tap again in other workers.
+#[derive(Debug)]
+struct Looker {
+    query: TapQuery,
+    reader: Sender<Page>,
+    counts: Arc<Counts>,
+    live: Weak<Live>,
+}
+
+/// There as long as the reader is: ends the tap in the workers, and gives its place back.
+#[derive(Debug)]
+struct Live {
+    id: TapId,
+    workers: Mutex<Vec<Handle>>,
+    places: Arc<Limit>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        for worker in self
+            .workers
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            // One that has ended has no taps either.
+            worker.send(Command::Untap(self.id));
+        }
+        self.places.give_back();
+    }
+}
+
+impl Default for Lookers {
+    fn default() -> Self {
+        Lookers {
+            places: Arc::new(Limit::new(TAPS_MAX as u32)),
+            next: 0,
+            taps: Vec::new(),
+        }
+    }
+}
+
+impl Lookers {
+    /// Nobody is told anything any more but what workers still have.
+    pub(crate) fn close(&mut self) {
+        self.taps.clear();
+    }
+}
+
+impl Looker {
+    /// Begins the tap in these workers. `begun` is told by each.
+    fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
+        let filter = Arc::new(filter);
+        let snap = self.query.snap.unwrap_or(SNAP).min(SNAP);
+        for worker in &workers {
+            let (reader, counts) = (self.reader.clone(), Arc::clone(&self.counts));
+            let tap = Box::new(Tap::new(live.id, Arc::clone(&filter), snap, reader, counts));
+            // One that has ended is found out elsewhere.
+            worker.send(Command::Tap {
+                tap,
+                begun: begun.clone(),
+            });
+        }
+        *live.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
+    }
+}
+
+/// A tap, as its reader has it.
+#[derive(Debug)]
+pub struct Tapped {
+    pages: Receiver<Page>,
+    counts: Arc<Counts>,
+    /// Each worker says here that it has begun.
+    begun: Option<Receiver<()>>,
+    limit: Option<u64>,
+    shown: u64,
+    /// What was last said to be missed, and when.
+    told: (u64, Instant),
+    _live: Arc<Live>,
+}
+
+/// What comes after some lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// More, perhaps.
+    More,
+    /// Nothing.
+    End,
+}
+
+impl Supervisor {
+    /// Begins a tap in each worker.
+    pub(crate) fn tap(&mut self, query: TapQuery) -> Result<Tapped, Refusal> {
+        let filter = query.filter(&self.running.config)?;
+        let lookers = &mut self.office.lookers;
+        lookers.taps.retain(|looker| looker.live.strong_count() > 0);
+        if !lookers.places.take() {
+            let words = format!(
+                "{TAPS_MAX} look on already, which is as many as may; end one of them first"
+            );
+            return Err(Refusal::Unable(words));
+        }
+        lookers.next += 1;
+        let (id, places) = (TapId(lookers.next), Arc::clone(&lookers.places));
+        let live = Arc::new(Live {
+            id,
+            workers: Mutex::default(),
+            places,
+        });
+        let workers: Vec<Handle> = self.running.handles().cloned().collect();
+        let (reader, pages) = unbounded();
+        let (begins, begun) = bounded(workers.len());
+        let (counts, limit) = (Arc::default(), query.limit);
+        let looker = Looker {
+            query,
+            reader,
+            counts: Arc::clone(&counts),
+            live: Arc::downgrade(&live),
+        };
+        looker.begin(&live, filter, workers, &begins);
+        lookers.taps.push(looker);
+        let told = (0, Instant::now());
+        Ok(Tapped {
+            pages,
+            counts,
+            begun: Some(begun),
+            limit,
+            shown: 0,
+            told,
+            _live: live,
+        })
+    }
+
+    /// Begins all taps in the workers of another configuration. One whose handler is gone ends.
+    pub(crate) fn tap_again(&mut self) {
+        let Supervisor {
+            running, office, ..
+        } = self;
+        let workers: Vec<Handle> = running.handles().cloned().collect();
+        let (begins, _) = bounded(workers.len());
+        office.lookers.taps.retain(|looker| {
+            let Some(live) = looker.live.upgrade() else {
+                return false;
+            };
+            let Ok(filter) = looker.query.filter(&running.config) else {
+                return false;
+            };
+            looker.begin(&live, filter, workers.clone(), &begins);
+            true
+        });
+    }
+}
+
+impl Tapped {
+    /// Appends lines of what comes next, waiting no longer than this for it. The first line is a count, as soon as every
+    /// worker has begun: whatever is sent after that is seen.
+    pub fn lines(&mut self, patience: Duration, lines: &mut Vec<u8>) -> After {
+        if let Some(begun) = self.begun.take() {
+            wait_for_all(&begun);
+            self.count(lines, None);
+            return After::More;
+        }
+        let after = match self.pages.recv_timeout(patience) {
+            Ok(page) => self.page(page, lines),
+            Err(RecvTimeoutError::Timeout) => After::More,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.count(lines, Some("stopped"));
+                return After::End;
+            }
+        };
+        if after == After::End {
+            self.count(lines, Some("limit"));
+        } else if self.told.0 != self.counts.get().1 && self.told.1.elapsed() >= REPORT {
+            self.count(lines, None);
+        }
+        after
+    }
+
+    fn page(&mut self, page: Page, lines: &mut Vec<u8>) -> After {
+        let mut after = After::More;
+        for view in page.views() {
+            // Writing to a Vec cannot fail.
+            let _ = line::write_datagram(lines, &view);
+            self.shown += 1;
+            if self.limit.is_some_and(|limit| self.shown >= limit) {
+                after = After::End;
+                break;
+            }
+        }
+        page.done();
+        after
+    }
+
+    fn count(&mut self, lines: &mut Vec<u8>, end: Option<&str>) {
+        let (matched, missed) = self.counts.get();
+        self.told = (missed, Instant::now());
+        let count = TapCount {
+            matched,
+            shown: self.shown,
+            missed,
+            end: end.map(str::to_owned),
+        };
+        // Writing to a Vec cannot fail.
+        let _ = serde_json::to_writer(&mut *lines, &count);
+        lines.push(b'\n');
+    }
+}
+
+/// Waits until the channel holds as much as it can.
+fn wait_for_all(begun: &Receiver<()>) {
+    let deadline = Instant::now() + BEGIN_MAX;
+    for _ in 0..begun.capacity().unwrap_or(0) {
+        // Nobody is left to say so: its worker has ended.
+        let Ok(()) = begun.recv_deadline(deadline) else {
+            return;
+        };
+    }
+}

@@ -1,0 +1,359 @@
+//! What is new in a configuration, in words for people and in numbers for the handover: each row of the old one goes on as
+//! one of the new one, or is gone.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::route_table::RouteId;
+use crate::plan::identity::Outline;
+
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Added,
+    Removed,
+    Changed,
+    Kept,
+}
+
+/// One row of the comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    what: &'static str,
+    name: String,
+    fate: Fate,
+    /// Of a changed one, what it said and says.
+    texts: Option<(String, String)>,
+}
+
+/// What differs, row by row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    lines: Vec<Line>,
+}
+
+impl Difference {
+    /// From the configuration that runs to another. Handlers that are only left over count for nothing.
+    pub fn new(old: &Outline, new: &Outline) -> Difference {
+        let mut difference = Difference::default();
+        difference.compare(
+            "listener",
+            old.listeners
+                .iter()
+                .map(|listener| (listener.label.as_str(), "")),
+            new.listeners
+                .iter()
+                .map(|listener| (listener.label.as_str(), "")),
+        );
+        difference.compare(
+            "route",
+            old.routes
+                .iter()
+                .map(|route| (route.label.as_str(), route.text.as_str())),
+            new.routes
+                .iter()
+                .map(|route| (route.label.as_str(), route.text.as_str())),
+        );
+        let named = |outline: &'_ Outline| {
+            let current = outline
+                .handlers
+                .iter()
+                .filter(|handler| !handler.is_retired);
+            current
+                .map(|handler| (handler.name.clone(), handler.text.clone()))
+                .collect::<Vec<_>>()
+        };
+        let (old, new) = (named(old), named(new));
+        difference.compare(
+            "handler",
+            old.iter()
+                .map(|(name, text)| (name.as_str(), text.as_str())),
+            new.iter()
+                .map(|(name, text)| (name.as_str(), text.as_str())),
+        );
+        difference
+    }
+
+    fn compare<'a>(
+        &mut self,
+        what: &'static str,
+        old: impl Iterator<Item = (&'a str, &'a str)>,
+        new: impl Iterator<Item = (&'a str, &'a str)>,
+    ) {
+        let old: Vec<_> = old.collect();
+        let before: HashMap<&str, &str> = old.iter().copied().collect();
+        let new: Vec<_> = new.collect();
+        let after: HashMap<&str, &str> = new.iter().copied().collect();
+        for (name, _) in old.iter().filter(|(name, _)| !after.contains_key(name)) {
+            self.lines.push(Line {
+                what,
+                name: (*name).to_owned(),
+                fate: Fate::Removed,
+                texts: None,
+            });
+        }
+        for (name, text) in new {
+            let (fate, texts) = match before.get(name) {
+                None => (Fate::Added, None),
+                Some(same) if *same == text => (Fate::Kept, None),
+                Some(other) => (Fate::Changed, Some(((*other).to_owned(), text.to_owned()))),
+            };
+            self.lines.push(Line {
+                what,
+                name: name.to_owned(),
+                fate,
+                texts,
+            });
+        }
+    }
+
+    /// Whether everything is kept.
+    pub fn is_empty(&self) -> bool {
+        self.lines.iter().all(|line| line.fate == Fate::Kept)
+    }
+
+    /// A line each for what is added (`+`), removed (`-`) and changed (`~`), and one that counts what is kept (`=`).
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for line in self.lines.iter().filter(|line| line.fate != Fate::Kept) {
+            let sign = match line.fate {
+                Fate::Added => '+',
+                Fate::Removed => '-',
+                Fate::Changed | Fate::Kept => '~',
+            };
+            lines.push(format!("{sign} {} {}", line.what, line.name));
+            if let Some((was, is)) = &line.texts {
+                lines.push(format!("    was: {}", one_line(was)));
+                lines.push(format!("    is:  {}", one_line(is)));
+            }
+        }
+        lines.push(format!("= {}", self.kept()));
+        lines
+    }
+
+    /// How much of each is kept, in words.
+    fn kept(&self) -> String {
+        let count = |what| {
+            self.lines
+                .iter()
+                .filter(|line| line.what == what && line.fate == Fate::Kept)
+                .count()
+        };
+        let words = ["listener", "route", "handler"].map(|what| match count(what) {
+            1 => format!("1 {what}"),
+            many => format!("{many} {what}s"),
+        });
+        format!(
+            "{}, {} and {} kept as they are",
+            words[0], words[1], words[2]
+        )
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(", ")
+}
+
+/// Where each row of the old configuration goes on in the new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successors {
+    /// By old listener.
+    pub listeners: Vec<Option<usize>>,
+    /// By old route.
+    pub routes: Vec<Option<RouteId>>,
+    /// By old handler.
+    pub handlers: Vec<Heirs>,
+    /// By old upstream, the new number, which its account goes on under.
+    pub upstreams: Vec<Option<usize>>,
+    /// The number of each new handler's first upstream.
+    pub firsts: Vec<usize>,
+}
+
+/// Who goes on with what a handler leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heirs {
+    /// The handler of the same name and kind.
+    pub heir: Option<HandlerId>,
+    /// Whether the heir is one for sessions with answers, if the old one was.
+    pub is_like: bool,
+    /// By the old place of an upstream, the heir's place for it.
+    pub places: Vec<Option<u16>>,
+    /// The same handler once more, without routes, for sessions that the heir has no upstream for.
+    pub retired: Option<HandlerId>,
+}
+
+impl Heirs {
+    /// Whose row its account goes on in.
+    pub fn row(&self) -> Option<HandlerId> {
+        self.heir.or(self.retired)
+    }
+}
+
+impl Successors {
+    /// `retired` says which handler of the new outline is what of the old one: new number by old.
+    pub fn new(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>) -> Successors {
+        let handlers: Vec<Heirs> = (0..old.handlers.len())
+            .map(|handler| heirs(old, new, retired, handler))
+            .collect();
+        let mut upstreams = Vec::new();
+        for (index, heirs) in handlers.iter().enumerate() {
+            for place in 0..old.handlers[index].upstreams.len() {
+                let at_heir = heirs.heir.zip(heirs.places[place]);
+                let at_heir =
+                    at_heir.map(|(heir, place)| new.upstream(heir.index(), usize::from(place)));
+                let at_retired = heirs
+                    .retired
+                    .map(|retired| new.upstream(retired.index(), place));
+                upstreams.push(at_heir.or(at_retired));
+            }
+        }
+        Successors {
+            listeners: matches(
+                old.listeners.iter().map(|listener| &listener.key),
+                new.listeners.iter().map(|listener| &listener.key),
+            ),
+            routes: matches(
+                old.routes.iter().map(|route| &route.label),
+                new.routes.iter().map(|route| &route.label),
+            )
+            .into_iter()
+            .map(|route| route.map(|route| RouteId(route as u32)))
+            .collect(),
+            handlers,
+            upstreams,
+            firsts: (0..new.handlers.len())
+                .map(|handler| new.upstream(handler, 0))
+                .collect(),
+        }
+    }
+
+    /// The number of a new handler's upstream.
+    pub fn upstream(&self, handler: HandlerId, place: u16) -> UpstreamId {
+        UpstreamId((self.firsts[handler.index()] + usize::from(place)) as u32)
+    }
+}
+
+fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
+    let handler = &old.handlers[index];
+    let retired = retired
+        .get(&index)
+        .map(|retired| HandlerId(*retired as u32));
+    let is_heir = |other: &crate::plan::identity::HandlerOutline| {
+        !handler.is_retired
+            && !other.is_retired
+            && other.name == handler.name
+            && other.kind == handler.kind
+    };
+    let heir = new.handlers.iter().position(is_heir);
+    let places = match heir {
+        Some(heir) => matches(
+            handler.upstreams.iter(),
+            new.handlers[heir].upstreams.iter(),
+        ),
+        None => vec![None; handler.upstreams.len()],
+    };
+    let places = places
+        .into_iter()
+        .map(|place| place.map(|place| place as u16))
+        .collect();
+    let is_like = heir.is_some_and(|heir| new.handlers[heir].has_sessions || !handler.has_sessions);
+    Heirs {
+        heir: heir.map(|heir| HandlerId(heir as u32)),
+        is_like,
+        places,
+        retired,
+    }
+}
+
+/// For each of the old, the number of the equal one among the new; of several that are equal, the first goes on as the first.
+fn matches<'a, T: Hash + Eq + 'a>(
+    old: impl Iterator<Item = &'a T>,
+    new: impl Iterator<Item = &'a T>,
+) -> Vec<Option<usize>> {
+    let mut places: HashMap<&T, Vec<usize>> = HashMap::new();
+    for (index, key) in new.enumerate() {
+        places.entry(key).or_default().push(index);
+    }
+    places.values_mut().for_each(|places| places.reverse());
+    old.map(|key| places.get_mut(key)?.pop()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::identity::{HandlerOutline, RouteOutline};
+
+    fn outline(routes: &[(&str, &str)], handlers: &[(&str, &str, &[&str])]) -> Outline {
+        let route = |(label, text): &(&str, &str)| RouteOutline {
+            label: (*label).into(),
+            text: (*text).into(),
+        };
+        let handler = |(name, text, upstreams): &(&str, &str, &[&str])| HandlerOutline {
+            name: (*name).into(),
+            kind: "forward".into(),
+            text: (*text).into(),
+            upstreams: upstreams
+                .iter()
+                .map(|upstream| (*upstream).into())
+                .collect(),
+            has_sessions: true,
+            is_retired: false,
+        };
+        Outline {
+            listeners: Vec::new(),
+            routes: routes.iter().map(route).collect(),
+            handlers: handlers.iter().map(handler).collect(),
+        }
+    }
+
+    /// Every row is told of once, with what it was and is where it changed.
+    #[test]
+    fn in_words() {
+        let old = outline(
+            &[("a", "1"), ("b", "1")],
+            &[("h", "x = 1\ny = 2", &[]), ("i", "x = 1", &[])],
+        );
+        let new = outline(
+            &[("b", "1"), ("c", "1")],
+            &[("h", "x = 2", &[]), ("i", "x = 1", &[])],
+        );
+        let lines = Difference::new(&old, &new).lines();
+        let expected = [
+            "- route a",
+            "+ route c",
+            "~ handler h",
+            "    was: x = 1, y = 2",
+            "    is:  x = 2",
+            "= 0 listeners, 1 route and 1 handler kept as they are",
+        ];
+        assert_eq!(lines, expected);
+        assert!(Difference::new(&old, &old).is_empty() && !Difference::new(&old, &new).is_empty());
+    }
+
+    /// Upstreams are found again by what is said of them, wherever they stand, also when the same is there twice.
+    #[test]
+    fn places() {
+        let old = outline(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);
+        let new = outline(
+            &[],
+            &[
+                ("h", "", &["b", "a", "d", "a"]),
+                ("h (retired)", "", &["a", "b", "a", "c"]),
+            ],
+        );
+        let successors = Successors::new(&old, &new, &HashMap::from([(1, 1)]));
+        let heirs = &successors.handlers[1];
+        assert_eq!(
+            (heirs.heir, heirs.retired),
+            (Some(HandlerId(0)), Some(HandlerId(1)))
+        );
+        assert_eq!(heirs.places, [Some(1), Some(0), Some(3), None]);
+        assert_eq!(successors.handlers[0].row(), None);
+        assert_eq!(
+            successors.upstreams,
+            [None, Some(1), Some(0), Some(3), Some(7)]
+        );
+    }
+}

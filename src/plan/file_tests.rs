@@ -1,0 +1,237 @@
+//! Runs the `[[test]]` tables of a file against its plan for this host: nothing is bound or sent, each datagram is imagined
+//! as `explain` does. A file whose tests fail is not loaded by a reload.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use crate::config::kind::Upstream;
+use crate::config::test::{Expected, Test};
+use crate::config::words::quoted;
+use crate::config::{Config, Placed, Problem, Problems, Route};
+use crate::datagram::{Datagram, Region, Span};
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::route_table::PortTable;
+use crate::plan::Plan;
+use crate::plan::explain::{Course, Question, follow, shortened};
+use crate::plan::host::Host;
+
+/// Everything that the file's tests expect and that would not happen; nothing where all is well.
+pub fn run(config: &Config, plan: &Plan, host: &Host) -> Problems {
+    let mut problems = Problems::new(config.source.clone());
+    // A table for a port may be large: there is one at a time, and each is made once.
+    let mut tests: Vec<&Test> = config.tests.iter().collect();
+    tests.sort_by_key(|test| test.destination.port());
+    let mut compiled: Option<(u16, PortTable)> = None;
+    for test in tests {
+        let port = test.destination.port();
+        if compiled.as_ref().is_none_or(|(other, _)| *other != port) {
+            compiled = Some((port, plan.table.for_port(port)));
+        }
+        let Some((_, table)) = &compiled else {
+            continue;
+        };
+        let Some(question) = question(test, host, &mut problems) else {
+            continue;
+        };
+        let course = follow(plan, host, &question, table);
+        Trial {
+            config,
+            test,
+            course,
+        }
+        .judge(&mut problems);
+    }
+    problems
+}
+
+/// The datagram of a test, on this host; `None` where the host lacks what it names, which is reported.
+fn question(test: &Test, host: &Host, problems: &mut Problems) -> Option<Question> {
+    let interface = match &test.interface {
+        None => None,
+        Some(Placed { value, at }) => {
+            let name = value.to_string();
+            let index = host.interface(&name);
+            if index.is_none() {
+                let message = format!("`interface`: this host has no interface {}", quoted(&name));
+                problems.push(
+                    Problem::error(at.clone(), message).hint(format!("it has: {}", host.list())),
+                );
+            }
+            Some(index?)
+        }
+    };
+    Some(Question {
+        to: test.destination,
+        from: test.source,
+        interface,
+        payload: test.payload.clone(),
+    })
+}
+
+/// One test, and what would happen.
+struct Trial<'a> {
+    config: &'a Config,
+    test: &'a Test,
+    course: Course,
+}
+
+impl Trial<'_> {
+    /// Reports the first thing that is not as expected; what follows from it is not told again.
+    fn judge(&self, problems: &mut Problems) {
+        let taker = self
+            .course
+            .route
+            .map(|id| &self.config.routes[id.0 as usize]);
+        match (&self.test.expected, taker) {
+            (Expected::NoRoute(_), None) => {}
+            (Expected::NoRoute(at), Some(taker)) => {
+                let message = format!("`expect`: route {} takes {self}", quoted(&taker.label));
+                let problem = Problem::error(at.clone(), message).label("expected no route");
+                problems.push(self.advise(problem.and_at(taker.at.clone(), "this one takes it")));
+            }
+            (Expected::Taken { .. }, None) => problems.push(self.lost()),
+            (
+                Expected::Taken {
+                    route,
+                    handlers,
+                    upstream,
+                },
+                Some(taker),
+            ) => {
+                if let Some(route) = route
+                    && !std::ptr::eq(&self.config.routes[route.value], taker)
+                {
+                    let message =
+                        format!("`route`: {self} is taken by route {}", quoted(&taker.label));
+                    let problem =
+                        Problem::error(route.at.clone(), message).label("expected this route");
+                    problems
+                        .push(self.advise(problem.and_at(taker.at.clone(), "this one takes it")));
+                    return;
+                }
+                for handler in handlers
+                    .iter()
+                    .filter(|handler| !taker.handlers.contains(&handler.value))
+                {
+                    problems.push(self.unhandled(taker, handler));
+                }
+                if let Some(upstream) = upstream {
+                    let reached = self.reached(taker);
+                    if !reached
+                        .iter()
+                        .any(|(_, one)| one.is_same_place(&upstream.value))
+                    {
+                        let reached = reached
+                            .iter()
+                            .map(|(handler, one)| format!("{one} (`{handler}`)"));
+                        let wanted = upstream.value.to_string();
+                        problems.push(self.unreached(
+                            taker,
+                            &upstream.at,
+                            &wanted,
+                            reached.collect(),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The upstreams that the route's handlers may send it to, each with the handler's name.
+    fn reached<'a>(&'a self, taker: &Route) -> Vec<(&'a str, &'a Upstream)> {
+        let payload = self.test.payload.as_slice();
+        let span = Span {
+            region: Region::Arena,
+            offset: 0,
+            len: payload.len() as u32,
+        };
+        let datagram = Datagram {
+            payload,
+            envelope: self.course.envelope,
+            span,
+        };
+        let mut reached = Vec::new();
+        for &handler in &taker.handlers {
+            let named = self.config.handler(handler);
+            let upstreams = named.recipe.upstreams();
+            let places = named.recipe.would_reach(&datagram).into_iter();
+            reached.extend(places.map(|place| (named.name.as_str(), &upstreams[place])));
+        }
+        reached
+    }
+
+    fn lost(&self) -> Problem {
+        let (at, label) = match &self.test.expected {
+            Expected::Taken {
+                route: Some(route), ..
+            } => (route.at.clone(), "expected this route"),
+            Expected::Taken { handlers, .. } if !handlers.is_empty() => {
+                (handlers[0].at.clone(), "expected this handler")
+            }
+            Expected::Taken {
+                upstream: Some(upstream),
+                ..
+            } => (upstream.at.clone(), "expected this upstream"),
+            _ => (self.test.at.clone(), "expected a route"),
+        };
+        let why = match self.course.heard.is_empty() {
+            true => "no socket would get it",
+            false => "it is dropped as no_route",
+        };
+        self.advise(
+            Problem::error(at, format!("`expect`: no route takes {self}: {why}")).label(label),
+        )
+    }
+
+    fn unhandled(&self, taker: &Route, wanted: &Placed<HandlerId>) -> Problem {
+        let names = taker
+            .handlers
+            .iter()
+            .map(|handler| format!("`{}`", self.config.handler(*handler).name));
+        let message = format!(
+            "`handler`: {self} goes to {}",
+            shortened(names.collect(), "and")
+        );
+        let problem = Problem::error(wanted.at.clone(), message).label("expected this handler");
+        self.advise(problem.and_at(taker.at.clone(), "this route takes it"))
+    }
+
+    fn unreached(
+        &self,
+        taker: &Route,
+        at: &Range<usize>,
+        wanted: &str,
+        reached: Vec<String>,
+    ) -> Problem {
+        let message = match reached.is_empty() {
+            true => format!("`upstream`: {self} goes to no upstream"),
+            false => format!("`upstream`: {self} goes to {}", shortened(reached, "or")),
+        };
+        let problem = Problem::error(at.clone(), message).label(format!("expected {wanted}"));
+        self.advise(problem.and_at(taker.at.clone(), "this route takes it"))
+    }
+
+    /// The same, with the command that tells the whole story.
+    fn advise(&self, problem: Problem) -> Problem {
+        let Test {
+            source,
+            destination,
+            interface,
+            ..
+        } = self.test;
+        let interface = interface
+            .as_ref()
+            .map_or(String::new(), |name| format!(" --interface {}", name.value));
+        let file = self.config.source.name();
+        problem.hint(format!("the whole story: udispatch explain {file} --to {destination} --from {source}{interface}"))
+    }
+}
+
+impl std::fmt::Display for Trial<'_> {
+    /// The datagram: `10.0.0.1:40000 > 127.0.0.1:1234`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (source, destination): (SocketAddr, SocketAddr) =
+            (self.test.source, self.test.destination);
+        write!(f, "{source} > {destination}")
+    }
+}

@@ -1,0 +1,279 @@
+//! Finds forwards that come back: a handler that sends to an address of this daemon, whose route's handlers send on, and
+//! so on, until the first one is reached again. Refused before anything starts.
+//!
+//! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/guard.rs`).
+//! Names may come to mean other addresses later, so a [`Watch`] asks the same question again.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::config::{Config, Problem, Problems};
+use crate::dispatch::handler::Names;
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::route_table::{RouteId, RouteTable};
+use crate::net::fib::{Answer, DestinationKind};
+use crate::plan::host::Host;
+use crate::plan::upstreams::{Located, Upstreams};
+
+/// Reports every upstream that closes a loop.
+pub fn find(
+    config: &Config,
+    table: &RouteTable,
+    upstreams: &Upstreams,
+    host: &Host,
+    problems: &mut Problems,
+) {
+    let graph = Graph::new(config, table, upstreams, &host.look_up);
+    for handler in 0..config.handlers.len() {
+        for (id, targets) in &graph.edges[handler] {
+            if let Some(path) = graph.path_back(targets, handler) {
+                let upstream = &upstreams.get(*id).upstream;
+                let via = words(&path, |route| &config.routes[route.0 as usize].label);
+                let message = format!(
+                    "forwarding to {upstream} closes a loop: it comes back to handler `{}` by route {via}",
+                    config.handlers[handler].name
+                );
+                let hint = "every datagram would be sent round and round; forward to an address that is not a route here";
+                problems.push(
+                    Problem::error(upstream.at.clone(), message)
+                        .label("comes back to us")
+                        .hint(hint),
+                );
+            }
+        }
+    }
+}
+
+/// The routes of a path, for people.
+fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String {
+    path.iter()
+        .map(|route| label(route).as_str())
+        .collect::<Vec<_>>()
+        .join(", then ")
+}
+
+/// Asks the routing table of this host about a destination.
+type LookUp = dyn Fn(IpAddr) -> io::Result<Answer>;
+
+/// Keeps upstreams from moving to where they would close a loop.
+pub struct Watch {
+    graph: Graph,
+    table: Arc<RouteTable>,
+    names: Arc<Names>,
+    /// The handlers' names.
+    handlers: Vec<String>,
+    look_up: fn(IpAddr) -> io::Result<Answer>,
+}
+
+impl Watch {
+    /// Knows where the upstreams are at start.
+    pub fn new(
+        config: &Config,
+        table: &Arc<RouteTable>,
+        names: &Arc<Names>,
+        upstreams: &Upstreams,
+        look_up: fn(IpAddr) -> io::Result<Answer>,
+    ) -> Watch {
+        Watch {
+            graph: Graph::new(config, table, upstreams, &look_up),
+            table: Arc::clone(table),
+            names: Arc::clone(names),
+            handlers: config
+                .handlers
+                .iter()
+                .map(|handler| handler.name.clone())
+                .collect(),
+            look_up,
+        }
+    }
+
+    /// Takes note that the upstream moves to the address, or says what would come of that.
+    pub fn permit(&mut self, upstream: UpstreamId, address: SocketAddr) -> Result<(), String> {
+        // Only names move, and none of them means a group.
+        let targets = routes_of(address, &self.table, &self.look_up, |_| true);
+        let place = |edges: &Vec<(UpstreamId, _)>| edges.iter().position(|(id, _)| *id == upstream);
+        let handlers = self.graph.edges.iter().enumerate();
+        let found = handlers
+            .map(|(handler, edges)| (handler, place(edges)))
+            .find(|(_, place)| place.is_some());
+        let Some((handler, Some(place))) = found else {
+            return Ok(());
+        };
+        if let Some(path) = self.graph.path_back(&targets, handler) {
+            let via = words(&path, |route| &self.names.routes[route.0 as usize]);
+            return Err(format!(
+                "a loop, back to handler `{}` by route {via}",
+                self.handlers[handler]
+            ));
+        }
+        self.graph.edges[handler][place].1 = targets;
+        Ok(())
+    }
+}
+
+/// Handlers, and the routes that each of their upstreams leads to.
+struct Graph {
+    edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>>,
+    /// The handlers of each route.
+    handlers: Vec<Vec<usize>>,
+}
+
+impl Graph {
+    fn new(config: &Config, table: &RouteTable, upstreams: &Upstreams, look_up: &LookUp) -> Graph {
+        let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> =
+            config.handlers.iter().map(|_| Vec::new()).collect();
+        for (id, located) in upstreams.iter() {
+            let targets = located.address.as_ref().map_or(Vec::new(), |address| {
+                routes_of(*address, table, look_up, |interface| {
+                    hears(located, interface)
+                })
+            });
+            edges[located.handler.index()].push((id, targets));
+        }
+        let handlers = config
+            .routes
+            .iter()
+            .map(|route| route.handlers.iter().map(|id| id.0 as usize).collect());
+        Graph {
+            edges,
+            handlers: handlers.collect(),
+        }
+    }
+
+    /// The routes from these targets back to the handler, if there is a way.
+    fn path_back(&self, targets: &[RouteId], handler: usize) -> Option<Vec<RouteId>> {
+        let mut seen = vec![false; self.handlers.len()];
+        let mut open: Vec<Vec<RouteId>> = targets.iter().map(|target| vec![*target]).collect();
+        while let Some(path) = open.pop() {
+            let last = *path.last()?;
+            if std::mem::replace(&mut seen[last.0 as usize], true) {
+                continue;
+            }
+            for &next in &self.handlers[last.0 as usize] {
+                if next == handler {
+                    return Some(path);
+                }
+                for target in self.edges[next].iter().flat_map(|(_, targets)| targets) {
+                    open.push(path.iter().copied().chain([*target]).collect());
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Whether what leaves to a group is heard on this interface of ours: not where its own echo is off, and otherwise where it
+/// leaves (ip_mc_output in the kernel). So two networks can be joined into one, in both directions.
+fn hears(located: &Located, interface: Option<u32>) -> bool {
+    let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
+    !located.upstream.is_group()
+        || (located.upstream.leave.loop_back && !interface.is_some_and(leaves_elsewhere))
+}
+
+/// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition. `hears`
+/// says whether it can arrive by an interface, or by any.
+fn routes_of(
+    address: SocketAddr,
+    table: &RouteTable,
+    look_up: &LookUp,
+    hears: impl Fn(Option<u32>) -> bool,
+) -> Vec<RouteId> {
+    // Sent to the unspecified address, it goes to this host's loopback (ip(7)).
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    if !is_ours(ip, look_up) {
+        return Vec::new();
+    }
+    let mut routes = Vec::new();
+    for row in table.matches() {
+        let port = address.port();
+        if row.net.contains(&ip)
+            && row.ports.0 <= port
+            && port <= row.ports.1
+            && hears(row.interface)
+        {
+            routes.push(row.route);
+            if row.interface.is_none() && row.source.is_none() {
+                break;
+            }
+        }
+    }
+    routes
+}
+
+/// Whether this host receives what it sends there itself.
+fn is_ours(ip: IpAddr, look_up: &LookUp) -> bool {
+    ip.is_loopback()
+        || ip.is_multicast()
+        || look_up(ip).is_ok_and(|answer| {
+            matches!(
+                answer.kind,
+                DestinationKind::Local | DestinationKind::Broadcast | DestinationKind::Multicast
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::handlers::KINDS;
+    use crate::plan::Plan;
+
+    const CONFIG: &str = r#"
+        route = [
+            { name = "in", destination = "127.0.0.1:1000", handler = "first" },
+            { name = "between", destination = "127.0.0.1:2000-2001", handler = "second" },
+        ]
+        handler.first = { kind = "forward", upstreams = ["127.0.0.1:9001", "127.0.0.1:9002"] }
+        handler.second = { kind = "forward", upstreams = ["192.0.2.1:9003"] }
+    "#;
+
+    /// An upstream may move anywhere but to where its datagrams come back, straight or by way of what moved before.
+    #[test]
+    fn moves_that_close_a_loop_are_not_permitted() {
+        let look_up = |_| {
+            Ok(Answer {
+                kind: DestinationKind::Elsewhere,
+                interface: 0,
+                source: None,
+            })
+        };
+        let host = Host {
+            interfaces: Vec::new(),
+            look_up: Box::new(look_up),
+        };
+        let config = Config::parse(Path::new("test.toml"), CONFIG, KINDS)
+            .unwrap_or_else(|why| panic!("{why}"));
+        let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
+        let mut watch = Watch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
+        let mut permit =
+            |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
+        assert_eq!(
+            permit(0, 1000),
+            Err("a loop, back to handler `first` by route in".to_owned())
+        );
+        assert_eq!(
+            permit(2, 2001),
+            Err("a loop, back to handler `second` by route between".to_owned())
+        );
+        assert_eq!(permit(0, 9004), Ok(()));
+        assert_eq!(permit(1, 2000), Ok(()));
+        assert_eq!(
+            permit(2, 1000),
+            Err("a loop, back to handler `second` by route in, then between".to_owned())
+        );
+        // It has gone elsewhere since.
+        assert_eq!(permit(1, 9005), Ok(()));
+        assert_eq!(permit(2, 1000), Ok(()));
+        assert_eq!(
+            permit(0, 2000),
+            Err("a loop, back to handler `first` by route between, then in".to_owned())
+        );
+    }
+}

@@ -1,0 +1,371 @@
+//! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
+
+pub mod commands;
+pub mod config_watch;
+pub mod control_path;
+pub mod explain_live;
+pub mod periodic;
+pub mod reload;
+pub mod requests;
+pub mod sessions;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::build;
+use crate::build::inherited_sockets::Held;
+use crate::build::socket_activation;
+use crate::build::{line_writer, log_writer};
+use crate::config::{Config, Kind, LoadError, Problems};
+use crate::dispatch::sink::Job;
+use crate::handover::prepare::{Draft, Prepared, Present, draft};
+use crate::handover::running::Running;
+use crate::net::limits;
+use crate::observe::snapshot::Snapshot;
+use crate::supervisor::commands::Office;
+use crate::supervisor::periodic::Chores;
+use crate::supervisor::reload::{Loader, Reloader, Wish};
+use crate::takeover::client::Taker;
+use crate::takeover::server::Gate;
+use crate::takeover::successor::Successor;
+use crate::takeover::wire::WireError;
+
+/// Longest wait for standard output at the end.
+const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
+/// By when standard output is not waited for any more, since the signal. Workers take at most three seconds of it.
+const OUTPUT_BY: Duration = Duration::from_secs(4);
+/// By when standard error is not waited for any more, since the signal: below the five seconds that are promised.
+const ERROR_BY: Duration = Duration::from_millis(4_500);
+
+const SIGNALS: Token = Token(0);
+const AWOKEN: Token = Token(1);
+
+/// Why the daemon cannot start, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The file does not fit this machine.
+    #[error("{0}")]
+    Configuration(Box<Problems>),
+    /// The file cannot be read.
+    #[error("{0}")]
+    File(String),
+    /// Something could not be bound, joined, resolved or opened.
+    #[error("{0}")]
+    Start(#[from] crate::config::kind::BuildError),
+    /// The system refused something that it never should.
+    #[error("{what}: {error}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The running process has not given everything.
+    #[error("cannot take over: {0}")]
+    Takeover(#[from] WireError),
+    /// A worker panicked: a defect.
+    #[error("a worker ended by a defect; the message above says where. Please report it")]
+    Worker,
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Failure {
+        match error {
+            LoadError::Wrong(problems) => Failure::Configuration(problems),
+            LoadError::Unreadable { .. } => Failure::File(error.to_string()),
+        }
+    }
+}
+
+pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| match error.raw_os_error() {
+        Some(libc::EMFILE) => Failure::Start(build::explain(what.to_owned(), &error)),
+        _ => Failure::System { what, error },
+    }
+}
+
+/// A running daemon.
+pub struct Supervisor {
+    pub(crate) running: Running,
+    pub(crate) office: Office,
+    pub(crate) gate: Gate,
+    pub(crate) chores: Chores,
+    pub(crate) reloader: Reloader,
+    pub(crate) output: Sender<Job>,
+    /// Time is counted from here.
+    pub(crate) epoch: Instant,
+    /// Woken by each worker that ends.
+    pub(crate) ended: Arc<Waker>,
+    poll: Poll,
+    signals: Signals,
+    successor: Option<Successor>,
+}
+
+/// What a supervisor has before it serves anything.
+struct Stage {
+    poll: Poll,
+    ended: Arc<Waker>,
+    output: Sender<Job>,
+}
+
+impl Stage {
+    fn new() -> Result<Stage, Failure> {
+        limits::raise_open_files();
+        limits::return_large_memory();
+        let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
+        // mio has one waker for each poll: whoever wakes it, all is looked at.
+        let ended = Waker::new(poll.registry(), AWOKEN)
+            .map_err(system("cannot set up the control loop"))?;
+        let output = line_writer::start().map_err(system("cannot use standard output"))?;
+        Ok(Stage {
+            poll,
+            ended: Arc::new(ended),
+            output,
+        })
+    }
+
+    /// The configuration, ready to run, and who catches signals. That begins before the workers do, so that no signal is
+    /// lost while they start, and after the plan, which may wait for the resolver as long as that likes: until then a
+    /// signal ends the process, and nothing is lost by that.
+    fn prepare(
+        &self,
+        draft: Draft,
+        held: Held,
+        epoch: Instant,
+    ) -> Result<(Prepared, Signals), Failure> {
+        let prepared = draft.prepare(held, &self.output, epoch, &self.ended)?;
+        prepared
+            .plan
+            .notes
+            .iter()
+            .for_each(|note| log::warn!("{note}"));
+        let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
+        let registry = self.poll.registry();
+        registry
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(system("cannot wait for signals"))?;
+        Ok((prepared, signals))
+    }
+
+    fn open(
+        self,
+        office: Office,
+        gate: Gate,
+        running: Running,
+        epoch: Instant,
+        signals: Signals,
+    ) -> Supervisor {
+        let Stage {
+            poll,
+            ended,
+            output,
+        } = self;
+        let reloader = Reloader::new(Arc::clone(&ended));
+        let chores = Chores::new();
+        Supervisor {
+            running,
+            office,
+            gate,
+            chores,
+            reloader,
+            output,
+            epoch,
+            ended,
+            poll,
+            signals,
+            successor: None,
+        }
+    }
+}
+
+/// How serving came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// Told to stop, it handled what the sockets held.
+    Stopped,
+    /// Another process goes on with everything.
+    TakenOver,
+}
+
+impl Supervisor {
+    /// Binds everything and starts the workers. When this returns, every listener is bound.
+    ///
+    /// Sockets that the service manager gives are used where they fit.
+    pub fn start(config: Config) -> Result<Supervisor, Failure> {
+        let (stage, epoch) = (Stage::new()?, Instant::now());
+        let draft = draft(config, Present::default())?;
+        let (held, unfit) = socket_activation::held(draft.listeners());
+        unfit.iter().for_each(|why| log::warn!("{why}"));
+        let (prepared, signals) = stage.prepare(draft, held, epoch)?;
+        let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
+        let gate = Gate::new(Arc::clone(&stage.ended));
+        Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
+    }
+
+    /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
+    /// serves; if it fails, that one goes on as if nobody had asked.
+    pub fn take_over(
+        config: Config,
+        kinds: &[Kind],
+        mut taker: Taker,
+    ) -> Result<Supervisor, Failure> {
+        let (stage, epoch) = (Stage::new()?, taker.epoch());
+        let (present, held) = taker.present(kinds);
+        let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
+        prepared
+            .difference
+            .lines()
+            .iter()
+            .for_each(|change| log::info!("takeover: {change}"));
+        let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
+        let mut gate = Gate::new(Arc::clone(&stage.ended));
+        let (who, listeners) = (taker.who(), taker.listeners());
+        let taken = taker.take(prepared, gate.add_late())?;
+        office.inherit(taken.drained, taken.generation);
+        let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
+        supervisor.chores.go_on(listeners);
+        supervisor.drain_again();
+        log::info!("taken over from {who}");
+        Ok(supervisor)
+    }
+
+    /// Says how a reload reads the configuration. Without this there is none.
+    pub fn reload_with(mut self, loader: Arc<Loader>) -> Supervisor {
+        self.reloader.loader = Some(loader);
+        self
+    }
+
+    /// One line for the log: what is being served.
+    pub fn summary(&self) -> String {
+        let counted = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
+        format!(
+            "{}, {}, {}",
+            counted(self.running.plan.listeners.len(), "listener"),
+            counted(self.running.config.routes.len(), "route"),
+            counted(self.running.workers(), "worker")
+        )
+    }
+
+    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts; or until another
+    /// process has taken over.
+    pub fn serve(self) -> Result<Served, Failure> {
+        let (snapshot, deadline) = self.until_stopped()?;
+        let served = if snapshot.is_some() {
+            Served::Stopped
+        } else {
+            Served::TakenOver
+        };
+        snapshot
+            .into_iter()
+            .for_each(|snapshot| log_writer::show(snapshot.to_string()));
+        log_writer::drain(deadline);
+        Ok(served)
+    }
+
+    /// The same, but returns the final accounts, unless another process goes on with them.
+    pub fn run(self) -> Result<Option<Snapshot>, Failure> {
+        let (snapshot, deadline) = self.until_stopped()?;
+        log_writer::drain(deadline);
+        Ok(snapshot)
+    }
+
+    /// The final accounts, and by when all must be over.
+    fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
+        let mut events = Events::with_capacity(8);
+        loop {
+            // An interrupted poll is a signal, which the next line finds.
+            let _ = self.poll.poll(&mut events, Some(self.chores.patience()));
+            for signal in self.signals.pending() {
+                match signal {
+                    SIGUSR1 => self.show_ledger(),
+                    SIGUSR2 => self.start_successor(),
+                    SIGHUP => {
+                        log::info!(
+                            "SIGHUP: reading {} again",
+                            self.running.config.source.name()
+                        );
+                        self.reload(Wish::silent());
+                    }
+                    signal => {
+                        let name =
+                            signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                        log::info!("{name}: stopping; what the sockets hold is still handled");
+                        return self.stop();
+                    }
+                }
+            }
+            self.do_chores();
+            if self.answer_requests() {
+                log::info!("asked to stop; what the sockets hold is still handled");
+                return self.stop();
+            }
+            self.finish_reload()?;
+            if self.heed_gate()? {
+                return Ok((None, self.leave()));
+            }
+            if self.running.has_lost_a_worker() {
+                let _ = self.stop();
+                return Err(Failure::Worker);
+            }
+        }
+    }
+
+    fn show_ledger(&mut self) {
+        let snapshot = self.snapshot();
+        match snapshot.workers.iter().all(|worker| worker.answers) {
+            true => log_writer::show(snapshot.to_string()),
+            false => log::error!("a worker does not answer: no ledger"),
+        }
+    }
+
+    fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
+        let begun = Instant::now();
+        self.tell_stopping();
+        self.close_office();
+        self.gate.close(false);
+        let stopped = self.running.stop(self.chores.has_heir())?;
+        self.drain_output(begun);
+        Ok((Some(self.last_snapshot(&stopped)), begun + ERROR_BY))
+    }
+
+    fn drain_output(&self, begun: Instant) {
+        let left = (begun + OUTPUT_BY).saturating_duration_since(Instant::now());
+        if !line_writer::drain(&self.output, left.min(OUTPUT_MAX)) {
+            log::error!(
+                "standard output is blocked: lines that are still under way count as in flight"
+            );
+        }
+    }
+
+    /// Another process goes on with everything; only what sinks still hold is this one's.
+    fn leave(mut self) -> Instant {
+        let begun = Instant::now();
+        self.close_office();
+        self.gate.close(true);
+        self.drain_output(begun);
+        begun + ERROR_BY
+    }
+
+    /// Says how SIGUSR2 starts the process that takes over. Without this there is none.
+    pub fn succeeded_by(mut self, successor: Successor) -> Supervisor {
+        self.successor = Some(successor);
+        self
+    }
+
+    fn start_successor(&self) {
+        match &self.successor {
+            Some(successor) => successor.start(),
+            None => log::error!("SIGUSR2: this program cannot start a successor"),
+        }
+    }
+}
