@@ -1,0 +1,223 @@
+//! Messages of a takeover, and the exported worker states in them.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::stage::{Numbers, dispatcher};
+use crate::config::handlers::one;
+use crate::dispatch::handler::{HandlerId, Scene};
+use crate::dispatch::id::EarId;
+use crate::dispatch::legacy::Legacy;
+use crate::dispatch::time::Time;
+use crate::handlers::KINDS;
+use crate::handover::history::{History, Rows};
+use crate::handover::running::named_states;
+use crate::monitor::State;
+use crate::plan::diff::{Difference, Successors};
+use crate::plan::identity::Outline;
+use crate::takeover::messages::{Farewell, Hello, Manifest, Refused, Released, Started};
+
+/// The handlers that continue with what is received: with sessions by port, by address, on shared sockets, and without.
+const CONFIG: &str = r#"
+[[route]]
+destination = "192.0.2.9:53"
+handler = ["ports", "stateless"]
+[handler.ports]
+kind = "forward"
+upstreams = ["203.0.113.1:53", "203.0.113.2:53"]
+replies = true
+session_max = 4
+[handler.stateless]
+kind = "forward"
+replies = false
+upstreams = ["203.0.113.1:53"]
+"#;
+
+/// The input is the JSON of a message, or two of them on a line each: a manifest, and what is released after it. What reads
+/// as a message is the same when it is written and read again. A manifest can be compared with another configuration.
+/// What is released is carried over to it: rows keep their number, handlers continue with their sessions, and each socket
+/// is either kept or closed once.
+///
+/// # Panics
+///
+/// If one of these properties does not hold.
+pub fn run(bytes: &[u8]) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let second = lines.next().unwrap_or(first);
+    round_trip::<Hello>(first);
+    round_trip::<Refused>(first);
+    round_trip::<Started>(first);
+    let manifest: Option<Manifest> = round_trip(first);
+    let ours = outline();
+    let theirs = manifest.map_or_else(outline, |manifest| manifest.outline);
+    check_outline(&theirs, &ours);
+    let successors = Successors::new(&theirs, &ours, &HashMap::new());
+    if let Some(farewell) = round_trip::<Farewell>(second) {
+        carry(History::of(farewell.ledgers), &successors);
+    }
+    if let Some(released) = round_trip::<Released>(second) {
+        continue_with(released, &theirs, &successors);
+    }
+}
+
+/// The message, if it is one of this type.
+fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
+    let message: T = serde_json::from_slice(bytes).ok()?;
+    let written = serde_json::to_vec(&message).expect("a message is JSON");
+    let read: T = serde_json::from_slice(&written).expect("a message that is written can be read");
+    assert_eq!(
+        serde_json::to_vec(&read).expect("JSON"),
+        written,
+        "{message:?}"
+    );
+    Some(read)
+}
+
+/// The outline of `CONFIG`.
+fn outline() -> Outline {
+    let text = r#"{"listeners":[{"label":"192.0.2.9:53","key":{"address":"192.0.2.9:53","group":null,"is_spread":false}}],
+        "routes":[{"label":"192.0.2.9:53","text":""}],"handlers":[
+        {"name":"ports","kind":"forward","text":"","upstreams":["203.0.113.1:53","203.0.113.2:53"],
+         "has_sessions":true,"is_retired":false},
+        {"name":"stateless","kind":"forward","text":"","upstreams":["203.0.113.1:53"],
+         "has_sessions":false,"is_retired":false}]}"#;
+    serde_json::from_str(text).expect("an outline")
+}
+
+fn check_outline(theirs: &Outline, ours: &Outline) {
+    assert!(Difference::new(theirs, theirs).is_empty() || has_twins(theirs));
+    for (old, new) in [(theirs, ours), (ours, theirs)] {
+        assert!(!Difference::new(old, new).lines().is_empty());
+        let successors = Successors::new(old, new, &HashMap::new());
+        assert_eq!(successors.listeners.len(), old.listeners.len());
+        assert_eq!(successors.handlers.len(), old.handlers.len());
+        assert_eq!(successors.upstreams.len(), old.upstreams());
+        assert!(
+            successors
+                .upstreams
+                .iter()
+                .flatten()
+                .all(|upstream| *upstream < new.upstreams())
+        );
+        assert!(
+            successors
+                .listeners
+                .iter()
+                .flatten()
+                .all(|listener| *listener < new.listeners.len())
+        );
+    }
+    for handler in &theirs.handlers {
+        if let Ok(read) = one("again", &handler.text, KINDS) {
+            assert!(
+                one("again", &read.contents(), KINDS).is_ok(),
+                "{}",
+                read.text
+            );
+        }
+    }
+}
+
+/// Whether two rows of a kind have one name, which no configuration has.
+fn has_twins(outline: &Outline) -> bool {
+    let has_twins = |names: Vec<&String>| {
+        let set: std::collections::HashSet<_> = names.iter().collect();
+        set.len() < names.len()
+    };
+    has_twins(
+        outline
+            .listeners
+            .iter()
+            .map(|listener| &listener.label)
+            .collect(),
+    ) || has_twins(outline.routes.iter().map(|route| &route.label).collect())
+        || has_twins(
+            outline
+                .handlers
+                .iter()
+                .map(|handler| &handler.name)
+                .collect(),
+        )
+}
+
+fn carry(history: History, successors: &Successors) {
+    let rows = Rows::of(&outline());
+    for ledger in history.carry(successors, rows).into_ledgers() {
+        assert_eq!(
+            (ledger.listeners.len(), ledger.routes.len()),
+            (rows.listeners, rows.routes)
+        );
+        assert_eq!(
+            (ledger.handlers.len(), ledger.upstreams.len()),
+            (rows.handlers, rows.upstreams)
+        );
+    }
+}
+
+fn continue_with(released: Released, theirs: &Outline, successors: &Successors) {
+    let old = Rows::of(theirs);
+    let mut history = History::of(released.history);
+    for (worker, estate) in released.estates.iter().enumerate() {
+        history.add(worker, old, &estate.ledger, Vec::new());
+    }
+    carry(history, successors);
+    let states: Vec<State> = released.upstreams.iter().map(State::from).collect();
+    assert!(named_states(theirs, states).len() <= theirs.upstreams());
+    let mut numbers = Numbers::default();
+    let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+    let mut now = Time(1_000_000_000);
+    for estate in released.estates {
+        for (handler, legacy) in estate.legacies.into_iter().enumerate() {
+            let legacy = moved(legacy, &mut numbers);
+            let scene = &mut Scene {
+                now,
+                lanes: &mut numbers,
+            };
+            dispatcher.inherit(HandlerId(handler as u32 % 2), legacy, scene);
+        }
+    }
+    // Timers fire, at last those of everything that is idle.
+    for _ in 0..64 {
+        let left = dispatcher.leave();
+        let kept = left
+            .iter()
+            .flat_map(sockets)
+            .collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(kept, numbers.open, "each socket is kept or closed");
+        round_trip::<Vec<Legacy>>(&serde_json::to_vec(&left).expect("JSON"));
+        let Some(due) = dispatcher.due() else { break };
+        now = now.max(due);
+        dispatcher.time(&mut Scene {
+            now,
+            lanes: &mut numbers,
+        });
+        dispatcher.sending().0.clear();
+        dispatcher.end_turn();
+    }
+}
+
+/// What a handler receives: sockets have numbers of this worker, and listeners exist (`handover/transfer.rs`).
+fn moved(mut legacy: Legacy, numbers: &mut Numbers) -> Legacy {
+    for session in &mut legacy.sessions {
+        session.ear = EarId(0);
+        for leg in &mut session.legs {
+            leg.lane = leg.lane.map(|_| numbers.lease());
+        }
+    }
+    for port in &mut legacy.ports {
+        port.lane = numbers.lease();
+    }
+    legacy
+}
+
+fn sockets(legacy: &Legacy) -> impl Iterator<Item = u32> {
+    let legs = legacy.sessions.iter().flat_map(|session| &session.legs);
+    let ports = legacy.ports.iter().map(|port| port.lane);
+    legs.filter_map(|leg| leg.lane)
+        .chain(ports)
+        .map(|lane| lane.0)
+}
