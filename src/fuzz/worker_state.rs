@@ -221,3 +221,85 @@ fn sockets(legacy: &Legacy) -> impl Iterator<Item = u32> {
         .chain(ports)
         .map(|lane| lane.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::super::stage::local;
+    use super::*;
+    use crate::datagram::{Envelope, Region, Span, Train};
+
+    /// A manifest and what is released after it, by a dispatcher that has passed requests of four clients on.
+    fn messages() -> (Value, Value) {
+        let mut numbers = Numbers::default();
+        let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+        for client in 1..=4 {
+            let envelope = Envelope {
+                src: ([192, 0, 2, client], 1000).into(),
+                dst: local(),
+                local: local(),
+                interface: 2,
+                ttl: Some(64),
+                time_ns: None,
+            };
+            let span = Span {
+                region: Region::Arena,
+                offset: 0,
+                len: 4,
+            };
+            let train = Train {
+                envelope,
+                span,
+                segment: 0,
+            };
+            let now = Time(u64::from(client) * 1_000_000_000);
+            let scene = &mut Scene {
+                now,
+                lanes: &mut numbers,
+            };
+            dispatcher.dispatch(0, &[train], b"ping", scene);
+            dispatcher.sending().0.clear();
+            dispatcher.end_turn();
+        }
+        let (seat, ledger) = (json!({"listener": 0, "index": 0}), dispatcher.accounts());
+        let sticky = json!({"ttl": 64, "gathers": true, "v6": false});
+        let ear = json!({"seat": seat, "drops_seen": 7, "sticky": sticky});
+        let estate = json!({
+            "ears": [ear], "lanes": [], "legacies": dispatcher.leave(), "ledger": ledger,
+        });
+        let upstream = json!({"address": "203.0.113.1:53", "is_alive": true});
+        let released = json!({
+            "estates": [estate], "history": [ledger], "upstreams": [upstream, upstream],
+            "drained": [["ports", "203.0.113.2:53"]],
+        });
+        let manifest = json!({
+            "pid": 1, "file": "udispatch.toml", "generation": 3, "outline": outline(),
+            "sessions": [4, 0], "addresses": {"dns.example:53": "192.0.2.53:53"}, "seats": [seat],
+            "doors": ["control", "http", "takeover"], "epoch_ns": 5,
+        });
+        (manifest, released)
+    }
+
+    /// A real state is continued: sessions and their sockets are kept. The corpus has such a state, and it still reads as one.
+    /// With `UPDATE_CORPUS=1` it is written anew.
+    #[test]
+    fn a_real_state_is_continued() {
+        let (manifest, released) = messages();
+        let sessions = released["estates"][0]["legacies"][0]["sessions"].as_array();
+        assert_eq!(sessions.map(Vec::len), Some(4), "{released}");
+        let both = format!("{manifest}\n{released}");
+        run(both.as_bytes());
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus/worker_state/manifest_and_released");
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            std::fs::write(&file, both).expect("written");
+        }
+        let corpus = std::fs::read_to_string(file).expect("a file of the corpus");
+        let (manifest, released) = corpus.split_once('\n').expect("two lines");
+        assert!(round_trip::<Manifest>(manifest.as_bytes()).is_some());
+        assert!(round_trip::<Released>(released.as_bytes()).is_some());
+    }
+}
