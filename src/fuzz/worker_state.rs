@@ -238,7 +238,7 @@ mod tests {
         let mut dispatcher = dispatcher(CONFIG, &mut numbers);
         for client in 1..=4 {
             let envelope = Envelope {
-                src: ([192, 0, 2, client], 1000).into(),
+                src: ([192, 0, client, 1], 40_000).into(),
                 dst: local(),
                 local: local(),
                 interface: 2,
