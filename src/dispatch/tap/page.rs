@@ -93,18 +93,19 @@ pub struct Page {
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
-    /// Where it goes back to.
-    home: Sender<Page>,
+    /// Where it goes back to; `None` while it is there. A bounded channel keeps what is in it until its last sender is gone,
+    /// so that a page that waited in it with a sender would never be freed.
+    home: Option<Sender<Page>>,
 }
 
 impl Page {
-    fn new(home: Sender<Page>) -> Page {
+    fn new() -> Page {
         Page {
             records: Vec::with_capacity(PAGE_RECORDS),
             bytes: Vec::with_capacity(PAGE_BYTES),
             verdicts: Vec::with_capacity(PAGE_VERDICTS),
             names: Arc::default(),
-            home,
+            home: None,
         }
     }
 
@@ -156,9 +157,10 @@ impl Page {
         self.records.clear();
         self.bytes.clear();
         self.verdicts.clear();
-        let home = self.home.clone();
-        // The tap may be gone; then the page is simply freed.
-        let _ = home.try_send(self);
+        if let Some(home) = self.home.take() {
+            // The tap may be gone; then the page is simply freed.
+            let _ = home.try_send(self);
+        }
     }
 }
 
@@ -216,6 +218,7 @@ impl Counts {
 #[derive(Debug)]
 pub(super) struct Pages {
     reader: Sender<Page>,
+    home: Sender<Page>,
     free: Receiver<Page>,
     current: Option<Page>,
 }
@@ -225,11 +228,11 @@ impl Pages {
     pub(super) fn new(reader: Sender<Page>) -> Pages {
         let (home, free) = bounded(PAGES);
         for _ in 0..PAGES {
-            home.send(Page::new(home.clone()))
-                .expect("the channel holds all pages");
+            home.send(Page::new()).expect("the channel holds all pages");
         }
         Pages {
             reader,
+            home,
             free,
             current: None,
         }
@@ -269,10 +272,11 @@ impl Pages {
     /// Hands the page on.
     pub(super) fn hand_on(&mut self) {
         // A reader that is gone frees what is sent to it; somebody will take the tap away.
-        if let Some(page) = self.current.take()
-            && let Err(refused) = self.reader.send(page)
-        {
-            refused.into_inner().done();
+        if let Some(mut page) = self.current.take() {
+            page.home = Some(self.home.clone());
+            if let Err(refused) = self.reader.send(page) {
+                refused.into_inner().done();
+            }
         }
     }
 }
