@@ -236,7 +236,7 @@ fn answer(request: Request) {
         Request::Reload { reply, .. } => reply.send(ReloadReport::default()),
         Request::Drain {
             upstream, reply, ..
-        } => reply.send(Ok(upstream)),
+        } => reply.send(Ok(format!("{upstream:?}"))),
         Request::Tap(query, reply) => reply.send(Err(Refusal::Unable(format!("{query:?}")))),
         Request::Log(level, reply) => reply.send(level.to_string()),
         Request::Stop(reply) => reply.send("stopping".to_owned()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::config::Config;
 use crate::config::kind::{BuildError, Site, Way};
@@ -80,8 +80,9 @@ pub(super) fn local() -> SocketAddr {
     ([192, 0, 2, 9], 53).into()
 }
 
-/// The handlers of a configuration, on one listener whose datagrams go to all of them.
-pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> Dispatcher {
+/// The handlers of a configuration, on one listener whose datagrams go to all of them; and the names, which the dispatcher
+/// shares with what it has copied for taps.
+pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, Weak<Names>) {
     let config = Config::parse(Path::new("stage.toml"), config, KINDS)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
@@ -113,13 +114,16 @@ pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> Dispatcher {
         claim: Claim::All,
     };
     let route = (0..handlers.len() as u32).map(HandlerId).collect();
-    Dispatcher::new(
+    let (names, guard) = (Arc::new(names), Arc::new(Guard::new([local()], [], [])));
+    let weak = Arc::downgrade(&names);
+    let dispatcher = Dispatcher::new(
         vec![ear],
         vec![route],
         handlers,
-        Arc::new(Guard::new([local()], [], [])),
-        Arc::new(names),
+        guard,
+        names,
         1,
         upstreams as usize,
-    )
+    );
+    (dispatcher, weak)
 }

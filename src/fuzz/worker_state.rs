@@ -168,7 +168,7 @@ fn continue_with(released: Released, theirs: &Outline, successors: &Successors) 
     let states: Vec<State> = released.upstreams.iter().map(State::from).collect();
     assert!(named_states(theirs, states).len() <= theirs.upstreams());
     let mut numbers = Numbers::default();
-    let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+    let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
     let mut now = Time(1_000_000_000);
     for estate in released.estates {
         for (handler, legacy) in estate.legacies.into_iter().enumerate() {
@@ -235,7 +235,7 @@ mod tests {
     /// A manifest and what is released after it, by a dispatcher that has passed requests of four clients on.
     fn messages() -> (Value, Value) {
         let mut numbers = Numbers::default();
-        let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+        let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
         for client in 1..=4 {
             let envelope = Envelope {
                 src: ([192, 0, client, 1], 40_000).into(),
