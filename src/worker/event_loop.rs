@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
 use super::estate::{Estate, LaneEstate};
-use super::flush::Flusher;
+use super::flush::{Flusher, Sockets};
 use super::lanes::{Lanes, Ready, TOKENS};
 use super::listener::{self, Listener};
 use crate::datagram::Train;
@@ -327,13 +327,12 @@ impl Worker {
     /// Sends what the turn left in the outbox, and tells the handlers what went wrong with it.
     fn flush(&mut self) {
         let (outbox, ledger) = self.dispatcher.sending();
-        self.flusher.flush(
-            &mut self.listeners,
-            &mut self.lanes,
-            outbox,
-            self.receiver.arena(),
-            ledger,
-        );
+        let sockets = Sockets {
+            listeners: &mut self.listeners,
+            lanes: &mut self.lanes,
+        };
+        self.flusher
+            .flush(sockets, outbox, self.receiver.arena(), ledger);
         while let Some((handler, lane, trouble)) = self.lanes.next_trouble() {
             let scene = &mut Scene {
                 now: self.now(),
