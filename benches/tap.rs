@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::datagram::{Datagram, Envelope, Region, Span, Train};
+use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
 use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{Cx, Handler, HandlerId, Lanes, Names, Scene};
+use udispatch::dispatch::handler::{Batch, Cx, Handler, HandlerId, Lanes, Names};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::tap::{Page, Tap, TapId};
-use udispatch::dispatch::time::Time;
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
 /// Datagrams in a turn.
@@ -28,9 +27,11 @@ const BYTES: u32 = 128;
 struct Nothing;
 
 impl Handler for Nothing {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-        black_box(datagram.payload.len());
-        Verdict::Handled
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        batch.for_each(cx, |datagram, _| {
+            black_box(datagram.payload.len());
+            Verdict::Handled
+        });
     }
 }
 
@@ -68,15 +69,8 @@ fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
 }
 
 fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
-    dispatcher.dispatch(
-        0,
-        black_box(trains),
-        arena,
-        &mut Scene {
-            now: Time(0),
-            lanes: &mut NoLanes,
-        },
-    );
+    let batch = Batch::new(black_box(trains), arena);
+    dispatcher.dispatch(0, &batch, &mut NoLanes);
     dispatcher.end_turn();
 }
 

@@ -20,10 +20,8 @@ use std::process::ExitCode;
 use udispatch::cli;
 use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
-use udispatch::datagram::Datagram;
 use udispatch::dispatch::guard::Answering;
-use udispatch::dispatch::handler::{Cx, Handler};
-use udispatch::dispatch::verdict::Verdict;
+use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::handlers::KINDS;
 
 const ROT13: Kind = Kind {
@@ -74,17 +72,19 @@ impl Recipe for Rot {
 }
 
 impl Handler for Rot {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let places = self.places;
-        let moved = datagram.payload.iter().map(|byte| match byte {
-            b'a'..=b'z' => (byte - b'a' + places) % 26 + b'a',
-            b'A'..=b'Z' => (byte - b'A' + places) % 26 + b'A',
-            other => *other,
+        batch.for_each(cx, |datagram, cx| {
+            let moved = datagram.payload.iter().map(|byte| match byte {
+                b'a'..=b'z' => (byte - b'a' + places) % 26 + b'a',
+                b'A'..=b'Z' => (byte - b'A' + places) % 26 + b'A',
+                other => *other,
+            });
+            self.answer.clear();
+            self.answer.extend(moved);
+            // The guard decides whether this sender may be answered at all; its reasons go into the ledger.
+            cx.reply(datagram, &self.answer, &Answering::default())
         });
-        self.answer.clear();
-        self.answer.extend(moved);
-        // The guard decides whether this sender may be answered at all; its reasons go into the ledger.
-        cx.reply(datagram, &self.answer, &Answering::default())
     }
 }
 

@@ -14,8 +14,7 @@ use std::process::ExitCode;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
-use udispatch::datagram::Datagram;
-use udispatch::dispatch::handler::{Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::dispatch::verdict::Verdict;
 use udispatch::supervisor::Supervisor;
 
@@ -49,14 +48,13 @@ impl Recipe for Say {
 }
 
 impl Handler for Say {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-        // A handler that may block belongs behind a sink, as `print` does it; for two sockets and a terminal this will do.
-        println!(
-            "{}: {}",
-            self.0,
-            String::from_utf8_lossy(datagram.payload).escape_debug()
-        );
-        Verdict::Handled
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        // A handler that may block belongs behind a sink, as `print` does it. For two sockets and a terminal this will do.
+        batch.for_each(cx, |datagram, _| {
+            let text = String::from_utf8_lossy(datagram.payload);
+            println!("{}: {}", self.0, text.escape_debug());
+            Verdict::Handled
+        });
     }
 }
 

@@ -15,19 +15,18 @@ use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
 use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{HandlerId, Names, Scene};
+use udispatch::dispatch::handler::{Batch, HandlerId, Names};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::limit::Limit;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
 use udispatch::dispatch::tap::{Counts, Tap, TapId};
-use udispatch::dispatch::time::Time;
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamOptions;
 use udispatch::worker::estate::Seat;
-use udispatch::worker::flush::Flusher;
+use udispatch::worker::flush::{Flusher, Sockets};
 use udispatch::worker::lanes::{Lanes, Target};
 use udispatch::worker::listener::Listener;
 
@@ -303,15 +302,7 @@ fn drive_once(
     trains: &[Train],
     arena: &[u8],
 ) {
-    dispatcher.dispatch(
-        0,
-        trains,
-        arena,
-        &mut Scene {
-            now: Time::default(),
-            lanes,
-        },
-    );
+    dispatcher.dispatch(0, &Batch::new(trains, arena), lanes);
     dispatcher.end_turn();
     dispatcher.sending().0.clear();
     consume(jobs);
@@ -512,14 +503,15 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
             receiver
                 .slots()
                 .for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
-            let scene = &mut Scene {
-                now: Time::default(),
-                lanes: &mut lanes,
-            };
-            dispatcher.dispatch(0, &trains, receiver.arena(), scene);
+            let batch = Batch::new(&trains, receiver.arena());
+            dispatcher.dispatch(0, &batch, &mut lanes);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
-            flusher.flush(&mut listeners, &mut lanes, outbox, receiver.arena(), ledger);
+            let sockets = Sockets {
+                listeners: &mut listeners,
+                lanes: &mut lanes,
+            };
+            flusher.flush(sockets, outbox, receiver.arena(), ledger);
             consume(&jobs);
             while client.recv_from(&mut buffer).is_ok() {
                 answered += 1;

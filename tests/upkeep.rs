@@ -17,11 +17,9 @@ use common::namespace::enter;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep as Wanted, Upstream};
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
-use udispatch::datagram::Datagram;
 use udispatch::dispatch::change::Change;
-use udispatch::dispatch::handler::{Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::verdict::Verdict;
 use udispatch::monitor::{Failure, Outside, Upkeep, Ward};
 use udispatch::supervisor::Supervisor;
 
@@ -616,9 +614,7 @@ impl Recipe for Idle {
     fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
         struct Ignores;
         impl Handler for Ignores {
-            fn on_datagram(&mut self, _: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-                Verdict::Handled
-            }
+            fn on_batch(&mut self, _: &Batch<'_>, _: &mut Cx<'_>) {}
         }
         Ok(Box::new(Ignores))
     }

@@ -9,7 +9,7 @@ use super::change::Change;
 use super::dues::Dues;
 use super::expectation::Expectations;
 use super::guard::Guard;
-use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names, Scene, Trouble};
+use super::handler::{Batch, Cx, Drops, Forwarding, Handler, HandlerId, Lanes, Names, Trouble};
 use super::id::{EarId, UpstreamId};
 use super::ledger::Ledger;
 use super::legacy::Legacy;
@@ -21,7 +21,7 @@ use super::stay::Stay;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
 use super::verdict::DropReason;
-use crate::datagram::{Envelope, Train};
+use crate::datagram::Envelope;
 
 /// How a listener's datagrams find their route.
 #[derive(Debug, Clone)]
@@ -79,6 +79,8 @@ pub struct Dispatcher {
     handlers: Vec<Box<dyn Handler>>,
     guard: Arc<Guard>,
     names: Arc<Names>,
+    /// The time of what happens now.
+    now: Time,
     outbox: Outbox,
     ledger: Ledger,
     drops: Drops,
@@ -116,6 +118,7 @@ impl Dispatcher {
             handlers,
             guard,
             names,
+            now: Time::default(),
             outbox,
             ledger,
             drops,
@@ -159,16 +162,17 @@ impl Dispatcher {
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
-    pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8], scene: &mut Scene<'_>) {
+    pub fn dispatch(&mut self, ear: usize, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
         if let Ear {
             lookup: Lookup::Fixed(route),
             claim: Claim::All,
             ..
         } = self.ears[ear]
         {
-            return self.run(ear, route, &Batch::new(trains, arena), scene);
+            return self.run(ear, route, batch, lanes);
         }
-        let mut rest = trains;
+        let arena = batch.arena();
+        let mut rest = batch.trains();
         while let Some(first) = rest.first() {
             let verdict = self.resolve(ear, &first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
@@ -177,40 +181,41 @@ impl Dispatcher {
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
-                Ok(route) => self.run(ear, route, &Batch::new(run, arena), scene),
+                Ok(route) => self.run(ear, route, &Batch::new(run, arena), lanes),
                 Err(reason) => self.refuse(ear, reason, &Batch::new(run, arena)),
             }
             rest = after;
         }
     }
 
+    /// Sets the time of what the dispatcher is asked to do from now on.
+    #[inline]
+    pub fn set_time(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// Gives a handler what an upstream answered on a lane of its own.
-    pub fn reply(
-        &mut self,
-        to: HandlerId,
-        lane: Lane,
-        trains: &[Train],
-        arena: &[u8],
-        scene: &mut Scene<'_>,
-    ) {
-        let batch = Batch::new(trains, arena);
-        self.with(to, scene, |handler, cx| handler.on_reply(lane, &batch, cx));
+    pub fn reply(&mut self, to: HandlerId, lane: Lane, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
+        self.with(to, lanes, |handler, cx| match handler.forwarding_mut() {
+            Some(forwarding) => forwarding.on_reply(lane, batch, cx),
+            None => cx.drop_run(0, batch.len(), DropReason::LateReply),
+        });
         self.ledger.handlers[to.index()]
             .replies
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let (upstream, ears) = (scene.lanes.upstream(lane), &self.ears);
+            let (upstream, ears) = (lanes.upstream(lane), &self.ears);
             self.taps
-                .take_answer(to, upstream, &batch, &self.outbox, |ear| {
+                .take_answer(to, upstream, batch, &self.outbox, |ear| {
                     ears[ear.index()].id as u32
                 });
         }
     }
 
     /// Tells a handler of trouble on a lane of its own.
-    pub fn trouble(&mut self, to: HandlerId, lane: Lane, trouble: Trouble, scene: &mut Scene<'_>) {
-        self.with(to, scene, |handler, cx| {
+    pub fn trouble(&mut self, to: HandlerId, lane: Lane, trouble: Trouble, lanes: &mut dyn Lanes) {
+        self.with_forwarding(to, lanes, |handler, cx| {
             handler.on_trouble(lane, trouble, cx)
         });
     }
@@ -221,9 +226,9 @@ impl Dispatcher {
         to: HandlerId,
         upstream: UpstreamId,
         change: Change,
-        scene: &mut Scene<'_>,
+        lanes: &mut dyn Lanes,
     ) {
-        self.with(to, scene, |handler, cx| {
+        self.with_forwarding(to, lanes, |handler, cx| {
             handler.on_change(upstream, change, cx)
         });
     }
@@ -232,21 +237,26 @@ impl Dispatcher {
     pub fn leave(&self) -> Vec<Legacy> {
         self.handlers
             .iter()
-            .map(|handler| handler.leave())
+            .map(|handler| {
+                handler
+                    .forwarding()
+                    .map(Forwarding::leave)
+                    .unwrap_or_default()
+            })
             .collect()
     }
 
     /// Gives a handler what its predecessor has left.
-    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, scene: &mut Scene<'_>) {
-        self.with(to, scene, |handler, cx| handler.inherit(legacy, cx));
+    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, lanes: &mut dyn Lanes) {
+        self.with_forwarding(to, lanes, |handler, cx| handler.inherit(legacy, cx));
     }
 
     /// Calls the handlers whose time has come.
-    pub fn time(&mut self, scene: &mut Scene<'_>) {
+    pub fn time(&mut self, lanes: &mut dyn Lanes) {
         self.dues.first(&self.handlers);
         for handler in (0..self.handlers.len() as u32).map(HandlerId) {
-            if self.dues.is_due(handler, scene.now) {
-                self.with(handler, scene, |handler, cx| handler.on_time(cx));
+            if self.dues.is_due(handler, self.now) {
+                self.with_forwarding(handler, lanes, |handler, cx| handler.on_time(cx));
             }
         }
         self.dues.settle(&self.handlers);
@@ -259,14 +269,15 @@ impl Dispatcher {
 
     /// Whether upstreams owe answers.
     pub fn is_owed(&self) -> bool {
-        self.handlers.iter().any(|handler| handler.is_owed())
+        let mut forwarding = self.handlers.iter().filter_map(|one| one.forwarding());
+        forwarding.any(Forwarding::is_owed)
     }
 
     /// Calls a handler for something other than its routes' datagrams.
     fn with(
         &mut self,
         to: HandlerId,
-        scene: &mut Scene<'_>,
+        lanes: &mut dyn Lanes,
         act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>),
     ) {
         self.drops.0.clear();
@@ -278,12 +289,26 @@ impl Dispatcher {
             handler: to,
             route: NOWHERE,
             ear: EarId(u32::MAX),
-            now: scene.now,
+            now: self.now,
             arena: &[],
-            lanes: &mut *scene.lanes,
+            lanes: &mut *lanes,
         };
         act(&mut *self.handlers[to.index()], &mut cx);
         self.dues.called(to);
+    }
+
+    /// Calls a handler with upstreams; the others have no lanes, upstreams or timers that anything could happen to.
+    fn with_forwarding(
+        &mut self,
+        to: HandlerId,
+        lanes: &mut dyn Lanes,
+        act: impl FnOnce(&mut dyn Forwarding, &mut Cx<'_>),
+    ) {
+        self.with(to, lanes, |handler, cx| {
+            if let Some(forwarding) = handler.forwarding_mut() {
+                act(forwarding, cx);
+            }
+        });
     }
 
     /// Counts datagrams that a receive call got and that nothing can be done with.
@@ -337,7 +362,9 @@ impl Dispatcher {
     pub fn accounts(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
         for (index, handler) in self.handlers.iter().enumerate() {
-            handler.account(&mut ledger.handlers[index], &mut ledger.upstreams);
+            if let Some(forwarding) = handler.forwarding() {
+                forwarding.account(&mut ledger.handlers[index], &mut ledger.upstreams);
+            }
         }
         for (route, expectations) in self.expectations.iter().enumerate() {
             expectations
@@ -370,7 +397,8 @@ impl Dispatcher {
             } else {
                 0
             };
-            let next = self.handlers[handler.index()].look_at_sessions(handler, first, &mut page);
+            let forwarding = self.handlers[handler.index()].forwarding();
+            let next = forwarding.and_then(|one| one.look_at_sessions(handler, first, &mut page));
             if let Some(place) = next {
                 page.next = Some(Mark { handler, place });
                 break;
@@ -381,10 +409,6 @@ impl Dispatcher {
 
     fn resolve(&self, ear: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
         let ear = &self.ears[ear];
-        let found = || match &ear.lookup {
-            Lookup::Fixed(route) => Ok(*route),
-            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
-        };
         match &ear.claim {
             Claim::All => {}
             Claim::Wildcard { owner, claimed } => {
@@ -399,13 +423,16 @@ impl Dispatcher {
             // Somebody else on this host joined there: it is none of ours.
             Claim::Group { .. } => return Err(DropReason::NoRoute),
         }
-        found()
+        match &ear.lookup {
+            Lookup::Fixed(route) => Ok(*route),
+            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
+        }
     }
 
     /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
-    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>, scene: &mut Scene<'_>) {
+    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
         if let Some(Some(expectations)) = self.expectations.get_mut(route.0 as usize) {
-            expectations.note(batch.trains(), scene.now);
+            expectations.note(batch.trains(), self.now);
         }
         self.common.0.clear();
         let is_tapped = !self.taps.is_empty();
@@ -419,9 +446,9 @@ impl Dispatcher {
                 handler,
                 route,
                 ear: EarId(ear as u32),
-                now: scene.now,
+                now: self.now,
                 arena: batch.arena(),
-                lanes: &mut *scene.lanes,
+                lanes: &mut *lanes,
             };
             self.handlers[handler.index()].on_batch(batch, &mut cx);
             if !self.touched.contains(&handler) {

@@ -39,7 +39,8 @@ impl Dues {
     pub fn first(&mut self, handlers: &[Box<dyn Handler>]) -> Option<Time> {
         for handler in self.stale.drain(..) {
             self.is_stale[handler.index()] = false;
-            let due = handlers[handler.index()].due();
+            let forwarding = handlers[handler.index()].forwarding();
+            let due = forwarding.and_then(|forwarding| forwarding.due());
             self.each[handler.index()] = due;
             self.first = self.first.into_iter().chain(due).min();
         }

@@ -19,29 +19,40 @@ use super::time::Time;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
 
-/// Does something with each datagram of its routes.
+/// Does something with the datagrams of its routes.
 pub trait Handler: Send {
-    /// Handles one datagram and says what became of it.
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict;
+    /// Handles a run of datagrams of one route. It reports the drops by [`Cx::verdict`], in the order of the datagrams; a
+    /// datagram without a verdict counts as handled. [`Batch::for_each`] serves handlers that look at each datagram.
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>);
 
-    /// Handles a run of datagrams of one route. Provided; a handler that need not look at each datagram overrides it and
-    /// reports the drops alone, by [`Cx::verdict`], in the order of the datagrams.
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
-        for (index, datagram) in batch.datagrams().enumerate() {
-            let verdict = self.on_datagram(&datagram, cx);
-            cx.verdict(index as u32, verdict);
-        }
-    }
-
-    /// The batch of one receive call is over: hand on whatever was gathered. `false` if something is kept; then it is called
-    /// again a moment later, whatever comes.
+    /// The batch of one receive call is over: hands on whatever was gathered. Returns `false` if something is kept; then it
+    /// is called again a moment later, whether or not datagrams arrive.
     fn on_turn_end(&mut self) -> bool {
         true
     }
 
-    /// Nothing comes any more: hand on what was kept.
+    /// No further datagrams arrive: hands on what was kept.
     fn on_end(&mut self) {}
 
+    /// For a handler with a sink: what becomes of the datagrams that it called handled. Those that the sink has neither
+    /// written nor lost are in flight.
+    fn fate(&self) -> Option<Fate> {
+        None
+    }
+
+    /// The further methods of a handler with upstreams.
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        None
+    }
+
+    /// The further methods of a handler with upstreams, to change it.
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        None
+    }
+}
+
+/// What a handler with upstreams does beside handling the datagrams of its routes.
+pub trait Forwarding {
     /// What an upstream answered on a lane that the handler has opened.
     fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let _ = lane;
@@ -49,24 +60,16 @@ pub trait Handler: Send {
     }
 
     /// Something went wrong on a lane that the handler has opened.
-    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
-        let _ = (lane, trouble, cx);
-    }
+    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>);
 
     /// Something is new about one of its upstreams.
-    fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>) {
-        let _ = (upstream, change, cx);
-    }
+    fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>);
 
-    /// The moment that it named by [`Handler::due`] has come.
-    fn on_time(&mut self, cx: &mut Cx<'_>) {
-        let _ = cx;
-    }
+    /// The moment that it named by [`Forwarding::due`] has come.
+    fn on_time(&mut self, cx: &mut Cx<'_>);
 
     /// When it wants to be called for the sake of time alone.
-    fn due(&self) -> Option<Time> {
-        None
-    }
+    fn due(&self) -> Option<Time>;
 
     /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
     fn is_owed(&self) -> bool {
@@ -74,31 +77,19 @@ pub trait Handler: Send {
     }
 
     /// Adds what it has counted itself to its account, and to those of its upstreams.
-    fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
-        let _ = (handler, upstreams);
-    }
+    fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]);
 
-    /// What it leaves to the handler that takes its place. It may go on afterwards as if nobody had asked.
-    fn leave(&self) -> Legacy {
-        Legacy::default()
-    }
+    /// Returns what the handler that takes its place goes on with. It may go on itself afterwards.
+    fn leave(&self) -> Legacy;
 
-    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each that
-    /// has left something; lanes that it has no use for are to be closed.
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
-        let _ = (legacy, cx);
-    }
+    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
+    /// that has left something. It closes lanes that it has no use for.
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>);
 
-    /// Takes its sessions from a place on into the page, as far as that has room. The place to go on at; `None` when that was
-    /// all. `handler` is its own number.
+    /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
+    /// that was all. `handler` is its own number.
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
         let _ = (handler, from, page);
-        None
-    }
-
-    /// For a handler with a sink: what becomes of the datagrams that it called handled. What the sink has neither taken nor
-    /// lost is in flight.
-    fn fate(&self) -> Option<Fate> {
         None
     }
 }
@@ -132,21 +123,11 @@ pub trait Lanes {
     }
 }
 
-/// Where and when handlers act.
-pub struct Scene<'a> {
-    /// The time.
-    pub now: Time,
-    /// The ways to upstreams.
-    pub lanes: &'a mut dyn Lanes,
-}
-
 /// Consecutive datagrams of one route, as they lie in the arena.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     trains: &'a [Train],
     arena: &'a [u8],
-    /// Where in the arena `arena` begins.
-    base: u32,
     len: u32,
 }
 
@@ -156,7 +137,6 @@ impl<'a> Batch<'a> {
         Batch {
             trains,
             arena,
-            base: 0,
             len: trains.iter().map(Train::datagrams).sum(),
         }
     }
@@ -183,8 +163,19 @@ impl<'a> Batch<'a> {
 
     /// The bytes of a train, or of one of its datagrams.
     pub fn bytes(&self, span: Span) -> &'a [u8] {
-        let first = (span.offset - self.base) as usize;
-        &self.arena[first..first + span.len as usize]
+        &self.arena[span.offset as usize..][..span.len as usize]
+    }
+
+    /// Has `handle` look at each datagram and reports its verdicts.
+    pub fn for_each(
+        &self,
+        cx: &mut Cx<'_>,
+        mut handle: impl FnMut(&Datagram<'_>, &mut Cx<'_>) -> Verdict,
+    ) {
+        for (index, datagram) in (0..).zip(self.datagrams()) {
+            let verdict = handle(&datagram, cx);
+            cx.verdict(index, verdict);
+        }
     }
 
     /// The datagrams one by one.
@@ -202,32 +193,6 @@ impl<'a> Batch<'a> {
             .iter()
             .flat_map(move |train| train.pieces())
             .map(datagram)
-    }
-}
-
-/// For a handler that works on batches: handles one datagram as a batch of one.
-pub fn as_batch(handler: &mut impl Handler, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-    let Datagram {
-        envelope,
-        span,
-        payload,
-    } = *datagram;
-    let trains = [Train {
-        envelope,
-        span,
-        segment: 0,
-    }];
-    let batch = Batch {
-        trains: &trains,
-        arena: payload,
-        base: span.offset,
-        len: 1,
-    };
-    let others = std::mem::take(&mut cx.drops.0);
-    handler.on_batch(&batch, cx);
-    match std::mem::replace(&mut cx.drops.0, others).first() {
-        Some((_, reason)) => Verdict::Dropped(*reason),
-        None => Verdict::Handled,
     }
 }
 

@@ -1,9 +1,8 @@
 //! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
 
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
-use crate::datagram::Datagram;
-use crate::dispatch::handler::{Cx, Handler};
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::dispatch::handler::{Batch, Cx, Handler};
+use crate::dispatch::verdict::DropReason;
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
@@ -35,7 +34,7 @@ impl Recipe for Drop {
 }
 
 impl Handler for Drop {
-    fn on_datagram(&mut self, _: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-        Verdict::Dropped(DropReason::Discarded)
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        cx.drop_run(0, batch.len(), DropReason::Discarded);
     }
 }

@@ -2,10 +2,8 @@
 
 use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
-use crate::datagram::Datagram;
 use crate::dispatch::guard::Answering;
-use crate::dispatch::handler::{Cx, Handler};
-use crate::dispatch::verdict::Verdict;
+use crate::dispatch::handler::{Batch, Cx, Handler};
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
@@ -42,7 +40,7 @@ impl Recipe for Echo {
 }
 
 impl Handler for Echo {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        cx.echo(datagram, &self.0)
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        batch.for_each(cx, |datagram, cx| cx.echo(datagram, &self.0));
     }
 }

@@ -8,7 +8,7 @@ use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
-use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::handler::{Batch, Cx, Handler};
 use crate::dispatch::sink::{Fate, LineSink};
 use crate::dispatch::verdict::Verdict;
 
@@ -86,8 +86,8 @@ struct Printer {
     sink: LineSink,
 }
 
-impl Handler for Printer {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+impl Printer {
+    fn print(&mut self, datagram: &Datagram<'_>, cx: &Cx<'_>) -> Verdict {
         let format = self.format;
         let written = self.sink.line(|line| {
             // Writing to a Vec cannot fail.
@@ -102,6 +102,12 @@ impl Handler for Printer {
             Ok(()) => Verdict::Handled,
             Err(reason) => Verdict::Dropped(reason),
         }
+    }
+}
+
+impl Handler for Printer {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        batch.for_each(cx, |datagram, cx| self.print(datagram, cx));
     }
 
     fn on_turn_end(&mut self) -> bool {

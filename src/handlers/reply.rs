@@ -8,9 +8,8 @@ use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
 use crate::config::value;
 use crate::config::words::Mistake;
-use crate::datagram::Datagram;
 use crate::dispatch::guard::Answering;
-use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::handler::{Batch, Cx, Handler};
 use crate::dispatch::outbox::RUN_MAX_BYTES;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
@@ -154,10 +153,12 @@ impl Fixed {
 }
 
 impl Handler for Fixed {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        if datagram.payload.len() < self.request_min() {
-            return Verdict::Dropped(DropReason::Amplification);
-        }
-        cx.reply(datagram, &self.bytes, &self.answering)
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        batch.for_each(cx, |datagram, cx| {
+            if datagram.payload.len() < self.request_min() {
+                return Verdict::Dropped(DropReason::Amplification);
+            }
+            cx.reply(datagram, &self.bytes, &self.answering)
+        });
     }
 }

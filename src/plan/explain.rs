@@ -15,13 +15,12 @@ use crate::config::words::{listed, quoted};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
-use crate::dispatch::handler::{Handler, HandlerId, Lanes, Scene};
+use crate::dispatch::handler::{Batch, Handler, HandlerId, Lanes};
 use crate::dispatch::id::{EarId, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::route_table::{Match, Mismatch, PortTable, RouteId};
 use crate::dispatch::sink::{Job, LineSink};
-use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::fib::DestinationKind;
 use crate::plan::host::Host;
@@ -450,28 +449,16 @@ fn act(
         offset: 0,
         len: payload.len() as u32,
     };
-    let scene = &mut Scene {
-        now: Time::default(),
-        lanes: &mut site,
-    };
     for (upstream, change) in changes {
-        dispatcher.change(
-            plan.upstreams.get(*upstream).handler,
-            *upstream,
-            *change,
-            scene,
-        );
+        let owner = plan.upstreams.get(*upstream).handler;
+        dispatcher.change(owner, *upstream, *change, &mut site);
     }
-    dispatcher.dispatch(
-        0,
-        &[Train {
-            envelope: *envelope,
-            span,
-            segment: 0,
-        }],
-        payload,
-        scene,
-    );
+    let train = Train {
+        envelope: *envelope,
+        span,
+        segment: 0,
+    };
+    dispatcher.dispatch(0, &Batch::new(&[train], payload), &mut site);
     let ledger = dispatcher.snapshot();
     let (outbox, _) = dispatcher.sending();
     for &handler in &config.routes[route.0 as usize].handlers {

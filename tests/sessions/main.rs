@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use udispatch::datagram::{Envelope, Region, Span, Train as Raw};
 use udispatch::dispatch::change::Change;
-use udispatch::dispatch::handler::{HandlerId, Scene, Trouble};
+use udispatch::dispatch::handler::{Batch, HandlerId, Trouble};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::random::Random;
@@ -198,15 +198,8 @@ impl Simulation {
                 .map(|train| (envelope(train), train.payloads.as_slice())),
         );
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        dispatcher.dispatch(
-            ear,
-            &raw,
-            &arena,
-            &mut Scene {
-                now: Time(self.now),
-                lanes: ways,
-            },
-        );
+        dispatcher.set_time(Time(self.now));
+        dispatcher.dispatch(ear, &Batch::new(&raw, &arena), ways);
         let (mut step, passed) = self.witness(worker, &arena);
         assert!(
             passed.is_empty(),
@@ -348,16 +341,8 @@ impl Simulation {
             let owner = ways.slot(*lane).expect("it is open").upstream;
             let handler = HandlerId(self.ground.borrow().owners[owner].0 as u32);
             let (these, others) = rest.split_at(trains.len());
-            dispatcher.reply(
-                handler,
-                Lane(*lane),
-                these,
-                &arena,
-                &mut Scene {
-                    now: Time(self.now),
-                    lanes: ways,
-                },
-            );
+            dispatcher.set_time(Time(self.now));
+            dispatcher.reply(handler, Lane(*lane), &Batch::new(these, &arena), ways);
             rest = others;
         }
         let owners: Vec<usize> = batches
@@ -444,10 +429,8 @@ impl Simulation {
     /// Calls the handlers of a worker that want to be called.
     fn call(&mut self, worker: usize) {
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        dispatcher.time(&mut Scene {
-            now: Time(self.now),
-            lanes: ways,
-        });
+        dispatcher.set_time(Time(self.now));
+        dispatcher.time(ways);
         assert!(
             dispatcher.due().is_none_or(|due| due.0 > self.now),
             "called again at once, for nothing"
@@ -476,16 +459,9 @@ impl Simulation {
         for worker in 0..self.workers.len() {
             self.ground.borrow_mut().resolved[upstream] |= matches!(change, Change::Moved(_));
             let Worker { dispatcher, ways } = &mut self.workers[worker];
-            let scene = &mut Scene {
-                now: Time(self.now),
-                lanes: ways,
-            };
-            dispatcher.change(
-                HandlerId(handler as u32),
-                UpstreamId(upstream as u32),
-                change,
-                scene,
-            );
+            dispatcher.set_time(Time(self.now));
+            let to = HandlerId(handler as u32);
+            dispatcher.change(to, UpstreamId(upstream as u32), change, ways);
             let (mut step, _) = self.witness(worker, &[]);
             let talker = &mut self.talkers[worker][handler];
             match change {
@@ -537,11 +513,8 @@ impl Simulation {
     fn tell(&mut self, worker: usize, lane: u32, trouble: Trouble) {
         let (handler, place) = self.owner(worker, lane);
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        let scene = &mut Scene {
-            now: Time(self.now),
-            lanes: ways,
-        };
-        dispatcher.trouble(HandlerId(handler as u32), Lane(lane), trouble, scene);
+        dispatcher.set_time(Time(self.now));
+        dispatcher.trouble(HandlerId(handler as u32), Lane(lane), trouble, ways);
         let (mut step, _) = self.witness(worker, &[]);
         let (talker, shared) = (
             &mut self.talkers[worker][handler],

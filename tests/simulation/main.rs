@@ -22,12 +22,11 @@ use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
-use udispatch::dispatch::handler::{Batch, Lanes, Scene};
+use udispatch::dispatch::handler::{Batch, Lanes};
 use udispatch::dispatch::id::{EarId, UpstreamId};
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::{Job, LineSink};
-use udispatch::dispatch::time::Time;
 use udispatch::dispatch::verdict::DropReason;
 
 use kernel::{Packet, SLOT_BYTES, SLOTS, Socket};
@@ -217,15 +216,8 @@ impl Simulation {
             placed.push((*packet, train.span.offset));
         }
         let expected = worker.model.turn(world, socket, &placed, arena);
-        worker.dispatcher.dispatch(
-            socket.ear,
-            &trains,
-            arena,
-            &mut Scene {
-                now: Time::default(),
-                lanes: &mut NoLanes,
-            },
-        );
+        let batch = Batch::new(&trains, arena);
+        worker.dispatcher.dispatch(socket.ear, &batch, &mut NoLanes);
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");

@@ -91,8 +91,8 @@ impl Recipe for Witness {
     }
 }
 
-impl Handler for Witness {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
+impl Witness {
+    fn see(&self, datagram: &Datagram<'_>) -> Verdict {
         assert_eq!(datagram.payload.len(), datagram.span.len as usize);
         let (src, offset, len) = (datagram.src(), datagram.span.offset, datagram.span.len);
         let seen = Seen {
@@ -104,10 +104,12 @@ impl Handler for Witness {
         SEEN.with_borrow_mut(|all| all.push(seen));
         judge(&seen)
     }
+}
 
+impl Handler for Witness {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         for (index, datagram) in batch.datagrams().enumerate() {
-            let verdict = self.on_datagram(&datagram, cx);
+            let verdict = self.see(&datagram);
             if !self.whole || verdict != Verdict::Handled {
                 cx.verdict(index as u32, verdict);
             }

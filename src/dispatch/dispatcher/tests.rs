@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::datagram::{Datagram, Region, Span};
+use crate::datagram::{Region, Span, Train};
 use crate::dispatch::handler::Lanes;
-use crate::dispatch::verdict::Verdict;
+use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
 /// Wants to be called again so long after it was called, and counts how often it is asked when.
 struct Sleeper {
@@ -17,10 +17,31 @@ struct Sleeper {
 }
 
 impl Handler for Sleeper {
-    fn on_datagram(&mut self, _: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+    fn on_batch(&mut self, _: &Batch<'_>, cx: &mut Cx<'_>) {
         self.due = Some(Time(cx.now().0 + self.every));
-        Verdict::Handled
     }
+
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        Some(self)
+    }
+
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        Some(self)
+    }
+}
+
+impl Forwarding for Sleeper {
+    fn on_trouble(&mut self, _: Lane, _: Trouble, _: &mut Cx<'_>) {}
+
+    fn on_change(&mut self, _: UpstreamId, _: Change, _: &mut Cx<'_>) {}
+
+    fn account(&self, _: &mut HandlerCount, _: &mut [UpstreamCount]) {}
+
+    fn leave(&self) -> Legacy {
+        Legacy::default()
+    }
+
+    fn inherit(&mut self, _: Legacy, _: &mut Cx<'_>) {}
 
     fn on_time(&mut self, cx: &mut Cx<'_>) {
         self.called.fetch_add(1, Ordering::Relaxed);
@@ -90,15 +111,8 @@ fn who_was_not_called_is_not_asked() {
     };
     let mut lanes = NoLanes;
     for (now, ear) in [(0, 5), (0, 500), (1, 7)] {
-        dispatcher.dispatch(
-            ear,
-            &[train],
-            &[],
-            &mut Scene {
-                now: Time(now),
-                lanes: &mut lanes,
-            },
-        );
+        dispatcher.set_time(Time(now));
+        dispatcher.dispatch(ear, &Batch::new(&[train], &[]), &mut lanes);
     }
     assert_eq!(
         (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
@@ -111,10 +125,8 @@ fn who_was_not_called_is_not_asked() {
         (30, 35, 1),
         (35, 45, 1),
     ] {
-        dispatcher.time(&mut Scene {
-            now: Time(now),
-            lanes: &mut lanes,
-        });
+        dispatcher.set_time(Time(now));
+        dispatcher.time(&mut lanes);
         assert_eq!(
             (dispatcher.due(), called.swap(0, Ordering::Relaxed)),
             (Some(Time(due)), calls),

@@ -2,14 +2,12 @@
 
 use super::common::Common;
 use super::settings::{Choice, Spread};
-use crate::datagram::Datagram;
 use crate::dispatch::change::Change;
-use crate::dispatch::handler::{Batch, Cx, Handler, Trouble, UpstreamId, as_batch};
+use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::time::Time;
-use crate::dispatch::verdict::Verdict;
 
 /// The handler.
 pub struct OneWay {
@@ -27,10 +25,6 @@ impl OneWay {
 }
 
 impl Handler for OneWay {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        as_batch(self, datagram, cx)
-    }
-
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
@@ -43,6 +37,16 @@ impl Handler for OneWay {
         }
     }
 
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        Some(self)
+    }
+
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        Some(self)
+    }
+}
+
+impl Forwarding for OneWay {
     fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
         if let Some(place) = self.common.place_of(lane)
             && let Trouble::Reported(_) = trouble

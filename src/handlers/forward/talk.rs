@@ -7,10 +7,10 @@ use super::common::Common;
 use super::leases::Leases;
 use super::settings::{Choice, Replies, Spread};
 use super::shadow::{Comparison, Outcomes};
-use crate::datagram::{Datagram, Envelope, Train};
+use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::Answering;
-use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Trouble, UpstreamId, as_batch};
+use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::Lane;
@@ -483,10 +483,6 @@ impl Drop for Talk {
 }
 
 impl Handler for Talk {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        as_batch(self, datagram, cx)
-    }
-
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
@@ -502,6 +498,16 @@ impl Handler for Talk {
         }
     }
 
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        Some(self)
+    }
+
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        Some(self)
+    }
+}
+
+impl Forwarding for Talk {
     fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {

@@ -181,27 +181,24 @@ mod tests {
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
     use crate::dispatch::guard::Guard;
-    use crate::dispatch::handler::{Cx, Handler, HandlerId, Lanes, Names, Scene};
+    use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Lanes, Names};
     use crate::dispatch::id::{RouteId, UpstreamId};
     use crate::dispatch::outbox::Lane;
     use crate::dispatch::tap::{Tap, TapId};
-    use crate::dispatch::time::Time;
     use crate::dispatch::verdict::DropReason;
 
     /// Drops what is empty.
     struct Picky;
 
     impl Handler for Picky {
-        fn on_datagram(
-            &mut self,
-            datagram: &crate::datagram::Datagram<'_>,
-            _: &mut Cx<'_>,
-        ) -> Verdict {
-            if datagram.payload.is_empty() {
-                Verdict::Dropped(DropReason::Discarded)
-            } else {
-                Verdict::Handled
-            }
+        fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+            batch.for_each(cx, |datagram, _| {
+                if datagram.payload.is_empty() {
+                    Verdict::Dropped(DropReason::Discarded)
+                } else {
+                    Verdict::Handled
+                }
+            });
         }
     }
 
@@ -266,11 +263,8 @@ mod tests {
             segment: 0,
         };
         dispatcher.taps().begin_turn(5);
-        let scene = &mut Scene {
-            now: Time(0),
-            lanes: &mut NoLanes,
-        };
-        dispatcher.dispatch(0, &[train(6), train(7), train(0)], arena, scene);
+        let trains = [train(6), train(7), train(0)];
+        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoLanes);
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {

@@ -1,0 +1,82 @@
+//! What a parked worker leaves to another, and how a worker that does not run yet goes on with it.
+
+use std::io;
+use std::net::UdpSocket;
+use std::time::Instant;
+
+use super::{After, DRAIN_MAX, Worker};
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::legacy::Legacy;
+use crate::dispatch::outbox::Lane;
+use crate::net::socket::{close_door, turn_away};
+use crate::worker::estate::{Estate, LaneEstate};
+use crate::worker::listener::Listener;
+
+impl Worker {
+    /// Parked: reads listeners that nobody goes on with to their end, so that what they hold is handled as it always was;
+    /// what comes from now on goes to whom the kernel finds instead.
+    pub fn read_out(&mut self, removed: &[usize]) {
+        let until = Instant::now() + DRAIN_MAX;
+        for index in 0..self.listeners.len() {
+            let listener = &self.listeners[index];
+            if !removed.contains(&listener.seat.listener) {
+                continue;
+            }
+            let socket = listener.exit.socket();
+            // Where it cannot be turned away, such as one whose address is not up, what comes later is lost with it.
+            if turn_away(socket).is_err() {
+                let _ = close_door(socket);
+            }
+            while self.turn(index) == After::More && Instant::now() < until {}
+            // What the others drop is counted by whoever goes on with them.
+            self.dispatcher.listener_count(index).kernel_drops +=
+                self.listeners[index].new_kernel_drops();
+        }
+        self.dispatcher.end();
+    }
+
+    /// What it leaves; the sockets of its lanes apart.
+    pub fn leave(&self) -> Estate {
+        Estate {
+            ears: self.listeners.iter().map(Listener::leave).collect(),
+            lanes: self.lanes.leave(),
+            legacies: self.dispatcher.leave(),
+            ledger: self.dispatcher.accounts(),
+            fates: self.dispatcher.fates(),
+            sockets: Vec::new(),
+        }
+    }
+
+    /// The sockets of its lanes, in the order of its estate.
+    pub fn lane_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.lanes.sockets()
+    }
+
+    /// The same, for good.
+    pub fn into_lane_sockets(self) -> Vec<UdpSocket> {
+        self.lanes.into_sockets()
+    }
+
+    /// Before it runs: its listeners.
+    pub fn listeners(&mut self) -> &mut [Listener] {
+        &mut self.listeners
+    }
+
+    /// Before it runs: goes on with a lane. `Ok(None)` where it is no lane of a session.
+    pub fn inherit_lane(
+        &mut self,
+        left: &LaneEstate,
+        upstream: UpstreamId,
+        socket: UdpSocket,
+    ) -> io::Result<Option<Lane>> {
+        self.lanes.inherit(left, upstream, socket)
+    }
+
+    /// Before it runs: gives a handler what its predecessor has left.
+    pub fn inherit(&mut self, handler: HandlerId, legacy: Legacy) {
+        self.dispatcher.set_time(self.now());
+        self.dispatcher.inherit(handler, legacy, &mut self.lanes);
+        self.flush();
+    }
+}
