@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::config::{Choice, HashOn, Settings};
 use super::hash::key_of;
 use super::outlet::Outlet;
-use super::settings::{Choice, HashOn, Settings};
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::damp;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::settings::HashOn;
+use super::config::HashOn;
 use crate::datagram::Envelope;
 use crate::dispatch::maglev::{hash_bytes, mix};
 

@@ -1,16 +1,11 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and answers back.
 
 mod common;
-mod contradictions;
-mod entry;
+pub mod config;
 mod hash;
-mod health;
-mod keys;
 mod leases;
 mod one_way;
 mod outlet;
-mod read;
-pub mod settings;
 mod shadow;
 mod succession;
 mod talk;
@@ -18,10 +13,10 @@ mod talk;
 use std::sync::{Arc, OnceLock};
 
 use self::common::Common;
+use self::config::{Choice, HashOn, Receiver, Replies, Settings};
 use self::hash::key_of;
 use self::one_way::OneWay;
 use self::outlet::Outlet;
-use self::settings::{Choice, HashOn, Receiver, Replies, Settings};
 use self::talk::Talk;
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
 use crate::datagram::Datagram;
@@ -36,7 +31,7 @@ use crate::dispatch::time::nanoseconds;
 pub const KIND: Kind = Kind {
     name: "forward",
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; answers go back to the sender",
-    settings: keys::SETTINGS,
+    settings: config::schema::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:5300"
 handler = "resolvers"
@@ -63,7 +58,7 @@ upstreams = [
 ]
 pick = "all"
 "#,
-    read: |section| Some(Box::new(Forward::new(read::read(section)?))),
+    read: |section| Some(Box::new(Forward::new(config::parse::read(section)?))),
 };
 
 /// A forwarder as the file describes it, and what its workers share.

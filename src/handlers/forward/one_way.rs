@@ -1,7 +1,7 @@
 //! Forwarding without a way back: each datagram for itself, or for all.
 
 use super::common::Common;
-use super::settings::{Choice, Spread};
+use super::config::{Choice, Spread};
 use crate::dispatch::change::Change;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};

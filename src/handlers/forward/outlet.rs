@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::settings::{Receiver, Sample};
+use super::config::{Receiver, Sample};
 use crate::config::kind::Way;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;

@@ -2,7 +2,7 @@
 //! that rest, whose turn it is, and what is thought of each upstream.
 
 use super::common::Common;
-use super::settings::{Choice, Spread};
+use super::config::{Choice, Spread};
 use super::talk::Talk;
 use crate::dispatch::handler::Cx;
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::common::Common;
+use super::config::{Choice, Replies, Spread};
 use super::leases::Leases;
-use super::settings::{Choice, Replies, Spread};
 use super::shadow::{Comparison, Outcomes};
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;

@@ -1,15 +1,15 @@
 //! Reads a `[handler.NAME]` with `kind = "forward"` into [`Settings`]. Every key is read before anything is given up; what
-//! the keys say of each other is looked at in `contradictions.rs`, once all of them could be read.
+//! the keys say of each other is looked at in `validate.rs`, once all of them could be read.
 
 use std::time::Duration;
 
-use super::contradictions;
-use super::entry::{self, Entry};
 use super::health;
-use super::keys::{
+use super::schema::{
     COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS,
 };
-use super::settings::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
+use super::upstream_entry::{self, Entry};
+use super::validate;
+use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
 use crate::config::section::Section;
 use crate::config::upstream::{SendFrom, Upkeep};
 use crate::config::value::{self, Value, placed};
@@ -80,7 +80,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         },
         fail_open: health.fail_open,
     };
-    contradictions::report(section, &settings, &entries, said);
+    validate::report(section, &settings, &entries, said);
     Some(settings)
 }
 
@@ -90,7 +90,7 @@ fn read_entries(section: &mut Section<'_>) -> Option<Vec<Entry>> {
     let count = elements.len();
     let entries: Vec<Entry> = elements
         .into_iter()
-        .filter_map(|element| entry::read(section, element))
+        .filter_map(|element| upstream_entry::read(section, element))
         .collect();
     (entries.len() == count).then_some(entries)
 }
@@ -185,13 +185,13 @@ mod tests {
     use std::cell::RefCell;
     use std::path::Path;
 
-    use super::super::Forward;
-    use super::super::settings::{Receiver, Sample};
+    use super::super::{Receiver, Sample};
     use super::*;
     use crate::config::Config;
     use crate::config::kind::Kind;
     use crate::config::upstream::{Leave, Probe, ProbeOver};
     use crate::config::value::Rate;
+    use crate::handlers::forward::Forward;
 
     thread_local! {
         static SEEN: RefCell<Option<Settings>> = const { RefCell::new(None) };
@@ -203,7 +203,7 @@ mod tests {
             SEEN.set(Some(settings.clone()));
             Some(Box::new(Forward::new(settings)))
         },
-        ..super::super::KIND
+        ..crate::handlers::forward::KIND
     };
 
     fn settings(lines: &str) -> Settings {

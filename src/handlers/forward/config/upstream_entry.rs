@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::keys::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
-use super::settings::{Receiver, Sample};
+use super::schema::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
+use super::{Receiver, Sample};
 use crate::config::Placed;
 use crate::config::section::Section;
 use crate::config::upstream::{Host, SendFrom, Upstream};

@@ -1,5 +1,11 @@
 //! What `[handler.NAME]` with `kind = "forward"` may say, and how it is read.
 
+mod health;
+pub(super) mod parse;
+pub(super) mod schema;
+mod upstream_entry;
+mod validate;
+
 use std::time::Duration;
 
 use crate::config::upstream::{Upkeep, Upstream};

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::entry::Entry;
-use super::settings::{Choice, Said, Settings, Spread};
+use super::upstream_entry::Entry;
+use super::{Choice, Said, Settings, Spread};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::upstream::{Host, Leave, SendFrom, Upstream};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::keys::{HEALTH, PROBE_BYTES_MAX, STREAK_MAX};
+use super::schema::{HEALTH, PROBE_BYTES_MAX, STREAK_MAX};
 use crate::config::section::Section;
 use crate::config::upstream::{Probe, ProbeOver};
 use crate::config::value::{self, Value};

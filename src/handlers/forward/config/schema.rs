@@ -1,6 +1,6 @@
 //! The keys of a `forward` handler, of an upstream's table and of `health`: what may stand behind them, and what they mean.
 
-use super::settings::{Choice, HashOn, Spread};
+use super::{Choice, HashOn, Spread};
 use crate::config::kind::{Form, Setting};
 use crate::config::{setting, value};
 use crate::dispatch::pool::Pick;
