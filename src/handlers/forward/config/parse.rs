@@ -7,7 +7,7 @@ use super::health;
 use super::schema::{
     COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS,
 };
-use super::upstream_entry::{self, Entry};
+use super::upstream_entry::{self, UpstreamEntry};
 use super::validate;
 use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
 use crate::config::section::Section;
@@ -85,10 +85,10 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
 }
 
 /// All upstreams; `None` where one of them is wrong.
-fn read_entries(section: &mut Section<'_>) -> Option<Vec<Entry>> {
+fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
     let elements = section.required_values("upstreams")?;
     let count = elements.len();
-    let entries: Vec<Entry> = elements
+    let entries: Vec<UpstreamEntry> = elements
         .into_iter()
         .filter_map(|element| upstream_entry::read(section, element))
         .collect();
@@ -96,7 +96,7 @@ fn read_entries(section: &mut Section<'_>) -> Option<Vec<Entry>> {
 }
 
 /// Whether answers go back where the file does not say it: not where several would come, and not where none can.
-fn answers_by_default(entries: &[Entry], choice: Choice) -> bool {
+fn answers_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
     let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
     let any_keeps = entries
         .iter()

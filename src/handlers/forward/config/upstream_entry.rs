@@ -12,7 +12,7 @@ use crate::config::value::{self, Value, placed};
 
 /// An upstream, and where the file says what may contradict the rest of the handler.
 #[derive(Debug)]
-pub struct Entry {
+pub struct UpstreamEntry {
     /// Where it is, and how datagrams leave to it.
     pub upstream: Upstream,
     /// What else is said of it.
@@ -30,13 +30,13 @@ pub struct Entry {
 }
 
 /// Reads one element of `upstreams`.
-pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Entry> {
+pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<UpstreamEntry> {
     if element.is_table() {
         return section.table("upstreams", element, UPSTREAM, read_table);
     }
     let upstream = section.parse("upstreams", element, value::upstream)?;
     let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
-    Some(Entry {
+    Some(UpstreamEntry {
         upstream,
         receiver: PLAIN,
         weight,
@@ -58,7 +58,7 @@ const PLAIN: Receiver = Receiver {
     shadow: false,
 };
 
-fn read_table(section: &mut Section<'_>) -> Option<Entry> {
+fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     let upstream = section.required("address", value::upstream);
     let weight = section.optional("weight", placed(value::integer(1..=WEIGHT_MAX)));
     let sample = section.optional("sample", value::fraction(SAMPLE_MAX));
@@ -105,7 +105,7 @@ fn read_table(section: &mut Section<'_>) -> Option<Entry> {
         weight.map(|weight| weight.at),
         source.map(|source| source.at),
     );
-    Some(Entry {
+    Some(UpstreamEntry {
         upstream,
         receiver,
         weight,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::upstream_entry::Entry;
+use super::upstream_entry::UpstreamEntry;
 use super::{Choice, Said, Settings, Spread};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
@@ -39,7 +39,7 @@ const EVERYBODY: &str =
 pub fn report(
     section: &mut Section<'_>,
     settings: &Settings,
-    entries: &[Entry],
+    entries: &[UpstreamEntry],
     said: Option<Said>,
 ) {
     if entries.len() > UPSTREAMS_MAX {
@@ -122,11 +122,11 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
 }
 
 /// Settings of sessions and answers, where there are none.
-fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
+fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     if settings.is_answered() {
         return;
     }
-    let keeps = |entry: &Entry| entry.upstream.leave.from == SendFrom::Keep;
+    let keeps = |entry: &UpstreamEntry| entry.upstream.leave.from == SendFrom::Keep;
     let can_answer = !entries
         .iter()
         .any(|entry| entry.upstream.is_group() || keeps(entry));
@@ -173,12 +173,12 @@ const NO_SESSIONS: &str =
     "there are no sessions where no answers go back and each datagram is picked for by itself";
 
 /// A group is many receivers and answers nobody.
-fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
+fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     let picked = entries
         .iter()
         .filter(|entry| entry.shadow.is_none())
         .count();
-    for Entry {
+    for UpstreamEntry {
         upstream, shadow, ..
     } in entries.iter().filter(|entry| entry.upstream.is_group())
     {
@@ -214,11 +214,11 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
 }
 
 /// Sources that no answer could come back to.
-fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
+fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     if !settings.is_answered() {
         return;
     }
-    for Entry {
+    for UpstreamEntry {
         upstream, source, ..
     } in entries
     {
@@ -246,7 +246,7 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
 }
 
 /// Who is picked, how much, and instead of whom.
-fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
+fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     for entry in entries {
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
         match (weight, settings.choice) {
@@ -265,7 +265,7 @@ fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[Entry]) {
             section.problem_at("backup", at, EVERYBODY, "leave it out");
         }
     }
-    let first_of_all = |flag: fn(&Entry) -> &Option<Range<usize>>| {
+    let first_of_all = |flag: fn(&UpstreamEntry) -> &Option<Range<usize>>| {
         let mut picked = entries
             .iter()
             .filter(|entry| entry.shadow.is_none())
