@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// What `health` says.
 #[derive(Debug)]
-pub struct Health {
+pub struct HealthSettings {
     /// The question, if there is one.
     pub probe: Option<Probe>,
     /// Whether all upstreams are used when none seems alive.
@@ -24,9 +24,9 @@ pub struct Health {
 }
 
 /// Reads it; `None` where it is wrong, which is reported.
-pub fn read(section: &mut Section<'_>) -> Option<Health> {
+pub fn read(section: &mut Section<'_>) -> Option<HealthSettings> {
     match section.raw("health") {
-        None => Some(Health {
+        None => Some(HealthSettings {
             probe: None,
             fail_open: true,
         }),
@@ -34,14 +34,14 @@ pub fn read(section: &mut Section<'_>) -> Option<Health> {
     }
 }
 
-fn table(section: &mut Section<'_>) -> Option<Health> {
+fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
     let only_fail_open = section.has("fail_open")
         && HEALTH
             .iter()
             .all(|one| one.key == "fail_open" || !section.has(one.key));
     let fail_open = section.or("fail_open", value::boolean, true);
     if only_fail_open {
-        return Some(Health {
+        return Some(HealthSettings {
             probe: None,
             fail_open,
         });
@@ -82,7 +82,7 @@ fn table(section: &mut Section<'_>) -> Option<Health> {
         );
     }
     let (send, expect) = (send.unwrap_or_default(), expect.unwrap_or_default());
-    Some(Health {
+    Some(HealthSettings {
         probe: Some(Probe {
             over: over?,
             send,
