@@ -24,7 +24,7 @@ use udispatch::dispatch::tap::{Counts, Tap, TapId};
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
-use udispatch::net::upstream::UpstreamOptions;
+use udispatch::net::upstream::UpstreamSocketOptions;
 use udispatch::worker::estate::Seat;
 use udispatch::worker::flush::{Flusher, Sockets};
 use udispatch::worker::lanes::{Lanes, Target};
@@ -193,7 +193,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     let target = |number: usize| Target {
         handler: HandlerId((number / UPSTREAMS_EACH) as u32),
         address: Some(upstream),
-        options: UpstreamOptions::plain(1 << 20),
+        options: UpstreamSocketOptions::plain(1 << 20),
         keeps_source: false,
         budget: Arc::clone(&budget),
     };

@@ -17,7 +17,7 @@ use udispatch::net::control_message::Sending;
 use udispatch::net::interfaces::index_of;
 use udispatch::net::kept_source::{hint, kept_source_socket};
 use udispatch::net::send::{MESSAGES_MAX, Sender};
-use udispatch::net::upstream::{UpstreamOptions, set_ttl, upstream_socket};
+use udispatch::net::upstream::{UpstreamSocketOptions, set_ttl, upstream_socket};
 
 const BOTH: [bool; 2] = [false, true];
 
@@ -46,12 +46,12 @@ fn ip(v6: bool, net: u8, host: u8) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn options() -> UpstreamOptions {
-    UpstreamOptions::plain(8 << 20)
+fn options() -> UpstreamSocketOptions {
+    UpstreamSocketOptions::plain(8 << 20)
 }
 
 /// A connected socket that keeps the source.
-fn kept(upstream: SocketAddr, options: &UpstreamOptions) -> UdpSocket {
+fn kept(upstream: SocketAddr, options: &UpstreamSocketOptions) -> UdpSocket {
     let socket = kept_source_socket(upstream, options).unwrap();
     socket.connect(upstream).unwrap();
     socket
@@ -279,7 +279,7 @@ fn without_the_capability() {
             "{hint}"
         );
         // Everything else about an upstream is anybody's.
-        let options = UpstreamOptions {
+        let options = UpstreamSocketOptions {
             dscp: Some(46),
             ttl: Some(9),
             interface: 1,
@@ -332,7 +332,7 @@ fn class_ttl_and_source() {
         let wire = Wire::tap(&a, v6);
         let source = SocketAddr::new(ip(v6, 1, if v6 { 0x77 } else { 77 }), 7_000);
         let interface = index_of("a0").unwrap();
-        let options = UpstreamOptions {
+        let options = UpstreamSocketOptions {
             dscp: Some(46),
             ttl: Some(33),
             source: Some(source),
@@ -359,7 +359,7 @@ fn class_ttl_and_source() {
         let made = || {
             upstream_socket(
                 upstream,
-                &UpstreamOptions {
+                &UpstreamSocketOptions {
                     source: Some(source),
                     ..options
                 },
@@ -399,7 +399,7 @@ fn groups() {
         let client = SocketAddr::new(ip(v6, 1, 2), 4_000);
         for loop_back in [false, true] {
             let interface = index_of("b0").unwrap();
-            let options = UpstreamOptions {
+            let options = UpstreamSocketOptions {
                 ttl: Some(7),
                 dscp: Some(10),
                 interface,

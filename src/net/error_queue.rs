@@ -101,7 +101,7 @@ fn read(data: &[u8]) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::upstream::{UpstreamOptions, upstream_socket};
+    use crate::net::upstream::{UpstreamSocketOptions, upstream_socket};
     use proptest::prelude::*;
 
     fn message(len: usize, level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
@@ -156,9 +156,9 @@ mod tests {
             }; // No IPv6 here.
             let closed = gone.local_addr().unwrap();
             drop(gone);
-            let options = UpstreamOptions {
+            let options = UpstreamSocketOptions {
                 receives: true,
-                ..UpstreamOptions::plain(1 << 16)
+                ..UpstreamSocketOptions::plain(1 << 16)
             };
             let socket = upstream_socket(closed, &options).unwrap();
             socket.connect(closed).unwrap();
@@ -186,9 +186,9 @@ mod tests {
         drop(gone);
         let socket = upstream_socket(
             closed,
-            &UpstreamOptions {
+            &UpstreamSocketOptions {
                 receives: true,
-                ..UpstreamOptions::plain(1 << 16)
+                ..UpstreamSocketOptions::plain(1 << 16)
             },
         )
         .unwrap();

@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::option::set_int;
 use super::socket::close_door;
-use super::upstream::{UpstreamOptions, prepare};
+use super::upstream::{UpstreamSocketOptions, prepare};
 
 /// The IPv4 dummy address (RFC 7600), never a destination by IANA's registry of special addresses.
 const NOBODY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
@@ -37,7 +37,7 @@ const NOBODY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
 /// missing, for which [`hint`] has words.
 pub fn kept_source_socket(
     upstream: SocketAddr,
-    options: &UpstreamOptions,
+    options: &UpstreamSocketOptions,
 ) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(upstream),

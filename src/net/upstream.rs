@@ -13,7 +13,7 @@ use super::socket::{
 
 /// How a socket to an upstream is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamOptions {
+pub struct UpstreamSocketOptions {
     /// Send buffer in bytes, as given to SO_SNDBUF.
     pub send_buffer: usize,
     /// It receives answers. Otherwise a filter refuses whatever comes back, instead of filling a buffer that nobody reads.
@@ -31,10 +31,10 @@ pub struct UpstreamOptions {
     pub loop_back: bool,
 }
 
-impl UpstreamOptions {
+impl UpstreamSocketOptions {
     /// All as the kernel chooses, for sending alone.
-    pub fn plain(send_buffer: usize) -> UpstreamOptions {
-        UpstreamOptions {
+    pub fn plain(send_buffer: usize) -> UpstreamSocketOptions {
+        UpstreamSocketOptions {
             send_buffer,
             receives: false,
             ttl: None,
@@ -52,7 +52,10 @@ const ANSWERS_BYTES: usize = 1 << 20;
 
 /// A socket to be connected to an upstream, which is 12 % cheaper than naming it at each send. Where it has a source, it
 /// can get datagrams of anybody between this and the connecting, so who receives looks at who sent.
-pub fn upstream_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<UdpSocket> {
+pub fn upstream_socket(
+    upstream: SocketAddr,
+    options: &UpstreamSocketOptions,
+) -> io::Result<UdpSocket> {
     let socket = new_socket(upstream)?;
     if options.receives {
         set_receive_buffer(&socket, ANSWERS_BYTES)?;
@@ -72,7 +75,7 @@ pub fn upstream_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io::R
 pub(super) fn prepare(
     socket: &Socket,
     upstream: SocketAddr,
-    options: &UpstreamOptions,
+    options: &UpstreamSocketOptions,
 ) -> io::Result<()> {
     set_send_buffer(socket, options.send_buffer)?;
     let (level, errors) = match upstream {
@@ -101,7 +104,11 @@ pub(super) fn prepare(
     }
 }
 
-fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
+fn to_host(
+    socket: &Socket,
+    upstream: SocketAddr,
+    options: &UpstreamSocketOptions,
+) -> io::Result<()> {
     if let Some(ttl) = options.ttl {
         set_ttl(socket, upstream.is_ipv6(), Some(ttl))?;
     }
@@ -121,7 +128,7 @@ fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> 
 const SO_BINDTOIFINDEX: i32 = 62;
 
 /// Sets what is particular about groups: ip(7), ipv6(7). It has to be there before connect(2), which looks up the route.
-fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
+fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamSocketOptions) -> io::Result<()> {
     let (level, ttl, loop_back) = match group {
         SocketAddr::V4(_) => (
             libc::IPPROTO_IP,

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::config::upstream::SendFrom;
 use crate::dispatch::limit::Limit;
 use crate::net::limits;
-use crate::net::upstream::UpstreamOptions;
+use crate::net::upstream::UpstreamSocketOptions;
 use crate::plan::Plan;
 use crate::plan::upstreams::Located;
 use crate::worker::lanes::Target;
@@ -30,7 +30,7 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
             .entry(source.map(|source| source.ip()))
             .or_insert_with(|| Arc::new(Limit::new(ports)));
         let leave = &located.upstream.leave;
-        let options = UpstreamOptions {
+        let options = UpstreamSocketOptions {
             send_buffer: config.daemon.send_buffer,
             receives: false,
             ttl: leave.ttl,

@@ -13,7 +13,7 @@ use crate::net::errno::{self, ReceiveError, SendError};
 use crate::net::kept_source::kept_source_socket;
 use crate::net::option::set_int;
 use crate::net::send::send_one;
-use crate::net::upstream::{self, UpstreamOptions};
+use crate::net::upstream::{self, UpstreamSocketOptions};
 
 /// Datagrams that are thrown away at most; more than a receive buffer of a session holds.
 const WIPED_MAX: usize = 4_096;
@@ -58,7 +58,7 @@ pub struct Sticky {
 #[derive(Debug, Clone, Copy)]
 struct Pattern {
     upstream: SocketAddr,
-    options: UpstreamOptions,
+    options: UpstreamSocketOptions,
     /// What leaves through it names its sender as source.
     keeps_source: bool,
 }
@@ -103,7 +103,7 @@ impl Exit {
     /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
     pub fn to_upstream(
         upstream: SocketAddr,
-        options: UpstreamOptions,
+        options: UpstreamSocketOptions,
         keeps_source: bool,
     ) -> io::Result<Exit> {
         let pattern = Pattern {
@@ -129,7 +129,7 @@ impl Exit {
     }
 
     /// A way to an upstream whose address nobody knows yet.
-    pub fn nowhere(options: UpstreamOptions) -> io::Result<Exit> {
+    pub fn nowhere(options: UpstreamSocketOptions) -> io::Result<Exit> {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let socket = upstream::upstream_socket(nobody, &options)?;
         Ok(Exit {
@@ -139,10 +139,10 @@ impl Exit {
     }
 
     /// A way to an upstream and back, with a source port of its own.
-    pub fn for_session(upstream: SocketAddr, options: UpstreamOptions) -> io::Result<Exit> {
+    pub fn for_session(upstream: SocketAddr, options: UpstreamSocketOptions) -> io::Result<Exit> {
         let socket = upstream::upstream_socket(
             upstream,
-            &UpstreamOptions {
+            &UpstreamSocketOptions {
                 receives: true,
                 ..options
             },
@@ -162,7 +162,11 @@ impl Exit {
     }
 
     /// A way to an upstream and back that another worker has used until now.
-    pub fn for_inherited(socket: UdpSocket, options: UpstreamOptions, sticky: Sticky) -> Exit {
+    pub fn for_inherited(
+        socket: UdpSocket,
+        options: UpstreamSocketOptions,
+        sticky: Sticky,
+    ) -> Exit {
         let mut exit = Exit {
             is_connected: true,
             own_ttl: options.ttl,

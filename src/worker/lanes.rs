@@ -19,7 +19,7 @@ use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::error_queue::{self, Origin};
 use crate::net::receive::Receiver;
-use crate::net::upstream::UpstreamOptions;
+use crate::net::upstream::UpstreamSocketOptions;
 use crate::net::{epoll, errno, option};
 
 /// Tokens of lanes begin here; listeners have their numbers below.
@@ -41,7 +41,7 @@ pub struct Target {
     /// Where it is now; `None`: nobody knows yet.
     pub address: Option<SocketAddr>,
     /// How its sockets are made.
-    pub options: UpstreamOptions,
+    pub options: UpstreamSocketOptions,
     /// What it gets leaves under its sender's address.
     pub keeps_source: bool,
     /// How many source ports there may be, over all workers. Each local address has some, and other programs need some too.
