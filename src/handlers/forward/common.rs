@@ -41,9 +41,9 @@ impl Common {
     pub fn new(settings: Arc<Settings>, outlets: Vec<Outlet>, pool: Pool) -> Common {
         let is_judged =
             settings.upkeep.probe.is_none() && outlets.len() > 1 && settings.choice != Choice::All;
-        let receivers = settings.receivers.iter().enumerate();
-        let shadows = receivers
-            .filter(|(_, receiver)| receiver.shadow)
+        let upstream_options = settings.upstream_options.iter().enumerate();
+        let shadows = upstream_options
+            .filter(|(_, options)| options.shadow)
             .map(|(place, _)| place)
             .collect();
         let is_plain = outlets.iter().all(Outlet::is_plain);
@@ -108,7 +108,7 @@ impl Common {
                     }
                     let got = outlet.pass(outlet.lane, train, batch, ttl, cx);
                     // What a shadow gets or not is counted there.
-                    if !self.settings.receivers[place].shadow {
+                    if !self.settings.upstream_options[place].shadow {
                         passed = passed.or(got);
                     }
                 }

@@ -13,7 +13,7 @@ mod talk;
 use std::sync::{Arc, OnceLock};
 
 use self::common::Common;
-use self::config::{Choice, HashOn, Receiver, Replies, Settings};
+use self::config::{Choice, HashOn, Replies, Settings, UpstreamOptions};
 use self::hash::key_of;
 use self::one_way::OneWay;
 use self::outlet::Outlet;
@@ -73,8 +73,8 @@ struct Forward {
 
 impl Forward {
     fn new(settings: Settings) -> Forward {
-        let limit = |receiver: &Receiver| {
-            let rate = receiver.max_rate?;
+        let limit = |options: &UpstreamOptions| {
+            let rate = options.max_rate?;
             Some(Arc::new(RateLimit::new(
                 u64::from(rate.count),
                 nanoseconds(rate.per),
@@ -82,7 +82,7 @@ impl Forward {
         };
         Forward {
             quota: OnceLock::new(),
-            rates: settings.receivers.iter().map(limit).collect(),
+            rates: settings.upstream_options.iter().map(limit).collect(),
             maglev: OnceLock::new(),
             settings: Arc::new(settings),
         }
@@ -99,8 +99,9 @@ impl Forward {
     /// The table for picking by hash; a shadow is never picked.
     fn maglev(&self) -> Arc<Maglev> {
         let make = || {
-            let weight = |receiver: &Receiver| if receiver.shadow { 0 } else { receiver.weight };
-            let weights = self.settings.receivers.iter().map(weight);
+            let weight =
+                |options: &UpstreamOptions| if options.shadow { 0 } else { options.weight };
+            let weights = self.settings.upstream_options.iter().map(weight);
             let names = self.settings.upstreams.iter().map(Upstream::to_string);
             Arc::new(Maglev::new(&names.zip(weights).collect::<Vec<_>>()))
         };
@@ -109,18 +110,18 @@ impl Forward {
 
     fn pool(&self, has_address: &[bool], seed: u64) -> Pool {
         let member =
-            |((receiver, upstream), has_address): ((&Receiver, &Upstream), &bool)| Member {
+            |((options, upstream), has_address): ((&UpstreamOptions, &Upstream), &bool)| Member {
                 name: hash_bytes(upstream.to_string().as_bytes()),
-                weight: receiver.weight,
-                backup: receiver.backup,
-                drain: receiver.drain,
+                weight: options.weight,
+                backup: options.backup,
+                drain: options.drain,
                 alive: true,
                 resolved: *has_address,
-                shadow: receiver.shadow,
+                shadow: options.shadow,
             };
         let members: Vec<Member> = self
             .settings
-            .receivers
+            .upstream_options
             .iter()
             .zip(&self.settings.upstreams)
             .zip(has_address)
@@ -143,7 +144,7 @@ impl Recipe for Forward {
             hash_on,
             replies,
             upstreams,
-            receivers,
+            upstream_options,
             answering,
             ..
         } = &*self.settings;
@@ -152,7 +153,7 @@ impl Recipe for Forward {
             .iter()
             .any(|upstream| upstream.leave.from == crate::config::upstream::SendFrom::Keep);
         let by_source = matches!(hash_on, HashOn::Source | HashOn::SourceAddress);
-        let proxy = receivers.iter().any(|receiver| receiver.proxy);
+        let proxy = upstream_options.iter().any(|options| options.proxy);
         let has_own_ttl = upstreams
             .iter()
             .all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
@@ -182,7 +183,7 @@ impl Recipe for Forward {
         match self.settings.choice {
             Choice::All => {
                 let is_asked = |place: &usize| {
-                    pool.is_fit_for_all(*place) && !self.settings.receivers[*place].shadow
+                    pool.is_fit_for_all(*place) && !self.settings.upstream_options[*place].shadow
                 };
                 places.filter(is_asked).collect()
             }
@@ -206,7 +207,7 @@ impl Recipe for Forward {
             choice,
             hash_on,
             upstreams,
-            receivers,
+            upstream_options,
             replies,
             ..
         } = &*self.settings;
@@ -225,15 +226,16 @@ impl Recipe for Forward {
             Replies::First => "; the first answer goes back to the sender",
             Replies::All => "; all answers go back to the sender",
         };
-        let names = upstreams
-            .iter()
-            .zip(receivers)
-            .map(|(upstream, receiver)| match receiver {
-                Receiver { shadow: true, .. } => format!("{upstream} (shadow)"),
-                Receiver { drain: true, .. } => format!("{upstream} (draining)"),
-                Receiver { backup: true, .. } => format!("{upstream} (backup)"),
-                _ => upstream.to_string(),
-            });
+        let names =
+            upstreams
+                .iter()
+                .zip(upstream_options)
+                .map(|(upstream, options)| match options {
+                    UpstreamOptions { shadow: true, .. } => format!("{upstream} (shadow)"),
+                    UpstreamOptions { drain: true, .. } => format!("{upstream} (draining)"),
+                    UpstreamOptions { backup: true, .. } => format!("{upstream} (backup)"),
+                    _ => upstream.to_string(),
+                });
         format!(
             "forwards {pick} {}{answers}",
             names.collect::<Vec<_>>().join(", ")
@@ -246,15 +248,15 @@ impl Recipe for Forward {
             .settings
             .upstreams
             .iter()
-            .zip(&self.settings.receivers)
+            .zip(&self.settings.upstream_options)
             .zip(&self.rates);
-        for (place, ((upstream, receiver), rate)) in parts.enumerate() {
+        for (place, ((upstream, options), rate)) in parts.enumerate() {
             let way = site.upstream(place)?;
             has_address.push(way.address.is_some());
             outlets.push(Outlet::new(
                 way,
                 upstream,
-                receiver,
+                options,
                 rate.clone(),
                 site.seed(),
             ));

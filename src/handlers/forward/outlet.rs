@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::config::{Receiver, Sample};
+use super::config::{Sample, UpstreamOptions};
 use crate::config::kind::Way;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
@@ -47,7 +47,7 @@ impl Outlet {
     pub fn new(
         way: Way,
         upstream: &Upstream,
-        receiver: &Receiver,
+        options: &UpstreamOptions,
         rate: Option<Arc<RateLimit>>,
         start: u64,
     ) -> Outlet {
@@ -59,9 +59,9 @@ impl Outlet {
             id: way.upstream,
             lane: way.lane,
             address: way.address,
-            sample: receiver.sample.map(sampler),
+            sample: options.sample.map(sampler),
             rate,
-            proxy: receiver.proxy,
+            proxy: options.proxy,
             keeps_source: upstream.leave.from == SendFrom::Keep,
             has_ttl: upstream.leave.ttl.is_some() && !upstream.is_group(),
             group_ttl: upstream

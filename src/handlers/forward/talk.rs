@@ -200,7 +200,7 @@ impl Talk {
             };
             let got = self.pass_leg(lane, place, train, batch, ttl, cx);
             // What a shadow gets or not is counted there.
-            if !self.common.settings.receivers[place].shadow {
+            if !self.common.settings.upstream_options[place].shadow {
                 passed = passed.or(got);
             }
         }
@@ -343,7 +343,7 @@ impl Talk {
                 let mut leased = Err(DropReason::NoUpstream);
                 for place in 0..self.opening.len() {
                     if !self.common.pool.is_fit_for_all(place)
-                        || self.common.settings.receivers[place].shadow
+                        || self.common.settings.upstream_options[place].shadow
                     {
                         continue;
                     }
@@ -405,7 +405,7 @@ impl Talk {
         let (id, place) = self.leases.session(lane).ok_or(DropReason::LateReply)?;
         self.leases.answered(lane, train.datagrams());
         self.common.answered(place);
-        if self.common.settings.receivers[place].shadow {
+        if self.common.settings.upstream_options[place].shadow {
             self.compare(id, Some(place), train, batch);
             return Err(DropReason::Shadow);
         }
@@ -439,14 +439,14 @@ impl Talk {
         let Some(each) = self.common.settings.limits.replies_max else {
             return false;
         };
-        let (leases, receivers) = (&self.leases, &self.common.settings.receivers);
+        let (leases, upstream_options) = (&self.leases, &self.common.settings.upstream_options);
         let held = self
             .table
             .legs(id)
             .iter()
             .flatten()
             .filter_map(|lane| leases.debt(*lane));
-        let mut held = held.filter(|debt| !receivers[debt.place].shadow);
+        let mut held = held.filter(|debt| !upstream_options[debt.place].shadow);
         if self.common.settings.is_first_alone() {
             let asked = held.map(|debt| debt.asked).max().unwrap_or(0);
             return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);

@@ -19,7 +19,7 @@ pub struct Settings {
     /// Where to; at least one.
     pub upstreams: Vec<Upstream>,
     /// What else is said of each of them.
-    pub receivers: Vec<Receiver>,
+    pub upstream_options: Vec<UpstreamOptions>,
     /// Which of them get a datagram.
     pub choice: Choice,
     /// What decides under `pick = "hash"`.
@@ -40,7 +40,7 @@ pub struct Settings {
 
 /// Settings of one upstream beside how datagrams leave to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receiver {
+pub struct UpstreamOptions {
     /// How much it is picked, compared with the others: 1 to 1,000.
     pub weight: u32,
     /// Gets so many of so many datagrams; `None`: all.

@@ -66,7 +66,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let health = health?;
     let settings = Settings {
         upstreams: entries.iter().map(|entry| entry.upstream.clone()).collect(),
-        receivers: entries.iter().map(|entry| entry.receiver).collect(),
+        upstream_options: entries.iter().map(|entry| entry.options).collect(),
         choice,
         hash_on: hash_on.unwrap_or(HashOn::Source),
         spread: spread.unwrap_or(default_spread),
@@ -185,7 +185,7 @@ mod tests {
     use std::cell::RefCell;
     use std::path::Path;
 
-    use super::super::{Receiver, Sample};
+    use super::super::{Sample, UpstreamOptions};
     use super::*;
     use crate::config::Config;
     use crate::config::kind::Kind;
@@ -249,8 +249,8 @@ mod tests {
         assert_eq!(read.upstreams[0].leave, Leave::default());
         assert!(read.upstreams[0].leave.loop_back);
         assert_eq!(
-            read.receivers,
-            settings("upstreams = { address = \"10.0.0.1:53\" }").receivers
+            read.upstream_options,
+            settings("upstreams = { address = \"10.0.0.1:53\" }").upstream_options
         );
     }
 
@@ -272,7 +272,7 @@ mod tests {
             loop_back: true,
         };
         assert_eq!(read.upstreams[1].leave, leave);
-        let expected = Receiver {
+        let expected = UpstreamOptions {
             weight: 7,
             sample: Some(Sample {
                 taken: 1,
@@ -287,8 +287,8 @@ mod tests {
             backup: true,
             shadow: false,
         };
-        assert_eq!(read.receivers[1], expected);
-        assert!(!read.upstreams[2].leave.loop_back && read.receivers[2].shadow);
+        assert_eq!(read.upstream_options[1], expected);
+        assert!(!read.upstreams[2].leave.loop_back && read.upstream_options[2].shadow);
     }
 
     /// Which answers go back, and how long a choice holds, where the file says it and where it does not.

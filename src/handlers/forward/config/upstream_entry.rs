@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::schema::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
-use super::{Receiver, Sample};
+use super::{Sample, UpstreamOptions};
 use crate::config::Placed;
 use crate::config::section::Section;
 use crate::config::upstream::{Host, SendFrom, Upstream};
@@ -16,7 +16,7 @@ pub struct UpstreamEntry {
     /// Where it is, and how datagrams leave to it.
     pub upstream: Upstream,
     /// What else is said of it.
-    pub receiver: Receiver,
+    pub options: UpstreamOptions,
     /// Where `weight` is written.
     pub weight: Option<Range<usize>>,
     /// Where `source` is written.
@@ -38,7 +38,7 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
     let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
     Some(UpstreamEntry {
         upstream,
-        receiver: PLAIN,
+        options: PLAIN,
         weight,
         source,
         drain,
@@ -48,7 +48,7 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
 }
 
 /// What holds where nothing is said.
-const PLAIN: Receiver = Receiver {
+const PLAIN: UpstreamOptions = UpstreamOptions {
     weight: 1,
     sample: None,
     proxy: false,
@@ -92,7 +92,7 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     if let Some(source) = &source {
         check_source(section, &upstream, source);
     }
-    let receiver = Receiver {
+    let options = UpstreamOptions {
         weight: weight.as_ref().map_or(1, |weight| weight.value),
         sample: sample.map(|(taken, each)| Sample { taken, each }),
         proxy,
@@ -107,7 +107,7 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     );
     Some(UpstreamEntry {
         upstream,
-        receiver,
+        options,
         weight,
         source,
         drain,
