@@ -9,7 +9,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{Batch, Cx, Handler, HandlerId, Lanes, Names};
 use udispatch::dispatch::id::UpstreamId;
@@ -45,14 +45,22 @@ impl Lanes for NoLanes {
 }
 
 fn dispatcher() -> Dispatcher {
-    let ears = vec![Ear {
+    let routings = vec![ListenerRouting {
         id: 0,
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
     let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
-    Dispatcher::new(ears, vec![vec![HandlerId(0)]], handlers, guard, names, 1, 0)
+    Dispatcher::new(
+        routings,
+        vec![vec![HandlerId(0)]],
+        handlers,
+        guard,
+        names,
+        1,
+        0,
+    )
 }
 
 /// Somebody looks on.

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
 use udispatch::dispatch::id::UpstreamId;
@@ -186,7 +186,7 @@ impl Site for Bench {
     }
 }
 
-/// A dispatcher with one wildcard ear over all routes, and its lanes.
+/// A dispatcher with one wildcard listener over all routes, and its lanes.
 fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     let config = config();
     let budget = Arc::new(Limit::new(1_000));
@@ -222,7 +222,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
         owner: true,
         claimed: Vec::new(),
     };
-    let ears = vec![Ear {
+    let routings = vec![ListenerRouting {
         id: 0,
         lookup: Lookup::Table(table),
         claim,
@@ -243,7 +243,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     };
     (
         Dispatcher::new(
-            ears,
+            routings,
             routes,
             handlers,
             Arc::new(guard),

@@ -22,7 +22,7 @@ use crate::build::inherited_sockets::Held;
 use crate::config::kind::{BuildError, Site, Way};
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::config::{Config, Daemon, Route};
-use crate::dispatch::dispatcher::{Dispatcher, Ear};
+use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
 use crate::dispatch::handler::{Handler, HandlerId};
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::sink::{Job, LineSink};
@@ -149,7 +149,10 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
     }
     drop(unlocked);
     // What others hold is theirs until they have given it.
-    for listener in fresh.into_iter().map(|(worker, ear)| &bound[worker][ear]) {
+    for listener in fresh
+        .into_iter()
+        .map(|(worker, index)| &bound[worker][index])
+    {
         let label = &plan.listeners[listener.seat.listener].label;
         listener
             .settle()
@@ -279,16 +282,16 @@ fn build_worker(
     epoch: Instant,
     number: usize,
 ) -> Result<(Worker, Handle), BuildError> {
-    let ear = |listener: &Listener| {
+    let routing = |listener: &Listener| {
         let planned = &plan.listeners[listener.seat.listener];
         let claim = planned.claim(listener.seat.index);
-        Ear {
+        ListenerRouting {
             id: listener.seat.listener,
             lookup: planned.lookup.clone(),
             claim,
         }
     };
-    let ears = listeners.iter().map(ear).collect();
+    let routings = listeners.iter().map(routing).collect();
     let Hands { handlers, lanes } = hands;
     let routes = config
         .routes
@@ -298,7 +301,7 @@ fn build_worker(
     let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
     let mut dispatcher = Dispatcher::new(
-        ears,
+        routings,
         routes,
         handlers,
         guard,

@@ -10,7 +10,7 @@ use super::dues::Dues;
 use super::expectation::Expectations;
 use super::guard::Guard;
 use super::handler::{Batch, Cx, Drops, Forwarding, Handler, HandlerId, Lanes, Names, Trouble};
-use super::id::{EarId, UpstreamId};
+use super::id::{LocalListener, UpstreamId};
 use super::ledger::Ledger;
 use super::legacy::Legacy;
 use super::outbox::{Lane, Outbox};
@@ -57,7 +57,7 @@ pub enum Claim {
 
 /// A listener as the dispatcher knows it.
 #[derive(Debug, Clone)]
-pub struct Ear {
+pub struct ListenerRouting {
     /// Its number in the ledger.
     pub id: usize,
     /// How its datagrams find their route.
@@ -71,7 +71,7 @@ const NOWHERE: RouteId = RouteId(u32::MAX);
 
 /// The decisions of one worker.
 pub struct Dispatcher {
-    ears: Vec<Ear>,
+    listeners: Vec<ListenerRouting>,
     /// The handlers of each route, by route number.
     routes: Vec<Vec<HandlerId>>,
     /// Whom a route must not stop hearing from, by route number; empty where no route expects anybody.
@@ -95,24 +95,24 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// `listeners` and `upstreams` are their numbers in the whole configuration.
+    /// `listener_total` and `upstream_total` are their numbers in the whole configuration.
     pub fn new(
-        ears: Vec<Ear>,
+        listeners: Vec<ListenerRouting>,
         routes: Vec<Vec<HandlerId>>,
         handlers: Vec<Box<dyn Handler>>,
         guard: Arc<Guard>,
         names: Arc<Names>,
-        listeners: usize,
-        upstreams: usize,
+        listener_total: usize,
+        upstream_total: usize,
     ) -> Dispatcher {
-        let ledger = Ledger::new(listeners, routes.len(), handlers.len(), upstreams);
+        let ledger = Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total);
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::default(), Vec::new());
         let dues = Dues::new(handlers.len());
         let taps = Taps::new(Arc::clone(&names));
         let (expectations, stay) = (Vec::new(), None);
         Dispatcher {
-            ears,
+            listeners,
             routes,
             expectations,
             handlers,
@@ -162,27 +162,28 @@ impl Dispatcher {
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
-    pub fn dispatch(&mut self, ear: usize, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
-        if let Ear {
+    pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
+        if let ListenerRouting {
             lookup: Lookup::Fixed(route),
             claim: Claim::All,
             ..
-        } = self.ears[ear]
+        } = self.listeners[listener]
         {
-            return self.run(ear, route, batch, lanes);
+            return self.run(listener, route, batch, lanes);
         }
         let arena = batch.arena();
         let mut rest = batch.trains();
         while let Some(first) = rest.first() {
-            let verdict = self.resolve(ear, &first.envelope);
+            let verdict = self.resolve(listener, &first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
                 // A flow sends many: equal envelopes need no second search.
-                train.envelope == rest[0].envelope || self.resolve(ear, &train.envelope) == verdict
+                train.envelope == rest[0].envelope
+                    || self.resolve(listener, &train.envelope) == verdict
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
-                Ok(route) => self.run(ear, route, &Batch::new(run, arena), lanes),
-                Err(reason) => self.refuse(ear, reason, &Batch::new(run, arena)),
+                Ok(route) => self.run(listener, route, &Batch::new(run, arena), lanes),
+                Err(reason) => self.refuse(listener, reason, &Batch::new(run, arena)),
             }
             rest = after;
         }
@@ -205,10 +206,10 @@ impl Dispatcher {
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let (upstream, ears) = (lanes.upstream(lane), &self.ears);
+            let (upstream, listeners) = (lanes.upstream(lane), &self.listeners);
             self.taps
-                .take_answer(to, upstream, batch, &self.outbox, |ear| {
-                    ears[ear.index()].id as u32
+                .take_answer(to, upstream, batch, &self.outbox, |listener| {
+                    listeners[listener.index()].id as u32
                 });
         }
     }
@@ -288,7 +289,7 @@ impl Dispatcher {
             names: &self.names,
             handler: to,
             route: NOWHERE,
-            ear: EarId(u32::MAX),
+            listener: LocalListener(u32::MAX),
             now: self.now,
             arena: &[],
             lanes: &mut *lanes,
@@ -312,8 +313,8 @@ impl Dispatcher {
     }
 
     /// Counts datagrams that a receive call got and that nothing can be done with.
-    pub fn refuse(&mut self, ear: usize, reason: DropReason, batch: &Batch<'_>) {
-        let id = self.ears[ear].id;
+    pub fn refuse(&mut self, listener: usize, reason: DropReason, batch: &Batch<'_>) {
+        let id = self.listeners[listener].id;
         self.ledger.listeners[id]
             .tally
             .refuse(u64::from(batch.len()), reason);
@@ -344,8 +345,8 @@ impl Dispatcher {
     }
 
     /// The accounts of the listener.
-    pub fn listener_count(&mut self, ear: usize) -> &mut super::ledger::ListenerCount {
-        &mut self.ledger.listeners[self.ears[ear].id]
+    pub fn listener_count(&mut self, listener: usize) -> &mut super::ledger::ListenerCount {
+        &mut self.ledger.listeners[self.listeners[listener].id]
     }
 
     /// A copy of all accounts, as of now.
@@ -407,9 +408,9 @@ impl Dispatcher {
         page
     }
 
-    fn resolve(&self, ear: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
-        let ear = &self.ears[ear];
-        match &ear.claim {
+    fn resolve(&self, listener: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
+        let listener = &self.listeners[listener];
+        match &listener.claim {
             Claim::All => {}
             Claim::Wildcard { owner, claimed } => {
                 if envelope.is_to_many() && (!owner || claimed.contains(&envelope.dst.ip())) {
@@ -423,14 +424,14 @@ impl Dispatcher {
             // Somebody else on this host joined there: it is none of ours.
             Claim::Group { .. } => return Err(DropReason::NoRoute),
         }
-        match &ear.lookup {
+        match &listener.lookup {
             Lookup::Fixed(route) => Ok(*route),
             Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
         }
     }
 
     /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
-    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
+    fn run(&mut self, listener: usize, route: RouteId, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
         if let Some(Some(expectations)) = self.expectations.get_mut(route.0 as usize) {
             expectations.note(batch.trains(), self.now);
         }
@@ -445,7 +446,7 @@ impl Dispatcher {
                 names: &self.names,
                 handler,
                 route,
-                ear: EarId(ear as u32),
+                listener: LocalListener(listener as u32),
                 now: self.now,
                 arena: batch.arena(),
                 lanes: &mut *lanes,
@@ -473,12 +474,14 @@ impl Dispatcher {
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
-        self.ledger.listeners[self.ears[ear].id]
+        self.ledger.listeners[self.listeners[listener].id]
             .tally
             .batch(batch.len(), &self.common.0);
         if is_tapped {
-            self.taps
-                .take(received(self.ears[ear].id, Ok(Some(route))), batch);
+            self.taps.take(
+                received(self.listeners[listener].id, Ok(Some(route))),
+                batch,
+            );
         }
         if let Some(stay) = &mut self.stay {
             stay.note(batch.trains(), &self.common.0);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::change::Change;
 use super::guard::{Answering, Guard};
-use super::id::EarId;
+use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
 use super::legacy::Legacy;
@@ -223,7 +223,7 @@ pub struct Cx<'a> {
     pub(super) names: &'a Names,
     pub(super) handler: HandlerId,
     pub(super) route: RouteId,
-    pub(super) ear: EarId,
+    pub(super) listener: LocalListener,
     pub(super) now: Time,
     /// What the trains' spans point into.
     pub(super) arena: &'a [u8],
@@ -253,7 +253,7 @@ impl Cx<'_> {
         match self.guard.permit(&datagram.envelope, answering) {
             Ok(ttl) => {
                 self.outbox.reply(
-                    self.ear,
+                    self.listener,
                     self.handler,
                     &datagram.envelope,
                     datagram.span,
@@ -276,7 +276,7 @@ impl Cx<'_> {
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
             Ok((ttl, span)) => {
                 self.outbox
-                    .reply(self.ear, self.handler, &datagram.envelope, span, ttl);
+                    .reply(self.listener, self.handler, &datagram.envelope, span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -291,7 +291,7 @@ impl Cx<'_> {
     /// Passes what an upstream answered back to a client.
     pub fn pass_back(
         &mut self,
-        ear: EarId,
+        listener: LocalListener,
         train: &Train,
         to: SocketAddr,
         from: SocketAddr,
@@ -304,7 +304,7 @@ impl Cx<'_> {
             ttl,
         };
         self.outbox.pass_back(
-            ear,
+            listener,
             train,
             Reply {
                 parcel,
@@ -356,8 +356,8 @@ impl Cx<'_> {
     }
 
     /// The listener that the datagrams came in by.
-    pub fn ear(&self) -> EarId {
-        self.ear
+    pub fn listener(&self) -> LocalListener {
+        self.listener
     }
 
     /// The number of the route that brought the datagrams here.

@@ -30,9 +30,9 @@ impl UpstreamId {
 
 /// A listener's number in its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct EarId(pub u32);
+pub struct LocalListener(pub u32);
 
-impl EarId {
+impl LocalListener {
     /// As an index.
     pub fn index(self) -> usize {
         self.0 as usize

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::EarId;
+use super::id::LocalListener;
 use super::judge::Judge;
 use super::outbox::Lane;
 use super::route_table::RouteId;
@@ -48,7 +48,8 @@ pub struct SessionLegacy {
     /// The route that brought it; `None` where there is none any more.
     pub route: Option<RouteId>,
     /// The listener that it came in by.
-    pub ear: EarId,
+    #[serde(rename = "ear")]
+    pub listener: LocalListener,
     /// The interface that it came in by, 0 where unknown.
     pub interface: u32,
     /// When the last datagram passed, either way.

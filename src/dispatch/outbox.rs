@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{EarId, HandlerId};
+use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
 
@@ -76,7 +76,7 @@ pub struct Outbox {
     touched: Vec<Lane>,
     /// What goes back through each listener.
     replies: Vec<Vec<Reply>>,
-    replying: Vec<EarId>,
+    replying: Vec<LocalListener>,
     kept: Vec<Kept>,
     scratch: Vec<u8>,
     /// The bytes of the arena that were copied last, and where they are now: a datagram for several lanes is copied once.
@@ -182,7 +182,7 @@ impl Outbox {
     /// Sends bytes of the arena, or kept ones, back through the listener that was asked.
     pub fn reply(
         &mut self,
-        ear: EarId,
+        listener: LocalListener,
         handler: HandlerId,
         envelope: &Envelope,
         span: Span,
@@ -200,7 +200,7 @@ impl Outbox {
             ..
         } = *envelope;
         self.answer(
-            ear,
+            listener,
             Reply {
                 parcel,
                 to: src,
@@ -212,24 +212,24 @@ impl Outbox {
     }
 
     /// Passes a train on to a client, through the listener that it asked.
-    pub fn pass_back(&mut self, ear: EarId, train: &Train, mut reply: Reply) {
+    pub fn pass_back(&mut self, listener: LocalListener, train: &Train, mut reply: Reply) {
         split(train, |span, segment| {
             reply.parcel = Parcel {
                 span,
                 segment,
                 ..reply.parcel
             };
-            self.answer(ear, reply);
+            self.answer(listener, reply);
         });
     }
 
-    fn answer(&mut self, ear: EarId, reply: Reply) {
-        if self.replies.len() <= ear.index() {
-            self.replies.resize(ear.index() + 1, Vec::new());
+    fn answer(&mut self, listener: LocalListener, reply: Reply) {
+        if self.replies.len() <= listener.index() {
+            self.replies.resize(listener.index() + 1, Vec::new());
         }
-        let replies = &mut self.replies[ear.index()];
+        let replies = &mut self.replies[listener.index()];
         if replies.is_empty() {
-            self.replying.push(ear);
+            self.replying.push(listener);
         }
         replies.push(reply);
     }
@@ -284,13 +284,15 @@ impl Outbox {
     }
 
     /// The listeners that something goes back through.
-    pub fn replying(&self) -> &[EarId] {
+    pub fn replying(&self) -> &[LocalListener] {
         &self.replying
     }
 
     /// What goes back through a listener, in order.
-    pub fn replies(&self, ear: EarId) -> &[Reply] {
-        self.replies.get(ear.index()).map_or(&[], Vec::as_slice)
+    pub fn replies(&self, listener: LocalListener) -> &[Reply] {
+        self.replies
+            .get(listener.index())
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Forgets everything and keeps the memory.
@@ -298,8 +300,8 @@ impl Outbox {
         for lane in self.touched.drain(..) {
             self.lanes[lane.0 as usize] = (NONE, NONE);
         }
-        for ear in self.replying.drain(..) {
-            self.replies[ear.index()].clear();
+        for listener in self.replying.drain(..) {
+            self.replies[listener.index()].clear();
         }
         self.parcels.clear();
         self.kept.clear();

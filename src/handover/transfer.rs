@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::UdpSocket;
 
 use crate::dispatch::handler::HandlerId;
-use crate::dispatch::id::{EarId, UpstreamId};
+use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
 use crate::dispatch::outbox::Lane;
 use crate::handover::history::History;
@@ -23,13 +23,16 @@ pub fn hand_over(
     successors: &Successors,
     history: &mut History,
 ) {
-    let mut ears: HashMap<Seat, (usize, EarId)> = HashMap::new();
+    let mut sockets: HashMap<Seat, (usize, LocalListener)> = HashMap::new();
     for (number, worker) in workers.iter_mut().enumerate() {
         let listeners = worker.listeners().iter().enumerate();
-        ears.extend(listeners.map(|(ear, listener)| (listener.seat, (number, EarId(ear as u32)))));
+        sockets.extend(
+            listeners
+                .map(|(index, listener)| (listener.seat, (number, LocalListener(index as u32)))),
+        );
     }
     let mut handover = Handover {
-        ears,
+        sockets,
         successors,
         history,
         moved: Vec::new(),
@@ -45,7 +48,7 @@ type Parcel = (usize, HandlerId, Legacy);
 
 struct Handover<'a> {
     /// Which worker has which socket, and as which of its listeners.
-    ears: HashMap<Seat, (usize, EarId)>,
+    sockets: HashMap<Seat, (usize, LocalListener)>,
     successors: &'a Successors,
     history: &'a mut History,
     moved: Vec<Parcel>,
@@ -53,27 +56,27 @@ struct Handover<'a> {
 
 impl Handover<'_> {
     fn listeners(&self, workers: &mut [&mut Worker], estate: &Estate) {
-        for left in &estate.ears {
-            if let Some((worker, ear)) = self.seat(left.seat) {
-                workers[worker].listeners()[ear.index()].inherit(left);
+        for left in &estate.listeners {
+            if let Some((worker, listener)) = self.seat(left.seat) {
+                workers[worker].listeners()[listener.index()].inherit(left);
             }
         }
     }
 
     /// Where a socket is now.
-    fn seat(&self, old: Seat) -> Option<(usize, EarId)> {
+    fn seat(&self, old: Seat) -> Option<(usize, LocalListener)> {
         let listener = self
             .successors
             .listeners
             .get(old.listener)
             .copied()
             .flatten()?;
-        self.ears.get(&Seat { listener, ..old }).copied()
+        self.sockets.get(&Seat { listener, ..old }).copied()
     }
 
     fn worker(&mut self, workers: &mut [&mut Worker], number: usize, estate: Estate) {
         let Estate {
-            ears,
+            listeners,
             lanes,
             legacies,
             sockets,
@@ -88,11 +91,14 @@ impl Handover<'_> {
             self.opinions(workers.len(), number, &heirs, &legacy);
             let row = heirs.row();
             for session in legacy.sessions {
-                let seat = ears
-                    .get(session.ear.index())
-                    .and_then(|ear| self.seat(ear.seat));
-                let moved = seat.and_then(|(worker, ear)| {
-                    let session = SessionLegacy { ear, ..session };
+                let seat = listeners
+                    .get(session.listener.index())
+                    .and_then(|left| self.seat(left.seat));
+                let moved = seat.and_then(|(worker, listener)| {
+                    let session = SessionLegacy {
+                        listener,
+                        ..session
+                    };
                     self.session(&mut *workers[worker], worker, &heirs, session, &mut cargo)
                 });
                 match (moved, row) {

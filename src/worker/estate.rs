@@ -22,7 +22,7 @@ pub struct Seat {
     pub index: usize,
 }
 
-/// What is known of a listener's socket, in the order of the worker's ears.
+/// What is known of a listener's socket, in the order of the worker's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarEstate {
     /// Which one it is.
@@ -52,7 +52,8 @@ pub struct LaneEstate {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Estate {
     /// Its listeners.
-    pub ears: Vec<EarEstate>,
+    #[serde(rename = "ears")]
+    pub listeners: Vec<EarEstate>,
     /// Its ways to upstreams.
     pub lanes: Vec<LaneEstate>,
     /// What each handler leaves, by number.

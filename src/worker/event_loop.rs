@@ -101,7 +101,7 @@ enum Next {
 }
 
 impl Worker {
-    /// Registers the listeners. `listeners` and the dispatcher's ears have the same order; time is counted from `epoch`,
+    /// Registers the listeners. `listeners` and the dispatcher's listeners have the same order; time is counted from `epoch`,
     /// the same for all workers.
     pub fn new(
         listeners: Vec<Listener>,

@@ -63,9 +63,9 @@ impl Flusher {
         for &lane in content.outbox.touched() {
             self.flush_lane(lanes, lane, content, ledger);
         }
-        for &ear in content.outbox.replying() {
-            let replies = content.outbox.replies(ear);
-            let mut transfer = self.transfer(&mut listeners[ear.index()].exit, content);
+        for &listener in content.outbox.replying() {
+            let replies = content.outbox.replies(listener);
+            let mut transfer = self.transfer(&mut listeners[listener.index()].exit, content);
             transfer.send_all(Items::Replies(replies), &mut |index, sent| {
                 ledger.handlers[replies[index].handler.index()].record(sent);
             });

@@ -174,8 +174,8 @@ impl Simulation {
             }
         };
         let worker = usual(&mut self.random, self.workers.len());
-        let ear = usual(&mut self.random, self.scenario.doors.len());
-        let door = self.scenario.doors[ear];
+        let listener = usual(&mut self.random, self.scenario.doors.len());
+        let door = self.scenario.doors[listener];
         let Simulation {
             press,
             random,
@@ -199,7 +199,7 @@ impl Simulation {
         );
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         dispatcher.set_time(Time(self.now));
-        dispatcher.dispatch(ear, &Batch::new(&raw, &arena), ways);
+        dispatcher.dispatch(listener, &Batch::new(&raw, &arena), ways);
         let (mut step, passed) = self.witness(worker, &arena);
         assert!(
             passed.is_empty(),
@@ -213,7 +213,7 @@ impl Simulation {
             );
             trains
                 .iter()
-                .for_each(|train| talker.request(train, door.route, ear, shared, &mut step));
+                .for_each(|train| talker.request(train, door.route, listener, shared, &mut step));
         }
         for ((handler, number), lanes) in out {
             lanes
@@ -534,17 +534,17 @@ impl Simulation {
 
     /// Everything that the turn did is explained, and the accounts say the same.
     fn check(&mut self, step: Step, passed: &[Pass], expected: &[Pass]) {
-        let by_ear = |all: &[Pass], ear| {
+        let by_listener = |all: &[Pass], listener| {
             all.iter()
-                .filter(|one| one.ear == ear)
+                .filter(|one| one.listener == listener)
                 .cloned()
                 .collect::<Vec<_>>()
         };
-        for ear in 0..self.scenario.doors.len() {
+        for listener in 0..self.scenario.doors.len() {
             assert_eq!(
-                by_ear(passed, ear),
-                by_ear(expected, ear),
-                "answers through listener {ear}: found, expected"
+                by_listener(passed, listener),
+                by_listener(expected, listener),
+                "answers through listener {listener}: found, expected"
             );
         }
         assert!(

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use udispatch::config::kind::{BuildError, Site, Way};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{HandlerId, Lanes, Names};
 use udispatch::dispatch::id::UpstreamId;
@@ -226,11 +226,15 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
                     .expect("a handler"),
             );
         }
-        let ears = scenario.doors.iter().enumerate().map(|(id, door)| Ear {
-            id,
-            lookup: Lookup::Fixed(RouteId(door.route as u32)),
-            claim: Claim::All,
-        });
+        let routings = scenario
+            .doors
+            .iter()
+            .enumerate()
+            .map(|(id, door)| ListenerRouting {
+                id,
+                lookup: Lookup::Fixed(RouteId(door.route as u32)),
+                claim: Claim::All,
+            });
         let ids = |handlers: &Vec<usize>| {
             handlers
                 .iter()
@@ -240,7 +244,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
         let routes = scenario.routes.iter().map(ids).collect();
         let (guard, names, doors) = (Arc::clone(&guard), Arc::clone(&names), scenario.doors.len());
         let dispatcher = Dispatcher::new(
-            ears.collect(),
+            routings.collect(),
             routes,
             handlers,
             guard,

@@ -35,13 +35,13 @@ impl Simulation {
             }
         }
         let mut passed = Vec::new();
-        for ear in outbox.replying() {
-            for reply in outbox.replies(*ear) {
+        for listener in outbox.replying() {
+            for reply in outbox.replies(*listener) {
                 for span in cut(&reply.parcel) {
                     let payload = outbox.bytes(arena, span).to_vec();
                     let (to, from, interface) = (reply.to, reply.from, reply.interface);
                     passed.push(Pass {
-                        ear: ear.index(),
+                        listener: listener.index(),
                         to,
                         from,
                         interface,

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::Train;
-use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
+use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
 use udispatch::dispatch::handler::{Batch, Lanes};
-use udispatch::dispatch::id::{EarId, UpstreamId};
+use udispatch::dispatch::id::{LocalListener, UpstreamId};
 use udispatch::dispatch::outbox::Lane;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::{Job, LineSink};
@@ -202,9 +202,11 @@ impl Simulation {
                 usize::from(model::is_claimed(world, socket.worker, socket, packet));
             if once_in(random, 50) {
                 let reason = *pick(random, &[DropReason::Truncated, DropReason::ControlLost]);
-                worker
-                    .dispatcher
-                    .refuse(socket.ear, reason, &Batch::new(&[train], arena));
+                worker.dispatcher.refuse(
+                    socket.local_listener,
+                    reason,
+                    &Batch::new(&[train], arena),
+                );
                 worker
                     .model
                     .refuse(socket.listener, reason, train.datagrams());
@@ -217,14 +219,16 @@ impl Simulation {
         }
         let expected = worker.model.turn(world, socket, &placed, arena);
         let batch = Batch::new(&trains, arena);
-        worker.dispatcher.dispatch(socket.ear, &batch, &mut NoLanes);
+        worker
+            .dispatcher
+            .dispatch(socket.local_listener, &batch, &mut NoLanes);
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");
         let (outbox, _) = worker.dispatcher.sending();
         outbox::check(
             outbox,
-            EarId(socket.ear as u32),
+            LocalListener(socket.local_listener as u32),
             arena,
             &expected,
             &worker.lanes,
@@ -288,18 +292,18 @@ impl Simulation {
 
 /// One worker's dispatcher, built as control builds it.
 fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
-    let ear = |socket: &Socket| {
+    let routing = |socket: &Socket| {
         let planned = &world.plan.listeners[socket.listener];
-        Ear {
+        ListenerRouting {
             id: socket.listener,
             lookup: planned.lookup.clone(),
             claim: planned.claim(worker),
         }
     };
-    let ears: Vec<Ear> = sockets
+    let routings: Vec<ListenerRouting> = sockets
         .iter()
         .filter(|socket| socket.worker == worker)
-        .map(ear)
+        .map(routing)
         .collect();
     let mut bench = Bench {
         worker: worker as u64,
@@ -320,7 +324,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         .collect();
     let count = handlers.len();
     let dispatcher = Dispatcher::new(
-        ears,
+        routings,
         routes,
         handlers,
         Arc::clone(&world.plan.guard),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use udispatch::datagram::{Region, Span};
-use udispatch::dispatch::id::EarId;
+use udispatch::dispatch::id::LocalListener;
 use udispatch::dispatch::outbox::{
     COPY_MAX_BYTES, Lane, Outbox, Parcel, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run,
 };
@@ -37,7 +37,7 @@ fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
 /// `lanes`: the handler of each lane.
 pub fn check(
     outbox: &Outbox,
-    ear: EarId,
+    listener: LocalListener,
     arena: &[u8],
     turn: &Turn,
     lanes: &[usize],
@@ -45,12 +45,12 @@ pub fn check(
     random: &mut Random,
 ) {
     check_lanes(outbox, arena, turn, lanes, memory);
-    check_answers(outbox, ear, arena, turn);
+    check_answers(outbox, listener, arena, turn);
     for lane in 0..lanes.len() {
         let parcels: Vec<Parcel> = outbox.lane(Lane(lane as u32)).collect();
         check_runs(outbox, arena, &parcels, random);
     }
-    let mut rest = outbox.replies(ear);
+    let mut rest = outbox.replies(listener);
     while let Some(first) = rest.first() {
         let is_same = |reply: &&udispatch::dispatch::outbox::Reply| {
             (reply.to, reply.from, reply.handler) == (first.to, first.from, first.handler)
@@ -163,17 +163,17 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
 }
 
 /// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
-fn check_answers(outbox: &Outbox, ear: EarId, arena: &[u8], turn: &Turn) {
+fn check_answers(outbox: &Outbox, listener: LocalListener, arena: &[u8], turn: &Turn) {
     assert!(
-        outbox.replying().iter().all(|other| *other == ear),
+        outbox.replying().iter().all(|other| *other == listener),
         "answers leave where they were asked"
     );
     assert_eq!(
-        outbox.replies(ear).len(),
+        outbox.replies(listener).len(),
         turn.answers.len(),
         "the number of answers"
     );
-    for (reply, answer) in outbox.replies(ear).iter().zip(&turn.answers) {
+    for (reply, answer) in outbox.replies(listener).iter().zip(&turn.answers) {
         assert_eq!(reply.handler.index(), answer.handler, "{answer:?}");
         assert_eq!(
             (reply.to, reply.from),

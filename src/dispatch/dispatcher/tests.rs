@@ -78,14 +78,15 @@ fn who_was_not_called_is_not_asked() {
         }) as Box<dyn Handler>
     };
     let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
-    let ears = (0..1_000).map(|id| Ear {
+    let routings = (0..1_000).map(|id| ListenerRouting {
         id,
         lookup: Lookup::Fixed(RouteId(id as u32)),
         claim: Claim::All,
     });
     let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
     let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
-    let mut dispatcher = Dispatcher::new(ears.collect(), routes, handlers, guard, names, 1_000, 0);
+    let mut dispatcher =
+        Dispatcher::new(routings.collect(), routes, handlers, guard, names, 1_000, 0);
     assert_eq!(
         (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
         (None, 1_000)
@@ -110,9 +111,9 @@ fn who_was_not_called_is_not_asked() {
         segment: 0,
     };
     let mut lanes = NoLanes;
-    for (now, ear) in [(0, 5), (0, 500), (1, 7)] {
+    for (now, listener) in [(0, 5), (0, 500), (1, 7)] {
         dispatcher.set_time(Time(now));
-        dispatcher.dispatch(ear, &Batch::new(&[train], &[]), &mut lanes);
+        dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut lanes);
     }
     assert_eq!(
         (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),

@@ -24,7 +24,7 @@ use self::list::{Linked, Queue};
 use self::page::Page;
 pub use self::session::{Key, Session, SessionId};
 use self::wheel::Wheel;
-use super::id::{EarId, HandlerId, UpstreamId};
+use super::id::{HandlerId, LocalListener, UpstreamId};
 use super::legacy::SessionLegacy;
 use super::outbox::Lane;
 use super::time::{Time, nanoseconds};
@@ -172,14 +172,20 @@ impl Sessions {
     }
 
     /// Begins a session. Its key must be new. It is on probation until [`Sessions::answered`].
-    pub fn insert(&mut self, key: Key, ear: EarId, interface: u32, now: Time) -> SessionId {
+    pub fn insert(
+        &mut self,
+        key: Key,
+        listener: LocalListener,
+        interface: u32,
+        now: Time,
+    ) -> SessionId {
         debug_assert!(
             self.find(&key).is_none(),
             "a client has one session at a time"
         );
         let session = Session {
             key,
-            ear,
+            listener,
             interface,
             seen: now,
             ttl: None,
@@ -196,14 +202,20 @@ impl Sessions {
     }
 
     /// Goes on with a session that another table has left. Its key must be new where it is bound.
-    pub fn restore(&mut self, key: Key, ear: EarId, left: &SessionLegacy, now: Time) -> SessionId {
+    pub fn restore(
+        &mut self,
+        key: Key,
+        listener: LocalListener,
+        left: &SessionLegacy,
+        now: Time,
+    ) -> SessionId {
         debug_assert!(
             !left.is_bound || self.find(&key).is_none(),
             "a client has one session at a time"
         );
         let session = Session {
             key,
-            ear,
+            listener,
             interface: left.interface,
             seen: left.seen,
             ttl: left.ttl,

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
 use super::link::Link;
-use crate::dispatch::id::EarId;
+use crate::dispatch::id::LocalListener;
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;
 
@@ -46,7 +46,7 @@ pub struct Session {
     /// Whose it is.
     pub key: Key,
     /// The listener that its last request came in by and that its answers leave through.
-    pub ear: EarId,
+    pub listener: LocalListener,
     /// The interface that it came in by, 0 where unknown.
     pub interface: u32,
     /// When the last datagram passed, either way.

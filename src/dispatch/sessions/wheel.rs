@@ -130,7 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::dispatch::id::EarId;
+    use crate::dispatch::id::LocalListener;
     use crate::dispatch::random::Random;
     use crate::dispatch::route_table::RouteId;
     use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions};
@@ -175,7 +175,7 @@ mod tests {
                 match random.below(8) {
                     0..3 => {
                         number += 1;
-                        let id = table.insert(key(number), EarId(0), 0, now);
+                        let id = table.insert(key(number), LocalListener(0), 0, now);
                         list.push(Listed {
                             id,
                             seen: now,

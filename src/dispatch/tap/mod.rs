@@ -18,7 +18,7 @@ pub(super) use self::page::Source;
 pub use self::page::{Counts, Direction, Page, Record, View};
 use self::page::{Pages, Sample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
-use super::id::EarId;
+use super::id::LocalListener;
 use super::outbox::{Outbox, Reply};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Train};
@@ -188,10 +188,10 @@ impl Taps {
         upstream: Option<UpstreamId>,
         batch: &Batch<'_>,
         outbox: &Outbox,
-        listener_of: impl Fn(EarId) -> u32,
+        listener_of: impl Fn(LocalListener) -> u32,
     ) {
         let passed = passed_back(handler, batch.trains(), outbox);
-        let listener = passed.map(|(ear, _)| listener_of(ear));
+        let listener = passed.map(|(local, _)| listener_of(local));
         let source = Source {
             direction: Direction::Answer,
             listener,
@@ -279,14 +279,18 @@ fn copy_train<'a>(
 }
 
 /// What the handler passed these answers on as: a lane is one session's, and so all of them go to one client.
-fn passed_back(handler: HandlerId, trains: &[Train], outbox: &Outbox) -> Option<(EarId, Reply)> {
+fn passed_back(
+    handler: HandlerId,
+    trains: &[Train],
+    outbox: &Outbox,
+) -> Option<(LocalListener, Reply)> {
     let (first, last) = (trains.first()?.span, trains.last()?.span);
     let lies_within = |offset: u32| (first.offset..=last.offset + last.len).contains(&offset);
-    outbox.replying().iter().find_map(|&ear| {
-        let reply = outbox.replies(ear).last()?;
+    outbox.replying().iter().find_map(|&listener| {
+        let reply = outbox.replies(listener).last()?;
         let span = reply.parcel.span;
         let is_it =
             reply.handler == handler && span.region == Region::Arena && lies_within(span.offset);
-        is_it.then_some((ear, *reply))
+        is_it.then_some((listener, *reply))
     })
 }

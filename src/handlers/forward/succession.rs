@@ -67,7 +67,7 @@ impl Talk {
             client: session.key.client,
             local: session.key.local,
             route: Some(session.key.route),
-            ear: session.ear,
+            listener: session.listener,
             interface: session.interface,
             seen: session.seen,
             ttl: session.ttl,
@@ -130,7 +130,7 @@ impl Talk {
             winner,
             ..left.clone()
         };
-        let id = self.table.restore(key, left.ear, &left, cx.now());
+        let id = self.table.restore(key, left.listener, &left, cx.now());
         for (at, leg) in legs {
             let lane = self.leases.inherit_leg(leg, id);
             self.table.legs(id)[at] = Some(lane);

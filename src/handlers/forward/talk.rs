@@ -113,7 +113,7 @@ impl Talk {
         let session = self.table.get_mut(id);
         session.seen = cx.now();
         // The kernel spreads flows anew where sockets join those of an address; a session goes where its client asks.
-        session.ear = cx.ear();
+        session.listener = cx.listener();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
         session.ttl = ttl;
@@ -286,7 +286,7 @@ impl Talk {
         }
         let id = self
             .table
-            .insert(key, cx.ear(), train.envelope.interface, cx.now());
+            .insert(key, cx.listener(), train.envelope.interface, cx.now());
         for (leg, lane) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
             *leg = lane.take();
             if let Some(lane) = leg {
@@ -417,12 +417,12 @@ impl Talk {
         }
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
-        let (ear, key, interface) = (session.ear, session.key, session.interface);
+        let (listener, key, interface) = (session.listener, session.key, session.interface);
         // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
         let ttl = session
             .ttl
             .filter(|_| self.common.settings.answering.ttl.is_none());
-        cx.pass_back(ear, train, key.client, key.local, interface, ttl);
+        cx.pass_back(listener, train, key.client, key.local, interface, ttl);
         self.table.answered(id);
         if !self.common.shadows.is_empty() {
             self.compare(id, None, train, batch);

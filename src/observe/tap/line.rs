@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
-    use crate::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
+    use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
     use crate::dispatch::guard::Guard;
     use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Lanes, Names};
     use crate::dispatch::id::{RouteId, UpstreamId};
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn lines_read_back() {
         let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Picky)];
-        let ears = vec![Ear {
+        let routings = vec![ListenerRouting {
             id: 0,
             lookup: Lookup::Fixed(RouteId(0)),
             claim: Claim::All,
@@ -230,7 +230,7 @@ mod tests {
         };
         let routes = vec![vec![HandlerId(0)]];
         let mut dispatcher = Dispatcher::new(
-            ears,
+            routings,
             routes,
             handlers,
             Arc::new(Guard::default()),

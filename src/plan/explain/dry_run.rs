@@ -10,7 +10,7 @@ use crate::datagram::{Datagram, Envelope, Region, Span, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Batch, Handler, HandlerId, Lanes};
-use crate::dispatch::id::{EarId, UpstreamId};
+use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::{Lane, Outbox};
 use crate::dispatch::sink::{Job, LineSink};
@@ -143,7 +143,7 @@ pub(super) fn datagram<'a>(payload: &'a [u8], envelope: &Envelope) -> Datagram<'
 }
 
 fn describe_replies(text: &mut String, outbox: &Outbox, handler: HandlerId) {
-    let replies = outbox.replies(EarId(0)).iter();
+    let replies = outbox.replies(LocalListener(0)).iter();
     for reply in replies.filter(|reply| reply.handler == handler) {
         let (len, ttl) = (reply.parcel.span.len, ttl_words(reply.parcel.ttl));
         let (from, to) = (reply.from, reply.to);

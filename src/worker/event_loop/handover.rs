@@ -39,7 +39,7 @@ impl Worker {
     /// What it leaves; the sockets of its lanes apart.
     pub fn leave(&self) -> Estate {
         Estate {
-            ears: self.listeners.iter().map(Listener::leave).collect(),
+            listeners: self.listeners.iter().map(Listener::leave).collect(),
             lanes: self.lanes.leave(),
             legacies: self.dispatcher.leave(),
             ledger: self.dispatcher.accounts(),

@@ -43,7 +43,7 @@ pub struct Session {
     /// Which of all sessions it is.
     pub number: u64,
     pub key: Key,
-    ear: usize,
+    listener: usize,
     interface: u32,
     /// Of the last request, less one.
     ttl: Option<u8>,

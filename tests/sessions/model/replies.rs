@@ -25,7 +25,7 @@ pub struct Flight {
 /// What must go back to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
-    pub ear: usize,
+    pub listener: usize,
     pub to: SocketAddr,
     pub from: SocketAddr,
     pub interface: u32,
@@ -86,8 +86,12 @@ impl Talker {
         session.seen = step.now;
         session.replies += count as u64;
         session.is_answered = true;
-        let (ear, interface, key, number) =
-            (session.ear, session.interface, session.key, session.number);
+        let (listener, interface, key, number) = (
+            session.listener,
+            session.interface,
+            session.key,
+            session.number,
+        );
         let ttl = session.ttl.filter(|_| self.spec.ttl.is_none());
         let mut passed = Vec::new();
         for flight in train {
@@ -96,7 +100,7 @@ impl Talker {
             }
             let payload = flight.payload.clone();
             passed.push(Pass {
-                ear,
+                listener,
                 to: key.client,
                 from: key.local,
                 interface,

@@ -14,7 +14,7 @@ struct Unit<'a> {
     payloads: &'a [Vec<u8>],
     ttl: Option<u8>,
     route: usize,
-    ear: usize,
+    listener: usize,
 }
 
 impl Unit<'_> {
@@ -29,7 +29,7 @@ impl Talker {
         &mut self,
         train: &Train,
         route: usize,
-        ear: usize,
+        listener: usize,
         shared: &mut Shared,
         step: &mut Step,
     ) {
@@ -52,7 +52,7 @@ impl Talker {
                     payloads,
                     ttl,
                     route,
-                    ear,
+                    listener,
                 },
                 shared,
                 step,
@@ -87,7 +87,7 @@ impl Talker {
         };
         let session = &mut self.sessions[at];
         session.seen = step.now;
-        session.ear = unit.ear;
+        session.listener = unit.listener;
         session.requests += unit.len() as u64;
         session.winner = None;
         session.ttl = unit.ttl;
@@ -161,7 +161,7 @@ impl Talker {
         self.sessions.push(Session {
             number: shared.sessions,
             key,
-            ear: unit.ear,
+            listener: unit.listener,
             interface: unit.train.interface,
             ttl: None,
             seen: step.now,
