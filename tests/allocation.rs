@@ -25,7 +25,7 @@ use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
-use udispatch::worker::estate::Seat;
+use udispatch::worker::estate::SocketSlot;
 use udispatch::worker::flush::{Flusher, Sockets};
 use udispatch::worker::lanes::{Lanes, Target};
 use udispatch::worker::listener::Listener;
@@ -464,12 +464,12 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let seat = Seat {
+    let slot = SocketSlot {
         listener: 0,
         index: 0,
     };
     let listener = Listener::new(
-        seat,
+        slot,
         socket,
         "0.0.0.0:5000".parse().expect("an address"),
         options,

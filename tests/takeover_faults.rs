@@ -110,7 +110,7 @@ fn misbehave(control: &Path, fault: Fault) {
         Fault::DiesAfterManifest => {
             let manifest = manifest.unwrap();
             assert_eq!(
-                manifest.read::<Manifest>().unwrap().seats.len() + 2,
+                manifest.read::<Manifest>().unwrap().slots.len() + 2,
                 manifest.fds.len()
             );
         }

@@ -12,9 +12,9 @@ use crate::net::socket;
 use crate::plan::Plan;
 use crate::plan::identity::ListenerKey;
 use crate::worker::command::{Command, Handle};
-use crate::worker::estate::Seat;
+use crate::worker::estate::SocketSlot;
 
-/// The sockets of each listener, in the order of their seats.
+/// The sockets of each listener, in the order of their slots.
 #[derive(Debug, Default)]
 pub struct Held {
     sockets: HashMap<ListenerKey, Vec<UdpSocket>>,
@@ -105,8 +105,8 @@ pub enum Unlent {
     Silent,
 }
 
-/// Second descriptors of the sockets of all listeners that run, in the order of their seats.
-pub fn lend(workers: &[Handle]) -> Result<Vec<(Seat, UdpSocket)>, Unlent> {
+/// Second descriptors of the sockets of all listeners that run, in the order of their slots.
+pub fn lend(workers: &[Handle]) -> Result<Vec<(SocketSlot, UdpSocket)>, Unlent> {
     let mut lent = Vec::new();
     for worker in workers {
         let (reply, answer) = bounded(1);
@@ -117,6 +117,6 @@ pub fn lend(workers: &[Handle]) -> Result<Vec<(Seat, UdpSocket)>, Unlent> {
             RecvTimeoutError::Timeout => Unlent::Silent,
         })?);
     }
-    lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+    lent.sort_by_key(|(slot, _)| (slot.listener, slot.index));
     Ok(lent)
 }

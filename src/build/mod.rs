@@ -34,7 +34,7 @@ use crate::plan::targets;
 use crate::plan::upstreams::{Located, Upstreams};
 use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::command::Handle;
-use crate::worker::estate::Seat;
+use crate::worker::estate::SocketSlot;
 use crate::worker::event_loop::Worker;
 use crate::worker::lanes::{Lanes, Target};
 use crate::worker::listener::Listener;
@@ -129,12 +129,12 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
                 granted =
                     granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
             }
-            let seat = Seat {
+            let slot = SocketSlot {
                 listener: index,
                 index: place,
             };
             let listener = Listener::new(
-                seat,
+                slot,
                 socket,
                 planned.address,
                 options,
@@ -153,7 +153,7 @@ fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, Build
         .into_iter()
         .map(|(worker, index)| &bound[worker][index])
     {
-        let label = &plan.listeners[listener.seat.listener].label;
+        let label = &plan.listeners[listener.slot.listener].label;
         listener
             .settle()
             .map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;
@@ -283,10 +283,10 @@ fn build_worker(
     number: usize,
 ) -> Result<(Worker, Handle), BuildError> {
     let routing = |listener: &Listener| {
-        let planned = &plan.listeners[listener.seat.listener];
-        let claim = planned.claim(listener.seat.index);
+        let planned = &plan.listeners[listener.slot.listener];
+        let claim = planned.claim(listener.slot.index);
         ListenerRouting {
-            id: listener.seat.listener,
+            id: listener.slot.listener,
             lookup: planned.lookup.clone(),
             claim,
         }

@@ -50,7 +50,7 @@ pub struct Draft {
     successors: Successors,
     /// What is new.
     pub difference: Difference,
-    /// Who lends the listeners' sockets, and which of them each seat's is.
+    /// Who lends the listeners' sockets, and which of them each slot's is.
     workers: Vec<Handle>,
     old: Outline,
 }
@@ -197,8 +197,8 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
 /// Second descriptors of all listeners' sockets that run now.
 fn borrow(workers: &[Handle], outline: &Outline, held: &mut Held) -> Result<(), Failure> {
     let lent = lend(workers).map_err(|unlent| Failure::Start(BuildError(unlent.to_string())))?;
-    for (seat, socket) in lent {
-        held.add(outline.listeners[seat.listener].key.clone(), socket);
+    for (slot, socket) in lent {
+        held.add(outline.listeners[slot.listener].key.clone(), socket);
     }
     Ok(())
 }

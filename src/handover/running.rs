@@ -353,7 +353,7 @@ fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
         .iter_mut()
         .flat_map(|(worker, _)| worker.listeners())
         .collect();
-    let name = |listener: &Listener| plan.listeners[listener.seat.listener].label.clone();
+    let name = |listener: &Listener| plan.listeners[listener.slot.listener].label.clone();
     let late: HashSet<u16> = listeners
         .iter()
         .filter(|listener| listener.is_late())
@@ -387,7 +387,7 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
         .iter_mut()
         .flat_map(|(worker, _)| worker.listeners())
     {
-        let granted = &mut smallest[listener.seat.listener];
+        let granted = &mut smallest[listener.slot.listener];
         *granted = listener.receive_buffer().min(*granted);
     }
     smallest

@@ -13,7 +13,7 @@ use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, Upst
 use crate::dispatch::outbox::Lane;
 use crate::handover::history::History;
 use crate::plan::diff::{Heirs, Successors};
-use crate::worker::estate::{Estate, LaneEstate, Seat};
+use crate::worker::estate::{Estate, LaneEstate, SocketSlot};
 use crate::worker::event_loop::Worker;
 
 /// Gives the workers, which do not run yet, what others have left. Sessions go where the socket is that their clients ask.
@@ -23,12 +23,12 @@ pub fn hand_over(
     successors: &Successors,
     history: &mut History,
 ) {
-    let mut sockets: HashMap<Seat, (usize, LocalListener)> = HashMap::new();
+    let mut sockets: HashMap<SocketSlot, (usize, LocalListener)> = HashMap::new();
     for (number, worker) in workers.iter_mut().enumerate() {
         let listeners = worker.listeners().iter().enumerate();
         sockets.extend(
             listeners
-                .map(|(index, listener)| (listener.seat, (number, LocalListener(index as u32)))),
+                .map(|(index, listener)| (listener.slot, (number, LocalListener(index as u32)))),
         );
     }
     let mut handover = Handover {
@@ -48,7 +48,7 @@ type Parcel = (usize, HandlerId, Legacy);
 
 struct Handover<'a> {
     /// Which worker has which socket, and as which of its listeners.
-    sockets: HashMap<Seat, (usize, LocalListener)>,
+    sockets: HashMap<SocketSlot, (usize, LocalListener)>,
     successors: &'a Successors,
     history: &'a mut History,
     moved: Vec<Parcel>,
@@ -57,21 +57,21 @@ struct Handover<'a> {
 impl Handover<'_> {
     fn listeners(&self, workers: &mut [&mut Worker], estate: &Estate) {
         for left in &estate.listeners {
-            if let Some((worker, listener)) = self.seat(left.seat) {
+            if let Some((worker, listener)) = self.slot(left.slot) {
                 workers[worker].listeners()[listener.index()].inherit(left);
             }
         }
     }
 
     /// Where a socket is now.
-    fn seat(&self, old: Seat) -> Option<(usize, LocalListener)> {
+    fn slot(&self, old: SocketSlot) -> Option<(usize, LocalListener)> {
         let listener = self
             .successors
             .listeners
             .get(old.listener)
             .copied()
             .flatten()?;
-        self.sockets.get(&Seat { listener, ..old }).copied()
+        self.sockets.get(&SocketSlot { listener, ..old }).copied()
     }
 
     fn worker(&mut self, workers: &mut [&mut Worker], number: usize, estate: Estate) {
@@ -91,10 +91,10 @@ impl Handover<'_> {
             self.opinions(workers.len(), number, &heirs, &legacy);
             let row = heirs.row();
             for session in legacy.sessions {
-                let seat = listeners
+                let slot = listeners
                     .get(session.listener.index())
-                    .and_then(|left| self.seat(left.seat));
-                let moved = seat.and_then(|(worker, listener)| {
+                    .and_then(|left| self.slot(left.slot));
+                let moved = slot.and_then(|(worker, listener)| {
                     let session = SessionLegacy {
                         listener,
                         ..session

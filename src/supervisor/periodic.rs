@@ -166,7 +166,7 @@ impl Periodic {
             .map(|(number, listener)| {
                 let own = lent
                     .iter()
-                    .filter(|(seat, _)| seat.listener == number)
+                    .filter(|(slot, _)| slot.listener == number)
                     .map(|(_, socket)| socket.as_fd());
                 (listener.key.clone(), own.collect())
             })

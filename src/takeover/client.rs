@@ -81,16 +81,16 @@ impl Taker {
         let mut fds = frame.fds.into_iter();
         let sockets: Vec<UdpSocket> = fds
             .by_ref()
-            .take(manifest.seats.len())
+            .take(manifest.slots.len())
             .map(UdpSocket::from)
             .collect();
         let doors: Vec<(Door, OwnedFd)> = manifest.doors.iter().copied().zip(fds).collect();
-        let is_sound = sockets.len() == manifest.seats.len()
+        let is_sound = sockets.len() == manifest.slots.len()
             && doors.len() == manifest.doors.len()
             && manifest
-                .seats
+                .slots
                 .iter()
-                .all(|seat| seat.listener < manifest.outline.listeners.len());
+                .all(|slot| slot.listener < manifest.outline.listeners.len());
         match is_sound {
             true => Ok(Taker {
                 wire,
@@ -106,16 +106,16 @@ impl Taker {
 
     /// The listeners whose sockets it has, and how many of each.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerKey, usize)> + use<> {
-        let seats = |listener| {
+        let slots = |listener| {
             self.manifest
-                .seats
+                .slots
                 .iter()
-                .filter(|seat| seat.listener == listener)
+                .filter(|slot| slot.listener == listener)
                 .count()
         };
         let keys = self.manifest.outline.listeners.iter().enumerate();
         let listeners: Vec<_> = keys
-            .map(|(number, listener)| (listener.key.clone(), seats(number)))
+            .map(|(number, listener)| (listener.key.clone(), slots(number)))
             .collect();
         listeners.into_iter()
     }
@@ -143,9 +143,9 @@ impl Taker {
     /// What our configuration may go on with, and the sockets for it.
     pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, Held) {
         let mut held = Held::default();
-        for (seat, socket) in self.manifest.seats.iter().zip(self.sockets.drain(..)) {
+        for (slot, socket) in self.manifest.slots.iter().zip(self.sockets.drain(..)) {
             held.add(
-                self.manifest.outline.listeners[seat.listener].key.clone(),
+                self.manifest.outline.listeners[slot.listener].key.clone(),
                 socket,
             );
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dispatch::ledger::Ledger;
 use crate::monitor::State;
 use crate::plan::identity::Outline;
-use crate::worker::estate::{Estate, Seat};
+use crate::worker::estate::{Estate, SocketSlot};
 
 /// The version of this conversation. Changed when an older process would misunderstand.
 pub const VERSION: u32 = 1;
@@ -30,7 +30,7 @@ pub struct Refused {
     pub why: String,
 }
 
-/// What runs, and with it second descriptors: the listeners' sockets in the order of `seats`, then those of `doors`.
+/// What runs, and with it second descriptors: the listeners' sockets in the order of `slots`, then those of `doors`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// The process that runs it.
@@ -46,7 +46,8 @@ pub struct Manifest {
     /// Where upstreams with names are.
     pub addresses: HashMap<String, SocketAddr>,
     /// Which listener each socket is of.
-    pub seats: Vec<Seat>,
+    #[serde(rename = "seats")]
+    pub slots: Vec<SocketSlot>,
     /// What else is listened on, for control.
     pub doors: Vec<Door>,
     /// When time began to be counted, in nanoseconds of CLOCK_MONOTONIC, which all processes share.

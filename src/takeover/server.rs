@@ -31,7 +31,7 @@ use crate::takeover::messages::{
 };
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::command::Handle;
-use crate::worker::estate::Seat;
+use crate::worker::estate::SocketSlot;
 use crate::worker::event_loop::Worker;
 
 /// Conversations at a time; all but one are refused at once.
@@ -228,7 +228,7 @@ impl Gate {
     fn describe(&self, serving: &Serving<'_>) -> Result<(Manifest, Vec<OwnedFd>), Unlent> {
         let present = serving.running.present(serving.generation);
         let lent = lend(&present.workers)?;
-        let (seats, sockets): (Vec<Seat>, Vec<_>) = lent.into_iter().unzip();
+        let (slots, sockets): (Vec<SocketSlot>, Vec<_>) = lent.into_iter().unzip();
         let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
         let mut doors = Vec::new();
         for (door, fd) in &self.doors {
@@ -248,7 +248,7 @@ impl Gate {
             outline: present.outline,
             sessions: present.sessions,
             addresses: present.addresses,
-            seats,
+            slots,
             doors,
             epoch_ns: pass::monotonic_ns().saturating_sub(nanoseconds(self.epoch.elapsed())),
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
-use super::estate::Seat;
+use super::estate::SocketSlot;
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
@@ -33,7 +33,7 @@ pub enum Command {
     /// Nobody looks on by that tap any more.
     Untap(TapId),
     /// Send second descriptors of the listeners' sockets.
-    Lend(Sender<Vec<(Seat, UdpSocket)>>),
+    Lend(Sender<Vec<(SocketSlot, UdpSocket)>>),
     /// Set everything on the listeners' sockets as it is meant to be: somebody who had them too may have changed it.
     Settle(Sender<io::Result<()>>),
     /// Finish the turn and end. The sockets stay open and hold what comes.

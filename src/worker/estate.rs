@@ -15,7 +15,7 @@ use crate::dispatch::sink::Fate;
 
 /// Which of the sockets of a configuration one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Seat {
+pub struct SocketSlot {
     /// The listener's number.
     pub listener: usize,
     /// Which of the sockets that share its address.
@@ -26,7 +26,8 @@ pub struct Seat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarEstate {
     /// Which one it is.
-    pub seat: Seat,
+    #[serde(rename = "seat")]
+    pub slot: SocketSlot,
     /// The kernel's drop counter when it was last read.
     pub drops_seen: u32,
     /// What was set on it while it was used.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use super::estate::{EarEstate, Seat};
+use super::estate::{EarEstate, SocketSlot};
 use super::exit::Exit;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
@@ -54,7 +54,7 @@ pub struct Listener {
     /// Whether it is asked for each datagram's destination.
     pub tells_destination: bool,
     /// Which of the configuration's sockets it is.
-    pub seat: Seat,
+    pub slot: SocketSlot,
     /// How many trains the next receive call asks for.
     pub trains_max: usize,
     /// The kernel's drop counter when it was last read.
@@ -64,7 +64,7 @@ pub struct Listener {
 impl Listener {
     /// Around a socket that is bound, or will be when it is late.
     pub fn new(
-        seat: Seat,
+        slot: SocketSlot,
         socket: UdpSocket,
         address: SocketAddr,
         options: ListenerOptions,
@@ -81,7 +81,7 @@ impl Listener {
             is_late,
             tells_source,
             tells_destination,
-            seat,
+            slot,
             trains_max,
             drops_seen,
         }
@@ -115,14 +115,14 @@ impl Listener {
     }
 
     /// A second descriptor of its socket, and which one it is.
-    pub fn lend(&self) -> io::Result<(Seat, UdpSocket)> {
-        Ok((self.seat, self.exit.socket().try_clone()?))
+    pub fn lend(&self) -> io::Result<(SocketSlot, UdpSocket)> {
+        Ok((self.slot, self.exit.socket().try_clone()?))
     }
 
     /// What is known of its socket.
     pub fn leave(&self) -> EarEstate {
         EarEstate {
-            seat: self.seat,
+            slot: self.slot,
             drops_seen: self.drops_seen,
             sticky: self.exit.sticky(),
         }

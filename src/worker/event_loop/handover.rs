@@ -20,7 +20,7 @@ impl Worker {
         let until = Instant::now() + DRAIN_MAX;
         for index in 0..self.listeners.len() {
             let listener = &self.listeners[index];
-            if !removed.contains(&listener.seat.listener) {
+            if !removed.contains(&listener.slot.listener) {
                 continue;
             }
             let socket = listener.exit.socket();
