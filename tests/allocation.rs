@@ -497,7 +497,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
             }
             // On loopback what is sent has arrived.
             received += receiver
-                .receive(listeners[0].exit.socket(), 128, true)
+                .receive(listeners[0].send_socket.socket(), 128, true)
                 .expect("received");
             trains.clear();
             receiver

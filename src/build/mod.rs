@@ -393,8 +393,8 @@ impl Site for WorkerSite<'_> {
             .map_err(|error| cannot_reach(upstream, &error))?;
         let unreachable = self
             .lanes
-            .exit(lane)
-            .is_some_and(|(exit, _, _)| exit.unreachable().is_some());
+            .send_socket(lane)
+            .is_some_and(|(socket, _, _)| socket.unreachable().is_some());
         if unreachable && address.is_ok() && self.number == 0 {
             log::warn!(
                 "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"

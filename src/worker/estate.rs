@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
-use super::exit::Sticky;
+use super::send_socket::Sticky;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;

@@ -112,7 +112,7 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
         for (index, listener) in listeners.iter().enumerate() {
-            let fd = listener.exit.socket().as_raw_fd();
+            let fd = listener.send_socket.socket().as_raw_fd();
             poll.registry()
                 .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
@@ -297,7 +297,7 @@ impl Worker {
         let listener = &self.listeners[index];
         // A tap shows the source, whether or not a handler needs it.
         let tells_source = listener.tells_source || is_tapped;
-        let socket = listener.exit.socket();
+        let socket = listener.send_socket.socket();
         let received = self
             .receiver
             .receive(socket, listener.trains_max, tells_source);

@@ -6,9 +6,9 @@ mod items;
 use std::io;
 
 use self::items::Items;
-use super::exit::Exit;
 use super::lanes::Lanes;
 use super::listener::Listener;
+use super::send_socket::SendSocket;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
 use crate::dispatch::ledger::{Ledger, Sent};
@@ -65,7 +65,7 @@ impl Flusher {
         }
         for &listener in content.outbox.replying() {
             let replies = content.outbox.replies(listener);
-            let mut transfer = self.transfer(&mut listeners[listener.index()].exit, content);
+            let mut transfer = self.transfer(&mut listeners[listener.index()].send_socket, content);
             transfer.send_all(Items::Replies(replies), &mut |index, sent| {
                 ledger.handlers[replies[index].handler.index()].record(sent);
             });
@@ -78,9 +78,13 @@ impl Flusher {
         lanes.settle(ledger);
     }
 
-    fn transfer<'a>(&'a mut self, exit: &'a mut Exit, content: Content<'a>) -> Transfer<'a> {
+    fn transfer<'a>(
+        &'a mut self,
+        send_socket: &'a mut SendSocket,
+        content: Content<'a>,
+    ) -> Transfer<'a> {
         Transfer {
-            exit,
+            send_socket,
             sender: &mut self.sender,
             runs: &mut self.runs,
             singles: &mut self.singles,
@@ -96,7 +100,7 @@ impl Flusher {
         content: Content<'_>,
         ledger: &mut Ledger,
     ) {
-        let Some((exit, handler, upstream)) = lanes.exit(kept[0].lane) else {
+        let Some((send_socket, handler, upstream)) = lanes.send_socket(kept[0].lane) else {
             return;
         };
         let account = &mut ledger.handlers[handler.index()];
@@ -107,12 +111,12 @@ impl Flusher {
         };
         for kept in kept.chunks(MESSAGES_MAX) {
             let header = |kept: &Kept| {
-                let to = exit.upstream()?;
+                let to = send_socket.upstream()?;
                 udp_header(kept.from, to, content.bytes(kept.parcel.span))
             };
             self.headers.clear();
             self.headers.extend(kept.iter().map(header));
-            exit.adopt(kept[0].parcel.ttl);
+            send_socket.adopt(kept[0].parcel.ttl);
             self.runs.clear();
             let mut batch = self.sender.batch();
             for (kept, header) in kept.iter().zip(&self.headers) {
@@ -126,7 +130,7 @@ impl Flusher {
                     ttl: kept.parcel.ttl,
                     ..Sending::default()
                 };
-                batch.begin(None, &exit.spare(sending));
+                batch.begin(None, &send_socket.spare(sending));
                 batch.piece(header);
                 batch.piece(content.bytes(kept.parcel.span));
                 self.runs.push(Run {
@@ -135,7 +139,9 @@ impl Flusher {
                     segment: 0,
                 });
             }
-            transmit(&mut batch, exit, &self.runs, &mut |_, sent| settle(sent));
+            transmit(&mut batch, send_socket, &self.runs, &mut |_, sent| {
+                settle(sent)
+            });
         }
     }
 
@@ -146,7 +152,7 @@ impl Flusher {
         content: Content<'_>,
         ledger: &mut Ledger,
     ) {
-        let Some((exit, handler, upstream)) = lanes.exit(lane) else {
+        let Some((send_socket, handler, upstream)) = lanes.send_socket(lane) else {
             return;
         };
         let account = &mut ledger.handlers[handler.index()];
@@ -164,16 +170,16 @@ impl Flusher {
         let mut parcels = std::mem::take(&mut self.parcels);
         parcels.clear();
         let whole = content.outbox.lane(lane);
-        parcels.extend(whole.flat_map(|parcel| parcel.parts(exit.limits.count_max)));
+        parcels.extend(whole.flat_map(|parcel| parcel.parts(send_socket.limits.count_max)));
         // One datagram on one lane is what request and reply mostly is: it needs no batch.
         let is_sent = match parcels[..] {
             [parcel] if parcel.segment == 0 => {
-                exit.send_alone(&parcel, |span| content.bytes(span), &mut settle)
+                send_socket.send_alone(&parcel, |span| content.bytes(span), &mut settle)
             }
             _ => false,
         };
         if !is_sent {
-            let mut transfer = self.transfer(exit, content);
+            let mut transfer = self.transfer(send_socket, content);
             transfer.send_all(Items::Parcels(&parcels), &mut |_, sent| settle(sent));
         }
         self.parcels = parcels;
@@ -185,7 +191,7 @@ impl Flusher {
 
 /// One socket, with what it takes to send through it.
 struct Transfer<'w> {
-    exit: &'w mut Exit,
+    send_socket: &'w mut SendSocket,
     sender: &'w mut Sender,
     runs: &'w mut Vec<Run>,
     singles: &'w mut Vec<Parcel>,
@@ -199,27 +205,28 @@ impl Transfer<'_> {
         let mut done = 0;
         loop {
             let rest = items.from(done);
-            let (settled, refusal) = self.send_runs(rest, self.exit.limits, &mut |index, sent| {
-                settle(done + index, sent);
-            });
+            let (settled, refusal) =
+                self.send_runs(rest, self.send_socket.limits, &mut |index, sent| {
+                    settle(done + index, sent);
+                });
             done += settled;
             if done == items.len() {
                 return;
             }
             let rest = items.from(done);
-            let run = rest.longest_run(self.exit.limits);
+            let run = rest.longest_run(self.send_socket.limits);
             if refusal.is_some()
                 && run.datagrams > SEGMENTS_MAX_OLD
-                && self.exit.limits.count_max > SEGMENTS_MAX_OLD
+                && self.send_socket.limits.count_max > SEGMENTS_MAX_OLD
             {
-                self.exit.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
+                self.send_socket.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
                 continue;
             }
             let sent = self.send_singles(rest, run, &mut |sent| settle(done, sent));
             if let Some(error) = refusal
                 && sent > 0
             {
-                self.exit.learn(&error, u32::from(run.segment) - 1);
+                self.send_socket.learn(&error, u32::from(run.segment) - 1);
             }
             done += run.parcels;
         }
@@ -259,7 +266,7 @@ impl Transfer<'_> {
         let mut done = 0;
         while done < items.len() {
             let rest = items.from(done);
-            self.exit.adopt(rest.parcel(0).ttl);
+            self.send_socket.adopt(rest.parcel(0).ttl);
             let mut batch = self.sender.batch();
             gather(
                 &mut batch,
@@ -267,16 +274,17 @@ impl Transfer<'_> {
                 rest,
                 &Gathering {
                     limits,
-                    exit: self.exit,
+                    send_socket: self.send_socket,
                     content: self.content,
                 },
             );
             if self.runs.is_empty() {
                 return (done, None);
             }
-            let (settled, refusal) = transmit(&mut batch, self.exit, self.runs, &mut |at, sent| {
-                settle(done + at, sent);
-            });
+            let (settled, refusal) =
+                transmit(&mut batch, self.send_socket, self.runs, &mut |at, sent| {
+                    settle(done + at, sent);
+                });
             done += settled;
             if refusal.is_some() {
                 return (done, refusal);
@@ -289,7 +297,7 @@ impl Transfer<'_> {
 /// What decides how items become messages.
 struct Gathering<'a, 'e> {
     limits: SegmentLimits,
-    exit: &'e Exit,
+    send_socket: &'e SendSocket,
     content: Content<'a>,
 }
 
@@ -303,7 +311,7 @@ fn gather<'a>(
     runs.clear();
     let mut rest = items;
     while rest.len() > 0 && !batch.is_full() {
-        if !by.exit.can_send_with(rest.parcel(0).ttl) {
+        if !by.send_socket.can_send_with(rest.parcel(0).ttl) {
             return; // The next batch adopts it.
         }
         let run = rest.longest_run(by.limits);
@@ -312,7 +320,7 @@ fn gather<'a>(
         }
         let (to, sending) = rest.head();
         let segment = run.segment;
-        batch.begin(to, &by.exit.spare(Sending { segment, ..sending }));
+        batch.begin(to, &by.send_socket.spare(Sending { segment, ..sending }));
         for index in 0..run.parcels {
             batch.piece(by.content.bytes(rest.parcel(index).span));
         }
@@ -344,7 +352,7 @@ struct Recovery {
 
 impl Recovery {
     /// Judges a failed send call of a message of `segment` bytes a datagram.
-    fn judge(&mut self, error: &io::Error, segment: u16, exit: &mut Exit) -> Step {
+    fn judge(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
         match errno::of_send(error) {
             SendError::Again => return Step::Retry,
             SendError::Pending if !std::mem::replace(&mut self.is_retried, true) => {
@@ -359,7 +367,7 @@ impl Recovery {
         // Tried once: while the network is down, the rest is refused without another socket.
         let may_renew =
             errno::may_lack_source(error) && !std::mem::replace(&mut self.is_renewed, true);
-        if may_renew && exit.renew() {
+        if may_renew && send_socket.renew() {
             return Step::Retry;
         }
         Step::Refuse
@@ -370,17 +378,17 @@ impl Recovery {
 /// `settle` gets the index of the first item of the run that a result speaks of. Returns how many items are settled.
 fn transmit(
     batch: &mut SendBatch<'_, '_>,
-    exit: &mut Exit,
+    send_socket: &mut SendSocket,
     runs: &[Run],
     settle: &mut dyn FnMut(usize, Sent),
 ) -> (usize, Option<io::Error>) {
     let mut first = 0;
     let mut done = 0;
     let mut recovery = Recovery {
-        is_renewed: exit.renew_if_doubted(),
+        is_renewed: send_socket.renew_if_doubted(),
         ..Recovery::default()
     };
-    if let Some(errno) = exit.unreachable() {
+    if let Some(errno) = send_socket.unreachable() {
         for run in runs {
             settle(done, Sent::Refused(errno, run.datagrams));
             done += run.parcels;
@@ -388,7 +396,7 @@ fn transmit(
         return (done, None);
     }
     while let Some(run) = runs.get(first) {
-        let error = match batch.send(exit.socket(), first) {
+        let error = match batch.send(send_socket.socket(), first) {
             Ok(sent) => {
                 for run in &runs[first..first + sent] {
                     settle(done, Sent::Taken(run.datagrams));
@@ -401,7 +409,7 @@ fn transmit(
             Err(error) => error,
         };
         let errno = error.raw_os_error().unwrap_or(0);
-        match recovery.judge(&error, run.segment, exit) {
+        match recovery.judge(&error, run.segment, send_socket) {
             Step::Retry => {}
             Step::Report => settle(done, Sent::Reported(errno)),
             Step::Split => return (done, Some(error)),

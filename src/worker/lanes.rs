@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::Registry;
 
 use super::estate::LaneEstate;
-use super::exit::Exit;
+use super::send_socket::SendSocket;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::limit::Limit;
@@ -51,7 +51,7 @@ pub struct Target {
 /// One lane.
 #[derive(Debug)]
 struct Slot {
-    exit: Exit,
+    send_socket: SendSocket,
     upstream: UpstreamId,
     /// Whether it receives.
     is_leased: bool,
@@ -67,9 +67,9 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(exit: Exit, upstream: UpstreamId, is_leased: bool) -> Slot {
+    fn new(send_socket: SendSocket, upstream: UpstreamId, is_leased: bool) -> Slot {
         Slot {
-            exit,
+            send_socket,
             upstream,
             is_leased,
             is_ready: false,
@@ -82,7 +82,7 @@ impl Slot {
 
     /// How many trains the next look asks for.
     fn asks(&self) -> usize {
-        if self.streak >= self.patience || self.exit.gathers() {
+        if self.streak >= self.patience || self.send_socket.gathers() {
             TRAINS_MAX
         } else {
             1
@@ -91,7 +91,7 @@ impl Slot {
 
     /// What the kernel dropped since the last call. Its counter has 32 bits and may wrap.
     fn new_kernel_drops(&mut self) -> u64 {
-        let drops = option::kernel_drops(self.exit.socket()).unwrap_or(self.drops_seen);
+        let drops = option::kernel_drops(self.send_socket.socket()).unwrap_or(self.drops_seen);
         u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
     }
 }
@@ -103,7 +103,7 @@ pub struct Ready<'a> {
     /// Whose it is.
     pub handler: HandlerId,
     /// Its socket.
-    pub exit: &'a Exit,
+    pub send_socket: &'a SendSocket,
     /// How many trains to ask it for: one, unless it has had more each time.
     pub asks: usize,
 }
@@ -116,7 +116,7 @@ impl Ready<'_> {
         receiver: &mut Receiver,
         reports: &mut Vec<(Lane, i32)>,
     ) -> Option<usize> {
-        let socket = self.exit.socket();
+        let socket = self.send_socket.socket();
         let received = match self.asks {
             1 => receiver.receive_one(socket),
             asks => receiver.receive_more(socket, asks),
@@ -179,11 +179,11 @@ impl Lanes {
     /// Adds a lane that is there from the start, one way.
     pub fn open_one_way(&mut self, upstream: UpstreamId) -> io::Result<Lane> {
         let target = &self.targets[upstream.index()];
-        let exit = match target.address {
-            Some(address) => Exit::to_upstream(address, target.options, target.keeps_source)?,
-            None => Exit::nowhere(target.options)?,
+        let send_socket = match target.address {
+            Some(address) => SendSocket::to_upstream(address, target.options, target.keeps_source)?,
+            None => SendSocket::nowhere(target.options)?,
         };
-        Ok(self.add(Slot::new(exit, upstream, false)))
+        Ok(self.add(Slot::new(send_socket, upstream, false)))
     }
 
     /// Registers what receives from now on.
@@ -208,10 +208,10 @@ impl Lanes {
     }
 
     /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
-    pub fn exit(&mut self, lane: Lane) -> Option<(&mut Exit, HandlerId, UpstreamId)> {
+    pub fn send_socket(&mut self, lane: Lane) -> Option<(&mut SendSocket, HandlerId, UpstreamId)> {
         let slot = self.slots.get_mut(lane.0 as usize)?.as_mut()?;
         Some((
-            &mut slot.exit,
+            &mut slot.send_socket,
             self.targets[slot.upstream.index()].handler,
             slot.upstream,
         ))
@@ -252,7 +252,7 @@ impl Lanes {
             slot.patience = slot.patience.saturating_mul(2).max(STREAK);
         }
         if trains >= usize::from(STREAK) {
-            slot.exit.gather_trains();
+            slot.send_socket.gather_trains();
         }
     }
 
@@ -276,7 +276,7 @@ impl Lanes {
         Some(Ready {
             lane,
             handler,
-            exit: &slot.exit,
+            send_socket: &slot.send_socket,
             asks,
         })
     }
@@ -295,8 +295,8 @@ impl Lanes {
             .flatten()
             .filter(|slot| slot.upstream == upstream && !slot.is_leased)
         {
-            match Exit::to_upstream(to, options, keeps_source) {
-                Ok(exit) => slot.exit = exit,
+            match SendSocket::to_upstream(to, options, keeps_source) {
+                Ok(send_socket) => slot.send_socket = send_socket,
                 Err(error) => self
                     .failures
                     .push((upstream, error.raw_os_error().unwrap_or(0))),
@@ -316,7 +316,7 @@ impl Lanes {
 
     /// Word came back on a lane that something was lost.
     pub fn report(&mut self, lane: Lane, errno: i32, ledger: &mut Ledger) {
-        if let Some((_, handler, upstream)) = self.exit(lane) {
+        if let Some((_, handler, upstream)) = self.send_socket(lane) {
             ledger.handlers[handler.index()].record(Sent::Reported(errno));
             ledger.upstreams[upstream.index()].record(Sent::Reported(errno));
             self.note(lane, Trouble::Reported(errno));
@@ -327,7 +327,7 @@ impl Lanes {
     pub fn next_trouble(&mut self) -> Option<(HandlerId, Lane, Trouble)> {
         loop {
             let (lane, trouble) = self.troubles.pop()?;
-            if let Some((_, handler, _)) = self.exit(lane) {
+            if let Some((_, handler, _)) = self.send_socket(lane) {
                 return Some((handler, lane, trouble));
             }
         }
@@ -374,14 +374,17 @@ impl Lanes {
             upstream: slot.upstream,
             is_leased: slot.is_leased,
             drops_seen: slot.drops_seen,
-            sticky: slot.exit.sticky(),
+            sticky: slot.send_socket.sticky(),
         };
         numbered.map(estate).collect()
     }
 
     /// The sockets of all lanes, in the order of [`Lanes::leave`].
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.slots.iter().flatten().map(|slot| slot.exit.socket())
+        self.slots
+            .iter()
+            .flatten()
+            .map(|slot| slot.send_socket.socket())
     }
 
     /// The same, for good.
@@ -389,7 +392,7 @@ impl Lanes {
         self.slots
             .into_iter()
             .flatten()
-            .map(|slot| slot.exit.into_socket())
+            .map(|slot| slot.send_socket.into_socket())
             .collect()
     }
 
@@ -404,7 +407,7 @@ impl Lanes {
         if !left.is_leased {
             let own = |slot: &&mut Slot| slot.upstream == upstream && !slot.is_leased;
             if let Some(slot) = self.slots.iter_mut().flatten().find(own)
-                && slot.exit.replace_socket(socket, left.sticky)
+                && slot.send_socket.replace_socket(socket, left.sticky)
             {
                 slot.drops_seen = left.drops_seen;
             }
@@ -415,10 +418,10 @@ impl Lanes {
         } = &self.targets[upstream.index()];
         // It is open whether or not there are still so many to be had.
         budget.force();
-        let exit = Exit::for_inherited(socket, *options, left.sticky);
+        let send_socket = SendSocket::for_inherited(socket, *options, left.sticky);
         let lane = self.add(Slot {
             drops_seen: left.drops_seen,
-            ..Slot::new(exit, upstream, true)
+            ..Slot::new(send_socket, upstream, true)
         });
         let registered = self.register(lane);
         if registered.is_err() {
@@ -441,8 +444,8 @@ impl Lanes {
     }
 
     fn open_leased(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<Lane> {
-        let exit = Exit::for_session(address, self.targets[upstream.index()].options)?;
-        let lane = self.add(Slot::new(exit, upstream, true));
+        let send_socket = SendSocket::for_session(address, self.targets[upstream.index()].options)?;
+        let lane = self.add(Slot::new(send_socket, upstream, true));
         self.register(lane).map(|()| lane)
     }
 
@@ -450,7 +453,8 @@ impl Lanes {
     fn register(&mut self, lane: Lane) -> io::Result<()> {
         let place = lane.0 as usize;
         if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[place])
-            && let Err(error) = epoll::add_level(epoll, slot.exit.socket(), (TOKENS + place) as u64)
+            && let Err(error) =
+                epoll::add_level(epoll, slot.send_socket.socket(), (TOKENS + place) as u64)
         {
             self.slots[place] = None;
             self.free.push(lane);
@@ -501,7 +505,7 @@ impl handler::Lanes for Lanes {
         };
         let is_told = slot.is_ready || slot.told == self.polls;
         if is_told || !self.is_all_told || now.since(self.polled) > TOLD_MAX {
-            let wiped = slot.exit.wipe();
+            let wiped = slot.send_socket.wipe();
             if wiped > 0 {
                 self.wiped.push((slot.upstream, wiped));
             }

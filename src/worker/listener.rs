@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::estate::{EarEstate, SocketSlot};
-use super::exit::Exit;
+use super::send_socket::SendSocket;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
@@ -42,7 +42,7 @@ pub fn answer(slot: &Slot<'_>) -> Train {
 #[derive(Debug)]
 pub struct Listener {
     /// The socket; answers leave through it too.
-    pub exit: Exit,
+    pub send_socket: SendSocket,
     /// What it is bound to: the destination of every datagram where the kernel is not asked for it.
     pub address: SocketAddr,
     /// How its socket is made.
@@ -71,11 +71,11 @@ impl Listener {
         tells_source: bool,
         is_late: bool,
     ) -> Listener {
-        let exit = Exit::of_listener(socket, address);
+        let send_socket = SendSocket::of_listener(socket, address);
         let tells_destination = options.destination;
         let (trains_max, drops_seen) = (SLOTS, 0);
         Listener {
-            exit,
+            send_socket,
             address,
             options,
             is_late,
@@ -96,27 +96,31 @@ impl Listener {
     /// from now on: so this is done when nothing can fail any more.
     pub fn bind_late(&mut self) -> io::Result<()> {
         self.is_late = false;
-        bind(self.exit.socket(), self.address)
+        bind(self.send_socket.socket(), self.address)
     }
 
     /// Lets further sockets of ours bind beside it, until it is settled.
     pub fn unlock(&self) -> io::Result<()> {
-        unlock(self.exit.socket())
+        unlock(self.send_socket.socket())
     }
 
     /// Sets everything on its socket as it is meant to be, whoever has used that before.
     pub fn settle(&self) -> io::Result<()> {
-        settle(self.exit.socket(), self.address.is_ipv6(), &self.options)
+        settle(
+            self.send_socket.socket(),
+            self.address.is_ipv6(),
+            &self.options,
+        )
     }
 
     /// The receive buffer that the kernel granted, in bytes; 0 where it does not say.
     pub fn receive_buffer(&self) -> usize {
-        granted_receive_buffer(self.exit.socket()).unwrap_or(0)
+        granted_receive_buffer(self.send_socket.socket()).unwrap_or(0)
     }
 
     /// A second descriptor of its socket, and which one it is.
     pub fn lend(&self) -> io::Result<(SocketSlot, UdpSocket)> {
-        Ok((self.slot, self.exit.socket().try_clone()?))
+        Ok((self.slot, self.send_socket.socket().try_clone()?))
     }
 
     /// What is known of its socket.
@@ -124,14 +128,14 @@ impl Listener {
         EarEstate {
             slot: self.slot,
             drops_seen: self.drops_seen,
-            sticky: self.exit.sticky(),
+            sticky: self.send_socket.sticky(),
         }
     }
 
     /// Goes on with a socket that another has read until now.
     pub fn inherit(&mut self, left: &EarEstate) {
         self.drops_seen = left.drops_seen;
-        self.exit.restore(left.sticky);
+        self.send_socket.restore(left.sticky);
     }
 
     /// Adapts the next receive call to what the last one brought.
@@ -145,7 +149,7 @@ impl Listener {
 
     /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
     pub fn new_kernel_drops(&mut self) -> u64 {
-        let Ok(drops) = option::kernel_drops(self.exit.socket()) else {
+        let Ok(drops) = option::kernel_drops(self.send_socket.socket()) else {
             return 0;
         };
         let new = drops.wrapping_sub(self.drops_seen);

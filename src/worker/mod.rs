@@ -3,7 +3,7 @@
 pub mod command;
 pub mod estate;
 pub mod event_loop;
-pub mod exit;
 pub mod flush;
 pub mod lanes;
 pub mod listener;
+pub mod send_socket;

@@ -72,7 +72,7 @@ impl Worker {
         for index in 0..self.listeners.len() {
             if !has_heir {
                 // Where the filter is refused, what comes later goes with the socket, uncounted.
-                let _ = close_door(self.listeners[index].exit.socket());
+                let _ = close_door(self.listeners[index].send_socket.socket());
             }
             self.queue(index);
         }

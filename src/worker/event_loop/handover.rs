@@ -23,7 +23,7 @@ impl Worker {
             if !removed.contains(&listener.slot.listener) {
                 continue;
             }
-            let socket = listener.exit.socket();
+            let socket = listener.send_socket.socket();
             // Where it cannot be turned away, such as one whose address is not up, what comes later is lost with it.
             if turn_away(socket).is_err() {
                 let _ = close_door(socket);

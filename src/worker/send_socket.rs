@@ -20,7 +20,7 @@ const WIPED_MAX: usize = 4_096;
 
 /// A way out.
 #[derive(Debug)]
-pub struct Exit {
+pub struct SendSocket {
     socket: UdpSocket,
     v6: bool,
     /// What is not known to be refused on this way.
@@ -72,9 +72,9 @@ impl Pattern {
     }
 }
 
-impl Exit {
-    fn new(socket: UdpSocket, v6: bool) -> Exit {
-        Exit {
+impl SendSocket {
+    fn new(socket: UdpSocket, v6: bool) -> SendSocket {
+        SendSocket {
             socket,
             v6,
             limits: SegmentLimits::UNKNOWN,
@@ -90,13 +90,13 @@ impl Exit {
     }
 
     /// A way out through a listener that is bound to `address`.
-    pub fn of_listener(socket: UdpSocket, address: SocketAddr) -> Exit {
+    pub fn of_listener(socket: UdpSocket, address: SocketAddr) -> SendSocket {
         let ip = address.ip();
         // A zone needs its interface with each datagram; a group is nothing to send from.
         let is_plain = !ip.is_unspecified() && !ip.is_multicast() && !is_link_local(ip);
-        Exit {
+        SendSocket {
             bound: is_plain.then_some(ip),
-            ..Exit::new(socket, address.is_ipv6())
+            ..SendSocket::new(socket, address.is_ipv6())
         }
     }
 
@@ -105,7 +105,7 @@ impl Exit {
         upstream: SocketAddr,
         options: UpstreamSocketOptions,
         keeps_source: bool,
-    ) -> io::Result<Exit> {
+    ) -> io::Result<SendSocket> {
         let pattern = Pattern {
             upstream,
             options,
@@ -113,33 +113,38 @@ impl Exit {
         };
         let socket = pattern.make()?;
         let connected = socket.connect(upstream);
-        let mut exit = Exit {
+        let mut send_socket = SendSocket {
             is_connected: true,
             ttl: options.ttl,
             own_ttl: options.ttl,
             renewable: Some(Box::new(pattern)),
-            ..Exit::new(socket, upstream.is_ipv6())
+            ..SendSocket::new(socket, upstream.is_ipv6())
         };
         match connected {
-            Err(error) if errno::may_lack_source(&error) => exit.unreachable = error.raw_os_error(),
+            Err(error) if errno::may_lack_source(&error) => {
+                send_socket.unreachable = error.raw_os_error()
+            }
             connected => connected?,
         }
-        exit.doubts_source = exit.unreachable.is_some();
-        Ok(exit)
+        send_socket.doubts_source = send_socket.unreachable.is_some();
+        Ok(send_socket)
     }
 
     /// A way to an upstream whose address nobody knows yet.
-    pub fn nowhere(options: UpstreamSocketOptions) -> io::Result<Exit> {
+    pub fn nowhere(options: UpstreamSocketOptions) -> io::Result<SendSocket> {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let socket = upstream::upstream_socket(nobody, &options)?;
-        Ok(Exit {
+        Ok(SendSocket {
             unreachable: Some(libc::EDESTADDRREQ),
-            ..Exit::new(socket, false)
+            ..SendSocket::new(socket, false)
         })
     }
 
     /// A way to an upstream and back, with a source port of its own.
-    pub fn for_session(upstream: SocketAddr, options: UpstreamSocketOptions) -> io::Result<Exit> {
+    pub fn for_session(
+        upstream: SocketAddr,
+        options: UpstreamSocketOptions,
+    ) -> io::Result<SendSocket> {
         let socket = upstream::upstream_socket(
             upstream,
             &UpstreamSocketOptions {
@@ -149,16 +154,16 @@ impl Exit {
         )?;
         socket.connect(upstream)?;
         let ttl = options.ttl;
-        let exit = Exit {
+        let send_socket = SendSocket {
             is_connected: true,
             ttl,
             own_ttl: ttl,
-            ..Exit::new(socket, upstream.is_ipv6())
+            ..SendSocket::new(socket, upstream.is_ipv6())
         };
         // From here on the kernel takes from the upstream alone. What came before, when there was a port and no peer, is
         // none of ours.
-        exit.wipe();
-        Ok(exit)
+        send_socket.wipe();
+        Ok(send_socket)
     }
 
     /// A way to an upstream and back that another worker has used until now.
@@ -166,14 +171,14 @@ impl Exit {
         socket: UdpSocket,
         options: UpstreamSocketOptions,
         sticky: Sticky,
-    ) -> Exit {
-        let mut exit = Exit {
+    ) -> SendSocket {
+        let mut send_socket = SendSocket {
             is_connected: true,
             own_ttl: options.ttl,
-            ..Exit::new(socket, sticky.v6)
+            ..SendSocket::new(socket, sticky.v6)
         };
-        exit.restore(sticky);
-        exit
+        send_socket.restore(sticky);
+        send_socket
     }
 
     /// What is set on the socket.
