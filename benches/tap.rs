@@ -11,9 +11,9 @@ use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{Batch, Cx, Handler, HandlerId, Lanes, Names};
+use udispatch::dispatch::handler::{Batch, Cx, Handler, HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::tap::{Page, Tap, TapId};
 use udispatch::dispatch::verdict::{DropReason, Verdict};
@@ -35,13 +35,13 @@ impl Handler for Nothing {
     }
 }
 
-struct NoLanes;
+struct NoSockets;
 
-impl Lanes for NoLanes {
-    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for NoSockets {
+    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         Err(DropReason::NoUpstream)
     }
-    fn close(&mut self, _: Lane) {}
+    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 fn dispatcher() -> Dispatcher {
@@ -78,7 +78,7 @@ fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
 
 fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
     let batch = Batch::new(black_box(trains), arena);
-    dispatcher.dispatch(0, &batch, &mut NoLanes);
+    dispatcher.dispatch(0, &batch, &mut NoSockets);
     dispatcher.end_turn();
 }
 

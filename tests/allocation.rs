@@ -27,8 +27,8 @@ use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
 use udispatch::worker::estate::SocketSlot;
 use udispatch::worker::flush::{Flusher, Sockets};
-use udispatch::worker::lanes::{Lanes, Target};
 use udispatch::worker::listener::Listener;
+use udispatch::worker::upstream_sockets::{Target, UpstreamSockets};
 
 thread_local! {
     /// Allocations that this thread has asked for while it was counting.
@@ -159,20 +159,20 @@ fn config() -> Config {
 /// Two upstreams of each handler, which all lead to one receiver.
 const UPSTREAMS_EACH: usize = 2;
 
-/// Lanes with sockets.
+/// Upstream sockets as a worker has them.
 struct Bench {
     handler: HandlerId,
     jobs: Sender<Job>,
-    lanes: Lanes,
+    upstream_sockets: UpstreamSockets,
 }
 
 impl Site for Bench {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
-        let lane = self.lanes.open_one_way(id).expect("a socket");
+        let socket = self.upstream_sockets.open_one_way(id).expect("a socket");
         Ok(Way {
             upstream: id,
-            lane,
+            socket,
             address: Some(([203, 0, 113, 1], 53).into()),
         })
     }
@@ -186,8 +186,8 @@ impl Site for Bench {
     }
 }
 
-/// A dispatcher with one wildcard listener over all routes, and its lanes.
-fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
+/// A dispatcher with one wildcard listener over all routes, and its sockets.
+fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamSockets) {
     let config = config();
     let budget = Arc::new(Limit::new(1_000));
     let target = |number: usize| Target {
@@ -198,11 +198,11 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
         budget: Arc::clone(&budget),
     };
     let upstreams = config.handlers.len() * UPSTREAMS_EACH;
-    let lanes = Lanes::new((0..upstreams).map(target).collect());
+    let sockets = UpstreamSockets::new((0..upstreams).map(target).collect());
     let mut bench = Bench {
         handler: HandlerId(0),
         jobs,
-        lanes,
+        upstream_sockets: sockets,
     };
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
@@ -251,7 +251,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
             1,
             upstreams,
         ),
-        bench.lanes,
+        bench.upstream_sockets,
     )
 }
 
@@ -297,12 +297,12 @@ fn trains(turn: usize) -> Vec<Train> {
 
 /// One turn.
 fn drive_once(
-    (dispatcher, lanes): (&mut Dispatcher, &mut Lanes),
+    (dispatcher, sockets): (&mut Dispatcher, &mut UpstreamSockets),
     jobs: &Jobs<Job>,
     trains: &[Train],
     arena: &[u8],
 ) {
-    dispatcher.dispatch(0, &Batch::new(trains, arena), lanes);
+    dispatcher.dispatch(0, &Batch::new(trains, arena), sockets);
     dispatcher.end_turn();
     dispatcher.sending().0.clear();
     consume(jobs);
@@ -310,7 +310,7 @@ fn drive_once(
 
 /// Drives a dispatcher with every handler through as many turns as the datagrams take.
 fn drive(
-    (dispatcher, lanes): &mut (Dispatcher, Lanes),
+    (dispatcher, sockets): &mut (Dispatcher, UpstreamSockets),
     jobs: &Jobs<Job>,
     turns: &[Vec<Train>],
     arena: &[u8],
@@ -318,7 +318,7 @@ fn drive(
     let (mut datagrams, mut count) = (0, 0);
     while datagrams < DATAGRAMS {
         for trains in turns {
-            drive_once((dispatcher, lanes), jobs, trains, arena);
+            drive_once((dispatcher, sockets), jobs, trains, arena);
             datagrams += trains.iter().map(Train::datagrams).sum::<u32>() as usize;
             count += 1;
         }
@@ -379,7 +379,7 @@ fn looking_on_allocates_nothing() {
         dispatcher.0.taps().add(tap);
     }
     dispatcher.0.measure_stay();
-    let look = |dispatcher: &mut (Dispatcher, Lanes)| {
+    let look = |dispatcher: &mut (Dispatcher, UpstreamSockets)| {
         let mut shown = 0;
         for _ in 0..DATAGRAMS / TRAINS {
             dispatcher.0.taps().begin_turn(1);
@@ -478,7 +478,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     );
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
-    let (mut dispatcher, mut lanes) =
+    let (mut dispatcher, mut sockets) =
         dispatcher(sender, upstream.local_addr().expect("its address"));
     let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
     let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
@@ -504,12 +504,12 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
                 .slots()
                 .for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
             let batch = Batch::new(&trains, receiver.arena());
-            dispatcher.dispatch(0, &batch, &mut lanes);
+            dispatcher.dispatch(0, &batch, &mut sockets);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
             let sockets = Sockets {
                 listeners: &mut listeners,
-                lanes: &mut lanes,
+                sockets: &mut sockets,
             };
             flusher.flush(sockets, outbox, receiver.arena(), ledger);
             consume(&jobs);

@@ -12,7 +12,7 @@ use common::upstream::{Server, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// A lane that holds an answer is closed before the answer is read, since the address that it sends from has gone. The
+/// A socket that holds an answer is closed before the answer is read, since the address that it sends from has gone. The
 /// worker does not wait for it for ever.
 #[test]
 fn a_lane_is_closed_while_it_waits_to_be_read() {
@@ -31,9 +31,9 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
     let mut daemon = Daemon::start(&config);
     let (client, other) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
     client.send(b"1", HERE);
-    let (_, lane) = upstream.receive();
+    let (_, socket) = upstream.receive();
     daemon.pause();
-    upstream.send(b"one", &lane.to_string());
+    upstream.send(b"one", &socket.to_string());
     run("ip addr del 10.1.0.1/32 dev lo");
     client.send(b"2", HERE);
     other.send(b"other", "127.0.0.1:1235");
@@ -61,17 +61,17 @@ fn an_answer_that_waited_reaches_nobody_else() {
     ));
     let (first, second) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.1:0"));
     first.send(b"?", HERE);
-    let (_, lane) = upstream.receive();
-    upstream.send(b"for the first", &lane.to_string());
+    let (_, socket) = upstream.receive();
+    upstream.send(b"for the first", &socket.to_string());
     assert_eq!(first.receive().0, b"for the first");
     daemon.pause();
-    upstream.send(b"for the first, again", &lane.to_string());
+    upstream.send(b"for the first, again", &socket.to_string());
     second.send(b"!", HERE);
     thread::sleep(Duration::from_millis(2_200));
     daemon.resume();
     let (_, again) = upstream.receive();
-    assert_eq!(again, lane, "the port is used again");
-    upstream.send(b"for the second", &lane.to_string());
+    assert_eq!(again, socket, "the port is used again");
+    upstream.send(b"for the second", &socket.to_string());
     assert_eq!(second.receive().0, b"for the second");
     assert_eq!(daemon.stop().handler("on, answers").reason("late_reply"), 1);
 }

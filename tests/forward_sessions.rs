@@ -145,8 +145,8 @@ fn what_was_left_out_is_not_waited_for() {
     let client = Client::bind("127.0.0.1:0");
     (0..4).for_each(|_| client.send(b"?", HERE));
     daemon.ledger_when(|ledger| ledger.received() == 4);
-    let (_, lane) = upstream.receive();
-    upstream.send(b"!", &lane.to_string());
+    let (_, socket) = upstream.receive();
+    upstream.send(b"!", &socket.to_string());
     assert_eq!(client.receive().0, b"!");
     let sessions = daemon.stop().handler("on").sessions;
     assert_eq!((sessions.opened, sessions.complete), (1, 1), "{sessions:?}");
@@ -450,12 +450,12 @@ fn owed_answers_are_waited_for() {
         let mut daemon = Daemon::start(&config);
         let client = Client::newcomer();
         client.send(b"?", HERE);
-        let (_, lane) = upstream.receive();
+        let (_, socket) = upstream.receive();
         daemon.signal(libc::SIGTERM);
         daemon.wait_for("SIGTERM: stopping");
         // So slow is this upstream: a daemon that does not wait has long ended.
         thread::sleep(Duration::from_millis(5));
-        upstream.send(b"!", &lane.to_string());
+        upstream.send(b"!", &socket.to_string());
         let ledger = daemon.stop();
         // What was counted was sent.
         let count = ledger

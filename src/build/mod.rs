@@ -36,8 +36,8 @@ use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::command::Handle;
 use crate::worker::estate::SocketSlot;
 use crate::worker::event_loop::Worker;
-use crate::worker::lanes::{Lanes, Target};
 use crate::worker::listener::Listener;
+use crate::worker::upstream_sockets::{Target, UpstreamSockets};
 
 /// Builds all workers around the sockets that are there already. Nothing further is bound when this fails. Time is counted
 /// from `epoch`.
@@ -249,7 +249,7 @@ fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
 /// What a worker acts with.
 struct Hands {
     handlers: Vec<Box<dyn Handler>>,
-    lanes: Lanes,
+    upstream_sockets: UpstreamSockets,
 }
 
 fn hands(
@@ -259,18 +259,18 @@ fn hands(
     targets: &[Target],
     number: usize,
 ) -> Result<Hands, BuildError> {
-    let lanes = Lanes::new(targets.to_vec());
+    let upstream_sockets = UpstreamSockets::new(targets.to_vec());
     let mut site = WorkerSite {
         upstreams: &plan.upstreams,
         output,
         number,
         handler: HandlerId(0),
-        lanes,
+        upstream_sockets,
     };
     let handlers = build_handlers(config, &mut site)?;
     Ok(Hands {
         handlers,
-        lanes: site.lanes,
+        upstream_sockets: site.upstream_sockets,
     })
 }
 
@@ -292,7 +292,10 @@ fn build_worker(
         }
     };
     let routings = listeners.iter().map(routing).collect();
-    let Hands { handlers, lanes } = hands;
+    let Hands {
+        handlers,
+        upstream_sockets,
+    } = hands;
     let routes = config
         .routes
         .iter()
@@ -315,7 +318,7 @@ fn build_worker(
     for (route, prefixes) in expecting(config) {
         dispatcher.expect(route, &prefixes);
     }
-    Worker::new(listeners, lanes, dispatcher, epoch).map_err(|error| {
+    Worker::new(listeners, upstream_sockets, dispatcher, epoch).map_err(|error| {
         explain(
             format!("cannot set up the event loop of worker {number}"),
             &error,
@@ -370,7 +373,7 @@ struct WorkerSite<'a> {
     output: &'a Sender<Job>,
     number: usize,
     handler: HandlerId,
-    lanes: Lanes,
+    upstream_sockets: UpstreamSockets,
 }
 
 impl Site for WorkerSite<'_> {
@@ -387,13 +390,13 @@ impl Site for WorkerSite<'_> {
         {
             return Err(BuildError(why.clone()));
         }
-        let lane = self
-            .lanes
+        let socket = self
+            .upstream_sockets
             .open_one_way(id)
             .map_err(|error| cannot_reach(upstream, &error))?;
         let unreachable = self
-            .lanes
-            .send_socket(lane)
+            .upstream_sockets
+            .send_socket(socket)
             .is_some_and(|(socket, _, _)| socket.unreachable().is_some());
         if unreachable && address.is_ok() && self.number == 0 {
             log::warn!(
@@ -402,7 +405,7 @@ impl Site for WorkerSite<'_> {
         }
         Ok(Way {
             upstream: id,
-            lane,
+            socket,
             address: address.as_ref().ok().copied(),
         })
     }

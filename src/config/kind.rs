@@ -12,7 +12,7 @@ pub use super::upstream::{Upkeep, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::id::UpstreamId;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 
 /// One kind of handler: everything that the parser, the help, `explain` and the README's table need to know of it.
 #[derive(Clone, Copy)]
@@ -137,8 +137,8 @@ pub trait Site {
 pub struct Way {
     /// The upstream's number.
     pub upstream: UpstreamId,
-    /// A lane of the outbox that leads there, one way; its socket is opened, connected and owned by the worker.
-    pub lane: Lane,
+    /// The socket that leads there, one way. The worker opens, connects and owns it.
+    pub socket: UpstreamSocketId,
     /// Where the upstream is, if that is known.
     pub address: Option<SocketAddr>,
 }

@@ -9,11 +9,13 @@ use super::change::Change;
 use super::dues::Dues;
 use super::expectation::Expectations;
 use super::guard::Guard;
-use super::handler::{Batch, Cx, Drops, Forwarding, Handler, HandlerId, Lanes, Names, Trouble};
+use super::handler::{
+    Batch, Cx, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
+};
 use super::id::{LocalListener, UpstreamId};
 use super::ledger::Ledger;
 use super::legacy::Legacy;
-use super::outbox::{Lane, Outbox};
+use super::outbox::{Outbox, UpstreamSocketId};
 use super::route_table::{PortTable, RouteId};
 use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::Fate;
@@ -162,14 +164,14 @@ impl Dispatcher {
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
-    pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
+    pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, sockets: &mut dyn SocketTable) {
         if let ListenerRouting {
             lookup: Lookup::Fixed(route),
             claim: Claim::All,
             ..
         } = self.listeners[listener]
         {
-            return self.run(listener, route, batch, lanes);
+            return self.run(listener, route, batch, sockets);
         }
         let arena = batch.arena();
         let mut rest = batch.trains();
@@ -182,7 +184,7 @@ impl Dispatcher {
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
-                Ok(route) => self.run(listener, route, &Batch::new(run, arena), lanes),
+                Ok(route) => self.run(listener, route, &Batch::new(run, arena), sockets),
                 Err(reason) => self.refuse(listener, reason, &Batch::new(run, arena)),
             }
             rest = after;
@@ -195,10 +197,16 @@ impl Dispatcher {
         self.now = now;
     }
 
-    /// Gives a handler what an upstream answered on a lane of its own.
-    pub fn reply(&mut self, to: HandlerId, lane: Lane, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
-        self.with(to, lanes, |handler, cx| match handler.forwarding_mut() {
-            Some(forwarding) => forwarding.on_reply(lane, batch, cx),
+    /// Gives a handler what an upstream answered on a socket of its own.
+    pub fn reply(
+        &mut self,
+        to: HandlerId,
+        socket: UpstreamSocketId,
+        batch: &Batch<'_>,
+        sockets: &mut dyn SocketTable,
+    ) {
+        self.with(to, sockets, |handler, cx| match handler.forwarding_mut() {
+            Some(forwarding) => forwarding.on_reply(socket, batch, cx),
             None => cx.drop_run(0, batch.len(), DropReason::LateReply),
         });
         self.ledger.handlers[to.index()]
@@ -206,7 +214,7 @@ impl Dispatcher {
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let (upstream, listeners) = (lanes.upstream(lane), &self.listeners);
+            let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
             self.taps
                 .take_answer(to, upstream, batch, &self.outbox, |listener| {
                     listeners[listener.index()].id as u32
@@ -214,10 +222,16 @@ impl Dispatcher {
         }
     }
 
-    /// Tells a handler of trouble on a lane of its own.
-    pub fn trouble(&mut self, to: HandlerId, lane: Lane, trouble: Trouble, lanes: &mut dyn Lanes) {
-        self.with_forwarding(to, lanes, |handler, cx| {
-            handler.on_trouble(lane, trouble, cx)
+    /// Tells a handler of trouble on a socket of its own.
+    pub fn trouble(
+        &mut self,
+        to: HandlerId,
+        socket: UpstreamSocketId,
+        trouble: Trouble,
+        sockets: &mut dyn SocketTable,
+    ) {
+        self.with_forwarding(to, sockets, |handler, cx| {
+            handler.on_trouble(socket, trouble, cx)
         });
     }
 
@@ -227,9 +241,9 @@ impl Dispatcher {
         to: HandlerId,
         upstream: UpstreamId,
         change: Change,
-        lanes: &mut dyn Lanes,
+        sockets: &mut dyn SocketTable,
     ) {
-        self.with_forwarding(to, lanes, |handler, cx| {
+        self.with_forwarding(to, sockets, |handler, cx| {
             handler.on_change(upstream, change, cx)
         });
     }
@@ -248,16 +262,16 @@ impl Dispatcher {
     }
 
     /// Gives a handler what its predecessor has left.
-    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, lanes: &mut dyn Lanes) {
-        self.with_forwarding(to, lanes, |handler, cx| handler.inherit(legacy, cx));
+    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, sockets: &mut dyn SocketTable) {
+        self.with_forwarding(to, sockets, |handler, cx| handler.inherit(legacy, cx));
     }
 
     /// Calls the handlers whose time has come.
-    pub fn time(&mut self, lanes: &mut dyn Lanes) {
+    pub fn time(&mut self, sockets: &mut dyn SocketTable) {
         self.dues.first(&self.handlers);
         for handler in (0..self.handlers.len() as u32).map(HandlerId) {
             if self.dues.is_due(handler, self.now) {
-                self.with_forwarding(handler, lanes, |handler, cx| handler.on_time(cx));
+                self.with_forwarding(handler, sockets, |handler, cx| handler.on_time(cx));
             }
         }
         self.dues.settle(&self.handlers);
@@ -278,7 +292,7 @@ impl Dispatcher {
     fn with(
         &mut self,
         to: HandlerId,
-        lanes: &mut dyn Lanes,
+        sockets: &mut dyn SocketTable,
         act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>),
     ) {
         self.drops.0.clear();
@@ -292,20 +306,20 @@ impl Dispatcher {
             listener: LocalListener(u32::MAX),
             now: self.now,
             arena: &[],
-            lanes: &mut *lanes,
+            sockets: &mut *sockets,
         };
         act(&mut *self.handlers[to.index()], &mut cx);
         self.dues.called(to);
     }
 
-    /// Calls a handler with upstreams; the others have no lanes, upstreams or timers that anything could happen to.
+    /// Calls a handler with upstreams; the others have no sockets, upstreams or timers that anything could happen to.
     fn with_forwarding(
         &mut self,
         to: HandlerId,
-        lanes: &mut dyn Lanes,
+        sockets: &mut dyn SocketTable,
         act: impl FnOnce(&mut dyn Forwarding, &mut Cx<'_>),
     ) {
-        self.with(to, lanes, |handler, cx| {
+        self.with(to, sockets, |handler, cx| {
             if let Some(forwarding) = handler.forwarding_mut() {
                 act(forwarding, cx);
             }
@@ -431,7 +445,13 @@ impl Dispatcher {
     }
 
     /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
-    fn run(&mut self, listener: usize, route: RouteId, batch: &Batch<'_>, lanes: &mut dyn Lanes) {
+    fn run(
+        &mut self,
+        listener: usize,
+        route: RouteId,
+        batch: &Batch<'_>,
+        sockets: &mut dyn SocketTable,
+    ) {
         if let Some(Some(expectations)) = self.expectations.get_mut(route.0 as usize) {
             expectations.note(batch.trains(), self.now);
         }
@@ -449,7 +469,7 @@ impl Dispatcher {
                 listener: LocalListener(listener as u32),
                 now: self.now,
                 arena: batch.arena(),
-                lanes: &mut *lanes,
+                sockets: &mut *sockets,
             };
             self.handlers[handler.index()].on_batch(batch, &mut cx);
             if !self.touched.contains(&handler) {

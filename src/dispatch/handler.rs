@@ -11,7 +11,7 @@ use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
 use super::legacy::Legacy;
-use super::outbox::{Lane, Outbox, Parcel, Reply};
+use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
 use super::route_table::RouteId;
 use super::sessions::page::Page;
 use super::sink::Fate;
@@ -53,14 +53,14 @@ pub trait Handler: Send {
 
 /// What a handler with upstreams does beside handling the datagrams of its routes.
 pub trait Forwarding {
-    /// What an upstream answered on a lane that the handler has opened.
-    fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
-        let _ = lane;
+    /// What an upstream answered on a socket that the handler has opened.
+    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        let _ = socket;
         cx.drop_run(0, batch.len(), DropReason::LateReply);
     }
 
-    /// Something went wrong on a lane that the handler has opened.
-    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>);
+    /// Something went wrong on a socket that the handler has opened.
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>);
 
     /// Something is new about one of its upstreams.
     fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>);
@@ -83,7 +83,7 @@ pub trait Forwarding {
     fn leave(&self) -> Legacy;
 
     /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
-    /// that has left something. It closes lanes that it has no use for.
+    /// that has left something. It closes sockets that it has no use for.
     fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>);
 
     /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
@@ -94,7 +94,7 @@ pub trait Forwarding {
     }
 }
 
-/// What can go wrong on a lane.
+/// What can go wrong on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// Word came back that something sent there was lost (ICMP), with the errno that stands for it.
@@ -104,22 +104,22 @@ pub enum Trouble {
 }
 
 /// Opens and closes ways to upstreams while the handlers run: sockets in a worker, numbers elsewhere.
-pub trait Lanes {
-    /// A new lane to the upstream, whose answers come to the handler that owns the upstream.
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason>;
+pub trait SocketTable {
+    /// A new socket to the upstream, whose answers come to the handler that owns the upstream.
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason>;
 
-    /// Closes a lane; what was left on it this turn is still sent.
-    fn close(&mut self, lane: Lane);
+    /// Closes a socket; what was left on it this turn is still sent.
+    fn close(&mut self, socket: UpstreamSocketId);
 
-    /// The upstream that a lane leads to, where anybody knows.
-    fn upstream(&self, lane: Lane) -> Option<UpstreamId> {
-        let _ = lane;
+    /// The upstream that a socket leads to, where anybody knows.
+    fn upstream(&self, socket: UpstreamSocketId) -> Option<UpstreamId> {
+        let _ = socket;
         None
     }
 
-    /// Throws away what a lane that has rested may still hold: it was meant for whoever had the lane before.
-    fn wipe(&mut self, lane: Lane, now: Time) {
-        let _ = (lane, now);
+    /// Throws away what a socket that has rested may still hold: it was meant for whoever had the socket before.
+    fn wipe(&mut self, socket: UpstreamSocketId, now: Time) {
+        let _ = (socket, now);
     }
 }
 
@@ -227,7 +227,7 @@ pub struct Cx<'a> {
     pub(super) now: Time,
     /// What the trains' spans point into.
     pub(super) arena: &'a [u8],
-    pub(super) lanes: &'a mut dyn Lanes,
+    pub(super) sockets: &'a mut dyn SocketTable,
 }
 
 impl Cx<'_> {
@@ -284,8 +284,8 @@ impl Cx<'_> {
     }
 
     /// Passes a train on to an upstream, as it is.
-    pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>) {
-        self.outbox.forward(lane, train, ttl, self.arena);
+    pub fn forward(&mut self, socket: UpstreamSocketId, train: &Train, ttl: Option<u8>) {
+        self.outbox.forward(socket, train, ttl, self.arena);
     }
 
     /// Passes what an upstream answered back to a client.
@@ -322,23 +322,23 @@ impl Cx<'_> {
     }
 
     /// Passes a datagram on to an upstream as if it came from its sender.
-    pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
-        self.outbox.keep_source(lane, datagram, ttl);
+    pub fn keep_source(&mut self, socket: UpstreamSocketId, datagram: &Train, ttl: Option<u8>) {
+        self.outbox.keep_source(socket, datagram, ttl);
     }
 
-    /// Opens a lane to one of the handler's upstreams.
-    pub fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
-        self.lanes.open(upstream)
+    /// Opens a socket to one of the handler's upstreams.
+    pub fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        self.sockets.open(upstream)
     }
 
-    /// Closes a lane that the handler has opened.
-    pub fn close(&mut self, lane: Lane) {
-        self.lanes.close(lane);
+    /// Closes a socket that the handler has opened.
+    pub fn close(&mut self, socket: UpstreamSocketId) {
+        self.sockets.close(socket);
     }
 
-    /// Throws away what a lane that has rested may still hold, before it is used again.
-    pub fn wipe(&mut self, lane: Lane) {
-        self.lanes.wipe(lane, self.now);
+    /// Throws away what a socket that has rested may still hold, before it is used again.
+    pub fn wipe(&mut self, socket: UpstreamSocketId) {
+        self.sockets.wipe(socket, self.now);
     }
 
     /// Whether who sent this may be answered, and with which TTL.

@@ -1,5 +1,5 @@
 //! What a handler leaves to the one that takes its place when a configuration or a process is replaced: plain data, so that it
-//! can go to another process. Sockets are lane numbers here, as everywhere in this room; the control plane moves them, and
+//! can go to another process. Sockets are numbers here, as everywhere in this room; the control plane moves them, and
 //! puts the numbers of the new configuration in place of the old ones.
 
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::LocalListener;
 use super::judge::Judge;
-use super::outbox::Lane;
+use super::outbox::UpstreamSocketId;
 use super::route_table::RouteId;
 use super::time::Time;
 
@@ -75,8 +75,9 @@ pub struct SessionLegacy {
 pub struct LegLegacy {
     /// The upstream's place in the handler's list.
     pub place: u16,
-    /// The lane, where the session has one of its own.
-    pub lane: Option<Lane>,
+    /// The socket, where the session has one of its own.
+    #[serde(rename = "lane")]
+    pub socket: Option<UpstreamSocketId>,
     /// Datagrams that went out on it.
     pub asked: u32,
     /// Datagrams that came back.
@@ -90,8 +91,9 @@ pub struct LegLegacy {
 pub struct PortLegacy {
     /// The place of the upstream that it leads to.
     pub place: u16,
-    /// The lane.
-    pub lane: Lane,
+    /// The socket.
+    #[serde(rename = "lane")]
+    pub socket: UpstreamSocketId,
     /// Until when it rests.
     pub until: Time,
     /// When its session gave it back.
@@ -102,11 +104,11 @@ pub struct PortLegacy {
 
 impl Legacy {
     /// Whether there is no socket in it.
-    pub fn has_lanes(&self) -> bool {
+    pub fn has_sockets(&self) -> bool {
         !self.ports.is_empty()
             || self
                 .sessions
                 .iter()
-                .any(|session| session.legs.iter().any(|leg| leg.lane.is_some()))
+                .any(|session| session.legs.iter().any(|leg| leg.socket.is_some()))
     }
 }

@@ -27,7 +27,7 @@ pub const COPY_MAX_BYTES: u32 = 512;
 
 /// One way out: a connected socket to an upstream in a worker, of a handler alone or leased by a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Lane(pub u32);
+pub struct UpstreamSocketId(pub u32);
 
 /// One datagram, or a train of them, to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// The way to the upstream.
-    pub lane: Lane,
+    pub socket: UpstreamSocketId,
     /// What is sent.
     pub parcel: Parcel,
     /// The sender.
@@ -69,17 +69,17 @@ pub struct Kept {
 /// Everything that one turn sends.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// The parcels of all lanes; each knows the next one of its lane.
+    /// The parcels of all sockets; each knows the next one of its socket.
     parcels: Vec<(Parcel, u32)>,
-    /// First and last parcel of each lane. A lane costs 8 bytes, for there may be one for each of 100,000 sessions.
-    lanes: Vec<(u32, u32)>,
-    touched: Vec<Lane>,
+    /// First and last parcel of each socket. A socket costs 8 bytes, for there may be one for each of 100,000 sessions.
+    sockets: Vec<(u32, u32)>,
+    touched: Vec<UpstreamSocketId>,
     /// What goes back through each listener.
     replies: Vec<Vec<Reply>>,
     replying: Vec<LocalListener>,
     kept: Vec<Kept>,
     scratch: Vec<u8>,
-    /// The bytes of the arena that were copied last, and where they are now: a datagram for several lanes is copied once.
+    /// The bytes of the arena that were copied last, and where they are now: a datagram for several sockets is copied once.
     copied: Option<(Span, Span)>,
 }
 
@@ -87,35 +87,48 @@ pub struct Outbox {
 const NONE: u32 = u32::MAX;
 
 impl Outbox {
-    /// An empty outbox with so many lanes. Further ones, and listeners, are made room for as they come.
-    pub fn new(lanes: usize) -> Outbox {
+    /// An empty outbox with so many sockets. Further ones, and listeners, are made room for as they come.
+    pub fn new(sockets: usize) -> Outbox {
         Outbox {
-            lanes: vec![(NONE, NONE); lanes],
+            sockets: vec![(NONE, NONE); sockets],
             ..Outbox::default()
         }
     }
 
     /// Passes a train, or a single datagram as a train of one, on to an upstream. `arena` is what its span points into.
     #[inline]
-    pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>, arena: &[u8]) {
-        if self.lanes.len() <= lane.0 as usize {
-            self.lanes.resize(lane.0 as usize + 1, (NONE, NONE));
+    pub fn forward(
+        &mut self,
+        socket: UpstreamSocketId,
+        train: &Train,
+        ttl: Option<u8>,
+        arena: &[u8],
+    ) {
+        if self.sockets.len() <= socket.0 as usize {
+            self.sockets.resize(socket.0 as usize + 1, (NONE, NONE));
         }
-        let last = self.lanes[lane.0 as usize].1;
+        let last = self.sockets[socket.0 as usize].1;
         let is_short = train.is_single()
             && train.span.len <= COPY_MAX_BYTES
             && train.span.region == Region::Arena;
         if last != NONE && is_short && self.scratch.len() < SCRATCH_MAX_BYTES {
-            return self.join(lane, last, train.span, ttl, arena);
+            return self.join(socket, last, train.span, ttl, arena);
         }
         split(train, |span, segment| {
-            self.send(lane, Parcel { span, segment, ttl })
+            self.send(socket, Parcel { span, segment, ttl })
         });
     }
 
     /// Puts a short datagram next to the one before it, so that both leave in one piece if they may.
     #[inline]
-    fn join(&mut self, lane: Lane, last: u32, span: Span, ttl: Option<u8>, arena: &[u8]) {
+    fn join(
+        &mut self,
+        socket: UpstreamSocketId,
+        last: u32,
+        span: Span,
+        ttl: Option<u8>,
+        arena: &[u8],
+    ) {
         let copy = match self.copied {
             Some((source, copy)) if source == span => copy,
             _ => {
@@ -135,7 +148,7 @@ impl Outbox {
         let tail = &mut self.parcels[last as usize].0;
         if tail.ttl != ttl || !tail.extend(copy) {
             self.send(
-                lane,
+                socket,
                 Parcel {
                     span: copy,
                     segment: 0,
@@ -145,15 +158,15 @@ impl Outbox {
         }
     }
 
-    /// Passes a datagram on to an upstream as if it came from its sender. The lane is for that alone.
-    pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
+    /// Passes a datagram on to an upstream as if it came from its sender. The socket is for that alone.
+    pub fn keep_source(&mut self, socket: UpstreamSocketId, datagram: &Train, ttl: Option<u8>) {
         let parcel = Parcel {
             span: datagram.span,
             segment: 0,
             ttl,
         };
         self.kept.push(Kept {
-            lane,
+            socket,
             parcel,
             from: datagram.envelope.src,
         });
@@ -164,16 +177,16 @@ impl Outbox {
         &self.kept
     }
 
-    /// Adds a parcel to a lane.
+    /// Adds a parcel to a socket.
     #[inline]
-    fn send(&mut self, lane: Lane, parcel: Parcel) {
+    fn send(&mut self, socket: UpstreamSocketId, parcel: Parcel) {
         let place = self.parcels.len() as u32;
         self.parcels.push((parcel, NONE));
-        let (first, last) = &mut self.lanes[lane.0 as usize];
+        let (first, last) = &mut self.sockets[socket.0 as usize];
         match std::mem::replace(last, place) {
             NONE => {
                 *first = place;
-                self.touched.push(lane);
+                self.touched.push(socket);
             }
             last => self.parcels[last as usize].1 = place,
         }
@@ -265,16 +278,16 @@ impl Outbox {
         &buffer[span.offset as usize..(span.offset + span.len) as usize]
     }
 
-    /// The lanes that something goes out on.
-    pub fn touched(&self) -> &[Lane] {
+    /// The sockets that something goes out on.
+    pub fn touched(&self) -> &[UpstreamSocketId] {
         &self.touched
     }
 
-    /// What goes out on a lane, in order.
-    pub fn lane(&self, lane: Lane) -> impl Iterator<Item = Parcel> {
+    /// What goes out on a socket, in order.
+    pub fn parcels(&self, socket: UpstreamSocketId) -> impl Iterator<Item = Parcel> {
         let mut next = self
-            .lanes
-            .get(lane.0 as usize)
+            .sockets
+            .get(socket.0 as usize)
             .map_or(NONE, |(first, _)| *first);
         std::iter::from_fn(move || {
             let (parcel, after) = *self.parcels.get(next as usize)?;
@@ -297,8 +310,8 @@ impl Outbox {
 
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        for lane in self.touched.drain(..) {
-            self.lanes[lane.0 as usize] = (NONE, NONE);
+        for socket in self.touched.drain(..) {
+            self.sockets[socket.0 as usize] = (NONE, NONE);
         }
         for listener in self.replying.drain(..) {
             self.replies[listener.index()].clear();

@@ -94,7 +94,7 @@ impl Running {
                 &estate.ledger,
                 std::mem::take(&mut estate.fates),
             );
-            estate.sockets = worker.into_lane_sockets();
+            estate.sockets = worker.into_upstream_sockets();
             estates.push(estate);
         }
         Running::go_on(prepared, estates, history, named_states(names, states))

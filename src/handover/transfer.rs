@@ -10,10 +10,10 @@ use std::net::UdpSocket;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::handover::history::History;
 use crate::plan::diff::{Heirs, Successors};
-use crate::worker::estate::{Estate, LaneEstate, SocketSlot};
+use crate::worker::estate::{Estate, SocketSlot, UpstreamSocketEstate};
 use crate::worker::event_loop::Worker;
 
 /// Gives the workers, which do not run yet, what others have left. Sessions go where the socket is that their clients ask.
@@ -77,12 +77,12 @@ impl Handover<'_> {
     fn worker(&mut self, workers: &mut [&mut Worker], number: usize, estate: Estate) {
         let Estate {
             listeners,
-            lanes,
+            upstream_sockets,
             legacies,
             sockets,
             ..
         } = estate;
-        let mut cargo = Cargo::new(lanes, sockets);
+        let mut cargo = Cargo::new(upstream_sockets, sockets);
         let home = number % workers.len();
         for (handler, legacy) in legacies.into_iter().enumerate() {
             let Some(heirs) = self.successors.handlers.get(handler).cloned() else {
@@ -176,15 +176,15 @@ impl Handover<'_> {
         let mut legs = Vec::with_capacity(session.legs.len());
         for leg in &session.legs {
             let new = if is_heir { place(leg)? } else { leg.place };
-            let lane = match leg.lane {
-                Some(lane) => {
-                    Some(cargo.unload(lane, worker, self.successors.upstream(to, new))?)
+            let socket = match leg.socket {
+                Some(socket) => {
+                    Some(cargo.unload(socket, worker, self.successors.upstream(to, new))?)
                 }
                 None => None,
             };
             legs.push(LegLegacy {
                 place: new,
-                lane,
+                socket,
                 ..*leg
             });
         }
@@ -209,10 +209,12 @@ impl Handover<'_> {
         let (Some(heir), Some(place)) = (heirs.heir, place) else {
             return;
         };
-        if let Some(lane) = cargo.unload(port.lane, worker, self.successors.upstream(heir, place)) {
+        if let Some(socket) =
+            cargo.unload(port.socket, worker, self.successors.upstream(heir, place))
+        {
             self.push(number, heir).ports.push(PortLegacy {
                 place,
-                lane,
+                socket,
                 ..port
             });
         }
@@ -232,28 +234,33 @@ impl Handover<'_> {
     }
 }
 
-/// The lanes of one worker, which go one by one.
+/// The sockets of one worker, which go one by one.
 struct Cargo {
-    lanes: HashMap<Lane, (LaneEstate, UdpSocket)>,
+    sockets: HashMap<UpstreamSocketId, (UpstreamSocketEstate, UdpSocket)>,
 }
 
 impl Cargo {
-    fn new(lanes: Vec<LaneEstate>, sockets: Vec<UdpSocket>) -> Cargo {
+    fn new(states: Vec<UpstreamSocketEstate>, sockets: Vec<UdpSocket>) -> Cargo {
         Cargo {
-            lanes: lanes
+            sockets: states
                 .into_iter()
                 .zip(sockets)
-                .map(|(estate, socket)| (estate.lane, (estate, socket)))
+                .map(|(estate, socket)| (estate.socket, (estate, socket)))
                 .collect(),
         }
     }
 
-    /// Gives a leased lane to a worker. Its number there; `None` where it leads nowhere any more.
-    fn unload(&mut self, lane: Lane, worker: &mut Worker, upstream: UpstreamId) -> Option<Lane> {
-        let (estate, socket) = self.lanes.remove(&lane)?;
+    /// Gives a leased socket to a worker. Its number there; `None` where it leads nowhere any more.
+    fn unload(
+        &mut self,
+        id: UpstreamSocketId,
+        worker: &mut Worker,
+        upstream: UpstreamId,
+    ) -> Option<UpstreamSocketId> {
+        let (estate, socket) = self.sockets.remove(&id)?;
         // Where the poll takes no more, the way is lost, and its session with it.
         worker
-            .inherit_lane(&estate, upstream, socket)
+            .inherit_socket(&estate, upstream, socket)
             .ok()
             .flatten()
     }
@@ -261,13 +268,13 @@ impl Cargo {
     /// The ways that are there from the start keep their source ports.
     fn rest(self, worker: &mut Worker, upstreams: &[Option<usize>]) {
         for (estate, socket) in self
-            .lanes
+            .sockets
             .into_values()
             .filter(|(estate, _)| !estate.is_leased)
         {
             if let Some(upstream) = upstreams.get(estate.upstream.index()).copied().flatten() {
                 // It has one already, which is as good.
-                let _ = worker.inherit_lane(&estate, UpstreamId(upstream as u32), socket);
+                let _ = worker.inherit_socket(&estate, UpstreamId(upstream as u32), socket);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::net::limits;
 use crate::net::upstream::UpstreamSocketOptions;
 use crate::plan::Plan;
 use crate::plan::upstreams::Located;
-use crate::worker::lanes::Target;
+use crate::worker::upstream_sockets::Target;
 
 /// Ports that the kernel gives out where its setting cannot be read: its default of 32768 to 60999 (ip-sysctl).
 const PORTS_DEFAULT: u32 = 28_232;

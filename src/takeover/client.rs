@@ -238,9 +238,12 @@ fn explain(path: &Path, error: &io::Error) -> WireError {
     })
 }
 
-/// The sockets of all lanes, in the order of the estates.
+/// The sockets of all upstreams, in the order of the estates.
 fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireError> {
-    let wanted: usize = estates.iter().map(|estate| estate.lanes.len()).sum();
+    let wanted: usize = estates
+        .iter()
+        .map(|estate| estate.upstream_sockets.len())
+        .sum();
     if wanted != fds.len() {
         return Err(WireError::Nonsense(format!(
             "{} sockets came for {wanted} lanes",
@@ -251,7 +254,7 @@ fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireErr
     for estate in estates {
         estate.sockets = fds
             .by_ref()
-            .take(estate.lanes.len())
+            .take(estate.upstream_sockets.len())
             .map(UdpSocket::from)
             .collect();
     }

@@ -66,7 +66,7 @@ pub enum Door {
     Takeover,
 }
 
-/// Everything is the other's now, and with it come the sockets of all lanes, in the order of the estates.
+/// Everything is the other's now, and with it come the sockets of all upstreams, in the order of the estates.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Released {
     /// What each worker leaves.

@@ -6,7 +6,7 @@
 //!   what it serves, the listeners  Manifest ─▷     builds everything beside it
 //!                                    ◁─ Ready      nothing can fail any more
 //!   parks its workers; sessions,   Released ─▷     goes on with them
-//!   lanes, accounts                  ◁─ Started    its workers run
+//!   sockets, accounts                ◁─ Started    its workers run
 //!   reads removed listeners out    Farewell ─▷     adds what was still counted
 //! ```
 //!

@@ -340,7 +340,7 @@ fn give(
     let fds: Vec<BorrowedFd<'_>> = parked
         .workers
         .iter()
-        .flat_map(Worker::lane_sockets)
+        .flat_map(Worker::upstream_sockets)
         .map(AsFd::as_fd)
         .collect();
     let patience = patience_of(

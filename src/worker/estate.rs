@@ -10,7 +10,7 @@ use super::send_socket::Sticky;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sink::Fate;
 
 /// Which of the sockets of a configuration one is.
@@ -34,11 +34,12 @@ pub struct EarEstate {
     pub sticky: Sticky,
 }
 
-/// What is known of a lane.
+/// What is known of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaneEstate {
+pub struct UpstreamSocketEstate {
     /// Its number in the worker that leaves it.
-    pub lane: Lane,
+    #[serde(rename = "lane")]
+    pub socket: UpstreamSocketId,
     /// Where it leads.
     pub upstream: UpstreamId,
     /// Whether it receives; otherwise it was there from the start, one way.
@@ -56,7 +57,8 @@ pub struct Estate {
     #[serde(rename = "ears")]
     pub listeners: Vec<EarEstate>,
     /// Its ways to upstreams.
-    pub lanes: Vec<LaneEstate>,
+    #[serde(rename = "lanes")]
+    pub upstream_sockets: Vec<UpstreamSocketEstate>,
     /// What each handler leaves, by number.
     pub legacies: Vec<Legacy>,
     /// Its accounts, in which what sinks have got counts as handled.
@@ -64,13 +66,13 @@ pub struct Estate {
     /// Of each handler with a sink: its number, and how to ask what became of what the sink holds.
     #[serde(skip)]
     pub fates: Vec<(usize, Fate)>,
-    /// The sockets of `lanes`, in their order.
+    /// The sockets of `upstream_sockets`, in their order.
     #[serde(skip)]
     pub sockets: Vec<UdpSocket>,
 }
 
 impl Estate {
-    /// The sockets of its lanes.
+    /// The sockets to its upstreams.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
     }

@@ -20,13 +20,13 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
 use super::flush::{Flusher, Sockets};
-use super::lanes::{Lanes, Ready, TOKENS};
 use super::listener::{self, Listener};
+use super::upstream_sockets::{Ready, TOKENS, UpstreamSockets};
 use crate::datagram::Train;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::handler::{Batch, HandlerId};
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
@@ -47,9 +47,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Longest time that it then waits for answers that upstreams owe. Not longer: requests may be waiting for the next process
 /// meanwhile, and a buffer of 8 MiB, which holds 20,000 of 64 bytes (docs/operations.md), has room for 200 ms of 100,000 a second.
 const OWED_MAX: Duration = Duration::from_millis(50);
-/// Lanes of one turn, so that commands and listeners do not wait for all of them.
-const LANES_PER_TURN: usize = 64;
-/// The token of the command queue; listeners have their numbers, lanes theirs from [`TOKENS`] on.
+/// Sockets of one turn, so that commands and listeners do not wait for all of them.
+const SOCKETS_PER_TURN: usize = 64;
+/// The token of the command queue; listeners have their numbers, sockets theirs from [`TOKENS`] on.
 const COMMANDS: Token = Token(usize::MAX);
 
 /// One worker, ready to run.
@@ -57,14 +57,14 @@ pub struct Worker {
     poll: Poll,
     commands: Commands<Command>,
     listeners: Vec<Listener>,
-    lanes: Lanes,
+    upstream_sockets: UpstreamSockets,
     dispatcher: Dispatcher,
     receiver: Receiver,
     trains: Vec<Train>,
-    /// Lanes that answered this turn, whose they are, and how many trains each brought.
-    answers: Vec<(Lane, HandlerId, usize)>,
-    /// Lanes on which word came back that something was lost, as errnos.
-    reports: Vec<(Lane, i32)>,
+    /// Sockets that answered this turn, whose they are, and how many trains each brought.
+    answers: Vec<(UpstreamSocketId, HandlerId, usize)>,
+    /// Sockets on which word came back that something was lost, as errnos.
+    reports: Vec<(UpstreamSocketId, i32)>,
     flusher: Flusher,
     epoch: Instant,
     /// When the handlers are asked next whether their time has come; `None` where none of them waits for anything.
@@ -105,7 +105,7 @@ impl Worker {
     /// the same for all workers.
     pub fn new(
         listeners: Vec<Listener>,
-        mut lanes: Lanes,
+        mut upstream_sockets: UpstreamSockets,
         dispatcher: Dispatcher,
         epoch: Instant,
     ) -> io::Result<(Worker, Handle)> {
@@ -116,7 +116,7 @@ impl Worker {
             poll.registry()
                 .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
-        lanes.register_with(poll.registry().try_clone()?);
+        upstream_sockets.register_with(poll.registry().try_clone()?);
         // Edge-triggered epoll reports only new arrivals. An inherited socket may already hold datagrams, so every listener
         // starts as ready.
         let ready = (0..listeners.len()).collect();
@@ -126,11 +126,11 @@ impl Worker {
             commands,
             is_ready: vec![true; listeners.len()],
             listeners,
-            lanes,
+            upstream_sockets,
             dispatcher,
             receiver: Receiver::new(),
             trains: Vec::with_capacity(SLOTS),
-            answers: Vec::with_capacity(LANES_PER_TURN),
+            answers: Vec::with_capacity(SOCKETS_PER_TURN),
             reports: Vec::new(),
             flusher: Flusher::default(),
             epoch,
@@ -182,23 +182,26 @@ impl Worker {
     fn is_poll_due(&self, rounds: u32, timeout: Option<Duration>) -> bool {
         rounds.is_multiple_of(ROUNDS_PER_POLL)
             || timeout != Some(Duration::ZERO)
-            || !self.lanes.is_all_told()
+            || !self.upstream_sockets.is_all_told()
     }
 
     /// Waits for events, runs timers before that, and queues what is ready.
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) {
         let wait = self.keep_time(timeout);
-        self.lanes.begin_poll(self.now());
+        self.upstream_sockets.begin_poll(self.now());
         // An interrupted or failed poll brings no events; the next one brings them all.
         let _ = self.poll.poll(events, wait);
         for event in &*events {
             match event.token() {
                 COMMANDS => self.obey(),
-                Token(lane) if lane >= TOKENS => self.lanes.queue(Lane((lane - TOKENS) as u32)),
+                Token(socket) if socket >= TOKENS => self
+                    .upstream_sockets
+                    .queue(UpstreamSocketId((socket - TOKENS) as u32)),
                 Token(listener) => self.queue(listener),
             }
         }
-        self.lanes.end_poll(events.iter().count() < EVENTS_MAX);
+        self.upstream_sockets
+            .end_poll(events.iter().count() < EVENTS_MAX);
     }
 
     /// What comes after a round.
@@ -216,7 +219,7 @@ impl Worker {
     fn round(&mut self) -> Option<Duration> {
         let mut timeout = self.take_requests();
         self.take_replies();
-        if self.lanes.ready() > 0 {
+        if self.upstream_sockets.ready() > 0 {
             timeout = Some(Duration::ZERO);
         }
         if self.dispatcher.end_turn() {
@@ -255,12 +258,12 @@ impl Worker {
         timeout
     }
 
-    /// Turns for the lanes that were ready when this was called.
+    /// Turns for the sockets that were ready when this was called.
     fn take_replies(&mut self) {
-        let mut lanes = self.lanes.ready();
+        let mut sockets = self.upstream_sockets.ready();
         // Some may have been closed since they were queued, and are not read.
-        while lanes > 0 && self.lanes.ready() > 0 && !self.is_over() {
-            lanes = lanes.saturating_sub(self.answer_turn(lanes.min(LANES_PER_TURN)));
+        while sockets > 0 && self.upstream_sockets.ready() > 0 && !self.is_over() {
+            sockets = sockets.saturating_sub(self.answer_turn(sockets.min(SOCKETS_PER_TURN)));
             if !self.commands.is_empty() {
                 self.obey();
             }
@@ -280,7 +283,8 @@ impl Worker {
         self.gather_trains(index);
         self.dispatcher.set_time(self.now());
         let batch = Batch::new(&self.trains, self.receiver.arena());
-        self.dispatcher.dispatch(index, &batch, &mut self.lanes);
+        self.dispatcher
+            .dispatch(index, &batch, &mut self.upstream_sockets);
         self.dispatcher.end_turn();
         self.flush();
         if self.dispatcher.is_measured() {
@@ -329,15 +333,16 @@ impl Worker {
         }
     }
 
-    /// What up to so many lanes have received, everything that follows from it, and one flush. Returns how many lanes were
+    /// What up to so many sockets have received, everything that follows from it, and one flush. Returns how many sockets were
     /// read.
-    fn answer_turn(&mut self, lanes_max: usize) -> usize {
+    fn answer_turn(&mut self, sockets_max: usize) -> usize {
         if !self.dispatcher.taps().is_empty() {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
-        let looked = self.receive_replies(lanes_max);
-        for (lane, errno) in self.reports.drain(..) {
-            self.lanes.report(lane, errno, self.dispatcher.sending().1);
+        let looked = self.receive_replies(sockets_max);
+        for (socket, errno) in self.reports.drain(..) {
+            self.upstream_sockets
+                .report(socket, errno, self.dispatcher.sending().1);
         }
         self.trains.clear();
         let mut was_long = false;
@@ -347,11 +352,11 @@ impl Worker {
         }
         self.dispatcher.set_time(self.now());
         let mut rest = &self.trains[..];
-        for (lane, handler, count) in &self.answers {
+        for (socket, handler, count) in &self.answers {
             let (trains, after) = rest.split_at(*count);
             let batch = &Batch::new(trains, self.receiver.arena());
             self.dispatcher
-                .reply(*handler, *lane, batch, &mut self.lanes);
+                .reply(*handler, *socket, batch, &mut self.upstream_sockets);
             rest = after;
         }
         self.flush();
@@ -361,20 +366,24 @@ impl Worker {
         looked
     }
 
-    /// Reads up to so many lanes into one arena. Returns how many were read.
-    fn receive_replies(&mut self, lanes_max: usize) -> usize {
+    /// Reads up to so many sockets into one arena. Returns how many were read.
+    fn receive_replies(&mut self, sockets_max: usize) -> usize {
         self.receiver.begin(false);
         self.answers.clear();
         let mut looked = 0;
-        while looked < lanes_max && self.receiver.room() > 0 {
-            let Some(ready) = self.lanes.next_ready() else {
+        while looked < sockets_max && self.receiver.room() > 0 {
+            let Some(ready) = self.upstream_sockets.next_ready() else {
                 break;
             };
             looked += 1;
-            let Ready { lane, handler, .. } = ready;
+            let Ready {
+                id: socket,
+                handler,
+                ..
+            } = ready;
             if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
-                self.answers.push((lane, handler, count));
-                self.lanes.had(lane, count);
+                self.answers.push((socket, handler, count));
+                self.upstream_sockets.had(socket, count);
             }
         }
         looked
@@ -385,14 +394,14 @@ impl Worker {
         let (outbox, ledger) = self.dispatcher.sending();
         let sockets = Sockets {
             listeners: &mut self.listeners,
-            lanes: &mut self.lanes,
+            sockets: &mut self.upstream_sockets,
         };
         self.flusher
             .flush(sockets, outbox, self.receiver.arena(), ledger);
-        while let Some((handler, lane, trouble)) = self.lanes.next_trouble() {
+        while let Some((handler, socket, trouble)) = self.upstream_sockets.next_trouble() {
             self.dispatcher.set_time(self.now());
             self.dispatcher
-                .trouble(handler, lane, trouble, &mut self.lanes);
+                .trouble(handler, socket, trouble, &mut self.upstream_sockets);
         }
     }
 
@@ -402,7 +411,7 @@ impl Worker {
         if self.due.is_none_or(|due| due <= now) {
             if self.dispatcher.due().is_some_and(|due| due <= now) {
                 self.dispatcher.set_time(now);
-                self.dispatcher.time(&mut self.lanes);
+                self.dispatcher.time(&mut self.upstream_sockets);
                 self.flush();
             }
             // Whatever begins in the meantime is due later than this.
@@ -429,7 +438,7 @@ impl Worker {
 
     /// Whether a stopping worker has handled everything, and waits for no answer any more.
     fn is_finished(&mut self) -> bool {
-        if self.stop_at.is_none() || !self.ready.is_empty() || self.lanes.ready() > 0 {
+        if self.stop_at.is_none() || !self.ready.is_empty() || self.upstream_sockets.ready() > 0 {
             return false;
         }
         let now = Instant::now();

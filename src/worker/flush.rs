@@ -6,13 +6,15 @@ mod items;
 use std::io;
 
 use self::items::Items;
-use super::lanes::Lanes;
 use super::listener::Listener;
 use super::send_socket::SendSocket;
+use super::upstream_sockets::UpstreamSockets;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
 use crate::dispatch::ledger::{Ledger, Sent};
-use crate::dispatch::outbox::{Kept, Lane, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits};
+use crate::dispatch::outbox::{
+    Kept, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits, UpstreamSocketId,
+};
 use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
@@ -23,7 +25,7 @@ pub struct Sockets<'a> {
     /// Replies leave through the listener that was asked.
     pub listeners: &'a mut [Listener],
     /// Everything else leaves to an upstream.
-    pub lanes: &'a mut Lanes,
+    pub sockets: &'a mut UpstreamSockets,
 }
 
 /// The outbox and the arena that its spans point into.
@@ -58,10 +60,10 @@ impl Flusher {
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Sockets { listeners, lanes } = sockets;
+        let Sockets { listeners, sockets } = sockets;
         let content = Content { outbox, arena };
-        for &lane in content.outbox.touched() {
-            self.flush_lane(lanes, lane, content, ledger);
+        for &socket in content.outbox.touched() {
+            self.flush_socket(upstream_sockets, socket, content, ledger);
         }
         for &listener in content.outbox.replying() {
             let replies = content.outbox.replies(listener);
@@ -71,11 +73,11 @@ impl Flusher {
             });
         }
         let kept = content.outbox.kept();
-        for kept in kept.chunk_by(|one, next| one.lane == next.lane) {
-            self.flush_kept(lanes, kept, content, ledger);
+        for kept in kept.chunk_by(|one, next| one.socket == next.socket) {
+            self.flush_kept(upstream_sockets, kept, content, ledger);
         }
         outbox.clear();
-        lanes.settle(ledger);
+        upstream_sockets.settle(ledger);
     }
 
     fn transfer<'a>(
@@ -92,15 +94,16 @@ impl Flusher {
         }
     }
 
-    /// Sends datagrams of one lane under their senders' addresses.
+    /// Sends datagrams of one socket under their senders' addresses.
     fn flush_kept(
         &mut self,
-        lanes: &mut Lanes,
+        upstream_sockets: &mut UpstreamSockets,
         kept: &[Kept],
         content: Content<'_>,
         ledger: &mut Ledger,
     ) {
-        let Some((send_socket, handler, upstream)) = lanes.send_socket(kept[0].lane) else {
+        let Some((send_socket, handler, upstream)) = upstream_sockets.send_socket(kept[0].socket)
+        else {
             return;
         };
         let account = &mut ledger.handlers[handler.index()];
@@ -145,14 +148,14 @@ impl Flusher {
         }
     }
 
-    fn flush_lane(
+    fn flush_socket(
         &mut self,
-        lanes: &mut Lanes,
-        lane: Lane,
+        upstream_sockets: &mut UpstreamSockets,
+        socket: UpstreamSocketId,
         content: Content<'_>,
         ledger: &mut Ledger,
     ) {
-        let Some((send_socket, handler, upstream)) = lanes.send_socket(lane) else {
+        let Some((send_socket, handler, upstream)) = upstream_sockets.send_socket(socket) else {
             return;
         };
         let account = &mut ledger.handlers[handler.index()];
@@ -169,9 +172,9 @@ impl Flusher {
         };
         let mut parcels = std::mem::take(&mut self.parcels);
         parcels.clear();
-        let whole = content.outbox.lane(lane);
+        let whole = content.outbox.parcels(socket);
         parcels.extend(whole.flat_map(|parcel| parcel.parts(send_socket.limits.count_max)));
-        // One datagram on one lane is what request and reply mostly is: it needs no batch.
+        // One datagram on one socket is what request and reply mostly is: it needs no batch.
         let is_sent = match parcels[..] {
             [parcel] if parcel.segment == 0 => {
                 send_socket.send_alone(&parcel, |span| content.bytes(span), &mut settle)
@@ -184,7 +187,7 @@ impl Flusher {
         }
         self.parcels = parcels;
         if let Some(trouble) = trouble {
-            lanes.note(lane, trouble);
+            upstream_sockets.note(socket, trouble);
         }
     }
 }

@@ -4,6 +4,6 @@ pub mod command;
 pub mod estate;
 pub mod event_loop;
 pub mod flush;
-pub mod lanes;
 pub mod listener;
 pub mod send_socket;
+pub mod upstream_sockets;

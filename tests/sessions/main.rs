@@ -1,6 +1,6 @@
 //! Forwarding with sessions, from the listener's datagrams to the clients' answers, without a kernel: random forwarders go
 //! through the parser into the workers' dispatchers, clients, upstreams and time do what they like, and after each step
-//! everything that left, every lane and every account is compared with a model of the rules (`model/`).
+//! everything that left, every socket and every account is compared with a model of the rules (`model/`).
 //!
 //! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` tries so many
 //! seeds.
@@ -21,7 +21,7 @@ use udispatch::datagram::{Envelope, Region, Span, Train as Raw};
 use udispatch::dispatch::change::Change;
 use udispatch::dispatch::handler::{Batch, HandlerId, Trouble};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::time::Time;
 
@@ -36,12 +36,12 @@ use traffic::{Mood, Press, Request};
 const SEEDS: u64 = 300;
 /// What happens in one simulation.
 const STEPS: usize = 160;
-/// Answers that one lane may bring in one turn.
+/// Answers that one socket may bring in one turn.
 const ANSWERS_MAX: usize = 8;
 /// ECONNREFUSED
 const REFUSED: i32 = 111;
 
-/// Sessions, their lanes, their ends, who is picked and who is answered, over random forwarders, traffic and time.
+/// Sessions, their sockets, their ends, who is picked and who is answered, over random forwarders, traffic and time.
 #[test]
 fn sessions_keep_their_promises() {
     let seeds = seeds(SEEDS);
@@ -66,12 +66,12 @@ struct Simulation {
     shared: Vec<Shared>,
     press: Press,
     flights: Vec<Flight>,
-    /// Refusals on their way: when, at which worker, on which lane and incarnation of it.
+    /// Refusals on their way: when, at which worker, on which socket and incarnation of it.
     refusals: Vec<(u64, usize, u32, u64)>,
     /// By upstream.
     moods: Vec<Mood>,
     now: u64,
-    /// Lanes closed while it could not be told whose they were, by worker and handler.
+    /// Sockets closed while it could not be told whose they were, by worker and handler.
     met: Vec<&'static str>,
 }
 
@@ -215,27 +215,27 @@ impl Simulation {
                 .iter()
                 .for_each(|train| talker.request(train, door.route, listener, shared, &mut step));
         }
-        for ((handler, number), lanes) in out {
-            lanes
+        for ((handler, number), sockets) in out {
+            sockets
                 .into_iter()
-                .for_each(|(lane, place, _)| self.arrive(worker, handler, number, lane, place));
+                .for_each(|(socket, place, _)| self.arrive(worker, handler, number, socket, place));
         }
         self.check(step, &[], &[]);
     }
 
     /// A request comes to an upstream.
-    fn arrive(&mut self, worker: usize, handler: usize, number: u64, lane: u32, place: usize) {
+    fn arrive(&mut self, worker: usize, handler: usize, number: u64, socket: u32, place: usize) {
         // What was given up this turn was still sent, but nobody waits for the answer.
         let Some(slot) = self.workers[worker]
             .ways
-            .slot(lane)
+            .slot(socket)
             .filter(|slot| !slot.is_one_way)
         else {
             return;
         };
         let mood = self.moods[slot.upstream];
         let talker = &self.talkers[worker][handler];
-        let Some((at, _)) = talker.holder(lane) else {
+        let Some((at, _)) = talker.holder(socket) else {
             return;
         };
         let (asker, key, incarnation) = (
@@ -246,7 +246,7 @@ impl Simulation {
         let is_shadow = talker.spec.receivers[place].shadow;
         let request = Request {
             worker,
-            lane,
+            socket,
             incarnation,
             number,
             place,
@@ -258,7 +258,7 @@ impl Simulation {
             Mood::Silent => {}
             Mood::Refuses => self
                 .refusals
-                .push((self.now + MS, worker, lane, incarnation)),
+                .push((self.now + MS, worker, socket, incarnation)),
             Mood::Answers(usual) => {
                 self.flights.extend(traffic::answers(
                     &mut self.random,
@@ -271,32 +271,32 @@ impl Simulation {
         }
     }
 
-    /// A worker reads some of its lanes.
+    /// A worker reads some of its sockets.
     fn answers(&mut self) {
         let mut worker = self.random.below(self.workers.len());
         if let Some(next) = self.flights.first().filter(|_| self.random.below(3) > 0) {
             worker = next.worker;
             self.wait_until(next.at);
         }
-        let mut lanes: Vec<u32> = Vec::new();
+        let mut sockets: Vec<u32> = Vec::new();
         let arrived = self
             .flights
             .iter()
             .filter(|flight| flight.worker == worker && flight.at <= self.now);
         arrived.for_each(|flight| {
-            lanes.extend((!lanes.contains(&flight.lane)).then_some(flight.lane))
+            sockets.extend((!sockets.contains(&flight.socket)).then_some(flight.socket))
         });
-        lanes.truncate(1 + self.random.below(6));
+        sockets.truncate(1 + self.random.below(6));
         let mut batches: Vec<(u32, Vec<Vec<Flight>>)> = Vec::new();
-        for lane in lanes {
+        for socket in sockets {
             let incarnation = self.workers[worker]
                 .ways
-                .slot(lane)
+                .slot(socket)
                 .map(|slot| slot.incarnation);
             let (mut here, mut rest) = (Vec::new(), Vec::new());
             for flight in self.flights.drain(..) {
                 let is_here =
-                    (flight.worker, flight.lane) == (worker, lane) && flight.at <= self.now;
+                    (flight.worker, flight.socket) == (worker, socket) && flight.at <= self.now;
                 if is_here && here.len() < ANSWERS_MAX {
                     here.push(flight)
                 } else {
@@ -313,7 +313,7 @@ impl Simulation {
                     None => trains.push(vec![flight]),
                 }
             }
-            batches.extend((!trains.is_empty()).then_some((lane, trains)));
+            batches.extend((!trains.is_empty()).then_some((socket, trains)));
         }
         self.answer(worker, &batches);
     }
@@ -337,35 +337,40 @@ impl Simulation {
         let (arena, raw) = lay_out(all.iter().map(|payloads| (envelope, payloads.as_slice())));
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         let mut rest = &raw[..];
-        for (lane, trains) in batches {
-            let owner = ways.slot(*lane).expect("it is open").upstream;
+        for (socket, trains) in batches {
+            let owner = ways.slot(*socket).expect("it is open").upstream;
             let handler = HandlerId(self.ground.borrow().owners[owner].0 as u32);
             let (these, others) = rest.split_at(trains.len());
             dispatcher.set_time(Time(self.now));
-            dispatcher.reply(handler, Lane(*lane), &Batch::new(these, &arena), ways);
+            dispatcher.reply(
+                handler,
+                UpstreamSocketId(*socket),
+                &Batch::new(these, &arena),
+                ways,
+            );
             rest = others;
         }
         let owners: Vec<usize> = batches
             .iter()
-            .map(|(lane, _)| self.owner(worker, *lane).0)
+            .map(|(socket, _)| self.owner(worker, *socket).0)
             .collect();
         let (mut step, passed) = self.witness(worker, &arena);
         let mut expected = Vec::new();
-        for ((lane, trains), handler) in batches.iter().zip(owners) {
+        for ((socket, trains), handler) in batches.iter().zip(owners) {
             for train in trains {
                 let (talker, shared) = (
                     &mut self.talkers[worker][handler],
                     &mut self.shared[handler],
                 );
-                expected.extend(talker.reply(*lane, train, shared, &mut step));
+                expected.extend(talker.reply(*socket, train, shared, &mut step));
             }
         }
         self.check(step, &passed, &expected);
     }
 
-    /// The handler that a lane belongs to, and the place of its upstream there.
-    fn owner(&self, worker: usize, lane: u32) -> (usize, usize) {
-        let slot = self.workers[worker].ways.slot(lane).expect("it is open");
+    /// The handler that a socket belongs to, and the place of its upstream there.
+    fn owner(&self, worker: usize, socket: u32) -> (usize, usize) {
+        let slot = self.workers[worker].ways.slot(socket).expect("it is open");
         self.ground.borrow().owners[slot.upstream]
     }
 
@@ -473,7 +478,7 @@ impl Simulation {
         }
     }
 
-    /// Refusals come in; at times a lane breaks.
+    /// Refusals come in; at times a socket breaks.
     fn trouble(&mut self) {
         let (now, some) = (self.now, self.random.below(12));
         let (arrived, rest): (Vec<_>, Vec<_>) = self
@@ -482,19 +487,19 @@ impl Simulation {
             .partition(|refusal| refusal.0 <= now);
         self.refusals = rest;
         let mut troubles: Vec<(usize, u32, Trouble)> = Vec::new();
-        for (_, worker, lane, incarnation) in arrived.into_iter().take(some) {
-            let slot = self.workers[worker].ways.slot(lane);
+        for (_, worker, socket, incarnation) in arrived.into_iter().take(some) {
+            let slot = self.workers[worker].ways.slot(socket);
             if slot.is_some_and(|slot| slot.incarnation == incarnation) {
-                troubles.push((worker, lane, Trouble::Reported(REFUSED)));
+                troubles.push((worker, socket, Trouble::Reported(REFUSED)));
             }
         }
         let worker = self.random.below(self.workers.len());
-        let lane = self.random.below(self.workers[worker].ways.slots.len()) as u32;
-        if self.workers[worker].ways.slot(lane).is_some() {
+        let socket = self.random.below(self.workers[worker].ways.slots.len()) as u32;
+        if self.workers[worker].ways.slot(socket).is_some() {
             let is_broken = once_in(&mut self.random, 2);
             troubles.push((
                 worker,
-                lane,
+                socket,
                 if is_broken {
                     Trouble::Broken
                 } else {
@@ -502,19 +507,24 @@ impl Simulation {
                 },
             ));
         }
-        for (worker, lane, trouble) in troubles {
+        for (worker, socket, trouble) in troubles {
             // What a trouble before it has closed hears of no other.
-            if self.workers[worker].ways.slot(lane).is_some() {
-                self.tell(worker, lane, trouble);
+            if self.workers[worker].ways.slot(socket).is_some() {
+                self.tell(worker, socket, trouble);
             }
         }
     }
 
-    fn tell(&mut self, worker: usize, lane: u32, trouble: Trouble) {
-        let (handler, place) = self.owner(worker, lane);
+    fn tell(&mut self, worker: usize, socket: u32, trouble: Trouble) {
+        let (handler, place) = self.owner(worker, socket);
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         dispatcher.set_time(Time(self.now));
-        dispatcher.trouble(HandlerId(handler as u32), Lane(lane), trouble, ways);
+        dispatcher.trouble(
+            HandlerId(handler as u32),
+            UpstreamSocketId(socket),
+            trouble,
+            ways,
+        );
         let (mut step, _) = self.witness(worker, &[]);
         let (talker, shared) = (
             &mut self.talkers[worker][handler],
@@ -522,7 +532,7 @@ impl Simulation {
         );
         match trouble {
             Trouble::Reported(_) => talker.refused(place, &mut step),
-            Trouble::Broken => talker.broken(lane, shared, &mut step),
+            Trouble::Broken => talker.broken(socket, shared, &mut step),
         }
         self.check(step, &[], &[]);
     }
@@ -558,7 +568,7 @@ impl Simulation {
             talker.finish(&step);
         }
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        witness::check_lanes(&self.talkers[worker], ways, &step.closed);
+        witness::check_sockets(&self.talkers[worker], ways, &step.closed);
         let ledger = dispatcher.snapshot();
         assert!(ledger.balances(), "{ledger:?}");
         let mut first = 0;

@@ -116,7 +116,7 @@ impl Spec {
         2 * (self.idle / 128).min(shortest / 8).max(10 * MS)
     }
 
-    /// Sessions whose shadows get their lanes before anybody is picked: the model sees which only where the pick succeeds,
+    /// Sessions whose shadows get their sockets before anybody is picked: the model sees which only where the pick succeeds,
     /// so it always does there.
     pub fn is_delicate(&self) -> bool {
         self.has_sessions()

@@ -1,4 +1,4 @@
-//! What the handlers stand on here: lanes without sockets that remember what is open, and a site to build on.
+//! What the handlers stand on here: sockets without sockets that remember what is open, and a site to build on.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{HandlerId, Lanes, Names};
+use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::sink::LineSink;
@@ -60,16 +60,16 @@ impl Ground {
     }
 }
 
-/// A lane that is open.
+/// A socket that is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     pub upstream: usize,
-    /// Which of all lanes ever opened it is: numbers are used again.
+    /// Which of all sockets ever opened it is: numbers are used again.
     pub incarnation: u64,
     pub is_one_way: bool,
 }
 
-/// One worker's lanes.
+/// One worker's sockets.
 pub struct Ways {
     pub ground: Rc<RefCell<Ground>>,
     pub slots: Vec<Option<Slot>>,
@@ -102,10 +102,10 @@ impl Ways {
             is_one_way,
         });
         match self.free.pop() {
-            Some(lane) => {
-                assert!(self.slots[lane as usize].is_none());
-                self.slots[lane as usize] = slot;
-                lane
+            Some(socket) => {
+                assert!(self.slots[socket as usize].is_none());
+                self.slots[socket as usize] = slot;
+                socket
             }
             None => {
                 self.slots.push(slot);
@@ -114,25 +114,25 @@ impl Ways {
         }
     }
 
-    pub fn slot(&self, lane: u32) -> Option<Slot> {
-        *self.slots.get(lane as usize)?
+    pub fn slot(&self, socket: u32) -> Option<Slot> {
+        *self.slots.get(socket as usize)?
     }
 
     /// The turn is over: what was closed is gone now, and its number free.
     pub fn settle(&mut self) {
-        for lane in self.closing.drain(..) {
-            let slot = self.slots[lane as usize]
+        for socket in self.closing.drain(..) {
+            let slot = self.slots[socket as usize]
                 .take()
-                .expect("a lane is closed once");
+                .expect("a socket is closed once");
             self.ground.borrow_mut().used[slot.upstream] -= 1;
-            self.free.push(lane);
+            self.free.push(socket);
         }
         self.opened.clear();
     }
 }
 
-impl Lanes for Ways {
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for Ways {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         let upstream = upstream.index();
         let result = {
             let ground = &mut *self.ground.borrow_mut();
@@ -153,17 +153,20 @@ impl Lanes for Ways {
         };
         let result = result.map(|()| self.add(upstream, false));
         self.opened.push((upstream, result));
-        result.map(Lane)
+        result.map(UpstreamSocketId)
     }
 
-    fn close(&mut self, lane: Lane) {
-        let slot = self.slot(lane.0);
+    fn close(&mut self, socket: UpstreamSocketId) {
+        let slot = self.slot(socket.0);
         assert!(
             slot.is_some_and(|slot| !slot.is_one_way),
-            "{lane:?} is closed: {slot:?}"
+            "{socket:?} is closed: {slot:?}"
         );
-        assert!(!self.closing.contains(&lane.0), "{lane:?} is closed twice");
-        self.closing.push(lane.0);
+        assert!(
+            !self.closing.contains(&socket.0),
+            "{socket:?} is closed twice"
+        );
+        self.closing.push(socket.0);
     }
 }
 
@@ -187,7 +190,7 @@ impl Site for Bench<'_> {
             self.ways.ground.borrow().resolved[upstream].then(|| ([203, 0, 113, 1], 53).into());
         Ok(Way {
             upstream: UpstreamId(upstream as u32),
-            lane: Lane(self.ways.add(upstream, true)),
+            socket: UpstreamSocketId(self.ways.add(upstream, true)),
             address,
         })
     }

@@ -22,9 +22,9 @@ use crossbeam_channel::{Receiver, unbounded};
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
-use udispatch::dispatch::handler::{Batch, Lanes};
+use udispatch::dispatch::handler::{Batch, SocketTable};
 use udispatch::dispatch::id::{LocalListener, UpstreamId};
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::{Job, LineSink};
 use udispatch::dispatch::verdict::DropReason;
@@ -107,8 +107,8 @@ impl Covered {
 struct Worker {
     dispatcher: Dispatcher,
     model: Model,
-    /// The handler of each lane.
-    lanes: Vec<usize>,
+    /// The handler of each socket.
+    sockets: Vec<usize>,
 }
 
 struct Simulation {
@@ -221,7 +221,7 @@ impl Simulation {
         let batch = Batch::new(&trains, arena);
         worker
             .dispatcher
-            .dispatch(socket.local_listener, &batch, &mut NoLanes);
+            .dispatch(socket.local_listener, &batch, &mut NoSockets);
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");
@@ -231,7 +231,7 @@ impl Simulation {
             LocalListener(socket.local_listener as u32),
             arena,
             &expected,
-            &worker.lanes,
+            &worker.sockets,
             &mut self.memory,
             random,
         );
@@ -308,7 +308,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     let mut bench = Bench {
         worker: worker as u64,
         handler: 0,
-        lanes: Vec::new(),
+        sockets: Vec::new(),
         jobs: HashMap::new(),
     };
     let mut handlers = Vec::new();
@@ -330,7 +330,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         Arc::clone(&world.plan.guard),
         Arc::clone(&world.plan.names),
         world.plan.listeners.len(),
-        bench.lanes.len(),
+        bench.sockets.len(),
     );
     let printers = (0..count)
         .map(|handler| bench.jobs.remove(&handler).map(Printer::new))
@@ -338,25 +338,25 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     Worker {
         dispatcher,
         model: Model::new(world, worker, printers),
-        lanes: bench.lanes,
+        sockets: bench.sockets,
     }
 }
 
-/// What handlers are built on here: lanes without sockets, consumers without threads.
+/// What handlers are built on here: sockets without sockets, consumers without threads.
 struct Bench {
     worker: u64,
     handler: usize,
-    lanes: Vec<usize>,
+    sockets: Vec<usize>,
     jobs: HashMap<usize, Receiver<Job>>,
 }
 
 impl Site for Bench {
     fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
-        self.lanes.push(self.handler);
-        let number = self.lanes.len() as u32 - 1;
+        self.sockets.push(self.handler);
+        let number = self.sockets.len() as u32 - 1;
         Ok(Way {
             upstream: UpstreamId(number),
-            lane: Lane(number),
+            socket: UpstreamSocketId(number),
             address: Some(([203, 0, 113, 1], 53).into()),
         })
     }
@@ -372,16 +372,16 @@ impl Site for Bench {
     }
 }
 
-/// One way needs no further lanes; sessions have a simulation of their own.
-struct NoLanes;
+/// One way needs no further sockets; sessions have a simulation of their own.
+struct NoSockets;
 
-impl Lanes for NoLanes {
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
-        panic!("a lane to {upstream:?} is opened")
+impl SocketTable for NoSockets {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        panic!("a socket to {upstream:?} is opened")
     }
 
-    fn close(&mut self, lane: Lane) {
-        panic!("{lane:?} is closed")
+    fn close(&mut self, socket: UpstreamSocketId) {
+        panic!("{socket:?} is closed")
     }
 }
 

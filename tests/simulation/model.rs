@@ -41,7 +41,7 @@ pub struct Passed {
     pub way: Way,
 }
 
-/// Which of the handler's lanes it takes.
+/// Which of the handler's sockets it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Way {
     All,
@@ -384,7 +384,7 @@ impl Model {
                 turn.seen.push(seen);
                 witness::judge(&seen)
             }
-            &Spec::Forward { lanes, pick, ttl } => {
+            &Spec::Forward { sockets, pick, ttl } => {
                 let ttl = match ttl {
                     Some(ttl) => Some(ttl),
                     // Where a datagram to a group begins, not where a loop ends.
@@ -393,7 +393,7 @@ impl Model {
                     None => Some(packet.ttl - 1),
                 };
                 let way = match pick {
-                    _ if lanes == 1 => Way::This(0),
+                    _ if sockets == 1 => Way::This(0),
                     Pick::All => Way::All,
                     Pick::Random => Way::Any,
                     Pick::Source => Way::SameFor(packet.src.to_string()),
@@ -401,7 +401,7 @@ impl Model {
                     Pick::Destination => Way::SameFor(packet.dst.to_string()),
                     Pick::RoundRobin => {
                         self.turns[handler] += 1;
-                        Way::This((self.turns[handler] - 1) % lanes)
+                        Way::This((self.turns[handler] - 1) % sockets)
                     }
                 };
                 turn.passed.push(Passed {

@@ -177,7 +177,7 @@ pub enum Spec {
     Print,
     Drop,
     Forward {
-        lanes: usize,
+        sockets: usize,
         pick: Pick,
         ttl: Option<u8>,
     },
@@ -351,10 +351,10 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
             "pick = \"hash\"\nhash_on = \"destination\"",
         ),
     ];
-    let lanes = 1 + random.below(4);
+    let sockets = 1 + random.below(4);
     let (pick, words) = *pick(random, PICKS);
-    let upstreams: Vec<String> = (0..lanes)
-        .map(|lane| format!("198.51.100.{number}:{}", 9000 + lane))
+    let upstreams: Vec<String> = (0..sockets)
+        .map(|socket| format!("198.51.100.{number}:{}", 9000 + socket))
         .collect();
     let _ = writeln!(
         text,
@@ -364,7 +364,7 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
     if let Some(ttl) = ttl {
         let _ = writeln!(text, "ttl = {ttl}");
     }
-    Spec::Forward { lanes, pick, ttl }
+    Spec::Forward { sockets, pick, ttl }
 }
 
 /// A row for each destination and each source of its family.

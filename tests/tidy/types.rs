@@ -33,7 +33,7 @@ const SHARED: &[(&str, &str)] = &[
     ("Job", NOT_UNIQUE_YET),
     ("Key", NOT_UNIQUE_YET),
     ("Kind", NOT_UNIQUE_YET),
-    ("Lanes", NOT_UNIQUE_YET),
+    ("Sockets", NOT_UNIQUE_YET),
     ("Letter", NOT_UNIQUE_YET),
     ("Line", NOT_UNIQUE_YET),
     ("Listener", NOT_UNIQUE_YET),

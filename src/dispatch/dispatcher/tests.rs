@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::datagram::{Region, Span, Train};
-use crate::dispatch::handler::Lanes;
+use crate::dispatch::handler::SocketTable;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
 /// Wants to be called again so long after it was called, and counts how often it is asked when.
@@ -31,7 +31,7 @@ impl Handler for Sleeper {
 }
 
 impl Forwarding for Sleeper {
-    fn on_trouble(&mut self, _: Lane, _: Trouble, _: &mut Cx<'_>) {}
+    fn on_trouble(&mut self, _: UpstreamSocketId, _: Trouble, _: &mut Cx<'_>) {}
 
     fn on_change(&mut self, _: UpstreamId, _: Change, _: &mut Cx<'_>) {}
 
@@ -54,13 +54,13 @@ impl Forwarding for Sleeper {
     }
 }
 
-struct NoLanes;
+struct NoSockets;
 
-impl Lanes for NoLanes {
-    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for NoSockets {
+    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         Err(DropReason::NoUpstream)
     }
-    fn close(&mut self, _: Lane) {}
+    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 /// Of a thousand handlers only those that were called are asked when they want to be called next, and each is called
@@ -110,10 +110,10 @@ fn who_was_not_called_is_not_asked() {
         },
         segment: 0,
     };
-    let mut lanes = NoLanes;
+    let mut sockets = NoSockets;
     for (now, listener) in [(0, 5), (0, 500), (1, 7)] {
         dispatcher.set_time(Time(now));
-        dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut lanes);
+        dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut sockets);
     }
     assert_eq!(
         (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
@@ -127,7 +127,7 @@ fn who_was_not_called_is_not_asked() {
         (35, 45, 1),
     ] {
         dispatcher.set_time(Time(now));
-        dispatcher.time(&mut lanes);
+        dispatcher.time(&mut sockets);
         assert_eq!(
             (dispatcher.due(), called.swap(0, Ordering::Relaxed)),
             (Some(Time(due)), calls),

@@ -1,6 +1,6 @@
 //! The table of sessions of one handler in one worker: who asked whom through which listener, and when that is over.
 //!
-//! Pure: time comes in as a number, sockets are lanes. Its memory is bounded by the [`Quota`](quota::Quota), which all
+//! Pure: time comes in as a number, sockets are numbers. Its memory is bounded by the [`Quota`](quota::Quota), which all
 //! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of those on
 //! probation, the oldest first.
 
@@ -26,7 +26,7 @@ pub use self::session::{Key, Session, SessionId};
 use self::wheel::Wheel;
 use super::id::{HandlerId, LocalListener, UpstreamId};
 use super::legacy::SessionLegacy;
-use super::outbox::Lane;
+use super::outbox::UpstreamSocketId;
 use super::time::{Time, nanoseconds};
 
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
@@ -35,7 +35,7 @@ const SET_ASIDE_MAX: usize = 1 << 17;
 /// The same for the index, whose memory is written to at once: thousands of handlers may have one each.
 const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
 
-/// The same for lanes, of which a session of a fan-out has many.
+/// The same for sockets, of which a session of a fan-out has many.
 const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
 
 /// How long sessions last.
@@ -53,8 +53,8 @@ pub struct Sessions {
     hasher: FixedState,
     index: HashTable<u32>,
     slab: Vec<Session>,
-    /// Upstream lanes of each session, side by side: as many for every session.
-    legs: Vec<Option<Lane>>,
+    /// Upstream sockets of each session, side by side: as many for every session.
+    legs: Vec<Option<UpstreamSocketId>>,
     legs_each: usize,
     free: u32,
     open: u32,
@@ -133,8 +133,8 @@ impl Sessions {
         self.slab[id.0 as usize].is_bound
     }
 
-    /// Its lanes, to look at.
-    pub fn legs_of(&self, id: SessionId) -> &[Option<Lane>] {
+    /// Its sockets, to look at.
+    pub fn legs_of(&self, id: SessionId) -> &[Option<UpstreamSocketId>] {
         let first = id.0 as usize * self.legs_each;
         &self.legs[first..first + self.legs_each]
     }
@@ -145,7 +145,7 @@ impl Sessions {
         handler: HandlerId,
         from: u32,
         page: &mut Page,
-        upstream: impl Fn(Lane) -> Option<UpstreamId>,
+        upstream: impl Fn(UpstreamSocketId) -> Option<UpstreamId>,
     ) -> Option<u32> {
         for (place, session) in self.slab.iter().enumerate().skip(from as usize) {
             if !page.has_room() {
@@ -157,16 +157,16 @@ impl Sessions {
                 page.add(
                     handler,
                     session,
-                    legs.iter().flatten().filter_map(|lane| upstream(*lane)),
+                    legs.iter().flatten().filter_map(|socket| upstream(*socket)),
                 );
             }
         }
         None
     }
 
-    /// Its lanes, one for each upstream that it uses.
+    /// Its sockets, one for each upstream that it uses.
     #[inline]
-    pub fn legs(&mut self, id: SessionId) -> &mut [Option<Lane>] {
+    pub fn legs(&mut self, id: SessionId) -> &mut [Option<UpstreamSocketId>] {
         let first = id.0 as usize * self.legs_each;
         &mut self.legs[first..first + self.legs_each]
     }
@@ -278,12 +278,12 @@ impl Sessions {
         }
     }
 
-    /// Ends a session. Its lanes must have been taken from its legs.
+    /// Ends a session. Its sockets must have been taken from its legs.
     pub fn remove(&mut self, id: SessionId) {
         debug_assert!(self.slab[id.0 as usize].is_open, "a session ends once");
         debug_assert!(
             self.legs(id).iter().all(Option::is_none),
-            "a session's lanes are released before it ends"
+            "a session's sockets are released before it ends"
         );
         self.unbind(id);
         self.wheel.remove(&mut self.slab, id.0);

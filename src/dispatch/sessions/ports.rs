@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 
 /// Rest after a session whose requests were all answered: only a repeated answer can still come.
@@ -37,7 +37,7 @@ pub struct Ports {
 
 #[derive(Debug, Clone, Copy)]
 struct Resting {
-    lane: Lane,
+    socket: UpstreamSocketId,
     until: Time,
     released: Time,
 }
@@ -46,7 +46,7 @@ struct Resting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
     /// A port that has rested.
-    Rested(Lane),
+    Rested(UpstreamSocketId),
     /// None, but one may be opened.
     Open,
     /// None.
@@ -58,7 +58,7 @@ impl Ports {
     pub fn lease(&mut self, now: Time) -> Lease {
         self.settle(now);
         if let Some(rested) = self.rested.pop_back() {
-            return Lease::Rested(rested.lane);
+            return Lease::Rested(rested.socket);
         }
         if now >= self.shut_until {
             return Lease::Open;
@@ -66,7 +66,7 @@ impl Ports {
         match self.answered.front() {
             Some(first) if now.since(first.released) >= REST_MIN => {
                 let first = self.answered.pop_front();
-                first.map_or(Lease::Nothing, |first| Lease::Rested(first.lane))
+                first.map_or(Lease::Nothing, |first| Lease::Rested(first.socket))
             }
             _ => Lease::Nothing,
         }
@@ -80,17 +80,17 @@ impl Ports {
 
     /// A session has ended. `seen` is when its last datagram passed, `is_owed` whether a request that it sent
     /// from this port has no answer.
-    pub fn release(&mut self, lane: Lane, now: Time, seen: Time, is_owed: bool) {
+    pub fn release(&mut self, socket: UpstreamSocketId, now: Time, seen: Time, is_owed: bool) {
         let until = if is_owed {
             seen.after(REST_OWED)
         } else {
             seen.after(REST)
         };
-        self.restore(lane, until, now, is_owed, now);
+        self.restore(socket, until, now, is_owed, now);
     }
 
     /// A port that has been free too long, to be closed; call until there is none.
-    pub fn spare(&mut self, now: Time) -> Option<Lane> {
+    pub fn spare(&mut self, now: Time) -> Option<UpstreamSocketId> {
         self.settle(now);
         let is_spare = |resting: &Resting| now.since(resting.released) >= SPARE;
         let spare = self
@@ -98,37 +98,44 @@ impl Ports {
             .front()
             .is_some_and(is_spare)
             .then(|| self.rested.pop_front())?;
-        spare.map(|resting| resting.lane)
+        spare.map(|resting| resting.socket)
     }
 
     /// All free ports, to be closed: they lead to where the upstream is no more.
-    pub fn clear(&mut self) -> impl Iterator<Item = Lane> {
+    pub fn clear(&mut self) -> impl Iterator<Item = UpstreamSocketId> {
         let (rested, answered, owed) = (&mut self.rested, &mut self.answered, &mut self.owed);
         rested
             .drain(..)
             .chain(answered.drain(..))
             .chain(owed.drain(..))
-            .map(|resting| resting.lane)
+            .map(|resting| resting.socket)
     }
 
-    /// All that are free, to be handed over: lane, until when it rests, when it was released, whether it is owed answers.
-    pub fn iter(&self) -> impl Iterator<Item = (Lane, Time, Time, bool)> {
+    /// All that are free, to be handed over: socket, until when it rests, when it was released, whether it is owed answers.
+    pub fn iter(&self) -> impl Iterator<Item = (UpstreamSocketId, Time, Time, bool)> {
         let all = [
             (&self.rested, false),
             (&self.answered, false),
             (&self.owed, true),
         ];
         let each =
-            |resting: &Resting, is_owed| (resting.lane, resting.until, resting.released, is_owed);
+            |resting: &Resting, is_owed| (resting.socket, resting.until, resting.released, is_owed);
         all.into_iter().flat_map(move |(queue, is_owed)| {
             queue.iter().map(move |resting| each(resting, is_owed))
         })
     }
 
     /// Goes on with one that another has left; those of one sort in the order of their release.
-    pub fn restore(&mut self, lane: Lane, until: Time, released: Time, is_owed: bool, now: Time) {
+    pub fn restore(
+        &mut self,
+        socket: UpstreamSocketId,
+        until: Time,
+        released: Time,
+        is_owed: bool,
+        now: Time,
+    ) {
         let resting = Resting {
-            lane,
+            socket,
             until,
             released,
         };
@@ -171,8 +178,8 @@ mod tests {
     fn rests() {
         let mut ports = Ports::default();
         assert_eq!(ports.lease(ms(0)), Lease::Open);
-        ports.release(Lane(1), ms(1_000), ms(1_000), false);
-        ports.release(Lane(2), ms(1_000), ms(1_000), true);
+        ports.release(UpstreamSocketId(1), ms(1_000), ms(1_000), false);
+        ports.release(UpstreamSocketId(2), ms(1_000), ms(1_000), true);
         assert_eq!(
             ports.lease(ms(2_999)),
             Lease::Open,
@@ -183,7 +190,10 @@ mod tests {
             Lease::Nothing,
             "not even for want of ports"
         );
-        assert_eq!(ports.failed(ms(1_100), RETRY), Lease::Rested(Lane(1)));
+        assert_eq!(
+            ports.failed(ms(1_100), RETRY),
+            Lease::Rested(UpstreamSocketId(1))
+        );
         assert_eq!(ports.failed(ms(9_000), RETRY), Lease::Nothing);
         assert_eq!(
             ports.lease(ms(9_999)),
@@ -191,20 +201,26 @@ mod tests {
             "no search for a port so soon"
         );
         assert_eq!(ports.lease(ms(10_000)), Lease::Open);
-        assert_eq!(ports.lease(ms(11_000)), Lease::Rested(Lane(2)));
+        assert_eq!(ports.lease(ms(11_000)), Lease::Rested(UpstreamSocketId(2)));
     }
 
     /// A session that was silent for long has rested already; ports that nobody needs are closed, the oldest first.
     #[test]
     fn spares() {
         let mut ports = Ports::default();
-        (0..3)
-            .for_each(|lane| ports.release(Lane(lane), ms(60_000 + u64::from(lane)), ms(0), true));
-        assert_eq!(ports.lease(ms(60_003)), Lease::Rested(Lane(2)));
+        (0..3).for_each(|socket| {
+            ports.release(
+                UpstreamSocketId(socket),
+                ms(60_000 + u64::from(socket)),
+                ms(0),
+                true,
+            )
+        });
+        assert_eq!(ports.lease(ms(60_003)), Lease::Rested(UpstreamSocketId(2)));
         assert_eq!(ports.spare(ms(89_999)), None);
-        assert_eq!(ports.spare(ms(90_000)), Some(Lane(0)));
+        assert_eq!(ports.spare(ms(90_000)), Some(UpstreamSocketId(0)));
         assert_eq!(ports.spare(ms(90_000)), None);
-        assert_eq!(ports.clear().collect::<Vec<_>>(), [Lane(1)]);
+        assert_eq!(ports.clear().collect::<Vec<_>>(), [UpstreamSocketId(1)]);
         assert!(ports.is_empty());
     }
 }

@@ -278,7 +278,7 @@ fn copy_train<'a>(
     copied
 }
 
-/// What the handler passed these answers on as: a lane is one session's, and so all of them go to one client.
+/// What the handler passed these answers on as: a socket is one session's, and so all of them go to one client.
 fn passed_back(
     handler: HandlerId,
     trains: &[Train],

@@ -13,7 +13,7 @@ use crate::dispatch::guard::damp;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
 use crate::dispatch::judge::Judge;
 use crate::dispatch::ledger::UpstreamCount;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::pool::{Pick, Pool};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::{DropReason, Verdict};
@@ -106,7 +106,7 @@ impl Common {
                     if !self.pool.is_fit_for_all(place) {
                         continue;
                     }
-                    let got = outlet.pass(outlet.lane, train, batch, ttl, cx);
+                    let got = outlet.pass(outlet.socket, train, batch, ttl, cx);
                     // What a shadow gets or not is counted there.
                     if !self.settings.upstream_options[place].shadow {
                         passed = passed.or(got);
@@ -119,7 +119,7 @@ impl Common {
                     .pick(train, batch, |_| 0)
                     .ok_or(DropReason::NoUpstream)?;
                 let outlet = &mut self.outlets[place];
-                outlet.pass(outlet.lane, train, batch, ttl, cx)
+                outlet.pass(outlet.socket, train, batch, ttl, cx)
             }
         };
         for &shadow in self
@@ -129,7 +129,7 @@ impl Common {
         {
             let outlet = &mut self.outlets[shadow];
             // Its losses are its own, and counted there.
-            let _ = outlet.pass(outlet.lane, train, batch, ttl, cx);
+            let _ = outlet.pass(outlet.socket, train, batch, ttl, cx);
         }
         passed
     }
@@ -148,9 +148,11 @@ impl Common {
         )
     }
 
-    /// The place of the upstream that a one-way lane leads to.
-    pub fn place_of(&self, lane: Lane) -> Option<usize> {
-        self.outlets.iter().position(|outlet| outlet.lane == lane)
+    /// The place of the upstream that a one-way socket leads to.
+    pub fn place_of(&self, socket: UpstreamSocketId) -> Option<usize> {
+        self.outlets
+            .iter()
+            .position(|outlet| outlet.socket == socket)
     }
 
     /// Whether somebody is one of the upstreams. Asked for by itself through us, it would answer its own answers for ever.

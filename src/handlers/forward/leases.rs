@@ -1,8 +1,8 @@
-//! Which session has which lane, and the free ones of each upstream.
+//! Which session has which socket, and the free ones of each upstream.
 
 use crate::dispatch::handler::{Cx, UpstreamId};
 use crate::dispatch::legacy::{LegLegacy, PortLegacy};
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sessions::SessionId;
 use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
@@ -15,7 +15,7 @@ const SHRINK_NS: u64 = 1_000_000_000;
 /// The same where one look has found more than it may close: others may be waiting for ports.
 const SHRINK_ON_NS: u64 = 10_000_000;
 
-/// What is known of one lane.
+/// What is known of one socket.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     session: Option<SessionId>,
@@ -29,7 +29,7 @@ struct Held {
     is_spoilt: bool,
 }
 
-/// What a lane's session is owed there.
+/// What a socket's session is owed there.
 #[derive(Debug, Clone, Copy)]
 pub struct Debt {
     /// The place of the upstream.
@@ -43,8 +43,8 @@ pub struct Debt {
 /// One upstream's part.
 struct Branch {
     id: UpstreamId,
-    /// The lane that is there from the start.
-    one_way: Lane,
+    /// The socket that is there from the start.
+    one_way: UpstreamSocketId,
     ports: Ports,
     /// Why none could be opened when that was last tried.
     lacks: DropReason,
@@ -54,12 +54,12 @@ struct Branch {
     replies: u64,
 }
 
-/// All lanes of one forwarder in one worker.
+/// All sockets of one forwarder in one worker.
 pub struct Leases {
     branches: Vec<Branch>,
-    /// By lane number.
+    /// By socket number.
     held: Vec<Option<Held>>,
-    /// Whether sessions have ports of their own; otherwise they share the one-way lanes.
+    /// Whether sessions have ports of their own; otherwise they share the one-way sockets.
     is_leasing: bool,
     open: u64,
     /// When to look for ports that nobody needs.
@@ -67,8 +67,11 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Of upstreams and their one-way lanes.
-    pub fn new(upstreams: impl Iterator<Item = (UpstreamId, Lane)>, is_leasing: bool) -> Leases {
+    /// Of upstreams and their one-way sockets.
+    pub fn new(
+        upstreams: impl Iterator<Item = (UpstreamId, UpstreamSocketId)>,
+        is_leasing: bool,
+    ) -> Leases {
         let branch = |(id, one_way)| {
             let (ports, lacks) = (Ports::default(), DropReason::NoPort);
             Branch {
@@ -95,8 +98,8 @@ impl Leases {
         leases
     }
 
-    /// A lane to an upstream for a new session; it is to be assigned.
-    pub fn lease(&mut self, place: usize, cx: &mut Cx<'_>) -> Result<Lane, DropReason> {
+    /// A socket to an upstream for a new session; it is to be assigned.
+    pub fn lease(&mut self, place: usize, cx: &mut Cx<'_>) -> Result<UpstreamSocketId, DropReason> {
         let branch = &mut self.branches[place];
         if !self.is_leasing {
             branch.sessions += 1;
@@ -105,11 +108,11 @@ impl Leases {
         let mut lease = branch.ports.lease(cx.now());
         if lease == Lease::Open {
             match cx.open(branch.id) {
-                Ok(lane) => {
+                Ok(socket) => {
                     self.open += 1;
                     self.branches[place].sessions += 1;
-                    self.hold(lane, place);
-                    return Ok(lane);
+                    self.hold(socket, place);
+                    return Ok(socket);
                 }
                 Err(reason) => branch.lacks = reason,
             }
@@ -120,47 +123,47 @@ impl Leases {
             };
             lease = branch.ports.failed(cx.now(), retry);
         }
-        let Lease::Rested(lane) = lease else {
+        let Lease::Rested(socket) = lease else {
             return Err(branch.lacks);
         };
         branch.sessions += 1;
-        cx.wipe(lane);
-        Ok(lane)
+        cx.wipe(socket);
+        Ok(socket)
     }
 
-    /// Says whose a leased lane is.
-    pub fn assign(&mut self, lane: Lane, session: SessionId) {
+    /// Says whose a leased socket is.
+    pub fn assign(&mut self, socket: UpstreamSocketId, session: SessionId) {
         if self.is_leasing
-            && let Some(Some(held)) = self.held.get_mut(lane.0 as usize)
+            && let Some(Some(held)) = self.held.get_mut(socket.0 as usize)
         {
             (held.session, held.asked, held.answered) = (Some(session), 0, 0);
         }
     }
 
-    /// So many datagrams went out on a lane.
+    /// So many datagrams went out on a socket.
     #[inline]
-    pub fn asked(&mut self, lane: Lane, datagrams: u32) {
-        if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
+    pub fn asked(&mut self, socket: UpstreamSocketId, datagrams: u32) {
+        if let Some(Some(held)) = self.held.get_mut(socket.0 as usize) {
             held.asked = held.asked.saturating_add(datagrams);
         }
     }
 
     /// So many came back.
     #[inline]
-    pub fn answered(&mut self, lane: Lane, datagrams: u32) {
-        if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
+    pub fn answered(&mut self, socket: UpstreamSocketId, datagrams: u32) {
+        if let Some(Some(held)) = self.held.get_mut(socket.0 as usize) {
             held.answered = held.answered.saturating_add(datagrams);
         }
     }
 
-    /// What went out on a lane and came back since its session has it.
-    pub fn debt(&self, lane: Lane) -> Option<Debt> {
+    /// What went out on a socket and came back since its session has it.
+    pub fn debt(&self, socket: UpstreamSocketId) -> Option<Debt> {
         let Held {
             place,
             asked,
             answered,
             ..
-        } = (*self.held.get(lane.0 as usize)?)?;
+        } = (*self.held.get(socket.0 as usize)?)?;
         Some(Debt {
             place: usize::from(place),
             asked,
@@ -168,10 +171,10 @@ impl Leases {
         })
     }
 
-    /// A session gives a lane back. `seen` is when its last datagram passed. Whether answers are owed is the lane's own
+    /// A session gives a socket back. `seen` is when its last datagram passed. Whether answers are owed is the socket's own
     /// matter: of several upstreams that were asked, one may have answered for all.
-    pub fn release(&mut self, lane: Lane, seen: Time, cx: &mut Cx<'_>) {
-        let Some(Some(held)) = self.held.get_mut(lane.0 as usize) else {
+    pub fn release(&mut self, socket: UpstreamSocketId, seen: Time, cx: &mut Cx<'_>) {
+        let Some(Some(held)) = self.held.get_mut(socket.0 as usize) else {
             return;
         };
         held.session = None;
@@ -182,25 +185,25 @@ impl Leases {
             return;
         }
         if held.generation != branch.generation || held.is_spoilt {
-            return self.close(lane, cx);
+            return self.close(socket, cx);
         }
         branch
             .ports
-            .release(lane, cx.now(), seen, held.answered < held.asked);
+            .release(socket, cx.now(), seen, held.answered < held.asked);
     }
 
-    /// Nothing can be sent on a lane any more: it is not leased again.
-    pub fn spoil(&mut self, lane: Lane) {
-        if let Some(Some(held)) = self.held.get_mut(lane.0 as usize) {
+    /// Nothing can be sent on a socket any more: it is not leased again.
+    pub fn spoil(&mut self, socket: UpstreamSocketId) {
+        if let Some(Some(held)) = self.held.get_mut(socket.0 as usize) {
             held.is_spoilt = true;
         }
     }
 
-    /// The upstream is elsewhere now: free lanes are closed at once, leased ones when they come back.
+    /// The upstream is elsewhere now: free sockets are closed at once, leased ones when they come back.
     pub fn moved(&mut self, place: usize, cx: &mut Cx<'_>) {
         self.branches[place].generation += 1;
-        let free: Vec<Lane> = self.branches[place].ports.clear().collect();
-        free.into_iter().for_each(|lane| self.close(lane, cx));
+        let free: Vec<UpstreamSocketId> = self.branches[place].ports.clear().collect();
+        free.into_iter().for_each(|socket| self.close(socket, cx));
     }
 
     /// Closes some of those that nobody needs.
@@ -211,9 +214,9 @@ impl Leases {
         let mut closes = 0;
         for place in 0..self.branches.len() {
             while closes < CLOSES_MAX
-                && let Some(lane) = self.branches[place].ports.spare(now)
+                && let Some(socket) = self.branches[place].ports.spare(now)
             {
-                self.close(lane, cx);
+                self.close(socket, cx);
                 closes += 1;
             }
         }
@@ -251,40 +254,40 @@ impl Leases {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
-    /// Whether a lane is to be closed when its session ends: nothing can be sent on it, or its upstream is elsewhere now.
-    pub fn is_spoilt(&self, lane: Lane) -> bool {
-        let Some(Some(held)) = self.held.get(lane.0 as usize) else {
+    /// Whether a socket is to be closed when its session ends: nothing can be sent on it, or its upstream is elsewhere now.
+    pub fn is_spoilt(&self, socket: UpstreamSocketId) -> bool {
+        let Some(Some(held)) = self.held.get(socket.0 as usize) else {
             return true;
         };
         held.is_spoilt || held.generation != self.branches[usize::from(held.place)].generation
     }
 
-    /// Goes on with a lane of a session that another forwarder has left.
-    pub fn inherit_leg(&mut self, left: &LegLegacy, session: SessionId) -> Lane {
+    /// Goes on with a socket of a session that another forwarder has left.
+    pub fn inherit_leg(&mut self, left: &LegLegacy, session: SessionId) -> UpstreamSocketId {
         let place = usize::from(left.place);
         self.branches[place].sessions += 1;
-        let Some(lane) = left.lane else {
+        let Some(socket) = left.socket else {
             return self.branches[place].one_way;
         };
         self.open += 1;
-        self.hold(lane, place);
-        if let Some(held) = &mut self.held[lane.0 as usize] {
+        self.hold(socket, place);
+        if let Some(held) = &mut self.held[socket.0 as usize] {
             (held.session, held.asked, held.answered) = (Some(session), left.asked, left.answered);
             held.is_spoilt = left.is_spoilt;
         }
-        lane
+        socket
     }
 
     /// The same with a free port.
     pub fn inherit_port(&mut self, left: &PortLegacy, cx: &mut Cx<'_>) {
         let place = usize::from(left.place);
         if !self.is_leasing || place >= self.branches.len() {
-            return cx.close(left.lane);
+            return cx.close(left.socket);
         }
         self.open += 1;
-        self.hold(left.lane, place);
+        self.hold(left.socket, place);
         self.branches[place].ports.restore(
-            left.lane,
+            left.socket,
             left.until,
             left.released,
             left.is_owed,
@@ -292,17 +295,17 @@ impl Leases {
         );
     }
 
-    /// Whose a lane is, and the place of its upstream.
+    /// Whose a socket is, and the place of its upstream.
     #[inline]
-    pub fn session(&self, lane: Lane) -> Option<(SessionId, usize)> {
-        let held = (*self.held.get(lane.0 as usize)?)?;
+    pub fn session(&self, socket: UpstreamSocketId) -> Option<(SessionId, usize)> {
+        let held = (*self.held.get(socket.0 as usize)?)?;
         Some((held.session?, usize::from(held.place)))
     }
 
-    /// The place of the upstream that a lane leads to.
+    /// The place of the upstream that a socket leads to.
     #[inline]
-    pub fn place(&self, lane: Lane) -> Option<usize> {
-        Some(usize::from((*self.held.get(lane.0 as usize)?)?.place))
+    pub fn place(&self, socket: UpstreamSocketId) -> Option<usize> {
+        Some(usize::from((*self.held.get(socket.0 as usize)?)?.place))
     }
 
     /// How many sessions an upstream has.
@@ -325,13 +328,13 @@ impl Leases {
         self.open
     }
 
-    fn hold(&mut self, lane: Lane, place: usize) {
-        if self.held.len() <= lane.0 as usize {
-            self.held.resize(lane.0 as usize + 1, None);
+    fn hold(&mut self, socket: UpstreamSocketId, place: usize) {
+        if self.held.len() <= socket.0 as usize {
+            self.held.resize(socket.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
         let (session, place, asked, answered) = (None, place as u16, 0, 0);
-        self.held[lane.0 as usize] = Some(Held {
+        self.held[socket.0 as usize] = Some(Held {
             session,
             place,
             generation,
@@ -341,9 +344,9 @@ impl Leases {
         });
     }
 
-    fn close(&mut self, lane: Lane, cx: &mut Cx<'_>) {
-        self.held[lane.0 as usize] = None;
+    fn close(&mut self, socket: UpstreamSocketId, cx: &mut Cx<'_>) {
+        self.held[socket.0 as usize] = None;
         self.open -= 1;
-        cx.close(lane);
+        cx.close(socket);
     }
 }

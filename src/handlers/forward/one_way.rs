@@ -6,7 +6,7 @@ use crate::dispatch::change::Change;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 
 /// The handler.
@@ -47,8 +47,8 @@ impl Handler for OneWay {
 }
 
 impl Forwarding for OneWay {
-    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
-        if let Some(place) = self.common.place_of(lane)
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>) {
+        if let Some(place) = self.common.place_of(socket)
             && let Trouble::Reported(_) = trouble
         {
             self.common.refused(place, cx.now());
@@ -78,9 +78,9 @@ impl Forwarding for OneWay {
             .sessions
             .iter()
             .flat_map(|session| &session.legs)
-            .filter_map(|leg| leg.lane);
-        legs.chain(legacy.ports.iter().map(|port| port.lane))
-            .for_each(|lane| cx.close(lane));
+            .filter_map(|leg| leg.socket);
+        legs.chain(legacy.ports.iter().map(|port| port.socket))
+            .for_each(|socket| cx.close(socket));
     }
 
     fn account(&self, _: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {

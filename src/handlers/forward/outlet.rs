@@ -8,7 +8,7 @@ use crate::config::kind::Way;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::verdict::DropReason;
@@ -20,8 +20,8 @@ const GROUP_TTL_MAX: u8 = 16;
 pub struct Outlet {
     /// Its number.
     pub id: UpstreamId,
-    /// Its lane that is there from the start, one way.
-    pub lane: Lane,
+    /// Its socket that is there from the start, one way.
+    pub socket: UpstreamSocketId,
     /// Where it is, if that is known.
     pub address: Option<SocketAddr>,
     sample: Option<Sampler>,
@@ -57,7 +57,7 @@ impl Outlet {
         };
         Outlet {
             id: way.upstream,
-            lane: way.lane,
+            socket: way.socket,
             address: way.address,
             sample: options.sample.map(sampler),
             rate,
@@ -88,11 +88,11 @@ impl Outlet {
         self.sample.is_none() && self.rate.is_none() && !self.proxy && !self.keeps_source
     }
 
-    /// Passes a train on by `lane`; one datagram at a time unless this outlet is plain. `ttl` as damped.
+    /// Passes a train on by `socket`; one datagram at a time unless this outlet is plain. `ttl` as damped.
     #[inline]
     pub fn pass(
         &mut self,
-        lane: Lane,
+        socket: UpstreamSocketId,
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
@@ -100,15 +100,15 @@ impl Outlet {
     ) -> Result<(), DropReason> {
         let ttl = self.ttl(ttl)?;
         if self.is_plain() {
-            cx.forward(lane, train, ttl);
+            cx.forward(socket, train, ttl);
             return Ok(());
         }
-        self.pass_one(lane, train, batch, ttl, cx)
+        self.pass_one(socket, train, batch, ttl, cx)
     }
 
     fn pass_one(
         &mut self,
-        lane: Lane,
+        socket: UpstreamSocketId,
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
@@ -130,8 +130,8 @@ impl Outlet {
             train.span = cx.keep_parts([&header[..used], batch.bytes(train.span)])?;
         }
         match self.keeps_source {
-            true => cx.keep_source(lane, &train, ttl),
-            false => cx.forward(lane, &train, ttl),
+            true => cx.keep_source(socket, &train, ttl),
+            false => cx.forward(socket, &train, ttl),
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::config::{Choice, Spread};
 use super::talk::Talk;
 use crate::dispatch::handler::Cx;
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sessions::{Key, SessionId, prefix_of};
 
 impl Common {
@@ -62,7 +62,7 @@ impl Talk {
             .legs_of(id)
             .iter()
             .flatten()
-            .filter_map(|lane| self.leases.leave_leg(*lane));
+            .filter_map(|socket| self.leases.leave_leg(*socket));
         SessionLegacy {
             client: session.key.client,
             local: session.key.local,
@@ -109,8 +109,8 @@ impl Talk {
         if legs.is_empty() || self.quota.take(prefix).is_err() {
             left.legs
                 .iter()
-                .filter_map(|leg| leg.lane)
-                .for_each(|lane| cx.close(lane));
+                .filter_map(|leg| leg.socket)
+                .for_each(|socket| cx.close(socket));
             self.counts.displaced += 1;
             return;
         }
@@ -132,17 +132,17 @@ impl Talk {
         };
         let id = self.table.restore(key, left.listener, &left, cx.now());
         for (at, leg) in legs {
-            let lane = self.leases.inherit_leg(leg, id);
-            self.table.legs(id)[at] = Some(lane);
+            let socket = self.leases.inherit_leg(leg, id);
+            self.table.legs(id)[at] = Some(socket);
         }
         self.make_room_for_comparisons(id);
     }
 
-    /// Where among a session's lanes one to this upstream stands.
+    /// Where among a session's sockets one to this upstream stands.
     fn leg_of(&self, leg: &LegLegacy) -> Option<usize> {
         let place = usize::from(leg.place);
-        // A session leases lanes of its own where its handler's do, and shares them where they share.
-        if place >= self.common.outlets.len() || leg.lane.is_some() != self.leases.is_leasing() {
+        // A session leases sockets of its own where its handler's do, and shares them where they share.
+        if place >= self.common.outlets.len() || leg.socket.is_some() != self.leases.is_leasing() {
             return None;
         }
         match (self.common.settings.choice, self.common.settings.spread) {
@@ -168,9 +168,9 @@ impl super::leases::Leases {
     fn leave(&self) -> Vec<PortLegacy> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
-            let port = |(lane, until, released, is_owed)| PortLegacy {
+            let port = |(socket, until, released, is_owed)| PortLegacy {
                 place: place as u16,
-                lane,
+                socket,
                 until,
                 released,
                 is_owed,
@@ -180,14 +180,14 @@ impl super::leases::Leases {
         left
     }
 
-    fn leave_leg(&self, lane: Lane) -> Option<LegLegacy> {
-        let debt = self.debt(lane)?;
-        let own = self.is_leasing().then_some(lane);
-        let is_spoilt = self.is_spoilt(lane);
+    fn leave_leg(&self, socket: UpstreamSocketId) -> Option<LegLegacy> {
+        let debt = self.debt(socket)?;
+        let own = self.is_leasing().then_some(socket);
+        let is_spoilt = self.is_spoilt(socket);
         let (place, asked, answered) = (debt.place as u16, debt.asked, debt.answered);
         Some(LegLegacy {
             place,
-            lane: own,
+            socket: own,
             asked,
             answered,
             is_spoilt,

@@ -13,7 +13,7 @@ use crate::dispatch::guard::Answering;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
@@ -43,8 +43,8 @@ pub struct Talk {
     /// By upstream.
     outcomes: Vec<Outcomes>,
     pub(super) counts: SessionCount,
-    /// Lanes of the session that is being opened.
-    opening: Vec<Option<Lane>>,
+    /// Sockets of the session that is being opened.
+    opening: Vec<Option<UpstreamSocketId>>,
 }
 
 impl Talk {
@@ -70,7 +70,10 @@ impl Talk {
             table: Sessions::new(quota.max(), legs, lifetimes, seed),
             quota,
             leases: Leases::new(
-                common.outlets.iter().map(|outlet| (outlet.id, outlet.lane)),
+                common
+                    .outlets
+                    .iter()
+                    .map(|outlet| (outlet.id, outlet.socket)),
                 !is_sticky,
             ),
             comparisons: Vec::new(),
@@ -178,27 +181,27 @@ impl Talk {
                     .common
                     .pick(train, batch, |place| leases.sessions(place))
                     .ok_or(DropReason::NoUpstream)?;
-                let lane = self.leg(id, place, cx)?;
+                let socket = self.leg(id, place, cx)?;
                 for shadow in 0..self.common.shadows.len() {
                     let shadow = self.common.shadows[shadow];
-                    if let Some(lane) = self.table.legs(id)[shadow] {
+                    if let Some(socket) = self.table.legs(id)[shadow] {
                         // What a shadow does not get is counted there.
-                        let _ = self.pass_leg(lane, shadow, train, batch, ttl, cx);
+                        let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
                     }
                 }
-                return self.pass_leg(lane, place, train, batch, ttl, cx);
+                return self.pass_leg(socket, place, train, batch, ttl, cx);
             }
             (Choice::All, _) => {}
         }
         let mut passed = Err(DropReason::NoUpstream);
         for leg in 0..self.opening.len() {
-            let Some(lane) = self.table.legs(id)[leg] else {
+            let Some(socket) = self.table.legs(id)[leg] else {
                 continue;
             };
-            let Some(place) = self.leases.place(lane) else {
+            let Some(place) = self.leases.place(socket) else {
                 continue;
             };
-            let got = self.pass_leg(lane, place, train, batch, ttl, cx);
+            let got = self.pass_leg(socket, place, train, batch, ttl, cx);
             // What a shadow gets or not is counted there.
             if !self.common.settings.upstream_options[place].shadow {
                 passed = passed.or(got);
@@ -209,28 +212,33 @@ impl Talk {
 
     fn pass_leg(
         &mut self,
-        lane: Lane,
+        socket: UpstreamSocketId,
         place: usize,
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        self.common.outlets[place].pass(lane, train, batch, ttl, cx)?;
-        self.leases.asked(lane, train.datagrams());
+        self.common.outlets[place].pass(socket, train, batch, ttl, cx)?;
+        self.leases.asked(socket, train.datagrams());
         self.common.asked(place, train.datagrams(), cx.now());
         Ok(())
     }
 
-    /// The session's lane to an upstream that it may not have used yet.
-    fn leg(&mut self, id: SessionId, place: usize, cx: &mut Cx<'_>) -> Result<Lane, DropReason> {
-        if let Some(lane) = self.table.legs(id)[place] {
-            return Ok(lane);
+    /// The session's socket to an upstream that it may not have used yet.
+    fn leg(
+        &mut self,
+        id: SessionId,
+        place: usize,
+        cx: &mut Cx<'_>,
+    ) -> Result<UpstreamSocketId, DropReason> {
+        if let Some(socket) = self.table.legs(id)[place] {
+            return Ok(socket);
         }
-        let lane = self.leases.lease(place, cx)?;
-        self.leases.assign(lane, id);
-        self.table.legs(id)[place] = Some(lane);
-        Ok(lane)
+        let socket = self.leases.lease(place, cx)?;
+        self.leases.assign(socket, id);
+        self.table.legs(id)[place] = Some(socket);
+        Ok(socket)
     }
 
     /// A session whose upstream has died goes on with another, if there is one.
@@ -241,10 +249,10 @@ impl Talk {
         batch: &Batch<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        let Some(lane) = self.table.legs(id)[0] else {
+        let Some(socket) = self.table.legs(id)[0] else {
             return Err(DropReason::NoUpstream);
         };
-        let Some(place) = self.leases.place(lane) else {
+        let Some(place) = self.leases.place(socket) else {
             return Err(DropReason::NoUpstream);
         };
         // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
@@ -266,8 +274,8 @@ impl Talk {
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
         // Thousands may go at once, and the ports that they leave are of use to nobody but where they go.
-        self.leases.spoil(lane);
-        self.leases.release(lane, seen, cx);
+        self.leases.spoil(socket);
+        self.leases.release(socket, seen, cx);
         Ok(())
     }
 
@@ -287,10 +295,10 @@ impl Talk {
         let id = self
             .table
             .insert(key, cx.listener(), train.envelope.interface, cx.now());
-        for (leg, lane) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
-            *leg = lane.take();
-            if let Some(lane) = leg {
-                self.leases.assign(*lane, id);
+        for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
+            *leg = socket.take();
+            if let Some(socket) = leg {
+                self.leases.assign(*socket, id);
             }
         }
         self.make_room_for_comparisons(id);
@@ -320,7 +328,7 @@ impl Talk {
         self.quota.take(prefix)
     }
 
-    /// Leases the lanes that a new session begins with: to whom is picked or to all, and then to the shadows.
+    /// Leases the sockets that a new session begins with: to whom is picked or to all, and then to the shadows.
     fn lease_legs(
         &mut self,
         train: &Train,
@@ -347,9 +355,9 @@ impl Talk {
                     {
                         continue;
                     }
-                    let lane = self.leases.lease(place, cx);
-                    self.opening[place] = lane.ok();
-                    leased = leased.or(lane.map(drop));
+                    let socket = self.leases.lease(place, cx);
+                    self.opening[place] = socket.ok();
+                    leased = leased.or(socket.map(drop));
                 }
                 leased?;
                 None
@@ -373,8 +381,8 @@ impl Talk {
             prefix_of(session.key.client.ip()),
         );
         for leg in 0..self.opening.len() {
-            if let Some(lane) = self.table.legs(id)[leg].take() {
-                self.leases.release(lane, seen, cx);
+            if let Some(socket) = self.table.legs(id)[leg].take() {
+                self.leases.release(socket, seen, cx);
             }
         }
         for (at, shadow) in self.common.shadows.iter().enumerate() {
@@ -397,13 +405,13 @@ impl Talk {
     /// What one upstream answered goes to the client, unless that is not wanted.
     fn answer(
         &mut self,
-        lane: Lane,
+        socket: UpstreamSocketId,
         train: &Train,
         batch: &Batch<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        let (id, place) = self.leases.session(lane).ok_or(DropReason::LateReply)?;
-        self.leases.answered(lane, train.datagrams());
+        let (id, place) = self.leases.session(socket).ok_or(DropReason::LateReply)?;
+        self.leases.answered(socket, train.datagrams());
         self.common.answered(place);
         if self.common.settings.upstream_options[place].shadow {
             self.compare(id, Some(place), train, batch);
@@ -445,7 +453,7 @@ impl Talk {
             .legs(id)
             .iter()
             .flatten()
-            .filter_map(|lane| leases.debt(*lane));
+            .filter_map(|socket| leases.debt(*socket));
         let mut held = held.filter(|debt| !upstream_options[debt.place].shadow);
         if self.common.settings.is_first_alone() {
             let asked = held.map(|debt| debt.asked).max().unwrap_or(0);
@@ -508,29 +516,29 @@ impl Handler for Talk {
 }
 
 impl Forwarding for Talk {
-    fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
             let datagrams = train.datagrams();
-            if let Some(place) = self.leases.place(lane) {
+            if let Some(place) = self.leases.place(socket) {
                 self.leases.count_replies(place, datagrams);
             }
-            if let Err(reason) = self.answer(lane, train, batch, cx) {
+            if let Err(reason) = self.answer(socket, train, batch, cx) {
                 cx.drop_run(index, datagrams, reason);
             }
             index += datagrams;
         }
     }
 
-    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
-        let Some(place) = self.leases.place(lane) else {
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>) {
+        let Some(place) = self.leases.place(socket) else {
             return;
         };
         match trouble {
             Trouble::Reported(_) => self.common.refused(place, cx.now()),
             Trouble::Broken => {
-                if let Some((id, _)) = self.leases.session(lane) {
-                    self.leases.spoil(lane);
+                if let Some((id, _)) = self.leases.session(socket) {
+                    self.leases.spoil(socket);
                     self.end(id, Cause::Broken, cx);
                 }
             }
@@ -576,9 +584,9 @@ impl Forwarding for Talk {
     }
 
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
-        let upstream = |lane| {
+        let upstream = |socket| {
             self.leases
-                .place(lane)
+                .place(socket)
                 .map(|place| self.common.outlets[place].id)
         };
         self.table.look(handler, from, page, upstream)

@@ -181,9 +181,9 @@ mod tests {
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
     use crate::dispatch::guard::Guard;
-    use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Lanes, Names};
+    use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Names, SocketTable};
     use crate::dispatch::id::{RouteId, UpstreamId};
-    use crate::dispatch::outbox::Lane;
+    use crate::dispatch::outbox::UpstreamSocketId;
     use crate::dispatch::tap::{Tap, TapId};
     use crate::dispatch::verdict::DropReason;
 
@@ -202,13 +202,13 @@ mod tests {
         }
     }
 
-    struct NoLanes;
+    struct NoSockets;
 
-    impl Lanes for NoLanes {
-        fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+    impl SocketTable for NoSockets {
+        fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
             Err(DropReason::NoUpstream)
         }
-        fn close(&mut self, _: Lane) {}
+        fn close(&mut self, _: UpstreamSocketId) {}
     }
 
     /// A line of JSON reads back as what a real dispatcher did, whatever the payload and the names are made of, and is safe
@@ -264,7 +264,7 @@ mod tests {
         };
         dispatcher.taps().begin_turn(5);
         let trains = [train(6), train(7), train(0)];
-        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoLanes);
+        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoSockets);
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {

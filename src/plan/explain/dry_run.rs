@@ -9,10 +9,10 @@ use crate::config::kind::{BuildError, Recipe, Site, Upstream, Way};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
-use crate::dispatch::handler::{Batch, Handler, HandlerId, Lanes};
+use crate::dispatch::handler::{Batch, Handler, HandlerId, SocketTable};
 use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::ledger::Tally;
-use crate::dispatch::outbox::{Lane, Outbox};
+use crate::dispatch::outbox::{Outbox, UpstreamSocketId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::dispatch::verdict::DropReason;
 use crate::plan::explain::lines::{line, shortened};
@@ -111,7 +111,8 @@ impl<'a> DryRun<'a> {
                 line(text, "", &what);
             }
             describe_replies(text, outbox, handler);
-            let leads_to = |lane: Lane| self.plan.upstreams.get(self.site.lanes[lane.0 as usize]);
+            let leads_to =
+                |lane: UpstreamSocketId| self.plan.upstreams.get(self.site.lanes[lane.0 as usize]);
             let mut sent_to = Vec::new();
             let touched = outbox.touched().iter().copied();
             for lane in touched.filter(|lane| leads_to(*lane).handler == handler) {
@@ -193,13 +194,13 @@ struct DrySite<'a> {
     kept: Vec<Receiver<Job>>,
 }
 
-impl Lanes for DrySite<'_> {
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for DrySite<'_> {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         self.lanes.push(upstream);
-        Ok(Lane(self.lanes.len() as u32 - 1))
+        Ok(UpstreamSocketId(self.lanes.len() as u32 - 1))
     }
 
-    fn close(&mut self, _: Lane) {}
+    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 impl Site for DrySite<'_> {
@@ -209,7 +210,7 @@ impl Site for DrySite<'_> {
         let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
         Ok(Way {
             upstream,
-            lane: Lane(self.lanes.len() as u32 - 1),
+            lane: UpstreamSocketId(self.lanes.len() as u32 - 1),
             address,
         })
     }

@@ -45,12 +45,12 @@ impl Worker {
 
     fn change(&mut self, upstream: UpstreamId, change: Change) {
         if let Change::Moved(to) = change {
-            self.lanes.moved(upstream, to);
+            self.sockets.moved(upstream, to);
         }
-        let handler = self.lanes.owner(upstream);
+        let handler = self.sockets.owner(upstream);
         self.dispatcher.set_time(self.now());
         self.dispatcher
-            .change(handler, upstream, change, &mut self.lanes);
+            .change(handler, upstream, change, &mut self.sockets);
         self.flush();
     }
 
@@ -63,7 +63,7 @@ impl Worker {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
         }
-        self.lanes.read_kernel_drops(self.dispatcher.sending().1);
+        self.sockets.read_kernel_drops(self.dispatcher.sending().1);
     }
 
     /// Queues every listener, so that what the sockets hold is handled before the end. After that none is queued any more: it

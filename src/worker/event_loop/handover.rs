@@ -8,9 +8,9 @@ use super::{After, DRAIN_MAX, Worker};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::legacy::Legacy;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::net::socket::{close_door, turn_away};
-use crate::worker::estate::{Estate, LaneEstate};
+use crate::worker::estate::{Estate, UpstreamSocketEstate};
 use crate::worker::listener::Listener;
 
 impl Worker {
@@ -36,11 +36,11 @@ impl Worker {
         self.dispatcher.end();
     }
 
-    /// What it leaves; the sockets of its lanes apart.
+    /// What it leaves; the sockets to its upstreams apart.
     pub fn leave(&self) -> Estate {
         Estate {
             listeners: self.listeners.iter().map(Listener::leave).collect(),
-            lanes: self.lanes.leave(),
+            sockets: self.sockets.leave(),
             legacies: self.dispatcher.leave(),
             ledger: self.dispatcher.accounts(),
             fates: self.dispatcher.fates(),
@@ -48,14 +48,14 @@ impl Worker {
         }
     }
 
-    /// The sockets of its lanes, in the order of its estate.
-    pub fn lane_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.lanes.sockets()
+    /// The sockets to its upstreams, in the order of its estate.
+    pub fn upstream_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.sockets.sockets()
     }
 
     /// The same, for good.
-    pub fn into_lane_sockets(self) -> Vec<UdpSocket> {
-        self.lanes.into_sockets()
+    pub fn into_upstream_sockets(self) -> Vec<UdpSocket> {
+        self.sockets.into_sockets()
     }
 
     /// Before it runs: its listeners.
@@ -63,20 +63,20 @@ impl Worker {
         &mut self.listeners
     }
 
-    /// Before it runs: goes on with a lane. `Ok(None)` where it is no lane of a session.
-    pub fn inherit_lane(
+    /// Before it runs: goes on with a socket. `Ok(None)` where it is no socket of a session.
+    pub fn inherit_socket(
         &mut self,
-        left: &LaneEstate,
+        left: &UpstreamSocketEstate,
         upstream: UpstreamId,
         socket: UdpSocket,
-    ) -> io::Result<Option<Lane>> {
-        self.lanes.inherit(left, upstream, socket)
+    ) -> io::Result<Option<UpstreamSocketId>> {
+        self.sockets.inherit(left, upstream, socket)
     }
 
     /// Before it runs: gives a handler what its predecessor has left.
     pub fn inherit(&mut self, handler: HandlerId, legacy: Legacy) {
         self.dispatcher.set_time(self.now());
-        self.dispatcher.inherit(handler, legacy, &mut self.lanes);
+        self.dispatcher.inherit(handler, legacy, &mut self.sockets);
         self.flush();
     }
 }

@@ -1,4 +1,4 @@
-//! What one worker's forwarder must do, from the text of the rules: sessions, lanes, picks, verdicts and accounts. Naive on
+//! What one worker's forwarder must do, from the text of the rules: sessions, sockets, picks, verdicts and accounts. Naive on
 //! purpose, and it shares nothing with the code under test but the names of the reasons.
 
 mod picks;
@@ -32,7 +32,7 @@ pub struct Key {
 #[derive(Debug, Clone, Copy)]
 pub struct Leg {
     pub place: usize,
-    pub lane: u32,
+    pub socket: u32,
     /// Datagrams that went there, and that came back.
     pub asked: u64,
     pub answered: u64,
@@ -192,7 +192,7 @@ pub struct Talker {
     sampled: Vec<(u64, u64)>,
     /// Some of several sessions have ended since then, and it cannot be seen which.
     unclear_since: Option<u64>,
-    /// Lanes that were closed meanwhile.
+    /// Sockets that were closed meanwhile.
     unclear_closed: Vec<u32>,
 }
 
@@ -219,9 +219,9 @@ impl Talker {
         }
     }
 
-    /// All lanes that are open for it.
-    pub fn lanes(&self) -> impl Iterator<Item = u32> {
-        self.ports.lanes.keys().chain(&self.one_way).copied()
+    /// All sockets that are open for it.
+    pub fn sockets(&self) -> impl Iterator<Item = u32> {
+        self.ports.sockets.keys().chain(&self.one_way).copied()
     }
 
     /// Whether it cannot be told which sessions have ended.
@@ -281,7 +281,7 @@ impl Talker {
                 leg,
                 session.seen,
                 when,
-                broken == Some(leg.lane),
+                broken == Some(leg.socket),
                 step,
             );
         }
@@ -343,7 +343,7 @@ impl Talker {
         let expected = (
             self.sessions.len() as u64,
             on_probation as u64,
-            self.ports.lanes.len() as u64,
+            self.ports.sockets.len() as u64,
         );
         assert_eq!(
             (sessions.open, sessions.on_probation, sessions.ports),

@@ -13,8 +13,8 @@ pub struct Flight {
     /// When it arrives at our socket.
     pub at: u64,
     pub worker: usize,
-    pub lane: u32,
-    /// The lane's, so that what a closed socket would have got is told apart.
+    pub socket: u32,
+    /// The socket's, so that what a closed socket would have got is told apart.
     pub incarnation: u64,
     pub payload: Vec<u8>,
     /// The session that asked, and whose it was.
@@ -37,8 +37,8 @@ pub struct Pass {
 const AHEAD_MAX: usize = 16;
 
 impl Talker {
-    /// The session that has a lane, and the place of the leg.
-    pub fn holder(&self, lane: u32) -> Option<(usize, usize)> {
+    /// The session that has a socket, and the place of the leg.
+    pub fn holder(&self, socket: u32) -> Option<(usize, usize)> {
         if self.spec.is_sticky() {
             return None;
         }
@@ -46,24 +46,24 @@ impl Talker {
             self.sessions[at]
                 .legs
                 .iter()
-                .position(|leg| leg.lane == lane)
+                .position(|leg| leg.socket == socket)
         };
         (0..self.sessions.len()).find_map(|at| Some((at, leg_of(at)?)))
     }
 
-    /// A train of answers on a lane.
+    /// A train of answers on a socket.
     pub fn reply(
         &mut self,
-        lane: u32,
+        socket: u32,
         train: &[Flight],
         shared: &mut Shared,
         step: &mut Step,
     ) -> Vec<Pass> {
         let count = train.len();
-        if let Some(held) = self.ports.lanes.get(&lane) {
+        if let Some(held) = self.ports.sockets.get(&socket) {
             self.answers[held.place] += count as u64;
         }
-        let Some((at, leg)) = self.holder(lane) else {
+        let Some((at, leg)) = self.holder(socket) else {
             self.replies.drop(DropReason::LateReply, count);
             return Vec::new();
         };
@@ -96,7 +96,7 @@ impl Talker {
         let mut passed = Vec::new();
         for flight in train {
             if flight.asker != number && flight.key.client != key.client {
-                self.check_stray(flight.asker, lane, step);
+                self.check_stray(flight.asker, socket, step);
             }
             let payload = flight.payload.clone();
             passed.push(Pass {
@@ -168,14 +168,14 @@ impl Talker {
         self.judge(place, |judge| judge.refused(now), step);
     }
 
-    /// Nothing can be sent on a lane any more.
-    pub fn broken(&mut self, lane: u32, shared: &mut Shared, step: &mut Step) {
-        if let Some((at, _)) = self.holder(lane) {
+    /// Nothing can be sent on a socket any more.
+    pub fn broken(&mut self, socket: u32, shared: &mut Shared, step: &mut Step) {
+        if let Some((at, _)) = self.holder(socket) {
             self.end(
                 at,
                 Cause::Broken,
                 (step.now, step.now),
-                Some(lane),
+                Some(socket),
                 shared,
                 step,
             );

@@ -1,4 +1,4 @@
-//! What time alone does: sessions end, the dead are tried again, lanes that nobody needs are closed.
+//! What time alone does: sessions end, the dead are tried again, sockets that nobody needs are closed.
 
 use udispatch::dispatch::ledger::SessionCount;
 
@@ -40,13 +40,13 @@ impl Talker {
         step.closed.extend(
             self.unclear_closed
                 .drain(..)
-                .map(|lane| (lane, self.handler)),
+                .map(|socket| (socket, self.handler)),
         );
         self.settle(found, shared, step);
         self.check_spares(is_punctual, step);
         if self.is_unclear() {
             step.met.push("unclear");
-            let own = |(lane, _): (&u32, &usize)| *lane;
+            let own = |(socket, _): (&u32, &usize)| *socket;
             self.unclear_closed = step
                 .closed
                 .iter()

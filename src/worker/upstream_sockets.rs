@@ -1,4 +1,4 @@
-//! The ways to upstreams of one worker: sockets behind the lane numbers that handlers know. Some are there from the start,
+//! The ways to upstreams of one worker: sockets behind the numbers that handlers know. Some are there from the start,
 //! one way, one for each upstream; the others are opened and closed for sessions, and receive.
 
 use std::collections::VecDeque;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use mio::Registry;
 
-use super::estate::LaneEstate;
+use super::estate::UpstreamSocketEstate;
 use super::send_socket::SendSocket;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::limit::Limit;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::error_queue::{self, Origin};
@@ -22,12 +22,12 @@ use crate::net::receive::Receiver;
 use crate::net::upstream::UpstreamSocketOptions;
 use crate::net::{epoll, errno, option};
 
-/// Tokens of lanes begin here; listeners have their numbers below.
+/// Tokens of sockets begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
 
-/// Most trains that one lane may bring in one turn.
+/// Most trains that one socket may bring in one turn.
 const TRAINS_MAX: usize = 32;
-/// Polls in a row that make a lane a busy one, and trains at once that prove it.
+/// Polls in a row that make a socket a busy one, and trains at once that prove it.
 const STREAK: u8 = 8;
 
 /// How long after a poll what it did not tell of is taken for empty. Far less than any rest of a port.
@@ -48,9 +48,9 @@ pub struct Target {
     pub budget: Arc<Limit>,
 }
 
-/// One lane.
+/// One socket to an upstream.
 #[derive(Debug)]
-struct Slot {
+struct UpstreamSocket {
     send_socket: SendSocket,
     upstream: UpstreamId,
     /// Whether it receives.
@@ -66,9 +66,9 @@ struct Slot {
     drops_seen: u32,
 }
 
-impl Slot {
-    fn new(send_socket: SendSocket, upstream: UpstreamId, is_leased: bool) -> Slot {
-        Slot {
+impl UpstreamSocket {
+    fn new(send_socket: SendSocket, upstream: UpstreamId, is_leased: bool) -> UpstreamSocket {
+        UpstreamSocket {
             send_socket,
             upstream,
             is_leased,
@@ -96,10 +96,10 @@ impl Slot {
     }
 }
 
-/// A lane that may hold something.
+/// A socket that may hold something.
 pub struct Ready<'a> {
     /// Its number.
-    pub lane: Lane,
+    pub id: UpstreamSocketId,
     /// Whose it is.
     pub handler: HandlerId,
     /// Its socket.
@@ -109,12 +109,12 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// One receive call, beside what other lanes brought this turn. `None` where there is nothing; `reports` are then errors that
+    /// One receive call, beside what other sockets brought this turn. `None` where there is nothing; `reports` are then errors that
     /// came back from the upstream.
     pub fn receive(
         &self,
         receiver: &mut Receiver,
-        reports: &mut Vec<(Lane, i32)>,
+        reports: &mut Vec<(UpstreamSocketId, i32)>,
     ) -> Option<usize> {
         let socket = self.send_socket.socket();
         let received = match self.asks {
@@ -125,7 +125,7 @@ impl Ready<'_> {
             // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.
             let _ = error_queue::drain(socket, |failure| {
                 if failure.origin == Origin::Icmp {
-                    reports.push((self.lane, failure.errno));
+                    reports.push((self.id, failure.errno));
                 }
             });
         }
@@ -133,14 +133,14 @@ impl Ready<'_> {
     }
 }
 
-/// All lanes.
+/// All sockets.
 #[derive(Debug)]
-pub struct Lanes {
+pub struct UpstreamSockets {
     targets: Vec<Target>,
-    slots: Vec<Option<Slot>>,
-    free: Vec<Lane>,
+    slots: Vec<Option<UpstreamSocket>>,
+    free: Vec<UpstreamSocketId>,
     /// Closed by their handler this turn; what is on them is still to be sent.
-    closing: Vec<Lane>,
+    closing: Vec<UpstreamSocketId>,
     /// The epoll instance that receiving sockets are registered with; none in a test.
     epoll: Option<Registry>,
     polls: u32,
@@ -148,19 +148,19 @@ pub struct Lanes {
     polled: Time,
     is_all_told: bool,
     /// Those that may hold something.
-    ready: VecDeque<Lane>,
+    ready: VecDeque<UpstreamSocketId>,
     /// Openings that failed, for the ledger.
     failures: Vec<(UpstreamId, i32)>,
     /// What sending has met.
-    troubles: Vec<(Lane, Trouble)>,
+    troubles: Vec<(UpstreamSocketId, Trouble)>,
     /// Answers that were thrown away, for the ledger.
     wiped: Vec<(UpstreamId, u64)>,
 }
 
-impl Lanes {
-    /// No lanes yet; `targets` by upstream number.
-    pub fn new(targets: Vec<Target>) -> Lanes {
-        Lanes {
+impl UpstreamSockets {
+    /// No sockets yet; `targets` by upstream number.
+    pub fn new(targets: Vec<Target>) -> UpstreamSockets {
+        UpstreamSockets {
             targets,
             slots: Vec::new(),
             free: Vec::new(),
@@ -176,14 +176,14 @@ impl Lanes {
         }
     }
 
-    /// Adds a lane that is there from the start, one way.
-    pub fn open_one_way(&mut self, upstream: UpstreamId) -> io::Result<Lane> {
+    /// Adds a socket that is there from the start, one way.
+    pub fn open_one_way(&mut self, upstream: UpstreamId) -> io::Result<UpstreamSocketId> {
         let target = &self.targets[upstream.index()];
         let send_socket = match target.address {
             Some(address) => SendSocket::to_upstream(address, target.options, target.keeps_source)?,
             None => SendSocket::nowhere(target.options)?,
         };
-        Ok(self.add(Slot::new(send_socket, upstream, false)))
+        Ok(self.add(UpstreamSocket::new(send_socket, upstream, false)))
     }
 
     /// Registers what receives from now on.
@@ -207,9 +207,12 @@ impl Lanes {
         self.is_all_told
     }
 
-    /// The socket of a lane, and whose upstream it leads to; `None` if it was closed.
-    pub fn send_socket(&mut self, lane: Lane) -> Option<(&mut SendSocket, HandlerId, UpstreamId)> {
-        let slot = self.slots.get_mut(lane.0 as usize)?.as_mut()?;
+    /// The sending side of a socket, and whose upstream it leads to; `None` if it was closed.
+    pub fn send_socket(
+        &mut self,
+        id: UpstreamSocketId,
+    ) -> Option<(&mut SendSocket, HandlerId, UpstreamId)> {
+        let slot = self.slots.get_mut(id.0 as usize)?.as_mut()?;
         Some((
             &mut slot.send_socket,
             self.targets[slot.upstream.index()].handler,
@@ -217,9 +220,9 @@ impl Lanes {
         ))
     }
 
-    /// An event says that a lane holds something. One that many polls in a row tell of may have a queue.
-    pub fn queue(&mut self, lane: Lane) {
-        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else {
+    /// An event says that a socket holds something. One that many polls in a row tell of may have a queue.
+    pub fn queue(&mut self, id: UpstreamSocketId) {
+        let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) else {
             return;
         };
         if slot.is_ready {
@@ -233,13 +236,13 @@ impl Lanes {
         };
         slot.told = self.polls;
         slot.is_ready = true;
-        self.ready.push_back(lane);
+        self.ready.push_back(id);
     }
 
-    /// What a look at a lane has brought. One that has a queue is asked for more at once, and its datagrams may come together;
+    /// What a look at a socket has brought. One that has a queue is asked for more at once, and its datagrams may come together;
     /// one that has none, for all that it is told of so often, is left in peace twice as long.
-    pub fn had(&mut self, lane: Lane, trains: usize) {
-        let Some(Some(slot)) = self.slots.get_mut(lane.0 as usize) else {
+    pub fn had(&mut self, id: UpstreamSocketId, trains: usize) {
+        let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) else {
             return;
         };
         if slot.asks() == 1 {
@@ -256,32 +259,32 @@ impl Lanes {
         }
     }
 
-    /// How many lanes hold something.
+    /// How many sockets hold something.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
     /// The next of them. If more is left in it, the next poll tells.
     pub fn next_ready(&mut self) -> Option<Ready<'_>> {
-        let lane = loop {
-            let lane = self.ready.pop_front()?;
-            if self.slots[lane.0 as usize].is_some() {
-                break lane;
+        let id = loop {
+            let id = self.ready.pop_front()?;
+            if self.slots[id.0 as usize].is_some() {
+                break id;
             }
         };
-        let slot = self.slots[lane.0 as usize].as_mut()?;
+        let slot = self.slots[id.0 as usize].as_mut()?;
         slot.is_ready = false;
         let handler = self.targets[slot.upstream.index()].handler;
         let asks = slot.asks();
         Some(Ready {
-            lane,
+            id,
             handler,
             send_socket: &slot.send_socket,
             asks,
         })
     }
 
-    /// The upstream is elsewhere now. One-way lanes follow; leased ones are the handler's business.
+    /// The upstream is elsewhere now. One-way sockets follow; leased ones are the handler's business.
     pub fn moved(&mut self, upstream: UpstreamId, to: SocketAddr) {
         self.targets[upstream.index()].address = Some(to);
         let Target {
@@ -309,37 +312,37 @@ impl Lanes {
         self.targets[upstream.index()].handler
     }
 
-    /// There was trouble on a lane.
-    pub fn note(&mut self, lane: Lane, trouble: Trouble) {
-        self.troubles.push((lane, trouble));
+    /// There was trouble on a socket.
+    pub fn note(&mut self, id: UpstreamSocketId, trouble: Trouble) {
+        self.troubles.push((id, trouble));
     }
 
-    /// Word came back on a lane that something was lost.
-    pub fn report(&mut self, lane: Lane, errno: i32, ledger: &mut Ledger) {
-        if let Some((_, handler, upstream)) = self.send_socket(lane) {
+    /// Word came back on a socket that something was lost.
+    pub fn report(&mut self, id: UpstreamSocketId, errno: i32, ledger: &mut Ledger) {
+        if let Some((_, handler, upstream)) = self.send_socket(id) {
             ledger.handlers[handler.index()].record(Sent::Reported(errno));
             ledger.upstreams[upstream.index()].record(Sent::Reported(errno));
-            self.note(lane, Trouble::Reported(errno));
+            self.note(id, Trouble::Reported(errno));
         }
     }
 
     /// The next trouble, with the handler that should know.
-    pub fn next_trouble(&mut self) -> Option<(HandlerId, Lane, Trouble)> {
+    pub fn next_trouble(&mut self) -> Option<(HandlerId, UpstreamSocketId, Trouble)> {
         loop {
-            let (lane, trouble) = self.troubles.pop()?;
-            if let Some((_, handler, _)) = self.send_socket(lane) {
-                return Some((handler, lane, trouble));
+            let (id, trouble) = self.troubles.pop()?;
+            if let Some((_, handler, _)) = self.send_socket(id) {
+                return Some((handler, id, trouble));
             }
         }
     }
 
     /// After a flush: closes what was given up, and writes down what could not be opened.
     pub fn settle(&mut self, ledger: &mut Ledger) {
-        for lane in self.closing.drain(..) {
-            if let Some(mut slot) = self.slots[lane.0 as usize].take() {
+        for id in self.closing.drain(..) {
+            if let Some(mut slot) = self.slots[id.0 as usize].take() {
                 ledger.upstreams[slot.upstream.index()].kernel_drops += slot.new_kernel_drops();
                 self.targets[slot.upstream.index()].budget.give_back();
-                self.free.push(lane);
+                self.free.push(id);
             }
         }
         for (upstream, errno) in self.failures.drain(..) {
@@ -350,7 +353,7 @@ impl Lanes {
         }
     }
 
-    /// Counts the answers that the kernel has dropped: a system call for each lane that receives.
+    /// Counts the answers that the kernel has dropped: a system call for each socket that receives.
     pub fn read_kernel_drops(&mut self, ledger: &mut Ledger) {
         for slot in self
             .slots
@@ -362,15 +365,15 @@ impl Lanes {
         }
     }
 
-    /// What is known of each lane.
-    pub fn leave(&self) -> Vec<LaneEstate> {
+    /// What is known of each socket.
+    pub fn leave(&self) -> Vec<UpstreamSocketEstate> {
         let numbered = self
             .slots
             .iter()
             .enumerate()
-            .filter_map(|(lane, slot)| Some((lane, slot.as_ref()?)));
-        let estate = |(lane, slot): (usize, &Slot)| LaneEstate {
-            lane: Lane(lane as u32),
+            .filter_map(|(id, slot)| Some((id, slot.as_ref()?)));
+        let estate = |(id, slot): (usize, &UpstreamSocket)| UpstreamSocketEstate {
+            socket: UpstreamSocketId(id as u32),
             upstream: slot.upstream,
             is_leased: slot.is_leased,
             drops_seen: slot.drops_seen,
@@ -379,7 +382,7 @@ impl Lanes {
         numbered.map(estate).collect()
     }
 
-    /// The sockets of all lanes, in the order of [`Lanes::leave`].
+    /// The sockets of all upstreams, in the order of [`UpstreamSockets::leave`].
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.slots
             .iter()
@@ -396,16 +399,16 @@ impl Lanes {
             .collect()
     }
 
-    /// Goes on with a lane that another worker has left; `upstream` is its number here. One that is there from the start
+    /// Goes on with a socket that another worker has left; `upstream` is its number here. One that is there from the start
     /// keeps its source port.
     pub fn inherit(
         &mut self,
-        left: &LaneEstate,
+        left: &UpstreamSocketEstate,
         upstream: UpstreamId,
         socket: UdpSocket,
-    ) -> io::Result<Option<Lane>> {
+    ) -> io::Result<Option<UpstreamSocketId>> {
         if !left.is_leased {
-            let own = |slot: &&mut Slot| slot.upstream == upstream && !slot.is_leased;
+            let own = |slot: &&mut UpstreamSocket| slot.upstream == upstream && !slot.is_leased;
             if let Some(slot) = self.slots.iter_mut().flatten().find(own)
                 && slot.send_socket.replace_socket(socket, left.sticky)
             {
@@ -419,53 +422,57 @@ impl Lanes {
         // It is open whether or not there are still so many to be had.
         budget.force();
         let send_socket = SendSocket::for_inherited(socket, *options, left.sticky);
-        let lane = self.add(Slot {
+        let id = self.add(UpstreamSocket {
             drops_seen: left.drops_seen,
-            ..Slot::new(send_socket, upstream, true)
+            ..UpstreamSocket::new(send_socket, upstream, true)
         });
-        let registered = self.register(lane);
+        let registered = self.register(id);
         if registered.is_err() {
             self.targets[upstream.index()].budget.give_back();
         }
-        registered.map(|()| Some(lane))
+        registered.map(|()| Some(id))
     }
 
-    fn add(&mut self, slot: Slot) -> Lane {
+    fn add(&mut self, slot: UpstreamSocket) -> UpstreamSocketId {
         match self.free.pop() {
-            Some(lane) => {
-                self.slots[lane.0 as usize] = Some(slot);
-                lane
+            Some(id) => {
+                self.slots[id.0 as usize] = Some(slot);
+                id
             }
             None => {
                 self.slots.push(Some(slot));
-                Lane(self.slots.len() as u32 - 1)
+                UpstreamSocketId(self.slots.len() as u32 - 1)
             }
         }
     }
 
-    fn open_leased(&mut self, upstream: UpstreamId, address: SocketAddr) -> io::Result<Lane> {
+    fn open_leased(
+        &mut self,
+        upstream: UpstreamId,
+        address: SocketAddr,
+    ) -> io::Result<UpstreamSocketId> {
         let send_socket = SendSocket::for_session(address, self.targets[upstream.index()].options)?;
-        let lane = self.add(Slot::new(send_socket, upstream, true));
-        self.register(lane).map(|()| lane)
+        let id = self.add(UpstreamSocket::new(send_socket, upstream, true));
+        self.register(id).map(|()| id)
     }
 
-    /// Has the poll tell of a new lane; where it cannot, the lane is gone.
-    fn register(&mut self, lane: Lane) -> io::Result<()> {
-        let place = lane.0 as usize;
+    /// Has the poll tell of a new socket; where it cannot, the socket is gone.
+    fn register(&mut self, id: UpstreamSocketId) -> io::Result<()> {
+        let place = id.0 as usize;
         if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[place])
             && let Err(error) =
                 epoll::add_level(epoll, slot.send_socket.socket(), (TOKENS + place) as u64)
         {
             self.slots[place] = None;
-            self.free.push(lane);
+            self.free.push(id);
             return Err(error);
         }
         Ok(())
     }
 }
 
-impl handler::Lanes for Lanes {
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+impl handler::SocketTable for UpstreamSockets {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         let target = &self.targets[upstream.index()];
         let Some(address) = target.address else {
             return Err(DropReason::NoUpstream);
@@ -486,21 +493,21 @@ impl handler::Lanes for Lanes {
         })
     }
 
-    fn upstream(&self, lane: Lane) -> Option<UpstreamId> {
+    fn upstream(&self, id: UpstreamSocketId) -> Option<UpstreamId> {
         self.slots
-            .get(lane.0 as usize)?
+            .get(id.0 as usize)?
             .as_ref()
             .map(|slot| slot.upstream)
     }
 
-    fn close(&mut self, lane: Lane) {
-        self.closing.push(lane);
+    fn close(&mut self, id: UpstreamSocketId) {
+        self.closing.push(id);
     }
 
-    /// Costs a system call only where the lane may hold something: it was told of, or not all could be, or the loop has
-    /// stood still, and with it the time that lanes are read in.
-    fn wipe(&mut self, lane: Lane, now: Time) {
-        let Some(Some(slot)) = self.slots.get(lane.0 as usize) else {
+    /// Costs a system call only where the socket may hold something: it was told of, or not all could be, or the loop has
+    /// stood still, and with it the time that sockets are read in.
+    fn wipe(&mut self, id: UpstreamSocketId, now: Time) {
+        let Some(Some(slot)) = self.slots.get(id.0 as usize) else {
             return;
         };
         let is_told = slot.is_ready || slot.told == self.polls;
