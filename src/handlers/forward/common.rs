@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::config::{Choice, HashOn, Settings};
 use super::hash::key_of;
-use super::outlet::Outlet;
+use super::upstream_handle::UpstreamHandle;
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::damp;
@@ -23,7 +23,7 @@ pub struct Common {
     /// What the file says.
     pub settings: Arc<Settings>,
     /// The upstreams, in the order of the file.
-    pub outlets: Vec<Outlet>,
+    pub handles: Vec<UpstreamHandle>,
     /// Those that are picked: all but the shadows, which are never fit.
     pub pool: Pool,
     /// What comes back says of each of them, where there are no probes.
@@ -38,22 +38,22 @@ pub struct Common {
 
 impl Common {
     /// Of the parts.
-    pub fn new(settings: Arc<Settings>, outlets: Vec<Outlet>, pool: Pool) -> Common {
+    pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> Common {
         let is_judged =
-            settings.upkeep.probe.is_none() && outlets.len() > 1 && settings.choice != Choice::All;
+            settings.upkeep.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
         let upstream_options = settings.upstream_options.iter().enumerate();
         let shadows = upstream_options
             .filter(|(_, options)| options.shadow)
             .map(|(place, _)| place)
             .collect();
-        let is_plain = outlets.iter().all(Outlet::is_plain);
+        let is_plain = handles.iter().all(UpstreamHandle::is_plain);
         Common {
-            judges: is_judged.then(|| vec![Judge::default(); outlets.len()]),
+            judges: is_judged.then(|| vec![Judge::default(); handles.len()]),
             shadows,
             is_plain,
             is_whole: is_plain && stays_together(&settings),
             settings,
-            outlets,
+            handles,
             pool,
         }
     }
@@ -102,11 +102,11 @@ impl Common {
         let passed = match self.settings.choice {
             Choice::All => {
                 let mut passed = Err(DropReason::NoUpstream);
-                for (place, outlet) in self.outlets.iter_mut().enumerate() {
+                for (place, handle) in self.handles.iter_mut().enumerate() {
                     if !self.pool.is_fit_for_all(place) {
                         continue;
                     }
-                    let got = outlet.pass(outlet.socket, train, batch, ttl, cx);
+                    let got = handle.pass(handle.socket, train, batch, ttl, cx);
                     // What a shadow gets or not is counted there.
                     if !self.settings.upstream_options[place].shadow {
                         passed = passed.or(got);
@@ -118,8 +118,8 @@ impl Common {
                 let place = self
                     .pick(train, batch, |_| 0)
                     .ok_or(DropReason::NoUpstream)?;
-                let outlet = &mut self.outlets[place];
-                outlet.pass(outlet.socket, train, batch, ttl, cx)
+                let handle = &mut self.handles[place];
+                handle.pass(handle.socket, train, batch, ttl, cx)
             }
         };
         for &shadow in self
@@ -127,9 +127,9 @@ impl Common {
             .iter()
             .filter(|shadow| self.pool.is_fit_for_all(**shadow))
         {
-            let outlet = &mut self.outlets[shadow];
+            let handle = &mut self.handles[shadow];
             // Its losses are its own, and counted there.
-            let _ = outlet.pass(outlet.socket, train, batch, ttl, cx);
+            let _ = handle.pass(handle.socket, train, batch, ttl, cx);
         }
         passed
     }
@@ -150,21 +150,21 @@ impl Common {
 
     /// The place of the upstream that a one-way socket leads to.
     pub fn place_of(&self, socket: UpstreamSocketId) -> Option<usize> {
-        self.outlets
+        self.handles
             .iter()
-            .position(|outlet| outlet.socket == socket)
+            .position(|handle| handle.socket == socket)
     }
 
     /// Whether somebody is one of the upstreams. Asked for by itself through us, it would answer its own answers for ever.
     pub fn is_upstream(&self, address: SocketAddr) -> bool {
-        self.outlets
+        self.handles
             .iter()
-            .any(|outlet| outlet.address == Some(address))
+            .any(|handle| handle.address == Some(address))
     }
 
     /// The place of an upstream.
     pub fn place(&self, upstream: UpstreamId) -> Option<usize> {
-        self.outlets.iter().position(|outlet| outlet.id == upstream)
+        self.handles.iter().position(|handle| handle.id == upstream)
     }
 
     /// Requests went to an upstream.
@@ -212,7 +212,7 @@ impl Common {
             return;
         };
         if let Change::Moved(address) = change {
-            self.outlets[place].address = Some(address);
+            self.handles[place].address = Some(address);
         }
         self.pool.change(place, |member| match change {
             Change::Alive(alive) => member.alive = alive,
@@ -227,7 +227,7 @@ impl Common {
 
     /// Tries again those that have been left alone for long enough.
     pub fn pass_time(&mut self, now: Time) {
-        (0..self.outlets.len()).for_each(|place| self.judge(place, |judge| judge.pass_time(now)));
+        (0..self.handles.len()).for_each(|place| self.judge(place, |judge| judge.pass_time(now)));
     }
 
     /// When one of them is to be tried again.
@@ -237,9 +237,9 @@ impl Common {
 
     /// What is counted here of each upstream.
     pub fn account(&self, upstreams: &mut [UpstreamCount]) {
-        for (place, outlet) in self.outlets.iter().enumerate() {
-            let count = &mut upstreams[outlet.id.index()];
-            count.skipped += outlet.skipped;
+        for (place, handle) in self.handles.iter().enumerate() {
+            let count = &mut upstreams[handle.id.index()];
+            count.skipped += handle.skipped;
             let member = &self.pool.members()[place];
             count.dead_in += u32::from(!member.alive);
             count.draining_in += u32::from(member.drain);

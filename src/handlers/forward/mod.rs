@@ -5,10 +5,10 @@ pub mod config;
 mod hash;
 mod leases;
 mod one_way;
-mod outlet;
 mod shadow;
 mod succession;
 mod talk;
+mod upstream_handle;
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,8 +16,8 @@ use self::common::Common;
 use self::config::{Choice, HashOn, Replies, Settings, UpstreamOptions};
 use self::hash::key_of;
 use self::one_way::OneWay;
-use self::outlet::Outlet;
 use self::talk::Talk;
+use self::upstream_handle::UpstreamHandle;
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
@@ -243,7 +243,7 @@ impl Recipe for Forward {
     }
 
     fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let (mut outlets, mut has_address) = (Vec::new(), Vec::new());
+        let (mut handles, mut has_address) = (Vec::new(), Vec::new());
         let parts = self
             .settings
             .upstreams
@@ -253,7 +253,7 @@ impl Recipe for Forward {
         for (place, ((upstream, options), rate)) in parts.enumerate() {
             let way = site.upstream(place)?;
             has_address.push(way.address.is_some());
-            outlets.push(Outlet::new(
+            handles.push(UpstreamHandle::new(
                 way,
                 upstream,
                 options,
@@ -263,7 +263,7 @@ impl Recipe for Forward {
         }
         let common = Common::new(
             Arc::clone(&self.settings),
-            outlets,
+            handles,
             self.pool(&has_address, site.seed()),
         );
         Ok(match self.settings.has_sessions() {

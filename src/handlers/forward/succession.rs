@@ -12,13 +12,14 @@ use crate::dispatch::sessions::{Key, SessionId, prefix_of};
 impl Common {
     /// What every forwarder leaves.
     pub fn leave(&self) -> Legacy {
-        let upstream = |(place, outlet): (usize, &super::outlet::Outlet)| UpstreamLegacy {
-            place: place as u16,
-            is_alive: self.pool.members()[place].alive,
-            judge: self.judge_of(place),
-            earned: outlet.earned(),
-        };
-        let upstreams = self.outlets.iter().enumerate().map(upstream).collect();
+        let upstream =
+            |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| UpstreamLegacy {
+                place: place as u16,
+                is_alive: self.pool.members()[place].alive,
+                judge: self.judge_of(place),
+                earned: handle.earned(),
+            };
+        let upstreams = self.handles.iter().enumerate().map(upstream).collect();
         Legacy {
             turn: self.pool.turn(),
             upstreams,
@@ -30,8 +31,8 @@ impl Common {
     pub fn inherit(&mut self, legacy: &Legacy) {
         for left in &legacy.upstreams {
             let place = usize::from(left.place);
-            if place < self.outlets.len() {
-                self.outlets[place].restore_earned(left.earned);
+            if place < self.handles.len() {
+                self.handles[place].restore_earned(left.earned);
                 self.restore_judge(place, left.judge);
                 self.pool
                     .change(place, |member| member.alive = left.is_alive);
@@ -124,7 +125,7 @@ impl Talk {
             .for_each(|id| self.table.unbind(id));
         let winner = left
             .winner
-            .filter(|winner| usize::from(*winner) < self.common.outlets.len());
+            .filter(|winner| usize::from(*winner) < self.common.handles.len());
         let left = SessionLegacy {
             is_bound,
             winner,
@@ -142,7 +143,7 @@ impl Talk {
     fn leg_of(&self, leg: &LegLegacy) -> Option<usize> {
         let place = usize::from(leg.place);
         // A session leases sockets of its own where its handler's do, and shares them where they share.
-        if place >= self.common.outlets.len() || leg.socket.is_some() != self.leases.is_leasing() {
+        if place >= self.common.handles.len() || leg.socket.is_some() != self.leases.is_leasing() {
             return None;
         }
         match (self.common.settings.choice, self.common.settings.spread) {

@@ -60,7 +60,7 @@ impl Talk {
         };
         let legs = match (common.settings.choice, common.settings.spread) {
             (Choice::One(_), Spread::Session) => 1 + common.shadows.len(),
-            _ => common.outlets.len(),
+            _ => common.handles.len(),
         };
         let lifetimes = Lifetimes {
             idle: limits.idle,
@@ -71,13 +71,13 @@ impl Talk {
             quota,
             leases: Leases::new(
                 common
-                    .outlets
+                    .handles
                     .iter()
-                    .map(|outlet| (outlet.id, outlet.socket)),
+                    .map(|handle| (handle.id, handle.socket)),
                 !is_sticky,
             ),
             comparisons: Vec::new(),
-            outcomes: vec![Outcomes::default(); common.outlets.len()],
+            outcomes: vec![Outcomes::default(); common.handles.len()],
             counts: SessionCount::default(),
             opening: vec![None; legs],
             common,
@@ -219,7 +219,7 @@ impl Talk {
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        self.common.outlets[place].pass(socket, train, batch, ttl, cx)?;
+        self.common.handles[place].pass(socket, train, batch, ttl, cx)?;
         self.leases.asked(socket, train.datagrams());
         self.common.asked(place, train.datagrams(), cx.now());
         Ok(())
@@ -587,7 +587,7 @@ impl Forwarding for Talk {
         let upstream = |socket| {
             self.leases
                 .place(socket)
-                .map(|place| self.common.outlets[place].id)
+                .map(|place| self.common.handles[place].id)
         };
         self.table.look(handler, from, page, upstream)
     }
@@ -605,8 +605,8 @@ impl Forwarding for Talk {
             ports,
             ..self.counts
         };
-        for (place, outlet) in self.common.outlets.iter().enumerate() {
-            let count = &mut upstreams[outlet.id.index()];
+        for (place, handle) in self.common.handles.iter().enumerate() {
+            let count = &mut upstreams[handle.id.index()];
             count.sessions += self.leases.sessions(place);
             count.replies += self.leases.replies(place);
             let Outcomes {

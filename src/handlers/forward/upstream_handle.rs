@@ -17,7 +17,7 @@ use crate::dispatch::verdict::DropReason;
 const GROUP_TTL_MAX: u8 = 16;
 
 /// The way to one upstream.
-pub struct Outlet {
+pub struct UpstreamHandle {
     /// Its number.
     pub id: UpstreamId,
     /// Its socket that is there from the start, one way.
@@ -42,7 +42,7 @@ struct Sampler {
     earned: u32,
 }
 
-impl Outlet {
+impl UpstreamHandle {
     /// `start` says where the sample begins, so that workers do not all take the same.
     pub fn new(
         way: Way,
@@ -50,12 +50,12 @@ impl Outlet {
         options: &UpstreamOptions,
         rate: Option<Arc<RateLimit>>,
         start: u64,
-    ) -> Outlet {
+    ) -> UpstreamHandle {
         let sampler = |sample: Sample| Sampler {
             sample,
             earned: (start % u64::from(sample.each)) as u32,
         };
-        Outlet {
+        UpstreamHandle {
             id: way.upstream,
             socket: way.socket,
             address: way.address,
@@ -88,7 +88,7 @@ impl Outlet {
         self.sample.is_none() && self.rate.is_none() && !self.proxy && !self.keeps_source
     }
 
-    /// Passes a train on by `socket`; one datagram at a time unless this outlet is plain. `ttl` as damped.
+    /// Passes a train on by `socket`; one datagram at a time unless this handle is plain. `ttl` as damped.
     #[inline]
     pub fn pass(
         &mut self,
