@@ -1,23 +1,23 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and answers back.
 
-mod common;
 pub mod config;
 mod hash;
 mod leases;
-mod one_way;
 mod shadow;
+mod stateful;
+mod stateless;
 mod succession;
-mod talk;
 mod upstream_handle;
+mod upstream_set;
 
 use std::sync::{Arc, OnceLock};
 
-use self::common::Common;
 use self::config::{Choice, HashOn, Replies, Settings, UpstreamOptions};
 use self::hash::key_of;
-use self::one_way::OneWay;
-use self::talk::Talk;
+use self::stateful::Stateful;
+use self::stateless::Stateless;
 use self::upstream_handle::UpstreamHandle;
+use self::upstream_set::UpstreamSet;
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
@@ -261,14 +261,18 @@ impl Recipe for Forward {
                 site.seed(),
             ));
         }
-        let common = Common::new(
+        let upstreams = UpstreamSet::new(
             Arc::clone(&self.settings),
             handles,
             self.pool(&has_address, site.seed()),
         );
         Ok(match self.settings.has_sessions() {
-            true => Box::new(Talk::new(common, self.quota(site.seed()), site.seed())),
-            false => Box::new(OneWay::new(common)),
+            true => Box::new(Stateful::new(
+                upstreams,
+                self.quota(site.seed()),
+                site.seed(),
+            )),
+            false => Box::new(Stateless::new(upstreams)),
         })
     }
 }

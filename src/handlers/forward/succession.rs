@@ -1,15 +1,15 @@
 //! What a forwarder leaves to the one that takes its place, and how that one goes on: sessions with their source ports, ports
 //! that rest, whose turn it is, and what is thought of each upstream.
 
-use super::common::Common;
 use super::config::{Choice, Spread};
-use super::talk::Talk;
+use super::stateful::Stateful;
+use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::Cx;
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sessions::{Key, SessionId, prefix_of};
 
-impl Common {
+impl UpstreamSet {
     /// What every forwarder leaves.
     pub fn leave(&self) -> Legacy {
         let upstream =
@@ -42,7 +42,7 @@ impl Common {
     }
 }
 
-impl Talk {
+impl Stateful {
     /// What a forwarder with sessions leaves.
     pub(super) fn leave_all(&self) -> Legacy {
         let sessions = self.table.iter().map(|(id, _)| self.leave_session(id));
@@ -52,7 +52,7 @@ impl Talk {
         Legacy {
             sessions,
             ports: self.leases.leave(),
-            ..self.common.leave()
+            ..self.upstreams.leave()
         }
     }
 
@@ -83,7 +83,7 @@ impl Talk {
 
     /// Goes on with that.
     pub(super) fn inherit_all(&mut self, mut legacy: Legacy, cx: &mut Cx<'_>) {
-        self.common.inherit(&legacy);
+        self.upstreams.inherit(&legacy);
         for session in std::mem::take(&mut legacy.sessions) {
             self.inherit_session(&session, cx);
         }
@@ -125,7 +125,7 @@ impl Talk {
             .for_each(|id| self.table.unbind(id));
         let winner = left
             .winner
-            .filter(|winner| usize::from(*winner) < self.common.handles.len());
+            .filter(|winner| usize::from(*winner) < self.upstreams.handles.len());
         let left = SessionLegacy {
             is_bound,
             winner,
@@ -143,13 +143,17 @@ impl Talk {
     fn leg_of(&self, leg: &LegLegacy) -> Option<usize> {
         let place = usize::from(leg.place);
         // A session leases sockets of its own where its handler's do, and shares them where they share.
-        if place >= self.common.handles.len() || leg.socket.is_some() != self.leases.is_leasing() {
+        if place >= self.upstreams.handles.len() || leg.socket.is_some() != self.leases.is_leasing()
+        {
             return None;
         }
-        match (self.common.settings.choice, self.common.settings.spread) {
+        match (
+            self.upstreams.settings.choice,
+            self.upstreams.settings.spread,
+        ) {
             (Choice::One(_), Spread::Session) => {
                 let shadow = self
-                    .common
+                    .upstreams
                     .shadows
                     .iter()
                     .position(|shadow| *shadow == place);

@@ -19,7 +19,7 @@ use crate::dispatch::time::Time;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
 /// The upstreams of one forwarder in one worker.
-pub struct Common {
+pub struct UpstreamSet {
     /// What the file says.
     pub settings: Arc<Settings>,
     /// The upstreams, in the order of the file.
@@ -36,9 +36,9 @@ pub struct Common {
     is_whole: bool,
 }
 
-impl Common {
+impl UpstreamSet {
     /// Of the parts.
-    pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> Common {
+    pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> UpstreamSet {
         let is_judged =
             settings.upkeep.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
         let upstream_options = settings.upstream_options.iter().enumerate();
@@ -47,7 +47,7 @@ impl Common {
             .map(|(place, _)| place)
             .collect();
         let is_plain = handles.iter().all(UpstreamHandle::is_plain);
-        Common {
+        UpstreamSet {
             judges: is_judged.then(|| vec![Judge::default(); handles.len()]),
             shadows,
             is_plain,

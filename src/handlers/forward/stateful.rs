@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::common::Common;
 use super::config::{Choice, Replies, Spread};
 use super::leases::Leases;
 use super::shadow::{Comparison, Outcomes};
+use super::upstream_set::UpstreamSet;
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::Answering;
@@ -33,8 +33,8 @@ enum Cause {
 }
 
 /// The handler.
-pub struct Talk {
-    pub(super) common: Common,
+pub struct Stateful {
+    pub(super) upstreams: UpstreamSet,
     pub(super) table: Sessions,
     pub(super) quota: Arc<Quota>,
     pub(super) leases: Leases,
@@ -47,40 +47,40 @@ pub struct Talk {
     opening: Vec<Option<UpstreamSocketId>>,
 }
 
-impl Talk {
+impl Stateful {
     /// Of what every forwarder has, with a table that may hold what the quota, which all workers share, allows.
-    pub fn new(common: Common, quota: Arc<Quota>, seed: u64) -> Talk {
-        let limits = common.settings.limits;
-        let is_sticky = common.settings.replies == Replies::None;
+    pub fn new(upstreams: UpstreamSet, quota: Arc<Quota>, seed: u64) -> Stateful {
+        let limits = upstreams.settings.limits;
+        let is_sticky = upstreams.settings.replies == Replies::None;
         // Nobody is on probation where nobody is to answer.
         let probation = if is_sticky {
             limits.idle
         } else {
             limits.probation
         };
-        let legs = match (common.settings.choice, common.settings.spread) {
-            (Choice::One(_), Spread::Session) => 1 + common.shadows.len(),
-            _ => common.handles.len(),
+        let legs = match (upstreams.settings.choice, upstreams.settings.spread) {
+            (Choice::One(_), Spread::Session) => 1 + upstreams.shadows.len(),
+            _ => upstreams.handles.len(),
         };
         let lifetimes = Lifetimes {
             idle: limits.idle,
             probation,
         };
-        Talk {
+        Stateful {
             table: Sessions::new(quota.max(), legs, lifetimes, seed),
             quota,
             leases: Leases::new(
-                common
+                upstreams
                     .handles
                     .iter()
                     .map(|handle| (handle.id, handle.socket)),
                 !is_sticky,
             ),
             comparisons: Vec::new(),
-            outcomes: vec![Outcomes::default(); common.handles.len()],
+            outcomes: vec![Outcomes::default(); upstreams.handles.len()],
             counts: SessionCount::default(),
             opening: vec![None; legs],
-            common,
+            upstreams,
         }
     }
 
@@ -98,7 +98,7 @@ impl Talk {
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
         let envelope = &train.envelope;
-        let ttl = self.common.damp(envelope)?;
+        let ttl = self.upstreams.damp(envelope)?;
         let key = Key {
             client: envelope.src,
             local: envelope.local,
@@ -108,7 +108,7 @@ impl Talk {
             Some(id) => id,
             None if !self.may_answer(envelope, cx) => {
                 self.counts.one_way += u64::from(train.datagrams());
-                self.common.pass_on(train, index, batch, ttl, cx);
+                self.upstreams.pass_on(train, index, batch, ttl, cx);
                 return Ok(());
             }
             None => self.open(key, train, batch, cx)?,
@@ -121,7 +121,7 @@ impl Talk {
         session.winner = None;
         session.ttl = ttl;
         let is_last = self
-            .common
+            .upstreams
             .settings
             .limits
             .requests_max
@@ -137,10 +137,11 @@ impl Talk {
     fn may_answer(&self, envelope: &Envelope, cx: &Cx<'_>) -> bool {
         let answering = Answering {
             ttl: Some(1),
-            ..self.common.settings.answering
+            ..self.upstreams.settings.answering
         };
-        self.common.settings.replies == Replies::None
-            || (cx.permit(envelope, &answering).is_ok() && !self.common.is_upstream(envelope.src))
+        self.upstreams.settings.replies == Replies::None
+            || (cx.permit(envelope, &answering).is_ok()
+                && !self.upstreams.is_upstream(envelope.src))
     }
 
     /// Passes a train of a session on, whole where nothing counts its datagrams.
@@ -153,7 +154,7 @@ impl Talk {
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        if self.common.is_plain && self.common.settings.spread == Spread::Session {
+        if self.upstreams.is_plain && self.upstreams.settings.spread == Spread::Session {
             return self.pass_piece(id, train, batch, ttl, cx);
         }
         for (at, datagram) in (index..).zip(train.pieces()) {
@@ -172,18 +173,21 @@ impl Talk {
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        match (self.common.settings.choice, self.common.settings.spread) {
-            (Choice::One(_), Spread::Session) if self.common.pool.is_all_alive() => {}
+        match (
+            self.upstreams.settings.choice,
+            self.upstreams.settings.spread,
+        ) {
+            (Choice::One(_), Spread::Session) if self.upstreams.pool.is_all_alive() => {}
             (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
             (Choice::One(_), Spread::Datagram) => {
                 let leases = &self.leases;
                 let place = self
-                    .common
+                    .upstreams
                     .pick(train, batch, |place| leases.sessions(place))
                     .ok_or(DropReason::NoUpstream)?;
                 let socket = self.leg(id, place, cx)?;
-                for shadow in 0..self.common.shadows.len() {
-                    let shadow = self.common.shadows[shadow];
+                for shadow in 0..self.upstreams.shadows.len() {
+                    let shadow = self.upstreams.shadows[shadow];
                     if let Some(socket) = self.table.legs(id)[shadow] {
                         // What a shadow does not get is counted there.
                         let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
@@ -203,7 +207,7 @@ impl Talk {
             };
             let got = self.pass_leg(socket, place, train, batch, ttl, cx);
             // What a shadow gets or not is counted there.
-            if !self.common.settings.upstream_options[place].shadow {
+            if !self.upstreams.settings.upstream_options[place].shadow {
                 passed = passed.or(got);
             }
         }
@@ -219,9 +223,9 @@ impl Talk {
         ttl: Option<u8>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        self.common.handles[place].pass(socket, train, batch, ttl, cx)?;
+        self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
         self.leases.asked(socket, train.datagrams());
-        self.common.asked(place, train.datagrams(), cx.now());
+        self.upstreams.asked(place, train.datagrams(), cx.now());
         Ok(())
     }
 
@@ -256,17 +260,17 @@ impl Talk {
             return Err(DropReason::NoUpstream);
         };
         // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
-        if self.common.pool.members()[place].alive || self.common.pool.is_fit(place) {
+        if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
             return Ok(());
         }
         let leases = &self.leases;
         let Some(other) = self
-            .common
+            .upstreams
             .pick(train, batch, |place| leases.sessions(place))
         else {
             return Ok(());
         };
-        if other == place || !self.common.pool.members()[other].alive {
+        if other == place || !self.upstreams.pool.members()[other].alive {
             return Ok(());
         }
         let new = self.leases.lease(other, cx)?;
@@ -307,7 +311,7 @@ impl Talk {
     }
 
     pub(super) fn make_room_for_comparisons(&mut self, id: SessionId) {
-        let comparisons = (id.0 as usize + 1) * self.common.shadows.len();
+        let comparisons = (id.0 as usize + 1) * self.upstreams.shadows.len();
         if self.comparisons.len() < comparisons {
             self.comparisons
                 .resize_with(comparisons, Comparison::default);
@@ -335,13 +339,16 @@ impl Talk {
         batch: &Batch<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        let first_shadow = match (self.common.settings.choice, self.common.settings.spread) {
+        let first_shadow = match (
+            self.upstreams.settings.choice,
+            self.upstreams.settings.spread,
+        ) {
             // The others as they are picked.
             (Choice::One(_), Spread::Datagram) => None,
             (Choice::One(_), Spread::Session) => {
                 let leases = &self.leases;
                 let place = self
-                    .common
+                    .upstreams
                     .pick(train, batch, |place| leases.sessions(place))
                     .ok_or(DropReason::NoUpstream)?;
                 self.opening[0] = Some(self.leases.lease(place, cx)?);
@@ -350,8 +357,8 @@ impl Talk {
             (Choice::All, _) => {
                 let mut leased = Err(DropReason::NoUpstream);
                 for place in 0..self.opening.len() {
-                    if !self.common.pool.is_fit_for_all(place)
-                        || self.common.settings.upstream_options[place].shadow
+                    if !self.upstreams.pool.is_fit_for_all(place)
+                        || self.upstreams.settings.upstream_options[place].shadow
                     {
                         continue;
                     }
@@ -363,8 +370,8 @@ impl Talk {
                 None
             }
         };
-        for (at, &shadow) in self.common.shadows.iter().enumerate() {
-            if self.common.pool.is_fit_for_all(shadow) {
+        for (at, &shadow) in self.upstreams.shadows.iter().enumerate() {
+            if self.upstreams.pool.is_fit_for_all(shadow) {
                 // Where there is no leg for each upstream, the shadows' come last.
                 let leg = first_shadow.map_or(shadow, |first| first + at);
                 self.opening[leg] = self.leases.lease(shadow, cx).ok();
@@ -385,14 +392,14 @@ impl Talk {
                 self.leases.release(socket, seen, cx);
             }
         }
-        for (at, shadow) in self.common.shadows.iter().enumerate() {
-            self.comparisons[id.0 as usize * self.common.shadows.len() + at]
+        for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
+            self.comparisons[id.0 as usize * self.upstreams.shadows.len() + at]
                 .end(&mut self.outcomes[*shadow]);
         }
         self.table.remove(id);
         self.quota.give_back(prefix);
         *match cause {
-            Cause::Idle if is_answered || self.common.settings.replies == Replies::None => {
+            Cause::Idle if is_answered || self.upstreams.settings.replies == Replies::None => {
                 &mut self.counts.idle
             }
             Cause::Idle => &mut self.counts.unanswered,
@@ -412,13 +419,13 @@ impl Talk {
     ) -> Result<(), DropReason> {
         let (id, place) = self.leases.session(socket).ok_or(DropReason::LateReply)?;
         self.leases.answered(socket, train.datagrams());
-        self.common.answered(place);
-        if self.common.settings.upstream_options[place].shadow {
+        self.upstreams.answered(place);
+        if self.upstreams.settings.upstream_options[place].shadow {
             self.compare(id, Some(place), train, batch);
             return Err(DropReason::Shadow);
         }
         let session = self.table.get_mut(id);
-        if self.common.settings.is_first_alone()
+        if self.upstreams.settings.is_first_alone()
             && *session.winner.get_or_insert(place as u16) != place as u16
         {
             return Err(DropReason::NotFirst);
@@ -429,10 +436,10 @@ impl Talk {
         // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
         let ttl = session
             .ttl
-            .filter(|_| self.common.settings.answering.ttl.is_none());
+            .filter(|_| self.upstreams.settings.answering.ttl.is_none());
         cx.pass_back(listener, train, key.client, key.local, interface, ttl);
         self.table.answered(id);
-        if !self.common.shadows.is_empty() {
+        if !self.upstreams.shadows.is_empty() {
             self.compare(id, None, train, batch);
         }
         if self.is_complete(id) {
@@ -444,10 +451,10 @@ impl Talk {
     /// Whether each request that went out has as many answers as it is to have: of every upstream that it went to, or, where
     /// the first one's are enough, as many as the client was to get.
     fn is_complete(&mut self, id: SessionId) -> bool {
-        let Some(each) = self.common.settings.limits.replies_max else {
+        let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
         };
-        let (leases, upstream_options) = (&self.leases, &self.common.settings.upstream_options);
+        let (leases, upstream_options) = (&self.leases, &self.upstreams.settings.upstream_options);
         let held = self
             .table
             .legs(id)
@@ -455,7 +462,7 @@ impl Talk {
             .flatten()
             .filter_map(|socket| leases.debt(*socket));
         let mut held = held.filter(|debt| !upstream_options[debt.place].shadow);
-        if self.common.settings.is_first_alone() {
+        if self.upstreams.settings.is_first_alone() {
             let asked = held.map(|debt| debt.asked).max().unwrap_or(0);
             return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
         }
@@ -464,8 +471,8 @@ impl Talk {
 
     /// Compares answers: those of a shadow, or (`None`) those that the client gets.
     fn compare(&mut self, id: SessionId, of: Option<usize>, train: &Train, batch: &Batch<'_>) {
-        let shadows = self.common.shadows.len();
-        for (at, shadow) in self.common.shadows.iter().enumerate() {
+        let shadows = self.upstreams.shadows.len();
+        for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
             if of.is_some_and(|of| of != *shadow) {
                 continue;
             }
@@ -482,7 +489,7 @@ impl Talk {
 }
 
 /// The quota is all workers': a table that goes gives back what it has taken.
-impl Drop for Talk {
+impl Drop for Stateful {
     fn drop(&mut self) {
         for (_, session) in self.table.iter() {
             self.quota.give_back(prefix_of(session.key.client.ip()));
@@ -490,12 +497,12 @@ impl Drop for Talk {
     }
 }
 
-impl Handler for Talk {
+impl Handler for Stateful {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
             // A train may hold the last request of one session and the first of the next.
-            if self.common.settings.limits.requests_max.is_some() {
+            if self.upstreams.settings.limits.requests_max.is_some() {
                 for (at, datagram) in (index..).zip(train.pieces()) {
                     self.on_request(&datagram, at, batch, cx);
                 }
@@ -515,7 +522,7 @@ impl Handler for Talk {
     }
 }
 
-impl Forwarding for Talk {
+impl Forwarding for Stateful {
     fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
@@ -535,7 +542,7 @@ impl Forwarding for Talk {
             return;
         };
         match trouble {
-            Trouble::Reported(_) => self.common.refused(place, cx.now()),
+            Trouble::Reported(_) => self.upstreams.refused(place, cx.now()),
             Trouble::Broken => {
                 if let Some((id, _)) = self.leases.session(socket) {
                     self.leases.spoil(socket);
@@ -546,15 +553,15 @@ impl Forwarding for Talk {
     }
 
     fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>) {
-        self.common.change(upstream, change);
-        if let (Change::Moved(_), Some(place)) = (change, self.common.place(upstream)) {
+        self.upstreams.change(upstream, change);
+        if let (Change::Moved(_), Some(place)) = (change, self.upstreams.place(upstream)) {
             self.leases.moved(place, cx);
         }
     }
 
     fn on_time(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
-        self.common.pass_time(now);
+        self.upstreams.pass_time(now);
         for _ in 0..ENDS_MAX {
             let Some(id) = self.table.expired(now) else {
                 break;
@@ -573,7 +580,7 @@ impl Forwarding for Talk {
     }
 
     fn due(&self) -> Option<Time> {
-        [self.table.due(), self.leases.due(), self.common.due()]
+        [self.table.due(), self.leases.due(), self.upstreams.due()]
             .into_iter()
             .flatten()
             .min()
@@ -587,14 +594,14 @@ impl Forwarding for Talk {
         let upstream = |socket| {
             self.leases
                 .place(socket)
-                .map(|place| self.common.handles[place].id)
+                .map(|place| self.upstreams.handles[place].id)
         };
         self.table.look(handler, from, page, upstream)
     }
 
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
-        self.common.account(upstreams);
-        let on_probation = match self.common.settings.replies {
+        self.upstreams.account(upstreams);
+        let on_probation = match self.upstreams.settings.replies {
             Replies::None => 0,
             _ => u64::from(self.table.on_probation()),
         };
@@ -605,7 +612,7 @@ impl Forwarding for Talk {
             ports,
             ..self.counts
         };
-        for (place, handle) in self.common.handles.iter().enumerate() {
+        for (place, handle) in self.upstreams.handles.iter().enumerate() {
             let count = &mut upstreams[handle.id.index()];
             count.sessions += self.leases.sessions(place);
             count.replies += self.leases.replies(place);

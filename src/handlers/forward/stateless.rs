@@ -1,7 +1,7 @@
 //! Forwarding without a way back: each datagram for itself, or for all.
 
-use super::common::Common;
 use super::config::{Choice, Spread};
+use super::upstream_set::UpstreamSet;
 use crate::dispatch::change::Change;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
@@ -10,27 +10,28 @@ use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 
 /// The handler.
-pub struct OneWay {
-    common: Common,
+pub struct Stateless {
+    upstreams: UpstreamSet,
 }
 
-impl OneWay {
+impl Stateless {
     /// Of what every forwarder has.
-    pub fn new(common: Common) -> OneWay {
+    pub fn new(upstreams: UpstreamSet) -> Stateless {
         debug_assert!(
-            common.settings.spread == Spread::Datagram || common.settings.choice == Choice::All
+            upstreams.settings.spread == Spread::Datagram
+                || upstreams.settings.choice == Choice::All
         );
-        OneWay { common }
+        Stateless { upstreams }
     }
 }
 
-impl Handler for OneWay {
+impl Handler for Stateless {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         let mut index = 0;
         for train in batch.trains() {
             let datagrams = train.datagrams();
-            match self.common.damp(&train.envelope) {
-                Ok(ttl) => self.common.pass_on(train, index, batch, ttl, cx),
+            match self.upstreams.damp(&train.envelope) {
+                Ok(ttl) => self.upstreams.pass_on(train, index, batch, ttl, cx),
                 Err(reason) => cx.drop_run(index, datagrams, reason),
             }
             index += datagrams;
@@ -46,33 +47,33 @@ impl Handler for OneWay {
     }
 }
 
-impl Forwarding for OneWay {
+impl Forwarding for Stateless {
     fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>) {
-        if let Some(place) = self.common.place_of(socket)
+        if let Some(place) = self.upstreams.place_of(socket)
             && let Trouble::Reported(_) = trouble
         {
-            self.common.refused(place, cx.now());
+            self.upstreams.refused(place, cx.now());
         }
     }
 
     fn on_change(&mut self, upstream: UpstreamId, change: Change, _: &mut Cx<'_>) {
-        self.common.change(upstream, change);
+        self.upstreams.change(upstream, change);
     }
 
     fn on_time(&mut self, cx: &mut Cx<'_>) {
-        self.common.pass_time(cx.now());
+        self.upstreams.pass_time(cx.now());
     }
 
     fn due(&self) -> Option<Time> {
-        self.common.due()
+        self.upstreams.due()
     }
 
     fn leave(&self) -> Legacy {
-        self.common.leave()
+        self.upstreams.leave()
     }
 
     fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
-        self.common.inherit(&legacy);
+        self.upstreams.inherit(&legacy);
         // What has no way back any more has no use for sessions and ports.
         let legs = legacy
             .sessions
@@ -84,6 +85,6 @@ impl Forwarding for OneWay {
     }
 
     fn account(&self, _: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
-        self.common.account(upstreams);
+        self.upstreams.account(upstreams);
     }
 }
