@@ -1,7 +1,7 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and answers back.
 
 pub mod config;
-mod hash;
+mod flow_hash;
 mod leases;
 mod shadow;
 mod stateful;
@@ -13,7 +13,7 @@ mod upstream_set;
 use std::sync::{Arc, OnceLock};
 
 use self::config::{Choice, HashOn, Replies, Settings, UpstreamOptions};
-use self::hash::key_of;
+use self::flow_hash::key_of;
 use self::stateful::Stateful;
 use self::stateless::Stateless;
 use self::upstream_handle::UpstreamHandle;

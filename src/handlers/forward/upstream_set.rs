@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{Choice, HashOn, Settings};
-use super::hash::key_of;
+use super::flow_hash::key_of;
 use super::upstream_handle::UpstreamHandle;
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
