@@ -2,11 +2,11 @@
 
 pub mod config;
 mod flow_hash;
+mod handover;
 mod leases;
 mod shadow;
 mod stateful;
 mod stateless;
-mod succession;
 mod upstream_handle;
 mod upstream_set;
 
