@@ -51,7 +51,7 @@ impl Stateful {
         sessions.sort_by_key(|session| session.seen);
         Legacy {
             sessions,
-            ports: self.leases.leave(),
+            ports: self.source_ports.leave(),
             ..self.upstreams.leave()
         }
     }
@@ -63,7 +63,7 @@ impl Stateful {
             .legs_of(id)
             .iter()
             .flatten()
-            .filter_map(|socket| self.leases.leave_leg(*socket));
+            .filter_map(|socket| self.source_ports.leave_leg(*socket));
         SessionLegacy {
             client: session.key.client,
             local: session.key.local,
@@ -89,7 +89,7 @@ impl Stateful {
         }
         legacy.ports.sort_by_key(|port| port.until);
         for port in legacy.ports {
-            self.leases.inherit_port(&port, cx);
+            self.source_ports.inherit_port(&port, cx);
         }
     }
 
@@ -133,7 +133,7 @@ impl Stateful {
         };
         let id = self.table.restore(key, left.listener, &left, cx.now());
         for (at, leg) in legs {
-            let socket = self.leases.inherit_leg(leg, id);
+            let socket = self.source_ports.inherit_leg(leg, id);
             self.table.legs(id)[at] = Some(socket);
         }
         self.make_room_for_comparisons(id);
@@ -143,7 +143,8 @@ impl Stateful {
     fn leg_of(&self, leg: &LegLegacy) -> Option<usize> {
         let place = usize::from(leg.place);
         // A session leases sockets of its own where its handler's do, and shares them where they share.
-        if place >= self.upstreams.handles.len() || leg.socket.is_some() != self.leases.is_leasing()
+        if place >= self.upstreams.handles.len()
+            || leg.socket.is_some() != self.source_ports.is_leasing()
         {
             return None;
         }
@@ -168,7 +169,7 @@ impl Stateful {
 const NO_ROUTE: crate::dispatch::route_table::RouteId =
     crate::dispatch::route_table::RouteId(u32::MAX);
 
-impl super::leases::Leases {
+impl super::source_ports::SourcePorts {
     /// The free ports.
     fn leave(&self) -> Vec<PortLegacy> {
         let mut left = Vec::new();
@@ -186,10 +187,14 @@ impl super::leases::Leases {
     }
 
     fn leave_leg(&self, socket: UpstreamSocketId) -> Option<LegLegacy> {
-        let debt = self.debt(socket)?;
+        let outstanding = self.outstanding(socket)?;
         let own = self.is_leasing().then_some(socket);
         let is_spoilt = self.is_spoilt(socket);
-        let (place, asked, answered) = (debt.place as u16, debt.asked, debt.answered);
+        let (place, asked, answered) = (
+            outstanding.place as u16,
+            outstanding.asked,
+            outstanding.answered,
+        );
         Some(LegLegacy {
             place,
             socket: own,

@@ -3,8 +3,8 @@
 pub mod config;
 mod flow_hash;
 mod handover;
-mod leases;
 mod shadow;
+mod source_ports;
 mod stateful;
 mod stateless;
 mod upstream_handle;

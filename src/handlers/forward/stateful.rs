@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::config::{Choice, Replies, Spread};
-use super::leases::Leases;
 use super::shadow::{Comparison, Outcomes};
+use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
 use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
@@ -37,7 +37,7 @@ pub struct Stateful {
     pub(super) upstreams: UpstreamSet,
     pub(super) table: Sessions,
     pub(super) quota: Arc<Quota>,
-    pub(super) leases: Leases,
+    pub(super) source_ports: SourcePorts,
     /// Of each session, one for each shadow; none where there are no shadows.
     comparisons: Vec<Comparison>,
     /// By upstream.
@@ -69,7 +69,7 @@ impl Stateful {
         Stateful {
             table: Sessions::new(quota.max(), legs, lifetimes, seed),
             quota,
-            leases: Leases::new(
+            source_ports: SourcePorts::new(
                 upstreams
                     .handles
                     .iter()
@@ -180,10 +180,10 @@ impl Stateful {
             (Choice::One(_), Spread::Session) if self.upstreams.pool.is_all_alive() => {}
             (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
             (Choice::One(_), Spread::Datagram) => {
-                let leases = &self.leases;
+                let source_ports = &self.source_ports;
                 let place = self
                     .upstreams
-                    .pick(train, batch, |place| leases.sessions(place))
+                    .pick(train, batch, |place| source_ports.sessions(place))
                     .ok_or(DropReason::NoUpstream)?;
                 let socket = self.leg(id, place, cx)?;
                 for shadow in 0..self.upstreams.shadows.len() {
@@ -202,7 +202,7 @@ impl Stateful {
             let Some(socket) = self.table.legs(id)[leg] else {
                 continue;
             };
-            let Some(place) = self.leases.place(socket) else {
+            let Some(place) = self.source_ports.place(socket) else {
                 continue;
             };
             let got = self.pass_leg(socket, place, train, batch, ttl, cx);
@@ -224,7 +224,7 @@ impl Stateful {
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
         self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
-        self.leases.asked(socket, train.datagrams());
+        self.source_ports.asked(socket, train.datagrams());
         self.upstreams.asked(place, train.datagrams(), cx.now());
         Ok(())
     }
@@ -239,8 +239,8 @@ impl Stateful {
         if let Some(socket) = self.table.legs(id)[place] {
             return Ok(socket);
         }
-        let socket = self.leases.lease(place, cx)?;
-        self.leases.assign(socket, id);
+        let socket = self.source_ports.lease(place, cx)?;
+        self.source_ports.assign(socket, id);
         self.table.legs(id)[place] = Some(socket);
         Ok(socket)
     }
@@ -256,30 +256,30 @@ impl Stateful {
         let Some(socket) = self.table.legs(id)[0] else {
             return Err(DropReason::NoUpstream);
         };
-        let Some(place) = self.leases.place(socket) else {
+        let Some(place) = self.source_ports.place(socket) else {
             return Err(DropReason::NoUpstream);
         };
         // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
         if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
             return Ok(());
         }
-        let leases = &self.leases;
+        let source_ports = &self.source_ports;
         let Some(other) = self
             .upstreams
-            .pick(train, batch, |place| leases.sessions(place))
+            .pick(train, batch, |place| source_ports.sessions(place))
         else {
             return Ok(());
         };
         if other == place || !self.upstreams.pool.members()[other].alive {
             return Ok(());
         }
-        let new = self.leases.lease(other, cx)?;
-        self.leases.assign(new, id);
+        let new = self.source_ports.lease(other, cx)?;
+        self.source_ports.assign(new, id);
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
         // Thousands may go at once, and the ports that they leave are of use to nobody but where they go.
-        self.leases.spoil(socket);
-        self.leases.release(socket, seen, cx);
+        self.source_ports.spoil(socket);
+        self.source_ports.release(socket, seen, cx);
         Ok(())
     }
 
@@ -302,7 +302,7 @@ impl Stateful {
         for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
             *leg = socket.take();
             if let Some(socket) = leg {
-                self.leases.assign(*socket, id);
+                self.source_ports.assign(*socket, id);
             }
         }
         self.make_room_for_comparisons(id);
@@ -346,12 +346,12 @@ impl Stateful {
             // The others as they are picked.
             (Choice::One(_), Spread::Datagram) => None,
             (Choice::One(_), Spread::Session) => {
-                let leases = &self.leases;
+                let source_ports = &self.source_ports;
                 let place = self
                     .upstreams
-                    .pick(train, batch, |place| leases.sessions(place))
+                    .pick(train, batch, |place| source_ports.sessions(place))
                     .ok_or(DropReason::NoUpstream)?;
-                self.opening[0] = Some(self.leases.lease(place, cx)?);
+                self.opening[0] = Some(self.source_ports.lease(place, cx)?);
                 Some(1)
             }
             (Choice::All, _) => {
@@ -362,7 +362,7 @@ impl Stateful {
                     {
                         continue;
                     }
-                    let socket = self.leases.lease(place, cx);
+                    let socket = self.source_ports.lease(place, cx);
                     self.opening[place] = socket.ok();
                     leased = leased.or(socket.map(drop));
                 }
@@ -374,7 +374,7 @@ impl Stateful {
             if self.upstreams.pool.is_fit_for_all(shadow) {
                 // Where there is no leg for each upstream, the shadows' come last.
                 let leg = first_shadow.map_or(shadow, |first| first + at);
-                self.opening[leg] = self.leases.lease(shadow, cx).ok();
+                self.opening[leg] = self.source_ports.lease(shadow, cx).ok();
             }
         }
         Ok(())
@@ -389,7 +389,7 @@ impl Stateful {
         );
         for leg in 0..self.opening.len() {
             if let Some(socket) = self.table.legs(id)[leg].take() {
-                self.leases.release(socket, seen, cx);
+                self.source_ports.release(socket, seen, cx);
             }
         }
         for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
@@ -417,8 +417,11 @@ impl Stateful {
         batch: &Batch<'_>,
         cx: &mut Cx<'_>,
     ) -> Result<(), DropReason> {
-        let (id, place) = self.leases.session(socket).ok_or(DropReason::LateReply)?;
-        self.leases.answered(socket, train.datagrams());
+        let (id, place) = self
+            .source_ports
+            .session(socket)
+            .ok_or(DropReason::LateReply)?;
+        self.source_ports.answered(socket, train.datagrams());
         self.upstreams.answered(place);
         if self.upstreams.settings.upstream_options[place].shadow {
             self.compare(id, Some(place), train, batch);
@@ -454,19 +457,28 @@ impl Stateful {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
         };
-        let (leases, upstream_options) = (&self.leases, &self.upstreams.settings.upstream_options);
-        let held = self
+        let (source_ports, upstream_options) = (
+            &self.source_ports,
+            &self.upstreams.settings.upstream_options,
+        );
+        let outstanding = self
             .table
             .legs(id)
             .iter()
             .flatten()
-            .filter_map(|socket| leases.debt(*socket));
-        let mut held = held.filter(|debt| !upstream_options[debt.place].shadow);
+            .filter_map(|socket| source_ports.outstanding(*socket));
+        let mut outstanding =
+            outstanding.filter(|outstanding| !upstream_options[outstanding.place].shadow);
         if self.upstreams.settings.is_first_alone() {
-            let asked = held.map(|debt| debt.asked).max().unwrap_or(0);
+            let asked = outstanding
+                .map(|outstanding| outstanding.asked)
+                .max()
+                .unwrap_or(0);
             return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
         }
-        held.all(|debt| u64::from(debt.answered) >= u64::from(each) * u64::from(debt.asked))
+        outstanding.all(|outstanding| {
+            u64::from(outstanding.answered) >= u64::from(each) * u64::from(outstanding.asked)
+        })
     }
 
     /// Compares answers: those of a shadow, or (`None`) those that the client gets.
@@ -527,8 +539,8 @@ impl Forwarding for Stateful {
         let mut index = 0;
         for train in batch.trains() {
             let datagrams = train.datagrams();
-            if let Some(place) = self.leases.place(socket) {
-                self.leases.count_replies(place, datagrams);
+            if let Some(place) = self.source_ports.place(socket) {
+                self.source_ports.count_replies(place, datagrams);
             }
             if let Err(reason) = self.answer(socket, train, batch, cx) {
                 cx.drop_run(index, datagrams, reason);
@@ -538,14 +550,14 @@ impl Forwarding for Stateful {
     }
 
     fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>) {
-        let Some(place) = self.leases.place(socket) else {
+        let Some(place) = self.source_ports.place(socket) else {
             return;
         };
         match trouble {
             Trouble::Reported(_) => self.upstreams.refused(place, cx.now()),
             Trouble::Broken => {
-                if let Some((id, _)) = self.leases.session(socket) {
-                    self.leases.spoil(socket);
+                if let Some((id, _)) = self.source_ports.session(socket) {
+                    self.source_ports.spoil(socket);
                     self.end(id, Cause::Broken, cx);
                 }
             }
@@ -555,7 +567,7 @@ impl Forwarding for Stateful {
     fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>) {
         self.upstreams.change(upstream, change);
         if let (Change::Moved(_), Some(place)) = (change, self.upstreams.place(upstream)) {
-            self.leases.moved(place, cx);
+            self.source_ports.moved(place, cx);
         }
     }
 
@@ -568,7 +580,7 @@ impl Forwarding for Stateful {
             };
             self.end(id, Cause::Idle, cx);
         }
-        self.leases.shrink(now, cx);
+        self.source_ports.shrink(now, cx);
     }
 
     fn leave(&self) -> Legacy {
@@ -580,19 +592,23 @@ impl Forwarding for Stateful {
     }
 
     fn due(&self) -> Option<Time> {
-        [self.table.due(), self.leases.due(), self.upstreams.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.table.due(),
+            self.source_ports.due(),
+            self.upstreams.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn is_owed(&self) -> bool {
-        self.leases.is_owed()
+        self.source_ports.is_owed()
     }
 
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
         let upstream = |socket| {
-            self.leases
+            self.source_ports
                 .place(socket)
                 .map(|place| self.upstreams.handles[place].id)
         };
@@ -605,7 +621,7 @@ impl Forwarding for Stateful {
             Replies::None => 0,
             _ => u64::from(self.table.on_probation()),
         };
-        let ports = self.leases.open();
+        let ports = self.source_ports.open();
         handler.sessions = SessionCount {
             open: u64::from(self.table.len()),
             on_probation,
@@ -614,8 +630,8 @@ impl Forwarding for Stateful {
         };
         for (place, handle) in self.upstreams.handles.iter().enumerate() {
             let count = &mut upstreams[handle.id.index()];
-            count.sessions += self.leases.sessions(place);
-            count.replies += self.leases.replies(place);
+            count.sessions += self.source_ports.sessions(place);
+            count.replies += self.source_ports.replies(place);
             let Outcomes {
                 same,
                 different,

@@ -17,7 +17,7 @@ const SHRINK_ON_NS: u64 = 10_000_000;
 
 /// What is known of one socket.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct PortLease {
     session: Option<SessionId>,
     /// The place of the upstream that it leads to.
     place: u16,
@@ -31,7 +31,7 @@ struct Held {
 
 /// What a socket's session is owed there.
 #[derive(Debug, Clone, Copy)]
-pub struct Debt {
+pub struct Outstanding {
     /// The place of the upstream.
     pub place: usize,
     /// Datagrams that went out.
@@ -55,10 +55,10 @@ struct Branch {
 }
 
 /// All sockets of one forwarder in one worker.
-pub struct Leases {
+pub struct SourcePorts {
     branches: Vec<Branch>,
     /// By socket number.
-    held: Vec<Option<Held>>,
+    by_socket: Vec<Option<PortLease>>,
     /// Whether sessions have ports of their own; otherwise they share the one-way sockets.
     is_leasing: bool,
     open: u64,
@@ -66,12 +66,12 @@ pub struct Leases {
     look_at: Time,
 }
 
-impl Leases {
+impl SourcePorts {
     /// Of upstreams and their one-way sockets.
     pub fn new(
         upstreams: impl Iterator<Item = (UpstreamId, UpstreamSocketId)>,
         is_leasing: bool,
-    ) -> Leases {
+    ) -> SourcePorts {
         let branch = |(id, one_way)| {
             let (ports, lacks) = (Ports::default(), DropReason::NoPort);
             Branch {
@@ -85,17 +85,17 @@ impl Leases {
             }
         };
         let branches = upstreams.map(branch).collect::<Vec<_>>();
-        let mut leases = Leases {
+        let mut source_ports = SourcePorts {
             branches,
-            held: Vec::new(),
+            by_socket: Vec::new(),
             is_leasing,
             open: 0,
             look_at: Time::default(),
         };
-        for place in 0..leases.branches.len() {
-            leases.hold(leases.branches[place].one_way, place);
+        for place in 0..source_ports.branches.len() {
+            source_ports.track(source_ports.branches[place].one_way, place);
         }
-        leases
+        source_ports
     }
 
     /// A socket to an upstream for a new session; it is to be assigned.
@@ -111,7 +111,7 @@ impl Leases {
                 Ok(socket) => {
                     self.open += 1;
                     self.branches[place].sessions += 1;
-                    self.hold(socket, place);
+                    self.track(socket, place);
                     return Ok(socket);
                 }
                 Err(reason) => branch.lacks = reason,
@@ -134,37 +134,37 @@ impl Leases {
     /// Says whose a leased socket is.
     pub fn assign(&mut self, socket: UpstreamSocketId, session: SessionId) {
         if self.is_leasing
-            && let Some(Some(held)) = self.held.get_mut(socket.0 as usize)
+            && let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize)
         {
-            (held.session, held.asked, held.answered) = (Some(session), 0, 0);
+            (lease.session, lease.asked, lease.answered) = (Some(session), 0, 0);
         }
     }
 
     /// So many datagrams went out on a socket.
     #[inline]
     pub fn asked(&mut self, socket: UpstreamSocketId, datagrams: u32) {
-        if let Some(Some(held)) = self.held.get_mut(socket.0 as usize) {
-            held.asked = held.asked.saturating_add(datagrams);
+        if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
+            lease.asked = lease.asked.saturating_add(datagrams);
         }
     }
 
     /// So many came back.
     #[inline]
     pub fn answered(&mut self, socket: UpstreamSocketId, datagrams: u32) {
-        if let Some(Some(held)) = self.held.get_mut(socket.0 as usize) {
-            held.answered = held.answered.saturating_add(datagrams);
+        if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
+            lease.answered = lease.answered.saturating_add(datagrams);
         }
     }
 
     /// What went out on a socket and came back since its session has it.
-    pub fn debt(&self, socket: UpstreamSocketId) -> Option<Debt> {
-        let Held {
+    pub fn outstanding(&self, socket: UpstreamSocketId) -> Option<Outstanding> {
+        let PortLease {
             place,
             asked,
             answered,
             ..
-        } = (*self.held.get(socket.0 as usize)?)?;
-        Some(Debt {
+        } = (*self.by_socket.get(socket.0 as usize)?)?;
+        Some(Outstanding {
             place: usize::from(place),
             asked,
             answered,
@@ -174,28 +174,28 @@ impl Leases {
     /// A session gives a socket back. `seen` is when its last datagram passed. Whether answers are owed is the socket's own
     /// matter: of several upstreams that were asked, one may have answered for all.
     pub fn release(&mut self, socket: UpstreamSocketId, seen: Time, cx: &mut Cx<'_>) {
-        let Some(Some(held)) = self.held.get_mut(socket.0 as usize) else {
+        let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) else {
             return;
         };
-        held.session = None;
-        let held = *held;
-        let branch = &mut self.branches[usize::from(held.place)];
+        lease.session = None;
+        let lease = *lease;
+        let branch = &mut self.branches[usize::from(lease.place)];
         branch.sessions -= 1;
         if !self.is_leasing {
             return;
         }
-        if held.generation != branch.generation || held.is_spoilt {
+        if lease.generation != branch.generation || lease.is_spoilt {
             return self.close(socket, cx);
         }
         branch
             .ports
-            .release(socket, cx.now(), seen, held.answered < held.asked);
+            .release(socket, cx.now(), seen, lease.answered < lease.asked);
     }
 
     /// Nothing can be sent on a socket any more: it is not leased again.
     pub fn spoil(&mut self, socket: UpstreamSocketId) {
-        if let Some(Some(held)) = self.held.get_mut(socket.0 as usize) {
-            held.is_spoilt = true;
+        if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
+            lease.is_spoilt = true;
         }
     }
 
@@ -238,10 +238,10 @@ impl Leases {
 
     /// Whether a session has fewer answers than requests from an upstream.
     pub fn is_owed(&self) -> bool {
-        self.held
+        self.by_socket
             .iter()
             .flatten()
-            .any(|held| held.session.is_some() && held.answered < held.asked)
+            .any(|lease| lease.session.is_some() && lease.answered < lease.asked)
     }
 
     /// Whether sessions have ports of their own.
@@ -256,10 +256,10 @@ impl Leases {
 
     /// Whether a socket is to be closed when its session ends: nothing can be sent on it, or its upstream is elsewhere now.
     pub fn is_spoilt(&self, socket: UpstreamSocketId) -> bool {
-        let Some(Some(held)) = self.held.get(socket.0 as usize) else {
+        let Some(Some(lease)) = self.by_socket.get(socket.0 as usize) else {
             return true;
         };
-        held.is_spoilt || held.generation != self.branches[usize::from(held.place)].generation
+        lease.is_spoilt || lease.generation != self.branches[usize::from(lease.place)].generation
     }
 
     /// Goes on with a socket of a session that another forwarder has left.
@@ -270,10 +270,11 @@ impl Leases {
             return self.branches[place].one_way;
         };
         self.open += 1;
-        self.hold(socket, place);
-        if let Some(held) = &mut self.held[socket.0 as usize] {
-            (held.session, held.asked, held.answered) = (Some(session), left.asked, left.answered);
-            held.is_spoilt = left.is_spoilt;
+        self.track(socket, place);
+        if let Some(lease) = &mut self.by_socket[socket.0 as usize] {
+            (lease.session, lease.asked, lease.answered) =
+                (Some(session), left.asked, left.answered);
+            lease.is_spoilt = left.is_spoilt;
         }
         socket
     }
@@ -285,7 +286,7 @@ impl Leases {
             return cx.close(left.socket);
         }
         self.open += 1;
-        self.hold(left.socket, place);
+        self.track(left.socket, place);
         self.branches[place].ports.restore(
             left.socket,
             left.until,
@@ -298,14 +299,16 @@ impl Leases {
     /// Whose a socket is, and the place of its upstream.
     #[inline]
     pub fn session(&self, socket: UpstreamSocketId) -> Option<(SessionId, usize)> {
-        let held = (*self.held.get(socket.0 as usize)?)?;
-        Some((held.session?, usize::from(held.place)))
+        let lease = (*self.by_socket.get(socket.0 as usize)?)?;
+        Some((lease.session?, usize::from(lease.place)))
     }
 
     /// The place of the upstream that a socket leads to.
     #[inline]
     pub fn place(&self, socket: UpstreamSocketId) -> Option<usize> {
-        Some(usize::from((*self.held.get(socket.0 as usize)?)?.place))
+        Some(usize::from(
+            (*self.by_socket.get(socket.0 as usize)?)?.place,
+        ))
     }
 
     /// How many sessions an upstream has.
@@ -328,13 +331,13 @@ impl Leases {
         self.open
     }
 
-    fn hold(&mut self, socket: UpstreamSocketId, place: usize) {
-        if self.held.len() <= socket.0 as usize {
-            self.held.resize(socket.0 as usize + 1, None);
+    fn track(&mut self, socket: UpstreamSocketId, place: usize) {
+        if self.by_socket.len() <= socket.0 as usize {
+            self.by_socket.resize(socket.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
         let (session, place, asked, answered) = (None, place as u16, 0, 0);
-        self.held[socket.0 as usize] = Some(Held {
+        self.by_socket[socket.0 as usize] = Some(PortLease {
             session,
             place,
             generation,
@@ -345,7 +348,7 @@ impl Leases {
     }
 
     fn close(&mut self, socket: UpstreamSocketId, cx: &mut Cx<'_>) {
-        self.held[socket.0 as usize] = None;
+        self.by_socket[socket.0 as usize] = None;
         self.open -= 1;
         cx.close(socket);
     }
