@@ -283,9 +283,9 @@ impl Dispatcher {
     }
 
     /// Whether upstreams owe answers.
-    pub fn is_owed(&self) -> bool {
+    pub fn has_outstanding(&self) -> bool {
         let mut forwarding = self.handlers.iter().filter_map(|one| one.forwarding());
-        forwarding.any(Forwarding::is_owed)
+        forwarding.any(Forwarding::has_outstanding)
     }
 
     /// Calls a handler for something other than its routes' datagrams.

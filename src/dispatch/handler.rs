@@ -72,7 +72,7 @@ pub trait Forwarding {
     fn due(&self) -> Option<Time>;
 
     /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
-    fn is_owed(&self) -> bool {
+    fn has_outstanding(&self) -> bool {
         false
     }
 

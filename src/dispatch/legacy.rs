@@ -99,7 +99,8 @@ pub struct PortLegacy {
     /// When its session gave it back.
     pub released: Time,
     /// Whether an answer may still come.
-    pub is_owed: bool,
+    #[serde(rename = "is_owed")]
+    pub has_outstanding: bool,
 }
 
 impl Legacy {

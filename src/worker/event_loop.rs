@@ -46,7 +46,7 @@ const TICK_MAX: Duration = Duration::from_millis(100);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Longest time that it then waits for answers that upstreams owe. Not longer: requests may be waiting for the next process
 /// meanwhile, and a buffer of 8 MiB, which holds 20,000 of 64 bytes (docs/operations.md), has room for 200 ms of 100,000 a second.
-const OWED_MAX: Duration = Duration::from_millis(50);
+const OUTSTANDING_MAX: Duration = Duration::from_millis(50);
 /// Sockets of one turn, so that commands and listeners do not wait for all of them.
 const SOCKETS_PER_TURN: usize = 64;
 /// The token of the command queue; listeners have their numbers, sockets theirs from [`TOKENS`] on.
@@ -74,7 +74,7 @@ pub struct Worker {
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
     /// Told to stop and drained: until when answers are waited for.
-    owed_until: Option<Instant>,
+    outstanding_until: Option<Instant>,
     /// Told to end as it is, so that another can go on.
     is_parked: bool,
 }
@@ -137,7 +137,7 @@ impl Worker {
             due: None,
             ready,
             stop_at: None,
-            owed_until: None,
+            outstanding_until: None,
             is_parked: false,
         };
         Ok((
@@ -419,8 +419,8 @@ impl Worker {
             self.due = due.map(|due| due.clamp(now.after(TICK_MIN), now.after(TICK_MAX)));
         }
         let wait = self.due.map(|due| due.since(now));
-        let owed = self.owed_until.map(|_| TICK_MIN);
-        timeout.into_iter().chain(wait).chain(owed).min()
+        let outstanding = self.outstanding_until.map(|_| TICK_MIN);
+        timeout.into_iter().chain(wait).chain(outstanding).min()
     }
 
     /// What time it is.
@@ -442,7 +442,8 @@ impl Worker {
             return false;
         }
         let now = Instant::now();
-        now >= *self.owed_until.get_or_insert(now + OWED_MAX) || !self.dispatcher.is_owed()
+        now >= *self.outstanding_until.get_or_insert(now + OUTSTANDING_MAX)
+            || !self.dispatcher.has_outstanding()
     }
 
     fn queue(&mut self, listener: usize) {

@@ -14,7 +14,7 @@ pub const REST: Duration = Duration::from_secs(2);
 pub const REST_MIN: Duration = Duration::from_millis(100);
 /// Rest, from its last datagram on, after a session that is owed answers. Twice the patience that sessions get for their
 /// first answer.
-pub const REST_OWED: Duration = Duration::from_secs(10);
+pub const REST_OUTSTANDING: Duration = Duration::from_secs(10);
 /// A port that nobody leased for so long is given back to the system.
 pub const SPARE: Duration = Duration::from_secs(30);
 /// Time until opening is tried again after it failed: with no port free, each try costs the kernel a search through all.
@@ -30,7 +30,7 @@ pub struct Ports {
     /// Of sessions that got all their answers, in the order of their release.
     answered: VecDeque<Resting>,
     /// Of sessions that are owed some, in the order of their release.
-    owed: VecDeque<Resting>,
+    outstanding: VecDeque<Resting>,
     /// No opening before this.
     shut_until: Time,
 }
@@ -78,15 +78,21 @@ impl Ports {
         self.lease(now)
     }
 
-    /// A session has ended. `seen` is when its last datagram passed, `is_owed` whether a request that it sent
+    /// A session has ended. `seen` is when its last datagram passed, `has_outstanding` whether a request that it sent
     /// from this port has no answer.
-    pub fn release(&mut self, socket: UpstreamSocketId, now: Time, seen: Time, is_owed: bool) {
-        let until = if is_owed {
-            seen.after(REST_OWED)
+    pub fn release(
+        &mut self,
+        socket: UpstreamSocketId,
+        now: Time,
+        seen: Time,
+        has_outstanding: bool,
+    ) {
+        let until = if has_outstanding {
+            seen.after(REST_OUTSTANDING)
         } else {
             seen.after(REST)
         };
-        self.restore(socket, until, now, is_owed, now);
+        self.restore(socket, until, now, has_outstanding, now);
     }
 
     /// A port that has been free too long, to be closed; call until there is none.
@@ -103,11 +109,12 @@ impl Ports {
 
     /// All free ports, to be closed: they lead to where the upstream is no more.
     pub fn clear(&mut self) -> impl Iterator<Item = UpstreamSocketId> {
-        let (rested, answered, owed) = (&mut self.rested, &mut self.answered, &mut self.owed);
+        let (rested, answered, outstanding) =
+            (&mut self.rested, &mut self.answered, &mut self.outstanding);
         rested
             .drain(..)
             .chain(answered.drain(..))
-            .chain(owed.drain(..))
+            .chain(outstanding.drain(..))
             .map(|resting| resting.socket)
     }
 
@@ -116,12 +123,20 @@ impl Ports {
         let all = [
             (&self.rested, false),
             (&self.answered, false),
-            (&self.owed, true),
+            (&self.outstanding, true),
         ];
-        let each =
-            |resting: &Resting, is_owed| (resting.socket, resting.until, resting.released, is_owed);
-        all.into_iter().flat_map(move |(queue, is_owed)| {
-            queue.iter().map(move |resting| each(resting, is_owed))
+        let each = |resting: &Resting, has_outstanding| {
+            (
+                resting.socket,
+                resting.until,
+                resting.released,
+                has_outstanding,
+            )
+        };
+        all.into_iter().flat_map(move |(queue, has_outstanding)| {
+            queue
+                .iter()
+                .map(move |resting| each(resting, has_outstanding))
         })
     }
 
@@ -131,7 +146,7 @@ impl Ports {
         socket: UpstreamSocketId,
         until: Time,
         released: Time,
-        is_owed: bool,
+        has_outstanding: bool,
         now: Time,
     ) {
         let resting = Resting {
@@ -139,16 +154,16 @@ impl Ports {
             until,
             released,
         };
-        match (until <= now, is_owed) {
+        match (until <= now, has_outstanding) {
             (true, _) => self.rested.push_back(resting),
-            (false, true) => self.owed.push_back(resting),
+            (false, true) => self.outstanding.push_back(resting),
             (false, false) => self.answered.push_back(resting),
         }
     }
 
     /// How many are free, rested or not.
     pub fn len(&self) -> usize {
-        self.rested.len() + self.answered.len() + self.owed.len()
+        self.rested.len() + self.answered.len() + self.outstanding.len()
     }
 
     /// Whether none is free.
@@ -157,7 +172,7 @@ impl Ports {
     }
 
     fn settle(&mut self, now: Time) {
-        for queue in [&mut self.answered, &mut self.owed] {
+        for queue in [&mut self.answered, &mut self.outstanding] {
             while queue.front().is_some_and(|first| first.until <= now) {
                 self.rested.extend(queue.pop_front());
             }

@@ -174,12 +174,12 @@ impl super::source_ports::SourcePorts {
     fn leave(&self) -> Vec<PortLegacy> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
-            let port = |(socket, until, released, is_owed)| PortLegacy {
+            let port = |(socket, until, released, has_outstanding)| PortLegacy {
                 place: place as u16,
                 socket,
                 until,
                 released,
-                is_owed,
+                has_outstanding,
             };
             left.extend(ports.iter().map(port));
         }

@@ -237,7 +237,7 @@ impl SourcePorts {
     }
 
     /// Whether a session has fewer answers than requests from an upstream.
-    pub fn is_owed(&self) -> bool {
+    pub fn has_outstanding(&self) -> bool {
         self.by_socket
             .iter()
             .flatten()
@@ -291,7 +291,7 @@ impl SourcePorts {
             left.socket,
             left.until,
             left.released,
-            left.is_owed,
+            left.has_outstanding,
             cx.now(),
         );
     }

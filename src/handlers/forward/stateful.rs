@@ -602,8 +602,8 @@ impl Forwarding for Stateful {
         .min()
     }
 
-    fn is_owed(&self) -> bool {
-        self.source_ports.is_owed()
+    fn has_outstanding(&self) -> bool {
+        self.source_ports.has_outstanding()
     }
 
     fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {

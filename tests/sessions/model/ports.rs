@@ -12,7 +12,7 @@ const REST: u64 = 2 * SECOND;
 /// The same where ports are short.
 const REST_MIN: u64 = 100 * MS;
 /// After a session that is owed an answer on the socket.
-const REST_OWED: u64 = 10 * SECOND;
+const REST_OUTSTANDING: u64 = 10 * SECOND;
 /// No opening so soon after one that failed.
 const RETRY: u64 = SECOND;
 /// The same where there was no way to the upstream.
@@ -21,7 +21,7 @@ const RETRY_WAY: u64 = 100 * MS;
 const SPARE: u64 = 30 * SECOND;
 /// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a socket
 /// rests; a look comes once a second, for both; and a look closes 256, more than there are here.
-const SPARE_LATE: u64 = REST_OWED + 2 * SECOND;
+const SPARE_LATE: u64 = REST_OUTSTANDING + 2 * SECOND;
 
 /// A socket, the place of its upstream, and the TTL that a datagram leaves with there.
 pub type Way = (u32, usize, Option<u8>);
@@ -57,14 +57,18 @@ pub struct Free {
     place: usize,
     /// When the session's last datagram passed.
     seen: u64,
-    owed: bool,
+    outstanding: bool,
     /// It was released in this span of time.
     released: (u64, u64),
 }
 
 impl Free {
     fn rest(&self) -> u64 {
-        if self.owed { REST_OWED } else { REST }
+        if self.outstanding {
+            REST_OUTSTANDING
+        } else {
+            REST
+        }
     }
 }
 
@@ -72,7 +76,7 @@ impl Free {
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     seen: u64,
-    owed: bool,
+    outstanding: bool,
     released: u64,
 }
 
@@ -159,7 +163,7 @@ impl Talker {
         );
         let is_short = shut || step.failed.contains_key(&(self.handler, place));
         let has_rested = now >= free.seen + free.rest();
-        let may_hurry = is_short && !free.owed && now >= free.released.0 + REST_MIN;
+        let may_hurry = is_short && !free.outstanding && now >= free.released.0 + REST_MIN;
         assert!(
             has_rested || may_hurry,
             "{free:?} has not rested, short: {is_short}"
@@ -200,8 +204,9 @@ impl Talker {
         let now = step.now;
         let is_short =
             step.failed.contains_key(&(self.handler, place)) || now < self.ports.shut_until[place];
-        let may_hurry =
-            |free: &Free| free.place == place && !free.owed && free.released.1 + REST_MIN <= now;
+        let may_hurry = |free: &Free| {
+            free.place == place && !free.outstanding && free.released.1 + REST_MIN <= now
+        };
         is_short && !self.ports.is_any_rested(place, now) && !self.ports.free.iter().any(may_hurry)
     }
 
@@ -218,12 +223,12 @@ impl Talker {
         if self.spec.is_sticky() {
             return;
         }
-        let owed = leg.asked > leg.answered;
+        let outstanding = leg.asked > leg.answered;
         self.ports.promises.insert(
             (session, leg.socket),
             Promise {
                 seen,
-                owed,
+                outstanding,
                 released: released.0,
             },
         );
@@ -236,7 +241,7 @@ impl Talker {
             socket: leg.socket,
             place: leg.place,
             seen,
-            owed,
+            outstanding,
             released,
         });
     }
@@ -295,11 +300,11 @@ impl Talker {
             .expect("it was given back");
         let Promise {
             seen,
-            owed,
+            outstanding,
             released,
         } = *promise;
-        let until = match (owed, self.ports.hurried.contains(&socket)) {
-            (true, _) => seen + REST_OWED,
+        let until = match (outstanding, self.ports.hurried.contains(&socket)) {
+            (true, _) => seen + REST_OUTSTANDING,
             (false, false) => seen + REST,
             (false, true) => (seen + REST).min(released + REST_MIN),
         };
