@@ -117,7 +117,7 @@ pub trait SocketTable {
         None
     }
 
-    /// Throws away what a socket that has rested may still hold: it was meant for whoever had the socket before.
+    /// Throws away what a socket that has left quarantine may still hold: it was meant for whoever had the socket before.
     fn wipe(&mut self, socket: UpstreamSocketId, now: Time) {
         let _ = (socket, now);
     }
@@ -336,7 +336,7 @@ impl Cx<'_> {
         self.sockets.close(socket);
     }
 
-    /// Throws away what a socket that has rested may still hold, before it is used again.
+    /// Throws away what a socket that has left quarantine may still hold, before it is used again.
     pub fn wipe(&mut self, socket: UpstreamSocketId) {
         self.sockets.wipe(socket, self.now);
     }

@@ -167,7 +167,7 @@ pub struct SessionCount {
     pub left: u64,
     /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/guard.rs`).
     pub one_way: u64,
-    /// Source ports that are open: leased, resting or spare.
+    /// Source ports that are open: leased, in quarantine or idle.
     pub ports: u64,
 }
 

@@ -86,7 +86,7 @@ pub struct LegLegacy {
     pub is_spoilt: bool,
 }
 
-/// A source port that rests, or is to spare.
+/// A source port in quarantine, or idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortLegacy {
     /// The place of the upstream that it leads to.
@@ -94,7 +94,7 @@ pub struct PortLegacy {
     /// The socket.
     #[serde(rename = "lane")]
     pub socket: UpstreamSocketId,
-    /// Until when it rests.
+    /// Until when it is in quarantine.
     pub until: Time,
     /// When its session gave it back.
     pub released: Time,

@@ -30,7 +30,7 @@ const TRAINS_MAX: usize = 32;
 /// Polls in a row that make a socket a busy one, and trains at once that prove it.
 const STREAK: u8 = 8;
 
-/// How long after a poll what it did not tell of is taken for empty. Far less than any rest of a port.
+/// How long after a poll what it did not tell of is taken for empty. Far less than any quarantine of a port.
 const TOLD_MAX: Duration = Duration::from_millis(10);
 
 /// An upstream as the worker knows it.

@@ -1,5 +1,5 @@
 //! The upstream sockets of ended sessions, kept for the next ones. A socket is a source port, and what the upstream sends
-//! there late must not reach the next client: so a port rests before it is leased again.
+//! there late must not reach the next client: so a port is in quarantine before it is leased again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 
-/// Rest after a session whose requests were all answered: only a repeated answer can still come.
-pub const REST: Duration = Duration::from_secs(2);
-/// The shortest such rest, where no further port can be had. Many times a turn of the loop, so that what came before the
+/// Quarantine after a session whose requests were all answered: only a repeated answer can still come.
+pub const QUARANTINE: Duration = Duration::from_secs(2);
+/// The shortest such quarantine, where no further port can be had. Many times a turn of the loop, so that what came before the
 /// lease has been read before it.
-pub const REST_MIN: Duration = Duration::from_millis(100);
-/// Rest, from its last datagram on, after a session that is owed answers. Twice the patience that sessions get for their
+pub const QUARANTINE_MIN: Duration = Duration::from_millis(100);
+/// Quarantine, from its last datagram on, after a session that is owed answers. Twice the patience that sessions get for their
 /// first answer.
-pub const REST_OUTSTANDING: Duration = Duration::from_secs(10);
+pub const QUARANTINE_OUTSTANDING: Duration = Duration::from_secs(10);
 /// A port that nobody leased for so long is given back to the system.
-pub const SPARE: Duration = Duration::from_secs(30);
+pub const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Time until opening is tried again after it failed: with no port free, each try costs the kernel a search through all.
 pub const RETRY: Duration = Duration::from_secs(1);
 /// The same where there is no way to the upstream, which costs the kernel next to nothing to say.
@@ -25,18 +25,18 @@ pub const RETRY_WAY: Duration = Duration::from_millis(100);
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
 pub struct Ports {
-    /// Rested; the one released last is leased first, so that those that are not needed show.
-    rested: VecDeque<Resting>,
+    /// Out of quarantine; the one released last is leased first, so that those that are not needed show.
+    reusable: VecDeque<ReleasedPort>,
     /// Of sessions that got all their answers, in the order of their release.
-    answered: VecDeque<Resting>,
+    answered: VecDeque<ReleasedPort>,
     /// Of sessions that are owed some, in the order of their release.
-    outstanding: VecDeque<Resting>,
+    outstanding: VecDeque<ReleasedPort>,
     /// No opening before this.
     shut_until: Time,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Resting {
+struct ReleasedPort {
     socket: UpstreamSocketId,
     until: Time,
     released: Time,
@@ -45,8 +45,8 @@ struct Resting {
 /// What there is for a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
-    /// A port that has rested.
-    Rested(UpstreamSocketId),
+    /// A port that has left quarantine.
+    Reusable(UpstreamSocketId),
     /// None, but one may be opened.
     Open,
     /// None.
@@ -57,16 +57,16 @@ impl Ports {
     /// Takes a port for a new session.
     pub fn lease(&mut self, now: Time) -> Lease {
         self.settle(now);
-        if let Some(rested) = self.rested.pop_back() {
-            return Lease::Rested(rested.socket);
+        if let Some(port) = self.reusable.pop_back() {
+            return Lease::Reusable(port.socket);
         }
         if now >= self.shut_until {
             return Lease::Open;
         }
         match self.answered.front() {
-            Some(first) if now.since(first.released) >= REST_MIN => {
+            Some(first) if now.since(first.released) >= QUARANTINE_MIN => {
                 let first = self.answered.pop_front();
-                first.map_or(Lease::Nothing, |first| Lease::Rested(first.socket))
+                first.map_or(Lease::Nothing, |first| Lease::Reusable(first.socket))
             }
             _ => Lease::Nothing,
         }
@@ -88,55 +88,51 @@ impl Ports {
         has_outstanding: bool,
     ) {
         let until = if has_outstanding {
-            seen.after(REST_OUTSTANDING)
+            seen.after(QUARANTINE_OUTSTANDING)
         } else {
-            seen.after(REST)
+            seen.after(QUARANTINE)
         };
         self.restore(socket, until, now, has_outstanding, now);
     }
 
     /// A port that has been free too long, to be closed; call until there is none.
-    pub fn spare(&mut self, now: Time) -> Option<UpstreamSocketId> {
+    pub fn take_idle(&mut self, now: Time) -> Option<UpstreamSocketId> {
         self.settle(now);
-        let is_spare = |resting: &Resting| now.since(resting.released) >= SPARE;
-        let spare = self
-            .rested
+        let is_idle = |port: &ReleasedPort| now.since(port.released) >= IDLE_MAX;
+        let idle = self
+            .reusable
             .front()
-            .is_some_and(is_spare)
-            .then(|| self.rested.pop_front())?;
-        spare.map(|resting| resting.socket)
+            .is_some_and(is_idle)
+            .then(|| self.reusable.pop_front())?;
+        idle.map(|port| port.socket)
     }
 
     /// All free ports, to be closed: they lead to where the upstream is no more.
     pub fn clear(&mut self) -> impl Iterator<Item = UpstreamSocketId> {
-        let (rested, answered, outstanding) =
-            (&mut self.rested, &mut self.answered, &mut self.outstanding);
-        rested
+        let (reusable, answered, outstanding) = (
+            &mut self.reusable,
+            &mut self.answered,
+            &mut self.outstanding,
+        );
+        reusable
             .drain(..)
             .chain(answered.drain(..))
             .chain(outstanding.drain(..))
-            .map(|resting| resting.socket)
+            .map(|port| port.socket)
     }
 
-    /// All that are free, to be handed over: socket, until when it rests, when it was released, whether it is owed answers.
+    /// All that are free, to be handed over: socket, until when it is in quarantine, when it was released, whether it is owed answers.
     pub fn iter(&self) -> impl Iterator<Item = (UpstreamSocketId, Time, Time, bool)> {
         let all = [
-            (&self.rested, false),
+            (&self.reusable, false),
             (&self.answered, false),
             (&self.outstanding, true),
         ];
-        let each = |resting: &Resting, has_outstanding| {
-            (
-                resting.socket,
-                resting.until,
-                resting.released,
-                has_outstanding,
-            )
+        let each = |port: &ReleasedPort, has_outstanding| {
+            (port.socket, port.until, port.released, has_outstanding)
         };
         all.into_iter().flat_map(move |(queue, has_outstanding)| {
-            queue
-                .iter()
-                .map(move |resting| each(resting, has_outstanding))
+            queue.iter().map(move |port| each(port, has_outstanding))
         })
     }
 
@@ -149,21 +145,21 @@ impl Ports {
         has_outstanding: bool,
         now: Time,
     ) {
-        let resting = Resting {
+        let port = ReleasedPort {
             socket,
             until,
             released,
         };
         match (until <= now, has_outstanding) {
-            (true, _) => self.rested.push_back(resting),
-            (false, true) => self.outstanding.push_back(resting),
-            (false, false) => self.answered.push_back(resting),
+            (true, _) => self.reusable.push_back(port),
+            (false, true) => self.outstanding.push_back(port),
+            (false, false) => self.answered.push_back(port),
         }
     }
 
-    /// How many are free, rested or not.
+    /// How many are free, in quarantine or not.
     pub fn len(&self) -> usize {
-        self.rested.len() + self.answered.len() + self.outstanding.len()
+        self.reusable.len() + self.answered.len() + self.outstanding.len()
     }
 
     /// Whether none is free.
@@ -174,7 +170,7 @@ impl Ports {
     fn settle(&mut self, now: Time) {
         for queue in [&mut self.answered, &mut self.outstanding] {
             while queue.front().is_some_and(|first| first.until <= now) {
-                self.rested.extend(queue.pop_front());
+                self.reusable.extend(queue.pop_front());
             }
         }
     }
@@ -188,9 +184,9 @@ mod tests {
         Time(ms * 1_000_000)
     }
 
-    /// A port rests longer when it is owed answers, and only the shortest rest is ever cut.
+    /// A port is longer in quarantine when it is owed answers, and only the shortest quarantine is ever cut.
     #[test]
-    fn rests() {
+    fn quarantine() {
         let mut ports = Ports::default();
         assert_eq!(ports.lease(ms(0)), Lease::Open);
         ports.release(UpstreamSocketId(1), ms(1_000), ms(1_000), false);
@@ -207,7 +203,7 @@ mod tests {
         );
         assert_eq!(
             ports.failed(ms(1_100), RETRY),
-            Lease::Rested(UpstreamSocketId(1))
+            Lease::Reusable(UpstreamSocketId(1))
         );
         assert_eq!(ports.failed(ms(9_000), RETRY), Lease::Nothing);
         assert_eq!(
@@ -216,12 +212,15 @@ mod tests {
             "no search for a port so soon"
         );
         assert_eq!(ports.lease(ms(10_000)), Lease::Open);
-        assert_eq!(ports.lease(ms(11_000)), Lease::Rested(UpstreamSocketId(2)));
+        assert_eq!(
+            ports.lease(ms(11_000)),
+            Lease::Reusable(UpstreamSocketId(2))
+        );
     }
 
-    /// A session that was silent for long has rested already; ports that nobody needs are closed, the oldest first.
+    /// A session that was silent for long has left quarantine already; ports that nobody needs are closed, the oldest first.
     #[test]
-    fn spares() {
+    fn idle_ports() {
         let mut ports = Ports::default();
         (0..3).for_each(|socket| {
             ports.release(
@@ -231,10 +230,13 @@ mod tests {
                 true,
             )
         });
-        assert_eq!(ports.lease(ms(60_003)), Lease::Rested(UpstreamSocketId(2)));
-        assert_eq!(ports.spare(ms(89_999)), None);
-        assert_eq!(ports.spare(ms(90_000)), Some(UpstreamSocketId(0)));
-        assert_eq!(ports.spare(ms(90_000)), None);
+        assert_eq!(
+            ports.lease(ms(60_003)),
+            Lease::Reusable(UpstreamSocketId(2))
+        );
+        assert_eq!(ports.take_idle(ms(89_999)), None);
+        assert_eq!(ports.take_idle(ms(90_000)), Some(UpstreamSocketId(0)));
+        assert_eq!(ports.take_idle(ms(90_000)), None);
         assert_eq!(ports.clear().collect::<Vec<_>>(), [UpstreamSocketId(1)]);
         assert!(ports.is_empty());
     }

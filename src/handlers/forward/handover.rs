@@ -1,5 +1,5 @@
 //! What a forwarder leaves to the one that takes its place, and how that one goes on: sessions with their source ports, ports
-//! that rest, whose turn it is, and what is thought of each upstream.
+//! in quarantine, whose turn it is, and what is thought of each upstream.
 
 use super::config::{Choice, Spread};
 use super::stateful::Stateful;

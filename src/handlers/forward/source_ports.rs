@@ -123,7 +123,7 @@ impl SourcePorts {
             };
             lease = branch.ports.failed(cx.now(), retry);
         }
-        let Lease::Rested(socket) = lease else {
+        let Lease::Reusable(socket) = lease else {
             return Err(branch.lacks);
         };
         branch.sessions += 1;
@@ -214,7 +214,7 @@ impl SourcePorts {
         let mut closes = 0;
         for place in 0..self.branches.len() {
             while closes < CLOSES_MAX
-                && let Some(socket) = self.branches[place].ports.spare(now)
+                && let Some(socket) = self.branches[place].ports.take_idle(now)
             {
                 self.close(socket, cx);
                 closes += 1;

@@ -8,20 +8,20 @@ use super::{Leg, Talker};
 use crate::scenario::{MS, SECOND};
 
 /// After a session whose requests on the socket were all answered.
-const REST: u64 = 2 * SECOND;
+const QUARANTINE: u64 = 2 * SECOND;
 /// The same where ports are short.
-const REST_MIN: u64 = 100 * MS;
+const QUARANTINE_MIN: u64 = 100 * MS;
 /// After a session that is owed an answer on the socket.
-const REST_OUTSTANDING: u64 = 10 * SECOND;
+const QUARANTINE_OUTSTANDING: u64 = 10 * SECOND;
 /// No opening so soon after one that failed.
 const RETRY: u64 = SECOND;
 /// The same where there was no way to the upstream.
 const RETRY_WAY: u64 = 100 * MS;
 /// Free for so long: closed.
-const SPARE: u64 = 30 * SECOND;
+const IDLE_MAX: u64 = 30 * SECOND;
 /// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a socket
 /// rests; a look comes once a second, for both; and a look closes 256, more than there are here.
-const SPARE_LATE: u64 = REST_OUTSTANDING + 2 * SECOND;
+const IDLE_MAX_LATE: u64 = QUARANTINE_OUTSTANDING + 2 * SECOND;
 
 /// A socket, the place of its upstream, and the TTL that a datagram leaves with there.
 pub type Way = (u32, usize, Option<u8>);
@@ -63,11 +63,11 @@ pub struct Free {
 }
 
 impl Free {
-    fn rest(&self) -> u64 {
+    fn quarantine(&self) -> u64 {
         if self.outstanding {
-            REST_OUTSTANDING
+            QUARANTINE_OUTSTANDING
         } else {
-            REST
+            QUARANTINE
         }
     }
 }
@@ -86,7 +86,7 @@ pub struct Ports {
     /// All that are open.
     pub sockets: HashMap<u32, Held>,
     free: Vec<Free>,
-    /// Sockets that were leased before they had rested in full, for want of others.
+    /// Sockets that were leased before they had left quarantine in full, for want of others.
     hurried: HashSet<u32>,
     /// By place.
     shut_until: Vec<u64>,
@@ -108,12 +108,12 @@ impl Ports {
         }
     }
 
-    /// Whether one is free that has rested for certain, whatever order they are kept in.
+    /// Whether one is free that has left quarantine for certain, whatever order they are kept in.
     fn is_any_rested(&self, place: usize, now: u64) -> bool {
         self.free.iter().any(|free| {
-            let has_rested =
-                free.seen + free.rest() <= free.released.0 || free.released.1 + free.rest() <= now;
-            free.place == place && has_rested
+            let is_reusable = free.seen + free.quarantine() <= free.released.0
+                || free.released.1 + free.quarantine() <= now;
+            free.place == place && is_reusable
         })
     }
 }
@@ -138,7 +138,7 @@ impl Talker {
             );
             assert!(
                 !self.ports.is_any_rested(place, now),
-                "socket {socket} was opened though one had rested"
+                "socket {socket} was opened though one had left quarantine"
             );
             let generation = self.ports.generation[place];
             self.ports
@@ -162,18 +162,18 @@ impl Talker {
             "{free:?} leads to an old address"
         );
         let is_short = shut || step.failed.contains_key(&(self.handler, place));
-        let has_rested = now >= free.seen + free.rest();
-        let may_hurry = is_short && !free.outstanding && now >= free.released.0 + REST_MIN;
+        let is_reusable = now >= free.seen + free.quarantine();
+        let may_hurry = is_short && !free.outstanding && now >= free.released.0 + QUARANTINE_MIN;
         assert!(
-            has_rested || may_hurry,
-            "{free:?} has not rested, short: {is_short}"
+            is_reusable || may_hurry,
+            "{free:?} has not left quarantine, short: {is_short}"
         );
-        step.met.push(if has_rested {
+        step.met.push(if is_reusable {
             "socket reused"
         } else {
             "socket hurried"
         });
-        if has_rested {
+        if is_reusable {
             self.ports.hurried.remove(&socket);
         } else {
             self.ports.hurried.insert(socket);
@@ -205,7 +205,7 @@ impl Talker {
         let is_short =
             step.failed.contains_key(&(self.handler, place)) || now < self.ports.shut_until[place];
         let may_hurry = |free: &Free| {
-            free.place == place && !free.outstanding && free.released.1 + REST_MIN <= now
+            free.place == place && !free.outstanding && free.released.1 + QUARANTINE_MIN <= now
         };
         is_short && !self.ports.is_any_rested(place, now) && !self.ports.free.iter().any(may_hurry)
     }
@@ -277,11 +277,11 @@ impl Talker {
             let is_closed = closed.remove(&free.socket).is_some();
             let since = free.released;
             if is_closed {
-                assert!(since.0 + SPARE <= *now, "{free:?} was closed soon");
+                assert!(since.0 + IDLE_MAX <= *now, "{free:?} was closed soon");
                 met.push("spare socket closed");
                 self.ports.sockets.remove(&free.socket);
             }
-            let late = since.1 + SPARE + SPARE_LATE + 100 * MS;
+            let late = since.1 + IDLE_MAX + IDLE_MAX_LATE + 100 * MS;
             assert!(
                 is_closed || !is_punctual || *now < late,
                 "{free:?} was not closed"
@@ -304,9 +304,9 @@ impl Talker {
             released,
         } = *promise;
         let until = match (outstanding, self.ports.hurried.contains(&socket)) {
-            (true, _) => seen + REST_OUTSTANDING,
-            (false, false) => seen + REST,
-            (false, true) => (seen + REST).min(released + REST_MIN),
+            (true, _) => seen + QUARANTINE_OUTSTANDING,
+            (false, false) => seen + QUARANTINE,
+            (false, true) => (seen + QUARANTINE).min(released + QUARANTINE_MIN),
         };
         step.met.push(if self.ports.hurried.contains(&socket) {
             "stray, hurried"
