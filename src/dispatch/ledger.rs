@@ -148,7 +148,8 @@ pub struct SessionCount {
     /// Those that are open.
     pub open: u64,
     /// Those of them that were never answered.
-    pub on_probation: u64,
+    #[serde(rename = "on_probation")]
+    pub unreplied: u64,
     /// Those that ever began.
     pub opened: u64,
     /// Those that ended for want of traffic.
@@ -157,8 +158,9 @@ pub struct SessionCount {
     pub unanswered: u64,
     /// Those that ended because all was answered (`replies_max`).
     pub complete: u64,
-    /// Those on probation that made room for another.
-    pub displaced: u64,
+    /// Unreplied ones that made room for another.
+    #[serde(rename = "displaced")]
+    pub evicted: u64,
     /// Those that ended because their way to the upstream was lost, or their upstream died.
     pub broken: u64,
     /// Those that began under another name and go on here: a handler was replaced, and this one is what is left of it.
@@ -175,12 +177,12 @@ impl SessionCount {
     /// Adds another worker's account.
     fn add(&mut self, other: &SessionCount) {
         self.open += other.open;
-        self.on_probation += other.on_probation;
+        self.unreplied += other.unreplied;
         self.opened += other.opened;
         self.idle += other.idle;
         self.unanswered += other.unanswered;
         self.complete += other.complete;
-        self.displaced += other.displaced;
+        self.evicted += other.evicted;
         self.broken += other.broken;
         self.inherited += other.inherited;
         self.left += other.left;
@@ -190,7 +192,7 @@ impl SessionCount {
 
     /// Whether as many began as have ended or are open.
     pub fn balances(&self) -> bool {
-        let ended = self.idle + self.unanswered + self.complete + self.displaced + self.broken;
+        let ended = self.idle + self.unanswered + self.complete + self.evicted + self.broken;
         self.opened + self.inherited == self.open + ended + self.left
     }
 }

@@ -63,7 +63,8 @@ pub struct SessionLegacy {
     /// The place of the upstream that has answered first since the last request.
     pub winner: Option<u16>,
     /// Whether it ever got an answer.
-    pub is_answered: bool,
+    #[serde(rename = "is_answered")]
+    pub is_assured: bool,
     /// Whether the client's next datagram belongs to it.
     pub is_bound: bool,
     /// Its ways to upstreams.

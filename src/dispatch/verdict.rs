@@ -66,7 +66,7 @@ drop_reasons! {
     SinkClosed = "sink_closed", "the consumer is gone (a closed pipe, a full disk)";
     /// The outbox's limit of made bytes for one turn is reached.
     OutboxFull = "outbox_full", "too many answers in one turn";
-    /// There are as many sessions as there may be, and none on probation that could make room.
+    /// There are as many sessions as there may be, and none unreplied that could make room.
     SessionLimit = "session_limit", "as many sessions as there may be, all of them answered; `session_max` on the handler";
     /// The client's network holds as many sessions as one may.
     SessionShare = "session_share", "the client's network (/24 or /56) has its share of the sessions; `session_share` on the handler";

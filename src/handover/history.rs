@@ -288,7 +288,7 @@ fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
 fn past(count: &HandlerCount) -> HandlerCount {
     let sessions = SessionCount {
         open: 0,
-        on_probation: 0,
+        unreplied: 0,
         ports: 0,
         ..count.sessions
     };

@@ -202,7 +202,7 @@ impl Lister {
             idle_ms: u64::try_from(seen.idle.as_millis()).unwrap_or(u64::MAX),
             requests: seen.requests,
             replies: seen.replies,
-            is_answered: seen.is_answered,
+            is_answered: seen.is_assured,
         }
     }
 }

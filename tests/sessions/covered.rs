@@ -63,7 +63,7 @@ impl Covered {
                 ("idle", sessions.idle),
                 ("unanswered", sessions.unanswered),
                 ("complete", sessions.complete),
-                ("displaced", sessions.displaced),
+                ("evicted", sessions.evicted),
                 ("broken", sessions.broken),
                 ("one way", sessions.one_way),
                 ("requests handled", count.tally.handled),

@@ -8,7 +8,7 @@ pub trait Linked<K> {
     fn link(&mut self) -> &mut Link;
 }
 
-/// The list of those on probation.
+/// The list of unreplied sessions.
 #[derive(Debug)]
 pub struct InQueue;
 

@@ -1,8 +1,8 @@
 //! The table of sessions of one handler in one worker: who asked whom through which listener, and when that is over.
 //!
 //! Pure: time comes in as a number, sockets are numbers. Its memory is bounded by the [`Quota`](quota::Quota), which all
-//! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of those on
-//! probation, the oldest first.
+//! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of the unreplied
+//! ones, the oldest first.
 
 mod link;
 mod list;
@@ -44,7 +44,7 @@ pub struct Lifetimes {
     /// An answered one ends after so long without traffic.
     pub idle: Duration,
     /// One that was never answered ends after so long without traffic.
-    pub probation: Duration,
+    pub unreplied: Duration,
 }
 
 /// The table.
@@ -59,9 +59,9 @@ pub struct Sessions {
     free: u32,
     open: u32,
     idle_ns: u64,
-    probation_ns: u64,
+    unreplied_ns: u64,
     wheel: Wheel,
-    probation: Queue,
+    unreplied: Queue,
 }
 
 impl Sessions {
@@ -78,12 +78,12 @@ impl Sessions {
             free: NONE,
             open: 0,
             idle_ns: nanoseconds(lifetimes.idle),
-            probation_ns: nanoseconds(lifetimes.probation),
+            unreplied_ns: nanoseconds(lifetimes.unreplied),
             wheel: Wheel::new(
-                nanoseconds(lifetimes.probation),
+                nanoseconds(lifetimes.unreplied),
                 nanoseconds(lifetimes.idle),
             ),
-            probation: Queue::default(),
+            unreplied: Queue::default(),
         }
     }
 
@@ -171,7 +171,7 @@ impl Sessions {
         &mut self.legs[first..first + self.legs_each]
     }
 
-    /// Begins a session. Its key must be new. It is on probation until [`Sessions::answered`].
+    /// Begins a session. Its key must be new. It is unreplied until [`Sessions::assure`].
     pub fn insert(
         &mut self,
         key: Key,
@@ -192,7 +192,7 @@ impl Sessions {
             requests: 0,
             replies: 0,
             winner: None,
-            is_answered: false,
+            is_assured: false,
             is_bound: true,
             is_open: true,
             wheel: Link::default(),
@@ -222,7 +222,7 @@ impl Sessions {
             requests: left.requests,
             replies: left.replies,
             winner: left.winner,
-            is_answered: left.is_answered,
+            is_assured: left.is_assured,
             is_bound: left.is_bound,
             is_open: true,
             wheel: Link::default(),
@@ -232,8 +232,8 @@ impl Sessions {
     }
 
     fn put(&mut self, session: Session, now: Time) -> SessionId {
-        let (key, is_bound, is_answered) = (session.key, session.is_bound, session.is_answered);
-        let deadline = Time(session.seen.0.saturating_add(self.probation_ns));
+        let (key, is_bound, is_assured) = (session.key, session.is_bound, session.is_assured);
+        let deadline = Time(session.seen.0.saturating_add(self.unreplied_ns));
         let place = match self.free {
             NONE => {
                 self.slab.push(session);
@@ -253,17 +253,17 @@ impl Sessions {
                 .insert_unique(self.hasher.hash_one(key), place, hash_of);
         }
         self.wheel.insert(&mut self.slab, place, deadline, now);
-        if !is_answered {
-            self.probation.push(&mut self.slab, place);
+        if !is_assured {
+            self.unreplied.push(&mut self.slab, place);
         }
         self.open += 1;
         SessionId(place)
     }
 
     /// The first answer: it is a session that stays.
-    pub fn answered(&mut self, id: SessionId) {
-        if !std::mem::replace(&mut self.slab[id.0 as usize].is_answered, true) {
-            self.probation.remove(&mut self.slab, id.0);
+    pub fn assure(&mut self, id: SessionId) {
+        if !std::mem::replace(&mut self.slab[id.0 as usize].is_assured, true) {
+            self.unreplied.remove(&mut self.slab, id.0);
         }
     }
 
@@ -289,8 +289,8 @@ impl Sessions {
         self.wheel.remove(&mut self.slab, id.0);
         let session = &mut self.slab[id.0 as usize];
         session.is_open = false;
-        if !session.is_answered {
-            self.probation.remove(&mut self.slab, id.0);
+        if !session.is_assured {
+            self.unreplied.remove(&mut self.slab, id.0);
         }
         self.slab[id.0 as usize].wheel.next = self.free;
         self.free = id.0;
@@ -298,24 +298,24 @@ impl Sessions {
     }
 
     /// How many were never answered.
-    pub fn on_probation(&self) -> u32 {
-        self.probation.len()
+    pub fn unreplied(&self) -> u32 {
+        self.unreplied.len()
     }
 
-    /// The one that has been on probation longest.
-    pub fn oldest_on_probation(&self) -> Option<SessionId> {
-        self.probation.first().map(SessionId)
+    /// The one that has been unreplied longest.
+    pub fn oldest_unreplied(&self) -> Option<SessionId> {
+        self.unreplied.first().map(SessionId)
     }
 
     /// One whose time is over; call until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
-        let (idle, probation) = (self.idle_ns, self.probation_ns);
+        let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
         let deadline = |session: &Session| {
             Time(
                 session
                     .seen
                     .0
-                    .saturating_add(if session.is_answered { idle } else { probation }),
+                    .saturating_add(if session.is_assured { idle } else { unreplied }),
             )
         };
         self.wheel
@@ -359,7 +359,7 @@ mod tests {
     fn an_idle_table_is_small() {
         let lifetimes = Lifetimes {
             idle: Duration::from_secs(60),
-            probation: Duration::from_secs(5),
+            unreplied: Duration::from_secs(5),
         };
         let table = Sessions::new(1 << 20, 1, lifetimes, 1);
         assert!(table.index.allocation_size() < 64 << 10);

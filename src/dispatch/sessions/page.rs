@@ -38,7 +38,7 @@ pub struct Seen {
     /// Datagrams to the client.
     pub replies: u32,
     /// Whether it ever got an answer.
-    pub is_answered: bool,
+    pub is_assured: bool,
 }
 
 /// Where to go on: a handler, and a place in its table.
@@ -107,7 +107,7 @@ impl Page {
             seen,
             requests,
             replies,
-            is_answered,
+            is_assured,
             ..
         } = *session;
         if self
@@ -128,7 +128,7 @@ impl Page {
             idle,
             requests,
             replies,
-            is_answered,
+            is_assured,
         });
     }
 }

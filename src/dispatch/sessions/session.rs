@@ -60,7 +60,7 @@ pub struct Session {
     /// The upstream that has answered first since the last request.
     pub winner: Option<u16>,
     /// Whether it ever got an answer.
-    pub is_answered: bool,
+    pub is_assured: bool,
     /// Whether the client's next datagram belongs to it.
     pub(super) is_bound: bool,
     pub(super) is_open: bool,

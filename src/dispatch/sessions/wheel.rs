@@ -139,7 +139,7 @@ mod tests {
     struct Listed {
         id: SessionId,
         seen: Time,
-        is_answered: bool,
+        is_assured: bool,
     }
 
     fn key(number: u64) -> Key {
@@ -160,16 +160,16 @@ mod tests {
         for seed in 0..200 {
             let mut random = Random::new(seed);
             let idle = [50_000_000, 1_000_000_000, 60_000_000_000][random.below(3)];
-            let probation = idle / [1, 2, 12][random.below(3)];
+            let unreplied = idle / [1, 2, 12][random.below(3)];
             let lifetimes = Lifetimes {
                 idle: Duration::from_nanos(idle),
-                probation: Duration::from_nanos(probation),
+                unreplied: Duration::from_nanos(unreplied),
             };
             let late_max = 2 * (idle / 128).max(10_000_000);
             let mut table = Sessions::new(64, 0, lifetimes, seed);
             let mut list: Vec<Listed> = Vec::new();
             let deadline =
-                |one: &Listed| one.seen.0 + if one.is_answered { idle } else { probation };
+                |one: &Listed| one.seen.0 + if one.is_assured { idle } else { unreplied };
             let (mut now, mut number) = (Time(random.number() % (10 * idle)), 0);
             for _ in 0..400 {
                 match random.below(8) {
@@ -179,15 +179,15 @@ mod tests {
                         list.push(Listed {
                             id,
                             seen: now,
-                            is_answered: false,
+                            is_assured: false,
                         });
                     }
                     3 | 4 if !list.is_empty() => {
                         let place = random.below(list.len());
                         let one = &mut list[place];
                         if random.below(2) == 0 {
-                            table.answered(one.id);
-                            one.is_answered = true;
+                            table.assure(one.id);
+                            one.is_assured = true;
                         }
                         table.get_mut(one.id).seen = now;
                         one.seen = now;
@@ -215,8 +215,8 @@ mod tests {
                     table.remove(id);
                 }
                 assert_eq!(table.len() as usize, list.len());
-                let unanswered = list.iter().filter(|one| !one.is_answered).count();
-                assert_eq!(table.on_probation() as usize, unanswered);
+                let unreplied = list.iter().filter(|one| !one.is_assured).count();
+                assert_eq!(table.unreplied() as usize, unreplied);
                 let due = table.due();
                 assert_eq!(due.is_none(), list.is_empty());
                 let first = list.iter().map(deadline).min();

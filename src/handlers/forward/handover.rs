@@ -75,7 +75,7 @@ impl Stateful {
             requests: session.requests,
             replies: session.replies,
             winner: session.winner,
-            is_answered: session.is_answered,
+            is_assured: session.is_assured,
             is_bound: self.table.is_bound(id),
             legs: legs.collect(),
         }
@@ -112,7 +112,7 @@ impl Stateful {
                 .iter()
                 .filter_map(|leg| leg.socket)
                 .for_each(|socket| cx.close(socket));
-            self.counts.displaced += 1;
+            self.counts.evicted += 1;
             return;
         }
         // Two workers may each have had one of this client, before the kernel spread its flows anew. It talks by the later one.

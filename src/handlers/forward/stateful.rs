@@ -28,7 +28,7 @@ const ENDS_MAX: usize = 512;
 enum Cause {
     Idle,
     Complete,
-    Displaced,
+    Evicted,
     Broken,
 }
 
@@ -52,11 +52,11 @@ impl Stateful {
     pub fn new(upstreams: UpstreamSet, quota: Arc<Quota>, seed: u64) -> Stateful {
         let limits = upstreams.settings.limits;
         let is_sticky = upstreams.settings.replies == Replies::None;
-        // Nobody is on probation where nobody is to answer.
-        let probation = if is_sticky {
+        // Nobody is unreplied where nobody is to answer.
+        let unreplied = if is_sticky {
             limits.idle
         } else {
-            limits.probation
+            limits.unreplied
         };
         let legs = match (upstreams.settings.choice, upstreams.settings.spread) {
             (Choice::One(_), Spread::Session) => 1 + upstreams.shadows.len(),
@@ -64,7 +64,7 @@ impl Stateful {
         };
         let lifetimes = Lifetimes {
             idle: limits.idle,
-            probation,
+            unreplied,
         };
         Stateful {
             table: Sessions::new(quota.max(), legs, lifetimes, seed),
@@ -318,7 +318,7 @@ impl Stateful {
         }
     }
 
-    /// Takes a place in the quota; where all are taken, that of the one that has been on probation longest here.
+    /// Takes a place in the quota; where all are taken, that of the one that has been unreplied longest here.
     fn take_place(&mut self, prefix: u64, cx: &mut Cx<'_>) -> Result<(), DropReason> {
         let taken = self.quota.take(prefix);
         if taken != Err(DropReason::SessionLimit) {
@@ -326,9 +326,9 @@ impl Stateful {
         }
         let oldest = self
             .table
-            .oldest_on_probation()
+            .oldest_unreplied()
             .ok_or(DropReason::SessionLimit)?;
-        self.end(oldest, Cause::Displaced, cx);
+        self.end(oldest, Cause::Evicted, cx);
         self.quota.take(prefix)
     }
 
@@ -382,9 +382,9 @@ impl Stateful {
 
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Cx<'_>) {
         let session = self.table.get(id);
-        let (seen, is_answered, prefix) = (
+        let (seen, is_assured, prefix) = (
             session.seen,
-            session.is_answered,
+            session.is_assured,
             prefix_of(session.key.client.ip()),
         );
         for leg in 0..self.opening.len() {
@@ -399,12 +399,12 @@ impl Stateful {
         self.table.remove(id);
         self.quota.give_back(prefix);
         *match cause {
-            Cause::Idle if is_answered || self.upstreams.settings.replies == Replies::None => {
+            Cause::Idle if is_assured || self.upstreams.settings.replies == Replies::None => {
                 &mut self.counts.idle
             }
             Cause::Idle => &mut self.counts.unanswered,
             Cause::Complete => &mut self.counts.complete,
-            Cause::Displaced => &mut self.counts.displaced,
+            Cause::Evicted => &mut self.counts.evicted,
             Cause::Broken => &mut self.counts.broken,
         } += 1;
     }
@@ -441,7 +441,7 @@ impl Stateful {
             .ttl
             .filter(|_| self.upstreams.settings.answering.ttl.is_none());
         cx.pass_back(listener, train, key.client, key.local, interface, ttl);
-        self.table.answered(id);
+        self.table.assure(id);
         if !self.upstreams.shadows.is_empty() {
             self.compare(id, None, train, batch);
         }
@@ -617,14 +617,14 @@ impl Forwarding for Stateful {
 
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
         self.upstreams.account(upstreams);
-        let on_probation = match self.upstreams.settings.replies {
+        let unreplied = match self.upstreams.settings.replies {
             Replies::None => 0,
-            _ => u64::from(self.table.on_probation()),
+            _ => u64::from(self.table.unreplied()),
         };
         let ports = self.source_ports.open();
         handler.sessions = SessionCount {
             open: u64::from(self.table.len()),
-            on_probation,
+            unreplied,
             ports,
             ..self.counts
         };

@@ -151,12 +151,12 @@ impl From<&SessionCount> for SessionsRow {
     fn from(count: &SessionCount) -> SessionsRow {
         SessionsRow {
             open: count.open,
-            on_probation: count.on_probation,
+            on_probation: count.unreplied,
             opened: count.opened,
             idle: count.idle,
             unanswered: count.unanswered,
             complete: count.complete,
-            displaced: count.displaced,
+            displaced: count.evicted,
             broken: count.broken,
             inherited: count.inherited,
             left: count.left,

@@ -51,7 +51,7 @@ pub struct Session {
     requests: u64,
     replies: u64,
     winner: Option<usize>,
-    pub is_answered: bool,
+    pub is_assured: bool,
     is_bound: bool,
     pub legs: Vec<Leg>,
     /// By shadow: answers that the other side has not given yet, and whether they are the shadow's.
@@ -155,7 +155,7 @@ pub struct Ends {
     pub idle: u64,
     pub unanswered: u64,
     pub complete: u64,
-    pub displaced: u64,
+    pub evicted: u64,
     pub broken: u64,
     pub one_way: u64,
 }
@@ -165,7 +165,7 @@ pub struct Ends {
 enum Cause {
     Time,
     Complete,
-    Displaced,
+    Evicted,
     Broken,
 }
 
@@ -295,12 +295,12 @@ impl Talker {
             shared.held.remove(&prefix);
         }
         *match cause {
-            Cause::Time if session.is_answered || self.spec.replies == Replies::No => {
+            Cause::Time if session.is_assured || self.spec.replies == Replies::No => {
                 &mut self.ends.idle
             }
             Cause::Time => &mut self.ends.unanswered,
             Cause::Complete => &mut self.ends.complete,
-            Cause::Displaced => &mut self.ends.displaced,
+            Cause::Evicted => &mut self.ends.evicted,
             Cause::Broken => &mut self.ends.broken,
         } += 1;
     }
@@ -325,7 +325,7 @@ impl Talker {
             idle: sessions.idle,
             unanswered: sessions.unanswered,
             complete: sessions.complete,
-            displaced: sessions.displaced,
+            evicted: sessions.evicted,
             broken: sessions.broken,
             one_way: sessions.one_way,
         };
@@ -333,22 +333,22 @@ impl Talker {
         let unanswered = self
             .sessions
             .iter()
-            .filter(|session| !session.is_answered)
+            .filter(|session| !session.is_assured)
             .count();
-        let on_probation = if self.spec.replies == Replies::No {
+        let unreplied = if self.spec.replies == Replies::No {
             0
         } else {
             unanswered
         };
         let expected = (
             self.sessions.len() as u64,
-            on_probation as u64,
+            unreplied as u64,
             self.ports.sockets.len() as u64,
         );
         assert_eq!(
-            (sessions.open, sessions.on_probation, sessions.ports),
+            (sessions.open, sessions.unreplied, sessions.ports),
             expected,
-            "{name}: open, on probation, ports"
+            "{name}: open, unreplied, ports"
         );
         let loads = self.loads();
         for (place, count) in upstreams.iter().enumerate() {

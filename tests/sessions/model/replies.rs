@@ -85,7 +85,7 @@ impl Talker {
         let session = &mut self.sessions[at];
         session.seen = step.now;
         session.replies += count as u64;
-        session.is_answered = true;
+        session.is_assured = true;
         let (listener, interface, key, number) = (
             session.listener,
             session.interface,

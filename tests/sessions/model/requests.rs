@@ -140,14 +140,11 @@ impl Talker {
             return Err(DropReason::SessionShare);
         }
         if shared.held.values().sum::<usize>() >= self.spec.max {
-            let oldest = self
-                .sessions
-                .iter()
-                .position(|session| !session.is_answered);
+            let oldest = self.sessions.iter().position(|session| !session.is_assured);
             let oldest = oldest.ok_or(DropReason::SessionLimit)?;
             self.end(
                 oldest,
-                Cause::Displaced,
+                Cause::Evicted,
                 (step.now, step.now),
                 None,
                 shared,
@@ -168,7 +165,7 @@ impl Talker {
             requests: 0,
             replies: 0,
             winner: None,
-            is_answered: false,
+            is_assured: false,
             is_bound: true,
             legs,
             unmatched: BTreeMap::new(),

@@ -8,12 +8,12 @@ use crate::scenario::Replies;
 impl Talker {
     /// When a session is over unless something passes.
     fn deadline(&self, session: &Session) -> u64 {
-        let is_patient = session.is_answered || self.spec.replies == Replies::No;
+        let is_patient = session.is_assured || self.spec.replies == Replies::No;
         session.seen
             + if is_patient {
                 self.spec.idle
             } else {
-                self.spec.probation
+                self.spec.unreplied
             }
     }
 

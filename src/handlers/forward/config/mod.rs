@@ -119,7 +119,7 @@ pub struct Limits {
     /// An answered session without traffic ends after this.
     pub idle: Duration,
     /// One that never got an answer after this.
-    pub probation: Duration,
+    pub unreplied: Duration,
     /// Sessions over all workers.
     pub max: u32,
     /// Of these, at most so many by one source prefix, /24 or /56.

@@ -20,7 +20,7 @@ use crate::handlers::answering;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const IDLE: Duration = Duration::from_secs(60);
-const PROBATION: Duration = Duration::from_secs(5);
+const UNREPLIED: Duration = Duration::from_secs(5);
 const SESSIONS: u32 = 65_536;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -144,10 +144,10 @@ fn read_hash_on(section: &mut Section<'_>) -> Option<HashOn> {
 
 fn read_limits(section: &mut Section<'_>) -> Limits {
     let idle = section.or("session_idle", value::duration_in(SECOND..=DAY), IDLE);
-    let probation = section.or(
+    let unreplied = section.or(
         "session_probation",
         value::duration_in(SECOND..=DAY),
-        PROBATION.min(idle),
+        UNREPLIED.min(idle),
     );
     let max = section.or("session_max", value::integer(1..=SESSIONS_MAX), SESSIONS);
     let share = section.or(
@@ -157,7 +157,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
     );
     let replies_max = section.optional("replies_max", value::integer(1..=COUNT_MAX));
     let requests_max = section.optional("requests_max", value::integer(1..=COUNT_MAX));
-    if probation > idle {
+    if unreplied > idle {
         let message = format!(
             "is longer than `session_idle`, {idle:?}: who never answered would stay longest"
         );
@@ -172,7 +172,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
     }
     Limits {
         idle,
-        probation,
+        unreplied,
         max,
         share,
         replies_max,
@@ -222,13 +222,13 @@ mod tests {
             (read.hash_on, read.spread, read.replies),
             (HashOn::Source, Spread::Session, Replies::All)
         );
-        let (idle, probation) = (Duration::from_secs(60), Duration::from_secs(5));
+        let (idle, unreplied) = (Duration::from_secs(60), Duration::from_secs(5));
         let (replies_max, requests_max) = (None, None);
         assert_eq!(
             read.limits,
             Limits {
                 idle,
-                probation,
+                unreplied,
                 max: 65_536,
                 share: 16_384,
                 replies_max,
@@ -352,7 +352,7 @@ mod tests {
     fn defaults_that_follow() {
         let read = settings("upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_max = 3");
         assert_eq!(
-            (read.limits.probation, read.limits.share),
+            (read.limits.unreplied, read.limits.share),
             (Duration::from_secs(2), 1)
         );
         let read =
