@@ -378,7 +378,7 @@ fn looking_on_allocates_nothing() {
         );
         dispatcher.0.taps().add(tap);
     }
-    dispatcher.0.measure_stay();
+    dispatcher.0.measure_latency();
     let look = |dispatcher: &mut (Dispatcher, UpstreamSockets)| {
         let mut shown = 0;
         for _ in 0..DATAGRAMS / TRAINS {
@@ -389,7 +389,7 @@ fn looking_on_allocates_nothing() {
                 &turns[0],
                 &arena,
             );
-            dispatcher.0.settle_stay(1_000_000_000_000_002_000);
+            dispatcher.0.settle_latency(1_000_000_000_000_002_000);
             pages.try_iter().for_each(|page| {
                 shown += page.views().count() as u64;
                 page.done();
@@ -420,8 +420,8 @@ fn looking_on_allocates_nothing() {
         dispatcher
             .0
             .snapshot()
-            .stay
-            .is_some_and(|stay| stay.count() > 5_000 && stay.count() <= handled)
+            .latency
+            .is_some_and(|latency| latency.count() > 5_000 && latency.count() <= handled)
     );
 }
 

@@ -313,7 +313,7 @@ fn build_worker(
         upstreams,
     );
     if config.daemon.latency {
-        dispatcher.measure_stay();
+        dispatcher.measure_latency();
     }
     for (route, prefixes) in expecting(config) {
         dispatcher.expect(route, &prefixes);

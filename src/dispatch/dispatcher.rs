@@ -13,13 +13,13 @@ use super::handler::{
     Batch, Cx, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
 };
 use super::id::{LocalListener, UpstreamId};
+use super::latency::LatencyProbe;
 use super::ledger::Ledger;
 use super::legacy::Legacy;
 use super::outbox::{Outbox, UpstreamSocketId};
 use super::route_table::{PortTable, RouteId};
 use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::Fate;
-use super::stay::Stay;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
 use super::verdict::DropReason;
@@ -93,7 +93,7 @@ pub struct Dispatcher {
     dues: Dues,
     taps: Taps,
     /// What was handled this turn and when the kernel had received it; `None` where nobody asks how long that takes.
-    stay: Option<Stay>,
+    latency: Option<LatencyProbe>,
 }
 
 impl Dispatcher {
@@ -112,7 +112,7 @@ impl Dispatcher {
         let (outbox, touched) = (Outbox::default(), Vec::new());
         let dues = Dues::new(handlers.len());
         let taps = Taps::new(Arc::clone(&names));
-        let (expectations, stay) = (Vec::new(), None);
+        let (expectations, latency) = (Vec::new(), None);
         Dispatcher {
             listeners,
             routes,
@@ -128,7 +128,7 @@ impl Dispatcher {
             touched,
             dues,
             taps,
-            stay,
+            latency,
         }
     }
 
@@ -139,21 +139,21 @@ impl Dispatcher {
     }
 
     /// Has the time that datagrams spend here measured, by the times at which the kernel received them.
-    pub fn measure_stay(&mut self) {
-        self.stay = Some(Stay::default());
-        self.ledger.stay = Some(Box::default());
+    pub fn measure_latency(&mut self) {
+        self.latency = Some(LatencyProbe::default());
+        self.ledger.latency = Some(Box::default());
     }
 
-    /// Whether the worker should say what time of day it is: [`Taps::begin_turn`], [`Dispatcher::settle_stay`].
+    /// Whether the worker should say what time of day it is: [`Taps::begin_turn`], [`Dispatcher::settle_latency`].
     #[inline]
     pub fn is_measured(&self) -> bool {
-        self.stay.is_some()
+        self.latency.is_some()
     }
 
     /// What this turn handled has left, at this time of day in nanoseconds since 1970.
-    pub fn settle_stay(&mut self, now_ns: u64) {
-        if let (Some(stay), Some(histogram)) = (&mut self.stay, &mut self.ledger.stay) {
-            stay.settle(now_ns, histogram);
+    pub fn settle_latency(&mut self, now_ns: u64) {
+        if let (Some(latency), Some(histogram)) = (&mut self.latency, &mut self.ledger.latency) {
+            latency.settle(now_ns, histogram);
         }
     }
 
@@ -503,8 +503,8 @@ impl Dispatcher {
                 batch,
             );
         }
-        if let Some(stay) = &mut self.stay {
-            stay.note(batch.trains(), &self.common.0);
+        if let Some(latency) = &mut self.latency {
+            latency.note(batch.trains(), &self.common.0);
         }
     }
 }

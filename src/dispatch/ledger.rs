@@ -329,7 +329,8 @@ pub struct Ledger {
     pub heard: Vec<Vec<Time>>,
     /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
     /// measured (`daemon.latency`).
-    pub stay: Option<Box<Histogram>>,
+    #[serde(rename = "stay")]
+    pub latency: Option<Box<Histogram>>,
 }
 
 impl Ledger {
@@ -341,7 +342,7 @@ impl Ledger {
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
             heard: Vec::new(),
-            stay: None,
+            latency: None,
         }
     }
 
@@ -375,8 +376,8 @@ impl Ledger {
         for (route, heard) in other.heard.iter().enumerate() {
             self.hear(route, heard);
         }
-        if let Some(stay) = &other.stay {
-            self.stay.get_or_insert_default().add(stay);
+        if let Some(latency) = &other.latency {
+            self.latency.get_or_insert_default().add(latency);
         }
     }
 

@@ -129,7 +129,7 @@ impl History {
             .collect();
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
-            sum.stay.clone_from(&ledger.stay);
+            sum.latency.clone_from(&ledger.latency);
             for (index, count) in ledger.listeners.iter().enumerate() {
                 let row = successors
                     .listeners
@@ -226,7 +226,7 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     let mut difference = Ledger {
         heard: Vec::new(),
-        stay: None,
+        latency: None,
         ..late.clone()
     };
     let minus = |late: &mut Tally, early: &Tally| {

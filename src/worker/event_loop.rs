@@ -288,7 +288,7 @@ impl Worker {
         self.dispatcher.end_turn();
         self.flush();
         if self.dispatcher.is_measured() {
-            self.dispatcher.settle_stay(time_of_day_ns());
+            self.dispatcher.settle_latency(time_of_day_ns());
         }
         if asked > self.listeners[index].trains_max {
             self.receiver.release();

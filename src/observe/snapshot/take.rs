@@ -158,7 +158,7 @@ impl Snapshot {
             handlers,
             upstreams,
             flows: facts.flows.clone(),
-            latency: sum.stay.as_deref().map(Into::into),
+            latency: sum.latency.as_deref().map(Into::into),
             host: memory.host,
             admin: facts.admin,
             balances: sum.balances(),

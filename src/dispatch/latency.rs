@@ -7,12 +7,12 @@ use crate::datagram::Train;
 
 /// What the turn has handled so far.
 #[derive(Debug, Default)]
-pub(super) struct Stay {
+pub(super) struct LatencyProbe {
     /// When the kernel received them, and how many.
     handled: Vec<(u64, u32)>,
 }
 
-impl Stay {
+impl LatencyProbe {
     /// A run was handled, but for these drops, each with its place in the run. A train's datagrams have its time.
     pub(super) fn note(&mut self, trains: &[Train], drops: &[(u32, DropReason)]) {
         let mut drops = drops.iter().map(|drop| drop.0).peekable();
@@ -53,8 +53,11 @@ mod tests {
         let random = &mut Random::new(7);
         let nobody = SocketAddr::from(([192, 0, 2, 1], 53));
         for _ in 0..2_000 {
-            let (mut stay, mut histogram, mut expected) =
-                (Stay::default(), Histogram::default(), Histogram::default());
+            let (mut probe, mut histogram, mut expected) = (
+                LatencyProbe::default(),
+                Histogram::default(),
+                Histogram::default(),
+            );
             let now_ns = 1_000_000_000_u64;
             for _ in 0..random.below(4) {
                 let (mut trains, mut drops, mut place) = (Vec::new(), Vec::new(), 0);
@@ -88,11 +91,11 @@ mod tests {
                     }
                     trains.push(train);
                 }
-                stay.note(&trains, &drops);
+                probe.note(&trains, &drops);
             }
-            stay.settle(now_ns, &mut histogram);
+            probe.settle(now_ns, &mut histogram);
             assert_eq!(histogram, expected);
-            stay.settle(now_ns, &mut histogram);
+            probe.settle(now_ns, &mut histogram);
             assert_eq!(histogram, expected, "what was settled is not counted again");
         }
     }
