@@ -6,7 +6,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::change::Change;
-use super::dues::Dues;
 use super::expectation::Expectations;
 use super::guard::Guard;
 use super::handler::{
@@ -22,6 +21,7 @@ use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::Fate;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
+use super::timers::Timers;
 use super::verdict::DropReason;
 use crate::datagram::Envelope;
 
@@ -90,7 +90,7 @@ pub struct Dispatcher {
     common: Drops,
     /// Handlers that got something this turn, or kept something; a handful, so a list is quicker than a set.
     touched: Vec<HandlerId>,
-    dues: Dues,
+    timers: Timers,
     taps: Taps,
     /// What was handled this turn and when the kernel had received it; `None` where nobody asks how long that takes.
     latency: Option<LatencyProbe>,
@@ -110,7 +110,7 @@ impl Dispatcher {
         let ledger = Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total);
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::default(), Vec::new());
-        let dues = Dues::new(handlers.len());
+        let timers = Timers::new(handlers.len());
         let taps = Taps::new(Arc::clone(&names));
         let (expectations, latency) = (Vec::new(), None);
         Dispatcher {
@@ -126,7 +126,7 @@ impl Dispatcher {
             drops,
             common,
             touched,
-            dues,
+            timers,
             taps,
             latency,
         }
@@ -268,18 +268,18 @@ impl Dispatcher {
 
     /// Calls the handlers whose time has come.
     pub fn time(&mut self, sockets: &mut dyn SocketTable) {
-        self.dues.first(&self.handlers);
+        self.timers.first(&self.handlers);
         for handler in (0..self.handlers.len() as u32).map(HandlerId) {
-            if self.dues.is_due(handler, self.now) {
+            if self.timers.is_due(handler, self.now) {
                 self.with_forwarding(handler, sockets, |handler, cx| handler.on_time(cx));
             }
         }
-        self.dues.settle(&self.handlers);
+        self.timers.settle(&self.handlers);
     }
 
     /// When [`Dispatcher::time`] should be called next.
-    pub fn due(&mut self) -> Option<Time> {
-        self.dues.first(&self.handlers)
+    pub fn deadline(&mut self) -> Option<Time> {
+        self.timers.first(&self.handlers)
     }
 
     /// Whether upstreams owe answers.
@@ -309,7 +309,7 @@ impl Dispatcher {
             sockets: &mut *sockets,
         };
         act(&mut *self.handlers[to.index()], &mut cx);
-        self.dues.called(to);
+        self.timers.called(to);
     }
 
     /// Calls a handler with upstreams; the others have no sockets, upstreams or timers that anything could happen to.
@@ -475,7 +475,7 @@ impl Dispatcher {
             if !self.touched.contains(&handler) {
                 self.touched.push(handler);
             }
-            self.dues.called(handler);
+            self.timers.called(handler);
             self.ledger.handlers[handler.index()]
                 .tally
                 .batch(batch.len(), &self.drops.0);

@@ -69,7 +69,7 @@ pub trait Forwarding {
     fn on_time(&mut self, cx: &mut Cx<'_>);
 
     /// When it wants to be called for the sake of time alone.
-    fn due(&self) -> Option<Time>;
+    fn deadline(&self) -> Option<Time>;
 
     /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
     fn has_outstanding(&self) -> bool {

@@ -88,7 +88,7 @@ impl Judge {
     }
 
     /// When it is to be tried again.
-    pub fn due(&self) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Time> {
         self.dead_until
     }
 

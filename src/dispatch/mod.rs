@@ -5,7 +5,6 @@
 
 pub mod change;
 pub mod dispatcher;
-mod dues;
 pub mod expectation;
 pub mod guard;
 pub mod handler;
@@ -28,5 +27,6 @@ pub mod sessions;
 pub mod sink;
 pub mod tap;
 pub mod time;
+mod timers;
 pub mod udp_header;
 pub mod verdict;

@@ -68,7 +68,7 @@ pub struct Worker {
     flusher: Flusher,
     epoch: Instant,
     /// When the handlers are asked next whether their time has come; `None` where none of them waits for anything.
-    due: Option<Time>,
+    deadline: Option<Time>,
     /// Listeners that may hold something, each at most once.
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
@@ -134,7 +134,7 @@ impl Worker {
             reports: Vec::new(),
             flusher: Flusher::default(),
             epoch,
-            due: None,
+            deadline: None,
             ready,
             stop_at: None,
             outstanding_until: None,
@@ -408,17 +408,22 @@ impl Worker {
     /// Calls the handlers whose time has come. Returns how long the next poll may wait then.
     fn keep_time(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let now = self.now();
-        if self.due.is_none_or(|due| due <= now) {
-            if self.dispatcher.due().is_some_and(|due| due <= now) {
+        if self.deadline.is_none_or(|deadline| deadline <= now) {
+            if self
+                .dispatcher
+                .deadline()
+                .is_some_and(|deadline| deadline <= now)
+            {
                 self.dispatcher.set_time(now);
                 self.dispatcher.time(&mut self.upstream_sockets);
                 self.flush();
             }
             // Whatever begins in the meantime is due later than this.
-            let due = self.dispatcher.due();
-            self.due = due.map(|due| due.clamp(now.after(TICK_MIN), now.after(TICK_MAX)));
+            let deadline = self.dispatcher.deadline();
+            self.deadline =
+                deadline.map(|deadline| deadline.clamp(now.after(TICK_MIN), now.after(TICK_MAX)));
         }
-        let wait = self.due.map(|due| due.since(now));
+        let wait = self.deadline.map(|deadline| deadline.since(now));
         let outstanding = self.outstanding_until.map(|_| TICK_MIN);
         timeout.into_iter().chain(wait).chain(outstanding).min()
     }

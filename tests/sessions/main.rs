@@ -394,11 +394,11 @@ impl Simulation {
     fn wait_until(&mut self, target: u64) {
         let target = target.max(self.now);
         if self.scenario.is_punctual {
-            while let Some((due, worker)) = (0..self.workers.len())
-                .filter_map(|one| Some((self.due(one)?, one)))
+            while let Some((deadline, worker)) = (0..self.workers.len())
+                .filter_map(|one| Some((self.deadline(one)?, one)))
                 .min()
             {
-                if due > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
+                if deadline > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
                     break;
                 }
                 // It may take a moment until the worker looks at its clock.
@@ -407,7 +407,7 @@ impl Simulation {
                 } else {
                     0
                 };
-                self.now = self.now.max(due + late);
+                self.now = self.now.max(deadline + late);
                 self.call(worker);
             }
             self.now = self.now.max(target);
@@ -416,19 +416,24 @@ impl Simulation {
         self.now = target;
         let worker = self.random.below(self.workers.len());
         while self.random.below(4) > 0
-            && let Some(due) = self.due(worker)
-            && due <= self.now
+            && let Some(deadline) = self.deadline(worker)
+            && deadline <= self.now
         {
             self.call(worker);
             while self.talkers[worker].iter().any(Talker::is_unclear) {
-                self.now = self.now.max(self.due(worker).expect("there are sessions"));
+                self.now = self
+                    .now
+                    .max(self.deadline(worker).expect("there are sessions"));
                 self.call(worker);
             }
         }
     }
 
-    fn due(&mut self, worker: usize) -> Option<u64> {
-        self.workers[worker].dispatcher.due().map(|due| due.0)
+    fn deadline(&mut self, worker: usize) -> Option<u64> {
+        self.workers[worker]
+            .dispatcher
+            .deadline()
+            .map(|deadline| deadline.0)
     }
 
     /// Calls the handlers of a worker that want to be called.
@@ -437,7 +442,9 @@ impl Simulation {
         dispatcher.set_time(Time(self.now));
         dispatcher.time(ways);
         assert!(
-            dispatcher.due().is_none_or(|due| due.0 > self.now),
+            dispatcher
+                .deadline()
+                .is_none_or(|deadline| deadline.0 > self.now),
             "called again at once, for nothing"
         );
         let (mut step, passed) = self.witness(worker, &[]);
@@ -579,11 +586,11 @@ impl Simulation {
                 &ledger.upstreams[first..first + count],
             );
             first += count;
-            if let Some(due_max) = talker.due_max().filter(|_| !talker.is_unclear()) {
-                let due = dispatcher.due().expect("there are sessions");
+            if let Some(deadline_max) = talker.deadline_max().filter(|_| !talker.is_unclear()) {
+                let deadline = dispatcher.deadline().expect("there are sessions");
                 assert!(
-                    due.0 <= due_max,
-                    "a session that is over at {due_max} waits until {due:?}"
+                    deadline.0 <= deadline_max,
+                    "a session that is over at {deadline_max} waits until {deadline:?}"
                 );
             }
         }

@@ -11,14 +11,14 @@ use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 /// Wants to be called again so long after it was called, and counts how often it is asked when.
 struct Sleeper {
     every: u64,
-    due: Option<Time>,
+    deadline: Option<Time>,
     asked: Arc<AtomicU32>,
     called: Arc<AtomicU32>,
 }
 
 impl Handler for Sleeper {
     fn on_batch(&mut self, _: &Batch<'_>, cx: &mut Cx<'_>) {
-        self.due = Some(Time(cx.now().0 + self.every));
+        self.deadline = Some(Time(cx.now().0 + self.every));
     }
 
     fn forwarding(&self) -> Option<&dyn Forwarding> {
@@ -45,12 +45,12 @@ impl Forwarding for Sleeper {
 
     fn on_time(&mut self, cx: &mut Cx<'_>) {
         self.called.fetch_add(1, Ordering::Relaxed);
-        self.due = Some(Time(cx.now().0 + self.every));
+        self.deadline = Some(Time(cx.now().0 + self.every));
     }
 
-    fn due(&self) -> Option<Time> {
+    fn deadline(&self) -> Option<Time> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.due
+        self.deadline
     }
 }
 
@@ -72,7 +72,7 @@ fn who_was_not_called_is_not_asked() {
         let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
         Box::new(Sleeper {
             every,
-            due: None,
+            deadline: None,
             asked,
             called,
         }) as Box<dyn Handler>
@@ -88,7 +88,7 @@ fn who_was_not_called_is_not_asked() {
     let mut dispatcher =
         Dispatcher::new(routings.collect(), routes, handlers, guard, names, 1_000, 0);
     assert_eq!(
-        (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+        (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (None, 1_000)
     );
 
@@ -116,10 +116,10 @@ fn who_was_not_called_is_not_asked() {
         dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut sockets);
     }
     assert_eq!(
-        (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+        (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (Some(Time(15)), 3)
     );
-    for (now, due, calls) in [
+    for (now, deadline, calls) in [
         (14, 15, 0),
         (15, 18, 1),
         (18, 30, 1),
@@ -129,8 +129,8 @@ fn who_was_not_called_is_not_asked() {
         dispatcher.set_time(Time(now));
         dispatcher.time(&mut sockets);
         assert_eq!(
-            (dispatcher.due(), called.swap(0, Ordering::Relaxed)),
-            (Some(Time(due)), calls),
+            (dispatcher.deadline(), called.swap(0, Ordering::Relaxed)),
+            (Some(Time(deadline)), calls),
             "at {now}"
         );
     }

@@ -324,8 +324,8 @@ impl Sessions {
     }
 
     /// When [`Sessions::expired`] should be asked again.
-    pub fn due(&self) -> Option<Time> {
-        (self.open > 0).then(|| self.wheel.due())
+    pub fn deadline(&self) -> Option<Time> {
+        (self.open > 0).then(|| self.wheel.deadline())
     }
 }
 

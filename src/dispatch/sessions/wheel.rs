@@ -93,19 +93,19 @@ impl Wheel {
                 self.at += 1;
                 continue;
             }
-            let due = deadline(&slab[first as usize]);
-            if due <= now {
+            let at = deadline(&slab[first as usize]);
+            if at <= now {
                 return Some(first);
             }
             self.remove(slab, first);
             // Not into the slot that is being emptied.
-            self.put(slab, first, Time(due.0.max((self.at + 1) * self.slot_ns)));
+            self.put(slab, first, Time(at.0.max((self.at + 1) * self.slot_ns)));
         }
         None
     }
 
     /// When the next slot's time comes.
-    pub fn due(&self) -> Time {
+    pub fn deadline(&self) -> Time {
         let next =
             (self.at..self.at + SLOTS).find(|slot| self.slots[(slot % SLOTS) as usize] != NONE);
         Time(next.unwrap_or(self.at) * self.slot_ns)
@@ -199,7 +199,11 @@ mod tests {
                     6 => now = Time(now.0 + random.number() % (idle * [1, 1, 8][random.below(3)])),
                     _ => {
                         let later = now.0 + random.number() % idle;
-                        now = Time(table.due().map_or(later, |due| due.0.max(now.0).min(later)));
+                        now = Time(
+                            table
+                                .deadline()
+                                .map_or(later, |deadline| deadline.0.max(now.0).min(later)),
+                        );
                     }
                 }
                 while let Some(id) = (random.below(4) > 0).then(|| table.expired(now)).flatten() {
@@ -217,12 +221,12 @@ mod tests {
                 assert_eq!(table.len() as usize, list.len());
                 let unreplied = list.iter().filter(|one| !one.is_assured).count();
                 assert_eq!(table.unreplied() as usize, unreplied);
-                let due = table.due();
-                assert_eq!(due.is_none(), list.is_empty());
+                let next = table.deadline();
+                assert_eq!(next.is_none(), list.is_empty());
                 let first = list.iter().map(deadline).min();
                 assert!(
-                    first.is_none_or(|first| due.unwrap().0 <= now.0.max(first + late_max)),
-                    "seed {seed}: due too late"
+                    first.is_none_or(|first| next.unwrap().0 <= now.0.max(first + late_max)),
+                    "seed {seed}: asked too late"
                 );
             }
             while let Some(id) = table.expired(Time(now.0 + 9 * idle)) {

@@ -231,7 +231,7 @@ impl SourcePorts {
     }
 
     /// When to look for them.
-    pub fn due(&self) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Time> {
         let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
         is_any.then_some(self.look_at)
     }

@@ -591,11 +591,11 @@ impl Forwarding for Stateful {
         self.inherit_all(legacy, cx);
     }
 
-    fn due(&self) -> Option<Time> {
+    fn deadline(&self) -> Option<Time> {
         [
-            self.table.due(),
-            self.source_ports.due(),
-            self.upstreams.due(),
+            self.table.deadline(),
+            self.source_ports.deadline(),
+            self.upstreams.deadline(),
         ]
         .into_iter()
         .flatten()

@@ -64,8 +64,8 @@ impl Forwarding for Stateless {
         self.upstreams.pass_time(cx.now());
     }
 
-    fn due(&self) -> Option<Time> {
-        self.upstreams.due()
+    fn deadline(&self) -> Option<Time> {
+        self.upstreams.deadline()
     }
 
     fn leave(&self) -> Legacy {

@@ -231,8 +231,12 @@ impl UpstreamSet {
     }
 
     /// When one of them is to be tried again.
-    pub fn due(&self) -> Option<Time> {
-        self.judges.iter().flatten().filter_map(Judge::due).min()
+    pub fn deadline(&self) -> Option<Time> {
+        self.judges
+            .iter()
+            .flatten()
+            .filter_map(Judge::deadline)
+            .min()
     }
 
     /// What is counted here of each upstream.

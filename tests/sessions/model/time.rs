@@ -18,7 +18,7 @@ impl Talker {
     }
 
     /// The last moment at which the handler may want to be called.
-    pub fn due_max(&self) -> Option<u64> {
+    pub fn deadline_max(&self) -> Option<u64> {
         self.sessions
             .iter()
             .map(|session| self.deadline(session) + self.spec.late_max())

@@ -6,7 +6,7 @@ use super::time::Time;
 
 /// What each handler said when it was last asked.
 #[derive(Debug)]
-pub struct Dues {
+pub struct Timers {
     each: Vec<Option<Time>>,
     /// Those that have been called since.
     stale: Vec<HandlerId>,
@@ -15,11 +15,11 @@ pub struct Dues {
     first: Option<Time>,
 }
 
-impl Dues {
+impl Timers {
     /// Of so many handlers, none of which was asked.
-    pub fn new(count: usize) -> Dues {
+    pub fn new(count: usize) -> Timers {
         let stale = (0..count as u32).map(HandlerId).collect();
-        Dues {
+        Timers {
             each: vec![None; count],
             stale,
             is_stale: vec![true; count],
@@ -40,16 +40,16 @@ impl Dues {
         for handler in self.stale.drain(..) {
             self.is_stale[handler.index()] = false;
             let forwarding = handlers[handler.index()].forwarding();
-            let due = forwarding.and_then(|forwarding| forwarding.due());
-            self.each[handler.index()] = due;
-            self.first = self.first.into_iter().chain(due).min();
+            let deadline = forwarding.and_then(|forwarding| forwarding.deadline());
+            self.each[handler.index()] = deadline;
+            self.first = self.first.into_iter().chain(deadline).min();
         }
         self.first
     }
 
     /// Whether a handler is due.
     pub fn is_due(&self, handler: HandlerId, now: Time) -> bool {
-        self.each[handler.index()].is_some_and(|due| due <= now)
+        self.each[handler.index()].is_some_and(|deadline| deadline <= now)
     }
 
     /// All that were due have been called.
