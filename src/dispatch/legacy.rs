@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::id::LocalListener;
-use super::judge::Judge;
 use super::outbox::UpstreamSocketId;
+use super::passive_health::PassiveHealth;
 use super::route_table::RouteId;
 use super::time::Time;
 
@@ -33,7 +33,8 @@ pub struct UpstreamLegacy {
     /// Whether it is thought to answer.
     pub is_alive: bool,
     /// By what comes back.
-    pub judge: Judge,
+    #[serde(rename = "judge")]
+    pub passive_health: PassiveHealth,
     /// How near the next datagram of its sample is.
     pub earned: u32,
 }

@@ -126,7 +126,7 @@ impl Spec {
     }
 
     /// Whether somebody must judge from what comes back who is alive.
-    pub fn is_judged(&self) -> bool {
+    pub fn has_passive_health(&self) -> bool {
         !self.probes && self.receivers.len() > 1 && self.pick != Pick::All
     }
 }

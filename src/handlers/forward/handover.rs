@@ -16,7 +16,7 @@ impl UpstreamSet {
             |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| UpstreamLegacy {
                 place: place as u16,
                 is_alive: self.pool.members()[place].alive,
-                judge: self.judge_of(place),
+                passive_health: self.health_of(place),
                 earned: handle.earned(),
             };
         let upstreams = self.handles.iter().enumerate().map(upstream).collect();
@@ -33,7 +33,7 @@ impl UpstreamSet {
             let place = usize::from(left.place);
             if place < self.handles.len() {
                 self.handles[place].restore_earned(left.earned);
-                self.restore_judge(place, left.judge);
+                self.restore_health(place, left.passive_health);
                 self.pool
                     .change(place, |member| member.alive = left.is_alive);
             }

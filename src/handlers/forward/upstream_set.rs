@@ -11,9 +11,9 @@ use crate::datagram::{Envelope, Train};
 use crate::dispatch::change::Change;
 use crate::dispatch::guard::damp;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
-use crate::dispatch::judge::Judge;
 use crate::dispatch::ledger::UpstreamCount;
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::passive_health::PassiveHealth;
 use crate::dispatch::pool::{Pick, Pool};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::{DropReason, Verdict};
@@ -27,7 +27,7 @@ pub struct UpstreamSet {
     /// Those that are picked: all but the shadows, which are never fit.
     pub pool: Pool,
     /// What comes back says of each of them, where there are no probes.
-    judges: Option<Vec<Judge>>,
+    passive_health: Option<Vec<PassiveHealth>>,
     /// Places of the shadows.
     pub shadows: Vec<usize>,
     /// Whether nothing counts or changes datagrams on the way to any of them.
@@ -39,7 +39,7 @@ pub struct UpstreamSet {
 impl UpstreamSet {
     /// Of the parts.
     pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> UpstreamSet {
-        let is_judged =
+        let has_passive_health =
             settings.upkeep.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
         let upstream_options = settings.upstream_options.iter().enumerate();
         let shadows = upstream_options
@@ -48,7 +48,8 @@ impl UpstreamSet {
             .collect();
         let is_plain = handles.iter().all(UpstreamHandle::is_plain);
         UpstreamSet {
-            judges: is_judged.then(|| vec![Judge::default(); handles.len()]),
+            passive_health: has_passive_health
+                .then(|| vec![PassiveHealth::default(); handles.len()]),
             shadows,
             is_plain,
             is_whole: is_plain && stays_together(&settings),
@@ -169,39 +170,41 @@ impl UpstreamSet {
 
     /// Requests went to an upstream.
     pub fn asked(&mut self, place: usize, datagrams: u32, now: Time) {
-        self.judge(place, |judge| judge.asked(u64::from(datagrams), now));
+        self.update_health(place, |health| health.asked(u64::from(datagrams), now));
     }
 
     /// An upstream answered.
     pub fn answered(&mut self, place: usize) {
-        self.judge(place, Judge::answered);
+        self.update_health(place, PassiveHealth::answered);
     }
 
     /// Word came back from an upstream that nobody is there.
     pub fn refused(&mut self, place: usize, now: Time) {
-        self.judge(place, |judge| judge.refused(now));
+        self.update_health(place, |health| health.refused(now));
     }
 
     /// What comes back has said of an upstream so far.
-    pub fn judge_of(&self, place: usize) -> Judge {
-        self.judges
+    pub fn health_of(&self, place: usize) -> PassiveHealth {
+        self.passive_health
             .as_ref()
-            .map_or(Judge::default(), |judges| judges[place])
+            .map_or(PassiveHealth::default(), |passive_health| {
+                passive_health[place]
+            })
     }
 
     /// Goes on with what came back before.
-    pub fn restore_judge(&mut self, place: usize, judge: Judge) {
-        if let Some(judges) = &mut self.judges {
-            judges[place] = judge;
+    pub fn restore_health(&mut self, place: usize, health: PassiveHealth) {
+        if let Some(passive_health) = &mut self.passive_health {
+            passive_health[place] = health;
         }
     }
 
     #[inline]
-    fn judge(&mut self, place: usize, act: impl FnOnce(&mut Judge) -> bool) {
-        if let Some(judges) = &mut self.judges
-            && act(&mut judges[place])
+    fn update_health(&mut self, place: usize, act: impl FnOnce(&mut PassiveHealth) -> bool) {
+        if let Some(passive_health) = &mut self.passive_health
+            && act(&mut passive_health[place])
         {
-            let alive = judges[place].is_alive();
+            let alive = passive_health[place].is_alive();
             self.pool.change(place, |member| member.alive = alive);
         }
     }
@@ -219,23 +222,24 @@ impl UpstreamSet {
             Change::Drain(drain) => member.drain = drain,
             Change::Moved(_) => member.resolved = true,
         });
-        if let (Change::Moved(_), Some(judges)) = (change, &mut self.judges) {
-            judges[place] = Judge::default();
+        if let (Change::Moved(_), Some(passive_health)) = (change, &mut self.passive_health) {
+            passive_health[place] = PassiveHealth::default();
             self.pool.change(place, |member| member.alive = true);
         }
     }
 
     /// Tries again those that have been left alone for long enough.
     pub fn pass_time(&mut self, now: Time) {
-        (0..self.handles.len()).for_each(|place| self.judge(place, |judge| judge.pass_time(now)));
+        (0..self.handles.len())
+            .for_each(|place| self.update_health(place, |health| health.pass_time(now)));
     }
 
     /// When one of them is to be tried again.
     pub fn deadline(&self) -> Option<Time> {
-        self.judges
+        self.passive_health
             .iter()
             .flatten()
-            .filter_map(Judge::deadline)
+            .filter_map(PassiveHealth::deadline)
             .min()
     }
 

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use udispatch::dispatch::ledger::{HandlerCount, Tally, UpstreamCount};
 use udispatch::dispatch::verdict::DropReason;
 
-use self::picks::Judge;
+use self::picks::PassiveHealth;
 pub use self::picks::{Homes, Picks};
 use self::ports::Ports;
 pub use self::ports::Step;
@@ -176,7 +176,7 @@ pub struct Talker {
     /// In the order in which they began.
     pub sessions: Vec<Session>,
     picks: Picks,
-    judges: Option<Vec<Judge>>,
+    passive_health: Option<Vec<PassiveHealth>>,
     ports: Ports,
     /// By place.
     pub one_way: Vec<u32>,
@@ -204,7 +204,9 @@ impl Talker {
             spec: spec.clone(),
             sessions: Vec::new(),
             picks: Picks::new(spec),
-            judges: spec.is_judged().then(|| vec![Judge::default(); count]),
+            passive_health: spec
+                .has_passive_health()
+                .then(|| vec![PassiveHealth::default(); count]),
             ports: Ports::new(count),
             one_way,
             tally: Account::default(),
@@ -239,12 +241,17 @@ impl Talker {
         self.spec.receivers[place].shadow
     }
 
-    /// Tells the judge of an upstream, if there is one, and believes it.
-    fn judge(&mut self, place: usize, tell: impl FnOnce(&mut Judge), step: &mut Step) {
-        if let Some(judges) = &mut self.judges {
-            let before = judges[place].is_alive();
-            tell(&mut judges[place]);
-            let alive = judges[place].is_alive();
+    /// Tells the passive health of an upstream, if there is one, and believes it.
+    fn update_health(
+        &mut self,
+        place: usize,
+        tell: impl FnOnce(&mut PassiveHealth),
+        step: &mut Step,
+    ) {
+        if let Some(passive_health) = &mut self.passive_health {
+            let before = passive_health[place].is_alive();
+            tell(&mut passive_health[place]);
+            let alive = passive_health[place].is_alive();
             if before != alive {
                 step.met.push(if alive { "revived" } else { "died" });
                 self.picks.change(place, |member| member.alive = alive);

@@ -69,7 +69,7 @@ impl Talker {
         };
         self.sessions[at].legs[leg].answered += count as u64;
         let place = self.sessions[at].legs[leg].place;
-        self.judge(place, |judge| judge.answered(), step);
+        self.update_health(place, |health| health.answered(), step);
         if self.is_shadow(place) {
             train
                 .iter()
@@ -165,7 +165,7 @@ impl Talker {
     /// Word came back that nobody is there.
     pub fn refused(&mut self, place: usize, step: &mut Step) {
         let now = step.now;
-        self.judge(place, |judge| judge.refused(now), step);
+        self.update_health(place, |health| health.refused(now), step);
     }
 
     /// Nothing can be sent on a socket any more.
@@ -193,8 +193,8 @@ impl Talker {
     /// It is elsewhere now; nothing is known of it there.
     pub fn moved(&mut self, place: usize, step: &mut Step) {
         self.picks.change(place, |member| member.resolved = true);
-        if let Some(judges) = &mut self.judges {
-            judges[place] = Default::default();
+        if let Some(passive_health) = &mut self.passive_health {
+            passive_health[place] = Default::default();
             self.picks.change(place, |member| member.alive = true);
         }
         self.forget_free(place, step);

@@ -391,7 +391,7 @@ impl Talker {
         let leg = &mut self.sessions[at].legs[leg];
         leg.asked += datagrams as u64;
         let (place, now) = (leg.place, step.now);
-        self.judge(place, |judge| judge.asked(datagrams, now), step);
+        self.update_health(place, |health| health.asked(datagrams, now), step);
     }
 
     /// Passes on without a way back.

@@ -35,7 +35,7 @@ impl Talker {
     ) {
         let now = step.now;
         for place in 0..self.spec.receivers.len() {
-            self.judge(place, |judge| judge.pass_time(now), step);
+            self.update_health(place, |health| health.pass_time(now), step);
         }
         step.closed.extend(
             self.unclear_closed

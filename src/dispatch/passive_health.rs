@@ -20,7 +20,7 @@ pub const PAUSE: Duration = Duration::from_secs(5);
 
 /// What one worker knows of one upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Judge {
+pub struct PassiveHealth {
     refusals: u32,
     refused_first: Time,
     /// Requests since the last answer, and when the first of them was sent.
@@ -30,7 +30,7 @@ pub struct Judge {
     dead_until: Option<Time>,
 }
 
-impl Judge {
+impl PassiveHealth {
     /// Whether it is thought alive.
     pub fn is_alive(&self) -> bool {
         self.dead_until.is_none()
@@ -108,30 +108,32 @@ mod tests {
     /// Three refusals, a pause, one refusal more, and an answer that clears it.
     #[test]
     fn refusals() {
-        let mut judge = Judge::default();
-        assert!(![1, 2].map(|at| judge.refused(seconds(at))).contains(&true));
+        let mut health = PassiveHealth::default();
+        assert!(![1, 2].map(|at| health.refused(seconds(at))).contains(&true));
         assert!(
-            !judge.refused(seconds(12)),
+            !health.refused(seconds(12)),
             "the first ones are too long ago"
         );
-        judge.refused(seconds(13));
-        assert!(judge.refused(seconds(13)) && !judge.is_alive());
-        assert!(!judge.pass_time(seconds(17)) && judge.pass_time(seconds(18)) && judge.is_alive());
-        assert!(judge.refused(seconds(19)), "on trial");
-        assert!(judge.answered() && judge.is_alive());
-        assert!(!judge.refused(seconds(19)));
+        health.refused(seconds(13));
+        assert!(health.refused(seconds(13)) && !health.is_alive());
+        assert!(
+            !health.pass_time(seconds(17)) && health.pass_time(seconds(18)) && health.is_alive()
+        );
+        assert!(health.refused(seconds(19)), "on trial");
+        assert!(health.answered() && health.is_alive());
+        assert!(!health.refused(seconds(19)));
     }
 
     /// Silence counts against one that has answered, and never against one that does not answer at all.
     #[test]
     fn silence() {
-        let mut collector = Judge::default();
+        let mut collector = PassiveHealth::default();
         assert!(!(0..1_000).any(|at| collector.asked(100, seconds(at))));
-        let mut server = Judge::default();
+        let mut server = PassiveHealth::default();
         server.answered();
         assert!(!(0..5).any(|at| server.asked(10, seconds(at))));
         assert!(server.asked(1, seconds(5)));
-        let mut slow = Judge::default();
+        let mut slow = PassiveHealth::default();
         slow.answered();
         assert!(!(0..60).any(|at| slow.asked(1, seconds(at)) || (at % 19 == 0 && slow.answered())));
     }
