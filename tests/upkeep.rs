@@ -17,9 +17,9 @@ use common::namespace::enter;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep as Wanted, Upstream};
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
-use udispatch::dispatch::change::Change;
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::dispatch::id::UpstreamId;
+use udispatch::dispatch::upstream_event::UpstreamEvent;
 use udispatch::monitor::{Failure, Outside, Upkeep, Ward};
 use udispatch::supervisor::Supervisor;
 
@@ -77,7 +77,7 @@ fn named(ward: Ward, name: &str) -> Ward {
 /// An upkeep whose changes are collected.
 struct Kept {
     upkeep: Upkeep,
-    changes: Receiver<(UpstreamId, Change)>,
+    changes: Receiver<(UpstreamId, UpstreamEvent)>,
 }
 
 impl Kept {
@@ -105,7 +105,7 @@ impl Kept {
         }
     }
 
-    fn next(&self) -> (UpstreamId, Change) {
+    fn next(&self) -> (UpstreamId, UpstreamEvent) {
         self.changes
             .recv_timeout(PATIENCE)
             .unwrap_or_else(|_| panic!("no change: {:?}", self.upkeep.snapshot()))
@@ -122,14 +122,14 @@ impl Kept {
 
     /// Waits until the upstream is dead, and says why.
     fn dies(&self) -> String {
-        assert_eq!(self.next(), (FIRST, Change::Alive(false)));
+        assert_eq!(self.next(), (FIRST, UpstreamEvent::Alive(false)));
         let state = &self.upkeep.snapshot()[0];
         assert!(!state.alive && state.changed.is_some());
         self.why(FIRST)
     }
 
     fn returns(&self) {
-        assert_eq!(self.next(), (FIRST, Change::Alive(true)));
+        assert_eq!(self.next(), (FIRST, UpstreamEvent::Alive(true)));
         assert!(self.upkeep.snapshot()[0].alive);
     }
 }
@@ -256,7 +256,7 @@ fn silence_is_told_from_a_wrong_answer() {
         ward("127.0.0.1:5001", brief),
         ward("127.0.0.1:5002", probe(ProbeOver::Udp, "", "")),
     ]);
-    assert_eq!(kept.next(), (UpstreamId(1), Change::Alive(false)));
+    assert_eq!(kept.next(), (UpstreamId(1), UpstreamEvent::Alive(false)));
     assert_eq!(kept.upkeep.snapshot()[0].failed, None);
 }
 
@@ -439,7 +439,10 @@ fn a_name_moves() {
         .insert("b.example", vec![address("127.0.0.3:0")]);
     assert_eq!(
         kept.next(),
-        (UpstreamId(1), Change::Moved(address("127.0.0.3:5000")))
+        (
+            UpstreamId(1),
+            UpstreamEvent::Moved(address("127.0.0.3:5000"))
+        )
     );
     // In use already, though not the first.
     names.lock().unwrap().insert(
@@ -457,7 +460,7 @@ fn a_name_moves() {
         .insert("a.example", vec![address("127.0.0.2:0")]);
     assert_eq!(
         kept.next(),
-        (FIRST, Change::Moved(address("127.0.0.2:5000")))
+        (FIRST, UpstreamEvent::Moved(address("127.0.0.2:5000")))
     );
     kept.returns();
     assert_eq!(
@@ -497,7 +500,10 @@ fn a_look_up_hangs() {
     let start = Instant::now();
     assert_eq!(
         kept.next(),
-        (UpstreamId(1), Change::Moved(address("127.0.0.3:5000")))
+        (
+            UpstreamId(1),
+            UpstreamEvent::Moved(address("127.0.0.3:5000"))
+        )
     );
     drop(server);
     assert_eq!(kept.dies(), "refused");
@@ -548,7 +554,7 @@ fn a_thousand_upstreams() {
     let before = threads();
     let start = Instant::now();
     let kept = Kept::start(wards);
-    assert_eq!(kept.next(), (UpstreamId(700), Change::Alive(false)));
+    assert_eq!(kept.next(), (UpstreamId(700), UpstreamEvent::Alive(false)));
     assert!(threads() <= before + 1);
     while asked.lock().unwrap().len() < 2_500 && start.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(20));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::change::Change;
 use super::expectation::Expectations;
 use super::guard::Guard;
 use super::handler::{
@@ -22,6 +21,7 @@ use super::sink::Fate;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
 use super::timers::Timers;
+use super::upstream_event::UpstreamEvent;
 use super::verdict::DropReason;
 use crate::datagram::Envelope;
 
@@ -236,15 +236,15 @@ impl Dispatcher {
     }
 
     /// Tells a handler what is new about one of its upstreams.
-    pub fn change(
+    pub fn upstream_event(
         &mut self,
         to: HandlerId,
         upstream: UpstreamId,
-        change: Change,
+        event: UpstreamEvent,
         sockets: &mut dyn SocketTable,
     ) {
         self.with_forwarding(to, sockets, |handler, cx| {
-            handler.on_change(upstream, change, cx)
+            handler.on_upstream_event(upstream, event, cx)
         });
     }
 

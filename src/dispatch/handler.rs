@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::change::Change;
 use super::guard::{Answering, Guard};
 use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
@@ -16,6 +15,7 @@ use super::route_table::RouteId;
 use super::sessions::page::Page;
 use super::sink::Fate;
 use super::time::Time;
+use super::upstream_event::UpstreamEvent;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
 
@@ -63,7 +63,7 @@ pub trait Forwarding {
     fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>);
 
     /// Something is new about one of its upstreams.
-    fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>);
+    fn on_upstream_event(&mut self, upstream: UpstreamId, event: UpstreamEvent, cx: &mut Cx<'_>);
 
     /// The moment that it named by [`Forwarding::due`] has come.
     fn on_time(&mut self, cx: &mut Cx<'_>);

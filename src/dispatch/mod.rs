@@ -3,7 +3,6 @@
 //! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
-pub mod change;
 pub mod dispatcher;
 pub mod expectation;
 pub mod guard;
@@ -29,4 +28,5 @@ pub mod tap;
 pub mod time;
 mod timers;
 pub mod udp_header;
+pub mod upstream_event;
 pub mod verdict;

@@ -9,8 +9,8 @@ use crossbeam_channel::bounded;
 use crate::build::error::Failure;
 use crate::build::worker_threads::Crew;
 use crate::config::Config;
-use crate::dispatch::change::Change;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::transfer::hand_over;
@@ -444,7 +444,7 @@ fn tell_of_moves(
         }) = state
             && address.as_ref().ok() != Some(&now)
         {
-            handle.send(Command::Change(id, Change::Moved(now)));
+            handle.send(Command::UpstreamEvent(id, UpstreamEvent::Moved(now)));
         }
     }
 }

@@ -69,7 +69,7 @@ impl Upkeep {
         let tell = move |id, change| {
             for worker in &workers {
                 // One that has ended is the supervisor's business.
-                worker.send(Command::Change(id, change));
+                worker.send(Command::UpstreamEvent(id, change));
             }
         };
         let outside = Outside {

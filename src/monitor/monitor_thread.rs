@@ -10,8 +10,8 @@ use std::{io, thread};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Events, Poll, Token, Waker};
 
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::monitored::{News, Outside, State, Ward};
 use crate::monitor::prober::Prober;
 use crate::monitor::resolver::{Answer, Resolver};
@@ -163,7 +163,7 @@ impl Keeper {
                     // First, so that whoever hears of a change also sees it.
                     self.note(id, |state| state.change(change, now));
                     (self.outside.tell)(id, change);
-                    if let Change::Moved(address) = change {
+                    if let UpstreamEvent::Moved(address) = change {
                         self.prober.on_moved(id, address, now);
                     }
                 }
@@ -182,11 +182,11 @@ impl Keeper {
 }
 
 impl State {
-    fn change(&mut self, change: Change, now: Instant) {
+    fn change(&mut self, change: UpstreamEvent, now: Instant) {
         match change {
-            Change::Alive(alive) => self.alive = alive,
-            Change::Moved(address) => self.address = Some::<SocketAddr>(address),
-            Change::Drain(_) => return,
+            UpstreamEvent::Alive(alive) => self.alive = alive,
+            UpstreamEvent::Moved(address) => self.address = Some::<SocketAddr>(address),
+            UpstreamEvent::Drain(_) => return,
         }
         self.changed = Some(now);
     }

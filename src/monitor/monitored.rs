@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::upstream::{Host, Probe, Upstream};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::Failure;
 
 /// An upstream to be looked after; its number is its place in the list.
@@ -46,7 +46,7 @@ pub type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 /// The outside world, which a test replaces.
 pub struct Outside {
     /// Tells every worker.
-    pub tell: Box<dyn FnMut(UpstreamId, Change) + Send>,
+    pub tell: Box<dyn FnMut(UpstreamId, UpstreamEvent) + Send>,
     /// May block. The ports of the answers mean nothing.
     pub look_up: Arc<LookUp>,
     /// Says whether an upstream may move there, or what would come of it, as in "which would close …".
@@ -82,7 +82,7 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
     /// For the workers.
-    Change(UpstreamId, Change),
+    UpstreamEvent(UpstreamId, UpstreamEvent),
     /// For the views.
     Failed(UpstreamId, Failure),
     /// For the log.

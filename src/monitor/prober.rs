@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use mio::{Registry, Token};
 
 use crate::config::upstream::{Probe, SendFrom};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::{Failure, Health};
 use crate::monitor::monitored::{News, Ward};
 use crate::monitor::probe::{Attempt, BUFFER_BYTES, Outcome};
@@ -214,7 +214,7 @@ impl Probed {
                 let Some(alive) = self.health.record(failure.is_none(), rise, fall) else {
                     return;
                 };
-                news.push(News::Change(self.id, Change::Alive(alive)));
+                news.push(News::Change(self.id, UpstreamEvent::Alive(alive)));
                 news.push(self.obituary(failure.as_ref()));
             }
         }
@@ -413,14 +413,14 @@ mod tests {
                     failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
                     what is sent, and does a firewall let both pass?";
         let died = [
-            News::Change(id, Change::Alive(false)),
+            News::Change(id, UpstreamEvent::Alive(false)),
             News::Say(log::Level::Warn, text.to_owned()),
         ];
         assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
         let text =
             "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
         let revived = [
-            News::Change(id, Change::Alive(true)),
+            News::Change(id, UpstreamEvent::Alive(true)),
             News::Say(log::Level::Info, text.to_owned()),
         ];
         assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);

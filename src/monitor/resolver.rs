@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::monitored::{News, Ward};
 use crate::monitor::schedule::{Schedule, Turn};
 
@@ -160,7 +160,7 @@ impl Name {
             let label = &user.label;
             let line = match permit(user.id, address) {
                 Ok(()) => {
-                    news.push(News::Change(user.id, Change::Moved(address)));
+                    news.push(News::Change(user.id, UpstreamEvent::Moved(address)));
                     user.forbidden = None;
                     let text = match user.address.replace(address) {
                         Some(old) => format!("upstream {label}: now at {address}, was {old}"),

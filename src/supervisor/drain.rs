@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::error::Refusal;
 use crate::config::words::{did_you_mean, quoted};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::running::Running;
 use crate::plan::upstreams::Located;
 use crate::worker::command::Command;
@@ -67,7 +67,7 @@ fn tell(ids: &[UpstreamId], drain: bool, running: &Running) {
     for handle in running.handles() {
         for id in ids {
             // A worker that has ended is found out elsewhere.
-            handle.send(Command::Change(*id, Change::Drain(drain)));
+            handle.send(Command::UpstreamEvent(*id, UpstreamEvent::Drain(drain)));
         }
     }
 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use crate::build::error::Refusal;
 use crate::config::{Config, Kind};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::running::Running;
 use crate::observe::snapshot::Snapshot;
 use crate::plan::explain::{Explanation, Imagined, Question, explain, line};
@@ -112,15 +112,15 @@ fn explanation(
 }
 
 /// What is to be told of the upstreams as they are now.
-fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, Change)> {
+fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, UpstreamEvent)> {
     let mut changes = Vec::new();
     for (index, row) in snapshot.upstreams.iter().enumerate() {
         let id = UpstreamId(index as u32);
         if let Some(Ok(address)) = row.address.as_ref().map(|address| address.parse()) {
-            changes.push((id, Change::Moved(address)));
+            changes.push((id, UpstreamEvent::Moved(address)));
         }
-        changes.push((id, Change::Alive(row.alive)));
-        changes.push((id, Change::Drain(row.draining)));
+        changes.push((id, UpstreamEvent::Alive(row.alive)));
+        changes.push((id, UpstreamEvent::Drain(row.draining)));
     }
     changes
 }

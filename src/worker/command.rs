@@ -8,11 +8,11 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 
 use super::estate::SocketSlot;
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sessions::page::{Page, Wanted};
 use crate::dispatch::tap::{Tap, TapId};
+use crate::dispatch::upstream_event::UpstreamEvent;
 
 /// A wish that the worker fulfils between two turns.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub enum Command {
     /// Send a page of sessions.
     Sessions(Wanted, Sender<Page>),
     /// Something is new about an upstream.
-    Change(UpstreamId, Change),
+    UpstreamEvent(UpstreamId, UpstreamEvent),
     /// Copy datagrams for somebody who looks on.
     Tap {
         /// Where they go.

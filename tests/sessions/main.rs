@@ -18,12 +18,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use udispatch::datagram::{Envelope, Region, Span, Train as Raw};
-use udispatch::dispatch::change::Change;
 use udispatch::dispatch::handler::{Batch, HandlerId, Trouble};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::time::Time;
+use udispatch::dispatch::upstream_event::UpstreamEvent;
 
 use covered::Covered;
 use model::{Flight, Pass, Shared, Step, Talker, Train};
@@ -464,22 +464,25 @@ impl Simulation {
         let spec = &self.scenario.specs[handler];
         let is_needed = spec.is_delicate() && !spec.receivers[place].shadow;
         let change = match self.random.below(6) {
-            0..4 if spec.probes => Change::Alive(once_in(&mut self.random, self.scenario.hope)),
-            0..5 if !is_needed => Change::Drain(once_in(&mut self.random, 3)),
-            _ => Change::Moved("198.51.100.77:7".parse().expect("an address")),
+            0..4 if spec.probes => {
+                UpstreamEvent::Alive(once_in(&mut self.random, self.scenario.hope))
+            }
+            0..5 if !is_needed => UpstreamEvent::Drain(once_in(&mut self.random, 3)),
+            _ => UpstreamEvent::Moved("198.51.100.77:7".parse().expect("an address")),
         };
         for worker in 0..self.workers.len() {
-            self.ground.borrow_mut().resolved[upstream] |= matches!(change, Change::Moved(_));
+            self.ground.borrow_mut().resolved[upstream] |=
+                matches!(change, UpstreamEvent::Moved(_));
             let Worker { dispatcher, ways } = &mut self.workers[worker];
             dispatcher.set_time(Time(self.now));
             let to = HandlerId(handler as u32);
-            dispatcher.change(to, UpstreamId(upstream as u32), change, ways);
+            dispatcher.upstream_event(to, UpstreamId(upstream as u32), change, ways);
             let (mut step, _) = self.witness(worker, &[]);
             let talker = &mut self.talkers[worker][handler];
             match change {
-                Change::Alive(alive) => talker.set_alive(place, alive),
-                Change::Drain(drain) => talker.set_drain(place, drain),
-                Change::Moved(_) => talker.moved(place, &mut step),
+                UpstreamEvent::Alive(alive) => talker.set_alive(place, alive),
+                UpstreamEvent::Drain(drain) => talker.set_drain(place, drain),
+                UpstreamEvent::Moved(_) => talker.moved(place, &mut step),
             }
             self.check(step, &[], &[]);
         }

@@ -33,7 +33,7 @@ impl Handler for Sleeper {
 impl Forwarding for Sleeper {
     fn on_trouble(&mut self, _: UpstreamSocketId, _: Trouble, _: &mut Cx<'_>) {}
 
-    fn on_change(&mut self, _: UpstreamId, _: Change, _: &mut Cx<'_>) {}
+    fn on_upstream_event(&mut self, _: UpstreamId, _: UpstreamEvent, _: &mut Cx<'_>) {}
 
     fn account(&self, _: &mut HandlerCount, _: &mut [UpstreamCount]) {}
 

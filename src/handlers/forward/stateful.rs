@@ -8,7 +8,6 @@ use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
 use crate::datagram::{Envelope, Train};
-use crate::dispatch::change::Change;
 use crate::dispatch::guard::Answering;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
@@ -18,6 +17,7 @@ use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
 use crate::dispatch::time::Time;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
 /// Sessions that end in one call for the sake of time; the rest follows a moment later.
@@ -564,9 +564,9 @@ impl Forwarding for Stateful {
         }
     }
 
-    fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>) {
-        self.upstreams.change(upstream, change);
-        if let (Change::Moved(_), Some(place)) = (change, self.upstreams.place(upstream)) {
+    fn on_upstream_event(&mut self, upstream: UpstreamId, event: UpstreamEvent, cx: &mut Cx<'_>) {
+        self.upstreams.apply(upstream, event);
+        if let (UpstreamEvent::Moved(_), Some(place)) = (event, self.upstreams.place(upstream)) {
             self.source_ports.moved(place, cx);
         }
     }

@@ -2,12 +2,12 @@
 
 use super::config::{Choice, Spread};
 use super::upstream_set::UpstreamSet;
-use crate::dispatch::change::Change;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
+use crate::dispatch::upstream_event::UpstreamEvent;
 
 /// The handler.
 pub struct Stateless {
@@ -56,8 +56,8 @@ impl Forwarding for Stateless {
         }
     }
 
-    fn on_change(&mut self, upstream: UpstreamId, change: Change, _: &mut Cx<'_>) {
-        self.upstreams.change(upstream, change);
+    fn on_upstream_event(&mut self, upstream: UpstreamId, event: UpstreamEvent, _: &mut Cx<'_>) {
+        self.upstreams.apply(upstream, event);
     }
 
     fn on_time(&mut self, cx: &mut Cx<'_>) {

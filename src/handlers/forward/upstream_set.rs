@@ -8,7 +8,6 @@ use super::config::{Choice, HashOn, Settings};
 use super::flow_hash::key_of;
 use super::upstream_handle::UpstreamHandle;
 use crate::datagram::{Envelope, Train};
-use crate::dispatch::change::Change;
 use crate::dispatch::guard::damp;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
 use crate::dispatch::ledger::UpstreamCount;
@@ -16,6 +15,7 @@ use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::passive_health::PassiveHealth;
 use crate::dispatch::pool::{Pick, Pool};
 use crate::dispatch::time::Time;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
 /// The upstreams of one forwarder in one worker.
@@ -210,19 +210,19 @@ impl UpstreamSet {
     }
 
     /// Something is new about an upstream.
-    pub fn change(&mut self, upstream: UpstreamId, change: Change) {
+    pub fn apply(&mut self, upstream: UpstreamId, event: UpstreamEvent) {
         let Some(place) = self.place(upstream) else {
             return;
         };
-        if let Change::Moved(address) = change {
+        if let UpstreamEvent::Moved(address) = event {
             self.handles[place].address = Some(address);
         }
-        self.pool.change(place, |member| match change {
-            Change::Alive(alive) => member.alive = alive,
-            Change::Drain(drain) => member.drain = drain,
-            Change::Moved(_) => member.resolved = true,
+        self.pool.change(place, |member| match event {
+            UpstreamEvent::Alive(alive) => member.alive = alive,
+            UpstreamEvent::Drain(drain) => member.drain = drain,
+            UpstreamEvent::Moved(_) => member.resolved = true,
         });
-        if let (Change::Moved(_), Some(passive_health)) = (change, &mut self.passive_health) {
+        if let (UpstreamEvent::Moved(_), Some(passive_health)) = (event, &mut self.passive_health) {
             passive_health[place] = PassiveHealth::default();
             self.pool.change(place, |member| member.alive = true);
         }

@@ -7,13 +7,13 @@ use crossbeam_channel::Receiver;
 use crate::config::Config;
 use crate::config::kind::{BuildError, Recipe, Site, Upstream, Way};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
-use crate::dispatch::change::Change;
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Batch, Handler, HandlerId, SocketTable};
 use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::ledger::Tally;
 use crate::dispatch::outbox::{Outbox, UpstreamSocketId};
 use crate::dispatch::sink::{Job, LineSink};
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::DropReason;
 use crate::plan::explain::lines::{line, shortened};
 use crate::plan::upstreams::Upstreams;
@@ -73,11 +73,11 @@ impl<'a> DryRun<'a> {
     }
 
     /// Passes on what is known of the upstreams.
-    pub(super) fn change(&mut self, changes: &[(UpstreamId, Change)]) {
+    pub(super) fn change(&mut self, changes: &[(UpstreamId, UpstreamEvent)]) {
         for (upstream, change) in changes {
             let handler = self.plan.upstreams.get(*upstream).handler;
             self.dispatcher
-                .change(handler, *upstream, *change, &mut self.site);
+                .upstream_event(handler, *upstream, *change, &mut self.site);
         }
     }
 

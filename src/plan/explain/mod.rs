@@ -9,9 +9,9 @@ mod question;
 use crate::config::Config;
 use crate::config::kind::BuildError;
 use crate::datagram::Envelope;
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::{Match, Mismatch, RouteId};
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::plan::host::Host;
 use crate::plan::{Plan, Role};
 
@@ -37,7 +37,7 @@ pub fn explain(
     plan: &Plan,
     host: &Host,
     question: &Question,
-    changes: &[(UpstreamId, Change)],
+    changes: &[(UpstreamId, UpstreamEvent)],
 ) -> Result<Explanation, BuildError> {
     let mut text = String::new();
     let Course {

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{DRAIN_MAX, Worker};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::net::socket::close_door;
 use crate::worker::command::Command;
 use crate::worker::listener::Listener;
@@ -27,7 +27,7 @@ impl Worker {
                     let _ = begun.try_send(());
                 }
                 Command::Untap(id) => self.dispatcher.taps().remove(id),
-                Command::Change(upstream, change) => self.change(upstream, change),
+                Command::UpstreamEvent(upstream, change) => self.change(upstream, change),
                 Command::Lend(reply) => {
                     // Where there are no descriptors left, the asker gets no answer.
                     if let Ok(lent) = self.listeners.iter().map(Listener::lend).collect() {
@@ -43,14 +43,14 @@ impl Worker {
         }
     }
 
-    fn change(&mut self, upstream: UpstreamId, change: Change) {
-        if let Change::Moved(to) = change {
+    fn change(&mut self, upstream: UpstreamId, change: UpstreamEvent) {
+        if let UpstreamEvent::Moved(to) = change {
             self.sockets.moved(upstream, to);
         }
         let handler = self.sockets.owner(upstream);
         self.dispatcher.set_time(self.now());
         self.dispatcher
-            .change(handler, upstream, change, &mut self.sockets);
+            .upstream_event(handler, upstream, change, &mut self.sockets);
         self.flush();
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum UpstreamEvent {
     /// It answers its probes, or does not any more.
     Alive(bool),
     /// It gets nothing new any more, or does again.
