@@ -10,10 +10,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{Batch, Cx, Handler, HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::UpstreamSocketId;
+use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::tap::{Page, Tap, TapId};
 use udispatch::dispatch::verdict::{DropReason, Verdict};
@@ -51,12 +51,12 @@ fn dispatcher() -> Dispatcher {
         claim: Claim::All,
     }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
-    let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
+    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
     Dispatcher::new(
         routings,
         vec![vec![HandlerId(0)]],
         handlers,
-        guard,
+        reply_filter,
         names,
         1,
         0,

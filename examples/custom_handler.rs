@@ -20,8 +20,8 @@ use std::process::ExitCode;
 use udispatch::cli;
 use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use udispatch::config::value;
-use udispatch::dispatch::guard::Answering;
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::handlers::KINDS;
 
 const ROT13: Kind = Kind {
@@ -82,8 +82,8 @@ impl Handler for Rot {
             });
             self.answer.clear();
             self.answer.extend(moved);
-            // The guard decides whether this sender may be answered at all; its reasons go into the ledger.
-            cx.reply(datagram, &self.answer, &Answering::default())
+            // The reply filter decides whether this sender may be answered at all; its reasons go into the ledger.
+            cx.reply(datagram, &self.answer, &ReplyPolicy::default())
         });
     }
 }

@@ -14,10 +14,10 @@ use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::limit::Limit;
+use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
 use udispatch::dispatch::tap::{Counts, Tap, TapId};
@@ -232,7 +232,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
         .iter()
         .map(|route| route.handlers.clone())
         .collect();
-    let guard = Guard::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
+    let reply_filter = ReplyFilter::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
     let names = Names {
         routes: config
             .routes
@@ -246,7 +246,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
             routings,
             routes,
             handlers,
-            Arc::new(guard),
+            Arc::new(reply_filter),
             Arc::new(names),
             1,
             upstreams,

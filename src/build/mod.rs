@@ -301,13 +301,13 @@ fn build_worker(
         .iter()
         .map(|route| route.handlers.clone())
         .collect();
-    let (guard, names) = (Arc::clone(&plan.guard), Arc::clone(&plan.names));
+    let (reply_filter, names) = (Arc::clone(&plan.reply_filter), Arc::clone(&plan.names));
     let upstreams = plan.upstreams.iter().len();
     let mut dispatcher = Dispatcher::new(
         routings,
         routes,
         handlers,
-        guard,
+        reply_filter,
         names,
         plan.listeners.len(),
         upstreams,

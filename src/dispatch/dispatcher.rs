@@ -6,7 +6,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::expectation::Expectations;
-use super::guard::Guard;
 use super::handler::{
     Batch, Cx, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
 };
@@ -15,6 +14,7 @@ use super::latency::LatencyProbe;
 use super::ledger::Ledger;
 use super::legacy::Legacy;
 use super::outbox::{Outbox, UpstreamSocketId};
+use super::reply_policy::ReplyFilter;
 use super::route_table::{PortTable, RouteId};
 use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::Fate;
@@ -79,7 +79,7 @@ pub struct Dispatcher {
     /// Whom a route must not stop hearing from, by route number; empty where no route expects anybody.
     expectations: Vec<Option<Expectations>>,
     handlers: Vec<Box<dyn Handler>>,
-    guard: Arc<Guard>,
+    reply_filter: Arc<ReplyFilter>,
     names: Arc<Names>,
     /// The time of what happens now.
     now: Time,
@@ -102,7 +102,7 @@ impl Dispatcher {
         listeners: Vec<ListenerRouting>,
         routes: Vec<Vec<HandlerId>>,
         handlers: Vec<Box<dyn Handler>>,
-        guard: Arc<Guard>,
+        reply_filter: Arc<ReplyFilter>,
         names: Arc<Names>,
         listener_total: usize,
         upstream_total: usize,
@@ -118,7 +118,7 @@ impl Dispatcher {
             routes,
             expectations,
             handlers,
-            guard,
+            reply_filter,
             names,
             now: Time::default(),
             outbox,
@@ -299,7 +299,7 @@ impl Dispatcher {
         let mut cx = Cx {
             outbox: &mut self.outbox,
             drops: &mut self.drops,
-            guard: &self.guard,
+            reply_filter: &self.reply_filter,
             names: &self.names,
             handler: to,
             route: NOWHERE,
@@ -462,7 +462,7 @@ impl Dispatcher {
             let mut cx = Cx {
                 outbox: &mut self.outbox,
                 drops: &mut self.drops,
-                guard: &self.guard,
+                reply_filter: &self.reply_filter,
                 names: &self.names,
                 handler,
                 route,

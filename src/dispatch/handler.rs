@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::guard::{Answering, Guard};
 use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
 use super::legacy::Legacy;
 use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
+use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
 use super::sessions::page::Page;
 use super::sink::Fate;
@@ -219,7 +219,7 @@ pub struct Drops(pub(super) Vec<(u32, DropReason)>);
 pub struct Cx<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) drops: &'a mut Drops,
-    pub(super) guard: &'a Guard,
+    pub(super) reply_filter: &'a ReplyFilter,
     pub(super) names: &'a Names,
     pub(super) handler: HandlerId,
     pub(super) route: RouteId,
@@ -248,9 +248,9 @@ impl Cx<'_> {
         (first..first + datagrams).for_each(|index| self.verdict(index, Verdict::Dropped(reason)));
     }
 
-    /// Sends the datagram's own payload back to its source, unless the guard refuses.
-    pub fn echo(&mut self, datagram: &Datagram<'_>, answering: &Answering) -> Verdict {
-        match self.guard.permit(&datagram.envelope, answering) {
+    /// Sends the datagram's own payload back to its source, unless the reply filter refuses.
+    pub fn echo(&mut self, datagram: &Datagram<'_>, reply_policy: &ReplyPolicy) -> Verdict {
+        match self.reply_filter.permit(&datagram.envelope, reply_policy) {
             Ok(ttl) => {
                 self.outbox.reply(
                     self.listener,
@@ -265,14 +265,14 @@ impl Cx<'_> {
         }
     }
 
-    /// Sends bytes of the handler's own back to the datagram's source, unless the guard refuses.
+    /// Sends bytes of the handler's own back to the datagram's source, unless the reply filter refuses.
     pub fn reply(
         &mut self,
         datagram: &Datagram<'_>,
         bytes: &[u8],
-        answering: &Answering,
+        reply_policy: &ReplyPolicy,
     ) -> Verdict {
-        let permitted = self.guard.permit(&datagram.envelope, answering);
+        let permitted = self.reply_filter.permit(&datagram.envelope, reply_policy);
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
             Ok((ttl, span)) => {
                 self.outbox
@@ -345,9 +345,9 @@ impl Cx<'_> {
     pub fn permit(
         &self,
         envelope: &Envelope,
-        answering: &Answering,
+        reply_policy: &ReplyPolicy,
     ) -> Result<Option<u8>, DropReason> {
-        self.guard.permit(envelope, answering)
+        self.reply_filter.permit(envelope, reply_policy)
     }
 
     /// What time it is.

@@ -167,7 +167,7 @@ pub struct SessionCount {
     pub inherited: u64,
     /// Those that go on under another name.
     pub left: u64,
-    /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/guard.rs`).
+    /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/reply_policy.rs`).
     pub one_way: u64,
     /// Source ports that are open: leased, in quarantine or idle.
     pub ports: u64,

@@ -1,11 +1,10 @@
-//! The pure heart: route table, outbox, verdicts, counters, guards. Bytes come in, values come out.
+//! The pure heart: route table, outbox, verdicts, counters, reply policy. Bytes come in, values come out.
 //!
 //! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
 pub mod dispatcher;
 pub mod expectation;
-pub mod guard;
 pub mod handler;
 pub mod histogram;
 pub mod id;
@@ -21,6 +20,7 @@ pub mod proxy_header;
 pub mod random;
 pub mod ranges;
 pub mod rate;
+pub mod reply_policy;
 pub mod route_table;
 pub mod sessions;
 pub mod sink;

@@ -1,9 +1,9 @@
 //! `echo`: sends each datagram back to where it came from.
 
-use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
 use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
-use crate::dispatch::guard::Answering;
 use crate::dispatch::handler::{Batch, Cx, Handler};
+use crate::dispatch::reply_policy::ReplyPolicy;
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
@@ -14,11 +14,11 @@ pub const KIND: Kind = Kind {
 destination = "127.0.0.1:1234"
 handler = "echo"
 "#,
-    read: |section| Some(Box::new(Echo(answering::read(section)))),
+    read: |section| Some(Box::new(Echo(reply_settings::read(section)))),
 };
 
 #[derive(Debug, Clone, Copy)]
-struct Echo(Answering);
+struct Echo(ReplyPolicy);
 
 impl Recipe for Echo {
     fn needs(&self) -> Needs {

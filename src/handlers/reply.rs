@@ -3,14 +3,14 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
 use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
 use crate::config::section::Section;
 use crate::config::value;
 use crate::config::words::Mistake;
-use crate::dispatch::guard::Answering;
 use crate::dispatch::handler::{Batch, Cx, Handler};
 use crate::dispatch::outbox::RUN_MAX_BYTES;
+use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
 /// An answer may be so many times as large as its request: as QUIC before it knows the sender (RFC 9000, section 8.1).
@@ -64,7 +64,7 @@ text = "hello\n"
 };
 
 fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
-    let answering = answering::read(section);
+    let reply_policy = reply_settings::read(section);
     let amplification_max = section.or(
         "amplification_max",
         value::integer(1..=RUN_MAX_BYTES),
@@ -82,7 +82,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     Some(Box::new(Fixed {
         bytes: bytes.into(),
         amplification_max,
-        answering,
+        reply_policy,
     }))
 }
 
@@ -115,7 +115,7 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
 struct Fixed {
     bytes: Arc<[u8]>,
     amplification_max: u32,
-    answering: Answering,
+    reply_policy: ReplyPolicy,
 }
 
 impl Recipe for Fixed {
@@ -123,7 +123,7 @@ impl Recipe for Fixed {
         Needs {
             source: true,
             destination: true,
-            ttl: self.answering.ttl.is_none(),
+            ttl: self.reply_policy.ttl.is_none(),
             ..Needs::NOTHING
         }
     }
@@ -158,7 +158,7 @@ impl Handler for Fixed {
             if datagram.payload.len() < self.request_min() {
                 return Verdict::Dropped(DropReason::Amplification);
             }
-            cx.reply(datagram, &self.bytes, &self.answering)
+            cx.reply(datagram, &self.bytes, &self.reply_policy)
         });
     }
 }

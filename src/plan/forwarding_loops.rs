@@ -1,7 +1,7 @@
 //! Finds forwards that come back: a handler that sends to an address of this daemon, whose route's handlers send on, and
 //! so on, until the first one is reached again. Refused before anything starts.
 //!
-//! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/guard.rs`).
+//! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/reply_policy.rs`).
 //! Names may come to mean other addresses later, so a [`Watch`] asks the same question again.
 
 use std::io;

@@ -26,8 +26,8 @@ use ipnet::IpNet;
 pub use self::listener::{ListenerPlan, Role};
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, InterfaceRef, Problem, Problems, Route, Workers};
-use crate::dispatch::guard::Guard;
 use crate::dispatch::handler::Names;
+use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::{Match, RouteId, RouteTable};
 use crate::plan::host::Host;
 use crate::plan::listener_lookups::LookUps;
@@ -45,7 +45,7 @@ pub struct Plan {
     /// Labels for people.
     pub names: Arc<Names>,
     /// Who is never answered.
-    pub guard: Arc<Guard>,
+    pub reply_filter: Arc<ReplyFilter>,
     /// What the upstreams' names stand for.
     pub upstreams: Upstreams,
     /// What a user should know before it starts.
@@ -89,7 +89,7 @@ impl Plan {
         if problems.errors() > 0 {
             return Err(problems);
         }
-        let guard = Guard::new(
+        let reply_filter = ReplyFilter::new(
             listeners.iter().map(|listener| listener.address),
             host.addresses(),
             host.broadcasts(),
@@ -119,13 +119,14 @@ impl Plan {
                 .map(|(_, located)| located.upstream.to_string())
                 .collect(),
         };
-        let (table, names, guard) = (Arc::new(table), Arc::new(names), Arc::new(guard));
+        let (table, names, reply_filter) =
+            (Arc::new(table), Arc::new(names), Arc::new(reply_filter));
         Ok(Plan {
             listeners,
             table,
             workers,
             names,
-            guard,
+            reply_filter,
             upstreams,
             notes,
         })

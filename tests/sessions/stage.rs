@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use udispatch::config::kind::{BuildError, Site, Way};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-use udispatch::dispatch::guard::Guard;
 use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
+use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::sink::LineSink;
 use udispatch::dispatch::verdict::DropReason;
@@ -210,7 +210,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
         .doors
         .iter()
         .flat_map(|door| [0, 1].map(|which| scenario.local(*door, which)));
-    let guard = Arc::new(Guard::new(listeners.collect::<Vec<_>>(), [], []));
+    let reply_filter = Arc::new(ReplyFilter::new(listeners.collect::<Vec<_>>(), [], []));
     let names = Arc::new(Names::default());
     let upstreams = ground.borrow().owners.len();
     let build = |worker: usize| {
@@ -245,12 +245,16 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
                 .collect()
         };
         let routes = scenario.routes.iter().map(ids).collect();
-        let (guard, names, doors) = (Arc::clone(&guard), Arc::clone(&names), scenario.doors.len());
+        let (reply_filter, names, doors) = (
+            Arc::clone(&reply_filter),
+            Arc::clone(&names),
+            scenario.doors.len(),
+        );
         let dispatcher = Dispatcher::new(
             routings.collect(),
             routes,
             handlers,
-            guard,
+            reply_filter,
             names,
             doors,
             upstreams,

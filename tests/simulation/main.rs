@@ -42,7 +42,7 @@ const STEPS: usize = 30;
 /// Bytes that payloads are copied from.
 const NOISE_BYTES: usize = 2 * SLOT_BYTES;
 
-/// Law 1, law 2 and law 3, the guard, the outbox and its runs, over random configurations and traffic.
+/// Law 1, law 2 and law 3, the reply filter, the outbox and its runs, over random configurations and traffic.
 #[test]
 fn dispatch_keeps_its_laws() {
     let seeds = seeds(SEEDS);
@@ -327,7 +327,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         routings,
         routes,
         handlers,
-        Arc::clone(&world.plan.guard),
+        Arc::clone(&world.plan.reply_filter),
         Arc::clone(&world.plan.names),
         world.plan.listeners.len(),
         bench.sockets.len(),

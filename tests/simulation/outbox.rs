@@ -169,7 +169,7 @@ fn check_sockets(
     );
 }
 
-/// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
+/// The answers are exactly those that the reply filter lets pass, each from where it was asked and with its TTL.
 fn check_answers(outbox: &Outbox, listener: LocalListener, arena: &[u8], turn: &Turn) {
     assert!(
         outbox.replying().iter().all(|other| *other == listener),

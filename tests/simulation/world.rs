@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use udispatch::config::{Config, InterfaceRef, Kind};
-use udispatch::dispatch::guard::Answering;
 use udispatch::dispatch::random::Random;
+use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::dispatch::route_table::{Match, RouteId};
 use udispatch::handlers::KINDS;
 use udispatch::net::fib::{Answer, DestinationKind};
@@ -168,11 +168,11 @@ pub enum Pick {
 /// What a handler is to do, as the model knows it.
 #[derive(Debug, Clone)]
 pub enum Spec {
-    Echo(Answering),
+    Echo(ReplyPolicy),
     Reply {
         bytes: Vec<u8>,
         amplification_max: usize,
-        answering: Answering,
+        reply_policy: ReplyPolicy,
     },
     Print,
     Drop,
@@ -283,7 +283,7 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
     match random.below(7) {
         0 => {
             let _ = writeln!(text, "kind = \"echo\"");
-            Spec::Echo(answering(random, text))
+            Spec::Echo(reply_policy(random, text))
         }
         1 => {
             let len = *pick(random, &[1, 3, 20, 700, 60_000]);
@@ -298,7 +298,7 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
             Spec::Reply {
                 bytes,
                 amplification_max,
-                answering: answering(random, text),
+                reply_policy: reply_policy(random, text),
             }
         }
         2 => {
@@ -319,8 +319,8 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
     }
 }
 
-fn answering(random: &mut Random, text: &mut String) -> Answering {
-    let answering = Answering {
+fn reply_policy(random: &mut Random, text: &mut String) -> ReplyPolicy {
+    let reply_policy = ReplyPolicy {
         allow_low_ports: once_in(random, 2),
         answer_groups: once_in(random, 2),
         ttl: once_in(random, 3).then(|| 1 + random.below(255) as u8),
@@ -328,12 +328,12 @@ fn answering(random: &mut Random, text: &mut String) -> Answering {
     let _ = writeln!(
         text,
         "allow_low_ports = {}\nanswer_groups = {}",
-        answering.allow_low_ports, answering.answer_groups
+        reply_policy.allow_low_ports, reply_policy.answer_groups
     );
-    if let Some(ttl) = answering.ttl {
+    if let Some(ttl) = reply_policy.ttl {
         let _ = writeln!(text, "ttl = {ttl}");
     }
-    answering
+    reply_policy
 }
 
 fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {

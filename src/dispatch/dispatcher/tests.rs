@@ -84,9 +84,16 @@ fn who_was_not_called_is_not_asked() {
         claim: Claim::All,
     });
     let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
-    let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
-    let mut dispatcher =
-        Dispatcher::new(routings.collect(), routes, handlers, guard, names, 1_000, 0);
+    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
+    let mut dispatcher = Dispatcher::new(
+        routings.collect(),
+        routes,
+        handlers,
+        reply_filter,
+        names,
+        1_000,
+        0,
+    );
     assert_eq!(
         (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (None, 1_000)

@@ -145,7 +145,7 @@ impl Recipe for Forward {
             replies,
             upstreams,
             upstream_options,
-            answering,
+            reply_policy,
             ..
         } = &*self.settings;
         let is_hash = *choice == Choice::One(Pick::Hash);
@@ -163,7 +163,7 @@ impl Recipe for Forward {
                 || *replies != Replies::None
                 || proxy
                 || (is_hash && *hash_on == HashOn::Destination),
-            ttl: answering.ttl.is_none() && (!has_own_ttl || *replies != Replies::None),
+            ttl: reply_policy.ttl.is_none() && (!has_own_ttl || *replies != Replies::None),
             ..Needs::NOTHING
         }
     }

@@ -8,11 +8,11 @@ use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
 use crate::datagram::{Envelope, Train};
-use crate::dispatch::guard::Answering;
 use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
@@ -133,14 +133,14 @@ impl Stateful {
         passed
     }
 
-    /// Whether the guard lets answers go to who sent this. Its TTL has been looked at.
+    /// Whether the reply filter lets answers go to who sent this. Its TTL has been looked at.
     fn may_answer(&self, envelope: &Envelope, cx: &Cx<'_>) -> bool {
-        let answering = Answering {
+        let reply_policy = ReplyPolicy {
             ttl: Some(1),
-            ..self.upstreams.settings.answering
+            ..self.upstreams.settings.reply_policy
         };
         self.upstreams.settings.replies == Replies::None
-            || (cx.permit(envelope, &answering).is_ok()
+            || (cx.permit(envelope, &reply_policy).is_ok()
                 && !self.upstreams.is_upstream(envelope.src))
     }
 
@@ -439,7 +439,7 @@ impl Stateful {
         // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
         let ttl = session
             .ttl
-            .filter(|_| self.upstreams.settings.answering.ttl.is_none());
+            .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
         cx.pass_back(listener, train, key.client, key.local, interface, ttl);
         self.table.assure(id);
         if !self.upstreams.shadows.is_empty() {

@@ -8,12 +8,12 @@ use super::config::{Choice, HashOn, Settings};
 use super::flow_hash::key_of;
 use super::upstream_handle::UpstreamHandle;
 use crate::datagram::{Envelope, Train};
-use crate::dispatch::guard::damp;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
 use crate::dispatch::ledger::UpstreamCount;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::passive_health::PassiveHealth;
 use crate::dispatch::pool::{Pick, Pool};
+use crate::dispatch::reply_policy::damp;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
@@ -63,7 +63,7 @@ impl UpstreamSet {
     /// groups use a TTL of 1 as a rule (IP_MULTICAST_TTL in ip(7)), which is where such a datagram begins, not where a loop
     /// ends.
     pub fn damp(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
-        let fixed = self.settings.answering.ttl;
+        let fixed = self.settings.reply_policy.ttl;
         if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
             return Ok(fixed);
         }

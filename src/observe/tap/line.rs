@@ -180,10 +180,10 @@ mod tests {
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-    use crate::dispatch::guard::Guard;
     use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Names, SocketTable};
     use crate::dispatch::id::{RouteId, UpstreamId};
     use crate::dispatch::outbox::UpstreamSocketId;
+    use crate::dispatch::reply_policy::ReplyFilter;
     use crate::dispatch::tap::{Tap, TapId};
     use crate::dispatch::verdict::DropReason;
 
@@ -233,7 +233,7 @@ mod tests {
             routings,
             routes,
             handlers,
-            Arc::new(Guard::default()),
+            Arc::new(ReplyFilter::default()),
             Arc::new(names),
             1,
             0,

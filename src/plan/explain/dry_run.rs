@@ -59,7 +59,7 @@ impl<'a> DryRun<'a> {
             vec![ear],
             routes,
             handlers,
-            Arc::clone(&plan.guard),
+            Arc::clone(&plan.reply_filter),
             Arc::clone(&plan.names),
             1,
             plan.upstreams.iter().len(),

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::config::upstream::{Upkeep, Upstream};
 use crate::config::value::Rate;
-use crate::dispatch::guard::Answering;
 use crate::dispatch::pool::Pick;
+use crate::dispatch::reply_policy::ReplyPolicy;
 
 /// A forwarder as the file describes it. It holds no contradiction.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct Settings {
     /// What a session may take.
     pub limits: Limits,
     /// Who is answered, and the TTL that requests are sent with.
-    pub answering: Answering,
+    pub reply_policy: ReplyPolicy,
     /// How the upstreams are looked after.
     pub upkeep: Upkeep,
     /// Whether all upstreams are used when none seems alive.

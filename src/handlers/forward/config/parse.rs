@@ -15,7 +15,7 @@ use crate::config::upstream::{SendFrom, Upkeep};
 use crate::config::value::{self, Value, placed};
 use crate::config::words::{Mistake, did_you_mean};
 use crate::dispatch::pool::Pick;
-use crate::handlers::answering;
+use crate::handlers::reply_settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -39,7 +39,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         RESOLVE_INTERVAL,
     );
     let resolve_optional = section.or("resolve_optional", value::boolean, false);
-    let answering = answering::read(section);
+    let reply_policy = reply_settings::read(section);
 
     // What cannot be read could contradict anything.
     let is_unread = |key: &str, is_read: bool| section.has(key) && !is_read;
@@ -72,7 +72,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         spread: spread.unwrap_or(default_spread),
         replies,
         limits,
-        answering,
+        reply_policy,
         upkeep: Upkeep {
             probe: health.probe,
             resolve_interval,
@@ -245,7 +245,7 @@ mod tests {
             }
         );
         assert!(read.fail_open);
-        assert_eq!(read.answering, Default::default());
+        assert_eq!(read.reply_policy, Default::default());
         assert_eq!(read.upstreams[0].leave, Leave::default());
         assert!(read.upstreams[0].leave.loop_back);
         assert_eq!(
@@ -397,7 +397,9 @@ mod tests {
                 resolve_optional: true
             }
         );
-        assert!(!read.fail_open && read.answering.allow_low_ports && read.answering.answer_groups);
-        assert_eq!(read.answering.ttl, Some(3));
+        assert!(
+            !read.fail_open && read.reply_policy.allow_low_ports && read.reply_policy.answer_groups
+        );
+        assert_eq!(read.reply_policy.ttl, Some(3));
     }
 }

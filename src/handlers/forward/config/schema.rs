@@ -4,7 +4,7 @@ use super::{Choice, HashOn, Spread};
 use crate::config::kind::{Form, Setting};
 use crate::config::{setting, value};
 use crate::dispatch::pool::Pick;
-use crate::handlers::answering::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
+use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
 /// Datagrams of a sample, at most.
 pub const SAMPLE_MAX: u32 = 1_000_000;

@@ -1,10 +1,10 @@
 //! The settings that all handlers have that send back, and how they are read. The rules behind them are in
-//! `dispatch/guard.rs`.
+//! `dispatch/reply_policy.rs`.
 
 use crate::config::kind::{Form, Setting};
 use crate::config::section::Section;
 use crate::config::value;
-use crate::dispatch::guard::Answering;
+use crate::dispatch::reply_policy::ReplyPolicy;
 
 /// `allow_low_ports`.
 pub const ALLOW_LOW_PORTS: Setting = Setting {
@@ -31,8 +31,8 @@ pub const TTL: Setting = Setting {
 };
 
 /// Reads the three.
-pub fn read(section: &mut Section<'_>) -> Answering {
-    Answering {
+pub fn read(section: &mut Section<'_>) -> ReplyPolicy {
+    ReplyPolicy {
         allow_low_ports: section.or(ALLOW_LOW_PORTS.key, value::boolean, false),
         answer_groups: section.or(ANSWER_GROUPS.key, value::boolean, false),
         ttl: section.optional(TTL.key, value::integer(1..=255)),

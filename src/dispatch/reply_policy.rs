@@ -12,7 +12,7 @@ const SYSTEM_PORTS: u16 = 1024;
 
 /// How a handler that sends back wants to be guarded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Answering {
+pub struct ReplyPolicy {
     /// Answer source ports below 1024 too.
     pub allow_low_ports: bool,
     /// Answer what was sent to a group or a broadcast address.
@@ -23,7 +23,7 @@ pub struct Answering {
 
 /// What the daemon knows of itself: its own listeners and the addresses of this host.
 #[derive(Debug, Default)]
-pub struct Guard {
+pub struct ReplyFilter {
     exact: HashSet<SocketAddr>,
     /// Ports on which a wildcard listener has every local address.
     wildcard_v4: HashSet<u16>,
@@ -34,36 +34,40 @@ pub struct Guard {
     broadcast: HashSet<Ipv4Addr>,
 }
 
-impl Guard {
+impl ReplyFilter {
     /// `listeners` are bind addresses (an unspecified one has all of `local`), `broadcast` this host's broadcast addresses.
     pub fn new(
         listeners: impl IntoIterator<Item = SocketAddr>,
         local: impl IntoIterator<Item = IpAddr>,
         broadcast: impl IntoIterator<Item = Ipv4Addr>,
-    ) -> Guard {
-        let mut guard = Guard {
+    ) -> ReplyFilter {
+        let mut reply_filter = ReplyFilter {
             ports: vec![0; 1024],
             local: local.into_iter().collect(),
             broadcast: broadcast.into_iter().collect(),
-            ..Guard::default()
+            ..ReplyFilter::default()
         };
         for listener in listeners {
             let port = listener.port();
-            guard.ports[usize::from(port >> 6)] |= 1 << (port & 63);
+            reply_filter.ports[usize::from(port >> 6)] |= 1 << (port & 63);
             match listener.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => drop(guard.wildcard_v4.insert(port)),
-                IpAddr::V6(ip) if ip.is_unspecified() => drop(guard.wildcard_v6.insert(port)),
-                ip => drop(guard.exact.insert(SocketAddr::new(ip, port))),
+                IpAddr::V4(ip) if ip.is_unspecified() => {
+                    drop(reply_filter.wildcard_v4.insert(port))
+                }
+                IpAddr::V6(ip) if ip.is_unspecified() => {
+                    drop(reply_filter.wildcard_v6.insert(port))
+                }
+                ip => drop(reply_filter.exact.insert(SocketAddr::new(ip, port))),
             }
         }
-        guard
+        reply_filter
     }
 
     /// Whether an answer may go back, and with which TTL (`None`: the socket's own, where none was asked for).
     pub fn permit(
         &self,
         envelope: &Envelope,
-        answering: &Answering,
+        reply_policy: &ReplyPolicy,
     ) -> Result<Option<u8>, DropReason> {
         let src = envelope.src;
         if src.port() == 0 {
@@ -75,13 +79,13 @@ impl Guard {
         if self.is_own(envelope) {
             return Err(DropReason::OwnSource);
         }
-        if src.port() < SYSTEM_PORTS && !answering.allow_low_ports {
+        if src.port() < SYSTEM_PORTS && !reply_policy.allow_low_ports {
             return Err(DropReason::LowSourcePort);
         }
-        if envelope.is_to_many() && !answering.answer_groups {
+        if envelope.is_to_many() && !reply_policy.answer_groups {
             return Err(DropReason::GroupRequest);
         }
-        damp(envelope.ttl, answering.ttl)
+        damp(envelope.ttl, reply_policy.ttl)
     }
 
     fn is_not_unicast(&self, ip: IpAddr) -> bool {
@@ -144,17 +148,18 @@ mod tests {
         }
     }
 
-    /// Every refusal of the guard, and what lifts it.
+    /// Every refusal of the reply filter, and what lifts it.
     #[test]
     fn refusals() {
         let listeners =
             ["127.0.0.1:1234", "0.0.0.0:5000", "[::]:5000"].map(|text| text.parse().unwrap());
-        let guard = Guard::new(
+        let reply_filter = ReplyFilter::new(
             listeners,
             ["192.0.2.1".parse().unwrap()],
             ["192.0.2.255".parse().unwrap()],
         );
-        let ask = |src, dst, ttl| guard.permit(&envelope(src, dst, ttl), &Answering::default());
+        let ask =
+            |src, dst, ttl| reply_filter.permit(&envelope(src, dst, ttl), &ReplyPolicy::default());
         assert_eq!(ask("10.0.0.1:4000", "127.0.0.1:1234", 64), Ok(Some(63)));
         assert_eq!(
             ask("10.0.0.1:0", "127.0.0.1:1234", 64),
@@ -203,13 +208,13 @@ mod tests {
             ask("10.0.0.1:4000", "239.1.2.3:5000", 64),
             Err(DropReason::GroupRequest)
         );
-        let lifted = Answering {
+        let lifted = ReplyPolicy {
             allow_low_ports: true,
             answer_groups: true,
             ttl: Some(9),
         };
         assert_eq!(
-            guard.permit(&envelope("10.0.0.1:53", "239.1.2.3:5000", 1), &lifted),
+            reply_filter.permit(&envelope("10.0.0.1:53", "239.1.2.3:5000", 1), &lifted),
             Ok(Some(9))
         );
     }
