@@ -17,7 +17,7 @@ use super::outbox::{Outbox, UpstreamSocketId};
 use super::reply_policy::ReplyFilter;
 use super::route_table::{PortTable, RouteId};
 use super::sessions::page::{Mark, Page, Wanted};
-use super::sink::Fate;
+use super::sink::SinkCounts;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
 use super::timers::Timers;
@@ -366,14 +366,14 @@ impl Dispatcher {
     /// A copy of all accounts, as of now.
     pub fn snapshot(&self) -> Ledger {
         let mut ledger = self.accounts();
-        for (index, fate) in self.fates() {
-            let (written, lost) = fate.so_far();
+        for (index, sink_counts) in self.sink_counts() {
+            let (written, lost) = sink_counts.so_far();
             ledger.settle(index, written, lost);
         }
         ledger
     }
 
-    /// The same, but whatever sinks have got counts as handled; their fates tell the rest.
+    /// The same, but whatever sinks have got counts as handled; their sink counts tell the rest.
     pub fn accounts(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
         for (index, handler) in self.handlers.iter().enumerate() {
@@ -390,10 +390,10 @@ impl Dispatcher {
     }
 
     /// What the handlers' sinks still have to tell, by handler number.
-    pub fn fates(&self) -> Vec<(usize, Fate)> {
+    pub fn sink_counts(&self) -> Vec<(usize, SinkCounts)> {
         let numbered = self.handlers.iter().enumerate();
         numbered
-            .filter_map(|(index, handler)| Some((index, handler.fate()?)))
+            .filter_map(|(index, handler)| Some((index, handler.sink_counts()?)))
             .collect()
     }
 

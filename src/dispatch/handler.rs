@@ -13,7 +13,7 @@ use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
 use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
 use super::sessions::page::Page;
-use super::sink::Fate;
+use super::sink::SinkCounts;
 use super::time::Time;
 use super::upstream_event::UpstreamEvent;
 use super::verdict::{DropReason, Verdict};
@@ -36,7 +36,7 @@ pub trait Handler: Send {
 
     /// For a handler with a sink: what becomes of the datagrams that it called handled. Those that the sink has neither
     /// written nor lost are in flight.
-    fn fate(&self) -> Option<Fate> {
+    fn sink_counts(&self) -> Option<SinkCounts> {
         None
     }
 

@@ -9,7 +9,7 @@ use crate::config::section::Section;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::{Batch, Cx, Handler};
-use crate::dispatch::sink::{Fate, LineSink};
+use crate::dispatch::sink::{LineSink, SinkCounts};
 use crate::dispatch::verdict::Verdict;
 
 /// The entry in the list of kinds.
@@ -118,8 +118,8 @@ impl Handler for Printer {
         self.sink.flush();
     }
 
-    fn fate(&self) -> Option<Fate> {
-        Some(self.sink.fate())
+    fn sink_counts(&self) -> Option<SinkCounts> {
+        Some(self.sink.sink_counts())
     }
 }
 

@@ -2,7 +2,7 @@
 //! stands in a last row, so that everything ever received stays accounted for.
 
 use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
-use crate::dispatch::sink::Fate;
+use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
 use crate::plan::diff::Successors;
 
@@ -19,7 +19,7 @@ pub struct History {
 struct Pending {
     worker: usize,
     handler: usize,
-    fate: Fate,
+    sink_counts: SinkCounts,
     /// How much it was given.
     given: u64,
     /// What it had written and lost when that was last written down.
@@ -66,12 +66,18 @@ impl History {
     }
 
     /// A worker has ended, with these accounts in the present numbering, in which what sinks have got is handled.
-    pub fn add(&mut self, worker: usize, rows: Rows, ledger: &Ledger, fates: Vec<(usize, Fate)>) {
+    pub fn add(
+        &mut self,
+        worker: usize,
+        rows: Rows,
+        ledger: &Ledger,
+        sink_counts: Vec<(usize, SinkCounts)>,
+    ) {
         while self.workers.len() <= worker {
             self.workers.push(rows.ledger());
         }
         self.workers[worker].add(ledger);
-        for (handler, fate) in fates {
+        for (handler, sink_counts) in sink_counts {
             // Its sink has got all that it handled, and says now what became of it.
             let given = ledger.handlers[handler].tally.handled;
             let tally = &mut self.workers[worker].handlers[handler].tally;
@@ -80,7 +86,7 @@ impl History {
             self.pending.push(Pending {
                 worker,
                 handler,
-                fate,
+                sink_counts,
                 given,
                 seen: (0, 0),
             });
@@ -103,7 +109,7 @@ impl History {
     /// Writes down what sinks have done meanwhile. The accounts of each worker.
     pub fn ledgers(&mut self) -> &[Ledger] {
         for pending in &mut self.pending {
-            let (written, lost) = pending.fate.so_far();
+            let (written, lost) = pending.sink_counts.so_far();
             let tally = &mut self.workers[pending.worker].handlers[pending.handler].tally;
             let (more, gone) = (
                 written.saturating_sub(pending.seen.0),

@@ -92,7 +92,7 @@ impl Running {
                 number,
                 rows,
                 &estate.ledger,
-                std::mem::take(&mut estate.fates),
+                std::mem::take(&mut estate.sink_counts),
             );
             estate.sockets = worker.into_upstream_sockets();
             estates.push(estate);

@@ -11,7 +11,7 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
-use crate::dispatch::sink::Fate;
+use crate::dispatch::sink::SinkCounts;
 
 /// Which of the sockets of a configuration one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub struct Estate {
     pub ledger: Ledger,
     /// Of each handler with a sink: its number, and how to ask what became of what the sink holds.
     #[serde(skip)]
-    pub fates: Vec<(usize, Fate)>,
+    pub sink_counts: Vec<(usize, SinkCounts)>,
     /// The sockets of `upstream_sockets`, in their order.
     #[serde(skip)]
     pub sockets: Vec<UdpSocket>,

@@ -43,7 +43,7 @@ impl Worker {
             sockets: self.sockets.leave(),
             legacies: self.dispatcher.leave(),
             ledger: self.dispatcher.accounts(),
-            fates: self.dispatcher.fates(),
+            sink_counts: self.dispatcher.sink_counts(),
             sockets: Vec::new(),
         }
     }
