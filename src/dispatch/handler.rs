@@ -118,7 +118,7 @@ pub trait SocketTable {
     }
 
     /// Throws away what a socket that has left quarantine may still hold: it was meant for whoever had the socket before.
-    fn wipe(&mut self, socket: UpstreamSocketId, now: Time) {
+    fn discard_queue(&mut self, socket: UpstreamSocketId, now: Time) {
         let _ = (socket, now);
     }
 }
@@ -337,8 +337,8 @@ impl Cx<'_> {
     }
 
     /// Throws away what a socket that has left quarantine may still hold, before it is used again.
-    pub fn wipe(&mut self, socket: UpstreamSocketId) {
-        self.sockets.wipe(socket, self.now);
+    pub fn discard_queue(&mut self, socket: UpstreamSocketId) {
+        self.sockets.discard_queue(socket, self.now);
     }
 
     /// Whether who sent this may be answered, and with which TTL.

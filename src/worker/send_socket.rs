@@ -16,7 +16,7 @@ use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamSocketOptions};
 
 /// Datagrams that are thrown away at most; more than a receive buffer of a session holds.
-const WIPED_MAX: usize = 4_096;
+const DISCARDED_MAX: usize = 4_096;
 
 /// A way out.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl SendSocket {
         };
         // From here on the kernel takes from the upstream alone. What came before, when there was a port and no peer, is
         // none of ours.
-        send_socket.wipe();
+        send_socket.discard_queue();
         Ok(send_socket)
     }
 
@@ -215,17 +215,17 @@ impl SendSocket {
     }
 
     /// Throws away what the socket has received. Returns how much that was; several that came together are one.
-    pub(super) fn wipe(&self) -> u64 {
-        let mut wiped = 0;
-        for _ in 0..WIPED_MAX {
+    pub(super) fn discard_queue(&self) -> u64 {
+        let mut discarded = 0;
+        for _ in 0..DISCARDED_MAX {
             match self.socket.recv(&mut []) {
-                Ok(_) => wiped += 1,
+                Ok(_) => discarded += 1,
                 // An error that was left there is taken, and may have something behind it.
                 Err(error) if errno::of_receive(&error) == ReceiveError::Again => {}
                 Err(_) => break,
             }
         }
-        wiped
+        discarded
     }
 
     /// Lets datagrams of a segmenting upstream come together. From then on the socket is read with its control messages.

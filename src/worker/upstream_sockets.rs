@@ -154,7 +154,7 @@ pub struct UpstreamSockets {
     /// What sending has met.
     troubles: Vec<(UpstreamSocketId, Trouble)>,
     /// Answers that were thrown away, for the ledger.
-    wiped: Vec<(UpstreamId, u64)>,
+    discarded: Vec<(UpstreamId, u64)>,
 }
 
 impl UpstreamSockets {
@@ -172,7 +172,7 @@ impl UpstreamSockets {
             ready: VecDeque::new(),
             failures: Vec::new(),
             troubles: Vec::new(),
-            wiped: Vec::new(),
+            discarded: Vec::new(),
         }
     }
 
@@ -348,7 +348,7 @@ impl UpstreamSockets {
         for (upstream, errno) in self.failures.drain(..) {
             ledger.upstreams[upstream.index()].fail(errno, 1);
         }
-        for (upstream, answers) in self.wiped.drain(..) {
+        for (upstream, answers) in self.discarded.drain(..) {
             ledger.late(self.targets[upstream.index()].handler, upstream, answers);
         }
     }
@@ -506,15 +506,15 @@ impl handler::SocketTable for UpstreamSockets {
 
     /// Costs a system call only where the socket may hold something: it was told of, or not all could be, or the loop has
     /// stood still, and with it the time that sockets are read in.
-    fn wipe(&mut self, id: UpstreamSocketId, now: Time) {
+    fn discard_queue(&mut self, id: UpstreamSocketId, now: Time) {
         let Some(Some(slot)) = self.slots.get(id.0 as usize) else {
             return;
         };
         let is_told = slot.is_ready || slot.told == self.polls;
         if is_told || !self.is_all_told || now.since(self.polled) > TOLD_MAX {
-            let wiped = slot.send_socket.wipe();
-            if wiped > 0 {
-                self.wiped.push((slot.upstream, wiped));
+            let discarded = slot.send_socket.discard_queue();
+            if discarded > 0 {
+                self.discarded.push((slot.upstream, discarded));
             }
         }
     }

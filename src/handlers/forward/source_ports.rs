@@ -127,7 +127,7 @@ impl SourcePorts {
             return Err(branch.lacks);
         };
         branch.sessions += 1;
-        cx.wipe(socket);
+        cx.discard_queue(socket);
         Ok(socket)
     }
 
