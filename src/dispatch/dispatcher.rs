@@ -384,7 +384,7 @@ impl Dispatcher {
         for (route, expectations) in self.expectations.iter().enumerate() {
             expectations
                 .iter()
-                .for_each(|expectations| ledger.hear(route, expectations.heard()));
+                .for_each(|expectations| ledger.note_seen(route, expectations.last_seen()));
         }
         ledger
     }

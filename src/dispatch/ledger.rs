@@ -325,8 +325,8 @@ pub struct Ledger {
     pub upstreams: Vec<UpstreamCount>,
     /// When the prefixes that a route expects were last heard, in its order, zero for never; by route number, as far as
     /// any route expects one.
-    #[serde(default)]
-    pub heard: Vec<Vec<Time>>,
+    #[serde(default, rename = "heard")]
+    pub last_seen: Vec<Vec<Time>>,
     /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
     /// measured (`daemon.latency`).
     #[serde(rename = "stay")]
@@ -341,22 +341,22 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
-            heard: Vec::new(),
+            last_seen: Vec::new(),
             latency: None,
         }
     }
 
     /// Takes note of when the prefixes of a route were heard.
-    pub fn hear(&mut self, route: usize, heard: &[Time]) {
-        if self.heard.len() <= route {
-            self.heard.resize(route + 1, Vec::new());
+    pub fn note_seen(&mut self, route: usize, last_seen: &[Time]) {
+        if self.last_seen.len() <= route {
+            self.last_seen.resize(route + 1, Vec::new());
         }
-        let known = &mut self.heard[route];
-        known.resize(known.len().max(heard.len()), Time::default());
+        let known = &mut self.last_seen[route];
+        known.resize(known.len().max(last_seen.len()), Time::default());
         known
             .iter_mut()
-            .zip(heard)
-            .for_each(|(known, heard)| *known = (*known).max(*heard));
+            .zip(last_seen)
+            .for_each(|(known, last_seen)| *known = (*known).max(*last_seen));
     }
 
     /// Adds another worker's accounts.
@@ -373,8 +373,8 @@ impl Ledger {
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
         }
-        for (route, heard) in other.heard.iter().enumerate() {
-            self.hear(route, heard);
+        for (route, last_seen) in other.last_seen.iter().enumerate() {
+            self.note_seen(route, last_seen);
         }
         if let Some(latency) = &other.latency {
             self.latency.get_or_insert_default().add(latency);

@@ -149,11 +149,11 @@ impl History {
                 let row = successors.routes.get(index).copied().flatten();
                 sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
             }
-            for (index, heard) in ledger.heard.iter().enumerate() {
+            for (index, last_seen) in ledger.last_seen.iter().enumerate() {
                 // One that goes on has the same text, so it expects the same.
                 let row = successors.routes.get(index).copied().flatten();
                 row.into_iter()
-                    .for_each(|row| sum.hear(row.0 as usize, heard));
+                    .for_each(|row| sum.note_seen(row.0 as usize, last_seen));
             }
             for (index, count) in ledger.handlers.iter().enumerate() {
                 sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)]
@@ -231,7 +231,7 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     let mut difference = Ledger {
-        heard: Vec::new(),
+        last_seen: Vec::new(),
         latency: None,
         ..late.clone()
     };

@@ -255,7 +255,7 @@ impl Facts<'_> {
             .iter()
             .enumerate()
             .flat_map(move |(number, route)| {
-                let heard = sum.heard.get(number).map_or(&[][..], Vec::as_slice);
+                let heard = sum.last_seen.get(number).map_or(&[][..], Vec::as_slice);
                 route
                     .expectations
                     .iter()
