@@ -61,8 +61,8 @@ pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usi
                 Err(error)
             };
         }
-        let told = header.msg_controllen.min(CONTROL_BYTES);
-        if let Some(failure) = parse(&control.0[..told]) {
+        let control_len = header.msg_controllen.min(CONTROL_BYTES);
+        if let Some(failure) = parse(&control.0[..control_len]) {
             each(failure);
         }
     }

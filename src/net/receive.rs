@@ -90,7 +90,7 @@ impl Slot<'_> {
 
     /// What the control messages said.
     #[inline]
-    pub fn told(&self) -> Received {
+    pub fn control_data(&self) -> Received {
         control_message::parse(self.control)
     }
 
@@ -284,10 +284,10 @@ impl Receiver {
 
     #[inline]
     fn slot<'a>(&'a self, index: usize, header: &'a libc::mmsghdr) -> Slot<'a> {
-        let told = header.msg_hdr.msg_controllen.min(RECEIVE_BYTES);
+        let control_len = header.msg_hdr.msg_controllen.min(RECEIVE_BYTES);
         Slot {
             name: self.with_names.then(|| &self.names[index]),
-            control: &self.controls[index].0[..told],
+            control: &self.controls[index].0[..control_len],
             offset: (index * SLOT_BYTES) as u32,
             len: header.msg_len.min(SLOT_BYTES as u32),
             flags: header.msg_hdr.msg_flags,

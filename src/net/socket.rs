@@ -45,7 +45,7 @@ pub fn unbound_listener(address: SocketAddr, options: &ListenerOptions) -> io::R
     free_bind(&socket, address)?;
     let socket = UdpSocket::from(socket);
     configure(&socket, address.is_ipv6(), options)?;
-    tell(&socket, address.is_ipv6(), options)?;
+    request_control_data(&socket, address.is_ipv6(), options)?;
     Ok(socket)
 }
 
@@ -57,7 +57,7 @@ pub fn bind(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
 /// Sets everything as the options say, whatever it was before, and locks it unless others may have the address.
 pub fn settle(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     configure(socket, v6, options)?;
-    tell(socket, v6, options)?;
+    request_control_data(socket, v6, options)?;
     if options.share {
         unlock(socket)
     } else {
@@ -137,15 +137,19 @@ pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 }
 
 /// Says what the kernel is to tell of each datagram.
-fn tell(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    told(v6, options)
+fn request_control_data(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+    control_data_options(v6, options)
         .into_iter()
         .try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
 }
 
 /// The same, but takes nothing back that somebody else who reads the socket may rely on.
-pub fn tell_more(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    let wanted = told(v6, options)
+pub fn request_more_control_data(
+    socket: &UdpSocket,
+    v6: bool,
+    options: &ListenerOptions,
+) -> io::Result<()> {
+    let wanted = control_data_options(v6, options)
         .into_iter()
         .filter(|(_, _, wanted)| *wanted);
     wanted
@@ -154,7 +158,7 @@ pub fn tell_more(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io:
 }
 
 /// The options behind what a listener wants to know.
-fn told(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
+fn control_data_options(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
     let (level, destination, ttl) = match v6 {
         false => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL),
         true => (

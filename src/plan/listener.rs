@@ -82,7 +82,7 @@ impl ListenerPlan {
     }
 
     /// Whether the kernel must tell each datagram's destination and interface.
-    pub fn tells_destination(&self) -> bool {
+    pub fn receives_destination(&self) -> bool {
         self.needs.destination || self.needs.interface
     }
 }

@@ -300,11 +300,11 @@ impl Worker {
     fn receive(&mut self, index: usize, is_tapped: bool) -> Option<After> {
         let listener = &self.listeners[index];
         // A tap shows the source, whether or not a handler needs it.
-        let tells_source = listener.tells_source || is_tapped;
+        let receives_source = listener.receives_source || is_tapped;
         let socket = listener.send_socket.socket();
         let received = self
             .receiver
-            .receive(socket, listener.trains_max, tells_source);
+            .receive(socket, listener.trains_max, receives_source);
         let meaning = errno::of_receive(&received.err()?);
         if meaning == ReceiveError::Drained {
             return Some(After::Drained);

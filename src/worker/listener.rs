@@ -34,7 +34,7 @@ pub fn answer(slot: &Slot<'_>) -> Train {
     Train {
         envelope,
         span,
-        segment: slot.told().segment,
+        segment: slot.control_data().segment,
     }
 }
 
@@ -50,9 +50,9 @@ pub struct Listener {
     /// Whether it is not bound yet: see [`Listener::bind_late`].
     is_late: bool,
     /// Whether the kernel is asked who sent each datagram.
-    pub tells_source: bool,
+    pub receives_source: bool,
     /// Whether it is asked for each datagram's destination.
-    pub tells_destination: bool,
+    pub receives_destination: bool,
     /// Which of the configuration's sockets it is.
     pub slot: SocketSlot,
     /// How many trains the next receive call asks for.
@@ -68,19 +68,19 @@ impl Listener {
         socket: UdpSocket,
         address: SocketAddr,
         options: ListenerOptions,
-        tells_source: bool,
+        receives_source: bool,
         is_late: bool,
     ) -> Listener {
         let send_socket = SendSocket::of_listener(socket, address);
-        let tells_destination = options.destination;
+        let receives_destination = options.destination;
         let (trains_max, drops_seen) = (SLOTS, 0);
         Listener {
             send_socket,
             address,
             options,
             is_late,
-            tells_source,
-            tells_destination,
+            receives_source,
+            receives_destination,
             slot,
             trains_max,
             drops_seen,
@@ -161,36 +161,36 @@ impl Listener {
     /// off again.
     #[inline]
     pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
-        let told = slot.told();
+        let control = slot.control_data();
         let src = slot.src();
         let span = Span {
             region: Region::Arena,
             offset: slot.offset,
             len: slot.len,
         };
-        let lost = (self.tells_source && src.is_none())
-            || (self.tells_destination && told.destination.is_none());
+        let lost = (self.receives_source && src.is_none())
+            || (self.receives_destination && control.destination.is_none());
         let refused = match slot.is_truncated() {
             true => Some(DropReason::Truncated),
             false => (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost),
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
         trains.push(Train {
-            envelope: self.envelope(src, &told),
+            envelope: self.envelope(src, &control),
             span,
-            segment: told.segment,
+            segment: control.segment,
         });
         refused.map_or(Ok(()), Err)
     }
 
     #[inline]
-    fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
+    fn envelope(&self, src: Option<SocketAddr>, control: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
-        let dst = told.destination.map_or(self.address, here);
+        let dst = control.destination.map_or(self.address, here);
         // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then, unless
         // that is a group, where the kernel chooses.
-        let is_told = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
-        let local = told.local.filter(is_told).map_or(dst, here);
+        let is_known = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
+        let local = control.local.filter(is_known).map_or(dst, here);
         Envelope {
             src: src.unwrap_or(if self.address.is_ipv4() {
                 UNKNOWN_V4
@@ -199,9 +199,9 @@ impl Listener {
             }),
             dst,
             local,
-            interface: told.interface,
-            ttl: told.ttl,
-            time_ns: told.time_ns,
+            interface: control.interface,
+            ttl: control.ttl,
+            time_ns: control.time_ns,
         }
     }
 }

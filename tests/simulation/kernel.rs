@@ -137,7 +137,7 @@ pub fn envelope(world: &World, socket: &Socket, packet: &Packet) -> Envelope {
     let port = listener.address.port();
     let dst = packet.dst.ip();
     let needs = listener.needs;
-    let (dst, local, interface) = if listener.tells_destination() {
+    let (dst, local, interface) = if listener.receives_destination() {
         let local: IpAddr = match dst {
             IpAddr::V6(_) if dst.is_multicast() => ip("::"),
             IpAddr::V4(_) if dst.is_multicast() || packet.is_broadcast() => {
