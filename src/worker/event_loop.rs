@@ -182,7 +182,7 @@ impl Worker {
     fn is_poll_due(&self, rounds: u32, timeout: Option<Duration>) -> bool {
         rounds.is_multiple_of(ROUNDS_PER_POLL)
             || timeout != Some(Duration::ZERO)
-            || !self.upstream_sockets.is_all_told()
+            || !self.upstream_sockets.is_poll_complete()
     }
 
     /// Waits for events, runs timers before that, and queues what is ready.

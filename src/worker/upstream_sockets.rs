@@ -31,7 +31,7 @@ const TRAINS_MAX: usize = 32;
 const STREAK: u8 = 8;
 
 /// How long after a poll what it did not tell of is taken for empty. Far less than any quarantine of a port.
-const TOLD_MAX: Duration = Duration::from_millis(10);
+const POLL_AGE_MAX: Duration = Duration::from_millis(10);
 
 /// An upstream as the worker knows it.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ struct UpstreamSocket {
     is_leased: bool,
     is_ready: bool,
     /// The poll that last told that it holds something.
-    told: u32,
+    last_report: u32,
     /// Polls in a row that told of it.
     streak: u8,
     /// How many there must be until it is asked for more than one train.
@@ -73,7 +73,7 @@ impl UpstreamSocket {
             upstream,
             is_leased,
             is_ready: false,
-            told: 0,
+            last_report: 0,
             streak: 0,
             patience: STREAK,
             drops_seen: 0,
@@ -146,7 +146,7 @@ pub struct UpstreamSockets {
     polls: u32,
     /// When the last poll began, and whether it told of all that there was.
     polled: Time,
-    is_all_told: bool,
+    is_poll_complete: bool,
     /// Those that may hold something.
     ready: VecDeque<UpstreamSocketId>,
     /// Openings that failed, for the ledger.
@@ -168,7 +168,7 @@ impl UpstreamSockets {
             epoll: None,
             polls: 0,
             polled: Time::default(),
-            is_all_told: false,
+            is_poll_complete: false,
             ready: VecDeque::new(),
             failures: Vec::new(),
             troubles: Vec::new(),
@@ -198,13 +198,13 @@ impl UpstreamSockets {
     }
 
     /// It is over, and may have had no room for all that there was to tell.
-    pub fn end_poll(&mut self, is_all_told: bool) {
-        self.is_all_told = is_all_told;
+    pub fn end_poll(&mut self, is_poll_complete: bool) {
+        self.is_poll_complete = is_poll_complete;
     }
 
     /// Whether the last poll told of all that there was.
-    pub fn is_all_told(&self) -> bool {
-        self.is_all_told
+    pub fn is_poll_complete(&self) -> bool {
+        self.is_poll_complete
     }
 
     /// The sending side of a socket, and whose upstream it leads to; `None` if it was closed.
@@ -228,13 +228,13 @@ impl UpstreamSockets {
         if slot.is_ready {
             return; // It has waited for its turn all the while.
         }
-        let is_again = slot.told.wrapping_add(1) == self.polls;
+        let is_again = slot.last_report.wrapping_add(1) == self.polls;
         slot.streak = if is_again {
             slot.streak.saturating_add(1)
         } else {
             0
         };
-        slot.told = self.polls;
+        slot.last_report = self.polls;
         slot.is_ready = true;
         self.ready.push_back(id);
     }
@@ -510,8 +510,8 @@ impl handler::SocketTable for UpstreamSockets {
         let Some(Some(slot)) = self.slots.get(id.0 as usize) else {
             return;
         };
-        let is_told = slot.is_ready || slot.told == self.polls;
-        if is_told || !self.is_all_told || now.since(self.polled) > TOLD_MAX {
+        let is_reported = slot.is_ready || slot.last_report == self.polls;
+        if is_reported || !self.is_poll_complete || now.since(self.polled) > POLL_AGE_MAX {
             let discarded = slot.send_socket.discard_queue();
             if discarded > 0 {
                 self.discarded.push((slot.upstream, discarded));

@@ -88,7 +88,7 @@ impl Tap {
     }
 
     /// Tells the reader how many there were.
-    fn tell(&mut self) {
+    fn report(&mut self) {
         if self.matched > 0 {
             self.counts.add(
                 std::mem::take(&mut self.matched),
@@ -134,7 +134,7 @@ impl Taps {
     pub fn remove(&mut self, id: TapId) {
         if let Some(place) = self.taps.iter().position(|tap| tap.id == id) {
             let mut tap = self.taps.swap_remove(place);
-            tap.tell();
+            tap.report();
             tap.pages.hand_on();
         }
     }
@@ -153,7 +153,7 @@ impl Taps {
     pub(super) fn end_turn(&mut self) -> bool {
         let mut is_done = true;
         for tap in &mut self.taps {
-            tap.tell();
+            tap.report();
             is_done &= tap.pages.hand_on_unless_last();
         }
         is_done
@@ -162,7 +162,7 @@ impl Taps {
     /// Nothing comes any more, for now: what was copied goes to the readers.
     pub(super) fn end(&mut self) {
         for tap in &mut self.taps {
-            tap.tell();
+            tap.report();
             tap.pages.hand_on();
         }
     }
