@@ -12,13 +12,13 @@
 //! cargo run --example custom_handler -- handlers rot13
 //! ```
 //!
-//! That is all it takes: a kind (name, settings, how they are read), a recipe (what it needs, how each worker's handler is
+//! That is all it takes: a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's handler is
 //! built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger come along.
 
 use std::process::ExitCode;
 
 use udispatch::cli;
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::dispatch::reply_policy::ReplyPolicy;
@@ -51,7 +51,7 @@ struct Rot {
     answer: Vec<u8>,
 }
 
-impl Recipe for Rot {
+impl HandlerSpec for Rot {
     /// An answer needs the source to go to, the destination to leave from, and the TTL to be damped by.
     fn needs(&self) -> Needs {
         Needs {
@@ -66,7 +66,7 @@ impl Recipe for Rot {
         format!("answers with every letter moved by {}", self.places)
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::dispatch::verdict::Verdict;
@@ -35,14 +35,14 @@ const SAY: Kind = Kind {
     read: |section| Some(Box::new(Say(section.required("word", value::string)?))),
 };
 
-impl Recipe for Say {
+impl HandlerSpec for Say {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
     fn describe(&self) -> String {
         format!("prints it behind {:?}", self.0)
     }
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Site, Way};
+use udispatch::config::kind::{BuildContext, BuildError, Way};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
@@ -166,7 +166,7 @@ struct Bench {
     upstream_sockets: UpstreamSockets,
 }
 
-impl Site for Bench {
+impl BuildContext for Bench {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
         let socket = self.upstream_sockets.open_one_way(id).expect("a socket");
@@ -207,7 +207,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamS
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         bench.handler = HandlerId(index as u32);
-        handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
+        handlers.push(handler.spec.build(&mut bench).expect("a handler"));
     }
     let row = |(index, route): (usize, &udispatch::config::Route)| Match {
         net: route.destinations[0].value.net,

@@ -316,7 +316,7 @@ fn a_handler_is_read_from_its_text() {
         };
         assert_eq!(facts(&again), facts(&handler));
         let places = |one: &NamedHandler| {
-            one.recipe
+            one.spec
                 .upstreams()
                 .iter()
                 .map(ToString::to_string)

@@ -776,7 +776,7 @@ proptest! {
     fn any_settings(upstreams in prop::collection::vec(upstream(), 0..4), lines in prop::collection::vec(line(), 0..6)) {
         let settings = format!("upstreams = [{}]\n{}", upstreams.join(", "), lines.concat());
         match parse(&settings) {
-            Ok(config) => prop_assert!(!config.handlers[0].recipe.describe().is_empty()),
+            Ok(config) => prop_assert!(!config.handlers[0].spec.describe().is_empty()),
             Err(problems) => {
                 prop_assert!(problems.errors() > 0);
                 prop_assert!(problems.iter().all(|problem| problem.at.end <= HEAD.len() + settings.len()));

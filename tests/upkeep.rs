@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use common::namespace::enter;
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep as Wanted, Upstream};
+use udispatch::config::kind::{
+    BuildContext, BuildError, HandlerSpec, Kind, Needs, Upkeep as Wanted, Upstream,
+};
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
 use udispatch::dispatch::id::UpstreamId;
@@ -601,7 +603,7 @@ const WATCHED: Kind = Kind {
 #[derive(Debug)]
 struct Idle(Vec<Upstream>);
 
-impl Recipe for Idle {
+impl HandlerSpec for Idle {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -617,7 +619,7 @@ impl Recipe for Idle {
     fn describe(&self) -> String {
         "is probed".to_owned()
     }
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         struct Ignores;
         impl Handler for Ignores {
             fn on_batch(&mut self, _: &Batch<'_>, _: &mut Cx<'_>) {}

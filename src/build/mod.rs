@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 use crate::build::error::{TOO_MANY_FILES, explain};
 use crate::build::inherited_sockets::Held;
-use crate::config::kind::{BuildError, Site, Way};
+use crate::config::kind::{BuildContext, BuildError, Way};
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::config::{Config, Daemon, Route};
 use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
@@ -260,17 +260,17 @@ fn hands(
     number: usize,
 ) -> Result<Hands, BuildError> {
     let upstream_sockets = UpstreamSockets::new(targets.to_vec());
-    let mut site = WorkerSite {
+    let mut context = WorkerBuildContext {
         upstreams: &plan.upstreams,
         output,
         number,
         handler: HandlerId(0),
         upstream_sockets,
     };
-    let handlers = build_handlers(config, &mut site)?;
+    let handlers = build_handlers(config, &mut context)?;
     Ok(Hands {
         handlers,
-        upstream_sockets: site.upstream_sockets,
+        upstream_sockets: context.upstream_sockets,
     })
 }
 
@@ -343,15 +343,15 @@ fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
     routes.filter(|(_, prefixes): &(_, Vec<IpNet>)| !prefixes.is_empty())
 }
 
-/// Builds every handler on a site that is told whose turn it is.
+/// Builds every handler on a build context that is told whose turn it is.
 fn build_handlers(
     config: &Config,
-    site: &mut WorkerSite<'_>,
+    context: &mut WorkerBuildContext<'_>,
 ) -> Result<Vec<Box<dyn Handler>>, BuildError> {
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
-        site.handler = HandlerId(index as u32);
-        let built = handler.recipe.build(site);
+        context.handler = HandlerId(index as u32);
+        let built = handler.spec.build(context);
         handlers.push(
             built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?,
         );
@@ -368,7 +368,7 @@ fn cannot_reach(upstream: &Upstream, error: &io::Error) -> BuildError {
 }
 
 /// What the handlers of one worker are built from.
-struct WorkerSite<'a> {
+struct WorkerBuildContext<'a> {
     upstreams: &'a Upstreams,
     output: &'a Sender<Job>,
     number: usize,
@@ -376,7 +376,7 @@ struct WorkerSite<'a> {
     upstream_sockets: UpstreamSockets,
 }
 
-impl Site for WorkerSite<'_> {
+impl BuildContext for WorkerBuildContext<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let id = self.upstreams.id(self.handler, place);
         let Located {

@@ -5,20 +5,20 @@
 //! so that all of it is told at once. A kind reads its settings through this and nothing else:
 //!
 //! ```
-//! use udispatch::config::kind::Recipe;
+//! use udispatch::config::kind::HandlerSpec;
 //! use udispatch::config::section::Section;
 //! use udispatch::config::value;
 //!
-//! # fn recipe(_: Vec<udispatch::config::kind::Upstream>, _: bool, _: Option<std::time::Duration>)
-//! #     -> Option<Box<dyn Recipe>> { None }
-//! fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+//! # fn spec(_: Vec<udispatch::config::kind::Upstream>, _: bool, _: Option<std::time::Duration>)
+//! #     -> Option<Box<dyn HandlerSpec>> { None }
+//! fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
 //!     let upstreams = section.required_list("upstreams", value::upstream);
 //!     let all = section.or("pick", value::choice(&[("all", true), ("random", false)]), true);
 //!     let idle = section.optional("idle", value::duration);
 //!     if all && section.has("idle") {
 //!         section.problem("idle", "makes no sense with pick = \"all\"", "leave it out");
 //!     }
-//!     recipe(upstreams?, all, idle) // `?` only after every key was read
+//!     spec(upstreams?, all, idle) // `?` only after every key was read
 //! }
 //! ```
 

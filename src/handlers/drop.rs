@@ -1,6 +1,6 @@
 //! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
 
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Cx, Handler};
 use crate::dispatch::verdict::DropReason;
 
@@ -19,7 +19,7 @@ handler = "drop"
 #[derive(Debug)]
 struct Drop;
 
-impl Recipe for Drop {
+impl HandlerSpec for Drop {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -28,7 +28,7 @@ impl Recipe for Drop {
         "drops it, counted as `discarded`".to_owned()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(Drop))
     }
 }

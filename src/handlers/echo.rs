@@ -1,7 +1,7 @@
 //! `echo`: sends each datagram back to where it came from.
 
 use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Cx, Handler};
 use crate::dispatch::reply_policy::ReplyPolicy;
 
@@ -20,7 +20,7 @@ handler = "echo"
 #[derive(Debug, Clone, Copy)]
 struct Echo(ReplyPolicy);
 
-impl Recipe for Echo {
+impl HandlerSpec for Echo {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -34,7 +34,7 @@ impl Recipe for Echo {
         "sends it back".to_owned()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(*self))
     }
 }

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use super::escape;
-use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use crate::config::section::Section;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
@@ -40,7 +40,7 @@ const FORMATS: [(&str, Format); 3] = [
     ("hex", Format::Hex),
 ];
 
-fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     let format = section.or("format", value::choice(&FORMATS), Format::Text);
     Some(Box::new(Print { format }))
 }
@@ -58,7 +58,7 @@ struct Print {
     format: Format,
 }
 
-impl Recipe for Print {
+impl HandlerSpec for Print {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -73,10 +73,10 @@ impl Recipe for Print {
         format!("prints one line ({:?}) on standard output", self.format).to_lowercase()
     }
 
-    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(Printer {
             format: self.format,
-            sink: site.standard_output()?,
+            sink: context.standard_output()?,
         }))
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
-use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use crate::config::section::Section;
 use crate::config::value;
 use crate::config::words::Mistake;
@@ -63,7 +63,7 @@ text = "hello\n"
     read,
 };
 
-fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     let reply_policy = reply_settings::read(section);
     let amplification_max = section.or(
         "amplification_max",
@@ -118,7 +118,7 @@ struct Fixed {
     reply_policy: ReplyPolicy,
 }
 
-impl Recipe for Fixed {
+impl HandlerSpec for Fixed {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -140,7 +140,7 @@ impl Recipe for Fixed {
         )
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))
     }
 }

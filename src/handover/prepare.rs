@@ -150,17 +150,17 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
         if let Some(heir) = &heir
             && heir.contents() == old.contents()
         {
-            let recipe = Arc::clone(&old.recipe);
+            let spec = Arc::clone(&old.spec);
             config
                 .handlers
                 .iter_mut()
                 .filter(|heir| is_heir(old, heir))
-                .for_each(|heir| heir.recipe = Arc::clone(&recipe));
+                .for_each(|heir| heir.spec = Arc::clone(&spec));
             continue;
         }
         let is_replaced = heir.is_some_and(|heir| leads_wherever(heir, old));
         if is_replaced
-            || !old.recipe.has_sessions()
+            || !old.spec.has_sessions()
             || (old.is_retired && present.sessions[number] == 0)
         {
             continue;
@@ -185,8 +185,8 @@ fn is_heir(old: &NamedHandler, new: &NamedHandler) -> bool {
 
 /// Whether every session of the old one finds its upstreams at the new one.
 fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
-    let (new_upstreams, old_upstreams) = (new.recipe.upstreams(), old.recipe.upstreams());
-    new.recipe.has_sessions()
+    let (new_upstreams, old_upstreams) = (new.spec.upstreams(), old.spec.upstreams());
+    new.spec.has_sessions()
         && old_upstreams.iter().all(|old| {
             new_upstreams
                 .iter()

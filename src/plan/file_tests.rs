@@ -153,8 +153,8 @@ impl Trial<'_> {
         let mut reached = Vec::new();
         for &handler in &taker.handlers {
             let named = self.config.handler(handler);
-            let upstreams = named.recipe.upstreams();
-            let places = named.recipe.would_reach(&datagram).into_iter();
+            let upstreams = named.spec.upstreams();
+            let places = named.spec.would_reach(&datagram).into_iter();
             reached.extend(places.map(|place| (named.name.as_str(), &upstreams[place])));
         }
         reached

@@ -108,8 +108,8 @@ impl HandlerOutline {
             name: handler.name.clone(),
             kind: handler.kind.name.to_owned(),
             text: handler.contents(),
-            upstreams: handler.recipe.upstreams().iter().map(way).collect(),
-            has_sessions: handler.recipe.has_sessions(),
+            upstreams: handler.spec.upstreams().iter().map(way).collect(),
+            has_sessions: handler.spec.has_sessions(),
             is_retired: handler.is_retired,
         }
     }

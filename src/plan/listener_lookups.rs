@@ -115,11 +115,11 @@ impl LookUps<'_> {
     }
 
     fn route_needs(&self, route: &Route) -> Needs {
-        let recipes = route
+        let specs = route
             .handlers
             .iter()
-            .map(|handler| &self.config.handler(*handler).recipe);
-        let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
+            .map(|handler| &self.config.handler(*handler).spec);
+        let needs = specs.fold(Needs::NOTHING, |needs, spec| needs.or(spec.needs()));
         let expects_sources = route
             .expectations
             .iter()

@@ -77,7 +77,7 @@ fn explanation(
         Refusal::Unable(format!("cannot list the interfaces of this host: {error}"))
     })?;
     let question = Question::new(imagined, &host).map_err(Refusal::Unknown)?;
-    // The running recipes share quotas and rates with the workers: to imagine with them would use those up.
+    // The running handler specs share quotas and rates with the workers: to imagine with them would use those up.
     let kinds: Vec<Kind> = running
         .config
         .handlers

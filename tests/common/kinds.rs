@@ -1,6 +1,8 @@
 //! Kinds of handlers for tests of the configuration: they read settings and do nothing else.
 
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site, Upstream};
+use udispatch::config::kind::{
+    BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting, Upstream,
+};
 use udispatch::config::section::Section;
 use udispatch::config::value;
 use udispatch::dispatch::handler::Handler;
@@ -19,7 +21,7 @@ pub const KINDS: &[Kind] = &[
         example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n",
         read: |section| {
             let ttl = section.optional("ttl", value::integer(1..=255_u8));
-            recipe(format!("echo {ttl:?}"), Vec::new())
+            spec(format!("echo {ttl:?}"), Vec::new())
         },
     },
     Kind {
@@ -27,7 +29,7 @@ pub const KINDS: &[Kind] = &[
         summary: "prints each datagram",
         settings: &[],
         example: "[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"print\"\n",
-        read: |_| recipe("print".to_owned(), Vec::new()),
+        read: |_| spec("print".to_owned(), Vec::new()),
     },
     Kind {
         name: "forward",
@@ -74,22 +76,22 @@ pub const KINDS: &[Kind] = &[
             let text = section.optional("text", value::string);
             let hex = section.optional("hex", value::string);
             section.exactly_one(&["text", "hex"])?;
-            recipe(format!("reply {:?}", text.or(hex)?), Vec::new())
+            spec(format!("reply {:?}", text.or(hex)?), Vec::new())
         },
     },
 ];
 
-fn read_forward(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+fn read_forward(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     let upstreams = section.required_list("upstreams", value::upstream);
     let pick = section.or(
         "pick",
         value::choice(&[("all", "all"), ("random", "random")]),
         "all",
     );
-    recipe(format!("forward {pick}"), upstreams?)
+    spec(format!("forward {pick}"), upstreams?)
 }
 
-fn recipe(what: String, upstreams: Vec<Upstream>) -> Option<Box<dyn Recipe>> {
+fn spec(what: String, upstreams: Vec<Upstream>) -> Option<Box<dyn HandlerSpec>> {
     Some(Box::new(Said { what, upstreams }))
 }
 
@@ -100,7 +102,7 @@ struct Said {
     upstreams: Vec<Upstream>,
 }
 
-impl Recipe for Said {
+impl HandlerSpec for Said {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -113,7 +115,7 @@ impl Recipe for Said {
         self.what.clone()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Err(BuildError(
             "a test of the configuration builds nothing".to_owned(),
         ))

@@ -1,10 +1,10 @@
-//! What the handlers stand on here: sockets without sockets that remember what is open, and a site to build on.
+//! What the handlers stand on here: sockets without sockets that remember what is open, and a build context to build on.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use udispatch::config::kind::{BuildError, Site, Way};
+use udispatch::config::kind::{BuildContext, BuildError, Way};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
@@ -183,7 +183,7 @@ struct Bench<'a> {
     seed: u64,
 }
 
-impl Site for Bench<'_> {
+impl BuildContext for Bench<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let upstream = self.ways.ground.borrow().upstream(self.handler, place);
         let address =
@@ -220,7 +220,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
             let seed = (worker as u64) << 32 | handler as u64;
             handlers.push(
                 named
-                    .recipe
+                    .spec
                     .build(&mut Bench {
                         handler,
                         ways: &mut ways,

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::config::kind::{BuildError, Site, Way};
+use udispatch::config::kind::{BuildContext, BuildError, Way};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
 use udispatch::dispatch::handler::{Batch, SocketTable};
@@ -314,7 +314,7 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     let mut handlers = Vec::new();
     for (number, handler) in world.config.handlers.iter().enumerate() {
         bench.handler = number;
-        handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
+        handlers.push(handler.spec.build(&mut bench).expect("a handler"));
     }
     let routes = world
         .config
@@ -350,7 +350,7 @@ struct Bench {
     jobs: HashMap<usize, Receiver<Job>>,
 }
 
-impl Site for Bench {
+impl BuildContext for Bench {
     fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
         self.sockets.push(self.handler);
         let number = self.sockets.len() as u32 - 1;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
 use udispatch::datagram::Datagram;
 use udispatch::dispatch::handler::{Batch, Cx, Handler};
@@ -77,7 +77,7 @@ struct Witness {
     whole: bool,
 }
 
-impl Recipe for Witness {
+impl HandlerSpec for Witness {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -86,7 +86,7 @@ impl Recipe for Witness {
         "writes it down".to_owned()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(*self))
     }
 }

@@ -18,7 +18,7 @@ use self::stateful::Stateful;
 use self::stateless::Stateless;
 use self::upstream_handle::UpstreamHandle;
 use self::upstream_set::UpstreamSet;
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs, Upkeep, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::{Maglev, hash_bytes};
@@ -137,7 +137,7 @@ impl Forward {
     }
 }
 
-impl Recipe for Forward {
+impl HandlerSpec for Forward {
     fn needs(&self) -> Needs {
         let Settings {
             choice,
@@ -242,7 +242,7 @@ impl Recipe for Forward {
         )
     }
 
-    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         let (mut handles, mut has_address) = (Vec::new(), Vec::new());
         let parts = self
             .settings
@@ -251,26 +251,26 @@ impl Recipe for Forward {
             .zip(&self.settings.upstream_options)
             .zip(&self.rates);
         for (place, ((upstream, options), rate)) in parts.enumerate() {
-            let way = site.upstream(place)?;
+            let way = context.upstream(place)?;
             has_address.push(way.address.is_some());
             handles.push(UpstreamHandle::new(
                 way,
                 upstream,
                 options,
                 rate.clone(),
-                site.seed(),
+                context.seed(),
             ));
         }
         let upstreams = UpstreamSet::new(
             Arc::clone(&self.settings),
             handles,
-            self.pool(&has_address, site.seed()),
+            self.pool(&has_address, context.seed()),
         );
         Ok(match self.settings.has_sessions() {
             true => Box::new(Stateful::new(
                 upstreams,
-                self.quota(site.seed()),
-                site.seed(),
+                self.quota(context.seed()),
+                context.seed(),
             )),
             false => Box::new(Stateless::new(upstreams)),
         })

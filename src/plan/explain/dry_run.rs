@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::config::Config;
-use crate::config::kind::{BuildError, Recipe, Site, Upstream, Way};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Upstream, Way};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
 use crate::dispatch::dispatcher::{Dispatcher, Ear};
 use crate::dispatch::handler::{Batch, Handler, HandlerId, SocketTable};
@@ -24,7 +24,7 @@ pub(super) struct DryRun<'a> {
     config: &'a Config,
     plan: &'a Plan,
     dispatcher: Dispatcher,
-    site: DrySite<'a>,
+    context: DrySite<'a>,
 }
 
 impl<'a> DryRun<'a> {
@@ -34,7 +34,7 @@ impl<'a> DryRun<'a> {
         plan: &'a Plan,
         listener: &ListenerPlan,
     ) -> Result<DryRun<'a>, BuildError> {
-        let mut site = DrySite {
+        let mut context = DrySite {
             upstreams: &plan.upstreams,
             handler: HandlerId(0),
             lanes: Vec::new(),
@@ -42,8 +42,8 @@ impl<'a> DryRun<'a> {
         };
         let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
         for (index, handler) in config.handlers.iter().enumerate() {
-            site.handler = HandlerId(index as u32);
-            handlers.push(handler.recipe.build(&mut site)?);
+            context.handler = HandlerId(index as u32);
+            handlers.push(handler.spec.build(&mut context)?);
         }
         let ear = Ear {
             id: 0,
@@ -68,7 +68,7 @@ impl<'a> DryRun<'a> {
             config,
             plan,
             dispatcher,
-            site,
+            context,
         })
     }
 
@@ -77,7 +77,7 @@ impl<'a> DryRun<'a> {
         for (upstream, change) in changes {
             let handler = self.plan.upstreams.get(*upstream).handler;
             self.dispatcher
-                .upstream_event(handler, *upstream, *change, &mut self.site);
+                .upstream_event(handler, *upstream, *change, &mut self.context);
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> DryRun<'a> {
         };
         let trains = [train];
         let batch = Batch::new(&trains, datagram.payload);
-        self.dispatcher.dispatch(0, &batch, &mut self.site);
+        self.dispatcher.dispatch(0, &batch, &mut self.context);
     }
 
     /// Describes what the handlers did with the datagram: the verdict of each, and what it would send.
@@ -104,15 +104,16 @@ impl<'a> DryRun<'a> {
         let (outbox, _) = self.dispatcher.sending();
         for &handler in handlers {
             let named = &self.config.handlers[handler.index()];
-            let what = format!("{}: {}", named.name, named.recipe.describe());
+            let what = format!("{}: {}", named.name, named.spec.describe());
             line(text, "handler", &what);
             if let Some(reason) = dropped(&ledger.handlers[handler.index()].tally) {
                 let what = format!("drops it as {}: {}", reason.label(), reason.meaning());
                 line(text, "", &what);
             }
             describe_replies(text, outbox, handler);
-            let leads_to =
-                |lane: UpstreamSocketId| self.plan.upstreams.get(self.site.lanes[lane.0 as usize]);
+            let leads_to = |lane: UpstreamSocketId| {
+                self.plan.upstreams.get(self.context.lanes[lane.0 as usize])
+            };
             let mut sent_to = Vec::new();
             let touched = outbox.touched().iter().copied();
             for lane in touched.filter(|lane| leads_to(*lane).handler == handler) {
@@ -124,7 +125,7 @@ impl<'a> DryRun<'a> {
                 }
             }
             if !sent_to.is_empty() {
-                others(text, &*named.recipe, datagram, &sent_to);
+                others(text, &*named.spec, datagram, &sent_to);
             }
         }
     }
@@ -161,9 +162,14 @@ fn ttl_words(ttl: Option<u8>) -> String {
 }
 
 /// The upstreams that might as well get it, where the choice is not always the same.
-fn others(text: &mut String, recipe: &dyn Recipe, datagram: &Datagram<'_>, sent_to: &[&Upstream]) {
-    let upstreams = recipe.upstreams();
-    let places = recipe.would_reach(datagram).into_iter();
+fn others(
+    text: &mut String,
+    spec: &dyn HandlerSpec,
+    datagram: &Datagram<'_>,
+    sent_to: &[&Upstream],
+) {
+    let upstreams = spec.upstreams();
+    let places = spec.would_reach(datagram).into_iter();
     let others: Vec<String> = places
         .map(|place| &upstreams[place])
         .filter(|upstream| !sent_to.iter().any(|sent| sent.is_same_place(upstream)))
@@ -185,7 +191,7 @@ fn dropped(tally: &Tally) -> Option<DropReason> {
         .find(|reason| tally.dropped_for(*reason) > 0)
 }
 
-/// A site on which nothing is opened.
+/// A build context on which nothing is opened.
 struct DrySite<'a> {
     upstreams: &'a Upstreams,
     handler: HandlerId,
@@ -203,7 +209,7 @@ impl SocketTable for DrySite<'_> {
     fn close(&mut self, _: UpstreamSocketId) {}
 }
 
-impl Site for DrySite<'_> {
+impl BuildContext for DrySite<'_> {
     fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
         let upstream = self.upstreams.id(self.handler, place);
         self.lanes.push(upstream);
