@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildContext, BuildError, Way};
+use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{Batch, HandlerId, Names};
@@ -167,10 +167,10 @@ struct Bench {
 }
 
 impl BuildContext for Bench {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
         let socket = self.upstream_sockets.open_one_way(id).expect("a socket");
-        Ok(Way {
+        Ok(OpenedUpstream {
             upstream: id,
             socket,
             address: Some(([203, 0, 113, 1], 53).into()),

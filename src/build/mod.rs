@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 use crate::build::error::{TOO_MANY_FILES, explain};
 use crate::build::inherited_sockets::Held;
-use crate::config::kind::{BuildContext, BuildError, Way};
+use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::config::{Config, Daemon, Route};
 use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
@@ -377,7 +377,7 @@ struct WorkerBuildContext<'a> {
 }
 
 impl BuildContext for WorkerBuildContext<'_> {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let id = self.upstreams.id(self.handler, place);
         let Located {
             upstream,
@@ -403,7 +403,7 @@ impl BuildContext for WorkerBuildContext<'_> {
                 "upstream {upstream}: this host has no route to it yet; what is sent there is lost until it has"
             );
         }
-        Ok(Way {
+        Ok(OpenedUpstream {
             upstream: id,
             socket,
             address: address.as_ref().ok().copied(),

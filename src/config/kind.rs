@@ -123,7 +123,7 @@ impl Needs {
 /// What the control plane offers a handler spec that builds the handler of one worker.
 pub trait BuildContext {
     /// The way to an upstream of the handler spec. `place` is its place in [`HandlerSpec::upstreams`].
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError>;
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError>;
 
     /// The line sink on standard output, shared by all that print.
     fn standard_output(&mut self) -> Result<crate::dispatch::sink::LineSink, BuildError>;
@@ -134,7 +134,7 @@ pub trait BuildContext {
 
 /// A way to an upstream that is there from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct OpenedUpstream {
     /// The upstream's number.
     pub upstream: UpstreamId,
     /// The socket that leads there, one way. The worker opens, connects and owns it.

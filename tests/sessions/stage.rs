@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use udispatch::config::kind::{BuildContext, BuildError, Way};
+use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
 use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
@@ -184,11 +184,11 @@ struct Bench<'a> {
 }
 
 impl BuildContext for Bench<'_> {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let upstream = self.ways.ground.borrow().upstream(self.handler, place);
         let address =
             self.ways.ground.borrow().resolved[upstream].then(|| ([203, 0, 113, 1], 53).into());
-        Ok(Way {
+        Ok(OpenedUpstream {
             upstream: UpstreamId(upstream as u32),
             socket: UpstreamSocketId(self.ways.add(upstream, true)),
             address,

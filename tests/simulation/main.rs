@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::config::kind::{BuildContext, BuildError, Way};
+use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::Train;
 use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
 use udispatch::dispatch::handler::{Batch, SocketTable};
@@ -351,10 +351,10 @@ struct Bench {
 }
 
 impl BuildContext for Bench {
-    fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
+    fn upstream(&mut self, _: usize) -> Result<OpenedUpstream, BuildError> {
         self.sockets.push(self.handler);
         let number = self.sockets.len() as u32 - 1;
-        Ok(Way {
+        Ok(OpenedUpstream {
             upstream: UpstreamId(number),
             socket: UpstreamSocketId(number),
             address: Some(([203, 0, 113, 1], 53).into()),

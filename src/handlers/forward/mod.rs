@@ -251,10 +251,10 @@ impl HandlerSpec for Forward {
             .zip(&self.settings.upstream_options)
             .zip(&self.rates);
         for (place, ((upstream, options), rate)) in parts.enumerate() {
-            let way = context.upstream(place)?;
-            has_address.push(way.address.is_some());
+            let opened = context.upstream(place)?;
+            has_address.push(opened.address.is_some());
             handles.push(UpstreamHandle::new(
-                way,
+                opened,
                 upstream,
                 options,
                 rate.clone(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{Sample, UpstreamOptions};
-use crate::config::kind::Way;
+use crate::config::kind::OpenedUpstream;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
 use crate::dispatch::handler::{Batch, Cx, UpstreamId};
@@ -45,7 +45,7 @@ struct Sampler {
 impl UpstreamHandle {
     /// `start` says where the sample begins, so that workers do not all take the same.
     pub fn new(
-        way: Way,
+        opened: OpenedUpstream,
         upstream: &Upstream,
         options: &UpstreamOptions,
         rate: Option<Arc<RateLimit>>,
@@ -56,9 +56,9 @@ impl UpstreamHandle {
             earned: (start % u64::from(sample.each)) as u32,
         };
         UpstreamHandle {
-            id: way.upstream,
-            socket: way.socket,
-            address: way.address,
+            id: opened.upstream,
+            socket: opened.socket,
+            address: opened.address,
             sample: options.sample.map(sampler),
             rate,
             proxy: options.proxy,
