@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
 use udispatch::datagram::{Envelope, Region, Span, Train};
 use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-use udispatch::dispatch::handler::{Batch, Cx, Handler, HandlerId, Names, SocketTable};
+use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::reply_policy::ReplyFilter;
@@ -27,7 +27,7 @@ const BYTES: u32 = 128;
 struct Nothing;
 
 impl Handler for Nothing {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         batch.for_each(cx, |datagram, _| {
             black_box(datagram.payload.len());
             Verdict::Handled

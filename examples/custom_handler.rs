@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use udispatch::cli;
 use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
-use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::handlers::KINDS;
 
@@ -72,7 +72,7 @@ impl HandlerSpec for Rot {
 }
 
 impl Handler for Rot {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let places = self.places;
         batch.for_each(cx, |datagram, cx| {
             let moved = datagram.payload.iter().map(|byte| match byte {

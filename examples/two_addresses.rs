@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
-use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::verdict::Verdict;
 use udispatch::supervisor::Supervisor;
 
@@ -48,7 +48,7 @@ impl HandlerSpec for Say {
 }
 
 impl Handler for Say {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         // A handler that may block belongs behind a sink, as `print` does it. For two sockets and a terminal this will do.
         batch.for_each(cx, |datagram, _| {
             let text = String::from_utf8_lossy(datagram.payload);

@@ -19,7 +19,7 @@ use udispatch::config::kind::{
     BuildContext, BuildError, HandlerSpec, Kind, Needs, Upkeep as Wanted, Upstream,
 };
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
-use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
 use udispatch::monitor::{Failure, Outside, Upkeep, Ward};
@@ -622,7 +622,7 @@ impl HandlerSpec for Idle {
     fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         struct Ignores;
         impl Handler for Ignores {
-            fn on_batch(&mut self, _: &Batch<'_>, _: &mut Cx<'_>) {}
+            fn on_batch(&mut self, _: &Batch<'_>, _: &mut Context<'_>) {}
         }
         Ok(Box::new(Ignores))
     }

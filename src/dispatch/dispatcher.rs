@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::expectation::Expectations;
 use super::handler::{
-    Batch, Cx, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
+    Batch, Context, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
 };
 use super::id::{LocalListener, UpstreamId};
 use super::latency::LatencyProbe;
@@ -293,10 +293,10 @@ impl Dispatcher {
         &mut self,
         to: HandlerId,
         sockets: &mut dyn SocketTable,
-        act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>),
+        act: impl FnOnce(&mut dyn Handler, &mut Context<'_>),
     ) {
         self.drops.0.clear();
-        let mut cx = Cx {
+        let mut cx = Context {
             outbox: &mut self.outbox,
             drops: &mut self.drops,
             reply_filter: &self.reply_filter,
@@ -317,7 +317,7 @@ impl Dispatcher {
         &mut self,
         to: HandlerId,
         sockets: &mut dyn SocketTable,
-        act: impl FnOnce(&mut dyn Forwarding, &mut Cx<'_>),
+        act: impl FnOnce(&mut dyn Forwarding, &mut Context<'_>),
     ) {
         self.with(to, sockets, |handler, cx| {
             if let Some(forwarding) = handler.forwarding_mut() {
@@ -459,7 +459,7 @@ impl Dispatcher {
         let is_tapped = !self.taps.is_empty();
         for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {
             self.drops.0.clear();
-            let mut cx = Cx {
+            let mut cx = Context {
                 outbox: &mut self.outbox,
                 drops: &mut self.drops,
                 reply_filter: &self.reply_filter,

@@ -21,9 +21,9 @@ use crate::datagram::{Datagram, Envelope, Span, Train};
 
 /// Does something with the datagrams of its routes.
 pub trait Handler: Send {
-    /// Handles a run of datagrams of one route. It reports the drops by [`Cx::verdict`], in the order of the datagrams; a
+    /// Handles a run of datagrams of one route. It reports the drops by [`Context::verdict`], in the order of the datagrams; a
     /// datagram without a verdict counts as handled. [`Batch::for_each`] serves handlers that look at each datagram.
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>);
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>);
 
     /// The batch of one receive call is over: hands on whatever was gathered. Returns `false` if something is kept; then it
     /// is called again a moment later, whether or not datagrams arrive.
@@ -54,19 +54,24 @@ pub trait Handler: Send {
 /// What a handler with upstreams does beside handling the datagrams of its routes.
 pub trait Forwarding {
     /// What an upstream answered on a socket that the handler has opened.
-    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let _ = socket;
         cx.drop_run(0, batch.len(), DropReason::LateReply);
     }
 
     /// Something went wrong on a socket that the handler has opened.
-    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>);
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>);
 
     /// Something is new about one of its upstreams.
-    fn on_upstream_event(&mut self, upstream: UpstreamId, event: UpstreamEvent, cx: &mut Cx<'_>);
+    fn on_upstream_event(
+        &mut self,
+        upstream: UpstreamId,
+        event: UpstreamEvent,
+        cx: &mut Context<'_>,
+    );
 
     /// The moment that it named by [`Forwarding::due`] has come.
-    fn on_time(&mut self, cx: &mut Cx<'_>);
+    fn on_time(&mut self, cx: &mut Context<'_>);
 
     /// When it wants to be called for the sake of time alone.
     fn deadline(&self) -> Option<Time>;
@@ -84,7 +89,7 @@ pub trait Forwarding {
 
     /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
     /// that has left something. It closes sockets that it has no use for.
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>);
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Context<'_>);
 
     /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
     /// that was all. `handler` is its own number.
@@ -169,8 +174,8 @@ impl<'a> Batch<'a> {
     /// Has `handle` look at each datagram and reports its verdicts.
     pub fn for_each(
         &self,
-        cx: &mut Cx<'_>,
-        mut handle: impl FnMut(&Datagram<'_>, &mut Cx<'_>) -> Verdict,
+        cx: &mut Context<'_>,
+        mut handle: impl FnMut(&Datagram<'_>, &mut Context<'_>) -> Verdict,
     ) {
         for (index, datagram) in (0..).zip(self.datagrams()) {
             let verdict = handle(&datagram, cx);
@@ -216,7 +221,7 @@ pub struct Names {
 pub struct Drops(pub(super) Vec<(u32, DropReason)>);
 
 /// What a handler may use while it handles.
-pub struct Cx<'a> {
+pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) drops: &'a mut Drops,
     pub(super) reply_filter: &'a ReplyFilter,
@@ -230,7 +235,7 @@ pub struct Cx<'a> {
     pub(super) sockets: &'a mut dyn SocketTable,
 }
 
-impl Cx<'_> {
+impl Context<'_> {
     /// Records what became of the datagram at `index` of the batch. A datagram that nothing is said of is handled.
     pub fn verdict(&mut self, index: u32, verdict: Verdict) {
         if let Verdict::Dropped(reason) = verdict {

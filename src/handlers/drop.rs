@@ -1,7 +1,7 @@
 //! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
 
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
-use crate::dispatch::handler::{Batch, Cx, Handler};
+use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::verdict::DropReason;
 
 /// The entry in the list of kinds.
@@ -34,7 +34,7 @@ impl HandlerSpec for Drop {
 }
 
 impl Handler for Drop {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         cx.drop_run(0, batch.len(), DropReason::Discarded);
     }
 }

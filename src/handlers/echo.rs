@@ -2,7 +2,7 @@
 
 use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
-use crate::dispatch::handler::{Batch, Cx, Handler};
+use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::reply_policy::ReplyPolicy;
 
 /// The entry in the list of kinds.
@@ -40,7 +40,7 @@ impl HandlerSpec for Echo {
 }
 
 impl Handler for Echo {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         batch.for_each(cx, |datagram, cx| cx.echo(datagram, &self.0));
     }
 }

@@ -8,7 +8,7 @@ use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Nee
 use crate::config::section::Section;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
-use crate::dispatch::handler::{Batch, Cx, Handler};
+use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::sink::{LineSink, SinkCounts};
 use crate::dispatch::verdict::Verdict;
 
@@ -87,7 +87,7 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, datagram: &Datagram<'_>, cx: &Cx<'_>) -> Verdict {
+    fn print(&mut self, datagram: &Datagram<'_>, cx: &Context<'_>) -> Verdict {
         let format = self.format;
         let written = self.sink.line(|line| {
             // Writing to a Vec cannot fail.
@@ -106,7 +106,7 @@ impl Printer {
 }
 
 impl Handler for Printer {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         batch.for_each(cx, |datagram, cx| self.print(datagram, cx));
     }
 
@@ -150,7 +150,11 @@ fn write_hex(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()>
     Ok(())
 }
 
-fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::io::Result<()> {
+fn write_json(
+    line: &mut Vec<u8>,
+    datagram: &Datagram<'_>,
+    cx: &Context<'_>,
+) -> std::io::Result<()> {
     let time = datagram.time().unwrap_or(std::time::UNIX_EPOCH);
     write!(
         line,

@@ -8,7 +8,7 @@ use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Nee
 use crate::config::section::Section;
 use crate::config::value;
 use crate::config::words::Mistake;
-use crate::dispatch::handler::{Batch, Cx, Handler};
+use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::outbox::RUN_MAX_BYTES;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::verdict::{DropReason, Verdict};
@@ -153,7 +153,7 @@ impl Fixed {
 }
 
 impl Handler for Fixed {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         batch.for_each(cx, |datagram, cx| {
             if datagram.payload.len() < self.request_min() {
                 return Verdict::Dropped(DropReason::Amplification);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
 use udispatch::datagram::Datagram;
-use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::maglev::mix;
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
@@ -107,7 +107,7 @@ impl Witness {
 }
 
 impl Handler for Witness {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         for (index, datagram) in batch.datagrams().enumerate() {
             let verdict = self.see(&datagram);
             if !self.whole || verdict != Verdict::Handled {

@@ -17,7 +17,7 @@ struct Sleeper {
 }
 
 impl Handler for Sleeper {
-    fn on_batch(&mut self, _: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, _: &Batch<'_>, cx: &mut Context<'_>) {
         self.deadline = Some(Time(cx.now().0 + self.every));
     }
 
@@ -31,9 +31,9 @@ impl Handler for Sleeper {
 }
 
 impl Forwarding for Sleeper {
-    fn on_trouble(&mut self, _: UpstreamSocketId, _: Trouble, _: &mut Cx<'_>) {}
+    fn on_trouble(&mut self, _: UpstreamSocketId, _: Trouble, _: &mut Context<'_>) {}
 
-    fn on_upstream_event(&mut self, _: UpstreamId, _: UpstreamEvent, _: &mut Cx<'_>) {}
+    fn on_upstream_event(&mut self, _: UpstreamId, _: UpstreamEvent, _: &mut Context<'_>) {}
 
     fn account(&self, _: &mut HandlerCount, _: &mut [UpstreamCount]) {}
 
@@ -41,9 +41,9 @@ impl Forwarding for Sleeper {
         Legacy::default()
     }
 
-    fn inherit(&mut self, _: Legacy, _: &mut Cx<'_>) {}
+    fn inherit(&mut self, _: Legacy, _: &mut Context<'_>) {}
 
-    fn on_time(&mut self, cx: &mut Cx<'_>) {
+    fn on_time(&mut self, cx: &mut Context<'_>) {
         self.called.fetch_add(1, Ordering::Relaxed);
         self.deadline = Some(Time(cx.now().0 + self.every));
     }

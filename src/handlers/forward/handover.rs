@@ -4,7 +4,7 @@
 use super::config::{Choice, Spread};
 use super::stateful::Stateful;
 use super::upstream_set::UpstreamSet;
-use crate::dispatch::handler::Cx;
+use crate::dispatch::handler::Context;
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sessions::{Key, SessionId, prefix_of};
@@ -82,7 +82,7 @@ impl Stateful {
     }
 
     /// Goes on with that.
-    pub(super) fn inherit_all(&mut self, mut legacy: Legacy, cx: &mut Cx<'_>) {
+    pub(super) fn inherit_all(&mut self, mut legacy: Legacy, cx: &mut Context<'_>) {
         self.upstreams.inherit(&legacy);
         for session in std::mem::take(&mut legacy.sessions) {
             self.inherit_session(&session, cx);
@@ -94,7 +94,7 @@ impl Stateful {
     }
 
     /// Where there is no place for it any more, since the file now allows fewer, it ends as if it had made room.
-    fn inherit_session(&mut self, left: &SessionLegacy, cx: &mut Cx<'_>) {
+    fn inherit_session(&mut self, left: &SessionLegacy, cx: &mut Context<'_>) {
         let prefix = prefix_of(left.client.ip());
         // Without a route of its own it only waits for answers: the number stands for no route.
         let key = Key {

@@ -1,6 +1,6 @@
 //! Which session has which socket, and the free ones of each upstream.
 
-use crate::dispatch::handler::{Cx, UpstreamId};
+use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::legacy::{LegLegacy, PortLegacy};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::sessions::SessionId;
@@ -99,7 +99,11 @@ impl SourcePorts {
     }
 
     /// A socket to an upstream for a new session; it is to be assigned.
-    pub fn lease(&mut self, place: usize, cx: &mut Cx<'_>) -> Result<UpstreamSocketId, DropReason> {
+    pub fn lease(
+        &mut self,
+        place: usize,
+        cx: &mut Context<'_>,
+    ) -> Result<UpstreamSocketId, DropReason> {
         let branch = &mut self.branches[place];
         if !self.is_leasing {
             branch.sessions += 1;
@@ -173,7 +177,7 @@ impl SourcePorts {
 
     /// A session gives a socket back. `seen` is when its last datagram passed. Whether answers are owed is the socket's own
     /// matter: of several upstreams that were asked, one may have answered for all.
-    pub fn release(&mut self, socket: UpstreamSocketId, seen: Time, cx: &mut Cx<'_>) {
+    pub fn release(&mut self, socket: UpstreamSocketId, seen: Time, cx: &mut Context<'_>) {
         let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) else {
             return;
         };
@@ -200,14 +204,14 @@ impl SourcePorts {
     }
 
     /// The upstream is elsewhere now: free sockets are closed at once, leased ones when they come back.
-    pub fn moved(&mut self, place: usize, cx: &mut Cx<'_>) {
+    pub fn moved(&mut self, place: usize, cx: &mut Context<'_>) {
         self.branches[place].generation += 1;
         let free: Vec<UpstreamSocketId> = self.branches[place].ports.clear().collect();
         free.into_iter().for_each(|socket| self.close(socket, cx));
     }
 
     /// Closes some of those that nobody needs.
-    pub fn shrink(&mut self, now: Time, cx: &mut Cx<'_>) {
+    pub fn shrink(&mut self, now: Time, cx: &mut Context<'_>) {
         if now < self.look_at {
             return;
         }
@@ -280,7 +284,7 @@ impl SourcePorts {
     }
 
     /// The same with a free port.
-    pub fn inherit_port(&mut self, left: &PortLegacy, cx: &mut Cx<'_>) {
+    pub fn inherit_port(&mut self, left: &PortLegacy, cx: &mut Context<'_>) {
         let place = usize::from(left.place);
         if !self.is_leasing || place >= self.branches.len() {
             return cx.close(left.socket);
@@ -347,7 +351,7 @@ impl SourcePorts {
         });
     }
 
-    fn close(&mut self, socket: UpstreamSocketId, cx: &mut Cx<'_>) {
+    fn close(&mut self, socket: UpstreamSocketId, cx: &mut Context<'_>) {
         self.by_socket[socket.0 as usize] = None;
         self.open -= 1;
         cx.close(socket);

@@ -8,7 +8,9 @@ use super::shadow::{Comparison, Outcomes};
 use super::source_ports::SourcePorts;
 use super::upstream_set::UpstreamSet;
 use crate::datagram::{Envelope, Train};
-use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, HandlerId, Trouble, UpstreamId};
+use crate::dispatch::handler::{
+    Batch, Context, Forwarding, Handler, HandlerId, Trouble, UpstreamId,
+};
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
@@ -84,7 +86,7 @@ impl Stateful {
         }
     }
 
-    fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Context<'_>) {
         if let Err(reason) = self.request(train, index, batch, cx) {
             cx.drop_run(index, train.datagrams(), reason);
         }
@@ -95,7 +97,7 @@ impl Stateful {
         train: &Train,
         index: u32,
         batch: &Batch<'_>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let envelope = &train.envelope;
         let ttl = self.upstreams.damp(envelope)?;
@@ -134,7 +136,7 @@ impl Stateful {
     }
 
     /// Whether the reply filter lets answers go to who sent this. Its TTL has been looked at.
-    fn may_answer(&self, envelope: &Envelope, cx: &Cx<'_>) -> bool {
+    fn may_answer(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
         let reply_policy = ReplyPolicy {
             ttl: Some(1),
             ..self.upstreams.settings.reply_policy
@@ -152,7 +154,7 @@ impl Stateful {
         index: u32,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         if self.upstreams.is_plain && self.upstreams.settings.spread == Spread::Session {
             return self.pass_piece(id, train, batch, ttl, cx);
@@ -171,7 +173,7 @@ impl Stateful {
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         match (
             self.upstreams.settings.choice,
@@ -221,7 +223,7 @@ impl Stateful {
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
         self.source_ports.asked(socket, train.datagrams());
@@ -234,7 +236,7 @@ impl Stateful {
         &mut self,
         id: SessionId,
         place: usize,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<UpstreamSocketId, DropReason> {
         if let Some(socket) = self.table.legs(id)[place] {
             return Ok(socket);
@@ -251,7 +253,7 @@ impl Stateful {
         id: SessionId,
         train: &Train,
         batch: &Batch<'_>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let Some(socket) = self.table.legs(id)[0] else {
             return Err(DropReason::NoUpstream);
@@ -288,7 +290,7 @@ impl Stateful {
         key: Key,
         train: &Train,
         batch: &Batch<'_>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<SessionId, DropReason> {
         let prefix = prefix_of(key.client.ip());
         self.take_place(prefix, cx)?;
@@ -319,7 +321,7 @@ impl Stateful {
     }
 
     /// Takes a place in the quota; where all are taken, that of the one that has been unreplied longest here.
-    fn take_place(&mut self, prefix: u64, cx: &mut Cx<'_>) -> Result<(), DropReason> {
+    fn take_place(&mut self, prefix: u64, cx: &mut Context<'_>) -> Result<(), DropReason> {
         let taken = self.quota.take(prefix);
         if taken != Err(DropReason::SessionLimit) {
             return taken;
@@ -337,7 +339,7 @@ impl Stateful {
         &mut self,
         train: &Train,
         batch: &Batch<'_>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let first_shadow = match (
             self.upstreams.settings.choice,
@@ -380,7 +382,7 @@ impl Stateful {
         Ok(())
     }
 
-    fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Cx<'_>) {
+    fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Context<'_>) {
         let session = self.table.get(id);
         let (seen, is_assured, prefix) = (
             session.seen,
@@ -415,7 +417,7 @@ impl Stateful {
         socket: UpstreamSocketId,
         train: &Train,
         batch: &Batch<'_>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let (id, place) = self
             .source_ports
@@ -510,7 +512,7 @@ impl Drop for Stateful {
 }
 
 impl Handler for Stateful {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
             // A train may hold the last request of one session and the first of the next.
@@ -535,7 +537,7 @@ impl Handler for Stateful {
 }
 
 impl Forwarding for Stateful {
-    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
             let datagrams = train.datagrams();
@@ -549,7 +551,7 @@ impl Forwarding for Stateful {
         }
     }
 
-    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>) {
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>) {
         let Some(place) = self.source_ports.place(socket) else {
             return;
         };
@@ -564,14 +566,19 @@ impl Forwarding for Stateful {
         }
     }
 
-    fn on_upstream_event(&mut self, upstream: UpstreamId, event: UpstreamEvent, cx: &mut Cx<'_>) {
+    fn on_upstream_event(
+        &mut self,
+        upstream: UpstreamId,
+        event: UpstreamEvent,
+        cx: &mut Context<'_>,
+    ) {
         self.upstreams.apply(upstream, event);
         if let (UpstreamEvent::Moved(_), Some(place)) = (event, self.upstreams.place(upstream)) {
             self.source_ports.moved(place, cx);
         }
     }
 
-    fn on_time(&mut self, cx: &mut Cx<'_>) {
+    fn on_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         self.upstreams.pass_time(now);
         for _ in 0..ENDS_MAX {
@@ -587,7 +594,7 @@ impl Forwarding for Stateful {
         self.leave_all()
     }
 
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Context<'_>) {
         self.inherit_all(legacy, cx);
     }
 

@@ -2,7 +2,7 @@
 
 use super::config::{Choice, Spread};
 use super::upstream_set::UpstreamSet;
-use crate::dispatch::handler::{Batch, Cx, Forwarding, Handler, Trouble, UpstreamId};
+use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
@@ -26,7 +26,7 @@ impl Stateless {
 }
 
 impl Handler for Stateless {
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
             let datagrams = train.datagrams();
@@ -48,7 +48,7 @@ impl Handler for Stateless {
 }
 
 impl Forwarding for Stateless {
-    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Cx<'_>) {
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>) {
         if let Some(place) = self.upstreams.place_of(socket)
             && let Trouble::Reported(_) = trouble
         {
@@ -56,11 +56,16 @@ impl Forwarding for Stateless {
         }
     }
 
-    fn on_upstream_event(&mut self, upstream: UpstreamId, event: UpstreamEvent, _: &mut Cx<'_>) {
+    fn on_upstream_event(
+        &mut self,
+        upstream: UpstreamId,
+        event: UpstreamEvent,
+        _: &mut Context<'_>,
+    ) {
         self.upstreams.apply(upstream, event);
     }
 
-    fn on_time(&mut self, cx: &mut Cx<'_>) {
+    fn on_time(&mut self, cx: &mut Context<'_>) {
         self.upstreams.pass_time(cx.now());
     }
 
@@ -72,7 +77,7 @@ impl Forwarding for Stateless {
         self.upstreams.leave()
     }
 
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
+    fn inherit(&mut self, legacy: Legacy, cx: &mut Context<'_>) {
         self.upstreams.inherit(&legacy);
         // What has no way back any more has no use for sessions and ports.
         let legs = legacy

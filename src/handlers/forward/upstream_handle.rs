@@ -7,7 +7,7 @@ use super::config::{Sample, UpstreamOptions};
 use crate::config::kind::OpenedUpstream;
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::datagram::Train;
-use crate::dispatch::handler::{Batch, Cx, UpstreamId};
+use crate::dispatch::handler::{Batch, Context, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::rate::RateLimit;
@@ -96,7 +96,7 @@ impl UpstreamHandle {
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let ttl = self.ttl(ttl)?;
         if self.is_plain() {
@@ -112,7 +112,7 @@ impl UpstreamHandle {
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         debug_assert_eq!(train.datagrams(), 1, "samples and rates count datagrams");
         if self.sample.as_mut().is_some_and(|sampler| !sampler.takes()) {

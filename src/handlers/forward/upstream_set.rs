@@ -8,7 +8,7 @@ use super::config::{Choice, HashOn, Settings};
 use super::flow_hash::key_of;
 use super::upstream_handle::UpstreamHandle;
 use crate::datagram::{Envelope, Train};
-use crate::dispatch::handler::{Batch, Cx, UpstreamId};
+use crate::dispatch::handler::{Batch, Context, UpstreamId};
 use crate::dispatch::ledger::UpstreamCount;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::passive_health::PassiveHealth;
@@ -77,7 +77,7 @@ impl UpstreamSet {
         index: u32,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) {
         if self.is_whole {
             if let Err(reason) = self.pass_one_way(train, batch, ttl, cx) {
@@ -98,7 +98,7 @@ impl UpstreamSet {
         train: &Train,
         batch: &Batch<'_>,
         ttl: Option<u8>,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         let passed = match self.settings.choice {
             Choice::All => {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
     use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
-    use crate::dispatch::handler::{Batch, Cx, Handler, HandlerId, Names, SocketTable};
+    use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
     use crate::dispatch::id::{RouteId, UpstreamId};
     use crate::dispatch::outbox::UpstreamSocketId;
     use crate::dispatch::reply_policy::ReplyFilter;
@@ -191,7 +191,7 @@ mod tests {
     struct Picky;
 
     impl Handler for Picky {
-        fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+        fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
             batch.for_each(cx, |datagram, _| {
                 if datagram.payload.is_empty() {
                     Verdict::Dropped(DropReason::Discarded)
