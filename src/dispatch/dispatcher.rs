@@ -216,7 +216,7 @@ impl Dispatcher {
             self.taps.note(to, &self.drops);
             let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
             self.taps
-                .take_answer(to, upstream, batch, &self.outbox, |listener| {
+                .take_reply(to, upstream, batch, &self.outbox, |listener| {
                     listeners[listener.index()].id as u32
                 });
         }

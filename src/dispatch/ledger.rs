@@ -387,11 +387,11 @@ impl Ledger {
     }
 
     /// An upstream's answers came when nobody waited for them any more, and no handler saw them.
-    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, answers: u64) {
+    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
         self.handlers[handler.index()]
             .replies
-            .refuse(answers, DropReason::LateReply);
-        self.upstreams[upstream.index()].replies += answers;
+            .refuse(replies, DropReason::LateReply);
+        self.upstreams[upstream.index()].replies += replies;
     }
 
     /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.

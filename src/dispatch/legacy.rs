@@ -81,9 +81,11 @@ pub struct LegLegacy {
     #[serde(rename = "lane")]
     pub socket: Option<UpstreamSocketId>,
     /// Datagrams that went out on it.
-    pub asked: u32,
+    #[serde(rename = "asked")]
+    pub requests: u32,
     /// Datagrams that came back.
-    pub answered: u32,
+    #[serde(rename = "answered")]
+    pub replies: u32,
     /// Not to be leased again when the session ends.
     pub is_spoilt: bool,
 }

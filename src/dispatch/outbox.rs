@@ -212,7 +212,7 @@ impl Outbox {
             interface,
             ..
         } = *envelope;
-        self.answer(
+        self.push_reply(
             listener,
             Reply {
                 parcel,
@@ -232,11 +232,11 @@ impl Outbox {
                 segment,
                 ..reply.parcel
             };
-            self.answer(listener, reply);
+            self.push_reply(listener, reply);
         });
     }
 
-    fn answer(&mut self, listener: LocalListener, reply: Reply) {
+    fn push_reply(&mut self, listener: LocalListener, reply: Reply) {
         if self.replies.len() <= listener.index() {
             self.replies.resize(listener.index() + 1, Vec::new());
         }

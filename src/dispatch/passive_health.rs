@@ -26,7 +26,8 @@ pub struct PassiveHealth {
     /// Requests since the last answer, and when the first of them was sent.
     waiting: u64,
     waiting_since: Time,
-    has_answered: bool,
+    #[serde(rename = "has_answered")]
+    has_replied: bool,
     dead_until: Option<Time>,
 }
 
@@ -37,12 +38,12 @@ impl PassiveHealth {
     }
 
     /// Datagrams were sent that it may answer. Whether it is alive has changed if this is `true`.
-    pub fn asked(&mut self, datagrams: u64, now: Time) -> bool {
+    pub fn requested(&mut self, datagrams: u64, now: Time) -> bool {
         if self.waiting == 0 {
             self.waiting_since = now;
         }
         self.waiting += datagrams;
-        let is_silent = self.has_answered
+        let is_silent = self.has_replied
             && self.waiting >= SILENCE_REQUESTS
             && now.since(self.waiting_since) >= SILENCE
             && self.is_alive();
@@ -53,10 +54,10 @@ impl PassiveHealth {
     }
 
     /// It answered. Whether it is alive has changed if this is `true`.
-    pub fn answered(&mut self) -> bool {
+    pub fn replied(&mut self) -> bool {
         self.refusals = 0;
         self.waiting = 0;
-        self.has_answered = true;
+        self.has_replied = true;
         self.dead_until.take().is_some()
     }
 
@@ -120,7 +121,7 @@ mod tests {
             !health.pass_time(seconds(17)) && health.pass_time(seconds(18)) && health.is_alive()
         );
         assert!(health.refused(seconds(19)), "on trial");
-        assert!(health.answered() && health.is_alive());
+        assert!(health.replied() && health.is_alive());
         assert!(!health.refused(seconds(19)));
     }
 
@@ -128,13 +129,15 @@ mod tests {
     #[test]
     fn silence() {
         let mut collector = PassiveHealth::default();
-        assert!(!(0..1_000).any(|at| collector.asked(100, seconds(at))));
+        assert!(!(0..1_000).any(|at| collector.requested(100, seconds(at))));
         let mut server = PassiveHealth::default();
-        server.answered();
-        assert!(!(0..5).any(|at| server.asked(10, seconds(at))));
-        assert!(server.asked(1, seconds(5)));
+        server.replied();
+        assert!(!(0..5).any(|at| server.requested(10, seconds(at))));
+        assert!(server.requested(1, seconds(5)));
         let mut slow = PassiveHealth::default();
-        slow.answered();
-        assert!(!(0..60).any(|at| slow.asked(1, seconds(at)) || (at % 19 == 0 && slow.answered())));
+        slow.replied();
+        assert!(
+            !(0..60).any(|at| slow.requested(1, seconds(at)) || (at % 19 == 0 && slow.replied()))
+        );
     }
 }

@@ -48,7 +48,7 @@ impl UpstreamSocketOptions {
 
 /// Receive buffer of a socket that receives answers: some thousand small ones, 450 of full size. It takes memory only for what
 /// waits in it.
-const ANSWERS_BYTES: usize = 1 << 20;
+const REPLIES_BYTES: usize = 1 << 20;
 
 /// A socket to be connected to an upstream, which is 12 % cheaper than naming it at each send. Where it has a source, it
 /// can get datagrams of anybody between this and the connecting, so who receives looks at who sent.
@@ -58,7 +58,7 @@ pub fn upstream_socket(
 ) -> io::Result<UdpSocket> {
     let socket = new_socket(upstream)?;
     if options.receives {
-        set_receive_buffer(&socket, ANSWERS_BYTES)?;
+        set_receive_buffer(&socket, REPLIES_BYTES)?;
     } else {
         close_door(&socket)?;
         socket.set_recv_buffer_size(0)?;

@@ -62,7 +62,7 @@ pub struct Worker {
     receiver: Receiver,
     trains: Vec<Train>,
     /// Sockets that answered this turn, whose they are, and how many trains each brought.
-    answers: Vec<(UpstreamSocketId, HandlerId, usize)>,
+    replies: Vec<(UpstreamSocketId, HandlerId, usize)>,
     /// Sockets on which word came back that something was lost, as errnos.
     reports: Vec<(UpstreamSocketId, i32)>,
     flusher: Flusher,
@@ -130,7 +130,7 @@ impl Worker {
             dispatcher,
             receiver: Receiver::new(),
             trains: Vec::with_capacity(SLOTS),
-            answers: Vec::with_capacity(SOCKETS_PER_TURN),
+            replies: Vec::with_capacity(SOCKETS_PER_TURN),
             reports: Vec::new(),
             flusher: Flusher::default(),
             epoch,
@@ -263,7 +263,7 @@ impl Worker {
         let mut sockets = self.upstream_sockets.ready();
         // Some may have been closed since they were queued, and are not read.
         while sockets > 0 && self.upstream_sockets.ready() > 0 && !self.is_over() {
-            sockets = sockets.saturating_sub(self.answer_turn(sockets.min(SOCKETS_PER_TURN)));
+            sockets = sockets.saturating_sub(self.reply_turn(sockets.min(SOCKETS_PER_TURN)));
             if !self.commands.is_empty() {
                 self.obey();
             }
@@ -335,7 +335,7 @@ impl Worker {
 
     /// What up to so many sockets have received, everything that follows from it, and one flush. Returns how many sockets were
     /// read.
-    fn answer_turn(&mut self, sockets_max: usize) -> usize {
+    fn reply_turn(&mut self, sockets_max: usize) -> usize {
         if !self.dispatcher.taps().is_empty() {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
         }
@@ -348,11 +348,11 @@ impl Worker {
         let mut was_long = false;
         for slot in self.receiver.slots() {
             was_long |= slot.len >= LONG_BYTES;
-            self.trains.push(listener::answer(&slot));
+            self.trains.push(listener::reply_train(&slot));
         }
         self.dispatcher.set_time(self.now());
         let mut rest = &self.trains[..];
-        for (socket, handler, count) in &self.answers {
+        for (socket, handler, count) in &self.replies {
             let (trains, after) = rest.split_at(*count);
             let batch = &Batch::new(trains, self.receiver.arena());
             self.dispatcher
@@ -369,7 +369,7 @@ impl Worker {
     /// Reads up to so many sockets into one arena. Returns how many were read.
     fn receive_replies(&mut self, sockets_max: usize) -> usize {
         self.receiver.begin(false);
-        self.answers.clear();
+        self.replies.clear();
         let mut looked = 0;
         while looked < sockets_max && self.receiver.room() > 0 {
             let Some(ready) = self.upstream_sockets.next_ready() else {
@@ -382,7 +382,7 @@ impl Worker {
                 ..
             } = ready;
             if let Some(count) = ready.receive(&mut self.receiver, &mut self.reports) {
-                self.answers.push((socket, handler, count));
+                self.replies.push((socket, handler, count));
                 self.upstream_sockets.had(socket, count);
             }
         }

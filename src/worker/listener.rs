@@ -17,7 +17,7 @@ const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)
 const UNKNOWN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// What an upstream answered, as a train. Whose it is, the socket says: nothing else was asked of the kernel.
-pub fn answer(slot: &Slot<'_>) -> Train {
+pub fn reply_train(slot: &Slot<'_>) -> Train {
     let envelope = Envelope {
         src: UNKNOWN_V4,
         dst: UNKNOWN_V4,

@@ -348,8 +348,8 @@ impl UpstreamSockets {
         for (upstream, errno) in self.failures.drain(..) {
             ledger.upstreams[upstream.index()].fail(errno, 1);
         }
-        for (upstream, answers) in self.discarded.drain(..) {
-            ledger.late(self.targets[upstream.index()].handler, upstream, answers);
+        for (upstream, replies) in self.discarded.drain(..) {
+            ledger.late(self.targets[upstream.index()].handler, upstream, replies);
         }
     }
 

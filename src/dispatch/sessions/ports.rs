@@ -28,7 +28,7 @@ pub struct Ports {
     /// Out of quarantine; the one released last is leased first, so that those that are not needed show.
     reusable: VecDeque<ReleasedPort>,
     /// Of sessions that got all their answers, in the order of their release.
-    answered: VecDeque<ReleasedPort>,
+    replied: VecDeque<ReleasedPort>,
     /// Of sessions that are owed some, in the order of their release.
     outstanding: VecDeque<ReleasedPort>,
     /// No opening before this.
@@ -63,9 +63,9 @@ impl Ports {
         if now >= self.shut_until {
             return Lease::Open;
         }
-        match self.answered.front() {
+        match self.replied.front() {
             Some(first) if now.since(first.released) >= QUARANTINE_MIN => {
-                let first = self.answered.pop_front();
+                let first = self.replied.pop_front();
                 first.map_or(Lease::Nothing, |first| Lease::Reusable(first.socket))
             }
             _ => Lease::Nothing,
@@ -109,14 +109,11 @@ impl Ports {
 
     /// All free ports, to be closed: they lead to where the upstream is no more.
     pub fn clear(&mut self) -> impl Iterator<Item = UpstreamSocketId> {
-        let (reusable, answered, outstanding) = (
-            &mut self.reusable,
-            &mut self.answered,
-            &mut self.outstanding,
-        );
+        let (reusable, replied, outstanding) =
+            (&mut self.reusable, &mut self.replied, &mut self.outstanding);
         reusable
             .drain(..)
-            .chain(answered.drain(..))
+            .chain(replied.drain(..))
             .chain(outstanding.drain(..))
             .map(|port| port.socket)
     }
@@ -125,7 +122,7 @@ impl Ports {
     pub fn iter(&self) -> impl Iterator<Item = (UpstreamSocketId, Time, Time, bool)> {
         let all = [
             (&self.reusable, false),
-            (&self.answered, false),
+            (&self.replied, false),
             (&self.outstanding, true),
         ];
         let each = |port: &ReleasedPort, has_outstanding| {
@@ -153,13 +150,13 @@ impl Ports {
         match (until <= now, has_outstanding) {
             (true, _) => self.reusable.push_back(port),
             (false, true) => self.outstanding.push_back(port),
-            (false, false) => self.answered.push_back(port),
+            (false, false) => self.replied.push_back(port),
         }
     }
 
     /// How many are free, in quarantine or not.
     pub fn len(&self) -> usize {
-        self.reusable.len() + self.answered.len() + self.outstanding.len()
+        self.reusable.len() + self.replied.len() + self.outstanding.len()
     }
 
     /// Whether none is free.
@@ -168,7 +165,7 @@ impl Ports {
     }
 
     fn settle(&mut self, now: Time) {
-        for queue in [&mut self.answered, &mut self.outstanding] {
+        for queue in [&mut self.replied, &mut self.outstanding] {
             while queue.front().is_some_and(|first| first.until <= now) {
                 self.reusable.extend(queue.pop_front());
             }

@@ -182,7 +182,7 @@ impl Taps {
 
     /// Copies what an upstream answered, now that its handler has had it: as its client gets it, since the kernel was not
     /// asked for anything about an answer, and the client's conversation is what people look for.
-    pub(super) fn take_answer(
+    pub(super) fn take_reply(
         &mut self,
         handler: HandlerId,
         upstream: Option<UpstreamId>,
@@ -193,7 +193,7 @@ impl Taps {
         let passed = passed_back(handler, batch.trains(), outbox);
         let listener = passed.map(|(local, _)| listener_of(local));
         let source = Source {
-            direction: Direction::Answer,
+            direction: Direction::Reply,
             listener,
             route: Ok(None),
             upstream,
@@ -232,7 +232,7 @@ impl Taps {
                 let ends = ends(&train.envelope);
                 let is_wanted = match (&ends, source.direction) {
                     (Some(ends), Direction::Request) => tap.filter.wants(ends.dst, ends.src),
-                    (Some(ends), Direction::Answer) => tap.filter.wants(ends.src, ends.dst),
+                    (Some(ends), Direction::Reply) => tap.filter.wants(ends.src, ends.dst),
                     (None, _) => tap.filter.wants_anybody(),
                 };
                 if is_wanted {

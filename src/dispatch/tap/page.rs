@@ -31,7 +31,7 @@ pub enum Direction {
     /// To one of our listeners.
     Request,
     /// From an upstream back to a client.
-    Answer,
+    Reply,
 }
 
 /// Where datagrams come from, as the dispatcher knows it.

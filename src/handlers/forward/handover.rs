@@ -190,16 +190,16 @@ impl super::source_ports::SourcePorts {
         let outstanding = self.outstanding(socket)?;
         let own = self.is_leasing().then_some(socket);
         let is_spoilt = self.is_spoilt(socket);
-        let (place, asked, answered) = (
+        let (place, requests, replies) = (
             outstanding.place as u16,
-            outstanding.asked,
-            outstanding.answered,
+            outstanding.requests,
+            outstanding.replies,
         );
         Some(LegLegacy {
             place,
             socket: own,
-            asked,
-            answered,
+            requests,
+            replies,
             is_spoilt,
         })
     }

@@ -24,8 +24,8 @@ struct PortLease {
     /// The upstream's generation when it was opened.
     generation: u32,
     /// Datagrams that its session sent and got.
-    asked: u32,
-    answered: u32,
+    requests: u32,
+    replies: u32,
     is_spoilt: bool,
 }
 
@@ -35,9 +35,9 @@ pub struct Outstanding {
     /// The place of the upstream.
     pub place: usize,
     /// Datagrams that went out.
-    pub asked: u32,
+    pub requests: u32,
     /// Datagrams that came back.
-    pub answered: u32,
+    pub replies: u32,
 }
 
 /// One upstream's part.
@@ -140,23 +140,23 @@ impl SourcePorts {
         if self.is_leasing
             && let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize)
         {
-            (lease.session, lease.asked, lease.answered) = (Some(session), 0, 0);
+            (lease.session, lease.requests, lease.replies) = (Some(session), 0, 0);
         }
     }
 
     /// So many datagrams went out on a socket.
     #[inline]
-    pub fn asked(&mut self, socket: UpstreamSocketId, datagrams: u32) {
+    pub fn requested(&mut self, socket: UpstreamSocketId, datagrams: u32) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
-            lease.asked = lease.asked.saturating_add(datagrams);
+            lease.requests = lease.requests.saturating_add(datagrams);
         }
     }
 
     /// So many came back.
     #[inline]
-    pub fn answered(&mut self, socket: UpstreamSocketId, datagrams: u32) {
+    pub fn replied(&mut self, socket: UpstreamSocketId, datagrams: u32) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
-            lease.answered = lease.answered.saturating_add(datagrams);
+            lease.replies = lease.replies.saturating_add(datagrams);
         }
     }
 
@@ -164,14 +164,14 @@ impl SourcePorts {
     pub fn outstanding(&self, socket: UpstreamSocketId) -> Option<Outstanding> {
         let PortLease {
             place,
-            asked,
-            answered,
+            requests,
+            replies,
             ..
         } = (*self.by_socket.get(socket.0 as usize)?)?;
         Some(Outstanding {
             place: usize::from(place),
-            asked,
-            answered,
+            requests,
+            replies,
         })
     }
 
@@ -193,7 +193,7 @@ impl SourcePorts {
         }
         branch
             .ports
-            .release(socket, cx.now(), seen, lease.answered < lease.asked);
+            .release(socket, cx.now(), seen, lease.replies < lease.requests);
     }
 
     /// Nothing can be sent on a socket any more: it is not leased again.
@@ -245,7 +245,7 @@ impl SourcePorts {
         self.by_socket
             .iter()
             .flatten()
-            .any(|lease| lease.session.is_some() && lease.answered < lease.asked)
+            .any(|lease| lease.session.is_some() && lease.replies < lease.requests)
     }
 
     /// Whether sessions have ports of their own.
@@ -276,8 +276,8 @@ impl SourcePorts {
         self.open += 1;
         self.track(socket, place);
         if let Some(lease) = &mut self.by_socket[socket.0 as usize] {
-            (lease.session, lease.asked, lease.answered) =
-                (Some(session), left.asked, left.answered);
+            (lease.session, lease.requests, lease.replies) =
+                (Some(session), left.requests, left.replies);
             lease.is_spoilt = left.is_spoilt;
         }
         socket
@@ -340,13 +340,13 @@ impl SourcePorts {
             self.by_socket.resize(socket.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
-        let (session, place, asked, answered) = (None, place as u16, 0, 0);
+        let (session, place, requests, replies) = (None, place as u16, 0, 0);
         self.by_socket[socket.0 as usize] = Some(PortLease {
             session,
             place,
             generation,
-            asked,
-            answered,
+            requests,
+            replies,
             is_spoilt: false,
         });
     }

@@ -108,7 +108,7 @@ impl Stateful {
         };
         let id = match self.table.find(&key) {
             Some(id) => id,
-            None if !self.may_answer(envelope, cx) => {
+            None if !self.may_reply(envelope, cx) => {
                 self.counts.one_way += u64::from(train.datagrams());
                 self.upstreams.pass_on(train, index, batch, ttl, cx);
                 return Ok(());
@@ -136,7 +136,7 @@ impl Stateful {
     }
 
     /// Whether the reply filter lets answers go to who sent this. Its TTL has been looked at.
-    fn may_answer(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
+    fn may_reply(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
         let reply_policy = ReplyPolicy {
             ttl: Some(1),
             ..self.upstreams.settings.reply_policy
@@ -226,8 +226,8 @@ impl Stateful {
         cx: &mut Context<'_>,
     ) -> Result<(), DropReason> {
         self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
-        self.source_ports.asked(socket, train.datagrams());
-        self.upstreams.asked(place, train.datagrams(), cx.now());
+        self.source_ports.requested(socket, train.datagrams());
+        self.upstreams.requested(place, train.datagrams(), cx.now());
         Ok(())
     }
 
@@ -412,7 +412,7 @@ impl Stateful {
     }
 
     /// What one upstream answered goes to the client, unless that is not wanted.
-    fn answer(
+    fn reply(
         &mut self,
         socket: UpstreamSocketId,
         train: &Train,
@@ -423,8 +423,8 @@ impl Stateful {
             .source_ports
             .session(socket)
             .ok_or(DropReason::LateReply)?;
-        self.source_ports.answered(socket, train.datagrams());
-        self.upstreams.answered(place);
+        self.source_ports.replied(socket, train.datagrams());
+        self.upstreams.replied(place);
         if self.upstreams.settings.upstream_options[place].shadow {
             self.compare(id, Some(place), train, batch);
             return Err(DropReason::Shadow);
@@ -473,13 +473,13 @@ impl Stateful {
             outstanding.filter(|outstanding| !upstream_options[outstanding.place].shadow);
         if self.upstreams.settings.is_first_alone() {
             let asked = outstanding
-                .map(|outstanding| outstanding.asked)
+                .map(|outstanding| outstanding.requests)
                 .max()
                 .unwrap_or(0);
             return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
         }
         outstanding.all(|outstanding| {
-            u64::from(outstanding.answered) >= u64::from(each) * u64::from(outstanding.asked)
+            u64::from(outstanding.replies) >= u64::from(each) * u64::from(outstanding.requests)
         })
     }
 
@@ -492,7 +492,7 @@ impl Stateful {
             }
             let comparison = &mut self.comparisons[id.0 as usize * shadows + at];
             for datagram in train.pieces() {
-                comparison.answer(
+                comparison.reply(
                     of.is_some(),
                     batch.bytes(datagram.span),
                     &mut self.outcomes[*shadow],
@@ -544,7 +544,7 @@ impl Forwarding for Stateful {
             if let Some(place) = self.source_ports.place(socket) {
                 self.source_ports.count_replies(place, datagrams);
             }
-            if let Err(reason) = self.answer(socket, train, batch, cx) {
+            if let Err(reason) = self.reply(socket, train, batch, cx) {
                 cx.drop_run(index, datagrams, reason);
             }
             index += datagrams;

@@ -169,13 +169,13 @@ impl UpstreamSet {
     }
 
     /// Requests went to an upstream.
-    pub fn asked(&mut self, place: usize, datagrams: u32, now: Time) {
-        self.update_health(place, |health| health.asked(u64::from(datagrams), now));
+    pub fn requested(&mut self, place: usize, datagrams: u32, now: Time) {
+        self.update_health(place, |health| health.requested(u64::from(datagrams), now));
     }
 
     /// An upstream answered.
-    pub fn answered(&mut self, place: usize) {
-        self.update_health(place, PassiveHealth::answered);
+    pub fn replied(&mut self, place: usize) {
+        self.update_health(place, PassiveHealth::replied);
     }
 
     /// Word came back from an upstream that nobody is there.

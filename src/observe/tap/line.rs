@@ -91,7 +91,7 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
     let time = UNIX_EPOCH + Duration::from_nanos(record.time_ns);
     let direction = match record.direction {
         Direction::Request => "request",
-        Direction::Answer => "answer",
+        Direction::Reply => "answer",
     };
     write!(
         line,

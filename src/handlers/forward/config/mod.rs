@@ -137,13 +137,13 @@ impl Settings {
     }
 
     /// Whether requests get a way back.
-    pub fn is_answered(&self) -> bool {
+    pub fn has_replies(&self) -> bool {
         self.replies != Replies::None
     }
 
     /// Whether it remembers whom a client talks to.
     pub fn has_sessions(&self) -> bool {
-        self.is_answered() || (self.spread == Spread::Session && self.choice != Choice::All)
+        self.has_replies() || (self.spread == Spread::Session && self.choice != Choice::All)
     }
 }
 

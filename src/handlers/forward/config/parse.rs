@@ -54,7 +54,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let said = said.map(|said| said.value);
     let replies = match (said, choice) {
         (Some(Said::No), _) => Replies::None,
-        (None, _) if !answers_by_default(&entries, choice) => Replies::None,
+        (None, _) if !replies_by_default(&entries, choice) => Replies::None,
         (Some(Said::All), _) | (_, Choice::One(_)) => Replies::All,
         (_, Choice::All) => Replies::First,
     };
@@ -96,7 +96,7 @@ fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
 }
 
 /// Whether answers go back where the file does not say it: not where several would come, and not where none can.
-fn answers_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
+fn replies_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
     let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
     let any_keeps = entries
         .iter()

@@ -25,7 +25,7 @@ const OF_SESSIONS: [&str; 4] = [
     "requests_max",
 ];
 /// Keys that are about answers.
-const OF_ANSWERS: [&str; 4] = [
+const OF_REPLIES: [&str; 4] = [
     "session_probation",
     "replies_max",
     "allow_low_ports",
@@ -123,19 +123,19 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
 
 /// Settings of sessions and answers, where there are none.
 fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
-    if settings.is_answered() {
+    if settings.has_replies() {
         return;
     }
     let keeps = |entry: &UpstreamEntry| entry.upstream.leave.from == SendFrom::Keep;
-    let can_answer = !entries
+    let can_reply = !entries
         .iter()
         .any(|entry| entry.upstream.is_group() || keeps(entry));
-    let answer_hint = if can_answer {
+    let reply_hint = if can_reply {
         "add replies = true, or leave it out"
     } else {
         "leave it out"
     };
-    for key in OF_ANSWERS
+    for key in OF_REPLIES
         .into_iter()
         .filter(|key| section.has(key))
         .collect::<Vec<_>>()
@@ -143,7 +143,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
         section.problem(
             key,
             "means something only where answers go back",
-            answer_hint,
+            reply_hint,
         );
     }
     if settings.has_sessions() {
@@ -152,9 +152,9 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
     let (message, hint) = match settings.choice {
         Choice::All => (
             "there are no sessions where no answers go back and every upstream is sent to",
-            answer_hint,
+            reply_hint,
         ),
-        Choice::One(_) if can_answer => (
+        Choice::One(_) if can_reply => (
             NO_SESSIONS,
             "add replies = true or spread = \"session\", or leave it out",
         ),
@@ -193,7 +193,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
                 message,
                 "add pick = \"all\", or give the group a handler of its own",
             );
-        } else if settings.is_answered() {
+        } else if settings.has_replies() {
             let message =
                 format!("{upstream} is a multicast group, which receives and does not answer");
             section.problem_at(
@@ -215,7 +215,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
 
 /// Sources that no answer could come back to.
 fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
-    if !settings.is_answered() {
+    if !settings.has_replies() {
         return;
     }
     for UpstreamEntry {
