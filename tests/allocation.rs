@@ -25,10 +25,10 @@ use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
-use udispatch::worker::estate::SocketSlot;
 use udispatch::worker::flush::{Flusher, Sockets};
 use udispatch::worker::listener::Listener;
 use udispatch::worker::upstream_sockets::{Target, UpstreamSockets};
+use udispatch::worker::worker_state::SocketSlot;
 
 thread_local! {
     /// Allocations that this thread has asked for while it was counting.

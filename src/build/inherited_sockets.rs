@@ -12,7 +12,7 @@ use crate::net::socket;
 use crate::plan::Plan;
 use crate::plan::identity::ListenerKey;
 use crate::worker::command::{Command, Handle};
-use crate::worker::estate::SocketSlot;
+use crate::worker::worker_state::SocketSlot;
 
 /// The sockets of each listener, in the order of their slots.
 #[derive(Debug, Default)]

@@ -34,10 +34,10 @@ use crate::plan::targets;
 use crate::plan::upstreams::{Located, Upstreams};
 use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::command::Handle;
-use crate::worker::estate::SocketSlot;
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::upstream_sockets::{Target, UpstreamSockets};
+use crate::worker::worker_state::SocketSlot;
 
 /// Builds all workers around the sockets that are there already. Nothing further is bound when this fails. Time is counted
 /// from `epoch`.

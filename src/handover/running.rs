@@ -19,9 +19,9 @@ use crate::plan::Plan;
 use crate::plan::identity::Outline;
 use crate::plan::upstreams::Located;
 use crate::worker::command::{Command, Handle};
-use crate::worker::estate::Estate;
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
+use crate::worker::worker_state::WorkerState;
 
 /// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
@@ -82,28 +82,33 @@ impl Running {
             rows,
         } = parked;
         let removed: Vec<usize> = gone(&prepared.successors.listeners);
-        let mut estates = Vec::new();
+        let mut worker_states = Vec::new();
         for (number, mut worker) in workers.drain(..).enumerate() {
             if !removed.is_empty() {
                 worker.read_out(&removed);
             }
-            let mut estate = worker.leave();
+            let mut worker_state = worker.leave();
             history.add(
                 number,
                 rows,
-                &estate.ledger,
-                std::mem::take(&mut estate.sink_counts),
+                &worker_state.ledger,
+                std::mem::take(&mut worker_state.sink_counts),
             );
-            estate.sockets = worker.into_upstream_sockets();
-            estates.push(estate);
+            worker_state.sockets = worker.into_upstream_sockets();
+            worker_states.push(worker_state);
         }
-        Running::go_on(prepared, estates, history, named_states(names, states))
+        Running::go_on(
+            prepared,
+            worker_states,
+            history,
+            named_states(names, states),
+        )
     }
 
     /// Starts what was prepared, with what others have left.
     pub fn go_on(
         prepared: Prepared,
-        estates: Vec<Estate>,
+        worker_states: Vec<WorkerState>,
         history: History,
         states: HashMap<(String, String), State>,
     ) -> Running {
@@ -123,7 +128,7 @@ impl Running {
                 .iter_mut()
                 .map(|(worker, _)| worker)
                 .collect::<Vec<_>>(),
-            estates,
+            worker_states,
             &successors,
             &mut history,
         );

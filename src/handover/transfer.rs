@@ -13,13 +13,13 @@ use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, Upst
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::handover::history::History;
 use crate::plan::diff::{Heirs, Successors};
-use crate::worker::estate::{Estate, SocketSlot, UpstreamSocketEstate};
 use crate::worker::event_loop::Worker;
+use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 
 /// Gives the workers, which do not run yet, what others have left. Sessions go where the socket is that their clients ask.
 pub fn hand_over(
     workers: &mut [&mut Worker],
-    estates: Vec<Estate>,
+    worker_states: Vec<WorkerState>,
     successors: &Successors,
     history: &mut History,
 ) {
@@ -37,9 +37,9 @@ pub fn hand_over(
         history,
         moved: Vec::new(),
     };
-    for (number, estate) in estates.into_iter().enumerate() {
-        handover.listeners(workers, &estate);
-        handover.worker(workers, number, estate);
+    for (number, state) in worker_states.into_iter().enumerate() {
+        handover.listeners(workers, &state);
+        handover.worker(workers, number, state);
     }
 }
 
@@ -55,8 +55,8 @@ struct Handover<'a> {
 }
 
 impl Handover<'_> {
-    fn listeners(&self, workers: &mut [&mut Worker], estate: &Estate) {
-        for left in &estate.listeners {
+    fn listeners(&self, workers: &mut [&mut Worker], state: &WorkerState) {
+        for left in &state.listeners {
             if let Some((worker, listener)) = self.slot(left.slot) {
                 workers[worker].listeners()[listener.index()].inherit(left);
             }
@@ -74,14 +74,14 @@ impl Handover<'_> {
         self.sockets.get(&SocketSlot { listener, ..old }).copied()
     }
 
-    fn worker(&mut self, workers: &mut [&mut Worker], number: usize, estate: Estate) {
-        let Estate {
+    fn worker(&mut self, workers: &mut [&mut Worker], number: usize, state: WorkerState) {
+        let WorkerState {
             listeners,
             upstream_sockets,
             legacies,
             sockets,
             ..
-        } = estate;
+        } = state;
         let mut cargo = Cargo::new(upstream_sockets, sockets);
         let home = number % workers.len();
         for (handler, legacy) in legacies.into_iter().enumerate() {
@@ -236,16 +236,16 @@ impl Handover<'_> {
 
 /// The sockets of one worker, which go one by one.
 struct Cargo {
-    sockets: HashMap<UpstreamSocketId, (UpstreamSocketEstate, UdpSocket)>,
+    sockets: HashMap<UpstreamSocketId, (UpstreamSocketState, UdpSocket)>,
 }
 
 impl Cargo {
-    fn new(states: Vec<UpstreamSocketEstate>, sockets: Vec<UdpSocket>) -> Cargo {
+    fn new(states: Vec<UpstreamSocketState>, sockets: Vec<UdpSocket>) -> Cargo {
         Cargo {
             sockets: states
                 .into_iter()
                 .zip(sockets)
-                .map(|(estate, socket)| (estate.socket, (estate, socket)))
+                .map(|(state, socket)| (state.socket, (state, socket)))
                 .collect(),
         }
     }
@@ -257,24 +257,24 @@ impl Cargo {
         worker: &mut Worker,
         upstream: UpstreamId,
     ) -> Option<UpstreamSocketId> {
-        let (estate, socket) = self.sockets.remove(&id)?;
+        let (state, socket) = self.sockets.remove(&id)?;
         // Where the poll takes no more, the way is lost, and its session with it.
         worker
-            .inherit_socket(&estate, upstream, socket)
+            .inherit_socket(&state, upstream, socket)
             .ok()
             .flatten()
     }
 
     /// The ways that are there from the start keep their source ports.
     fn rest(self, worker: &mut Worker, upstreams: &[Option<usize>]) {
-        for (estate, socket) in self
+        for (state, socket) in self
             .sockets
             .into_values()
-            .filter(|(estate, _)| !estate.is_leased)
+            .filter(|(state, _)| !state.is_leased)
         {
-            if let Some(upstream) = upstreams.get(estate.upstream.index()).copied().flatten() {
+            if let Some(upstream) = upstreams.get(state.upstream.index()).copied().flatten() {
                 // It has one already, which is as good.
-                let _ = worker.inherit_socket(&estate, UpstreamId(upstream as u32), socket);
+                let _ = worker.inherit_socket(&state, UpstreamId(upstream as u32), socket);
             }
         }
     }

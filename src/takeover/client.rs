@@ -22,7 +22,7 @@ use crate::plan::diff::Successors;
 use crate::plan::identity::{HandlerOutline, ListenerKey, Outline};
 use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
 use crate::takeover::wire::{Kind, Wire, WireError};
-use crate::worker::estate::Estate;
+use crate::worker::worker_state::WorkerState;
 
 /// How often we ask: who is being taken over at this moment may still accept us, and end.
 const TRIES: u32 = 3;
@@ -176,16 +176,16 @@ impl Taker {
         self.wire.say(Kind::Ready, PATIENCE)?;
         let frame = self.wire.receive(Kind::Released, PATIENCE)?;
         let mut released: Released = frame.read()?;
-        give_sockets(&mut released.estates, frame.fds)?;
+        give_sockets(&mut released.workers, frame.fds)?;
         let old = Rows::of(&self.manifest.outline);
         let mut history = History::of(released.history);
-        for (number, estate) in released.estates.iter().enumerate() {
-            history.add(number, old, &estate.ledger, Vec::new());
+        for (number, worker_state) in released.workers.iter().enumerate() {
+            history.add(number, old, &worker_state.ledger, Vec::new());
         }
         let states = released.upstreams.iter().map(State::from).collect();
         let states = named_states(&self.manifest.outline, states);
         let successors = prepared.successors.clone();
-        let running = Running::go_on(prepared, released.estates, history, states);
+        let running = Running::go_on(prepared, released.workers, history, states);
         let removed = (0..successors.listeners.len())
             .filter(|old| successors.listeners[*old].is_none())
             .collect();
@@ -238,11 +238,11 @@ fn explain(path: &Path, error: &io::Error) -> WireError {
     })
 }
 
-/// The sockets of all upstreams, in the order of the estates.
-fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireError> {
-    let wanted: usize = estates
+/// The sockets of all upstreams, in the order of the worker states.
+fn give_sockets(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<(), WireError> {
+    let wanted: usize = worker_states
         .iter()
-        .map(|estate| estate.upstream_sockets.len())
+        .map(|worker_state| worker_state.upstream_sockets.len())
         .sum();
     if wanted != fds.len() {
         return Err(WireError::Nonsense(format!(
@@ -251,10 +251,10 @@ fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireErr
         )));
     }
     let mut fds = fds.into_iter();
-    for estate in estates {
-        estate.sockets = fds
+    for worker_state in worker_states {
+        worker_state.sockets = fds
             .by_ref()
-            .take(estate.upstream_sockets.len())
+            .take(worker_state.upstream_sockets.len())
             .map(UdpSocket::from)
             .collect();
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dispatch::ledger::Ledger;
 use crate::monitor::State;
 use crate::plan::identity::Outline;
-use crate::worker::estate::{Estate, SocketSlot};
+use crate::worker::worker_state::{SocketSlot, WorkerState};
 
 /// The version of this conversation. Changed when an older process would misunderstand.
 pub const VERSION: u32 = 1;
@@ -66,11 +66,12 @@ pub enum Door {
     Takeover,
 }
 
-/// Everything is the other's now, and with it come the sockets of all upstreams, in the order of the estates.
+/// Everything is the other's now, and with it come the sockets of all upstreams, in the order of the worker states.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Released {
     /// What each worker leaves.
-    pub estates: Vec<Estate>,
+    #[serde(rename = "estates")]
+    pub workers: Vec<WorkerState>,
     /// What was counted before them, by worker.
     pub history: Vec<Ledger>,
     /// What is known of each upstream, by number.

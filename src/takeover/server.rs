@@ -31,8 +31,8 @@ use crate::takeover::messages::{
 };
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::command::Handle;
-use crate::worker::estate::SocketSlot;
 use crate::worker::event_loop::Worker;
+use crate::worker::worker_state::SocketSlot;
 
 /// Conversations at a time; all but one are refused at once.
 const CONVERSATIONS_MAX: u32 = 8;
@@ -332,7 +332,7 @@ fn give(
     drained: &BTreeSet<(String, String)>,
 ) -> Result<(Released, Vec<usize>), WireError> {
     let released = Released {
-        estates: parked.workers.iter().map(Worker::leave).collect(),
+        workers: parked.workers.iter().map(Worker::leave).collect(),
         history: parked.history.ledgers().iter().map(as_written).collect(),
         upstreams: parked.states.iter().map(Into::into).collect(),
         drained: drained.iter().cloned().collect(),
@@ -345,9 +345,9 @@ fn give(
         .collect();
     let patience = patience_of(
         released
-            .estates
+            .workers
             .iter()
-            .flat_map(|estate| &estate.legacies)
+            .flat_map(|worker_state| &worker_state.legacies)
             .map(count)
             .sum(),
     );
@@ -359,9 +359,9 @@ fn give(
 /// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
 fn farewell(wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
     let mut ledgers = Vec::new();
-    for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
+    for (mut worker, worker_state) in parked.workers.into_iter().zip(&released.workers) {
         worker.read_out(removed);
-        ledgers.push(difference(&worker.leave().ledger, &estate.ledger));
+        ledgers.push(difference(&worker.leave().ledger, &worker_state.ledger));
     }
     if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
         log::warn!("the last counts did not reach the process that took over: {error}");

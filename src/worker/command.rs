@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
-use super::estate::SocketSlot;
+use super::worker_state::SocketSlot;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::sessions::page::{Page, Wanted};

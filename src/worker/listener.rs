@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use super::estate::{EarEstate, SocketSlot};
 use super::send_socket::SendSocket;
+use super::worker_state::{ListenerState, SocketSlot};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
@@ -124,8 +124,8 @@ impl Listener {
     }
 
     /// What is known of its socket.
-    pub fn leave(&self) -> EarEstate {
-        EarEstate {
+    pub fn leave(&self) -> ListenerState {
+        ListenerState {
             slot: self.slot,
             drops_seen: self.drops_seen,
             sticky: self.send_socket.sticky(),
@@ -133,7 +133,7 @@ impl Listener {
     }
 
     /// Goes on with a socket that another has read until now.
-    pub fn inherit(&mut self, left: &EarEstate) {
+    pub fn inherit(&mut self, left: &ListenerState) {
         self.drops_seen = left.drops_seen;
         self.send_socket.restore(left.sticky);
     }

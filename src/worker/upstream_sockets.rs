@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use mio::Registry;
 
-use super::estate::UpstreamSocketEstate;
 use super::send_socket::SendSocket;
+use super::worker_state::UpstreamSocketState;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
 use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::limit::Limit;
@@ -366,20 +366,20 @@ impl UpstreamSockets {
     }
 
     /// What is known of each socket.
-    pub fn leave(&self) -> Vec<UpstreamSocketEstate> {
+    pub fn leave(&self) -> Vec<UpstreamSocketState> {
         let numbered = self
             .slots
             .iter()
             .enumerate()
             .filter_map(|(id, slot)| Some((id, slot.as_ref()?)));
-        let estate = |(id, slot): (usize, &UpstreamSocket)| UpstreamSocketEstate {
+        let state = |(id, slot): (usize, &UpstreamSocket)| UpstreamSocketState {
             socket: UpstreamSocketId(id as u32),
             upstream: slot.upstream,
             is_leased: slot.is_leased,
             drops_seen: slot.drops_seen,
             sticky: slot.send_socket.sticky(),
         };
-        numbered.map(estate).collect()
+        numbered.map(state).collect()
     }
 
     /// The sockets of all upstreams, in the order of [`UpstreamSockets::leave`].
@@ -403,7 +403,7 @@ impl UpstreamSockets {
     /// keeps its source port.
     pub fn inherit(
         &mut self,
-        left: &UpstreamSocketEstate,
+        left: &UpstreamSocketState,
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {

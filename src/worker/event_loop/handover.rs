@@ -10,8 +10,8 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::net::socket::{close_door, turn_away};
-use crate::worker::estate::{Estate, UpstreamSocketEstate};
 use crate::worker::listener::Listener;
+use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
 
 impl Worker {
     /// Parked: reads listeners that nobody goes on with to their end, so that what they hold is handled as it always was;
@@ -37,8 +37,8 @@ impl Worker {
     }
 
     /// What it leaves; the sockets to its upstreams apart.
-    pub fn leave(&self) -> Estate {
-        Estate {
+    pub fn leave(&self) -> WorkerState {
+        WorkerState {
             listeners: self.listeners.iter().map(Listener::leave).collect(),
             sockets: self.sockets.leave(),
             legacies: self.dispatcher.leave(),
@@ -48,7 +48,7 @@ impl Worker {
         }
     }
 
-    /// The sockets to its upstreams, in the order of its estate.
+    /// The sockets to its upstreams, in the order of its worker state.
     pub fn upstream_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.sockets.sockets()
     }
@@ -66,7 +66,7 @@ impl Worker {
     /// Before it runs: goes on with a socket. `Ok(None)` where it is no socket of a session.
     pub fn inherit_socket(
         &mut self,
-        left: &UpstreamSocketEstate,
+        left: &UpstreamSocketState,
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {

@@ -24,7 +24,7 @@ pub struct SocketSlot {
 
 /// What is known of a listener's socket, in the order of the worker's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EarEstate {
+pub struct ListenerState {
     /// Which one it is.
     #[serde(rename = "seat")]
     pub slot: SocketSlot,
@@ -36,7 +36,7 @@ pub struct EarEstate {
 
 /// What is known of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UpstreamSocketEstate {
+pub struct UpstreamSocketState {
     /// Its number in the worker that leaves it.
     #[serde(rename = "lane")]
     pub socket: UpstreamSocketId,
@@ -52,13 +52,13 @@ pub struct UpstreamSocketEstate {
 
 /// Everything that one worker leaves.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Estate {
+pub struct WorkerState {
     /// Its listeners.
     #[serde(rename = "ears")]
-    pub listeners: Vec<EarEstate>,
+    pub listeners: Vec<ListenerState>,
     /// Its ways to upstreams.
     #[serde(rename = "lanes")]
-    pub upstream_sockets: Vec<UpstreamSocketEstate>,
+    pub upstream_sockets: Vec<UpstreamSocketState>,
     /// What each handler leaves, by number.
     pub legacies: Vec<Legacy>,
     /// Its accounts, in which what sinks have got counts as handled.
@@ -71,7 +71,7 @@ pub struct Estate {
     pub sockets: Vec<UdpSocket>,
 }
 
-impl Estate {
+impl WorkerState {
     /// The sockets to its upstreams.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
