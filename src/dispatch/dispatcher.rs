@@ -12,10 +12,10 @@ use super::handler::{
 use super::id::{LocalListener, UpstreamId};
 use super::latency::LatencyProbe;
 use super::ledger::Ledger;
-use super::legacy::Legacy;
 use super::outbox::{Outbox, UpstreamSocketId};
 use super::reply_policy::ReplyFilter;
 use super::route_table::{PortTable, RouteId};
+use super::saved_state::SavedState;
 use super::sessions::page::{Mark, Page, Wanted};
 use super::sink::SinkCounts;
 use super::tap::{self, Direction, Taps};
@@ -249,7 +249,7 @@ impl Dispatcher {
     }
 
     /// What each handler leaves to its successor, by number.
-    pub fn leave(&self) -> Vec<Legacy> {
+    pub fn leave(&self) -> Vec<SavedState> {
         self.handlers
             .iter()
             .map(|handler| {
@@ -262,8 +262,8 @@ impl Dispatcher {
     }
 
     /// Gives a handler what its predecessor has left.
-    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, sockets: &mut dyn SocketTable) {
-        self.with_forwarding(to, sockets, |handler, cx| handler.inherit(legacy, cx));
+    pub fn inherit(&mut self, to: HandlerId, saved: SavedState, sockets: &mut dyn SocketTable) {
+        self.with_forwarding(to, sockets, |handler, cx| handler.inherit(saved, cx));
     }
 
     /// Calls the handlers whose time has come.

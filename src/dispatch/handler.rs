@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
-use super::legacy::Legacy;
 use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
 use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
+use super::saved_state::SavedState;
 use super::sessions::page::Page;
 use super::sink::SinkCounts;
 use super::time::Time;
@@ -85,11 +85,11 @@ pub trait Forwarding {
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]);
 
     /// Returns what the handler that takes its place goes on with. It may go on itself afterwards.
-    fn leave(&self) -> Legacy;
+    fn leave(&self) -> SavedState;
 
     /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
     /// that has left something. It closes sockets that it has no use for.
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Context<'_>);
+    fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>);
 
     /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
     /// that was all. `handler` is its own number.

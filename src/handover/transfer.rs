@@ -9,8 +9,8 @@ use std::net::UdpSocket;
 
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::{LocalListener, UpstreamId};
-use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
 use crate::handover::history::History;
 use crate::plan::diff::{Heirs, Successors};
 use crate::worker::event_loop::Worker;
@@ -43,8 +43,8 @@ pub fn hand_over(
     }
 }
 
-/// One handler's legacy on its way to one worker.
-type Parcel = (usize, HandlerId, Legacy);
+/// One handler's saved state on its way to one worker.
+type Parcel = (usize, HandlerId, SavedState);
 
 struct Handover<'a> {
     /// Which worker has which socket, and as which of its listeners.
@@ -78,24 +78,24 @@ impl Handover<'_> {
         let WorkerState {
             listeners,
             upstream_sockets,
-            legacies,
+            saved_states,
             sockets,
             ..
         } = state;
         let mut cargo = Cargo::new(upstream_sockets, sockets);
         let home = number % workers.len();
-        for (handler, legacy) in legacies.into_iter().enumerate() {
+        for (handler, saved) in saved_states.into_iter().enumerate() {
             let Some(heirs) = self.successors.handlers.get(handler).cloned() else {
                 continue;
             };
-            self.opinions(workers.len(), number, &heirs, &legacy);
+            self.opinions(workers.len(), number, &heirs, &saved);
             let row = heirs.row();
-            for session in legacy.sessions {
+            for session in saved.sessions {
                 let slot = listeners
                     .get(session.listener.index())
                     .and_then(|left| self.slot(left.slot));
                 let moved = slot.and_then(|(worker, listener)| {
-                    let session = SessionLegacy {
+                    let session = SavedSession {
                         listener,
                         ..session
                     };
@@ -109,40 +109,40 @@ impl Handover<'_> {
                     (None, row) => self.history.end_sessions(row.map(HandlerId::index), 1),
                 }
             }
-            for port in legacy.ports {
+            for port in saved.ports {
                 self.port(&mut *workers[home], home, &heirs, port, &mut cargo);
             }
         }
         if number < workers.len() {
             cargo.rest(&mut *workers[number], &self.successors.upstreams);
         }
-        for (worker, handler, legacy) in std::mem::take(&mut self.moved) {
-            workers[worker].inherit(handler, legacy);
+        for (worker, handler, saved) in std::mem::take(&mut self.moved) {
+            workers[worker].inherit(handler, saved);
         }
     }
 
     /// What is thought of upstreams goes to every worker that had no predecessor, too.
-    fn opinions(&mut self, workers: usize, number: usize, heirs: &Heirs, legacy: &Legacy) {
+    fn opinions(&mut self, workers: usize, number: usize, heirs: &Heirs, saved: &SavedState) {
         let Some(heir) = heirs.heir else { return };
-        let place = |left: &UpstreamLegacy| {
+        let place = |left: &SavedUpstream| {
             let place = heirs
                 .places
                 .get(usize::from(left.place))
                 .copied()
                 .flatten()?;
-            Some(UpstreamLegacy { place, ..*left })
+            Some(SavedUpstream { place, ..*left })
         };
-        let upstreams: Vec<_> = legacy.upstreams.iter().filter_map(place).collect();
+        let upstreams: Vec<_> = saved.upstreams.iter().filter_map(place).collect();
         let followers = if number == 0 {
             (0..workers).collect()
         } else {
             vec![number]
         };
         for worker in followers.into_iter().filter(|worker| *worker < workers) {
-            let opinions = Legacy {
-                turn: legacy.turn,
+            let opinions = SavedState {
+                turn: saved.turn,
                 upstreams: upstreams.clone(),
-                ..Legacy::default()
+                ..SavedState::default()
             };
             self.moved.push((worker, heir, opinions));
         }
@@ -154,10 +154,10 @@ impl Handover<'_> {
         worker: &mut Worker,
         number: usize,
         heirs: &Heirs,
-        session: SessionLegacy,
+        session: SavedSession,
         cargo: &mut Cargo,
     ) -> Option<HandlerId> {
-        let place = |leg: &LegLegacy| heirs.places.get(usize::from(leg.place)).copied().flatten();
+        let place = |leg: &SavedLeg| heirs.places.get(usize::from(leg.place)).copied().flatten();
         let fits = heirs.is_like && session.legs.iter().all(|leg| place(leg).is_some());
         let to = heirs.heir.filter(|_| fits).or(heirs.retired)?;
         let is_heir = heirs.heir == Some(to);
@@ -182,13 +182,13 @@ impl Handover<'_> {
                 }
                 None => None,
             };
-            legs.push(LegLegacy {
+            legs.push(SavedLeg {
                 place: new,
                 socket,
                 ..*leg
             });
         }
-        self.push(number, to).sessions.push(SessionLegacy {
+        self.push(number, to).sessions.push(SavedSession {
             route,
             winner,
             legs,
@@ -202,7 +202,7 @@ impl Handover<'_> {
         worker: &mut Worker,
         number: usize,
         heirs: &Heirs,
-        port: PortLegacy,
+        port: SavedPort,
         cargo: &mut Cargo,
     ) {
         let place = heirs.places.get(usize::from(port.place)).copied().flatten();
@@ -212,7 +212,7 @@ impl Handover<'_> {
         if let Some(socket) =
             cargo.unload(port.socket, worker, self.successors.upstream(heir, place))
         {
-            self.push(number, heir).ports.push(PortLegacy {
+            self.push(number, heir).ports.push(SavedPort {
                 place,
                 socket,
                 ..port
@@ -220,14 +220,14 @@ impl Handover<'_> {
         }
     }
 
-    fn push(&mut self, worker: usize, handler: HandlerId) -> &mut Legacy {
+    fn push(&mut self, worker: usize, handler: HandlerId) -> &mut SavedState {
         // The last ones are those of the handler that is at hand.
         let found = self
             .moved
             .iter()
             .rposition(|moved| (moved.0, moved.1) == (worker, handler));
         let at = found.unwrap_or_else(|| {
-            self.moved.push((worker, handler, Legacy::default()));
+            self.moved.push((worker, handler, SavedState::default()));
             self.moved.len() - 1
         });
         &mut self.moved[at].2

@@ -21,7 +21,7 @@ use crate::build::inherited_sockets::{Unlent, lend};
 use crate::build::service_manager::ServiceManager;
 use crate::build::worker_threads::Crew;
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::legacy::Legacy;
+use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::nanoseconds;
 use crate::handover::history::{as_written, difference};
 use crate::handover::running::{Parked, Running};
@@ -347,7 +347,7 @@ fn give(
         released
             .workers
             .iter()
-            .flat_map(|worker_state| &worker_state.legacies)
+            .flat_map(|worker_state| &worker_state.saved_states)
             .map(count)
             .sum(),
     );
@@ -368,8 +368,8 @@ fn farewell(wire: &mut Wire, parked: Parked, released: &Released, removed: &[usi
     }
 }
 
-fn count(legacy: &Legacy) -> u64 {
-    (legacy.sessions.len() + legacy.ports.len()) as u64
+fn count(saved: &SavedState) -> u64 {
+    (saved.sessions.len() + saved.ports.len()) as u64
 }
 
 fn refuse(wire: &mut Wire, why: &str) {

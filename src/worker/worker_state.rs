@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::send_socket::Sticky;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sink::SinkCounts;
 
 /// Which of the sockets of a configuration one is.
@@ -60,7 +60,8 @@ pub struct WorkerState {
     #[serde(rename = "lanes")]
     pub upstream_sockets: Vec<UpstreamSocketState>,
     /// What each handler leaves, by number.
-    pub legacies: Vec<Legacy>,
+    #[serde(rename = "legacies")]
+    pub saved_states: Vec<SavedState>,
     /// Its accounts, in which what sinks have got counts as handled.
     pub ledger: Ledger,
     /// Of each handler with a sink: its number, and how to ask what became of what the sink holds.

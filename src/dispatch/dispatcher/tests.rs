@@ -37,11 +37,11 @@ impl Forwarding for Sleeper {
 
     fn account(&self, _: &mut HandlerCount, _: &mut [UpstreamCount]) {}
 
-    fn leave(&self) -> Legacy {
-        Legacy::default()
+    fn leave(&self) -> SavedState {
+        SavedState::default()
     }
 
-    fn inherit(&mut self, _: Legacy, _: &mut Context<'_>) {}
+    fn inherit(&mut self, _: SavedState, _: &mut Context<'_>) {}
 
     fn on_time(&mut self, cx: &mut Context<'_>) {
         self.called.fetch_add(1, Ordering::Relaxed);

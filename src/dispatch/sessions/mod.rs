@@ -25,8 +25,8 @@ use self::page::Page;
 pub use self::session::{Key, Session, SessionId};
 use self::wheel::Wheel;
 use super::id::{HandlerId, LocalListener, UpstreamId};
-use super::legacy::SessionLegacy;
 use super::outbox::UpstreamSocketId;
+use super::saved_state::SavedSession;
 use super::time::{Time, nanoseconds};
 
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
@@ -206,7 +206,7 @@ impl Sessions {
         &mut self,
         key: Key,
         listener: LocalListener,
-        left: &SessionLegacy,
+        left: &SavedSession,
         now: Time,
     ) -> SessionId {
         debug_assert!(

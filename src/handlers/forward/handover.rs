@@ -5,31 +5,31 @@ use super::config::{Choice, Spread};
 use super::stateful::Stateful;
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::Context;
-use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
 use crate::dispatch::sessions::{Key, SessionId, prefix_of};
 
 impl UpstreamSet {
     /// What every forwarder leaves.
-    pub fn leave(&self) -> Legacy {
+    pub fn leave(&self) -> SavedState {
         let upstream =
-            |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| UpstreamLegacy {
+            |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| SavedUpstream {
                 place: place as u16,
                 is_alive: self.pool.members()[place].alive,
                 passive_health: self.health_of(place),
                 earned: handle.earned(),
             };
         let upstreams = self.handles.iter().enumerate().map(upstream).collect();
-        Legacy {
+        SavedState {
             turn: self.pool.turn(),
             upstreams,
-            ..Legacy::default()
+            ..SavedState::default()
         }
     }
 
     /// Goes on with that.
-    pub fn inherit(&mut self, legacy: &Legacy) {
-        for left in &legacy.upstreams {
+    pub fn inherit(&mut self, saved: &SavedState) {
+        for left in &saved.upstreams {
             let place = usize::from(left.place);
             if place < self.handles.len() {
                 self.handles[place].restore_earned(left.earned);
@@ -38,25 +38,25 @@ impl UpstreamSet {
                     .change(place, |member| member.alive = left.is_alive);
             }
         }
-        self.pool.restore_turn(legacy.turn);
+        self.pool.restore_turn(saved.turn);
     }
 }
 
 impl Stateful {
     /// What a forwarder with sessions leaves.
-    pub(super) fn leave_all(&self) -> Legacy {
+    pub(super) fn leave_all(&self) -> SavedState {
         let sessions = self.table.iter().map(|(id, _)| self.leave_session(id));
         // In this order they make room for others.
-        let mut sessions: Vec<SessionLegacy> = sessions.collect();
+        let mut sessions: Vec<SavedSession> = sessions.collect();
         sessions.sort_by_key(|session| session.seen);
-        Legacy {
+        SavedState {
             sessions,
             ports: self.source_ports.leave(),
             ..self.upstreams.leave()
         }
     }
 
-    fn leave_session(&self, id: SessionId) -> SessionLegacy {
+    fn leave_session(&self, id: SessionId) -> SavedSession {
         let session = self.table.get(id);
         let legs = self
             .table
@@ -64,7 +64,7 @@ impl Stateful {
             .iter()
             .flatten()
             .filter_map(|socket| self.source_ports.leave_leg(*socket));
-        SessionLegacy {
+        SavedSession {
             client: session.key.client,
             local: session.key.local,
             route: Some(session.key.route),
@@ -82,19 +82,19 @@ impl Stateful {
     }
 
     /// Goes on with that.
-    pub(super) fn inherit_all(&mut self, mut legacy: Legacy, cx: &mut Context<'_>) {
-        self.upstreams.inherit(&legacy);
-        for session in std::mem::take(&mut legacy.sessions) {
+    pub(super) fn inherit_all(&mut self, mut saved: SavedState, cx: &mut Context<'_>) {
+        self.upstreams.inherit(&saved);
+        for session in std::mem::take(&mut saved.sessions) {
             self.inherit_session(&session, cx);
         }
-        legacy.ports.sort_by_key(|port| port.until);
-        for port in legacy.ports {
+        saved.ports.sort_by_key(|port| port.until);
+        for port in saved.ports {
             self.source_ports.inherit_port(&port, cx);
         }
     }
 
     /// Where there is no place for it any more, since the file now allows fewer, it ends as if it had made room.
-    fn inherit_session(&mut self, left: &SessionLegacy, cx: &mut Context<'_>) {
+    fn inherit_session(&mut self, left: &SavedSession, cx: &mut Context<'_>) {
         let prefix = prefix_of(left.client.ip());
         // Without a route of its own it only waits for answers: the number stands for no route.
         let key = Key {
@@ -126,7 +126,7 @@ impl Stateful {
         let winner = left
             .winner
             .filter(|winner| usize::from(*winner) < self.upstreams.handles.len());
-        let left = SessionLegacy {
+        let left = SavedSession {
             is_bound,
             winner,
             ..left.clone()
@@ -140,7 +140,7 @@ impl Stateful {
     }
 
     /// Where among a session's sockets one to this upstream stands.
-    fn leg_of(&self, leg: &LegLegacy) -> Option<usize> {
+    fn leg_of(&self, leg: &SavedLeg) -> Option<usize> {
         let place = usize::from(leg.place);
         // A session leases sockets of its own where its handler's do, and shares them where they share.
         if place >= self.upstreams.handles.len()
@@ -171,10 +171,10 @@ const NO_ROUTE: crate::dispatch::route_table::RouteId =
 
 impl super::source_ports::SourcePorts {
     /// The free ports.
-    fn leave(&self) -> Vec<PortLegacy> {
+    fn leave(&self) -> Vec<SavedPort> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
-            let port = |(socket, until, released, has_outstanding)| PortLegacy {
+            let port = |(socket, until, released, has_outstanding)| SavedPort {
                 place: place as u16,
                 socket,
                 until,
@@ -186,7 +186,7 @@ impl super::source_ports::SourcePorts {
         left
     }
 
-    fn leave_leg(&self, socket: UpstreamSocketId) -> Option<LegLegacy> {
+    fn leave_leg(&self, socket: UpstreamSocketId) -> Option<SavedLeg> {
         let outstanding = self.outstanding(socket)?;
         let own = self.is_leasing().then_some(socket);
         let is_spoilt = self.is_spoilt(socket);
@@ -195,7 +195,7 @@ impl super::source_ports::SourcePorts {
             outstanding.requests,
             outstanding.replies,
         );
-        Some(LegLegacy {
+        Some(SavedLeg {
             place,
             socket: own,
             requests,

@@ -1,8 +1,8 @@
 //! Which session has which socket, and the free ones of each upstream.
 
 use crate::dispatch::handler::{Context, UpstreamId};
-use crate::dispatch::legacy::{LegLegacy, PortLegacy};
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::{SavedLeg, SavedPort};
 use crate::dispatch::sessions::SessionId;
 use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
@@ -267,7 +267,7 @@ impl SourcePorts {
     }
 
     /// Goes on with a socket of a session that another forwarder has left.
-    pub fn inherit_leg(&mut self, left: &LegLegacy, session: SessionId) -> UpstreamSocketId {
+    pub fn inherit_leg(&mut self, left: &SavedLeg, session: SessionId) -> UpstreamSocketId {
         let place = usize::from(left.place);
         self.branches[place].sessions += 1;
         let Some(socket) = left.socket else {
@@ -284,7 +284,7 @@ impl SourcePorts {
     }
 
     /// The same with a free port.
-    pub fn inherit_port(&mut self, left: &PortLegacy, cx: &mut Context<'_>) {
+    pub fn inherit_port(&mut self, left: &SavedPort, cx: &mut Context<'_>) {
         let place = usize::from(left.place);
         if !self.is_leasing || place >= self.branches.len() {
             return cx.close(left.socket);

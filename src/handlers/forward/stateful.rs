@@ -12,9 +12,9 @@ use crate::dispatch::handler::{
     Batch, Context, Forwarding, Handler, HandlerId, Trouble, UpstreamId,
 };
 use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
-use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::reply_policy::ReplyPolicy;
+use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
@@ -590,12 +590,12 @@ impl Forwarding for Stateful {
         self.source_ports.shrink(now, cx);
     }
 
-    fn leave(&self) -> Legacy {
+    fn leave(&self) -> SavedState {
         self.leave_all()
     }
 
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Context<'_>) {
-        self.inherit_all(legacy, cx);
+    fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {
+        self.inherit_all(saved, cx);
     }
 
     fn deadline(&self) -> Option<Time> {

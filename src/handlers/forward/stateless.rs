@@ -4,8 +4,8 @@ use super::config::{Choice, Spread};
 use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
-use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 
@@ -73,19 +73,19 @@ impl Forwarding for Stateless {
         self.upstreams.deadline()
     }
 
-    fn leave(&self) -> Legacy {
+    fn leave(&self) -> SavedState {
         self.upstreams.leave()
     }
 
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Context<'_>) {
-        self.upstreams.inherit(&legacy);
+    fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {
+        self.upstreams.inherit(&saved);
         // What has no way back any more has no use for sessions and ports.
-        let legs = legacy
+        let legs = saved
             .sessions
             .iter()
             .flat_map(|session| &session.legs)
             .filter_map(|leg| leg.socket);
-        legs.chain(legacy.ports.iter().map(|port| port.socket))
+        legs.chain(saved.ports.iter().map(|port| port.socket))
             .for_each(|socket| cx.close(socket));
     }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::{After, DRAIN_MAX, Worker};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
-use crate::dispatch::legacy::Legacy;
 use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::SavedState;
 use crate::net::socket::{close_door, turn_away};
 use crate::worker::listener::Listener;
 use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
@@ -41,7 +41,7 @@ impl Worker {
         WorkerState {
             listeners: self.listeners.iter().map(Listener::leave).collect(),
             sockets: self.sockets.leave(),
-            legacies: self.dispatcher.leave(),
+            saved_states: self.dispatcher.leave(),
             ledger: self.dispatcher.accounts(),
             sink_counts: self.dispatcher.sink_counts(),
             sockets: Vec::new(),
@@ -74,9 +74,9 @@ impl Worker {
     }
 
     /// Before it runs: gives a handler what its predecessor has left.
-    pub fn inherit(&mut self, handler: HandlerId, legacy: Legacy) {
+    pub fn inherit(&mut self, handler: HandlerId, saved: SavedState) {
         self.dispatcher.set_time(self.now());
-        self.dispatcher.inherit(handler, legacy, &mut self.sockets);
+        self.dispatcher.inherit(handler, saved, &mut self.sockets);
         self.flush();
     }
 }

@@ -14,20 +14,20 @@ use super::time::Time;
 
 /// Everything that one handler of one worker leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Legacy {
+pub struct SavedState {
     /// Whose turn it is among the upstreams.
     pub turn: u64,
     /// What is thought of each upstream, in the order of the file.
-    pub upstreams: Vec<UpstreamLegacy>,
+    pub upstreams: Vec<SavedUpstream>,
     /// The sessions that are open.
-    pub sessions: Vec<SessionLegacy>,
+    pub sessions: Vec<SavedSession>,
     /// Source ports that no session has.
-    pub ports: Vec<PortLegacy>,
+    pub ports: Vec<SavedPort>,
 }
 
 /// What is thought of one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UpstreamLegacy {
+pub struct SavedUpstream {
     /// Its place in the handler's list.
     pub place: u16,
     /// Whether it is thought to answer.
@@ -41,7 +41,7 @@ pub struct UpstreamLegacy {
 
 /// One session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionLegacy {
+pub struct SavedSession {
     /// The client.
     pub client: SocketAddr,
     /// The address of ours that it asked.
@@ -69,12 +69,12 @@ pub struct SessionLegacy {
     /// Whether the client's next datagram belongs to it.
     pub is_bound: bool,
     /// Its ways to upstreams.
-    pub legs: Vec<LegLegacy>,
+    pub legs: Vec<SavedLeg>,
 }
 
 /// One way of a session to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LegLegacy {
+pub struct SavedLeg {
     /// The upstream's place in the handler's list.
     pub place: u16,
     /// The socket, where the session has one of its own.
@@ -92,7 +92,7 @@ pub struct LegLegacy {
 
 /// A source port in quarantine, or idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortLegacy {
+pub struct SavedPort {
     /// The place of the upstream that it leads to.
     pub place: u16,
     /// The socket.
@@ -107,7 +107,7 @@ pub struct PortLegacy {
     pub has_outstanding: bool,
 }
 
-impl Legacy {
+impl SavedState {
     /// Whether there is no socket in it.
     pub fn has_sockets(&self) -> bool {
         !self.ports.is_empty()
