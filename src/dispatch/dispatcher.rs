@@ -249,7 +249,7 @@ impl Dispatcher {
     }
 
     /// What each handler leaves to its successor, by number.
-    pub fn leave(&self) -> Vec<SavedState> {
+    pub fn save(&self) -> Vec<SavedState> {
         self.handlers
             .iter()
             .map(|handler| {

@@ -85,7 +85,7 @@ pub trait Forwarding {
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]);
 
     /// Returns what the handler that takes its place goes on with. It may go on itself afterwards.
-    fn leave(&self) -> SavedState;
+    fn save(&self) -> SavedState;
 
     /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
     /// that has left something. It closes sockets that it has no use for.

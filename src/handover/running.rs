@@ -87,7 +87,7 @@ impl Running {
             if !removed.is_empty() {
                 worker.read_out(&removed);
             }
-            let mut worker_state = worker.leave();
+            let mut worker_state = worker.save();
             history.add(
                 number,
                 rows,

@@ -332,7 +332,7 @@ fn give(
     drained: &BTreeSet<(String, String)>,
 ) -> Result<(Released, Vec<usize>), WireError> {
     let released = Released {
-        workers: parked.workers.iter().map(Worker::leave).collect(),
+        workers: parked.workers.iter().map(Worker::save).collect(),
         history: parked.history.ledgers().iter().map(as_written).collect(),
         upstreams: parked.states.iter().map(Into::into).collect(),
         drained: drained.iter().cloned().collect(),
@@ -361,7 +361,7 @@ fn farewell(wire: &mut Wire, parked: Parked, released: &Released, removed: &[usi
     let mut ledgers = Vec::new();
     for (mut worker, worker_state) in parked.workers.into_iter().zip(&released.workers) {
         worker.read_out(removed);
-        ledgers.push(difference(&worker.leave().ledger, &worker_state.ledger));
+        ledgers.push(difference(&worker.save().ledger, &worker_state.ledger));
     }
     if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
         log::warn!("the last counts did not reach the process that took over: {error}");

@@ -124,7 +124,7 @@ impl Listener {
     }
 
     /// What is known of its socket.
-    pub fn leave(&self) -> ListenerState {
+    pub fn save(&self) -> ListenerState {
         ListenerState {
             slot: self.slot,
             drops_seen: self.drops_seen,

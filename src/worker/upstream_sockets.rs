@@ -366,7 +366,7 @@ impl UpstreamSockets {
     }
 
     /// What is known of each socket.
-    pub fn leave(&self) -> Vec<UpstreamSocketState> {
+    pub fn save(&self) -> Vec<UpstreamSocketState> {
         let numbered = self
             .slots
             .iter()
@@ -382,7 +382,7 @@ impl UpstreamSockets {
         numbered.map(state).collect()
     }
 
-    /// The sockets of all upstreams, in the order of [`UpstreamSockets::leave`].
+    /// The sockets of all upstreams, in the order of [`UpstreamSockets::save`].
     pub fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.slots
             .iter()

@@ -37,7 +37,7 @@ impl Forwarding for Sleeper {
 
     fn account(&self, _: &mut HandlerCount, _: &mut [UpstreamCount]) {}
 
-    fn leave(&self) -> SavedState {
+    fn save(&self) -> SavedState {
         SavedState::default()
     }
 

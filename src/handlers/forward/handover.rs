@@ -11,7 +11,7 @@ use crate::dispatch::sessions::{Key, SessionId, prefix_of};
 
 impl UpstreamSet {
     /// What every forwarder leaves.
-    pub fn leave(&self) -> SavedState {
+    pub fn save(&self) -> SavedState {
         let upstream =
             |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| SavedUpstream {
                 place: place as u16,
@@ -44,26 +44,26 @@ impl UpstreamSet {
 
 impl Stateful {
     /// What a forwarder with sessions leaves.
-    pub(super) fn leave_all(&self) -> SavedState {
-        let sessions = self.table.iter().map(|(id, _)| self.leave_session(id));
+    pub(super) fn save_all(&self) -> SavedState {
+        let sessions = self.table.iter().map(|(id, _)| self.save_session(id));
         // In this order they make room for others.
         let mut sessions: Vec<SavedSession> = sessions.collect();
         sessions.sort_by_key(|session| session.seen);
         SavedState {
             sessions,
-            ports: self.source_ports.leave(),
-            ..self.upstreams.leave()
+            ports: self.source_ports.save(),
+            ..self.upstreams.save()
         }
     }
 
-    fn leave_session(&self, id: SessionId) -> SavedSession {
+    fn save_session(&self, id: SessionId) -> SavedSession {
         let session = self.table.get(id);
         let legs = self
             .table
             .legs_of(id)
             .iter()
             .flatten()
-            .filter_map(|socket| self.source_ports.leave_leg(*socket));
+            .filter_map(|socket| self.source_ports.save_leg(*socket));
         SavedSession {
             client: session.key.client,
             local: session.key.local,
@@ -171,7 +171,7 @@ const NO_ROUTE: crate::dispatch::route_table::RouteId =
 
 impl super::source_ports::SourcePorts {
     /// The free ports.
-    fn leave(&self) -> Vec<SavedPort> {
+    fn save(&self) -> Vec<SavedPort> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
             let port = |(socket, until, released, has_outstanding)| SavedPort {
@@ -186,7 +186,7 @@ impl super::source_ports::SourcePorts {
         left
     }
 
-    fn leave_leg(&self, socket: UpstreamSocketId) -> Option<SavedLeg> {
+    fn save_leg(&self, socket: UpstreamSocketId) -> Option<SavedLeg> {
         let outstanding = self.outstanding(socket)?;
         let own = self.is_leasing().then_some(socket);
         let is_spoilt = self.is_spoilt(socket);

@@ -590,8 +590,8 @@ impl Forwarding for Stateful {
         self.source_ports.shrink(now, cx);
     }
 
-    fn leave(&self) -> SavedState {
-        self.leave_all()
+    fn save(&self) -> SavedState {
+        self.save_all()
     }
 
     fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {

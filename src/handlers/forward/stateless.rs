@@ -73,8 +73,8 @@ impl Forwarding for Stateless {
         self.upstreams.deadline()
     }
 
-    fn leave(&self) -> SavedState {
-        self.upstreams.leave()
+    fn save(&self) -> SavedState {
+        self.upstreams.save()
     }
 
     fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {

@@ -37,11 +37,11 @@ impl Worker {
     }
 
     /// What it leaves; the sockets to its upstreams apart.
-    pub fn leave(&self) -> WorkerState {
+    pub fn save(&self) -> WorkerState {
         WorkerState {
-            listeners: self.listeners.iter().map(Listener::leave).collect(),
-            sockets: self.sockets.leave(),
-            saved_states: self.dispatcher.leave(),
+            listeners: self.listeners.iter().map(Listener::save).collect(),
+            sockets: self.sockets.save(),
+            saved_states: self.dispatcher.save(),
             ledger: self.dispatcher.accounts(),
             sink_counts: self.dispatcher.sink_counts(),
             sockets: Vec::new(),
