@@ -18,7 +18,7 @@ const CONTROL_BYTES: usize = 256;
 
 /// Aligned as struct cmsghdr is.
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
+struct ErrorControl([u8; CONTROL_BYTES]);
 
 /// One error of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Origin {
 /// were; with the most that can be, there may be more.
 pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usize> {
     let fd = socket.as_fd().as_raw_fd();
-    let mut control = Control([0; CONTROL_BYTES]);
+    let mut control = ErrorControl([0; CONTROL_BYTES]);
     for count in 0..ERRORS_MAX {
         // SAFETY: msghdr is integers and pointers, for which all zeroes is a value.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };

@@ -30,7 +30,7 @@ const PAGE_BYTES: usize = 1 << 16;
 
 /// Aligned as struct cmsghdr is.
 #[repr(C, align(8))]
-struct Control([u8; RECEIVE_BYTES]);
+struct ReceiveControl([u8; RECEIVE_BYTES]);
 
 /// The arena and the headers of one worker.
 pub struct Receiver {
@@ -40,7 +40,7 @@ pub struct Receiver {
     /// Headers that do not: telling it costs 3 to 10 % of a datagram's price.
     nameless: Headers,
     names: Box<[RawAddress]>,
-    controls: Box<[Control]>,
+    controls: Box<[ReceiveControl]>,
     /// Kept alive for the headers, which point to it.
     _vectors: Box<[libc::iovec]>,
     /// What the slots hold, and by which headers it came.
@@ -117,8 +117,9 @@ impl Receiver {
         // Zeroed memory comes from the kernel untouched, so only pages that a datagram reaches become resident.
         let mut arena = vec![0u8; SLOTS * SLOT_BYTES].into_boxed_slice();
         let mut names = vec![RawAddress::empty(); SLOTS].into_boxed_slice();
-        let mut controls: Box<[Control]> =
-            (0..SLOTS).map(|_| Control([0; RECEIVE_BYTES])).collect();
+        let mut controls: Box<[ReceiveControl]> = (0..SLOTS)
+            .map(|_| ReceiveControl([0; RECEIVE_BYTES]))
+            .collect();
         let mut vectors: Box<[libc::iovec]> = arena
             .chunks_exact_mut(SLOT_BYTES)
             .map(|slot| libc::iovec {

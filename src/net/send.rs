@@ -24,7 +24,7 @@ const COPIES_BYTES: usize = 64 << 10;
 /// Aligned as struct cmsghdr is.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Control([u8; SEND_BYTES]);
+struct SendControl([u8; SEND_BYTES]);
 
 /// Memory for the headers of a call, used again and again.
 pub struct Sender {
@@ -33,7 +33,7 @@ pub struct Sender {
     /// The first vector of each message.
     starts: Vec<usize>,
     names: Box<[RawAddress]>,
-    controls: Box<[Control]>,
+    controls: Box<[SendControl]>,
     /// Short pieces, next to each other.
     copies: Box<[u8]>,
     copied: usize,
@@ -57,7 +57,7 @@ impl Sender {
             vectors: Vec::with_capacity(MESSAGES_MAX * 64),
             starts: Vec::with_capacity(MESSAGES_MAX),
             names: vec![RawAddress::empty(); MESSAGES_MAX].into_boxed_slice(),
-            controls: vec![Control([0; SEND_BYTES]); MESSAGES_MAX].into_boxed_slice(),
+            controls: vec![SendControl([0; SEND_BYTES]); MESSAGES_MAX].into_boxed_slice(),
             copies: vec![0; COPIES_BYTES].into_boxed_slice(),
             copied: 0,
         }
