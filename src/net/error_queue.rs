@@ -22,7 +22,7 @@ struct ErrorControl([u8; CONTROL_BYTES]);
 
 /// One error of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure {
+pub struct QueuedError {
     /// What went wrong, as a send would have said it.
     pub errno: i32,
     /// Who said so.
@@ -42,7 +42,7 @@ pub enum Origin {
 
 /// Hands the queue's errors, oldest first and at most [`ERRORS_MAX`], to `each`, without waiting. Returns how many there
 /// were; with the most that can be, there may be more.
-pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usize> {
+pub fn drain(socket: impl AsFd, mut each: impl FnMut(QueuedError)) -> io::Result<usize> {
     let fd = socket.as_fd().as_raw_fd();
     let mut control = ErrorControl([0; CONTROL_BYTES]);
     for count in 0..ERRORS_MAX {
@@ -70,7 +70,7 @@ pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usi
 }
 
 /// Finds the error among the control messages.
-fn parse(mut bytes: &[u8]) -> Option<Failure> {
+fn parse(mut bytes: &[u8]) -> Option<QueuedError> {
     while let Some((kind, data, rest)) = next(bytes) {
         if matches!(
             kind,
@@ -85,14 +85,14 @@ fn parse(mut bytes: &[u8]) -> Option<Failure> {
 
 /// Reads struct sock_extended_err: errno, origin, type, code, padding, two more numbers, 16 bytes in all; the offender's
 /// address may follow.
-fn read(data: &[u8]) -> Option<Failure> {
+fn read(data: &[u8]) -> Option<QueuedError> {
     let [errno @ .., origin, _, _, _] = take::<8>(data, 0)?;
     let origin = match origin {
         libc::SO_EE_ORIGIN_LOCAL => Origin::Local,
         libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Origin::Icmp,
         _ => Origin::Other,
     };
-    Some(Failure {
+    Some(QueuedError {
         errno: i32::try_from(u32::from_ne_bytes(errno)).ok()?,
         origin,
     })
@@ -169,7 +169,7 @@ mod tests {
             }
             assert_eq!(
                 failures,
-                [Failure {
+                [QueuedError {
                     errno: libc::ECONNREFUSED,
                     origin: Origin::Icmp
                 }; 3]
