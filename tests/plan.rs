@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use udispatch::config::{Config, Problems};
 use udispatch::handlers::KINDS;
-use udispatch::net::fib::{Answer, DestinationKind};
+use udispatch::net::fib::{DestinationKind, KernelRoute};
 use udispatch::net::interfaces::Interface;
 use udispatch::plan::Plan;
 use udispatch::plan::host::Host;
@@ -22,7 +22,7 @@ fn host() -> Host {
             _ if ip.is_multicast() => DestinationKind::Multicast,
             _ => return Err(io::ErrorKind::NetworkUnreachable.into()),
         };
-        Ok(Answer {
+        Ok(KernelRoute {
             kind,
             interface: 1,
             source: None,

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// What the kernel answers for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct KernelRoute {
     /// What kind of destination it is.
     pub kind: DestinationKind,
     /// Index of the interface that a datagram to it leaves through.
@@ -35,7 +35,7 @@ const RTMSG: usize = 12;
 const RTA_HEADER: usize = 4;
 
 /// Looks a destination up in the host's routing table. An error is the kernel's: ENETUNREACH where there is no route.
-pub fn look_up(destination: IpAddr) -> io::Result<Answer> {
+pub fn look_up(destination: IpAddr) -> io::Result<KernelRoute> {
     let mut socket = Socket::new(
         Domain::from(libc::AF_NETLINK),
         Type::RAW,
@@ -69,7 +69,7 @@ fn request(destination: IpAddr) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Answer> {
+fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     let malformed = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -87,7 +87,7 @@ fn parse(bytes: &[u8]) -> io::Result<Answer> {
         libc::RTN_MULTICAST => DestinationKind::Multicast,
         _ => DestinationKind::Elsewhere,
     };
-    let mut answer = Answer {
+    let mut answer = KernelRoute {
         kind,
         interface: 0,
         source: None,

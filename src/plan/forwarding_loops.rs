@@ -12,7 +12,7 @@ use crate::config::{Config, Problem, Problems};
 use crate::dispatch::handler::Names;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::{RouteId, RouteTable};
-use crate::net::fib::{Answer, DestinationKind};
+use crate::net::fib::{DestinationKind, KernelRoute};
 use crate::plan::host::Host;
 use crate::plan::upstreams::{Located, Upstreams};
 
@@ -54,7 +54,7 @@ fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String
 }
 
 /// Asks the routing table of this host about a destination.
-type LookUp = dyn Fn(IpAddr) -> io::Result<Answer>;
+type LookUp = dyn Fn(IpAddr) -> io::Result<KernelRoute>;
 
 /// Keeps upstreams from moving to where they would close a loop.
 pub struct Watch {
@@ -63,7 +63,7 @@ pub struct Watch {
     names: Arc<Names>,
     /// The handlers' names.
     handlers: Vec<String>,
-    look_up: fn(IpAddr) -> io::Result<Answer>,
+    look_up: fn(IpAddr) -> io::Result<KernelRoute>,
 }
 
 impl Watch {
@@ -73,7 +73,7 @@ impl Watch {
         table: &Arc<RouteTable>,
         names: &Arc<Names>,
         upstreams: &Upstreams,
-        look_up: fn(IpAddr) -> io::Result<Answer>,
+        look_up: fn(IpAddr) -> io::Result<KernelRoute>,
     ) -> Watch {
         Watch {
             graph: Graph::new(config, table, upstreams, &look_up),
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn moves_that_close_a_loop_are_not_permitted() {
         let look_up = |_| {
-            Ok(Answer {
+            Ok(KernelRoute {
                 kind: DestinationKind::Elsewhere,
                 interface: 0,
                 source: None,

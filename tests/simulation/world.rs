@@ -10,7 +10,7 @@ use udispatch::dispatch::random::Random;
 use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::dispatch::route_table::{Match, RouteId};
 use udispatch::handlers::KINDS;
-use udispatch::net::fib::{Answer, DestinationKind};
+use udispatch::net::fib::{DestinationKind, KernelRoute};
 use udispatch::net::interfaces::Interface;
 use udispatch::plan::Plan;
 use udispatch::plan::host::Host;
@@ -129,7 +129,7 @@ pub fn host() -> Host {
             _ if asked == ip("255.255.255.255") => (DestinationKind::Broadcast, ETH0),
             _ => (DestinationKind::Elsewhere, ETH0),
         };
-        Ok(Answer {
+        Ok(KernelRoute {
             kind,
             interface,
             source: None,
