@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use super::id::RouteId;
-use super::ranges::{Key, NOBODY, Ranges};
+use super::ranges::{AddressKey, NOBODY, Ranges};
 use crate::datagram::Envelope;
 
 /// One row of the table: a combination that leads to a route.
@@ -156,7 +156,7 @@ impl PortTable {
 /// One family's prefixes: the address finds the innermost prefix; where none of its rows accepts the datagram, the next
 /// larger prefix is asked.
 #[derive(Debug, Clone)]
-struct PrefixTable<K: Key> {
+struct PrefixTable<K: AddressKey> {
     ranges: Ranges<K>,
     nodes: Vec<Node>,
 }
@@ -188,7 +188,7 @@ struct Sources {
     any: Option<RouteId>,
 }
 
-impl<K: Key> PrefixTable<K> {
+impl<K: AddressKey> PrefixTable<K> {
     fn find(&self, destination: K, envelope: &Envelope) -> Option<RouteId> {
         let mut index = self.ranges.find(destination);
         while index != NOBODY {
@@ -264,7 +264,7 @@ impl<K> Default for Nodes<'_, K> {
     }
 }
 
-impl<'a, K: Key + std::hash::Hash> Nodes<'a, K> {
+impl<'a, K: AddressKey + std::hash::Hash> Nodes<'a, K> {
     fn add(&mut self, first: K, last: K, row: &'a Match) {
         self.prefixes.entry((first, last)).or_default().push(row);
     }
@@ -341,7 +341,7 @@ fn compile_sources<'a>(rows: impl Iterator<Item = &'a Match>) -> Sources {
 }
 
 /// Keeps the first of equal prefixes: overlapping port ranges of one width can bring the same source twice.
-fn compile_prefixes<K: Key>(mut prefixes: Vec<(K, K, u32)>) -> Option<Ranges<K>> {
+fn compile_prefixes<K: AddressKey>(mut prefixes: Vec<(K, K, u32)>) -> Option<Ranges<K>> {
     prefixes.sort_by_key(|(first, last, _)| (*first, *last));
     prefixes.dedup_by_key(|(first, last, _)| (*first, *last));
     (!prefixes.is_empty()).then(|| Ranges::build(prefixes).0)

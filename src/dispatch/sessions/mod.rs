@@ -22,7 +22,7 @@ use hashbrown::HashTable;
 use self::link::{Link, NONE};
 use self::list::{Linked, Queue};
 use self::page::Page;
-pub use self::session::{Key, Session, SessionId};
+pub use self::session::{Session, SessionId, SessionKey};
 use self::wheel::Wheel;
 use super::id::{HandlerId, LocalListener, UpstreamId};
 use super::outbox::UpstreamSocketId;
@@ -99,7 +99,7 @@ impl Sessions {
 
     /// The session that a client's next datagram belongs to.
     #[inline]
-    pub fn find(&self, key: &Key) -> Option<SessionId> {
+    pub fn find(&self, key: &SessionKey) -> Option<SessionId> {
         let is_it = |place: &u32| self.slab[*place as usize].key == *key;
         self.index
             .find(self.hasher.hash_one(key), is_it)
@@ -174,7 +174,7 @@ impl Sessions {
     /// Begins a session. Its key must be new. It is unreplied until [`Sessions::assure`].
     pub fn insert(
         &mut self,
-        key: Key,
+        key: SessionKey,
         listener: LocalListener,
         interface: u32,
         now: Time,
@@ -204,7 +204,7 @@ impl Sessions {
     /// Goes on with a session that another table has left. Its key must be new where it is bound.
     pub fn restore(
         &mut self,
-        key: Key,
+        key: SessionKey,
         listener: LocalListener,
         left: &SavedSession,
         now: Time,

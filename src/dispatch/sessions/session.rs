@@ -14,7 +14,7 @@ pub struct SessionId(pub u32);
 
 /// Whom a session belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub struct SessionKey {
     /// The client.
     pub client: SocketAddr,
     /// The address of ours that it asked, and that answers leave from.
@@ -23,7 +23,7 @@ pub struct Key {
     pub route: RouteId,
 }
 
-impl Hash for Key {
+impl Hash for SessionKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for address in [&self.client, &self.local] {
             match address {
@@ -44,7 +44,7 @@ impl Hash for Key {
 #[derive(Debug, Clone)]
 pub struct Session {
     /// Whose it is.
-    pub key: Key,
+    pub key: SessionKey,
     /// The listener that its last request came in by and that its answers leave through.
     pub listener: LocalListener,
     /// The interface that it came in by, 0 where unknown.

@@ -133,7 +133,7 @@ mod tests {
     use crate::dispatch::id::LocalListener;
     use crate::dispatch::random::Random;
     use crate::dispatch::route_table::RouteId;
-    use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions};
+    use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions};
 
     /// What a plain list knows of a session.
     struct Listed {
@@ -142,11 +142,11 @@ mod tests {
         is_assured: bool,
     }
 
-    fn key(number: u64) -> Key {
+    fn key(number: u64) -> SessionKey {
         let local = "192.0.2.1:53".parse().unwrap();
         let client =
             std::net::SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 4_000));
-        Key {
+        SessionKey {
             client,
             local,
             route: RouteId((number >> 16) as u32),

@@ -7,7 +7,7 @@ use super::upstream_set::UpstreamSet;
 use crate::dispatch::handler::Context;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
-use crate::dispatch::sessions::{Key, SessionId, prefix_of};
+use crate::dispatch::sessions::{SessionId, SessionKey, prefix_of};
 
 impl UpstreamSet {
     /// What every forwarder leaves.
@@ -97,7 +97,7 @@ impl Stateful {
     fn inherit_session(&mut self, left: &SavedSession, cx: &mut Context<'_>) {
         let prefix = prefix_of(left.client.ip());
         // Without a route of its own it only waits for answers: the number stands for no route.
-        let key = Key {
+        let key = SessionKey {
             client: left.client,
             local: left.local,
             route: left.route.unwrap_or(NO_ROUTE),

@@ -17,7 +17,7 @@ use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sessions::page::Page;
 use crate::dispatch::sessions::quota::Quota;
-use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
+use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, prefix_of};
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
@@ -101,7 +101,7 @@ impl Stateful {
     ) -> Result<(), DropReason> {
         let envelope = &train.envelope;
         let ttl = self.upstreams.damp(envelope)?;
-        let key = Key {
+        let key = SessionKey {
             client: envelope.src,
             local: envelope.local,
             route: cx.route_id(),
@@ -287,7 +287,7 @@ impl Stateful {
 
     fn open(
         &mut self,
-        key: Key,
+        key: SessionKey,
         train: &Train,
         batch: &Batch<'_>,
         cx: &mut Context<'_>,
