@@ -15,7 +15,7 @@ use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
-use udispatch::dispatch::tap::{Page, Tap, TapId};
+use udispatch::dispatch::tap::{Tap, TapId, TapPage};
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
 /// Datagrams in a turn.
@@ -64,7 +64,7 @@ fn dispatcher() -> Dispatcher {
 }
 
 /// Somebody looks on.
-fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
+fn tap(dispatcher: &mut Dispatcher) -> Receiver<TapPage> {
     let (reader, pages) = unbounded();
     dispatcher.taps().add(Tap::new(
         TapId(0),
@@ -121,7 +121,7 @@ fn bench(criterion: &mut Criterion) {
         bencher.iter(|| {
             tapped.taps().begin_turn(1);
             turn(&mut tapped, &trains, &arena);
-            pages.try_iter().for_each(Page::done);
+            pages.try_iter().for_each(TapPage::done);
         });
     });
 

@@ -16,7 +16,7 @@ use super::outbox::{Outbox, UpstreamSocketId};
 use super::reply_policy::ReplyFilter;
 use super::route_table::{PortTable, RouteId};
 use super::saved_state::SavedState;
-use super::sessions::page::{Mark, Page, Wanted};
+use super::sessions::page::{SessionCursor, SessionPage, Wanted};
 use super::sink::SinkCounts;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
@@ -398,8 +398,8 @@ impl Dispatcher {
     }
 
     /// A page of the handlers' sessions.
-    pub fn sessions(&self, wanted: &Wanted, now: Time) -> Page {
-        let mut page = Page::new(wanted, now);
+    pub fn sessions(&self, wanted: &Wanted, now: Time) -> SessionPage {
+        let mut page = SessionPage::new(wanted, now);
         let mut from = wanted.from;
         if let Some(only) = wanted.handler {
             from.handler = from.handler.max(only);
@@ -415,7 +415,7 @@ impl Dispatcher {
             let forwarding = self.handlers[handler.index()].forwarding();
             let next = forwarding.and_then(|one| one.look_at_sessions(handler, first, &mut page));
             if let Some(place) = next {
-                page.next = Some(Mark { handler, place });
+                page.next = Some(SessionCursor { handler, place });
                 break;
             }
         }

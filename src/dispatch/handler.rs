@@ -12,7 +12,7 @@ use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
 use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
 use super::saved_state::SavedState;
-use super::sessions::page::Page;
+use super::sessions::page::SessionPage;
 use super::sink::SinkCounts;
 use super::time::Time;
 use super::upstream_event::UpstreamEvent;
@@ -93,7 +93,12 @@ pub trait Forwarding {
 
     /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
     /// that was all. `handler` is its own number.
-    fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
+    fn look_at_sessions(
+        &self,
+        handler: HandlerId,
+        from: u32,
+        page: &mut SessionPage,
+    ) -> Option<u32> {
         let _ = (handler, from, page);
         None
     }

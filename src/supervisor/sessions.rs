@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::error::Refusal;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
-use crate::dispatch::sessions::page::{Mark, Page, Seen, Wanted};
+use crate::dispatch::sessions::page::{Seen, SessionCursor, SessionPage, Wanted};
 use crate::handover::running::Running;
 use crate::supervisor::reply::Reply;
 use crate::worker::command::{Command, Handle};
@@ -151,7 +151,7 @@ impl Lister {
 
     /// Adds those of one worker. Whether that was all of them.
     fn add(&self, worker: usize, deadline: Instant, sessions: &mut Vec<SessionRow>) -> bool {
-        let mut from = Mark {
+        let mut from = SessionCursor {
             handler: HandlerId(0),
             place: 0,
         };
@@ -169,7 +169,7 @@ impl Lister {
         false
     }
 
-    fn page(&self, worker: usize, from: Mark, deadline: Instant) -> Option<Page> {
+    fn page(&self, worker: usize, from: SessionCursor, deadline: Instant) -> Option<SessionPage> {
         let (reply, page) = bounded(1);
         let wanted = Wanted {
             handler: self.handler,

@@ -10,7 +10,7 @@ use mio::Waker;
 use super::worker_state::SocketSlot;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::sessions::page::{Page, Wanted};
+use crate::dispatch::sessions::page::{SessionPage, Wanted};
 use crate::dispatch::tap::{Tap, TapId};
 use crate::dispatch::upstream_event::UpstreamEvent;
 
@@ -20,7 +20,7 @@ pub enum Command {
     /// Send a copy of the accounts.
     Snapshot(Sender<Ledger>),
     /// Send a page of sessions.
-    Sessions(Wanted, Sender<Page>),
+    Sessions(Wanted, Sender<SessionPage>),
     /// Something is new about an upstream.
     UpstreamEvent(UpstreamId, UpstreamEvent),
     /// Copy datagrams for somebody who looks on.

@@ -21,7 +21,7 @@ use hashbrown::HashTable;
 
 use self::link::{Link, NONE};
 use self::list::{Linked, Queue};
-use self::page::Page;
+use self::page::SessionPage;
 pub use self::session::{Session, SessionId, SessionKey};
 use self::wheel::Wheel;
 use super::id::{HandlerId, LocalListener, UpstreamId};
@@ -144,7 +144,7 @@ impl Sessions {
         &self,
         handler: HandlerId,
         from: u32,
-        page: &mut Page,
+        page: &mut SessionPage,
         upstream: impl Fn(UpstreamSocketId) -> Option<UpstreamId>,
     ) -> Option<u32> {
         for (place, session) in self.slab.iter().enumerate().skip(from as usize) {

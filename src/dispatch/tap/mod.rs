@@ -15,7 +15,7 @@ use crossbeam_channel::Sender;
 
 pub use self::filter::{Filter, Target};
 pub(super) use self::page::Source;
-pub use self::page::{Counts, Direction, Page, Record, View};
+pub use self::page::{Counts, Direction, Record, TapPage, View};
 use self::page::{Pages, Sample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
 use super::id::LocalListener;
@@ -56,7 +56,7 @@ impl Tap {
         id: TapId,
         filter: Arc<Filter>,
         snap: usize,
-        reader: Sender<Page>,
+        reader: Sender<TapPage>,
         counts: Arc<Counts>,
     ) -> Tap {
         let pages = Pages::new(reader);

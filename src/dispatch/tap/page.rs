@@ -102,18 +102,18 @@ pub struct Record {
 
 /// Some datagrams on their way to a reader.
 #[derive(Debug)]
-pub struct Page {
+pub struct TapPage {
     records: Vec<Record>,
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
     /// Where it goes back to.
-    home: Sender<Page>,
+    home: Sender<TapPage>,
 }
 
-impl Page {
-    fn new(home: Sender<Page>) -> Page {
-        Page {
+impl TapPage {
+    fn new(home: Sender<TapPage>) -> TapPage {
+        TapPage {
             records: Vec::with_capacity(PAGE_RECORDS),
             bytes: Vec::with_capacity(PAGE_BYTES),
             verdicts: Vec::with_capacity(PAGE_VERDICTS),
@@ -229,17 +229,17 @@ impl Counts {
 /// One worker's pages: at home, under way, or being filled.
 #[derive(Debug)]
 pub(super) struct Pages {
-    reader: Sender<Page>,
-    free: Receiver<Page>,
-    current: Option<Page>,
+    reader: Sender<TapPage>,
+    free: Receiver<TapPage>,
+    current: Option<TapPage>,
 }
 
 impl Pages {
     /// All pages, at home. The reader's channel is unbounded; the pages are what is bounded.
-    pub(super) fn new(reader: Sender<Page>) -> Pages {
+    pub(super) fn new(reader: Sender<TapPage>) -> Pages {
         let (home, free) = bounded(PAGES);
         for _ in 0..PAGES {
-            home.send(Page::new(home.clone()))
+            home.send(TapPage::new(home.clone()))
                 .expect("the channel holds all pages");
         }
         Pages {

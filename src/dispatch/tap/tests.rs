@@ -49,7 +49,7 @@ fn received(route: Result<Option<RouteId>, DropReason>) -> Source {
 }
 
 /// Taps with one tap, and its reader.
-fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<Page>, Arc<Counts>) {
+fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<Counts>) {
     let (reader, pages) = unbounded();
     let counts = Arc::new(Counts::default());
     let mut taps = Taps::new(Arc::default());
@@ -221,7 +221,7 @@ fn shown_and_missed_are_all_that_is_wanted() {
         let (mut taps, pages, counts) = tapped(filter.clone(), snap);
         let (mut wanted, mut shown) = (0, 0);
         let mut under_way = Vec::new();
-        let mut read = |under_way: &mut Vec<Page>, count: usize| {
+        let mut read = |under_way: &mut Vec<TapPage>, count: usize| {
             for page in under_way.drain(..count) {
                 for view in page.views() {
                     let ends = view.record.ends.unwrap();
@@ -318,7 +318,7 @@ fn a_reader_that_stands_still() {
     }
     // Three pages of one datagram each, and a fourth with as many as it holds, handed on once it was full.
     assert_eq!((pages.len(), counts.get()), (4, (100, 93)));
-    pages.try_iter().for_each(Page::done);
+    pages.try_iter().for_each(TapPage::done);
     taps.begin_turn(1);
     taps.take(received(Ok(None)), &Batch::new(&trains, &arena));
     assert!(taps.end_turn());

@@ -15,7 +15,7 @@ use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::saved_state::SavedState;
-use crate::dispatch::sessions::page::Page;
+use crate::dispatch::sessions::page::SessionPage;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, prefix_of};
 use crate::dispatch::time::Time;
@@ -613,7 +613,12 @@ impl Forwarding for Stateful {
         self.source_ports.has_outstanding()
     }
 
-    fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
+    fn look_at_sessions(
+        &self,
+        handler: HandlerId,
+        from: u32,
+        page: &mut SessionPage,
+    ) -> Option<u32> {
         let upstream = |socket| {
             self.source_ports
                 .place(socket)

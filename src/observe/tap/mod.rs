@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
-use crate::dispatch::tap::{Counts, Filter, Page, TAPS_MAX, Tap, TapId};
+use crate::dispatch::tap::{Counts, Filter, TAPS_MAX, Tap, TapId, TapPage};
 use crate::handover::running::Running;
 use crate::worker::command::{Command, Handle};
 
@@ -94,7 +94,7 @@ pub(crate) struct Lookers {
 #[derive(Debug)]
 struct Looker {
     query: TapQuery,
-    reader: Sender<Page>,
+    reader: Sender<TapPage>,
     counts: Arc<Counts>,
     live: Weak<Live>,
 }
@@ -152,7 +152,7 @@ impl Looker {
 /// A tap, as its reader has it.
 #[derive(Debug)]
 pub struct Tapped {
-    pages: Receiver<Page>,
+    pages: Receiver<TapPage>,
     counts: Arc<Counts>,
     /// Each worker says here that it has begun.
     begun: Option<Receiver<()>>,
@@ -266,7 +266,7 @@ impl Tapped {
         after
     }
 
-    fn page(&mut self, page: Page, lines: &mut Vec<u8>) -> After {
+    fn page(&mut self, page: TapPage, lines: &mut Vec<u8>) -> After {
         let mut after = After::More;
         for view in page.views() {
             // Writing to a Vec cannot fail.
