@@ -20,7 +20,7 @@ use udispatch::dispatch::limit::Limit;
 use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
-use udispatch::dispatch::tap::{Counts, Tap, TapId};
+use udispatch::dispatch::tap::{Tap, TapCounts, TapId};
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
@@ -365,7 +365,7 @@ fn looking_on_allocates_nothing() {
     let mut dispatcher = dispatcher(sender, nobody());
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     let arena = vec![b'x'; TRAINS * 1_000];
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(TapCounts::default());
     let (reader, pages) = bounded(8);
     let (still, _pages) = bounded(8);
     for (number, reader) in [reader, still].into_iter().enumerate() {

@@ -510,8 +510,8 @@ impl Dispatcher {
 }
 
 /// What came in by a listener, for those who look on.
-fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::Source {
-    tap::Source {
+fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
+    tap::TapSource {
         direction: Direction::Request,
         listener: Some(listener as u32),
         route,

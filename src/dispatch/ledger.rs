@@ -44,16 +44,19 @@ mod by_reason {
 
     use super::DropReason;
 
-    type Counts = [u64; DropReason::COUNT];
+    type DropCounts = [u64; DropReason::COUNT];
 
-    pub fn serialize<S: Serializer>(dropped: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        dropped: &DropCounts,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         let named = DropReason::ALL
             .iter()
             .map(|reason| (reason.label(), dropped[*reason as usize]));
         serializer.collect_map(named.filter(|(_, datagrams)| *datagrams > 0))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counts, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DropCounts, D::Error> {
         let named = BTreeMap::<String, u64>::deserialize(deserializer)?;
         let mut dropped = [0; DropReason::COUNT];
         for reason in DropReason::ALL {

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-pub use self::filter::{Filter, Target};
-pub(super) use self::page::Source;
-pub use self::page::{Counts, Direction, Record, TapPage, View};
-use self::page::{Pages, Sample, VERDICTS_MAX};
+pub use self::filter::{AddressFilter, Filter};
+pub(super) use self::page::TapSource;
+pub use self::page::{Direction, Record, TapCounts, TapPage, View};
+use self::page::{Pages, TapSample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
 use super::id::LocalListener;
 use super::outbox::{Outbox, Reply};
@@ -41,7 +41,7 @@ pub struct Tap {
     /// Bytes of each payload that are copied.
     snap: usize,
     pages: Pages,
-    counts: Arc<Counts>,
+    counts: Arc<TapCounts>,
     /// What this turn added to the counts.
     matched: u64,
     missed: u64,
@@ -57,7 +57,7 @@ impl Tap {
         filter: Arc<Filter>,
         snap: usize,
         reader: Sender<TapPage>,
-        counts: Arc<Counts>,
+        counts: Arc<TapCounts>,
     ) -> Tap {
         let pages = Pages::new(reader);
         Tap {
@@ -74,7 +74,7 @@ impl Tap {
     }
 
     /// Copies a datagram, or says that it cannot now.
-    fn copy(&mut self, sample: &Sample<'_>) -> bool {
+    fn copy(&mut self, sample: &TapSample<'_>) -> bool {
         if self.records_left == 0 || self.bytes_left == 0 {
             return false;
         }
@@ -176,7 +176,7 @@ impl Taps {
     }
 
     /// Copies what a listener received, now that all handlers have had it.
-    pub(super) fn take(&mut self, source: Source, batch: &Batch<'_>) {
+    pub(super) fn take(&mut self, source: TapSource, batch: &Batch<'_>) {
         self.copy(source, batch, |envelope| Some(*envelope));
     }
 
@@ -192,7 +192,7 @@ impl Taps {
     ) {
         let passed = passed_back(handler, batch.trains(), outbox);
         let listener = passed.map(|(local, _)| listener_of(local));
-        let source = Source {
+        let source = TapSource {
             direction: Direction::Reply,
             listener,
             route: Ok(None),
@@ -211,7 +211,7 @@ impl Taps {
 
     fn copy(
         &mut self,
-        source: Source,
+        source: TapSource,
         batch: &Batch<'_>,
         ends: impl Fn(&Envelope) -> Option<Envelope>,
     ) {
@@ -237,7 +237,7 @@ impl Taps {
                 };
                 if is_wanted {
                     tap.matched += u64::from(datagrams);
-                    let sample = Sample {
+                    let sample = TapSample {
                         source,
                         ends,
                         now_ns: *now_ns,
@@ -264,7 +264,7 @@ fn copy_train<'a>(
     train: &Train,
     batch: &Batch<'a>,
     first: u32,
-    mut sample: Sample<'a>,
+    mut sample: TapSample<'a>,
 ) -> u32 {
     let mut copied = 0;
     for piece in train.pieces() {

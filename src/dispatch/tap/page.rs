@@ -36,7 +36,7 @@ pub enum Direction {
 
 /// Where datagrams come from, as the dispatcher knows it.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Source {
+pub(in super::super) struct TapSource {
     /// Which way they go.
     pub(in super::super) direction: Direction,
     /// The number of the listener that received them; of the one that answers leave through.
@@ -49,8 +49,8 @@ pub(in super::super) struct Source {
 
 /// A datagram as it is handed to a page.
 #[derive(Clone, Copy)]
-pub(super) struct Sample<'a> {
-    pub(super) source: Source,
+pub(super) struct TapSample<'a> {
+    pub(super) source: TapSource,
     pub(super) ends: Option<Envelope>,
     pub(super) now_ns: u64,
     pub(super) names: &'a Arc<Names>,
@@ -61,7 +61,7 @@ pub(super) struct Sample<'a> {
     pub(super) index: u32,
 }
 
-impl Sample<'_> {
+impl TapSample<'_> {
     /// What each handler said.
     fn verdicts(&self) -> impl Iterator<Item = (HandlerId, Verdict)> {
         let mut first = 0;
@@ -128,11 +128,11 @@ impl TapPage {
             && self.verdicts.len() + verdicts <= PAGE_VERDICTS
     }
 
-    fn write(&mut self, sample: &Sample<'_>, payload: &[u8]) {
+    fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) {
         let (bytes, verdicts) = (self.bytes.len(), self.verdicts.len());
         self.bytes.extend_from_slice(payload);
         self.verdicts.extend(sample.verdicts());
-        let Source {
+        let TapSource {
             direction,
             listener,
             route,
@@ -206,12 +206,12 @@ impl View<'_> {
 
 /// What the filter wanted, over all workers, as of their last turns' ends.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct TapCounts {
     matched: AtomicU64,
     missed: AtomicU64,
 }
 
-impl Counts {
+impl TapCounts {
     pub(super) fn add(&self, matched: u64, missed: u64) {
         // In this order, and read in the other one, so that never more seem missed than there were.
         self.matched.fetch_add(matched, Ordering::Release);
@@ -250,7 +250,7 @@ impl Pages {
     }
 
     /// Writes a datagram on the page that is being filled, or on a new one. `false`: all pages are full or under way.
-    pub(super) fn write(&mut self, sample: &Sample<'_>, payload: &[u8]) -> bool {
+    pub(super) fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) -> bool {
         if self
             .current
             .as_ref()

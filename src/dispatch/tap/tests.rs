@@ -39,8 +39,8 @@ fn train(envelope: Envelope, offset: u32, len: u32, segment: u16) -> Train {
     }
 }
 
-fn received(route: Result<Option<RouteId>, DropReason>) -> Source {
-    Source {
+fn received(route: Result<Option<RouteId>, DropReason>) -> TapSource {
+    TapSource {
         direction: Direction::Request,
         listener: Some(3),
         route,
@@ -49,9 +49,9 @@ fn received(route: Result<Option<RouteId>, DropReason>) -> Source {
 }
 
 /// Taps with one tap, and its reader.
-fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<Counts>) {
+fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<TapCounts>) {
     let (reader, pages) = unbounded();
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(TapCounts::default());
     let mut taps = Taps::new(Arc::default());
     taps.add(Tap::new(
         TapId(1),
@@ -67,7 +67,7 @@ fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<Counts>)
 #[test]
 fn targets_are_read() {
     let target = |text: &str| {
-        text.parse::<Target>()
+        text.parse::<AddressFilter>()
             .map(|target| (target.net.map(|net| net.to_string()), target.port))
     };
     let some = |net: &str, port| Ok((Some(net.to_owned()), port));

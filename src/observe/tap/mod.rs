@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
-use crate::dispatch::tap::{Counts, Filter, TAPS_MAX, Tap, TapId, TapPage};
+use crate::dispatch::tap::{Filter, TAPS_MAX, Tap, TapCounts, TapId, TapPage};
 use crate::handover::running::Running;
 use crate::worker::command::{Command, Handle};
 
@@ -95,7 +95,7 @@ pub(crate) struct Lookers {
 struct Looker {
     query: TapQuery,
     reader: Sender<TapPage>,
-    counts: Arc<Counts>,
+    counts: Arc<TapCounts>,
     live: Weak<Live>,
 }
 
@@ -153,7 +153,7 @@ impl Looker {
 #[derive(Debug)]
 pub struct Tapped {
     pages: Receiver<TapPage>,
-    counts: Arc<Counts>,
+    counts: Arc<TapCounts>,
     /// Each worker says here that it has begun.
     begun: Option<Receiver<()>>,
     limit: Option<u64>,
