@@ -24,7 +24,7 @@ pub const RETRY_WAY: Duration = Duration::from_millis(100);
 
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
-pub struct Ports {
+pub struct FreePorts {
     /// Out of quarantine; the one released last is leased first, so that those that are not needed show.
     reusable: VecDeque<ReleasedPort>,
     /// Of sessions that got all their answers, in the order of their release.
@@ -53,7 +53,7 @@ pub enum Lease {
     Nothing,
 }
 
-impl Ports {
+impl FreePorts {
     /// Takes a port for a new session.
     pub fn lease(&mut self, now: Time) -> Lease {
         self.settle(now);
@@ -184,7 +184,7 @@ mod tests {
     /// A port is longer in quarantine when it is owed answers, and only the shortest quarantine is ever cut.
     #[test]
     fn quarantine() {
-        let mut ports = Ports::default();
+        let mut ports = FreePorts::default();
         assert_eq!(ports.lease(ms(0)), Lease::Open);
         ports.release(UpstreamSocketId(1), ms(1_000), ms(1_000), false);
         ports.release(UpstreamSocketId(2), ms(1_000), ms(1_000), true);
@@ -218,7 +218,7 @@ mod tests {
     /// A session that was silent for long has left quarantine already; ports that nobody needs are closed, the oldest first.
     #[test]
     fn idle_ports() {
-        let mut ports = Ports::default();
+        let mut ports = FreePorts::default();
         (0..3).for_each(|socket| {
             ports.release(
                 UpstreamSocketId(socket),

@@ -4,7 +4,7 @@ use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::{SavedLeg, SavedPort};
 use crate::dispatch::sessions::SessionId;
-use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
+use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 
@@ -45,7 +45,7 @@ struct Branch {
     id: UpstreamId,
     /// The socket that is there from the start.
     one_way: UpstreamSocketId,
-    ports: Ports,
+    ports: FreePorts,
     /// Why none could be opened when that was last tried.
     lacks: DropReason,
     /// How often the upstream has moved.
@@ -73,7 +73,7 @@ impl SourcePorts {
         is_leasing: bool,
     ) -> SourcePorts {
         let branch = |(id, one_way)| {
-            let (ports, lacks) = (Ports::default(), DropReason::NoPort);
+            let (ports, lacks) = (FreePorts::default(), DropReason::NoPort);
             Branch {
                 id,
                 one_way,
@@ -254,7 +254,7 @@ impl SourcePorts {
     }
 
     /// The free ports of each upstream.
-    pub fn ports(&self) -> impl Iterator<Item = &Ports> {
+    pub fn ports(&self) -> impl Iterator<Item = &FreePorts> {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
