@@ -27,7 +27,7 @@ use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
 use udispatch::worker::flush::{Flusher, Sockets};
 use udispatch::worker::listener::Listener;
-use udispatch::worker::upstream_sockets::{Target, UpstreamSockets};
+use udispatch::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 use udispatch::worker::worker_state::SocketSlot;
 
 thread_local! {
@@ -190,7 +190,7 @@ impl BuildContext for Bench {
 fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamSockets) {
     let config = config();
     let budget = Arc::new(Limit::new(1_000));
-    let target = |number: usize| Target {
+    let target = |number: usize| UpstreamTarget {
         handler: HandlerId((number / UPSTREAMS_EACH) as u32),
         address: Some(upstream),
         options: UpstreamSocketOptions::plain(1 << 20),

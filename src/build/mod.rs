@@ -36,7 +36,7 @@ use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
-use crate::worker::upstream_sockets::{Target, UpstreamSockets};
+use crate::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 use crate::worker::worker_state::SocketSlot;
 
 /// Builds all workers around the sockets that are there already. Nothing further is bound when this fails. Time is counted
@@ -256,7 +256,7 @@ fn hands(
     config: &Config,
     plan: &Plan,
     output: &Sender<Job>,
-    targets: &[Target],
+    targets: &[UpstreamTarget],
     number: usize,
 ) -> Result<Hands, BuildError> {
     let upstream_sockets = UpstreamSockets::new(targets.to_vec());

@@ -12,7 +12,7 @@ use crate::net::limits;
 use crate::net::upstream::UpstreamSocketOptions;
 use crate::plan::Plan;
 use crate::plan::upstreams::Located;
-use crate::worker::upstream_sockets::Target;
+use crate::worker::upstream_sockets::UpstreamTarget;
 
 /// Ports that the kernel gives out where its setting cannot be read: its default of 32768 to 60999 (ip-sysctl).
 const PORTS_DEFAULT: u32 = 28_232;
@@ -20,7 +20,7 @@ const PORTS_DEFAULT: u32 = 28_232;
 const FILES_LEFT: u64 = 512;
 
 /// The targets of all upstreams, by number.
-pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
+pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
     let ports = ports_max();
     // A port is taken on one local address, or on all of them where the kernel chooses.
     let mut budgets: HashMap<Option<IpAddr>, Arc<Limit>> = HashMap::new();
@@ -41,7 +41,7 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
         };
         let address = located.address.as_ref().ok().copied();
         let keeps_source = leave.from == SendFrom::Keep;
-        Target {
+        UpstreamTarget {
             handler: located.handler,
             address,
             options,

@@ -35,7 +35,7 @@ const POLL_AGE_MAX: Duration = Duration::from_millis(10);
 
 /// An upstream as the worker knows it.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct UpstreamTarget {
     /// Whose it is.
     pub handler: HandlerId,
     /// Where it is now; `None`: nobody knows yet.
@@ -136,7 +136,7 @@ impl Ready<'_> {
 /// All sockets.
 #[derive(Debug)]
 pub struct UpstreamSockets {
-    targets: Vec<Target>,
+    targets: Vec<UpstreamTarget>,
     slots: Vec<Option<UpstreamSocket>>,
     free: Vec<UpstreamSocketId>,
     /// Closed by their handler this turn; what is on them is still to be sent.
@@ -159,7 +159,7 @@ pub struct UpstreamSockets {
 
 impl UpstreamSockets {
     /// No sockets yet; `targets` by upstream number.
-    pub fn new(targets: Vec<Target>) -> UpstreamSockets {
+    pub fn new(targets: Vec<UpstreamTarget>) -> UpstreamSockets {
         UpstreamSockets {
             targets,
             slots: Vec::new(),
@@ -287,7 +287,7 @@ impl UpstreamSockets {
     /// The upstream is elsewhere now. One-way sockets follow; leased ones are the handler's business.
     pub fn moved(&mut self, upstream: UpstreamId, to: SocketAddr) {
         self.targets[upstream.index()].address = Some(to);
-        let Target {
+        let UpstreamTarget {
             options,
             keeps_source,
             ..
@@ -416,7 +416,7 @@ impl UpstreamSockets {
             }
             return Ok(None);
         }
-        let Target {
+        let UpstreamTarget {
             options, budget, ..
         } = &self.targets[upstream.index()];
         // It is open whether or not there are still so many to be had.
