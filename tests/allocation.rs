@@ -509,7 +509,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
             let (outbox, ledger) = dispatcher.sending();
             let sockets = Sockets {
                 listeners: &mut listeners,
-                sockets: &mut sockets,
+                upstream_sockets: &mut sockets,
             };
             flusher.flush(sockets, outbox, receiver.arena(), ledger);
             consume(&jobs);

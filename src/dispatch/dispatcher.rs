@@ -253,10 +253,8 @@ impl Dispatcher {
         self.handlers
             .iter()
             .map(|handler| {
-                handler
-                    .forwarding()
-                    .map(Forwarding::leave)
-                    .unwrap_or_default()
+                let forwarding = handler.forwarding();
+                forwarding.map(|one| one.save()).unwrap_or_default()
             })
             .collect()
     }

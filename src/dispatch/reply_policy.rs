@@ -52,10 +52,10 @@ impl ReplyFilter {
             reply_filter.ports[usize::from(port >> 6)] |= 1 << (port & 63);
             match listener.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => {
-                    drop(reply_filter.wildcard_v4.insert(port))
+                    reply_filter.wildcard_v4.insert(port);
                 }
                 IpAddr::V6(ip) if ip.is_unspecified() => {
-                    drop(reply_filter.wildcard_v6.insert(port))
+                    reply_filter.wildcard_v6.insert(port);
                 }
                 ip => drop(reply_filter.exact.insert(SocketAddr::new(ip, port))),
             }

@@ -159,7 +159,7 @@ impl Keeper {
     fn publish(&mut self, now: Instant) {
         for news in std::mem::take(&mut self.news) {
             match news {
-                News::Change(id, change) => {
+                News::UpstreamEvent(id, change) => {
                     // First, so that whoever hears of a change also sees it.
                     self.note(id, |state| state.change(change, now));
                     (self.outside.tell)(id, change);

@@ -214,7 +214,7 @@ impl Probed {
                 let Some(alive) = self.health.record(failure.is_none(), rise, fall) else {
                     return;
                 };
-                news.push(News::Change(self.id, UpstreamEvent::Alive(alive)));
+                news.push(News::UpstreamEvent(self.id, UpstreamEvent::Alive(alive)));
                 news.push(self.obituary(failure.as_ref()));
             }
         }
@@ -413,14 +413,14 @@ mod tests {
                     failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
                     what is sent, and does a firewall let both pass?";
         let died = [
-            News::Change(id, UpstreamEvent::Alive(false)),
+            News::UpstreamEvent(id, UpstreamEvent::Alive(false)),
             News::Say(log::Level::Warn, text.to_owned()),
         ];
         assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
         let text =
             "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
         let revived = [
-            News::Change(id, UpstreamEvent::Alive(true)),
+            News::UpstreamEvent(id, UpstreamEvent::Alive(true)),
             News::Say(log::Level::Info, text.to_owned()),
         ];
         assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);

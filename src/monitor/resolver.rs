@@ -160,7 +160,7 @@ impl Name {
             let label = &user.label;
             let line = match permit(user.id, address) {
                 Ok(()) => {
-                    news.push(News::Change(user.id, UpstreamEvent::Moved(address)));
+                    news.push(News::UpstreamEvent(user.id, UpstreamEvent::Moved(address)));
                     user.forbidden = None;
                     let text = match user.address.replace(address) {
                         Some(old) => format!("upstream {label}: now at {address}, was {old}"),

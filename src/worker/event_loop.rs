@@ -394,7 +394,7 @@ impl Worker {
         let (outbox, ledger) = self.dispatcher.sending();
         let sockets = Sockets {
             listeners: &mut self.listeners,
-            sockets: &mut self.upstream_sockets,
+            upstream_sockets: &mut self.upstream_sockets,
         };
         self.flusher
             .flush(sockets, outbox, self.receiver.arena(), ledger);

@@ -25,7 +25,7 @@ pub struct Sockets<'a> {
     /// Replies leave through the listener that was asked.
     pub listeners: &'a mut [Listener],
     /// Everything else leaves to an upstream.
-    pub sockets: &'a mut UpstreamSockets,
+    pub upstream_sockets: &'a mut UpstreamSockets,
 }
 
 /// The outbox and the arena that its spans point into.
@@ -60,7 +60,10 @@ impl Flusher {
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Sockets { listeners, sockets } = sockets;
+        let Sockets {
+            listeners,
+            upstream_sockets,
+        } = sockets;
         let content = Content { outbox, arena };
         for &socket in content.outbox.touched() {
             self.flush_socket(upstream_sockets, socket, content, ledger);

@@ -30,7 +30,7 @@ fn at(ip: &str, port: u16) -> SocketAddr {
 }
 
 fn moved(id: u32, ip: &str, port: u16) -> News {
-    News::Change(UpstreamId(id), UpstreamEvent::Moved(at(ip, port)))
+    News::UpstreamEvent(UpstreamId(id), UpstreamEvent::Moved(at(ip, port)))
 }
 
 fn say(level: log::Level, text: &str) -> News {

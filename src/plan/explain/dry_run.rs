@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::config::Config;
-use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Upstream, Way};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, OpenedUpstream, Upstream};
 use crate::datagram::{Datagram, Envelope, Region, Span, Train};
-use crate::dispatch::dispatcher::{Dispatcher, Ear};
+use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
 use crate::dispatch::handler::{Batch, Handler, HandlerId, SocketTable};
 use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::ledger::Tally;
@@ -45,7 +45,7 @@ impl<'a> DryRun<'a> {
             context.handler = HandlerId(index as u32);
             handlers.push(handler.spec.build(&mut context)?);
         }
-        let ear = Ear {
+        let listener = ListenerRouting {
             id: 0,
             lookup: listener.lookup.clone(),
             claim: listener.claim(0),
@@ -56,7 +56,7 @@ impl<'a> DryRun<'a> {
             .map(|route| route.handlers.clone())
             .collect();
         let dispatcher = Dispatcher::new(
-            vec![ear],
+            vec![listener],
             routes,
             handlers,
             Arc::clone(&plan.reply_filter),
@@ -118,7 +118,7 @@ impl<'a> DryRun<'a> {
             let touched = outbox.touched().iter().copied();
             for lane in touched.filter(|lane| leads_to(*lane).handler == handler) {
                 let upstream = &leads_to(lane).upstream;
-                for parcel in outbox.lane(lane) {
+                for parcel in outbox.parcels(lane) {
                     let (len, ttl) = (parcel.span.len, ttl_words(parcel.ttl));
                     line(text, "", &format!("sends {len} bytes to {upstream}{ttl}"));
                     sent_to.push(upstream);
@@ -210,13 +210,13 @@ impl SocketTable for DrySite<'_> {
 }
 
 impl BuildContext for DrySite<'_> {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let upstream = self.upstreams.id(self.handler, place);
         self.lanes.push(upstream);
         let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
-        Ok(Way {
+        Ok(OpenedUpstream {
             upstream,
-            lane: UpstreamSocketId(self.lanes.len() as u32 - 1),
+            socket: UpstreamSocketId(self.lanes.len() as u32 - 1),
             address,
         })
     }

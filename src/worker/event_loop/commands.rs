@@ -45,12 +45,12 @@ impl Worker {
 
     fn change(&mut self, upstream: UpstreamId, change: UpstreamEvent) {
         if let UpstreamEvent::Moved(to) = change {
-            self.sockets.moved(upstream, to);
+            self.upstream_sockets.moved(upstream, to);
         }
-        let handler = self.sockets.owner(upstream);
+        let handler = self.upstream_sockets.owner(upstream);
         self.dispatcher.set_time(self.now());
         self.dispatcher
-            .upstream_event(handler, upstream, change, &mut self.sockets);
+            .upstream_event(handler, upstream, change, &mut self.upstream_sockets);
         self.flush();
     }
 
@@ -63,7 +63,8 @@ impl Worker {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
         }
-        self.sockets.read_kernel_drops(self.dispatcher.sending().1);
+        self.upstream_sockets
+            .read_kernel_drops(self.dispatcher.sending().1);
     }
 
     /// Queues every listener, so that what the sockets hold is handled before the end. After that none is queued any more: it

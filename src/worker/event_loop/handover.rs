@@ -40,7 +40,7 @@ impl Worker {
     pub fn save(&self) -> WorkerState {
         WorkerState {
             listeners: self.listeners.iter().map(Listener::save).collect(),
-            sockets: self.sockets.save(),
+            upstream_sockets: self.upstream_sockets.save(),
             saved_states: self.dispatcher.save(),
             ledger: self.dispatcher.accounts(),
             sink_counts: self.dispatcher.sink_counts(),
@@ -50,12 +50,12 @@ impl Worker {
 
     /// The sockets to its upstreams, in the order of its worker state.
     pub fn upstream_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.sockets.sockets()
+        self.upstream_sockets.sockets()
     }
 
     /// The same, for good.
     pub fn into_upstream_sockets(self) -> Vec<UdpSocket> {
-        self.sockets.into_sockets()
+        self.upstream_sockets.into_sockets()
     }
 
     /// Before it runs: its listeners.
@@ -70,13 +70,14 @@ impl Worker {
         upstream: UpstreamId,
         socket: UdpSocket,
     ) -> io::Result<Option<UpstreamSocketId>> {
-        self.sockets.inherit(left, upstream, socket)
+        self.upstream_sockets.inherit(left, upstream, socket)
     }
 
     /// Before it runs: gives a handler what its predecessor has left.
     pub fn inherit(&mut self, handler: HandlerId, saved: SavedState) {
         self.dispatcher.set_time(self.now());
-        self.dispatcher.inherit(handler, saved, &mut self.sockets);
+        self.dispatcher
+            .inherit(handler, saved, &mut self.upstream_sockets);
         self.flush();
     }
 }
