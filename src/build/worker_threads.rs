@@ -12,7 +12,7 @@ use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
 /// Threads that wait for their workers. Dropped, they end.
-pub struct Crew(Vec<(Sender<Worker>, JoinHandle<Option<Worker>>)>);
+pub struct WorkerThreads(Vec<(Sender<Worker>, JoinHandle<Option<Worker>>)>);
 
 /// Wakes the supervisor when a thread ends, whatever the reason.
 struct Farewell(Arc<Waker>);
@@ -24,9 +24,9 @@ impl Drop for Farewell {
     }
 }
 
-impl Crew {
+impl WorkerThreads {
     /// So many threads. `ended` is woken when one of them ends.
-    pub fn new(count: usize, ended: &Arc<Waker>) -> io::Result<Crew> {
+    pub fn new(count: usize, ended: &Arc<Waker>) -> io::Result<WorkerThreads> {
         let thread = |number| {
             let (sender, receiver) = bounded::<Worker>(1);
             let farewell = Farewell(Arc::clone(ended));
@@ -42,7 +42,10 @@ impl Crew {
                     .spawn(run)?,
             ))
         };
-        (0..count).map(thread).collect::<io::Result<_>>().map(Crew)
+        (0..count)
+            .map(thread)
+            .collect::<io::Result<_>>()
+            .map(WorkerThreads)
     }
 
     /// Starts the workers, of which there are as many.

@@ -12,7 +12,7 @@ use mio::Waker;
 use crate::build;
 use crate::build::error::{Failure, system};
 use crate::build::inherited_sockets::{Held, lend};
-use crate::build::worker_threads::Crew;
+use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::sink::Job;
@@ -66,7 +66,7 @@ pub struct Prepared {
     /// Workers that do not run yet.
     pub workers: Vec<(Worker, Handle)>,
     /// Their threads.
-    pub crew: Crew,
+    pub worker_threads: WorkerThreads,
     /// Where what runs now goes on.
     pub successors: Successors,
     /// What is new.
@@ -127,13 +127,14 @@ impl Draft {
         } = self;
         borrow(&workers, &old, &mut held)?;
         let workers = build::build(&config, &plan, output, held, epoch)?;
-        let crew = Crew::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
+        let worker_threads =
+            WorkerThreads::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
         Ok(Prepared {
             config,
             plan,
             outline,
             workers,
-            crew,
+            worker_threads,
             successors,
             difference,
         })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use crate::build::error::Failure;
-use crate::build::worker_threads::Crew;
+use crate::build::worker_threads::WorkerThreads;
 use crate::config::Config;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::upstream_event::UpstreamEvent;
@@ -117,7 +117,7 @@ impl Running {
             plan,
             outline,
             mut workers,
-            crew,
+            worker_threads,
             successors,
             ..
         } = prepared;
@@ -136,7 +136,7 @@ impl Running {
             tell_of_moves(handle, &plan, &outline, &states);
         }
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
-        let workers = crew.start(workers);
+        let workers = worker_threads.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
         let upkeep = Upkeep::of_plan(
             &config,
@@ -172,7 +172,7 @@ impl Running {
     }
 
     /// Goes on as before with what was parked: nobody has taken it.
-    pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, crew: Crew) {
+    pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, worker_threads: WorkerThreads) {
         let Parked {
             workers,
             states,
@@ -180,7 +180,7 @@ impl Running {
             ..
         } = parked;
         self.history = history;
-        self.workers = crew.resume(workers, handles.clone());
+        self.workers = worker_threads.resume(workers, handles.clone());
         let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
         self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
     }

@@ -19,7 +19,7 @@ use super::{PATIENCE, patience_of};
 use crate::build::error::Failure;
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::build::service_manager::ServiceManager;
-use crate::build::worker_threads::Crew;
+use crate::build::worker_threads::WorkerThreads;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::nanoseconds;
@@ -278,13 +278,13 @@ impl Gate {
         serving: &mut Serving<'_>,
     ) -> Result<bool, Failure> {
         let handles: Vec<Handle> = serving.running.handles().cloned().collect();
-        let crew = match self.is_busy(generation, serving) {
-            None => Crew::new(handles.len(), &self.waker)
+        let worker_threads = match self.is_busy(generation, serving) {
+            None => WorkerThreads::new(handles.len(), &self.waker)
                 .map_err(|error| format!("no thread can be had: {error}")),
             Some(why) => Err(why.to_owned()),
         };
-        let crew = match crew {
-            Ok(crew) => crew,
+        let worker_threads = match worker_threads {
+            Ok(worker_threads) => worker_threads,
             Err(why) => {
                 refuse(&mut wire, &why);
                 serving.running.settle();
@@ -313,7 +313,7 @@ impl Gate {
                         "process {peer} is silent and cannot be ended: {error}. End it before it serves, too"
                     );
                 }
-                serving.running.resume(parked, handles, crew);
+                serving.running.resume(parked, handles, worker_threads);
                 serving.running.settle();
                 log::error!(
                     "process {peer} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
