@@ -15,9 +15,9 @@ use crate::worker::event_loop::Worker;
 pub struct WorkerThreads(Vec<(Sender<Worker>, JoinHandle<Option<Worker>>)>);
 
 /// Wakes the supervisor when a thread ends, whatever the reason.
-struct Farewell(Arc<Waker>);
+struct WakeOnExit(Arc<Waker>);
 
-impl Drop for Farewell {
+impl Drop for WakeOnExit {
     fn drop(&mut self) {
         // Without the supervisor there is nobody to tell.
         let _ = self.0.wake();
@@ -29,10 +29,10 @@ impl WorkerThreads {
     pub fn new(count: usize, ended: &Arc<Waker>) -> io::Result<WorkerThreads> {
         let thread = |number| {
             let (sender, receiver) = bounded::<Worker>(1);
-            let farewell = Farewell(Arc::clone(ended));
+            let wake_on_exit = WakeOnExit(Arc::clone(ended));
             let run = move || {
                 let worker = receiver.recv().ok()?;
-                let _farewell = farewell;
+                let _wake_on_exit = wake_on_exit;
                 Some(worker.run())
             };
             Ok((
