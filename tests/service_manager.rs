@@ -428,7 +428,7 @@ fn give(kept: &[(String, OwnedFd)], manager: &str) -> String {
 /// The daemon's next process: what it is given fits its plan, and is given once.
 fn next_process() {
     let plan = plan(ROUTES);
-    let (mut held, words) = socket_activation::held(&plan.listeners);
+    let (mut lent_sockets, words) = socket_activation::take(&plan.listeners);
     println!("{}", words.join("\n"));
     assert_eq!(words.len(), 2);
     assert!(given_sockets().is_empty(), "given once");
@@ -436,7 +436,7 @@ fn next_process() {
     let mut waiting = 0;
     for listener in &plan.listeners {
         let key = listener.key();
-        let sockets = held.take(&key);
+        let sockets = lent_sockets.take(&key);
         assert_eq!(
             sockets.len(),
             if key.is_spread { 2 } else { 1 },
@@ -472,7 +472,7 @@ fn next_process() {
         }
     }
     assert_eq!(waiting, 1, "what waited is still there");
-    assert_eq!(held.rest().count(), 0);
+    assert_eq!(lent_sockets.rest().count(), 0);
 }
 
 /// A listener that is gone is kept no longer, one with fewer sockets is kept anew, and nobody is told twice.
@@ -559,7 +559,7 @@ fn misfits() {
             socket_activation::name(&listeners[0].key()),
         ),
     ];
-    let (mut held, words) = socket_activation::assign(twice, &listeners);
+    let (mut lent_sockets, words) = socket_activation::assign(twice, &listeners);
     assert!(words.is_empty(), "{words:?}");
-    assert_eq!(held.take(&listeners[0].key()).len(), 1);
+    assert_eq!(lent_sockets.take(&listeners[0].key()).len(), 1);
 }

@@ -16,11 +16,11 @@ use crate::worker::worker_state::SocketSlot;
 
 /// The sockets of each listener, in the order of their slots.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct LentSockets {
     sockets: HashMap<ListenerKey, Vec<UdpSocket>>,
 }
 
-impl Held {
+impl LentSockets {
     /// Adds one behind those that the listener has already.
     pub fn add(&mut self, key: ListenerKey, socket: UdpSocket) {
         self.sockets.entry(key).or_default().push(socket);

@@ -18,7 +18,7 @@ use crossbeam_channel::Sender;
 use ipnet::IpNet;
 
 use crate::build::error::{TOO_MANY_FILES, explain};
-use crate::build::inherited_sockets::Held;
+use crate::build::inherited_sockets::LentSockets;
 use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use crate::config::upstream::{SendFrom, Upstream};
 use crate::config::{Config, Daemon, Route};
@@ -45,10 +45,10 @@ pub fn build(
     config: &Config,
     plan: &Plan,
     output: &Sender<Job>,
-    held: Held,
+    lent_sockets: LentSockets,
     epoch: Instant,
 ) -> Result<Vec<(Worker, Handle)>, BuildError> {
-    probe(plan, &held)?;
+    probe(plan, &lent_sockets)?;
     let targets = targets::of(config, plan);
     let hands = || -> Result<Vec<Hands>, BuildError> {
         (0..plan.workers)
@@ -57,11 +57,11 @@ pub fn build(
     };
     // A new socket beside those that serve may get datagrams at once, which are lost if anything fails after it: so it is the
     // last. At the start nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
-    let (listeners, hands) = match held.is_empty() {
-        true => (bind_all(&config.daemon, plan, held)?, hands()?),
+    let (listeners, hands) = match lent_sockets.is_empty() {
+        true => (bind_all(&config.daemon, plan, lent_sockets)?, hands()?),
         false => {
             let hands = hands()?;
-            (bind_all(&config.daemon, plan, held)?, hands)
+            (bind_all(&config.daemon, plan, lent_sockets)?, hands)
         }
     };
     let numbered = listeners.into_iter().zip(hands).enumerate();
@@ -73,9 +73,10 @@ pub fn build(
 }
 
 /// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
-fn probe(plan: &Plan, held: &Held) -> Result<(), BuildError> {
-    let is_new =
-        |listener: &&ListenerPlan| !listener.share && !held.has_port(listener.address.port());
+fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), BuildError> {
+    let is_new = |listener: &&ListenerPlan| {
+        !listener.share && !lent_sockets.has_port(listener.address.port())
+    };
     for listener in plan.listeners.iter().filter(is_new) {
         if let Err(error) = socket::probe(listener.address) {
             return Err(explain_bind(listener, &error));
@@ -90,20 +91,24 @@ type Bound = Vec<Vec<Listener>>;
 /// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
 /// of a listener stays as it is, in its order; where several workers share it, each has at least one. Sockets beside those that
 /// are held are bound later (`Listener::bind_late`): the kernel would spread flows over them although nobody reads them yet.
-fn bind_all(daemon: &Daemon, plan: &Plan, mut held: Held) -> Result<Bound, BuildError> {
+fn bind_all(
+    daemon: &Daemon,
+    plan: &Plan,
+    mut lent_sockets: LentSockets,
+) -> Result<Bound, BuildError> {
     let mut bound: Bound = (0..plan.workers).map(|_| Vec::new()).collect();
     let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
     // Of those that are new: what others had was told when they were.
     let (mut granted, mut fresh) = (usize::MAX, Vec::new());
-    let unlocked = held
+    let unlocked = lent_sockets
         .unlock(plan)
         .map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
     for index in order {
         let planned = &plan.listeners[index];
         let options = options(daemon, planned);
-        let given = held.take(&planned.key());
+        let given = lent_sockets.take(&planned.key());
         let has_some = !given.is_empty();
         let sockets = if planned.role.is_spread() {
             plan.workers.max(given.len())

@@ -11,7 +11,7 @@ use mio::Waker;
 
 use crate::build;
 use crate::build::error::{Failure, system};
-use crate::build::inherited_sockets::{Held, lend};
+use crate::build::inherited_sockets::{LentSockets, lend};
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
@@ -108,10 +108,10 @@ impl Draft {
         &self.plan.listeners
     }
 
-    /// Opens everything that it needs. `held` are sockets that are open already, besides those that workers lend.
+    /// Opens everything that it needs. `lent_sockets` are sockets that are open already, besides those that workers lend.
     pub fn prepare(
         self,
-        mut held: Held,
+        mut lent_sockets: LentSockets,
         output: &Sender<Job>,
         epoch: Instant,
         ended: &Arc<Waker>,
@@ -125,8 +125,8 @@ impl Draft {
             workers,
             old,
         } = self;
-        borrow(&workers, &old, &mut held)?;
-        let workers = build::build(&config, &plan, output, held, epoch)?;
+        borrow(&workers, &old, &mut lent_sockets)?;
+        let workers = build::build(&config, &plan, output, lent_sockets, epoch)?;
         let worker_threads =
             WorkerThreads::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
         Ok(Prepared {
@@ -196,10 +196,14 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
 }
 
 /// Second descriptors of all listeners' sockets that run now.
-fn borrow(workers: &[Handle], outline: &Outline, held: &mut Held) -> Result<(), Failure> {
+fn borrow(
+    workers: &[Handle],
+    outline: &Outline,
+    lent_sockets: &mut LentSockets,
+) -> Result<(), Failure> {
     let lent = lend(workers).map_err(|unlent| Failure::Start(BuildError(unlent.to_string())))?;
     for (slot, socket) in lent {
-        held.add(outline.listeners[slot.listener].key.clone(), socket);
+        lent_sockets.add(outline.listeners[slot.listener].key.clone(), socket);
     }
     Ok(())
 }

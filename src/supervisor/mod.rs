@@ -27,7 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::build::error::{Failure, explain, system};
-use crate::build::inherited_sockets::Held;
+use crate::build::inherited_sockets::LentSockets;
 use crate::build::service_manager::log_error;
 use crate::build::socket_activation;
 use crate::build::{line_writer, log_writer};
@@ -99,10 +99,10 @@ impl Stage {
     fn prepare(
         &self,
         draft: Draft,
-        held: Held,
+        lent_sockets: LentSockets,
         epoch: Instant,
     ) -> Result<(Prepared, Signals), Failure> {
-        let prepared = draft.prepare(held, &self.output, epoch, &self.ended)?;
+        let prepared = draft.prepare(lent_sockets, &self.output, epoch, &self.ended)?;
         prepared
             .plan
             .notes
@@ -162,9 +162,9 @@ impl Supervisor {
     pub fn start(config: Config) -> Result<Supervisor, Failure> {
         let (stage, epoch) = (Stage::new()?, Instant::now());
         let draft = draft(config, Present::default())?;
-        let (held, unfit) = socket_activation::held(draft.listeners());
+        let (lent_sockets, unfit) = socket_activation::take(draft.listeners());
         unfit.iter().for_each(|why| log::warn!("{why}"));
-        let (prepared, signals) = stage.prepare(draft, held, epoch)?;
+        let (prepared, signals) = stage.prepare(draft, lent_sockets, epoch)?;
         let office = Office::new(
             &prepared.config,
             &prepared.plan,
@@ -183,8 +183,8 @@ impl Supervisor {
         mut taker: Taker,
     ) -> Result<Supervisor, Failure> {
         let (stage, epoch) = (Stage::new()?, taker.epoch());
-        let (present, held) = taker.present(kinds);
-        let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
+        let (present, lent_sockets) = taker.present(kinds);
+        let (prepared, signals) = stage.prepare(draft(config, present)?, lent_sockets, epoch)?;
         prepared
             .difference
             .lines()

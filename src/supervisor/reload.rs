@@ -10,7 +10,7 @@ use log::Level;
 use mio::Waker;
 
 use crate::build::error::Failure;
-use crate::build::inherited_sockets::Held;
+use crate::build::inherited_sockets::LentSockets;
 use crate::config::words::listed;
 use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
@@ -164,7 +164,7 @@ impl Reloader {
                     if is_dry_run {
                         return Ok(Ready::Draft(Box::new(draft)));
                     }
-                    let prepared = draft.prepare(Held::default(), &output, epoch, &waker)?;
+                    let prepared = draft.prepare(LentSockets::default(), &output, epoch, &waker)?;
                     Ok(Ready::Whole(Box::new(prepared)))
                 });
             // The supervisor may have ended meanwhile.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
-use crate::build::inherited_sockets::Held;
+use crate::build::inherited_sockets::LentSockets;
 use crate::config::handlers::one;
 use crate::config::{Kind as HandlerKind, NamedHandler};
 use crate::dispatch::ledger::Ledger;
@@ -141,10 +141,10 @@ impl Taker {
     }
 
     /// What our configuration may go on with, and the sockets for it.
-    pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, Held) {
-        let mut held = Held::default();
+    pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, LentSockets) {
+        let mut lent_sockets = LentSockets::default();
         for (slot, socket) in self.manifest.slots.iter().zip(self.sockets.drain(..)) {
-            held.add(
+            lent_sockets.add(
                 self.manifest.outline.listeners[slot.listener].key.clone(),
                 socket,
             );
@@ -164,7 +164,7 @@ impl Taker {
             workers: Vec::new(),
             generation: self.manifest.generation,
         };
-        (present, held)
+        (present, lent_sockets)
     }
 
     /// Nothing can fail any more: takes everything and starts. `late` gets what the other one still counts.
