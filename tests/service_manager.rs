@@ -17,7 +17,7 @@ use std::time::Duration;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use udispatch::build::service_manager::{
-    ServiceManager, given_sockets, hand_on, watchdog_interval,
+    ServiceManager, hand_on, passed_sockets, watchdog_interval,
 };
 use udispatch::build::socket_activation::{self, Store};
 use udispatch::config::Config;
@@ -431,7 +431,7 @@ fn next_process() {
     let (mut lent_sockets, words) = socket_activation::take(&plan.listeners);
     println!("{}", words.join("\n"));
     assert_eq!(words.len(), 2);
-    assert!(given_sockets().is_empty(), "given once");
+    assert!(passed_sockets().is_empty(), "given once");
     let client = UdpSocket::bind("127.0.0.1:0").expect("bound");
     let mut waiting = 0;
     for listener in &plan.listeners {

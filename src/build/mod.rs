@@ -108,29 +108,29 @@ fn bind_all(
     for index in order {
         let planned = &plan.listeners[index];
         let options = options(daemon, planned);
-        let given = lent_sockets.take(&planned.key());
-        let has_some = !given.is_empty();
+        let lent = lent_sockets.take(&planned.key());
+        let has_some = !lent.is_empty();
         let sockets = if planned.role.is_spread() {
-            plan.workers.max(given.len())
+            plan.workers.max(lent.len())
         } else {
             1
         };
-        let mut given = given.into_iter();
+        let mut lent = lent.into_iter();
         for place in 0..sockets {
             let worker = if planned.role.is_spread() {
                 place % plan.workers
             } else {
                 owners.next().unwrap_or(0)
             };
-            let given = given.next();
-            let (is_given, is_late) = (given.is_some(), given.is_none() && has_some);
-            let socket = match given {
+            let lent = lent.next();
+            let (is_lent, is_late) = (lent.is_some(), lent.is_none() && has_some);
+            let socket = match lent {
                 Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options),
                 None if is_late => socket::unbound_listener(planned.address, &options),
                 None => bind(&options, planned),
             };
             let socket = socket.map_err(|error| explain_bind(planned, &error))?;
-            if !is_given {
+            if !is_lent {
                 granted =
                     granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
             }
@@ -146,7 +146,7 @@ fn bind_all(
                 planned.needs.source,
                 is_late,
             );
-            if !is_given {
+            if !is_lent {
                 fresh.push((worker, bound[worker].len()));
             }
             bound[worker].push(listener);

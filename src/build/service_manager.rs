@@ -16,7 +16,7 @@ use crate::net::inherited;
 use crate::net::notify::{FDS_MAX, Mailbox};
 
 /// Most descriptors that are taken from the environment's word for it.
-const GIVEN_MAX: usize = 1 << 16;
+const PASSED_MAX: usize = 1 << 16;
 
 /// Who started this process, if it wants to hear from it.
 #[derive(Debug, Clone, Default)]
@@ -162,12 +162,12 @@ pub fn hand_on(command: &mut Command) {
 
 /// The descriptors that the service manager gives this process, from its socket units and from what it kept, each with its
 /// name. Whoever asks again is told of none.
-pub fn given_sockets() -> Vec<(OwnedFd, String)> {
+pub fn passed_sockets() -> Vec<(OwnedFd, String)> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
     if number("LISTEN_PID") != Some(std::process::id() as usize) {
         return Vec::new();
     }
-    let count = number("LISTEN_FDS").unwrap_or(0).min(GIVEN_MAX);
+    let count = number("LISTEN_FDS").unwrap_or(0).min(PASSED_MAX);
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<&str> = names.split(':').collect();
     let named = |(place, fd): (usize, OwnedFd)| {

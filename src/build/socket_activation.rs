@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::build::inherited_sockets::LentSockets;
-use crate::build::service_manager::{ServiceManager, given_sockets};
+use crate::build::service_manager::{ServiceManager, passed_sockets};
 use crate::dispatch::maglev::hash_bytes;
 use crate::net::inherited::{Identified, identify, share_port};
 use crate::plan::ListenerPlan;
@@ -27,13 +27,13 @@ pub fn name(key: &ListenerKey) -> String {
 /// The sockets that the service manager gives to this process and that fit a listener of the plan, and words about those that
 /// fit none. These are closed, and kept no longer: otherwise they would go on to take datagrams that nobody reads.
 pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
-    let given = given_sockets();
-    let names: HashSet<String> = given
+    let passed = passed_sockets();
+    let names: HashSet<String> = passed
         .iter()
         .map(|(_, name)| name.clone())
         .filter(|name| name.starts_with(PREFIX))
         .collect();
-    let (lent_sockets, mut words) = assign(given, listeners);
+    let (lent_sockets, mut words) = assign(passed, listeners);
     let known: HashSet<String> = listeners
         .iter()
         .map(|listener| name(&listener.key()))
@@ -53,12 +53,12 @@ pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
 
 /// Gives each socket to the listener that it fits.
 pub fn assign(
-    given: Vec<(OwnedFd, String)>,
+    passed: Vec<(OwnedFd, String)>,
     listeners: &[ListenerPlan],
 ) -> (LentSockets, Vec<String>) {
     let mut listeners = Listeners::new(listeners);
     let (mut lent_sockets, mut words) = (LentSockets::default(), Vec::new());
-    for (fd, name) in given {
+    for (fd, name) in passed {
         let fitted = identify(fd)
             .map_err(|unfit| unfit.to_string())
             .and_then(|found| listeners.fit(found, &name));

@@ -135,15 +135,15 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
         ))
     })?;
     let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
-    let (mut given, mut http, mut gate) = (None, None, None);
+    let (mut inherited, mut http, mut gate) = (None, None, None);
     for (door, fd) in taker.doors() {
         match door {
-            Door::Control => given = Some((fd, control.clone())),
+            Door::Control => inherited = Some((fd, control.clone())),
             Door::Http => http = Some(fd),
             Door::Takeover => gate = Some(fd),
         }
     }
-    let mut bound = Listeners::go_on(&config.daemon, given, http)?;
+    let mut bound = Listeners::go_on(&config.daemon, inherited, http)?;
     let http = config.daemon.http;
     let supervisor = Supervisor::take_over(config, kinds, taker)?;
     bound.try_http_again(http);

@@ -117,9 +117,9 @@ impl Gate {
     }
 
     /// The socket is the next process's now; or the end has come, and its file goes.
-    pub fn close(&mut self, is_given: bool) {
+    pub fn close(&mut self, is_taken_over: bool) {
         self.is_closed.store(true, Ordering::Relaxed);
-        if let Some(path) = self.path.take().filter(|_| !is_given) {
+        if let Some(path) = self.path.take().filter(|_| !is_taken_over) {
             // Left over, it would say that nobody answers.
             let _ = fs::remove_file(path);
         }
@@ -153,15 +153,15 @@ pub struct Serving<'a> {
 }
 
 impl Gate {
-    /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
+    /// Lets another process take over from now on, by a socket at `path`, which is `inherited` where a takeover has brought it.
     /// It gets `doors` too.
     pub fn offer(
         &mut self,
         path: PathBuf,
-        given: Option<OwnedFd>,
+        inherited: Option<OwnedFd>,
         mut doors: Vec<(Door, OwnedFd)>,
     ) -> io::Result<()> {
-        let listener = given.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
+        let listener = inherited.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
         doors.push((Door::Takeover, listener.as_fd().try_clone_to_owned()?));
         listener.set_nonblocking(true)?;
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
@@ -214,9 +214,9 @@ impl Gate {
                     generation,
                     over,
                 } => {
-                    let is_given = self.release(wire, generation, serving)?;
+                    let is_taken_over = self.release(wire, generation, serving)?;
                     let _ = over.send(());
-                    if is_given {
+                    if is_taken_over {
                         return Ok(true);
                     }
                 }
