@@ -56,7 +56,7 @@ pub fn assign(
     passed: Vec<(OwnedFd, String)>,
     listeners: &[ListenerPlan],
 ) -> (LentSockets, Vec<String>) {
-    let mut listeners = Listeners::new(listeners);
+    let mut listeners = ListenerMatcher::new(listeners);
     let (mut lent_sockets, mut words) = (LentSockets::default(), Vec::new());
     for (fd, name) in passed {
         let fitted = identify(fd)
@@ -74,7 +74,7 @@ pub fn assign(
 }
 
 /// The listeners that look for sockets.
-struct Listeners {
+struct ListenerMatcher {
     by_name: HashMap<String, ListenerKey>,
     /// Those whose sockets are bound and nothing else.
     by_address: HashMap<std::net::SocketAddr, ListenerKey>,
@@ -84,10 +84,10 @@ struct Listeners {
     seen: HashSet<u64>,
 }
 
-impl Listeners {
-    fn new(listeners: &[ListenerPlan]) -> Listeners {
+impl ListenerMatcher {
+    fn new(listeners: &[ListenerPlan]) -> ListenerMatcher {
         let keys = || listeners.iter().map(ListenerPlan::key);
-        Listeners {
+        ListenerMatcher {
             by_name: keys().map(|key| (name(&key), key)).collect(),
             by_address: keys()
                 .filter(|key| key.group.is_none())
