@@ -232,17 +232,17 @@ fn the_port_is_locked() {
 
 /// Somebody who is there already is found and named, whichever overlapping address and flags they have.
 #[test]
-fn squatters_are_named() {
-    if !enter("squatters_are_named") {
+fn port_owners_are_named() {
+    if !enter("port_owners_are_named") {
         return;
     }
     for squatted in ["127.0.0.1:1234", "0.0.0.0:1234", "[::]:1234"] {
         let address: std::net::SocketAddr = squatted.parse().unwrap();
         let domain = socket2::Domain::for_address(address);
-        let squatter = socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
-        squatter.set_reuse_address(true).unwrap();
-        squatter.set_reuse_port(true).unwrap();
-        squatter.bind(&address.into()).unwrap();
+        let port_owner = socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
+        port_owner.set_reuse_address(true).unwrap();
+        port_owner.set_reuse_port(true).unwrap();
+        port_owner.bind(&address.into()).unwrap();
         let outcome = on_file("run", ECHO, &["--workers", "1"]);
         assert_eq!(outcome.code, 1, "{}", outcome.errors);
         let me = format!("(pid {}), bound to {squatted}", std::process::id());

@@ -24,7 +24,7 @@ pub struct Socket {
 
 /// A socket of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Squatter {
+pub struct PortOwner {
     /// What it is bound to.
     pub address: SocketAddr,
     /// Its user.
@@ -33,7 +33,7 @@ pub struct Squatter {
     pub process: Option<(u32, String)>,
 }
 
-impl fmt::Display for Squatter {
+impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((pid, program)) => write!(f, "{program} (pid {pid}), bound to {}", self.address),
@@ -47,27 +47,27 @@ impl fmt::Display for Squatter {
 }
 
 /// Everybody whose socket overlaps with `address`.
-pub fn find(address: SocketAddr) -> Vec<Squatter> {
+pub fn find(address: SocketAddr) -> Vec<PortOwner> {
     let mut sockets = sockets(|port| port == address.port());
     sockets.retain(|socket| overlaps(socket.address, address));
-    let squatter = |socket: Socket| {
+    let port_owner = |socket: Socket| {
         let Socket {
             address,
             uid,
             inode,
             ..
         } = socket;
-        Squatter {
+        PortOwner {
             address,
             uid,
             process: owner(inode),
         }
     };
-    let mut found: Vec<Squatter> = Vec::new();
-    for squatter in sockets.into_iter().map(squatter) {
+    let mut found: Vec<PortOwner> = Vec::new();
+    for port_owner in sockets.into_iter().map(port_owner) {
         // A program with several workers has several sockets on one address.
-        if !found.contains(&squatter) {
-            found.push(squatter);
+        if !found.contains(&port_owner) {
+            found.push(port_owner);
         }
     }
     found
@@ -173,8 +173,8 @@ mod tests {
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
         ] {
             let found = find(wanted);
-            assert!(found.iter().any(|squatter| {
-                squatter
+            assert!(found.iter().any(|port_owner| {
+                port_owner
                     .process
                     .as_ref()
                     .is_some_and(|p| p.0 == std::process::id())

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 
-use crate::build::port_owners::{self, Socket, Squatter};
+use crate::build::port_owners::{self, PortOwner, Socket};
 use crate::observe::snapshot::Alarm;
 use crate::plan::Plan;
 
@@ -108,12 +108,12 @@ impl Overlaps {
         else {
             return None;
         };
-        let squatter = Squatter {
+        let port_owner = PortOwner {
             address: socket.address,
             uid: socket.uid,
             process: process.clone(),
         };
-        Some(format!("{squatter}, {}", takes(socket, ours)))
+        Some(format!("{port_owner}, {}", takes(socket, ours)))
     }
 }
 
