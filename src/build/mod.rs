@@ -86,7 +86,7 @@ fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), BuildError> {
 }
 
 /// The listeners of each worker.
-type Bound = Vec<Vec<Listener>>;
+type WorkerListeners = Vec<Vec<Listener>>;
 
 /// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
 /// of a listener stays as it is, in its order; where several workers share it, each has at least one. Sockets beside those that
@@ -95,8 +95,8 @@ fn bind_all(
     daemon: &Daemon,
     plan: &Plan,
     mut lent_sockets: LentSockets,
-) -> Result<Bound, BuildError> {
-    let mut bound: Bound = (0..plan.workers).map(|_| Vec::new()).collect();
+) -> Result<WorkerListeners, BuildError> {
+    let mut bound: WorkerListeners = (0..plan.workers).map(|_| Vec::new()).collect();
     let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
     order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
     let mut owners = (0..plan.workers).cycle();
