@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 1 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A process has one standard error.
-static QUEUE: Queue = Queue::new();
+static QUEUE: LogQueue = LogQueue::new();
 
 /// Shows whole lines.
 pub fn show(text: impl Into<String>) {
@@ -38,7 +38,7 @@ pub fn line(level: Level, message: impl Display) -> String {
 
 /// Where a logger writes to. Each write must be of whole lines.
 pub fn target() -> Box<dyn Write + Send> {
-    Box::new(Target)
+    Box::new(LogTarget)
 }
 
 /// Waits until all that was shown so far is written, or the time is over.
@@ -82,9 +82,9 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-struct Target;
+struct LogTarget;
 
-impl Write for Target {
+impl Write for LogTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         hand_over(bytes.to_vec());
         Ok(bytes.len())
@@ -96,12 +96,12 @@ impl Write for Target {
 }
 
 /// Texts that wait to be written.
-struct Queue {
-    state: Mutex<State>,
+struct LogQueue {
+    state: Mutex<LogQueueState>,
     changed: Condvar,
 }
 
-struct State {
+struct LogQueueState {
     texts: VecDeque<Vec<u8>>,
     /// Bytes of them, and of the one that is being written.
     bytes: usize,
@@ -112,22 +112,22 @@ struct State {
     is_started: bool,
 }
 
-impl Queue {
-    const fn new() -> Queue {
-        let state = State {
+impl LogQueue {
+    const fn new() -> LogQueue {
+        let state = LogQueueState {
             texts: VecDeque::new(),
             bytes: 0,
             dropped: 0,
             trouble: None,
             is_started: false,
         };
-        Queue {
+        LogQueue {
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LogQueueState> {
         // Nothing that holds it can leave it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,7 +155,7 @@ impl Queue {
 
     fn write_out(&self, mut write: impl FnMut(&mut &[u8]) -> io::Result<()>) {
         loop {
-            let is_idle = |state: &mut State| state.texts.is_empty();
+            let is_idle = |state: &mut LogQueueState| state.texts.is_empty();
             let waited = self.changed.wait_while(self.state(), is_idle);
             let text = waited
                 .unwrap_or_else(PoisonError::into_inner)
@@ -191,7 +191,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl LogQueueState {
     fn add(&mut self, text: Vec<u8>) {
         self.bytes += text.len();
         self.texts.push_back(text);
@@ -225,7 +225,7 @@ mod tests {
     /// let in, in order, and in the place of the rest how much that was.
     #[test]
     fn a_blocked_reader_costs_only_lines() {
-        static BLOCKED: Queue = Queue::new();
+        static BLOCKED: LogQueue = LogQueue::new();
         let (say, hear) = sync_channel(0);
         thread::spawn(|| {
             BLOCKED.write_out(move |text| {
@@ -256,7 +256,7 @@ mod tests {
     /// Lines that come between two jams are not told before the lines that were dropped before them.
     #[test]
     fn what_was_dropped_is_told_in_its_place() {
-        static SLOW: Queue = Queue::new();
+        static SLOW: LogQueue = LogQueue::new();
         let (let_go, gate) = channel::<()>();
         let (come, came) = channel();
         let (say, hear) = channel();
