@@ -47,8 +47,8 @@ pub fn drain(deadline: Instant) -> bool {
 }
 
 /// Why the log cannot be written, as a sentence, until it can be written again.
-pub fn trouble() -> Option<String> {
-    QUEUE.state().trouble.clone()
+pub fn last_error() -> Option<String> {
+    QUEUE.state().last_error.clone()
 }
 
 fn hand_over(text: Vec<u8>) {
@@ -108,7 +108,7 @@ struct LogQueueState {
     /// Lines dropped since the last text that was let in.
     dropped: usize,
     /// Why the last text could not be written.
-    trouble: Option<String>,
+    last_error: Option<String>,
     is_started: bool,
 }
 
@@ -118,7 +118,7 @@ impl LogQueue {
             texts: VecDeque::new(),
             bytes: 0,
             dropped: 0,
-            trouble: None,
+            last_error: None,
             is_started: false,
         };
         LogQueue {
@@ -164,7 +164,7 @@ impl LogQueue {
                 .unwrap_or_default();
             let mut rest = text.as_slice();
             while let Err(error) = write(&mut rest) {
-                self.state().trouble = Some(explain(&error));
+                self.state().last_error = Some(explain(&error));
                 if !may_pass(&error) {
                     break;
                 }
@@ -172,7 +172,7 @@ impl LogQueue {
             }
             let mut state = self.state();
             if rest.is_empty() {
-                state.trouble = None;
+                state.last_error = None;
             }
             state.bytes -= text.len();
             if state.texts.is_empty() {

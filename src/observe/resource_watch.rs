@@ -73,7 +73,7 @@ impl Shortages {
     }
 
     fn look_at_log(&mut self, troubles: &Troubles) {
-        let trouble = log_writer::trouble();
+        let trouble = log_writer::last_error();
         match (&trouble, self.is_mute) {
             (Some(trouble), _) => troubles.begin(LOG, trouble.clone()),
             (None, true) => {
