@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::namespace::enter;
 use udispatch::config::Config;
 use udispatch::config::kind::{
-    BuildContext, BuildError, HandlerSpec, Kind, Needs, Upkeep as Wanted, Upstream,
+    BuildContext, BuildError, HandlerSpec, Kind, MonitorSettings, Needs, Upstream,
 };
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
 use udispatch::dispatch::handler::{Batch, Context, Handler};
@@ -610,10 +610,10 @@ impl HandlerSpec for Idle {
     fn upstreams(&self) -> &[Upstream] {
         &self.0
     }
-    fn upkeep(&self) -> Wanted {
-        Wanted {
+    fn monitor_settings(&self) -> MonitorSettings {
+        MonitorSettings {
             probe: Some(probe(ProbeOver::Udp, "are you there?", "")),
-            ..Wanted::default()
+            ..MonitorSettings::default()
         }
     }
     fn describe(&self) -> String {

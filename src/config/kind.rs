@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::section::Section;
 pub use super::setting::{Form, Setting};
-pub use super::upstream::{Upkeep, Upstream};
+pub use super::upstream::{MonitorSettings, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::id::UpstreamId;
@@ -71,8 +71,8 @@ pub trait HandlerSpec: Send + Sync + fmt::Debug {
     }
 
     /// How these are looked after while the daemon runs.
-    fn upkeep(&self) -> Upkeep {
-        Upkeep::default()
+    fn monitor_settings(&self) -> MonitorSettings {
+        MonitorSettings::default()
     }
 
     /// One line for `explain`: what it will do, in words.

@@ -104,7 +104,7 @@ pub enum SendFrom {
 
 /// How the upstreams of a handler are looked after while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Upkeep {
+pub struct MonitorSettings {
     /// How each is asked whether it lives; `None`: judged by what comes back.
     pub probe: Option<Probe>,
     /// How often names are resolved again; zero: never.

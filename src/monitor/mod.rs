@@ -154,7 +154,7 @@ impl Drop for Upkeep {
 /// The upstreams of a plan.
 fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
     let keep = |handler: &crate::config::NamedHandler| {
-        let upkeep = handler.spec.upkeep();
+        let upkeep = handler.spec.monitor_settings();
         (upkeep.probe.map(Arc::new), upkeep.resolve_interval)
     };
     let upkeeps: Vec<_> = config.handlers.iter().map(keep).collect();

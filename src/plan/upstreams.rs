@@ -46,7 +46,8 @@ impl Upstreams {
         for (index, handler) in config.handlers.iter().enumerate() {
             upstreams.first.push(upstreams.all.len() as u32);
             // What only serves sessions that are there already must not keep anything else from starting.
-            let is_optional = handler.is_retired || handler.spec.upkeep().resolve_optional;
+            let is_optional =
+                handler.is_retired || handler.spec.monitor_settings().resolve_optional;
             for upstream in handler.spec.upstreams() {
                 let look_up = || resolve(upstream, host);
                 let address = known

@@ -18,7 +18,9 @@ use self::stateful::Stateful;
 use self::stateless::Stateless;
 use self::upstream_handle::UpstreamHandle;
 use self::upstream_set::UpstreamSet;
-use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs, Upkeep, Upstream};
+use crate::config::kind::{
+    BuildContext, BuildError, HandlerSpec, Kind, MonitorSettings, Needs, Upstream,
+};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::{Maglev, hash_bytes};
@@ -198,8 +200,8 @@ impl HandlerSpec for Forward {
         }
     }
 
-    fn upkeep(&self) -> Upkeep {
-        self.settings.upkeep.clone()
+    fn monitor_settings(&self) -> MonitorSettings {
+        self.settings.monitor.clone()
     }
 
     fn describe(&self) -> String {

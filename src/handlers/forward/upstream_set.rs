@@ -40,7 +40,7 @@ impl UpstreamSet {
     /// Of the parts.
     pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> UpstreamSet {
         let has_passive_health =
-            settings.upkeep.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
+            settings.monitor.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
         let upstream_options = settings.upstream_options.iter().enumerate();
         let shadows = upstream_options
             .filter(|(_, options)| options.shadow)

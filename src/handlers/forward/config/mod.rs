@@ -8,7 +8,7 @@ mod validate;
 
 use std::time::Duration;
 
-use crate::config::upstream::{Upkeep, Upstream};
+use crate::config::upstream::{MonitorSettings, Upstream};
 use crate::config::value::Rate;
 use crate::dispatch::pool::Pick;
 use crate::dispatch::reply_policy::ReplyPolicy;
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Who is answered, and the TTL that requests are sent with.
     pub reply_policy: ReplyPolicy,
     /// How the upstreams are looked after.
-    pub upkeep: Upkeep,
+    pub monitor: MonitorSettings,
     /// Whether all upstreams are used when none seems alive.
     pub fail_open: bool,
 }

@@ -11,7 +11,7 @@ use super::upstream_entry::{self, UpstreamEntry};
 use super::validate;
 use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
 use crate::config::section::Section;
-use crate::config::upstream::{SendFrom, Upkeep};
+use crate::config::upstream::{MonitorSettings, SendFrom};
 use crate::config::value::{self, Value, placed};
 use crate::config::words::{Mistake, did_you_mean};
 use crate::dispatch::pool::Pick;
@@ -73,7 +73,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
         replies,
         limits,
         reply_policy,
-        upkeep: Upkeep {
+        monitor: MonitorSettings {
             probe: health.probe,
             resolve_interval,
             resolve_optional,
@@ -237,8 +237,8 @@ mod tests {
         );
         let resolve_interval = Duration::from_secs(30);
         assert_eq!(
-            read.upkeep,
-            Upkeep {
+            read.monitor,
+            MonitorSettings {
                 probe: None,
                 resolve_interval,
                 resolve_optional: false
@@ -358,7 +358,7 @@ mod tests {
         let read =
             settings("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"500ms\" }");
         assert_eq!(
-            read.upkeep.probe.map(|probe| probe.timeout),
+            read.monitor.probe.map(|probe| probe.timeout),
             Some(Duration::from_millis(500))
         );
     }
@@ -390,8 +390,8 @@ mod tests {
         };
         let resolve_interval = Duration::ZERO;
         assert_eq!(
-            read.upkeep,
-            Upkeep {
+            read.monitor,
+            MonitorSettings {
                 probe: Some(probe),
                 resolve_interval,
                 resolve_optional: true

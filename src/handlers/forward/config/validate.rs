@@ -204,7 +204,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
             );
         }
     }
-    if settings.upkeep.probe.is_some() && settings.upstreams.iter().all(Upstream::is_group) {
+    if settings.monitor.probe.is_some() && settings.upstreams.iter().all(Upstream::is_group) {
         section.problem(
             "health",
             "a multicast group cannot be asked whether it lives",
