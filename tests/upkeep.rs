@@ -18,7 +18,7 @@ use udispatch::config::Config;
 use udispatch::config::kind::{
     BuildContext, BuildError, HandlerSpec, Kind, MonitorSettings, Needs, Upstream,
 };
-use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
+use udispatch::config::upstream::{Host, Leave, ProbeOver, ProbeSettings, SendFrom};
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
@@ -34,8 +34,8 @@ fn address(text: &str) -> SocketAddr {
 }
 
 /// Asks every 20 ms.
-fn probe(over: ProbeOver, send: &str, expect: &str) -> Probe {
-    Probe {
+fn probe(over: ProbeOver, send: &str, expect: &str) -> ProbeSettings {
+    ProbeSettings {
         over,
         send: send.into(),
         expect: expect.into(),
@@ -46,7 +46,7 @@ fn probe(over: ProbeOver, send: &str, expect: &str) -> Probe {
     }
 }
 
-fn ward(at: &str, probe: Probe) -> Ward {
+fn ward(at: &str, probe: ProbeSettings) -> Ward {
     let upstream = Upstream {
         host: Host::Address(address(at)),
         port: address(at).port(),

@@ -106,7 +106,7 @@ pub enum SendFrom {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MonitorSettings {
     /// How each is asked whether it lives; `None`: judged by what comes back.
-    pub probe: Option<Probe>,
+    pub probe: Option<ProbeSettings>,
     /// How often names are resolved again; zero: never.
     pub resolve_interval: Duration,
     /// Whether the daemon may start although a name does not resolve.
@@ -115,7 +115,7 @@ pub struct MonitorSettings {
 
 /// A question that an upstream must answer to count as alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
+pub struct ProbeSettings {
     /// What carries it.
     pub over: ProbeOver,
     /// Its bytes. Over TCP nothing is sent if it is empty: that the connection opens is the answer.

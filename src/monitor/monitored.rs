@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::upstream::{Host, Probe, Upstream};
+use crate::config::upstream::{Host, ProbeSettings, Upstream};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::Failure;
@@ -24,7 +24,7 @@ pub struct Ward {
     /// Whether it is thought to live when its upkeep begins.
     pub is_alive: bool,
     /// How it is asked whether it lives.
-    pub probe: Option<Arc<Probe>>,
+    pub probe: Option<Arc<ProbeSettings>>,
     /// How often its name is resolved again; zero: never, once it has an address.
     pub resolve_interval: Duration,
 }

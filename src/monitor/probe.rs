@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
 
-use crate::config::upstream::{Probe, ProbeOver};
+use crate::config::upstream::{ProbeOver, ProbeSettings};
 use crate::monitor::health::Failure;
 use crate::net::errno::{self, ProbeError};
 use crate::net::probe::{self, Leaving};
@@ -54,7 +54,7 @@ impl Attempt {
         token: Token,
         to: SocketAddr,
         leaving: Leaving,
-        probe: &Probe,
+        probe: &ProbeSettings,
     ) -> Result<Attempt, Failure> {
         let begun = match probe.over {
             ProbeOver::Udp => begin_udp(registry, token, to, leaving, &probe.send),
@@ -66,7 +66,7 @@ impl Attempt {
     }
 
     /// Does what can be done without waiting. `Some` when the probe is over. To be called after any event.
-    pub fn go_on(&mut self, probe: &Probe, buffer: &mut [u8]) -> Option<Outcome> {
+    pub fn go_on(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<Outcome> {
         loop {
             let result = match &mut self.socket {
                 Socket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
@@ -89,7 +89,7 @@ impl Attempt {
     }
 
     /// Why it failed, now that the time is over.
-    pub fn overdue(&self, probe: &Probe) -> Failure {
+    pub fn overdue(&self, probe: &ProbeSettings) -> Failure {
         let has_other_answer = match &self.socket {
             Socket::Udp { others, .. } => *others > 0,
             Socket::Tcp { heard, .. } => !heard.is_empty(),
@@ -145,7 +145,7 @@ fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
 fn hear_datagram(
     socket: &UdpSocket,
     others: &mut u32,
-    probe: &Probe,
+    probe: &ProbeSettings,
     buffer: &mut [u8],
 ) -> io::Result<Outcome> {
     loop {
@@ -165,7 +165,7 @@ fn converse(
     is_open: &mut bool,
     sent: &mut usize,
     heard: &mut Vec<u8>,
-    probe: &Probe,
+    probe: &ProbeSettings,
     buffer: &mut [u8],
 ) -> io::Result<Outcome> {
     if !*is_open {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use crate::config::upstream::{Probe, SendFrom};
+use crate::config::upstream::{ProbeSettings, SendFrom};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::{Failure, Health};
@@ -35,7 +35,7 @@ struct Probed {
     name: String,
     address: Option<SocketAddr>,
     leaving: Leaving,
-    probe: Arc<Probe>,
+    probe: Arc<ProbeSettings>,
     health: Health,
     attempt: Option<Attempt>,
     /// Whether this host could not even ask, the last time.
@@ -155,7 +155,7 @@ fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Dura
 }
 
 impl Probed {
-    fn new(id: UpstreamId, ward: &Ward, probe: &Arc<Probe>) -> Probed {
+    fn new(id: UpstreamId, ward: &Ward, probe: &Arc<ProbeSettings>) -> Probed {
         let from = match ward.upstream.leave.from {
             SendFrom::Address(from) => Some(from),
             // An answer to somebody else's address would not come here.
@@ -189,7 +189,7 @@ impl Probed {
     }
 
     fn judge(&mut self, outcome: Outcome, news: &mut Vec<News>) {
-        let Probe { rise, fall, .. } = *self.probe;
+        let ProbeSettings { rise, fall, .. } = *self.probe;
         let failure = match outcome {
             Ok(()) => None,
             Err(failure) => {
@@ -222,7 +222,7 @@ impl Probed {
 
     /// Tells of a death, or of a return to life.
     fn obituary(&self, failure: Option<&Failure>) -> News {
-        let Probe { rise, fall, .. } = *self.probe;
+        let ProbeSettings { rise, fall, .. } = *self.probe;
         let label = self.label();
         match failure {
             None => News::Say(
@@ -259,7 +259,7 @@ mod tests {
 
     fn wards(count: u16, interval: Duration) -> Vec<Ward> {
         let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
-        let probe = Arc::new(Probe {
+        let probe = Arc::new(ProbeSettings {
             over: ProbeOver::Udp,
             send,
             expect,

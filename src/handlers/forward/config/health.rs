@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::schema::{HEALTH, PROBE_BYTES_MAX, STREAK_MAX};
 use crate::config::section::Section;
-use crate::config::upstream::{Probe, ProbeOver};
+use crate::config::upstream::{ProbeOver, ProbeSettings};
 use crate::config::value::{self, Value};
 use crate::config::words::Mistake;
 
@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 #[derive(Debug)]
 pub struct HealthSettings {
     /// The question, if there is one.
-    pub probe: Option<Probe>,
+    pub probe: Option<ProbeSettings>,
     /// Whether all upstreams are used when none seems alive.
     pub fail_open: bool,
 }
@@ -83,7 +83,7 @@ fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
     }
     let (send, expect) = (send.unwrap_or_default(), expect.unwrap_or_default());
     Some(HealthSettings {
-        probe: Some(Probe {
+        probe: Some(ProbeSettings {
             over: over?,
             send,
             expect,

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::kind::Kind;
-    use crate::config::upstream::{Leave, Probe, ProbeOver};
+    use crate::config::upstream::{Leave, ProbeOver, ProbeSettings};
     use crate::config::value::Rate;
     use crate::handlers::forward::Forward;
 
@@ -379,7 +379,7 @@ mod tests {
                 length: 8
             }
         );
-        let probe = Probe {
+        let probe = ProbeSettings {
             over: ProbeOver::Udp,
             send: vec![0, 255],
             expect: b"ok".to_vec(),
