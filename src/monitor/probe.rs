@@ -26,7 +26,7 @@ pub type Outcome = Result<(), Failure>;
 
 /// A probe that is under way.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct Probe {
     socket: Socket,
 }
 
@@ -47,7 +47,7 @@ enum Socket {
     },
 }
 
-impl Attempt {
+impl Probe {
     /// Asks. Events of the socket come with the token.
     pub fn begin(
         registry: &Registry,
@@ -55,13 +55,13 @@ impl Attempt {
         to: SocketAddr,
         leaving: Leaving,
         probe: &ProbeSettings,
-    ) -> Result<Attempt, Failure> {
+    ) -> Result<Probe, Failure> {
         let begun = match probe.over {
             ProbeOver::Udp => begin_udp(registry, token, to, leaving, &probe.send),
             ProbeOver::Tcp => begin_tcp(registry, token, to, leaving),
         };
         begun
-            .map(|socket| Attempt { socket })
+            .map(|socket| Probe { socket })
             .map_err(|error| failure(&error))
     }
 

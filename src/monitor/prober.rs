@@ -12,7 +12,7 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::{Failure, Health};
 use crate::monitor::monitored::{News, Ward};
-use crate::monitor::probe::{Attempt, BUFFER_BYTES, Outcome};
+use crate::monitor::probe::{BUFFER_BYTES, Outcome, Probe};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
 
@@ -37,7 +37,7 @@ struct Probed {
     leaving: Leaving,
     probe: Arc<ProbeSettings>,
     health: Health,
-    attempt: Option<Attempt>,
+    running_probe: Option<Probe>,
     /// Whether this host could not even ask, the last time.
     is_stuck: bool,
 }
@@ -83,10 +83,10 @@ impl Prober {
         let Some(probed) = self.probed.get_mut(token.0) else {
             return;
         };
-        let Some(attempt) = &mut probed.attempt else {
+        let Some(running_probe) = &mut probed.running_probe else {
             return;
         };
-        if let Some(outcome) = attempt.go_on(&probed.probe, &mut self.buffer) {
+        if let Some(outcome) = running_probe.go_on(&probed.probe, &mut self.buffer) {
             self.end(token.0, outcome, now, news);
         }
     }
@@ -98,8 +98,8 @@ impl Prober {
                 Turn::Begin(place) => self.begin(place, now, news),
                 Turn::Overdue(place) => {
                     let probed = &self.probed[place];
-                    if let Some(attempt) = &probed.attempt {
-                        let failure = attempt.overdue(&probed.probe);
+                    if let Some(running_probe) = &probed.running_probe {
+                        let failure = running_probe.overdue(&probed.probe);
                         self.end(place, Err(failure), now, news);
                     }
                 }
@@ -114,7 +114,7 @@ impl Prober {
         };
         let probed = &mut self.probed[place];
         probed.address = Some(address);
-        probed.attempt = None;
+        probed.running_probe = None;
         probed.health.restart();
         self.schedule.done(place, now);
         self.schedule.hasten(place, now);
@@ -126,21 +126,21 @@ impl Prober {
             self.schedule.done(place, now);
             return;
         };
-        match Attempt::begin(
+        match Probe::begin(
             &self.registry,
             Token(place),
             address,
             probed.leaving,
             &probed.probe,
         ) {
-            Ok(attempt) => probed.attempt = Some(attempt),
+            Ok(running_probe) => probed.running_probe = Some(running_probe),
             Err(failure) => self.end(place, Err(failure), now, news),
         }
     }
 
     fn end(&mut self, place: usize, outcome: Outcome, now: Instant, news: &mut Vec<News>) {
         let probed = &mut self.probed[place];
-        probed.attempt = None;
+        probed.running_probe = None;
         probed.judge(outcome, news);
         self.schedule.done(place, now);
     }
@@ -172,7 +172,7 @@ impl Probed {
             },
             probe: Arc::clone(probe),
             health: Health::of(ward.is_alive),
-            attempt: None,
+            running_probe: None,
             is_stuck: false,
         }
     }
