@@ -22,16 +22,16 @@ const STREAM_BYTES_MAX: usize = 4_096;
 const DATAGRAMS_MAX: u32 = 16;
 
 /// What became of a probe.
-pub type Outcome = Result<(), Failure>;
+pub type ProbeOutcome = Result<(), Failure>;
 
 /// A probe that is under way.
 #[derive(Debug)]
 pub struct Probe {
-    socket: Socket,
+    socket: ProbeSocket,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum ProbeSocket {
     Udp {
         socket: UdpSocket,
         /// Datagrams that were not the answer.
@@ -66,11 +66,11 @@ impl Probe {
     }
 
     /// Does what can be done without waiting. `Some` when the probe is over. To be called after any event.
-    pub fn go_on(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<Outcome> {
+    pub fn go_on(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<ProbeOutcome> {
         loop {
             let result = match &mut self.socket {
-                Socket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
-                Socket::Tcp {
+                ProbeSocket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
+                ProbeSocket::Tcp {
                     stream,
                     is_open,
                     sent,
@@ -91,8 +91,8 @@ impl Probe {
     /// Why it failed, now that the time is over.
     pub fn overdue(&self, probe: &ProbeSettings) -> Failure {
         let has_other_answer = match &self.socket {
-            Socket::Udp { others, .. } => *others > 0,
-            Socket::Tcp { heard, .. } => !heard.is_empty(),
+            ProbeSocket::Udp { others, .. } => *others > 0,
+            ProbeSocket::Tcp { heard, .. } => !heard.is_empty(),
         };
         match has_other_answer {
             true => Failure::Unexpected,
@@ -107,14 +107,14 @@ fn begin_udp(
     to: SocketAddr,
     leaving: Leaving,
     question: &[u8],
-) -> io::Result<Socket> {
+) -> io::Result<ProbeSocket> {
     let mut socket = UdpSocket::from_std(probe::udp(to, leaving)?);
     refuse_ourselves(socket.local_addr()?, to)?;
     registry.register(&mut socket, token, Interest::READABLE)?;
     match socket.send(question) {
         // A full device queue is no answer; the timeout will say so.
         Err(error) if errno::of_probe(&error) != ProbeError::Wait => Err(error),
-        _ => Ok(Socket::Udp { socket, others: 0 }),
+        _ => Ok(ProbeSocket::Udp { socket, others: 0 }),
     }
 }
 
@@ -123,10 +123,10 @@ fn begin_tcp(
     token: Token,
     to: SocketAddr,
     leaving: Leaving,
-) -> io::Result<Socket> {
+) -> io::Result<ProbeSocket> {
     let mut stream = TcpStream::from_std(probe::tcp(to, leaving)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(Socket::Tcp {
+    Ok(ProbeSocket::Tcp {
         stream,
         is_open: false,
         sent: 0,
@@ -147,7 +147,7 @@ fn hear_datagram(
     others: &mut u32,
     probe: &ProbeSettings,
     buffer: &mut [u8],
-) -> io::Result<Outcome> {
+) -> io::Result<ProbeOutcome> {
     loop {
         let len = socket.recv(buffer)?;
         if contains(&buffer[..len], &probe.expect) {
@@ -167,7 +167,7 @@ fn converse(
     heard: &mut Vec<u8>,
     probe: &ProbeSettings,
     buffer: &mut [u8],
-) -> io::Result<Outcome> {
+) -> io::Result<ProbeOutcome> {
     if !*is_open {
         if let Some(error) = stream.take_error()? {
             return Err(error);

@@ -12,7 +12,7 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::{Failure, Health};
 use crate::monitor::monitored::{News, Ward};
-use crate::monitor::probe::{BUFFER_BYTES, Outcome, Probe};
+use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
 
@@ -138,7 +138,7 @@ impl Prober {
         }
     }
 
-    fn end(&mut self, place: usize, outcome: Outcome, now: Instant, news: &mut Vec<News>) {
+    fn end(&mut self, place: usize, outcome: ProbeOutcome, now: Instant, news: &mut Vec<News>) {
         let probed = &mut self.probed[place];
         probed.running_probe = None;
         probed.judge(outcome, news);
@@ -188,7 +188,7 @@ impl Probed {
         }
     }
 
-    fn judge(&mut self, outcome: Outcome, news: &mut Vec<News>) {
+    fn judge(&mut self, outcome: ProbeOutcome, news: &mut Vec<News>) {
         let ProbeSettings { rise, fall, .. } = *self.probe;
         let failure = match outcome {
             Ok(()) => None,
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn changes_are_told_with_their_reason() {
         let (mut prober, id) = (prober(&wards(1, SECOND), Instant::now()), UpstreamId(0));
-        let mut hear = |outcomes: &[Outcome]| {
+        let mut hear = |outcomes: &[ProbeOutcome]| {
             let mut news = Vec::new();
             outcomes
                 .iter()
