@@ -1,10 +1,10 @@
 //! Looks after the upstreams while the workers run, off the data path: resolves names again and probes who is alive, and
 //! tells the workers what changed. A worker never waits for any of it.
 //!
-//! One thread polls all probes and keeps both schedules (`keeper.rs`). Look-ups may block for as long as the system's
+//! One thread polls all probes and keeps both schedules (`monitor_thread.rs`). Look-ups may block for as long as the system's
 //! resolver likes, so each has a thread of its own that ends with it, or with the process: one that hangs delays nothing
 //! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `probe.rs` is one
-//! probe. They write down what is new as `News`; only the keeper tells anyone.
+//! probe. They write down what is new as `News`; only the monitor thread tells anyone.
 
 mod health;
 mod monitor_thread;
@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
 pub use self::health::Failure;
-use self::monitor_thread::{Keeper, Letter};
+use self::monitor_thread::{Letter, MonitorThread};
 pub use self::monitored::{LookUp, Outside, State, Ward};
 use crate::config::Config;
 use crate::net::fib;
@@ -32,7 +32,7 @@ use crate::plan::forwarding_loops::Watch;
 use crate::plan::upstreams::{Located, addresses};
 use crate::worker::command::{Command, Handle};
 
-/// Longest wait for the keeper at the end. It never blocks, so this is for a machine that has no time for it.
+/// Longest wait for the monitor thread at the end. It never blocks, so this is for a machine that has no time for it.
 const STOP_MAX: Duration = Duration::from_millis(500);
 
 /// The upkeep of all upstreams, running.
@@ -96,8 +96,9 @@ impl Upkeep {
     /// Starts to look after these.
     pub fn start(wards: Vec<Ward>, outside: Outside) -> io::Result<Upkeep> {
         let states = Arc::new(Mutex::new(wards.iter().map(State::of).collect()));
-        let (keeper, letters, waker) = Keeper::new(&wards, outside, Arc::clone(&states))?;
-        if keeper.is_idle() {
+        let (monitor_thread, letters, waker) =
+            MonitorThread::new(&wards, outside, Arc::clone(&states))?;
+        if monitor_thread.is_idle() {
             return Ok(Upkeep {
                 states,
                 thread: None,
@@ -108,7 +109,7 @@ impl Upkeep {
             .name("upkeep".to_owned())
             .spawn(move || {
                 let _end = end;
-                keeper.run();
+                monitor_thread.run();
             })?;
         Ok(Upkeep {
             states,

@@ -20,7 +20,7 @@ const EVENTS_MAX: usize = 256;
 /// Probes have the tokens from 0.
 const LETTERS: Token = Token(usize::MAX);
 
-/// What others tell the keeper.
+/// What others tell the monitor thread.
 #[derive(Debug)]
 pub enum Letter {
     /// A look-up, by its number, has come to this.
@@ -30,7 +30,7 @@ pub enum Letter {
 }
 
 /// Everything that the thread has.
-pub struct Keeper {
+pub struct MonitorThread {
     poll: Poll,
     waker: Arc<Waker>,
     letters: Receiver<Letter>,
@@ -43,13 +43,13 @@ pub struct Keeper {
     news: Vec<News>,
 }
 
-impl Keeper {
-    /// A keeper, and how to write to it: send, then wake.
+impl MonitorThread {
+    /// A monitor thread, and how to write to it: send, then wake.
     pub fn new(
         wards: &[Ward],
         outside: Outside,
         states: Arc<Mutex<Vec<State>>>,
-    ) -> io::Result<(Keeper, Sender<Letter>, Arc<Waker>)> {
+    ) -> io::Result<(MonitorThread, Sender<Letter>, Arc<Waker>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), LETTERS)?);
         let (sender, letters) = unbounded();
@@ -58,7 +58,7 @@ impl Keeper {
         let prober = Prober::new(wards, poll.registry().try_clone()?, start);
         let (news, others) = (Vec::new(), (sender.clone(), Arc::clone(&waker)));
         Ok((
-            Keeper {
+            MonitorThread {
                 poll,
                 waker,
                 letters,
@@ -135,7 +135,7 @@ impl Keeper {
             let (look_up, name) = (Arc::clone(look_up), name.to_owned());
             let work = move || {
                 let answer = look_up(&name).map_err(|error| error.to_string());
-                // The keeper may have ended meanwhile.
+                // The monitor thread may have ended meanwhile.
                 let _ = sender.send(Letter::Answer(place, answer));
                 let _ = waker.wake();
             };
