@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
 pub use self::health::Failure;
-use self::monitor_thread::{Letter, MonitorThread};
+use self::monitor_thread::{MonitorMessage, MonitorThread};
 pub use self::monitored::{LookUp, Outside, State, Ward};
 use crate::config::Config;
 use crate::net::fib;
@@ -43,7 +43,7 @@ pub struct Upkeep {
 }
 
 struct Thread {
-    letters: Sender<Letter>,
+    messages: Sender<MonitorMessage>,
     waker: Arc<Waker>,
     /// Nothing is ever sent: the thread's end closes it.
     ended: Receiver<()>,
@@ -96,7 +96,7 @@ impl Upkeep {
     /// Starts to look after these.
     pub fn start(wards: Vec<Ward>, outside: Outside) -> io::Result<Upkeep> {
         let states = Arc::new(Mutex::new(wards.iter().map(State::of).collect()));
-        let (monitor_thread, letters, waker) =
+        let (monitor_thread, messages, waker) =
             MonitorThread::new(&wards, outside, Arc::clone(&states))?;
         if monitor_thread.is_idle() {
             return Ok(Upkeep {
@@ -114,7 +114,7 @@ impl Upkeep {
         Ok(Upkeep {
             states,
             thread: Some(Thread {
-                letters,
+                messages,
                 waker,
                 ended,
             }),
@@ -132,7 +132,7 @@ impl Upkeep {
     /// Ends it; workers hear nothing more. Look-ups that are under way end with the process.
     pub fn stop(&mut self) {
         let Some(Thread {
-            letters,
+            messages,
             waker,
             ended,
         }) = self.thread.take()
@@ -140,7 +140,7 @@ impl Upkeep {
             return;
         };
         // Either fails only where the thread has ended.
-        let _ = letters.send(Letter::Stop);
+        let _ = messages.send(MonitorMessage::Stop);
         let _ = waker.wake();
         let _ = ended.recv_timeout(STOP_MAX);
     }

@@ -18,11 +18,11 @@ use crate::monitor::resolver::{Answer, Resolver};
 
 const EVENTS_MAX: usize = 256;
 /// Probes have the tokens from 0.
-const LETTERS: Token = Token(usize::MAX);
+const MESSAGES: Token = Token(usize::MAX);
 
 /// What others tell the monitor thread.
 #[derive(Debug)]
-pub enum Letter {
+pub enum MonitorMessage {
     /// A look-up, by its number, has come to this.
     Answer(usize, Answer),
     /// It is enough.
@@ -33,9 +33,9 @@ pub enum Letter {
 pub struct MonitorThread {
     poll: Poll,
     waker: Arc<Waker>,
-    letters: Receiver<Letter>,
+    messages: Receiver<MonitorMessage>,
     /// For look-ups to answer.
-    sender: Sender<Letter>,
+    sender: Sender<MonitorMessage>,
     resolver: Resolver,
     prober: Prober,
     outside: Outside,
@@ -49,10 +49,10 @@ impl MonitorThread {
         wards: &[Ward],
         outside: Outside,
         states: Arc<Mutex<Vec<State>>>,
-    ) -> io::Result<(MonitorThread, Sender<Letter>, Arc<Waker>)> {
+    ) -> io::Result<(MonitorThread, Sender<MonitorMessage>, Arc<Waker>)> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), LETTERS)?);
-        let (sender, letters) = unbounded();
+        let waker = Arc::new(Waker::new(poll.registry(), MESSAGES)?);
+        let (sender, messages) = unbounded();
         let start = Instant::now();
         let resolver = Resolver::new(wards, start);
         let prober = Prober::new(wards, poll.registry().try_clone()?, start);
@@ -61,7 +61,7 @@ impl MonitorThread {
             MonitorThread {
                 poll,
                 waker,
-                letters,
+                messages,
                 sender,
                 resolver,
                 prober,
@@ -97,7 +97,7 @@ impl MonitorThread {
             for event in &events {
                 self.prober.on_event(event.token(), now, &mut self.news);
             }
-            if !self.read_letters(now) {
+            if !self.read_messages(now) {
                 return;
             }
             self.prober.on_time(now, &mut self.news);
@@ -107,11 +107,11 @@ impl MonitorThread {
     }
 
     /// `false` when it is told to stop.
-    fn read_letters(&mut self, now: Instant) -> bool {
-        while let Ok(letter) = self.letters.try_recv() {
-            match letter {
-                Letter::Stop => return false,
-                Letter::Answer(name, answer) => {
+    fn read_messages(&mut self, now: Instant) -> bool {
+        while let Ok(message) = self.messages.try_recv() {
+            match message {
+                MonitorMessage::Stop => return false,
+                MonitorMessage::Answer(name, answer) => {
                     self.resolver.on_answer(
                         name,
                         answer,
@@ -136,7 +136,7 @@ impl MonitorThread {
             let work = move || {
                 let answer = look_up(&name).map_err(|error| error.to_string());
                 // The monitor thread may have ended meanwhile.
-                let _ = sender.send(Letter::Answer(place, answer));
+                let _ = sender.send(MonitorMessage::Answer(place, answer));
                 let _ = waker.wake();
             };
             if let Err(error) = thread::Builder::new()
