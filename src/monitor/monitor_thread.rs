@@ -14,7 +14,7 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::monitored::{News, Outside, State, Ward};
 use crate::monitor::prober::Prober;
-use crate::monitor::resolver::{Answer, Resolver};
+use crate::monitor::resolver::{LookupResult, Resolver};
 
 const EVENTS_MAX: usize = 256;
 /// Probes have the tokens from 0.
@@ -24,7 +24,7 @@ const MESSAGES: Token = Token(usize::MAX);
 #[derive(Debug)]
 pub enum MonitorMessage {
     /// A look-up, by its number, has come to this.
-    Answer(usize, Answer),
+    Looked(usize, LookupResult),
     /// It is enough.
     Stop,
 }
@@ -111,10 +111,10 @@ impl MonitorThread {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 MonitorMessage::Stop => return false,
-                MonitorMessage::Answer(name, answer) => {
-                    self.resolver.on_answer(
+                MonitorMessage::Looked(name, result) => {
+                    self.resolver.on_result(
                         name,
-                        answer,
+                        result,
                         now,
                         &mut self.outside.permit,
                         &mut self.news,
@@ -134,9 +134,9 @@ impl MonitorThread {
             );
             let (look_up, name) = (Arc::clone(look_up), name.to_owned());
             let work = move || {
-                let answer = look_up(&name).map_err(|error| error.to_string());
+                let result = look_up(&name).map_err(|error| error.to_string());
                 // The monitor thread may have ended meanwhile.
-                let _ = sender.send(MonitorMessage::Answer(place, answer));
+                let _ = sender.send(MonitorMessage::Looked(place, result));
                 let _ = waker.wake();
             };
             if let Err(error) = thread::Builder::new()
@@ -144,7 +144,7 @@ impl MonitorThread {
                 .spawn(work)
             {
                 let why = format!("no thread can be had for the look-up: {error}");
-                self.resolver.on_answer(
+                self.resolver.on_result(
                     place,
                     Err(why),
                     now,

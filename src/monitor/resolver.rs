@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(10);
 
 /// What a look-up said: addresses without meaningful ports, or why there are none.
-pub type Answer = Result<Vec<SocketAddr>, String>;
+pub type LookupResult = Result<Vec<SocketAddr>, String>;
 
 /// Says whether an upstream may move to an address, or what would come of it.
 pub type Permit<'a> = &'a mut dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String>;
@@ -116,16 +116,16 @@ impl Resolver {
     }
 
     /// What a look-up came to.
-    pub fn on_answer(
+    pub fn on_result(
         &mut self,
         place: usize,
-        answer: Answer,
+        result: LookupResult,
         now: Instant,
         permit: Permit<'_>,
         news: &mut Vec<News>,
     ) {
         let name = &mut self.names[place];
-        match answer {
+        match result {
             Ok(addresses) if !addresses.is_empty() => name.take(&addresses, permit, news),
             Ok(_) => name.fail("it has no address", news),
             Err(why) => name.fail(&why, news),

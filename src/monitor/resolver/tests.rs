@@ -38,24 +38,24 @@ fn say(level: log::Level, text: &str) -> News {
 }
 
 /// The first look-up that is due by then, answered by these addresses; and what is new.
-fn answer(resolver: &mut Resolver, now: Instant, answer: Result<&[&str], &str>) -> Vec<News> {
-    answer_watched(resolver, now, answer, &mut |_, _| Ok(()))
+fn result(resolver: &mut Resolver, now: Instant, result: Result<&[&str], &str>) -> Vec<News> {
+    answer_watched(resolver, now, result, &mut |_, _| Ok(()))
 }
 
 fn answer_watched(
     resolver: &mut Resolver,
     now: Instant,
-    answer: Result<&[&str], &str>,
+    result: Result<&[&str], &str>,
     permit: Permit<'_>,
 ) -> Vec<News> {
     let mut news = Vec::new();
     let (place, _) = resolver
         .next_look_up(now, &mut news)
         .expect("a name is due");
-    let answer = answer
+    let result = result
         .map(|ips| ips.iter().map(|ip| at(ip, 0)).collect())
         .map_err(str::to_owned);
-    resolver.on_answer(place, answer, now, permit, &mut news);
+    resolver.on_result(place, result, now, permit, &mut news);
     news
 }
 
@@ -74,13 +74,13 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
     {
         let now = start + 30 * SECOND * (interval as u32 + 1);
         assert_eq!(
-            answer(&mut resolver, now, Ok(answers)),
+            result(&mut resolver, now, Ok(answers)),
             [],
             "it is still there"
         );
     }
     let line = "upstream a.example:2055: now at 192.0.2.2:2055, was 192.0.2.1:2055";
-    let news = answer(
+    let news = result(
         &mut resolver,
         start + 90 * SECOND,
         Ok(&["192.0.2.2", "192.0.2.3"]),
@@ -90,7 +90,7 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
         [moved(0, "192.0.2.2", PORT), say(log::Level::Info, line)]
     );
     assert_eq!(
-        answer(
+        result(
             &mut resolver,
             start + 120 * SECOND,
             Ok(&["192.0.2.3", "192.0.2.2"])
@@ -123,7 +123,7 @@ fn a_failure_keeps_the_address() {
         (6, Ok(&[][..]), vec![]),
     ] {
         assert_eq!(
-            answer(&mut resolver, start + 30 * SECOND * interval, given),
+            result(&mut resolver, start + 30 * SECOND * interval, given),
             expected,
             "{interval}"
         );
@@ -138,12 +138,12 @@ fn an_optional_name_resolves_at_last() {
         let mut resolver = Resolver::new(&[ward("a.example", PORT, None, interval)], start);
         assert_eq!(resolver.wake_at(), Some(start + RETRY));
         assert_eq!(
-            answer(&mut resolver, start + RETRY, Err("unknown")),
+            result(&mut resolver, start + RETRY, Err("unknown")),
             [],
             "the plan has said so"
         );
         let line = "upstream a.example:2055: now at 192.0.2.1:2055, had no address before";
-        let news = answer(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
+        let news = result(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
         assert_eq!(
             news,
             [moved(0, "192.0.2.1", PORT), say(log::Level::Info, line)]
@@ -172,7 +172,7 @@ fn a_name_is_looked_up_once() {
         ],
         start,
     );
-    let news = answer(&mut resolver, start + 30 * SECOND, Ok(&["192.0.2.2"]));
+    let news = result(&mut resolver, start + 30 * SECOND, Ok(&["192.0.2.2"]));
     let line =
         |port| format!("upstream a.example:{port}: now at 192.0.2.2:{port}, was 192.0.2.1:{port}");
     assert_eq!(
@@ -250,7 +250,7 @@ fn a_look_up_may_hang() {
                 they had. It is tried again every 10s; check the name, and /etc/resolv.conf";
     assert_eq!(news, [say(log::Level::Warn, line)]);
     news.clear();
-    resolver.on_answer(
+    resolver.on_result(
         0,
         Ok(vec![at("192.0.2.1", 0)]),
         start + 300 * SECOND,
