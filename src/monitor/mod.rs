@@ -24,7 +24,7 @@ use mio::Waker;
 
 pub use self::health::Failure;
 use self::monitor_thread::{MonitorMessage, MonitorThread};
-pub use self::monitored::{LookUp, Outside, State, Ward};
+pub use self::monitored::{NameLookup, Outside, State, Ward};
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;

@@ -41,14 +41,14 @@ impl Ward {
 }
 
 /// Looks a name up.
-pub type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+pub type NameLookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// The outside world, which a test replaces.
 pub struct Outside {
     /// Tells every worker.
     pub tell: Box<dyn FnMut(UpstreamId, UpstreamEvent) + Send>,
     /// May block. The ports of the answers mean nothing.
-    pub look_up: Arc<LookUp>,
+    pub look_up: Arc<NameLookup>,
     /// Says whether an upstream may move there, or what would come of it, as in "which would close …".
     pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
 }
