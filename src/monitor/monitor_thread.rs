@@ -81,7 +81,7 @@ impl MonitorThread {
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
-        let _farewell = Farewell;
+        let _panic_report = PanicReport;
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             let wake_at = self
@@ -193,9 +193,9 @@ impl State {
 }
 
 /// A defect here must not end the daemon, and must not go unnoticed.
-struct Farewell;
+struct PanicReport;
 
-impl Drop for Farewell {
+impl Drop for PanicReport {
     fn drop(&mut self) {
         if thread::panicking() {
             log::error!(
