@@ -22,7 +22,7 @@ use udispatch::config::upstream::{Host, Leave, ProbeOver, ProbeSettings, SendFro
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
-use udispatch::monitor::{Failure, Outside, Upkeep, Ward};
+use udispatch::monitor::{Failure, MonitoredUpstream, Outside, Upkeep};
 use udispatch::supervisor::Supervisor;
 
 /// Longer than anything here takes, even on a busy machine.
@@ -46,14 +46,14 @@ fn probe(over: ProbeOver, send: &str, expect: &str) -> ProbeSettings {
     }
 }
 
-fn ward(at: &str, probe: ProbeSettings) -> Ward {
+fn monitored(at: &str, probe: ProbeSettings) -> MonitoredUpstream {
     let upstream = Upstream {
         host: Host::Address(address(at)),
         port: address(at).port(),
         at: 0..0,
         leave: Leave::default(),
     };
-    Ward {
+    MonitoredUpstream {
         handler: "web".to_owned(),
         upstream,
         address: Some(address(at)),
@@ -64,15 +64,15 @@ fn ward(at: &str, probe: ProbeSettings) -> Ward {
     }
 }
 
-fn named(ward: Ward, name: &str) -> Ward {
+fn named(monitored: MonitoredUpstream, name: &str) -> MonitoredUpstream {
     let upstream = Upstream {
         host: Host::Name(name.to_owned()),
-        ..ward.upstream
+        ..monitored.upstream
     };
-    Ward {
+    MonitoredUpstream {
         upstream,
         resolve_interval: Duration::from_millis(50),
-        ..ward
+        ..monitored
     }
 }
 
@@ -83,14 +83,14 @@ struct Kept {
 }
 
 impl Kept {
-    fn start(wards: Vec<Ward>) -> Kept {
-        Kept::with_names(wards, |name| {
+    fn start(monitored_upstreams: Vec<MonitoredUpstream>) -> Kept {
+        Kept::with_names(monitored_upstreams, |name| {
             Err(io::Error::other(format!("{name} is not known here")))
         })
     }
 
     fn with_names(
-        wards: Vec<Ward>,
+        monitored_upstreams: Vec<MonitoredUpstream>,
         look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Kept {
         let (sender, changes) = mpsc::channel();
@@ -102,7 +102,7 @@ impl Kept {
             permit: Box::new(|_, _| Ok(())),
         };
         Kept {
-            upkeep: Upkeep::start(wards, outside).unwrap(),
+            upkeep: Upkeep::start(monitored_upstreams, outside).unwrap(),
             changes,
         }
     }
@@ -211,7 +211,7 @@ fn a_udp_upstream_dies_and_returns() {
         let mut slow = probe(ProbeOver::Udp, "ping", "pong");
         slow.timeout = PATIENCE;
         let server = Server::udp(at, &["pong"]);
-        let mut kept = Kept::start(vec![ward(at, slow)]);
+        let mut kept = Kept::start(vec![monitored(at, slow)]);
         // Long enough for some probes, none of which may be news.
         assert!(
             kept.changes
@@ -244,19 +244,19 @@ fn silence_is_told_from_a_wrong_answer() {
     brief.timeout = Duration::from_millis(100);
     let silent = UdpSocket::bind("127.0.0.1:5000").unwrap();
     assert_eq!(
-        Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]).dies(),
+        Kept::start(vec![monitored("127.0.0.1:5000", brief.clone())]).dies(),
         "no answer within 100ms"
     );
     drop(silent);
     let _server = Server::udp("127.0.0.1:5000", &["po", "ng", ""]);
-    let kept = Kept::start(vec![ward("127.0.0.1:5000", brief.clone())]);
+    let kept = Kept::start(vec![monitored("127.0.0.1:5000", brief.clone())]);
     assert_eq!(kept.dies(), "the answer lacks the expected bytes");
     // Where nothing is expected, an empty datagram is an answer.
     let _empty = Server::udp("127.0.0.1:5001", &[""]);
     brief.expect.clear();
     let kept = Kept::start(vec![
-        ward("127.0.0.1:5001", brief),
-        ward("127.0.0.1:5002", probe(ProbeOver::Udp, "", "")),
+        monitored("127.0.0.1:5001", brief),
+        monitored("127.0.0.1:5002", probe(ProbeOver::Udp, "", "")),
     ]);
     assert_eq!(kept.next(), (UpstreamId(1), UpstreamEvent::Alive(false)));
     assert_eq!(kept.upkeep.snapshot()[0].failed, None);
@@ -280,7 +280,7 @@ fn a_tcp_upstream_dies_and_returns() {
         ("127.0.0.1:5002", "", "SMTP", &["220 SMTP ready"][..]),
     ] {
         let server = Server::tcp(at, send.len(), answers);
-        let kept = Kept::start(vec![ward(at, probe(ProbeOver::Tcp, send, expect))]);
+        let kept = Kept::start(vec![monitored(at, probe(ProbeOver::Tcp, send, expect))]);
         assert!(
             kept.changes
                 .recv_timeout(Duration::from_millis(200))
@@ -321,7 +321,11 @@ fn a_tcp_upstream_answers_wrongly() {
         let at = format!("127.0.0.1:{port}");
         let _server = Server::tcp(&at, 4, answers);
         assert_eq!(
-            Kept::start(vec![ward(&at, probe(ProbeOver::Tcp, "ping", "200 OK"))]).dies(),
+            Kept::start(vec![monitored(
+                &at,
+                probe(ProbeOver::Tcp, "ping", "200 OK")
+            )])
+            .dies(),
             why,
             "{port}"
         );
@@ -331,7 +335,7 @@ fn a_tcp_upstream_answers_wrongly() {
     let mut brief = probe(ProbeOver::Tcp, "ping", "200 OK");
     brief.timeout = Duration::from_millis(100);
     assert_eq!(
-        Kept::start(vec![ward("127.0.0.1:5003", brief)]).dies(),
+        Kept::start(vec![monitored("127.0.0.1:5003", brief)]).dies(),
         "no answer within 100ms"
     );
 }
@@ -358,7 +362,7 @@ fn late_answers_do_not_count() {
     });
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(50);
-    let kept = Kept::start(vec![ward("127.0.0.1:5000", brief)]);
+    let kept = Kept::start(vec![monitored("127.0.0.1:5000", brief)]);
     assert_eq!(kept.dies(), "no answer within 50ms");
     assert!(
         kept.changes
@@ -375,7 +379,7 @@ fn probes_leave_as_the_file_says() {
     }
     let upstream = UdpSocket::bind("127.0.0.1:5000").unwrap();
     let _taken = UdpSocket::bind("127.0.0.2:6000").unwrap();
-    let mut from = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", ""));
+    let mut from = monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", ""));
     from.upstream.leave.from = SendFrom::Address(address("127.0.0.2:6000"));
     from.interface = 1;
     let kept = Kept::start(vec![from]);
@@ -386,9 +390,9 @@ fn probes_leave_as_the_file_says() {
     assert_eq!(kept.upkeep.snapshot()[0].failed, None);
 
     // What this host lacks says nothing about the upstream.
-    let mut nowhere = ward("127.0.0.1:5000", probe(ProbeOver::Tcp, "", ""));
+    let mut nowhere = monitored("127.0.0.1:5000", probe(ProbeOver::Tcp, "", ""));
     nowhere.upstream.leave.from = SendFrom::Address(address("192.0.2.1:0"));
-    let mut no_interface = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", ""));
+    let mut no_interface = monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "", ""));
     no_interface.interface = 999;
     let kept = Kept::start(vec![nowhere, no_interface]);
     assert!(
@@ -412,10 +416,10 @@ fn a_name_moves() {
     }
     let _server = Server::udp("127.0.0.2:5000", &["pong"]);
     let at_first = named(
-        ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")),
+        monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")),
         "a.example",
     );
-    let no_address = Ward {
+    let no_address = MonitoredUpstream {
         address: None,
         probe: None,
         ..named(at_first.clone(), "b.example")
@@ -479,8 +483,8 @@ fn a_look_up_hangs() {
     }
     let (asked, hangs) = mpsc::channel();
     let server = Server::udp("127.0.0.1:5000", &["pong"]);
-    let probed = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
-    let other = Ward {
+    let probed = monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
+    let other = MonitoredUpstream {
         address: None,
         probe: None,
         ..named(probed.clone(), "works.example")
@@ -550,12 +554,12 @@ fn a_thousand_upstreams() {
     });
     let mut calm = probe(ProbeOver::Udp, "ping", "pong");
     (calm.interval, calm.timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-    let mut wards = vec![ward("127.0.0.1:5000", calm); 1_000];
-    wards[700] = ward("127.0.0.1:5001", probe(ProbeOver::Udp, "ping", "pong"));
+    let mut monitored_upstreams = vec![monitored("127.0.0.1:5000", calm); 1_000];
+    monitored_upstreams[700] = monitored("127.0.0.1:5001", probe(ProbeOver::Udp, "ping", "pong"));
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
     let start = Instant::now();
-    let kept = Kept::start(wards);
+    let kept = Kept::start(monitored_upstreams);
     assert_eq!(kept.next(), (UpstreamId(700), UpstreamEvent::Alive(false)));
     assert!(threads() <= before + 1);
     while asked.lock().unwrap().len() < 2_500 && start.elapsed() < PATIENCE {
@@ -595,7 +599,7 @@ const WATCHED: Kind = Kind {
     example: "",
     read: |_| {
         Some(Box::new(Idle(vec![
-            ward("127.0.0.1:5000", probe(ProbeOver::Udp, "", "")).upstream,
+            monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "", "")).upstream,
         ])))
     },
 };

@@ -24,7 +24,7 @@ use mio::Waker;
 
 pub use self::health::Failure;
 use self::monitor_thread::{MonitorMessage, MonitorThread};
-pub use self::monitored::{NameLookup, Outside, State, Ward};
+pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, State};
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;
@@ -77,14 +77,14 @@ impl Upkeep {
             look_up: Arc::new(|name| addresses(name, 0)),
             permit: Box::new(move |id, address| watch.permit(id, address)),
         };
-        let mut wards = wards(config, plan);
-        for (ward, state) in wards.iter_mut().zip(known) {
+        let mut monitored_upstreams = monitored_upstreams(config, plan);
+        for (monitored, state) in monitored_upstreams.iter_mut().zip(known) {
             let Some(state) = state else { continue };
-            ward.address = state.address.or(ward.address);
-            ward.is_alive = state.alive || ward.probe.is_none();
+            monitored.address = state.address.or(monitored.address);
+            monitored.is_alive = state.alive || monitored.probe.is_none();
         }
-        let states = wards.iter().map(State::of).collect();
-        Upkeep::start(wards, outside).unwrap_or_else(|error| {
+        let states = monitored_upstreams.iter().map(State::of).collect();
+        Upkeep::start(monitored_upstreams, outside).unwrap_or_else(|error| {
             log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
             Upkeep {
                 states: Arc::new(Mutex::new(states)),
@@ -94,10 +94,15 @@ impl Upkeep {
     }
 
     /// Starts to look after these.
-    pub fn start(wards: Vec<Ward>, outside: Outside) -> io::Result<Upkeep> {
-        let states = Arc::new(Mutex::new(wards.iter().map(State::of).collect()));
+    pub fn start(
+        monitored_upstreams: Vec<MonitoredUpstream>,
+        outside: Outside,
+    ) -> io::Result<Upkeep> {
+        let states = Arc::new(Mutex::new(
+            monitored_upstreams.iter().map(State::of).collect(),
+        ));
         let (monitor_thread, messages, waker) =
-            MonitorThread::new(&wards, outside, Arc::clone(&states))?;
+            MonitorThread::new(&monitored_upstreams, outside, Arc::clone(&states))?;
         if monitor_thread.is_idle() {
             return Ok(Upkeep {
                 states,
@@ -153,15 +158,15 @@ impl Drop for Upkeep {
 }
 
 /// The upstreams of a plan.
-fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
+fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
     let keep = |handler: &crate::config::NamedHandler| {
         let upkeep = handler.spec.monitor_settings();
         (upkeep.probe.map(Arc::new), upkeep.resolve_interval)
     };
     let upkeeps: Vec<_> = config.handlers.iter().map(keep).collect();
-    let ward = |located: &Located| {
+    let monitored = |located: &Located| {
         let (probe, resolve_interval) = upkeeps[located.handler.index()].clone();
-        Ward {
+        MonitoredUpstream {
             handler: config.handler(located.handler).name.clone(),
             upstream: located.upstream.clone(),
             address: located.address.as_ref().ok().copied(),
@@ -173,6 +178,6 @@ fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
     };
     plan.upstreams
         .iter()
-        .map(|(_, located)| ward(located))
+        .map(|(_, located)| monitored(located))
         .collect()
 }

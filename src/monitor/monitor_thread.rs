@@ -12,7 +12,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::monitor::monitored::{News, Outside, State, Ward};
+use crate::monitor::monitored::{MonitoredUpstream, News, Outside, State};
 use crate::monitor::prober::Prober;
 use crate::monitor::resolver::{LookupResult, Resolver};
 
@@ -46,7 +46,7 @@ pub struct MonitorThread {
 impl MonitorThread {
     /// A monitor thread, and how to write to it: send, then wake.
     pub fn new(
-        wards: &[Ward],
+        monitored_upstreams: &[MonitoredUpstream],
         outside: Outside,
         states: Arc<Mutex<Vec<State>>>,
     ) -> io::Result<(MonitorThread, Sender<MonitorMessage>, Arc<Waker>)> {
@@ -54,8 +54,8 @@ impl MonitorThread {
         let waker = Arc::new(Waker::new(poll.registry(), MESSAGES)?);
         let (sender, messages) = unbounded();
         let start = Instant::now();
-        let resolver = Resolver::new(wards, start);
-        let prober = Prober::new(wards, poll.registry().try_clone()?, start);
+        let resolver = Resolver::new(monitored_upstreams, start);
+        let prober = Prober::new(monitored_upstreams, poll.registry().try_clone()?, start);
         let (news, others) = (Vec::new(), (sender.clone(), Arc::clone(&waker)));
         Ok((
             MonitorThread {

@@ -12,7 +12,7 @@ use crate::monitor::health::Failure;
 
 /// An upstream to be looked after; its number is its place in the list.
 #[derive(Debug, Clone)]
-pub struct Ward {
+pub struct MonitoredUpstream {
     /// The handler's name.
     pub handler: String,
     /// What the file says of it.
@@ -29,7 +29,7 @@ pub struct Ward {
     pub resolve_interval: Duration,
 }
 
-impl Ward {
+impl MonitoredUpstream {
     /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
     pub(super) fn name(&self) -> Option<&str> {
         let misses_interface = self.upstream.leave.interface.is_some() && self.interface == 0;
@@ -68,10 +68,10 @@ pub struct State {
 
 impl State {
     /// As it begins.
-    pub(super) fn of(ward: &Ward) -> State {
+    pub(super) fn of(monitored: &MonitoredUpstream) -> State {
         State {
-            address: ward.address,
-            alive: ward.is_alive,
+            address: monitored.address,
+            alive: monitored.is_alive,
             changed: None,
             failed: None,
         }

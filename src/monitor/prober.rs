@@ -11,7 +11,7 @@ use crate::config::upstream::{ProbeSettings, SendFrom};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::{Failure, Health};
-use crate::monitor::monitored::{News, Ward};
+use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
@@ -43,23 +43,34 @@ struct Probed {
 }
 
 impl Prober {
-    /// Will probe those of the wards that are to be. The tokens of the registry below their number are taken.
-    pub fn new(wards: &[Ward], registry: Registry, start: Instant) -> Prober {
-        let wards = wards.iter().enumerate().filter_map(|(id, ward)| {
-            // Nobody answers from a group's address.
-            let probe = ward.probe.as_ref().filter(|_| !ward.upstream.is_group())?;
-            Some((UpstreamId(id as u32), ward, probe))
-        });
-        let wards: Vec<_> = wards.collect();
+    /// Will probe those of the monitored upstreams that are to be. The tokens of the registry below their number are taken.
+    pub fn new(
+        monitored_upstreams: &[MonitoredUpstream],
+        registry: Registry,
+        start: Instant,
+    ) -> Prober {
+        let monitored_upstreams =
+            monitored_upstreams
+                .iter()
+                .enumerate()
+                .filter_map(|(id, monitored)| {
+                    // Nobody answers from a group's address.
+                    let probe = monitored
+                        .probe
+                        .as_ref()
+                        .filter(|_| !monitored.upstream.is_group())?;
+                    Some((UpstreamId(id as u32), monitored, probe))
+                });
+        let monitored_upstreams: Vec<_> = monitored_upstreams.collect();
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
-        for (place, (_, ward, probe)) in wards.iter().enumerate() {
-            let (first, phase) = beginnings(place, wards.len(), probe.interval);
-            let first = ward.address.map(|_| start + first);
+        for (place, (_, monitored, probe)) in monitored_upstreams.iter().enumerate() {
+            let (first, phase) = beginnings(place, monitored_upstreams.len(), probe.interval);
+            let first = monitored.address.map(|_| start + first);
             schedule.add(start + phase, first, Some(probe.interval), probe.timeout);
         }
-        let probed = wards
+        let probed = monitored_upstreams
             .into_iter()
-            .map(|(id, ward, probe)| Probed::new(id, ward, probe));
+            .map(|(id, monitored, probe)| Probed::new(id, monitored, probe));
         Prober {
             registry,
             probed: probed.collect(),
@@ -155,23 +166,23 @@ fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Dura
 }
 
 impl Probed {
-    fn new(id: UpstreamId, ward: &Ward, probe: &Arc<ProbeSettings>) -> Probed {
-        let from = match ward.upstream.leave.from {
+    fn new(id: UpstreamId, monitored: &MonitoredUpstream, probe: &Arc<ProbeSettings>) -> Probed {
+        let from = match monitored.upstream.leave.from {
             SendFrom::Address(from) => Some(from),
             // An answer to somebody else's address would not come here.
             SendFrom::Own | SendFrom::Keep => None,
         };
         Probed {
             id,
-            handler: ward.handler.clone(),
-            name: ward.upstream.to_string(),
-            address: ward.address,
+            handler: monitored.handler.clone(),
+            name: monitored.upstream.to_string(),
+            address: monitored.address,
             leaving: Leaving {
                 from,
-                interface: ward.interface,
+                interface: monitored.interface,
             },
             probe: Arc::clone(probe),
-            health: Health::of(ward.is_alive),
+            health: Health::of(monitored.is_alive),
             running_probe: None,
             is_stuck: false,
         }
@@ -257,7 +268,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn wards(count: u16, interval: Duration) -> Vec<Ward> {
+    fn monitored_upstreams(count: u16, interval: Duration) -> Vec<MonitoredUpstream> {
         let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
         let probe = Arc::new(ProbeSettings {
             over: ProbeOver::Udp,
@@ -268,7 +279,7 @@ mod tests {
             rise: 2,
             fall: 3,
         });
-        let ward = |port| {
+        let monitored = |port| {
             let address: SocketAddr = ([192, 0, 2, 1], port).into();
             let upstream = Upstream {
                 host: Host::Address(address),
@@ -277,7 +288,7 @@ mod tests {
                 leave: Leave::default(),
             };
             let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
-            Ward {
+            MonitoredUpstream {
                 handler,
                 upstream,
                 address: Some(address),
@@ -287,12 +298,12 @@ mod tests {
                 resolve_interval: Duration::ZERO,
             }
         };
-        (1..=count).map(ward).collect()
+        (1..=count).map(monitored).collect()
     }
 
-    fn prober(wards: &[Ward], start: Instant) -> Prober {
+    fn prober(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Prober {
         Prober::new(
-            wards,
+            monitored_upstreams,
             mio::Poll::new().unwrap().registry().try_clone().unwrap(),
             start,
         )
@@ -318,7 +329,7 @@ mod tests {
     fn many_are_spread_over_the_interval() {
         for interval in [SECOND, 10 * SECOND, 60 * SECOND] {
             let start = Instant::now();
-            let mut prober = prober(&wards(1_000, interval), start);
+            let mut prober = prober(&monitored_upstreams(1_000, interval), start);
             let begun = beginnings_until(&mut prober, start, 5 * interval);
             for of_one in &begun {
                 for gap in of_one.windows(2).map(|pair| pair[1] - pair[0]) {
@@ -369,9 +380,9 @@ mod tests {
     #[test]
     fn few_are_asked_at_once() {
         let start = Instant::now();
-        let mut wards = wards(3, 10 * SECOND);
-        wards[2].address = None;
-        let mut prober = prober(&wards, start);
+        let mut monitored_upstreams = monitored_upstreams(3, 10 * SECOND);
+        monitored_upstreams[2].address = None;
+        let mut prober = prober(&monitored_upstreams, start);
         let begun = beginnings_until(&mut prober, start, SECOND);
         assert_eq!(begun, [vec![Duration::ZERO], vec![FIRST_GAP], vec![]]);
         prober.on_moved(UpstreamId(2), ([192, 0, 2, 1], 3).into(), start + SECOND);
@@ -382,7 +393,10 @@ mod tests {
     /// failure of the upstream's.
     #[test]
     fn changes_are_told_with_their_reason() {
-        let (mut prober, id) = (prober(&wards(1, SECOND), Instant::now()), UpstreamId(0));
+        let (mut prober, id) = (
+            prober(&monitored_upstreams(1, SECOND), Instant::now()),
+            UpstreamId(0),
+        );
         let mut hear = |outcomes: &[ProbeOutcome]| {
             let mut news = Vec::new();
             outcomes

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::monitor::monitored::{News, Ward};
+use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::schedule::{Schedule, Turn};
 
 /// Look-ups that are under way at a time; each is a thread. Further ones wait.
@@ -49,12 +49,14 @@ struct User {
 }
 
 impl Resolver {
-    /// Will resolve the names of those wards that are to be resolved again, or have no address yet.
-    pub fn new(wards: &[Ward], start: Instant) -> Resolver {
+    /// Will resolve the names of those monitored upstreams that are to be resolved again, or have no address yet.
+    pub fn new(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Resolver {
         let mut names: Vec<Name> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for (id, ward) in wards.iter().enumerate() {
-            let Some(name) = ward.name() else { continue };
+        for (id, monitored) in monitored_upstreams.iter().enumerate() {
+            let Some(name) = monitored.name() else {
+                continue;
+            };
             let place = *places.entry(name).or_insert(names.len());
             if place == names.len() {
                 names.push(Name {
@@ -64,16 +66,16 @@ impl Resolver {
                     is_failing: false,
                 });
             }
-            let interval = Some(ward.resolve_interval).filter(|interval| !interval.is_zero());
+            let interval = Some(monitored.resolve_interval).filter(|interval| !interval.is_zero());
             let name = &mut names[place];
             // The most impatient handler decides.
             name.interval = name.interval.into_iter().chain(interval).min();
-            name.is_failing |= ward.address.is_none();
+            name.is_failing |= monitored.address.is_none();
             name.users.push(User {
                 id: UpstreamId(id as u32),
-                label: ward.upstream.to_string(),
-                port: ward.upstream.port,
-                address: ward.address,
+                label: monitored.upstream.to_string(),
+                port: monitored.upstream.port,
+                address: monitored.address,
                 forbidden: None,
             });
         }

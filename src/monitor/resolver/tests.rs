@@ -6,7 +6,12 @@ use crate::config::upstream::{Host, Leave, Upstream};
 const SECOND: Duration = Duration::from_secs(1);
 const PORT: u16 = 2055;
 
-fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Ward {
+fn monitored(
+    name: &str,
+    port: u16,
+    address: Option<&str>,
+    resolve_interval: Duration,
+) -> MonitoredUpstream {
     let upstream = Upstream {
         host: Host::Name(name.to_owned()),
         port,
@@ -14,7 +19,7 @@ fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration
         leave: Leave::default(),
     };
     let address = address.map(|ip| at(ip, port));
-    Ward {
+    MonitoredUpstream {
         handler: "web".to_owned(),
         upstream,
         address,
@@ -64,7 +69,7 @@ fn answer_watched(
 fn an_upstream_moves_only_when_its_address_is_gone() {
     let start = Instant::now();
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
     assert_eq!(resolver.wake_at(), Some(start + 30 * SECOND));
@@ -104,7 +109,7 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
 fn a_failure_keeps_the_address() {
     let start = Instant::now();
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
     let failing = "name a.example does not resolve any more (no servers); its upstreams stay at the addresses they \
@@ -135,7 +140,7 @@ fn a_failure_keeps_the_address() {
 fn an_optional_name_resolves_at_last() {
     for interval in [Duration::ZERO, 3_600 * SECOND] {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[ward("a.example", PORT, None, interval)], start);
+        let mut resolver = Resolver::new(&[monitored("a.example", PORT, None, interval)], start);
         assert_eq!(resolver.wake_at(), Some(start + RETRY));
         assert_eq!(
             result(&mut resolver, start + RETRY, Err("unknown")),
@@ -160,15 +165,15 @@ fn an_optional_name_resolves_at_last() {
 #[test]
 fn a_name_is_looked_up_once() {
     let start = Instant::now();
-    let mut fixed = ward("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
+    let mut fixed = monitored("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
     fixed.upstream.host = Host::Address(at("192.0.2.9", PORT));
     let mut resolver = Resolver::new(
         &[
-            ward("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
+            monitored("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
             fixed,
-            ward("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
-            ward("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
-            ward("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+            monitored("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+            monitored("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
+            monitored("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
         ],
         start,
     );
@@ -197,7 +202,7 @@ fn a_name_is_looked_up_once() {
 fn a_loop_is_not_closed() {
     let start = Instant::now();
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
     let mut permit = |id, address: SocketAddr| match address.ip().is_loopback() {
@@ -233,7 +238,7 @@ fn a_loop_is_not_closed() {
 fn a_look_up_may_hang() {
     let (start, mut news) = (Instant::now(), Vec::new());
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)],
         start,
     );
     assert_eq!(
@@ -268,10 +273,10 @@ fn a_look_up_may_hang() {
 #[test]
 fn look_ups_are_bounded() {
     let start = Instant::now();
-    let wards: Vec<_> = (0..100)
-        .map(|n| ward(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND))
+    let monitored_upstreams: Vec<_> = (0..100)
+        .map(|n| monitored(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND))
         .collect();
-    let mut resolver = Resolver::new(&wards, start);
+    let mut resolver = Resolver::new(&monitored_upstreams, start);
     let mut begun = 0;
     for second in 1..100 {
         while resolver
