@@ -14,7 +14,7 @@ use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::transfer::hand_over;
-use crate::monitor::{State, Upkeep};
+use crate::monitor::{Upkeep, UpstreamState};
 use crate::plan::Plan;
 use crate::plan::identity::Outline;
 use crate::plan::upstreams::Located;
@@ -55,7 +55,7 @@ pub struct Parked {
     /// The workers, with everything that they had.
     pub workers: Vec<Worker>,
     /// What is known of the upstreams, by number.
-    pub states: Vec<State>,
+    pub states: Vec<UpstreamState>,
     /// The accounts of all that ran before.
     pub history: History,
     /// How many rows they have.
@@ -110,7 +110,7 @@ impl Running {
         prepared: Prepared,
         worker_states: Vec<WorkerState>,
         history: History,
-        states: HashMap<(String, String), State>,
+        states: HashMap<(String, String), UpstreamState>,
     ) -> Running {
         let Prepared {
             config,
@@ -181,7 +181,7 @@ impl Running {
         } = parked;
         self.history = history;
         self.workers = worker_threads.resume(workers, handles.clone());
-        let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
+        let known: Vec<Option<UpstreamState>> = states.into_iter().map(Some).collect();
         self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
     }
 
@@ -236,7 +236,7 @@ impl Running {
     }
 
     /// What the upkeep knows of the upstreams, by number.
-    pub fn upstream_states(&self) -> Vec<State> {
+    pub fn upstream_states(&self) -> Vec<UpstreamState> {
         self.upkeep.snapshot()
     }
 
@@ -406,7 +406,10 @@ fn gone(successors: &[Option<usize>]) -> Vec<usize> {
 }
 
 /// What is known of upstreams, by the names of their handlers and their own.
-pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, String), State> {
+pub fn named_states(
+    outline: &Outline,
+    states: Vec<UpstreamState>,
+) -> HashMap<(String, String), UpstreamState> {
     let names = outline.handlers.iter().flat_map(|handler| {
         handler
             .upstreams
@@ -420,8 +423,8 @@ pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, S
 fn by_number(
     plan: &Plan,
     outline: &Outline,
-    states: &HashMap<(String, String), State>,
-) -> Vec<Option<State>> {
+    states: &HashMap<(String, String), UpstreamState>,
+) -> Vec<Option<UpstreamState>> {
     let names = outline.handlers.iter().flat_map(|handler| {
         handler
             .upstreams
@@ -439,12 +442,12 @@ fn tell_of_moves(
     handle: &Handle,
     plan: &Plan,
     outline: &Outline,
-    states: &HashMap<(String, String), State>,
+    states: &HashMap<(String, String), UpstreamState>,
 ) {
     let known = by_number(plan, outline, states);
     for ((id, located), state) in plan.upstreams.iter().zip(known) {
         let Located { address, .. } = located;
-        if let Some(State {
+        if let Some(UpstreamState {
             address: Some(now), ..
         }) = state
             && address.as_ref().ok() != Some(&now)

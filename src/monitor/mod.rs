@@ -24,7 +24,7 @@ use mio::Waker;
 
 pub use self::health::Failure;
 use self::monitor_thread::{MonitorMessage, MonitorThread};
-pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, State};
+pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, UpstreamState};
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;
@@ -37,7 +37,7 @@ const STOP_MAX: Duration = Duration::from_millis(500);
 
 /// The upkeep of all upstreams, running.
 pub struct Upkeep {
-    states: Arc<Mutex<Vec<State>>>,
+    states: Arc<Mutex<Vec<UpstreamState>>>,
     /// `None` where there is nothing to do.
     thread: Option<Thread>,
 }
@@ -57,7 +57,7 @@ impl Upkeep {
         config: &Config,
         plan: &Plan,
         workers: Vec<Handle>,
-        known: &[Option<State>],
+        known: &[Option<UpstreamState>],
     ) -> Upkeep {
         let mut watch = Watch::new(
             config,
@@ -83,7 +83,7 @@ impl Upkeep {
             monitored.address = state.address.or(monitored.address);
             monitored.is_alive = state.alive || monitored.probe.is_none();
         }
-        let states = monitored_upstreams.iter().map(State::of).collect();
+        let states = monitored_upstreams.iter().map(UpstreamState::of).collect();
         Upkeep::start(monitored_upstreams, outside).unwrap_or_else(|error| {
             log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
             Upkeep {
@@ -99,7 +99,7 @@ impl Upkeep {
         outside: Outside,
     ) -> io::Result<Upkeep> {
         let states = Arc::new(Mutex::new(
-            monitored_upstreams.iter().map(State::of).collect(),
+            monitored_upstreams.iter().map(UpstreamState::of).collect(),
         ));
         let (monitor_thread, messages, waker) =
             MonitorThread::new(&monitored_upstreams, outside, Arc::clone(&states))?;
@@ -127,7 +127,7 @@ impl Upkeep {
     }
 
     /// What is known of every upstream, by number.
-    pub fn snapshot(&self) -> Vec<State> {
+    pub fn snapshot(&self) -> Vec<UpstreamState> {
         self.states
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

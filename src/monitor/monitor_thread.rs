@@ -12,7 +12,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::monitor::monitored::{MonitoredUpstream, News, Outside, State};
+use crate::monitor::monitored::{MonitoredUpstream, News, Outside, UpstreamState};
 use crate::monitor::prober::Prober;
 use crate::monitor::resolver::{LookupResult, Resolver};
 
@@ -39,7 +39,7 @@ pub struct MonitorThread {
     resolver: Resolver,
     prober: Prober,
     outside: Outside,
-    states: Arc<Mutex<Vec<State>>>,
+    states: Arc<Mutex<Vec<UpstreamState>>>,
     news: Vec<News>,
 }
 
@@ -48,7 +48,7 @@ impl MonitorThread {
     pub fn new(
         monitored_upstreams: &[MonitoredUpstream],
         outside: Outside,
-        states: Arc<Mutex<Vec<State>>>,
+        states: Arc<Mutex<Vec<UpstreamState>>>,
     ) -> io::Result<(MonitorThread, Sender<MonitorMessage>, Arc<Waker>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), MESSAGES)?);
@@ -175,13 +175,13 @@ impl MonitorThread {
         }
     }
 
-    fn note(&self, id: UpstreamId, change: impl FnOnce(&mut State)) {
+    fn note(&self, id: UpstreamId, change: impl FnOnce(&mut UpstreamState)) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut states[id.index()]);
     }
 }
 
-impl State {
+impl UpstreamState {
     fn change(&mut self, change: UpstreamEvent, now: Instant) {
         match change {
             UpstreamEvent::Alive(alive) => self.alive = alive,

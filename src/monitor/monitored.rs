@@ -55,7 +55,7 @@ pub struct Outside {
 
 /// What is known of one upstream, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct UpstreamState {
     /// Where it is.
     pub address: Option<SocketAddr>,
     /// Whether it is thought to answer. Those that are not probed are.
@@ -66,10 +66,10 @@ pub struct State {
     pub failed: Option<(Instant, Failure)>,
 }
 
-impl State {
+impl UpstreamState {
     /// As it begins.
-    pub(super) fn of(monitored: &MonitoredUpstream) -> State {
-        State {
+    pub(super) fn of(monitored: &MonitoredUpstream) -> UpstreamState {
+        UpstreamState {
             address: monitored.address,
             alive: monitored.is_alive,
             changed: None,

@@ -16,7 +16,7 @@ use crate::dispatch::ledger::Ledger;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::running::{Running, named_states};
-use crate::monitor::State;
+use crate::monitor::UpstreamState;
 use crate::net::pass;
 use crate::plan::diff::Successors;
 use crate::plan::identity::{HandlerOutline, ListenerKey, Outline};
@@ -182,7 +182,7 @@ impl Taker {
         for (number, worker_state) in released.workers.iter().enumerate() {
             history.add(number, old, &worker_state.ledger, Vec::new());
         }
-        let states = released.upstreams.iter().map(State::from).collect();
+        let states = released.upstreams.iter().map(UpstreamState::from).collect();
         let states = named_states(&self.manifest.outline, states);
         let successors = prepared.successors.clone();
         let running = Running::go_on(prepared, released.workers, history, states);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::dispatch::ledger::Ledger;
-use crate::monitor::State;
+use crate::monitor::UpstreamState;
 use crate::plan::identity::Outline;
 use crate::worker::worker_state::{SocketSlot, WorkerState};
 
@@ -96,8 +96,8 @@ pub struct UpstreamWord {
     pub is_alive: bool,
 }
 
-impl From<&State> for UpstreamWord {
-    fn from(state: &State) -> UpstreamWord {
+impl From<&UpstreamState> for UpstreamWord {
+    fn from(state: &UpstreamState) -> UpstreamWord {
         UpstreamWord {
             address: state.address,
             is_alive: state.alive,
@@ -105,9 +105,9 @@ impl From<&State> for UpstreamWord {
     }
 }
 
-impl From<&UpstreamWord> for State {
-    fn from(word: &UpstreamWord) -> State {
-        State {
+impl From<&UpstreamWord> for UpstreamState {
+    fn from(word: &UpstreamWord) -> UpstreamState {
+        UpstreamState {
             address: word.address,
             alive: word.is_alive,
             changed: None,

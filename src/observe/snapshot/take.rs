@@ -73,7 +73,7 @@ pub struct Facts<'a> {
     /// The workers' accounts, by number.
     pub parts: &'a [Part],
     /// What is known of the upstreams, by number.
-    pub upstreams: &'a [monitor::State],
+    pub upstreams: &'a [monitor::UpstreamState],
     /// Whether an upstream was drained by hand.
     pub is_drained: &'a dyn Fn(&str, &str) -> bool,
     /// What the process has been through.
@@ -286,7 +286,7 @@ impl Facts<'_> {
         &self,
         handler: &str,
         upstream: String,
-        state: Option<&monitor::State>,
+        state: Option<&monitor::UpstreamState>,
         count: &UpstreamCount,
     ) -> UpstreamRow {
         let workers = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
