@@ -22,7 +22,7 @@ use udispatch::config::upstream::{Host, Leave, ProbeOver, ProbeSettings, SendFro
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
-use udispatch::monitor::{Failure, MonitoredUpstream, Outside, Upkeep};
+use udispatch::monitor::{MonitoredUpstream, Outside, ProbeFailure, Upkeep};
 use udispatch::supervisor::Supervisor;
 
 /// Longer than anything here takes, even on a busy machine.
@@ -402,7 +402,7 @@ fn probes_leave_as_the_file_says() {
     );
     for state in kept.upkeep.snapshot() {
         assert!(
-            state.alive && matches!(state.failed, Some((_, Failure::Ours(_)))),
+            state.alive && matches!(state.failed, Some((_, ProbeFailure::Ours(_)))),
             "{state:?}"
         );
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
-pub use self::health::Failure;
+pub use self::health::ProbeFailure;
 use self::monitor_thread::{MonitorMessage, MonitorThread};
 pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, UpstreamState};
 use crate::config::Config;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::upstream::{Host, ProbeSettings, Upstream};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::monitor::health::Failure;
+use crate::monitor::health::ProbeFailure;
 
 /// An upstream to be looked after; its number is its place in the list.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ pub struct UpstreamState {
     /// When one of the two last changed.
     pub changed: Option<Instant>,
     /// When a probe last failed, and why.
-    pub failed: Option<(Instant, Failure)>,
+    pub failed: Option<(Instant, ProbeFailure)>,
 }
 
 impl UpstreamState {
@@ -84,7 +84,7 @@ pub(super) enum News {
     /// For the workers.
     UpstreamEvent(UpstreamId, UpstreamEvent),
     /// For the views.
-    Failed(UpstreamId, Failure),
+    Failed(UpstreamId, ProbeFailure),
     /// For the log.
     Say(log::Level, String),
 }

@@ -10,7 +10,7 @@ use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
 
 use crate::config::upstream::{ProbeOver, ProbeSettings};
-use crate::monitor::health::Failure;
+use crate::monitor::health::ProbeFailure;
 use crate::net::errno::{self, ProbeError};
 use crate::net::probe::{self, Leaving};
 
@@ -22,7 +22,7 @@ const STREAM_BYTES_MAX: usize = 4_096;
 const DATAGRAMS_MAX: u32 = 16;
 
 /// What became of a probe.
-pub type ProbeOutcome = Result<(), Failure>;
+pub type ProbeOutcome = Result<(), ProbeFailure>;
 
 /// A probe that is under way.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Probe {
         to: SocketAddr,
         leaving: Leaving,
         probe: &ProbeSettings,
-    ) -> Result<Probe, Failure> {
+    ) -> Result<Probe, ProbeFailure> {
         let begun = match probe.over {
             ProbeOver::Udp => begin_udp(registry, token, to, leaving, &probe.send),
             ProbeOver::Tcp => begin_tcp(registry, token, to, leaving),
@@ -89,14 +89,14 @@ impl Probe {
     }
 
     /// Why it failed, now that the time is over.
-    pub fn overdue(&self, probe: &ProbeSettings) -> Failure {
+    pub fn overdue(&self, probe: &ProbeSettings) -> ProbeFailure {
         let has_other_answer = match &self.socket {
             ProbeSocket::Udp { others, .. } => *others > 0,
             ProbeSocket::Tcp { heard, .. } => !heard.is_empty(),
         };
         match has_other_answer {
-            true => Failure::Unexpected,
-            false => Failure::NoAnswer(probe.timeout),
+            true => ProbeFailure::Unexpected,
+            false => ProbeFailure::NoAnswer(probe.timeout),
         }
     }
 }
@@ -155,7 +155,7 @@ fn hear_datagram(
         }
         *others += 1;
         if *others >= DATAGRAMS_MAX {
-            return Ok(Err(Failure::Unexpected));
+            return Ok(Err(ProbeFailure::Unexpected));
         }
     }
 }
@@ -189,9 +189,9 @@ fn converse(
         let searched = heard.len().saturating_sub(probe.expect.len());
         heard.extend_from_slice(&buffer[..len]);
         match len {
-            0 if heard.is_empty() => return Ok(Err(Failure::Closed)),
+            0 if heard.is_empty() => return Ok(Err(ProbeFailure::Closed)),
             // The end, or no room for more.
-            0 => return Ok(Err(Failure::Unexpected)),
+            0 => return Ok(Err(ProbeFailure::Unexpected)),
             _ if contains(&heard[searched..], &probe.expect) => return Ok(Ok(())),
             _ => {}
         }
@@ -203,11 +203,13 @@ fn contains(answer: &[u8], expected: &[u8]) -> bool {
     expected.is_empty() || answer.windows(expected.len()).any(|part| part == expected)
 }
 
-fn failure(error: &io::Error) -> Failure {
+fn failure(error: &io::Error) -> ProbeFailure {
     match errno::of_probe(error) {
-        ProbeError::Refused => Failure::Refused,
-        ProbeError::Unreachable => Failure::Unreachable(error.to_string()),
+        ProbeError::Refused => ProbeFailure::Refused,
+        ProbeError::Unreachable => ProbeFailure::Unreachable(error.to_string()),
         // Where there is nothing to wait for, EAGAIN means that all ports are taken (connect(2)).
-        ProbeError::Ours | ProbeError::Wait | ProbeError::Again => Failure::Ours(error.to_string()),
+        ProbeError::Ours | ProbeError::Wait | ProbeError::Again => {
+            ProbeFailure::Ours(error.to_string())
+        }
     }
 }

@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use crate::config::upstream::{ProbeSettings, SendFrom};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
-use crate::monitor::health::{Failure, Health};
+use crate::monitor::health::{ProbeFailure, ProbeHealth};
 use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome};
 use crate::monitor::schedule::{Schedule, Turn};
@@ -36,7 +36,7 @@ struct Probed {
     address: Option<SocketAddr>,
     leaving: Leaving,
     probe: Arc<ProbeSettings>,
-    health: Health,
+    health: ProbeHealth,
     running_probe: Option<Probe>,
     /// Whether this host could not even ask, the last time.
     is_stuck: bool,
@@ -182,7 +182,7 @@ impl Probed {
                 interface: monitored.interface,
             },
             probe: Arc::clone(probe),
-            health: Health::of(monitored.is_alive),
+            health: ProbeHealth::of(monitored.is_alive),
             running_probe: None,
             is_stuck: false,
         }
@@ -208,7 +208,7 @@ impl Probed {
                 Some(failure)
             }
         };
-        let is_stuck = matches!(failure, Some(Failure::Ours(_)));
+        let is_stuck = matches!(failure, Some(ProbeFailure::Ours(_)));
         let was_stuck = std::mem::replace(&mut self.is_stuck, is_stuck);
         match &failure {
             Some(failure) if is_stuck => {
@@ -232,7 +232,7 @@ impl Probed {
     }
 
     /// Tells of a death, or of a return to life.
-    fn obituary(&self, failure: Option<&Failure>) -> News {
+    fn obituary(&self, failure: Option<&ProbeFailure>) -> News {
         let ProbeSettings { rise, fall, .. } = *self.probe;
         let label = self.label();
         match failure {
@@ -405,8 +405,11 @@ mod tests {
             news.retain(|one| !matches!(one, News::Failed(..)));
             news
         };
-        let (refused, silent) = (Err(Failure::Refused), Err(Failure::NoAnswer(2 * SECOND)));
-        let stuck = Err(Failure::Ours("Too many open files".to_owned()));
+        let (refused, silent) = (
+            Err(ProbeFailure::Refused),
+            Err(ProbeFailure::NoAnswer(2 * SECOND)),
+        );
+        let stuck = Err(ProbeFailure::Ours("Too many open files".to_owned()));
         assert_eq!(
             hear(&[
                 refused.clone(),

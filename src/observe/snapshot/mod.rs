@@ -19,7 +19,7 @@ pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
 pub use self::latency::{Latency, LatencyBucket};
 pub use self::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, SessionsRow, ShadowRow,
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, SessionsRow, ShadowRow,
     UpstreamRow, WorkerRow,
 };
 pub use self::take::{Facts, Life, unix_seconds};

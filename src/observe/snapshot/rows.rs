@@ -184,7 +184,7 @@ pub struct UpstreamRow {
     /// Whether that was asked for by hand.
     pub drained_by_hand: bool,
     /// Why a probe last failed, if one did.
-    pub last_failure: Option<ProbeFailure>,
+    pub last_failure: Option<ProbeFailureRow>,
     /// Sessions that it holds now.
     pub sessions: u64,
     /// Datagrams that the kernel took for it.
@@ -205,7 +205,7 @@ pub struct UpstreamRow {
 
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeFailure {
+pub struct ProbeFailureRow {
     /// When, in unix seconds.
     pub at: u64,
     /// What happened, in words.

@@ -16,7 +16,7 @@ use crate::observe::alarm::{Alarm, Expected, Memory, Sight, Sockets};
 use crate::observe::snapshot::flows::Flows;
 use crate::observe::snapshot::host::HostCounts;
 use crate::observe::snapshot::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, ShadowRow, UpstreamRow,
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, ShadowRow, UpstreamRow,
     WorkerRow, by_errno,
 };
 use crate::plan::{ListenerPlan, Plan};
@@ -304,7 +304,7 @@ impl Facts<'_> {
             draining: count.draining_in > 0,
             last_failure: state
                 .and_then(|state| state.failed.as_ref())
-                .map(|(at, failure)| ProbeFailure {
+                .map(|(at, failure)| ProbeFailureRow {
                     at: unix_seconds().saturating_sub(at.elapsed().as_secs()),
                     text: failure.to_string(),
                     cure: failure.advice().to_owned(),
