@@ -14,7 +14,7 @@ use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::transfer::hand_over;
-use crate::monitor::{Upkeep, UpstreamState};
+use crate::monitor::{Monitor, UpstreamState};
 use crate::plan::Plan;
 use crate::plan::identity::Outline;
 use crate::plan::upstreams::Located;
@@ -44,7 +44,7 @@ pub struct Running {
     /// What it amounts to.
     pub outline: Outline,
     workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
-    upkeep: Upkeep,
+    monitor: Monitor,
     history: History,
     /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
     receive_buffers: Vec<usize>,
@@ -138,7 +138,7 @@ impl Running {
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
         let workers = worker_threads.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
-        let upkeep = Upkeep::of_plan(
+        let monitor = Monitor::of_plan(
             &config,
             &plan,
             handles,
@@ -149,7 +149,7 @@ impl Running {
             plan,
             outline,
             workers,
-            upkeep,
+            monitor,
             history,
             receive_buffers,
         }
@@ -157,8 +157,8 @@ impl Running {
 
     /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
     pub fn park(&mut self) -> Result<Parked, Failure> {
-        self.upkeep.stop();
-        let states = self.upkeep.snapshot();
+        self.monitor.stop();
+        let states = self.monitor.snapshot();
         for (handle, _) in &self.workers {
             handle.send(Command::Park);
         }
@@ -182,7 +182,7 @@ impl Running {
         self.history = history;
         self.workers = worker_threads.resume(workers, handles.clone());
         let known: Vec<Option<UpstreamState>> = states.into_iter().map(Some).collect();
-        self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
+        self.monitor = Monitor::of_plan(&self.config, &self.plan, handles, &known);
     }
 
     /// Sets everything on the listeners' sockets as it is meant to be, after somebody who was to go on with them has not.
@@ -235,9 +235,9 @@ impl Running {
         self.workers.iter().any(|(_, thread)| thread.is_finished())
     }
 
-    /// What the upkeep knows of the upstreams, by number.
+    /// What the monitor knows of the upstreams, by number.
     pub fn upstream_states(&self) -> Vec<UpstreamState> {
-        self.upkeep.snapshot()
+        self.monitor.snapshot()
     }
 
     /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
@@ -257,7 +257,7 @@ impl Running {
             .iter()
             .flatten()
             .for_each(|ledger| sum.add(ledger));
-        let states = self.upkeep.snapshot();
+        let states = self.monitor.snapshot();
         let located = self.plan.upstreams.iter().map(|(_, located)| located);
         let addresses = located
             .zip(states)
@@ -313,7 +313,7 @@ impl Running {
     /// Handles what the sockets hold, and ends the workers. `has_heir`: the sockets are kept for the next process, and so is
     /// what comes from now on; otherwise nothing new is let in.
     pub fn stop(&mut self, has_heir: bool) -> Result<Stopped, Failure> {
-        self.upkeep.stop();
+        self.monitor.stop();
         for (handle, _) in &self.workers {
             handle.send(Command::Stop { has_heir });
         }

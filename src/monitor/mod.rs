@@ -35,8 +35,8 @@ use crate::worker::command::{Command, Handle};
 /// Longest wait for the monitor thread at the end. It never blocks, so this is for a machine that has no time for it.
 const STOP_MAX: Duration = Duration::from_millis(500);
 
-/// The upkeep of all upstreams, running.
-pub struct Upkeep {
+/// The monitor of all upstreams, running.
+pub struct Monitor {
     states: Arc<Mutex<Vec<UpstreamState>>>,
     /// `None` where there is nothing to do.
     thread: Option<Thread>,
@@ -49,7 +49,7 @@ struct Thread {
     ended: Receiver<()>,
 }
 
-impl Upkeep {
+impl Monitor {
     /// Starts to look after the upstreams of a plan whose workers run.
     ///
     /// `known` is what was known before, by number. Where it cannot start, upstreams stay as they are, and the log says so.
@@ -58,7 +58,7 @@ impl Upkeep {
         plan: &Plan,
         workers: Vec<Handle>,
         known: &[Option<UpstreamState>],
-    ) -> Upkeep {
+    ) -> Monitor {
         let mut watch = Watch::new(
             config,
             &plan.table,
@@ -84,9 +84,9 @@ impl Upkeep {
             monitored.is_alive = state.alive || monitored.probe.is_none();
         }
         let states = monitored_upstreams.iter().map(UpstreamState::of).collect();
-        Upkeep::start(monitored_upstreams, outside).unwrap_or_else(|error| {
+        Monitor::start(monitored_upstreams, outside).unwrap_or_else(|error| {
             log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
-            Upkeep {
+            Monitor {
                 states: Arc::new(Mutex::new(states)),
                 thread: None,
             }
@@ -97,26 +97,26 @@ impl Upkeep {
     pub fn start(
         monitored_upstreams: Vec<MonitoredUpstream>,
         outside: Outside,
-    ) -> io::Result<Upkeep> {
+    ) -> io::Result<Monitor> {
         let states = Arc::new(Mutex::new(
             monitored_upstreams.iter().map(UpstreamState::of).collect(),
         ));
         let (monitor_thread, messages, waker) =
             MonitorThread::new(&monitored_upstreams, outside, Arc::clone(&states))?;
         if monitor_thread.is_idle() {
-            return Ok(Upkeep {
+            return Ok(Monitor {
                 states,
                 thread: None,
             });
         }
         let (end, ended) = bounded(0);
         thread::Builder::new()
-            .name("upkeep".to_owned())
+            .name("monitor".to_owned())
             .spawn(move || {
                 let _end = end;
                 monitor_thread.run();
             })?;
-        Ok(Upkeep {
+        Ok(Monitor {
             states,
             thread: Some(Thread {
                 messages,
@@ -151,7 +151,7 @@ impl Upkeep {
     }
 }
 
-impl Drop for Upkeep {
+impl Drop for Monitor {
     fn drop(&mut self) {
         self.stop();
     }
@@ -160,12 +160,12 @@ impl Drop for Upkeep {
 /// The upstreams of a plan.
 fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
     let keep = |handler: &crate::config::NamedHandler| {
-        let upkeep = handler.spec.monitor_settings();
-        (upkeep.probe.map(Arc::new), upkeep.resolve_interval)
+        let settings = handler.spec.monitor_settings();
+        (settings.probe.map(Arc::new), settings.resolve_interval)
     };
-    let upkeeps: Vec<_> = config.handlers.iter().map(keep).collect();
+    let settings: Vec<_> = config.handlers.iter().map(keep).collect();
     let monitored = |located: &Located| {
-        let (probe, resolve_interval) = upkeeps[located.handler.index()].clone();
+        let (probe, resolve_interval) = settings[located.handler.index()].clone();
         MonitoredUpstream {
             handler: config.handler(located.handler).name.clone(),
             upstream: located.upstream.clone(),

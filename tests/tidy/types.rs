@@ -63,7 +63,7 @@ const SHARED: &[(&str, &str)] = &[
     ("Talk", NOT_UNIQUE_YET),
     ("Target", NOT_UNIQUE_YET),
     ("Told", NOT_UNIQUE_YET),
-    ("Upkeep", NOT_UNIQUE_YET),
+    ("Monitor", NOT_UNIQUE_YET),
     ("Watch", NOT_UNIQUE_YET),
     ("Way", NOT_UNIQUE_YET),
 ];

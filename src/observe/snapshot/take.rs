@@ -1,4 +1,4 @@
-//! Puts a snapshot together: the workers' ledgers, what the upkeep knows, and what only the supervisor remembers.
+//! Puts a snapshot together: the workers' ledgers, what the monitor knows, and what only the supervisor remembers.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;

@@ -22,7 +22,7 @@ use udispatch::config::upstream::{Host, Leave, ProbeOver, ProbeSettings, SendFro
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
-use udispatch::monitor::{MonitoredUpstream, Outside, ProbeFailure, Upkeep};
+use udispatch::monitor::{Monitor, MonitoredUpstream, Outside, ProbeFailure};
 use udispatch::supervisor::Supervisor;
 
 /// Longer than anything here takes, even on a busy machine.
@@ -78,7 +78,7 @@ fn named(monitored: MonitoredUpstream, name: &str) -> MonitoredUpstream {
 
 /// An upkeep whose changes are collected.
 struct Kept {
-    upkeep: Upkeep,
+    monitor: Monitor,
     changes: Receiver<(UpstreamId, UpstreamEvent)>,
 }
 
@@ -102,7 +102,7 @@ impl Kept {
             permit: Box::new(|_, _| Ok(())),
         };
         Kept {
-            upkeep: Upkeep::start(monitored_upstreams, outside).unwrap(),
+            monitor: Monitor::start(monitored_upstreams, outside).unwrap(),
             changes,
         }
     }
@@ -110,11 +110,11 @@ impl Kept {
     fn next(&self) -> (UpstreamId, UpstreamEvent) {
         self.changes
             .recv_timeout(PATIENCE)
-            .unwrap_or_else(|_| panic!("no change: {:?}", self.upkeep.snapshot()))
+            .unwrap_or_else(|_| panic!("no change: {:?}", self.monitor.snapshot()))
     }
 
     fn why(&self, id: UpstreamId) -> String {
-        self.upkeep.snapshot()[id.index()]
+        self.monitor.snapshot()[id.index()]
             .failed
             .as_ref()
             .expect("a failure")
@@ -125,14 +125,14 @@ impl Kept {
     /// Waits until the upstream is dead, and says why.
     fn dies(&self) -> String {
         assert_eq!(self.next(), (FIRST, UpstreamEvent::Alive(false)));
-        let state = &self.upkeep.snapshot()[0];
+        let state = &self.monitor.snapshot()[0];
         assert!(!state.alive && state.changed.is_some());
         self.why(FIRST)
     }
 
     fn returns(&self) {
         assert_eq!(self.next(), (FIRST, UpstreamEvent::Alive(true)));
-        assert!(self.upkeep.snapshot()[0].alive);
+        assert!(self.monitor.snapshot()[0].alive);
     }
 }
 
@@ -218,12 +218,12 @@ fn a_udp_upstream_dies_and_returns() {
                 .recv_timeout(Duration::from_millis(200))
                 .is_err()
         );
-        assert_eq!(kept.upkeep.snapshot()[0].failed, None);
+        assert_eq!(kept.monitor.snapshot()[0].failed, None);
         drop(server);
         assert_eq!(kept.dies(), "refused");
         let server = Server::udp(at, &["other", "a pong is in here"]);
         kept.returns();
-        kept.upkeep.stop();
+        kept.monitor.stop();
         drop(server);
         assert!(
             kept.changes
@@ -259,7 +259,7 @@ fn silence_is_told_from_a_wrong_answer() {
         monitored("127.0.0.1:5002", probe(ProbeOver::Udp, "", "")),
     ]);
     assert_eq!(kept.next(), (UpstreamId(1), UpstreamEvent::Alive(false)));
-    assert_eq!(kept.upkeep.snapshot()[0].failed, None);
+    assert_eq!(kept.monitor.snapshot()[0].failed, None);
 }
 
 /// Over TCP the open connection is the answer, unless something is sent or expected.
@@ -287,7 +287,7 @@ fn a_tcp_upstream_dies_and_returns() {
                 .is_err(),
             "{at}"
         );
-        assert_eq!(kept.upkeep.snapshot()[0].failed, None, "{at}");
+        assert_eq!(kept.monitor.snapshot()[0].failed, None, "{at}");
         drop(server);
         assert_eq!(kept.dies(), "refused", "{at}");
         let _server = Server::tcp(at, send.len(), answers);
@@ -387,7 +387,7 @@ fn probes_leave_as_the_file_says() {
     let (_, source) = upstream.recv_from(&mut [0; 9]).unwrap();
     assert_eq!(source.ip(), address("127.0.0.2:0").ip());
     assert_ne!(source.port(), 6000);
-    assert_eq!(kept.upkeep.snapshot()[0].failed, None);
+    assert_eq!(kept.monitor.snapshot()[0].failed, None);
 
     // What this host lacks says nothing about the upstream.
     let mut nowhere = monitored("127.0.0.1:5000", probe(ProbeOver::Tcp, "", ""));
@@ -400,7 +400,7 @@ fn probes_leave_as_the_file_says() {
             .recv_timeout(Duration::from_millis(300))
             .is_err()
     );
-    for state in kept.upkeep.snapshot() {
+    for state in kept.monitor.snapshot() {
         assert!(
             state.alive && matches!(state.failed, Some((_, ProbeFailure::Ours(_)))),
             "{state:?}"
@@ -436,7 +436,7 @@ fn a_name_moves() {
     });
     assert_eq!(kept.dies(), "refused");
     assert_eq!(
-        kept.upkeep.snapshot()[0].address,
+        kept.monitor.snapshot()[0].address,
         Some(address("127.0.0.1:5000"))
     );
     names
@@ -470,7 +470,7 @@ fn a_name_moves() {
     );
     kept.returns();
     assert_eq!(
-        kept.upkeep.snapshot()[0].address,
+        kept.monitor.snapshot()[0].address,
         Some(address("127.0.0.2:5000"))
     );
 }
@@ -525,7 +525,7 @@ fn a_look_up_hangs() {
         "the same name is not asked for twice at a time"
     );
     let start = Instant::now();
-    kept.upkeep.stop();
+    kept.monitor.stop();
     assert!(
         start.elapsed() < Duration::from_millis(400),
         "{:?}",
@@ -583,7 +583,7 @@ fn a_thousand_upstreams() {
     );
     drop(asked);
     assert!(
-        kept.upkeep
+        kept.monitor
             .snapshot()
             .iter()
             .enumerate()
