@@ -18,7 +18,7 @@ use udispatch::config::Config;
 use udispatch::config::kind::{
     BuildContext, BuildError, HandlerSpec, Kind, MonitorSettings, Needs, Upstream,
 };
-use udispatch::config::upstream::{Host, Leave, ProbeOver, ProbeSettings, SendFrom};
+use udispatch::config::upstream::{Egress, Host, ProbeOver, ProbeSettings, SendFrom};
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
@@ -51,7 +51,7 @@ fn monitored(at: &str, probe: ProbeSettings) -> MonitoredUpstream {
         host: Host::Address(address(at)),
         port: address(at).port(),
         at: 0..0,
-        leave: Leave::default(),
+        egress: Egress::default(),
     };
     MonitoredUpstream {
         handler: "web".to_owned(),
@@ -380,7 +380,7 @@ fn probes_leave_as_the_file_says() {
     let upstream = UdpSocket::bind("127.0.0.1:5000").unwrap();
     let _taken = UdpSocket::bind("127.0.0.2:6000").unwrap();
     let mut from = monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", ""));
-    from.upstream.leave.from = SendFrom::Address(address("127.0.0.2:6000"));
+    from.upstream.egress.from = SendFrom::Address(address("127.0.0.2:6000"));
     from.interface = 1;
     let kept = Kept::start(vec![from]);
     upstream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -391,7 +391,7 @@ fn probes_leave_as_the_file_says() {
 
     // What this host lacks says nothing about the upstream.
     let mut nowhere = monitored("127.0.0.1:5000", probe(ProbeOver::Tcp, "", ""));
-    nowhere.upstream.leave.from = SendFrom::Address(address("192.0.2.1:0"));
+    nowhere.upstream.egress.from = SendFrom::Address(address("192.0.2.1:0"));
     let mut no_interface = monitored("127.0.0.1:5000", probe(ProbeOver::Udp, "", ""));
     no_interface.interface = 999;
     let kept = Kept::start(vec![nowhere, no_interface]);

@@ -366,7 +366,7 @@ fn build_handlers(
 
 fn cannot_reach(upstream: &Upstream, error: &io::Error) -> BuildError {
     let what = format!("cannot reach upstream {upstream}");
-    match kept_source::hint(error).filter(|_| upstream.leave.from == SendFrom::Keep) {
+    match kept_source::hint(error).filter(|_| upstream.egress.from == SendFrom::Keep) {
         Some(hint) => BuildError(format!("{what}: {hint}")),
         None => explain(what, error),
     }

@@ -14,7 +14,7 @@ pub struct Upstream {
     /// Bytes of the file where it is written, for messages.
     pub at: std::ops::Range<usize>,
     /// How datagrams leave to it.
-    pub leave: Leave,
+    pub egress: Egress,
 }
 
 /// The host part of an [`Upstream`].
@@ -64,7 +64,7 @@ impl fmt::Display for Upstream {
 
 /// How datagrams leave to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Leave {
+pub struct Egress {
     /// TTL or hop limit; `None`: the received one less one. To a group, the most that it may be.
     pub ttl: Option<u8>,
     /// Differentiated services code point, 0 to 63 (RFC 2474).
@@ -77,10 +77,10 @@ pub struct Leave {
     pub loop_back: bool,
 }
 
-impl Default for Leave {
+impl Default for Egress {
     /// As the kernel has it for a socket of which nothing is said.
-    fn default() -> Leave {
-        Leave {
+    fn default() -> Egress {
+        Egress {
             ttl: None,
             dscp: None,
             from: SendFrom::Own,

@@ -191,7 +191,7 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
         && old_upstreams.iter().all(|old| {
             new_upstreams
                 .iter()
-                .any(|new| new.to_string() == old.to_string() && new.leave == old.leave)
+                .any(|new| new.to_string() == old.to_string() && new.egress == old.egress)
         })
 }
 

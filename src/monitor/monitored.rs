@@ -32,7 +32,7 @@ pub struct MonitoredUpstream {
 impl MonitoredUpstream {
     /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
     pub(super) fn name(&self) -> Option<&str> {
-        let misses_interface = self.upstream.leave.interface.is_some() && self.interface == 0;
+        let misses_interface = self.upstream.egress.interface.is_some() && self.interface == 0;
         match &self.upstream.host {
             Host::Name(name) if !misses_interface => Some(name),
             _ => None,

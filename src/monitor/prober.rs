@@ -167,7 +167,7 @@ fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Dura
 
 impl Probed {
     fn new(id: UpstreamId, monitored: &MonitoredUpstream, probe: &Arc<ProbeSettings>) -> Probed {
-        let from = match monitored.upstream.leave.from {
+        let from = match monitored.upstream.egress.from {
             SendFrom::Address(from) => Some(from),
             // An answer to somebody else's address would not come here.
             SendFrom::Own | SendFrom::Keep => None,
@@ -264,7 +264,7 @@ fn in_a_row(probes: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::upstream::{Host, Leave, ProbeOver, Upstream};
+    use crate::config::upstream::{Egress, Host, ProbeOver, Upstream};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -285,7 +285,7 @@ mod tests {
                 host: Host::Address(address),
                 port,
                 at: 0..0,
-                leave: Leave::default(),
+                egress: Egress::default(),
             };
             let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
             MonitoredUpstream {

@@ -168,7 +168,7 @@ impl Graph {
 fn hears(located: &Located, interface: Option<u32>) -> bool {
     let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
     !located.upstream.is_group()
-        || (located.upstream.leave.loop_back && !interface.is_some_and(leaves_elsewhere))
+        || (located.upstream.egress.loop_back && !interface.is_some_and(leaves_elsewhere))
 }
 
 /// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition. `hears`

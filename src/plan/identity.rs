@@ -117,7 +117,7 @@ impl HandlerOutline {
 
 /// An upstream with all that a socket to it depends on.
 fn way(upstream: &Upstream) -> String {
-    format!("{upstream} {:?}", upstream.leave)
+    format!("{upstream} {:?}", upstream.egress)
 }
 
 impl ListenerPlan {

@@ -29,18 +29,18 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
         let budget = budgets
             .entry(source.map(|source| source.ip()))
             .or_insert_with(|| Arc::new(Limit::new(ports)));
-        let leave = &located.upstream.leave;
+        let egress = &located.upstream.egress;
         let options = UpstreamSocketOptions {
             send_buffer: config.daemon.send_buffer,
             receives: false,
-            ttl: leave.ttl,
-            dscp: leave.dscp,
+            ttl: egress.ttl,
+            dscp: egress.dscp,
             source,
             interface: located.interface,
-            loop_back: leave.loop_back,
+            loop_back: egress.loop_back,
         };
         let address = located.address.as_ref().ok().copied();
-        let keeps_source = leave.from == SendFrom::Keep;
+        let keeps_source = egress.from == SendFrom::Keep;
         UpstreamTarget {
             handler: located.handler,
             address,
@@ -57,7 +57,7 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
 }
 
 fn source(located: &Located) -> Option<SocketAddr> {
-    match located.upstream.leave.from {
+    match located.upstream.egress.from {
         SendFrom::Address(address) => Some(address),
         SendFrom::Own | SendFrom::Keep => None,
     }

@@ -113,7 +113,7 @@ fn leave_through(
     address: Result<SocketAddr, String>,
     host: &Host,
 ) -> (Result<SocketAddr, String>, u32) {
-    let Some(name) = &upstream.leave.interface else {
+    let Some(name) = &upstream.egress.interface else {
         return (address, 0);
     };
     match host.interface(name) {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::super::destination::prefix_of;
 use super::super::limits::INTERFACE_NAME_BYTES_MAX;
-use super::super::upstream::{Host, Leave, Upstream};
+use super::super::upstream::{Egress, Host, Upstream};
 use super::super::words::{Mistake, quoted};
 use super::Value;
 
@@ -103,7 +103,7 @@ pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
         host,
         port,
         at: value.at(),
-        leave: Leave::default(),
+        egress: Egress::default(),
     })
 }
 

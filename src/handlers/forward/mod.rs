@@ -153,12 +153,12 @@ impl HandlerSpec for Forward {
         let is_hash = *choice == Choice::One(Pick::Hash);
         let keeps = upstreams
             .iter()
-            .any(|upstream| upstream.leave.from == crate::config::upstream::SendFrom::Keep);
+            .any(|upstream| upstream.egress.from == crate::config::upstream::SendFrom::Keep);
         let by_source = matches!(hash_on, HashOn::Source | HashOn::SourceAddress);
         let proxy = upstream_options.iter().any(|options| options.proxy);
         let has_own_ttl = upstreams
             .iter()
-            .all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
+            .all(|upstream| upstream.egress.ttl.is_some() && !upstream.is_group());
         Needs {
             source: self.settings.has_sessions() || keeps || proxy || (is_hash && by_source),
             destination: self.settings.has_sessions()

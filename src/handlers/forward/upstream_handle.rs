@@ -62,11 +62,11 @@ impl UpstreamHandle {
             sample: options.sample.map(sampler),
             rate,
             proxy: options.proxy,
-            keeps_source: upstream.leave.from == SendFrom::Keep,
-            has_ttl: upstream.leave.ttl.is_some() && !upstream.is_group(),
+            keeps_source: upstream.egress.from == SendFrom::Keep,
+            has_ttl: upstream.egress.ttl.is_some() && !upstream.is_group(),
             group_ttl: upstream
                 .is_group()
-                .then(|| upstream.leave.ttl.unwrap_or(GROUP_TTL_MAX)),
+                .then(|| upstream.egress.ttl.unwrap_or(GROUP_TTL_MAX)),
             skipped: 0,
         }
     }

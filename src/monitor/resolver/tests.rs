@@ -1,7 +1,7 @@
 //! Tests of `monitor/resolver.rs`.
 
 use super::*;
-use crate::config::upstream::{Host, Leave, Upstream};
+use crate::config::upstream::{Egress, Host, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PORT: u16 = 2055;
@@ -16,7 +16,7 @@ fn monitored(
         host: Host::Name(name.to_owned()),
         port,
         at: 0..0,
-        leave: Leave::default(),
+        egress: Egress::default(),
     };
     let address = address.map(|ip| at(ip, port));
     MonitoredUpstream {

@@ -100,7 +100,7 @@ fn replies_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
     let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
     let any_keeps = entries
         .iter()
-        .any(|entry| entry.upstream.leave.from == SendFrom::Keep);
+        .any(|entry| entry.upstream.egress.from == SendFrom::Keep);
     choice != Choice::All && !all_groups && !any_keeps
 }
 
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::kind::Kind;
-    use crate::config::upstream::{Leave, ProbeOver, ProbeSettings};
+    use crate::config::upstream::{Egress, ProbeOver, ProbeSettings};
     use crate::config::value::Rate;
     use crate::handlers::forward::Forward;
 
@@ -246,8 +246,8 @@ mod tests {
         );
         assert!(read.fail_open);
         assert_eq!(read.reply_policy, Default::default());
-        assert_eq!(read.upstreams[0].leave, Leave::default());
-        assert!(read.upstreams[0].leave.loop_back);
+        assert_eq!(read.upstreams[0].egress, Egress::default());
+        assert!(read.upstreams[0].egress.loop_back);
         assert_eq!(
             read.upstream_options,
             settings("upstreams = { address = \"10.0.0.1:53\" }").upstream_options
@@ -264,14 +264,14 @@ mod tests {
         );
         let from = SendFrom::Address("[2001:db8::2]:5353".parse().expect("an address"));
         let interface = Some("eth0".to_owned());
-        let leave = Leave {
+        let egress = Egress {
             ttl: Some(9),
             dscp: Some(46),
             from,
             interface,
             loop_back: true,
         };
-        assert_eq!(read.upstreams[1].leave, leave);
+        assert_eq!(read.upstreams[1].egress, egress);
         let expected = UpstreamOptions {
             weight: 7,
             sample: Some(Sample {
@@ -288,7 +288,7 @@ mod tests {
             shadow: false,
         };
         assert_eq!(read.upstream_options[1], expected);
-        assert!(!read.upstreams[2].leave.loop_back && read.upstream_options[2].shadow);
+        assert!(!read.upstreams[2].egress.loop_back && read.upstream_options[2].shadow);
     }
 
     /// Which answers go back, and how long a choice holds, where the file says it and where it does not.

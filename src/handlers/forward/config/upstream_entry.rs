@@ -82,11 +82,11 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
         section.problem_at("weight", weight.at.clone(), message, "leave it out");
     }
     let mut upstream = upstream?;
-    upstream.leave.ttl = ttl;
-    upstream.leave.dscp = dscp;
-    upstream.leave.from = source.as_ref().map_or(SendFrom::Own, |source| source.value);
-    upstream.leave.interface = interface.map(|interface| interface.to_string());
-    upstream.leave.loop_back = loop_back;
+    upstream.egress.ttl = ttl;
+    upstream.egress.dscp = dscp;
+    upstream.egress.from = source.as_ref().map_or(SendFrom::Own, |source| source.value);
+    upstream.egress.interface = interface.map(|interface| interface.to_string());
+    upstream.egress.loop_back = loop_back;
     check_loop(section, &upstream);
     check_interface(section, &upstream);
     if let Some(source) = &source {
@@ -136,7 +136,7 @@ fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
 /// A zone names an interface already.
 fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
     if let (Host::Scoped { interface, .. }, Some(other)) =
-        (&upstream.host, &upstream.leave.interface)
+        (&upstream.host, &upstream.egress.interface)
         && interface != other
     {
         let message = format!("{upstream} is on {interface}, says its zone");
@@ -168,7 +168,7 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
     } else if let SocketAddr::V6(v6) = from
         && v6.ip().is_unicast_link_local()
         && v6.scope_id() == 0
-        && upstream.leave.interface.is_none()
+        && upstream.egress.interface.is_none()
         && !matches!(upstream.host, Host::Scoped { .. })
     {
         let message = format!(

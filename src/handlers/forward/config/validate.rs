@@ -8,7 +8,7 @@ use super::upstream_entry::UpstreamEntry;
 use super::{Choice, Said, Settings, Spread};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
-use crate::config::upstream::{Host, Leave, SendFrom, Upstream};
+use crate::config::upstream::{Egress, Host, SendFrom, Upstream};
 use crate::dispatch::pool::Pick;
 
 /// Upstreams of one handler: each is a socket in every worker.
@@ -79,9 +79,10 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
 
 /// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm. Two ways to one upstream are none.
 fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
-    let mut seen: HashMap<(&Host, u16, &Leave), &Upstream> = HashMap::new();
+    let mut seen: HashMap<(&Host, u16, &Egress), &Upstream> = HashMap::new();
     for upstream in upstreams {
-        if let Some(first) = seen.insert((&upstream.host, upstream.port, &upstream.leave), upstream)
+        if let Some(first) =
+            seen.insert((&upstream.host, upstream.port, &upstream.egress), upstream)
         {
             let problem = Problem::error(
                 upstream.at.clone(),
@@ -126,7 +127,7 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
     if settings.has_replies() {
         return;
     }
-    let keeps = |entry: &UpstreamEntry| entry.upstream.leave.from == SendFrom::Keep;
+    let keeps = |entry: &UpstreamEntry| entry.upstream.egress.from == SendFrom::Keep;
     let can_reply = !entries
         .iter()
         .any(|entry| entry.upstream.is_group() || keeps(entry));
@@ -223,7 +224,7 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
     } in entries
     {
         let at = source.clone().unwrap_or(upstream.at.clone());
-        match upstream.leave.from {
+        match upstream.egress.from {
             SendFrom::Keep => {
                 let message = "answers would go to the sender itself and not come back here";
                 section.problem_at(
