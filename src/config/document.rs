@@ -14,7 +14,7 @@ use super::route::Draft;
 use super::section::Section;
 use super::source::Source;
 use super::words::{closest, quoted};
-use super::{Config, Daemon, Kind, daemon, route, table, test};
+use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
 
@@ -39,7 +39,7 @@ pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> 
         .and_then(|value| value.get_ref().as_array())
         .map_or(0, |tables| tables.len());
     let is_complete = drafts.len() == written;
-    let routes = table::finish(drafts, &mut problems);
+    let routes = route_checks::finish(drafts, &mut problems);
     let labels = || routes.iter().map(|route| route.label.as_str()).collect();
     let known = test::Known {
         routes: is_complete.then(labels),

@@ -11,7 +11,7 @@
 //! in control, which can still point at the line that asks for it.
 //!
 //! Reading order: `document.rs` takes the file apart, `section.rs` reads one table, `value/` one value,
-//! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` say what the tables mean, `table.rs` compares routes,
+//! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` say what the tables mean, `route_checks.rs` compares routes,
 //! `problem.rs` and `render.rs` tell what is wrong, `canonical.rs` says which tables say the same, and `setting.rs` says
 //! what may be written at all, for people, and by `schema.rs` for editors. The kinds of handlers are passed in: this room
 //! knows none by name.
@@ -30,11 +30,11 @@ mod load;
 pub mod problem;
 mod render;
 pub mod route;
+mod route_checks;
 mod schema;
 pub mod section;
 pub mod setting;
 pub mod source;
-mod table;
 pub mod test;
 pub mod upstream;
 pub mod value;

@@ -1,7 +1,7 @@
 //! One `[[route]]`: where datagrams are sent to, from whom, and who handles them.
 //!
 //! What a route alone can get wrong is found here; what only several routes together can (equal
-//! routes, too many sockets) is found in `table.rs`. Whether an interface exists is asked in control.
+//! routes, too many sockets) is found in `route_checks.rs`. Whether an interface exists is asked in control.
 
 use std::collections::HashMap;
 use std::ops::Range;

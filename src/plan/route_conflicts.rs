@@ -1,7 +1,7 @@
 //! Finds rows of the route table between which the precedence does not decide: the same destination, interface and source,
 //! and ranges of ports that are equally wide and overlap. A datagram to a port of both would go to either.
 //!
-//! `config/table.rs` finds the rows that are equal word by word. What is left are ranges, and one interface under two names.
+//! `config/route_checks.rs` finds the rows that are equal word by word. What is left are ranges, and one interface under two names.
 
 use std::collections::HashMap;
 use std::ops::Range;
