@@ -4,7 +4,7 @@
 use axum::extract::Query;
 
 use super::endpoint::Refused;
-use crate::config::words::{did_you_mean, listed, quoted};
+use crate::config::diagnostics::{did_you_mean, listed, quoted};
 
 /// All of them, as they came. Any text can be read as such a list.
 pub type Parameters = Query<Vec<(String, String)>>;

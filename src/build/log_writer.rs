@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::Level;
 
 use crate::build::line_writer::write_all;
-use crate::config::words::counted;
+use crate::config::diagnostics::counted;
 
 /// Bytes that may wait. One text more is let in below it, so that a ledger of any size can be shown.
 const BYTES_MAX: usize = 1 << 20;

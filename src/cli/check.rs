@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Exit, output};
-use crate::config::words::{counted, one_line};
+use crate::config::diagnostics::{counted, one_line};
 use crate::config::{Config, Kind, Problems};
 use crate::plan::file_tests;
 use crate::plan::host::Host;

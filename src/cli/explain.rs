@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::remote::{Remote, target};
 use super::{Exit, output};
-use crate::config::words::printable;
+use crate::config::diagnostics::printable;
 use crate::config::{Config, Kind};
 use crate::plan::explain::{Imagined, Question, explain};
 use crate::plan::host::Host;

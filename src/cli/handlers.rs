@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::config::Kind;
+use crate::config::diagnostics::{did_you_mean, listed, quoted};
 use crate::config::kind::Setting;
-use crate::config::words::{did_you_mean, listed, quoted};
 
 /// Columns that a terminal has at least.
 const WIDTH: usize = 80;

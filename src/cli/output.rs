@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Exit;
 use crate::config::LoadError;
-use crate::config::words::is_unprintable;
+use crate::config::diagnostics::is_unprintable;
 
 /// Writes a command's answer to standard output.
 pub(super) fn print(text: &str) -> Exit {

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::admin::client::{Answer, Client, Stream};
-use crate::config::words::{one_line, printable};
+use crate::config::diagnostics::{one_line, printable};
 use crate::supervisor::control_path::{Places, default_places};
 
 /// Names the control socket where `--control` does not.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::remote::{Remote, print_json, understand};
 use super::{Exit, output};
-use crate::config::words::{counted, one_line};
+use crate::config::diagnostics::{counted, one_line};
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Alarm, Snapshot};
 

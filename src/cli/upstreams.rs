@@ -5,7 +5,7 @@ use clap::Args;
 use super::remote::{Remote, print_json, understand};
 use super::table::{Align, Table};
 use super::{Exit, output};
-use crate::config::words::one_line;
+use crate::config::diagnostics::one_line;
 use crate::observe::snapshot::UpstreamRow;
 
 /// List the running daemon's upstreams: who is alive, who is draining, and what each got

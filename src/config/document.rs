@@ -7,13 +7,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostics::{closest, quoted};
 use super::handlers::Registry;
 use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
 use super::problem::{Problem, Problems};
 use super::route::Draft;
 use super::section::Section;
 use super::source::Source;
-use super::words::{closest, quoted};
 use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";

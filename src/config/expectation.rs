@@ -5,13 +5,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::destination::Destination;
+use super::diagnostics::quoted;
 use super::limits::{DURATION_DAYS_MAX, EXPECTATIONS_MAX};
 use super::problem::Problem;
 use super::section::Section;
 use super::setting::Form;
 use super::source::Placed;
 use super::value::{duration_in, is_v4, source_of};
-use super::words::quoted;
 
 /// The key.
 const KEY: &str = "expect_every";

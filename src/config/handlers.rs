@@ -14,13 +14,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::canonical;
+use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::kind::{HandlerSpec, Kind, Upstream};
 use super::limits::{HANDLERS_MAX, NAME_BYTES_MAX};
 use super::problem::{Problem, Problems};
 use super::section::Section;
 use super::source::{Placed, Source};
 use super::value::{Value, string};
-use super::words::{Mistake, did_you_mean, listed, quoted};
 use crate::dispatch::handler::HandlerId;
 
 /// A handler as the file names it.

@@ -7,12 +7,12 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::configuration::Config;
+use super::diagnostics::one_line;
 use super::document;
 use super::kind::Kind;
 use super::limits::FILE_BYTES_MAX;
 use super::problem::Problems;
 use super::source::Source;
-use super::words::one_line;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]

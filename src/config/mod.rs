@@ -20,6 +20,7 @@ pub mod canonical;
 mod configuration;
 pub mod daemon;
 pub mod destination;
+pub mod diagnostics;
 mod document;
 mod expectation;
 pub mod handlers;
@@ -38,7 +39,6 @@ pub mod source;
 pub mod test;
 pub mod upstream;
 pub mod value;
-pub mod words;
 
 pub use self::configuration::Config;
 pub use self::daemon::{ControlSocket, Daemon, Workers};

@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
+use super::diagnostics::{Mistake, counted};
 use super::limits::{PROBLEMS_KEPT_MAX, PROBLEMS_SHOWN_MAX};
 use super::source::{Position, Source};
-use super::words::{Mistake, counted};
 
 /// Whether the file can be used in spite of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use std::ops::Range;
 use annotate_snippets::renderer::Renderer;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Snippet};
 
+use super::diagnostics::{is_unprintable, printable};
 use super::limits::{LINE_BYTES_SHOWN_MAX, PROBLEMS_SHOWN_MAX};
 use super::problem::{Problem, Problems, Severity};
 use super::source::Source;
-use super::words::{is_unprintable, printable};
 
 impl Problems {
     /// The whole text for the user. Colours are for terminals: the caller knows.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::destination::Destination;
+use super::diagnostics::Mistake;
 use super::expectation;
 pub use super::expectation::Expectation;
 use super::handlers::{Registry, check_name};
@@ -18,7 +19,6 @@ use super::section::Section;
 use super::setting::{self, Form, Setting};
 use super::source::Placed;
 use super::value::{Value, boolean, interface, is_v4, parsed, placed, source_of, string};
-use super::words::Mistake;
 use crate::dispatch::handler::HandlerId;
 
 /// Its keys, for the section and for hints.

@@ -9,12 +9,12 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::destination::{Destination, PortSet, Ports};
+use super::diagnostics::quoted;
 use super::interface::InterfaceRef;
 use super::limits::{LISTENERS_MAX, MATCH_ROWS_MAX};
 use super::problem::{Problem, Problems};
 use super::route::{Draft, Route};
 use super::source::Placed;
-use super::words::quoted;
 
 /// Checks the routes against each other and gives each its label.
 pub(super) fn finish(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Route> {
@@ -101,7 +101,7 @@ fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
 }
 
 fn ports(ports: Ports) -> String {
-    super::words::counted(ports.count(), "port")
+    super::diagnostics::counted(ports.count(), "port")
 }
 
 /// Gives each route its name: the file's, or one made from what it matches.

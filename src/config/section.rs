@@ -28,11 +28,11 @@ use std::path::Path;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::canonical;
+use super::diagnostics::{Mistake, closest, did_you_mean, listed, quoted};
 use super::problem::{Problem, Problems};
 use super::setting::Setting;
 use super::source::Placed;
 use super::value::Value;
-use super::words::{Mistake, closest, did_you_mean, listed, quoted};
 
 /// A table whose keys are being read.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::words::one_line;
+use super::diagnostics::one_line;
 
 /// A file's name and text; cheap to clone.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::handlers::Registry;
 use super::interface::InterfaceRef;
 use super::limits::PAYLOAD_BYTES_MAX;
@@ -13,7 +14,6 @@ use super::setting::{self, Form, Setting};
 use super::source::Placed;
 use super::upstream::Upstream;
 use super::value::{Value, interface, placed, socket_address, string, upstream};
-use super::words::{Mistake, did_you_mean, listed, quoted};
 use crate::dispatch::handler::HandlerId;
 
 /// Its keys, for the section and for hints.

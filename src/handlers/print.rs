@@ -183,7 +183,7 @@ fn write_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::words::is_unprintable;
+    use crate::config::diagnostics::is_unprintable;
     use crate::datagram::{Envelope, Region, Span};
     use proptest::prelude::*;
 

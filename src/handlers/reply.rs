@@ -4,10 +4,10 @@ use std::fs;
 use std::sync::Arc;
 
 use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use crate::config::diagnostics::Mistake;
 use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use crate::config::section::Section;
 use crate::config::value;
-use crate::config::words::Mistake;
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::outbox::RUN_MAX_BYTES;
 use crate::dispatch::reply_policy::ReplyPolicy;

@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::config::diagnostics::quoted;
 use crate::config::kind::Upstream;
 use crate::config::test::{Expected, Test};
-use crate::config::words::quoted;
 use crate::config::{Config, Placed, Problem, Problems, Route};
 use crate::datagram::{Datagram, Region, Span};
 use crate::dispatch::handler::HandlerId;

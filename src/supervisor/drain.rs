@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::error::Refusal;
-use crate::config::words::{did_you_mean, quoted};
+use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::running::Running;

@@ -2,7 +2,7 @@
 
 use log::LevelFilter;
 
-use crate::config::words::quoted;
+use crate::config::diagnostics::quoted;
 
 /// What a log level is written as.
 pub const LEVELS: &str = "off, error, warn, info, debug or trace";

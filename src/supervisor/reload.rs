@@ -11,7 +11,7 @@ use mio::Waker;
 
 use crate::build::error::Failure;
 use crate::build::inherited_sockets::LentSockets;
-use crate::config::words::listed;
+use crate::config::diagnostics::listed;
 use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
 use crate::handover::prepare::{Draft, Prepared, Present, draft};

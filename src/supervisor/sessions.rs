@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::build::error::Refusal;
-use crate::config::words::{did_you_mean, quoted};
+use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
 use crate::dispatch::sessions::page::{Seen, SessionCursor, SessionPage, Wanted};
 use crate::handover::running::Running;

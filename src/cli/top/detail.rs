@@ -16,7 +16,7 @@ use super::rows::{Key, items};
 use super::sight::{HISTORY, Sight};
 use super::state::{Spots, State};
 use super::text::{Told, draw_text, wrap};
-use crate::config::words::one_line;
+use crate::config::diagnostics::one_line;
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
 

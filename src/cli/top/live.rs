@@ -15,7 +15,7 @@ use super::input::{Next, on_event};
 use super::screen::Screen;
 use super::state::{Spots, State};
 use crate::admin::client::Client;
-use crate::config::words::printable;
+use crate::config::diagnostics::printable;
 use crate::observe::snapshot::Snapshot;
 
 /// How long a signal or an answer may wait to be seen.

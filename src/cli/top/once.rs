@@ -9,7 +9,7 @@ use super::super::table::{Align, Table};
 use super::measure::{Measure, Noun};
 use super::number;
 use super::rates::{Rates, Row};
-use crate::config::words::{counted, one_line};
+use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::Snapshot;
 
 /// Everything as text.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::measure::{Measure, Noun};
-use crate::config::words::one_line;
+use crate::config::diagnostics::one_line;
 use crate::observe::snapshot::{
     Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow,
 };

@@ -13,7 +13,7 @@ use super::palette::Tone;
 use super::state::{Mode, Spots, State};
 use super::text::{Told, draw_text, width, wrap};
 use super::{detail, grid, number};
-use crate::config::words::{counted, one_line};
+use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::{Snapshot, State as Health};
 
 /// Lines for what stands out, at most, and on a low screen.

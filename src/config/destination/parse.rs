@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::super::words::{Mistake, quoted};
+use super::super::diagnostics::{Mistake, quoted};
 use super::{Destination, Ports};
 
 impl FromStr for Destination {

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use ipnet::IpNet;
 
 use super::super::destination::prefix_of;
+use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::INTERFACE_NAME_BYTES_MAX;
 use super::super::upstream::{Egress, Host, Upstream};
-use super::super::words::{Mistake, quoted};
 use super::Value;
 
 const UPSTREAM: &str = "an upstream such as \"10.0.0.1:2055\" or \"collector.example:2055\"";

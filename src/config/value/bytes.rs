@@ -1,6 +1,6 @@
 //! Bytes that text cannot hold, written as hex digits.
 
-use super::super::words::Mistake;
+use super::super::diagnostics::Mistake;
 use super::{Value, string};
 
 /// `"00ff10"`, `"00 ff 10"`: pairs of hex digits.

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::super::diagnostics::{Mistake, did_you_mean};
 use super::super::interface::InterfaceRef;
 use super::super::upstream::SendFrom;
-use super::super::words::{Mistake, did_you_mean};
 use super::{Value, integer, interface_name};
 
 /// The names of the registry "Differentiated Services Field Codepoints" of IANA, in lower case; `df` is its name for CS0

@@ -27,8 +27,8 @@ pub use self::egress::{DSCP, DSCP_MAX, dscp, interface, send_from};
 pub use self::quantity::{
     Rate, duration, duration_in, duration_or_zero, fraction, rate, show_size, size, size_in,
 };
+use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::source::Placed;
-use super::words::{Mistake, did_you_mean, listed, quoted};
 
 /// One value of the file: a string, a number, a list, a table.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 pub use self::line::{HandlerVerdict, TapCount, TapLine, TappedDatagram};
 use crate::build::error::Refusal;
 use crate::config::Config;
-use crate::config::words::{did_you_mean, quoted};
+use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
 use crate::dispatch::tap::{Filter, TAPS_MAX, Tap, TapCounts, TapId, TapPage};

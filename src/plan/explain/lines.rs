@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::words::listed;
+use crate::config::diagnostics::listed;
 
 /// Rows that are told about besides the one that takes the datagram.
 pub(super) const ROWS_MAX: usize = 10;

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config::diagnostics::quoted;
 use crate::config::limits::PAYLOAD_BYTES_MAX;
 use crate::config::test::SENDER_PORT;
-use crate::config::words::quoted;
 use crate::plan::host::Host;
 
 /// A datagram to imagine.

@@ -146,7 +146,9 @@ fn no_control_character_reaches_the_terminal() {
         press(&mut state, &spots, keys);
         let (text, _) = screen(&mut state, 200, 60);
         assert!(
-            !text.concat().contains(crate::config::words::is_unprintable),
+            !text
+                .concat()
+                .contains(crate::config::diagnostics::is_unprintable),
             "{keys:?}: {text:#?}"
         );
         assert!(

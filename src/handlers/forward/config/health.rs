@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::schema::{HEALTH, PROBE_BYTES_MAX, STREAK_MAX};
+use crate::config::diagnostics::Mistake;
 use crate::config::section::Section;
 use crate::config::upstream::{ProbeOver, ProbeSettings};
 use crate::config::value::{self, Value};
-use crate::config::words::Mistake;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);

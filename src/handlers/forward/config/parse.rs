@@ -10,10 +10,10 @@ use super::schema::{
 use super::upstream_entry::{self, UpstreamEntry};
 use super::validate;
 use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
+use crate::config::diagnostics::{Mistake, did_you_mean};
 use crate::config::section::Section;
 use crate::config::upstream::{MonitorSettings, SendFrom};
 use crate::config::value::{self, Value, placed};
-use crate::config::words::{Mistake, did_you_mean};
 use crate::dispatch::pool::Pick;
 use crate::handlers::reply_settings;
 
