@@ -18,7 +18,7 @@ use udispatch::config::Config;
 use udispatch::config::kind::{
     BuildContext, BuildError, HandlerSpec, Kind, MonitorSettings, Needs, Upstream,
 };
-use udispatch::config::upstream::{Egress, Host, ProbeOver, ProbeSettings, SendFrom};
+use udispatch::config::upstream::{Egress, ProbeOver, ProbeSettings, SendFrom, UpstreamHost};
 use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::upstream_event::UpstreamEvent;
@@ -48,7 +48,7 @@ fn probe(over: ProbeOver, send: &str, expect: &str) -> ProbeSettings {
 
 fn monitored(at: &str, probe: ProbeSettings) -> MonitoredUpstream {
     let upstream = Upstream {
-        host: Host::Address(address(at)),
+        host: UpstreamHost::Address(address(at)),
         port: address(at).port(),
         at: 0..0,
         egress: Egress::default(),
@@ -66,7 +66,7 @@ fn monitored(at: &str, probe: ProbeSettings) -> MonitoredUpstream {
 
 fn named(monitored: MonitoredUpstream, name: &str) -> MonitoredUpstream {
     let upstream = Upstream {
-        host: Host::Name(name.to_owned()),
+        host: UpstreamHost::Name(name.to_owned()),
         ..monitored.upstream
     };
     MonitoredUpstream {

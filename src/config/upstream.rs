@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// An IP address, or a name for the resolver.
-    pub host: Host,
+    pub host: UpstreamHost,
     /// UDP port, never 0.
     pub port: u16,
     /// Bytes of the file where it is written, for messages.
@@ -19,7 +19,7 @@ pub struct Upstream {
 
 /// The host part of an [`Upstream`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
+pub enum UpstreamHost {
     /// An address, with its scope where that was written as a number: `[fe80::1%2]:53`.
     Address(SocketAddr),
     /// A link-local address with the name of its interface, which has an index only at run time:
@@ -43,9 +43,9 @@ impl Upstream {
     /// Whether it is a multicast group, which only an address can be.
     pub fn is_group(&self) -> bool {
         match &self.host {
-            Host::Address(address) => address.ip().is_multicast(),
-            Host::Scoped { address, .. } => address.is_multicast(),
-            Host::Name(_) => false,
+            UpstreamHost::Address(address) => address.ip().is_multicast(),
+            UpstreamHost::Scoped { address, .. } => address.is_multicast(),
+            UpstreamHost::Name(_) => false,
         }
     }
 }
@@ -53,11 +53,11 @@ impl Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            Host::Address(address) => write!(f, "{address}"),
-            Host::Scoped { address, interface } => {
+            UpstreamHost::Address(address) => write!(f, "{address}"),
+            UpstreamHost::Scoped { address, interface } => {
                 write!(f, "[{address}%{interface}]:{}", self.port)
             }
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            UpstreamHost::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::upstream::{Host, ProbeSettings, Upstream};
+use crate::config::upstream::{ProbeSettings, Upstream, UpstreamHost};
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::ProbeFailure;
@@ -34,7 +34,7 @@ impl MonitoredUpstream {
     pub(super) fn name(&self) -> Option<&str> {
         let misses_interface = self.upstream.egress.interface.is_some() && self.interface == 0;
         match &self.upstream.host {
-            Host::Name(name) if !misses_interface => Some(name),
+            UpstreamHost::Name(name) if !misses_interface => Some(name),
             _ => None,
         }
     }

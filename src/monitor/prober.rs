@@ -264,7 +264,7 @@ fn in_a_row(probes: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::upstream::{Egress, Host, ProbeOver, Upstream};
+    use crate::config::upstream::{Egress, ProbeOver, Upstream, UpstreamHost};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -282,7 +282,7 @@ mod tests {
         let monitored = |port| {
             let address: SocketAddr = ([192, 0, 2, 1], port).into();
             let upstream = Upstream {
-                host: Host::Address(address),
+                host: UpstreamHost::Address(address),
                 port,
                 at: 0..0,
                 egress: Egress::default(),

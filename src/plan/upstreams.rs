@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 use crate::config::Config;
-use crate::config::upstream::{Host as UpstreamHost, Upstream};
+use crate::config::upstream::{Upstream, UpstreamHost};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
 use crate::plan::host::Host;

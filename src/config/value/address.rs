@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::super::destination::prefix_of;
 use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::INTERFACE_NAME_BYTES_MAX;
-use super::super::upstream::{Egress, Host, Upstream};
+use super::super::upstream::{Egress, Upstream, UpstreamHost};
 use super::Value;
 
 const UPSTREAM: &str = "an upstream such as \"10.0.0.1:2055\" or \"collector.example:2055\"";
@@ -107,7 +107,7 @@ pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     })
 }
 
-fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
+fn parse_upstream(text: &str) -> Result<(UpstreamHost, u16), Mistake> {
     let bad = || Mistake::new(format!("{} is not {UPSTREAM}", quoted(text)));
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         return Err(bad().hint(format!("add brackets and port, as in \"[{ip}]:2055\"")));
@@ -141,7 +141,7 @@ fn parse_port(text: &str) -> Result<u16, Mistake> {
 }
 
 /// `None` where it is no IPv6 address at all.
-fn host_v6(text: &str, port: u16) -> Option<Result<Host, Mistake>> {
+fn host_v6(text: &str, port: u16) -> Option<Result<UpstreamHost, Mistake>> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
         None => (text, None),
@@ -163,18 +163,18 @@ fn is_link_local_group(address: &Ipv6Addr) -> bool {
     address.is_multicast() && matches!(address.segments()[0] & 0x000f, 1 | 2)
 }
 
-fn with_zone(address: Ipv6Addr, zone: &str, port: u16) -> Result<Host, Mistake> {
+fn with_zone(address: Ipv6Addr, zone: &str, port: u16) -> Result<UpstreamHost, Mistake> {
     if !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit()) {
         let bad = |_| Mistake::new(format!("{} is not the index of an interface", quoted(zone)));
         let index = zone.parse().map_err(bad)?;
         let address = SocketAddrV6::new(address, port, 0, index);
-        return Ok(Host::Address(SocketAddr::V6(address)));
+        return Ok(UpstreamHost::Address(SocketAddr::V6(address)));
     }
     let interface = interface_name(zone)?;
-    Ok(Host::Scoped { address, interface })
+    Ok(UpstreamHost::Scoped { address, interface })
 }
 
-fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
+fn host_v4_or_name(text: &str, port: u16) -> Result<UpstreamHost, Mistake> {
     if let Ok(ip) = text.parse() {
         return sendable(IpAddr::V4(ip), port);
     }
@@ -186,7 +186,7 @@ fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
         return Err(Mistake::new(message).hint("four numbers from 0 to 255"));
     }
     if is_host_name(text) {
-        return Ok(Host::Name(text.to_owned()));
+        return Ok(UpstreamHost::Name(text.to_owned()));
     }
     let message = format!(
         "{} is neither an address nor the name of a host",
@@ -195,7 +195,7 @@ fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
     Err(Mistake::new(message).hint("names have letters, digits, hyphens and dots"))
 }
 
-fn sendable(ip: IpAddr, port: u16) -> Result<Host, Mistake> {
+fn sendable(ip: IpAddr, port: u16) -> Result<UpstreamHost, Mistake> {
     if ip.is_unspecified() {
         let message = format!("{ip} stands for every address; nothing can be sent to it");
         let here = if ip.is_ipv4() { "127.0.0.1" } else { "[::1]" };
@@ -207,7 +207,7 @@ fn sendable(ip: IpAddr, port: u16) -> Result<Host, Mistake> {
         let message = format!("{ip} is an IPv4 address in IPv6 clothes");
         return Err(Mistake::new(message).hint(format!("write \"{v4}:{port}\"")));
     }
-    Ok(Host::Address(SocketAddr::new(ip, port)))
+    Ok(UpstreamHost::Address(SocketAddr::new(ip, port)))
 }
 
 fn is_host_name(text: &str) -> bool {

@@ -1,7 +1,7 @@
 //! Tests of `monitor/resolver.rs`.
 
 use super::*;
-use crate::config::upstream::{Egress, Host, Upstream};
+use crate::config::upstream::{Egress, Upstream, UpstreamHost};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PORT: u16 = 2055;
@@ -13,7 +13,7 @@ fn monitored(
     resolve_interval: Duration,
 ) -> MonitoredUpstream {
     let upstream = Upstream {
-        host: Host::Name(name.to_owned()),
+        host: UpstreamHost::Name(name.to_owned()),
         port,
         at: 0..0,
         egress: Egress::default(),
@@ -166,7 +166,7 @@ fn an_optional_name_resolves_at_last() {
 fn a_name_is_looked_up_once() {
     let start = Instant::now();
     let mut fixed = monitored("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
-    fixed.upstream.host = Host::Address(at("192.0.2.9", PORT));
+    fixed.upstream.host = UpstreamHost::Address(at("192.0.2.9", PORT));
     let mut resolver = Resolver::new(
         &[
             monitored("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),

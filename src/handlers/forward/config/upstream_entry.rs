@@ -7,7 +7,7 @@ use super::schema::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
 use super::{Sample, UpstreamOptions};
 use crate::config::Placed;
 use crate::config::section::Section;
-use crate::config::upstream::{Host, SendFrom, Upstream};
+use crate::config::upstream::{SendFrom, Upstream, UpstreamHost};
 use crate::config::value::{self, Value, placed};
 
 /// An upstream, and where the file says what may contradict the rest of the handler.
@@ -135,7 +135,7 @@ fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
 
 /// A zone names an interface already.
 fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
-    if let (Host::Scoped { interface, .. }, Some(other)) =
+    if let (UpstreamHost::Scoped { interface, .. }, Some(other)) =
         (&upstream.host, &upstream.egress.interface)
         && interface != other
     {
@@ -149,9 +149,9 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         return;
     };
     let to = match &upstream.host {
-        Host::Address(address) => Some(address.ip()),
-        Host::Scoped { address, .. } => Some(IpAddr::V6(*address)),
-        Host::Name(_) => None,
+        UpstreamHost::Address(address) => Some(address.ip()),
+        UpstreamHost::Scoped { address, .. } => Some(IpAddr::V6(*address)),
+        UpstreamHost::Name(_) => None,
     };
     if let Some(to) = to
         && to.is_ipv4() != from.is_ipv4()
@@ -169,7 +169,7 @@ fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<
         && v6.ip().is_unicast_link_local()
         && v6.scope_id() == 0
         && upstream.egress.interface.is_none()
-        && !matches!(upstream.host, Host::Scoped { .. })
+        && !matches!(upstream.host, UpstreamHost::Scoped { .. })
     {
         let message = format!(
             "{} exists on every link; which interface is meant?",

@@ -8,7 +8,7 @@ use super::upstream_entry::UpstreamEntry;
 use super::{Choice, Said, Settings, Spread};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
-use crate::config::upstream::{Egress, Host, SendFrom, Upstream};
+use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
 
 /// Upstreams of one handler: each is a socket in every worker.
@@ -79,7 +79,7 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
 
 /// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm. Two ways to one upstream are none.
 fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
-    let mut seen: HashMap<(&Host, u16, &Egress), &Upstream> = HashMap::new();
+    let mut seen: HashMap<(&UpstreamHost, u16, &Egress), &Upstream> = HashMap::new();
     for upstream in upstreams {
         if let Some(first) =
             seen.insert((&upstream.host, upstream.port, &upstream.egress), upstream)
