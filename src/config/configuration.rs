@@ -4,7 +4,7 @@ use super::daemon::Daemon;
 use super::handlers::NamedHandler;
 use super::problem::Problems;
 use super::route::Route;
-use super::source::Source;
+use super::source::SourceFile;
 use super::test::Test;
 use crate::dispatch::handler::HandlerId;
 
@@ -22,7 +22,7 @@ pub struct Config {
     /// What is probably not meant, though it can be done.
     pub warnings: Problems,
     /// The text that all this was read from.
-    pub source: Source,
+    pub source: SourceFile,
 }
 
 impl Config {

@@ -13,13 +13,13 @@ use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
 use super::problem::{Problem, Problems};
 use super::route::Draft;
 use super::section::Section;
-use super::source::Source;
+use super::source::SourceFile;
 use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
 
 /// Everything that the text says, or everything that is wrong with it.
-pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> {
+pub(super) fn parse(source: SourceFile, kinds: &[Kind]) -> Result<Config, Problems> {
     let mut problems = Problems::new(source.clone());
     let (document, errors) = tables(source.text());
     for error in without_echoes(source.text(), errors) {
@@ -108,7 +108,7 @@ fn headers(text: &str) -> Vec<Range<usize>> {
         .collect()
 }
 
-fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
+fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let end = source.text().len();
     let at = error.span().unwrap_or(end..end);
     let (message, hint) = match error.message() {

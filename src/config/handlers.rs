@@ -19,7 +19,7 @@ use super::kind::{HandlerSpec, Kind, Upstream};
 use super::limits::{HANDLERS_MAX, NAME_BYTES_MAX};
 use super::problem::{Problem, Problems};
 use super::section::Section;
-use super::source::{Placed, Source};
+use super::source::{Placed, SourceFile};
 use super::value::{Value, string};
 use crate::dispatch::handler::HandlerId;
 
@@ -295,7 +295,7 @@ impl<'k> Registry<'k> {
 /// Reads one handler from its name and its canonical text, such as another process hands over. The bytes of the file that
 /// it speaks of are those of `text`.
 pub fn one(name: &str, text: &str, kinds: &[Kind]) -> Result<NamedHandler, Problems> {
-    let source = Source::new(Path::new(&format!("[handler.{name}]")), text);
+    let source = SourceFile::new(Path::new(&format!("[handler.{name}]")), text);
     let mut problems = Problems::new(source);
     if let Err(mistake) = check_name(name) {
         problems.push(Problem::error(

@@ -12,7 +12,7 @@ use super::document;
 use super::kind::Kind;
 use super::limits::FILE_BYTES_MAX;
 use super::problem::Problems;
-use super::source::Source;
+use super::source::SourceFile;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ impl LoadError {
 impl Config {
     /// Reads the text of `file`; nothing but the text is looked at.
     pub fn parse(file: &Path, text: &str, kinds: &[Kind]) -> Result<Config, Problems> {
-        document::parse(Source::new(file, text), kinds)
+        document::parse(SourceFile::new(file, text), kinds)
     }
 
     /// Reads a file.

@@ -50,6 +50,6 @@ pub use self::load::LoadError;
 pub use self::problem::{Problem, Problems, Severity};
 pub use self::route::{Expectation, Route};
 pub use self::schema::schema;
-pub use self::source::{Placed, Position, Source};
+pub use self::source::{Placed, Position, SourceFile};
 pub use self::test::Test;
 pub use crate::dispatch::handler::HandlerId;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::diagnostics::{Mistake, counted};
 use super::limits::{PROBLEMS_KEPT_MAX, PROBLEMS_SHOWN_MAX};
-use super::source::{Position, Source};
+use super::source::{Position, SourceFile};
 
 /// Whether the file can be used in spite of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Problem {
 /// The problems of one file. Displayed, it is the whole text for the user, without colours.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    source: Source,
+    source: SourceFile,
     kept: Vec<Problem>,
     errors: usize,
     warnings: usize,
@@ -100,7 +100,7 @@ pub struct Problems {
 
 impl Problems {
     /// None yet.
-    pub fn new(source: Source) -> Problems {
+    pub fn new(source: SourceFile) -> Problems {
         Problems {
             source,
             kept: Vec::new(),
@@ -121,7 +121,7 @@ impl Problems {
     }
 
     /// The file that they are about.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &SourceFile {
         &self.source
     }
 
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn problems(text: &str, list: impl IntoIterator<Item = Problem>) -> Problems {
-        let mut problems = Problems::new(Source::new(Path::new("u.toml"), text));
+        let mut problems = Problems::new(SourceFile::new(Path::new("u.toml"), text));
         list.into_iter().for_each(|problem| problems.push(problem));
         problems
     }

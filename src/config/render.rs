@@ -12,7 +12,7 @@ use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Snippe
 use super::diagnostics::{is_unprintable, printable};
 use super::limits::{LINE_BYTES_SHOWN_MAX, PROBLEMS_SHOWN_MAX};
 use super::problem::{Problem, Problems, Severity};
-use super::source::Source;
+use super::source::SourceFile;
 
 impl Problems {
     /// The whole text for the user. Colours are for terminals: the caller knows.
@@ -38,7 +38,7 @@ impl fmt::Display for Problems {
 }
 
 /// The text for one problem, without a line end.
-fn draw(source: &Source, problem: &Problem, colours: bool) -> String {
+fn draw(source: &SourceFile, problem: &Problem, colours: bool) -> String {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -78,7 +78,7 @@ struct Mark {
 }
 
 impl Mark {
-    fn new(source: &Source, at: &Range<usize>, label: &str, kind: AnnotationKind) -> Mark {
+    fn new(source: &SourceFile, at: &Range<usize>, label: &str, kind: AnnotationKind) -> Mark {
         let at = source.clamp(at.clone());
         let line = source.line(at.start);
         let start = at.start.clamp(line.start, line.end);
@@ -99,7 +99,7 @@ impl Mark {
     fn add_to<'a>(
         &self,
         group: Group<'a>,
-        source: &'a Source,
+        source: &'a SourceFile,
         more: Option<Annotation<'a>>,
     ) -> Group<'a> {
         let position = source.position(self.at.start);
@@ -138,7 +138,7 @@ mod tests {
 
     fn drawn(text: &str, problem: Problem) -> String {
         draw(
-            &Source::new(Path::new("dir/\x1bu.toml"), text),
+            &SourceFile::new(Path::new("dir/\x1bu.toml"), text),
             &problem,
             false,
         )

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::config::source::Source;
+use crate::config::source::SourceFile;
 
 /// Time between two looks. A change is applied when it has been there for two of them: who writes a file is then done.
 const STEP: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ impl Watch {
     }
 
     /// Looks, if it is time. Whether the file is to be read again: it says something else than what runs.
-    pub fn is_changed(&mut self, running: &Source, now: Instant) -> bool {
+    pub fn is_changed(&mut self, running: &SourceFile, now: Instant) -> bool {
         if now < self.next {
             return false;
         }
@@ -88,7 +88,7 @@ mod tests {
             for expected in expected {
                 now += STEP;
                 assert_eq!(
-                    watch.is_changed(&Source::new(&link, running), now),
+                    watch.is_changed(&SourceFile::new(&link, running), now),
                     expected
                 );
             }
@@ -115,7 +115,7 @@ mod tests {
         let file = directory.path().join("a");
         fs::write(&file, "what was written since").expect("written");
         let now = Instant::now();
-        let (mut watch, running) = (Watch::new(now), Source::new(&file, "what was read"));
+        let (mut watch, running) = (Watch::new(now), SourceFile::new(&file, "what was read"));
         assert!(!watch.is_changed(&running, now + STEP));
         assert!(watch.is_changed(&running, now + 2 * STEP));
     }

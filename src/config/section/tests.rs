@@ -1,6 +1,6 @@
 //! Tests of `config/section.rs`.
 
-use super::super::source::Source;
+use super::super::source::SourceFile;
 use super::super::value;
 use super::*;
 
@@ -10,7 +10,7 @@ fn read<T>(
     keys: &[&str],
     read: impl FnOnce(&mut Section<'_>) -> T,
 ) -> (T, Vec<String>) {
-    let mut problems = Problems::new(Source::new(Path::new("dir/u.toml"), text));
+    let mut problems = Problems::new(SourceFile::new(Path::new("dir/u.toml"), text));
     let table = DeTable::parse(text).expect("the test's TOML is well formed");
     let keys = keys.iter().copied();
     let mut section = Section::new("[t]", table.get_ref(), 0..0, keys, &mut problems);
