@@ -42,7 +42,7 @@ pub mod value;
 
 pub use self::configuration::Config;
 pub use self::daemon::{ControlSocket, Daemon, Workers};
-pub use self::destination::{Destination, Ports};
+pub use self::destination::{Destination, PortSpan};
 pub use self::handlers::NamedHandler;
 pub use self::interface::InterfaceRef;
 pub use self::kind::Kind;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::destination::{Destination, PortSet, Ports};
+use super::destination::{Destination, PortSet, PortSpan};
 use super::diagnostics::quoted;
 use super::interface::InterfaceRef;
 use super::limits::{LISTENERS_MAX, MATCH_ROWS_MAX};
@@ -40,7 +40,7 @@ pub(super) fn finish(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Route> 
 
 /// Two rows that match the same datagrams: nobody could say which route gets them.
 fn check_equal(drafts: &[Draft], problems: &mut Problems) {
-    type Row<'a> = (IpNet, Ports, Option<&'a InterfaceRef>, Option<IpNet>);
+    type Row<'a> = (IpNet, PortSpan, Option<&'a InterfaceRef>, Option<IpNet>);
     let mut seen: HashMap<Row<'_>, &Range<usize>> = HashMap::new();
     for Draft { route, .. } in drafts {
         let interface = route.interface.as_ref().map(|interface| &interface.value);
@@ -87,7 +87,7 @@ fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
                 .entry((address, interface))
                 .or_default()
                 .add(value.ports);
-            listeners += new.into_iter().map(Ports::count).sum::<usize>();
+            listeners += new.into_iter().map(PortSpan::count).sum::<usize>();
             if listeners > LISTENERS_MAX {
                 let message = format!("more than {LISTENERS_MAX} sockets are asked for");
                 let problem = Problem::error(at.clone(), message)
@@ -100,7 +100,7 @@ fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
     }
 }
 
-fn ports(ports: Ports) -> String {
+fn ports(ports: PortSpan) -> String {
     super::diagnostics::counted(ports.count(), "port")
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::ops::Range;
 
-use crate::config::destination::{PortSet, Ports};
+use crate::config::destination::{PortSet, PortSpan};
 use crate::config::kind::Needs;
 use crate::config::{Destination, Placed, Problem, Problems, Route};
 use crate::dispatch::dispatcher::Lookup;
@@ -87,7 +87,7 @@ impl<'a> ListenerSet<'a> {
             }
         };
         let mut contradiction = None;
-        for port in ports.into_iter().flat_map(Ports::iter) {
+        for port in ports.into_iter().flat_map(PortSpan::iter) {
             let request = ListenerRequest {
                 address: with_scope(ip, port, scope),
                 role: role.clone(),
