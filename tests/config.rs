@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::kinds::KINDS;
 use proptest::prelude::*;
-use udispatch::config::test::Expected;
+use udispatch::config::test::TestExpectation;
 use udispatch::config::{
     Config, ControlSocket, InterfaceRef, NamedHandler, Problems, Workers, handlers,
 };
@@ -155,7 +155,7 @@ fn a_full_file_is_read() {
         (first.source.to_string(), first.payload.as_slice()),
         ("10.1.2.3:40000".to_owned(), "é".as_bytes())
     );
-    let Expected::Taken {
+    let TestExpectation::Taken {
         route: Some(route),
         handlers,
         upstream: Some(upstream),
@@ -172,7 +172,7 @@ fn a_full_file_is_read() {
         .map(|handler| config.handler(handler.value).name.as_str())
         .collect();
     assert_eq!(handlers, ["echo", "collectors"]);
-    assert!(matches!(second.expected, Expected::NoRoute(_)));
+    assert!(matches!(second.expected, TestExpectation::NoRoute(_)));
     assert_eq!(second.source.port(), 7);
 
     let interface = |index: usize| config.routes[index].interface.as_ref().map(|it| &it.value);

@@ -11,7 +11,7 @@ use super::diagnostics::{closest, quoted};
 use super::handlers::Registry;
 use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
 use super::problem::{Problem, Problems};
-use super::route::Draft;
+use super::route::RouteDraft;
 use super::section::Section;
 use super::source::SourceFile;
 use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
@@ -146,7 +146,7 @@ fn read_routes(
     document: &DeTable<'_>,
     handlers: &mut Registry<'_>,
     problems: &mut Problems,
-) -> Vec<Draft> {
+) -> Vec<RouteDraft> {
     let tables = match document
         .get("route")
         .map(|value| (value.span(), value.get_ref()))
@@ -197,7 +197,7 @@ fn read_route(
     value: &Spanned<DeValue<'_>>,
     handlers: &mut Registry<'_>,
     problems: &mut Problems,
-) -> Option<Draft> {
+) -> Option<RouteDraft> {
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
@@ -209,7 +209,7 @@ fn read_route(
     draft
 }
 
-fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draft> {
+fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::TestDraft> {
     let Some(value) = document.get("test") else {
         return Vec::new();
     };
@@ -234,7 +234,7 @@ fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draf
         .collect()
 }
 
-fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<test::Draft> {
+fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<test::TestDraft> {
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(
             Problem::error(value.span(), "a test is a table")

@@ -101,13 +101,13 @@ pub struct Route {
 }
 
 /// A route, and the name that the file gives it.
-pub(super) struct Draft {
+pub(super) struct RouteDraft {
     pub(super) name: Option<Placed<String>>,
     pub(super) route: Route,
 }
 
 /// Reads one route. Every key is read before anything is given up, so that all is reported.
-pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<Draft> {
+pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<RouteDraft> {
     let name = section.optional("name", placed(name));
     let destination = parsed::<Destination>("a destination such as \"127.0.0.1:1234\"");
     let destinations = section.required_list("destination", placed(destination));
@@ -141,7 +141,7 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
         text: section.text(),
         at: section.at(),
     };
-    Some(Draft { name, route })
+    Some(RouteDraft { name, route })
 }
 
 fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Option<Vec<HandlerId>> {

@@ -13,12 +13,13 @@ use super::diagnostics::quoted;
 use super::interface::InterfaceRef;
 use super::limits::{LISTENERS_MAX, MATCH_ROWS_MAX};
 use super::problem::{Problem, Problems};
-use super::route::{Draft, Route};
+use super::route::{Route, RouteDraft};
 use super::source::Placed;
 
 /// Checks the routes against each other and gives each its label.
-pub(super) fn finish(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Route> {
-    let rows = |draft: &Draft| draft.route.destinations.len() * draft.route.sources.len().max(1);
+pub(super) fn finish(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Route> {
+    let rows =
+        |draft: &RouteDraft| draft.route.destinations.len() * draft.route.sources.len().max(1);
     let mut total: usize = 0;
     let too_many = drafts.iter().find(|draft| {
         total = total.saturating_add(rows(draft));
@@ -39,10 +40,10 @@ pub(super) fn finish(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Route> 
 }
 
 /// Two rows that match the same datagrams: nobody could say which route gets them.
-fn check_equal(drafts: &[Draft], problems: &mut Problems) {
+fn check_equal(drafts: &[RouteDraft], problems: &mut Problems) {
     type Row<'a> = (IpNet, PortSpan, Option<&'a InterfaceRef>, Option<IpNet>);
     let mut seen: HashMap<Row<'_>, &Range<usize>> = HashMap::new();
-    for Draft { route, .. } in drafts {
+    for RouteDraft { route, .. } in drafts {
         let interface = route.interface.as_ref().map(|interface| &interface.value);
         for Placed { value, at } in &route.destinations {
             let mut first = None;
@@ -73,10 +74,10 @@ fn equal(destination: &Destination, at: &Range<usize>, first: &Range<usize>) -> 
 }
 
 /// Each address, interface and port that is bound is a socket; a prefix is served by a wildcard one.
-fn check_listeners(drafts: &[Draft], problems: &mut Problems) {
+fn check_listeners(drafts: &[RouteDraft], problems: &mut Problems) {
     let mut known: HashMap<(IpAddr, Option<&InterfaceRef>), PortSet> = HashMap::new();
     let mut listeners = 0;
-    for Draft { route, .. } in drafts {
+    for RouteDraft { route, .. } in drafts {
         let interface = route.interface.as_ref().map(|interface| &interface.value);
         for Placed { value, at } in &route.destinations {
             let address = value.address().unwrap_or(match value.net {
@@ -105,7 +106,7 @@ fn ports(ports: PortSpan) -> String {
 }
 
 /// Gives each route its name: the file's, or one made from what it matches.
-fn label(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Route> {
+fn label(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Route> {
     let mut taken: HashMap<String, Range<usize>> = HashMap::new();
     for draft in &drafts {
         let Some(name) = &draft.name else { continue };
@@ -119,7 +120,7 @@ fn label(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Route> {
     }
     let mut repeated: HashMap<String, usize> = HashMap::new();
     let mut routes = Vec::with_capacity(drafts.len());
-    for Draft { name, mut route } in drafts {
+    for RouteDraft { name, mut route } in drafts {
         route.label = match name {
             Some(name) => name.value,
             None => {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::config::diagnostics::quoted;
 use crate::config::kind::Upstream;
-use crate::config::test::{Expected, Test};
+use crate::config::test::{Test, TestExpectation};
 use crate::config::{Config, Placed, Problem, Problems, Route};
 use crate::datagram::{Datagram, Region, Span};
 use crate::dispatch::handler::HandlerId;
@@ -83,15 +83,15 @@ impl Trial<'_> {
             .route
             .map(|id| &self.config.routes[id.0 as usize]);
         match (&self.test.expected, taker) {
-            (Expected::NoRoute(_), None) => {}
-            (Expected::NoRoute(at), Some(taker)) => {
+            (TestExpectation::NoRoute(_), None) => {}
+            (TestExpectation::NoRoute(at), Some(taker)) => {
                 let message = format!("`expect`: route {} takes {self}", quoted(&taker.label));
                 let problem = Problem::error(at.clone(), message).label("expected no route");
                 problems.push(self.advise(problem.and_at(taker.at.clone(), "this one takes it")));
             }
-            (Expected::Taken { .. }, None) => problems.push(self.lost()),
+            (TestExpectation::Taken { .. }, None) => problems.push(self.lost()),
             (
-                Expected::Taken {
+                TestExpectation::Taken {
                     route,
                     handlers,
                     upstream,
@@ -162,13 +162,13 @@ impl Trial<'_> {
 
     fn lost(&self) -> Problem {
         let (at, label) = match &self.test.expected {
-            Expected::Taken {
+            TestExpectation::Taken {
                 route: Some(route), ..
             } => (route.at.clone(), "expected this route"),
-            Expected::Taken { handlers, .. } if !handlers.is_empty() => {
+            TestExpectation::Taken { handlers, .. } if !handlers.is_empty() => {
                 (handlers[0].at.clone(), "expected this handler")
             }
-            Expected::Taken {
+            TestExpectation::Taken {
                 upstream: Some(upstream),
                 ..
             } => (upstream.at.clone(), "expected this upstream"),
