@@ -66,10 +66,10 @@ impl NamedHandler {
 pub(super) struct Registry<'k> {
     kinds: &'k [Kind],
     ids: HashMap<String, HandlerId>,
-    entries: Vec<Entry>,
+    entries: Vec<RegisteredHandler>,
 }
 
-struct Entry {
+struct RegisteredHandler {
     name: String,
     at: Range<usize>,
     is_used: bool,
@@ -205,7 +205,7 @@ impl<'k> Registry<'k> {
         // HANDLERS_MAX tables and one for each kind: far below what an index of 32 bits holds.
         let id = HandlerId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.ids.insert(name.to_owned(), id);
-        self.entries.push(Entry {
+        self.entries.push(RegisteredHandler {
             name: name.to_owned(),
             at,
             is_used: false,
