@@ -44,11 +44,11 @@ fn draw(source: &SourceFile, problem: &Problem, colours: bool) -> String {
         Severity::Warning => Level::WARNING,
     };
     let mut group = Group::with_title(level.primary_title(printable(&problem.message)));
-    let first = Mark::new(source, &problem.at, &problem.label, AnnotationKind::Primary);
+    let first = Underline::new(source, &problem.at, &problem.label, AnnotationKind::Primary);
     let second = problem
         .other
         .as_ref()
-        .map(|(at, label)| Mark::new(source, at, label, AnnotationKind::Context));
+        .map(|(at, label)| Underline::new(source, at, label, AnnotationKind::Context));
     group = match second {
         Some(second) if second.line == first.line => {
             first.add_to(group, source, Some(second.annotation()))
@@ -70,19 +70,19 @@ fn draw(source: &SourceFile, problem: &Problem, colours: bool) -> String {
 }
 
 /// One marked place. Only its first line is shown: a list over 1,000 lines would say no more.
-struct Mark {
+struct Underline {
     line: Range<usize>,
     at: Range<usize>,
     label: String,
     kind: AnnotationKind,
 }
 
-impl Mark {
-    fn new(source: &SourceFile, at: &Range<usize>, label: &str, kind: AnnotationKind) -> Mark {
+impl Underline {
+    fn new(source: &SourceFile, at: &Range<usize>, label: &str, kind: AnnotationKind) -> Underline {
         let at = source.clamp(at.clone());
         let line = source.line(at.start);
         let start = at.start.clamp(line.start, line.end);
-        Mark {
+        Underline {
             at: start..at.end.clamp(start, line.end),
             line,
             label: printable(label),
