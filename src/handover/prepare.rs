@@ -19,7 +19,7 @@ use crate::dispatch::sink::Job;
 use crate::plan::diff::{Difference, Successors};
 use crate::plan::file_tests;
 use crate::plan::host::Host;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 use crate::plan::{ListenerPlan, Plan, worker_count};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
@@ -28,7 +28,7 @@ use crate::worker::event_loop::Worker;
 #[derive(Default)]
 pub struct Present {
     /// What the running configuration amounts to.
-    pub outline: Outline,
+    pub identity: Identity,
     /// Its handlers, by number; `None` where this program does not understand one.
     pub handlers: Vec<Option<NamedHandler>>,
     /// How many sessions each of them has.
@@ -46,13 +46,13 @@ pub struct Draft {
     /// What the file says, and handlers that only serve sessions of older files.
     pub config: Config,
     plan: Plan,
-    outline: Outline,
+    identity: Identity,
     successors: Successors,
     /// What is new.
     pub difference: Difference,
     /// Who lends the listeners' sockets, and which of them each slot's is.
     workers: Vec<Handle>,
-    old: Outline,
+    old: Identity,
 }
 
 /// A configuration with everything that it needs to run.
@@ -62,7 +62,7 @@ pub struct Prepared {
     /// What that means on this machine.
     pub plan: Plan,
     /// What it amounts to.
-    pub outline: Outline,
+    pub identity: Identity,
     /// Workers that do not run yet.
     pub workers: Vec<(Worker, Handle)>,
     /// Their threads.
@@ -80,21 +80,21 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
         .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
-    if failed.errors() > 0 && !present.outline.listeners.is_empty() {
+    if failed.errors() > 0 && !present.identity.listeners.is_empty() {
         return Err(Failure::Configuration(Box::new(failed)));
     }
-    let outline = Outline::new(&config, &plan);
-    let successors = Successors::new(&present.outline, &outline, &retired);
-    let difference = Difference::new(&present.outline, &outline);
+    let identity = Identity::new(&config, &plan);
+    let successors = Successors::new(&present.identity, &identity, &retired);
+    let difference = Difference::new(&present.identity, &identity);
     let Present {
-        outline: old,
+        identity: old,
         workers,
         ..
     } = present;
     Ok(Draft {
         config,
         plan,
-        outline,
+        identity,
         successors,
         difference,
         workers,
@@ -119,7 +119,7 @@ impl Draft {
         let Draft {
             config,
             plan,
-            outline,
+            identity,
             successors,
             difference,
             workers,
@@ -132,7 +132,7 @@ impl Draft {
         Ok(Prepared {
             config,
             plan,
-            outline,
+            identity,
             workers,
             worker_threads,
             successors,
@@ -198,12 +198,12 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
 /// Second descriptors of all listeners' sockets that run now.
 fn borrow(
     workers: &[Handle],
-    outline: &Outline,
+    identity: &Identity,
     lent_sockets: &mut LentSockets,
 ) -> Result<(), Failure> {
     let lent = lend(workers).map_err(|unlent| Failure::Start(BuildError(unlent.to_string())))?;
     for (slot, socket) in lent {
-        lent_sockets.add(outline.listeners[slot.listener].key.clone(), socket);
+        lent_sockets.add(identity.listeners[slot.listener].key.clone(), socket);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::handover::prepare::{Prepared, Present};
 use crate::handover::transfer::hand_over;
 use crate::monitor::{Monitor, UpstreamState};
 use crate::plan::Plan;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 use crate::plan::upstreams::Located;
 use crate::worker::command::{Command, Handle};
 use crate::worker::event_loop::Worker;
@@ -42,7 +42,7 @@ pub struct Running {
     /// What that means on this machine.
     pub plan: Plan,
     /// What it amounts to.
-    pub outline: Outline,
+    pub identity: Identity,
     workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
     monitor: Monitor,
     history: History,
@@ -70,11 +70,11 @@ impl Running {
 
     /// Starts what was prepared in its own place, with what was parked.
     pub fn take_place(&mut self, prepared: Prepared, parked: Parked) {
-        *self = Running::succeed(prepared, parked, &self.outline);
+        *self = Running::succeed(prepared, parked, &self.identity);
     }
 
     /// Starts what was prepared, in place of what has been parked, whose names are these.
-    fn succeed(prepared: Prepared, parked: Parked, names: &Outline) -> Running {
+    fn succeed(prepared: Prepared, parked: Parked, names: &Identity) -> Running {
         let Parked {
             mut workers,
             states,
@@ -115,7 +115,7 @@ impl Running {
         let Prepared {
             config,
             plan,
-            outline,
+            identity,
             mut workers,
             worker_threads,
             successors,
@@ -133,7 +133,7 @@ impl Running {
             &mut history,
         );
         for (_, handle) in &workers {
-            tell_of_moves(handle, &plan, &outline, &states);
+            tell_of_moves(handle, &plan, &identity, &states);
         }
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
         let workers = worker_threads.start(workers);
@@ -142,12 +142,12 @@ impl Running {
             &config,
             &plan,
             handles,
-            &by_number(&plan, &outline, &states),
+            &by_number(&plan, &identity, &states),
         );
         Running {
             config,
             plan,
-            outline,
+            identity,
             workers,
             monitor,
             history,
@@ -263,7 +263,7 @@ impl Running {
             .zip(states)
             .filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
         Present {
-            outline: self.outline.clone(),
+            identity: self.identity.clone(),
             handlers: self.config.handlers.iter().cloned().map(Some).collect(),
             sessions: sum
                 .handlers
@@ -407,10 +407,10 @@ fn gone(successors: &[Option<usize>]) -> Vec<usize> {
 
 /// What is known of upstreams, by the names of their handlers and their own.
 pub fn named_states(
-    outline: &Outline,
+    identity: &Identity,
     states: Vec<UpstreamState>,
 ) -> HashMap<(String, String), UpstreamState> {
-    let names = outline.handlers.iter().flat_map(|handler| {
+    let names = identity.handlers.iter().flat_map(|handler| {
         handler
             .upstreams
             .iter()
@@ -422,10 +422,10 @@ pub fn named_states(
 /// The same by the numbers of a plan.
 fn by_number(
     plan: &Plan,
-    outline: &Outline,
+    identity: &Identity,
     states: &HashMap<(String, String), UpstreamState>,
 ) -> Vec<Option<UpstreamState>> {
-    let names = outline.handlers.iter().flat_map(|handler| {
+    let names = identity.handlers.iter().flat_map(|handler| {
         handler
             .upstreams
             .iter()
@@ -441,10 +441,10 @@ fn by_number(
 fn tell_of_moves(
     handle: &Handle,
     plan: &Plan,
-    outline: &Outline,
+    identity: &Identity,
     states: &HashMap<(String, String), UpstreamState>,
 ) {
-    let known = by_number(plan, outline, states);
+    let known = by_number(plan, identity, states);
     for ((id, located), state) in plan.upstreams.iter().zip(known) {
         let Located { address, .. } = located;
         if let Some(UpstreamState {

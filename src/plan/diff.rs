@@ -7,7 +7,7 @@ use std::hash::Hash;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::RouteId;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Difference {
 
 impl Difference {
     /// From the configuration that runs to another. Handlers that are only left over count for nothing.
-    pub fn new(old: &Outline, new: &Outline) -> Difference {
+    pub fn new(old: &Identity, new: &Identity) -> Difference {
         let mut difference = Difference::default();
         difference.compare(
             "listener",
@@ -56,8 +56,8 @@ impl Difference {
                 .iter()
                 .map(|route| (route.label.as_str(), route.text.as_str())),
         );
-        let named = |outline: &'_ Outline| {
-            let current = outline
+        let named = |identity: &'_ Identity| {
+            let current = identity
                 .handlers
                 .iter()
                 .filter(|handler| !handler.is_retired);
@@ -192,8 +192,8 @@ impl Heirs {
 }
 
 impl Successors {
-    /// `retired` says which handler of the new outline is what of the old one: new number by old.
-    pub fn new(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>) -> Successors {
+    /// `retired` says which handler of the new identity is what of the old one: new number by old.
+    pub fn new(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>) -> Successors {
         let handlers: Vec<Heirs> = (0..old.handlers.len())
             .map(|handler| heirs(old, new, retired, handler))
             .collect();
@@ -235,12 +235,12 @@ impl Successors {
     }
 }
 
-fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
+fn heirs(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
     let handler = &old.handlers[index];
     let retired = retired
         .get(&index)
         .map(|retired| HandlerId(*retired as u32));
-    let is_heir = |other: &crate::plan::identity::HandlerOutline| {
+    let is_heir = |other: &crate::plan::identity::HandlerIdentity| {
         !handler.is_retired
             && !other.is_retired
             && other.name == handler.name
@@ -283,14 +283,14 @@ fn matches<'a, T: Hash + Eq + 'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::identity::{HandlerOutline, RouteOutline};
+    use crate::plan::identity::{HandlerIdentity, RouteIdentity};
 
-    fn outline(routes: &[(&str, &str)], handlers: &[(&str, &str, &[&str])]) -> Outline {
-        let route = |(label, text): &(&str, &str)| RouteOutline {
+    fn identity(routes: &[(&str, &str)], handlers: &[(&str, &str, &[&str])]) -> Identity {
+        let route = |(label, text): &(&str, &str)| RouteIdentity {
             label: (*label).into(),
             text: (*text).into(),
         };
-        let handler = |(name, text, upstreams): &(&str, &str, &[&str])| HandlerOutline {
+        let handler = |(name, text, upstreams): &(&str, &str, &[&str])| HandlerIdentity {
             name: (*name).into(),
             kind: "forward".into(),
             text: (*text).into(),
@@ -301,7 +301,7 @@ mod tests {
             has_sessions: true,
             is_retired: false,
         };
-        Outline {
+        Identity {
             listeners: Vec::new(),
             routes: routes.iter().map(route).collect(),
             handlers: handlers.iter().map(handler).collect(),
@@ -311,11 +311,11 @@ mod tests {
     /// Every row is told of once, with what it was and is where it changed.
     #[test]
     fn in_words() {
-        let old = outline(
+        let old = identity(
             &[("a", "1"), ("b", "1")],
             &[("h", "x = 1\ny = 2", &[]), ("i", "x = 1", &[])],
         );
-        let new = outline(
+        let new = identity(
             &[("b", "1"), ("c", "1")],
             &[("h", "x = 2", &[]), ("i", "x = 1", &[])],
         );
@@ -335,8 +335,8 @@ mod tests {
     /// Upstreams are found again by what is said of them, wherever they stand, also when the same is there twice.
     #[test]
     fn places() {
-        let old = outline(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);
-        let new = outline(
+        let old = identity(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);
+        let new = identity(
             &[],
             &[
                 ("h", "", &["b", "a", "d", "a"]),

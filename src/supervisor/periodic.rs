@@ -161,7 +161,7 @@ impl Periodic {
         }
         let workers: Vec<_> = running.handles().cloned().collect();
         let lent = lend(&workers).map_err(io::Error::other)?;
-        let keys = running.outline.listeners.iter().enumerate();
+        let keys = running.identity.listeners.iter().enumerate();
         let sockets: Vec<(ListenerKey, Vec<BorrowedFd<'_>>)> = keys
             .map(|(number, listener)| {
                 let own = lent

@@ -19,7 +19,7 @@ use crate::handover::running::{Running, named_states};
 use crate::monitor::UpstreamState;
 use crate::net::pass;
 use crate::plan::diff::Successors;
-use crate::plan::identity::{HandlerOutline, ListenerKey, Outline};
+use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
 use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::worker_state::WorkerState;
@@ -90,7 +90,7 @@ impl Taker {
             && manifest
                 .slots
                 .iter()
-                .all(|slot| slot.listener < manifest.outline.listeners.len());
+                .all(|slot| slot.listener < manifest.identity.listeners.len());
         match is_sound {
             true => Ok(Taker {
                 wire,
@@ -113,7 +113,7 @@ impl Taker {
                 .filter(|slot| slot.listener == listener)
                 .count()
         };
-        let keys = self.manifest.outline.listeners.iter().enumerate();
+        let keys = self.manifest.identity.listeners.iter().enumerate();
         let listeners: Vec<_> = keys
             .map(|(number, listener)| (listener.key.clone(), slots(number)))
             .collect();
@@ -145,19 +145,19 @@ impl Taker {
         let mut lent_sockets = LentSockets::default();
         for (slot, socket) in self.manifest.slots.iter().zip(self.sockets.drain(..)) {
             lent_sockets.add(
-                self.manifest.outline.listeners[slot.listener].key.clone(),
+                self.manifest.identity.listeners[slot.listener].key.clone(),
                 socket,
             );
         }
         let handlers = self
             .manifest
-            .outline
+            .identity
             .handlers
             .iter()
             .map(|handler| named(handler, kinds))
             .collect();
         let present = Present {
-            outline: self.manifest.outline.clone(),
+            identity: self.manifest.identity.clone(),
             handlers,
             sessions: self.manifest.sessions.clone(),
             addresses: self.manifest.addresses.clone(),
@@ -177,13 +177,13 @@ impl Taker {
         let frame = self.wire.receive(Kind::Released, PATIENCE)?;
         let mut released: Released = frame.read()?;
         give_sockets(&mut released.workers, frame.fds)?;
-        let old = Rows::of(&self.manifest.outline);
+        let old = Rows::of(&self.manifest.identity);
         let mut history = History::of(released.history);
         for (number, worker_state) in released.workers.iter().enumerate() {
             history.add(number, old, &worker_state.ledger, Vec::new());
         }
         let states = released.upstreams.iter().map(UpstreamState::from).collect();
-        let states = named_states(&self.manifest.outline, states);
+        let states = named_states(&self.manifest.identity, states);
         let successors = prepared.successors.clone();
         let running = Running::go_on(prepared, released.workers, history, states);
         let removed = (0..successors.listeners.len())
@@ -211,12 +211,12 @@ impl Taker {
 
 /// A handler of the other one, as this program understands it. One that it does not understand leaves no sessions that it
 /// could serve.
-fn named(outline: &HandlerOutline, kinds: &[HandlerKind]) -> Option<NamedHandler> {
+fn named(identity: &HandlerIdentity, kinds: &[HandlerKind]) -> Option<NamedHandler> {
     // The name of one that is retired is none that a file could give.
-    let handler = one("handed-over", &outline.text, kinds).ok()?;
+    let handler = one("handed-over", &identity.text, kinds).ok()?;
     Some(NamedHandler {
-        name: outline.name.clone(),
-        is_retired: outline.is_retired,
+        name: identity.name.clone(),
+        is_retired: identity.is_retired,
         ..handler
     })
 }
@@ -287,13 +287,13 @@ fn hear_farewell(
 }
 
 impl Rows {
-    /// Those of an outline.
-    pub fn of(outline: &Outline) -> Rows {
+    /// Those of an identity.
+    pub fn of(identity: &Identity) -> Rows {
         Rows::new(
-            outline.listeners.len(),
-            outline.routes.len(),
-            outline.handlers.len(),
-            outline.upstreams(),
+            identity.listeners.len(),
+            identity.routes.len(),
+            identity.handlers.len(),
+            identity.upstreams(),
         )
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dispatch::ledger::Ledger;
 use crate::monitor::UpstreamState;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 use crate::worker::worker_state::{SocketSlot, WorkerState};
 
 /// The version of this conversation. Changed when an older process would misunderstand.
@@ -40,7 +40,8 @@ pub struct Manifest {
     /// How many configurations there were, this one included.
     pub generation: u64,
     /// What it amounts to.
-    pub outline: Outline,
+    #[serde(rename = "outline")]
+    pub identity: Identity,
     /// How many sessions each handler has.
     pub sessions: Vec<u64>,
     /// Where upstreams with names are.

@@ -245,7 +245,7 @@ impl Gate {
                 .to_string_lossy()
                 .into_owned(),
             generation: present.generation,
-            outline: present.outline,
+            identity: present.identity,
             sessions: present.sessions,
             addresses: present.addresses,
             slots,
