@@ -16,7 +16,7 @@ use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::sink::Job;
-use crate::plan::diff::{Difference, Successors};
+use crate::plan::diff::{Diff, Successors};
 use crate::plan::file_tests;
 use crate::plan::host::Host;
 use crate::plan::identity::Identity;
@@ -49,7 +49,7 @@ pub struct Draft {
     identity: Identity,
     successors: Successors,
     /// What is new.
-    pub difference: Difference,
+    pub diff: Diff,
     /// Who lends the listeners' sockets, and which of them each slot's is.
     workers: Vec<Handle>,
     old: Identity,
@@ -70,7 +70,7 @@ pub struct Prepared {
     /// Where what runs now goes on.
     pub successors: Successors,
     /// What is new.
-    pub difference: Difference,
+    pub diff: Diff,
 }
 
 /// Plans a configuration, runs its tests where something runs that it could harm, and compares it with what runs.
@@ -85,7 +85,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
     }
     let identity = Identity::new(&config, &plan);
     let successors = Successors::new(&present.identity, &identity, &retired);
-    let difference = Difference::new(&present.identity, &identity);
+    let diff = Diff::new(&present.identity, &identity);
     let Present {
         identity: old,
         workers,
@@ -96,7 +96,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
         plan,
         identity,
         successors,
-        difference,
+        diff,
         workers,
         old,
     })
@@ -121,7 +121,7 @@ impl Draft {
             plan,
             identity,
             successors,
-            difference,
+            diff,
             workers,
             old,
         } = self;
@@ -136,7 +136,7 @@ impl Draft {
             workers,
             worker_threads,
             successors,
-            difference,
+            diff,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Going on with what other workers have left: sockets, sessions, whose turn it is, accounts. The same for a reload, where the
 //! others were this process's own, and for a takeover, where they were another's.
 //!
-//! `plan/identity.rs` says what the numbers mean, `difference.rs` where each row goes on, this file moves what hangs on the rows to
+//! `plan/identity.rs` says what the numbers mean, `plan/diff.rs` where each row goes on, this file moves what hangs on the rows to
 //! the workers that will run. All of it happens between two turns: whatever can fail or take time was done before.
 
 use std::collections::HashMap;

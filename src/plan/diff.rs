@@ -11,7 +11,7 @@ use crate::plan::identity::Identity;
 
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum RowChange {
     Added,
     Removed,
     Changed,
@@ -20,25 +20,25 @@ enum Fate {
 
 /// One row of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
+struct DiffLine {
     what: &'static str,
     name: String,
-    fate: Fate,
+    change: RowChange,
     /// Of a changed one, what it said and says.
     texts: Option<(String, String)>,
 }
 
 /// What differs, row by row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Difference {
-    lines: Vec<Line>,
+pub struct Diff {
+    lines: Vec<DiffLine>,
 }
 
-impl Difference {
+impl Diff {
     /// From the configuration that runs to another. Handlers that are only left over count for nothing.
-    pub fn new(old: &Identity, new: &Identity) -> Difference {
-        let mut difference = Difference::default();
-        difference.compare(
+    pub fn new(old: &Identity, new: &Identity) -> Diff {
+        let mut diff = Diff::default();
+        diff.compare(
             "listener",
             old.listeners
                 .iter()
@@ -47,7 +47,7 @@ impl Difference {
                 .iter()
                 .map(|listener| (listener.label.as_str(), "")),
         );
-        difference.compare(
+        diff.compare(
             "route",
             old.routes
                 .iter()
@@ -66,14 +66,14 @@ impl Difference {
                 .collect::<Vec<_>>()
         };
         let (old, new) = (named(old), named(new));
-        difference.compare(
+        diff.compare(
             "handler",
             old.iter()
                 .map(|(name, text)| (name.as_str(), text.as_str())),
             new.iter()
                 .map(|(name, text)| (name.as_str(), text.as_str())),
         );
-        difference
+        diff
     }
 
     fn compare<'a>(
@@ -87,23 +87,26 @@ impl Difference {
         let new: Vec<_> = new.collect();
         let after: HashMap<&str, &str> = new.iter().copied().collect();
         for (name, _) in old.iter().filter(|(name, _)| !after.contains_key(name)) {
-            self.lines.push(Line {
+            self.lines.push(DiffLine {
                 what,
                 name: (*name).to_owned(),
-                fate: Fate::Removed,
+                change: RowChange::Removed,
                 texts: None,
             });
         }
         for (name, text) in new {
-            let (fate, texts) = match before.get(name) {
-                None => (Fate::Added, None),
-                Some(same) if *same == text => (Fate::Kept, None),
-                Some(other) => (Fate::Changed, Some(((*other).to_owned(), text.to_owned()))),
+            let (change, texts) = match before.get(name) {
+                None => (RowChange::Added, None),
+                Some(same) if *same == text => (RowChange::Kept, None),
+                Some(other) => (
+                    RowChange::Changed,
+                    Some(((*other).to_owned(), text.to_owned())),
+                ),
             };
-            self.lines.push(Line {
+            self.lines.push(DiffLine {
                 what,
                 name: name.to_owned(),
-                fate,
+                change,
                 texts,
             });
         }
@@ -111,17 +114,21 @@ impl Difference {
 
     /// Whether everything is kept.
     pub fn is_empty(&self) -> bool {
-        self.lines.iter().all(|line| line.fate == Fate::Kept)
+        self.lines.iter().all(|line| line.change == RowChange::Kept)
     }
 
     /// A line each for what is added (`+`), removed (`-`) and changed (`~`), and one that counts what is kept (`=`).
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for line in self.lines.iter().filter(|line| line.fate != Fate::Kept) {
-            let sign = match line.fate {
-                Fate::Added => '+',
-                Fate::Removed => '-',
-                Fate::Changed | Fate::Kept => '~',
+        for line in self
+            .lines
+            .iter()
+            .filter(|line| line.change != RowChange::Kept)
+        {
+            let sign = match line.change {
+                RowChange::Added => '+',
+                RowChange::Removed => '-',
+                RowChange::Changed | RowChange::Kept => '~',
             };
             lines.push(format!("{sign} {} {}", line.what, line.name));
             if let Some((was, is)) = &line.texts {
@@ -138,7 +145,7 @@ impl Difference {
         let count = |what| {
             self.lines
                 .iter()
-                .filter(|line| line.what == what && line.fate == Fate::Kept)
+                .filter(|line| line.what == what && line.change == RowChange::Kept)
                 .count()
         };
         let words = ["listener", "route", "handler"].map(|what| match count(what) {
@@ -319,7 +326,7 @@ mod tests {
             &[("b", "1"), ("c", "1")],
             &[("h", "x = 2", &[]), ("i", "x = 1", &[])],
         );
-        let lines = Difference::new(&old, &new).lines();
+        let lines = Diff::new(&old, &new).lines();
         let expected = [
             "- route a",
             "+ route c",
@@ -329,7 +336,7 @@ mod tests {
             "= 0 listeners, 1 route and 1 handler kept as they are",
         ];
         assert_eq!(lines, expected);
-        assert!(Difference::new(&old, &old).is_empty() && !Difference::new(&old, &new).is_empty());
+        assert!(Diff::new(&old, &old).is_empty() && !Diff::new(&old, &new).is_empty());
     }
 
     /// Upstreams are found again by what is said of them, wherever they stand, also when the same is there twice.

@@ -186,7 +186,7 @@ impl Supervisor {
         let (present, lent_sockets) = taker.present(kinds);
         let (prepared, signals) = stage.prepare(draft(config, present)?, lent_sockets, epoch)?;
         prepared
-            .difference
+            .diff
             .lines()
             .iter()
             .for_each(|change| log::info!("takeover: {change}"));

@@ -16,7 +16,7 @@ use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
 use crate::handover::prepare::{Draft, Prepared, Present, draft};
 use crate::handover::running::Running;
-use crate::plan::diff::Difference;
+use crate::plan::diff::Diff;
 use crate::supervisor::log_level;
 use crate::supervisor::office::Office;
 use crate::supervisor::reload_report::ReloadReport;
@@ -127,7 +127,7 @@ impl Reloader {
             match outcome {
                 Err(failure) => refuse(&failure, wishes, running, office),
                 Ok(Ready::Draft(draft)) => {
-                    let changes = changes(running, &draft.difference, &draft.config.daemon);
+                    let changes = changes(running, &draft.diff, &draft.config.daemon);
                     tell(wishes, &ReloadReport::of(false, changes));
                 }
                 Ok(Ready::Whole(prepared)) => {
@@ -212,7 +212,7 @@ pub(crate) struct Replacement {
 impl Replacement {
     /// Answers dry runs, and keeps the other wishes.
     fn new(prepared: Prepared, wishes: Vec<Wish>, running: &Running) -> Replacement {
-        let changes = changes(running, &prepared.difference, &prepared.config.daemon);
+        let changes = changes(running, &prepared.diff, &prepared.config.daemon);
         let (dry, wishes): (Vec<Wish>, Vec<Wish>) =
             wishes.into_iter().partition(|wish| wish.is_dry_run);
         tell(dry, &ReloadReport::of(false, changes.clone()));
@@ -285,7 +285,7 @@ impl Applied {
 }
 
 /// Returns one line for each change; a line about a part of `[daemon]` that has to wait begins with [`WAITS`].
-fn changes(running: &Running, difference: &Difference, new: &Daemon) -> Vec<String> {
+fn changes(running: &Running, diff: &Diff, new: &Daemon) -> Vec<String> {
     let old = &running.config.daemon;
     let doors = [
         ("`control`", new.control != old.control),
@@ -297,7 +297,7 @@ fn changes(running: &Running, difference: &Difference, new: &Daemon) -> Vec<Stri
         .filter(|door| door.1)
         .map(|door| door.0)
         .collect();
-    let mut changes = difference.lines();
+    let mut changes = diff.lines();
     if !waiting.is_empty() {
         let waiting = listed(waiting, "and");
         changes.push(format!(
