@@ -4,7 +4,7 @@
 use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
 use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
-use crate::plan::diff::Successors;
+use crate::plan::diff::RowMap;
 
 /// All that was counted before.
 #[derive(Debug, Default)]
@@ -126,18 +126,22 @@ impl History {
     }
 
     /// The same in the numbers of another configuration. What is a state and no sum is counted by whoever goes on with it.
-    pub fn carry(mut self, successors: &Successors, rows: Rows) -> History {
+    pub fn carry(mut self, row_map: &RowMap, rows: Rows) -> History {
         self.ledgers();
-        let handlers: Vec<usize> = successors
+        let handlers: Vec<usize> = row_map
             .handlers
             .iter()
-            .map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index()))
+            .map(|handler_map| {
+                handler_map
+                    .row()
+                    .map_or(rows.handlers - 1, |row| row.index())
+            })
             .collect();
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
             sum.latency.clone_from(&ledger.latency);
             for (index, count) in ledger.listeners.iter().enumerate() {
-                let row = successors
+                let row = row_map
                     .listeners
                     .get(index)
                     .copied()
@@ -146,12 +150,12 @@ impl History {
                 sum.listeners[row].add(count);
             }
             for (index, tally) in ledger.routes.iter().enumerate() {
-                let row = successors.routes.get(index).copied().flatten();
+                let row = row_map.routes.get(index).copied().flatten();
                 sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
             }
             for (index, last_seen) in ledger.last_seen.iter().enumerate() {
                 // One that goes on has the same text, so it expects the same.
-                let row = successors.routes.get(index).copied().flatten();
+                let row = row_map.routes.get(index).copied().flatten();
                 row.into_iter()
                     .for_each(|row| sum.note_seen(row.0 as usize, last_seen));
             }
@@ -160,7 +164,7 @@ impl History {
                     .add(&past(count));
             }
             for (index, count) in ledger.upstreams.iter().enumerate() {
-                let row = successors
+                let row = row_map
                     .upstreams
                     .get(index)
                     .copied()

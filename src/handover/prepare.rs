@@ -16,7 +16,7 @@ use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::sink::Job;
-use crate::plan::diff::{Diff, Successors};
+use crate::plan::diff::{Diff, RowMap};
 use crate::plan::file_tests;
 use crate::plan::host::Host;
 use crate::plan::identity::Identity;
@@ -47,7 +47,7 @@ pub struct Draft {
     pub config: Config,
     plan: Plan,
     identity: Identity,
-    successors: Successors,
+    row_map: RowMap,
     /// What is new.
     pub diff: Diff,
     /// Who lends the listeners' sockets, and which of them each slot's is.
@@ -68,7 +68,7 @@ pub struct Prepared {
     /// Their threads.
     pub worker_threads: WorkerThreads,
     /// Where what runs now goes on.
-    pub successors: Successors,
+    pub row_map: RowMap,
     /// What is new.
     pub diff: Diff,
 }
@@ -84,7 +84,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
         return Err(Failure::Configuration(Box::new(failed)));
     }
     let identity = Identity::new(&config, &plan);
-    let successors = Successors::new(&present.identity, &identity, &retired);
+    let row_map = RowMap::new(&present.identity, &identity, &retired);
     let diff = Diff::new(&present.identity, &identity);
     let Present {
         identity: old,
@@ -95,7 +95,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
         config,
         plan,
         identity,
-        successors,
+        row_map,
         diff,
         workers,
         old,
@@ -120,7 +120,7 @@ impl Draft {
             config,
             plan,
             identity,
-            successors,
+            row_map,
             diff,
             workers,
             old,
@@ -135,7 +135,7 @@ impl Draft {
             identity,
             workers,
             worker_threads,
-            successors,
+            row_map,
             diff,
         })
     }
@@ -147,19 +147,22 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     let mut retired = HashMap::new();
     for (number, old) in present.handlers.iter().enumerate() {
         let Some(old) = old else { continue };
-        let heir = config.handlers.iter_mut().find(|heir| is_heir(old, heir));
-        if let Some(heir) = &heir
-            && heir.contents() == old.contents()
+        let replacement = config
+            .handlers
+            .iter_mut()
+            .find(|replacement| is_replacement(old, replacement));
+        if let Some(replacement) = &replacement
+            && replacement.contents() == old.contents()
         {
             let spec = Arc::clone(&old.spec);
             config
                 .handlers
                 .iter_mut()
-                .filter(|heir| is_heir(old, heir))
-                .for_each(|heir| heir.spec = Arc::clone(&spec));
+                .filter(|replacement| is_replacement(old, replacement))
+                .for_each(|replacement| replacement.spec = Arc::clone(&spec));
             continue;
         }
-        let is_replaced = heir.is_some_and(|heir| leads_wherever(heir, old));
+        let is_replaced = replacement.is_some_and(|replacement| leads_wherever(replacement, old));
         if is_replaced
             || !old.spec.has_sessions()
             || (old.is_retired && present.sessions[number] == 0)
@@ -180,7 +183,7 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     retired
 }
 
-fn is_heir(old: &NamedHandler, new: &NamedHandler) -> bool {
+fn is_replacement(old: &NamedHandler, new: &NamedHandler) -> bool {
     !old.is_retired && !new.is_retired && old.name == new.name && old.kind.name == new.kind.name
 }
 

@@ -81,7 +81,7 @@ impl Running {
             mut history,
             rows,
         } = parked;
-        let removed: Vec<usize> = gone(&prepared.successors.listeners);
+        let removed: Vec<usize> = gone(&prepared.row_map.listeners);
         let mut worker_states = Vec::new();
         for (number, mut worker) in workers.drain(..).enumerate() {
             if !removed.is_empty() {
@@ -118,18 +118,18 @@ impl Running {
             identity,
             mut workers,
             worker_threads,
-            successors,
+            row_map,
             ..
         } = prepared;
         settle(&mut workers, &plan);
-        let mut history = history.carry(&successors, rows(&config, &plan));
+        let mut history = history.carry(&row_map, rows(&config, &plan));
         hand_over(
             &mut workers
                 .iter_mut()
                 .map(|(worker, _)| worker)
                 .collect::<Vec<_>>(),
             worker_states,
-            &successors,
+            &row_map,
             &mut history,
         );
         for (_, handle) in &workers {
@@ -310,12 +310,12 @@ impl Running {
         (0..past.len().max(now.len())).map(sum).collect()
     }
 
-    /// Handles what the sockets hold, and ends the workers. `has_heir`: the sockets are kept for the next process, and so is
+    /// Handles what the sockets hold, and ends the workers. `has_successor`: the sockets are kept for the next process, and so is
     /// what comes from now on; otherwise nothing new is let in.
-    pub fn stop(&mut self, has_heir: bool) -> Result<Stopped, Failure> {
+    pub fn stop(&mut self, has_successor: bool) -> Result<Stopped, Failure> {
         self.monitor.stop();
         for (handle, _) in &self.workers {
-            handle.send(Command::Stop { has_heir });
+            handle.send(Command::Stop { has_successor });
         }
         Ok(Stopped {
             workers: self.join()?,
@@ -399,9 +399,9 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
 }
 
 /// The numbers of those that nobody goes on with.
-fn gone(successors: &[Option<usize>]) -> Vec<usize> {
-    (0..successors.len())
-        .filter(|old| successors[*old].is_none())
+fn gone(row_map: &[Option<usize>]) -> Vec<usize> {
+    (0..row_map.len())
+        .filter(|old| row_map[*old].is_none())
         .collect()
 }
 

@@ -12,7 +12,7 @@ use crate::dispatch::id::{LocalListener, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
 use crate::handover::history::History;
-use crate::plan::diff::{Heirs, Successors};
+use crate::plan::diff::{HandlerMap, RowMap};
 use crate::worker::event_loop::Worker;
 use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 
@@ -20,7 +20,7 @@ use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 pub fn hand_over(
     workers: &mut [&mut Worker],
     worker_states: Vec<WorkerState>,
-    successors: &Successors,
+    row_map: &RowMap,
     history: &mut History,
 ) {
     let mut sockets: HashMap<SocketSlot, (usize, LocalListener)> = HashMap::new();
@@ -33,7 +33,7 @@ pub fn hand_over(
     }
     let mut handover = Handover {
         sockets,
-        successors,
+        row_map,
         history,
         moved: Vec::new(),
     };
@@ -49,7 +49,7 @@ type Parcel = (usize, HandlerId, SavedState);
 struct Handover<'a> {
     /// Which worker has which socket, and as which of its listeners.
     sockets: HashMap<SocketSlot, (usize, LocalListener)>,
-    successors: &'a Successors,
+    row_map: &'a RowMap,
     history: &'a mut History,
     moved: Vec<Parcel>,
 }
@@ -66,7 +66,7 @@ impl Handover<'_> {
     /// Where a socket is now.
     fn slot(&self, old: SocketSlot) -> Option<(usize, LocalListener)> {
         let listener = self
-            .successors
+            .row_map
             .listeners
             .get(old.listener)
             .copied()
@@ -85,11 +85,11 @@ impl Handover<'_> {
         let mut cargo = Cargo::new(upstream_sockets, sockets);
         let home = number % workers.len();
         for (handler, saved) in saved_states.into_iter().enumerate() {
-            let Some(heirs) = self.successors.handlers.get(handler).cloned() else {
+            let Some(handler_map) = self.row_map.handlers.get(handler).cloned() else {
                 continue;
             };
-            self.opinions(workers.len(), number, &heirs, &saved);
-            let row = heirs.row();
+            self.opinions(workers.len(), number, &handler_map, &saved);
+            let row = handler_map.row();
             for session in saved.sessions {
                 let slot = listeners
                     .get(session.listener.index())
@@ -99,7 +99,13 @@ impl Handover<'_> {
                         listener,
                         ..session
                     };
-                    self.session(&mut *workers[worker], worker, &heirs, session, &mut cargo)
+                    self.session(
+                        &mut *workers[worker],
+                        worker,
+                        &handler_map,
+                        session,
+                        &mut cargo,
+                    )
                 });
                 match (moved, row) {
                     (Some(to), Some(from)) => {
@@ -110,11 +116,11 @@ impl Handover<'_> {
                 }
             }
             for port in saved.ports {
-                self.port(&mut *workers[home], home, &heirs, port, &mut cargo);
+                self.port(&mut *workers[home], home, &handler_map, port, &mut cargo);
             }
         }
         if number < workers.len() {
-            cargo.rest(&mut *workers[number], &self.successors.upstreams);
+            cargo.rest(&mut *workers[number], &self.row_map.upstreams);
         }
         for (worker, handler, saved) in std::mem::take(&mut self.moved) {
             workers[worker].inherit(handler, saved);
@@ -122,10 +128,18 @@ impl Handover<'_> {
     }
 
     /// What is thought of upstreams goes to every worker that had no predecessor, too.
-    fn opinions(&mut self, workers: usize, number: usize, heirs: &Heirs, saved: &SavedState) {
-        let Some(heir) = heirs.heir else { return };
+    fn opinions(
+        &mut self,
+        workers: usize,
+        number: usize,
+        handler_map: &HandlerMap,
+        saved: &SavedState,
+    ) {
+        let Some(replacement) = handler_map.replacement else {
+            return;
+        };
         let place = |left: &SavedUpstream| {
-            let place = heirs
+            let place = handler_map
                 .places
                 .get(usize::from(left.place))
                 .copied()
@@ -144,41 +158,54 @@ impl Handover<'_> {
                 upstreams: upstreams.clone(),
                 ..SavedState::default()
             };
-            self.moved.push((worker, heir, opinions));
+            self.moved.push((worker, replacement, opinions));
         }
     }
 
-    /// Moves a session to the heir, if that has all its upstreams, or else to what is left of its own handler.
+    /// Moves a session to the replacement, if that has all its upstreams, or else to what is left of its own handler.
     fn session(
         &mut self,
         worker: &mut Worker,
         number: usize,
-        heirs: &Heirs,
+        handler_map: &HandlerMap,
         session: SavedSession,
         cargo: &mut Cargo,
     ) -> Option<HandlerId> {
-        let place = |leg: &SavedLeg| heirs.places.get(usize::from(leg.place)).copied().flatten();
-        let fits = heirs.is_like && session.legs.iter().all(|leg| place(leg).is_some());
-        let to = heirs.heir.filter(|_| fits).or(heirs.retired)?;
-        let is_heir = heirs.heir == Some(to);
-        let route = session.route.and_then(|route| {
-            self.successors
-                .routes
-                .get(route.0 as usize)
+        let place = |leg: &SavedLeg| {
+            handler_map
+                .places
+                .get(usize::from(leg.place))
                 .copied()
                 .flatten()
-        });
-        let route = route.filter(|_| is_heir);
-        let winner = session.winner.and_then(|winner| match is_heir {
-            true => heirs.places.get(usize::from(winner)).copied().flatten(),
+        };
+        let fits = handler_map.is_like && session.legs.iter().all(|leg| place(leg).is_some());
+        let to = handler_map
+            .replacement
+            .filter(|_| fits)
+            .or(handler_map.retired)?;
+        let is_replacement = handler_map.replacement == Some(to);
+        let route = session
+            .route
+            .and_then(|route| self.row_map.routes.get(route.0 as usize).copied().flatten());
+        let route = route.filter(|_| is_replacement);
+        let winner = session.winner.and_then(|winner| match is_replacement {
+            true => handler_map
+                .places
+                .get(usize::from(winner))
+                .copied()
+                .flatten(),
             false => Some(winner),
         });
         let mut legs = Vec::with_capacity(session.legs.len());
         for leg in &session.legs {
-            let new = if is_heir { place(leg)? } else { leg.place };
+            let new = if is_replacement {
+                place(leg)?
+            } else {
+                leg.place
+            };
             let socket = match leg.socket {
                 Some(socket) => {
-                    Some(cargo.unload(socket, worker, self.successors.upstream(to, new))?)
+                    Some(cargo.unload(socket, worker, self.row_map.upstream(to, new))?)
                 }
                 None => None,
             };
@@ -201,18 +228,24 @@ impl Handover<'_> {
         &mut self,
         worker: &mut Worker,
         number: usize,
-        heirs: &Heirs,
+        handler_map: &HandlerMap,
         port: SavedPort,
         cargo: &mut Cargo,
     ) {
-        let place = heirs.places.get(usize::from(port.place)).copied().flatten();
-        let (Some(heir), Some(place)) = (heirs.heir, place) else {
+        let place = handler_map
+            .places
+            .get(usize::from(port.place))
+            .copied()
+            .flatten();
+        let (Some(replacement), Some(place)) = (handler_map.replacement, place) else {
             return;
         };
-        if let Some(socket) =
-            cargo.unload(port.socket, worker, self.successors.upstream(heir, place))
-        {
-            self.push(number, heir).ports.push(SavedPort {
+        if let Some(socket) = cargo.unload(
+            port.socket,
+            worker,
+            self.row_map.upstream(replacement, place),
+        ) {
+            self.push(number, replacement).ports.push(SavedPort {
                 place,
                 socket,
                 ..port

@@ -165,13 +165,13 @@ fn one_line(text: &str) -> String {
 
 /// Where each row of the old configuration goes on in the new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Successors {
+pub struct RowMap {
     /// By old listener.
     pub listeners: Vec<Option<usize>>,
     /// By old route.
     pub routes: Vec<Option<RouteId>>,
     /// By old handler.
-    pub handlers: Vec<Heirs>,
+    pub handlers: Vec<HandlerMap>,
     /// By old upstream, the new number, which its account goes on under.
     pub upstreams: Vec<Option<usize>>,
     /// The number of each new handler's first upstream.
@@ -180,43 +180,44 @@ pub struct Successors {
 
 /// Who goes on with what a handler leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heirs {
+pub struct HandlerMap {
     /// The handler of the same name and kind.
-    pub heir: Option<HandlerId>,
-    /// Whether the heir is one for sessions with answers, if the old one was.
+    pub replacement: Option<HandlerId>,
+    /// Whether the replacement is one for sessions with answers, if the old one was.
     pub is_like: bool,
-    /// By the old place of an upstream, the heir's place for it.
+    /// By the old place of an upstream, the replacement's place for it.
     pub places: Vec<Option<u16>>,
-    /// The same handler once more, without routes, for sessions that the heir has no upstream for.
+    /// The same handler once more, without routes, for sessions that the replacement has no upstream for.
     pub retired: Option<HandlerId>,
 }
 
-impl Heirs {
+impl HandlerMap {
     /// Whose row its account goes on in.
     pub fn row(&self) -> Option<HandlerId> {
-        self.heir.or(self.retired)
+        self.replacement.or(self.retired)
     }
 }
 
-impl Successors {
+impl RowMap {
     /// `retired` says which handler of the new identity is what of the old one: new number by old.
-    pub fn new(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>) -> Successors {
-        let handlers: Vec<Heirs> = (0..old.handlers.len())
-            .map(|handler| heirs(old, new, retired, handler))
+    pub fn new(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>) -> RowMap {
+        let handlers: Vec<HandlerMap> = (0..old.handlers.len())
+            .map(|handler| handler_map(old, new, retired, handler))
             .collect();
         let mut upstreams = Vec::new();
-        for (index, heirs) in handlers.iter().enumerate() {
+        for (index, handler_map) in handlers.iter().enumerate() {
             for place in 0..old.handlers[index].upstreams.len() {
-                let at_heir = heirs.heir.zip(heirs.places[place]);
-                let at_heir =
-                    at_heir.map(|(heir, place)| new.upstream(heir.index(), usize::from(place)));
-                let at_retired = heirs
+                let at_replacement = handler_map.replacement.zip(handler_map.places[place]);
+                let at_replacement = at_replacement.map(|(replacement, place)| {
+                    new.upstream(replacement.index(), usize::from(place))
+                });
+                let at_retired = handler_map
                     .retired
                     .map(|retired| new.upstream(retired.index(), place));
-                upstreams.push(at_heir.or(at_retired));
+                upstreams.push(at_replacement.or(at_retired));
             }
         }
-        Successors {
+        RowMap {
             listeners: matches(
                 old.listeners.iter().map(|listener| &listener.key),
                 new.listeners.iter().map(|listener| &listener.key),
@@ -242,22 +243,27 @@ impl Successors {
     }
 }
 
-fn heirs(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
+fn handler_map(
+    old: &Identity,
+    new: &Identity,
+    retired: &HashMap<usize, usize>,
+    index: usize,
+) -> HandlerMap {
     let handler = &old.handlers[index];
     let retired = retired
         .get(&index)
         .map(|retired| HandlerId(*retired as u32));
-    let is_heir = |other: &crate::plan::identity::HandlerIdentity| {
+    let is_replacement = |other: &crate::plan::identity::HandlerIdentity| {
         !handler.is_retired
             && !other.is_retired
             && other.name == handler.name
             && other.kind == handler.kind
     };
-    let heir = new.handlers.iter().position(is_heir);
-    let places = match heir {
-        Some(heir) => matches(
+    let replacement = new.handlers.iter().position(is_replacement);
+    let places = match replacement {
+        Some(replacement) => matches(
             handler.upstreams.iter(),
-            new.handlers[heir].upstreams.iter(),
+            new.handlers[replacement].upstreams.iter(),
         ),
         None => vec![None; handler.upstreams.len()],
     };
@@ -265,9 +271,10 @@ fn heirs(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>, index:
         .into_iter()
         .map(|place| place.map(|place| place as u16))
         .collect();
-    let is_like = heir.is_some_and(|heir| new.handlers[heir].has_sessions || !handler.has_sessions);
-    Heirs {
-        heir: heir.map(|heir| HandlerId(heir as u32)),
+    let is_like = replacement
+        .is_some_and(|replacement| new.handlers[replacement].has_sessions || !handler.has_sessions);
+    HandlerMap {
+        replacement: replacement.map(|replacement| HandlerId(replacement as u32)),
         is_like,
         places,
         retired,
@@ -350,16 +357,16 @@ mod tests {
                 ("h (retired)", "", &["a", "b", "a", "c"]),
             ],
         );
-        let successors = Successors::new(&old, &new, &HashMap::from([(1, 1)]));
-        let heirs = &successors.handlers[1];
+        let row_map = RowMap::new(&old, &new, &HashMap::from([(1, 1)]));
+        let handler_map = &row_map.handlers[1];
         assert_eq!(
-            (heirs.heir, heirs.retired),
+            (handler_map.replacement, handler_map.retired),
             (Some(HandlerId(0)), Some(HandlerId(1)))
         );
-        assert_eq!(heirs.places, [Some(1), Some(0), Some(3), None]);
-        assert_eq!(successors.handlers[0].row(), None);
+        assert_eq!(handler_map.places, [Some(1), Some(0), Some(3), None]);
+        assert_eq!(row_map.handlers[0].row(), None);
         assert_eq!(
-            successors.upstreams,
+            row_map.upstreams,
             [None, Some(1), Some(0), Some(3), Some(7)]
         );
     }

@@ -391,7 +391,7 @@ impl Supervisor {
         log_error(self.periodic.service.stopping());
         self.office.close();
         self.gate.close(false);
-        let stopped = self.running.stop(self.periodic.has_heir())?;
+        let stopped = self.running.stop(self.periodic.has_successor())?;
         self.drain_output(begun);
         let found = self.periodic.found();
         let snapshot = self

@@ -87,7 +87,7 @@ impl Periodic {
 
     /// Whether the sockets outlive this process. Where the unit wants none kept (`FileDescriptorStoreMax=0`), the service manager
     /// does not say so: then what comes in the last moment goes with the sockets.
-    pub fn has_heir(&self) -> bool {
+    pub fn has_successor(&self) -> bool {
         self.service.is_there()
     }
 

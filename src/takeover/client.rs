@@ -18,7 +18,7 @@ use crate::handover::prepare::{Prepared, Present};
 use crate::handover::running::{Running, named_states};
 use crate::monitor::UpstreamState;
 use crate::net::pass;
-use crate::plan::diff::Successors;
+use crate::plan::diff::RowMap;
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
 use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
 use crate::takeover::wire::{Kind, Wire, WireError};
@@ -184,10 +184,10 @@ impl Taker {
         }
         let states = released.upstreams.iter().map(UpstreamState::from).collect();
         let states = named_states(&self.manifest.identity, states);
-        let successors = prepared.successors.clone();
+        let row_map = prepared.row_map.clone();
         let running = Running::go_on(prepared, released.workers, history, states);
-        let removed = (0..successors.listeners.len())
-            .filter(|old| successors.listeners[*old].is_none())
+        let removed = (0..row_map.listeners.len())
+            .filter(|old| row_map.listeners[*old].is_none())
             .collect();
         if let Err(error) = self
             .wire
@@ -200,7 +200,7 @@ impl Taker {
             log::warn!("the process that was taken over cannot be told: {error}");
         }
         let generation = self.manifest.generation;
-        hear_farewell(self.wire, successors, running.rows(), late);
+        hear_farewell(self.wire, row_map, running.rows(), late);
         Ok(Taken {
             running,
             drained: released.drained,
@@ -263,7 +263,7 @@ fn give_sockets(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<
 
 fn hear_farewell(
     mut wire: Wire,
-    successors: Successors,
+    row_map: RowMap,
     rows: Rows,
     late: impl FnOnce(Vec<Ledger>) + Send + 'static,
 ) {
@@ -271,9 +271,7 @@ fn hear_farewell(
         .receive(Kind::Farewell, PATIENCE)
         .and_then(|frame| frame.read::<Farewell>())
     {
-        Ok(Farewell { ledgers }) => {
-            late(History::of(ledgers).carry(&successors, rows).into_ledgers())
-        }
+        Ok(Farewell { ledgers }) => late(History::of(ledgers).carry(&row_map, rows).into_ledgers()),
         Err(error) => {
             log::warn!("the last counts of the process that was taken over are missing: {error}")
         }

@@ -42,7 +42,7 @@ pub enum Command {
     Stop {
         /// Whether somebody keeps these sockets for the next process: what comes from now on waits in them. Otherwise
         /// nothing new is let in.
-        has_heir: bool,
+        has_successor: bool,
     },
 }
 

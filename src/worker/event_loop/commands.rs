@@ -38,7 +38,7 @@ impl Worker {
                     let _ = reply.send(self.listeners.iter().try_for_each(Listener::settle));
                 }
                 Command::Park => self.is_parked = true,
-                Command::Stop { has_heir } => self.stop(has_heir),
+                Command::Stop { has_successor } => self.stop(has_successor),
             }
         }
     }
@@ -69,9 +69,9 @@ impl Worker {
 
     /// Queues every listener, so that what the sockets hold is handled before the end. After that none is queued any more: it
     /// is read until it holds nothing once, however much may come.
-    fn stop(&mut self, has_heir: bool) {
+    fn stop(&mut self, has_successor: bool) {
         for index in 0..self.listeners.len() {
-            if !has_heir {
+            if !has_successor {
                 // Where the filter is refused, what comes later goes with the socket, uncounted.
                 let _ = close_door(self.listeners[index].send_socket.socket());
             }
