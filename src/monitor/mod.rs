@@ -28,7 +28,7 @@ pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, UpstreamState}
 use crate::config::Config;
 use crate::net::fib;
 use crate::plan::Plan;
-use crate::plan::forwarding_loops::Watch;
+use crate::plan::forwarding_loops::LoopWatch;
 use crate::plan::upstreams::{Located, addresses};
 use crate::worker::command::{Command, Handle};
 
@@ -59,7 +59,7 @@ impl Monitor {
         workers: Vec<Handle>,
         known: &[Option<UpstreamState>],
     ) -> Monitor {
-        let mut watch = Watch::new(
+        let mut loop_watch = LoopWatch::new(
             config,
             &plan.table,
             &plan.names,
@@ -75,7 +75,7 @@ impl Monitor {
         let outside = Outside {
             tell: Box::new(tell),
             look_up: Arc::new(|name| addresses(name, 0)),
-            permit: Box::new(move |id, address| watch.permit(id, address)),
+            permit: Box::new(move |id, address| loop_watch.permit(id, address)),
         };
         let mut monitored_upstreams = monitored_upstreams(config, plan);
         for (monitored, state) in monitored_upstreams.iter_mut().zip(known) {

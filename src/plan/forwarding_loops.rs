@@ -2,7 +2,7 @@
 //! so on, until the first one is reached again. Refused before anything starts.
 //!
 //! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/reply_policy.rs`).
-//! Names may come to mean other addresses later, so a [`Watch`] asks the same question again.
+//! Names may come to mean other addresses later, so a [`LoopWatch`] asks the same question again.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -57,7 +57,7 @@ fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String
 type LookUp = dyn Fn(IpAddr) -> io::Result<KernelRoute>;
 
 /// Keeps upstreams from moving to where they would close a loop.
-pub struct Watch {
+pub struct LoopWatch {
     graph: Graph,
     table: Arc<RouteTable>,
     names: Arc<Names>,
@@ -66,7 +66,7 @@ pub struct Watch {
     look_up: fn(IpAddr) -> io::Result<KernelRoute>,
 }
 
-impl Watch {
+impl LoopWatch {
     /// Knows where the upstreams are at start.
     pub fn new(
         config: &Config,
@@ -74,8 +74,8 @@ impl Watch {
         names: &Arc<Names>,
         upstreams: &Upstreams,
         look_up: fn(IpAddr) -> io::Result<KernelRoute>,
-    ) -> Watch {
-        Watch {
+    ) -> LoopWatch {
+        LoopWatch {
             graph: Graph::new(config, table, upstreams, &look_up),
             table: Arc::clone(table),
             names: Arc::clone(names),
@@ -251,7 +251,7 @@ mod tests {
         let config = Config::parse(Path::new("test.toml"), CONFIG, KINDS)
             .unwrap_or_else(|why| panic!("{why}"));
         let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
-        let mut watch = Watch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
+        let mut watch = LoopWatch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
         let mut permit =
             |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
         assert_eq!(
