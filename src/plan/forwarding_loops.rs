@@ -54,7 +54,7 @@ fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String
 }
 
 /// Asks the routing table of this host about a destination.
-type LookUp = dyn Fn(IpAddr) -> io::Result<KernelRoute>;
+type RouteLookup = dyn Fn(IpAddr) -> io::Result<KernelRoute>;
 
 /// Keeps upstreams from moving to where they would close a loop.
 pub struct LoopWatch {
@@ -120,7 +120,12 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(config: &Config, table: &RouteTable, upstreams: &Upstreams, look_up: &LookUp) -> Graph {
+    fn new(
+        config: &Config,
+        table: &RouteTable,
+        upstreams: &Upstreams,
+        look_up: &RouteLookup,
+    ) -> Graph {
         let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> =
             config.handlers.iter().map(|_| Vec::new()).collect();
         for (id, located) in upstreams.iter() {
@@ -176,7 +181,7 @@ fn hears(located: &Located, interface: Option<u32>) -> bool {
 fn routes_of(
     address: SocketAddr,
     table: &RouteTable,
-    look_up: &LookUp,
+    look_up: &RouteLookup,
     hears: impl Fn(Option<u32>) -> bool,
 ) -> Vec<RouteId> {
     // Sent to the unspecified address, it goes to this host's loopback (ip(7)).
@@ -206,7 +211,7 @@ fn routes_of(
 }
 
 /// Whether this host receives what it sends there itself.
-fn is_ours(ip: IpAddr, look_up: &LookUp) -> bool {
+fn is_ours(ip: IpAddr, look_up: &RouteLookup) -> bool {
     ip.is_loopback()
         || ip.is_multicast()
         || look_up(ip).is_ok_and(|answer| {
