@@ -33,13 +33,13 @@ pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
             };
             // Equally wide and in order: they overlap if the second begins before the first ends.
             if second.ports.0 <= first.ports.1 && first_at != second_at {
-                problems.push(tie(second, second_at, first_at));
+                problems.push(conflict(second, second_at, first_at));
             }
         }
     }
 }
 
-fn tie(row: &Match, at: &Range<usize>, other: &Range<usize>) -> Problem {
+fn conflict(row: &Match, at: &Range<usize>, other: &Range<usize>) -> Problem {
     let message = format!(
         "port {} is routed twice for {}, by rules that are equally specific",
         row.ports.0, row.net
