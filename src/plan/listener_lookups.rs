@@ -13,7 +13,7 @@ use crate::dispatch::route_table::{Match, PortTable, RouteTable};
 use crate::plan::{ListenerPlan, Role};
 
 /// What the look-ups are made from.
-pub(crate) struct LookUps<'a> {
+pub(crate) struct ListenerLookups<'a> {
     pub(crate) config: &'a Config,
     pub(crate) table: &'a RouteTable,
     pub(crate) workers: usize,
@@ -62,7 +62,7 @@ impl Borders {
     }
 }
 
-impl LookUps<'_> {
+impl ListenerLookups<'_> {
     /// Gives each listener its look-up and its needs. Reports where that would take more memory than it may.
     pub(crate) fn give(&self, listeners: &mut [ListenerPlan], problems: &mut Problems) {
         let borders = Borders::of(self.table);

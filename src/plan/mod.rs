@@ -30,7 +30,7 @@ use crate::dispatch::handler::Names;
 use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::{Match, RouteId, RouteTable};
 use crate::plan::host::Host;
-use crate::plan::listener_lookups::LookUps;
+use crate::plan::listener_lookups::ListenerLookups;
 use crate::plan::listener_set::ListenerSet;
 use crate::plan::upstreams::Upstreams;
 
@@ -77,12 +77,12 @@ impl Plan {
             set.add(route, *interface, &mut problems);
         }
         let (mut listeners, mut notes) = set.finish();
-        let look_ups = LookUps {
+        let listener_lookups = ListenerLookups {
             config,
             table: &table,
             workers,
         };
-        look_ups.give(&mut listeners, &mut problems);
+        listener_lookups.give(&mut listeners, &mut problems);
         let upstreams = Upstreams::look_up(config, host, known);
         forwarding_loops::find(config, &table, &upstreams, host, &mut problems);
         notes.extend(upstreams.problems().map(str::to_owned));
