@@ -42,7 +42,7 @@ pub struct Present {
 }
 
 /// A configuration that has been compared with the one that runs; nothing is open for it yet.
-pub struct Draft {
+pub struct ConfigDraft {
     /// What the file says, and handlers that only serve sessions of older files.
     pub config: Config,
     plan: Plan,
@@ -74,7 +74,7 @@ pub struct Prepared {
 }
 
 /// Plans a configuration, runs its tests where something runs that it could harm, and compares it with what runs.
-pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
+pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Failure> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let retired = succeed(&mut config, &present);
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
@@ -91,7 +91,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
         workers,
         ..
     } = present;
-    Ok(Draft {
+    Ok(ConfigDraft {
         config,
         plan,
         identity,
@@ -102,7 +102,7 @@ pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
     })
 }
 
-impl Draft {
+impl ConfigDraft {
     /// The listeners that it will have.
     pub fn listeners(&self) -> &[ListenerPlan] {
         &self.plan.listeners
@@ -116,7 +116,7 @@ impl Draft {
         epoch: Instant,
         ended: &Arc<Waker>,
     ) -> Result<Prepared, Failure> {
-        let Draft {
+        let ConfigDraft {
             config,
             plan,
             identity,

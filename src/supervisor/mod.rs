@@ -33,7 +33,7 @@ use crate::build::socket_activation;
 use crate::build::{line_writer, log_writer};
 use crate::config::{Config, Kind};
 use crate::dispatch::sink::Job;
-use crate::handover::prepare::{Draft, Prepared, Present, draft};
+use crate::handover::prepare::{ConfigDraft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::net::limits;
 use crate::observe::snapshot::Snapshot;
@@ -98,7 +98,7 @@ impl Stage {
     /// signal ends the process, and nothing is lost by that.
     fn prepare(
         &self,
-        draft: Draft,
+        draft: ConfigDraft,
         lent_sockets: LentSockets,
         epoch: Instant,
     ) -> Result<(Prepared, Signals), Failure> {

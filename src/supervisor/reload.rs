@@ -14,7 +14,7 @@ use crate::build::inherited_sockets::LentSockets;
 use crate::config::diagnostics::listed;
 use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
-use crate::handover::prepare::{Draft, Prepared, Present, draft};
+use crate::handover::prepare::{ConfigDraft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::plan::diff::Diff;
 use crate::supervisor::log_level;
@@ -55,7 +55,7 @@ enum Ready {
     /// All of it.
     Whole(Box<Prepared>),
     /// Only what would change: nothing was opened.
-    Draft(Box<Draft>),
+    Draft(Box<ConfigDraft>),
 }
 
 /// What was made ready, or why it could not be.
