@@ -44,14 +44,14 @@ pub fn hand_over(
 }
 
 /// One handler's saved state on its way to one worker.
-type Parcel = (usize, HandlerId, SavedState);
+type Transfer = (usize, HandlerId, SavedState);
 
 struct Handover<'a> {
     /// Which worker has which socket, and as which of its listeners.
     sockets: HashMap<SocketSlot, (usize, LocalListener)>,
     row_map: &'a RowMap,
     history: &'a mut History,
-    moved: Vec<Parcel>,
+    moved: Vec<Transfer>,
 }
 
 impl Handover<'_> {
