@@ -109,13 +109,17 @@ pub enum Unlent {
 pub fn lend(workers: &[Handle]) -> Result<Vec<(SocketSlot, UdpSocket)>, Unlent> {
     let mut lent = Vec::new();
     for worker in workers {
-        let (reply, answer) = bounded(1);
+        let (reply, response) = bounded(1);
         worker.send(Command::Lend(reply));
         // A worker without descriptors gives no answer.
-        lent.extend(answer.recv_timeout(LEND_MAX).map_err(|error| match error {
-            RecvTimeoutError::Disconnected => Unlent::NoFiles,
-            RecvTimeoutError::Timeout => Unlent::Silent,
-        })?);
+        lent.extend(
+            response
+                .recv_timeout(LEND_MAX)
+                .map_err(|error| match error {
+                    RecvTimeoutError::Disconnected => Unlent::NoFiles,
+                    RecvTimeoutError::Timeout => Unlent::Silent,
+                })?,
+        );
     }
     lent.sort_by_key(|(slot, _)| (slot.listener, slot.index));
     Ok(lent)

@@ -187,16 +187,16 @@ impl Running {
 
     /// Sets everything on the listeners' sockets as it is meant to be, after somebody who was to go on with them has not.
     pub fn settle(&self) {
-        let asked: Vec<_> = self
+        let queries: Vec<_> = self
             .handles()
             .filter_map(|handle| {
-                let (reply, answer) = bounded(1);
-                handle.send(Command::Settle(reply)).then_some(answer)
+                let (reply, response) = bounded(1);
+                handle.send(Command::Settle(reply)).then_some(response)
             })
             .collect();
         let deadline = Instant::now() + SNAPSHOT_MAX;
-        for answer in asked {
-            if let Ok(Err(error)) = answer.recv_deadline(deadline) {
+        for response in queries {
+            if let Ok(Err(error)) = response.recv_deadline(deadline) {
                 log::error!("cannot set up a listener as it was before: {error}");
             }
         }
@@ -280,13 +280,13 @@ impl Running {
     pub fn ledgers(&self) -> Vec<Option<Ledger>> {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         let ask = |(handle, _): &(Handle, _)| {
-            let (reply, answer) = bounded(1);
-            handle.send(Command::Snapshot(reply)).then_some(answer)
+            let (reply, response) = bounded(1);
+            handle.send(Command::Snapshot(reply)).then_some(response)
         };
-        let asked: Vec<_> = self.workers.iter().map(ask).collect();
-        asked
+        let queries: Vec<_> = self.workers.iter().map(ask).collect();
+        queries
             .into_iter()
-            .map(|answer| answer?.recv_deadline(deadline).ok())
+            .map(|response| response?.recv_deadline(deadline).ok())
             .collect()
     }
 
