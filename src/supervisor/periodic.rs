@@ -12,7 +12,7 @@ use crate::build::socket_activation::Store;
 use crate::config::Config;
 use crate::handover::running::Running;
 use crate::observe::conditions::Troubles;
-use crate::observe::host_watch::Lookout;
+use crate::observe::host_watch::HostWatch;
 use crate::observe::resource_watch::Shortages;
 use crate::observe::snapshot::Alarm;
 use crate::plan::identity::ListenerKey;
@@ -43,7 +43,7 @@ pub struct Periodic {
     shortages: Shortages,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
-    lookout: Lookout,
+    host_watch: HostWatch,
     /// When to look for alarms next.
     look: Instant,
 }
@@ -56,7 +56,7 @@ impl Periodic {
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        let (lookout, look) = (Lookout::start(), Instant::now() + EXPECTING);
+        let (host_watch, look) = (HostWatch::start(), Instant::now() + EXPECTING);
         let (store, shortages) = (Store::new(service.clone()), Shortages::new());
         Periodic {
             store,
@@ -64,7 +64,7 @@ impl Periodic {
             watch: None,
             shortages,
             watchdog,
-            lookout,
+            host_watch,
             look,
         }
     }
@@ -93,7 +93,7 @@ impl Periodic {
 
     /// Alarms of what the host shows.
     pub fn found(&self) -> Vec<Alarm> {
-        self.lookout.found()
+        self.host_watch.found()
     }
 
     /// Does what is due at `now`, and returns what remains to be done.
@@ -145,7 +145,7 @@ impl Periodic {
             .daemon
             .watch
             .then(|| watch.unwrap_or_else(|| Watch::new(Instant::now())));
-        self.lookout.watch(config, &running.plan);
+        self.host_watch.watch(config, &running.plan);
         log_error(self.service.ready(std::process::id(), &running.summary()));
         if let Err(error) = self.keep_sockets(running) {
             log::warn!(
