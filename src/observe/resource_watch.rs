@@ -20,17 +20,17 @@ const FILES: &str = "files";
 const LOG: &str = "log";
 
 /// What is lacking now.
-pub struct Shortages {
+pub struct ResourceWatch {
     next: Instant,
     /// When no file could be opened last, as long as that is a trouble.
     files: Option<Instant>,
     is_mute: bool,
 }
 
-impl Shortages {
+impl ResourceWatch {
     /// Nothing is, so far.
-    pub fn new() -> Shortages {
-        Shortages {
+    pub fn new() -> ResourceWatch {
+        ResourceWatch {
             next: Instant::now(),
             files: None,
             is_mute: false,

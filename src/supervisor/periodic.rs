@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::handover::running::Running;
 use crate::observe::conditions::Troubles;
 use crate::observe::host_watch::HostWatch;
-use crate::observe::resource_watch::Shortages;
+use crate::observe::resource_watch::ResourceWatch;
 use crate::observe::snapshot::Alarm;
 use crate::plan::identity::ListenerKey;
 use crate::supervisor::config_watch::Watch;
@@ -40,7 +40,7 @@ pub struct Periodic {
     pub(crate) service: ServiceManager,
     store: Store,
     watch: Option<Watch>,
-    shortages: Shortages,
+    resource_watch: ResourceWatch,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
     host_watch: HostWatch,
@@ -57,12 +57,12 @@ impl Periodic {
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
         let (host_watch, look) = (HostWatch::start(), Instant::now() + EXPECTING);
-        let (store, shortages) = (Store::new(service.clone()), Shortages::new());
+        let (store, resource_watch) = (Store::new(service.clone()), ResourceWatch::new());
         Periodic {
             store,
             service,
             watch: None,
-            shortages,
+            resource_watch,
             watchdog,
             host_watch,
             look,
@@ -81,7 +81,7 @@ impl Periodic {
             .into_iter()
             .chain(self.watchdog.map(|(_, next)| next))
             .chain([self.look]);
-        let first = others.fold(self.shortages.next(), Instant::min);
+        let first = others.fold(self.resource_watch.next(), Instant::min);
         first.saturating_duration_since(Instant::now())
     }
 
@@ -103,7 +103,7 @@ impl Periodic {
             .watch
             .as_mut()
             .is_some_and(|watch| watch.is_changed(source, now));
-        self.shortages.look(now, troubles);
+        self.resource_watch.look(now, troubles);
         self.feed_watchdog(now, running);
         Due {
             reload,
