@@ -58,9 +58,9 @@ pub struct Bound {
     /// The sockets.
     pub listeners: Listeners,
     /// Why there is no control socket although there should be, as a sentence.
-    pub control_trouble: Option<String>,
+    pub control_problem: Option<String>,
     /// Why there is no TCP socket although there should be, as a sentence.
-    pub http_trouble: Option<String>,
+    pub http_problem: Option<String>,
 }
 
 /// Longest wait for the process that was taken over to leave an HTTP port, and the time between two tries.
@@ -72,9 +72,9 @@ impl Bound {
     /// and leaves it now.
     pub fn try_http_again(&mut self, address: Option<SocketAddr>) {
         let deadline = Instant::now() + LEAVE_MAX;
-        while let (Some(address), Some(_)) = (address, &self.http_trouble) {
+        while let (Some(address), Some(_)) = (address, &self.http_problem) {
             match bind_http(address) {
-                Ok(listener) => (self.listeners.http, self.http_trouble) = (Some(listener), None),
+                Ok(listener) => (self.listeners.http, self.http_problem) = (Some(listener), None),
                 Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                     thread::sleep(LEAVE_STEP);
                 }
@@ -106,16 +106,16 @@ impl Listeners {
         match control_path(&daemon.control, &Places::this()) {
             Ok(path) => match bind_control(&path)? {
                 Ok(control) => bound.listeners.control = Some(control),
-                Err(error) => bound.control_trouble = Some(explain_control(&path, &error)),
+                Err(error) => bound.control_problem = Some(explain_control(&path, &error)),
             },
             Err(NoControl::Off) => {}
-            Err(error) => bound.control_trouble = Some(error.to_string()),
+            Err(error) => bound.control_problem = Some(error.to_string()),
         }
         bound.listeners.hosts = daemon.http_hosts.clone();
         if let Some(address) = daemon.http {
             match bind_http(address) {
                 Ok(listener) => bound.listeners.http = Some(listener),
-                Err(error) => bound.http_trouble = Some(explain_http(address, &error)),
+                Err(error) => bound.http_problem = Some(explain_http(address, &error)),
             }
         }
         Ok(bound)

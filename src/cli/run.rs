@@ -172,9 +172,12 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
             supervisor.offer_takeover(takeover::path_beside(&control), gate, doors)
         });
         if let Err(error) = offered {
-            let trouble = format!("no other process can take over: {error}");
-            log::warn!("{trouble}");
-            supervisor.requests().troubles.begin("takeover", trouble);
+            let condition = format!("no other process can take over: {error}");
+            log::warn!("{condition}");
+            supervisor
+                .requests()
+                .conditions
+                .begin("takeover", condition);
         }
     }
     log::info!("ready: {}", supervisor.summary());
@@ -204,13 +207,13 @@ fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
 fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
     let Bound {
         listeners,
-        control_trouble,
-        http_trouble,
+        control_problem,
+        http_problem,
     } = bound;
-    for (about, trouble) in [("control", control_trouble), ("http", http_trouble)] {
-        if let Some(trouble) = trouble {
-            log::warn!("{trouble}");
-            requests.troubles.begin(about, trouble);
+    for (about, condition) in [("control", control_problem), ("http", http_problem)] {
+        if let Some(condition) = condition {
+            log::warn!("{condition}");
+            requests.conditions.begin(about, condition);
         }
     }
     if let Some(path) = listeners.control_path() {
@@ -222,9 +225,9 @@ fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
     match Admin::start(listeners, requests.clone()) {
         Ok(admin) => Some(admin),
         Err(error) => {
-            let trouble = format!("cannot serve the control socket: {error}");
-            log::warn!("{trouble}");
-            requests.troubles.begin("admin", trouble);
+            let condition = format!("cannot serve the control socket: {error}");
+            log::warn!("{condition}");
+            requests.conditions.begin("admin", condition);
             None
         }
     }

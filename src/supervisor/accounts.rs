@@ -123,7 +123,7 @@ impl Accounts {
             },
             life: &self.life,
             admin: requests.visits.row(),
-            troubles: requests.troubles.sentences(),
+            conditions: requests.conditions.sentences(),
             is_stopping,
             receive_buffers: running.receive_buffers(),
             found,

@@ -314,8 +314,8 @@ impl Supervisor {
     /// Does what is due from time to time.
     fn run_periodic(&mut self) {
         let now = Instant::now();
-        let troubles = &self.office.requests.troubles;
-        let due = self.periodic.run(now, &self.running, troubles);
+        let conditions = &self.office.requests.conditions;
+        let due = self.periodic.run(now, &self.running, conditions);
         if due.reload {
             let name = self.running.config.source.name();
             log::info!("{name} has changed: reading it again");

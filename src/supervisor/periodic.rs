@@ -11,7 +11,7 @@ use crate::build::service_manager::{ServiceManager, log_error, watchdog_interval
 use crate::build::socket_activation::Store;
 use crate::config::Config;
 use crate::handover::running::Running;
-use crate::observe::conditions::Troubles;
+use crate::observe::conditions::Conditions;
 use crate::observe::host_watch::HostWatch;
 use crate::observe::resource_watch::ResourceWatch;
 use crate::observe::snapshot::Alarm;
@@ -97,13 +97,13 @@ impl Periodic {
     }
 
     /// Does what is due at `now`, and returns what remains to be done.
-    pub(crate) fn run(&mut self, now: Instant, running: &Running, troubles: &Troubles) -> Due {
+    pub(crate) fn run(&mut self, now: Instant, running: &Running, conditions: &Conditions) -> Due {
         let source = &running.config.source;
         let reload = self
             .watch
             .as_mut()
             .is_some_and(|watch| watch.is_changed(source, now));
-        self.resource_watch.look(now, troubles);
+        self.resource_watch.look(now, conditions);
         self.feed_watchdog(now, running);
         Due {
             reload,

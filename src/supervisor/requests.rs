@@ -9,7 +9,7 @@ use mio::Waker;
 
 use crate::build::error::Refusal;
 use crate::observe::admin_stats::Visits;
-use crate::observe::conditions::Troubles;
+use crate::observe::conditions::Conditions;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::{TapQuery, Tapped};
 use crate::plan::explain::Imagined;
@@ -74,21 +74,21 @@ pub struct Requests {
     /// Who came to ask.
     pub visits: Arc<Visits>,
     /// What does not work.
-    pub troubles: Troubles,
+    pub conditions: Conditions,
 }
 
 impl Requests {
     /// The way of operators, and what comes by it and by that of guests. The reader is woken by this.
     pub fn new(waker: Arc<Waker>) -> (Requests, Asked) {
         let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
-        let (visits, troubles) = (Arc::default(), Troubles::default());
+        let (visits, conditions) = (Arc::default(), Conditions::default());
         (
             Requests {
                 queue,
                 guests,
                 waker,
                 visits,
-                troubles,
+                conditions,
             },
             Asked {
                 operators,

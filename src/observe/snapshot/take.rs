@@ -81,7 +81,7 @@ pub struct Facts<'a> {
     /// The control socket's accounts.
     pub admin: AdminRow,
     /// What does not work, a sentence each.
-    pub troubles: Vec<String>,
+    pub conditions: Vec<String>,
     /// Whether it is about to end.
     pub is_stopping: bool,
     /// The smallest receive buffer of each listener's sockets, in bytes.
@@ -100,7 +100,7 @@ impl Snapshot {
         } = facts;
         let sum = facts.sum();
         let (now, now_unix) = (Instant::now(), unix());
-        let mut reasons = facts.troubles.clone();
+        let mut reasons = facts.conditions.clone();
         let silent = facts
             .parts
             .iter()
