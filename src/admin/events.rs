@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::endpoint::status;
-use crate::observe::admin_stats::Visits;
+use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
 /// Who may watch at a time, by each door: viewers over TCP do not keep anybody at the control socket from it.
@@ -89,7 +89,7 @@ pub async fn watch(
     mut stopped: watch::Receiver<bool>,
 ) -> Response {
     let Some(viewer) = Viewer::begin(&requests, stage) else {
-        requests.visits.refused_viewers.more();
+        requests.admin_stats.refused_viewers.more();
         let words = "as many watch already as may; GET /status still answers\n";
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
     };
@@ -123,17 +123,17 @@ pub async fn watch(
 
 /// A viewer, counted as long as it is there.
 struct Viewer {
-    visits: Arc<Visits>,
+    admin_stats: Arc<AdminStats>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Viewer {
     fn begin(requests: &Requests, stage: &Stage) -> Option<Viewer> {
         let place = Arc::clone(&stage.places).try_acquire_owned().ok()?;
-        let visits = Arc::clone(&requests.visits);
-        visits.viewers.more();
+        let admin_stats = Arc::clone(&requests.admin_stats);
+        admin_stats.viewers.more();
         Some(Viewer {
-            visits,
+            admin_stats,
             _place: place,
         })
     }
@@ -141,7 +141,7 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.visits.viewers.less();
+        self.admin_stats.viewers.less();
     }
 }
 

@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use hyper::body::{Body as _, Incoming};
 
 use super::tap;
-use crate::observe::admin_stats::Visits;
+use crate::observe::admin_stats::AdminStats;
 
 /// Bytes of a request's body. No endpoint reads one.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -37,16 +37,16 @@ pub enum Door {
 pub fn check(
     door: &Door,
     request: &Request<Incoming>,
-    visits: &Visits,
+    admin_stats: &AdminStats,
 ) -> Result<(), Box<Response<Body>>> {
-    visits.requests.more();
+    admin_stats.requests.more();
     if let Door::Http { local, hosts } = door {
         let host = request
             .headers()
             .get(HOST)
             .and_then(|host| host.to_str().ok());
         if !host.is_some_and(|host| is_ours(host, *local, hosts)) {
-            visits.refused_hosts.more();
+            admin_stats.refused_hosts.more();
             let words = "this name is not one of this daemon's; ask it by its address or as localhost, or add the name to \
                          `http_hosts` below [daemon]\n";
             return Err(Box::new(
@@ -54,7 +54,7 @@ pub fn check(
             ));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            visits.refused_methods.more();
+            admin_stats.refused_methods.more();
             let words = "over TCP this is read-only; what changes something goes through the control socket: `udispatch \
                          reload`, or curl --unix-socket\n";
             return Err(Box::new(
@@ -67,13 +67,13 @@ pub fn check(
             ));
         }
         if request.uri().path() == tap::PATH {
-            visits.refused_methods.more();
+            admin_stats.refused_methods.more();
             let words = "what datagrams hold is not shown over TCP: `udispatch tap` asks the control socket\n";
             return Err(Box::new((StatusCode::FORBIDDEN, words).into_response()));
         }
     }
     if request.body().size_hint().lower() > BODY_BYTES_MAX {
-        visits.refused_requests.more();
+        admin_stats.refused_requests.more();
         return Err(Box::new(
             (
                 StatusCode::PAYLOAD_TOO_LARGE,

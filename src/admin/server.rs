@@ -1,5 +1,5 @@
 //! Accepts visitors and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
-//! (`control/visits.rs`), and shown with everything else.
+//! (`observe/admin_stats.rs`), and shown with everything else.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::guard::{self, Door};
 use super::listeners::Listeners;
 use super::patient::Patient;
 use super::spare::Spare;
-use crate::observe::admin_stats::Visits;
+use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
 /// Longest time in which what is under way is still finished at the end.
@@ -47,7 +47,7 @@ pub(super) struct Open {
     listener: Listener,
     hosts: Arc<Vec<String>>,
     router: Router,
-    visits: Arc<Visits>,
+    admin_stats: Arc<AdminStats>,
     places: Arc<Semaphore>,
     spare: Arc<Spare>,
 }
@@ -69,15 +69,15 @@ pub(super) fn doors(
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<Open>> {
-    let (hosts, visits) = (
+    let (hosts, admin_stats) = (
         Arc::new(listeners.hosts.clone()),
-        Arc::clone(&requests.visits),
+        Arc::clone(&requests.admin_stats),
     );
     let open = |listener, requests| Open {
         listener,
         hosts: Arc::clone(&hosts),
         router: desk::router(requests, stopped.clone()),
-        visits: Arc::clone(&visits),
+        admin_stats: Arc::clone(&admin_stats),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         spare: Arc::new(Spare::new()),
     };
@@ -138,7 +138,7 @@ impl Open {
             match accepted {
                 Ok(stream) => self.let_in(stream, LONG_MAX, &stopped),
                 Err(_) => {
-                    self.visits.failed_accepts.more();
+                    self.admin_stats.failed_accepts.more();
                     match self.accept_by_spare().await {
                         Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
                         None => sleep(ACCEPT_PAUSE).await,
@@ -162,22 +162,22 @@ impl Open {
     }
 
     fn let_in(&self, stream: Stream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
-        self.visits.accepted.more();
+        self.admin_stats.accepted.more();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.visits.refused_connections.more();
+            self.admin_stats.refused_connections.more();
             stream.turn_away();
             return;
         };
-        let (router, visits, stopped) = (
+        let (router, admin_stats, stopped) = (
             self.router.clone(),
-            Arc::clone(&self.visits),
+            Arc::clone(&self.admin_stats),
             stopped.clone(),
         );
         let (hosts, spare) = (Arc::clone(&self.hosts), Arc::clone(&self.spare));
         tokio::spawn(async move {
             let _place = place;
-            let _visit = Visit::begin(&visits);
-            let counts = Arc::clone(&visits);
+            let _visit = Visit::begin(&admin_stats);
+            let counts = Arc::clone(&admin_stats);
             let conversation = async move {
                 match stream {
                     Stream::Control(stream) => {
@@ -203,12 +203,12 @@ impl Open {
 }
 
 /// A connection that is counted as long as it is there.
-struct Visit(Arc<Visits>);
+struct Visit(Arc<AdminStats>);
 
 impl Visit {
-    fn begin(visits: &Arc<Visits>) -> Visit {
-        visits.connections.more();
-        Visit(Arc::clone(visits))
+    fn begin(admin_stats: &Arc<AdminStats>) -> Visit {
+        admin_stats.connections.more();
+        Visit(Arc::clone(admin_stats))
     }
 }
 
@@ -252,12 +252,12 @@ async fn converse<S>(
     stream: S,
     door: Door,
     router: Router,
-    visits: Arc<Visits>,
+    admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let counts = Arc::clone(&visits);
+    let counts = Arc::clone(&admin_stats);
     let router = TowerToHyperService::new(router);
     let answer = service_fn(move |request: Request<Incoming>| {
         let checked = guard::check(&door, &request, &counts);
@@ -286,6 +286,6 @@ async fn converse<S>(
         }
     };
     if ended.is_err_and(|error| error.is_parse() || error.is_timeout()) {
-        visits.refused_requests.more();
+        admin_stats.refused_requests.more();
     }
 }

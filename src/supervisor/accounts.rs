@@ -122,7 +122,7 @@ impl Accounts {
                 drained.contains(&(handler.to_owned(), upstream.to_owned()))
             },
             life: &self.life,
-            admin: requests.visits.row(),
+            admin: requests.admin_stats.row(),
             conditions: requests.conditions.sentences(),
             is_stopping,
             receive_buffers: running.receive_buffers(),

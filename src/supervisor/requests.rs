@@ -8,7 +8,7 @@ use log::LevelFilter;
 use mio::Waker;
 
 use crate::build::error::Refusal;
-use crate::observe::admin_stats::Visits;
+use crate::observe::admin_stats::AdminStats;
 use crate::observe::conditions::Conditions;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::{TapQuery, Tapped};
@@ -72,7 +72,7 @@ pub struct Requests {
     guests: Sender<Request>,
     waker: Arc<Waker>,
     /// Who came to ask.
-    pub visits: Arc<Visits>,
+    pub admin_stats: Arc<AdminStats>,
     /// What does not work.
     pub conditions: Conditions,
 }
@@ -81,13 +81,13 @@ impl Requests {
     /// The way of operators, and what comes by it and by that of guests. The reader is woken by this.
     pub fn new(waker: Arc<Waker>) -> (Requests, Asked) {
         let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
-        let (visits, conditions) = (Arc::default(), Conditions::default());
+        let (admin_stats, conditions) = (Arc::default(), Conditions::default());
         (
             Requests {
                 queue,
                 guests,
                 waker,
-                visits,
+                admin_stats,
                 conditions,
             },
             Asked {
@@ -110,7 +110,7 @@ impl Requests {
     pub fn ask(&self, request: Request) -> Result<(), Unasked> {
         self.queue.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => {
-                self.visits.refused_busy.more();
+                self.admin_stats.refused_busy.more();
                 Unasked::Busy
             }
             TrySendError::Disconnected(_) => Unasked::Stopping,
