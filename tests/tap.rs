@@ -21,22 +21,22 @@ const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
 /// A `udispatch tap`, until it is dropped.
-struct Looker {
+struct TapReader {
     child: Child,
     lines: Receiver<String>,
     errors: Receiver<String>,
 }
 
-impl Looker {
+impl TapReader {
     /// Begins to look, and waits until every worker shows what it has.
-    fn start(daemon: &Daemon, options: &[&str]) -> Looker {
-        let (mut looker, output) = Looker::unread(daemon, options);
-        looker.lines = read(output);
-        looker
+    fn start(daemon: &Daemon, options: &[&str]) -> TapReader {
+        let (mut tap_reader, output) = TapReader::unread(daemon, options);
+        tap_reader.lines = read(output);
+        tap_reader
     }
 
     /// The same, and what it writes.
-    fn unread(daemon: &Daemon, options: &[&str]) -> (Looker, ChildStdout) {
+    fn unread(daemon: &Daemon, options: &[&str]) -> (TapReader, ChildStdout) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
         command
             .arg("tap")
@@ -49,14 +49,14 @@ impl Looker {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("udispatch starts");
         let output = child.stdout.take().unwrap();
-        let looker = Looker {
+        let tap_reader = TapReader {
             lines: channel().1,
             errors: read(child.stderr.take().unwrap()),
             child,
         };
-        let first = looker.errors.recv_timeout(PATIENCE).expect("it begins");
+        let first = tap_reader.errors.recv_timeout(PATIENCE).expect("it begins");
         assert!(first.contains("looking on"), "{first}");
-        (looker, output)
+        (tap_reader, output)
     }
 
     /// The next line of JSON.
@@ -103,7 +103,7 @@ impl Looker {
     }
 }
 
-impl Drop for Looker {
+impl Drop for TapReader {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -168,7 +168,7 @@ fn each_datagram_with_its_route_and_verdict() {
            [[route]]\nname = \"both\"\ndestination = \"127.0.0.3:1234\"\nhandler = [\"drop\", \"echo\"]\n\
            [[route]]\ndestination = \"0.0.0.0:1235\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
     let daemon = Daemon::start_with(&config, &["--workers", "1"]);
-    let looker = Looker::start(&daemon, &["--json"]);
+    let tap_reader = TapReader::start(&daemon, &["--json"]);
     let client = Client::bind("127.0.0.5:0");
     let cases = [
         (
@@ -194,20 +194,20 @@ fn each_datagram_with_its_route_and_verdict() {
     ];
     for (number, (to, expected)) in cases.iter().enumerate() {
         client.send((number + 1).to_string().as_bytes(), to);
-        let datagram = looker.datagram();
+        let datagram = tap_reader.datagram();
         assert_eq!(words(&datagram), *expected);
         assert_eq!((datagram.length, datagram.src), (1, Some(client.address())));
     }
     let expected =
         "answer 127.0.0.1 > CLIENT of 127.0.0.1:9001 | no route | handled [on=handled] a:5";
-    let answer = looker.datagram();
+    let answer = tap_reader.datagram();
     assert_eq!(
         words(&answer),
         expected.replace("CLIENT", &client.address().to_string())
     );
     assert_eq!(answer.src, Some("127.0.0.1:1236".parse().unwrap()));
     daemon.stop();
-    let (datagrams, last) = looker.rest();
+    let (datagrams, last) = tap_reader.rest();
     assert_eq!((datagrams.len(), last.end.as_deref()), (0, Some("stopped")));
     assert_eq!((last.matched, last.shown, last.missed), (6, 6, 0));
 }
@@ -243,15 +243,15 @@ fn filters_and_the_limit() {
     let (near, far) = (Client::bind("127.0.0.7:0"), Client::bind("127.0.0.9:0"));
     for (options, expected) in filters {
         let limit = expected.len().to_string();
-        let mut looker =
-            Looker::start(&daemon, &[options, &["--json", "--limit", &limit]].concat());
+        let mut tap_reader =
+            TapReader::start(&daemon, &[options, &["--json", "--limit", &limit]].concat());
         near.send(b"1", HERE);
         near.send(b"2", "127.0.0.1:1235");
         far.send(b"3", HERE);
         far.send(b"4", "127.0.0.1:1235");
         near.send(b"5", "127.0.0.2:1235");
         far.send(b"6", "127.0.0.2:1235");
-        let (datagrams, last) = looker.rest();
+        let (datagrams, last) = tap_reader.rest();
         let mut seen: Vec<u8> = datagrams
             .iter()
             .map(|datagram| datagram.payload.as_ref().unwrap().as_bytes()[0])
@@ -262,17 +262,17 @@ fn filters_and_the_limit() {
             (expected, Some("limit")),
             "{options:?}"
         );
-        assert_eq!(looker.code(), Some(0));
+        assert_eq!(tap_reader.code(), Some(0));
     }
-    let mut looker = Looker::start(&daemon, &["--limit", "1"]);
+    let mut tap_reader = TapReader::start(&daemon, &["--limit", "1"]);
     near.send(b"a\x1b[2J\nb", HERE);
-    let line = looker.lines.recv_timeout(PATIENCE).unwrap();
+    let line = tap_reader.lines.recv_timeout(PATIENCE).unwrap();
     let (time, rest) = line.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
     let from = near.address();
     let expected =
         format!("{from} > 127.0.0.1:1234 (route 127.0.0.1:1234, echo handled) 7 B: a\\x1b[2J\\nb");
-    assert_eq!((rest, looker.code()), (expected.as_str(), Some(0)));
+    assert_eq!((rest, tap_reader.code()), (expected.as_str(), Some(0)));
     daemon.stop();
 }
 
@@ -328,8 +328,8 @@ fn it_ends_with_its_reader() {
         daemon.file().with_file_name("on.pcapng"),
         Client::bind("127.0.0.1:0"),
     );
-    let (mut head, output) = Looker::unread(&daemon, &[]);
-    let (mut kept, _) = Looker::unread(&daemon, &["--pcap", file.to_str().unwrap()]);
+    let (mut head, output) = TapReader::unread(&daemon, &[]);
+    let (mut kept, _) = TapReader::unread(&daemon, &["--pcap", file.to_str().unwrap()]);
     client.ask(b"x", HERE);
     BufReader::new(output)
         .read_line(&mut String::new())
@@ -371,7 +371,7 @@ fn a_refusal_leaves_the_file() {
         "{}",
         outcome.errors
     );
-    drop(Looker::start(&daemon, &["--pcap", &file]));
+    drop(TapReader::start(&daemon, &["--pcap", &file]));
     assert!(
         fs::read(&path).unwrap().starts_with(b"\n\r\r\n"),
         "a file of pcapng"
@@ -388,31 +388,33 @@ fn places_are_given_back() {
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let client = Client::bind("127.0.0.1:0");
     for death in ["KILL", "INT"] {
-        let mut lookers: Vec<Looker> = (0..8)
-            .map(|_| Looker::start(&daemon, &["--json"]))
+        let mut tap_readers: Vec<TapReader> = (0..8)
+            .map(|_| TapReader::start(&daemon, &["--json"]))
             .collect();
         client.ask(b"x", HERE);
-        lookers
+        tap_readers
             .iter()
-            .for_each(|looker| assert_eq!(looker.datagram().payload.as_deref(), Some("x")));
+            .for_each(|tap_reader| assert_eq!(tap_reader.datagram().payload.as_deref(), Some("x")));
         let outcome = ask(&daemon, &["tap"]);
         assert!(
             outcome.code == 1 && outcome.errors.contains("8 look on already"),
             "{}",
             outcome.errors
         );
-        lookers.iter().for_each(|looker| looker.signal(death));
+        tap_readers
+            .iter()
+            .for_each(|tap_reader| tap_reader.signal(death));
         let expected = if death == "INT" { Some(0) } else { None };
-        lookers
+        tap_readers
             .iter_mut()
-            .for_each(|looker| assert_eq!(looker.code(), expected, "{death}"));
+            .for_each(|tap_reader| assert_eq!(tap_reader.code(), expected, "{death}"));
         let deadline = Instant::now() + PATIENCE;
         while tap_threads(&daemon) > 0 {
             assert!(Instant::now() < deadline, "threads of those who are gone");
             thread::sleep(Duration::from_millis(10));
         }
     }
-    drop(Looker::start(&daemon, &[]));
+    drop(TapReader::start(&daemon, &[]));
     daemon.stop();
 }
 
@@ -441,8 +443,8 @@ fn a_flood_loses_nothing_to_those_who_look() {
     let config = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
     let daemon = Daemon::start_with(config, &["--workers", "2"]);
     let (still, reading) = (
-        Looker::start(&daemon, &["--json"]),
-        Looker::start(&daemon, &["--json"]),
+        TapReader::start(&daemon, &["--json"]),
+        TapReader::start(&daemon, &["--json"]),
     );
     still.signal("STOP");
     let client = Client::bind("127.0.0.1:0");
@@ -467,10 +469,10 @@ fn a_flood_loses_nothing_to_those_who_look() {
         assert!(Instant::now() < deadline, "{row:?}");
     }
     still.signal("CONT");
-    let seen = [&still, &reading].map(|looker| {
+    let seen = [&still, &reading].map(|tap_reader| {
         let (mut shown, mut last) = (0, TapCount::default());
         while shown + last.missed < DATAGRAMS {
-            match looker.next() {
+            match tap_reader.next() {
                 TapLine::Count(count) => last = count,
                 TapLine::Datagram(datagram) => {
                     assert_eq!(
@@ -488,8 +490,8 @@ fn a_flood_loses_nothing_to_those_who_look() {
         seen[0].1 > 0,
         "a reader that stands still misses something: {seen:?}"
     );
-    for (looker, (shown, missed)) in [still, reading].iter().zip(seen) {
-        let (datagrams, last) = looker.rest();
+    for (tap_reader, (shown, missed)) in [still, reading].iter().zip(seen) {
+        let (datagrams, last) = tap_reader.rest();
         assert_eq!((datagrams.len(), last.end.as_deref()), (0, Some("stopped")));
         assert_eq!(
             (last.matched, last.shown, last.missed),
@@ -497,7 +499,7 @@ fn a_flood_loses_nothing_to_those_who_look() {
         );
         if missed > 0 {
             let expected = format!("sampled: {shown} of {DATAGRAMS} shown; {missed} were missed");
-            let told = looker
+            let told = tap_reader
                 .errors
                 .iter()
                 .find(|line| line.contains("were missed"));
@@ -516,10 +518,10 @@ fn a_reload_does_not_end_it() {
         return;
     }
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
-    let looker = Looker::start(&daemon, &["--json", "--handler", "echo"]);
+    let tap_reader = TapReader::start(&daemon, &["--json", "--handler", "echo"]);
     let client = Client::bind("127.0.0.1:0");
     client.ask(b"before", HERE);
-    assert_eq!(looker.datagram().route.as_deref(), Some(HERE));
+    assert_eq!(tap_reader.datagram().route.as_deref(), Some(HERE));
     let config = "[[route]]\ndestination = \"127.0.0.2:1234\"\nhandler = \"drop\"\n".to_owned()
         + &ECHO.replace("handler =", "name = \"renamed\"\nhandler =");
     fs::write(daemon.file(), config).unwrap();
@@ -529,7 +531,7 @@ fn a_reload_does_not_end_it() {
     // Between the old workers' end and the new ones' beginning to look, nobody does.
     let seen = loop {
         client.ask(b"after", HERE);
-        if let Ok(line) = looker.lines.recv_timeout(Duration::from_millis(50)) {
+        if let Ok(line) = tap_reader.lines.recv_timeout(Duration::from_millis(50)) {
             break serde_json::from_str::<TapLine>(&line).unwrap();
         }
         assert!(Instant::now() < deadline, "nothing is seen after a reload");
@@ -557,7 +559,7 @@ fn tshark_reads_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("seen.pcapng");
     let file = file.to_str().unwrap();
-    let mut looker = Looker::start(&daemon, &["--pcap", file, "--limit", "5"]);
+    let mut tap_reader = TapReader::start(&daemon, &["--pcap", file, "--limit", "5"]);
     let (v4, v6) = (Client::bind("127.0.0.5:0"), Client::bind("[::1]:0"));
     let long = vec![b'x'; 60_001];
     v4.ask(b"hello", HERE);
@@ -565,7 +567,7 @@ fn tshark_reads_the_file() {
     v6.ask(b"odd", "[::1]:1234");
     v4.ask(&long, HERE);
     v4.send(b"lost", "127.0.0.1:1235");
-    assert_eq!(looker.code(), Some(0));
+    assert_eq!(tap_reader.code(), Some(0));
     let fields = "ip.src ipv6.src udp.srcport ip.dst ipv6.dst udp.dstport udp.length udp.checksum.status \
                   ip.checksum.status udp.payload frame.comment";
     let mut tshark = Command::new("tshark");

@@ -64,7 +64,7 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
             drain,
             reply,
         } => reply.send(office.drained.set(&upstream, drain, running)),
-        Request::Tap(query, reply) => reply.send(office.lookers.begin(query, running)),
+        Request::Tap(query, reply) => reply.send(office.tap_readers.begin(query, running)),
         Request::Log(level, reply) => reply.send(log_level::set(level)),
         Request::Stop(reply) => {
             reply.send("stopping; what the sockets hold is still handled".to_owned());

@@ -8,7 +8,7 @@ use mio::Waker;
 use crate::config::Config;
 use crate::handover::running::{Running, Stopped};
 use crate::observe::snapshot::{Alarm, Snapshot};
-use crate::observe::tap::Lookers;
+use crate::observe::tap::TapReaders;
 use crate::plan::Plan;
 use crate::supervisor::accounts::{Accounts, Surroundings};
 use crate::supervisor::drain::Drained;
@@ -25,7 +25,7 @@ pub(crate) struct Office {
     /// Upstreams that were drained by hand.
     pub(crate) drained: Drained,
     /// The taps.
-    pub(crate) lookers: Lookers,
+    pub(crate) tap_readers: TapReaders,
 }
 
 impl Office {
@@ -37,7 +37,7 @@ impl Office {
             asked: Some(asked),
             accounts: Accounts::new(config, plan, epoch),
             drained: Drained::default(),
-            lookers: Lookers::default(),
+            tap_readers: TapReaders::default(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Office {
     /// Answers no request from now on, and ends all taps: the daemon is about to end.
     pub(crate) fn close(&mut self) {
         self.asked = None;
-        self.lookers.close();
+        self.tap_readers.close();
     }
 
     /// Returns the accounts of all workers, as [`Accounts::snapshot`] does. `found` are alarms of what the host shows.

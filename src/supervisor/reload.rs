@@ -255,7 +255,7 @@ impl Replacement {
         let pause = begun.elapsed();
         office.accounts.on_reload(&running.config, &running.plan);
         office.drained.apply_again(running);
-        office.lookers.begin_again(running);
+        office.tap_readers.begin_again(running);
         Ok(Applied {
             pause,
             changes: self.changes,

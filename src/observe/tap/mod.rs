@@ -84,15 +84,15 @@ fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
 
 /// All taps, as the supervisor knows them.
 #[derive(Debug)]
-pub(crate) struct Lookers {
+pub(crate) struct TapReaders {
     places: Arc<Limit>,
     next: u64,
-    taps: Vec<Looker>,
+    taps: Vec<TapReader>,
 }
 
 /// What it takes to begin a tap again in other workers.
 #[derive(Debug)]
-struct Looker {
+struct TapReader {
     query: TapQuery,
     reader: Sender<TapPage>,
     counts: Arc<TapCounts>,
@@ -121,9 +121,9 @@ impl Drop for Live {
     }
 }
 
-impl Default for Lookers {
+impl Default for TapReaders {
     fn default() -> Self {
-        Lookers {
+        TapReaders {
             places: Arc::new(Limit::new(TAPS_MAX as u32)),
             next: 0,
             taps: Vec::new(),
@@ -131,7 +131,7 @@ impl Default for Lookers {
     }
 }
 
-impl Looker {
+impl TapReader {
     /// Begins the tap in these workers. `begun` is told by each.
     fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
         let filter = Arc::new(filter);
@@ -172,7 +172,7 @@ pub enum After {
     End,
 }
 
-impl Lookers {
+impl TapReaders {
     /// Begins a tap in each worker.
     ///
     /// # Errors
@@ -181,7 +181,8 @@ impl Lookers {
     /// [`TAPS_MAX`] taps already.
     pub(crate) fn begin(&mut self, query: TapQuery, running: &Running) -> Result<Tapped, Refusal> {
         let filter = query.filter(&running.config)?;
-        self.taps.retain(|looker| looker.live.strong_count() > 0);
+        self.taps
+            .retain(|tap_reader| tap_reader.live.strong_count() > 0);
         if !self.places.take() {
             let words = format!(
                 "{TAPS_MAX} look on already, which is as many as may; end one of them first"
@@ -199,14 +200,14 @@ impl Lookers {
         let (reader, pages) = unbounded();
         let (begins, begun) = bounded(workers.len());
         let (counts, limit) = (Arc::default(), query.limit);
-        let looker = Looker {
+        let tap_reader = TapReader {
             query,
             reader,
             counts: Arc::clone(&counts),
             live: Arc::downgrade(&live),
         };
-        looker.begin(&live, filter, workers, &begins);
-        self.taps.push(looker);
+        tap_reader.begin(&live, filter, workers, &begins);
+        self.taps.push(tap_reader);
         let told = (0, Instant::now());
         Ok(Tapped {
             pages,
@@ -223,14 +224,14 @@ impl Lookers {
     pub(crate) fn begin_again(&mut self, running: &Running) {
         let workers: Vec<Handle> = running.handles().cloned().collect();
         let (begins, _) = bounded(workers.len());
-        self.taps.retain(|looker| {
-            let Some(live) = looker.live.upgrade() else {
+        self.taps.retain(|tap_reader| {
+            let Some(live) = tap_reader.live.upgrade() else {
                 return false;
             };
-            let Ok(filter) = looker.query.filter(&running.config) else {
+            let Ok(filter) = tap_reader.query.filter(&running.config) else {
                 return false;
             };
-            looker.begin(&live, filter, workers.clone(), &begins);
+            tap_reader.begin(&live, filter, workers.clone(), &begins);
             true
         });
     }
