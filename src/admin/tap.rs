@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::events::Events;
 use crate::net::priority::let_others_go_first;
-use crate::observe::tap::{After, Tapped};
+use crate::observe::tap::{TapProgress, Tapped};
 
 /// Where it is; not over TCP.
 pub const PATH: &str = "/tap";
@@ -49,7 +49,7 @@ fn pass_on(mut tapped: Tapped, visitor: &mpsc::Sender<Bytes>) {
             true => visitor.is_closed(),
             false => visitor.blocking_send(lines.into()).is_err(),
         };
-        if is_gone || after == After::End {
+        if is_gone || after == TapProgress::End {
             return;
         }
     }

@@ -165,7 +165,7 @@ pub struct Tapped {
 
 /// What comes after some lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub enum TapProgress {
     /// More, perhaps.
     More,
     /// Nothing.
@@ -245,21 +245,21 @@ impl TapReaders {
 impl Tapped {
     /// Appends lines of what comes next, waiting no longer than this for it. The first line is a count, as soon as every
     /// worker has begun: whatever is sent after that is seen.
-    pub fn lines(&mut self, patience: Duration, lines: &mut Vec<u8>) -> After {
+    pub fn lines(&mut self, patience: Duration, lines: &mut Vec<u8>) -> TapProgress {
         if let Some(begun) = self.begun.take() {
             wait_for_all(&begun);
             self.count(lines, None);
-            return After::More;
+            return TapProgress::More;
         }
         let after = match self.pages.recv_timeout(patience) {
             Ok(page) => self.page(page, lines),
-            Err(RecvTimeoutError::Timeout) => After::More,
+            Err(RecvTimeoutError::Timeout) => TapProgress::More,
             Err(RecvTimeoutError::Disconnected) => {
                 self.count(lines, Some("stopped"));
-                return After::End;
+                return TapProgress::End;
             }
         };
-        if after == After::End {
+        if after == TapProgress::End {
             self.count(lines, Some("limit"));
         } else if self.told.0 != self.counts.get().1 && self.told.1.elapsed() >= REPORT {
             self.count(lines, None);
@@ -267,14 +267,14 @@ impl Tapped {
         after
     }
 
-    fn page(&mut self, page: TapPage, lines: &mut Vec<u8>) -> After {
-        let mut after = After::More;
+    fn page(&mut self, page: TapPage, lines: &mut Vec<u8>) -> TapProgress {
+        let mut after = TapProgress::More;
         for view in page.views() {
             // Writing to a Vec cannot fail.
             let _ = line::write_datagram(lines, &view);
             self.shown += 1;
             if self.limit.is_some_and(|limit| self.shown >= limit) {
-                after = After::End;
+                after = TapProgress::End;
                 break;
             }
         }
