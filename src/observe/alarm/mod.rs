@@ -4,15 +4,15 @@
 //! One file for each cause that the accounts show; what only the host shows is found by `observe/host_watch/`. `journal.rs`
 //! writes the log.
 
+mod input;
 mod journal;
 mod kernel_drops;
-mod sight;
 mod silence;
 mod upstream_dead;
 
+pub use self::input::{Alarm, AlarmInput, Expected, Sockets};
 pub use self::journal::Journal;
 use self::kernel_drops::KernelDrops;
-pub use self::sight::{Alarm, Expected, Sight, Sockets};
 use self::silence::Silence;
 use self::upstream_dead::UpstreamDead;
 use crate::observe::snapshot::host::HostCounts;
@@ -37,10 +37,10 @@ impl Memory {
     }
 
     /// The alarms in sight, which have been there since their causes were first seen.
-    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
-        let mut alarms = self.upstream_dead.alarms(sight);
-        alarms.extend(self.kernel_drops.alarms(sight));
-        alarms.extend(self.silence.alarms(sight));
+    pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
+        let mut alarms = self.upstream_dead.alarms(input);
+        alarms.extend(self.kernel_drops.alarms(input));
+        alarms.extend(self.silence.alarms(input));
         alarms
     }
 }

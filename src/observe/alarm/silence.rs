@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::sight::{Alarm, Expected, Sight};
+use super::input::{Alarm, AlarmInput, Expected};
 
 /// What is known of everything that must not fall silent, by route and source.
 #[derive(Debug, Default)]
@@ -20,18 +20,18 @@ struct Heard {
 
 impl Silence {
     /// Those of now, in the order of the file.
-    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
-        let mut seen = HashMap::with_capacity(sight.expected.len());
+    pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
+        let mut seen = HashMap::with_capacity(input.expected.len());
         let mut alarms = Vec::new();
-        for expected in &sight.expected {
+        for expected in &input.expected {
             let about = about(expected);
-            let heard = expected.hear(self.0.get(&about).copied(), sight.now);
-            let silent = sight.now.saturating_duration_since(heard.last);
+            let heard = expected.hear(self.0.get(&about).copied(), input.now);
+            let silent = input.now.saturating_duration_since(heard.last);
             if silent > expected.expectation.every {
                 alarms.push(tell(
                     expected,
                     about.clone(),
-                    sight.now_unix.saturating_sub(silent.as_secs()),
+                    input.now_unix.saturating_sub(silent.as_secs()),
                 ));
             }
             seen.insert(about, heard);
@@ -116,7 +116,7 @@ mod tests {
     ) -> Option<(String, u64)> {
         let now = start + Duration::from_secs(seconds);
         let expected = vec![expected];
-        let sight = Sight {
+        let input = AlarmInput {
             listeners: Vec::new(),
             upstreams: &[],
             expected,
@@ -124,7 +124,7 @@ mod tests {
             now_unix: 1_000 + seconds,
         };
         memory
-            .alarms(&sight)
+            .alarms(&input)
             .pop()
             .map(|alarm| (alarm.name + " " + &alarm.about, alarm.since))
     }

@@ -12,7 +12,7 @@ use crate::dispatch::time::Time;
 use crate::handover::history::Rows;
 use crate::handover::running::Part;
 use crate::monitor;
-use crate::observe::alarm::{Alarm, Expected, Memory, Sight, Sockets};
+use crate::observe::alarm::{Alarm, AlarmInput, Expected, Memory, Sockets};
 use crate::observe::snapshot::flows::Flows;
 use crate::observe::snapshot::host::HostCounts;
 use crate::observe::snapshot::rows::{
@@ -118,7 +118,7 @@ impl Snapshot {
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
         let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
-        let sight = Sight {
+        let input = AlarmInput {
             listeners: listeners
                 .iter()
                 .zip(&plan.listeners)
@@ -129,7 +129,7 @@ impl Snapshot {
             now,
             now_unix: now_unix.as_secs(),
         };
-        let mut alarms = memory.alarms(&sight);
+        let mut alarms = memory.alarms(&input);
         alarms.extend(facts.found.iter().cloned());
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),

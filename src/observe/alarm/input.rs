@@ -24,7 +24,7 @@ pub struct Alarm {
 }
 
 /// What alarms are found in.
-pub struct Sight<'a> {
+pub struct AlarmInput<'a> {
     /// The listeners' accounts, and what is known of their sockets.
     pub listeners: Vec<(&'a ListenerRow, Sockets)>,
     /// The upstreams.
