@@ -30,7 +30,7 @@ pub struct AlarmInput<'a> {
     /// The upstreams.
     pub upstreams: &'a [UpstreamRow],
     /// What must not fall silent.
-    pub expected: Vec<Expected<'a>>,
+    pub expected: Vec<ExpectedTraffic<'a>>,
     /// What time it is.
     pub now: Instant,
     /// The same in unix seconds.
@@ -52,7 +52,7 @@ pub struct Sockets {
 
 /// Something that must not fall silent.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
+pub struct ExpectedTraffic<'a> {
     /// The name of its route.
     pub route: &'a str,
     /// What is expected.

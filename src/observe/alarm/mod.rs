@@ -10,7 +10,7 @@ mod kernel_drops;
 mod silence;
 mod upstream_dead;
 
-pub use self::input::{Alarm, AlarmInput, Expected, Sockets};
+pub use self::input::{Alarm, AlarmInput, ExpectedTraffic, Sockets};
 pub use self::journal::Journal;
 use self::kernel_drops::KernelDrops;
 use self::silence::Silence;

@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::input::{Alarm, AlarmInput, Expected};
+use super::input::{Alarm, AlarmInput, ExpectedTraffic};
 
 /// What is known of everything that must not fall silent, by route and source.
 #[derive(Debug, Default)]
-pub struct Silence(HashMap<String, Heard>);
+pub struct Silence(HashMap<String, LastReceived>);
 
 /// When something was heard.
 #[derive(Debug, Clone, Copy)]
-struct Heard {
+struct LastReceived {
     /// What its route had received then.
     received: u64,
     last: Instant,
@@ -41,12 +41,12 @@ impl Silence {
     }
 }
 
-impl Expected<'_> {
+impl ExpectedTraffic<'_> {
     /// When it was last heard, if that is what was known before.
-    fn hear(&self, known: Option<Heard>, now: Instant) -> Heard {
+    fn hear(&self, known: Option<LastReceived>, now: Instant) -> LastReceived {
         let received = self.received;
         let Some(known) = known else {
-            return Heard {
+            return LastReceived {
                 received,
                 last: self.heard.map_or(now, |heard| heard.min(now)),
             };
@@ -56,19 +56,19 @@ impl Expected<'_> {
             None if known.received == received => known.last,
             None => now,
         };
-        Heard { received, last }
+        LastReceived { received, last }
     }
 }
 
-fn about(expected: &Expected<'_>) -> String {
+fn about(expected: &ExpectedTraffic<'_>) -> String {
     match expected.expectation.source {
         Some(source) => format!("{} from {source}", expected.route),
         None => expected.route.to_owned(),
     }
 }
 
-fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
-    let Expected {
+fn tell(expected: &ExpectedTraffic<'_>, about: String, since: u64) -> Alarm {
+    let ExpectedTraffic {
         route, expectation, ..
     } = expected;
     let every = humantime::format_duration(Duration::from_secs(expectation.every.as_secs()));
@@ -112,7 +112,7 @@ mod tests {
         memory: &mut Silence,
         start: Instant,
         seconds: u64,
-        expected: Expected<'_>,
+        expected: ExpectedTraffic<'_>,
     ) -> Option<(String, u64)> {
         let now = start + Duration::from_secs(seconds);
         let expected = vec![expected];
@@ -136,7 +136,7 @@ mod tests {
         let (mut memory, start, expectation) =
             (Silence::default(), Instant::now(), expectation(None));
         let mut at = |seconds, received| {
-            let expected = Expected {
+            let expected = ExpectedTraffic {
                 route: "in",
                 expectation: &expectation,
                 received,
@@ -164,7 +164,7 @@ mod tests {
         );
         let mut at = |seconds, heard: Option<u64>| {
             let heard = heard.map(|heard| start + Duration::from_secs(heard));
-            let expected = Expected {
+            let expected = ExpectedTraffic {
                 route: "in",
                 expectation: &expectation,
                 received: seconds,

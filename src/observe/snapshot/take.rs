@@ -12,7 +12,7 @@ use crate::dispatch::time::Time;
 use crate::handover::history::Rows;
 use crate::handover::running::Part;
 use crate::monitor;
-use crate::observe::alarm::{Alarm, AlarmInput, Expected, Memory, Sockets};
+use crate::observe::alarm::{Alarm, AlarmInput, ExpectedTraffic, Memory, Sockets};
 use crate::observe::snapshot::flows::Flows;
 use crate::observe::snapshot::host::HostCounts;
 use crate::observe::snapshot::rows::{
@@ -249,7 +249,7 @@ impl Facts<'_> {
     }
 
     /// What must not fall silent, in the order of the file.
-    fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = Expected<'b>> {
+    fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = ExpectedTraffic<'b>> {
         self.config
             .routes
             .iter()
@@ -260,7 +260,7 @@ impl Facts<'_> {
                     .expectations
                     .iter()
                     .enumerate()
-                    .map(move |(place, expectation)| Expected {
+                    .map(move |(place, expectation)| ExpectedTraffic {
                         route: &route.label,
                         expectation,
                         received: sum.routes[number].received,
