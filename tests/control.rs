@@ -16,7 +16,7 @@ use common::daemon::{Daemon, PATIENCE, udispatch};
 use common::namespace::{enter, enter_as_root};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
 use serde_json::Value;
-use udispatch::observe::snapshot::{Snapshot, State};
+use udispatch::observe::snapshot::{DaemonState, Snapshot};
 use udispatch::supervisor::sessions::SessionList;
 
 const HERE: &str = "127.0.0.1:1234";
@@ -85,7 +85,7 @@ fn the_snapshot_is_the_ledger() {
         );
     };
     assert!(
-        seen.balances && seen.state == State::Serving && seen.reasons.is_empty(),
+        seen.balances && seen.state == DaemonState::Serving && seen.reasons.is_empty(),
         "{seen:?}"
     );
     assert_eq!(seen.pid, daemon.pid());
@@ -578,7 +578,7 @@ fn one_daemon_in_one_place() {
             serde_json::from_str(&common::curl::curl(&["http://127.0.0.1:9253/status"]).body)
                 .unwrap();
         assert!(
-            seen.state == State::Degraded && seen.reasons[0].contains(words),
+            seen.state == DaemonState::Degraded && seen.reasons[0].contains(words),
             "{seen:?}"
         );
         daemon.ledger_when(|_| true);

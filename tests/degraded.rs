@@ -15,7 +15,7 @@ use common::daemon::{Daemon, PATIENCE};
 use common::ledger::Ledger;
 use common::namespace::{enter, enter_with_mounts, has, run};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list};
-use udispatch::observe::snapshot::{Snapshot, State};
+use udispatch::observe::snapshot::{DaemonState, Snapshot};
 
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
@@ -90,7 +90,7 @@ fn an_unwritable_control_directory() {
         assert_eq!(Client::bind("127.0.0.1:0").ask(b"hello", HERE).0, b"hello");
         let answer = curl(&["http://127.0.0.1:9253/status"]);
         let seen: Snapshot = serde_json::from_str(&answer.body).unwrap();
-        assert_eq!(seen.state, State::Degraded);
+        assert_eq!(seen.state, DaemonState::Degraded);
         assert!(
             seen.reasons.len() == 1 && warning.contains(&seen.reasons[0]),
             "{:?}",
@@ -127,7 +127,7 @@ fn files_run_out() {
         .iter()
         .map(|client| answer(client, HERE))
         .collect();
-    assert_eq!(snapshot(&daemon).state, State::Serving);
+    assert_eq!(snapshot(&daemon).state, DaemonState::Serving);
     let pid = daemon.pid();
     let limit = |files: usize| run(&format!("prlimit --pid {pid} --nofile={files}:1000"));
     limit(daemon.next_file());
@@ -197,7 +197,7 @@ fn files_run_out() {
     limit(1_000);
     daemon.wait_for("files can be opened again");
     let over = snapshot(&daemon);
-    assert_eq!((over.state, over.reasons.len()), (State::Serving, 0));
+    assert_eq!((over.state, over.reasons.len()), (DaemonState::Serving, 0));
     answer_at_last(&Client::newcomer(), HERE);
     assert_eq!(ask(&daemon, &["reload"]).code, 0);
     assert_eq!(Client::newcomer().ask(b"new", "127.0.0.1:1235").0, b"new");
@@ -232,7 +232,7 @@ fn a_full_disk_under_the_log() {
     while get(&daemon, "/livez").status != 200 {
         assert!(Instant::now() < deadline, "no control socket");
     }
-    assert_eq!(snapshot(&daemon).state, State::Serving);
+    assert_eq!(snapshot(&daemon).state, DaemonState::Serving);
     let mut rest = OpenOptions::new()
         .create(true)
         .append(true)
@@ -247,7 +247,7 @@ fn a_full_disk_under_the_log() {
             daemon.signal(libc::SIGUSR1);
             snapshot(&daemon)
         },
-        |seen| seen.state == State::Degraded,
+        |seen| seen.state == DaemonState::Degraded,
     );
     assert_eq!(seen.reasons.len(), 1, "{:?}", seen.reasons);
     assert!(
@@ -277,7 +277,7 @@ fn a_full_disk_under_the_log() {
     wait_for(
         "room again",
         || snapshot(&daemon),
-        |seen| seen.state == State::Serving,
+        |seen| seen.state == DaemonState::Serving,
     );
     let mut told = String::new();
     let deadline = Instant::now() + PATIENCE;

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use udispatch::observe::snapshot::{Snapshot, State};
+use udispatch::observe::snapshot::{DaemonState, Snapshot};
 
 use common::client::Client;
 use common::curl::{ask, curl, snapshot};
@@ -446,7 +446,7 @@ fn http_moves_to_another_address() {
     let now = served_by_another(&daemon, daemon.pid());
     assert_eq!(
         (now.state, now.reasons.len()),
-        (State::Serving, 0),
+        (DaemonState::Serving, 0),
         "{:?}",
         now.reasons
     );

@@ -3,7 +3,7 @@
 use super::accounts::{AccountNames, accounts};
 use super::text::{Kind, Text};
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{Snapshot, State};
+use crate::observe::snapshot::{DaemonState, Snapshot};
 
 /// Writes them.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
@@ -35,7 +35,11 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
         Kind::Gauge,
         "1 for the state that the daemon is in.",
     );
-    for state in [State::Serving, State::Degraded, State::Stopping] {
+    for state in [
+        DaemonState::Serving,
+        DaemonState::Degraded,
+        DaemonState::Stopping,
+    ] {
         states.sample(
             &[("state", state.label())],
             u8::from(state == snapshot.state),

@@ -14,7 +14,7 @@ use super::state::{Mode, Spots, State};
 use super::text::{Told, draw_text, width, wrap};
 use super::{detail, grid, number};
 use crate::config::diagnostics::{counted, one_line};
-use crate::observe::snapshot::{Snapshot, State as Health};
+use crate::observe::snapshot::{DaemonState, Snapshot};
 
 /// Lines for what stands out, at most, and on a low screen.
 const BANNER_LINES: (u16, u16) = (3, 1);
@@ -79,7 +79,7 @@ fn title(state: &State, now: Instant) -> Line<'static> {
     let style = |tone: Tone| tone.style(state.has_colours);
     let (word, tone) = match (&state.trouble, health) {
         (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
-        (None, Health::Serving) => (health.label().to_owned(), Tone::Good),
+        (None, DaemonState::Serving) => (health.label().to_owned(), Tone::Good),
         (None, _) => (format!(" {} ", health.label().to_uppercase()), Tone::Alarm),
     };
     let mut spans = vec![

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Reloads, Snapshot, State};
+use super::{DaemonState, Reloads, Snapshot};
 use crate::config::Config;
 use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
 use crate::dispatch::time::Time;
@@ -110,9 +110,9 @@ impl Snapshot {
             format!("worker {number} does not answer; its accounts are those that it last gave")
         }));
         let state = match (facts.is_stopping, reasons.is_empty()) {
-            (true, _) => State::Stopping,
-            (false, true) => State::Serving,
-            (false, false) => State::Degraded,
+            (true, _) => DaemonState::Stopping,
+            (false, true) => DaemonState::Serving,
+            (false, false) => DaemonState::Degraded,
         };
         memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
