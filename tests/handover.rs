@@ -421,7 +421,7 @@ fn successors() {
             "a takeover is no reload"
         );
         assert!(
-            now.workers.iter().all(|worker| worker.answers),
+            now.workers.iter().all(|worker| worker.responsive),
             "{:#?}",
             now.workers
         );

@@ -160,7 +160,7 @@ async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
 /// The process and all workers answer.
 async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
     let snapshot = snapshot(&desk.requests).await?;
-    let silent = snapshot.workers.iter().find(|worker| !worker.answers);
+    let silent = snapshot.workers.iter().find(|worker| !worker.responsive);
     Ok(match silent {
         None => "alive\n".into_response(),
         Some(worker) => (

@@ -32,7 +32,7 @@ pub struct Part {
     /// Its accounts, as it last gave them.
     pub ledger: Ledger,
     /// Whether it gave them now.
-    pub answers: bool,
+    pub responsive: bool,
 }
 
 /// What runs.
@@ -304,7 +304,7 @@ impl Running {
                 .for_each(|now| ledger.add(&now.ledger));
             Part {
                 ledger,
-                answers: now.get(number).is_none_or(|now| now.answers),
+                responsive: now.get(number).is_none_or(|now| now.responsive),
             }
         };
         (0..past.len().max(now.len())).map(sum).collect()

@@ -74,7 +74,7 @@ impl Accounts {
         let asked = running.ledgers();
         self.parts.resize_with(asked.len(), Part::default);
         for (part, ledger) in self.parts.iter_mut().zip(asked) {
-            part.answers = ledger.is_some();
+            part.responsive = ledger.is_some();
             part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
         }
         let snapshot = self.picture(running, around, false);
@@ -92,7 +92,7 @@ impl Accounts {
     ) -> Snapshot {
         let ledgers = stopped.ledgers().map(|ledger| Part {
             ledger,
-            answers: false,
+            responsive: false,
         });
         self.parts = ledgers.collect();
         self.picture(running, around, true)

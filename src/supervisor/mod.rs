@@ -379,7 +379,7 @@ impl Supervisor {
 
     fn show_ledger(&mut self) {
         let snapshot = self.snapshot();
-        if snapshot.workers.iter().all(|worker| worker.answers) {
+        if snapshot.workers.iter().all(|worker| worker.responsive) {
             log_writer::show(snapshot.to_string());
         } else {
             log::error!("a worker does not answer: no ledger");

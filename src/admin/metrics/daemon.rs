@@ -164,7 +164,7 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
     rows.iter()
         .zip(&snapshot.workers)
         .for_each(|((name, _), row)| {
-            up.sample(&[("worker", name)], u8::from(row.answers));
+            up.sample(&[("worker", name)], u8::from(row.responsive));
         });
 }
 

@@ -119,7 +119,7 @@ fn name(noun: Noun, snapshot: &Snapshot, row: &Row, object: &mut Map<String, Val
         Noun::Listeners => say("listener", json!(snapshot.listeners[index].listener)),
         Noun::Workers => {
             say("worker", json!(snapshot.workers[index].worker));
-            say("answers", json!(snapshot.workers[index].answers));
+            say("answers", json!(snapshot.workers[index].responsive));
         }
         Noun::Handlers => {
             say("handler", json!(snapshot.handlers[index].handler));

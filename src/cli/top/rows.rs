@@ -135,11 +135,11 @@ fn listener(row: &ListenerRow) -> Item {
 }
 
 fn worker(row: &WorkerRow) -> Item {
-    let state = if row.answers { "answers" } else { "SILENT" };
+    let state = if row.responsive { "answers" } else { "SILENT" };
     item(
         &format!("worker-{}", row.worker),
         state,
-        !row.answers,
+        !row.responsive,
         &account(&row.account),
     )
 }

@@ -105,7 +105,7 @@ impl Snapshot {
             .parts
             .iter()
             .enumerate()
-            .filter(|(_, part)| !part.answers && !facts.is_stopping);
+            .filter(|(_, part)| !part.responsive && !facts.is_stopping);
         reasons.extend(silent.map(|(number, _)| {
             format!("worker {number} does not answer; its accounts are those that it last gave")
         }));
@@ -360,7 +360,7 @@ fn worker_row(worker: usize, part: &Part) -> WorkerRow {
     };
     WorkerRow {
         worker,
-        answers: part.answers,
+        responsive: part.responsive,
         account,
     }
 }
