@@ -9,7 +9,7 @@ use crate::net::errno;
 use crate::observe::snapshot::rows::{Account, ListenerRow, SessionsRow, ShadowRow, UpstreamRow};
 
 /// One line of the table: a label and numbers, and below it notes.
-struct Row<'a> {
+struct TableRow<'a> {
     label: &'a str,
     account: &'a Account,
     /// Kernel drops of a listener, datagrams sent of a handler.
@@ -40,7 +40,7 @@ impl fmt::Display for Snapshot {
             row(
                 f,
                 width,
-                &Row {
+                &TableRow {
                     label,
                     account,
                     last: Some(listener.kernel_drops),
@@ -53,7 +53,7 @@ impl fmt::Display for Snapshot {
             row(
                 f,
                 width,
-                &Row {
+                &TableRow {
                     label: &route.route,
                     account: &route.account,
                     last: None,
@@ -78,7 +78,7 @@ impl fmt::Display for Snapshot {
             row(
                 f,
                 width,
-                &Row {
+                &TableRow {
                     label: &handler.handler,
                     account: &handler.account,
                     last: Some(handler.sent),
@@ -90,7 +90,7 @@ impl fmt::Display for Snapshot {
                 row(
                     f,
                     width,
-                    &Row {
+                    &TableRow {
                         label: &label,
                         account: &handler.replies,
                         last: None,
@@ -121,8 +121,8 @@ fn head(f: &mut fmt::Formatter<'_>, width: usize, what: &str, last: &str) -> fmt
     writeln!(f, "{}", line.trim_end())
 }
 
-fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &Row<'_>) -> fmt::Result {
-    let Row {
+fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &TableRow<'_>) -> fmt::Result {
+    let TableRow {
         label,
         account,
         last,
