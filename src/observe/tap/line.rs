@@ -202,9 +202,9 @@ mod tests {
         }
     }
 
-    struct NoSockets;
+    struct NoUpstreams;
 
-    impl SocketTable for NoSockets {
+    impl SocketTable for NoUpstreams {
         fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
             Err(DropReason::NoUpstream)
         }
@@ -264,7 +264,7 @@ mod tests {
         };
         dispatcher.taps().begin_turn(5);
         let trains = [train(6), train(7), train(0)];
-        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoSockets);
+        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoUpstreams);
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {
