@@ -19,7 +19,7 @@ use crate::supervisor::control_path::{Places, control_path};
 use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
 use crate::supervisor::{Served, Supervisor};
-use crate::takeover::{self, client::Taker, messages::Door, successor::Successor};
+use crate::takeover::{self, client::TakeoverClient, messages::Door, successor::Successor};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -134,9 +134,10 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
             "{error}; the running daemon is found by its control socket"
         ))
     })?;
-    let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
+    let mut client =
+        TakeoverClient::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
     let (mut inherited, mut http, mut gate) = (None, None, None);
-    for (door, fd) in taker.doors() {
+    for (door, fd) in client.doors() {
         match door {
             Door::Control => inherited = Some((fd, control.clone())),
             Door::Http => http = Some(fd),
@@ -145,7 +146,7 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     }
     let mut bound = Listeners::go_on(&config.daemon, inherited, http)?;
     let http = config.daemon.http;
-    let supervisor = Supervisor::take_over(config, kinds, taker)?;
+    let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
     Ok(Started {
         supervisor,

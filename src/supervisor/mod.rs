@@ -42,7 +42,7 @@ use crate::supervisor::office::Office;
 use crate::supervisor::periodic::Periodic;
 use crate::supervisor::reload::{Loader, ReloadStep, Reloader, Wish};
 use crate::supervisor::requests::Requests;
-use crate::takeover::client::Taker;
+use crate::takeover::client::TakeoverClient;
 use crate::takeover::messages::Door;
 use crate::takeover::server::{Gate, Serving};
 use crate::takeover::successor::Successor;
@@ -180,10 +180,10 @@ impl Supervisor {
     pub fn take_over(
         config: Config,
         kinds: &[Kind],
-        mut taker: Taker,
+        mut client: TakeoverClient,
     ) -> Result<Supervisor, Failure> {
-        let (stage, epoch) = (Stage::new()?, taker.epoch());
-        let (present, lent_sockets) = taker.present(kinds);
+        let (stage, epoch) = (Stage::new()?, client.epoch());
+        let (present, lent_sockets) = client.present(kinds);
         let (prepared, signals) = stage.prepare(draft(config, present)?, lent_sockets, epoch)?;
         prepared
             .diff
@@ -197,8 +197,8 @@ impl Supervisor {
             epoch,
         );
         let mut gate = Gate::new(Arc::clone(&stage.ended), epoch);
-        let (who, listeners) = (taker.who(), taker.listeners());
-        let taken = taker.take(prepared, gate.add_late())?;
+        let (who, listeners) = (client.who(), client.listeners());
+        let taken = client.take(prepared, gate.add_late())?;
         office.inherit(taken.drained, taken.generation);
         let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
         supervisor.periodic.go_on(listeners);

@@ -30,7 +30,7 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Another process that runs, and that we are talking to.
-pub struct Taker {
+pub struct TakeoverClient {
     wire: Wire,
     manifest: Manifest,
     sockets: Vec<UdpSocket>,
@@ -38,7 +38,7 @@ pub struct Taker {
 }
 
 /// What the other one has given, for a configuration that is ready.
-pub struct Taken {
+pub struct TakenOver {
     /// What runs now.
     pub running: Running,
     /// What people have drained by hand.
@@ -47,21 +47,21 @@ pub struct Taken {
     pub generation: u64,
 }
 
-impl Taker {
+impl TakeoverClient {
     /// Asks whoever listens at `path` for everything.
-    pub fn ask(path: &Path) -> Result<Taker, WireError> {
-        let mut asked = Taker::ask_once(path);
+    pub fn ask(path: &Path) -> Result<TakeoverClient, WireError> {
+        let mut asked = TakeoverClient::ask_once(path);
         for _ in 1..TRIES {
             if !matches!(asked, Err(WireError::Gone(_) | WireError::Left(_))) {
                 break;
             }
             thread::sleep(PAUSE);
-            asked = Taker::ask_once(path);
+            asked = TakeoverClient::ask_once(path);
         }
         asked
     }
 
-    fn ask_once(path: &Path) -> Result<Taker, WireError> {
+    fn ask_once(path: &Path) -> Result<TakeoverClient, WireError> {
         let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
         let mut wire = Wire::new(stream)?;
         let hello = Hello {
@@ -92,7 +92,7 @@ impl Taker {
                 .iter()
                 .all(|slot| slot.listener < manifest.identity.listeners.len());
         match is_sound {
-            true => Ok(Taker {
+            true => Ok(TakeoverClient {
                 wire,
                 manifest,
                 sockets,
@@ -172,7 +172,7 @@ impl Taker {
         mut self,
         prepared: Prepared,
         late: impl FnOnce(Vec<Ledger>) + Send + 'static,
-    ) -> Result<Taken, WireError> {
+    ) -> Result<TakenOver, WireError> {
         self.wire.say(Kind::Ready, PATIENCE)?;
         let frame = self.wire.receive(Kind::Released, PATIENCE)?;
         let mut released: Released = frame.read()?;
@@ -201,7 +201,7 @@ impl Taker {
         }
         let generation = self.manifest.generation;
         hear_farewell(self.wire, row_map, running.rows(), late);
-        Ok(Taken {
+        Ok(TakenOver {
             running,
             drained: released.drained,
             generation,
