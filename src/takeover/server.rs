@@ -42,7 +42,7 @@ const STEP: Duration = Duration::from_millis(100);
 const MANIFEST_MAX: Duration = Duration::from_secs(5);
 
 /// What the thread that talks asks of the supervisor.
-enum Letter {
+enum Message {
     /// What runs, with its sockets.
     Describe(Sender<Result<(Manifest, Vec<OwnedFd>), Unlent>>),
     /// Somebody got that and came to nothing.
@@ -61,8 +61,8 @@ enum Letter {
 
 /// The supervisor's end.
 pub struct Gate {
-    sender: Sender<Letter>,
-    letters: Receiver<Letter>,
+    sender: Sender<Message>,
+    messages: Receiver<Message>,
     waker: Arc<Waker>,
     /// The workers count time from here.
     epoch: Instant,
@@ -77,13 +77,13 @@ pub struct Gate {
 
 /// Says, however it ends, that no more counts will come.
 struct Farewelling {
-    sender: Sender<Letter>,
+    sender: Sender<Message>,
     waker: Arc<Waker>,
 }
 
 impl Drop for Farewelling {
     fn drop(&mut self) {
-        let _ = self.sender.send(Letter::FarewellOver);
+        let _ = self.sender.send(Message::FarewellOver);
         let _ = self.waker.wake();
     }
 }
@@ -91,10 +91,10 @@ impl Drop for Farewelling {
 impl Gate {
     /// Nobody can ask yet.
     pub fn new(waker: Arc<Waker>, epoch: Instant) -> Gate {
-        let (sender, letters) = unbounded();
+        let (sender, messages) = unbounded();
         Gate {
             sender,
-            letters,
+            messages,
             waker,
             epoch,
             doors: Vec::new(),
@@ -112,7 +112,7 @@ impl Gate {
             waker: Arc::clone(&self.waker),
         };
         move |ledgers| {
-            let _ = farewelling.sender.send(Letter::Late(ledgers));
+            let _ = farewelling.sender.send(Message::Late(ledgers));
         }
     }
 
@@ -201,15 +201,15 @@ impl Gate {
     ///
     /// [`Failure::Worker`] if a worker panicked.
     pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, Failure> {
-        while let Ok(letter) = self.letters.try_recv() {
-            match letter {
-                Letter::Describe(reply) => {
+        while let Ok(message) = self.messages.try_recv() {
+            match message {
+                Message::Describe(reply) => {
                     let _ = reply.send(self.describe(serving));
                 }
-                Letter::Failed => serving.running.settle(),
-                Letter::Late(ledgers) => serving.running.add_late(&ledgers),
-                Letter::FarewellOver => self.is_farewell_due = false,
-                Letter::Release {
+                Message::Failed => serving.running.settle(),
+                Message::Late(ledgers) => serving.running.add_late(&ledgers),
+                Message::FarewellOver => self.is_farewell_due = false,
+                Message::Release {
                     wire,
                     generation,
                     over,
@@ -387,7 +387,7 @@ fn refuse(wire: &mut Wire, why: &str) {
 
 /// One conversation, on a thread of its own, up to the moment when workers have to stop.
 struct Talk {
-    sender: Sender<Letter>,
+    sender: Sender<Message>,
     waker: Arc<Waker>,
     under_way: Arc<AtomicU32>,
 }
@@ -412,7 +412,7 @@ impl Talk {
         match self.up_to_ready(&mut wire) {
             Ok(generation) => {
                 let (over, is_over) = bounded(1);
-                if self.ask(Letter::Release {
+                if self.ask(Message::Release {
                     wire,
                     generation,
                     over,
@@ -422,7 +422,7 @@ impl Talk {
                 }
             }
             Err(error) => {
-                self.ask(Letter::Failed);
+                self.ask(Message::Failed);
                 log::error!(
                     "process {peer} has not taken over: {error}. Everything goes on as before"
                 );
@@ -451,7 +451,7 @@ impl Talk {
         }
         log::info!("process {pid} wants to take over");
         let (reply, described) = bounded(1);
-        self.ask(Letter::Describe(reply));
+        self.ask(Message::Describe(reply));
         let described = match described.recv_timeout(MANIFEST_MAX) {
             Ok(described) => described,
             Err(RecvTimeoutError::Timeout) => Err(Unlent::Silent),
@@ -471,7 +471,7 @@ impl Talk {
         Ok(manifest.generation)
     }
 
-    fn ask(&self, letter: Letter) -> bool {
-        self.sender.send(letter).is_ok() && self.waker.wake().is_ok()
+    fn ask(&self, message: Message) -> bool {
+        self.sender.send(message).is_ok() && self.waker.wake().is_ok()
     }
 }
