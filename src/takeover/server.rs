@@ -179,7 +179,7 @@ impl Gate {
                         thread::sleep(STEP);
                         continue;
                     };
-                    let talk = Talk {
+                    let conversation = Conversation {
                         sender: sender.clone(),
                         waker: Arc::clone(&waker),
                         under_way: Arc::clone(&under_way),
@@ -187,7 +187,7 @@ impl Gate {
                     // Where no thread can be had, the other side finds the connection closed.
                     let _ = thread::Builder::new()
                         .name("takeover".to_owned())
-                        .spawn(move || talk.hold(stream));
+                        .spawn(move || conversation.hold(stream));
                 }
             })?;
         self.doors = doors;
@@ -386,13 +386,13 @@ fn refuse(wire: &mut Wire, why: &str) {
 }
 
 /// One conversation, on a thread of its own, up to the moment when workers have to stop.
-struct Talk {
+struct Conversation {
     sender: Sender<Message>,
     waker: Arc<Waker>,
     under_way: Arc<AtomicU32>,
 }
 
-impl Talk {
+impl Conversation {
     fn hold(self, stream: UnixStream) {
         let is_alone = self.under_way.fetch_add(1, Ordering::Relaxed) == 0;
         if let Ok(mut wire) = Wire::new(stream) {
