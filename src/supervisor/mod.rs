@@ -353,7 +353,7 @@ impl Supervisor {
 
     /// Begins a reload that waits, unless something else has to be over first.
     fn begin_reload(&mut self) {
-        if self.reloader.may_begin() && !self.gate.is_farewell_due {
+        if self.reloader.may_begin() && !self.gate.awaits_final_counts {
             let generation = self.office.accounts.life.generation;
             self.reloader.begin(self.running.present(generation));
         }

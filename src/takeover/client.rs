@@ -20,7 +20,7 @@ use crate::monitor::UpstreamState;
 use crate::net::pass;
 use crate::plan::diff::RowMap;
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
-use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
+use crate::takeover::messages::{Door, FinalCounts, Hello, Manifest, Released, Started, VERSION};
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::worker_state::WorkerState;
 
@@ -200,7 +200,7 @@ impl TakeoverClient {
             log::warn!("the process that was taken over cannot be told: {error}");
         }
         let generation = self.manifest.generation;
-        hear_farewell(self.wire, row_map, running.rows(), late);
+        receive_final_counts(self.wire, row_map, running.rows(), late);
         Ok(TakenOver {
             running,
             drained: released.drained,
@@ -261,23 +261,25 @@ fn give_sockets(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<
     Ok(())
 }
 
-fn hear_farewell(
+fn receive_final_counts(
     mut wire: Wire,
     row_map: RowMap,
     rows: Rows,
     late: impl FnOnce(Vec<Ledger>) + Send + 'static,
 ) {
     let work = move || match wire
-        .receive(Kind::Farewell, PATIENCE)
-        .and_then(|frame| frame.read::<Farewell>())
+        .receive(Kind::FinalCounts, PATIENCE)
+        .and_then(|frame| frame.read::<FinalCounts>())
     {
-        Ok(Farewell { ledgers }) => late(History::of(ledgers).carry(&row_map, rows).into_ledgers()),
+        Ok(FinalCounts { ledgers }) => {
+            late(History::of(ledgers).carry(&row_map, rows).into_ledgers())
+        }
         Err(error) => {
             log::warn!("the last counts of the process that was taken over are missing: {error}")
         }
     };
     if let Err(error) = thread::Builder::new()
-        .name("farewell".to_owned())
+        .name("final-counts".to_owned())
         .spawn(work)
     {
         log::warn!("the last counts of the process that was taken over are missing: {error}");

@@ -119,7 +119,7 @@ impl From<&UpstreamWord> for UpstreamState {
 
 /// The last words of the one that leaves: what it has still counted, by worker, in its own numbers.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Farewell {
+pub struct FinalCounts {
     /// By worker.
     pub ledgers: Vec<Ledger>,
 }

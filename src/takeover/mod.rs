@@ -7,7 +7,7 @@
 //!                                    ◁─ Ready      nothing can fail any more
 //!   parks its workers; sessions,   Released ─▷     goes on with them
 //!   sockets, accounts                ◁─ Started    its workers run
-//!   reads removed listeners out    Farewell ─▷     adds what was still counted
+//!   reads removed listeners out FinalCounts ─▷     adds what was still counted
 //! ```
 //!
 //! Until `Started` the first one can go on at any moment as if nobody had asked, and does so when the other one dies, is silent

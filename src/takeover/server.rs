@@ -27,7 +27,7 @@ use crate::handover::history::{as_written, difference};
 use crate::handover::running::{Parked, Running};
 use crate::net::pass;
 use crate::takeover::messages::{
-    Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION,
+    Door, FinalCounts, Hello, Manifest, Refused, Released, Started, VERSION,
 };
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::command::Handle;
@@ -56,7 +56,7 @@ enum Message {
     /// What another process has counted after it gave us everything, by worker.
     Late(Vec<Ledger>),
     /// It has told all that it will ever tell.
-    FarewellOver,
+    FinalCountsDone,
 }
 
 /// The supervisor's end.
@@ -72,18 +72,18 @@ pub struct Gate {
     is_closed: Arc<AtomicBool>,
     /// Whether the process that we have taken over still has to tell its last counts, by numbers that mean what they mean
     /// now: until then nothing is reloaded or given away.
-    pub(crate) is_farewell_due: bool,
+    pub(crate) awaits_final_counts: bool,
 }
 
 /// Says, however it ends, that no more counts will come.
-struct Farewelling {
+struct FinalCountsGuard {
     sender: Sender<Message>,
     waker: Arc<Waker>,
 }
 
-impl Drop for Farewelling {
+impl Drop for FinalCountsGuard {
     fn drop(&mut self) {
-        let _ = self.sender.send(Message::FarewellOver);
+        let _ = self.sender.send(Message::FinalCountsDone);
         let _ = self.waker.wake();
     }
 }
@@ -100,19 +100,19 @@ impl Gate {
             doors: Vec::new(),
             path: None,
             is_closed: Arc::default(),
-            is_farewell_due: false,
+            awaits_final_counts: false,
         }
     }
 
     /// Hands on what another process has still counted.
     pub fn add_late(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
-        self.is_farewell_due = true;
-        let farewelling = Farewelling {
+        self.awaits_final_counts = true;
+        let guard = FinalCountsGuard {
             sender: self.sender.clone(),
             waker: Arc::clone(&self.waker),
         };
         move |ledgers| {
-            let _ = farewelling.sender.send(Message::Late(ledgers));
+            let _ = guard.sender.send(Message::Late(ledgers));
         }
     }
 
@@ -208,7 +208,7 @@ impl Gate {
                 }
                 Message::Failed => serving.running.settle(),
                 Message::Late(ledgers) => serving.running.add_late(&ledgers),
-                Message::FarewellOver => self.is_farewell_due = false,
+                Message::FinalCountsDone => self.awaits_final_counts = false,
                 Message::Release {
                     wire,
                     generation,
@@ -263,7 +263,7 @@ impl Gate {
             }
             // Whoever wished for it has been told that it is under way.
             () if serving.is_reloading => Some("a reload is under way; try again"),
-            () if self.is_farewell_due => Some(
+            () if self.awaits_final_counts => Some(
                 "the process that was taken over before has not told its last counts yet; try again",
             ),
             () => None,
@@ -301,7 +301,7 @@ impl Gate {
                     begun.elapsed().as_secs_f64() * 1e3
                 );
                 serving.service.succeeded_by(peer);
-                farewell(&mut wire, parked, &released, &removed);
+                send_final_counts(&mut wire, parked, &released, &removed);
                 Ok(true)
             }
             Err(error) => {
@@ -357,13 +357,13 @@ fn give(
 }
 
 /// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
-fn farewell(wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
+fn send_final_counts(wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
     let mut ledgers = Vec::new();
     for (mut worker, worker_state) in parked.workers.into_iter().zip(&released.workers) {
         worker.read_out(removed);
         ledgers.push(difference(&worker.save().ledger, &worker_state.ledger));
     }
-    if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
+    if let Err(error) = wire.send(Kind::FinalCounts, &FinalCounts { ledgers }, &[], PATIENCE) {
         log::warn!("the last counts did not reach the process that took over: {error}");
     }
 }

@@ -36,7 +36,7 @@ pub enum Kind {
     /// The new one has begun.
     Started = b'S',
     /// What the old one has still counted.
-    Farewell = b'F',
+    FinalCounts = b'F',
 }
 
 impl Kind {
@@ -47,7 +47,7 @@ impl Kind {
         Kind::Ready,
         Kind::Released,
         Kind::Started,
-        Kind::Farewell,
+        Kind::FinalCounts,
     ];
 }
 

@@ -22,7 +22,7 @@ const SHARED: &[(&str, &str)] = &[
     ("Exit", NOT_UNIQUE_YET),
     ("Expected", NOT_UNIQUE_YET),
     ("Failure", NOT_UNIQUE_YET),
-    ("Farewell", NOT_UNIQUE_YET),
+    ("FinalCounts", NOT_UNIQUE_YET),
     ("Fate", NOT_UNIQUE_YET),
     ("Health", NOT_UNIQUE_YET),
     ("Heard", NOT_UNIQUE_YET),
