@@ -22,7 +22,7 @@ use crate::supervisor::{Served, Supervisor};
 use crate::takeover::{self, client::TakeoverClient, messages::Door, successor::Successor};
 
 /// Longest wait for standard error after a failure.
-const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+const FINAL_MESSAGE_MAX: Duration = Duration::from_millis(500);
 
 /// Serve until SIGTERM or Ctrl-C
 ///
@@ -78,7 +78,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     } else {
         start(config)
     };
-    let (last_words, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
+    let (final_message, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
         Err(End::Failure(Failure::Configuration(problems))) => {
             (problems.render(output::colours()), Exit::Configuration)
@@ -86,8 +86,8 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
     };
     // Behind the log, not beside it.
-    log_writer::show(last_words + "\n");
-    log_writer::drain(Instant::now() + LAST_WORDS_MAX);
+    log_writer::show(final_message + "\n");
+    log_writer::drain(Instant::now() + FINAL_MESSAGE_MAX);
     exit
 }
 
