@@ -19,7 +19,9 @@ use crate::supervisor::control_path::{Places, control_path};
 use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
 use crate::supervisor::{Served, Supervisor};
-use crate::takeover::{self, client::TakeoverClient, messages::Door, successor::Successor};
+use crate::takeover::{
+    self, client::TakeoverClient, messages::PassedListener, successor::Successor,
+};
 
 /// Longest wait for standard error after a failure.
 const FINAL_MESSAGE_MAX: Duration = Duration::from_millis(500);
@@ -137,11 +139,11 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let mut client =
         TakeoverClient::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
     let (mut inherited, mut http, mut gate) = (None, None, None);
-    for (door, fd) in client.doors() {
-        match door {
-            Door::Control => inherited = Some((fd, control.clone())),
-            Door::Http => http = Some(fd),
-            Door::Takeover => gate = Some(fd),
+    for (listener, fd) in client.passed_listeners() {
+        match listener {
+            PassedListener::Control => inherited = Some((fd, control.clone())),
+            PassedListener::Http => http = Some(fd),
+            PassedListener::Takeover => gate = Some(fd),
         }
     }
     let mut bound = Listeners::go_on(&config.daemon, inherited, http)?;
@@ -169,8 +171,8 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
     let control = bound.listeners.control_path().map(Path::to_owned);
     let admin = start_admin(bound, &supervisor.requests());
     if let (Some(admin), Some(control)) = (&admin, control) {
-        let offered = doors(admin).and_then(|doors| {
-            supervisor.offer_takeover(takeover::path_beside(&control), gate, doors)
+        let offered = passed_listeners(admin).and_then(|passed_listeners| {
+            supervisor.offer_takeover(takeover::path_beside(&control), gate, passed_listeners)
         });
         if let Err(error) = offered {
             let condition = format!("no other process can take over: {error}");
@@ -196,11 +198,16 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
 }
 
 /// What control connections come in by, for the next process.
-fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
+fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>> {
     let (control, http) = admin.as_fds();
-    let doors = [(Door::Control, control), (Door::Http, http)];
-    let open = doors.into_iter().filter_map(|(door, fd)| Some((door, fd?)));
-    open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?)))
+    let passed_listeners = [
+        (PassedListener::Control, control),
+        (PassedListener::Http, http),
+    ];
+    let open = passed_listeners
+        .into_iter()
+        .filter_map(|(listener, fd)| Some((listener, fd?)));
+    open.map(|(listener, fd)| Ok((listener, fd.try_clone_to_owned()?)))
         .collect()
 }
 

@@ -43,7 +43,7 @@ use crate::supervisor::periodic::Periodic;
 use crate::supervisor::reload::{Loader, ReloadStep, Reloader, Wish};
 use crate::supervisor::requests::Requests;
 use crate::takeover::client::TakeoverClient;
-use crate::takeover::messages::Door;
+use crate::takeover::messages::PassedListener;
 use crate::takeover::server::{Gate, Serving};
 use crate::takeover::successor::Successor;
 
@@ -227,7 +227,7 @@ impl Supervisor {
     }
 
     /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
-    /// That process gets `doors`, too.
+    /// That process gets `listeners`, too.
     ///
     /// # Errors
     ///
@@ -236,9 +236,9 @@ impl Supervisor {
         &mut self,
         path: PathBuf,
         given: Option<OwnedFd>,
-        doors: Vec<(Door, OwnedFd)>,
+        listeners: Vec<(PassedListener, OwnedFd)>,
     ) -> io::Result<()> {
-        self.gate.offer(path, given, doors)
+        self.gate.offer(path, given, listeners)
     }
 
     /// Everything is bound and runs: tells the service manager, and begins to watch the file and the host.

@@ -287,15 +287,15 @@ impl Applied {
 /// Returns one line for each change; a line about a part of `[daemon]` that has to wait begins with [`WAITS`].
 fn changes(running: &Running, diff: &Diff, new: &Daemon) -> Vec<String> {
     let old = &running.config.daemon;
-    let doors = [
+    let settings = [
         ("`control`", new.control != old.control),
         ("`http`", new.http != old.http),
         ("`http_hosts`", new.http_hosts != old.http_hosts),
     ];
-    let waiting: Vec<&str> = doors
+    let waiting: Vec<&str> = settings
         .iter()
-        .filter(|door| door.1)
-        .map(|door| door.0)
+        .filter(|setting| setting.1)
+        .map(|setting| setting.0)
         .collect();
     let mut changes = diff.lines();
     if !waiting.is_empty() {

@@ -20,7 +20,9 @@ use crate::monitor::UpstreamState;
 use crate::net::pass;
 use crate::plan::diff::RowMap;
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
-use crate::takeover::messages::{Door, FinalCounts, Hello, Manifest, Released, Started, VERSION};
+use crate::takeover::messages::{
+    FinalCounts, Hello, Manifest, PassedListener, Released, Started, VERSION,
+};
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::worker_state::WorkerState;
 
@@ -34,7 +36,7 @@ pub struct TakeoverClient {
     wire: Wire,
     manifest: Manifest,
     sockets: Vec<UdpSocket>,
-    doors: Vec<(Door, OwnedFd)>,
+    listeners: Vec<(PassedListener, OwnedFd)>,
 }
 
 /// What the other one has given, for a configuration that is ready.
@@ -84,9 +86,10 @@ impl TakeoverClient {
             .take(manifest.slots.len())
             .map(UdpSocket::from)
             .collect();
-        let doors: Vec<(Door, OwnedFd)> = manifest.doors.iter().copied().zip(fds).collect();
+        let listeners: Vec<(PassedListener, OwnedFd)> =
+            manifest.listeners.iter().copied().zip(fds).collect();
         let is_sound = sockets.len() == manifest.slots.len()
-            && doors.len() == manifest.doors.len()
+            && listeners.len() == manifest.listeners.len()
             && manifest
                 .slots
                 .iter()
@@ -96,7 +99,7 @@ impl TakeoverClient {
                 wire,
                 manifest,
                 sockets,
-                doors,
+                listeners,
             }),
             false => Err(WireError::Nonsense(
                 "its sockets do not fit its words".to_owned(),
@@ -129,8 +132,8 @@ impl TakeoverClient {
     }
 
     /// What control connections come in by.
-    pub fn doors(&mut self) -> Vec<(Door, OwnedFd)> {
-        std::mem::take(&mut self.doors)
+    pub fn passed_listeners(&mut self) -> Vec<(PassedListener, OwnedFd)> {
+        std::mem::take(&mut self.listeners)
     }
 
     /// When the other one began to count time, as a moment of ours.

@@ -30,7 +30,7 @@ pub struct Refused {
     pub why: String,
 }
 
-/// What runs, and with it second descriptors: the listeners' sockets in the order of `slots`, then those of `doors`.
+/// What runs, and with it second descriptors: the listeners' sockets in the order of `slots`, then those of `listeners`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// The process that runs it.
@@ -50,7 +50,8 @@ pub struct Manifest {
     #[serde(rename = "seats")]
     pub slots: Vec<SocketSlot>,
     /// What else is listened on, for control.
-    pub doors: Vec<Door>,
+    #[serde(rename = "doors")]
+    pub listeners: Vec<PassedListener>,
     /// When time began to be counted, in nanoseconds of CLOCK_MONOTONIC, which all processes share.
     pub epoch_ns: u64,
 }
@@ -58,7 +59,7 @@ pub struct Manifest {
 /// A socket that control connections come in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Door {
+pub enum PassedListener {
     /// The control socket.
     Control,
     /// HTTP over TCP.

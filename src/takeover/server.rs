@@ -27,7 +27,7 @@ use crate::handover::history::{as_written, difference};
 use crate::handover::running::{Parked, Running};
 use crate::net::pass;
 use crate::takeover::messages::{
-    Door, FinalCounts, Hello, Manifest, Refused, Released, Started, VERSION,
+    FinalCounts, Hello, Manifest, PassedListener, Refused, Released, Started, VERSION,
 };
 use crate::takeover::wire::{Kind, Wire, WireError};
 use crate::worker::command::Handle;
@@ -67,7 +67,7 @@ pub struct Gate {
     /// The workers count time from here.
     epoch: Instant,
     /// What control connections come in by, for the next process.
-    doors: Vec<(Door, OwnedFd)>,
+    listeners: Vec<(PassedListener, OwnedFd)>,
     path: Option<PathBuf>,
     is_closed: Arc<AtomicBool>,
     /// Whether the process that we have taken over still has to tell its last counts, by numbers that mean what they mean
@@ -97,7 +97,7 @@ impl Gate {
             messages,
             waker,
             epoch,
-            doors: Vec::new(),
+            listeners: Vec::new(),
             path: None,
             is_closed: Arc::default(),
             awaits_final_counts: false,
@@ -154,15 +154,18 @@ pub struct Serving<'a> {
 
 impl Gate {
     /// Lets another process take over from now on, by a socket at `path`, which is `inherited` where a takeover has brought it.
-    /// It gets `doors` too.
+    /// It gets `listeners` too.
     pub fn offer(
         &mut self,
         path: PathBuf,
         inherited: Option<OwnedFd>,
-        mut doors: Vec<(Door, OwnedFd)>,
+        mut listeners: Vec<(PassedListener, OwnedFd)>,
     ) -> io::Result<()> {
         let listener = inherited.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
-        doors.push((Door::Takeover, listener.as_fd().try_clone_to_owned()?));
+        listeners.push((
+            PassedListener::Takeover,
+            listener.as_fd().try_clone_to_owned()?,
+        ));
         listener.set_nonblocking(true)?;
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
         let is_closed = Arc::clone(&self.is_closed);
@@ -190,7 +193,7 @@ impl Gate {
                         .spawn(move || conversation.hold(stream));
                 }
             })?;
-        self.doors = doors;
+        self.listeners = listeners;
         self.path = Some(path);
         Ok(())
     }
@@ -230,10 +233,10 @@ impl Gate {
         let lent = lend(&present.workers)?;
         let (slots, sockets): (Vec<SocketSlot>, Vec<_>) = lent.into_iter().unzip();
         let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
-        let mut doors = Vec::new();
-        for (door, fd) in &self.doors {
+        let mut listeners = Vec::new();
+        for (listener, fd) in &self.listeners {
             fds.push(fd.try_clone().map_err(|_| Unlent::NoFiles)?);
-            doors.push(*door);
+            listeners.push(*listener);
         }
         let manifest = Manifest {
             pid: std::process::id(),
@@ -249,7 +252,7 @@ impl Gate {
             sessions: present.sessions,
             addresses: present.addresses,
             slots,
-            doors,
+            listeners,
             epoch_ns: pass::monotonic_ns().saturating_sub(nanoseconds(self.epoch.elapsed())),
         };
         Ok((manifest, fds))
