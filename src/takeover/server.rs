@@ -29,7 +29,7 @@ use crate::net::pass;
 use crate::takeover::messages::{
     FinalCounts, Hello, Manifest, PassedListener, Refused, Released, Started, VERSION,
 };
-use crate::takeover::wire::{Kind, Wire, WireError};
+use crate::takeover::wire::{MessageKind, Wire, WireError};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 use crate::worker::worker_state::SocketSlot;
@@ -354,8 +354,8 @@ fn give(
             .map(count)
             .sum(),
     );
-    wire.send(Kind::Released, &released, &fds, patience)?;
-    let started: Started = wire.receive(Kind::Started, patience)?.read()?;
+    wire.send(MessageKind::Released, &released, &fds, patience)?;
+    let started: Started = wire.receive(MessageKind::Started, patience)?.read()?;
     Ok((released, started.removed))
 }
 
@@ -366,7 +366,12 @@ fn send_final_counts(wire: &mut Wire, parked: Parked, released: &Released, remov
         worker.read_out(removed);
         ledgers.push(difference(&worker.save().ledger, &worker_state.ledger));
     }
-    if let Err(error) = wire.send(Kind::FinalCounts, &FinalCounts { ledgers }, &[], PATIENCE) {
+    if let Err(error) = wire.send(
+        MessageKind::FinalCounts,
+        &FinalCounts { ledgers },
+        &[],
+        PATIENCE,
+    ) {
         log::warn!("the last counts did not reach the process that took over: {error}");
     }
 }
@@ -379,7 +384,7 @@ fn refuse(wire: &mut Wire, why: &str) {
     log::warn!("a takeover is refused: {why}");
     // The other side finds out by itself if it cannot be told.
     let _ = wire.send(
-        Kind::Refused,
+        MessageKind::Refused,
         &Refused {
             why: why.to_owned(),
         },
@@ -436,7 +441,7 @@ impl Conversation {
     /// What runs now is the configuration of this number, and the other side could begin.
     fn up_to_ready(&self, wire: &mut Wire) -> Result<u64, WireError> {
         let (pid, user) = wire.peer()?;
-        let hello: Hello = wire.receive(Kind::Hello, PATIENCE)?.read()?;
+        let hello: Hello = wire.receive(MessageKind::Hello, PATIENCE)?.read()?;
         let why = match () {
             () if pid == 0 => {
                 Some("it runs in another PID namespace, such as another container's".to_owned())
@@ -459,7 +464,9 @@ impl Conversation {
             Ok(described) => described,
             Err(RecvTimeoutError::Timeout) => Err(Unlent::Silent),
             // We end. The other side asks again, and finds somebody else.
-            Err(RecvTimeoutError::Disconnected) => return Err(WireError::Left(Kind::Manifest)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(WireError::Left(MessageKind::Manifest));
+            }
         };
         let (manifest, fds) = match described {
             Ok(described) => described,
@@ -469,8 +476,8 @@ impl Conversation {
             }
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        wire.send(Kind::Manifest, &manifest, &fds, PATIENCE)?;
-        wire.receive(Kind::Ready, PATIENCE)?;
+        wire.send(MessageKind::Manifest, &manifest, &fds, PATIENCE)?;
+        wire.receive(MessageKind::Ready, PATIENCE)?;
         Ok(manifest.generation)
     }
 

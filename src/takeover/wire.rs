@@ -22,7 +22,7 @@ const HEADER_BYTES: usize = 1 + 8 + 4;
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum MessageKind {
     /// Who asks, in which version.
     Hello = b'H',
     /// No, and why.
@@ -39,15 +39,15 @@ pub enum Kind {
     FinalCounts = b'F',
 }
 
-impl Kind {
-    const ALL: [Kind; 7] = [
-        Kind::Hello,
-        Kind::Refused,
-        Kind::Manifest,
-        Kind::Ready,
-        Kind::Released,
-        Kind::Started,
-        Kind::FinalCounts,
+impl MessageKind {
+    const ALL: [MessageKind; 7] = [
+        MessageKind::Hello,
+        MessageKind::Refused,
+        MessageKind::Manifest,
+        MessageKind::Ready,
+        MessageKind::Released,
+        MessageKind::Started,
+        MessageKind::FinalCounts,
     ];
 }
 
@@ -56,19 +56,19 @@ impl Kind {
 pub enum WireError {
     /// The other process has ended, or closed the connection.
     #[error("the other process ended before it sent `{0:?}`")]
-    Gone(Kind),
+    Gone(MessageKind),
     /// It did not say anything in time.
     #[error("the other process sent no `{0:?}` for {1:?}")]
-    Silent(Kind, Duration),
+    Silent(MessageKind, Duration),
     /// It ended before all was said to it.
     #[error("the other process ended before it took `{0:?}`")]
-    Left(Kind),
+    Left(MessageKind),
     /// It did not take what was said in time.
     #[error("the other process did not take `{0:?}` for {1:?}")]
-    Deaf(Kind, Duration),
+    Deaf(MessageKind, Duration),
     /// There is more to say than a frame may hold.
     #[error("{0:?} would have {1} bytes and {2} descriptors, more than {BYTES_MAX} or {FDS_MAX}")]
-    TooLarge(Kind, usize, usize),
+    TooLarge(MessageKind, usize, usize),
     /// It refuses.
     #[error("{0}")]
     Refused(String),
@@ -120,7 +120,7 @@ impl Wire {
     /// Says something. The other end must take all of it within `patience`.
     pub fn send(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         body: &impl Serialize,
         fds: &[BorrowedFd<'_>],
         patience: Duration,
@@ -149,12 +149,12 @@ impl Wire {
     }
 
     /// Says something that is only a name.
-    pub fn say(&mut self, kind: Kind, patience: Duration) -> Result<(), WireError> {
+    pub fn say(&mut self, kind: MessageKind, patience: Duration) -> Result<(), WireError> {
         self.send(kind, &(), &[], patience)
     }
 
     /// Waits for a frame of this kind.
-    pub fn receive(&mut self, kind: Kind, patience: Duration) -> Result<Frame, WireError> {
+    pub fn receive(&mut self, kind: MessageKind, patience: Duration) -> Result<Frame, WireError> {
         let deadline = Instant::now() + patience;
         let wrong = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => WireError::Gone(kind),
@@ -166,7 +166,9 @@ impl Wire {
         };
         let mut header = [0; HEADER_BYTES];
         self.read_exact(&mut header, deadline).map_err(wrong)?;
-        let got = Kind::ALL.into_iter().find(|kind| *kind as u8 == header[0]);
+        let got = MessageKind::ALL
+            .into_iter()
+            .find(|kind| *kind as u8 == header[0]);
         let (length, count) = (u64_at(&header[1..9]), u64_at(&header[9..13]));
         let got = got.ok_or_else(|| WireError::Nonsense("a frame of no known kind".to_owned()))?;
         if length > BYTES_MAX || count > u64::from(FDS_MAX) {
@@ -178,7 +180,7 @@ impl Wire {
         let frame = Frame { body, fds };
         match got {
             got if got == kind => Ok(frame),
-            Kind::Refused => Err(WireError::Refused(
+            MessageKind::Refused => Err(WireError::Refused(
                 frame.read::<crate::takeover::messages::Refused>()?.why,
             )),
             got => Err(WireError::Nonsense(format!(
@@ -269,10 +271,10 @@ mod tests {
             let fds = vec![file.as_fd(); count];
             Wire::new(there)
                 .expect("a wire")
-                .send(Kind::Released, &body, &fds, SOON)
+                .send(MessageKind::Released, &body, &fds, SOON)
                 .expect("sent");
         });
-        let frame = here.receive(Kind::Released, SOON).expect("received");
+        let frame = here.receive(MessageKind::Released, SOON).expect("received");
         eprintln!("2 MB and {count} descriptors took {:?}", begun.elapsed());
         sender.join().expect("sent");
         assert_eq!(
@@ -290,10 +292,10 @@ mod tests {
         drop(write);
         Wire::new(there)
             .expect("a wire")
-            .say(Kind::Ready, SOON)
+            .say(MessageKind::Ready, SOON)
             .expect("sent");
         assert!(matches!(
-            here.receive(Kind::Ready, SOON),
+            here.receive(MessageKind::Ready, SOON),
             Err(WireError::Nonsense(_))
         ));
         assert_eq!(
@@ -317,8 +319,8 @@ mod tests {
             }
         });
         assert!(matches!(
-            here.receive(Kind::Manifest, short),
-            Err(WireError::Silent(Kind::Manifest, _))
+            here.receive(MessageKind::Manifest, short),
+            Err(WireError::Silent(MessageKind::Manifest, _))
         ));
         drop(here);
         dripping.join().expect("it ends");
@@ -326,13 +328,13 @@ mod tests {
         let (mut here, there) = pair();
         let much = "x".repeat(10 << 20);
         assert!(matches!(
-            here.send(Kind::Manifest, &much, &[], short),
-            Err(WireError::Deaf(Kind::Manifest, _))
+            here.send(MessageKind::Manifest, &much, &[], short),
+            Err(WireError::Deaf(MessageKind::Manifest, _))
         ));
         drop(there);
         assert!(matches!(
-            here.send(Kind::Manifest, &much, &[], SOON),
-            Err(WireError::Left(Kind::Manifest))
+            here.send(MessageKind::Manifest, &much, &[], SOON),
+            Err(WireError::Left(MessageKind::Manifest))
         ));
     }
 
@@ -342,8 +344,8 @@ mod tests {
         let (mut here, there) = pair();
         let fds = vec![there.as_fd(); FDS_MAX as usize + 1];
         assert!(matches!(
-            here.send(Kind::Released, &(), &fds, SOON),
-            Err(WireError::TooLarge(Kind::Released, ..))
+            here.send(MessageKind::Released, &(), &fds, SOON),
+            Err(WireError::TooLarge(MessageKind::Released, ..))
         ));
         drop(here);
         assert_eq!((&there).read(&mut [0]).expect("the end"), 0);
@@ -354,17 +356,20 @@ mod tests {
     fn every_failure_has_its_name() {
         let (mut here, mut there) = pair();
         there
-            .write_all(&[Kind::Manifest as u8, 9, 0])
+            .write_all(&[MessageKind::Manifest as u8, 9, 0])
             .expect("written");
         drop(there);
         assert!(matches!(
-            here.receive(Kind::Manifest, SOON),
-            Err(WireError::Gone(Kind::Manifest))
+            here.receive(MessageKind::Manifest, SOON),
+            Err(WireError::Gone(MessageKind::Manifest))
         ));
 
         let (mut here, _there) = pair();
-        let silent = here.receive(Kind::Ready, Duration::from_millis(20));
-        assert!(matches!(silent, Err(WireError::Silent(Kind::Ready, _))));
+        let silent = here.receive(MessageKind::Ready, Duration::from_millis(20));
+        assert!(matches!(
+            silent,
+            Err(WireError::Silent(MessageKind::Ready, _))
+        ));
 
         let (mut here, there) = pair();
         let refused = crate::takeover::messages::Refused {
@@ -372,10 +377,10 @@ mod tests {
         };
         Wire::new(there)
             .expect("a wire")
-            .send(Kind::Refused, &refused, &[], SOON)
+            .send(MessageKind::Refused, &refused, &[], SOON)
             .expect("sent");
         assert!(
-            matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no")
+            matches!(here.receive(MessageKind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no")
         );
 
         for nonsense in [
@@ -385,7 +390,7 @@ mod tests {
             let (mut here, mut there) = pair();
             there.write_all(nonsense).expect("written");
             assert!(matches!(
-                here.receive(Kind::Manifest, SOON),
+                here.receive(MessageKind::Manifest, SOON),
                 Err(WireError::Nonsense(_))
             ));
         }
