@@ -77,7 +77,7 @@ pub struct Released {
     /// What was counted before them, by worker.
     pub history: Vec<Ledger>,
     /// What is known of each upstream, by number.
-    pub upstreams: Vec<UpstreamWord>,
+    pub upstreams: Vec<UpstreamReport>,
     /// What people have drained by hand: handler and upstream.
     pub drained: Vec<(String, String)>,
 }
@@ -91,27 +91,27 @@ pub struct Started {
 
 /// What is known of an upstream.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct UpstreamWord {
+pub struct UpstreamReport {
     /// Where it is.
     pub address: Option<SocketAddr>,
     /// Whether it is thought to answer.
     pub is_alive: bool,
 }
 
-impl From<&UpstreamState> for UpstreamWord {
-    fn from(state: &UpstreamState) -> UpstreamWord {
-        UpstreamWord {
+impl From<&UpstreamState> for UpstreamReport {
+    fn from(state: &UpstreamState) -> UpstreamReport {
+        UpstreamReport {
             address: state.address,
             is_alive: state.alive,
         }
     }
 }
 
-impl From<&UpstreamWord> for UpstreamState {
-    fn from(word: &UpstreamWord) -> UpstreamState {
+impl From<&UpstreamReport> for UpstreamState {
+    fn from(report: &UpstreamReport) -> UpstreamState {
         UpstreamState {
-            address: word.address,
-            alive: word.is_alive,
+            address: report.address,
+            alive: report.is_alive,
             changed: None,
             failed: None,
         }
