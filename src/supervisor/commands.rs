@@ -3,9 +3,9 @@
 
 use crate::handover::running::Running;
 use crate::observe::snapshot::Alarm;
+use crate::supervisor::admin_state::AdminState;
 use crate::supervisor::explain_live::explain_live;
 use crate::supervisor::log_level;
-use crate::supervisor::office::Office;
 use crate::supervisor::reload::{Reloader, Wish};
 use crate::supervisor::requests::Request;
 use crate::supervisor::sessions;
@@ -18,7 +18,7 @@ pub(crate) struct CommandParts<'a> {
     /// The configuration that runs.
     pub(crate) running: &'a mut Running,
     /// What the supervisor remembers.
-    pub(crate) office: &'a mut Office,
+    pub(crate) admin_state: &'a mut AdminState,
     /// Takes requests for a reload.
     pub(crate) reloader: &'a mut Reloader,
     /// Returns the alarms of what the host shows.
@@ -29,14 +29,14 @@ pub(crate) struct CommandParts<'a> {
 /// whether the daemon is to stop.
 pub(crate) fn respond_to_all(parts: &mut CommandParts<'_>) -> bool {
     for _ in 0..ANSWERS_MAX {
-        let Some(request) = parts.office.next_request() else {
+        let Some(request) = parts.admin_state.next_request() else {
             return false;
         };
         if respond(request, parts) {
             return true;
         }
     }
-    let _ = parts.office.requests.wake();
+    let _ = parts.admin_state.requests.wake();
     false
 }
 
@@ -44,15 +44,15 @@ pub(crate) fn respond_to_all(parts: &mut CommandParts<'_>) -> bool {
 fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
     let CommandParts {
         running,
-        office,
+        admin_state,
         reloader,
         found,
     } = parts;
     match request {
-        Request::Snapshot(reply) => reply.send(Box::new(office.snapshot(running, found()))),
+        Request::Snapshot(reply) => reply.send(Box::new(admin_state.snapshot(running, found()))),
         Request::Sessions(query, reply) => sessions::list(&query, running, reply),
         Request::Explain(imagined, reply) => {
-            let snapshot = office.snapshot(running, found());
+            let snapshot = admin_state.snapshot(running, found());
             explain_live(imagined, running, &snapshot, reply);
         }
         Request::Reload { is_dry_run, reply } => reloader.request(Wish {
@@ -63,8 +63,8 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
             upstream,
             drain,
             reply,
-        } => reply.send(office.drained.set(&upstream, drain, running)),
-        Request::Tap(query, reply) => reply.send(office.tap_readers.begin(query, running)),
+        } => reply.send(admin_state.drained.set(&upstream, drain, running)),
+        Request::Tap(query, reply) => reply.send(admin_state.tap_readers.begin(query, running)),
         Request::Log(level, reply) => reply.send(log_level::set(level)),
         Request::Stop(reply) => {
             reply.send("stopping; what the sockets hold is still handled".to_owned());

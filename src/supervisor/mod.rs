@@ -1,13 +1,13 @@
 //! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
 
 pub mod accounts;
+pub mod admin_state;
 pub mod commands;
 pub mod config_watch;
 pub mod control_path;
 pub mod drain;
 pub mod explain_live;
 pub mod log_level;
-pub mod office;
 pub mod periodic;
 pub mod reload;
 pub mod reload_report;
@@ -37,8 +37,8 @@ use crate::handover::prepare::{ConfigDraft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::net::limits;
 use crate::observe::snapshot::Snapshot;
+use crate::supervisor::admin_state::AdminState;
 use crate::supervisor::commands::{CommandParts, respond_to_all};
-use crate::supervisor::office::Office;
 use crate::supervisor::periodic::Periodic;
 use crate::supervisor::reload::{Loader, ReloadStep, Reloader, Wish};
 use crate::supervisor::requests::Requests;
@@ -60,7 +60,7 @@ const AWOKEN: Token = Token(1);
 /// A running daemon.
 pub struct Supervisor {
     running: Running,
-    office: Office,
+    admin_state: AdminState,
     gate: Gate,
     periodic: Periodic,
     reloader: Reloader,
@@ -120,7 +120,7 @@ impl Stage {
 
     fn open(
         self,
-        office: Office,
+        admin_state: AdminState,
         gate: Gate,
         running: Running,
         epoch: Instant,
@@ -134,7 +134,7 @@ impl Stage {
         let reloader = Reloader::new(ended, output.clone(), epoch);
         Supervisor {
             running,
-            office,
+            admin_state,
             gate,
             periodic: Periodic::new(),
             reloader,
@@ -165,14 +165,14 @@ impl Supervisor {
         let (lent_sockets, unfit) = socket_activation::take(draft.listeners());
         unfit.iter().for_each(|why| log::warn!("{why}"));
         let (prepared, signals) = stage.prepare(draft, lent_sockets, epoch)?;
-        let office = Office::new(
+        let admin_state = AdminState::new(
             &prepared.config,
             &prepared.plan,
             Arc::clone(&stage.ended),
             epoch,
         );
         let gate = Gate::new(Arc::clone(&stage.ended), epoch);
-        Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
+        Ok(stage.open(admin_state, gate, Running::start(prepared), epoch, signals))
     }
 
     /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
@@ -190,7 +190,7 @@ impl Supervisor {
             .lines()
             .iter()
             .for_each(|change| log::info!("takeover: {change}"));
-        let mut office = Office::new(
+        let mut admin_state = AdminState::new(
             &prepared.config,
             &prepared.plan,
             Arc::clone(&stage.ended),
@@ -199,13 +199,15 @@ impl Supervisor {
         let mut gate = Gate::new(Arc::clone(&stage.ended), epoch);
         let (who, listeners) = (client.who(), client.listeners());
         let taken = client.take(prepared, gate.add_late())?;
-        office.inherit(taken.drained, taken.generation);
-        let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
+        admin_state.inherit(taken.drained, taken.generation);
+        let mut supervisor = stage.open(admin_state, gate, taken.running, epoch, signals);
         supervisor.periodic.go_on(listeners);
         let Supervisor {
-            office, running, ..
+            admin_state,
+            running,
+            ..
         } = &supervisor;
-        office.drained.apply_again(running);
+        admin_state.drained.apply_again(running);
         log::info!("taken over from {who}");
         Ok(supervisor)
     }
@@ -223,7 +225,7 @@ impl Supervisor {
 
     /// Returns a handle that any thread can send requests with.
     pub fn requests(&self) -> Requests {
-        self.office.requests.clone()
+        self.admin_state.requests.clone()
     }
 
     /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
@@ -314,7 +316,7 @@ impl Supervisor {
     /// Does what is due from time to time.
     fn run_periodic(&mut self) {
         let now = Instant::now();
-        let conditions = &self.office.requests.conditions;
+        let conditions = &self.admin_state.requests.conditions;
         let due = self.periodic.run(now, &self.running, conditions);
         if due.reload {
             let name = self.running.config.source.name();
@@ -331,7 +333,7 @@ impl Supervisor {
     fn respond(&mut self) -> bool {
         respond_to_all(&mut CommandParts {
             running: &mut self.running,
-            office: &mut self.office,
+            admin_state: &mut self.admin_state,
             reloader: &mut self.reloader,
             found: &|| self.periodic.found(),
         })
@@ -340,11 +342,11 @@ impl Supervisor {
     /// Applies the configurations that were made ready.
     fn finish_reloads(&mut self) -> Result<(), Failure> {
         while let ReloadStep::Replace(replacement) =
-            self.reloader.step(&self.running, &mut self.office)
+            self.reloader.step(&self.running, &mut self.admin_state)
         {
             replacement.announce(&self.running);
             log_error(self.periodic.service.reloading());
-            let applied = replacement.take_place(&mut self.running, &mut self.office)?;
+            let applied = replacement.take_place(&mut self.running, &mut self.admin_state)?;
             self.tell_ready();
             applied.report(&self.running);
         }
@@ -354,7 +356,7 @@ impl Supervisor {
     /// Begins a reload that waits, unless something else has to be over first.
     fn begin_reload(&mut self) {
         if self.reloader.may_begin() && !self.gate.awaits_final_counts {
-            let generation = self.office.accounts.life.generation;
+            let generation = self.admin_state.accounts.life.generation;
             self.reloader.begin(self.running.present(generation));
         }
     }
@@ -363,8 +365,8 @@ impl Supervisor {
     fn serve_takeover(&mut self) -> Result<bool, Failure> {
         self.gate.step(&mut Serving {
             running: &mut self.running,
-            generation: self.office.accounts.life.generation,
-            drained: self.office.drained.names(),
+            generation: self.admin_state.accounts.life.generation,
+            drained: self.admin_state.drained.names(),
             is_reloading: self.reloader.is_at_work(),
             service: &self.periodic.service,
         })
@@ -374,7 +376,7 @@ impl Supervisor {
     /// that is not responsive is shown with the accounts that it gave last.
     pub fn snapshot(&mut self) -> Snapshot {
         let found = self.periodic.found();
-        self.office.snapshot(&mut self.running, found)
+        self.admin_state.snapshot(&mut self.running, found)
     }
 
     fn show_ledger(&mut self) {
@@ -389,13 +391,13 @@ impl Supervisor {
     fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
         let begun = Instant::now();
         log_error(self.periodic.service.stopping());
-        self.office.close();
+        self.admin_state.close();
         self.gate.close(false);
         let stopped = self.running.stop(self.periodic.has_successor())?;
         self.drain_output(begun);
         let found = self.periodic.found();
         let snapshot = self
-            .office
+            .admin_state
             .last_snapshot(&mut self.running, &stopped, found);
         Ok((Some(snapshot), begun + ERROR_BY))
     }
@@ -412,7 +414,7 @@ impl Supervisor {
     /// Another process goes on with everything; only what sinks still hold is this one's.
     fn leave(mut self) -> Instant {
         let begun = Instant::now();
-        self.office.close();
+        self.admin_state.close();
         self.gate.close(true);
         self.drain_output(begun);
         begun + ERROR_BY

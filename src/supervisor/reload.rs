@@ -17,8 +17,8 @@ use crate::dispatch::sink::Job;
 use crate::handover::prepare::{ConfigDraft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::plan::diff::Diff;
+use crate::supervisor::admin_state::AdminState;
 use crate::supervisor::log_level;
-use crate::supervisor::office::Office;
 use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::reply::Reply;
 
@@ -122,10 +122,10 @@ impl Reloader {
     }
 
     /// Looks for a configuration that was made ready. Refused reloads and dry runs are answered here.
-    pub(crate) fn step(&mut self, running: &Running, office: &mut Office) -> ReloadStep {
+    pub(crate) fn step(&mut self, running: &Running, admin_state: &mut AdminState) -> ReloadStep {
         while let Some((outcome, wishes)) = self.outcome() {
             match outcome {
-                Err(failure) => refuse(&failure, wishes, running, office),
+                Err(failure) => refuse(&failure, wishes, running, admin_state),
                 Ok(Ready::Draft(draft)) => {
                     let changes = changes(running, &draft.diff, &draft.config.daemon);
                     tell(wishes, &ReloadReport::of(false, changes));
@@ -182,10 +182,10 @@ impl Reloader {
     }
 }
 
-fn refuse(failure: &Failure, wishes: Vec<Wish>, running: &Running, office: &mut Office) {
+fn refuse(failure: &Failure, wishes: Vec<Wish>, running: &Running, admin_state: &mut AdminState) {
     let why = failure.to_string();
     if wishes.iter().any(|wish| !wish.is_dry_run) {
-        office.accounts.on_refused_reload();
+        admin_state.accounts.on_refused_reload();
         // Some of it may have been ready, on sockets that are ours.
         running.settle();
         log::error!("reload refused, everything goes on as before: {why}");
@@ -247,15 +247,17 @@ impl Replacement {
     pub(crate) fn take_place(
         self,
         running: &mut Running,
-        office: &mut Office,
+        admin_state: &mut AdminState,
     ) -> Result<Applied, Failure> {
         let begun = Instant::now();
         let parked = running.park()?;
         running.take_place(self.prepared, parked);
         let pause = begun.elapsed();
-        office.accounts.on_reload(&running.config, &running.plan);
-        office.drained.apply_again(running);
-        office.tap_readers.begin_again(running);
+        admin_state
+            .accounts
+            .on_reload(&running.config, &running.plan);
+        admin_state.drained.apply_again(running);
+        admin_state.tap_readers.begin_again(running);
         Ok(Applied {
             pause,
             changes: self.changes,

@@ -15,7 +15,7 @@ use crate::supervisor::drain::Drained;
 use crate::supervisor::requests::{Asked, Request, Requests};
 
 /// What the supervisor remembers for its answers.
-pub(crate) struct Office {
+pub(crate) struct AdminState {
     /// The way to ask.
     pub(crate) requests: Requests,
     /// What is asked; `None` once the daemon is stopping.
@@ -28,11 +28,16 @@ pub(crate) struct Office {
     pub(crate) tap_readers: TapReaders,
 }
 
-impl Office {
+impl AdminState {
     /// Begins with a configuration that is about to be served. `waker` wakes the supervisor; time is counted from `epoch`.
-    pub(crate) fn new(config: &Config, plan: &Plan, waker: Arc<Waker>, epoch: Instant) -> Office {
+    pub(crate) fn new(
+        config: &Config,
+        plan: &Plan,
+        waker: Arc<Waker>,
+        epoch: Instant,
+    ) -> AdminState {
         let (requests, asked) = Requests::new(waker);
-        Office {
+        AdminState {
             requests,
             asked: Some(asked),
             accounts: Accounts::new(config, plan, epoch),
