@@ -71,14 +71,14 @@ pub struct Supervisor {
 }
 
 /// What a supervisor has before it serves anything.
-struct Stage {
+struct Startup {
     poll: Poll,
     ended: Arc<Waker>,
     output: Sender<Job>,
 }
 
-impl Stage {
-    fn new() -> Result<Stage, Failure> {
+impl Startup {
+    fn new() -> Result<Startup, Failure> {
         limits::raise_open_files();
         limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
@@ -86,7 +86,7 @@ impl Stage {
         let ended = Waker::new(poll.registry(), AWOKEN)
             .map_err(system("cannot set up the control loop"))?;
         let output = line_writer::start().map_err(system("cannot use standard output"))?;
-        Ok(Stage {
+        Ok(Startup {
             poll,
             ended: Arc::new(ended),
             output,
@@ -126,7 +126,7 @@ impl Stage {
         epoch: Instant,
         signals: Signals,
     ) -> Supervisor {
-        let Stage {
+        let Startup {
             poll,
             ended,
             output,
@@ -160,19 +160,19 @@ impl Supervisor {
     ///
     /// Sockets that the service manager gives are used where they fit.
     pub fn start(config: Config) -> Result<Supervisor, Failure> {
-        let (stage, epoch) = (Stage::new()?, Instant::now());
+        let (startup, epoch) = (Startup::new()?, Instant::now());
         let draft = draft(config, Present::default())?;
         let (lent_sockets, unfit) = socket_activation::take(draft.listeners());
         unfit.iter().for_each(|why| log::warn!("{why}"));
-        let (prepared, signals) = stage.prepare(draft, lent_sockets, epoch)?;
+        let (prepared, signals) = startup.prepare(draft, lent_sockets, epoch)?;
         let admin_state = AdminState::new(
             &prepared.config,
             &prepared.plan,
-            Arc::clone(&stage.ended),
+            Arc::clone(&startup.ended),
             epoch,
         );
-        let gate = Gate::new(Arc::clone(&stage.ended), epoch);
-        Ok(stage.open(admin_state, gate, Running::start(prepared), epoch, signals))
+        let gate = Gate::new(Arc::clone(&startup.ended), epoch);
+        Ok(startup.open(admin_state, gate, Running::start(prepared), epoch, signals))
     }
 
     /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
@@ -182,9 +182,9 @@ impl Supervisor {
         kinds: &[Kind],
         mut client: TakeoverClient,
     ) -> Result<Supervisor, Failure> {
-        let (stage, epoch) = (Stage::new()?, client.epoch());
+        let (startup, epoch) = (Startup::new()?, client.epoch());
         let (present, lent_sockets) = client.present(kinds);
-        let (prepared, signals) = stage.prepare(draft(config, present)?, lent_sockets, epoch)?;
+        let (prepared, signals) = startup.prepare(draft(config, present)?, lent_sockets, epoch)?;
         prepared
             .diff
             .lines()
@@ -193,14 +193,14 @@ impl Supervisor {
         let mut admin_state = AdminState::new(
             &prepared.config,
             &prepared.plan,
-            Arc::clone(&stage.ended),
+            Arc::clone(&startup.ended),
             epoch,
         );
-        let mut gate = Gate::new(Arc::clone(&stage.ended), epoch);
+        let mut gate = Gate::new(Arc::clone(&startup.ended), epoch);
         let (who, listeners) = (client.who(), client.listeners());
         let taken = client.take(prepared, gate.add_late())?;
         admin_state.inherit(taken.drained, taken.generation);
-        let mut supervisor = stage.open(admin_state, gate, taken.running, epoch, signals);
+        let mut supervisor = startup.open(admin_state, gate, taken.running, epoch, signals);
         supervisor.periodic.go_on(listeners);
         let Supervisor {
             admin_state,
