@@ -6,7 +6,7 @@ use crate::observe::snapshot::Alarm;
 use crate::supervisor::admin_state::AdminState;
 use crate::supervisor::explain_live::explain_live;
 use crate::supervisor::log_level;
-use crate::supervisor::reload::{Reloader, Wish};
+use crate::supervisor::reload::{ReloadRequest, Reloader};
 use crate::supervisor::requests::Request;
 use crate::supervisor::sessions;
 
@@ -55,7 +55,7 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
             let snapshot = admin_state.snapshot(running, found());
             explain_live(imagined, running, &snapshot, reply);
         }
-        Request::Reload { is_dry_run, reply } => reloader.request(Wish {
+        Request::Reload { is_dry_run, reply } => reloader.request(ReloadRequest {
             is_dry_run,
             reply: Some(reply),
         }),

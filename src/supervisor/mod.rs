@@ -40,7 +40,7 @@ use crate::observe::snapshot::Snapshot;
 use crate::supervisor::admin_state::AdminState;
 use crate::supervisor::commands::{CommandParts, respond_to_all};
 use crate::supervisor::periodic::Periodic;
-use crate::supervisor::reload::{Loader, ReloadStep, Reloader, Wish};
+use crate::supervisor::reload::{Loader, ReloadRequest, ReloadStep, Reloader};
 use crate::supervisor::requests::Requests;
 use crate::takeover::client::TakeoverClient;
 use crate::takeover::messages::PassedListener;
@@ -286,7 +286,7 @@ impl Supervisor {
                             "SIGHUP: reading {} again",
                             self.running.config.source.name()
                         );
-                        self.reloader.request(Wish::silent());
+                        self.reloader.request(ReloadRequest::silent());
                     }
                     signal => {
                         let name =
@@ -321,7 +321,7 @@ impl Supervisor {
         if due.reload {
             let name = self.running.config.source.name();
             log::info!("{name} has changed: reading it again");
-            self.reloader.request(Wish::silent());
+            self.reloader.request(ReloadRequest::silent());
         }
         if due.snapshot {
             self.snapshot();

@@ -28,18 +28,18 @@ const WAITS: char = '!';
 /// Reads the configuration that a reload is to apply.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
 
-/// A wish to reload.
-pub struct Wish {
+/// A request to reload.
+pub struct ReloadRequest {
     /// Only say what would be done.
     pub is_dry_run: bool,
     /// Who is told; `None` reads the log.
     pub reply: Option<Reply<ReloadReport>>,
 }
 
-impl Wish {
+impl ReloadRequest {
     /// Of somebody who reads the log.
-    pub fn silent() -> Wish {
-        Wish {
+    pub fn silent() -> ReloadRequest {
+        ReloadRequest {
             is_dry_run: false,
             reply: None,
         }
@@ -81,9 +81,9 @@ pub struct Reloader {
     /// The workers count time from here.
     epoch: Instant,
     /// Those that the preparation under way is for.
-    under_way: Vec<Wish>,
+    under_way: Vec<ReloadRequest>,
     /// Those that came later, and want what the file says now.
-    waiting: Vec<Wish>,
+    waiting: Vec<ReloadRequest>,
 }
 
 impl Reloader {
@@ -109,10 +109,10 @@ impl Reloader {
     }
 
     /// Reloads when what is under way is done. Many wishes at once are one reload.
-    pub fn request(&mut self, wish: Wish) {
+    pub fn request(&mut self, request: ReloadRequest) {
         // Signals come as often as they like; one of them that waits is as good as all.
-        if !wish.is_silent() || !self.waiting.iter().any(Wish::is_silent) {
-            self.waiting.push(wish);
+        if !request.is_silent() || !self.waiting.iter().any(ReloadRequest::is_silent) {
+            self.waiting.push(request);
         }
     }
 
@@ -123,15 +123,15 @@ impl Reloader {
 
     /// Looks for a configuration that was made ready. Refused reloads and dry runs are answered here.
     pub(crate) fn step(&mut self, running: &Running, admin_state: &mut AdminState) -> ReloadStep {
-        while let Some((outcome, wishes)) = self.outcome() {
+        while let Some((outcome, requests)) = self.outcome() {
             match outcome {
-                Err(failure) => refuse(&failure, wishes, running, admin_state),
+                Err(failure) => refuse(&failure, requests, running, admin_state),
                 Ok(Ready::Draft(draft)) => {
                     let changes = changes(running, &draft.diff, &draft.config.daemon);
-                    tell(wishes, &ReloadReport::of(false, changes));
+                    tell(requests, &ReloadReport::of(false, changes));
                 }
                 Ok(Ready::Whole(prepared)) => {
-                    return ReloadStep::Replace(Replacement::new(*prepared, wishes, running));
+                    return ReloadStep::Replace(Replacement::new(*prepared, requests, running));
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Reloader {
     }
 
     /// What has become of the preparation, once.
-    fn outcome(&mut self) -> Option<(Outcome, Vec<Wish>)> {
+    fn outcome(&mut self) -> Option<(Outcome, Vec<ReloadRequest>)> {
         let outcome = self.outcomes.try_recv().ok()?;
         Some((outcome, std::mem::take(&mut self.under_way)))
     }
@@ -147,7 +147,7 @@ impl Reloader {
     /// Makes a configuration ready for those who wait, beside `present`, on a thread of its own.
     pub(crate) fn begin(&mut self, present: Present) {
         self.under_way = std::mem::take(&mut self.waiting);
-        let is_dry_run = self.under_way.iter().all(|wish| wish.is_dry_run);
+        let is_dry_run = self.under_way.iter().all(|request| request.is_dry_run);
         let loader = self.loader.clone();
         let sender = self.sender.clone();
         let waker = Arc::clone(&self.waker);
@@ -182,9 +182,14 @@ impl Reloader {
     }
 }
 
-fn refuse(failure: &Failure, wishes: Vec<Wish>, running: &Running, admin_state: &mut AdminState) {
+fn refuse(
+    failure: &Failure,
+    requests: Vec<ReloadRequest>,
+    running: &Running,
+    admin_state: &mut AdminState,
+) {
     let why = failure.to_string();
-    if wishes.iter().any(|wish| !wish.is_dry_run) {
+    if requests.iter().any(|request| !request.is_dry_run) {
         admin_state.accounts.on_refused_reload();
         // Some of it may have been ready, on sockets that are ours.
         running.settle();
@@ -192,7 +197,7 @@ fn refuse(failure: &Failure, wishes: Vec<Wish>, running: &Running, admin_state: 
     }
     let is_wrong_file = matches!(failure, Failure::Configuration(_));
     tell(
-        wishes,
+        requests,
         &ReloadReport {
             problems: Some(why),
             is_wrong_file,
@@ -206,20 +211,20 @@ pub(crate) struct Replacement {
     prepared: Prepared,
     changes: Vec<String>,
     /// Those who get the report.
-    wishes: Vec<Wish>,
+    requests: Vec<ReloadRequest>,
 }
 
 impl Replacement {
     /// Answers dry runs, and keeps the other wishes.
-    fn new(prepared: Prepared, wishes: Vec<Wish>, running: &Running) -> Replacement {
+    fn new(prepared: Prepared, requests: Vec<ReloadRequest>, running: &Running) -> Replacement {
         let changes = changes(running, &prepared.diff, &prepared.config.daemon);
-        let (dry, wishes): (Vec<Wish>, Vec<Wish>) =
-            wishes.into_iter().partition(|wish| wish.is_dry_run);
+        let (dry, requests): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
+            requests.into_iter().partition(|request| request.is_dry_run);
         tell(dry, &ReloadReport::of(false, changes.clone()));
         Replacement {
             prepared,
             changes,
-            wishes,
+            requests,
         }
     }
 
@@ -261,7 +266,7 @@ impl Replacement {
         Ok(Applied {
             pause,
             changes: self.changes,
-            wishes: self.wishes,
+            requests: self.requests,
         })
     }
 }
@@ -271,7 +276,7 @@ pub(crate) struct Applied {
     /// How long no worker ran.
     pause: Duration,
     changes: Vec<String>,
-    wishes: Vec<Wish>,
+    requests: Vec<ReloadRequest>,
 }
 
 impl Applied {
@@ -282,7 +287,7 @@ impl Applied {
             running.summary(),
             self.pause.as_secs_f64() * 1e3
         );
-        tell(self.wishes, &ReloadReport::of(true, self.changes));
+        tell(self.requests, &ReloadReport::of(true, self.changes));
     }
 }
 
@@ -318,9 +323,9 @@ fn level_of(change: &str) -> Level {
     }
 }
 
-fn tell(wishes: Vec<Wish>, report: &ReloadReport) {
-    wishes
+fn tell(requests: Vec<ReloadRequest>, report: &ReloadReport) {
+    requests
         .into_iter()
-        .filter_map(|wish| wish.reply)
+        .filter_map(|request| request.reply)
         .for_each(|reply| reply.send(report.clone()));
 }
