@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::build::error::Refusal;
 use crate::observe::snapshot::Snapshot;
 use crate::supervisor::reply::Reply;
-use crate::supervisor::requests::{Request, Requests, Unasked};
+use crate::supervisor::requests::{QueueError, Request, Requests};
 
 /// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub enum Refused {
     /// It could not be asked.
     #[error("{0}")]
-    Unasked(#[from] Unasked),
+    Queue(#[from] QueueError),
     /// Nobody answered in time.
     #[error("no answer in time: the daemon is busy with something that takes long; try again")]
     Late,
@@ -48,7 +48,7 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self {
-            Refused::Unasked(_) | Refused::Gone => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Queue(_) | Refused::Gone => StatusCode::SERVICE_UNAVAILABLE,
             Refused::Parameter(_) => StatusCode::BAD_REQUEST,
             Refused::Late => StatusCode::GATEWAY_TIMEOUT,
             Refused::Refusal(Refusal::Unknown(_)) => StatusCode::NOT_FOUND,

@@ -71,9 +71,9 @@ impl Accounts {
     /// Returns the accounts of all workers, each as of the end of one of its turns, and logs the alarms that are new. A worker
     /// that is not responsive is shown with the accounts that it gave last.
     pub(crate) fn snapshot(&mut self, running: &mut Running, around: Surroundings<'_>) -> Snapshot {
-        let asked = running.ledgers();
-        self.parts.resize_with(asked.len(), Part::default);
-        for (part, ledger) in self.parts.iter_mut().zip(asked) {
+        let queue = running.ledgers();
+        self.parts.resize_with(queue.len(), Part::default);
+        for (part, ledger) in self.parts.iter_mut().zip(queue) {
             part.responsive = ledger.is_some();
             part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
         }

@@ -12,14 +12,14 @@ use crate::observe::tap::TapReaders;
 use crate::plan::Plan;
 use crate::supervisor::accounts::{Accounts, Surroundings};
 use crate::supervisor::drain::Drained;
-use crate::supervisor::requests::{Asked, Request, Requests};
+use crate::supervisor::requests::{Request, RequestQueue, Requests};
 
 /// What the supervisor remembers for its answers.
 pub(crate) struct AdminState {
     /// The way to ask.
     pub(crate) requests: Requests,
     /// What is asked; `None` once the daemon is stopping.
-    asked: Option<Asked>,
+    queue: Option<RequestQueue>,
     /// What snapshots are made from.
     pub(crate) accounts: Accounts,
     /// Upstreams that were drained by hand.
@@ -36,10 +36,10 @@ impl AdminState {
         waker: Arc<Waker>,
         epoch: Instant,
     ) -> AdminState {
-        let (requests, asked) = Requests::new(waker);
+        let (requests, queue) = Requests::new(waker);
         AdminState {
             requests,
-            asked: Some(asked),
+            queue: Some(queue),
             accounts: Accounts::new(config, plan, epoch),
             drained: Drained::default(),
             tap_readers: TapReaders::default(),
@@ -54,12 +54,12 @@ impl AdminState {
 
     /// The next request, if one waits.
     pub(crate) fn next_request(&self) -> Option<Request> {
-        self.asked.as_ref().and_then(Asked::next)
+        self.queue.as_ref().and_then(RequestQueue::next)
     }
 
     /// Answers no request from now on, and ends all taps: the daemon is about to end.
     pub(crate) fn close(&mut self) {
-        self.asked = None;
+        self.queue = None;
         self.tap_readers.close();
     }
 

@@ -56,7 +56,7 @@ pub enum Request {
 
 /// Why a request was not even queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unasked {
+pub enum QueueError {
     /// As many wait as may.
     #[error("too many requests wait already; try again in a moment")]
     Busy,
@@ -79,7 +79,7 @@ pub struct Requests {
 
 impl Requests {
     /// The way of operators, and what comes by it and by that of guests. The reader is woken by this.
-    pub fn new(waker: Arc<Waker>) -> (Requests, Asked) {
+    pub fn new(waker: Arc<Waker>) -> (Requests, RequestQueue) {
         let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
         let (admin_stats, conditions) = (Arc::default(), Conditions::default());
         (
@@ -90,7 +90,7 @@ impl Requests {
                 admin_stats,
                 conditions,
             },
-            Asked {
+            RequestQueue {
                 operators,
                 guests: others,
             },
@@ -107,15 +107,15 @@ impl Requests {
     }
 
     /// Queues a request.
-    pub fn ask(&self, request: Request) -> Result<(), Unasked> {
+    pub fn ask(&self, request: Request) -> Result<(), QueueError> {
         self.queue.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => {
                 self.admin_stats.refused_busy.more();
-                Unasked::Busy
+                QueueError::Busy
             }
-            TrySendError::Disconnected(_) => Unasked::Stopping,
+            TrySendError::Disconnected(_) => QueueError::Stopping,
         })?;
-        self.wake().map_err(|_| Unasked::Stopping)
+        self.wake().map_err(|_| QueueError::Stopping)
     }
 
     /// Wakes the supervisor.
@@ -126,12 +126,12 @@ impl Requests {
 
 /// What is asked, by either way.
 #[derive(Debug)]
-pub struct Asked {
+pub struct RequestQueue {
     operators: Receiver<Request>,
     guests: Receiver<Request>,
 }
 
-impl Asked {
+impl RequestQueue {
     /// What is to be answered next: guests wait for operators.
     pub(crate) fn next(&self) -> Option<Request> {
         self.operators
