@@ -130,8 +130,8 @@ async fn sessions(State(desk): State<Desk>, asked: Parameters) -> Result<Respons
         limit: number(limit)?,
     };
     json(
-        &ask(&desk.requests, ANSWER_MAX, |reply| {
-            Request::Sessions(query, reply)
+        &ask(&desk.requests, ANSWER_MAX, |responder| {
+            Request::Sessions(query, responder)
         })
         .await??,
     )
@@ -146,8 +146,8 @@ async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
         interface: interface.text(),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
-    Ok(ask(&desk.requests, ANSWER_MAX, |reply| {
-        Request::Explain(imagined, reply)
+    Ok(ask(&desk.requests, ANSWER_MAX, |responder| {
+        Request::Explain(imagined, responder)
     })
     .await??)
 }
@@ -193,8 +193,8 @@ async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response
         snap,
     };
     Ok(tap::answer(
-        ask(&desk.requests, ANSWER_MAX, |reply| {
-            Request::Tap(query, reply)
+        ask(&desk.requests, ANSWER_MAX, |responder| {
+            Request::Tap(query, responder)
         })
         .await??,
     ))
@@ -211,9 +211,9 @@ async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response,
     let is_dry_run = dry_run
         .read("1, 0, true or false", yes_or_no)?
         .unwrap_or(false);
-    let report = ask(&desk.requests, RELOAD_MAX, |reply| Request::Reload {
+    let report = ask(&desk.requests, RELOAD_MAX, |responder| Request::Reload {
         is_dry_run,
-        reply,
+        responder,
     })
     .await?;
     let status = if report.problems.is_some() {
@@ -235,10 +235,10 @@ async fn undrain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
 async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<String, Refused> {
     let [upstream] = only(["upstream"], asked)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
-    let done = ask(&desk.requests, ANSWER_MAX, |reply| Request::Drain {
+    let done = ask(&desk.requests, ANSWER_MAX, |responder| Request::Drain {
         upstream,
         drain,
-        reply,
+        responder,
     })
     .await??;
     Ok(done + "\n")
@@ -248,8 +248,8 @@ async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String
     let [level] = only(["level"], asked)?;
     let level =
         log_level::parse(&level.required(log_level::LEVELS)?).map_err(Refused::Parameter)?;
-    Ok(ask(&desk.requests, ANSWER_MAX, |reply| {
-        Request::Log(level, reply)
+    Ok(ask(&desk.requests, ANSWER_MAX, |responder| {
+        Request::Log(level, responder)
     })
     .await?
         + "\n")

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::build::error::Refusal;
 use crate::observe::snapshot::Snapshot;
-use crate::supervisor::reply::Reply;
 use crate::supervisor::requests::{QueueError, Request, Requests};
+use crate::supervisor::responder::Responder;
 
 /// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -63,11 +63,11 @@ impl IntoResponse for Refused {
 pub async fn ask<T: Send + 'static>(
     requests: &Requests,
     patience: Duration,
-    make: impl FnOnce(Reply<T>) -> Request,
+    make: impl FnOnce(Responder<T>) -> Request,
 ) -> Result<T, Refused> {
     let (sender, answer) = oneshot::channel();
     // Who asked may have given up waiting.
-    requests.ask(make(Reply::new(move |answer| _ = sender.send(answer))))?;
+    requests.ask(make(Responder::new(move |answer| _ = sender.send(answer))))?;
     match timeout(patience, answer).await {
         Ok(answer) => answer.map_err(|_| Refused::Gone),
         Err(_) => Err(Refused::Late),

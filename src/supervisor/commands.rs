@@ -11,7 +11,7 @@ use crate::supervisor::requests::Request;
 use crate::supervisor::sessions;
 
 /// Requests that are answered before signals are looked at again.
-const ANSWERS_MAX: usize = 16;
+const REQUESTS_MAX: usize = 16;
 
 /// The parts of the supervisor that answer requests.
 pub(crate) struct CommandParts<'a> {
@@ -25,10 +25,10 @@ pub(crate) struct CommandParts<'a> {
     pub(crate) found: &'a dyn Fn() -> Vec<Alarm>,
 }
 
-/// Answers the requests that wait, at most [`ANSWERS_MAX`] of them; the others wait until signals have been handled. Returns
+/// Answers the requests that wait, at most [`REQUESTS_MAX`] of them; the others wait until signals have been handled. Returns
 /// whether the daemon is to stop.
 pub(crate) fn respond_to_all(parts: &mut CommandParts<'_>) -> bool {
-    for _ in 0..ANSWERS_MAX {
+    for _ in 0..REQUESTS_MAX {
         let Some(request) = parts.admin_state.next_request() else {
             return false;
         };
@@ -49,25 +49,32 @@ fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
         found,
     } = parts;
     match request {
-        Request::Snapshot(reply) => reply.send(Box::new(admin_state.snapshot(running, found()))),
-        Request::Sessions(query, reply) => sessions::list(&query, running, reply),
-        Request::Explain(imagined, reply) => {
-            let snapshot = admin_state.snapshot(running, found());
-            explain_live(imagined, running, &snapshot, reply);
+        Request::Snapshot(responder) => {
+            responder.send(Box::new(admin_state.snapshot(running, found())))
         }
-        Request::Reload { is_dry_run, reply } => reloader.request(ReloadRequest {
+        Request::Sessions(query, responder) => sessions::list(&query, running, responder),
+        Request::Explain(imagined, responder) => {
+            let snapshot = admin_state.snapshot(running, found());
+            explain_live(imagined, running, &snapshot, responder);
+        }
+        Request::Reload {
             is_dry_run,
-            reply: Some(reply),
+            responder,
+        } => reloader.request(ReloadRequest {
+            is_dry_run,
+            responder: Some(responder),
         }),
         Request::Drain {
             upstream,
             drain,
-            reply,
-        } => reply.send(admin_state.drained.set(&upstream, drain, running)),
-        Request::Tap(query, reply) => reply.send(admin_state.tap_readers.begin(query, running)),
-        Request::Log(level, reply) => reply.send(log_level::set(level)),
-        Request::Stop(reply) => {
-            reply.send("stopping; what the sockets hold is still handled".to_owned());
+            responder,
+        } => responder.send(admin_state.drained.set(&upstream, drain, running)),
+        Request::Tap(query, responder) => {
+            responder.send(admin_state.tap_readers.begin(query, running))
+        }
+        Request::Log(level, responder) => responder.send(log_level::set(level)),
+        Request::Stop(responder) => {
+            responder.send("stopping; what the sockets hold is still handled".to_owned());
             return true;
         }
     }

@@ -11,7 +11,7 @@ use crate::handover::running::Running;
 use crate::observe::snapshot::Snapshot;
 use crate::plan::explain::{Explanation, Imagined, Question, explain, line};
 use crate::plan::host::Host;
-use crate::supervisor::reply::Reply;
+use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{Lister, SessionQuery};
 
 /// Sessions of the client that are told.
@@ -22,15 +22,15 @@ pub(crate) fn explain_live(
     imagined: Imagined,
     running: &Running,
     snapshot: &Snapshot,
-    reply: Reply<Result<String, Refusal>>,
+    responder: Responder<Result<String, Refusal>>,
 ) {
     let client = imagined.from;
     let mut text = match explanation(imagined, running, snapshot) {
         Ok(text) => text,
-        Err(refusal) => return reply.send(Err(refusal)),
+        Err(refusal) => return responder.send(Err(refusal)),
     };
     let Some(client) = client else {
-        return reply.send(Ok(text));
+        return responder.send(Ok(text));
     };
     let query = SessionQuery {
         client: Some(client.to_string()),
@@ -39,7 +39,7 @@ pub(crate) fn explain_live(
     };
     let lister = match Lister::new(&query, running) {
         Ok(lister) => lister,
-        Err(refusal) => return reply.send(Err(refusal)),
+        Err(refusal) => return responder.send(Err(refusal)),
     };
     let work = move || {
         let list = lister.list();
@@ -60,7 +60,7 @@ pub(crate) fn explain_live(
         if list.sessions.is_empty() {
             line(&mut text, "session", &format!("{client} has none now"));
         }
-        reply.send(Ok(text));
+        responder.send(Ok(text));
     };
     // Where no thread can be had, the reply is dropped, which tells who waits.
     let _ = thread::Builder::new()

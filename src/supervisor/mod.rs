@@ -11,8 +11,8 @@ pub mod log_level;
 pub mod periodic;
 pub mod reload;
 pub mod reload_report;
-pub mod reply;
 pub mod requests;
+pub mod responder;
 pub mod sessions;
 
 use std::io;

@@ -20,7 +20,7 @@ use crate::plan::diff::Diff;
 use crate::supervisor::admin_state::AdminState;
 use crate::supervisor::log_level;
 use crate::supervisor::reload_report::ReloadReport;
-use crate::supervisor::reply::Reply;
+use crate::supervisor::responder::Responder;
 
 /// Begins a line about what waits for the next process.
 const WAITS: char = '!';
@@ -33,7 +33,7 @@ pub struct ReloadRequest {
     /// Only say what would be done.
     pub is_dry_run: bool,
     /// Who is told; `None` reads the log.
-    pub reply: Option<Reply<ReloadReport>>,
+    pub responder: Option<Responder<ReloadReport>>,
 }
 
 impl ReloadRequest {
@@ -41,12 +41,12 @@ impl ReloadRequest {
     pub fn silent() -> ReloadRequest {
         ReloadRequest {
             is_dry_run: false,
-            reply: None,
+            responder: None,
         }
     }
 
     fn is_silent(&self) -> bool {
-        self.reply.is_none()
+        self.responder.is_none()
     }
 }
 
@@ -326,6 +326,6 @@ fn level_of(change: &str) -> Level {
 fn tell(requests: Vec<ReloadRequest>, report: &ReloadReport) {
     requests
         .into_iter()
-        .filter_map(|request| request.reply)
-        .for_each(|reply| reply.send(report.clone()));
+        .filter_map(|request| request.responder)
+        .for_each(|responder| responder.send(report.clone()));
 }

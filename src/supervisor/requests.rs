@@ -14,7 +14,7 @@ use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::{TapQuery, Tapped};
 use crate::plan::explain::Imagined;
 use crate::supervisor::reload_report::ReloadReport;
-use crate::supervisor::reply::Reply;
+use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{SessionList, SessionQuery};
 
 /// Requests that may wait for the supervisor, of operators and of guests each. Each takes it far less than a second, as a rule
@@ -25,17 +25,17 @@ pub const QUEUE_MAX: usize = 64;
 #[derive(Debug)]
 pub enum Request {
     /// All accounts and states.
-    Snapshot(Reply<Box<Snapshot>>),
+    Snapshot(Responder<Box<Snapshot>>),
     /// Who talks to whom.
-    Sessions(SessionQuery, Reply<Result<SessionList, Refusal>>),
+    Sessions(SessionQuery, Responder<Result<SessionList, Refusal>>),
     /// What would become of a datagram.
-    Explain(Imagined, Reply<Result<String, Refusal>>),
+    Explain(Imagined, Responder<Result<String, Refusal>>),
     /// Read the file again, and apply what changed or only say what would change.
     Reload {
         /// Only say.
         is_dry_run: bool,
         /// Gets the report.
-        reply: Reply<ReloadReport>,
+        responder: Responder<ReloadReport>,
     },
     /// Give an upstream nothing new any more, or again.
     Drain {
@@ -44,14 +44,14 @@ pub enum Request {
         /// Nothing new any more.
         drain: bool,
         /// Gets what was done, as a sentence.
-        reply: Reply<Result<String, Refusal>>,
+        responder: Responder<Result<String, Refusal>>,
     },
     /// Look on.
-    Tap(TapQuery, Reply<Result<Tapped, Refusal>>),
+    Tap(TapQuery, Responder<Result<Tapped, Refusal>>),
     /// Log this much from now on.
-    Log(LevelFilter, Reply<String>),
+    Log(LevelFilter, Responder<String>),
     /// End in order, as on SIGTERM.
-    Stop(Reply<String>),
+    Stop(Responder<String>),
 }
 
 /// Why a request was not even queued.

@@ -14,7 +14,7 @@ use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
 use crate::dispatch::sessions::page::{Seen, SessionCursor, SessionPage, Wanted};
 use crate::handover::running::Running;
-use crate::supervisor::reply::Reply;
+use crate::supervisor::responder::Responder;
 use crate::worker::command::{Command, Handle};
 
 /// Sessions in one list.
@@ -71,17 +71,17 @@ pub struct SessionRow {
 pub(crate) fn list(
     query: &SessionQuery,
     running: &Running,
-    reply: Reply<Result<SessionList, Refusal>>,
+    responder: Responder<Result<SessionList, Refusal>>,
 ) {
     match Lister::new(query, running) {
         Ok(lister) => {
-            let list = move || reply.send(Ok(lister.list()));
+            let list = move || responder.send(Ok(lister.list()));
             // Where no thread can be had, the reply is dropped, which tells who waits.
             let _ = thread::Builder::new()
                 .name("sessions".to_owned())
                 .spawn(list);
         }
-        Err(refusal) => reply.send(Err(refusal)),
+        Err(refusal) => responder.send(Err(refusal)),
     }
 }
 
@@ -170,14 +170,14 @@ impl Lister {
     }
 
     fn page(&self, worker: usize, from: SessionCursor, deadline: Instant) -> Option<SessionPage> {
-        let (reply, page) = bounded(1);
+        let (responder, page) = bounded(1);
         let wanted = Wanted {
             handler: self.handler,
             client: self.client,
             from,
         };
         self.workers[worker]
-            .send(Command::Sessions(wanted, reply))
+            .send(Command::Sessions(wanted, responder))
             .then_some(())?;
         page.recv_deadline(deadline).ok()
     }

@@ -3,12 +3,12 @@
 use std::fmt;
 
 /// Where an answer goes. Dropped without an answer, it tells that to who waits.
-pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
+pub struct Responder<T>(Box<dyn FnOnce(T) + Send>);
 
-impl<T> Reply<T> {
+impl<T> Responder<T> {
     /// Calls this with the answer, on the thread that answers: it must not block.
-    pub fn new(deliver: impl FnOnce(T) + Send + 'static) -> Reply<T> {
-        Reply(Box::new(deliver))
+    pub fn new(deliver: impl FnOnce(T) + Send + 'static) -> Responder<T> {
+        Responder(Box::new(deliver))
     }
 
     /// Answers.
@@ -17,8 +17,8 @@ impl<T> Reply<T> {
     }
 }
 
-impl<T> fmt::Debug for Reply<T> {
+impl<T> fmt::Debug for Responder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reply")
+        f.write_str("Responder")
     }
 }
