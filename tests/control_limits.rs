@@ -202,8 +202,8 @@ fn connections_have_a_limit() {
 /// Visitors over TCP who ask and hang up at once, more than can be answered, keep nobody from the control socket: their requests
 /// wait in places of their own, and reading and verbs go on.
 #[test]
-fn guests_do_not_take_the_places_of_operators() {
-    if !enter("guests_do_not_take_the_places_of_operators") {
+fn tcp_clients_do_not_take_the_places_of_operators() {
+    if !enter("tcp_clients_do_not_take_the_places_of_operators") {
         return;
     }
     // So many rows that a snapshot takes a while, and those who ask for one wait.
@@ -270,14 +270,14 @@ fn viewers_have_a_limit() {
         answer.status == 503 && answer.body.contains("GET /status"),
         "{answer:?}"
     );
-    let mut guest = visit();
-    guest
+    let mut tcp_client = visit();
+    tcp_client
         .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     wait_for(&daemon, "one more watches by the other door", |counts| {
         counts.viewers == 33
     });
-    drop(guest);
+    drop(tcp_client);
     let mut last = viewers.last().unwrap();
     let mut bytes = [0; 4_096];
     assert!(last.read(&mut bytes).unwrap() > 0);

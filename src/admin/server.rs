@@ -95,7 +95,7 @@ pub(super) fn doors(
         listener.set_nonblocking(true)?;
         doors.push(open(
             Listener::Http(TcpListener::from_std(listener)?),
-            requests.of_guests(),
+            requests.of_tcp_clients(),
         ));
     }
     Ok(doors)

@@ -17,7 +17,7 @@ use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{SessionList, SessionQuery};
 
-/// Requests that may wait for the supervisor, of operators and of guests each. Each takes it far less than a second, as a rule
+/// Requests that may wait for the supervisor, of operators and of TCP clients each. Each takes it far less than a second, as a rule
 /// a thousandth.
 pub const QUEUE_MAX: usize = 64;
 
@@ -69,7 +69,7 @@ pub enum QueueError {
 #[derive(Debug, Clone)]
 pub struct Requests {
     queue: Sender<Request>,
-    guests: Sender<Request>,
+    tcp_clients: Sender<Request>,
     waker: Arc<Waker>,
     /// Who came to ask.
     pub admin_stats: Arc<AdminStats>,
@@ -78,30 +78,30 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// The way of operators, and what comes by it and by that of guests. The reader is woken by this.
+    /// The way of operators, and what comes by it and by that of TCP clients. The reader is woken by this.
     pub fn new(waker: Arc<Waker>) -> (Requests, RequestQueue) {
-        let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
+        let ((queue, operators), (tcp_clients, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
         let (admin_stats, conditions) = (Arc::default(), Conditions::default());
         (
             Requests {
                 queue,
-                guests,
+                tcp_clients,
                 waker,
                 admin_stats,
                 conditions,
             },
             RequestQueue {
                 operators,
-                guests: others,
+                tcp_clients: others,
             },
         )
     }
 
-    /// The way of guests, with places of its own: what they ask waits even when they have hung up, and must not keep an
+    /// The way of TCP clients, with places of its own: what they ask waits even when they have hung up, and must not keep an
     /// operator from asking.
-    pub fn of_guests(&self) -> Requests {
+    pub fn of_tcp_clients(&self) -> Requests {
         Requests {
-            queue: self.guests.clone(),
+            queue: self.tcp_clients.clone(),
             ..self.clone()
         }
     }
@@ -128,15 +128,15 @@ impl Requests {
 #[derive(Debug)]
 pub struct RequestQueue {
     operators: Receiver<Request>,
-    guests: Receiver<Request>,
+    tcp_clients: Receiver<Request>,
 }
 
 impl RequestQueue {
-    /// What is to be answered next: guests wait for operators.
+    /// What is to be answered next: TCP clients wait for operators.
     pub(crate) fn next(&self) -> Option<Request> {
         self.operators
             .try_recv()
-            .or_else(|_| self.guests.try_recv())
+            .or_else(|_| self.tcp_clients.try_recv())
             .ok()
     }
 }
