@@ -159,8 +159,8 @@ impl Lister {
             let Some(page) = self.page(worker, from, deadline) else {
                 return false;
             };
-            let wanted = page.found.iter().filter(|seen| self.is_wanted(seen));
-            sessions.extend(wanted.map(|seen| self.row(worker, seen)));
+            let query = page.found.iter().filter(|seen| self.is_wanted(seen));
+            sessions.extend(query.map(|seen| self.row(worker, seen)));
             match page.next {
                 Some(next) => from = next,
                 None => return true,
@@ -171,13 +171,13 @@ impl Lister {
 
     fn page(&self, worker: usize, from: SessionCursor, deadline: Instant) -> Option<SessionPage> {
         let (responder, page) = bounded(1);
-        let wanted = Wanted {
+        let query = Wanted {
             handler: self.handler,
             client: self.client,
             from,
         };
         self.workers[worker]
-            .send(Command::Sessions(wanted, responder))
+            .send(Command::Sessions(query, responder))
             .then_some(())?;
         page.recv_deadline(deadline).ok()
     }
