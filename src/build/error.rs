@@ -7,7 +7,7 @@ use crate::config::{LoadError, Problems};
 
 /// Why the daemon cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum DaemonError {
     /// The file does not fit this machine.
     #[error("{0}")]
     Configuration(Box<Problems>),
@@ -33,20 +33,20 @@ pub enum Failure {
     Worker,
 }
 
-impl From<LoadError> for Failure {
-    fn from(error: LoadError) -> Failure {
+impl From<LoadError> for DaemonError {
+    fn from(error: LoadError) -> DaemonError {
         match error {
-            LoadError::Wrong(problems) => Failure::Configuration(problems),
-            LoadError::Unreadable { .. } => Failure::File(error.to_string()),
+            LoadError::Wrong(problems) => DaemonError::Configuration(problems),
+            LoadError::Unreadable { .. } => DaemonError::File(error.to_string()),
         }
     }
 }
 
 /// Turns an error of a system call into a failure that says `what` was being done.
-pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
     move |error| match error.raw_os_error() {
-        Some(libc::EMFILE) => Failure::Start(explain(what.to_owned(), &error)),
-        _ => Failure::System { what, error },
+        Some(libc::EMFILE) => DaemonError::Start(explain(what.to_owned(), &error)),
+        _ => DaemonError::System { what, error },
     }
 }
 

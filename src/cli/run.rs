@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::admin::{Admin, Bound, Listeners, Taken};
-use crate::build::error::Failure;
+use crate::build::error::DaemonError;
 use crate::build::log_writer;
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
@@ -82,7 +82,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     };
     let (final_message, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
-        Err(End::Failure(Failure::Configuration(problems))) => {
+        Err(End::Failure(DaemonError::Configuration(problems))) => {
             (problems.render(output::colours()), Exit::Configuration)
         }
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
@@ -109,7 +109,7 @@ enum End {
     Taken(#[from] Taken),
     /// It could not start, or has failed.
     #[error(transparent)]
-    Failure(#[from] Failure),
+    Failure(#[from] DaemonError),
 }
 
 /// A daemon that runs, and what control connections come in by.
@@ -132,12 +132,12 @@ fn start(config: Config) -> Result<Started, End> {
 
 fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
-        Failure::Takeover(format!(
+        DaemonError::Takeover(format!(
             "{error}; the running daemon is found by its control socket"
         ))
     })?;
     let mut client =
-        TakeoverClient::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
+        TakeoverClient::ask(&takeover::path_beside(&control)).map_err(DaemonError::from)?;
     let (mut inherited, mut http, mut gate) = (None, None, None);
     for (listener, fd) in client.passed_listeners() {
         match listener {

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 
 use crate::build;
-use crate::build::error::{Failure, system};
+use crate::build::error::{DaemonError, system};
 use crate::build::inherited_sockets::{LentSockets, lend};
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
@@ -74,14 +74,14 @@ pub struct Prepared {
 }
 
 /// Plans a configuration, runs its tests where something runs that it could harm, and compares it with what runs.
-pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Failure> {
+pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let retired = succeed(&mut config, &present);
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
-        .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
+        .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
     if failed.errors() > 0 && !present.identity.listeners.is_empty() {
-        return Err(Failure::Configuration(Box::new(failed)));
+        return Err(DaemonError::Configuration(Box::new(failed)));
     }
     let identity = Identity::new(&config, &plan);
     let row_map = RowMap::new(&present.identity, &identity, &retired);
@@ -115,7 +115,7 @@ impl ConfigDraft {
         output: &Sender<Job>,
         epoch: Instant,
         ended: &Arc<Waker>,
-    ) -> Result<Prepared, Failure> {
+    ) -> Result<Prepared, DaemonError> {
         let ConfigDraft {
             config,
             plan,
@@ -203,8 +203,9 @@ fn borrow(
     workers: &[Handle],
     identity: &Identity,
     lent_sockets: &mut LentSockets,
-) -> Result<(), Failure> {
-    let lent = lend(workers).map_err(|unlent| Failure::Start(BuildError(unlent.to_string())))?;
+) -> Result<(), DaemonError> {
+    let lent =
+        lend(workers).map_err(|unlent| DaemonError::Start(BuildError(unlent.to_string())))?;
     for (slot, socket) in lent {
         lent_sockets.add(identity.listeners[slot.listener].key.clone(), socket);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
-use crate::build::error::Failure;
+use crate::build::error::DaemonError;
 use crate::build::worker_threads::WorkerThreads;
 use crate::config::Config;
 use crate::dispatch::ledger::Ledger;
@@ -156,7 +156,7 @@ impl Running {
     }
 
     /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
-    pub fn park(&mut self) -> Result<Parked, Failure> {
+    pub fn park(&mut self) -> Result<Parked, DaemonError> {
         self.monitor.stop();
         let states = self.monitor.snapshot();
         for (handle, _) in &self.workers {
@@ -312,7 +312,7 @@ impl Running {
 
     /// Handles what the sockets hold, and ends the workers. `has_successor`: the sockets are kept for the next process, and so is
     /// what comes from now on; otherwise nothing new is let in.
-    pub fn stop(&mut self, has_successor: bool) -> Result<Stopped, Failure> {
+    pub fn stop(&mut self, has_successor: bool) -> Result<Stopped, DaemonError> {
         self.monitor.stop();
         for (handle, _) in &self.workers {
             handle.send(Command::Stop { has_successor });
@@ -322,10 +322,10 @@ impl Running {
         })
     }
 
-    fn join(&mut self) -> Result<Vec<Worker>, Failure> {
+    fn join(&mut self) -> Result<Vec<Worker>, DaemonError> {
         self.workers
             .drain(..)
-            .map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker))
+            .map(|(_, thread)| thread.join().ok().flatten().ok_or(DaemonError::Worker))
             .collect()
     }
 }

@@ -26,7 +26,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::build::error::{Failure, explain, system};
+use crate::build::error::{DaemonError, explain, system};
 use crate::build::inherited_sockets::LentSockets;
 use crate::build::service_manager::log_error;
 use crate::build::socket_activation;
@@ -78,7 +78,7 @@ struct Startup {
 }
 
 impl Startup {
-    fn new() -> Result<Startup, Failure> {
+    fn new() -> Result<Startup, DaemonError> {
         limits::raise_open_files();
         limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
@@ -101,7 +101,7 @@ impl Startup {
         draft: ConfigDraft,
         lent_sockets: LentSockets,
         epoch: Instant,
-    ) -> Result<(Prepared, Signals), Failure> {
+    ) -> Result<(Prepared, Signals), DaemonError> {
         let prepared = draft.prepare(lent_sockets, &self.output, epoch, &self.ended)?;
         prepared
             .plan
@@ -159,7 +159,7 @@ impl Supervisor {
     /// Binds everything and starts the workers. When this returns, every listener is bound.
     ///
     /// Sockets that the service manager gives are used where they fit.
-    pub fn start(config: Config) -> Result<Supervisor, Failure> {
+    pub fn start(config: Config) -> Result<Supervisor, DaemonError> {
         let (startup, epoch) = (Startup::new()?, Instant::now());
         let draft = draft(config, Present::default())?;
         let (lent_sockets, unfit) = socket_activation::take(draft.listeners());
@@ -181,7 +181,7 @@ impl Supervisor {
         config: Config,
         kinds: &[Kind],
         mut client: TakeoverClient,
-    ) -> Result<Supervisor, Failure> {
+    ) -> Result<Supervisor, DaemonError> {
         let (startup, epoch) = (Startup::new()?, client.epoch());
         let (present, lent_sockets) = client.present(kinds);
         let (prepared, signals) = startup.prepare(draft(config, present)?, lent_sockets, epoch)?;
@@ -250,7 +250,7 @@ impl Supervisor {
 
     /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts; or until another
     /// process has taken over.
-    pub fn serve(self) -> Result<Served, Failure> {
+    pub fn serve(self) -> Result<Served, DaemonError> {
         let (snapshot, deadline) = self.until_stopped()?;
         let served = if snapshot.is_some() {
             Served::Stopped
@@ -265,14 +265,14 @@ impl Supervisor {
     }
 
     /// The same, but returns the final accounts, unless another process goes on with them.
-    pub fn run(self) -> Result<Option<Snapshot>, Failure> {
+    pub fn run(self) -> Result<Option<Snapshot>, DaemonError> {
         let (snapshot, deadline) = self.until_stopped()?;
         log_writer::drain(deadline);
         Ok(snapshot)
     }
 
     /// The final accounts, and by when all must be over.
-    fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
+    fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
@@ -308,7 +308,7 @@ impl Supervisor {
             self.begin_reload();
             if self.running.has_lost_a_worker() {
                 let _ = self.stop();
-                return Err(Failure::Worker);
+                return Err(DaemonError::Worker);
             }
         }
     }
@@ -340,7 +340,7 @@ impl Supervisor {
     }
 
     /// Applies the configurations that were made ready.
-    fn finish_reloads(&mut self) -> Result<(), Failure> {
+    fn finish_reloads(&mut self) -> Result<(), DaemonError> {
         while let ReloadStep::Replace(replacement) =
             self.reloader.step(&self.running, &mut self.admin_state)
         {
@@ -362,7 +362,7 @@ impl Supervisor {
     }
 
     /// Answers the processes that want to take over. Returns whether one of them serves everything now.
-    fn serve_takeover(&mut self) -> Result<bool, Failure> {
+    fn serve_takeover(&mut self) -> Result<bool, DaemonError> {
         self.gate.step(&mut Serving {
             running: &mut self.running,
             generation: self.admin_state.accounts.life.generation,
@@ -388,7 +388,7 @@ impl Supervisor {
         }
     }
 
-    fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
+    fn stop(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let begun = Instant::now();
         log_error(self.periodic.service.stopping());
         self.admin_state.close();

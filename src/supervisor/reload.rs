@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::Level;
 use mio::Waker;
 
-use crate::build::error::Failure;
+use crate::build::error::DaemonError;
 use crate::build::inherited_sockets::LentSockets;
 use crate::config::diagnostics::listed;
 use crate::config::{Config, Daemon, LoadError};
@@ -51,7 +51,7 @@ impl ReloadRequest {
 }
 
 /// What was made ready.
-enum Ready {
+enum PreparedReload {
     /// All of it.
     Whole(Box<Prepared>),
     /// Only what would change: nothing was opened.
@@ -59,7 +59,7 @@ enum Ready {
 }
 
 /// What was made ready, or why it could not be.
-type Outcome = Result<Ready, Failure>;
+type PrepareResult = Result<PreparedReload, DaemonError>;
 
 /// What the supervisor has to do next.
 pub(crate) enum ReloadStep {
@@ -72,8 +72,8 @@ pub(crate) enum ReloadStep {
 /// Reloads, one at a time.
 pub struct Reloader {
     pub(crate) loader: Option<Arc<Loader>>,
-    sender: Sender<Outcome>,
-    outcomes: Receiver<Outcome>,
+    sender: Sender<PrepareResult>,
+    outcomes: Receiver<PrepareResult>,
     /// Wakes the supervisor, also when a worker ends.
     waker: Arc<Waker>,
     /// Where handlers write lines.
@@ -126,11 +126,11 @@ impl Reloader {
         while let Some((outcome, requests)) = self.outcome() {
             match outcome {
                 Err(failure) => refuse(&failure, requests, running, admin_state),
-                Ok(Ready::Draft(draft)) => {
+                Ok(PreparedReload::Draft(draft)) => {
                     let changes = changes(running, &draft.diff, &draft.config.daemon);
                     tell(requests, &ReloadReport::of(false, changes));
                 }
-                Ok(Ready::Whole(prepared)) => {
+                Ok(PreparedReload::Whole(prepared)) => {
                     return ReloadStep::Replace(Replacement::new(*prepared, requests, running));
                 }
             }
@@ -139,7 +139,7 @@ impl Reloader {
     }
 
     /// What has become of the preparation, once.
-    fn outcome(&mut self) -> Option<(Outcome, Vec<ReloadRequest>)> {
+    fn outcome(&mut self) -> Option<(PrepareResult, Vec<ReloadRequest>)> {
         let outcome = self.outcomes.try_recv().ok()?;
         Some((outcome, std::mem::take(&mut self.under_way)))
     }
@@ -154,25 +154,25 @@ impl Reloader {
         let output = self.output.clone();
         let epoch = self.epoch;
         let work = move || {
-            let nothing = || Failure::File("there is no file to reload".to_owned());
+            let nothing = || DaemonError::File("there is no file to reload".to_owned());
             let config = loader
                 .ok_or_else(nothing)
-                .and_then(|loader| loader().map_err(Failure::from));
+                .and_then(|loader| loader().map_err(DaemonError::from));
             let outcome = config
                 .and_then(|config| draft(config, present))
                 .and_then(|draft| {
                     if is_dry_run {
-                        return Ok(Ready::Draft(Box::new(draft)));
+                        return Ok(PreparedReload::Draft(Box::new(draft)));
                     }
                     let prepared = draft.prepare(LentSockets::default(), &output, epoch, &waker)?;
-                    Ok(Ready::Whole(Box::new(prepared)))
+                    Ok(PreparedReload::Whole(Box::new(prepared)))
                 });
             // The supervisor may have ended meanwhile.
             let _ = sender.send(outcome);
             let _ = waker.wake();
         };
         if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn(work) {
-            let failure = Failure::System {
+            let failure = DaemonError::System {
                 what: "cannot start a thread for the reload",
                 error,
             };
@@ -183,7 +183,7 @@ impl Reloader {
 }
 
 fn refuse(
-    failure: &Failure,
+    failure: &DaemonError,
     requests: Vec<ReloadRequest>,
     running: &Running,
     admin_state: &mut AdminState,
@@ -195,7 +195,7 @@ fn refuse(
         running.settle();
         log::error!("reload refused, everything goes on as before: {why}");
     }
-    let is_wrong_file = matches!(failure, Failure::Configuration(_));
+    let is_wrong_file = matches!(failure, DaemonError::Configuration(_));
     tell(
         requests,
         &ReloadReport {
@@ -248,12 +248,12 @@ impl Replacement {
     ///
     /// # Errors
     ///
-    /// [`Failure::Worker`] if a worker panicked.
+    /// [`DaemonError::Worker`] if a worker panicked.
     pub(crate) fn take_place(
         self,
         running: &mut Running,
         admin_state: &mut AdminState,
-    ) -> Result<Applied, Failure> {
+    ) -> Result<Applied, DaemonError> {
         let begun = Instant::now();
         let parked = running.park()?;
         running.take_place(self.prepared, parked);

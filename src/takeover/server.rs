@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 
 use super::{PATIENCE, patience_of};
-use crate::build::error::Failure;
+use crate::build::error::DaemonError;
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::build::service_manager::ServiceManager;
 use crate::build::worker_threads::WorkerThreads;
@@ -202,8 +202,8 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`Failure::Worker`] if a worker panicked.
-    pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, Failure> {
+    /// [`DaemonError::Worker`] if a worker panicked.
+    pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, DaemonError> {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Describe(reply) => {
@@ -279,7 +279,7 @@ impl Gate {
         mut wire: Wire,
         generation: u64,
         serving: &mut Serving<'_>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, DaemonError> {
         let handles: Vec<Handle> = serving.running.handles().cloned().collect();
         let worker_threads = match self.is_busy(generation, serving) {
             None => WorkerThreads::new(handles.len(), &self.waker)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::build::error::Failure;
+use crate::build::error::DaemonError;
 use crate::net::pass;
 
 /// The longest data of a frame: some million sessions.
@@ -80,9 +80,9 @@ pub enum WireError {
     System(#[from] io::Error),
 }
 
-impl From<WireError> for Failure {
-    fn from(error: WireError) -> Failure {
-        Failure::Takeover(error.to_string())
+impl From<WireError> for DaemonError {
+    fn from(error: WireError) -> DaemonError {
+        DaemonError::Takeover(error.to_string())
     }
 }
 
