@@ -16,7 +16,7 @@ use crate::observe::host_watch::HostWatch;
 use crate::observe::resource_watch::ResourceWatch;
 use crate::observe::snapshot::Alarm;
 use crate::plan::identity::ListenerKey;
-use crate::supervisor::config_watch::Watch;
+use crate::supervisor::config_watch::ConfigWatch;
 
 /// Time between two looks for alarms where something must not fall silent.
 const EXPECTING: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ pub struct Periodic {
     /// The service manager that has started this process, if there is one.
     pub(crate) service: ServiceManager,
     store: Store,
-    watch: Option<Watch>,
+    watch: Option<ConfigWatch>,
     resource_watch: ResourceWatch,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
@@ -76,7 +76,7 @@ impl Periodic {
 
     /// How long the supervisor may wait for anything else.
     pub fn patience(&self) -> Duration {
-        let watch = self.watch.as_ref().map(Watch::next);
+        let watch = self.watch.as_ref().map(ConfigWatch::next);
         let others = watch
             .into_iter()
             .chain(self.watchdog.map(|(_, next)| next))
@@ -144,7 +144,7 @@ impl Periodic {
         self.watch = config
             .daemon
             .watch
-            .then(|| watch.unwrap_or_else(|| Watch::new(Instant::now())));
+            .then(|| watch.unwrap_or_else(|| ConfigWatch::new(Instant::now())));
         self.host_watch.watch(config, &running.plan);
         log_error(self.service.ready(std::process::id(), &running.summary()));
         if let Err(error) = self.keep_sockets(running) {
