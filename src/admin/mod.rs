@@ -2,11 +2,10 @@
 //! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
 //! serves datagrams, so a visitor can at most wait.
 //!
-//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `guard.rs` says who may ask what, `desk.rs` is the table of
+//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `guard.rs` says who may ask what, `routes.rs` is the table of
 //! endpoints, `endpoint.rs` asks the supervisor for them, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
 pub mod client;
-mod desk;
 mod endpoint;
 mod events;
 mod guard;
@@ -15,6 +14,7 @@ mod metrics;
 mod page;
 mod parameters;
 mod patient;
+mod routes;
 mod server;
 mod spare;
 mod tap;

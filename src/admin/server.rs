@@ -18,10 +18,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::desk;
 use super::guard::{self, Door};
 use super::listeners::Listeners;
 use super::patient::Patient;
+use super::routes;
 use super::spare::Spare;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
@@ -76,7 +76,7 @@ pub(super) fn doors(
     let open = |listener, requests| Open {
         listener,
         hosts: Arc::clone(&hosts),
-        router: desk::router(requests, stopped.clone()),
+        router: routes::router(requests, stopped.clone()),
         admin_stats: Arc::clone(&admin_stats),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         spare: Arc::new(Spare::new()),

@@ -28,7 +28,7 @@ const RELOAD_MAX: Duration = Duration::from_secs(120);
 
 /// What every endpoint has.
 #[derive(Debug, Clone)]
-pub struct Desk {
+pub struct EndpointContext {
     /// The way to the supervisor.
     pub requests: Requests,
     /// The live view.
@@ -39,7 +39,7 @@ pub struct Desk {
 
 /// All endpoints.
 pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
-    let desk = Desk {
+    let context = EndpointContext {
         requests,
         stage: Stage::new(),
         stopped,
@@ -83,7 +83,7 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
     router
         .method_not_allowed_fallback(other_method)
         .fallback(unknown)
-        .with_state(desk)
+        .with_state(context)
 }
 
 async fn unknown() -> Response {
@@ -110,19 +110,24 @@ fn as_json(bytes: Vec<u8>) -> Response {
     ([("content-type", "application/json")], bytes).into_response()
 }
 
-fn part(of: fn(&Snapshot) -> Result<Response, Refused>) -> MethodRouter<Desk> {
-    get(move |State(desk): State<Desk>| async move { of(&*snapshot(&desk.requests).await?) })
+fn part(of: fn(&Snapshot) -> Result<Response, Refused>) -> MethodRouter<EndpointContext> {
+    get(move |State(context): State<EndpointContext>| async move {
+        of(&*snapshot(&context.requests).await?)
+    })
 }
 
-async fn get_status(State(desk): State<Desk>) -> Result<Response, Refused> {
-    Ok(as_json(status(&desk.requests).await?))
+async fn get_status(State(context): State<EndpointContext>) -> Result<Response, Refused> {
+    Ok(as_json(status(&context.requests).await?))
 }
 
 fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, Refused> {
     parameter.read("a whole number", |text| text.parse().ok())
 }
 
-async fn sessions(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
+async fn sessions(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<Response, Refused> {
     let [handler, client, limit] = only(["handler", "client", "limit"], asked)?;
     let query = SessionQuery {
         handler: handler.text(),
@@ -130,14 +135,17 @@ async fn sessions(State(desk): State<Desk>, asked: Parameters) -> Result<Respons
         limit: number(limit)?,
     };
     json(
-        &ask(&desk.requests, ANSWER_MAX, |responder| {
+        &ask(&context.requests, ANSWER_MAX, |responder| {
             Request::Sessions(query, responder)
         })
         .await??,
     )
 }
 
-async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
+async fn explain(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<String, Refused> {
     let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], asked)?;
     let example = "an address and a port, such as 192.0.2.1:53 or [2001:db8::1]:53";
     let imagined = Imagined {
@@ -146,20 +154,20 @@ async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
         interface: interface.text(),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
-    Ok(ask(&desk.requests, ANSWER_MAX, |responder| {
+    Ok(ask(&context.requests, ANSWER_MAX, |responder| {
         Request::Explain(imagined, responder)
     })
     .await??)
 }
 
-async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
-    let text = metrics::render(&*snapshot(&desk.requests).await?);
+async fn metrics(State(context): State<EndpointContext>) -> Result<Response, Refused> {
+    let text = metrics::render(&*snapshot(&context.requests).await?);
     Ok(([("content-type", metrics::MEDIA_TYPE)], text).into_response())
 }
 
 /// The process and all workers answer.
-async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
-    let snapshot = snapshot(&desk.requests).await?;
+async fn livez(State(context): State<EndpointContext>) -> Result<Response, Refused> {
+    let snapshot = snapshot(&context.requests).await?;
     let silent = snapshot.workers.iter().find(|worker| !worker.responsive);
     Ok(match silent {
         None => "alive\n".into_response(),
@@ -172,17 +180,20 @@ async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
 }
 
 /// Every listener is bound, or nobody would answer, and it is not stopping, or nobody could be asked.
-async fn readyz(State(desk): State<Desk>) -> Result<&'static str, Refused> {
-    snapshot(&desk.requests).await?;
+async fn readyz(State(context): State<EndpointContext>) -> Result<&'static str, Refused> {
+    snapshot(&context.requests).await?;
     Ok("ready\n")
 }
 
-async fn watch_events(State(desk): State<Desk>) -> Response {
-    let stopped = desk.stopped.clone();
-    events::watch(desk.requests, &desk.stage, stopped).await
+async fn watch_events(State(context): State<EndpointContext>) -> Response {
+    let stopped = context.stopped.clone();
+    events::watch(context.requests, &context.stage, stopped).await
 }
 
-async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
+async fn look_on(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<Response, Refused> {
     let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
     let (limit, snap) = (number(limit)?, number(snap)?);
     let query = TapQuery {
@@ -193,14 +204,17 @@ async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response
         snap,
     };
     Ok(tap::answer(
-        ask(&desk.requests, ANSWER_MAX, |responder| {
+        ask(&context.requests, ANSWER_MAX, |responder| {
             Request::Tap(query, responder)
         })
         .await??,
     ))
 }
 
-async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
+async fn reload(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<Response, Refused> {
     let [dry_run] = only(["dry_run"], asked)?;
     let yes_or_no = |text: &str| match text {
         // Whoever writes the name alone wants it.
@@ -211,7 +225,7 @@ async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response,
     let is_dry_run = dry_run
         .read("1, 0, true or false", yes_or_no)?
         .unwrap_or(false);
-    let report = ask(&desk.requests, RELOAD_MAX, |responder| Request::Reload {
+    let report = ask(&context.requests, RELOAD_MAX, |responder| Request::Reload {
         is_dry_run,
         responder,
     })
@@ -224,18 +238,28 @@ async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response,
     Ok((status, json(&report)?).into_response())
 }
 
-async fn drain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
-    change_drain(&desk, asked, true).await
+async fn drain(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<String, Refused> {
+    change_drain(&context, asked, true).await
 }
 
-async fn undrain(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
-    change_drain(&desk, asked, false).await
+async fn undrain(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<String, Refused> {
+    change_drain(&context, asked, false).await
 }
 
-async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<String, Refused> {
+async fn change_drain(
+    context: &EndpointContext,
+    asked: Parameters,
+    drain: bool,
+) -> Result<String, Refused> {
     let [upstream] = only(["upstream"], asked)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
-    let done = ask(&desk.requests, ANSWER_MAX, |responder| Request::Drain {
+    let done = ask(&context.requests, ANSWER_MAX, |responder| Request::Drain {
         upstream,
         drain,
         responder,
@@ -244,17 +268,20 @@ async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<Str
     Ok(done + "\n")
 }
 
-async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
+async fn log_level(
+    State(context): State<EndpointContext>,
+    asked: Parameters,
+) -> Result<String, Refused> {
     let [level] = only(["level"], asked)?;
     let level =
         log_level::parse(&level.required(log_level::LEVELS)?).map_err(Refused::Parameter)?;
-    Ok(ask(&desk.requests, ANSWER_MAX, |responder| {
+    Ok(ask(&context.requests, ANSWER_MAX, |responder| {
         Request::Log(level, responder)
     })
     .await?
         + "\n")
 }
 
-async fn stop(State(desk): State<Desk>) -> Result<String, Refused> {
-    Ok(ask(&desk.requests, ANSWER_MAX, Request::Stop).await? + "\n")
+async fn stop(State(context): State<EndpointContext>) -> Result<String, Refused> {
+    Ok(ask(&context.requests, ANSWER_MAX, Request::Stop).await? + "\n")
 }
