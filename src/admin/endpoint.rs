@@ -17,7 +17,7 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum RequestError {
     /// It could not be asked.
     #[error("{0}")]
     Queue(#[from] QueueError),
@@ -38,22 +38,22 @@ pub enum Refused {
     Json(#[from] serde_json::Error),
 }
 
-impl Refused {
+impl RequestError {
     /// In a line.
     pub fn words(&self) -> String {
         self.to_string().replace('\n', " ")
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         let status = match &self {
-            Refused::Queue(_) | Refused::Gone => StatusCode::SERVICE_UNAVAILABLE,
-            Refused::Parameter(_) => StatusCode::BAD_REQUEST,
-            Refused::Late => StatusCode::GATEWAY_TIMEOUT,
-            Refused::Refusal(Refusal::Unknown(_)) => StatusCode::NOT_FOUND,
-            Refused::Refusal(Refusal::Unable(_)) => StatusCode::CONFLICT,
-            Refused::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            RequestError::Queue(_) | RequestError::Gone => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::Parameter(_) => StatusCode::BAD_REQUEST,
+            RequestError::Late => StatusCode::GATEWAY_TIMEOUT,
+            RequestError::Refusal(Refusal::Unknown(_)) => StatusCode::NOT_FOUND,
+            RequestError::Refusal(Refusal::Unable(_)) => StatusCode::CONFLICT,
+            RequestError::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, format!("{self}\n")).into_response()
     }
@@ -64,22 +64,22 @@ pub async fn ask<T: Send + 'static>(
     requests: &Requests,
     patience: Duration,
     make: impl FnOnce(Responder<T>) -> Request,
-) -> Result<T, Refused> {
+) -> Result<T, RequestError> {
     let (sender, answer) = oneshot::channel();
     // Who asked may have given up waiting.
     requests.ask(make(Responder::new(move |answer| _ = sender.send(answer))))?;
     match timeout(patience, answer).await {
-        Ok(answer) => answer.map_err(|_| Refused::Gone),
-        Err(_) => Err(Refused::Late),
+        Ok(answer) => answer.map_err(|_| RequestError::Gone),
+        Err(_) => Err(RequestError::Late),
     }
 }
 
 /// All accounts and states.
-pub async fn snapshot(requests: &Requests) -> Result<Box<Snapshot>, Refused> {
+pub async fn snapshot(requests: &Requests) -> Result<Box<Snapshot>, RequestError> {
     ask(requests, ANSWER_MAX, Request::Snapshot).await
 }
 
 /// All accounts and states, as JSON.
-pub async fn status(requests: &Requests) -> Result<Vec<u8>, Refused> {
+pub async fn status(requests: &Requests) -> Result<Vec<u8>, RequestError> {
     Ok(serde_json::to_vec(&snapshot(requests).await?)?)
 }

@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::endpoint::{ANSWER_MAX, Refused, ask, snapshot, status};
+use super::endpoint::{ANSWER_MAX, RequestError, ask, snapshot, status};
 use super::events::{self, Stage};
 use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
@@ -102,7 +102,7 @@ async fn other_method() -> Response {
         .into_response()
 }
 
-fn json(value: &impl Serialize) -> Result<Response, Refused> {
+fn json(value: &impl Serialize) -> Result<Response, RequestError> {
     Ok(as_json(serde_json::to_vec(value)?))
 }
 
@@ -110,24 +110,24 @@ fn as_json(bytes: Vec<u8>) -> Response {
     ([("content-type", "application/json")], bytes).into_response()
 }
 
-fn part(of: fn(&Snapshot) -> Result<Response, Refused>) -> MethodRouter<EndpointContext> {
+fn part(of: fn(&Snapshot) -> Result<Response, RequestError>) -> MethodRouter<EndpointContext> {
     get(move |State(context): State<EndpointContext>| async move {
         of(&*snapshot(&context.requests).await?)
     })
 }
 
-async fn get_status(State(context): State<EndpointContext>) -> Result<Response, Refused> {
+async fn get_status(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
     Ok(as_json(status(&context.requests).await?))
 }
 
-fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, Refused> {
+fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, RequestError> {
     parameter.read("a whole number", |text| text.parse().ok())
 }
 
 async fn sessions(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<Response, Refused> {
+) -> Result<Response, RequestError> {
     let [handler, client, limit] = only(["handler", "client", "limit"], asked)?;
     let query = SessionQuery {
         handler: handler.text(),
@@ -145,7 +145,7 @@ async fn sessions(
 async fn explain(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<String, Refused> {
+) -> Result<String, RequestError> {
     let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], asked)?;
     let example = "an address and a port, such as 192.0.2.1:53 or [2001:db8::1]:53";
     let imagined = Imagined {
@@ -160,13 +160,13 @@ async fn explain(
     .await??)
 }
 
-async fn metrics(State(context): State<EndpointContext>) -> Result<Response, Refused> {
+async fn metrics(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
     let text = metrics::render(&*snapshot(&context.requests).await?);
     Ok(([("content-type", metrics::MEDIA_TYPE)], text).into_response())
 }
 
 /// The process and all workers answer.
-async fn livez(State(context): State<EndpointContext>) -> Result<Response, Refused> {
+async fn livez(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
     let snapshot = snapshot(&context.requests).await?;
     let silent = snapshot.workers.iter().find(|worker| !worker.responsive);
     Ok(match silent {
@@ -180,7 +180,7 @@ async fn livez(State(context): State<EndpointContext>) -> Result<Response, Refus
 }
 
 /// Every listener is bound, or nobody would answer, and it is not stopping, or nobody could be asked.
-async fn readyz(State(context): State<EndpointContext>) -> Result<&'static str, Refused> {
+async fn readyz(State(context): State<EndpointContext>) -> Result<&'static str, RequestError> {
     snapshot(&context.requests).await?;
     Ok("ready\n")
 }
@@ -193,7 +193,7 @@ async fn watch_events(State(context): State<EndpointContext>) -> Response {
 async fn look_on(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<Response, Refused> {
+) -> Result<Response, RequestError> {
     let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
     let (limit, snap) = (number(limit)?, number(snap)?);
     let query = TapQuery {
@@ -214,7 +214,7 @@ async fn look_on(
 async fn reload(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<Response, Refused> {
+) -> Result<Response, RequestError> {
     let [dry_run] = only(["dry_run"], asked)?;
     let yes_or_no = |text: &str| match text {
         // Whoever writes the name alone wants it.
@@ -241,14 +241,14 @@ async fn reload(
 async fn drain(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<String, Refused> {
+) -> Result<String, RequestError> {
     change_drain(&context, asked, true).await
 }
 
 async fn undrain(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<String, Refused> {
+) -> Result<String, RequestError> {
     change_drain(&context, asked, false).await
 }
 
@@ -256,7 +256,7 @@ async fn change_drain(
     context: &EndpointContext,
     asked: Parameters,
     drain: bool,
-) -> Result<String, Refused> {
+) -> Result<String, RequestError> {
     let [upstream] = only(["upstream"], asked)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
     let done = ask(&context.requests, ANSWER_MAX, |responder| Request::Drain {
@@ -271,10 +271,10 @@ async fn change_drain(
 async fn log_level(
     State(context): State<EndpointContext>,
     asked: Parameters,
-) -> Result<String, Refused> {
+) -> Result<String, RequestError> {
     let [level] = only(["level"], asked)?;
     let level =
-        log_level::parse(&level.required(log_level::LEVELS)?).map_err(Refused::Parameter)?;
+        log_level::parse(&level.required(log_level::LEVELS)?).map_err(RequestError::Parameter)?;
     Ok(ask(&context.requests, ANSWER_MAX, |responder| {
         Request::Log(level, responder)
     })
@@ -282,6 +282,6 @@ async fn log_level(
         + "\n")
 }
 
-async fn stop(State(context): State<EndpointContext>) -> Result<String, Refused> {
+async fn stop(State(context): State<EndpointContext>) -> Result<String, RequestError> {
     Ok(ask(&context.requests, ANSWER_MAX, Request::Stop).await? + "\n")
 }
