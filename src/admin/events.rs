@@ -25,52 +25,52 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What all viewers by a door share.
 #[derive(Debug, Clone)]
-pub struct Stage {
-    show: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,
+pub struct Broadcast {
+    channel: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,
     places: Arc<Semaphore>,
 }
 
-impl Stage {
+impl Broadcast {
     /// An empty one.
-    pub fn new() -> Stage {
-        Stage {
-            show: Arc::default(),
+    pub fn new() -> Broadcast {
+        Broadcast {
+            channel: Arc::default(),
             places: Arc::new(Semaphore::new(VIEWERS_MAX)),
         }
     }
 
-    /// The channel of the running show; begins one if there is none.
+    /// The channel of the running broadcast; begins one if there is none.
     fn join(&self, requests: &Requests) -> watch::Receiver<Bytes> {
-        let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = show
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = channel
             .as_ref()
             .filter(|running| running.has_changed().is_ok())
         {
             return running.clone();
         }
         let (sender, receiver) = watch::channel(Bytes::new());
-        *show = Some(receiver.clone());
-        tokio::spawn(play(requests.clone(), sender, self.clone()));
+        *channel = Some(receiver.clone());
+        tokio::spawn(run(requests.clone(), sender, self.clone()));
         receiver
     }
 
-    /// Ends the show if nobody watches: the stage's own receiver is the last.
+    /// Ends the broadcast if nobody watches: the broadcast's own receiver is the last.
     fn is_over(&self, sender: &watch::Sender<Bytes>) -> bool {
-        let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = sender.receiver_count() <= 1;
         if is_over {
-            *show = None;
+            *channel = None;
         }
         is_over
     }
 }
 
-async fn play(requests: Requests, sender: watch::Sender<Bytes>, stage: Stage) {
+async fn run(requests: Requests, sender: watch::Sender<Bytes>, broadcast: Broadcast) {
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if stage.is_over(&sender) {
+        if broadcast.is_over(&sender) {
             return;
         }
         let event = match status(&requests).await {
@@ -85,15 +85,15 @@ async fn play(requests: Requests, sender: watch::Sender<Bytes>, stage: Stage) {
 /// Answers `GET /events`.
 pub async fn watch(
     requests: Requests,
-    stage: &Stage,
+    broadcast: &Broadcast,
     mut stopped: watch::Receiver<bool>,
 ) -> Response {
-    let Some(viewer) = Viewer::begin(&requests, stage) else {
+    let Some(viewer) = Viewer::begin(&requests, broadcast) else {
         requests.admin_stats.refused_viewers.more();
         let words = "as many watch already as may; GET /status still answers\n";
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
     };
-    let mut events = stage.join(&requests);
+    let mut events = broadcast.join(&requests);
     // One event waits for a slow reader, who then gets the latest one: it never holds up the others, nor fills memory.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -128,8 +128,8 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn begin(requests: &Requests, stage: &Stage) -> Option<Viewer> {
-        let place = Arc::clone(&stage.places).try_acquire_owned().ok()?;
+    fn begin(requests: &Requests, broadcast: &Broadcast) -> Option<Viewer> {
+        let place = Arc::clone(&broadcast.places).try_acquire_owned().ok()?;
         let admin_stats = Arc::clone(&requests.admin_stats);
         admin_stats.viewers.more();
         Some(Viewer {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::endpoint::{ANSWER_MAX, RequestError, ask, snapshot, status};
-use super::events::{self, Stage};
+use super::events::{self, Broadcast};
 use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
 use crate::observe::snapshot::Snapshot;
@@ -32,7 +32,7 @@ pub struct EndpointContext {
     /// The way to the supervisor.
     pub requests: Requests,
     /// The live view.
-    pub stage: Stage,
+    pub broadcast: Broadcast,
     /// Becomes true at the end.
     stopped: watch::Receiver<bool>,
 }
@@ -41,7 +41,7 @@ pub struct EndpointContext {
 pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
     let context = EndpointContext {
         requests,
-        stage: Stage::new(),
+        broadcast: Broadcast::new(),
         stopped,
     };
     let mut router = Router::new()
@@ -187,7 +187,7 @@ async fn readyz(State(context): State<EndpointContext>) -> Result<&'static str, 
 
 async fn watch_events(State(context): State<EndpointContext>) -> Response {
     let stopped = context.stopped.clone();
-    events::watch(context.requests, &context.stage, stopped).await
+    events::watch(context.requests, &context.broadcast, stopped).await
 }
 
 async fn look_on(
