@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::guard::{self, Door};
+use super::access::{self, Door};
 use super::listeners::Listeners;
 use super::patient::Patient;
 use super::routes;
@@ -260,14 +260,14 @@ async fn converse<S>(
     let counts = Arc::clone(&admin_stats);
     let router = TowerToHyperService::new(router);
     let answer = service_fn(move |request: Request<Incoming>| {
-        let checked = guard::check(&door, &request, &counts);
+        let checked = access::check(&door, &request, &counts);
         let router = router.clone();
         async move {
             let mut response: Response<Body> = match checked {
                 Ok(()) => router.call(request).await?,
                 Err(refused) => *refused,
             };
-            guard::dress(&mut response);
+            access::dress(&mut response);
             Ok::<_, std::convert::Infallible>(response)
         }
     });
