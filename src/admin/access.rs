@@ -19,9 +19,9 @@ use crate::observe::admin_stats::AdminStats;
 /// Bytes of a request's body. No endpoint reads one.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 
-/// By which door a visitor came.
+/// At which listener a client connected.
 #[derive(Debug, Clone)]
-pub enum Door {
+pub enum ListenerKind {
     /// The control socket.
     Control,
     /// TCP.
@@ -35,12 +35,12 @@ pub enum Door {
 
 /// Whether the request may go on to the endpoints; the answer if not.
 pub fn check(
-    door: &Door,
+    listener_kind: &ListenerKind,
     request: &Request<Incoming>,
     admin_stats: &AdminStats,
 ) -> Result<(), Box<Response<Body>>> {
     admin_stats.requests.more();
-    if let Door::Http { local, hosts } = door {
+    if let ListenerKind::Http { local, hosts } = listener_kind {
         let host = request
             .headers()
             .get(HOST)

@@ -1,5 +1,5 @@
 //! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and put into
-//! words once for all who watch by the same door, and none while nobody does.
+//! words once for all who watch at the same listener, and none while nobody does.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -18,12 +18,12 @@ use super::endpoint::status;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
-/// Who may watch at a time, by each door: viewers over TCP do not keep anybody at the control socket from it.
+/// Who may watch at a time, at each listener: viewers over TCP do not keep anybody at the control socket from it.
 const VIEWERS_MAX: usize = 32;
 /// Time between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What all viewers by a door share.
+/// What all viewers at a listener share.
 #[derive(Debug, Clone)]
 pub struct Broadcast {
     channel: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,

@@ -52,12 +52,12 @@ impl Admin {
             .enable_time()
             .build()?;
         // Registered from here, so that what cannot work is known at once.
-        let doors = {
+        let open_listeners = {
             let _inside = runtime.enter();
-            server::doors(&listeners, &requests, &stopped)?
+            server::open(&listeners, &requests, &stopped)?
         };
         let serve = move || {
-            runtime.block_on(server::serve(doors, stopped));
+            runtime.block_on(server::serve(open_listeners, stopped));
             // What is still under way ends with the runtime; nothing in it blocks.
             runtime.shutdown_background();
         };

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::access::{self, Door};
+use super::access::{self, ListenerKind};
 use super::listeners::Listeners;
 use super::patient::Patient;
 use super::routes;
@@ -28,7 +28,7 @@ use crate::supervisor::requests::Requests;
 
 /// Longest time in which what is under way is still finished at the end.
 const FINISH_MAX: Duration = Duration::from_millis(300);
-/// Connections at a time, by each door: visitors over TCP do not keep anybody from the control socket.
+/// Connections at a time, at each listener: visitors over TCP do not keep anybody from the control socket.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head; the least that hyper can keep to.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -42,9 +42,9 @@ const BRIEF_MAX: Duration = Duration::from_secs(5);
 /// Any other visit may last.
 const LONG_MAX: Duration = Duration::MAX;
 
-/// A door that is open.
-pub(super) struct Open {
-    listener: Listener,
+/// A listener that is open.
+pub(super) struct OpenListener {
+    listener: AdminListener,
     hosts: Arc<Vec<String>>,
     router: Router,
     admin_stats: Arc<AdminStats>,
@@ -52,28 +52,28 @@ pub(super) struct Open {
     spare: Arc<Spare>,
 }
 
-enum Listener {
+enum AdminListener {
     Control(UnixListener),
     Http(TcpListener),
 }
 
-/// One connection, by either door.
+/// One connection, at either listener.
 enum Stream {
     Control(UnixStream),
     Http(TcpStream),
 }
 
-/// The doors of these sockets.
-pub(super) fn doors(
+/// The listeners of these sockets.
+pub(super) fn open(
     listeners: &Listeners,
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
-) -> io::Result<Vec<Open>> {
+) -> io::Result<Vec<OpenListener>> {
     let (hosts, admin_stats) = (
         Arc::new(listeners.hosts.clone()),
         Arc::clone(&requests.admin_stats),
     );
-    let open = |listener, requests| Open {
+    let open = |listener, requests| OpenListener {
         listener,
         hosts: Arc::clone(&hosts),
         router: routes::router(requests, stopped.clone()),
@@ -81,32 +81,35 @@ pub(super) fn doors(
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         spare: Arc::new(Spare::new()),
     };
-    let mut doors = Vec::new();
+    let mut open_listeners = Vec::new();
     if let Some(control) = &listeners.control {
         let listener = control.listener.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(
-            Listener::Control(UnixListener::from_std(listener)?),
+        open_listeners.push(open(
+            AdminListener::Control(UnixListener::from_std(listener)?),
             requests.clone(),
         ));
     }
     if let Some(http) = &listeners.http {
         let listener = http.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(
-            Listener::Http(TcpListener::from_std(listener)?),
+        open_listeners.push(open(
+            AdminListener::Http(TcpListener::from_std(listener)?),
             requests.of_tcp_clients(),
         ));
     }
-    Ok(doors)
+    Ok(open_listeners)
 }
 
 /// Serves until it is told to stop, and then finishes what is under way for a moment.
-pub(super) async fn serve(doors: Vec<Open>, stopped: watch::Receiver<bool>) {
-    let all: Vec<_> = doors.iter().map(|door| Arc::clone(&door.places)).collect();
-    let tasks: Vec<_> = doors
+pub(super) async fn serve(open_listeners: Vec<OpenListener>, stopped: watch::Receiver<bool>) {
+    let all: Vec<_> = open_listeners
+        .iter()
+        .map(|open| Arc::clone(&open.places))
+        .collect();
+    let tasks: Vec<_> = open_listeners
         .into_iter()
-        .map(|door| tokio::spawn(door.keep(stopped.clone())))
+        .map(|open| tokio::spawn(open.keep(stopped.clone())))
         .collect();
     for task in tasks {
         // A task that panicked has ended, too.
@@ -126,7 +129,7 @@ async fn wait(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-impl Open {
+impl OpenListener {
     async fn keep(self, stopped: watch::Receiver<bool>) {
         let end = wait(stopped.clone());
         tokio::pin!(end);
@@ -181,17 +184,17 @@ impl Open {
             let conversation = async move {
                 match stream {
                     Stream::Control(stream) => {
-                        converse(stream, Door::Control, router, counts, stopped).await
+                        converse(stream, ListenerKind::Control, router, counts, stopped).await
                     }
                     Stream::Http(stream) => {
                         let Ok(local) = stream.local_addr() else {
                             return;
                         };
-                        let door = Door::Http {
+                        let listener_kind = ListenerKind::Http {
                             local: local.ip(),
                             hosts,
                         };
-                        converse(stream, door, router, counts, stopped).await;
+                        converse(stream, listener_kind, router, counts, stopped).await;
                     }
                 }
             };
@@ -218,14 +221,14 @@ impl Drop for Visit {
     }
 }
 
-impl Listener {
+impl AdminListener {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Listener::Control(listener) => listener
+            AdminListener::Control(listener) => listener
                 .accept()
                 .await
                 .map(|(stream, _)| Stream::Control(stream)),
-            Listener::Http(listener) => listener
+            AdminListener::Http(listener) => listener
                 .accept()
                 .await
                 .map(|(stream, _)| Stream::Http(stream)),
@@ -250,7 +253,7 @@ impl Stream {
 /// Serves one connection to its end.
 async fn converse<S>(
     stream: S,
-    door: Door,
+    listener_kind: ListenerKind,
     router: Router,
     admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
@@ -260,7 +263,7 @@ async fn converse<S>(
     let counts = Arc::clone(&admin_stats);
     let router = TowerToHyperService::new(router);
     let answer = service_fn(move |request: Request<Incoming>| {
-        let checked = access::check(&door, &request, &counts);
+        let checked = access::check(&listener_kind, &request, &counts);
         let router = router.clone();
         async move {
             let mut response: Response<Body> = match checked {
