@@ -116,7 +116,7 @@ async fn whole(response: Response<Incoming>) -> io::Result<Answer> {
 }
 
 /// An answer that comes bit by bit.
-pub struct Stream {
+pub struct ResponseStream {
     runtime: Runtime,
     body: Incoming,
 }
@@ -134,7 +134,7 @@ pub enum Next {
 
 impl Client {
     /// Reads a noun that goes on and on; a refusal is a whole answer.
-    pub fn stream(&self, target: &str) -> io::Result<Result<Stream, Answer>> {
+    pub fn stream(&self, target: &str) -> io::Result<Result<ResponseStream, Answer>> {
         let runtime = runtime()?;
         let begin = async {
             let response = request(&self.path, Method::GET, target).await?;
@@ -145,14 +145,14 @@ impl Client {
         };
         let begun = runtime.block_on(async { timeout(self.patience, begin).await });
         let begun = begun.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
-        Ok(begun.map(|body| Stream { runtime, body }))
+        Ok(begun.map(|body| ResponseStream { runtime, body }))
     }
 }
 
-impl Stream {
+impl ResponseStream {
     /// Waits no longer than this for the next bit.
     pub fn next(&mut self, patience: Duration) -> io::Result<Next> {
-        let Stream { runtime, body } = self;
+        let ResponseStream { runtime, body } = self;
         match runtime.block_on(async { timeout(patience, body.frame()).await }) {
             Err(_) => Ok(Next::Nothing),
             Ok(None) => Ok(Next::End),

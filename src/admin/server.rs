@@ -58,7 +58,7 @@ enum AdminListener {
 }
 
 /// One connection, at either listener.
-enum Stream {
+enum AdminStream {
     Control(UnixStream),
     Http(TcpStream),
 }
@@ -153,7 +153,7 @@ impl OpenListener {
     }
 
     /// A visitor in the place of the spare file.
-    async fn accept_by_spare(&self) -> Option<Stream> {
+    async fn accept_by_spare(&self) -> Option<AdminStream> {
         if !self.spare.lend() {
             return None;
         }
@@ -164,7 +164,7 @@ impl OpenListener {
             .ok()
     }
 
-    fn let_in(&self, stream: Stream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
+    fn let_in(&self, stream: AdminStream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
         self.admin_stats.accepted.more();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.admin_stats.refused_connections.more();
@@ -183,10 +183,10 @@ impl OpenListener {
             let counts = Arc::clone(&admin_stats);
             let conversation = async move {
                 match stream {
-                    Stream::Control(stream) => {
+                    AdminStream::Control(stream) => {
                         converse(stream, ListenerKind::Control, router, counts, stopped).await
                     }
-                    Stream::Http(stream) => {
+                    AdminStream::Http(stream) => {
                         let Ok(local) = stream.local_addr() else {
                             return;
                         };
@@ -222,21 +222,21 @@ impl Drop for Visit {
 }
 
 impl AdminListener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<AdminStream> {
         match self {
             AdminListener::Control(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Stream::Control(stream)),
+                .map(|(stream, _)| AdminStream::Control(stream)),
             AdminListener::Http(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Stream::Http(stream)),
+                .map(|(stream, _)| AdminStream::Http(stream)),
         }
     }
 }
 
-impl Stream {
+impl AdminStream {
     /// Says why, as far as that goes without waiting.
     fn turn_away(self) {
         let words =
@@ -244,8 +244,8 @@ impl Stream {
                       as many visitors as there may be; try again in a bit\n";
         // Whoever reads nothing is told nothing.
         let _ = match &self {
-            Stream::Control(stream) => stream.try_write(words),
-            Stream::Http(stream) => stream.try_write(words),
+            AdminStream::Control(stream) => stream.try_write(words),
+            AdminStream::Http(stream) => stream.try_write(words),
         };
     }
 }

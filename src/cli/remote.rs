@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, output};
-use crate::admin::client::{Answer, Client, Stream};
+use crate::admin::client::{Answer, Client, ResponseStream};
 use crate::config::diagnostics::{one_line, printable};
 use crate::supervisor::control_path::{Places, default_places};
 
@@ -39,7 +39,7 @@ impl Remote {
     }
 
     /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
-    pub(super) fn stream(&self, target: &str) -> Result<Stream, Exit> {
+    pub(super) fn stream(&self, target: &str) -> Result<ResponseStream, Exit> {
         let client = self.client(PATIENCE)?;
         let answer = match client.stream(target) {
             Ok(Ok(stream)) => return Ok(stream),

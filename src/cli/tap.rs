@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::pcapng::{Capture, Packet};
 use super::remote::{Remote, target};
 use super::{Exit, output};
-use crate::admin::client::{Next, Stream};
+use crate::admin::client::{Next, ResponseStream};
 use crate::handlers::escape;
 use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
 
@@ -117,7 +117,7 @@ fn sampled(count: &TapCount) -> String {
 
 /// Shows what comes until it ends, or somebody wants it to.
 fn follow(
-    mut stream: Stream,
+    mut stream: ResponseStream,
     show: &mut Show,
     is_asked_to_end: &AtomicBool,
     last: &mut TapCount,
