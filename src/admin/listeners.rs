@@ -1,4 +1,4 @@
-//! The sockets by which visitors come: the control socket, and TCP where the file asks for it. Bound before the daemon binds
+//! The sockets by which clients come: the control socket, and TCP where the file asks for it. Bound before the daemon binds
 //! anything else, so that a second daemon is told who runs there and changes nothing.
 
 use std::fs::{self, File, Permissions, TryLockError};

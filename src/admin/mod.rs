@@ -1,6 +1,6 @@
 //! HTTP on the control socket, and read-only on a TCP port where the file asks for one: status, metrics, the page, and the
 //! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
-//! serves datagrams, so a visitor can at most wait.
+//! serves datagrams, so a client can at most wait.
 //!
 //! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `access.rs` says who may ask what, `routes.rs` is the table of
 //! endpoints, `endpoint.rs` asks the supervisor for them, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.

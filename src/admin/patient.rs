@@ -1,4 +1,4 @@
-//! A stream whose reader must not stand still: what cannot be written for too long ends the connection, so that a visitor who
+//! A stream whose reader must not stand still: what cannot be written for too long ends the connection, so that a client who
 //! asks and never reads takes nobody's place for ever.
 
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! Accepts visitors and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
+//! Accepts clients and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
 //! (`observe/admin_stats.rs`), and shown with everything else.
 
 use std::io;
@@ -28,7 +28,7 @@ use crate::supervisor::requests::Requests;
 
 /// Longest time in which what is under way is still finished at the end.
 const FINISH_MAX: Duration = Duration::from_millis(300);
-/// Connections at a time, at each listener: visitors over TCP do not keep anybody from the control socket.
+/// Connections at a time, at each listener: clients over TCP do not keep anybody from the control socket.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head; the least that hyper can keep to.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -37,9 +37,9 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted: as a rule this process may have no more files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest visit in the place of the spare file, since others wait for it.
+/// Longest connection in the place of the spare file, since others wait for it.
 const BRIEF_MAX: Duration = Duration::from_secs(5);
-/// Any other visit may last.
+/// Any other connection may last.
 const LONG_MAX: Duration = Duration::MAX;
 
 /// A listener that is open.
@@ -152,7 +152,7 @@ impl OpenListener {
         }
     }
 
-    /// A visitor in the place of the spare file.
+    /// A client in the place of the spare file.
     async fn accept_by_spare(&self) -> Option<AdminStream> {
         if !self.spare.lend() {
             return None;
@@ -164,7 +164,12 @@ impl OpenListener {
             .ok()
     }
 
-    fn let_in(&self, stream: AdminStream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
+    fn let_in(
+        &self,
+        stream: AdminStream,
+        connection_max: Duration,
+        stopped: &watch::Receiver<bool>,
+    ) {
         self.admin_stats.accepted.more();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.admin_stats.refused_connections.more();
@@ -179,7 +184,7 @@ impl OpenListener {
         let (hosts, spare) = (Arc::clone(&self.hosts), Arc::clone(&self.spare));
         tokio::spawn(async move {
             let _place = place;
-            let _visit = Visit::begin(&admin_stats);
+            let _connection = CountedConnection::begin(&admin_stats);
             let counts = Arc::clone(&admin_stats);
             let conversation = async move {
                 match stream {
@@ -198,24 +203,24 @@ impl OpenListener {
                     }
                 }
             };
-            // A visit that is cut short is seen by the visitor alone.
-            let _ = timeout(visit_max, conversation).await;
+            // A connection that is cut short is seen by the client alone.
+            let _ = timeout(connection_max, conversation).await;
             spare.keep();
         });
     }
 }
 
 /// A connection that is counted as long as it is there.
-struct Visit(Arc<AdminStats>);
+struct CountedConnection(Arc<AdminStats>);
 
-impl Visit {
-    fn begin(admin_stats: &Arc<AdminStats>) -> Visit {
+impl CountedConnection {
+    fn begin(admin_stats: &Arc<AdminStats>) -> CountedConnection {
         admin_stats.connections.more();
-        Visit(Arc::clone(admin_stats))
+        CountedConnection(Arc::clone(admin_stats))
     }
 }
 
-impl Drop for Visit {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.connections.less();
     }

@@ -1,4 +1,4 @@
-//! A file that is held open for nothing, so that a visitor can be let in when no more may be opened: who wants to know what is
+//! A file that is held open for nothing, so that a client can be let in when no more may be opened: who wants to know what is
 //! the matter must be answered just then.
 
 use std::os::unix::net::UnixDatagram;

@@ -1,4 +1,4 @@
-//! What the control socket counts of its visitors. The room above counts, every snapshot shows it.
+//! What the control socket counts of its clients. The room above counts, every snapshot shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
