@@ -13,11 +13,11 @@ mod listeners;
 mod metrics;
 mod page;
 mod parameters;
-mod patient;
 mod routes;
 mod server;
 mod spare;
 mod tap;
+mod write_timeout;
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -20,9 +20,9 @@ use tokio::time::{sleep, timeout};
 
 use super::access::{self, ListenerKind};
 use super::listeners::Listeners;
-use super::patient::Patient;
 use super::routes;
 use super::spare::Spare;
+use super::write_timeout::WriteTimeout;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
@@ -284,7 +284,7 @@ async fn converse<S>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let connection = server.serve_connection(TokioIo::new(Patient::new(stream)), answer);
+    let connection = server.serve_connection(TokioIo::new(WriteTimeout::new(stream)), answer);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

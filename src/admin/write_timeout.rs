@@ -13,17 +13,17 @@ use tokio::time::{Sleep, sleep};
 /// Longest time in which not a single byte can be written.
 const STANDSTILL_MAX: Duration = Duration::from_secs(10);
 
-/// A stream with patience.
-pub struct Patient<S> {
+/// A stream with a time limit for writes.
+pub struct WriteTimeout<S> {
     stream: S,
     /// Runs while a write waits.
     standstill: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     /// Around a stream.
-    pub fn new(stream: S) -> Patient<S> {
-        Patient {
+    pub fn new(stream: S) -> WriteTimeout<S> {
+        WriteTimeout {
             stream,
             standstill: None,
         }
@@ -47,7 +47,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -57,7 +57,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
