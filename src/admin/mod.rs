@@ -2,7 +2,7 @@
 //! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
 //! serves datagrams, so a client can at most wait.
 //!
-//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `access.rs` says who may ask what, `routes.rs` is the table of
+//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`reserve_fd.rs` where files run out), `access.rs` says who may ask what, `routes.rs` is the table of
 //! endpoints, `endpoint.rs` asks the supervisor for them, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
 mod access;
@@ -13,9 +13,9 @@ mod listeners;
 mod metrics;
 mod page;
 mod parameters;
+mod reserve_fd;
 mod routes;
 mod server;
-mod spare;
 mod tap;
 mod write_timeout;
 

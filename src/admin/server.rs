@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use super::access::{self, ListenerKind};
 use super::listeners::Listeners;
+use super::reserve_fd::ReserveFd;
 use super::routes;
-use super::spare::Spare;
 use super::write_timeout::WriteTimeout;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
@@ -37,7 +37,7 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted: as a rule this process may have no more files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest connection in the place of the spare file, since others wait for it.
+/// Longest connection in the place of the reserve descriptor, since others wait for it.
 const BRIEF_MAX: Duration = Duration::from_secs(5);
 /// Any other connection may last.
 const LONG_MAX: Duration = Duration::MAX;
@@ -49,7 +49,7 @@ pub(super) struct OpenListener {
     router: Router,
     admin_stats: Arc<AdminStats>,
     places: Arc<Semaphore>,
-    spare: Arc<Spare>,
+    reserve_fd: Arc<ReserveFd>,
 }
 
 enum AdminListener {
@@ -79,7 +79,7 @@ pub(super) fn open(
         router: routes::router(requests, stopped.clone()),
         admin_stats: Arc::clone(&admin_stats),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        spare: Arc::new(Spare::new()),
+        reserve_fd: Arc::new(ReserveFd::new()),
     };
     let mut open_listeners = Vec::new();
     if let Some(control) = &listeners.control {
@@ -142,19 +142,19 @@ impl OpenListener {
                 Ok(stream) => self.let_in(stream, LONG_MAX, &stopped),
                 Err(_) => {
                     self.admin_stats.failed_accepts.more();
-                    match self.accept_by_spare().await {
+                    match self.accept_with_reserve_fd().await {
                         Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
                         None => sleep(ACCEPT_PAUSE).await,
                     }
                 }
             }
-            self.spare.keep();
+            self.reserve_fd.keep();
         }
     }
 
-    /// A client in the place of the spare file.
-    async fn accept_by_spare(&self) -> Option<AdminStream> {
-        if !self.spare.lend() {
+    /// A client in the place of the reserve descriptor.
+    async fn accept_with_reserve_fd(&self) -> Option<AdminStream> {
+        if !self.reserve_fd.lend() {
             return None;
         }
         // Whoever waited may have gone: then nobody else is waited for.
@@ -181,7 +181,7 @@ impl OpenListener {
             Arc::clone(&self.admin_stats),
             stopped.clone(),
         );
-        let (hosts, spare) = (Arc::clone(&self.hosts), Arc::clone(&self.spare));
+        let (hosts, reserve_fd) = (Arc::clone(&self.hosts), Arc::clone(&self.reserve_fd));
         tokio::spawn(async move {
             let _place = place;
             let _connection = CountedConnection::begin(&admin_stats);
@@ -205,7 +205,7 @@ impl OpenListener {
             };
             // A connection that is cut short is seen by the client alone.
             let _ = timeout(connection_max, conversation).await;
-            spare.keep();
+            reserve_fd.keep();
         });
     }
 }

@@ -6,14 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The file, as long as nobody has its place.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Mutex<Option<UnixDatagram>>);
+pub(super) struct ReserveFd(Mutex<Option<UnixDatagram>>);
 
-impl Spare {
+impl ReserveFd {
     /// Opened now, where that can be.
-    pub(super) fn new() -> Spare {
-        let spare = Spare::default();
-        spare.keep();
-        spare
+    pub(super) fn new() -> ReserveFd {
+        let reserve_fd = ReserveFd::default();
+        reserve_fd.keep();
+        reserve_fd
     }
 
     /// Opens it again where it is lent and its place is free.
