@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 /// Bytes of an answer; the largest status has a few thousand rows of some hundred bytes each.
-const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// A way to a daemon.
 #[derive(Debug, Clone)]
@@ -26,14 +26,14 @@ pub struct Client {
 
 /// What it answered.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status code of HTTP.
     pub status: u16,
     /// What it said.
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpResponse {
     /// Whether it did what was asked.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -57,19 +57,19 @@ impl Client {
     }
 
     /// Reads a noun.
-    pub fn get(&self, target: &str) -> io::Result<Answer> {
+    pub fn get(&self, target: &str) -> io::Result<HttpResponse> {
         self.ask(Method::GET, target)
     }
 
     /// Does a verb.
-    pub fn post(&self, target: &str) -> io::Result<Answer> {
+    pub fn post(&self, target: &str) -> io::Result<HttpResponse> {
         self.ask(Method::POST, target)
     }
 
-    fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
-        let answer = runtime()?
+    fn ask(&self, method: Method, target: &str) -> io::Result<HttpResponse> {
+        let response = runtime()?
             .block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
-        answer.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+        response.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 }
 
@@ -80,7 +80,7 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<Answer> {
+async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<HttpResponse> {
     whole(request(path, method, target).await?).await
 }
 
@@ -103,13 +103,13 @@ async fn request(path: &Path, method: Method, target: &str) -> io::Result<Respon
 }
 
 /// Waits for the rest.
-async fn whole(response: Response<Incoming>) -> io::Result<Answer> {
+async fn whole(response: Response<Incoming>) -> io::Result<HttpResponse> {
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX)
         .collect()
         .await
         .map_err(io::Error::other)?;
-    Ok(Answer {
+    Ok(HttpResponse {
         status,
         body: body.to_bytes(),
     })
@@ -134,7 +134,7 @@ pub enum Next {
 
 impl Client {
     /// Reads a noun that goes on and on; a refusal is a whole answer.
-    pub fn stream(&self, target: &str) -> io::Result<Result<ResponseStream, Answer>> {
+    pub fn stream(&self, target: &str) -> io::Result<Result<ResponseStream, HttpResponse>> {
         let runtime = runtime()?;
         let begin = async {
             let response = request(&self.path, Method::GET, target).await?;

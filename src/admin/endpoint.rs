@@ -13,7 +13,7 @@ use crate::supervisor::requests::{QueueError, Request, Requests};
 use crate::supervisor::responder::Responder;
 
 /// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
-pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const RESPONSE_MAX: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -65,18 +65,20 @@ pub async fn ask<T: Send + 'static>(
     patience: Duration,
     make: impl FnOnce(Responder<T>) -> Request,
 ) -> Result<T, RequestError> {
-    let (sender, answer) = oneshot::channel();
+    let (sender, response) = oneshot::channel();
     // Who asked may have given up waiting.
-    requests.ask(make(Responder::new(move |answer| _ = sender.send(answer))))?;
-    match timeout(patience, answer).await {
-        Ok(answer) => answer.map_err(|_| RequestError::Gone),
+    requests.ask(make(Responder::new(move |response| {
+        _ = sender.send(response)
+    })))?;
+    match timeout(patience, response).await {
+        Ok(response) => response.map_err(|_| RequestError::Gone),
         Err(_) => Err(RequestError::Late),
     }
 }
 
 /// All accounts and states.
 pub async fn snapshot(requests: &Requests) -> Result<Box<Snapshot>, RequestError> {
-    ask(requests, ANSWER_MAX, Request::Snapshot).await
+    ask(requests, RESPONSE_MAX, Request::Snapshot).await
 }
 
 /// All accounts and states, as JSON.

@@ -285,10 +285,10 @@ fn listen(path: &Path) -> io::Result<Control> {
 
 /// Who serves a socket, in words.
 fn who(path: &Path) -> String {
-    let answer = Client::new(path.to_owned(), WHO_MAX).get("/status");
-    match answer
+    let response = Client::new(path.to_owned(), WHO_MAX).get("/status");
+    match response
         .ok()
-        .and_then(|answer| serde_json::from_slice::<Snapshot>(&answer.body).ok())
+        .and_then(|response| serde_json::from_slice::<Snapshot>(&response.body).ok())
     {
         Some(snapshot) => format!(
             "udispatch {} with process id {}, which runs {},",

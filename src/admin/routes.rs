@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::endpoint::{ANSWER_MAX, RequestError, ask, snapshot, status};
+use super::endpoint::{RESPONSE_MAX, RequestError, ask, snapshot, status};
 use super::events::{self, Broadcast};
 use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
@@ -135,7 +135,7 @@ async fn sessions(
         limit: number(limit)?,
     };
     json(
-        &ask(&context.requests, ANSWER_MAX, |responder| {
+        &ask(&context.requests, RESPONSE_MAX, |responder| {
             Request::Sessions(query, responder)
         })
         .await??,
@@ -154,7 +154,7 @@ async fn explain(
         interface: interface.text(),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
-    Ok(ask(&context.requests, ANSWER_MAX, |responder| {
+    Ok(ask(&context.requests, RESPONSE_MAX, |responder| {
         Request::Explain(imagined, responder)
     })
     .await??)
@@ -203,8 +203,8 @@ async fn look_on(
         limit,
         snap,
     };
-    Ok(tap::answer(
-        ask(&context.requests, ANSWER_MAX, |responder| {
+    Ok(tap::respond(
+        ask(&context.requests, RESPONSE_MAX, |responder| {
             Request::Tap(query, responder)
         })
         .await??,
@@ -259,10 +259,12 @@ async fn change_drain(
 ) -> Result<String, RequestError> {
     let [upstream] = only(["upstream"], asked)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
-    let done = ask(&context.requests, ANSWER_MAX, |responder| Request::Drain {
-        upstream,
-        drain,
-        responder,
+    let done = ask(&context.requests, RESPONSE_MAX, |responder| {
+        Request::Drain {
+            upstream,
+            drain,
+            responder,
+        }
     })
     .await??;
     Ok(done + "\n")
@@ -275,7 +277,7 @@ async fn log_level(
     let [level] = only(["level"], asked)?;
     let level =
         log_level::parse(&level.required(log_level::LEVELS)?).map_err(RequestError::Parameter)?;
-    Ok(ask(&context.requests, ANSWER_MAX, |responder| {
+    Ok(ask(&context.requests, RESPONSE_MAX, |responder| {
         Request::Log(level, responder)
     })
     .await?
@@ -283,5 +285,5 @@ async fn log_level(
 }
 
 async fn stop(State(context): State<EndpointContext>) -> Result<String, RequestError> {
-    Ok(ask(&context.requests, ANSWER_MAX, Request::Stop).await? + "\n")
+    Ok(ask(&context.requests, RESPONSE_MAX, Request::Stop).await? + "\n")
 }

@@ -267,7 +267,7 @@ async fn converse<S>(
 {
     let counts = Arc::clone(&admin_stats);
     let router = TowerToHyperService::new(router);
-    let answer = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let checked = access::check(&listener_kind, &request, &counts);
         let router = router.clone();
         async move {
@@ -284,7 +284,7 @@ async fn converse<S>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let connection = server.serve_connection(TokioIo::new(WriteTimeout::new(stream)), answer);
+    let connection = server.serve_connection(TokioIo::new(WriteTimeout::new(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

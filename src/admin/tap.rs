@@ -21,7 +21,7 @@ const PIECES: usize = 2;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Answers with the tap's lines.
-pub fn answer(tapped: Tapped) -> Response {
+pub fn respond(tapped: Tapped) -> Response {
     let (sender, receiver) = mpsc::channel(PIECES);
     match thread::Builder::new()
         .name("tap".to_owned())

@@ -116,7 +116,7 @@ fn ask(arguments: &Arguments) -> Exit {
         return Exit::Usage;
     }
     match remote.get(&target) {
-        Ok(answer) => output::print(&printable(&answer.text())),
+        Ok(response) => output::print(&printable(&response.text())),
         Err(exit) => exit,
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn colours() -> bool {
 }
 
 /// The same for standard output.
-pub(super) fn answer_colours() -> bool {
+pub(super) fn stdout_colours() -> bool {
     io::stdout().is_terminal() && !colours_are_unwanted()
 }
 

@@ -21,14 +21,14 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
     let dry_run = arguments.dry_run.then_some("1");
-    let answer = match arguments
+    let response = match arguments
         .remote
         .post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_PATIENCE)
     {
-        Ok(answer) => answer,
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand(&answer) {
+    match understand(&response) {
         Ok(report) => tell(&report, arguments.dry_run),
         Err(exit) => exit,
     }

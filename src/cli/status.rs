@@ -24,12 +24,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let answer = match arguments.remote.get("/status") {
-        Ok(answer) if arguments.json => return print_json(&answer),
-        Ok(answer) => answer,
+    let response = match arguments.remote.get("/status") {
+        Ok(response) if arguments.json => return print_json(&response),
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand::<Snapshot>(&answer) {
+    match understand::<Snapshot>(&response) {
         Ok(snapshot) => output::print(&screen(&snapshot)),
         Err(exit) => exit,
     }

@@ -187,7 +187,7 @@ impl Show {
     fn new(arguments: &Arguments) -> Result<Show, Exit> {
         let Some(path) = &arguments.pcap else {
             let out = BufWriter::new(io::stdout());
-            let colours = output::answer_colours();
+            let colours = output::stdout_colours();
             return Ok(if arguments.json {
                 Show::Json(out)
             } else {

@@ -19,12 +19,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let answer = match arguments.remote.get("/status/upstreams") {
-        Ok(answer) if arguments.json => return print_json(&answer),
-        Ok(answer) => answer,
+    let response = match arguments.remote.get("/status/upstreams") {
+        Ok(response) if arguments.json => return print_json(&response),
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand::<Vec<UpstreamRow>>(&answer) {
+    match understand::<Vec<UpstreamRow>>(&response) {
         Ok(rows) if rows.is_empty() => output::print("no handler has upstreams\n"),
         Ok(rows) => output::print(&text(&rows)),
         Err(exit) => exit,

@@ -34,12 +34,12 @@ pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::R
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&is_over))?;
     }
-    let answers = listen(client, interval)?;
+    let responses = listen(client, interval)?;
     let mut screen = Screen::open()?;
     let mut spots = Spots::default();
     let mut drawn: Option<Instant> = None;
     while !is_over.load(Ordering::Relaxed) {
-        let has_news = hear(&answers, &mut state)?;
+        let has_news = hear(&responses, &mut state)?;
         if has_news || drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
             spots = screen.draw(&state, Instant::now())?;
             state.settle(&spots);
@@ -56,11 +56,11 @@ pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::R
 }
 
 /// Takes the answers that have come. Whether there were any.
-fn hear(answers: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
+fn hear(responses: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
     let mut has_news = false;
     loop {
-        match answers.try_recv() {
-            Ok((answer, at)) => state.hear(answer, at),
+        match responses.try_recv() {
+            Ok((response, at)) => state.hear(response, at),
             Err(TryRecvError::Empty) => return Ok(has_news),
             Err(TryRecvError::Disconnected) => {
                 return Err(io::Error::other(
@@ -102,8 +102,8 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
             thread::sleep(next.saturating_duration_since(Instant::now()));
             // After a long wait for an answer the rhythm begins anew, without a burst.
             next = (next + interval).max(Instant::now());
-            let answer = ask(&client);
-            if sender.send((answer, Instant::now())).is_err() {
+            let response = ask(&client);
+            if sender.send((response, Instant::now())).is_err() {
                 return;
             }
         }
@@ -116,15 +116,15 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
 
 /// Asks, where no answer is news too.
 fn ask(client: &Client) -> Result<Snapshot, String> {
-    let answer = client
+    let response = client
         .get("/status")
         .map_err(|error| why_not(client, &error))?;
-    if !answer.is_success() {
+    if !response.is_success() {
         return Err(format!(
             "the daemon refuses: {}",
-            printable(answer.text().trim())
+            printable(response.text().trim())
         ));
     }
-    serde_json::from_slice(&answer.body)
+    serde_json::from_slice(&response.body)
         .map_err(|error| format!("cannot understand its answer: {error}"))
 }

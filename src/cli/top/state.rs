@@ -99,8 +99,8 @@ impl State {
     }
 
     /// An answer came, or did not.
-    pub(super) fn hear(&mut self, answer: Result<Snapshot, String>, at: Instant) {
-        match answer {
+    pub(super) fn hear(&mut self, response: Result<Snapshot, String>, at: Instant) {
+        match response {
             Ok(snapshot) => {
                 self.live.advance(snapshot, at);
                 self.trouble = None;
