@@ -123,7 +123,7 @@ pub struct ResponseStream {
 
 /// What the next bit of an answer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum NextChunk {
     /// This.
     Bytes(Bytes),
     /// Nothing yet.
@@ -151,12 +151,12 @@ impl Client {
 
 impl ResponseStream {
     /// Waits no longer than this for the next bit.
-    pub fn next(&mut self, patience: Duration) -> io::Result<Next> {
+    pub fn next(&mut self, patience: Duration) -> io::Result<NextChunk> {
         let ResponseStream { runtime, body } = self;
         match runtime.block_on(async { timeout(patience, body.frame()).await }) {
-            Err(_) => Ok(Next::Nothing),
-            Ok(None) => Ok(Next::End),
-            Ok(Some(frame)) => Ok(Next::Bytes(
+            Err(_) => Ok(NextChunk::Nothing),
+            Ok(None) => Ok(NextChunk::End),
+            Ok(Some(frame)) => Ok(NextChunk::Bytes(
                 frame
                     .map_err(io::Error::other)?
                     .into_data()

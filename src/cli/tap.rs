@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::pcapng::{Capture, Packet};
 use super::remote::{Remote, target};
 use super::{Exit, output};
-use crate::admin::client::{Next, ResponseStream};
+use crate::admin::client::{NextChunk, ResponseStream};
 use crate::handlers::escape;
 use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
 
@@ -127,10 +127,10 @@ fn follow(
     while !is_asked_to_end.load(Ordering::Relaxed) {
         match stream.next(LOOK)? {
             // Where nothing is written, a write cannot tell that nobody reads any more.
-            Next::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
-            Next::Nothing => continue,
-            Next::End => break,
-            Next::Bytes(bytes) => rest.extend_from_slice(&bytes),
+            NextChunk::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
+            NextChunk::Nothing => continue,
+            NextChunk::End => break,
+            NextChunk::Bytes(bytes) => rest.extend_from_slice(&bytes),
         }
         let end = rest
             .iter()
