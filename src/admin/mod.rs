@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-pub use self::listeners::{Bound, Listeners, Taken};
+pub use self::listeners::{AdminListeners, BoundListeners, Taken};
 use crate::supervisor::requests::Requests;
 
 /// Longest wait for the thread, which should be gone by then. Everything else at the end takes at most 4.5 of the five seconds
@@ -37,14 +37,14 @@ const JOIN_STEP: Duration = Duration::from_millis(2);
 
 /// The server, running.
 pub struct Admin {
-    listeners: Listeners,
+    listeners: AdminListeners,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Admin {
     /// Serves what comes by these listeners from now on.
-    pub fn start(listeners: Listeners, requests: Requests) -> io::Result<Admin> {
+    pub fn start(listeners: AdminListeners, requests: Requests) -> io::Result<Admin> {
         listeners.own(true);
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::access::{self, ListenerKind};
-use super::listeners::Listeners;
+use super::listeners::AdminListeners;
 use super::reserve_fd::ReserveFd;
 use super::routes;
 use super::write_timeout::WriteTimeout;
@@ -65,7 +65,7 @@ enum AdminStream {
 
 /// The listeners of these sockets.
 pub(super) fn open(
-    listeners: &Listeners,
+    listeners: &AdminListeners,
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<OpenListener>> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Exit, output};
-use crate::admin::{Admin, Bound, Listeners, Taken};
+use crate::admin::{Admin, AdminListeners, BoundListeners, Taken};
 use crate::build::error::DaemonError;
 use crate::build::log_writer;
 use crate::config::limits::WORKERS_MAX;
@@ -115,14 +115,14 @@ enum End {
 /// A daemon that runs, and what control connections come in by.
 struct Started {
     supervisor: Supervisor,
-    bound: Bound,
+    bound: BoundListeners,
     /// The socket where the next process asks, if one was taken over.
     gate: Option<OwnedFd>,
 }
 
 fn start(config: Config) -> Result<Started, End> {
     // First, so that a second daemon learns of the first before it binds anything.
-    let bound = Listeners::bind(&config.daemon)?;
+    let bound = AdminListeners::bind(&config.daemon)?;
     Ok(Started {
         supervisor: Supervisor::start(config)?,
         bound,
@@ -146,7 +146,7 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
             PassedListener::Takeover => gate = Some(fd),
         }
     }
-    let mut bound = Listeners::go_on(&config.daemon, inherited, http)?;
+    let mut bound = AdminListeners::go_on(&config.daemon, inherited, http)?;
     let http = config.daemon.http;
     let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
@@ -212,8 +212,8 @@ fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>>
 }
 
 /// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.
-fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
-    let Bound {
+fn start_admin(bound: BoundListeners, requests: &Requests) -> Option<Admin> {
+    let BoundListeners {
         listeners,
         control_problem,
         http_problem,
