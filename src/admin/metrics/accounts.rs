@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{Family, Kind, Text};
+use super::text::{Family, MetricKind, Text};
 use crate::observe::snapshot::Account;
 
 /// The names of the families of one kind of row that has an account.
@@ -19,13 +19,13 @@ pub(super) fn accounts(
     label: &str,
     rows: &[(String, &Account)],
 ) {
-    let mut received = text.family(names.received.0, Kind::Counter, names.received.1);
+    let mut received = text.family(names.received.0, MetricKind::Counter, names.received.1);
     rows.iter()
         .for_each(|(name, account)| received.sample(&[(label, name)], account.received));
-    let mut handled = text.family(names.handled.0, Kind::Counter, names.handled.1);
+    let mut handled = text.family(names.handled.0, MetricKind::Counter, names.handled.1);
     rows.iter()
         .for_each(|(name, account)| handled.sample(&[(label, name)], account.handled));
-    let mut dropped = text.family(names.dropped.0, Kind::Counter, names.dropped.1);
+    let mut dropped = text.family(names.dropped.0, MetricKind::Counter, names.dropped.1);
     for (name, account) in rows {
         by(&mut dropped, &[(label, name)], "reason", &account.drops);
     }
