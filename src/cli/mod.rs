@@ -70,13 +70,13 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "udispatch", version, after_help = EXAMPLES)]
 #[command(arg_required_else_help = true)]
-struct Line {
+struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     Run(run::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
@@ -101,7 +101,7 @@ enum Command {
 
 /// The whole program: reads the command line, runs a command, gives the exit code.
 pub fn main(kinds: &[Kind]) -> ExitCode {
-    let line = match Line::try_parse() {
+    let line = match CommandLine::try_parse() {
         Ok(line) => line,
         // Help and version are "errors" too: with exit code 0, on standard output. If that is a closed
         // pipe, nobody is left to be told.
@@ -116,24 +116,24 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         }
     };
     let exit = match line.command {
-        Command::Run(arguments) => run::main(arguments, kinds),
-        Command::Check(arguments) => check::main(arguments, kinds),
-        Command::Explain(arguments) => explain::main(arguments, kinds),
-        Command::Status(arguments) => status::main(&arguments),
-        Command::Top(arguments) => top::main(&arguments),
-        Command::Routes(arguments) => routes::main(&arguments),
-        Command::Sessions(arguments) => sessions::main(&arguments),
-        Command::Upstreams(arguments) => upstreams::main(&arguments),
-        Command::Tap(arguments) => tap::main(&arguments),
-        Command::Reload(arguments) => reload::main(&arguments),
-        Command::Drain(arguments) => drain::main(&arguments),
-        Command::Undrain(arguments) => undrain::main(&arguments),
-        Command::Log(arguments) => log::main(&arguments),
-        Command::Stop(arguments) => stop::main(&arguments),
-        Command::Handlers(arguments) => handlers::main(arguments, kinds),
-        Command::Schema(arguments) => schema::main(arguments, kinds),
-        Command::Man(arguments) => man::main(arguments, Line::command()),
-        Command::Completions(arguments) => completions::main(arguments, Line::command()),
+        CliCommand::Run(arguments) => run::main(arguments, kinds),
+        CliCommand::Check(arguments) => check::main(arguments, kinds),
+        CliCommand::Explain(arguments) => explain::main(arguments, kinds),
+        CliCommand::Status(arguments) => status::main(&arguments),
+        CliCommand::Top(arguments) => top::main(&arguments),
+        CliCommand::Routes(arguments) => routes::main(&arguments),
+        CliCommand::Sessions(arguments) => sessions::main(&arguments),
+        CliCommand::Upstreams(arguments) => upstreams::main(&arguments),
+        CliCommand::Tap(arguments) => tap::main(&arguments),
+        CliCommand::Reload(arguments) => reload::main(&arguments),
+        CliCommand::Drain(arguments) => drain::main(&arguments),
+        CliCommand::Undrain(arguments) => undrain::main(&arguments),
+        CliCommand::Log(arguments) => log::main(&arguments),
+        CliCommand::Stop(arguments) => stop::main(&arguments),
+        CliCommand::Handlers(arguments) => handlers::main(arguments, kinds),
+        CliCommand::Schema(arguments) => schema::main(arguments, kinds),
+        CliCommand::Man(arguments) => man::main(arguments, CommandLine::command()),
+        CliCommand::Completions(arguments) => completions::main(arguments, CommandLine::command()),
     };
     exit.into()
 }
@@ -145,6 +145,6 @@ mod tests {
     /// The definition of the command line contradicts itself nowhere.
     #[test]
     fn the_command_line_is_sound() {
-        Line::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 }
