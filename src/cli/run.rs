@@ -113,24 +113,24 @@ enum End {
 }
 
 /// A daemon that runs, and what control connections come in by.
-struct Started {
+struct StartedDaemon {
     supervisor: Supervisor,
     bound: BoundListeners,
     /// The socket where the next process asks, if one was taken over.
     gate: Option<OwnedFd>,
 }
 
-fn start(config: Config) -> Result<Started, End> {
+fn start(config: Config) -> Result<StartedDaemon, End> {
     // First, so that a second daemon learns of the first before it binds anything.
     let bound = AdminListeners::bind(&config.daemon)?;
-    Ok(Started {
+    Ok(StartedDaemon {
         supervisor: Supervisor::start(config)?,
         bound,
         gate: None,
     })
 }
 
-fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
+fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
         DaemonError::Takeover(format!(
             "{error}; the running daemon is found by its control socket"
@@ -150,15 +150,15 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let http = config.daemon.http;
     let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
-    Ok(Started {
+    Ok(StartedDaemon {
         supervisor,
         bound,
         gate,
     })
 }
 
-fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
-    let Started {
+fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
+    let StartedDaemon {
         supervisor,
         bound,
         gate,
