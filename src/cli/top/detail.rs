@@ -8,12 +8,12 @@ use ratatui::symbols;
 use ratatui::text::Line;
 use ratatui::widgets::{RenderDirection, Sparkline};
 
+use super::history::{HISTORY, SnapshotHistory};
 use super::measure::{Measure, Noun};
 use super::number;
 use super::palette::Tone;
 use super::rates::{Rates, Row, rate};
 use super::rows::{Key, items};
-use super::sight::{HISTORY, Sight};
 use super::state::{Spots, State};
 use super::text::{Told, draw_text, wrap};
 use crate::config::diagnostics::one_line;
@@ -25,8 +25,11 @@ const SPARK_LINES: u16 = 4;
 
 /// Draws the chosen row.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
-    let (sight, noun) = (state.sight(), state.noun);
-    let Some(row) = state.chosen().and_then(|key| sight.rates.row(noun, key)) else {
+    let (snapshots, noun) = (state.snapshots(), state.noun);
+    let Some(row) = state
+        .chosen()
+        .and_then(|key| snapshots.rates.row(noun, key))
+    else {
         let name = state.chosen().map_or("it", |key| key.name.as_str());
         let gone = format!("{} {name} is gone; Esc goes back", noun.singular());
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
@@ -39,7 +42,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
     let [picture, rest] =
         Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
     draw_spark(frame, state, picture, &row.item.key);
-    let text: Vec<Told> = (text(sight, noun, row).into_iter())
+    let text: Vec<Told> = (text(snapshots, noun, row).into_iter())
         .flat_map(|(line, tone)| {
             wrap(&line, rest.width.into(), 4)
                 .into_iter()
@@ -51,7 +54,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
 
 fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
     let noun = state.noun;
-    let columns = state.sight().spark(noun, key, area.width.into());
+    let columns = state.snapshots().spark(noun, key, area.width.into());
     let most = columns.iter().flatten().max();
     let minutes = HISTORY.as_secs() / 60;
     let most = most.map_or(String::new(), |most| format!(", at most {most}"));
@@ -178,8 +181,8 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
 }
 
 /// The lines.
-fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
-    let snapshot = &sight.snapshot;
+fn text(snapshots: &SnapshotHistory, noun: Noun, row: &Row) -> Vec<Told> {
+    let snapshot = &snapshots.snapshot;
     let mut lines = vec![(
         format!("  {:14}{:>16}{:>14}", "", "since start", "now"),
         Tone::Quiet,
@@ -198,8 +201,8 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
     let Some(parts) = parts(noun, snapshot, row.index) else {
         return lines;
     };
-    let before = before(sight, noun, &row.item.key);
-    let elapsed = sight.rates.elapsed;
+    let before = before(snapshots, noun, &row.item.key);
+    let elapsed = snapshots.rates.elapsed;
     let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
         let before = before?.get(name).copied().unwrap_or(0);
         rate(before, now, elapsed?)
@@ -247,15 +250,15 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
         lines.extend(session_lines(sessions));
     }
     if let Some((next, edges)) = parts.next {
-        lines.extend(next_line(&sight.rates, next, edges, row.index));
+        lines.extend(next_line(&snapshots.rates, next, edges, row.index));
     }
     lines.extend(parts.notes.into_iter().map(|note| (note, Tone::Plain)));
     lines
 }
 
 /// What the row was one snapshot before.
-fn before<'a>(sight: &'a Sight, noun: Noun, key: &Key) -> Option<Parts<'a>> {
-    let before = sight.before.as_ref()?;
+fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &Key) -> Option<Parts<'a>> {
+    let before = snapshots.before.as_ref()?;
     let index = items(noun, before)
         .iter()
         .position(|item| item.key == *key)?;

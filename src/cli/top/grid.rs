@@ -209,7 +209,7 @@ fn row_line(state: &State, columns: &Columns, row: &Row, is_selected: bool) -> L
 /// How many rows there are, and how many of them are shown.
 pub(super) fn counted(state: &State) -> String {
     let (all, shown) = (
-        state.sight().rates.rows(state.noun).len(),
+        state.snapshots().rates.rows(state.noun).len(),
         state.rows().len(),
     );
     let noun: &str = if all == 1 {

@@ -1,12 +1,13 @@
 //! `udispatch top`: the running daemon, live in a terminal; on a pipe one table.
 //!
 //! Two consecutive snapshots become rates (`rates.rs`, of the rows of `rows.rs`, with the numbers of `measure.rs`), which with
-//! what was before are all that is known (`sight.rs`). What is shown of it, in which order (`order.rs`), is the state
+//! what was before are all that is known (`history.rs`). What is shown of it, in which order (`order.rs`), is the state
 //! (`state.rs`); keys change it (`input.rs`), and a frame is a picture of it (`view.rs`, `grid.rs`, `detail.rs`). These are
 //! pure. `live.rs` is the loop, `screen.rs` the terminal, `once.rs` what a pipe gets.
 
 mod detail;
 mod grid;
+mod history;
 mod input;
 mod live;
 mod measure;
@@ -17,7 +18,6 @@ mod palette;
 mod rates;
 mod rows;
 mod screen;
-mod sight;
 mod state;
 mod text;
 mod view;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use ratatui::layout::Rect;
 
+use super::history::SnapshotHistory;
 use super::measure::Noun;
 use super::order::{Order, arrange};
 use super::rates::Row;
 use super::rows::Key;
-use super::sight::Sight;
 use crate::observe::snapshot::Snapshot;
 
 /// Letters of a filter.
@@ -19,9 +19,9 @@ const FILTER_CHARS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct State {
     /// What is known now.
-    live: Sight,
+    live: SnapshotHistory,
     /// What was known when somebody pressed pause.
-    frozen: Option<Sight>,
+    frozen: Option<SnapshotHistory>,
     /// Why no answer comes, while none does.
     pub(super) trouble: Option<String>,
     pub(super) noun: Noun,
@@ -86,7 +86,7 @@ impl State {
             first: 0,
         };
         State {
-            live: Sight::first(snapshot, at, interval),
+            live: SnapshotHistory::first(snapshot, at, interval),
             frozen: None,
             trouble: None,
             noun: Noun::Routes,
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// What is to be shown.
-    pub(super) fn sight(&self) -> &Sight {
+    pub(super) fn snapshots(&self) -> &SnapshotHistory {
         self.frozen.as_ref().unwrap_or(&self.live)
     }
 
@@ -145,7 +145,7 @@ impl State {
     pub(super) fn rows(&self) -> Vec<&Row> {
         arrange(
             self.noun,
-            self.sight().rates.rows(self.noun),
+            self.snapshots().rates.rows(self.noun),
             &self.filter,
             self.order(),
         )

@@ -75,7 +75,7 @@ fn title(state: &State, now: Instant) -> Line<'static> {
         workers,
         state: health,
         ..
-    } = &state.sight().snapshot;
+    } = &state.snapshots().snapshot;
     let style = |tone: Tone| tone.style(state.has_colours);
     let (word, tone) = match (&state.trouble, health) {
         (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
@@ -106,11 +106,11 @@ fn title(state: &State, now: Instant) -> Line<'static> {
 
 /// How old what is shown is.
 fn age(state: &State, now: Instant) -> Duration {
-    now.saturating_duration_since(state.sight().at)
+    now.saturating_duration_since(state.snapshots().at)
 }
 
 fn totals(state: &State) -> Line<'static> {
-    let rates = &state.sight().rates;
+    let rates = &state.snapshots().rates;
     let style = |tone: Tone| tone.style(state.has_colours);
     let coming = number::rate(rates.sum(Noun::Listeners, Measure::Received));
     let going = number::rate(rates.sum(Noun::Handlers, Measure::Sent));
@@ -151,7 +151,7 @@ fn totals(state: &State) -> Line<'static> {
 
 /// What stands out, the worst first, a sentence each.
 fn banner(state: &State, now: Instant) -> Vec<String> {
-    let snapshot = &state.sight().snapshot;
+    let snapshot = &state.snapshots().snapshot;
     let trouble = state.trouble.iter().map(|why| {
         let age = number::span(age(state, now));
         format!(
@@ -249,7 +249,7 @@ fn footer(state: &State) -> Line<'static> {
 
 /// Everything that stands out, with what to do about it.
 fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
-    let alarms = &state.sight().snapshot.alarms;
+    let alarms = &state.snapshots().snapshot.alarms;
     let mut text = Vec::new();
     let mut tell = |words: &str, tone| {
         text.extend(
@@ -263,7 +263,7 @@ fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
         .iter()
         .take(others)
         .for_each(|words| tell(&format!("! {words}"), Tone::Warning));
-    let taken = state.sight().snapshot.taken_unix_ms / 1_000;
+    let taken = state.snapshots().snapshot.taken_unix_ms / 1_000;
     for alarm in alarms {
         let lasts = number::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
         tell(

@@ -119,7 +119,7 @@ fn busy(has_colours: bool) -> State {
 fn screen(state: &mut State, columns: u16, lines: u16) -> (Vec<String>, Spots) {
     let mut terminal = Terminal::new(TestBackend::new(columns, lines)).expect("a terminal");
     let mut spots = Spots::default();
-    let now = state.sight().at + SECOND;
+    let now = state.snapshots().at + SECOND;
     let frame = terminal
         .draw(|frame| spots = view::draw(frame, state, now))
         .expect("drawn");

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::super::history::SnapshotHistory;
 use super::super::measure::{Measure, Noun};
 use super::super::order::{Order, arrange};
 use super::super::rates::Rates;
-use super::super::sight::Sight;
 use super::{SECOND, account, received, routes, snapshot, with};
 
 /// A rate is what a counter rose by over the time that the daemon says has passed, not the time that answers took.
@@ -138,10 +138,10 @@ fn rows_stand_in_order() {
 #[test]
 fn history_is_two_minutes_of_samples() {
     let start = Instant::now();
-    let mut sight = Sight::first(routes(1, 0, &[("a", 0)]), start, SECOND);
-    let key = sight.rates.rows(Noun::Routes)[0].item.key.clone();
+    let mut snapshots = SnapshotHistory::first(routes(1, 0, &[("a", 0)]), start, SECOND);
+    let key = snapshots.rates.rows(Noun::Routes)[0].item.key.clone();
     for second in 1..=300_u64 {
-        sight.advance(
+        snapshots.advance(
             routes(
                 1,
                 second * 1_000,
@@ -150,22 +150,22 @@ fn history_is_two_minutes_of_samples() {
             start,
         );
     }
-    sight.miss();
-    let wide = sight.spark(Noun::Routes, &key, 500);
+    snapshots.miss();
+    let wide = snapshots.spark(Noun::Routes, &key, 500);
     assert_eq!(wide.len(), 120);
     assert_eq!((wide[0], wide[118], wide[119]), (Some(10), Some(10), None));
     assert_eq!(wide.iter().flatten().max(), Some(&100));
     for columns in 1..120 {
-        let narrow = sight.spark(Noun::Routes, &key, columns);
+        let narrow = snapshots.spark(Noun::Routes, &key, columns);
         assert_eq!(
             (narrow.len(), narrow.iter().flatten().max()),
             (columns, Some(&100))
         );
     }
-    sight.advance(routes(1, 301_000, &[]), start);
-    sight.advance(routes(1, 302_000, &[("a", 1)]), start);
+    snapshots.advance(routes(1, 301_000, &[]), start);
+    snapshots.advance(routes(1, 302_000, &[("a", 1)]), start);
     assert_eq!(
-        sight.spark(Noun::Routes, &key, 120),
+        snapshots.spark(Noun::Routes, &key, 120),
         [None; 120],
         "a row that comes again is new"
     );

@@ -14,11 +14,11 @@ pub(super) const HISTORY: Duration = Duration::from_secs(120);
 const SAMPLES_MAX: usize = 1_200;
 
 /// A row's pulse, the oldest first; nothing where it was not known.
-type History = VecDeque<Option<f64>>;
+type RowHistory = VecDeque<Option<f64>>;
 
 /// What is known.
 #[derive(Debug, Clone)]
-pub(super) struct Sight {
+pub(super) struct SnapshotHistory {
     pub(super) snapshot: Snapshot,
     /// The one before, from which the rates are.
     pub(super) before: Option<Snapshot>,
@@ -26,18 +26,18 @@ pub(super) struct Sight {
     /// When the snapshot came.
     pub(super) at: Instant,
     samples_max: usize,
-    histories: [HashMap<Key, History>; 5],
+    histories: [HashMap<Key, RowHistory>; 5],
 }
 
-impl Sight {
+impl SnapshotHistory {
     /// The first, when one more will come each interval.
-    pub(super) fn first(snapshot: Snapshot, at: Instant, interval: Duration) -> Sight {
+    pub(super) fn first(snapshot: Snapshot, at: Instant, interval: Duration) -> SnapshotHistory {
         let rates = Rates::between(None, &snapshot);
         let samples_max = HISTORY.as_nanos() / interval.as_nanos().max(1);
         let samples_max = usize::try_from(samples_max)
             .unwrap_or(usize::MAX)
             .clamp(2, SAMPLES_MAX);
-        Sight {
+        SnapshotHistory {
             snapshot,
             before: None,
             rates,
@@ -92,7 +92,7 @@ impl Sight {
     }
 }
 
-fn remember(history: &mut History, value: Option<f64>, samples_max: usize) {
+fn remember(history: &mut RowHistory, value: Option<f64>, samples_max: usize) {
     if history.len() >= samples_max {
         history.pop_front();
     }
