@@ -3,8 +3,9 @@
 //! Two consecutive snapshots become rates (`rates.rs`, of the rows of `rows.rs`, with the numbers of `measure.rs`), which with
 //! what was before are all that is known (`history.rs`). What is shown of it, in which order (`order.rs`), is the state
 //! (`state.rs`); keys change it (`input.rs`), and a frame is a picture of it (`view.rs`, `grid.rs`, `detail.rs`). These are
-//! pure. `live.rs` is the loop, `screen.rs` the terminal, `once.rs` what a pipe gets.
+//! pure. `live.rs` is the loop, `screen.rs` the terminal, `batch_output.rs` what a pipe gets.
 
+mod batch_output;
 mod detail;
 mod grid;
 mod history;
@@ -12,7 +13,6 @@ mod input;
 mod live;
 mod measure;
 mod number;
-mod once;
 mod order;
 mod palette;
 mod rates;
@@ -110,9 +110,9 @@ fn look(arguments: &Arguments) -> Result<Exit, Exit> {
     let after = first(&client)?;
     let rates = Rates::between(Some(&before), &after);
     let show = if arguments.json {
-        once::json
+        batch_output::json
     } else {
-        once::text
+        batch_output::text
     };
     Ok(output::print(&show(&after, &rates)))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::once;
+use super::super::batch_output;
 use super::super::rates::Rates;
 use super::{route, snapshot, upstream};
 
@@ -23,7 +23,7 @@ fn json_has_every_row() {
         3_000,
         &json!({ "upstreams": upstreams, "routes": [route("a", 1, 0)] }),
     );
-    let text = once::json(&after, &Rates::between(Some(&before), &after));
+    let text = batch_output::json(&after, &Rates::between(Some(&before), &after));
     let json: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(
         (&json["elapsed_ms"], &json["state"]),

@@ -157,7 +157,7 @@ fn no_control_character_reaches_the_terminal() {
         );
     }
     let rates = Rates::between(None, &snapshot);
-    let text = once::text(&snapshot, &rates) + &once::json(&snapshot, &rates);
+    let text = batch_output::text(&snapshot, &rates) + &batch_output::json(&snapshot, &rates);
     assert!(
         !text.contains(|letter| letter != '\n' && char::is_control(letter)),
         "{text:?}"
