@@ -6,15 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::super::output::json_text;
 use super::super::table::{Align, Table};
+use super::format;
 use super::measure::{Measure, Noun};
-use super::number;
 use super::rates::{Rates, Row};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::Snapshot;
 
 /// Everything as text.
 pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
-    let up = number::span(Duration::from_millis(snapshot.uptime_ms));
+    let up = format::span(Duration::from_millis(snapshot.uptime_ms));
     let Snapshot {
         version,
         pid,
@@ -62,7 +62,7 @@ fn table(noun: Noun, rows: &[Row]) -> String {
         let numbers = noun
             .measures()
             .iter()
-            .map(|measure| number::value(row.value(*measure)));
+            .map(|measure| format::value(row.value(*measure)));
         table.row(
             [row.item.key.name.clone()]
                 .into_iter()

@@ -8,9 +8,9 @@ use ratatui::symbols;
 use ratatui::text::Line;
 use ratatui::widgets::{RenderDirection, Sparkline};
 
+use super::format;
 use super::history::{HISTORY, SnapshotHistory};
 use super::measure::{Measure, Noun};
-use super::number;
 use super::palette::Tone;
 use super::rates::{Rates, Row, rate};
 use super::rows::{Key, items};
@@ -215,7 +215,7 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &Row) -> Vec<Told> {
         };
         lines.push((head.to_owned(), Tone::Strong));
         for (name, count) in now {
-            let rate = number::rate(per_second(before, name, *count));
+            let rate = format::rate(per_second(before, name, *count));
             let known = DropReason::ALL.iter().find(|known| known.label() == name);
             let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
             lines.push((
@@ -268,7 +268,7 @@ fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &Key) -> Option<P
 fn numbers(row: &Row, measure: Measure) -> Told {
     let (count, value) = (row.count(measure), row.value(measure));
     let (since, now) = match measure.only_rises() {
-        true => (count.to_string(), number::rate(value)),
+        true => (count.to_string(), format::rate(value)),
         false => (String::new(), count.to_string()),
     };
     let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);

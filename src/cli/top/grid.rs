@@ -4,8 +4,8 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
+use super::format;
 use super::measure::{Measure, Noun};
-use super::number;
 use super::palette::Tone;
 use super::rates::Row;
 use super::state::{Spots, State};
@@ -190,7 +190,7 @@ fn row_line(state: &State, columns: &Columns, row: &Row, is_selected: bool) -> L
         let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
         let text = format!(
             "{:>width$}",
-            number::value(value),
+            format::value(value),
             width = number_width(*measure)
         );
         spans.push(Span::styled(

@@ -7,12 +7,12 @@
 
 mod batch_output;
 mod detail;
+mod format;
 mod grid;
 mod history;
 mod input;
 mod live;
 mod measure;
-mod number;
 mod order;
 mod palette;
 mod rates;

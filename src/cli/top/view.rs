@@ -12,7 +12,7 @@ use super::measure::{Measure, Noun};
 use super::palette::Tone;
 use super::state::{Mode, Spots, State};
 use super::text::{Told, draw_text, width, wrap};
-use super::{detail, grid, number};
+use super::{detail, format, grid};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::{DaemonState, Snapshot};
 
@@ -93,9 +93,9 @@ fn title(state: &State, now: Instant) -> Line<'static> {
         ]);
     }
     if state.is_paused() || state.trouble.is_some() {
-        spans.push(Span::raw(format!(" {} old", number::span(age(state, now)))));
+        spans.push(Span::raw(format!(" {} old", format::span(age(state, now)))));
     }
-    let up = number::span(Duration::from_millis(*uptime_ms));
+    let up = format::span(Duration::from_millis(*uptime_ms));
     let workers = counted(workers.len(), "worker");
     let version = one_line(version);
     spans.push(Span::raw(format!(
@@ -112,8 +112,8 @@ fn age(state: &State, now: Instant) -> Duration {
 fn totals(state: &State) -> Line<'static> {
     let rates = &state.snapshots().rates;
     let style = |tone: Tone| tone.style(state.has_colours);
-    let coming = number::rate(rates.sum(Noun::Listeners, Measure::Received));
-    let going = number::rate(rates.sum(Noun::Handlers, Measure::Sent));
+    let coming = format::rate(rates.sum(Noun::Listeners, Measure::Received));
+    let going = format::rate(rates.sum(Noun::Handlers, Measure::Sent));
     let unwritten = rates.total(Noun::Handlers, Measure::InFlight);
     let both = [Noun::Listeners, Noun::Upstreams];
     let drops = both.iter().fold(0, |sum: u64, noun| {
@@ -137,12 +137,12 @@ fn totals(state: &State) -> Line<'static> {
     Line::from(vec![
         Span::raw(format!("in {coming}  out {going}  ")),
         Span::styled(
-            format!("dropped {}", number::rate(dropped)),
+            format!("dropped {}", format::rate(dropped)),
             style(tone_of_dropped),
         ),
         Span::raw("  "),
         Span::styled(
-            format!("{what} {} ({drops})", number::rate(rate)),
+            format!("{what} {} ({drops})", format::rate(rate)),
             style(tone),
         ),
         Span::raw(format!("  unwritten {unwritten}")),
@@ -153,7 +153,7 @@ fn totals(state: &State) -> Line<'static> {
 fn banner(state: &State, now: Instant) -> Vec<String> {
     let snapshot = &state.snapshots().snapshot;
     let trouble = state.trouble.iter().map(|why| {
-        let age = number::span(age(state, now));
+        let age = format::span(age(state, now));
         format!(
             "no answer, what you see is {age} old; trying again: {}",
             one_line(why)
@@ -265,7 +265,7 @@ fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
         .for_each(|words| tell(&format!("! {words}"), Tone::Warning));
     let taken = state.snapshots().snapshot.taken_unix_ms / 1_000;
     for alarm in alarms {
-        let lasts = number::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
+        let lasts = format::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
         tell(
             &format!(
                 "! {} {}, for {lasts}",
