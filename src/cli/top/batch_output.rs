@@ -8,7 +8,7 @@ use super::super::output::json_text;
 use super::super::table::{Align, Table};
 use super::format;
 use super::measure::{Measure, Noun};
-use super::rates::{Rates, Row};
+use super::rates::{RateRow, Rates};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::Snapshot;
 
@@ -48,7 +48,7 @@ pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
     text
 }
 
-fn table(noun: Noun, rows: &[Row]) -> String {
+fn table(noun: Noun, rows: &[RateRow]) -> String {
     let mut heads = vec![(noun.singular(), Align::Left)];
     heads.extend(noun.note().map(|head| (head, Align::Left)));
     heads.extend(
@@ -94,7 +94,7 @@ pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
     json_text(&Value::Object(all).to_string()) + "\n"
 }
 
-fn object(noun: Noun, snapshot: &Snapshot, row: &Row) -> Value {
+fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
     let mut object = Map::new();
     name(noun, snapshot, row, &mut object);
     for measure in noun.measures() {
@@ -111,7 +111,7 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &Row) -> Value {
 }
 
 /// The names as the snapshot has them.
-fn name(noun: Noun, snapshot: &Snapshot, row: &Row, object: &mut Map<String, Value>) {
+fn name(noun: Noun, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String, Value>) {
     let mut say = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
     let index = row.index;
     match noun {

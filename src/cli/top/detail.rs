@@ -12,10 +12,10 @@ use super::format;
 use super::history::{HISTORY, SnapshotHistory};
 use super::measure::{Measure, Noun};
 use super::palette::Tone;
-use super::rates::{Rates, Row, rate};
-use super::rows::{Key, items};
-use super::state::{Spots, State};
-use super::text::{Told, draw_text, wrap};
+use super::rates::{RateRow, Rates, rate};
+use super::rows::{RowKey, items};
+use super::state::{Spots, TopState};
+use super::text::{TextLine, draw_text, wrap};
 use crate::config::diagnostics::one_line;
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
@@ -24,7 +24,7 @@ use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
 const SPARK_LINES: u16 = 4;
 
 /// Draws the chosen row.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     let (snapshots, noun) = (state.snapshots(), state.noun);
     let Some(row) = state
         .chosen()
@@ -42,7 +42,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
     let [picture, rest] =
         Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
     draw_spark(frame, state, picture, &row.item.key);
-    let text: Vec<Told> = (text(snapshots, noun, row).into_iter())
+    let text: Vec<TextLine> = (text(snapshots, noun, row).into_iter())
         .flat_map(|(line, tone)| {
             wrap(&line, rest.width.into(), 4)
                 .into_iter()
@@ -52,7 +52,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
     draw_text(frame, state, rest, &text, spots);
 }
 
-fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
+fn draw_spark(frame: &mut Frame<'_>, state: &TopState, area: Rect, key: &RowKey) {
     let noun = state.noun;
     let columns = state.snapshots().spark(noun, key, area.width.into());
     let most = columns.iter().flatten().max();
@@ -79,7 +79,7 @@ fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
 
 /// What a row has of what only some rows have.
 #[derive(Default)]
-struct Parts<'a> {
+struct RowParts<'a> {
     account: Option<&'a Account>,
     replies: Option<&'a Account>,
     failed: Option<&'a BTreeMap<String, u64>>,
@@ -91,17 +91,17 @@ struct Parts<'a> {
     notes: Vec<String>,
 }
 
-fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
+fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let flows = &snapshot.flows;
     Some(match noun {
-        Noun::Routes => Parts {
+        Noun::Routes => RowParts {
             account: Some(&snapshot.routes.get(index)?.account),
             next: Some((Noun::Handlers, &flows.route_to_handler)),
-            ..Parts::default()
+            ..RowParts::default()
         },
-        Noun::Workers => Parts {
+        Noun::Workers => RowParts {
             account: Some(&snapshot.workers.get(index)?.account),
-            ..Parts::default()
+            ..RowParts::default()
         },
         Noun::Listeners => {
             let row = snapshot.listeners.get(index)?;
@@ -112,16 +112,16 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
                 )],
             };
             let next = Some((Noun::Routes, flows.listener_to_route.as_slice()));
-            Parts {
+            RowParts {
                 account: Some(&row.account),
                 next,
                 notes,
-                ..Parts::default()
+                ..RowParts::default()
             }
         }
         Noun::Handlers => {
             let row = snapshot.handlers.get(index)?;
-            Parts {
+            RowParts {
                 account: Some(&row.account),
                 replies: Some(&row.replies).filter(|replies| replies.received > 0),
                 failed: Some(&row.failed),
@@ -136,7 +136,7 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
     })
 }
 
-fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
+fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let row = snapshot.upstreams.get(index)?;
     let address = row
         .address
@@ -172,16 +172,16 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
             "answers as a shadow: {same} the same, {different} different, {missing} missing"
         ));
     }
-    Some(Parts {
+    Some(RowParts {
         failed: Some(&row.failed),
         reported: Some(&row.reported),
         notes,
-        ..Parts::default()
+        ..RowParts::default()
     })
 }
 
 /// The lines.
-fn text(snapshots: &SnapshotHistory, noun: Noun, row: &Row) -> Vec<Told> {
+fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine> {
     let snapshot = &snapshots.snapshot;
     let mut lines = vec![(
         format!("  {:14}{:>16}{:>14}", "", "since start", "now"),
@@ -257,7 +257,7 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &Row) -> Vec<Told> {
 }
 
 /// What the row was one snapshot before.
-fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &Key) -> Option<Parts<'a>> {
+fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Option<RowParts<'a>> {
     let before = snapshots.before.as_ref()?;
     let index = items(noun, before)
         .iter()
@@ -265,7 +265,7 @@ fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &Key) -> Option<P
     parts(noun, before, index)
 }
 
-fn numbers(row: &Row, measure: Measure) -> Told {
+fn numbers(row: &RateRow, measure: Measure) -> TextLine {
     let (count, value) = (row.count(measure), row.value(measure));
     let (since, now) = match measure.only_rises() {
         true => (count.to_string(), format::rate(value)),
@@ -279,7 +279,7 @@ fn numbers(row: &Row, measure: Measure) -> Told {
     )
 }
 
-fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
+fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
     let SessionsRow {
         open,
         on_probation,
@@ -314,7 +314,7 @@ fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
 }
 
 /// Whom it leads to.
-fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<Told> {
+fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<TextLine> {
     let rows = rates.rows(next);
     let names = edges
         .iter()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::measure::Noun;
 use super::rates::Rates;
-use super::rows::Key;
+use super::rows::RowKey;
 use crate::observe::snapshot::Snapshot;
 
 /// How far back history goes.
@@ -26,7 +26,7 @@ pub(super) struct SnapshotHistory {
     /// When the snapshot came.
     pub(super) at: Instant,
     samples_max: usize,
-    histories: [HashMap<Key, RowHistory>; 5],
+    histories: [HashMap<RowKey, RowHistory>; 5],
 }
 
 impl SnapshotHistory {
@@ -73,7 +73,7 @@ impl SnapshotHistory {
 
     /// A row's last two minutes in so many columns, the newest at the right; where they are fewer than the samples, each is
     /// the highest of its samples.
-    pub(super) fn spark(&self, noun: Noun, key: &Key, columns: usize) -> Vec<Option<u64>> {
+    pub(super) fn spark(&self, noun: Noun, key: &RowKey, columns: usize) -> Vec<Option<u64>> {
         let columns = columns.min(self.samples_max);
         let Some(history) = self.histories[noun as usize].get(key) else {
             return vec![None; columns];

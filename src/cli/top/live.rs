@@ -11,9 +11,9 @@ use ratatui::crossterm::event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::remote::why_not;
-use super::input::{Next, on_event};
+use super::input::{InputOutcome, on_event};
 use super::screen::Screen;
-use super::state::{Spots, State};
+use super::state::{Spots, TopState};
 use crate::admin::client::Client;
 use crate::config::diagnostics::printable;
 use crate::observe::snapshot::Snapshot;
@@ -26,10 +26,10 @@ const FRAME: Duration = Duration::from_millis(500);
 const KEYS_MAX: usize = 200;
 
 /// An answer, and when it came.
-type Heard = (Result<Snapshot, String>, Instant);
+type LiveUpdate = (Result<Snapshot, String>, Instant);
 
 /// Shows it until somebody presses q, or a signal comes.
-pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::Result<()> {
+pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io::Result<()> {
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&is_over))?;
@@ -46,9 +46,9 @@ pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::R
             drawn = Some(Instant::now());
         }
         match take_events(&mut state, &mut spots)? {
-            Some(Next::End) => break,
+            Some(InputOutcome::End) => break,
             // The next turn draws what has changed.
-            Some(Next::GoOn) => drawn = None,
+            Some(InputOutcome::GoOn) => drawn = None,
             None => {}
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::R
 }
 
 /// Takes the answers that have come. Whether there were any.
-fn hear(responses: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
+fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bool> {
     let mut has_news = false;
     loop {
         match responses.try_recv() {
@@ -73,7 +73,7 @@ fn hear(responses: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
 }
 
 /// Waits a turn for something to be pressed, and takes all that was. Nothing, if nothing was.
-fn take_events(state: &mut State, spots: &mut Spots) -> io::Result<Option<Next>> {
+fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<InputOutcome>> {
     let mut next = None;
     let mut patience = TURN;
     for _ in 0..KEYS_MAX {
@@ -85,7 +85,7 @@ fn take_events(state: &mut State, spots: &mut Spots) -> io::Result<Option<Next>>
             Err(error) => return Err(error),
         }
         next = Some(on_event(state, spots, &event::read()?));
-        if next == Some(Next::End) {
+        if next == Some(InputOutcome::End) {
             break;
         }
         patience = Duration::ZERO;
@@ -94,7 +94,7 @@ fn take_events(state: &mut State, spots: &mut Spots) -> io::Result<Option<Next>>
 }
 
 /// Asks again and again, until nobody wants to hear it. The thread ends with the process: it may be waiting for an answer.
-fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
+fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>> {
     let (sender, receiver) = bounded(1);
     let listen = move || {
         let mut next = Instant::now() + interval;

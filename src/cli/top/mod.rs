@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use self::rates::Rates;
-use self::state::State;
+use self::state::TopState;
 use super::remote::{Remote, judge, understand};
 use super::{Exit, output};
 use crate::admin::client::Client;
@@ -92,7 +92,7 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
     let client = arguments.remote.client(PATIENCE)?;
     let snapshot = first(&client)?;
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let state = State::new(snapshot, Instant::now(), arguments.interval, has_colours);
+    let state = TopState::new(snapshot, Instant::now(), arguments.interval, has_colours);
     live::run(client, state, arguments.interval).map_err(|error| {
         output::complain(&format!(
             "error: the terminal cannot be used: {error}. `--once` prints one table"

@@ -8,8 +8,8 @@ use ratatui::layout::Rect;
 use super::history::SnapshotHistory;
 use super::measure::Noun;
 use super::order::{Order, arrange};
-use super::rates::Row;
-use super::rows::Key;
+use super::rates::RateRow;
+use super::rows::RowKey;
 use crate::observe::snapshot::Snapshot;
 
 /// Letters of a filter.
@@ -17,13 +17,13 @@ const FILTER_CHARS_MAX: usize = 64;
 
 /// What is shown.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct TopState {
     /// What is known now.
     live: SnapshotHistory,
     /// What was known when somebody pressed pause.
     frozen: Option<SnapshotHistory>,
     /// Why no answer comes, while none does.
-    pub(super) trouble: Option<String>,
+    pub(super) last_error: Option<String>,
     pub(super) noun: Noun,
     tabs: [Tab; 5],
     pub(super) filter: String,
@@ -38,7 +38,7 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Tab {
     order: Order,
-    selected: Option<Key>,
+    selected: Option<RowKey>,
     /// The first row that was on the screen.
     first: usize,
 }
@@ -72,23 +72,23 @@ pub(super) struct Spots {
     pub(super) scroll_max: usize,
 }
 
-impl State {
+impl TopState {
     /// At the start.
     pub(super) fn new(
         snapshot: Snapshot,
         at: Instant,
         interval: Duration,
         has_colours: bool,
-    ) -> State {
+    ) -> TopState {
         let tab = |noun| Tab {
             order: Order::default(noun),
             selected: None,
             first: 0,
         };
-        State {
+        TopState {
             live: SnapshotHistory::first(snapshot, at, interval),
             frozen: None,
-            trouble: None,
+            last_error: None,
             noun: Noun::Routes,
             tabs: Noun::ALL.map(tab),
             filter: String::new(),
@@ -103,11 +103,11 @@ impl State {
         match response {
             Ok(snapshot) => {
                 self.live.advance(snapshot, at);
-                self.trouble = None;
+                self.last_error = None;
             }
             Err(why) => {
                 self.live.miss();
-                self.trouble = Some(why);
+                self.last_error = Some(why);
             }
         }
     }
@@ -142,7 +142,7 @@ impl State {
     }
 
     /// Rows of the table that is shown.
-    pub(super) fn rows(&self) -> Vec<&Row> {
+    pub(super) fn rows(&self) -> Vec<&RateRow> {
         arrange(
             self.noun,
             self.snapshots().rates.rows(self.noun),
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// Where the selected row is among those; the first, if that one is not there.
-    pub(super) fn selected(&self, rows: &[&Row]) -> usize {
+    pub(super) fn selected(&self, rows: &[&RateRow]) -> usize {
         let wanted = self.tab().selected.as_ref();
         rows.iter()
             .position(|row| Some(&row.item.key) == wanted)
@@ -160,7 +160,7 @@ impl State {
     }
 
     /// The row that was chosen to be shown in full.
-    pub(super) fn chosen(&self) -> Option<&Key> {
+    pub(super) fn chosen(&self) -> Option<&RowKey> {
         self.tab().selected.as_ref()
     }
 

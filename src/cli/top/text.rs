@@ -5,17 +5,17 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::palette::Tone;
-use super::state::{Spots, State};
+use super::state::{Spots, TopState};
 
 /// A line of text over the table, and how it looks.
-pub(super) type Told = (String, Tone);
+pub(super) type TextLine = (String, Tone);
 
 /// Draws lines into a place, from where they are scrolled to.
 pub(super) fn draw_text(
     frame: &mut Frame<'_>,
-    state: &State,
+    state: &TopState,
     area: Rect,
-    text: &[Told],
+    text: &[TextLine],
     spots: &mut Spots,
 ) {
     let scroll_max = text.len().saturating_sub(area.height.into());

@@ -10,8 +10,8 @@ use ratatui::text::{Line, Span};
 use super::input::KEYS;
 use super::measure::{Measure, Noun};
 use super::palette::Tone;
-use super::state::{Mode, Spots, State};
-use super::text::{Told, draw_text, width, wrap};
+use super::state::{Mode, Spots, TopState};
+use super::text::{TextLine, draw_text, width, wrap};
 use super::{detail, format, grid};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::{DaemonState, Snapshot};
@@ -22,7 +22,7 @@ const BANNER_LINES: (u16, u16) = (3, 1);
 const LOW: u16 = 16;
 
 /// Draws everything; says where things are.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, now: Instant) -> Spots {
     let area = frame.area();
     let mut spots = Spots::default();
     let banner = banner(state, now);
@@ -66,7 +66,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots 
     spots
 }
 
-fn title(state: &State, now: Instant) -> Line<'static> {
+fn title(state: &TopState, now: Instant) -> Line<'static> {
     let Snapshot {
         version,
         pid,
@@ -77,7 +77,7 @@ fn title(state: &State, now: Instant) -> Line<'static> {
         ..
     } = &state.snapshots().snapshot;
     let style = |tone: Tone| tone.style(state.has_colours);
-    let (word, tone) = match (&state.trouble, health) {
+    let (word, tone) = match (&state.last_error, health) {
         (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
         (None, DaemonState::Serving) => (health.label().to_owned(), Tone::Good),
         (None, _) => (format!(" {} ", health.label().to_uppercase()), Tone::Alarm),
@@ -92,7 +92,7 @@ fn title(state: &State, now: Instant) -> Line<'static> {
             Span::styled(" PAUSED ", style(Tone::Selected)),
         ]);
     }
-    if state.is_paused() || state.trouble.is_some() {
+    if state.is_paused() || state.last_error.is_some() {
         spans.push(Span::raw(format!(" {} old", format::span(age(state, now)))));
     }
     let up = format::span(Duration::from_millis(*uptime_ms));
@@ -105,11 +105,11 @@ fn title(state: &State, now: Instant) -> Line<'static> {
 }
 
 /// How old what is shown is.
-fn age(state: &State, now: Instant) -> Duration {
+fn age(state: &TopState, now: Instant) -> Duration {
     now.saturating_duration_since(state.snapshots().at)
 }
 
-fn totals(state: &State) -> Line<'static> {
+fn totals(state: &TopState) -> Line<'static> {
     let rates = &state.snapshots().rates;
     let style = |tone: Tone| tone.style(state.has_colours);
     let coming = format::rate(rates.sum(Noun::Listeners, Measure::Received));
@@ -150,9 +150,9 @@ fn totals(state: &State) -> Line<'static> {
 }
 
 /// What stands out, the worst first, a sentence each.
-fn banner(state: &State, now: Instant) -> Vec<String> {
+fn banner(state: &TopState, now: Instant) -> Vec<String> {
     let snapshot = &state.snapshots().snapshot;
-    let trouble = state.trouble.iter().map(|why| {
+    let last_error = state.last_error.iter().map(|why| {
         let age = format::span(age(state, now));
         format!(
             "no answer, what you see is {age} old; trying again: {}",
@@ -166,14 +166,14 @@ fn banner(state: &State, now: Instant) -> Vec<String> {
         .alarms
         .iter()
         .map(|alarm| one_line(&format!("{}: {}", alarm.name, alarm.text)));
-    trouble
+    last_error
         .chain(balance)
         .chain(reasons)
         .chain(alarms)
         .collect()
 }
 
-fn draw_banner(frame: &mut Frame<'_>, state: &State, area: Rect, banner: &[String]) {
+fn draw_banner(frame: &mut Frame<'_>, state: &TopState, area: Rect, banner: &[String]) {
     for (index, place) in area.rows().enumerate() {
         let is_last = index + 1 == usize::from(area.height);
         let text = match banner.len() - index {
@@ -189,7 +189,7 @@ fn draw_banner(frame: &mut Frame<'_>, state: &State, area: Rect, banner: &[Strin
     }
 }
 
-fn draw_tabs(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
+fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     // The numbers alone, where the words do not fit.
     let is_narrow = area.width < 60;
     let mut at = area.x;
@@ -230,7 +230,7 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots
     }
 }
 
-fn footer(state: &State) -> Line<'static> {
+fn footer(state: &TopState) -> Line<'static> {
     let text = match state.mode {
         Mode::Filter => format!("/{}_  Enter keeps, Esc clears", one_line(&state.filter)),
         Mode::Table if !state.filter.is_empty() => {
@@ -248,7 +248,7 @@ fn footer(state: &State) -> Line<'static> {
 }
 
 /// Everything that stands out, with what to do about it.
-fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
+fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine> {
     let alarms = &state.snapshots().snapshot.alarms;
     let mut text = Vec::new();
     let mut tell = |words: &str, tone| {
@@ -283,7 +283,7 @@ fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
     text
 }
 
-fn help_text(columns: u16) -> Vec<Told> {
+fn help_text(columns: u16) -> Vec<TextLine> {
     let keys = KEYS.iter().flat_map(|(keys, what)| {
         let blanks = " ".repeat(18_usize.saturating_sub(width(keys)));
         wrap(&format!("  {keys}{blanks}{what}"), columns.into(), 20)

@@ -6,10 +6,10 @@ use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
 
-use super::super::input::{Next, on_event};
+use super::super::input::{InputOutcome, on_event};
 use super::super::measure::Noun;
 use super::super::order::Order;
-use super::super::state::{Mode, Spots, State};
+use super::super::state::{Mode, Spots, TopState};
 use super::{SECOND, busy, press, routes, screen};
 
 /// A long table scrolls with its selection, which stays on its row when others overtake it.
@@ -26,7 +26,7 @@ fn the_selection_stays_on_its_row() {
             .collect();
         routes(1, uptime_ms, &rows)
     };
-    let mut state = State::new(at(0, |_| 0), Instant::now(), SECOND, false);
+    let mut state = TopState::new(at(0, |_| 0), Instant::now(), SECOND, false);
     state.hear(Ok(at(1_000, |number| 1_000 - number)), Instant::now());
     let (_, spots) = screen(&mut state, 80, 24);
     press(&mut state, &spots, &"j".repeat(50));
@@ -64,17 +64,20 @@ fn the_selection_stays_on_its_row() {
 fn the_mouse_is_one_way() {
     let mut state = busy(true);
     let (_, spots) = screen(&mut state, 80, 24);
-    let mouse = |state: &mut State, spots: &Spots, kind, column, row| {
+    let mouse = |state: &mut TopState, spots: &Spots, kind, column, row| {
         let mouse = MouseEvent {
             kind,
             column,
             row,
             modifiers: KeyModifiers::NONE,
         };
-        assert_eq!(on_event(state, spots, &Event::Mouse(mouse)), Next::GoOn);
+        assert_eq!(
+            on_event(state, spots, &Event::Mouse(mouse)),
+            InputOutcome::GoOn
+        );
     };
     let click = MouseEventKind::Down(MouseButton::Left);
-    let name = |state: &State| {
+    let name = |state: &TopState| {
         state
             .chosen()
             .map(|key| key.name.clone())
@@ -112,8 +115,8 @@ fn the_mouse_is_one_way() {
 #[test]
 fn ends_when_it_is_told() {
     let spots = Spots::default();
-    let end = |state: &mut State, code, modifiers| {
-        on_event(state, &spots, &Event::Key(KeyEvent::new(code, modifiers))) == Next::End
+    let end = |state: &mut TopState, code, modifiers| {
+        on_event(state, &spots, &Event::Key(KeyEvent::new(code, modifiers))) == InputOutcome::End
     };
     for keys in ["", "?", "a", "\n", "/q"] {
         let mut state = busy(true);

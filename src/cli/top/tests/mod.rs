@@ -12,10 +12,10 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
-use super::input::{Next, on_event};
+use super::input::{InputOutcome, on_event};
 use super::measure::{Measure, Noun};
 use super::rates::Rates;
-use super::state::{Spots, State};
+use super::state::{Spots, TopState};
 use super::view;
 use crate::observe::snapshot::{HostCounts, Snapshot};
 
@@ -84,12 +84,13 @@ fn routes(pid: u32, uptime_ms: u64, routes: &[(&str, u64)]) -> Snapshot {
 }
 
 fn received(rates: &Rates) -> Vec<(String, Option<f64>)> {
-    let row = |row: &super::rates::Row| (row.item.key.name.clone(), row.value(Measure::Received));
+    let row =
+        |row: &super::rates::RateRow| (row.item.key.name.clone(), row.value(Measure::Received));
     rates.rows(Noun::Routes).iter().map(row).collect()
 }
 
 /// A daemon with something of everything, one second on.
-fn busy(has_colours: bool) -> State {
+fn busy(has_colours: bool) -> TopState {
     let alarm = json!({ "name": "kernel_drops", "about": "127.0.0.1:53", "since": 990,
         "text": "the kernel dropped 40 datagrams", "cure": "raise `receive_buffer`" });
     let at = |uptime_ms: u64, more: u64| {
@@ -110,13 +111,13 @@ fn busy(has_colours: bool) -> State {
         )
     };
     let start = Instant::now();
-    let mut state = State::new(at(64_000, 0), start, SECOND, has_colours);
+    let mut state = TopState::new(at(64_000, 0), start, SECOND, has_colours);
     state.hear(Ok(at(65_000, 1_200)), start + SECOND);
     state
 }
 
 /// What is on a screen of this size, without blanks at the ends of lines; and where things are.
-fn screen(state: &mut State, columns: u16, lines: u16) -> (Vec<String>, Spots) {
+fn screen(state: &mut TopState, columns: u16, lines: u16) -> (Vec<String>, Spots) {
     let mut terminal = Terminal::new(TestBackend::new(columns, lines)).expect("a terminal");
     let mut spots = Spots::default();
     let now = state.snapshots().at + SECOND;
@@ -135,7 +136,7 @@ fn screen(state: &mut State, columns: u16, lines: u16) -> (Vec<String>, Spots) {
     (text, spots)
 }
 
-fn press(state: &mut State, spots: &Spots, keys: &str) {
+fn press(state: &mut TopState, spots: &Spots, keys: &str) {
     for key in keys.chars() {
         let code = match key {
             '\n' => KeyCode::Enter,
@@ -144,6 +145,10 @@ fn press(state: &mut State, spots: &Spots, keys: &str) {
             letter => KeyCode::Char(letter),
         };
         let event = Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
-        assert_eq!(on_event(state, spots, &event), Next::GoOn, "{key:?}");
+        assert_eq!(
+            on_event(state, spots, &event),
+            InputOutcome::GoOn,
+            "{key:?}"
+        );
     }
 }

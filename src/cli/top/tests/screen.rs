@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier};
 use serde_json::json;
 
 use super::super::rates::Rates;
-use super::super::state::{Spots, State};
+use super::super::state::{Spots, TopState};
 use super::super::{once, view};
 use super::{
     SECOND, busy, handler, listener, press, route, routes, screen, snapshot, upstream, with,
@@ -136,7 +136,7 @@ fn no_control_character_reaches_the_terminal() {
         "listeners": [listener(evil, 1, 1)], "drops": { evil: 1 }, "send_errors": { evil: 1 },
     });
     let snapshot = snapshot(1, 1_000, &others);
-    let mut state = State::new(snapshot.clone(), Instant::now(), SECOND, true);
+    let mut state = TopState::new(snapshot.clone(), Instant::now(), SECOND, true);
     state.hear(Ok(snapshot.clone()), Instant::now());
     state.hear(Err(evil.to_owned()), Instant::now());
     let spots = Spots::default();
