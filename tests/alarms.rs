@@ -11,7 +11,7 @@ use udispatch::observe::snapshot::{Alarm, Snapshot};
 
 use common::client::Client;
 use common::curl::{ask, snapshot};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::namespace::{enter, has, run};
 
 /// Looks until there is an alarm that fits, and meanwhile does something again and again.
@@ -38,7 +38,7 @@ fn none_is_left(daemon: &Daemon, name: &str, mut meanwhile: impl FnMut()) {
 }
 
 fn look_until<T>(daemon: &Daemon, mut find: impl FnMut(&Snapshot) -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let seen = snapshot(daemon);
         if let Some(found) = find(&seen) {
@@ -108,7 +108,7 @@ fn a_reload_does_not_forget_who_was_heard() {
     "#;
     let daemon = Daemon::start(config);
     let client = Client::bind("127.0.0.1:0");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let silent = loop {
         assert!(Instant::now() < deadline, "it never falls silent");
         client.send(b"here", "127.0.0.1:1001");

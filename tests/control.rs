@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::{Answer, ask, get, post, snapshot};
-use common::daemon::{Daemon, PATIENCE, udispatch};
+use common::daemon::{Daemon, TIMEOUT, udispatch};
 use common::namespace::{enter, enter_as_root};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
 use serde_json::Value;
@@ -72,7 +72,7 @@ fn the_snapshot_is_the_ledger() {
     }
     client.send(b"two of us", "127.0.0.1:1235");
     let ledger = daemon.ledger_when(|ledger| ledger.routes.values().any(|row| row.received == 1));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let seen = loop {
         let seen = snapshot(&daemon);
         if !seen.alarms.is_empty() {
@@ -285,7 +285,7 @@ fn draining_by_hand() {
         outcome.output,
         outcome.errors
     );
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !answer(&Client::newcomer(), HERE).starts_with(&format!("{mine}:")) {
         assert!(Instant::now() < deadline, "it gets new sessions again");
     }
@@ -396,7 +396,7 @@ fn explaining_live() {
     let dead = "127.0.0.1:9002".parse().unwrap();
     let more = "pick = \"first_alive\"\nhealth = { probe = \"udp\", send = \"?\", interval = \"100ms\", timeout = \"50ms\" }\n";
     let daemon = Daemon::start(&forwarder("on", HERE, &list([dead, good.address()]), more));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while snapshot(&daemon).upstreams.iter().all(|row| row.alive) {
         assert!(Instant::now() < deadline, "it is found dead");
     }
@@ -477,7 +477,7 @@ fn commands() {
     let outcome = ask(&daemon, &["stop"]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
     daemon.wait_for("balance: exact");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while control.exists() {
         assert!(Instant::now() < deadline, "its file goes with it");
         std::thread::sleep(Duration::from_millis(2));
@@ -656,7 +656,7 @@ fn viewers_share_snapshots() {
             .expect("curl is needed")
     };
     let mut viewers: Vec<_> = (0..3).map(|_| watch()).collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while snapshot(&daemon).admin.viewers < 3 {
         assert!(Instant::now() < deadline, "three watch");
     }

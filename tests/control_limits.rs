@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::{ask, curl, get, snapshot};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::namespace::enter;
 use common::upstream::answer_at_last;
 use udispatch::observe::snapshot::AdminRow;
@@ -23,7 +23,7 @@ const CONFIG: &str = "[daemon]\nhttp = \"127.0.0.1:9253\"\nhttp_hosts = [\"stats
 
 /// Waits until the counters satisfy.
 fn wait_for(daemon: &Daemon, what: &str, satisfied: impl Fn(&AdminRow) -> bool) -> AdminRow {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let counts = snapshot(daemon).admin;
         if satisfied(&counts) {
@@ -44,7 +44,7 @@ fn rest(mut stream: impl Read) -> String {
 
 fn visit() -> TcpStream {
     let stream = TcpStream::connect(HTTP).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 

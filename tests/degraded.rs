@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::{ask, curl, get, snapshot};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::ledger::Ledger;
 use common::namespace::{enter, enter_with_mounts, has, run};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list};
@@ -26,7 +26,7 @@ fn wait_for(
     snapshot: impl Fn() -> Snapshot,
     satisfied: impl Fn(&Snapshot) -> bool,
 ) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let seen = snapshot();
         if satisfied(&seen) {
@@ -228,7 +228,7 @@ fn a_full_disk_under_the_log() {
     let daemon = Daemon::start_logging_onto(ECHO, file.into());
     let client = Client::bind("127.0.0.1:0");
     answer_at_last(&client, HERE);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while get(&daemon, "/livez").status != 200 {
         assert!(Instant::now() < deadline, "no control socket");
     }
@@ -280,7 +280,7 @@ fn a_full_disk_under_the_log() {
         |seen| seen.state == DaemonState::Serving,
     );
     let mut told = String::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !told.contains("the log can be written again") {
         assert!(Instant::now() < deadline, "{told}");
         told = fs::read_to_string(&log).unwrap();

@@ -131,9 +131,9 @@ fn skipped_without_root(what: &str) {
 
 // ---- iterative_tcp ----
 
-/// Who greets on this connection, or `None` if nobody does within `patience`.
-fn greeted_by(stream: &TcpStream, patience: Duration) -> Option<u32> {
-    stream.set_read_timeout(Some(patience)).expect("a timeout");
+/// Who greets on this connection, or `None` if nobody does within `timeout`.
+fn greeted_by(stream: &TcpStream, timeout: Duration) -> Option<u32> {
+    stream.set_read_timeout(Some(timeout)).expect("a timeout");
     let mut greeting = [0; 64];
     match uninterrupted(|| stream.peek(&mut greeting)) {
         Ok(len) if greeting[..len].ends_with(b"\n") => {
@@ -363,7 +363,7 @@ const BURST: usize = 8;
 impl Traffic {
     /// One client: every request has a socket of its own, as the kernel would otherwise send all of
     /// them to the same instance. Reports who answered.
-    fn ask(&self, address: SocketAddr, patience: Duration, answered_by: &Sender<u32>) {
+    fn ask(&self, address: SocketAddr, timeout: Duration, answered_by: &Sender<u32>) {
         while !self.stop.load(Ordering::Relaxed) {
             let requests = [(); BURST].map(|()| {
                 let socket = UdpSocket::bind("127.0.0.1:0").expect("a client's socket");
@@ -372,7 +372,7 @@ impl Traffic {
                 socket.send(text.as_bytes()).expect("the request leaves");
                 (socket, text)
             });
-            let end = Instant::now() + patience;
+            let end = Instant::now() + timeout;
             for (socket, text) in requests {
                 let left = end.saturating_duration_since(Instant::now());
                 let left = left.max(Duration::from_millis(1));
@@ -421,7 +421,7 @@ fn leave(mut instance: Instance) -> u64 {
 }
 
 /// Restarts under continuous requests; an instance leaves only when its successor has answered.
-fn restart_under_traffic(restarts: usize, flags: &[&str], patience: Duration) -> Totals {
+fn restart_under_traffic(restarts: usize, flags: &[&str], timeout: Duration) -> Totals {
     let (mut current, address) = Instance::listening("seamless_restart", "127.0.0.1:0", flags);
     let traffic = Traffic {
         stop: AtomicBool::new(false),
@@ -437,7 +437,7 @@ fn restart_under_traffic(restarts: usize, flags: &[&str], patience: Duration) ->
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             let (traffic, sender) = (&traffic, sender.clone());
-            scope.spawn(move || traffic.ask(address, patience, &sender));
+            scope.spawn(move || traffic.ask(address, timeout, &sender));
         }
         let _stop = StopOnDrop(&traffic.stop);
         for _ in 0..restarts {

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::daemon::{Daemon, PATIENCE, on_file};
+use common::daemon::{Daemon, TIMEOUT, on_file};
 use common::namespace::{enter, enter_with_mounts, has, run};
 use common::upstream::{Server, answer, forwarder};
 
@@ -77,7 +77,7 @@ fn wait_until_served(question: &[u8], at: &str) {
         .0
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         client.send(question, at);
         if client.0.recv(&mut [0; 512]).is_ok() {
@@ -259,7 +259,7 @@ impl Hosts {
 
 /// Asks as new clients until this is the answer.
 fn wait_until_answered(expected: &str) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         std::thread::sleep(Duration::from_millis(20));
         let client = Client::newcomer();

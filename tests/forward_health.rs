@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::{Client, gather};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::ledger::{Ledger, Upstream};
 use common::namespace::enter;
 use common::upstream::{Server, answer, forwarder, list};
@@ -72,7 +72,7 @@ fn refusals_make_it_dead() {
     server.take();
     let is_dead = |ledger: &Ledger| upstream(ledger, fickle).dead_in == 1;
     clients.iter().for_each(|client| client.send(b"?", HERE));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_dead(&daemon.ledger_when(|_| true)) {
         assert!(Instant::now() < deadline, "never found dead");
         clients.iter().for_each(|client| client.send(b"?", HERE));
@@ -184,7 +184,7 @@ fn half_of_those_in_turn_die_and_return() {
     };
     receivers.truncate(32);
     let mut total = 0;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while dead(&daemon.ledger_when(|_| true)) < 32 {
         assert!(Instant::now() < deadline, "never found dead");
         (0..64).for_each(|_| client.send(b"trial", HERE));
@@ -214,7 +214,7 @@ fn half_of_those_in_turn_die_and_return() {
             .map(|address| Client::bind(&address.to_string())),
     );
     // What the last one lost before the end is told with the trial, and may count against it once more.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         assert!(Instant::now() < deadline, "never found alive");
         daemon.ledger_when(|ledger| dead(ledger) == 0);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::ledger::Ledger;
 use common::namespace::{enter, has, run};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list};
@@ -213,7 +213,7 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
         while !is_over.load(Ordering::SeqCst) || number == 0 {
             for (client, port) in established.iter().zip(&ports) {
                 number += 1;
-                let deadline = Instant::now() + PATIENCE;
+                let deadline = Instant::now() + TIMEOUT;
                 // What meets a full receive buffer is lost, so it asks again.
                 loop {
                     client.send(number.to_string().as_bytes(), HERE);
@@ -256,7 +256,7 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
     assert_eq!(row.handled + row.dropped + ledger.kernel_drops(), sent);
     // None of the established was evicted.
     for (client, port) in established.iter().zip(&ports) {
-        client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.0.set_read_timeout(Some(TIMEOUT)).unwrap();
         while !client.is_empty() {}
         client.send(b"after", HERE);
         assert_eq!(

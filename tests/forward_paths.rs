@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::ledger::{Ledger, Row};
 use common::namespace::{enter, has, run};
 use common::neighbour::{BEYOND, BEYOND_V6, HERE, HERE_V6, THERE, THERE_V6, behind, neighbour};
@@ -106,13 +106,13 @@ fn a_small_hop_further_on() {
         ] {
             // The hosts find each other first; meanwhile what is sent waits.
             assert_eq!(client.ask(b"small", here).0, b"small");
-            let patience = if there == BEYOND {
-                PATIENCE
+            let timeout = if there == BEYOND {
+                TIMEOUT
             } else {
                 Duration::from_millis(100)
             };
-            client.0.set_read_timeout(Some(patience)).unwrap();
-            let deadline = Instant::now() + PATIENCE;
+            client.0.set_read_timeout(Some(timeout)).unwrap();
+            let deadline = Instant::now() + TIMEOUT;
             while {
                 client.send(&[1; 1_400], here);
                 client.0.recv(&mut [0; 1_400]).is_err()
@@ -122,7 +122,7 @@ fn a_small_hop_further_on() {
                     "lost: {here}"
                 );
             }
-            client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.0.set_read_timeout(Some(TIMEOUT)).unwrap();
             thread::sleep(Duration::from_millis(50));
             while !client.is_empty() {}
             ask_at_length(&daemon, &client, here);

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::{Client, gather};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::ledger::{Ledger, Upstream};
 use common::namespace::enter;
 use common::upstream::{Server, answer, forwarder, list, servers};
@@ -51,7 +51,7 @@ fn shares(ways: &[usize], count: usize) -> Vec<usize> {
 /// Kills a server and asks until the daemon has found out.
 fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mut Daemon) {
     let address = servers.remove(place).address();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while upstream(&daemon.ledger_when(|_| true), address).dead_in == 0 {
         assert!(Instant::now() < deadline, "{address} never found dead");
         clients.iter().for_each(|client| client.send(b"!", HERE));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::host::Host;
 use common::ledger::Ledger;
 use common::namespace::{enter, has, run};
@@ -176,7 +176,7 @@ fn an_answer_after_the_end() {
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.unanswered == 1);
     // New sessions of others and of its own do not get its port, and live when the answer comes.
     let is_counted = |ledger: &Ledger| answers_dropped(ledger, "late_reply") == 1;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_counted(&daemon.ledger_when(|_| true)) {
         assert!(Instant::now() < deadline, "it never comes");
         [&other, &slow]

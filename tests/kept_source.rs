@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use common::client::Client;
-use common::daemon::PATIENCE;
+use common::daemon::TIMEOUT;
 use common::host::Host;
 use common::namespace::{enter, has, run};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -101,7 +101,7 @@ impl Wire {
             let protocol = if v6 { libc::ETH_P_IPV6 } else { libc::ETH_P_IP } as u16;
             let protocol = Protocol::from(i32::from(protocol.to_be()));
             let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
             Wire(socket)
         })
     }

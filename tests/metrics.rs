@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use common::client::Client;
 use common::curl::{get, post, snapshot};
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::namespace::{enter, has};
 use common::upstream::{Server, answer, answer_at_last, forwarder, list};
 
@@ -43,7 +43,7 @@ fn busy() -> (Daemon, Vec<Server>) {
     Client::bind("127.0.0.2:0").send(b"from elsewhere", "127.0.0.1:1235");
     client.send(b"handled by two", "127.0.0.1:1235");
     wait_for(&daemon, 8);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while snapshot(&daemon).upstreams[1]
         .shadow
         .is_none_or(|shadow| shadow.different < 6)
@@ -55,7 +55,7 @@ fn busy() -> (Daemon, Vec<Server>) {
 
 /// Waits until so many datagrams have been received.
 fn wait_for(daemon: &Daemon, datagrams: u64) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while snapshot(daemon)
         .listeners
         .iter()

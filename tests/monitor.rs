@@ -26,7 +26,7 @@ use udispatch::monitor::{Monitor, MonitoredUpstream, Outside, ProbeFailure};
 use udispatch::supervisor::Supervisor;
 
 /// Longer than anything here takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const FIRST: UpstreamId = UpstreamId(0);
 
 fn address(text: &str) -> SocketAddr {
@@ -109,7 +109,7 @@ impl Kept {
 
     fn next(&self) -> (UpstreamId, UpstreamEvent) {
         self.changes
-            .recv_timeout(PATIENCE)
+            .recv_timeout(TIMEOUT)
             .unwrap_or_else(|_| panic!("no change: {:?}", self.monitor.snapshot()))
     }
 
@@ -184,7 +184,7 @@ impl Server {
                 return;
             };
             stream.set_nonblocking(false).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
             let _ = stream.read_exact(&mut vec![0; question]);
             for answer in answers {
                 let _ = stream.write_all(answer.as_bytes());
@@ -209,7 +209,7 @@ fn a_udp_upstream_dies_and_returns() {
     }
     for at in ["127.0.0.1:5000", "[::1]:5000"] {
         let mut slow = probe(ProbeOver::Udp, "ping", "pong");
-        slow.timeout = PATIENCE;
+        slow.timeout = TIMEOUT;
         let server = Server::udp(at, &["pong"]);
         let mut kept = Kept::start(vec![monitored(at, slow)]);
         // Long enough for some probes, none of which may be news.
@@ -383,7 +383,7 @@ fn probes_leave_as_the_file_says() {
     from.upstream.egress.from = SendFrom::Address(address("127.0.0.2:6000"));
     from.interface = 1;
     let kept = Kept::start(vec![from]);
-    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    upstream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let (_, source) = upstream.recv_from(&mut [0; 9]).unwrap();
     assert_eq!(source.ip(), address("127.0.0.2:0").ip());
     assert_ne!(source.port(), 6000);
@@ -502,7 +502,7 @@ fn a_look_up_hangs() {
                 _ => Ok(vec![address("127.0.0.3:0")]),
             },
         );
-    hangs.recv_timeout(PATIENCE).unwrap();
+    hangs.recv_timeout(TIMEOUT).unwrap();
     let start = Instant::now();
     assert_eq!(
         kept.next(),
@@ -562,7 +562,7 @@ fn a_thousand_upstreams() {
     let kept = Kept::start(monitored_upstreams);
     assert_eq!(kept.next(), (UpstreamId(700), UpstreamEvent::Alive(false)));
     assert!(threads() <= before + 1);
-    while asked.lock().unwrap().len() < 2_500 && start.elapsed() < PATIENCE {
+    while asked.lock().unwrap().len() < 2_500 && start.elapsed() < TIMEOUT {
         thread::sleep(Duration::from_millis(20));
     }
     let asked = asked.lock().unwrap();
@@ -639,7 +639,7 @@ fn a_daemon_looks_after_its_upstreams() {
         return;
     }
     let upstream = UdpSocket::bind("127.0.0.1:5000").unwrap();
-    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    upstream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let text = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"watched\"\n";
     let config = Config::parse(Path::new("test.toml"), text, &[WATCHED]).unwrap();
     let _daemon = Supervisor::start(config).unwrap();

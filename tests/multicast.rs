@@ -6,7 +6,7 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use common::client::Client;
-use common::daemon::{Daemon, PATIENCE, on_file};
+use common::daemon::{Daemon, TIMEOUT, on_file};
 use common::host::Host;
 use common::namespace::{enter, enter_as_root, has, run};
 use udispatch::net::interfaces::index_of;
@@ -27,7 +27,7 @@ fn cables() -> Cables {
 fn sender_on(host: &Host, v6: bool) -> UdpSocket {
     host.on(move || {
         let socket = UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         let options = socket2::SockRef::from(&socket);
         if v6 {
             options
@@ -462,7 +462,7 @@ fn beside_avahi() {
     let mut daemon = Daemon::start(&route(true));
     // A question that avahi answers, by multicast: its own host name.
     let asker = sender_on(&cables.a, false);
-    asker.set_read_timeout(Some(PATIENCE)).unwrap();
+    asker.set_read_timeout(Some(TIMEOUT)).unwrap();
     let question = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x0audisp-test\x05local\0\0\x01\0\x01";
     let mut answer = [0; 512];
     let len = (0..20).find_map(|_| {
@@ -518,7 +518,7 @@ mod avahi {
             .spawn()
             .unwrap();
         let avahi = Avahi(child);
-        let deadline = std::time::Instant::now() + super::PATIENCE;
+        let deadline = std::time::Instant::now() + super::TIMEOUT;
         while !udispatch::build::port_owners::find("224.0.0.251:5353".parse().unwrap())
             .iter()
             .any(|found| {

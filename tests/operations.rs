@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::daemon::PATIENCE;
+use common::daemon::TIMEOUT;
 use common::namespace::{enter_with_mounts, has, run};
 use common::upstream::{Server, answer};
 use udispatch::observe::snapshot::Snapshot;
@@ -191,7 +191,7 @@ fn serving() -> Option<Snapshot> {
 
 /// Waits until this is so.
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_so() {
         assert!(
             Instant::now() < deadline,

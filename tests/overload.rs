@@ -15,7 +15,7 @@ use udispatch::net::socket::close_door;
 use udispatch::observe::snapshot::{Account, Snapshot};
 
 use common::curl::snapshot;
-use common::daemon::{Daemon, PATIENCE};
+use common::daemon::{Daemon, TIMEOUT};
 use common::namespace::enter;
 
 /// Where the load goes.
@@ -251,7 +251,7 @@ fn nothing_is_lost_without_a_name() {
         }
     }
     let sent = load.end();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let seen = loop {
         let seen = snapshot(&daemon);
         assert_lawful(&seen);

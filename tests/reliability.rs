@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::ask;
-use common::daemon::{Daemon, PATIENCE, on_file_under};
+use common::daemon::{Daemon, TIMEOUT, on_file_under};
 use common::ledger::{Ledger, Row};
 use common::namespace::{enter, has, run};
 use common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, THERE, THERE_V6, behind, neighbour};
@@ -188,15 +188,15 @@ fn a_small_mtu_further_on() {
         // The hosts find each other first; meanwhile what is sent waits.
         client.send(b"small", "127.0.0.1:1234");
         assert_eq!(upstream.receive().0, b"small");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         // Each that is lost teaches the path's MTU, as soon as the router's word of it is here.
         let mut lost = 0;
-        let patience = if may_lose {
+        let timeout = if may_lose {
             Duration::from_millis(100)
         } else {
-            PATIENCE
+            TIMEOUT
         };
-        upstream.0.set_read_timeout(Some(patience)).unwrap();
+        upstream.0.set_read_timeout(Some(timeout)).unwrap();
         loop {
             client.send(&[lost; 1_400], "127.0.0.1:1234");
             if upstream.0.recv(&mut [0; 1_400]).is_ok() {
@@ -208,7 +208,7 @@ fn a_small_mtu_further_on() {
                 "{lost} lost to {there}"
             );
         }
-        upstream.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        upstream.0.set_read_timeout(Some(TIMEOUT)).unwrap();
         for size in [1_400, 100, 1_452, 1_232, 9_000] {
             for number in 0..14_u8 {
                 client.send(&vec![number; size], "127.0.0.1:1234");
@@ -678,7 +678,7 @@ fn ask_until_answered(client: &Client) {
         .0
         .set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         client.send(b"ready?", "127.0.0.1:1234");
         if client.0.recv(&mut [0; 6]).is_ok() {
@@ -686,7 +686,7 @@ fn ask_until_answered(client: &Client) {
         }
         assert!(Instant::now() < deadline, "no answer");
     }
-    client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.0.set_read_timeout(Some(TIMEOUT)).unwrap();
 }
 
 /// Nobody reads standard error, and it is full from the beginning: signals that make it write harm nobody, and SIGTERM ends

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::curl::{ask, curl, get, post, snapshot};
-use common::daemon::{Daemon, PATIENCE, udispatch};
+use common::daemon::{Daemon, TIMEOUT, udispatch};
 use common::namespace::{enter, has, run};
 use common::upstream::{Server, answer_at_last, forwarder, list};
 use udispatch::observe::tap::{TapCount, TapLine, TappedDatagram};
@@ -54,14 +54,14 @@ impl TapReader {
             errors: read(child.stderr.take().unwrap()),
             child,
         };
-        let first = tap_reader.errors.recv_timeout(PATIENCE).expect("it begins");
+        let first = tap_reader.errors.recv_timeout(TIMEOUT).expect("it begins");
         assert!(first.contains("looking on"), "{first}");
         (tap_reader, output)
     }
 
     /// The next line of JSON.
     fn next(&self) -> TapLine {
-        let line = self.lines.recv_timeout(PATIENCE).expect("a line comes");
+        let line = self.lines.recv_timeout(TIMEOUT).expect("a line comes");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
@@ -88,7 +88,7 @@ impl TapReader {
 
     /// Waits for its end. Its exit code.
     fn code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
@@ -266,7 +266,7 @@ fn filters_and_the_limit() {
     }
     let mut tap_reader = TapReader::start(&daemon, &["--limit", "1"]);
     near.send(b"a\x1b[2J\nb", HERE);
-    let line = tap_reader.lines.recv_timeout(PATIENCE).unwrap();
+    let line = tap_reader.lines.recv_timeout(TIMEOUT).unwrap();
     let (time, rest) = line.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
     let from = near.address();
@@ -408,7 +408,7 @@ fn places_are_given_back() {
         tap_readers
             .iter_mut()
             .for_each(|tap_reader| assert_eq!(tap_reader.code(), expected, "{death}"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while tap_threads(&daemon) > 0 {
             assert!(Instant::now() < deadline, "threads of those who are gone");
             thread::sleep(Duration::from_millis(10));
@@ -453,13 +453,13 @@ fn a_flood_loses_nothing_to_those_who_look() {
         client.send(&bytes, HERE);
         if number % 500 == 0 {
             // No faster than the daemon: what the kernel drops is not what this is about.
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIMEOUT;
             while snapshot(&daemon).listeners[0].account.received + 2_000 < number {
                 assert!(Instant::now() < deadline, "the daemon does not keep up");
             }
         }
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let row = snapshot(&daemon).listeners.remove(0);
         if row.account.received + row.kernel_drops == DATAGRAMS {
@@ -527,7 +527,7 @@ fn a_reload_does_not_end_it() {
     fs::write(daemon.file(), config).unwrap();
     assert!(post(&daemon, "/reload").status == 200);
     Client::bind("127.0.0.1:0").send(b"dropped", "127.0.0.2:1234");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     // Between the old workers' end and the new ones' beginning to look, nobody does.
     let seen = loop {
         client.ask(b"after", HERE);
@@ -650,7 +650,7 @@ fn time_in_the_daemon_is_measured() {
     }
     client.send_segmented(&[0; 1_050], 100, HERE);
     (0..11).for_each(|_| _ = client.receive());
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let seen = loop {
         let seen = snapshot(&daemon);
         if seen

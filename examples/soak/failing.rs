@@ -19,7 +19,7 @@ use udispatch::takeover::wire::{MessageKind, Wire, WireError};
 use crate::daemon::{Daemon, put_down};
 
 /// Longest wait for the other side's next word.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// What the one that runs says when it goes on.
 const GOES_ON: &str = "has not taken over";
 
@@ -110,24 +110,24 @@ impl Fault {
             }
             Fault::OtherVersion => {
                 let mut wire = hello(daemon, VERSION + 1)?;
-                match wire.receive(MessageKind::Manifest, PATIENCE) {
+                match wire.receive(MessageKind::Manifest, TIMEOUT) {
                     Err(WireError::Refused(_)) => {}
                     other => bail!("another version got {other:?}"),
                 }
             }
             Fault::GoneAfterManifest => {
-                drop(hello(daemon, VERSION)?.receive(MessageKind::Manifest, PATIENCE)?)
+                drop(hello(daemon, VERSION)?.receive(MessageKind::Manifest, TIMEOUT)?)
             }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(MessageKind::Manifest, PATIENCE)?;
-                wire.say(MessageKind::Ready, PATIENCE)?;
-                wire.receive(MessageKind::Released, PATIENCE)?;
+                wire.receive(MessageKind::Manifest, TIMEOUT)?;
+                wire.say(MessageKind::Ready, TIMEOUT)?;
+                wire.receive(MessageKind::Released, TIMEOUT)?;
             }
             Fault::KilledAfterManifest | Fault::KilledAfterReady => self.kill_between(daemon)?,
             Fault::Contested => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(MessageKind::Manifest, PATIENCE)?;
+                wire.receive(MessageKind::Manifest, TIMEOUT)?;
                 daemon.signal(Signal::USR2)?;
                 daemon.wait_for("has ended; why stands above")?;
             }
@@ -170,7 +170,7 @@ impl Fault {
             pass_on(&mut here, &mut there, MessageKind::Manifest)?;
             if self == Fault::KilledAfterReady {
                 pass_on(&mut there, &mut here, MessageKind::Ready)?;
-                here.receive(MessageKind::Released, PATIENCE)?;
+                here.receive(MessageKind::Released, TIMEOUT)?;
             }
             anyhow::Ok(())
         })();
@@ -188,15 +188,15 @@ fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
             pid: std::process::id(),
         },
         &[],
-        PATIENCE,
+        TIMEOUT,
     )?;
     Ok(wire)
 }
 
 fn pass_on(from: &mut Wire, to: &mut Wire, kind: MessageKind) -> anyhow::Result<()> {
-    let frame = from.receive(kind, PATIENCE)?;
+    let frame = from.receive(kind, TIMEOUT)?;
     let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
-    to.send(kind, &frame.read::<Value>()?, &fds, PATIENCE)?;
+    to.send(kind, &frame.read::<Value>()?, &fds, TIMEOUT)?;
     Ok(())
 }
 
@@ -209,7 +209,7 @@ fn start_with(daemon: &Daemon, text: &str) -> anyhow::Result<ExitStatus> {
 
 fn accept(listener: &UnixListener) -> anyhow::Result<UnixStream> {
     listener.set_nonblocking(true)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         match listener.accept() {
             Ok((stream, _)) => return Ok(stream),

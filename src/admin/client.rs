@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
-use tokio::time::timeout;
+use tokio::time;
 
 /// Bytes of an answer; the largest status has a few thousand rows of some hundred bytes each.
 const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -21,7 +21,7 @@ const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     path: PathBuf,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// What it answered.
@@ -46,9 +46,9 @@ impl HttpResponse {
 }
 
 impl Client {
-    /// To the daemon at this socket, with so much patience for each answer.
-    pub fn new(path: PathBuf, patience: Duration) -> Client {
-        Client { path, patience }
+    /// To the daemon at this socket, with this time limit for each response.
+    pub fn new(path: PathBuf, timeout: Duration) -> Client {
+        Client { path, timeout }
     }
 
     /// Where it is.
@@ -67,8 +67,9 @@ impl Client {
     }
 
     fn ask(&self, method: Method, target: &str) -> io::Result<HttpResponse> {
-        let response = runtime()?
-            .block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
+        let response = runtime()?.block_on(async {
+            time::timeout(self.timeout, exchange(&self.path, method, target)).await
+        });
         response.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 }
@@ -143,7 +144,7 @@ impl Client {
                 false => whole(response).await.map(Err),
             }
         };
-        let begun = runtime.block_on(async { timeout(self.patience, begin).await });
+        let begun = runtime.block_on(async { time::timeout(self.timeout, begin).await });
         let begun = begun.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
         Ok(begun.map(|body| ResponseStream { runtime, body }))
     }
@@ -151,9 +152,9 @@ impl Client {
 
 impl ResponseStream {
     /// Waits no longer than this for the next bit.
-    pub fn next(&mut self, patience: Duration) -> io::Result<NextChunk> {
+    pub fn next(&mut self, timeout: Duration) -> io::Result<NextChunk> {
         let ResponseStream { runtime, body } = self;
-        match runtime.block_on(async { timeout(patience, body.frame()).await }) {
+        match runtime.block_on(async { time::timeout(timeout, body.frame()).await }) {
             Err(_) => Ok(NextChunk::Nothing),
             Ok(None) => Ok(NextChunk::End),
             Ok(Some(frame)) => Ok(NextChunk::Bytes(

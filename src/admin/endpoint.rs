@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time;
 
 use crate::build::error::Refusal;
 use crate::observe::snapshot::Snapshot;
@@ -62,7 +62,7 @@ impl IntoResponse for RequestError {
 /// Asks, and waits for the answer.
 pub async fn ask<T: Send + 'static>(
     requests: &Requests,
-    patience: Duration,
+    timeout: Duration,
     make: impl FnOnce(Responder<T>) -> Request,
 ) -> Result<T, RequestError> {
     let (sender, response) = oneshot::channel();
@@ -70,7 +70,7 @@ pub async fn ask<T: Send + 'static>(
     requests.ask(make(Responder::new(move |response| {
         _ = sender.send(response)
     })))?;
-    match timeout(patience, response).await {
+    match time::timeout(timeout, response).await {
         Ok(response) => response.map_err(|_| RequestError::Gone),
         Err(_) => Err(RequestError::Late),
     }

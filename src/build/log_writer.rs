@@ -183,10 +183,10 @@ impl LogQueue {
     }
 
     fn drain(&self, deadline: Instant) -> bool {
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let waited = self
             .changed
-            .wait_timeout_while(self.state(), patience, |state| state.bytes > 0);
+            .wait_timeout_while(self.state(), timeout, |state| state.bytes > 0);
         waited.unwrap_or_else(PoisonError::into_inner).0.bytes == 0
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::remote::{RELOAD_PATIENCE, Remote, target, understand};
+use super::remote::{RELOAD_TIMEOUT, Remote, target, understand};
 use super::{Exit, output};
 use crate::config::diagnostics::printable;
 use crate::supervisor::reload_report::ReloadReport;
@@ -23,7 +23,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     let dry_run = arguments.dry_run.then_some("1");
     let response = match arguments
         .remote
-        .post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_PATIENCE)
+        .post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_TIMEOUT)
     {
         Ok(response) => response,
         Err(exit) => return exit,

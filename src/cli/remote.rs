@@ -18,9 +18,9 @@ use crate::supervisor::control_path::{Places, default_places};
 /// Names the control socket where `--control` does not.
 const VARIABLE: &str = "UDISPATCH_CONTROL";
 /// Longest wait for an answer: a little longer than the daemon lets its own parts take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for a reload, which may look names up.
-pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(130);
+pub(super) const RELOAD_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Which daemon is meant.
 #[derive(Debug, Args)]
@@ -34,13 +34,13 @@ pub(super) struct Remote {
 impl Remote {
     /// Reads a noun; what it says is printed if it is a refusal.
     pub(super) fn get(&self, target: &str) -> Result<HttpResponse, Exit> {
-        let client = self.client(PATIENCE)?;
+        let client = self.client(TIMEOUT)?;
         judge(&client, client.get(target))
     }
 
     /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
     pub(super) fn stream(&self, target: &str) -> Result<ResponseStream, Exit> {
-        let client = self.client(PATIENCE)?;
+        let client = self.client(TIMEOUT)?;
         let response = match client.stream(target) {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(refusal)) => Ok(refusal),
@@ -50,36 +50,36 @@ impl Remote {
     }
 
     /// Does a verb, and waits so long for the answer.
-    pub(super) fn post(&self, target: &str, patience: Duration) -> Result<HttpResponse, Exit> {
-        let client = self.client(patience)?;
+    pub(super) fn post(&self, target: &str, timeout: Duration) -> Result<HttpResponse, Exit> {
+        let client = self.client(timeout)?;
         judge(&client, client.post(target))
     }
 
     /// Does a verb whose answer is a sentence, and prints that.
     pub(super) fn order(&self, target: &str) -> Exit {
-        match self.post(target, PATIENCE) {
+        match self.post(target, TIMEOUT) {
             Ok(response) => output::print(&printable(&response.text())),
             Err(exit) => exit,
         }
     }
 
     /// To the daemon that is meant.
-    pub(super) fn client(&self, patience: Duration) -> Result<Client, Exit> {
+    pub(super) fn client(&self, timeout: Duration) -> Result<Client, Exit> {
         let named = self.control.clone().or_else(|| {
             let path = env::var_os(VARIABLE).filter(|path| !path.is_empty());
             path.map(PathBuf::from)
         });
         if let Some(path) = named {
-            return Ok(Client::new(path, patience));
+            return Ok(Client::new(path, timeout));
         }
         let places = default_places(&Places::this());
         let mut tried = Vec::new();
         for path in places {
             match UnixStream::connect(&path) {
-                Ok(_) => return Ok(Client::new(path, patience)),
+                Ok(_) => return Ok(Client::new(path, timeout)),
                 // A daemon that may not be asked is there all the same: another place would be another daemon's.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Ok(Client::new(path, patience));
+                    return Ok(Client::new(path, timeout));
                 }
                 Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&path, &error))),
             }

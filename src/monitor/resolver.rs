@@ -13,7 +13,7 @@ use crate::monitor::schedule::{Schedule, Turn};
 /// Look-ups that are under way at a time; each is a thread. Further ones wait.
 const UNDER_WAY_MAX: usize = 8;
 /// A look-up that takes longer is told of. It goes on: getaddrinfo(3) cannot be stopped.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a name is asked for while an upstream has no address at all, unless the interval is shorter.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -87,7 +87,7 @@ impl Resolver {
                 start,
                 name.pace().and_then(|pace| start.checked_add(pace)),
                 name.pace(),
-                PATIENCE,
+                TIMEOUT,
             );
         }
         Resolver { names, schedule }
@@ -109,7 +109,7 @@ impl Resolver {
             match turn {
                 Turn::Begin(place) => return Some((place, &self.names[place].name)),
                 Turn::Overdue(place) => {
-                    let why = format!("no answer within {}", humantime::format_duration(PATIENCE));
+                    let why = format!("no answer within {}", humantime::format_duration(TIMEOUT));
                     self.names[place].fail(&why, news);
                 }
             }

@@ -34,7 +34,7 @@ struct ScheduledJob {
     grid: Instant,
     /// `None`: never again by itself.
     interval: Option<Duration>,
-    patience: Duration,
+    timeout: Duration,
     timer: Option<Instant>,
     state: JobState,
     began: Instant,
@@ -67,13 +67,13 @@ impl Schedule {
         grid: Instant,
         first: Option<Instant>,
         interval: Option<Duration>,
-        patience: Duration,
+        timeout: Duration,
     ) -> usize {
         let interval = interval.map(|interval| interval.max(INTERVAL_MIN));
         self.jobs.push(ScheduledJob {
             grid,
             interval,
-            patience,
+            timeout,
             timer: None,
             state: JobState::Idle,
             began: grid,
@@ -117,7 +117,7 @@ impl Schedule {
         self.under_way += 1;
         self.jobs[job].state = JobState::UnderWay;
         self.jobs[job].began = now;
-        self.set_timer(job, now.checked_add(self.jobs[job].patience));
+        self.set_timer(job, now.checked_add(self.jobs[job].timeout));
         Turn::Begin(job)
     }
 

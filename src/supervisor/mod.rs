@@ -276,7 +276,7 @@ impl Supervisor {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
-            let _ = self.poll.poll(&mut events, Some(self.periodic.patience()));
+            let _ = self.poll.poll(&mut events, Some(self.periodic.timeout()));
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),

@@ -75,7 +75,7 @@ impl Periodic {
     }
 
     /// How long the supervisor may wait for anything else.
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         let watch = self.watch.as_ref().map(ConfigWatch::next);
         let others = watch
             .into_iter()

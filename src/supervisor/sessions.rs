@@ -20,7 +20,7 @@ use crate::worker::command::{Command, Handle};
 /// Sessions in one list.
 pub const LIST_MAX: usize = 10_000;
 /// Longest time for a list.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which sessions are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Lister {
 
     /// Asks one worker after the other, until there is one more than is wanted.
     pub fn list(&self) -> SessionList {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut sessions = Vec::new();
         let is_whole =
             (0..self.workers.len()).all(|worker| self.add(worker, deadline, &mut sessions));

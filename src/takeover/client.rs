@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use crate::build::inherited_sockets::LentSockets;
 use crate::config::handlers::one;
 use crate::config::{Kind as HandlerKind, NamedHandler};
@@ -70,8 +70,8 @@ impl TakeoverClient {
             version: VERSION,
             pid: std::process::id(),
         };
-        let said = wire.send(MessageKind::Hello, &hello, &[], PATIENCE);
-        let frame = match (said, wire.receive(MessageKind::Manifest, PATIENCE)) {
+        let said = wire.send(MessageKind::Hello, &hello, &[], TIMEOUT);
+        let frame = match (said, wire.receive(MessageKind::Manifest, TIMEOUT)) {
             // Who refuses does not wait for our name, but says why.
             (_, Err(WireError::Refused(why))) => return Err(WireError::Refused(why)),
             (said, heard) => {
@@ -176,8 +176,8 @@ impl TakeoverClient {
         prepared: Prepared,
         late: impl FnOnce(Vec<Ledger>) + Send + 'static,
     ) -> Result<TakenOver, WireError> {
-        self.wire.say(MessageKind::Ready, PATIENCE)?;
-        let frame = self.wire.receive(MessageKind::Released, PATIENCE)?;
+        self.wire.say(MessageKind::Ready, TIMEOUT)?;
+        let frame = self.wire.receive(MessageKind::Released, TIMEOUT)?;
         let mut released: Released = frame.read()?;
         give_sockets(&mut released.workers, frame.fds)?;
         let old = Rows::of(&self.manifest.identity);
@@ -192,9 +192,9 @@ impl TakeoverClient {
         let removed = (0..row_map.listeners.len())
             .filter(|old| row_map.listeners[*old].is_none())
             .collect();
-        if let Err(error) =
-            self.wire
-                .send(MessageKind::Started, &Started { removed }, &[], PATIENCE)
+        if let Err(error) = self
+            .wire
+            .send(MessageKind::Started, &Started { removed }, &[], TIMEOUT)
         {
             // One that gave us up serves again, and two must not; one that has ended leaves all to us.
             if self.wire.peer().is_ok_and(|(pid, _)| pass::runs(pid)) {
@@ -271,7 +271,7 @@ fn receive_final_counts(
     late: impl FnOnce(Vec<Ledger>) + Send + 'static,
 ) {
     let work = move || match wire
-        .receive(MessageKind::FinalCounts, PATIENCE)
+        .receive(MessageKind::FinalCounts, TIMEOUT)
         .and_then(|frame| frame.read::<FinalCounts>())
     {
         Ok(FinalCounts { ledgers }) => {

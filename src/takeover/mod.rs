@@ -23,14 +23,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long either side waits for the other's next word.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same from `Released` to `Started`, when nobody reads the sockets, for as many sessions: reading and writing them down
 /// was measured to take 5 µs each.
-pub(crate) fn patience_of(sessions: u64) -> Duration {
+pub(crate) fn timeout_for(sessions: u64) -> Duration {
     (Duration::from_secs(1)
         + Duration::from_micros(100) * u32::try_from(sessions).unwrap_or(u32::MAX))
-    .min(PATIENCE)
+    .min(TIMEOUT)
 }
 
 /// Where the next process asks for the sockets: beside the control socket.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 
-use super::{PATIENCE, patience_of};
+use super::{TIMEOUT, timeout_for};
 use crate::build::error::DaemonError;
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::build::service_manager::ServiceManager;
@@ -346,7 +346,7 @@ fn give(
         .flat_map(Worker::upstream_sockets)
         .map(AsFd::as_fd)
         .collect();
-    let patience = patience_of(
+    let timeout = timeout_for(
         released
             .workers
             .iter()
@@ -354,8 +354,8 @@ fn give(
             .map(count)
             .sum(),
     );
-    wire.send(MessageKind::Released, &released, &fds, patience)?;
-    let started: Started = wire.receive(MessageKind::Started, patience)?.read()?;
+    wire.send(MessageKind::Released, &released, &fds, timeout)?;
+    let started: Started = wire.receive(MessageKind::Started, timeout)?.read()?;
     Ok((released, started.removed))
 }
 
@@ -370,7 +370,7 @@ fn send_final_counts(wire: &mut Wire, parked: Parked, released: &Released, remov
         MessageKind::FinalCounts,
         &FinalCounts { ledgers },
         &[],
-        PATIENCE,
+        TIMEOUT,
     ) {
         log::warn!("the last counts did not reach the process that took over: {error}");
     }
@@ -389,7 +389,7 @@ fn refuse(wire: &mut Wire, why: &str) {
             why: why.to_owned(),
         },
         &[],
-        PATIENCE,
+        TIMEOUT,
     );
 }
 
@@ -426,7 +426,7 @@ impl Conversation {
                     over,
                 }) {
                     // Longer than all that may happen there.
-                    let _ = is_over.recv_timeout(4 * PATIENCE);
+                    let _ = is_over.recv_timeout(4 * TIMEOUT);
                 }
             }
             Err(error) => {
@@ -441,7 +441,7 @@ impl Conversation {
     /// What runs now is the configuration of this number, and the other side could begin.
     fn up_to_ready(&self, wire: &mut Wire) -> Result<u64, WireError> {
         let (pid, user) = wire.peer()?;
-        let hello: Hello = wire.receive(MessageKind::Hello, PATIENCE)?.read()?;
+        let hello: Hello = wire.receive(MessageKind::Hello, TIMEOUT)?.read()?;
         let why = match () {
             () if pid == 0 => {
                 Some("it runs in another PID namespace, such as another container's".to_owned())
@@ -476,8 +476,8 @@ impl Conversation {
             }
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        wire.send(MessageKind::Manifest, &manifest, &fds, PATIENCE)?;
-        wire.receive(MessageKind::Ready, PATIENCE)?;
+        wire.send(MessageKind::Manifest, &manifest, &fds, TIMEOUT)?;
+        wire.receive(MessageKind::Ready, TIMEOUT)?;
         Ok(manifest.generation)
     }
 

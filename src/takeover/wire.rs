@@ -117,15 +117,15 @@ impl Wire {
         pass::peer(&self.0)
     }
 
-    /// Says something. The other end must take all of it within `patience`.
+    /// Says something. The other end must take all of it within `timeout`.
     pub fn send(
         &mut self,
         kind: MessageKind,
         body: &impl Serialize,
         fds: &[BorrowedFd<'_>],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), WireError> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let body =
             serde_json::to_vec(body).map_err(|error| WireError::Nonsense(error.to_string()))?;
         if body.len() as u64 > BYTES_MAX || fds.len() > FDS_MAX as usize {
@@ -142,25 +142,23 @@ impl Wire {
             .map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Left(kind),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    WireError::Deaf(kind, patience)
+                    WireError::Deaf(kind, timeout)
                 }
                 _ => WireError::System(error),
             })
     }
 
     /// Says something that is only a name.
-    pub fn say(&mut self, kind: MessageKind, patience: Duration) -> Result<(), WireError> {
-        self.send(kind, &(), &[], patience)
+    pub fn say(&mut self, kind: MessageKind, timeout: Duration) -> Result<(), WireError> {
+        self.send(kind, &(), &[], timeout)
     }
 
     /// Waits for a frame of this kind.
-    pub fn receive(&mut self, kind: MessageKind, patience: Duration) -> Result<Frame, WireError> {
-        let deadline = Instant::now() + patience;
+    pub fn receive(&mut self, kind: MessageKind, timeout: Duration) -> Result<Frame, WireError> {
+        let deadline = Instant::now() + timeout;
         let wrong = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => WireError::Gone(kind),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                WireError::Silent(kind, patience)
-            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WireError::Silent(kind, timeout),
             io::ErrorKind::InvalidData => WireError::Nonsense(error.to_string()),
             _ => WireError::System(error),
         };
@@ -305,7 +303,7 @@ mod tests {
         );
     }
 
-    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our patience, and one that ended
+    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our timeout, and one that ended
     /// is told from one that is slow.
     #[test]
     fn slowness_has_an_end() {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::namespace::has;
 
 /// How long anything may take in a browser on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Where chromedriver listens; each test has a network of its own.
 const PORT: u16 = 9515;
 
@@ -124,7 +124,7 @@ impl Browser {
 
     /// Waits until an expression is true.
     pub fn wait(&self, expression: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.run(&format!("return Boolean({expression})")) != json!(true) {
             let page = self.text("return document.body.innerText");
             assert!(
@@ -228,7 +228,7 @@ impl Drop for Browser {
 
 /// Waits until something holds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
@@ -253,7 +253,7 @@ fn exchange(method: &str, path: &str, body: &Value) -> std::io::Result<(String, 
         body.to_string()
     };
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let length = body.len();
     write!(
         stream,

@@ -9,7 +9,7 @@ use udispatch::net::option::set_int;
 use udispatch::net::receive::Receiver;
 use udispatch::net::send::Sender;
 
-use super::daemon::PATIENCE;
+use super::daemon::TIMEOUT;
 
 /// Sends and receives.
 pub struct Client(pub UdpSocket);
@@ -29,12 +29,12 @@ impl Client {
         Client::bind(&SocketAddr::from(([127, 3, high, low], 0)).to_string())
     }
 
-    /// With a receive buffer as large as the system allows, and a limit to its patience.
+    /// With a receive buffer as large as the system allows, and a limit to its timeout.
     pub fn of(socket: UdpSocket) -> Client {
         socket2::SockRef::from(&socket)
             .set_recv_buffer_size(4 << 20)
             .unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         Client(socket)
     }
 
@@ -121,7 +121,7 @@ impl Client {
 
 /// What each of the clients receives until so many datagrams have come to all of them together.
 pub fn gather(clients: &[Client], total: usize) -> Vec<Vec<Vec<u8>>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut got = vec![Vec::new(); clients.len()];
     let mut buffer = vec![0; 65_536];
     let set_nonblocking = |nonblocking| {

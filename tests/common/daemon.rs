@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::ledger::Ledger;
 
 /// How long anything may take that should be quick, on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running `udispatch run`.
 pub struct Daemon {
@@ -227,7 +227,7 @@ impl Daemon {
     /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.states().iter().all(|state| *state == 'T') {
             assert!(Instant::now() < deadline, "the daemon does not stop");
             thread::yield_now();
@@ -252,7 +252,7 @@ impl Daemon {
 
     /// Waits for a line on standard error that contains the words.
     pub fn wait_for(&mut self, words: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while let Some(line) = self.errors.next(deadline) {
             if line.contains(words) {
                 return line;
@@ -278,7 +278,7 @@ impl Daemon {
     pub fn line(&mut self) -> String {
         let output = self.output.as_mut().expect("standard output is piped");
         output
-            .next(Instant::now() + PATIENCE)
+            .next(Instant::now() + TIMEOUT)
             .expect("a line on standard output")
     }
 
@@ -290,7 +290,7 @@ impl Daemon {
 
     /// The ledger, asked for by SIGUSR1 until it satisfies.
     pub fn ledger_when(&mut self, satisfied: impl Fn(&Ledger) -> bool) -> Ledger {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let from = self.errors.seen.len();
             self.signal(libc::SIGUSR1);
@@ -329,7 +329,7 @@ impl Daemon {
             "stopping took {:?}",
             begun.elapsed()
         );
-        while self.errors.next(Instant::now() + PATIENCE).is_some() {}
+        while self.errors.next(Instant::now() + TIMEOUT).is_some() {}
         assert!(status.success(), "{status}: {:#?}", self.errors.seen);
         let ledger = Ledger::parse(&self.errors.seen[from..]);
         ledger.assert_balanced();
@@ -337,7 +337,7 @@ impl Daemon {
     }
 
     fn wait_for_exit(&mut self, mut meanwhile: impl FnMut(&Daemon)) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             // Not yet waited for, so its id is still its own even if it has just ended.
             meanwhile(self);

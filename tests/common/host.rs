@@ -126,7 +126,7 @@ impl Drop for Host {
 
 /// The kernel gives an interface its route for IPv6 groups only some time after the other end of the cable is up.
 fn wait_for_groups(interface: &str) {
-    let deadline = std::time::Instant::now() + super::daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + super::daemon::TIMEOUT;
     let is_route = |line: &str| line.starts_with("ff00") && line.trim_end().ends_with(interface);
     while !std::fs::read_to_string("/proc/thread-self/net/ipv6_route")
         .unwrap()

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use udispatch::observe::snapshot::Snapshot;
 
 use super::client::Client;
-use super::daemon::{Daemon, PATIENCE, udispatch};
+use super::daemon::{Daemon, TIMEOUT, udispatch};
 use super::upstream::Server;
 
 /// Writes another file and has it applied.
@@ -51,7 +51,7 @@ pub fn status(daemon: &Daemon) -> Snapshot {
 
 /// Waits until another process than this serves.
 pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match asked(daemon) {
             Some(snapshot) if snapshot.pid != pid => return snapshot,

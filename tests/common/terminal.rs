@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::common::daemon::PATIENCE;
+use crate::common::daemon::TIMEOUT;
 
 /// A pseudo-terminal (pty(7)), and the program that runs in it.
 pub struct Terminal {
@@ -113,7 +113,7 @@ impl Terminal {
 
     /// Waits until the screen is as it should be.
     pub fn wait_until(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let lines = self.lines();
             if is_so(&lines) {
@@ -162,7 +162,7 @@ impl Terminal {
 
     /// Waits until the program has ended, and until all that it wrote is on the screen.
     pub fn wait_for_end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
                 break status;

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::daemon::PATIENCE;
+use super::daemon::TIMEOUT;
 
 /// A server on a thread of its own, until it is dropped. Then its port is closed, and whoever asks there is refused.
 pub struct Server {
@@ -138,7 +138,7 @@ pub fn answer_at_last(client: &Client, to: &str) -> String {
         .0
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut buffer = [0; 1_024];
     let len = loop {
         client.send(b"?", to);
@@ -147,6 +147,6 @@ pub fn answer_at_last(client: &Client, to: &str) -> String {
             Err(_) => assert!(Instant::now() < deadline, "{to} never answers"),
         }
     };
-    client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.0.set_read_timeout(Some(TIMEOUT)).unwrap();
     String::from_utf8(buffer[..len].to_vec()).expect("text")
 }

@@ -75,10 +75,10 @@ fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bo
 /// Waits a turn for something to be pressed, and takes all that was. Nothing, if nothing was.
 fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<InputOutcome>> {
     let mut next = None;
-    let mut patience = TURN;
+    let mut timeout = TURN;
     for _ in 0..KEYS_MAX {
         // A signal may have interrupted the wait.
-        match event::poll(patience) {
+        match event::poll(timeout) {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
@@ -88,7 +88,7 @@ fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<Inp
         if next == Some(InputOutcome::End) {
             break;
         }
-        patience = Duration::ZERO;
+        timeout = Duration::ZERO;
     }
     Ok(next)
 }

@@ -41,7 +41,7 @@ use crate::admin::client::Client;
 use crate::observe::snapshot::Snapshot;
 
 /// Longest wait for an answer: soon somebody wants to know that there is none.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks: not so often that looking is work, nor so seldom that it shows nothing.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
@@ -89,7 +89,7 @@ fn is_live(arguments: &Arguments) -> bool {
 
 /// Live, until somebody ends it.
 fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
-    let client = arguments.remote.client(PATIENCE)?;
+    let client = arguments.remote.client(TIMEOUT)?;
     let snapshot = first(&client)?;
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let state = TopState::new(snapshot, Instant::now(), arguments.interval, has_colours);
@@ -104,7 +104,7 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
 
 /// Two looks, and what happened between them.
 fn look(arguments: &Arguments) -> Result<Exit, Exit> {
-    let client = arguments.remote.client(PATIENCE)?;
+    let client = arguments.remote.client(TIMEOUT)?;
     let before = first(&client)?;
     thread::sleep(arguments.interval);
     let after = first(&client)?;

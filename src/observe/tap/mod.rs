@@ -245,13 +245,13 @@ impl TapReaders {
 impl Tapped {
     /// Appends lines of what comes next, waiting no longer than this for it. The first line is a count, as soon as every
     /// worker has begun: whatever is sent after that is seen.
-    pub fn lines(&mut self, patience: Duration, lines: &mut Vec<u8>) -> TapProgress {
+    pub fn lines(&mut self, timeout: Duration, lines: &mut Vec<u8>) -> TapProgress {
         if let Some(begun) = self.begun.take() {
             wait_for_all(&begun);
             self.count(lines, None);
             return TapProgress::More;
         }
-        let after = match self.pages.recv_timeout(patience) {
+        let after = match self.pages.recv_timeout(timeout) {
             Ok(page) => self.page(page, lines),
             Err(RecvTimeoutError::Timeout) => TapProgress::More,
             Err(RecvTimeoutError::Disconnected) => {
