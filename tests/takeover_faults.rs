@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use socket2::SockRef;
 use udispatch::takeover::messages::{Hello, Manifest, Refused, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{Kind, Wire};
+use udispatch::takeover::wire::{MessageKind, Wire};
 
 use common::client::Client;
 use common::daemon::Daemon;
@@ -65,7 +65,7 @@ fn hello(control: &Path, version: u32) -> Wire {
         Wire::new(UnixStream::connect(path_beside(control)).expect("takeovers are offered"))
             .unwrap();
     wire.send(
-        Kind::Hello,
+        MessageKind::Hello,
         &Hello {
             version,
             pid: std::process::id(),
@@ -103,7 +103,7 @@ fn misbehave(control: &Path, fault: Fault) {
             VERSION
         },
     );
-    let manifest = wire.receive(Kind::Manifest, SOON);
+    let manifest = wire.receive(MessageKind::Manifest, SOON);
     match fault {
         Fault::OtherVersion => assert!(manifest.unwrap_err().to_string().contains("version")),
         Fault::DiesAfterHello | Fault::Nonsense => {}
@@ -121,10 +121,10 @@ fn misbehave(control: &Path, fault: Fault) {
             listener.set_recv_buffer_size(4_096).unwrap();
             listener.set_reuse_address(true).unwrap();
         }
-        Fault::DiesAfterReady => wire.say(Kind::Ready, SOON).unwrap(),
+        Fault::DiesAfterReady => wire.say(MessageKind::Ready, SOON).unwrap(),
         Fault::DiesAfterReleased => {
-            wire.say(Kind::Ready, SOON).unwrap();
-            wire.receive(Kind::Released, SOON).unwrap();
+            wire.say(MessageKind::Ready, SOON).unwrap();
+            wire.receive(MessageKind::Released, SOON).unwrap();
         }
     }
 }
@@ -139,7 +139,7 @@ fn a_takeover_that_fails_leaves_no_trace() {
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let listener = hello(&daemon.control(), VERSION)
-        .receive(Kind::Manifest, SOON)
+        .receive(MessageKind::Manifest, SOON)
         .unwrap()
         .fds
         .swap_remove(0);
@@ -183,7 +183,7 @@ fn silence_before_ready() {
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let mut silent = hello(&daemon.control(), VERSION);
-    silent.receive(Kind::Manifest, SOON).unwrap();
+    silent.receive(MessageKind::Manifest, SOON).unwrap();
     let second = successor(&[], &daemon.control(), &daemon.file())
         .wait_with_output()
         .unwrap();
@@ -207,9 +207,9 @@ fn silence_before_ready() {
 fn silence_after_released() {
     if let Some(control) = env::var_os(SILENT) {
         let mut wire = hello(Path::new(&control), VERSION);
-        wire.receive(Kind::Manifest, SOON).unwrap();
-        wire.say(Kind::Ready, SOON).unwrap();
-        let _released = wire.receive(Kind::Released, SOON).unwrap();
+        wire.receive(MessageKind::Manifest, SOON).unwrap();
+        wire.say(MessageKind::Ready, SOON).unwrap();
+        let _released = wire.receive(MessageKind::Released, SOON).unwrap();
         thread::sleep(2 * SOON);
         return;
     }
@@ -416,9 +416,9 @@ fn whoever_runs_misbehaves() {
             Running::EndsAtOnce => "the other process ended before it",
             Running::Nonsense => "speaks another language",
             Running::OtherVersion => {
-                wire.receive(Kind::Hello, SOON).unwrap();
+                wire.receive(MessageKind::Hello, SOON).unwrap();
                 wire.send(
-                    Kind::Refused,
+                    MessageKind::Refused,
                     &Refused {
                         why: "another version".to_owned(),
                     },
@@ -429,9 +429,9 @@ fn whoever_runs_misbehaves() {
                 "another version"
             }
             Running::FalseManifest => {
-                wire.receive(Kind::Hello, SOON).unwrap();
+                wire.receive(MessageKind::Hello, SOON).unwrap();
                 wire.send(
-                    Kind::Manifest,
+                    MessageKind::Manifest,
                     &serde_json::json!({ "pid": "many" }),
                     &[],
                     SOON,

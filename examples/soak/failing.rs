@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use udispatch::takeover::messages::{Hello, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{Kind, Wire, WireError};
+use udispatch::takeover::wire::{MessageKind, Wire, WireError};
 
 use crate::daemon::{Daemon, put_down};
 
@@ -110,24 +110,24 @@ impl Fault {
             }
             Fault::OtherVersion => {
                 let mut wire = hello(daemon, VERSION + 1)?;
-                match wire.receive(Kind::Manifest, PATIENCE) {
+                match wire.receive(MessageKind::Manifest, PATIENCE) {
                     Err(WireError::Refused(_)) => {}
                     other => bail!("another version got {other:?}"),
                 }
             }
             Fault::GoneAfterManifest => {
-                drop(hello(daemon, VERSION)?.receive(Kind::Manifest, PATIENCE)?)
+                drop(hello(daemon, VERSION)?.receive(MessageKind::Manifest, PATIENCE)?)
             }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(Kind::Manifest, PATIENCE)?;
-                wire.say(Kind::Ready, PATIENCE)?;
-                wire.receive(Kind::Released, PATIENCE)?;
+                wire.receive(MessageKind::Manifest, PATIENCE)?;
+                wire.say(MessageKind::Ready, PATIENCE)?;
+                wire.receive(MessageKind::Released, PATIENCE)?;
             }
             Fault::KilledAfterManifest | Fault::KilledAfterReady => self.kill_between(daemon)?,
             Fault::Contested => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(Kind::Manifest, PATIENCE)?;
+                wire.receive(MessageKind::Manifest, PATIENCE)?;
                 daemon.signal(Signal::USR2)?;
                 daemon.wait_for("has ended; why stands above")?;
             }
@@ -166,11 +166,11 @@ impl Fault {
             Wire::new(UnixStream::connect(daemon.gate())?)?,
         );
         let heard = (|| {
-            pass_on(&mut there, &mut here, Kind::Hello)?;
-            pass_on(&mut here, &mut there, Kind::Manifest)?;
+            pass_on(&mut there, &mut here, MessageKind::Hello)?;
+            pass_on(&mut here, &mut there, MessageKind::Manifest)?;
             if self == Fault::KilledAfterReady {
-                pass_on(&mut there, &mut here, Kind::Ready)?;
-                here.receive(Kind::Released, PATIENCE)?;
+                pass_on(&mut there, &mut here, MessageKind::Ready)?;
+                here.receive(MessageKind::Released, PATIENCE)?;
             }
             anyhow::Ok(())
         })();
@@ -182,7 +182,7 @@ impl Fault {
 fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
     let mut wire = Wire::new(UnixStream::connect(daemon.gate())?)?;
     wire.send(
-        Kind::Hello,
+        MessageKind::Hello,
         &Hello {
             version,
             pid: std::process::id(),
@@ -193,7 +193,7 @@ fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
     Ok(wire)
 }
 
-fn pass_on(from: &mut Wire, to: &mut Wire, kind: Kind) -> anyhow::Result<()> {
+fn pass_on(from: &mut Wire, to: &mut Wire, kind: MessageKind) -> anyhow::Result<()> {
     let frame = from.receive(kind, PATIENCE)?;
     let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
     to.send(kind, &frame.read::<Value>()?, &fds, PATIENCE)?;

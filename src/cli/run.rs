@@ -18,7 +18,9 @@ use crate::supervisor::control_path::{Places, control_path};
 use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
 use crate::supervisor::{Failure, Served, Supervisor};
-use crate::takeover::{self, client::Taker, messages::Door, successor::Successor, wire::WireError};
+use crate::takeover::{
+    self, client::TakeoverClient, messages::AdminListener, successor::Successor, wire::WireError,
+};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -133,18 +135,19 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
             "{error}; the running daemon is found by its control socket"
         )))
     })?;
-    let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
+    let mut client =
+        TakeoverClient::connect(&takeover::path_beside(&control)).map_err(Failure::from)?;
     let (mut given, mut http, mut gate) = (None, None, None);
-    for (door, fd) in taker.doors() {
+    for (door, fd) in client.doors() {
         match door {
-            Door::Control => given = Some((fd, control.clone())),
-            Door::Http => http = Some(fd),
-            Door::Takeover => gate = Some(fd),
+            AdminListener::Control => given = Some((fd, control.clone())),
+            AdminListener::Http => http = Some(fd),
+            AdminListener::Takeover => gate = Some(fd),
         }
     }
     let mut bound = Listeners::go_on(&config.daemon, given, http)?;
     let http = config.daemon.http;
-    let supervisor = Supervisor::take_over(config, kinds, taker)?;
+    let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
     Ok(Started {
         supervisor,
@@ -191,9 +194,12 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
 }
 
 /// What control connections come in by, for the next process.
-fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
+fn doors(admin: &Admin) -> io::Result<Vec<(AdminListener, OwnedFd)>> {
     let (control, http) = admin.as_fds();
-    let doors = [(Door::Control, control), (Door::Http, http)];
+    let doors = [
+        (AdminListener::Control, control),
+        (AdminListener::Http, http),
+    ];
     let open = doors.into_iter().filter_map(|(door, fd)| Some((door, fd?)));
     open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?)))
         .collect()

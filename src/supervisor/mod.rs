@@ -31,8 +31,8 @@ use crate::observe::snapshot::Snapshot;
 use crate::supervisor::commands::Office;
 use crate::supervisor::periodic::Chores;
 use crate::supervisor::reload::{Loader, Reloader, Wish};
-use crate::takeover::client::Taker;
-use crate::takeover::server::Gate;
+use crate::takeover::client::TakeoverClient;
+use crate::takeover::server::TakeoverServer;
 use crate::takeover::successor::Successor;
 use crate::takeover::wire::WireError;
 
@@ -94,7 +94,7 @@ pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
 pub struct Supervisor {
     pub(crate) running: Running,
     pub(crate) office: Office,
-    pub(crate) gate: Gate,
+    pub(crate) gate: TakeoverServer,
     pub(crate) chores: Chores,
     pub(crate) reloader: Reloader,
     pub(crate) output: Sender<Job>,
@@ -158,7 +158,7 @@ impl Stage {
     fn open(
         self,
         office: Office,
-        gate: Gate,
+        gate: TakeoverServer,
         running: Running,
         epoch: Instant,
         signals: Signals,
@@ -206,7 +206,7 @@ impl Supervisor {
         unfit.iter().for_each(|why| log::warn!("{why}"));
         let (prepared, signals) = stage.prepare(draft, held, epoch)?;
         let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let gate = Gate::new(Arc::clone(&stage.ended));
+        let gate = TakeoverServer::new(Arc::clone(&stage.ended));
         Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
     }
 
@@ -215,10 +215,10 @@ impl Supervisor {
     pub fn take_over(
         config: Config,
         kinds: &[Kind],
-        mut taker: Taker,
+        mut client: TakeoverClient,
     ) -> Result<Supervisor, Failure> {
-        let (stage, epoch) = (Stage::new()?, taker.epoch());
-        let (present, held) = taker.present(kinds);
+        let (stage, epoch) = (Stage::new()?, client.epoch());
+        let (present, held) = client.present(kinds);
         let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
         prepared
             .difference
@@ -226,9 +226,9 @@ impl Supervisor {
             .iter()
             .for_each(|change| log::info!("takeover: {change}"));
         let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let mut gate = Gate::new(Arc::clone(&stage.ended));
-        let (who, listeners) = (taker.who(), taker.listeners());
-        let taken = taker.take(prepared, gate.add_late())?;
+        let mut gate = TakeoverServer::new(Arc::clone(&stage.ended));
+        let (who, listeners) = (client.who(), client.listeners());
+        let taken = client.take(prepared, gate.add_late())?;
         office.inherit(taken.drained, taken.generation);
         let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
         supervisor.chores.go_on(listeners);

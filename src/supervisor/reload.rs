@@ -148,7 +148,7 @@ impl Supervisor {
         let Reloader {
             under_way, waiting, ..
         } = &self.reloader;
-        if !under_way.is_empty() || waiting.is_empty() || self.gate.is_farewell_due {
+        if !under_way.is_empty() || waiting.is_empty() || self.gate.awaits_final_counts {
             return;
         }
         self.reloader.under_way = std::mem::take(&mut self.reloader.waiting);

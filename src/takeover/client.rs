@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use super::MESSAGE_TIMEOUT;
 use crate::build::inherited_sockets::Held;
 use crate::config::handlers::one;
 use crate::config::{Kind as HandlerKind, NamedHandler};
@@ -20,8 +20,10 @@ use crate::monitor::State;
 use crate::net::pass;
 use crate::plan::diff::Successors;
 use crate::plan::identity::{HandlerOutline, ListenerKey, Outline};
-use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
-use crate::takeover::wire::{Kind, Wire, WireError};
+use crate::takeover::messages::{
+    AdminListener, FinalCounts, Hello, Manifest, Released, Started, VERSION,
+};
+use crate::takeover::wire::{MessageKind, Wire, WireError};
 use crate::worker::estate::Estate;
 
 /// How often we ask: who is being taken over at this moment may still accept us, and end.
@@ -30,15 +32,15 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Another process that runs, and that we are talking to.
-pub struct Taker {
+pub struct TakeoverClient {
     wire: Wire,
     manifest: Manifest,
     sockets: Vec<UdpSocket>,
-    doors: Vec<(Door, OwnedFd)>,
+    doors: Vec<(AdminListener, OwnedFd)>,
 }
 
 /// What the other one has given, for a configuration that is ready.
-pub struct Taken {
+pub struct TakenOver {
     /// What runs now.
     pub running: Running,
     /// What people have drained by hand.
@@ -47,29 +49,29 @@ pub struct Taken {
     pub generation: u64,
 }
 
-impl Taker {
+impl TakeoverClient {
     /// Asks whoever listens at `path` for everything.
-    pub fn ask(path: &Path) -> Result<Taker, WireError> {
-        let mut asked = Taker::ask_once(path);
+    pub fn connect(path: &Path) -> Result<TakeoverClient, WireError> {
+        let mut asked = TakeoverClient::connect_once(path);
         for _ in 1..TRIES {
             if !matches!(asked, Err(WireError::Gone(_) | WireError::Left(_))) {
                 break;
             }
             thread::sleep(PAUSE);
-            asked = Taker::ask_once(path);
+            asked = TakeoverClient::connect_once(path);
         }
         asked
     }
 
-    fn ask_once(path: &Path) -> Result<Taker, WireError> {
+    fn connect_once(path: &Path) -> Result<TakeoverClient, WireError> {
         let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
         let mut wire = Wire::new(stream)?;
         let hello = Hello {
             version: VERSION,
             pid: std::process::id(),
         };
-        let said = wire.send(Kind::Hello, &hello, &[], PATIENCE);
-        let frame = match (said, wire.receive(Kind::Manifest, PATIENCE)) {
+        let said = wire.send(MessageKind::Hello, &hello, &[], MESSAGE_TIMEOUT);
+        let frame = match (said, wire.receive(MessageKind::Manifest, MESSAGE_TIMEOUT)) {
             // Who refuses does not wait for our name, but says why.
             (_, Err(WireError::Refused(why))) => return Err(WireError::Refused(why)),
             (said, heard) => {
@@ -84,7 +86,8 @@ impl Taker {
             .take(manifest.seats.len())
             .map(UdpSocket::from)
             .collect();
-        let doors: Vec<(Door, OwnedFd)> = manifest.doors.iter().copied().zip(fds).collect();
+        let doors: Vec<(AdminListener, OwnedFd)> =
+            manifest.doors.iter().copied().zip(fds).collect();
         let is_sound = sockets.len() == manifest.seats.len()
             && doors.len() == manifest.doors.len()
             && manifest
@@ -92,7 +95,7 @@ impl Taker {
                 .iter()
                 .all(|seat| seat.listener < manifest.outline.listeners.len());
         match is_sound {
-            true => Ok(Taker {
+            true => Ok(TakeoverClient {
                 wire,
                 manifest,
                 sockets,
@@ -129,7 +132,7 @@ impl Taker {
     }
 
     /// What control connections come in by.
-    pub fn doors(&mut self) -> Vec<(Door, OwnedFd)> {
+    pub fn doors(&mut self) -> Vec<(AdminListener, OwnedFd)> {
         std::mem::take(&mut self.doors)
     }
 
@@ -172,9 +175,9 @@ impl Taker {
         mut self,
         prepared: Prepared,
         late: impl FnOnce(Vec<Ledger>) + Send + 'static,
-    ) -> Result<Taken, WireError> {
-        self.wire.say(Kind::Ready, PATIENCE)?;
-        let frame = self.wire.receive(Kind::Released, PATIENCE)?;
+    ) -> Result<TakenOver, WireError> {
+        self.wire.say(MessageKind::Ready, MESSAGE_TIMEOUT)?;
+        let frame = self.wire.receive(MessageKind::Released, MESSAGE_TIMEOUT)?;
         let mut released: Released = frame.read()?;
         give_sockets(&mut released.estates, frame.fds)?;
         let old = Rows::of(&self.manifest.outline);
@@ -189,10 +192,12 @@ impl Taker {
         let removed = (0..successors.listeners.len())
             .filter(|old| successors.listeners[*old].is_none())
             .collect();
-        if let Err(error) = self
-            .wire
-            .send(Kind::Started, &Started { removed }, &[], PATIENCE)
-        {
+        if let Err(error) = self.wire.send(
+            MessageKind::Started,
+            &Started { removed },
+            &[],
+            MESSAGE_TIMEOUT,
+        ) {
             // One that gave us up serves again, and two must not; one that has ended leaves all to us.
             if self.wire.peer().is_ok_and(|(pid, _)| pass::runs(pid)) {
                 return Err(error);
@@ -200,8 +205,8 @@ impl Taker {
             log::warn!("the process that was taken over cannot be told: {error}");
         }
         let generation = self.manifest.generation;
-        hear_farewell(self.wire, successors, running.rows(), late);
-        Ok(Taken {
+        receive_final_counts(self.wire, successors, running.rows(), late);
+        Ok(TakenOver {
             running,
             drained: released.drained,
             generation,
@@ -258,17 +263,17 @@ fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireErr
     Ok(())
 }
 
-fn hear_farewell(
+fn receive_final_counts(
     mut wire: Wire,
     successors: Successors,
     rows: Rows,
     late: impl FnOnce(Vec<Ledger>) + Send + 'static,
 ) {
     let work = move || match wire
-        .receive(Kind::Farewell, PATIENCE)
-        .and_then(|frame| frame.read::<Farewell>())
+        .receive(MessageKind::FinalCounts, MESSAGE_TIMEOUT)
+        .and_then(|frame| frame.read::<FinalCounts>())
     {
-        Ok(Farewell { ledgers }) => {
+        Ok(FinalCounts { ledgers }) => {
             late(History::of(ledgers).carry(&successors, rows).into_ledgers())
         }
         Err(error) => {
@@ -276,7 +281,7 @@ fn hear_farewell(
         }
     };
     if let Err(error) = thread::Builder::new()
-        .name("farewell".to_owned())
+        .name("final-counts".to_owned())
         .spawn(work)
     {
         log::warn!("the last counts of the process that was taken over are missing: {error}");

@@ -48,7 +48,7 @@ pub struct Manifest {
     /// Which listener each socket is of.
     pub seats: Vec<Seat>,
     /// What else is listened on, for control.
-    pub doors: Vec<Door>,
+    pub doors: Vec<AdminListener>,
     /// When time began to be counted, in nanoseconds of CLOCK_MONOTONIC, which all processes share.
     pub epoch_ns: u64,
 }
@@ -56,7 +56,7 @@ pub struct Manifest {
 /// A socket that control connections come in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Door {
+pub enum AdminListener {
     /// The control socket.
     Control,
     /// HTTP over TCP.
@@ -73,7 +73,7 @@ pub struct Released {
     /// What was counted before them, by worker.
     pub history: Vec<Ledger>,
     /// What is known of each upstream, by number.
-    pub upstreams: Vec<UpstreamWord>,
+    pub upstreams: Vec<UpstreamStatus>,
     /// What people have drained by hand: handler and upstream.
     pub drained: Vec<(String, String)>,
 }
@@ -87,24 +87,24 @@ pub struct Started {
 
 /// What is known of an upstream.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct UpstreamWord {
+pub struct UpstreamStatus {
     /// Where it is.
     pub address: Option<SocketAddr>,
     /// Whether it is thought to answer.
     pub is_alive: bool,
 }
 
-impl From<&State> for UpstreamWord {
-    fn from(state: &State) -> UpstreamWord {
-        UpstreamWord {
+impl From<&State> for UpstreamStatus {
+    fn from(state: &State) -> UpstreamStatus {
+        UpstreamStatus {
             address: state.address,
             is_alive: state.alive,
         }
     }
 }
 
-impl From<&UpstreamWord> for State {
-    fn from(word: &UpstreamWord) -> State {
+impl From<&UpstreamStatus> for State {
+    fn from(word: &UpstreamStatus) -> State {
         State {
             address: word.address,
             alive: word.is_alive,
@@ -116,7 +116,7 @@ impl From<&UpstreamWord> for State {
 
 /// The last words of the one that leaves: what it has still counted, by worker, in its own numbers.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Farewell {
+pub struct FinalCounts {
     /// By worker.
     pub ledgers: Vec<Ledger>,
 }

@@ -7,7 +7,7 @@
 //!                                    ◁─ Ready      nothing can fail any more
 //!   parks its workers; sessions,   Released ─▷     goes on with them
 //!   lanes, accounts                  ◁─ Started    its workers run
-//!   reads removed listeners out    Farewell ─▷     adds what was still counted
+//!   reads removed listeners out    FinalCounts ─▷     adds what was still counted
 //! ```
 //!
 //! Until `Started` the first one can go on at any moment as if nobody had asked, and does so when the other one dies, is silent
@@ -23,14 +23,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long either side waits for the other's next word.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same from `Released` to `Started`, when nobody reads the sockets, for as many sessions: reading and writing them down
 /// was measured to take 5 µs each.
-pub(crate) fn patience_of(sessions: u64) -> Duration {
+pub(crate) fn switchover_timeout(sessions: u64) -> Duration {
     (Duration::from_secs(1)
         + Duration::from_micros(100) * u32::try_from(sessions).unwrap_or(u32::MAX))
-    .min(PATIENCE)
+    .min(MESSAGE_TIMEOUT)
 }
 
 /// Where the next process asks for the sockets: beside the control socket.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 
-use super::{PATIENCE, patience_of};
+use super::{MESSAGE_TIMEOUT, switchover_timeout};
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::build::worker_threads::Crew;
 use crate::dispatch::ledger::Ledger;
@@ -24,9 +24,9 @@ use crate::handover::running::Parked;
 use crate::net::pass;
 use crate::supervisor::{Failure, Supervisor};
 use crate::takeover::messages::{
-    Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION,
+    AdminListener, FinalCounts, Hello, Manifest, Refused, Released, Started, VERSION,
 };
-use crate::takeover::wire::{Kind, Wire, WireError};
+use crate::takeover::wire::{MessageKind, Wire, WireError};
 use crate::worker::command::Handle;
 use crate::worker::estate::Seat;
 use crate::worker::event_loop::Worker;
@@ -36,7 +36,7 @@ const CONVERSATIONS_MAX: u32 = 8;
 /// Time between two looks whether there is still something to give.
 const STEP: Duration = Duration::from_millis(100);
 /// Longest wait for the supervisor to say what runs; a reload may be under way.
-const MANIFEST_MAX: Duration = Duration::from_secs(5);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the thread that talks asks of the supervisor.
 enum Letter {
@@ -53,60 +53,60 @@ enum Letter {
     /// What another process has counted after it gave us everything, by worker.
     Late(Vec<Ledger>),
     /// It has told all that it will ever tell.
-    FarewellOver,
+    FinalCountsOver,
 }
 
 /// The supervisor's end.
-pub struct Gate {
+pub struct TakeoverServer {
     sender: Sender<Letter>,
     letters: Receiver<Letter>,
     waker: Arc<Waker>,
     /// What control connections come in by, for the next process.
-    doors: Vec<(Door, OwnedFd)>,
+    doors: Vec<(AdminListener, OwnedFd)>,
     path: Option<PathBuf>,
     is_closed: Arc<AtomicBool>,
     /// Whether the process that we have taken over still has to tell its last counts, by numbers that mean what they mean
     /// now: until then nothing is reloaded or given away.
-    pub(crate) is_farewell_due: bool,
+    pub(crate) awaits_final_counts: bool,
 }
 
 /// Says, however it ends, that no more counts will come.
-struct Farewelling {
+struct FinalCountsGuard {
     sender: Sender<Letter>,
     waker: Arc<Waker>,
 }
 
-impl Drop for Farewelling {
+impl Drop for FinalCountsGuard {
     fn drop(&mut self) {
-        let _ = self.sender.send(Letter::FarewellOver);
+        let _ = self.sender.send(Letter::FinalCountsOver);
         let _ = self.waker.wake();
     }
 }
 
-impl Gate {
+impl TakeoverServer {
     /// Nobody can ask yet.
-    pub fn new(waker: Arc<Waker>) -> Gate {
+    pub fn new(waker: Arc<Waker>) -> TakeoverServer {
         let (sender, letters) = unbounded();
-        Gate {
+        TakeoverServer {
             sender,
             letters,
             waker,
             doors: Vec::new(),
             path: None,
             is_closed: Arc::default(),
-            is_farewell_due: false,
+            awaits_final_counts: false,
         }
     }
 
     /// Hands on what another process has still counted.
     pub fn add_late(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
-        self.is_farewell_due = true;
-        let farewelling = Farewelling {
+        self.awaits_final_counts = true;
+        let guard = FinalCountsGuard {
             sender: self.sender.clone(),
             waker: Arc::clone(&self.waker),
         };
         move |ledgers| {
-            let _ = farewelling.sender.send(Letter::Late(ledgers));
+            let _ = guard.sender.send(Letter::Late(ledgers));
         }
     }
 
@@ -139,10 +139,13 @@ impl Supervisor {
         &mut self,
         path: PathBuf,
         given: Option<OwnedFd>,
-        mut doors: Vec<(Door, OwnedFd)>,
+        mut doors: Vec<(AdminListener, OwnedFd)>,
     ) -> io::Result<()> {
         let listener = given.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
-        doors.push((Door::Takeover, listener.as_fd().try_clone_to_owned()?));
+        doors.push((
+            AdminListener::Takeover,
+            listener.as_fd().try_clone_to_owned()?,
+        ));
         listener.set_nonblocking(true)?;
         let (sender, waker) = (self.gate.sender.clone(), Arc::clone(&self.gate.waker));
         let is_closed = Arc::clone(&self.gate.is_closed);
@@ -184,8 +187,8 @@ impl Supervisor {
                 }
                 Letter::Failed => self.running.settle(),
                 Letter::Late(ledgers) => self.running.add_late(&ledgers),
-                Letter::FarewellOver => {
-                    self.gate.is_farewell_due = false;
+                Letter::FinalCountsOver => {
+                    self.gate.awaits_final_counts = false;
                     self.begin_reload();
                 }
                 Letter::Release {
@@ -243,7 +246,7 @@ impl Supervisor {
             }
             // Whoever wished for it has been told that it is under way.
             () if self.reloader.is_at_work() => Some("a reload is under way; try again"),
-            () if self.gate.is_farewell_due => Some(
+            () if self.gate.awaits_final_counts => Some(
                 "the process that was taken over before has not told its last counts yet; try again",
             ),
             () => None,
@@ -276,7 +279,7 @@ impl Supervisor {
                     begun.elapsed().as_secs_f64() * 1e3
                 );
                 self.tell_main_process(peer);
-                self.farewell(&mut wire, parked, &released, &removed);
+                self.send_final_counts(&mut wire, parked, &released, &removed);
                 Ok(true)
             }
             Err(error) => {
@@ -317,7 +320,7 @@ impl Supervisor {
             .flat_map(Worker::lane_sockets)
             .map(AsFd::as_fd)
             .collect();
-        let patience = patience_of(
+        let timeout = switchover_timeout(
             released
                 .estates
                 .iter()
@@ -325,19 +328,30 @@ impl Supervisor {
                 .map(count)
                 .sum(),
         );
-        wire.send(Kind::Released, &released, &fds, patience)?;
-        let started: Started = wire.receive(Kind::Started, patience)?.read()?;
+        wire.send(MessageKind::Released, &released, &fds, timeout)?;
+        let started: Started = wire.receive(MessageKind::Started, timeout)?.read()?;
         Ok((released, started.removed))
     }
 
     /// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
-    fn farewell(&self, wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
+    fn send_final_counts(
+        &self,
+        wire: &mut Wire,
+        parked: Parked,
+        released: &Released,
+        removed: &[usize],
+    ) {
         let mut ledgers = Vec::new();
         for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
             worker.read_out(removed);
             ledgers.push(difference(&worker.leave().ledger, &estate.ledger));
         }
-        if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
+        if let Err(error) = wire.send(
+            MessageKind::FinalCounts,
+            &FinalCounts { ledgers },
+            &[],
+            MESSAGE_TIMEOUT,
+        ) {
             log::warn!("the last counts did not reach the process that took over: {error}");
         }
     }
@@ -351,12 +365,12 @@ fn refuse(wire: &mut Wire, why: &str) {
     log::warn!("a takeover is refused: {why}");
     // The other side finds out by itself if it cannot be told.
     let _ = wire.send(
-        Kind::Refused,
+        MessageKind::Refused,
         &Refused {
             why: why.to_owned(),
         },
         &[],
-        PATIENCE,
+        MESSAGE_TIMEOUT,
     );
 }
 
@@ -393,7 +407,7 @@ impl Talk {
                     over,
                 }) {
                     // Longer than all that may happen there.
-                    let _ = is_over.recv_timeout(4 * PATIENCE);
+                    let _ = is_over.recv_timeout(4 * MESSAGE_TIMEOUT);
                 }
             }
             Err(error) => {
@@ -408,7 +422,7 @@ impl Talk {
     /// What runs now is the configuration of this number, and the other side could begin.
     fn up_to_ready(&self, wire: &mut Wire) -> Result<u64, WireError> {
         let (pid, user) = wire.peer()?;
-        let hello: Hello = wire.receive(Kind::Hello, PATIENCE)?.read()?;
+        let hello: Hello = wire.receive(MessageKind::Hello, MESSAGE_TIMEOUT)?.read()?;
         let why = match () {
             () if pid == 0 => {
                 Some("it runs in another PID namespace, such as another container's".to_owned())
@@ -427,11 +441,13 @@ impl Talk {
         log::info!("process {pid} wants to take over");
         let (reply, described) = bounded(1);
         self.ask(Letter::Describe(reply));
-        let described = match described.recv_timeout(MANIFEST_MAX) {
+        let described = match described.recv_timeout(DESCRIBE_TIMEOUT) {
             Ok(described) => described,
             Err(RecvTimeoutError::Timeout) => Err(Unlent::Silent),
             // We end. The other side asks again, and finds somebody else.
-            Err(RecvTimeoutError::Disconnected) => return Err(WireError::Left(Kind::Manifest)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(WireError::Left(MessageKind::Manifest));
+            }
         };
         let (manifest, fds) = match described {
             Ok(described) => described,
@@ -441,8 +457,8 @@ impl Talk {
             }
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        wire.send(Kind::Manifest, &manifest, &fds, PATIENCE)?;
-        wire.receive(Kind::Ready, PATIENCE)?;
+        wire.send(MessageKind::Manifest, &manifest, &fds, MESSAGE_TIMEOUT)?;
+        wire.receive(MessageKind::Ready, MESSAGE_TIMEOUT)?;
         Ok(manifest.generation)
     }
 

@@ -21,7 +21,7 @@ const HEADER_BYTES: usize = 1 + 8 + 4;
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum MessageKind {
     /// Who asks, in which version.
     Hello = b'H',
     /// No, and why.
@@ -35,18 +35,18 @@ pub enum Kind {
     /// The new one has begun.
     Started = b'S',
     /// What the old one has still counted.
-    Farewell = b'F',
+    FinalCounts = b'F',
 }
 
-impl Kind {
-    const ALL: [Kind; 7] = [
-        Kind::Hello,
-        Kind::Refused,
-        Kind::Manifest,
-        Kind::Ready,
-        Kind::Released,
-        Kind::Started,
-        Kind::Farewell,
+impl MessageKind {
+    const ALL: [MessageKind; 7] = [
+        MessageKind::Hello,
+        MessageKind::Refused,
+        MessageKind::Manifest,
+        MessageKind::Ready,
+        MessageKind::Released,
+        MessageKind::Started,
+        MessageKind::FinalCounts,
     ];
 }
 
@@ -55,19 +55,19 @@ impl Kind {
 pub enum WireError {
     /// The other process has ended, or closed the connection.
     #[error("the other process ended before it sent `{0:?}`")]
-    Gone(Kind),
+    Gone(MessageKind),
     /// It did not say anything in time.
     #[error("the other process sent no `{0:?}` for {1:?}")]
-    Silent(Kind, Duration),
+    Silent(MessageKind, Duration),
     /// It ended before all was said to it.
     #[error("the other process ended before it took `{0:?}`")]
-    Left(Kind),
+    Left(MessageKind),
     /// It did not take what was said in time.
     #[error("the other process did not take `{0:?}` for {1:?}")]
-    Deaf(Kind, Duration),
+    Deaf(MessageKind, Duration),
     /// There is more to say than a frame may hold.
     #[error("{0:?} would have {1} bytes and {2} descriptors, more than {BYTES_MAX} or {FDS_MAX}")]
-    TooLarge(Kind, usize, usize),
+    TooLarge(MessageKind, usize, usize),
     /// It refuses.
     #[error("{0}")]
     Refused(String),
@@ -110,15 +110,15 @@ impl Wire {
         pass::peer(&self.0)
     }
 
-    /// Says something. The other end must take all of it within `patience`.
+    /// Says something. The other end must take all of it within `timeout`.
     pub fn send(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         body: &impl Serialize,
         fds: &[BorrowedFd<'_>],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), WireError> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let body =
             serde_json::to_vec(body).map_err(|error| WireError::Nonsense(error.to_string()))?;
         if body.len() as u64 > BYTES_MAX || fds.len() > FDS_MAX as usize {
@@ -135,31 +135,31 @@ impl Wire {
             .map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Left(kind),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    WireError::Deaf(kind, patience)
+                    WireError::Deaf(kind, timeout)
                 }
                 _ => WireError::System(error),
             })
     }
 
     /// Says something that is only a name.
-    pub fn say(&mut self, kind: Kind, patience: Duration) -> Result<(), WireError> {
-        self.send(kind, &(), &[], patience)
+    pub fn say(&mut self, kind: MessageKind, timeout: Duration) -> Result<(), WireError> {
+        self.send(kind, &(), &[], timeout)
     }
 
     /// Waits for a frame of this kind.
-    pub fn receive(&mut self, kind: Kind, patience: Duration) -> Result<Frame, WireError> {
-        let deadline = Instant::now() + patience;
+    pub fn receive(&mut self, kind: MessageKind, timeout: Duration) -> Result<Frame, WireError> {
+        let deadline = Instant::now() + timeout;
         let wrong = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => WireError::Gone(kind),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                WireError::Silent(kind, patience)
-            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WireError::Silent(kind, timeout),
             io::ErrorKind::InvalidData => WireError::Nonsense(error.to_string()),
             _ => WireError::System(error),
         };
         let mut header = [0; HEADER_BYTES];
         self.read_exact(&mut header, deadline).map_err(wrong)?;
-        let got = Kind::ALL.into_iter().find(|kind| *kind as u8 == header[0]);
+        let got = MessageKind::ALL
+            .into_iter()
+            .find(|kind| *kind as u8 == header[0]);
         let (length, count) = (u64_at(&header[1..9]), u64_at(&header[9..13]));
         let got = got.ok_or_else(|| WireError::Nonsense("a frame of no known kind".to_owned()))?;
         if length > BYTES_MAX || count > u64::from(FDS_MAX) {
@@ -171,7 +171,7 @@ impl Wire {
         let frame = Frame { body, fds };
         match got {
             got if got == kind => Ok(frame),
-            Kind::Refused => Err(WireError::Refused(
+            MessageKind::Refused => Err(WireError::Refused(
                 frame.read::<crate::takeover::messages::Refused>()?.why,
             )),
             got => Err(WireError::Nonsense(format!(
@@ -262,10 +262,10 @@ mod tests {
             let fds = vec![file.as_fd(); count];
             Wire::new(there)
                 .expect("a wire")
-                .send(Kind::Released, &body, &fds, SOON)
+                .send(MessageKind::Released, &body, &fds, SOON)
                 .expect("sent");
         });
-        let frame = here.receive(Kind::Released, SOON).expect("received");
+        let frame = here.receive(MessageKind::Released, SOON).expect("received");
         eprintln!("2 MB and {count} descriptors took {:?}", begun.elapsed());
         sender.join().expect("sent");
         assert_eq!(
@@ -283,10 +283,10 @@ mod tests {
         drop(write);
         Wire::new(there)
             .expect("a wire")
-            .say(Kind::Ready, SOON)
+            .say(MessageKind::Ready, SOON)
             .expect("sent");
         assert!(matches!(
-            here.receive(Kind::Ready, SOON),
+            here.receive(MessageKind::Ready, SOON),
             Err(WireError::Nonsense(_))
         ));
         assert_eq!(
@@ -296,7 +296,7 @@ mod tests {
         );
     }
 
-    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our patience, and one that ended
+    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our timeout, and one that ended
     /// is told from one that is slow.
     #[test]
     fn slowness_has_an_end() {
@@ -310,8 +310,8 @@ mod tests {
             }
         });
         assert!(matches!(
-            here.receive(Kind::Manifest, short),
-            Err(WireError::Silent(Kind::Manifest, _))
+            here.receive(MessageKind::Manifest, short),
+            Err(WireError::Silent(MessageKind::Manifest, _))
         ));
         drop(here);
         dripping.join().expect("it ends");
@@ -319,13 +319,13 @@ mod tests {
         let (mut here, there) = pair();
         let much = "x".repeat(10 << 20);
         assert!(matches!(
-            here.send(Kind::Manifest, &much, &[], short),
-            Err(WireError::Deaf(Kind::Manifest, _))
+            here.send(MessageKind::Manifest, &much, &[], short),
+            Err(WireError::Deaf(MessageKind::Manifest, _))
         ));
         drop(there);
         assert!(matches!(
-            here.send(Kind::Manifest, &much, &[], SOON),
-            Err(WireError::Left(Kind::Manifest))
+            here.send(MessageKind::Manifest, &much, &[], SOON),
+            Err(WireError::Left(MessageKind::Manifest))
         ));
     }
 
@@ -335,8 +335,8 @@ mod tests {
         let (mut here, there) = pair();
         let fds = vec![there.as_fd(); FDS_MAX as usize + 1];
         assert!(matches!(
-            here.send(Kind::Released, &(), &fds, SOON),
-            Err(WireError::TooLarge(Kind::Released, ..))
+            here.send(MessageKind::Released, &(), &fds, SOON),
+            Err(WireError::TooLarge(MessageKind::Released, ..))
         ));
         drop(here);
         assert_eq!((&there).read(&mut [0]).expect("the end"), 0);
@@ -347,17 +347,20 @@ mod tests {
     fn every_failure_has_its_name() {
         let (mut here, mut there) = pair();
         there
-            .write_all(&[Kind::Manifest as u8, 9, 0])
+            .write_all(&[MessageKind::Manifest as u8, 9, 0])
             .expect("written");
         drop(there);
         assert!(matches!(
-            here.receive(Kind::Manifest, SOON),
-            Err(WireError::Gone(Kind::Manifest))
+            here.receive(MessageKind::Manifest, SOON),
+            Err(WireError::Gone(MessageKind::Manifest))
         ));
 
         let (mut here, _there) = pair();
-        let silent = here.receive(Kind::Ready, Duration::from_millis(20));
-        assert!(matches!(silent, Err(WireError::Silent(Kind::Ready, _))));
+        let silent = here.receive(MessageKind::Ready, Duration::from_millis(20));
+        assert!(matches!(
+            silent,
+            Err(WireError::Silent(MessageKind::Ready, _))
+        ));
 
         let (mut here, there) = pair();
         let refused = crate::takeover::messages::Refused {
@@ -365,10 +368,10 @@ mod tests {
         };
         Wire::new(there)
             .expect("a wire")
-            .send(Kind::Refused, &refused, &[], SOON)
+            .send(MessageKind::Refused, &refused, &[], SOON)
             .expect("sent");
         assert!(
-            matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no")
+            matches!(here.receive(MessageKind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no")
         );
 
         for nonsense in [
@@ -378,7 +381,7 @@ mod tests {
             let (mut here, mut there) = pair();
             there.write_all(nonsense).expect("written");
             assert!(matches!(
-                here.receive(Kind::Manifest, SOON),
+                here.receive(MessageKind::Manifest, SOON),
                 Err(WireError::Nonsense(_))
             ));
         }
