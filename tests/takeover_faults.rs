@@ -13,9 +13,9 @@ use std::{env, fs, thread};
 
 use rustix::process::Signal;
 use socket2::SockRef;
-use udispatch::takeover::messages::{Hello, Manifest, Refused, VERSION};
+use udispatch::takeover::messages::{Hello, Manifest, MessageKind, Refused, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{MessageKind, Wire};
+use udispatch::takeover::wire::Wire;
 
 use common::client::Client;
 use common::daemon::Daemon;
@@ -103,7 +103,7 @@ fn misbehave(control: &Path, fault: Fault) {
             VERSION
         },
     );
-    let manifest = wire.receive(MessageKind::Manifest, SOON);
+    let manifest = wire.expect(MessageKind::Manifest, SOON);
     match fault {
         Fault::OtherVersion => assert!(manifest.unwrap_err().to_string().contains("version")),
         Fault::DiesAfterHello | Fault::Nonsense => {}
@@ -121,10 +121,10 @@ fn misbehave(control: &Path, fault: Fault) {
             listener.set_recv_buffer_size(4_096).unwrap();
             listener.set_reuse_address(true).unwrap();
         }
-        Fault::DiesAfterReady => wire.say(MessageKind::Ready, SOON).unwrap(),
+        Fault::DiesAfterReady => wire.send(MessageKind::Ready, &(), &[], SOON).unwrap(),
         Fault::DiesAfterReleased => {
-            wire.say(MessageKind::Ready, SOON).unwrap();
-            wire.receive(MessageKind::Released, SOON).unwrap();
+            wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+            wire.expect(MessageKind::Released, SOON).unwrap();
         }
     }
 }
@@ -139,7 +139,7 @@ fn a_takeover_that_fails_leaves_no_trace() {
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let listener = hello(&daemon.control(), VERSION)
-        .receive(MessageKind::Manifest, SOON)
+        .expect(MessageKind::Manifest, SOON)
         .unwrap()
         .fds
         .swap_remove(0);
@@ -183,7 +183,7 @@ fn silence_before_ready() {
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let mut silent = hello(&daemon.control(), VERSION);
-    silent.receive(MessageKind::Manifest, SOON).unwrap();
+    silent.expect(MessageKind::Manifest, SOON).unwrap();
     let second = successor(&[], &daemon.control(), &daemon.file())
         .wait_with_output()
         .unwrap();
@@ -207,9 +207,9 @@ fn silence_before_ready() {
 fn silence_after_released() {
     if let Some(control) = env::var_os(SILENT) {
         let mut wire = hello(Path::new(&control), VERSION);
-        wire.receive(MessageKind::Manifest, SOON).unwrap();
-        wire.say(MessageKind::Ready, SOON).unwrap();
-        let _released = wire.receive(MessageKind::Released, SOON).unwrap();
+        wire.expect(MessageKind::Manifest, SOON).unwrap();
+        wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+        let _released = wire.expect(MessageKind::Released, SOON).unwrap();
         thread::sleep(2 * SOON);
         return;
     }
@@ -416,11 +416,11 @@ fn whoever_runs_misbehaves() {
             Running::EndsAtOnce => "the other process ended before it",
             Running::Nonsense => "speaks another language",
             Running::OtherVersion => {
-                wire.receive(MessageKind::Hello, SOON).unwrap();
+                wire.expect(MessageKind::Hello, SOON).unwrap();
                 wire.send(
                     MessageKind::Refused,
                     &Refused {
-                        why: "another version".to_owned(),
+                        reason: "another version".to_owned(),
                     },
                     &[],
                     SOON,
@@ -429,7 +429,7 @@ fn whoever_runs_misbehaves() {
                 "another version"
             }
             Running::FalseManifest => {
-                wire.receive(MessageKind::Hello, SOON).unwrap();
+                wire.expect(MessageKind::Hello, SOON).unwrap();
                 wire.send(
                     MessageKind::Manifest,
                     &serde_json::json!({ "pid": "many" }),

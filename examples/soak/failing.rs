@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use udispatch::takeover::messages::{Hello, VERSION};
+use udispatch::takeover::error::TakeoverError;
+use udispatch::takeover::messages::{Hello, MessageKind, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{MessageKind, Wire, WireError};
+use udispatch::takeover::wire::Wire;
 
 use crate::daemon::{Daemon, put_down};
 
@@ -110,24 +111,24 @@ impl Fault {
             }
             Fault::OtherVersion => {
                 let mut wire = hello(daemon, VERSION + 1)?;
-                match wire.receive(MessageKind::Manifest, PATIENCE) {
-                    Err(WireError::Refused(_)) => {}
+                match wire.expect(MessageKind::Manifest, PATIENCE) {
+                    Err(TakeoverError::Refused(_)) => {}
                     other => bail!("another version got {other:?}"),
                 }
             }
             Fault::GoneAfterManifest => {
-                drop(hello(daemon, VERSION)?.receive(MessageKind::Manifest, PATIENCE)?)
+                drop(hello(daemon, VERSION)?.expect(MessageKind::Manifest, PATIENCE)?)
             }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(MessageKind::Manifest, PATIENCE)?;
-                wire.say(MessageKind::Ready, PATIENCE)?;
-                wire.receive(MessageKind::Released, PATIENCE)?;
+                wire.expect(MessageKind::Manifest, PATIENCE)?;
+                wire.send(MessageKind::Ready, &(), &[], PATIENCE)?;
+                wire.expect(MessageKind::Released, PATIENCE)?;
             }
             Fault::KilledAfterManifest | Fault::KilledAfterReady => self.kill_between(daemon)?,
             Fault::Contested => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(MessageKind::Manifest, PATIENCE)?;
+                wire.expect(MessageKind::Manifest, PATIENCE)?;
                 daemon.signal(Signal::USR2)?;
                 daemon.wait_for("has ended; why stands above")?;
             }
@@ -170,7 +171,7 @@ impl Fault {
             pass_on(&mut here, &mut there, MessageKind::Manifest)?;
             if self == Fault::KilledAfterReady {
                 pass_on(&mut there, &mut here, MessageKind::Ready)?;
-                here.receive(MessageKind::Released, PATIENCE)?;
+                here.expect(MessageKind::Released, PATIENCE)?;
             }
             anyhow::Ok(())
         })();
@@ -194,7 +195,7 @@ fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
 }
 
 fn pass_on(from: &mut Wire, to: &mut Wire, kind: MessageKind) -> anyhow::Result<()> {
-    let frame = from.receive(kind, PATIENCE)?;
+    let frame = from.expect(kind, PATIENCE)?;
     let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
     to.send(kind, &frame.read::<Value>()?, &fds, PATIENCE)?;
     Ok(())

@@ -19,7 +19,8 @@ use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
 use crate::supervisor::{Failure, Served, Supervisor};
 use crate::takeover::{
-    self, client::TakeoverClient, messages::AdminListener, successor::Successor, wire::WireError,
+    self, client::TakeoverClient, error::TakeoverError, messages::AdminListener,
+    successor::Successor,
 };
 
 /// Longest wait for standard error after a failure.
@@ -131,15 +132,15 @@ fn start(config: Config) -> Result<Started, End> {
 
 fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
-        Failure::Takeover(WireError::Refused(format!(
+        Failure::Takeover(TakeoverError::Refused(format!(
             "{error}; the running daemon is found by its control socket"
         )))
     })?;
     let mut client =
         TakeoverClient::connect(&takeover::path_beside(&control)).map_err(Failure::from)?;
     let (mut given, mut http, mut gate) = (None, None, None);
-    for (door, fd) in client.doors() {
-        match door {
+    for (listener, fd) in client.admin_listeners() {
+        match listener {
             AdminListener::Control => given = Some((fd, control.clone())),
             AdminListener::Http => http = Some(fd),
             AdminListener::Takeover => gate = Some(fd),

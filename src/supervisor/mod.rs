@@ -10,6 +10,8 @@ pub mod requests;
 pub mod sessions;
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,9 +34,10 @@ use crate::supervisor::commands::Office;
 use crate::supervisor::periodic::Chores;
 use crate::supervisor::reload::{Loader, Reloader, Wish};
 use crate::takeover::client::TakeoverClient;
-use crate::takeover::server::TakeoverServer;
+use crate::takeover::error::TakeoverError;
+use crate::takeover::messages::AdminListener;
+use crate::takeover::server::{Serving, TakeoverServer};
 use crate::takeover::successor::Successor;
-use crate::takeover::wire::WireError;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -68,7 +71,7 @@ pub enum Failure {
     },
     /// The running process has not given everything.
     #[error("cannot take over: {0}")]
-    Takeover(#[from] WireError),
+    Takeover(#[from] TakeoverError),
     /// A worker panicked: a defect.
     #[error("a worker ended by a defect; the message above says where. Please report it")]
     Worker,
@@ -227,14 +230,51 @@ impl Supervisor {
             .for_each(|change| log::info!("takeover: {change}"));
         let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
         let mut gate = TakeoverServer::new(Arc::clone(&stage.ended));
-        let (who, listeners) = (client.who(), client.listeners());
-        let taken = client.take(prepared, gate.add_late())?;
+        let server = client.server();
+        let listeners = client.listeners();
+        let taken = client.take_over(prepared, gate.expect_final_counts())?;
         office.inherit(taken.drained, taken.generation);
         let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
         supervisor.chores.go_on(listeners);
         supervisor.drain_again();
-        log::info!("taken over from {who}");
+        log::info!("taken over from {server}");
         Ok(supervisor)
+    }
+
+    /// Lets another process take over from now on, by a socket at `path`. `inherited` is that socket, if this process has got
+    /// it by a takeover. The client gets `admin_listeners`, too.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if the socket cannot be bound or the thread cannot be started.
+    pub fn offer_takeover(
+        &mut self,
+        path: PathBuf,
+        inherited: Option<OwnedFd>,
+        admin_listeners: Vec<(AdminListener, OwnedFd)>,
+    ) -> io::Result<()> {
+        self.gate.listen(path, inherited, admin_listeners)
+    }
+
+    /// Handles the requests of processes that want to take over. Returns whether another process serves everything now.
+    fn handle_takeovers(&mut self) -> Result<bool, Failure> {
+        while let Some(request) = self.gate.next_request() {
+            let serving = Serving {
+                generation: self.office.life.generation,
+                is_reloading: self.reloader.is_at_work(),
+                drained: self.office.drained().collect(),
+                running: &mut self.running,
+                epoch: self.epoch,
+                worker_ended: &self.ended,
+                announce_main_pid: &|pid| self.chores.tell_main_process(pid),
+            };
+            if self.gate.handle(request, serving)? {
+                return Ok(true);
+            }
+            // A reload waits until all final counts have come.
+            self.begin_reload();
+        }
+        Ok(false)
     }
 
     /// Says how a reload reads the configuration. Without this there is none.
@@ -310,7 +350,7 @@ impl Supervisor {
                 return self.stop();
             }
             self.finish_reload()?;
-            if self.heed_gate()? {
+            if self.handle_takeovers()? {
                 return Ok((None, self.leave()));
             }
             if self.running.has_lost_a_worker() {

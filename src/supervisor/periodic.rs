@@ -80,6 +80,12 @@ impl Chores {
         self.service.is_there()
     }
 
+    /// Another process has taken over. The service manager has to know before this one ends, or it takes that for the service's
+    /// end; it reads what it was told before it looks who has ended (systemd: src/core/manager.c, the priorities of its events).
+    pub(crate) fn tell_main_process(&self, process: u32) {
+        tell(self.service.main_process(process));
+    }
+
     /// Alarms of what the host shows.
     pub fn found(&self) -> Vec<Alarm> {
         self.lookout.found()
@@ -152,12 +158,6 @@ impl Supervisor {
     /// A change begins.
     pub(crate) fn tell_reloading(&self) {
         tell(self.chores.service.reloading());
-    }
-
-    /// Another process has taken over. The service manager has to know before this one ends, or it takes that for the service's
-    /// end; it reads what it was told before it looks who has ended (systemd: src/core/manager.c, the priorities of its events).
-    pub(crate) fn tell_main_process(&self, process: u32) {
-        tell(self.chores.service.main_process(process));
     }
 
     /// The end begins.

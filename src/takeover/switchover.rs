@@ -1,0 +1,218 @@
+//! The server's side of the switchover, on the supervisor's thread: performs what the protocol decides while the workers stand
+//! still.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use crate::build::worker_threads::Crew;
+use crate::dispatch::ledger::Ledger;
+use crate::dispatch::legacy::Legacy;
+use crate::handover::history::{as_written, difference};
+use crate::handover::running::Parked;
+use crate::net::pass;
+use crate::supervisor::Failure;
+use crate::takeover::error::WireError;
+use crate::takeover::messages::{FinalCounts, MessageKind, Released, Started};
+use crate::takeover::protocol::Message;
+use crate::takeover::protocol::server::{
+    Conditions, ServerSwitchover, ServerSwitchoverAction, ServerSwitchoverEvent,
+};
+use crate::takeover::server::{Conversation, Serving};
+use crate::takeover::time_until;
+use crate::worker::command::Handle;
+use crate::worker::event_loop::Worker;
+
+/// Performs the switchover to one client.
+pub(super) struct Switchover<'a> {
+    conversation: Conversation,
+    serving: Serving<'a>,
+    handles: Vec<Handle>,
+    /// The threads that would resume serving.
+    threads: Option<Crew>,
+    /// What has been stopped.
+    parked: Option<Parked>,
+    /// The exported state.
+    released: Option<Released>,
+    /// The server's numbers of the listeners that the client does not have.
+    removed: Vec<usize>,
+    final_counts: Vec<Ledger>,
+    /// Since when nobody serves.
+    begun: Option<Instant>,
+}
+
+impl<'a> Switchover<'a> {
+    pub(super) fn new(conversation: Conversation, serving: Serving<'a>) -> Switchover<'a> {
+        Switchover {
+            handles: serving.running.handles().cloned().collect(),
+            conversation,
+            serving,
+            threads: None,
+            parked: None,
+            released: None,
+            removed: Vec::new(),
+            final_counts: Vec::new(),
+            begun: None,
+        }
+    }
+
+    /// Returns whether the client serves now.
+    ///
+    /// # Errors
+    ///
+    /// `Failure::Worker`, if a worker has ended by a defect.
+    pub(super) fn run(mut self, conditions: Conditions) -> Result<bool, Failure> {
+        let mut protocol = ServerSwitchover::default();
+        let begun = ServerSwitchoverEvent::Begun(conditions);
+        let mut actions = VecDeque::from(protocol.step(begun, Instant::now()));
+        while let Some(action) = actions.pop_front() {
+            if let Some(event) = self.perform(action)? {
+                actions.extend(protocol.step(event, Instant::now()));
+            }
+        }
+        Ok(protocol.is_taken_over())
+    }
+
+    fn perform(
+        &mut self,
+        action: ServerSwitchoverAction,
+    ) -> Result<Option<ServerSwitchoverEvent>, Failure> {
+        use ServerSwitchoverAction as Action;
+        use ServerSwitchoverEvent as Event;
+        let event = match action {
+            Action::PrepareThreads => Event::Prepared(self.prepare_threads()),
+            Action::ParkWorkers => {
+                let sessions = self.park()?;
+                Event::Parked { sessions }
+            }
+            Action::SendState { deadline } => Event::Sent(self.send_state(deadline)),
+            Action::Receive { deadline } => Event::Received(self.receive(deadline)),
+            Action::KillPeer { .. } => Event::Killed(self.kill_peer()),
+            Action::SendFinalCounts { deadline } => Event::Sent(self.send_final_counts(deadline)),
+            other => {
+                self.perform_at_once(other);
+                return Ok(None);
+            }
+        };
+        Ok(Some(event))
+    }
+
+    /// Performs an action that has no outcome.
+    fn perform_at_once(&mut self, action: ServerSwitchoverAction) {
+        use ServerSwitchoverAction as Action;
+        let pid = self.conversation.peer.pid;
+        match action {
+            Action::ResumeServing => self.resume(),
+            Action::RestoreListeners => self.serving.running.settle(),
+            Action::AnnounceMainPid => (self.serving.announce_main_pid)(pid),
+            Action::CloseSockets => self.close_sockets(),
+            Action::Refuse(reason) => self.conversation.refuse(reason),
+            Action::ReportSurvivor(reason) => log::error!(
+                "cannot end process {pid}: {reason}. It may serve beside this one; end it"
+            ),
+            Action::ReportFailure(error) => log::error!(
+                "process {pid} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
+                self.pause_ms()
+            ),
+            Action::ReportTakenOver => log::info!(
+                "process {pid} has taken over; {:.1} ms between two turns",
+                self.pause_ms()
+            ),
+            Action::ReportLostCounts(error) => {
+                log::warn!("the last counts did not reach the process that took over: {error}");
+            }
+            // They have an outcome, so `perform` does them.
+            Action::PrepareThreads
+            | Action::ParkWorkers
+            | Action::SendState { .. }
+            | Action::Receive { .. }
+            | Action::KillPeer { .. }
+            | Action::SendFinalCounts { .. } => {}
+        }
+    }
+
+    /// Time in which nobody served, in milliseconds.
+    fn pause_ms(&self) -> f64 {
+        self.begun
+            .map_or(0.0, |begun| begun.elapsed().as_secs_f64() * 1e3)
+    }
+
+    fn prepare_threads(&mut self) -> Result<(), String> {
+        let threads = Crew::new(self.handles.len(), self.serving.worker_ended)
+            .map_err(|error| format!("cannot start worker threads: {error}"))?;
+        self.threads = Some(threads);
+        Ok(())
+    }
+
+    /// Stops the workers and exports their state. Returns the number of sessions and of source ports in use.
+    fn park(&mut self) -> Result<u64, Failure> {
+        self.begun = Some(Instant::now());
+        let mut parked = self.serving.running.park()?;
+        let released = Released {
+            estates: parked.workers.iter().map(Worker::leave).collect(),
+            history: parked.history.ledgers().iter().map(as_written).collect(),
+            upstreams: parked.states.iter().map(Into::into).collect(),
+            drained: std::mem::take(&mut self.serving.drained),
+        };
+        let legacies = released.estates.iter().flat_map(|estate| &estate.legacies);
+        let sessions = legacies.map(sessions_of).sum();
+        self.parked = Some(parked);
+        self.released = Some(released);
+        Ok(sessions)
+    }
+
+    fn send_state(&mut self, deadline: Instant) -> Result<(), WireError> {
+        let (Some(parked), Some(released)) = (&self.parked, &self.released) else {
+            return Err(WireError::Malformed("there is no state".to_owned()));
+        };
+        let sockets = parked.workers.iter().flat_map(Worker::lane_sockets);
+        let fds: Vec<BorrowedFd<'_>> = sockets.map(AsFd::as_fd).collect();
+        let timeout = time_until(deadline);
+        self.conversation
+            .wire
+            .send(MessageKind::Released, released, &fds, timeout)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Message, WireError> {
+        let frame = self.conversation.wire.receive(time_until(deadline))?;
+        if frame.kind == MessageKind::Started {
+            self.removed = frame.read::<Started>()?.removed;
+        }
+        frame.message()
+    }
+
+    fn kill_peer(&mut self) -> Result<(), String> {
+        pass::kill(self.conversation.peer.pid).map_err(|error| error.to_string())
+    }
+
+    fn resume(&mut self) {
+        if let (Some(parked), Some(threads)) = (self.parked.take(), self.threads.take()) {
+            let handles = std::mem::take(&mut self.handles);
+            self.serving.running.resume(parked, handles, threads);
+        }
+    }
+
+    fn close_sockets(&mut self) {
+        let (Some(parked), Some(released)) = (self.parked.take(), &self.released) else {
+            return;
+        };
+        for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
+            worker.read_out(&self.removed);
+            let late = difference(&worker.leave().ledger, &estate.ledger);
+            self.final_counts.push(late);
+        }
+    }
+
+    fn send_final_counts(&mut self, deadline: Instant) -> Result<(), WireError> {
+        let ledgers = std::mem::take(&mut self.final_counts);
+        let timeout = time_until(deadline);
+        let counts = FinalCounts { ledgers };
+        self.conversation
+            .wire
+            .send(MessageKind::FinalCounts, &counts, &[], timeout)
+    }
+}
+
+fn sessions_of(legacy: &Legacy) -> u64 {
+    (legacy.sessions.len() + legacy.ports.len()) as u64
+}
