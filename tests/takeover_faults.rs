@@ -26,8 +26,8 @@ use common::upstream::{Server, forwarder, list};
 /// Longest wait for a word of a takeover; the daemon's own is ten seconds.
 const SOON: Duration = Duration::from_secs(15);
 const HERE: &str = "127.0.0.1:1000";
-/// Set in the process that a test starts as a successor that falls silent.
-const SILENT: &str = "UDISPATCH_TEST_SILENT";
+/// Set in the process that a test starts as a client that fails: the control socket.
+const FAILING: &str = "UDISPATCH_TEST_FAILING_CLIENT";
 
 fn forwarding() -> (Server, Daemon) {
     let server = telling("127.0.0.1:9001");
@@ -201,37 +201,63 @@ fn silence_before_ready() {
     assert_undisturbed(daemon, talker.end());
 }
 
-/// A new process that falls silent when everything is its own is put down, so that it cannot come back to life, and the old one
-/// goes on.
+/// A client that has the state and is silent is killed, so that it cannot serve later, and the server goes on.
 #[test]
 fn silence_after_released() {
-    if let Some(control) = env::var_os(SILENT) {
-        let mut wire = hello(Path::new(&control), VERSION);
-        wire.expect(MessageKind::Manifest, SOON).unwrap();
-        wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
-        let _released = wire.expect(MessageKind::Released, SOON).unwrap();
+    if let Some(control) = env::var_os(FAILING) {
+        let _wire = until_released(Path::new(&control));
         thread::sleep(2 * SOON);
         return;
     }
-    if !enter("silence_after_released") {
+    if enter("silence_after_released") {
+        assert_killed("silence_after_released", "sent no `Started`");
+    }
+}
+
+/// A client that has the state and sends something else than `Started` may serve: it is killed, too.
+#[test]
+fn nonsense_after_released() {
+    if let Some(control) = env::var_os(FAILING) {
+        let mut wire = until_released(Path::new(&control));
+        wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+        thread::sleep(2 * SOON);
         return;
     }
+    if enter("nonsense_after_released") {
+        assert_killed(
+            "nonsense_after_released",
+            "`Ready` came instead of `Started`",
+        );
+    }
+}
+
+/// Begins as a client would, up to the moment when it could start.
+fn until_released(control: &Path) -> Wire {
+    let mut wire = hello(control, VERSION);
+    wire.expect(MessageKind::Manifest, SOON).unwrap();
+    wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+    wire.expect(MessageKind::Released, SOON).unwrap();
+    wire
+}
+
+/// Starts this test once more as a client that fails. It is killed, the log has the reason, and sessions go on.
+fn assert_killed(test: &str, reason: &str) {
     let (_server, mut daemon) = forwarding();
     let client = Client::newcomer();
     let before = String::from_utf8(client.ask(b"before", HERE).0).unwrap();
-    let mut silent = Command::new(env::current_exe().expect("the test's own path"));
-    silent
-        .args(["--exact", "silence_after_released"])
-        .env(SILENT, daemon.control())
+    let mut failing = Command::new(env::current_exe().expect("the test's own path"));
+    failing
+        .args(["--exact", test])
+        .env(FAILING, daemon.control())
         .stdout(Stdio::null());
-    let mut silent = silent.spawn().expect("it starts");
+    let mut failing = failing.spawn().expect("it starts");
     daemon.wait_for("wants to take over");
     thread::sleep(Duration::from_millis(300));
     // Nobody reads the sockets now: what comes waits in them.
     client.send(b"meanwhile", HERE);
     let said = daemon.wait_for("has not taken over");
-    assert!(said.contains("sent no `Started`"), "{said}");
-    let status = silent.wait().expect("it has ended");
+    assert!(said.contains(reason), "{said}");
+    let status = failing.wait().expect("it has ended");
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&status),
         Some(libc::SIGKILL),

@@ -47,13 +47,13 @@
 //! | sending the state | sent | receive for *T* | awaiting `Started` |
 //! | sending the state | closed, too late, too large, system error | resume | failed |
 //! | awaiting `Started` | `Started`: **the client serves** | announce MAINPID, close sockets, send `FinalCounts` within 10 s | sending the final counts |
-//! | awaiting `Started` | closed, another message, no message, system error | resume | failed |
-//! | awaiting `Started` | too late | kill the client | killing |
-//! | killing | SIGKILL is sent | resume | failed |
+//! | awaiting `Started` | closed: the client has ended or will not start | resume | failed |
+//! | awaiting `Started` | too late, another message, no message, system error | kill the client, wait until it has ended, for 1 s | killing |
+//! | killing | it has ended | resume | failed |
 //! | killing | it may still run | report that, resume | failed |
 //! | sending the final counts | sent, or not | report what is lost | taken over |
 //!
-//! So nobody serves for at most 2 *T*, and the time to park and to resume.
+//! So nobody serves for at most 2 *T* + 1 s, and the time to park and to resume.
 //!
 //! # The client's handshake
 //!

@@ -87,7 +87,7 @@ impl<'a> Switchover<'a> {
             }
             Action::SendState { deadline } => Event::Sent(self.send_state(deadline)),
             Action::Receive { deadline } => Event::Received(self.receive(deadline)),
-            Action::KillPeer { .. } => Event::Killed(self.kill_peer()),
+            Action::KillPeer { deadline } => Event::Killed(self.kill_peer(deadline)),
             Action::SendFinalCounts { deadline } => Event::Sent(self.send_final_counts(deadline)),
             other => {
                 self.perform_at_once(other);
@@ -181,8 +181,11 @@ impl<'a> Switchover<'a> {
         frame.message()
     }
 
-    fn kill_peer(&mut self) -> Result<(), String> {
-        pass::kill(self.conversation.peer.pid).map_err(|error| error.to_string())
+    fn kill_peer(&mut self, deadline: Instant) -> Result<(), String> {
+        pass::kill(self.conversation.peer.pid).map_err(|error| error.to_string())?;
+        let closed = self.conversation.wire.wait_until_closed(deadline);
+        closed
+            .map_err(|error| format!("SIGKILL has been sent, and its connection is open: {error}"))
     }
 
     fn resume(&mut self) {

@@ -152,6 +152,22 @@ impl Wire {
         Ok(frame)
     }
 
+    /// Discards what comes until the other end is closed.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut`, if it is still open at the deadline; `System`.
+    pub fn wait_until_closed(&mut self, deadline: Instant) -> Result<(), WireError> {
+        let mut discarded = [0; 4096];
+        loop {
+            match self.read_exact(&mut discarded, deadline).map_err(classify) {
+                Ok(()) => {}
+                Err(WireError::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn read_exact(&mut self, mut bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
             self.0.set_read_timeout(Some(pass::left(deadline)?))?;
@@ -305,6 +321,22 @@ mod tests {
             here.send(MessageKind::Manifest, &much, &[], SOON),
             Err(WireError::Closed)
         ));
+    }
+
+    /// The end of the other process is found behind whatever it has sent, and not before.
+    #[test]
+    fn the_end_is_found() {
+        let (mut here, mut there) = pair();
+        there.write_all(&[b'x'; 10_000]).expect("written");
+        let early = Instant::now() + Duration::from_millis(20);
+        assert!(matches!(
+            here.wait_until_closed(early),
+            Err(WireError::TimedOut)
+        ));
+        there.write_all(b"more").expect("written");
+        drop(there);
+        here.wait_until_closed(Instant::now() + SOON)
+            .expect("it is closed");
     }
 
     /// More than a frame may hold is not even begun: the other end hears nothing of it.

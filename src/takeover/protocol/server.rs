@@ -371,9 +371,10 @@ impl ServerSwitchover {
             (State::AwaitingStarted(timeout), Event::Received(received)) => {
                 match expect(MessageKind::Started, timeout, received) {
                     Ok(_) => self.finish(now),
-                    // It has the state and may start at any time. Two must not serve.
-                    Err(error @ TakeoverError::NotReceived(..)) => self.kill(error, now),
-                    Err(error) => resume(error),
+                    // A client that may serve keeps the connection open until it has ended.
+                    Err(error @ TakeoverError::ClosedBefore(_)) => resume(error),
+                    // It has the state and may start at any time, or has started. Two must not serve.
+                    Err(error) => self.kill(error, now),
                 }
             }
             (State::Killing(error), Event::Killed(Ok(()))) => resume(error),
