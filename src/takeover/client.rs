@@ -180,7 +180,11 @@ impl TakeoverClient {
                     return driver.taken.ok_or_else(unprepared);
                 }
                 Action::Fail(error) => return Err(error),
-                Action::Exit(error) => return Err(error),
+                Action::Exit(error) => {
+                    // The kernel closes it when no thread of this process runs any more.
+                    std::mem::forget(driver.wire);
+                    return Err(error);
+                }
             }
         }
     }

@@ -80,7 +80,7 @@
 //! | sending `Started` | sent | receive the final counts for 10 s | ended |
 //! | sending `Started` | not sent | check whether the server runs | checking the server |
 //! | checking the server | it has ended | serve alone | ended |
-//! | checking the server | it runs, so it will serve again | exit | ended |
+//! | checking the server | it runs, so it will serve again | exit; the connection stays open until then | ended |
 
 pub mod client;
 pub mod error;
