@@ -168,7 +168,7 @@ impl TakeoverClient {
                     Event::Sent(driver.send(MessageKind::Started, &Started { removed }, deadline))
                 }
                 Action::CheckServer => Event::ServerChecked {
-                    is_running: driver.wire.peer().is_ok_and(|peer| pass::runs(peer.pid)),
+                    is_running: pass::runs(driver.manifest.pid),
                 },
                 Action::ReceiveFinalCounts { deadline } => {
                     return driver.finish(deadline, final_counts);
