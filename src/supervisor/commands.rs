@@ -64,9 +64,9 @@ impl Office {
         }
     }
 
-    /// What was drained by hand.
-    pub(crate) fn drained(&self) -> impl Iterator<Item = (String, String)> {
-        self.drained.iter().cloned()
+    /// Upstreams that an operator has drained: handler and upstream.
+    pub(crate) fn drained(&self) -> &BTreeSet<(String, String)> {
+        &self.drained
     }
 
     /// Another process has given what people had drained there.

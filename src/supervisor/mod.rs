@@ -36,8 +36,9 @@ use crate::supervisor::reload::{Loader, Reloader, Wish};
 use crate::takeover::client::TakeoverClient;
 use crate::takeover::error::TakeoverError;
 use crate::takeover::messages::AdminListener;
-use crate::takeover::server::{Serving, TakeoverServer};
+use crate::takeover::server::TakeoverServer;
 use crate::takeover::successor::Successor;
+use crate::takeover::switchover::Serving;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -209,7 +210,7 @@ impl Supervisor {
         unfit.iter().for_each(|why| log::warn!("{why}"));
         let (prepared, signals) = stage.prepare(draft, held, epoch)?;
         let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let gate = TakeoverServer::new(Arc::clone(&stage.ended));
+        let gate = TakeoverServer::new(Arc::clone(&stage.ended), epoch);
         Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
     }
 
@@ -229,7 +230,7 @@ impl Supervisor {
             .iter()
             .for_each(|change| log::info!("takeover: {change}"));
         let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let mut gate = TakeoverServer::new(Arc::clone(&stage.ended));
+        let mut gate = TakeoverServer::new(Arc::clone(&stage.ended), epoch);
         let server = client.server();
         let listeners = client.listeners();
         let taken = client.take_over(prepared, gate.expect_final_counts())?;
@@ -253,28 +254,21 @@ impl Supervisor {
         inherited: Option<OwnedFd>,
         admin_listeners: Vec<(AdminListener, OwnedFd)>,
     ) -> io::Result<()> {
-        self.gate.listen(path, inherited, admin_listeners)
+        self.gate.offer(path, inherited, admin_listeners)
     }
 
-    /// Handles the requests of processes that want to take over. Returns whether another process serves everything now.
-    fn handle_takeovers(&mut self) -> Result<bool, Failure> {
-        while let Some(request) = self.gate.next_request() {
-            let serving = Serving {
-                generation: self.office.life.generation,
-                is_reloading: self.reloader.is_at_work(),
-                drained: self.office.drained().collect(),
-                running: &mut self.running,
-                epoch: self.epoch,
-                worker_ended: &self.ended,
-                announce_main_pid: &|pid| self.chores.tell_main_process(pid),
-            };
-            if self.gate.handle(request, serving)? {
-                return Ok(true);
-            }
-            // A reload waits until all final counts have come.
-            self.begin_reload();
-        }
-        Ok(false)
+    /// Handles the requests of processes that want to take over. Returns whether one of them serves everything now.
+    fn serve_takeover(&mut self) -> Result<bool, Failure> {
+        let is_taken_over = self.gate.step(&mut Serving {
+            running: &mut self.running,
+            generation: self.office.life.generation,
+            drained: self.office.drained(),
+            is_reloading: self.reloader.is_at_work(),
+            service: self.chores.service(),
+        })?;
+        // A reload waits until all final counts have come.
+        self.begin_reload();
+        Ok(is_taken_over)
     }
 
     /// Says how a reload reads the configuration. Without this there is none.
@@ -350,7 +344,7 @@ impl Supervisor {
                 return self.stop();
             }
             self.finish_reload()?;
-            if self.handle_takeovers()? {
+            if self.serve_takeover()? {
                 return Ok((None, self.leave()));
             }
             if self.running.has_lost_a_worker() {

@@ -80,10 +80,9 @@ impl Chores {
         self.service.is_there()
     }
 
-    /// Another process has taken over. The service manager has to know before this one ends, or it takes that for the service's
-    /// end; it reads what it was told before it looks who has ended (systemd: src/core/manager.c, the priorities of its events).
-    pub(crate) fn tell_main_process(&self, process: u32) {
-        tell(self.service.main_process(process));
+    /// The service manager that has started this process, if there is one.
+    pub fn service(&self) -> &ServiceManager {
+        &self.service
     }
 
     /// Alarms of what the host shows.

@@ -58,7 +58,7 @@ impl TakeoverClient {
     /// `Refused`, if there is no server or it does not hand over; the others, if the handshake fails. The server serves on.
     pub fn connect(path: &Path) -> Result<TakeoverClient, TakeoverError> {
         let mut handshake = ClientHandshake::default();
-        let mut driver = HandshakeDriver {
+        let mut driver = ClientHandshakeDriver {
             path,
             wire: None,
             manifest: None,
@@ -151,7 +151,7 @@ impl TakeoverClient {
         use ClientSwitchoverAction as Action;
         use ClientSwitchoverEvent as Event;
         let mut switchover = ClientSwitchover::default();
-        let mut driver = SwitchoverDriver::new(self, prepared);
+        let mut driver = ClientSwitchoverDriver::new(self, prepared);
         let mut event = Event::Prepared;
         loop {
             event = match switchover.step(event, Instant::now()) {
@@ -191,13 +191,13 @@ impl TakeoverClient {
 }
 
 /// Performs the handshake with a server.
-struct HandshakeDriver<'a> {
+struct ClientHandshakeDriver<'a> {
     path: &'a Path,
     wire: Option<Wire>,
     manifest: Option<(Manifest, Vec<OwnedFd>)>,
 }
 
-impl HandshakeDriver<'_> {
+impl ClientHandshakeDriver<'_> {
     fn perform(&mut self, action: ClientHandshakeAction) -> ClientHandshakeEvent {
         use ClientHandshakeAction as Action;
         use ClientHandshakeEvent as Event;
@@ -236,7 +236,10 @@ impl HandshakeDriver<'_> {
         let message = frame.message()?;
         if message == Message::Manifest {
             let manifest: Manifest = frame.read()?;
-            manifest.check(frame.fds.len())?;
+            if !manifest.is_sound(frame.fds.len()) {
+                let what = "its sockets do not fit its manifest";
+                return Err(WireError::Malformed(what.to_owned()));
+            }
             self.manifest = Some((manifest, frame.fds));
         }
         Ok(message)
@@ -263,7 +266,7 @@ impl HandshakeDriver<'_> {
 }
 
 /// Performs the switchover.
-struct SwitchoverDriver {
+struct ClientSwitchoverDriver {
     wire: Wire,
     manifest: Manifest,
     successors: Successors,
@@ -272,9 +275,9 @@ struct SwitchoverDriver {
     taken: Option<TakenOver>,
 }
 
-impl SwitchoverDriver {
-    fn new(client: TakeoverClient, prepared: Prepared) -> SwitchoverDriver {
-        SwitchoverDriver {
+impl ClientSwitchoverDriver {
+    fn new(client: TakeoverClient, prepared: Prepared) -> ClientSwitchoverDriver {
+        ClientSwitchoverDriver {
             wire: client.wire,
             manifest: client.manifest,
             successors: prepared.successors.clone(),
@@ -337,7 +340,7 @@ impl SwitchoverDriver {
         deadline: Instant,
         final_counts: impl FnOnce(Vec<Ledger>) + Send + 'static,
     ) -> Result<TakenOver, TakeoverError> {
-        let SwitchoverDriver {
+        let ClientSwitchoverDriver {
             mut wire,
             successors,
             taken,

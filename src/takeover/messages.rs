@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::dispatch::ledger::Ledger;
 use crate::monitor::State;
 use crate::plan::identity::Outline;
-use crate::takeover::error::WireError;
 use crate::worker::estate::{Estate, Seat};
 
 /// The version of the protocol. It changes when an older process would misunderstand a newer one.
@@ -103,20 +102,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Checks that so many descriptors are enough for what it announces.
-    ///
-    /// # Errors
-    ///
-    /// `Malformed`, if there are fewer, or if a socket belongs to a listener that the outline does not have.
-    pub fn check(&self, fds: usize) -> Result<(), WireError> {
+    /// Whether so many descriptors are enough for what it announces, and each socket belongs to a listener of the outline.
+    pub fn is_sound(&self, fds: usize) -> bool {
         let listeners = self.outline.listeners.len();
         let is_complete = fds >= self.seats.len() + self.admin_listeners.len();
-        if is_complete && self.seats.iter().all(|seat| seat.listener < listeners) {
-            return Ok(());
-        }
-        Err(WireError::Malformed(
-            "its sockets do not fit its manifest".to_owned(),
-        ))
+        is_complete && self.seats.iter().all(|seat| seat.listener < listeners)
     }
 }
 

@@ -83,12 +83,13 @@
 //! | checking the server | it runs, so it will serve again | exit; the connection stays open until then | ended |
 
 pub mod client;
+mod conversation;
 pub mod error;
 pub mod messages;
 pub mod protocol;
 pub mod server;
 pub mod successor;
-mod switchover;
+pub mod switchover;
 pub mod wire;
 
 use std::path::{Path, PathBuf};

@@ -19,18 +19,17 @@ use mio::Waker;
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::time::nanoseconds;
-use crate::handover::running::Running;
 use crate::net::pass;
 use crate::supervisor::Failure;
+use crate::takeover::conversation::Conversation;
 use crate::takeover::error::WireError;
-use crate::takeover::messages::{AdminListener, Manifest, MessageKind, Refused};
+use crate::takeover::messages::{AdminListener, Manifest, MessageKind};
+use crate::takeover::protocol::Message;
 use crate::takeover::protocol::server::{
-    Conditions, Peer, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent,
+    Conditions, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent,
 };
-use crate::takeover::protocol::{MESSAGE_TIMEOUT, Message};
-use crate::takeover::switchover::Switchover;
+use crate::takeover::switchover::{Serving, Switchover};
 use crate::takeover::time_until;
-use crate::takeover::wire::Wire;
 use crate::worker::estate::Seat;
 
 /// Connections that may wait to be accepted (listen(2)). All but one are refused at once.
@@ -70,31 +69,12 @@ impl ServerRequests {
     }
 }
 
-/// A request that waits for [`TakeoverServer::handle`].
-pub struct WaitingRequest(ServerRequest);
-
-/// What is served, lent by the supervisor while a request is handled.
-pub struct Serving<'a> {
-    /// The workers.
-    pub running: &'a mut Running,
-    /// Number of configurations that were served so far, this one included.
-    pub generation: u64,
-    /// Whether a reload is under way or waits.
-    pub is_reloading: bool,
-    /// Upstreams that an operator has drained: handler and upstream.
-    pub drained: Vec<(String, String)>,
-    /// Start of the daemon's time.
-    pub epoch: Instant,
-    /// Is woken by each worker that ends.
-    pub worker_ended: &'a Arc<Waker>,
-    /// Tells the service manager which process is the main one now.
-    pub announce_main_pid: &'a dyn Fn(u32),
-}
-
 /// The supervisor's end of all takeovers of this process.
 pub struct TakeoverServer {
     requests: ServerRequests,
     waiting: Receiver<ServerRequest>,
+    /// Start of the daemon's time.
+    epoch: Instant,
     /// The listening sockets for administration, for the client.
     admin_listeners: Vec<(AdminListener, OwnedFd)>,
     path: Option<PathBuf>,
@@ -114,12 +94,14 @@ impl Drop for FinalCountsGuard {
 }
 
 impl TakeoverServer {
-    /// A server that does not listen yet. `waker` wakes the supervisor when a request waits.
-    pub fn new(waker: Arc<Waker>) -> TakeoverServer {
+    /// A server that does not listen yet. `waker` wakes the supervisor when a request waits; `epoch` is the start of the
+    /// daemon's time.
+    pub fn new(waker: Arc<Waker>, epoch: Instant) -> TakeoverServer {
         let (sender, waiting) = unbounded();
         TakeoverServer {
             requests: ServerRequests { sender, waker },
             waiting,
+            epoch,
             admin_listeners: Vec::new(),
             path: None,
             is_closed: Arc::default(),
@@ -140,7 +122,7 @@ impl TakeoverServer {
     /// # Errors
     ///
     /// The system's, if the socket cannot be bound or the thread cannot be started.
-    pub fn listen(
+    pub fn offer(
         &mut self,
         path: PathBuf,
         inherited: Option<OwnedFd>,
@@ -160,25 +142,29 @@ impl TakeoverServer {
         Ok(())
     }
 
-    /// The next request that waits.
-    pub fn next_request(&self) -> Option<WaitingRequest> {
-        self.waiting.try_recv().ok().map(WaitingRequest)
-    }
-
-    /// Handles a request. Returns whether another process serves everything now.
+    /// Handles all requests that wait. Returns whether another process serves everything now.
     ///
     /// # Errors
     ///
     /// `Failure::Worker`, if a worker has ended by a defect.
-    pub fn handle(
+    pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, Failure> {
+        while let Ok(request) = self.waiting.try_recv() {
+            if self.handle(request, serving)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn handle(
         &mut self,
-        request: WaitingRequest,
-        serving: Serving<'_>,
+        request: ServerRequest,
+        serving: &mut Serving<'_>,
     ) -> Result<bool, Failure> {
-        match request.0 {
+        match request {
             // A client that no longer waits has no use for it.
             ServerRequest::Describe(reply) => {
-                let _ = reply.send(self.describe(&serving));
+                let _ = reply.send(self.describe(serving));
             }
             ServerRequest::RestoreListeners => serving.running.settle(),
             ServerRequest::AddFinalCounts(ledgers) => serving.running.add_late(&ledgers),
@@ -190,7 +176,8 @@ impl TakeoverServer {
                     is_reloading: serving.is_reloading,
                     awaits_final_counts: self.awaits_final_counts,
                 };
-                return Switchover::new(conversation, serving).run(conditions);
+                let worker_ended = Arc::clone(&self.requests.waker);
+                return Switchover::new(conversation, serving, worker_ended).run(conditions);
             }
         }
         Ok(false)
@@ -216,7 +203,7 @@ impl TakeoverServer {
             admin_listeners.push(*listener);
         }
         let file = serving.running.config.source.path();
-        let age_ns = nanoseconds(serving.epoch.elapsed());
+        let age_ns = nanoseconds(self.epoch.elapsed());
         let manifest = Manifest {
             pid: std::process::id(),
             file: file.to_string_lossy().into_owned(),
@@ -261,61 +248,20 @@ fn accept(listener: &UnixListener, requests: &ServerRequests, is_closed: &Atomic
         // If no thread can be started, the client finds the connection closed.
         let _ = thread::Builder::new()
             .name("takeover".to_owned())
-            .spawn(move || shake_hands(stream, &under_way, requests));
+            .spawn(move || shake_hands(stream, under_way, requests));
     }
 }
 
-/// Counts a takeover that is under way, until it is dropped.
-struct UnderWay(Arc<AtomicU32>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The connection to one client.
-pub(super) struct Conversation {
-    pub(super) wire: Wire,
-    pub(super) peer: Peer,
-    _under_way: UnderWay,
-}
-
-impl Conversation {
-    pub(super) fn refuse(&mut self, reason: String) {
-        log::warn!("a takeover is refused: {reason}");
-        // If it cannot be sent, the client finds the connection closed.
-        let _ = self.wire.send(
-            MessageKind::Refused,
-            &Refused { reason },
-            &[],
-            MESSAGE_TIMEOUT,
-        );
-    }
-
-    fn receive(&mut self, deadline: Instant) -> Result<Message, WireError> {
-        self.wire.receive(time_until(deadline))?.message()
-    }
-}
-
-fn shake_hands(stream: UnixStream, under_way: &Arc<AtomicU32>, requests: ServerRequests) {
-    let is_alone = under_way.fetch_add(1, Ordering::Relaxed) == 0;
-    let under_way = UnderWay(Arc::clone(under_way));
-    let connected = Wire::new(stream).and_then(|wire| Ok((wire.peer()?, wire)));
-    let (peer, wire) = match connected {
-        Ok(connected) => connected,
+fn shake_hands(stream: UnixStream, under_way: Arc<AtomicU32>, requests: ServerRequests) {
+    let (conversation, is_alone) = match Conversation::new(stream, under_way) {
+        Ok(conversation) => conversation,
         Err(error) => {
             return log::error!(
                 "cannot use the connection of a process that is to take over: {error}"
             );
         }
     };
-    let conversation = Conversation {
-        wire,
-        peer,
-        _under_way: under_way,
-    };
-    let driver = HandshakeDriver {
+    let driver = ServerHandshakeDriver {
         conversation,
         requests,
         description: None,
@@ -324,13 +270,13 @@ fn shake_hands(stream: UnixStream, under_way: &Arc<AtomicU32>, requests: ServerR
 }
 
 /// Performs the handshake with one client.
-struct HandshakeDriver {
+struct ServerHandshakeDriver {
     conversation: Conversation,
     requests: ServerRequests,
     description: Option<Description>,
 }
 
-impl HandshakeDriver {
+impl ServerHandshakeDriver {
     fn run(mut self, is_alone: bool) {
         let mut handshake = ServerHandshake::new(self.conversation.peer, pass::user());
         let accepted = ServerHandshakeEvent::Accepted { is_alone };
@@ -352,7 +298,7 @@ impl HandshakeDriver {
         let pid = self.conversation.peer.pid;
         match action {
             Action::Receive { deadline } => {
-                return Some(Event::Received(self.conversation.receive(deadline)));
+                return Some(Event::Received(self.receive(deadline)));
             }
             Action::Describe { deadline } => return Some(self.describe(deadline)),
             Action::SendManifest { deadline } => {
@@ -368,6 +314,11 @@ impl HandshakeDriver {
             Action::BeginSwitchover { .. } => {}
         }
         None
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Message, WireError> {
+        let wire = &mut self.conversation.wire;
+        wire.receive(time_until(deadline))?.message()
     }
 
     fn describe(&mut self, deadline: Instant) -> ServerHandshakeEvent {

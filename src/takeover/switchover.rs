@@ -1,32 +1,52 @@
 //! The server's side of the switchover, on the supervisor's thread: performs what the protocol decides while the workers stand
 //! still.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
+use mio::Waker;
+
+use crate::build::service_manager::ServiceManager;
 use crate::build::worker_threads::Crew;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;
 use crate::handover::history::{as_written, difference};
-use crate::handover::running::Parked;
+use crate::handover::running::{Parked, Running};
 use crate::net::pass;
 use crate::supervisor::Failure;
+use crate::takeover::conversation::Conversation;
 use crate::takeover::error::WireError;
 use crate::takeover::messages::{FinalCounts, MessageKind, Released, Started};
 use crate::takeover::protocol::Message;
 use crate::takeover::protocol::server::{
     Conditions, ServerSwitchover, ServerSwitchoverAction, ServerSwitchoverEvent,
 };
-use crate::takeover::server::{Conversation, Serving};
 use crate::takeover::time_until;
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
+/// What the supervisor lends while it handles the requests of takeovers.
+pub struct Serving<'a> {
+    /// The workers.
+    pub running: &'a mut Running,
+    /// Number of configurations that were served so far, this one included.
+    pub generation: u64,
+    /// Upstreams that an operator has drained: handler and upstream.
+    pub drained: &'a BTreeSet<(String, String)>,
+    /// Whether a reload is under way or waits.
+    pub is_reloading: bool,
+    /// Learns which process is the main one.
+    pub service: &'a ServiceManager,
+}
+
 /// Performs the switchover to one client.
-pub(super) struct Switchover<'a> {
+pub(super) struct Switchover<'s, 'a> {
     conversation: Conversation,
-    serving: Serving<'a>,
+    serving: &'s mut Serving<'a>,
+    /// Is woken by each worker that ends.
+    worker_ended: Arc<Waker>,
     handles: Vec<Handle>,
     /// The threads that would resume serving.
     threads: Option<Crew>,
@@ -41,12 +61,18 @@ pub(super) struct Switchover<'a> {
     begun: Option<Instant>,
 }
 
-impl<'a> Switchover<'a> {
-    pub(super) fn new(conversation: Conversation, serving: Serving<'a>) -> Switchover<'a> {
+impl<'s, 'a> Switchover<'s, 'a> {
+    /// `worker_ended` is woken by each worker that ends.
+    pub(super) fn new(
+        conversation: Conversation,
+        serving: &'s mut Serving<'a>,
+        worker_ended: Arc<Waker>,
+    ) -> Switchover<'s, 'a> {
         Switchover {
             handles: serving.running.handles().cloned().collect(),
             conversation,
             serving,
+            worker_ended,
             threads: None,
             parked: None,
             released: None,
@@ -104,7 +130,7 @@ impl<'a> Switchover<'a> {
         match action {
             Action::ResumeServing => self.resume(),
             Action::RestoreListeners => self.serving.running.settle(),
-            Action::AnnounceMainPid => (self.serving.announce_main_pid)(pid),
+            Action::AnnounceMainPid => self.announce_main_pid(),
             Action::CloseSockets => self.close_sockets(),
             Action::Refuse(reason) => self.conversation.refuse(reason),
             Action::ReportSurvivor(reason) => log::error!(
@@ -138,7 +164,7 @@ impl<'a> Switchover<'a> {
     }
 
     fn prepare_threads(&mut self) -> Result<(), String> {
-        let threads = Crew::new(self.handles.len(), self.serving.worker_ended)
+        let threads = Crew::new(self.handles.len(), &self.worker_ended)
             .map_err(|error| format!("cannot start worker threads: {error}"))?;
         self.threads = Some(threads);
         Ok(())
@@ -152,7 +178,7 @@ impl<'a> Switchover<'a> {
             estates: parked.workers.iter().map(Worker::leave).collect(),
             history: parked.history.ledgers().iter().map(as_written).collect(),
             upstreams: parked.states.iter().map(Into::into).collect(),
-            drained: std::mem::take(&mut self.serving.drained),
+            drained: self.serving.drained.iter().cloned().collect(),
         };
         let legacies = released.estates.iter().flat_map(|estate| &estate.legacies);
         let sessions = legacies.map(sessions_of).sum();
@@ -192,6 +218,18 @@ impl<'a> Switchover<'a> {
         if let (Some(parked), Some(threads)) = (self.parked.take(), self.threads.take()) {
             let handles = std::mem::take(&mut self.handles);
             self.serving.running.resume(parked, handles, threads);
+        }
+    }
+
+    /// The service manager must know the new main process before this one ends, or it takes that for the end of the service. It
+    /// reads its notifications before it looks which processes have ended (systemd: src/core/manager.c, the priorities of its
+    /// events).
+    fn announce_main_pid(&self) {
+        let pid = self.conversation.peer.pid;
+        if let Err(error) = self.serving.service.main_process(pid) {
+            log::debug!(
+                "cannot tell the service manager that process {pid} is the main one: {error}"
+            );
         }
     }
 

@@ -23,7 +23,7 @@ const HEADER_BYTES: usize = 1 + 8 + 4;
 /// A received message.
 #[derive(Debug)]
 pub struct Frame {
-    /// Its kind.
+    /// The kind of the message.
     pub kind: MessageKind,
     body: Vec<u8>,
     /// The descriptors that came with it.

@@ -61,7 +61,7 @@ impl Process {
     }
 }
 
-/// Everything.
+/// The processes, their connections and the clock.
 pub struct World {
     pub random: Random,
     /// Time since it began.

@@ -48,7 +48,7 @@ pub enum ClientHandshakeAction {
 }
 
 #[derive(Debug)]
-enum HandshakeState {
+enum ClientHandshakeState {
     Begun,
     Connecting,
     SendingHello,
@@ -61,7 +61,7 @@ enum HandshakeState {
 /// The handshake, in which the server serves.
 #[derive(Debug)]
 pub struct ClientHandshake {
-    state: HandshakeState,
+    state: ClientHandshakeState,
     tries: u32,
 }
 
@@ -69,7 +69,7 @@ impl Default for ClientHandshake {
     /// Begins with the first event, `Begun`.
     fn default() -> ClientHandshake {
         ClientHandshake {
-            state: HandshakeState::Begun,
+            state: ClientHandshakeState::Begun,
             tries: 0,
         }
     }
@@ -80,7 +80,7 @@ impl ClientHandshake {
     pub fn step(&mut self, event: ClientHandshakeEvent, now: Instant) -> ClientHandshakeAction {
         use ClientHandshakeAction as Action;
         use ClientHandshakeEvent as Event;
-        use HandshakeState as State;
+        use ClientHandshakeState as State;
         match (std::mem::replace(&mut self.state, State::Ended), event) {
             (State::Begun, Event::Begun) | (State::Pausing, Event::Paused) => {
                 self.tries += 1;
@@ -125,14 +125,14 @@ impl ClientHandshake {
         }
         let until = now + CONNECT_PAUSE;
         self.enter(
-            HandshakeState::Pausing,
+            ClientHandshakeState::Pausing,
             ClientHandshakeAction::Pause { until },
         )
     }
 
     fn enter(
         &mut self,
-        state: HandshakeState,
+        state: ClientHandshakeState,
         action: ClientHandshakeAction,
     ) -> ClientHandshakeAction {
         self.state = state;
@@ -195,7 +195,7 @@ pub enum ClientSwitchoverAction {
 }
 
 #[derive(Debug)]
-enum SwitchoverState {
+enum ClientSwitchoverState {
     Preparing,
     SendingReady,
     AwaitingReleased,
@@ -208,14 +208,14 @@ enum SwitchoverState {
 /// The switchover: the server stops, and either the client serves or the server goes on.
 #[derive(Debug)]
 pub struct ClientSwitchover {
-    state: SwitchoverState,
+    state: ClientSwitchoverState,
 }
 
 impl Default for ClientSwitchover {
     /// Begins with the first event, `Prepared`.
     fn default() -> ClientSwitchover {
         ClientSwitchover {
-            state: SwitchoverState::Preparing,
+            state: ClientSwitchoverState::Preparing,
         }
     }
 }
@@ -225,7 +225,7 @@ impl ClientSwitchover {
     pub fn step(&mut self, event: ClientSwitchoverEvent, now: Instant) -> ClientSwitchoverAction {
         use ClientSwitchoverAction as Action;
         use ClientSwitchoverEvent as Event;
-        use SwitchoverState as State;
+        use ClientSwitchoverState as State;
         let deadline = now + MESSAGE_TIMEOUT;
         match (std::mem::replace(&mut self.state, State::Ended), event) {
             (State::Preparing, Event::Prepared) => {
@@ -270,7 +270,7 @@ impl ClientSwitchover {
 
     fn enter(
         &mut self,
-        state: SwitchoverState,
+        state: ClientSwitchoverState,
         action: ClientSwitchoverAction,
     ) -> ClientSwitchoverAction {
         self.state = state;

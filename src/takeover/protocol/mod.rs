@@ -57,7 +57,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its kind.
+    /// The kind of this message.
     pub fn kind(&self) -> MessageKind {
         match self {
             Message::Hello { .. } => MessageKind::Hello,

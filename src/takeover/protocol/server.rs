@@ -70,7 +70,7 @@ pub enum ServerHandshakeAction {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HandshakeState {
+enum ServerHandshakeState {
     Connected,
     AwaitingHello,
     Describing,
@@ -82,7 +82,7 @@ enum HandshakeState {
 /// The handshake, in which the server serves.
 #[derive(Debug)]
 pub struct ServerHandshake {
-    state: HandshakeState,
+    state: ServerHandshakeState,
     peer: Peer,
     own_user: u32,
 }
@@ -91,7 +91,7 @@ impl ServerHandshake {
     /// Begins with the first event, `Accepted`. `own_user` is the user that this process runs as.
     pub fn new(peer: Peer, own_user: u32) -> ServerHandshake {
         ServerHandshake {
-            state: HandshakeState::Connected,
+            state: ServerHandshakeState::Connected,
             peer,
             own_user,
         }
@@ -103,9 +103,9 @@ impl ServerHandshake {
         event: ServerHandshakeEvent,
         now: Instant,
     ) -> Vec<ServerHandshakeAction> {
-        use HandshakeState as State;
         use ServerHandshakeAction as Action;
         use ServerHandshakeEvent as Event;
+        use ServerHandshakeState as State;
         match (self.state, event) {
             (State::Connected, Event::Accepted { is_alone: false }) => {
                 self.state = State::Ended;
@@ -158,7 +158,7 @@ impl ServerHandshake {
         if let Some(reason) = self.objection(hello) {
             return self.refuse(reason);
         }
-        self.state = HandshakeState::Describing;
+        self.state = ServerHandshakeState::Describing;
         let deadline = now + DESCRIBE_TIMEOUT;
         vec![
             ServerHandshakeAction::ReportRequest,
@@ -191,7 +191,7 @@ impl ServerHandshake {
     }
 
     fn fail(&mut self, error: TakeoverError) -> Vec<ServerHandshakeAction> {
-        self.state = HandshakeState::Ended;
+        self.state = ServerHandshakeState::Ended;
         vec![
             ServerHandshakeAction::RestoreListeners,
             ServerHandshakeAction::ReportFailure(error),
@@ -297,7 +297,7 @@ pub enum ServerSwitchoverAction {
 }
 
 #[derive(Debug)]
-enum SwitchoverState {
+enum ServerSwitchoverState {
     Waiting,
     Preparing,
     Parking,
@@ -312,14 +312,14 @@ enum SwitchoverState {
 /// The switchover: the server stops, and either the client serves or the server goes on.
 #[derive(Debug)]
 pub struct ServerSwitchover {
-    state: SwitchoverState,
+    state: ServerSwitchoverState,
 }
 
 impl Default for ServerSwitchover {
     /// Begins with the first event, `Begun`.
     fn default() -> ServerSwitchover {
         ServerSwitchover {
-            state: SwitchoverState::Waiting,
+            state: ServerSwitchoverState::Waiting,
         }
     }
 }
@@ -327,7 +327,7 @@ impl Default for ServerSwitchover {
 impl ServerSwitchover {
     /// Whether the client serves now, and this process has to end.
     pub fn is_taken_over(&self) -> bool {
-        use SwitchoverState as State;
+        use ServerSwitchoverState as State;
         matches!(self.state, State::SendingFinalCounts | State::TakenOver)
     }
 
@@ -339,7 +339,7 @@ impl ServerSwitchover {
     ) -> Vec<ServerSwitchoverAction> {
         use ServerSwitchoverAction as Action;
         use ServerSwitchoverEvent as Event;
-        use SwitchoverState as State;
+        use ServerSwitchoverState as State;
         match (std::mem::replace(&mut self.state, State::Failed), event) {
             (State::Waiting, Event::Begun(conditions)) => match conditions.objection() {
                 Some(reason) => refuse(reason.to_owned()),
@@ -396,7 +396,7 @@ impl ServerSwitchover {
 
     fn enter(
         &mut self,
-        state: SwitchoverState,
+        state: ServerSwitchoverState,
         actions: Vec<ServerSwitchoverAction>,
     ) -> Vec<ServerSwitchoverAction> {
         self.state = state;
@@ -411,23 +411,23 @@ impl ServerSwitchover {
             ServerSwitchoverAction::CloseSockets,
             ServerSwitchoverAction::SendFinalCounts { deadline },
         ];
-        self.enter(SwitchoverState::SendingFinalCounts, actions)
+        self.enter(ServerSwitchoverState::SendingFinalCounts, actions)
     }
 
     fn kill(&mut self, error: TakeoverError, now: Instant) -> Vec<ServerSwitchoverAction> {
         let deadline = now + KILL_TIMEOUT;
         let actions = vec![ServerSwitchoverAction::KillPeer { deadline }];
-        self.enter(SwitchoverState::Killing(error), actions)
+        self.enter(ServerSwitchoverState::Killing(error), actions)
     }
 
     /// A defect of the driver must not leave the daemon without workers, or with two processes that serve.
     fn on_misplaced(
         &mut self,
-        state: SwitchoverState,
+        state: ServerSwitchoverState,
         event: &ServerSwitchoverEvent,
         now: Instant,
     ) -> Vec<ServerSwitchoverAction> {
-        use SwitchoverState as State;
+        use ServerSwitchoverState as State;
         let error = misplaced(event);
         match state {
             State::Waiting | State::Preparing => fail(error),
