@@ -13,9 +13,9 @@ use std::{env, fs, thread};
 
 use rustix::process::Signal;
 use socket2::SockRef;
-use udispatch::takeover::messages::{Hello, Manifest, Refused, VERSION};
+use udispatch::takeover::messages::{Hello, Manifest, MessageKind, Refused, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{MessageKind, Wire};
+use udispatch::takeover::wire::Wire;
 
 use common::client::Client;
 use common::daemon::Daemon;
@@ -26,8 +26,8 @@ use common::upstream::{Server, forwarder, list};
 /// Longest wait for a word of a takeover; the daemon's own is ten seconds.
 const SOON: Duration = Duration::from_secs(15);
 const HERE: &str = "127.0.0.1:1000";
-/// Set in the process that a test starts as a successor that falls silent.
-const SILENT: &str = "UDISPATCH_TEST_SILENT";
+/// Set in the process that a test starts as a client that fails: the control socket.
+const FAILING: &str = "UDISPATCH_TEST_FAILING_CLIENT";
 
 fn forwarding() -> (Server, Daemon) {
     let server = telling("127.0.0.1:9001");
@@ -103,7 +103,7 @@ fn misbehave(control: &Path, fault: Fault) {
             VERSION
         },
     );
-    let manifest = wire.receive(MessageKind::Manifest, SOON);
+    let manifest = wire.expect(MessageKind::Manifest, SOON);
     match fault {
         Fault::OtherVersion => assert!(manifest.unwrap_err().to_string().contains("version")),
         Fault::DiesAfterHello | Fault::Nonsense => {}
@@ -121,10 +121,10 @@ fn misbehave(control: &Path, fault: Fault) {
             listener.set_recv_buffer_size(4_096).unwrap();
             listener.set_reuse_address(true).unwrap();
         }
-        Fault::DiesAfterReady => wire.say(MessageKind::Ready, SOON).unwrap(),
+        Fault::DiesAfterReady => wire.send(MessageKind::Ready, &(), &[], SOON).unwrap(),
         Fault::DiesAfterReleased => {
-            wire.say(MessageKind::Ready, SOON).unwrap();
-            wire.receive(MessageKind::Released, SOON).unwrap();
+            wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+            wire.expect(MessageKind::Released, SOON).unwrap();
         }
     }
 }
@@ -139,7 +139,7 @@ fn a_takeover_that_fails_leaves_no_trace() {
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let listener = hello(&daemon.control(), VERSION)
-        .receive(MessageKind::Manifest, SOON)
+        .expect(MessageKind::Manifest, SOON)
         .unwrap()
         .fds
         .swap_remove(0);
@@ -183,7 +183,7 @@ fn silence_before_ready() {
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let mut silent = hello(&daemon.control(), VERSION);
-    silent.receive(MessageKind::Manifest, SOON).unwrap();
+    silent.expect(MessageKind::Manifest, SOON).unwrap();
     let second = successor(&[], &daemon.control(), &daemon.file())
         .wait_with_output()
         .unwrap();
@@ -201,37 +201,63 @@ fn silence_before_ready() {
     assert_undisturbed(daemon, talker.end());
 }
 
-/// A new process that falls silent when everything is its own is put down, so that it cannot come back to life, and the old one
-/// goes on.
+/// A client that has the state and is silent is killed, so that it cannot serve later, and the server goes on.
 #[test]
 fn silence_after_released() {
-    if let Some(control) = env::var_os(SILENT) {
-        let mut wire = hello(Path::new(&control), VERSION);
-        wire.receive(MessageKind::Manifest, SOON).unwrap();
-        wire.say(MessageKind::Ready, SOON).unwrap();
-        let _released = wire.receive(MessageKind::Released, SOON).unwrap();
+    if let Some(control) = env::var_os(FAILING) {
+        let _wire = until_released(Path::new(&control));
         thread::sleep(2 * SOON);
         return;
     }
-    if !enter("silence_after_released") {
+    if enter("silence_after_released") {
+        assert_killed("silence_after_released", "sent no `Started`");
+    }
+}
+
+/// A client that has the state and sends something else than `Started` may serve: it is killed, too.
+#[test]
+fn nonsense_after_released() {
+    if let Some(control) = env::var_os(FAILING) {
+        let mut wire = until_released(Path::new(&control));
+        wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+        thread::sleep(2 * SOON);
         return;
     }
+    if enter("nonsense_after_released") {
+        assert_killed(
+            "nonsense_after_released",
+            "`Ready` came instead of `Started`",
+        );
+    }
+}
+
+/// Begins as a client would, up to the moment when it could start.
+fn until_released(control: &Path) -> Wire {
+    let mut wire = hello(control, VERSION);
+    wire.expect(MessageKind::Manifest, SOON).unwrap();
+    wire.send(MessageKind::Ready, &(), &[], SOON).unwrap();
+    wire.expect(MessageKind::Released, SOON).unwrap();
+    wire
+}
+
+/// Starts this test once more as a client that fails. It is killed, the log has the reason, and sessions go on.
+fn assert_killed(test: &str, reason: &str) {
     let (_server, mut daemon) = forwarding();
     let client = Client::newcomer();
     let before = String::from_utf8(client.ask(b"before", HERE).0).unwrap();
-    let mut silent = Command::new(env::current_exe().expect("the test's own path"));
-    silent
-        .args(["--exact", "silence_after_released"])
-        .env(SILENT, daemon.control())
+    let mut failing = Command::new(env::current_exe().expect("the test's own path"));
+    failing
+        .args(["--exact", test])
+        .env(FAILING, daemon.control())
         .stdout(Stdio::null());
-    let mut silent = silent.spawn().expect("it starts");
+    let mut failing = failing.spawn().expect("it starts");
     daemon.wait_for("wants to take over");
     thread::sleep(Duration::from_millis(300));
     // Nobody reads the sockets now: what comes waits in them.
     client.send(b"meanwhile", HERE);
     let said = daemon.wait_for("has not taken over");
-    assert!(said.contains("sent no `Started`"), "{said}");
-    let status = silent.wait().expect("it has ended");
+    assert!(said.contains(reason), "{said}");
+    let status = failing.wait().expect("it has ended");
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&status),
         Some(libc::SIGKILL),
@@ -416,11 +442,11 @@ fn whoever_runs_misbehaves() {
             Running::EndsAtOnce => "the other process ended before it",
             Running::Nonsense => "speaks another language",
             Running::OtherVersion => {
-                wire.receive(MessageKind::Hello, SOON).unwrap();
+                wire.expect(MessageKind::Hello, SOON).unwrap();
                 wire.send(
                     MessageKind::Refused,
                     &Refused {
-                        why: "another version".to_owned(),
+                        reason: "another version".to_owned(),
                     },
                     &[],
                     SOON,
@@ -429,7 +455,7 @@ fn whoever_runs_misbehaves() {
                 "another version"
             }
             Running::FalseManifest => {
-                wire.receive(MessageKind::Hello, SOON).unwrap();
+                wire.expect(MessageKind::Hello, SOON).unwrap();
                 wire.send(
                     MessageKind::Manifest,
                     &serde_json::json!({ "pid": "many" }),

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use udispatch::takeover::messages::{Hello, VERSION};
+use udispatch::takeover::error::TakeoverError;
+use udispatch::takeover::messages::{Hello, MessageKind, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{MessageKind, Wire, WireError};
+use udispatch::takeover::wire::Wire;
 
 use crate::daemon::{Daemon, put_down};
 
@@ -110,24 +111,24 @@ impl Fault {
             }
             Fault::OtherVersion => {
                 let mut wire = hello(daemon, VERSION + 1)?;
-                match wire.receive(MessageKind::Manifest, TIMEOUT) {
-                    Err(WireError::Refused(_)) => {}
+                match wire.expect(MessageKind::Manifest, TIMEOUT) {
+                    Err(TakeoverError::Refused(_)) => {}
                     other => bail!("another version got {other:?}"),
                 }
             }
             Fault::GoneAfterManifest => {
-                drop(hello(daemon, VERSION)?.receive(MessageKind::Manifest, TIMEOUT)?)
+                drop(hello(daemon, VERSION)?.expect(MessageKind::Manifest, TIMEOUT)?)
             }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(MessageKind::Manifest, TIMEOUT)?;
-                wire.say(MessageKind::Ready, TIMEOUT)?;
-                wire.receive(MessageKind::Released, TIMEOUT)?;
+                wire.expect(MessageKind::Manifest, TIMEOUT)?;
+                wire.send(MessageKind::Ready, &(), &[], TIMEOUT)?;
+                wire.expect(MessageKind::Released, TIMEOUT)?;
             }
             Fault::KilledAfterManifest | Fault::KilledAfterReady => self.kill_between(daemon)?,
             Fault::Contested => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(MessageKind::Manifest, TIMEOUT)?;
+                wire.expect(MessageKind::Manifest, TIMEOUT)?;
                 daemon.signal(Signal::USR2)?;
                 daemon.wait_for("has ended; why stands above")?;
             }
@@ -170,7 +171,7 @@ impl Fault {
             pass_on(&mut here, &mut there, MessageKind::Manifest)?;
             if self == Fault::KilledAfterReady {
                 pass_on(&mut there, &mut here, MessageKind::Ready)?;
-                here.receive(MessageKind::Released, TIMEOUT)?;
+                here.expect(MessageKind::Released, TIMEOUT)?;
             }
             anyhow::Ok(())
         })();
@@ -194,7 +195,7 @@ fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
 }
 
 fn pass_on(from: &mut Wire, to: &mut Wire, kind: MessageKind) -> anyhow::Result<()> {
-    let frame = from.receive(kind, TIMEOUT)?;
+    let frame = from.expect(kind, TIMEOUT)?;
     let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
     to.send(kind, &frame.read::<Value>()?, &fds, TIMEOUT)?;
     Ok(())

@@ -43,9 +43,10 @@ use crate::supervisor::periodic::Periodic;
 use crate::supervisor::reload::{Loader, ReloadRequest, ReloadStep, Reloader};
 use crate::supervisor::requests::Requests;
 use crate::takeover::client::TakeoverClient;
-use crate::takeover::messages::PassedListener;
-use crate::takeover::server::{Gate, Serving};
+use crate::takeover::messages::AdminListener;
+use crate::takeover::server::TakeoverServer;
 use crate::takeover::successor::Successor;
+use crate::takeover::switchover::Serving;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -61,7 +62,7 @@ const AWOKEN: Token = Token(1);
 pub struct Supervisor {
     running: Running,
     admin_state: AdminState,
-    gate: Gate,
+    takeover_server: TakeoverServer,
     periodic: Periodic,
     reloader: Reloader,
     output: Sender<Job>,
@@ -121,7 +122,7 @@ impl Startup {
     fn open(
         self,
         admin_state: AdminState,
-        gate: Gate,
+        takeover_server: TakeoverServer,
         running: Running,
         epoch: Instant,
         signals: Signals,
@@ -135,7 +136,7 @@ impl Startup {
         Supervisor {
             running,
             admin_state,
-            gate,
+            takeover_server,
             periodic: Periodic::new(),
             reloader,
             output,
@@ -171,8 +172,14 @@ impl Supervisor {
             Arc::clone(&startup.ended),
             epoch,
         );
-        let gate = Gate::new(Arc::clone(&startup.ended), epoch);
-        Ok(startup.open(admin_state, gate, Running::start(prepared), epoch, signals))
+        let takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), epoch);
+        Ok(startup.open(
+            admin_state,
+            takeover_server,
+            Running::start(prepared),
+            epoch,
+            signals,
+        ))
     }
 
     /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
@@ -196,11 +203,13 @@ impl Supervisor {
             Arc::clone(&startup.ended),
             epoch,
         );
-        let mut gate = Gate::new(Arc::clone(&startup.ended), epoch);
-        let (who, listeners) = (client.who(), client.listeners());
-        let taken = client.take(prepared, gate.add_late())?;
+        let mut takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), epoch);
+        let server = client.server();
+        let listeners = client.listeners();
+        let taken = client.take_over(prepared, takeover_server.expect_final_counts())?;
         admin_state.inherit(taken.drained, taken.generation);
-        let mut supervisor = startup.open(admin_state, gate, taken.running, epoch, signals);
+        let mut supervisor =
+            startup.open(admin_state, takeover_server, taken.running, epoch, signals);
         supervisor.periodic.go_on(listeners);
         let Supervisor {
             admin_state,
@@ -208,7 +217,7 @@ impl Supervisor {
             ..
         } = &supervisor;
         admin_state.drained.apply_again(running);
-        log::info!("taken over from {who}");
+        log::info!("taken over from {server}");
         Ok(supervisor)
     }
 
@@ -238,9 +247,9 @@ impl Supervisor {
         &mut self,
         path: PathBuf,
         given: Option<OwnedFd>,
-        listeners: Vec<(PassedListener, OwnedFd)>,
+        listeners: Vec<(AdminListener, OwnedFd)>,
     ) -> io::Result<()> {
-        self.gate.offer(path, given, listeners)
+        self.takeover_server.offer(path, given, listeners)
     }
 
     /// Everything is bound and runs: tells the service manager, and begins to watch the file and the host.
@@ -355,7 +364,7 @@ impl Supervisor {
 
     /// Begins a reload that waits, unless something else has to be over first.
     fn begin_reload(&mut self) {
-        if self.reloader.may_begin() && !self.gate.awaits_final_counts {
+        if self.reloader.may_begin() && !self.takeover_server.awaits_final_counts {
             let generation = self.admin_state.accounts.life.generation;
             self.reloader.begin(self.running.present(generation));
         }
@@ -363,7 +372,7 @@ impl Supervisor {
 
     /// Answers the processes that want to take over. Returns whether one of them serves everything now.
     fn serve_takeover(&mut self) -> Result<bool, DaemonError> {
-        self.gate.step(&mut Serving {
+        self.takeover_server.step(&mut Serving {
             running: &mut self.running,
             generation: self.admin_state.accounts.life.generation,
             drained: self.admin_state.drained.names(),
@@ -392,7 +401,7 @@ impl Supervisor {
         let begun = Instant::now();
         log_error(self.periodic.service.stopping());
         self.admin_state.close();
-        self.gate.close(false);
+        self.takeover_server.close(false);
         let stopped = self.running.stop(self.periodic.has_successor())?;
         self.drain_output(begun);
         let found = self.periodic.found();
@@ -415,7 +424,7 @@ impl Supervisor {
     fn leave(mut self) -> Instant {
         let begun = Instant::now();
         self.admin_state.close();
-        self.gate.close(true);
+        self.takeover_server.close(true);
         self.drain_output(begun);
         begun + ERROR_BY
     }

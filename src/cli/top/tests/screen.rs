@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::rates::Rates;
 use super::super::state::{Spots, TopState};
-use super::super::{once, view};
+use super::super::{batch_output, view};
 use super::{
     SECOND, busy, handler, listener, press, route, routes, screen, snapshot, upstream, with,
 };
