@@ -1,0 +1,19 @@
+//! What the end-to-end tests share: network namespaces, the real daemon, its ledger, and clients.
+//!
+//! Every test runs in a network namespace of its own, so tests cannot meet each other or anything else on the host.
+
+pub mod browser;
+pub mod client;
+pub mod curl;
+pub mod daemon;
+pub mod host;
+pub mod json_schema;
+pub mod kinds;
+pub mod ledger;
+pub mod namespace;
+pub mod neighbour;
+pub mod restart;
+pub mod systemd;
+pub mod terminal;
+pub mod told;
+pub mod upstream;

@@ -1,0 +1,362 @@
+//! Which upstream a client gets, with answers: every `pick`, weights and roles; and what comes back where all are asked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::client::{Client, gather};
+use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::ledger::{Ledger, Upstream};
+use crate::common::namespace::enter;
+use crate::common::upstream::{Server, answer, forwarder, list, servers};
+
+const HERE: &str = "127.0.0.1:1234";
+
+/// The numbers of an upstream of the handler `on`.
+fn upstream(ledger: &Ledger, address: SocketAddr) -> Upstream {
+    ledger.upstream(&format!("on → {address}"))
+}
+
+/// A forwarder called `on` to these servers; of each, what this says beside its address.
+fn on(servers: &[Server], each: &[&str], more: &str) -> String {
+    let table = |(server, keys): (&Server, &&str)| {
+        format!("{{ address = \"{}\"{keys} }}", server.address())
+    };
+    let tables: Vec<String> = servers.iter().zip(each).map(table).collect();
+    forwarder("on", HERE, &format!("[{}]", tables.join(", ")), more)
+}
+
+fn clients(count: usize) -> Vec<Client> {
+    (0..count).map(|_| Client::newcomer()).collect()
+}
+
+/// Which server answers each client.
+fn ways(clients: &[Client], to: &str) -> Vec<usize> {
+    clients
+        .iter()
+        .map(|client| answer(client, to).trim_end_matches(":?").parse().unwrap())
+        .collect()
+}
+
+/// How many of the ways lead to each of so many servers.
+fn shares(ways: &[usize], count: usize) -> Vec<usize> {
+    (0..count)
+        .map(|server| ways.iter().filter(|way| **way == server).count())
+        .collect()
+}
+
+/// Kills a server and asks until the daemon has found out.
+fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mut Daemon) {
+    let address = servers.remove(place).address();
+    let deadline = Instant::now() + PATIENCE;
+    while upstream(&daemon.ledger_when(|_| true), address).dead_in == 0 {
+        assert!(Instant::now() < deadline, "{address} never found dead");
+        clients.iter().for_each(|client| client.send(b"!", HERE));
+        thread::sleep(Duration::from_millis(5));
+    }
+    let received = daemon.ledger_when(|_| true);
+    let asked = received.handler("on").last;
+    daemon.ledger_when(|ledger| {
+        ledger.handler("on").last == asked && ledger.received() == received.received()
+    });
+    thread::sleep(Duration::from_millis(50));
+    clients
+        .iter()
+        .for_each(|client| while !client.is_empty() {});
+}
+
+/// `pick = "hash"`: two daemons with the same upstreams, with any number of workers, give each client the same one. When one
+/// is lost, its clients go elsewhere, and nobody else's do.
+#[test]
+fn hash_is_the_same_everywhere() {
+    if !enter("hash_is_the_same_everywhere") {
+        return;
+    }
+    let mut servers: Vec<Server> = (0..4)
+        .map(|number| Server::named(&number.to_string(), &format!("127.0.0.1:900{number}")))
+        .collect();
+    let config = on(&servers, &[""; 4], "pick = \"hash\"");
+    let mut one = Daemon::start(&config);
+    let other = Daemon::start_with(&config.replace(":1234", ":1235"), &["--workers", "3"]);
+    let clients = clients(60);
+    let before = ways(&clients, HERE);
+    assert_eq!(ways(&clients, "127.0.0.1:1235"), before);
+    assert!(
+        shares(&before, 4).iter().all(|share| *share > 0),
+        "{before:?}"
+    );
+    let begun = Instant::now();
+    kill(&mut servers, 2, &clients, &mut one);
+    let dead = Instant::now();
+    let after = ways(&clients, HERE);
+    let newcomers = ways(&self::clients(60), HERE);
+    // Left alone for seconds; these take less, unless the machine stood still.
+    if dead.elapsed() < Duration::from_secs(3) {
+        assert!(
+            !after.contains(&2) && !newcomers.contains(&2),
+            "dead after {:?}",
+            dead - begun
+        );
+    }
+    for (before, after) in before.iter().zip(&after) {
+        assert!(
+            *before == 2 || after == before,
+            "moved from {before} to {after}"
+        );
+    }
+    one.stop();
+    other.stop();
+}
+
+/// `hash_on` bytes of the payload: what has the same ones goes the same way, whoever sends it; shorter payloads too.
+#[test]
+fn hash_on_payload() {
+    if !enter("hash_on_payload") {
+        return;
+    }
+    let upstreams = clients(3);
+    let more = "pick = \"hash\"\nhash_on = { offset = 2, length = 3 }\nreplies = false";
+    let config = forwarder(
+        "on",
+        HERE,
+        &list(upstreams.iter().map(Client::address)),
+        more,
+    );
+    let senders = clients(4);
+    let mut known: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    for workers in ["1", "2"] {
+        let daemon = Daemon::start_with(&config, &["--workers", workers]);
+        for number in 0..50_u8 {
+            for (index, sender) in senders.iter().enumerate() {
+                let bytes = [b'x', index as u8, number, b'k', b'e', index as u8, b'z'];
+                let bytes = if number == 49 {
+                    &bytes[..3]
+                } else {
+                    &bytes[..]
+                };
+                sender.send(bytes, HERE);
+            }
+            for (way, got) in gather(&upstreams, senders.len()).into_iter().enumerate() {
+                for bytes in got {
+                    let key = bytes[2..bytes.len().min(5)].to_vec();
+                    assert_eq!(*known.entry(key).or_insert(way), way, "{bytes:?}");
+                }
+            }
+        }
+        daemon.stop();
+    }
+    assert_eq!(known.len(), 50);
+    assert!((0..3).all(|way| known.values().any(|other| *other == way)));
+}
+
+/// Weights in turn are exact; who drains gets nobody new; a backup gets somebody only while nobody else is alive.
+#[test]
+fn weights_drain_and_backup() {
+    if !enter("weights_drain_and_backup") {
+        return;
+    }
+    let mut servers = servers(4);
+    let each = [
+        ", weight = 3",
+        ", weight = 1",
+        ", drain = true",
+        ", backup = true",
+    ];
+    let mut daemon = Daemon::start(&on(&servers, &each, ""));
+    let first = clients(40);
+    assert_eq!(shares(&ways(&first, HERE), 4), [30, 10, 0, 0]);
+    kill(&mut servers, 0, &first, &mut daemon);
+    let begun = Instant::now();
+    let without_first = shares(&ways(&clients(20), HERE), 4);
+    assert!(
+        without_first == [0, 20, 0, 0] || begun.elapsed() > Duration::from_secs(3),
+        "{without_first:?}"
+    );
+    kill(&mut servers, 0, &first, &mut daemon);
+    let begun = Instant::now();
+    // The first may be tried again meanwhile.
+    let asked = clients(20);
+    let mut told = 0;
+    for client in &asked {
+        client
+            .0
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        client.send(b"?", HERE);
+        let mut buffer = [0; 8];
+        told += usize::from(
+            client
+                .0
+                .recv(&mut buffer)
+                .is_ok_and(|len| &buffer[..len] == b"3:?"),
+        );
+    }
+    assert!(
+        told == 20 || begun.elapsed() > Duration::from_secs(1),
+        "{told} of 20 by the backup"
+    );
+    assert_eq!(servers[0].heard(), 0, "drained");
+    daemon.stop();
+}
+
+/// `pick = "least_sessions"` fills up who has the fewest for its weight.
+#[test]
+fn least_sessions() {
+    if !enter("least_sessions") {
+        return;
+    }
+    let servers = servers(3);
+    let daemon = Daemon::start(&on(
+        &servers,
+        &["", ", weight = 2", ""],
+        "pick = \"least_sessions\"",
+    ));
+    // At any moment: of the first four, too.
+    let first = clients(4);
+    assert_eq!(shares(&ways(&first, HERE), 3), [1, 2, 1]);
+    let others = clients(36);
+    assert_eq!(shares(&ways(&others, HERE), 3), [9, 18, 9]);
+    let ledger = daemon.stop();
+    let sessions: Vec<u64> = servers
+        .iter()
+        .map(|server| upstream(&ledger, server.address()).sessions)
+        .collect();
+    assert_eq!(sessions, [10, 20, 10]);
+}
+
+/// `pick = "first_alive"`: everybody gets the first in the file, and the next one only while that is dead.
+#[test]
+fn first_alive() {
+    if !enter("first_alive") {
+        return;
+    }
+    let mut servers = servers(3);
+    let address = servers[0].address().to_string();
+    let mut daemon = Daemon::start(&on(&servers, &[""; 3], "pick = \"first_alive\""));
+    let first = clients(20);
+    assert_eq!(shares(&ways(&first, HERE), 3), [20, 0, 0]);
+    kill(&mut servers, 0, &first, &mut daemon);
+    let begun = Instant::now();
+    let (old, new) = (
+        shares(&ways(&first, HERE), 3),
+        shares(&ways(&clients(20), HERE), 3),
+    );
+    assert!(
+        (old == [0, 20, 0] && new == old) || begun.elapsed() > Duration::from_secs(3),
+        "{old:?}, {new:?}"
+    );
+    let revived = Server::named("0", &address);
+    daemon.ledger_when(|ledger| upstream(ledger, revived.address()).dead_in == 0);
+    assert_eq!(shares(&ways(&clients(20), HERE), 3), [20, 0, 0]);
+    daemon.stop();
+}
+
+/// A server that answers after this time.
+fn slow(name: &'static str, wait: u64) -> Server {
+    Server::with(Client::bind("127.0.0.1:0"), move |socket, bytes, from| {
+        let (socket, answer) = (
+            socket.try_clone().unwrap(),
+            [name.as_bytes(), bytes].concat(),
+        );
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(wait));
+            socket.send_to(&answer, from).unwrap();
+        });
+    })
+}
+
+/// All are asked, and the client gets what the fastest answers, to each of its requests; the other answers are counted. With
+/// `replies = "all"` it gets all of them.
+#[test]
+fn all_are_asked() {
+    if !enter("all_are_asked") {
+        return;
+    }
+    for replies in ["true", "\"first\"", "\"all\""] {
+        let servers = [slow("c", 400), slow("a", 0), slow("b", 200)];
+        let more = format!("pick = \"all\"\nreplies = {replies}");
+        let mut daemon = Daemon::start_with(&on(&servers, &[""; 3], &more), &["--workers", "2"]);
+        let clients = clients(10);
+        for round in 0..2_u64 {
+            clients
+                .iter()
+                .for_each(|client| client.send(&[b'0' + round as u8], HERE));
+            for client in &clients {
+                let count = if replies == "\"all\"" { 3 } else { 1 };
+                let mut got: Vec<Vec<u8>> = (0..count).map(|_| client.receive().0).collect();
+                got.sort();
+                let round = b'0' + round as u8;
+                assert_eq!(got, [[b'a', round], [b'b', round], [b'c', round]][..count]);
+            }
+            let answered = 30 * (round + 1);
+            let name = "on, answers";
+            let ledger = daemon.ledger_when(|ledger| ledger.handler(name).received == answered);
+            let expected = if replies == "\"all\"" {
+                0
+            } else {
+                20 * (round + 1)
+            };
+            assert_eq!(ledger.handler(name).reason("not_first"), expected);
+        }
+        assert!(clients.iter().all(Client::is_empty));
+        let ledger = daemon.stop();
+        for server in &servers {
+            let Upstream {
+                sent,
+                answers,
+                sessions,
+                ..
+            } = upstream(&ledger, server.address());
+            assert_eq!((sent, answers, sessions), (20, 20, 10));
+        }
+    }
+}
+
+/// A shadow gets what is sent to the others; its answers reach no client, and are compared: the same ones, different ones,
+/// and those that never came.
+#[test]
+fn a_shadow_is_compared() {
+    if !enter("a_shadow_is_compared") {
+        return;
+    }
+    for more in [
+        "",
+        "spread = \"datagram\"",
+        "pick = \"all\"\nreplies = \"first\"",
+    ] {
+        let main = Server::named("0", "127.0.0.1:0");
+        let shadow = Server::with(
+            Client::bind("127.0.0.1:0"),
+            |socket, bytes, from| match bytes {
+                b"same" => drop(socket.send_to(b"0:same", from).unwrap()),
+                b"different" => drop(socket.send_to(b"1:different", from).unwrap()),
+                _ => {}
+            },
+        );
+        let servers = [main, shadow];
+        let more = format!("{more}\nsession_idle = \"1s\"");
+        let mut daemon = Daemon::start(&on(&servers, &["", ", shadow = true"], &more));
+        let clients = clients(12);
+        for (client, what) in clients
+            .iter()
+            .zip(["same", "different", "missing", "missing"].iter().cycle())
+        {
+            assert_eq!(
+                client.ask(what.as_bytes(), HERE).0,
+                format!("0:{what}").into_bytes()
+            );
+        }
+        // What has not come when the session ends is missing.
+        let ledger = daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == 0);
+        let counts = upstream(&ledger, servers[1].address());
+        assert_eq!(
+            (counts.sent, counts.answers, counts.shadow),
+            (12, 6, [3, 3, 6]),
+            "{more}"
+        );
+        assert_eq!(ledger.handler("on, answers").reason("shadow"), 6);
+        assert!(clients.iter().all(Client::is_empty));
+        daemon.stop();
+    }
+}

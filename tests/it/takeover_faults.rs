@@ -1,0 +1,453 @@
+//! Takeovers that go wrong, on either side and at each step: whoever serves goes on as if nobody had asked, and both say what has
+//! happened. `handover.rs` shows those that go well.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use rustix::process::Signal;
+use socket2::SockRef;
+use udispatch::takeover::messages::{Hello, Manifest, Refused, VERSION};
+use udispatch::takeover::path_beside;
+use udispatch::takeover::wire::{Kind, Wire};
+
+use crate::common::client::Client;
+use crate::common::daemon::Daemon;
+use crate::common::namespace::{enter, has, run};
+use crate::common::restart::{Talker, asked, status, successor, tell, telling};
+use crate::common::upstream::{Server, forwarder, list};
+
+/// Longest wait for a word of a takeover; the daemon's own is ten seconds.
+const SOON: Duration = Duration::from_secs(15);
+const HERE: &str = "127.0.0.1:1000";
+/// Set in the process that a test starts as a successor that falls silent.
+const SILENT: &str = "UDISPATCH_TEST_SILENT";
+
+fn forwarding() -> (Server, Daemon) {
+    let server = telling("127.0.0.1:9001");
+    let daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
+    (server, daemon)
+}
+
+/// The same process serves, and has counted each question and each answer once.
+fn assert_undisturbed(mut daemon: Daemon, questions: u64) {
+    assert_eq!(status(&daemon).pid, daemon.pid());
+    let ledger = daemon.ledger_when(|ledger| ledger.received() >= questions);
+    let answers = ledger.handler("on, answers").received;
+    assert_eq!(
+        (ledger.received(), ledger.kernel_drops(), answers),
+        (questions, 0, questions)
+    );
+    daemon.stop();
+}
+
+/// How a fake successor behaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    OtherVersion,
+    Nonsense,
+    DiesAfterHello,
+    DiesAfterManifest,
+    ChangesSockets,
+    DiesAfterReady,
+    DiesAfterReleased,
+}
+
+/// Begins as a new process would.
+fn hello(control: &Path, version: u32) -> Wire {
+    let mut wire =
+        Wire::new(UnixStream::connect(path_beside(control)).expect("takeovers are offered"))
+            .unwrap();
+    wire.send(
+        Kind::Hello,
+        &Hello {
+            version,
+            pid: std::process::id(),
+        },
+        &[],
+        SOON,
+    )
+    .unwrap();
+    wire
+}
+
+/// What else somebody who has the socket may change of it: its receive buffer, and whether others may bind over it.
+fn settings(socket: &OwnedFd) -> (usize, bool) {
+    let socket = SockRef::from(socket);
+    (
+        socket.recv_buffer_size().unwrap(),
+        socket.reuse_address().unwrap(),
+    )
+}
+
+/// Talks with the running daemon as a new process would, up to the fault.
+fn misbehave(control: &Path, fault: Fault) {
+    if fault == Fault::Nonsense {
+        let mut stream = UnixStream::connect(path_beside(control)).expect("takeovers are offered");
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        // It is told nothing, and the connection ends.
+        let _ = stream.read_to_end(&mut Vec::new());
+        return;
+    }
+    let mut wire = hello(
+        control,
+        if fault == Fault::OtherVersion {
+            VERSION + 1
+        } else {
+            VERSION
+        },
+    );
+    let manifest = wire.receive(Kind::Manifest, SOON);
+    match fault {
+        Fault::OtherVersion => assert!(manifest.unwrap_err().to_string().contains("version")),
+        Fault::DiesAfterHello | Fault::Nonsense => {}
+        Fault::DiesAfterManifest => {
+            let manifest = manifest.unwrap();
+            assert_eq!(
+                manifest.read::<Manifest>().unwrap().seats.len() + 2,
+                manifest.fds.len()
+            );
+        }
+        Fault::ChangesSockets => {
+            // As one does that prepares to bind beside them with other buffers, and is killed then.
+            let manifest = manifest.unwrap();
+            let listener = SockRef::from(&manifest.fds[0]);
+            listener.set_recv_buffer_size(4_096).unwrap();
+            listener.set_reuse_address(true).unwrap();
+        }
+        Fault::DiesAfterReady => wire.say(Kind::Ready, SOON).unwrap(),
+        Fault::DiesAfterReleased => {
+            wire.say(Kind::Ready, SOON).unwrap();
+            wire.receive(Kind::Released, SOON).unwrap();
+        }
+    }
+}
+
+/// Whatever a new process does wrong, the running one goes on: no datagram is lost or answered twice meanwhile, and it says what
+/// happened.
+#[test]
+fn a_takeover_that_fails_leaves_no_trace() {
+    if !enter("a_takeover_that_fails_leaves_no_trace") {
+        return;
+    }
+    let (_server, mut daemon) = forwarding();
+    let talker = Talker::begin(HERE);
+    let listener = hello(&daemon.control(), VERSION)
+        .receive(Kind::Manifest, SOON)
+        .unwrap()
+        .fds
+        .swap_remove(0);
+    daemon.wait_for("oes on as before");
+    let before = settings(&listener);
+    for fault in [
+        Fault::OtherVersion,
+        Fault::Nonsense,
+        Fault::DiesAfterHello,
+        Fault::DiesAfterManifest,
+        Fault::ChangesSockets,
+        Fault::DiesAfterReady,
+        Fault::DiesAfterReleased,
+    ] {
+        misbehave(&daemon.control(), fault);
+        let said = match fault {
+            Fault::OtherVersion => daemon.wait_for("speaks version"),
+            _ => daemon.wait_for("oes on as before"),
+        };
+        assert!(!said.is_empty(), "{fault:?}");
+        assert_eq!(status(&daemon).pid, daemon.pid(), "{fault:?}");
+        let deadline = Instant::now() + SOON;
+        while settings(&listener) != before {
+            assert!(
+                Instant::now() < deadline,
+                "{fault:?}: {:?} is not {before:?}",
+                settings(&listener)
+            );
+        }
+    }
+    assert_undisturbed(daemon, talker.end());
+}
+
+/// A new process that falls silent before it is ready is waited for ten seconds, while everything is served; others are
+/// refused meanwhile.
+#[test]
+fn silence_before_ready() {
+    if !enter("silence_before_ready") {
+        return;
+    }
+    let (_server, mut daemon) = forwarding();
+    let talker = Talker::begin(HERE);
+    let mut silent = hello(&daemon.control(), VERSION);
+    silent.receive(Kind::Manifest, SOON).unwrap();
+    let second = successor(&[], &daemon.control(), &daemon.file())
+        .wait_with_output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert!(
+        second.status.code() == Some(1) && words.contains("another process is taking over"),
+        "{words}"
+    );
+    let said = daemon.wait_for("has not taken over");
+    assert!(
+        said.contains("sent no `Ready` for 10s") && said.contains("goes on as before"),
+        "{said}"
+    );
+    drop(silent);
+    assert_undisturbed(daemon, talker.end());
+}
+
+/// A new process that falls silent when everything is its own is put down, so that it cannot come back to life, and the old one
+/// goes on.
+#[test]
+fn silence_after_released() {
+    if let Some(control) = env::var_os(SILENT) {
+        let mut wire = hello(Path::new(&control), VERSION);
+        wire.receive(Kind::Manifest, SOON).unwrap();
+        wire.say(Kind::Ready, SOON).unwrap();
+        let _released = wire.receive(Kind::Released, SOON).unwrap();
+        thread::sleep(2 * SOON);
+        return;
+    }
+    if !enter("silence_after_released") {
+        return;
+    }
+    let (_server, mut daemon) = forwarding();
+    let client = Client::newcomer();
+    let before = String::from_utf8(client.ask(b"before", HERE).0).unwrap();
+    let mut silent = Command::new(env::current_exe().expect("the test's own path"));
+    silent
+        .args(["--exact", "takeover_faults::silence_after_released"])
+        .env(SILENT, daemon.control())
+        .stdout(Stdio::null());
+    let mut silent = silent.spawn().expect("it starts");
+    daemon.wait_for("wants to take over");
+    thread::sleep(Duration::from_millis(300));
+    // Nobody reads the sockets now: what comes waits in them.
+    client.send(b"meanwhile", HERE);
+    let said = daemon.wait_for("has not taken over");
+    assert!(said.contains("sent no `Started`"), "{said}");
+    let status = silent.wait().expect("it has ended");
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(libc::SIGKILL),
+        "{status}"
+    );
+    let meanwhile = String::from_utf8(client.receive().0).unwrap();
+    assert_eq!(
+        meanwhile,
+        before.replace("before", "meanwhile"),
+        "the same session"
+    );
+    assert_undisturbed(daemon, 2);
+}
+
+/// A new process that cannot be seen from here could not be ended, should it fall silent: it is refused, and told why.
+#[test]
+fn another_pid_namespace() {
+    if !enter("another_pid_namespace") {
+        return;
+    }
+    let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
+    let daemon = Daemon::start_under(&["unshare", "--pid", "--fork", "--kill-child"], config);
+    let ended = successor(&[], &daemon.control(), &daemon.file())
+        .wait_with_output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        ended.status.code() == Some(1) && words.contains("another PID namespace"),
+        "{words}"
+    );
+    assert_eq!(
+        Client::newcomer().ask(b"still here?", HERE).0,
+        b"still here?"
+    );
+    daemon.end(libc::SIGKILL);
+}
+
+/// Several new processes at once: one at a time takes over from whoever runs, the others are told so or take over after it. At
+/// the end one serves, and no question has stayed without its answer.
+#[test]
+fn many_at_once() {
+    if !enter("many_at_once") {
+        return;
+    }
+    let (_server, daemon) = forwarding();
+    let talker = Talker::begin(HERE);
+    let children: Vec<_> = (0..6)
+        .map(|_| successor(&[], &daemon.control(), &daemon.file()))
+        .collect();
+    let (mut winner, mut losers, mut replaced) = (None, 0, 0);
+    let deadline = Instant::now() + SOON;
+    let mut left = children;
+    while winner.is_none() || left.len() > 1 {
+        assert!(Instant::now() < deadline, "{} still run", left.len());
+        winner = asked(&daemon)
+            .map(|snapshot| snapshot.pid)
+            .filter(|pid| *pid != daemon.pid());
+        let mut running = Vec::new();
+        for mut child in left {
+            match child.try_wait().unwrap() {
+                None => running.push(child),
+                Some(status) => {
+                    let mut words = String::new();
+                    child
+                        .stderr
+                        .take()
+                        .unwrap()
+                        .read_to_string(&mut words)
+                        .unwrap();
+                    match status.code() {
+                        Some(0) => replaced += 1,
+                        Some(1)
+                            if words.contains("one wins")
+                                || words.contains("ended before it sent") =>
+                        {
+                            losers += 1
+                        }
+                        _ => panic!("{status}: {words}"),
+                    }
+                }
+            }
+        }
+        left = running;
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((winner, losers + replaced), (Some(left[0].id()), 5));
+    let (questions, now) = (talker.end(), status(&daemon));
+    assert_eq!((now.pid, now.generation), (left[0].id(), replaced + 1));
+    assert_eq!(
+        (
+            now.listeners[0].account.received,
+            now.listeners[0].kernel_drops
+        ),
+        (questions, 0)
+    );
+    tell(now.pid, Signal::TERM);
+    assert_eq!(left[0].wait().unwrap().code(), Some(0));
+}
+
+/// A new process that may have too few files open says so and ends; one that comes while the running one has none left is told
+/// that. Nothing changes.
+#[test]
+fn too_few_files() {
+    if !enter("too_few_files") || !has("prlimit") {
+        return;
+    }
+    let (_server, mut daemon) = forwarding();
+    let talker = Talker::begin(HERE);
+    for limit in [8, 12, 16] {
+        let limit = format!("--nofile={limit}:{limit}");
+        let ended = successor(&["prlimit", &limit], &daemon.control(), &daemon.file())
+            .wait_with_output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&ended.stderr);
+        assert!(
+            ended.status.code() == Some(1) && words.contains("open"),
+            "{limit}: {words}"
+        );
+    }
+    let pid = daemon.pid();
+    run(&format!(
+        "prlimit --pid {pid} --nofile={}:",
+        daemon.next_file()
+    ));
+    let ended = successor(&[], &daemon.control(), &daemon.file())
+        .wait_with_output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{words}");
+    run(&format!("prlimit --pid {pid} --nofile=1000:"));
+    daemon.wait_for("files can be opened again");
+    assert_undisturbed(daemon, talker.end());
+}
+
+/// How a fake running daemon behaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Running {
+    EndsAtOnce,
+    Nonsense,
+    OtherVersion,
+    FalseManifest,
+    Silent,
+}
+
+/// A new process that finds something else than a daemon says so, and ends with 1. It has bound nothing by then.
+#[test]
+fn whoever_runs_misbehaves() {
+    if !enter("whoever_runs_misbehaves") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (control, file) = (
+        directory.path().join("control.sock"),
+        directory.path().join("u.toml"),
+    );
+    fs::write(
+        &file,
+        "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n",
+    )
+    .unwrap();
+    let listener = UnixListener::bind(path_beside(&control)).unwrap();
+    for running in [
+        Running::EndsAtOnce,
+        Running::Nonsense,
+        Running::OtherVersion,
+        Running::FalseManifest,
+        Running::Silent,
+    ] {
+        let child = successor(&[], &control, &file);
+        if running == Running::EndsAtOnce {
+            // Whoever leaves may be followed by somebody who stays: it asks again.
+            (0..2).for_each(|_| drop(listener.accept().unwrap()));
+        }
+        let (mut stream, _) = listener.accept().unwrap();
+        if running == Running::Nonsense {
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .unwrap();
+        }
+        let mut wire = Wire::new(stream).unwrap();
+        let said = match running {
+            Running::EndsAtOnce => "the other process ended before it",
+            Running::Nonsense => "speaks another language",
+            Running::OtherVersion => {
+                wire.receive(Kind::Hello, SOON).unwrap();
+                wire.send(
+                    Kind::Refused,
+                    &Refused {
+                        why: "another version".to_owned(),
+                    },
+                    &[],
+                    SOON,
+                )
+                .unwrap();
+                "another version"
+            }
+            Running::FalseManifest => {
+                wire.receive(Kind::Hello, SOON).unwrap();
+                wire.send(
+                    Kind::Manifest,
+                    &serde_json::json!({ "pid": "many" }),
+                    &[],
+                    SOON,
+                )
+                .unwrap();
+                "speaks another language"
+            }
+            Running::Silent => "sent no `Manifest` for 10s",
+        };
+        let held = (running != Running::EndsAtOnce).then_some(wire);
+        let ended = child.wait_with_output().unwrap();
+        drop(held);
+        let words = String::from_utf8_lossy(&ended.stderr);
+        assert!(
+            ended.status.code() == Some(1) && words.contains(said),
+            "{running:?}: {}: {words}",
+            ended.status
+        );
+        assert!(!words.contains("panicked"), "{words}");
+    }
+}
