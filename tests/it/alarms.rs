@@ -10,7 +10,7 @@ use udispatch::observe::snapshot::{Alarm, Snapshot};
 use crate::common::client::Client;
 use crate::common::curl::{ask, snapshot};
 use crate::common::daemon::{Daemon, PATIENCE};
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 
 /// Looks until there is an alarm that fits, and meanwhile does something again and again.
 fn alarm_when(
@@ -55,9 +55,7 @@ fn look_until<T>(daemon: &Daemon, mut find: impl FnMut(&Snapshot) -> Option<T>) 
 /// else its route gets; a handler that never looks at sources need not know. The log has both ends of each.
 #[test]
 fn silence_is_an_alarm() {
-    if !enter("silence_is_an_alarm") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start(
         r#"
         route = [
@@ -95,9 +93,7 @@ fn silence_is_an_alarm() {
 /// Who was heard before a reload was heard after it: no alarm comes early, and no clock begins anew.
 #[test]
 fn a_reload_does_not_forget_who_was_heard() {
-    if !enter("a_reload_does_not_forget_who_was_heard") {
-        return;
-    }
+    netns_test!();
     let config = r#"
         [[route]]
         destination = "127.0.0.1:1001"
@@ -133,9 +129,7 @@ fn a_reload_does_not_forget_who_was_heard() {
 /// A socket that another program has bound over ours is an alarm with its process and what it takes, as long as it is open.
 #[test]
 fn a_socket_of_another_program_is_an_alarm() {
-    if !enter("a_socket_of_another_program_is_an_alarm") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start(
         "[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"drop\"\n[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n",
     );
@@ -170,9 +164,7 @@ fn over(address: &str) -> UdpSocket {
 /// the kernel, until a reload joins there, as the alarm says.
 #[test]
 fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
-    if !enter("a_group_on_an_interface_that_is_gone_is_an_alarm") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let make = || {
         run("ip link add lan type veth peer name far");
         run("ip addr add 10.7.0.1/24 dev lan");
@@ -240,9 +232,7 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
 /// file asks, the workers where it did not.
 #[test]
 fn kernel_drops_are_an_alarm_with_the_right_cure() {
-    if !enter("kernel_drops_are_an_alarm_with_the_right_cure") {
-        return;
-    }
+    netns_test!();
     for (asked, cure) in [
         ("64MiB", "`sysctl -w net.core.rmem_max=67108864`"),
         ("128KiB", "processors has a worker"),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::curl::{Answer, ask, get, post, snapshot};
 use crate::common::daemon::{Daemon, PATIENCE, udispatch};
-use crate::common::namespace::{enter, enter_as_root};
+use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
 use serde_json::Value;
 use udispatch::observe::snapshot::{Snapshot, State};
@@ -55,9 +55,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 /// shows; the program reads back what it wrote.
 #[test]
 fn the_snapshot_is_the_ledger() {
-    if !enter("the_snapshot_is_the_ledger") {
-        return;
-    }
+    netns_test!();
     let server = Server::named("a", "127.0.0.1:9001");
     let dead = "127.0.0.1:9002".parse().unwrap();
     let health = "health = { probe = \"udp\", send = \"?\", interval = \"100ms\", timeout = \"50ms\", fall = 1 }\n";
@@ -202,9 +200,7 @@ const POSTED: &[(&str, u16, &str)] = &[
 /// Each part of the snapshot by itself, the probes of a supervisor such as Kubernetes, and words for what is not there.
 #[test]
 fn parts_and_probes() {
-    if !enter("parts_and_probes") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let whole = snapshot(&daemon);
     for (part, rows) in [
@@ -240,9 +236,7 @@ fn parts_and_probes() {
 /// two are told so.
 #[test]
 fn draining_by_hand() {
-    if !enter("draining_by_hand") {
-        return;
-    }
+    netns_test!();
     let both = servers(2);
     let addresses: Vec<_> = both.iter().map(Server::address).collect();
     let config = forwarder("on", HERE, &list(addresses.clone()), "")
@@ -307,9 +301,7 @@ fn draining_by_hand() {
 /// of many. Their number is what the snapshot says.
 #[test]
 fn sessions_are_listed() {
-    if !enter("sessions_are_listed") {
-        return;
-    }
+    netns_test!();
     const CLIENTS: usize = 2_300;
     let server = Server::named("a", "127.0.0.1:9001");
     let mut daemon = Daemon::start_with(
@@ -387,9 +379,7 @@ fn sessions_are_listed() {
 /// The live explanation follows the upstreams' health, which the file alone cannot know.
 #[test]
 fn explaining_live() {
-    if !enter("explaining_live") {
-        return;
-    }
+    netns_test!();
     let good = Server::named("good", "127.0.0.1:9001");
     let dead = "127.0.0.1:9002".parse().unwrap();
     let more = "pick = \"first_alive\"\nhealth = { probe = \"udp\", send = \"?\", interval = \"100ms\", timeout = \"50ms\" }\n";
@@ -417,9 +407,7 @@ fn explaining_live() {
 /// the daemon in order, and afterwards the commands say that none is there.
 #[test]
 fn commands() {
-    if !enter("commands") {
-        return;
-    }
+    netns_test!();
     let server = Server::named("a", "127.0.0.1:9001");
     let mut daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
     answer(&Client::bind("127.0.0.1:0"), HERE);
@@ -498,9 +486,7 @@ fn commands() {
 /// replaced, a file that is none is not touched; the mode is 0660.
 #[test]
 fn one_daemon_in_one_place() {
-    if !enter("one_daemon_in_one_place") {
-        return;
-    }
+    netns_test!();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("u.sock");
     let config = format!("[daemon]\ncontrol = {path:?}\n{ECHO}");
@@ -589,9 +575,7 @@ fn one_daemon_in_one_place() {
 /// Who is neither its owner nor in its group may not ask, and is told what to do.
 #[test]
 fn others_may_not_ask() {
-    if !enter_as_root("others_may_not_ask") {
-        return;
-    }
+    netns_test!(with = [root]);
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().join("u.sock");
@@ -634,9 +618,7 @@ fn others_may_not_ask() {
 /// All who watch get the same snapshots, one a second, and are counted; when they go, the count goes.
 #[test]
 fn viewers_share_snapshots() {
-    if !enter("viewers_share_snapshots") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(ECHO);
     let control = daemon.control();
     let watch = || {
@@ -708,9 +690,7 @@ fn moments(stream: &mut impl Read, count: usize) -> Vec<u64> {
 /// letting them wait; it never ends, and datagrams flow.
 #[test]
 fn no_files_left() {
-    if !enter("no_files_left") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start_under(&["prlimit", "--nofile=40:40"], ECHO);
     let control = daemon.control();
     let visitors: Vec<_> = (0..40)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, get, snapshot};
 use crate::common::daemon::{Daemon, PATIENCE};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use crate::common::upstream::answer_at_last;
 use udispatch::observe::snapshot::AdminRow;
 
@@ -50,9 +50,7 @@ fn visit() -> TcpStream {
 /// page of somebody else's cannot read it; answers carry the headers that keep browsers from using them otherwise.
 #[test]
 fn tcp_is_read_only_and_knows_its_names() {
-    if !enter("tcp_is_read_only_and_knows_its_names") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     for verb in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for path in ["stop", "status", "log?level=off", "drain?upstream=x"] {
@@ -105,9 +103,7 @@ fn tcp_is_read_only_and_knows_its_names() {
 /// bounded time, and counted, while others are served.
 #[test]
 fn requests_have_limits() {
-    if !enter("requests_have_limits") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     let mut slow = visit();
     slow.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -163,9 +159,7 @@ fn requests_have_limits() {
 /// control socket has places of its own, so the operator still gets in; and datagrams do not care.
 #[test]
 fn connections_have_a_limit() {
-    if !enter("connections_have_a_limit") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     let mut visitors: Vec<TcpStream> = (0..100).map(|_| visit()).collect();
     let counts = wait_for(&daemon, "64 are let in", |counts| {
@@ -201,9 +195,7 @@ fn connections_have_a_limit() {
 /// wait in places of their own, and reading and verbs go on.
 #[test]
 fn guests_do_not_take_the_places_of_operators() {
-    if !enter("guests_do_not_take_the_places_of_operators") {
-        return;
-    }
+    netns_test!();
     // So many rows that a snapshot takes a while, and those who ask for one wait.
     let route = |number| {
         let source = format!("10.{}.{}.0/24", number / 256, number % 256);
@@ -250,9 +242,7 @@ fn guests_do_not_take_the_places_of_operators() {
 /// Viewers have a limit of their own by each door, and one who never reads does not keep the others waiting.
 #[test]
 fn viewers_have_a_limit() {
-    if !enter("viewers_have_a_limit") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     let watch = || {
         let mut stream = UnixStream::connect(daemon.control()).unwrap();
@@ -290,9 +280,7 @@ fn viewers_have_a_limit() {
 /// While visitors watch, wait and have asked for much, stopping takes no longer: the daemon ends in order.
 #[test]
 fn visitors_do_not_hold_up_the_end() {
-    if !enter("visitors_do_not_hold_up_the_end") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     let control = daemon.control();
     let mut visitors = Vec::new();

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::common::curl::curl;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::{enter, has};
+use crate::common::namespace::netns_test;
 use crate::common::restart::{Talker, telling};
 use crate::common::upstream::{forwarder, list};
 
@@ -164,9 +164,7 @@ impl Drop for Prometheus {
 /// A real Prometheus understands each query, and finds something for each that asks for more than what is wrong.
 #[test]
 fn prometheus_understands_it() {
-    if !enter("prometheus_understands_it") || !has("prometheus") || !has("curl") {
-        return;
-    }
+    netns_test!(needs = ["prometheus", "curl"]);
     let server = telling("127.0.0.1:9001");
     let config = format!("[daemon]\nhttp = \"{SCRAPED}\"\n");
     let config = config + &forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");

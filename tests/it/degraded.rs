@@ -11,7 +11,7 @@ use crate::common::client::Client;
 use crate::common::curl::{ask, curl, get, snapshot};
 use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::ledger::Ledger;
-use crate::common::namespace::{enter, enter_with_mounts, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
 use udispatch::observe::snapshot::{Snapshot, State};
 
@@ -52,9 +52,7 @@ fn mount(directory: &Path, options: &str) {
 /// degraded and why. The same where the file names the directory as where it is a default.
 #[test]
 fn an_unwritable_control_directory() {
-    if !enter_with_mounts("an_unwritable_control_directory") {
-        return;
-    }
+    netns_test!(with = [mounts]);
     let directory = tempfile::tempdir().unwrap();
     mount(directory.path(), "ro,size=64k");
     let place = directory.path().display();
@@ -114,9 +112,7 @@ fn an_unwritable_control_directory() {
 /// spins, and a reload is refused and changes nothing. When it is over, all is as before.
 #[test]
 fn files_run_out() {
-    if !enter("files_run_out") || !has("prlimit") {
-        return;
-    }
+    netns_test!(needs = ["prlimit"]);
     let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
     let config = forwarder("on", HERE, &list([upstream.address()]), "");
     let mut daemon = Daemon::start_under(&["prlimit", "--nofile=1000:1000"], &config);
@@ -212,9 +208,7 @@ fn files_run_out() {
 /// When there is room again, what was to be logged is there, in whole lines, and the state is what it was.
 #[test]
 fn a_full_disk_under_the_log() {
-    if !enter_with_mounts("a_full_disk_under_the_log") {
-        return;
-    }
+    netns_test!(with = [mounts]);
     let disk = tempfile::tempdir().unwrap();
     mount(disk.path(), "size=64k");
     let (log, filler) = (disk.path().join("log"), disk.path().join("filler"));

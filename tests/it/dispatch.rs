@@ -3,7 +3,7 @@
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 
 const SEED: &str = r#"
     [[route]]
@@ -27,9 +27,7 @@ const SEED: &str = r#"
 /// answer comes from the address that was asked, on the wildcard too.
 #[test]
 fn two_addresses_two_handlers() {
-    if !enter("two_addresses_two_handlers") {
-        return;
-    }
+    netns_test!();
     for workers in ["1", "4"] {
         let daemon = Daemon::start_with(SEED, &["--workers", workers]);
         // A new client port each time, so that the kernel's hash reaches every worker.
@@ -57,9 +55,7 @@ fn two_addresses_two_handlers() {
 /// The same with netcat, as the README shows it.
 #[test]
 fn netcat_gets_different_answers() {
-    if !enter("netcat_gets_different_answers") || !has("nc") {
-        return;
-    }
+    netns_test!(needs = ["nc"]);
     let daemon = Daemon::start(SEED);
     for (address, answer) in [("127.0.0.1", "first"), ("127.0.0.2", "second")] {
         let command = format!("echo question | nc -u -w1 {address} 1234");
@@ -75,9 +71,7 @@ fn netcat_gets_different_answers() {
 /// IPv6 beside IPv4 on the same port: exact and wildcard, each family its own sockets, answers from the address asked.
 #[test]
 fn both_families() {
-    if !enter("both_families") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     run("ip -6 addr add 2001:db8::7/128 dev lo nodad");
     let daemon = Daemon::start(
         r#"
@@ -114,9 +108,7 @@ fn both_families() {
 /// sockets: the most specific address first, then the port, then the interface, then the source.
 #[test]
 fn precedence_on_real_sockets() {
-    if !enter("precedence_on_real_sockets") {
-        return;
-    }
+    netns_test!();
     let routes = [
         ("exact", r#"destination = "127.1.0.1:5000""#),
         ("range", r#"destination = "127.1.0.1:4990-5010""#),
@@ -174,9 +166,7 @@ fn precedence_on_real_sockets() {
 /// What no route takes is dropped under its name: a source that is not listed, on a listener that exists.
 #[test]
 fn no_route_is_counted() {
-    if !enter("no_route_is_counted") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start(
         "[[route]]\ndestination = \"127.0.0.1:1234\"\nsource = \"127.0.0.7\"\nhandler = \"echo\"\n",
     );
@@ -196,9 +186,7 @@ fn no_route_is_counted() {
 /// A route with several handlers gives each datagram to each of them, in order; the route has handled what one of them has.
 #[test]
 fn several_handlers() {
-    if !enter("several_handlers") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start(
         r#"
         [[route]]
@@ -223,9 +211,7 @@ fn several_handlers() {
 /// An address that is not up at start is a warning, and works once it comes up.
 #[test]
 fn an_address_that_comes_later() {
-    if !enter("an_address_that_comes_later") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let mut daemon =
         Daemon::start("[[route]]\ndestination = \"192.0.2.7:1234\"\nhandler = \"echo\"\n");
     assert!(
@@ -255,9 +241,7 @@ fn an_address_that_comes_later() {
 /// Empty, tiny and largest datagrams are datagrams.
 #[test]
 fn every_size() {
-    if !enter("every_size") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start("[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"echo\"\n");
     let client = Client::bind("127.0.0.1:0");
     for size in [0, 1, 2, 1_199, 1_472, 9_000, 65_506, 65_507] {
@@ -274,9 +258,7 @@ fn every_size() {
 /// Ten thousand prefix routes on one port: one listener, each datagram to its own route.
 #[test]
 fn ten_thousand_routes() {
-    if !enter("ten_thousand_routes") {
-        return;
-    }
+    netns_test!();
     let mut config = String::new();
     for index in 0..10_000 {
         let (high, low) = (index / 100, index % 100);

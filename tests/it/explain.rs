@@ -2,7 +2,7 @@
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, Outcome, on_file};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 
 const CONFIG: &str = r#"
 [[route]]
@@ -54,9 +54,7 @@ fn assert_says(text: &str, lines: &[&str]) {
 /// Socket, route and why not the next ones, handlers, what they send, and the source of an answer.
 #[test]
 fn the_whole_story() {
-    if !enter("the_whole_story") {
-        return;
-    }
+    netns_test!();
     let exact = explain(&["--to", "127.0.0.1:1234"]);
     assert_says(
         &exact,
@@ -116,9 +114,7 @@ fn the_whole_story() {
 /// What it says of the upstream is what the daemon does, sender by sender.
 #[test]
 fn the_upstream_is_the_one() {
-    if !enter("the_upstream_is_the_one") {
-        return;
-    }
+    netns_test!();
     let upstreams = [9001, 9002, 9003].map(|port| Client::bind(&format!("127.0.0.1:{port}")));
     let daemon = Daemon::start(CONFIG);
     let mut seen = std::collections::HashSet::new();
@@ -150,9 +146,7 @@ fn the_upstream_is_the_one() {
 /// Questions that make no sense are usage errors with the reason.
 #[test]
 fn wrong_questions() {
-    if !enter("wrong_questions") {
-        return;
-    }
+    netns_test!();
     for (options, words) in [
         (vec!["--to", "127.0.0.1"], "invalid"),
         (vec![], "--to"),
@@ -174,9 +168,7 @@ fn wrong_questions() {
 /// A forward that comes back to its own route is refused, by `check`, `explain` and `run` alike, over one step and two.
 #[test]
 fn loops_are_refused() {
-    if !enter("loops_are_refused") {
-        return;
-    }
+    netns_test!();
     let route = |port: u16, to: &str| {
         format!(
             "[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"to{port}\"\n\
@@ -209,9 +201,7 @@ fn loops_are_refused() {
 /// that shows both places. A narrower range inside a wider one is what the precedence is for.
 #[test]
 fn ties_are_refused() {
-    if !enter("ties_are_refused") {
-        return;
-    }
+    netns_test!();
     let two = |first: &str, second: &str| {
         format!(
             "[[route]]\ndestination = {first}\nhandler = \"echo\"\n[[route]]\ndestination = {second}\nhandler = \"drop\"\n"
@@ -243,9 +233,7 @@ fn ties_are_refused() {
 /// An upstream that is there twice, and a socket that one route locks and another shares, are errors that show both places.
 #[test]
 fn contradictions_are_refused() {
-    if !enter("contradictions_are_refused") {
-        return;
-    }
+    netns_test!();
     let twice = "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = \"on\"\n[handler.on]\nkind = \"forward\"\n\
                  upstreams = [\"127.0.0.1:9001\", \"127.0.0.1:9001\"]\n";
     let divided = "[[route]]\ndestination = \"127.0.0.1:1001\"\nshare = true\nhandler = \"echo\"\n\

@@ -3,7 +3,7 @@
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, Outcome, on_file};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 
 const ROUTES: &str = r#"
 [[route]]
@@ -70,9 +70,7 @@ fn check(tests: &str) -> Outcome {
 /// Tests that come true are counted, and nothing else is said.
 #[test]
 fn what_comes_true() {
-    if !enter("what_comes_true") {
-        return;
-    }
+    netns_test!();
     let lab = |expect: &str| test("10.1.1.1", "127.0.0.2:1234", &format!("expect = {expect}"));
     let tests = [
         test(
@@ -116,9 +114,7 @@ fn what_comes_true() {
 /// Each way of failing has its place, says what was expected and what would happen, and names the command that tells more.
 #[test]
 fn what_fails() {
-    if !enter("what_fails") {
-        return;
-    }
+    netns_test!();
     let lab = |expect: &str| test("10.1.1.1", "127.0.0.2:1234", &format!("expect = {expect}"));
     let lines = ROUTES.lines().count();
     let cases = [
@@ -270,9 +266,7 @@ fn what_fails() {
 /// A daemon that has to start serves: that a test fails, on this host, keeps no traffic away.
 #[test]
 fn run_starts_all_the_same() {
-    if !enter("run_starts_all_the_same") {
-        return;
-    }
+    netns_test!();
     let failing = test("10.1.1.1", "127.0.0.1:1234", "expect = \"no_route\"");
     let daemon = Daemon::start(&format!("{ROUTES}{failing}"));
     let (answer, _) = Client::bind("127.0.0.1:0").ask(b"here", "127.0.0.1:1234");
@@ -283,9 +277,7 @@ fn run_starts_all_the_same() {
 /// Under a hash exactly one upstream passes, whatever the payload, and it is the one that `explain` names.
 #[test]
 fn a_hash_has_one_answer() {
-    if !enter("a_hash_has_one_answer") {
-        return;
-    }
+    netns_test!();
     let mut seen = std::collections::BTreeSet::new();
     for payload in [
         "alfa", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel",
@@ -324,9 +316,7 @@ fn a_hash_has_one_answer() {
 /// Who else might get a datagram is told where the choice changes, and only then.
 #[test]
 fn explain_tells_the_others() {
-    if !enter("explain_tells_the_others") {
-        return;
-    }
+    netns_test!();
     let told = on_file(
         "explain",
         ROUTES,
@@ -356,9 +346,7 @@ fn explain_tells_the_others() {
 /// A thousand tests over a thousand ports and many routes are run, each at its own port, and one more is too many.
 #[test]
 fn a_thousand_tests() {
-    if !enter("a_thousand_tests") {
-        return;
-    }
+    netns_test!();
     let route = |n: u32| {
         format!(
             "[[route]]\ndestination = \"10.{}.{}.0/24:1000-2999\"\nhandler = \"drop\"\n",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, PATIENCE, on_file};
-use crate::common::namespace::{enter, enter_with_mounts, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, forwarder};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -107,9 +107,7 @@ fn knot(directory: &Path) -> Program {
 /// once from one port, with one answer for each request: all are answered, rightly, and every session has ended then.
 #[test]
 fn a_real_server() {
-    if !enter("a_real_server") || !has("knotd") {
-        return;
-    }
+    netns_test!(needs = ["knotd"]);
     let directory = tempfile::tempdir().unwrap();
     let _knot = knot(directory.path());
     let config = forwarder(
@@ -160,9 +158,7 @@ fn a_real_server() {
 /// all. Answers come back to the right client, in both families.
 #[test]
 fn a_proxy_header_for_dnsdist() {
-    if !enter("a_proxy_header_for_dnsdist") || !has("dnsdist") {
-        return;
-    }
+    netns_test!(needs = ["dnsdist"]);
     let directory = tempfile::tempdir().unwrap();
     let clients = [
         ("127.0.7.7:0", "192.0.2.7"),
@@ -282,9 +278,7 @@ fn wait_until_answered(expected: &str) {
 /// name that is gone for a while changes nothing.
 #[test]
 fn a_name_moves() {
-    if !enter_with_mounts("a_name_moves") || !has("mount") {
-        return;
-    }
+    netns_test!(needs = ["mount"], with = [mounts]);
     let hosts = Hosts::new("127.0.0.11 up.test\n");
     let _servers = [("old", "127.0.0.11:9001"), ("new", "127.0.0.12:9001")].map(|(name, at)| {
         // Two answers end a session.
@@ -335,9 +329,7 @@ fn a_name_moves() {
 /// dropped by name until it does, and works from then on.
 #[test]
 fn a_name_comes_later() {
-    if !enter_with_mounts("a_name_comes_later") || !has("mount") {
-        return;
-    }
+    netns_test!(needs = ["mount"], with = [mounts]);
     let hosts = Hosts::new("# nobody\n");
     let config = |optional| {
         let more = format!("resolve_interval = \"1s\"\nresolve_optional = {optional}");

@@ -9,7 +9,7 @@ use crate::common::client::Client;
 use crate::common::daemon::{Daemon, on_file, on_file_under};
 use crate::common::host::Host;
 use crate::common::ledger::{Ledger, Upstream};
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::told::receive_with_class;
 use crate::common::upstream::forwarder;
 use udispatch::net::interfaces::index_of;
@@ -73,9 +73,7 @@ fn send_to_group(host: &Host, bytes: &'static [u8], group: &str, ttl: u32) {
 /// A sample is exact, one datagram of a train counts as one, and what nobody's sample took is dropped by name.
 #[test]
 fn samples() {
-    if !enter("samples") {
-        return;
-    }
+    netns_test!();
     let [tenth, third] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
     let (tenth_at, third_at) = (tenth.address().to_string(), third.address().to_string());
     let tables = format!(
@@ -110,9 +108,7 @@ fn samples() {
 /// A rate holds over all workers together: a tenth of a second's worth at once, and then no more than it says.
 #[test]
 fn a_rate_over_two_workers() {
-    if !enter("a_rate_over_two_workers") {
-        return;
-    }
+    netns_test!();
     let [slow, all] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
     let (slow_at, all_at) = (slow.address().to_string(), all.address().to_string());
     let tables = format!("[{{ address = \"{slow_at}\", max_rate = \"100/s\" }}, \"{all_at}\"]");
@@ -149,9 +145,7 @@ fn a_rate_over_two_workers() {
 /// Each receiver gets the TTL and the class that its table says, in both families; of a train, every datagram does.
 #[test]
 fn ttl_and_class() {
-    if !enter("ttl_and_class") {
-        return;
-    }
+    netns_test!();
     let receivers = ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0", "[::1]:0"].map(Client::bind);
     let keys = [
         ", ttl = 5, dscp = \"ef\"",
@@ -191,9 +185,7 @@ fn ttl_and_class() {
 /// `interface` decides by which of two ways a datagram leaves, `source` what address the receiver sees, and its port.
 #[test]
 fn interface_and_source() {
-    if !enter("interface_and_source") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let hosts = two_networks();
     for (number, host) in (1..).zip(&hosts) {
         // The same address is behind both, and the route by the first cable is the better one.
@@ -252,9 +244,7 @@ fn interface_and_source() {
 /// A group as receiver of unicast, a host as receiver of a group, in both families: with the TTL that groups get.
 #[test]
 fn to_groups_and_from_groups() {
-    if !enter("to_groups_and_from_groups") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let hosts = two_networks();
     for (group, unicast, here) in [
         ("239.1.2.3:5000", "10.2.0.2:9001", HERE),
@@ -293,9 +283,7 @@ fn to_groups_and_from_groups() {
 /// the other, and never comes back.
 #[test]
 fn a_group_on_two_networks() {
-    if !enter("a_group_on_two_networks") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let hosts = two_networks();
     let groups = ["239.1.2.3:5000", "[ff05::1:3]:5000"];
     let mut config = String::new();
@@ -345,9 +333,7 @@ fn a_group_on_two_networks() {
 /// Two daemons that pass two groups on to each other: what is sent once goes round until its TTL is spent, and no longer.
 #[test]
 fn a_loop_over_groups_dies() {
-    if !enter("a_loop_over_groups_dies") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let hosts = two_networks();
     for (there, back) in [
         ("239.1.1.1:5000", "239.1.1.2:5000"),
@@ -376,9 +362,7 @@ fn a_loop_over_groups_dies() {
 /// `source = "keep"`: a receiver on another host sees the address and port of the sender, in both families.
 #[test]
 fn the_senders_address_is_kept() {
-    if !enter("the_senders_address_is_kept") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let hosts = two_networks();
     for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{family}"), "1").unwrap();
@@ -422,9 +406,7 @@ fn the_senders_address_is_kept() {
 /// Without the capability that `source = "keep"` needs, the daemon does not start, and says what is missing.
 #[test]
 fn keeping_needs_a_capability() {
-    if !enter("keeping_needs_a_capability") || !has("setpriv") {
-        return;
-    }
+    netns_test!(needs = ["setpriv"]);
     let config = forwarder(
         "on",
         HERE,

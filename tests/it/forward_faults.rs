@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -14,9 +14,7 @@ const HERE: &str = "127.0.0.1:1234";
 /// worker does not wait for it for ever.
 #[test]
 fn a_lane_is_closed_while_it_waits_to_be_read() {
-    if !enter("a_lane_is_closed_while_it_waits_to_be_read") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     run("ip addr add 10.1.0.1/32 dev lo");
     run("ip addr add 10.2.0.1/32 dev lo");
     let upstream = Client::bind("10.2.0.1:9001");
@@ -47,9 +45,7 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
 /// came meanwhile is not taken for one to the client who gets the port next.
 #[test]
 fn an_answer_that_waited_reaches_nobody_else() {
-    if !enter("an_answer_that_waited_reaches_nobody_else") {
-        return;
-    }
+    netns_test!();
     let upstream = Client::bind("127.0.0.1:9001");
     let daemon = Daemon::start(&forwarder(
         "on",
@@ -78,9 +74,7 @@ fn an_answer_that_waited_reaches_nobody_else() {
 /// answers everything. Each answer has lost some of its TTL, so it ends.
 #[test]
 fn answers_that_are_answered_come_to_an_end() {
-    if !enter("answers_that_are_answered_come_to_an_end") {
-        return;
-    }
+    netns_test!();
     const THERE: &str = "127.0.0.1:1235";
     let upstream = Server::answering(Client::bind("127.0.0.1:9001"), <[u8]>::to_vec);
     let here = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), ""));
@@ -103,9 +97,7 @@ fn answers_that_are_answered_come_to_an_end() {
 /// be the next question. It is passed on, and not answered.
 #[test]
 fn an_upstream_does_not_ask_itself() {
-    if !enter("an_upstream_does_not_ask_itself") {
-        return;
-    }
+    netns_test!();
     let socket = Client::bind("127.0.0.1:9001");
     let daemon = Daemon::start(&forwarder("on", HERE, &list([socket.address()]), ""));
     socket.send(b"forged", HERE);
@@ -119,9 +111,7 @@ fn an_upstream_does_not_ask_itself() {
 /// that they leave.
 #[test]
 fn sessions_take_their_ports_along() {
-    if !enter("sessions_take_their_ports_along") {
-        return;
-    }
+    netns_test!();
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40039").unwrap();
     let (one, other) = (
         Server::named("one", "127.0.0.1:9001"),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::{Client, gather};
 use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::ledger::{Ledger, Upstream};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -23,9 +23,7 @@ fn upstream(ledger: &Ledger, address: SocketAddr) -> Upstream {
 /// first datagram after the upstream is back arrives there, and its answer at the client. Again and again.
 #[test]
 fn a_session_outlives_its_upstream() {
-    if !enter("a_session_outlives_its_upstream") {
-        return;
-    }
+    netns_test!();
     for address in ["127.0.0.1:9001", "[::1]:9001"] {
         let there: SocketAddr = address.parse().unwrap();
         let mut daemon = Daemon::start(&forwarder("on", HERE, &list([there]), ""));
@@ -53,9 +51,7 @@ fn a_session_outlives_its_upstream() {
 /// and old ones go there too. When it is back, it is used again.
 #[test]
 fn refusals_make_it_dead() {
-    if !enter("refusals_make_it_dead") {
-        return;
-    }
+    netns_test!();
     let good = Server::named("good", "127.0.0.1:9001");
     let fickle: SocketAddr = "127.0.0.1:9002".parse().unwrap();
     let mut server = Some(Server::named("fickle", "127.0.0.1:9002"));
@@ -117,9 +113,7 @@ fn crowd() -> Vec<Client> {
 /// earlier one left behind.
 #[test]
 fn half_of_all_die_and_return() {
-    if !enter("half_of_all_die_and_return") {
-        return;
-    }
+    netns_test!();
     let mut receivers: Vec<Option<Client>> = crowd().into_iter().map(Some).collect();
     let addresses: Vec<SocketAddr> = receivers.iter().flatten().map(Client::address).collect();
     let more = "pick = \"all\"";
@@ -162,9 +156,7 @@ fn half_of_all_die_and_return() {
 /// get every datagram, each its share; and after they are back, all 64 do.
 #[test]
 fn half_of_those_in_turn_die_and_return() {
-    if !enter("half_of_those_in_turn_die_and_return") {
-        return;
-    }
+    netns_test!();
     let mut receivers = crowd();
     let addresses: Vec<SocketAddr> = receivers.iter().map(Client::address).collect();
     let mut daemon = Daemon::start(&forwarder(
@@ -275,9 +267,7 @@ fn shares(names: [&str; 2]) -> [usize; 3] {
 /// one gets nothing new. When none is alive, `fail_open` decides between all and none, which the ledger names.
 #[test]
 fn probes_over_udp() {
-    if !enter("probes_over_udp") {
-        return;
-    }
+    netns_test!();
     for fail_open in [true, false] {
         let (one, one_is_well) = probed("one", "127.0.0.1:9001");
         let (two, two_is_well) = probed("two", "127.0.0.1:9002");
@@ -327,9 +317,7 @@ fn probes_over_udp() {
 /// Probes over TCP, to the same port: who takes connections is alive, whether it answers over UDP or not.
 #[test]
 fn probes_over_tcp() {
-    if !enter("probes_over_tcp") {
-        return;
-    }
+    netns_test!();
     let servers = [("one", "127.0.0.1:9001"), ("two", "127.0.0.1:9002")]
         .map(|(name, at)| Server::named(name, at));
     let _one = TcpListener::bind(servers[0].address()).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::ledger::Ledger;
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
 use udispatch::net::control_message::Sending;
 use udispatch::net::send::Sender;
@@ -37,9 +37,7 @@ fn go_on(clients: &[Client], ports: &[String]) {
 /// name, and costs next to nothing: there is no search through all ports for each of them.
 #[test]
 fn ports_run_out() {
-    if !enter("ports_run_out") {
-        return;
-    }
+    netns_test!();
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40031").unwrap();
     for (taken, room) in [(0, 28), (12, 19)] {
         let _others: Vec<UdpSocket> = (0..taken)
@@ -85,9 +83,7 @@ fn ports_run_out() {
 /// by name. Those that are there go on. When it rises again, so does the number of sessions.
 #[test]
 fn files_run_out() {
-    if !enter("files_run_out") || !has("prlimit") {
-        return;
-    }
+    netns_test!(needs = ["prlimit"]);
     let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
     let mut daemon = Daemon::start_under(&["prlimit", "--nofile=600:600"], &on(&upstream, ""));
     let mut established: Vec<Client> = (0..20).map(client).collect();
@@ -140,20 +136,18 @@ fn files_run_out() {
 /// to what was sent.
 #[test]
 fn a_forged_flood_meets_the_ports() {
-    if enter("a_forged_flood_meets_the_ports") {
-        let (ledger, _) = forged_flood("");
-        assert!(ledger.handler("on").reason("no_port") > 0, "{ledger:#?}");
-    }
+    netns_test!(with = [heavy]);
+    let (ledger, _) = forged_flood("");
+    assert!(ledger.handler("on").reason("no_port") > 0, "{ledger:#?}");
 }
 
 /// The same against the limit of sessions, which the forged ones take from each other.
 #[test]
 fn a_forged_flood_meets_the_sessions() {
-    if enter("a_forged_flood_meets_the_sessions") {
-        let (ledger, open) = forged_flood("session_max = 1000\nsession_share = 1000");
-        let sessions = ledger.handler("on").sessions;
-        assert!(open <= 1_000 && sessions.displaced > 1_000, "{sessions:?}");
-    }
+    netns_test!(with = [heavy]);
+    let (ledger, open) = forged_flood("session_max = 1000\nsession_share = 1000");
+    let sessions = ledger.handler("on").sessions;
+    assert!(open <= 1_000 && sessions.displaced > 1_000, "{sessions:?}");
 }
 
 /// Sources of a flood.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::ledger::{Ledger, Row};
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{
     BEYOND, BEYOND_V6, HERE, HERE_V6, THERE, THERE_V6, behind, neighbour,
 };
@@ -55,9 +55,7 @@ fn ask_at_length(daemon: &Daemon, client: &Client, here: &str) {
 /// do the answers. In both families.
 #[test]
 fn a_small_link() {
-    if !enter("a_small_link") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let next_door = neighbour(1_280);
     for (near, there, local) in [(HERE, THERE, "127.0.0.1"), (HERE_V6, THERE_V6, "::1")] {
         let far = echo(next_door.bind(&at(there, 9001)));
@@ -86,9 +84,7 @@ fn a_small_link() {
 /// drops: from then on what leaves has fragments that fit, to the upstream as to the client.
 #[test]
 fn a_small_hop_further_on() {
-    if !enter("a_small_hop_further_on") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let router = neighbour(1_500);
     let beyond = behind(&router, 1_280);
     for (near, there, local) in [(HERE, BEYOND, "127.0.0.1"), (HERE_V6, BEYOND_V6, "::1")] {
@@ -141,9 +137,7 @@ fn a_small_hop_further_on() {
 /// another upstream is served all the time. What is lost has its errno, and when it is over, the same client is served.
 #[test]
 fn faults_on_the_way() {
-    if !enter("faults_on_the_way") || !has("ip") || !has("nft") {
-        return;
-    }
+    netns_test!(needs = ["ip", "nft"]);
     let next_door = neighbour(1_500);
     run("nft add table inet t");
     run("nft add chain inet t out { type filter hook output priority 0 ; }");
@@ -245,9 +239,7 @@ fn faults_on_the_way() {
 /// and when there is room again, everything is.
 #[test]
 fn a_full_queue() {
-    if !enter("a_full_queue") || !has("ip") || !has("tc") {
-        return;
-    }
+    netns_test!(needs = ["ip", "tc"]);
     let next_door = neighbour(1_500);
     for there in [THERE, THERE_V6] {
         let far = echo(next_door.bind(&at(there, 9001)));

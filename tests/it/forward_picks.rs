@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::{Client, gather};
 use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::ledger::{Ledger, Upstream};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, forwarder, list, servers};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -70,9 +70,7 @@ fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mu
 /// is lost, its clients go elsewhere, and nobody else's do.
 #[test]
 fn hash_is_the_same_everywhere() {
-    if !enter("hash_is_the_same_everywhere") {
-        return;
-    }
+    netns_test!();
     let mut servers: Vec<Server> = (0..4)
         .map(|number| Server::named(&number.to_string(), &format!("127.0.0.1:900{number}")))
         .collect();
@@ -112,9 +110,7 @@ fn hash_is_the_same_everywhere() {
 /// `hash_on` bytes of the payload: what has the same ones goes the same way, whoever sends it; shorter payloads too.
 #[test]
 fn hash_on_payload() {
-    if !enter("hash_on_payload") {
-        return;
-    }
+    netns_test!();
     let upstreams = clients(3);
     let more = "pick = \"hash\"\nhash_on = { offset = 2, length = 3 }\nreplies = false";
     let config = forwarder(
@@ -153,9 +149,7 @@ fn hash_on_payload() {
 /// Weights in turn are exact; who drains gets nobody new; a backup gets somebody only while nobody else is alive.
 #[test]
 fn weights_drain_and_backup() {
-    if !enter("weights_drain_and_backup") {
-        return;
-    }
+    netns_test!();
     let mut servers = servers(4);
     let each = [
         ", weight = 3",
@@ -203,9 +197,7 @@ fn weights_drain_and_backup() {
 /// `pick = "least_sessions"` fills up who has the fewest for its weight.
 #[test]
 fn least_sessions() {
-    if !enter("least_sessions") {
-        return;
-    }
+    netns_test!();
     let servers = servers(3);
     let daemon = Daemon::start(&on(
         &servers,
@@ -228,9 +220,7 @@ fn least_sessions() {
 /// `pick = "first_alive"`: everybody gets the first in the file, and the next one only while that is dead.
 #[test]
 fn first_alive() {
-    if !enter("first_alive") {
-        return;
-    }
+    netns_test!();
     let mut servers = servers(3);
     let address = servers[0].address().to_string();
     let mut daemon = Daemon::start(&on(&servers, &[""; 3], "pick = \"first_alive\""));
@@ -270,9 +260,7 @@ fn slow(name: &'static str, wait: u64) -> Server {
 /// `replies = "all"` it gets all of them.
 #[test]
 fn all_are_asked() {
-    if !enter("all_are_asked") {
-        return;
-    }
+    netns_test!();
     for replies in ["true", "\"first\"", "\"all\""] {
         let servers = [slow("c", 400), slow("a", 0), slow("b", 200)];
         let more = format!("pick = \"all\"\nreplies = {replies}");
@@ -317,9 +305,7 @@ fn all_are_asked() {
 /// and those that never came.
 #[test]
 fn a_shadow_is_compared() {
-    if !enter("a_shadow_is_compared") {
-        return;
-    }
+    netns_test!();
     for more in [
         "",
         "spread = \"datagram\"",

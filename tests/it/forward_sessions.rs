@@ -10,7 +10,7 @@ use crate::common::client::Client;
 use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::host::Host;
 use crate::common::ledger::Ledger;
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -33,9 +33,7 @@ fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {
 /// address and port that it asked. In IPv4 and IPv6, whatever family the upstream has.
 #[test]
 fn answers_come_from_the_address_that_was_asked() {
-    if !enter("answers_come_from_the_address_that_was_asked") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let hosts = [
         Host::at_the_end_of("one", "10.1.0", "fd00:1", 1_500),
         Host::at_the_end_of("two", "10.2.0", "fd00:2", 1_500),
@@ -107,9 +105,7 @@ fn answers_come_from_the_address_that_was_asked() {
 /// what was meant for another. The second answers are counted.
 #[test]
 fn a_second_answer_reaches_nobody_else() {
-    if !enter("a_second_answer_reaches_nobody_else") {
-        return;
-    }
+    netns_test!();
     let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
         socket.send_to(bytes, from).unwrap();
         let (socket, again) = (socket.try_clone().unwrap(), bytes.to_vec());
@@ -134,9 +130,7 @@ fn a_second_answer_reaches_nobody_else() {
 /// answered.
 #[test]
 fn what_was_left_out_is_not_waited_for() {
-    if !enter("what_was_left_out_is_not_waited_for") {
-        return;
-    }
+    netns_test!();
     let upstream = Client::bind("127.0.0.1:9001");
     let upstreams = "[{ address = \"127.0.0.1:9001\", sample = \"1/4\" }]";
     let mut daemon = Daemon::start(&forwarder("on", HERE, upstreams, "replies_max = 1"));
@@ -154,9 +148,7 @@ fn what_was_left_out_is_not_waited_for() {
 /// other, and is counted.
 #[test]
 fn an_answer_after_the_end() {
-    if !enter("an_answer_after_the_end") {
-        return;
-    }
+    netns_test!();
     let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
         let (socket, answer) = (socket.try_clone().unwrap(), bytes.to_vec());
         let wait = Duration::from_millis(if bytes == b"slow" { 2_500 } else { 0 });
@@ -188,9 +180,7 @@ fn an_answer_after_the_end() {
 /// Only the upstream itself may answer: not its neighbours, not another port of its host.
 #[test]
 fn a_stranger_does_not_answer() {
-    if !enter("a_stranger_does_not_answer") {
-        return;
-    }
+    netns_test!();
     let upstream = Server::telling(Client::bind("127.0.0.1:0"));
     let daemon = Daemon::start(&on(&upstream, ""));
     let client = Client::bind("127.0.0.1:0");
@@ -214,9 +204,7 @@ fn a_stranger_does_not_answer() {
 /// were are not evicted, however many come: each of them keeps its own port at the upstream.
 #[test]
 fn sessions_are_limited() {
-    if !enter("sessions_are_limited") {
-        return;
-    }
+    netns_test!();
     for workers in ["1", "4"] {
         let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
             if bytes == b"?" {
@@ -271,9 +259,7 @@ fn sessions_are_limited() {
 /// One network, a /24 or a /56, holds no more than its share of the sessions; another one still gets its own.
 #[test]
 fn networks_share_the_sessions() {
-    if !enter("networks_share_the_sessions") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let networks = [
         [
             "127.0.5.1",
@@ -319,9 +305,7 @@ fn networks_share_the_sessions() {
 /// last one still arrive.
 #[test]
 fn requests_are_counted() {
-    if !enter("requests_are_counted") {
-        return;
-    }
+    netns_test!();
     let upstream = Server::telling(Client::bind("127.0.0.1:0"));
     let daemon = Daemon::start(&on(&upstream, "requests_max = 3"));
     let client = Client::bind("127.0.0.1:0");
@@ -338,9 +322,7 @@ fn requests_are_counted() {
 /// With `replies_max` = 2 the third answer to a request is one too many, even to pipelined requests: each has two.
 #[test]
 fn replies_are_counted() {
-    if !enter("replies_are_counted") {
-        return;
-    }
+    netns_test!();
     let upstream = Server::with(Client::bind("127.0.0.1:0"), |socket, bytes, from| {
         for number in 0..3 {
             socket.send_to(&[bytes, &[number]].concat(), from).unwrap();
@@ -365,9 +347,7 @@ fn replies_are_counted() {
 /// A session lives as long as there is traffic and ends after `session_idle` without any.
 #[test]
 fn idle_sessions_end() {
-    if !enter("idle_sessions_end") {
-        return;
-    }
+    netns_test!();
     let upstream = Server::telling(Client::bind("127.0.0.1:0"));
     let mut daemon = Daemon::start(&on(&upstream, "session_idle = \"2s\""));
     let client = Client::bind("127.0.0.1:0");
@@ -400,9 +380,7 @@ fn idle_sessions_end() {
 /// answered, and ports and files are as few as before.
 #[test]
 fn one_shot_clients_reuse_ports() {
-    if !enter("one_shot_clients_reuse_ports") {
-        return;
-    }
+    netns_test!();
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40399").unwrap();
     let upstream = Server::named("up", "127.0.0.1:9001");
     let mut daemon = Daemon::start(&on(&upstream, "replies_max = 1"));
@@ -438,9 +416,7 @@ fn one_shot_clients_reuse_ports() {
 /// never gives it holds nobody up.
 #[test]
 fn owed_answers_are_waited_for() {
-    if !enter("owed_answers_are_waited_for") {
-        return;
-    }
+    netns_test!();
     let upstream = Client::bind("127.0.0.1:9001");
     let config = forwarder("on", HERE, &list([upstream.address()]), "");
     // It has 50 ms: a busy machine may let them pass now and then.

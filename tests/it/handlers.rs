@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::common::client::{Client, gather};
 use crate::common::daemon::{Daemon, on_file};
 use crate::common::ledger::Ledger;
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -89,9 +89,7 @@ fn check_time(time: &str, from: SystemTime) {
 /// escaped.
 #[test]
 fn print_text() {
-    if !enter("print_text") {
-        return;
-    }
+    netns_test!();
     let mut daemon =
         Daemon::start("[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"print\"\n");
     let client = Client::bind("127.0.0.1:0");
@@ -110,9 +108,7 @@ fn print_text() {
 /// `print` as hex: the same head, and the payload as pairs of digits; in IPv6 too.
 #[test]
 fn print_hex() {
-    if !enter("print_hex") {
-        return;
-    }
+    netns_test!();
     let keys = "kind = \"print\"\nformat = \"hex\"";
     let mut daemon = Daemon::start(&service("dump", "[::]:1234", keys));
     let client = Client::bind("[::1]:0");
@@ -130,9 +126,7 @@ fn print_hex() {
 /// base64 always; both give back exactly what was sent, and nothing in a line could move a terminal's cursor.
 #[test]
 fn print_json() {
-    if !enter("print_json") {
-        return;
-    }
+    netns_test!();
     let route =
         "[[route]]\nname = \"my_route\"\ndestination = \"0.0.0.0:1234\"\nhandler = \"json\"\n";
     let handler = "[handler.json]\nkind = \"print\"\nformat = \"json\"\n";
@@ -178,9 +172,7 @@ fn print_json() {
 /// handler minds, and no file appears.
 #[test]
 fn hostile_payloads_change_nothing() {
-    if !enter("hostile_payloads_change_nothing") {
-        return;
-    }
+    netns_test!();
     let upstream = receivers(1);
     let config = service("echo_it", "127.0.0.1:1001", "kind = \"echo\"")
         + &service(
@@ -213,9 +205,7 @@ fn hostile_payloads_change_nothing() {
 /// `drop` counts what it takes as discarded: on its own account, its route's and the listener's, and sends nothing.
 #[test]
 fn drop_is_counted() {
-    if !enter("drop_is_counted") {
-        return;
-    }
+    netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
     let mut daemon = Daemon::start(config);
     let client = Client::bind("127.0.0.1:0");
@@ -241,9 +231,7 @@ fn drop_is_counted() {
 /// wherever the daemon was started, and is read once.
 #[test]
 fn reply_text_hex_file() {
-    if !enter("reply_text_hex_file") {
-        return;
-    }
+    netns_test!();
     let bytes: Vec<u8> = (0..=255).collect();
     let config = service(
         "text",
@@ -284,9 +272,7 @@ fn reply_text_hex_file() {
 /// and `run` alike.
 #[test]
 fn reply_file_that_cannot_be() {
-    if !enter("reply_file_that_cannot_be") {
-        return;
-    }
+    netns_test!();
     for (file, why) in [
         ("missing.bin", "No such file"),
         (".", "is not a file"),
@@ -312,9 +298,7 @@ fn reply_file_that_cannot_be() {
 /// `pick = "all"` gives every upstream every datagram, once and in order.
 #[test]
 fn forward_to_all() {
-    if !enter("forward_to_all") {
-        return;
-    }
+    netns_test!();
     let upstreams = receivers(3);
     let config = service(
         "on",
@@ -344,9 +328,7 @@ fn forward_to_all() {
 /// itself: of plain datagrams, and of the datagrams of one segmented send, which the kernel delivers as one train.
 #[test]
 fn forward_in_turn() {
-    if !enter("forward_in_turn") {
-        return;
-    }
+    netns_test!();
     for more in [
         "pick = \"round_robin\"\nreplies = false",
         "spread = \"datagram\"",
@@ -373,9 +355,7 @@ fn forward_in_turn() {
 /// deviation); more than seven of those away is no chance.
 #[test]
 fn forward_at_random() {
-    if !enter("forward_at_random") {
-        return;
-    }
+    netns_test!();
     let upstreams = receivers(4);
     let config = service(
         "on",
@@ -419,9 +399,7 @@ fn ways(clients: &[Client], to: impl Fn(usize) -> String, upstreams: &[Client]) 
 /// address alone, by destination. Four workers pick as one does, and so does a daemon that was started anew.
 #[test]
 fn forward_by_hash() {
-    if !enter("forward_by_hash") {
-        return;
-    }
+    netns_test!();
     let upstreams = receivers(3);
     let ports: Vec<Client> = (0..40).map(|_| Client::bind("127.0.0.1:0")).collect();
     let hosts: Vec<Client> = (1..=40)
@@ -465,9 +443,7 @@ fn forward_by_hash() {
 /// IPv6 upstreams, IPv4 datagrams to IPv6 upstreams and the other way round, and an upstream by name.
 #[test]
 fn forward_across_families() {
-    if !enter("forward_across_families") {
-        return;
-    }
+    netns_test!();
     let four = Client::bind("127.0.0.1:9001");
     let six = Client::bind("[::1]:9002");
     let keys =
@@ -497,9 +473,7 @@ fn forward_across_families() {
 /// goes no further.
 #[test]
 fn forward_ttl() {
-    if !enter("forward_ttl") {
-        return;
-    }
+    netns_test!();
     for (local, from, upstream) in [
         ("127.0.0.1:1234", "127.0.0.1:0", "127.0.0.1:9001"),
         ("[::1]:1234", "[::1]:0", "[::1]:9001"),
@@ -545,9 +519,7 @@ fn forward_ttl() {
 /// Several handlers on one route, and one handler on two routes: each gets everything that is its own.
 #[test]
 fn forwarders_share_routes() {
-    if !enter("forwarders_share_routes") {
-        return;
-    }
+    netns_test!();
     let (one, two) = (receivers(1), receivers(1));
     let config = format!(
         "[[route]]\ndestination = \"127.0.0.1:1001\"\nhandler = [\"one\", \"two\"]\n\
@@ -704,35 +676,27 @@ fn segments_max() -> usize {
 /// Thousands of datagrams of mixed sizes from a plain sender, to a plain receiver: complete, in order, byte for byte.
 #[test]
 fn forward_batches() {
-    if !enter("forward_batches") {
-        return;
-    }
+    netns_test!();
     forward_windows(1, send_one_by_one);
 }
 
 /// The same to three receivers.
 #[test]
 fn forward_batches_to_three() {
-    if !enter("forward_batches_to_three") {
-        return;
-    }
+    netns_test!();
     forward_windows(3, send_one_by_one);
 }
 
 /// The same from a segmenting sender (UDP_SEGMENT).
 #[test]
 fn forward_trains() {
-    if !enter("forward_trains") {
-        return;
-    }
+    netns_test!();
     forward_windows(1, send_in_trains);
 }
 
 /// The same from a segmenting sender to three receivers.
 #[test]
 fn forward_trains_to_three() {
-    if !enter("forward_trains_to_three") {
-        return;
-    }
+    netns_test!();
     forward_windows(3, send_in_trains);
 }

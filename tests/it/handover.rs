@@ -15,7 +15,7 @@ use udispatch::observe::snapshot::{Snapshot, State};
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, snapshot};
 use crate::common::daemon::{Daemon, udispatch};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use crate::common::restart::{
     Talker, process, reload, served_by_another, sockets, status, successor, tell, telling,
 };
@@ -25,9 +25,7 @@ use crate::common::upstream::{answer, forwarder, list};
 /// when it comes back, its own again. Not one is lost.
 #[test]
 fn an_exact_listener_goes_and_comes() {
-    if !enter("an_exact_listener_goes_and_comes") {
-        return;
-    }
+    netns_test!();
     let wildcard =
         "[[route]]\nname = \"all\"\ndestination = \"0.0.0.0:1000\"\nhandler = \"drop\"\n";
     let both = format!(
@@ -70,9 +68,7 @@ fn an_exact_listener_goes_and_comes() {
 /// end: what that upstream still says reaches its client.
 #[test]
 fn sessions_go_on() {
-    if !enter("sessions_go_on") {
-        return;
-    }
+    netns_test!();
     let first = telling("127.0.0.1:9001");
     let second = Client::bind("127.0.0.1:9002");
     let config =
@@ -112,9 +108,7 @@ fn sessions_go_on() {
 /// drained by its full name.
 #[test]
 fn the_retired_are_drained_by_full_name() {
-    if !enter("the_retired_are_drained_by_full_name") {
-        return;
-    }
+    netns_test!();
     let (first, second) = (telling("127.0.0.1:9001"), telling("127.0.0.1:9002"));
     let config = |upstreams: &str| forwarder("on", "127.0.0.1:1000", upstreams, "");
     let mut daemon = Daemon::start(&config(&list([first.address(), second.address()])));
@@ -153,9 +147,7 @@ fn the_retired_are_drained_by_full_name() {
 /// A file that is wrong, or whose own tests fail, changes nothing; a dry run opens nothing; each is told.
 #[test]
 fn a_wrong_file_changes_nothing() {
-    if !enter("a_wrong_file_changes_nothing") {
-        return;
-    }
+    netns_test!();
     let good = "[[route]]\nname = \"one\"\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
     let daemon = Daemon::start(good);
     let ask = |words: &[&str]| {
@@ -207,9 +199,7 @@ fn a_wrong_file_changes_nothing() {
 /// Where the daemon is asked is decided at its start: a dry run, a reload and the log each say that a change of it waits.
 #[test]
 fn what_waits_for_the_next_start_is_told() {
-    if !enter("what_waits_for_the_next_start_is_told") {
-        return;
-    }
+    netns_test!();
     let mut daemon =
         Daemon::start("[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n");
     let reload = |options: &[&str]| ask(&daemon, &[&["reload"], options].concat());
@@ -240,9 +230,7 @@ fn what_waits_for_the_next_start_is_told() {
 /// right is applied.
 #[test]
 fn a_watched_file() {
-    if !enter("a_watched_file") {
-        return;
-    }
+    netns_test!();
     let route =
         |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"echo\"\n");
     let config = format!("[daemon]\nwatch = true\n{}", route(1000));
@@ -273,9 +261,7 @@ fn a_watched_file() {
 /// However often a daemon is reloaded, with whatever changes, it has as many files open as at first.
 #[test]
 fn reloads_leave_nothing_open() {
-    if !enter("reloads_leave_nothing_open") {
-        return;
-    }
+    netns_test!();
     let server = telling("127.0.0.1:9001");
     let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
     let more = "[[route]]\ndestination = [\"127.0.0.1:1001\", \"239.1.2.3:1002\"]\ninterface = \"lo\"\nhandler = [\"echo\", \"print\"]\n";
@@ -317,9 +303,7 @@ fn reloads_leave_nothing_open() {
 /// process serves at the end, and no question of a client stays without its answer.
 #[test]
 fn a_storm_of_signals() {
-    if !enter("a_storm_of_signals") {
-        return;
-    }
+    netns_test!();
     let server = telling("127.0.0.1:9001");
     let mut daemon = Daemon::start(&forwarder(
         "on",
@@ -369,9 +353,7 @@ fn a_storm_of_signals() {
 /// the very same, sessions keep their source ports, and the accounts go on.
 #[test]
 fn successors() {
-    if !enter("successors") {
-        return;
-    }
+    netns_test!();
     let server = telling("127.0.0.1:9001");
     let config = |workers: usize| {
         let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
@@ -430,9 +412,7 @@ fn successors() {
 /// HTTP at another address of the same port: a successor has it as soon as the one before has left it.
 #[test]
 fn http_moves_to_another_address() {
-    if !enter("http_moves_to_another_address") {
-        return;
-    }
+    netns_test!();
     let config = |http: &str| {
         format!(
             "[daemon]\nhttp = \"{http}\"\n[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n"
@@ -468,9 +448,7 @@ fn listener_inodes() -> BTreeSet<String> {
 /// where nobody runs, `--takeover` says so.
 #[test]
 fn words_for_who_comes() {
-    if !enter("words_for_who_comes") {
-        return;
-    }
+    netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
     let daemon = Daemon::start(config);
     let directory = tempfile::tempdir().unwrap();

@@ -3,12 +3,11 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::process::Command;
 
 use crate::common::client::Client;
 use crate::common::daemon::PATIENCE;
 use crate::common::host::Host;
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{again, netns_test, run, this_test};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use udispatch::dispatch::udp_header::udp_header;
 use udispatch::net::control_message::Sending;
@@ -132,9 +131,7 @@ impl Wire {
 /// answer goes straight to the sender.
 #[test]
 fn the_upstream_sees_the_sender() {
-    if !has("ip") || !enter("the_upstream_sees_the_sender") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let (a, b) = cables();
     for v6 in BOTH {
         let upstream = a.bind(&SocketAddr::new(ip(v6, 1, 2), 5_000).to_string());
@@ -156,9 +153,7 @@ fn the_upstream_sees_the_sender() {
 /// The receiver's kernel verifies our checksum: a wrong one never arrives and is counted there.
 #[test]
 fn checksums_are_verified() {
-    if !has("ip") || !enter("checksums_are_verified") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let (a, b) = cables();
     for v6 in BOTH {
         let upstream = a.bind(&SocketAddr::new(ip(v6, 1, 2), 5_000).to_string());
@@ -201,9 +196,7 @@ fn checksums_are_verified() {
 /// A full batch, each datagram under another address, leaves in one call; each may have a TTL of its own.
 #[test]
 fn a_batch_of_many_senders() {
-    if !has("ip") || !enter("a_batch_of_many_senders") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let (a, _b) = cables();
     for v6 in BOTH {
         let upstream = a.bind(&SocketAddr::new(ip(v6, 1, 2), 5_000).to_string());
@@ -229,9 +222,7 @@ fn a_batch_of_many_senders() {
 /// nothing on its account: the kernel's table has none. Into other raw sockets it is copied.
 #[test]
 fn nothing_comes_in() {
-    if !has("ip") || !enter("nothing_comes_in") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let (a, _b) = cables();
     for v6 in BOTH {
         let upstream = a.bind(&SocketAddr::new(ip(v6, 1, 2), 5_000).to_string());
@@ -288,24 +279,16 @@ fn without_the_capability() {
         upstream_socket("239.1.2.3:9".parse().unwrap(), &options).unwrap();
         return;
     }
-    if !has("setpriv") || !enter("without_the_capability") {
-        return;
-    }
+    netns_test!(needs = ["setpriv"]);
     kept_source_socket(upstream, &options()).unwrap();
-    let this = std::env::current_exe().unwrap();
-    let output = Command::new("setpriv")
-        .args([
-            "--bounding-set",
-            "-net_raw,-net_admin",
-            "--inh-caps",
-            "-net_raw,-net_admin",
-        ])
-        .arg(this)
-        .args([
-            "--exact",
-            "kept_source::without_the_capability",
-            "--nocapture",
-        ])
+    let setpriv = [
+        "setpriv",
+        "--bounding-set",
+        "-net_raw,-net_admin",
+        "--inh-caps",
+        "-net_raw,-net_admin",
+    ];
+    let output = again(&setpriv, this_test!())
         .env(WITHOUT, "1")
         .output()
         .unwrap();
@@ -320,9 +303,7 @@ fn without_the_capability() {
 /// share a fixed port.
 #[test]
 fn class_ttl_and_source() {
-    if !has("ip") || !enter("class_ttl_and_source") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let (a, _b) = cables();
     for (v6, device) in BOTH
         .into_iter()
@@ -379,9 +360,7 @@ fn class_ttl_and_source() {
 /// kept source as well.
 #[test]
 fn groups() {
-    if !has("ip") || !enter("groups") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let (a, b) = cables();
     for (v6, group) in BOTH.into_iter().zip(["239.1.2.3:5000", "[ff15::123]:5000"]) {
         let group: SocketAddr = group.parse().unwrap();

@@ -3,14 +3,12 @@
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 
 /// Two sockets on one port, each printing its own datagrams.
 #[test]
 fn two_addresses() {
-    if !enter("two_addresses") {
-        return;
-    }
+    netns_test!();
     let mut daemon =
         Daemon::start_example("two_addresses", &["5555"], tempfile::tempdir().unwrap());
     let client = Client::bind("127.0.0.1:0");
@@ -35,9 +33,7 @@ fn two_addresses() {
 /// A handler of one's own is a kind like the others: it runs, is checked, explained and listed, and is guarded.
 #[test]
 fn custom_handler() {
-    if !enter("custom_handler") {
-        return;
-    }
+    netns_test!();
     let directory = tempfile::tempdir().unwrap();
     let config = "[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"caesar\"\n\
                   [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n";

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::common::client::Client;
 use crate::common::curl::{get, post, snapshot};
 use crate::common::daemon::{Daemon, PATIENCE};
-use crate::common::namespace::{enter, has};
+use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -78,9 +78,7 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
 /// the media type is the one that Prometheus wants.
 #[test]
 fn promtool_has_nothing_to_say() {
-    if !enter("promtool_has_nothing_to_say") || !has("promtool") {
-        return;
-    }
+    netns_test!(needs = ["promtool"]);
     let (daemon, _servers) = busy();
     let answer = get(&daemon, "/metrics");
     assert!(
@@ -127,9 +125,7 @@ fn promtool_has_nothing_to_say() {
 /// What is scraped is what `/status` says.
 #[test]
 fn metrics_are_the_snapshot() {
-    if !enter("metrics_are_the_snapshot") {
-        return;
-    }
+    netns_test!();
     let (daemon, _servers) = busy();
     let seen = snapshot(&daemon);
     let text = get(&daemon, "/metrics").body;
@@ -218,9 +214,7 @@ fn metrics_are_the_snapshot() {
 /// The same daemon after a thousand different senders has the same series: what strangers send makes no labels.
 #[test]
 fn strangers_make_no_series() {
-    if !enter("strangers_make_no_series") {
-        return;
-    }
+    netns_test!();
     let (daemon, _servers) = busy();
     let names = |text: &str| {
         samples(text)
@@ -251,9 +245,7 @@ fn strangers_make_no_series() {
 /// docs/metrics.md lists every family with its help, in order, and no other.
 #[test]
 fn the_documentation_lists_every_family() {
-    if !enter("the_documentation_lists_every_family") {
-        return;
-    }
+    netns_test!();
     let (daemon, _servers) = busy();
     let text = get(&daemon, "/metrics").body;
     let mut families: Vec<(String, String, String)> = Vec::new();

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, PATIENCE, on_file};
 use crate::common::host::Host;
-use crate::common::namespace::{enter, enter_as_root, has, run};
+use crate::common::namespace::{netns_test, run};
 use udispatch::net::interfaces::index_of;
 
 /// Two other hosts, at the ends of the cables `a0` and `b0`.
@@ -52,9 +52,7 @@ fn sender_on_loopback() -> UdpSocket {
 /// would get copies and another group of the port is joined by somebody else on this host.
 #[test]
 fn one_datagram_one_handling() {
-    if !enter("one_datagram_one_handling") {
-        return;
-    }
+    netns_test!();
     let config = r#"
         [[route]]
         destination = "239.1.2.3:5000"
@@ -102,9 +100,7 @@ fn one_datagram_one_handling() {
 /// once. IPv6 gives both sockets both copies, and the ledger names the ones that are not handled.
 #[test]
 fn one_group_on_two_interfaces() {
-    if !enter("one_group_on_two_interfaces") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let cables = cables();
     let config = r#"
         [[route]]
@@ -149,9 +145,7 @@ fn one_group_on_two_interfaces() {
 /// A source-specific join gets the named sources and nobody else; beyond ten sources (igmp_max_msf) further sockets join.
 #[test]
 fn source_specific_groups() {
-    if !enter("source_specific_groups") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let cables = cables();
     let mut sources = String::new();
     for last in 20..32 {
@@ -194,9 +188,7 @@ fn source_specific_groups() {
 /// A hundred groups on one port: each datagram to its own route, nothing to another.
 #[test]
 fn a_hundred_groups_on_one_port() {
-    if !enter("a_hundred_groups_on_one_port") {
-        return;
-    }
+    netns_test!();
     let mut config = String::new();
     for group in 0..100 {
         config += &format!(
@@ -229,9 +221,7 @@ fn a_hundred_groups_on_one_port() {
 /// once by its own route; and where no route names the address, once by the wildcard's. With one worker and with four.
 #[test]
 fn broadcasts_are_handled_once() {
-    if !enter("broadcasts_are_handled_once") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let cables = cables();
     let config = r#"
         [[route]]
@@ -283,9 +273,7 @@ fn broadcasts_are_handled_once() {
 /// before anybody could know. With one worker and with four, beside a wildcard and alone.
 #[test]
 fn a_broadcast_address_that_comes_later() {
-    if !enter("a_broadcast_address_that_comes_later") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let config = r#"
         [[route]]
         destination = ["10.9.0.255:5000", "10.9.0.255:6000"]
@@ -327,9 +315,7 @@ fn a_broadcast_address_that_comes_later() {
 /// is refused. Both families.
 #[test]
 fn answers_to_groups() {
-    if !enter("answers_to_groups") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let cables = cables();
     let config = r#"
         [[route]]
@@ -375,9 +361,7 @@ fn answers_to_groups() {
 /// Without `interface` the kernel chooses, and the log says what; where it has no choice, the error lists what there is.
 #[test]
 fn the_kernels_choice_is_said() {
-    if !enter("the_kernels_choice_is_said") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let cables = cables();
     let config = "[[route]]\ndestination = \"239.1.2.3:5000\"\nhandler = \"print\"\n";
     let refused = on_file("check", config, &[]);
@@ -412,9 +396,7 @@ fn the_kernels_choice_is_said() {
 /// An interface that does not exist: the error lists those that do.
 #[test]
 fn a_wrong_interface_lists_the_right_ones() {
-    if !enter("a_wrong_interface_lists_the_right_ones") {
-        return;
-    }
+    netns_test!();
     for wrong in ["eth7", "192.0.2.1"] {
         let config = format!(
             "[[route]]\ndestination = \"239.1.2.3:5000\"\ninterface = \"{wrong}\"\nhandler = \"print\"\n"
@@ -437,9 +419,7 @@ fn a_wrong_interface_lists_the_right_ones() {
 /// without it, it refuses and names the program. The other program is the real avahi-daemon on 224.0.0.251:5353.
 #[test]
 fn beside_avahi() {
-    if !enter_as_root("beside_avahi") || !has("avahi-daemon") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["avahi-daemon", "ip"], with = [root]);
     let cables = cables();
     let directory = tempfile::tempdir().unwrap();
     run("mount -t tmpfs tmpfs /run"); // Its pid file is not the host's.

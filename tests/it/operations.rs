@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::daemon::PATIENCE;
-use crate::common::namespace::{enter_with_mounts, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer};
 use udispatch::observe::snapshot::Snapshot;
 
@@ -57,12 +57,10 @@ const PROMISED: &[(&str, usize, &str)] = &[
 /// same upstream's same view of it, through each reload and takeover.
 #[test]
 fn every_command_of_the_guide() {
-    let programs = ["bash", "jq", "curl", "ss", "sysctl", "mount"];
-    if !programs.iter().all(|program| has(program))
-        || !enter_with_mounts("every_command_of_the_guide")
-    {
-        return;
-    }
+    netns_test!(
+        needs = ["bash", "jq", "curl", "ss", "sysctl", "mount"],
+        with = [mounts]
+    );
     make_place();
     let _upstreams = ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9011"]
         .map(|at| Server::telling(Client::bind(at)));

@@ -14,7 +14,7 @@ use udispatch::observe::snapshot::{Account, Snapshot};
 
 use crate::common::curl::snapshot;
 use crate::common::daemon::{Daemon, PATIENCE};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 
 /// Where the load goes.
 const DESTINATIONS: [&str; 4] = [
@@ -213,9 +213,7 @@ fn accounted(seen: &Snapshot) -> (u64, u64) {
 /// the same: received by sockets, dropped for want of buffer, and none that found no socket.
 #[test]
 fn nothing_is_lost_without_a_name() {
-    if !enter("nothing_is_lost_without_a_name") {
-        return;
-    }
+    netns_test!(with = [heavy]);
     let _dead_ends = dead_ends();
     let mut daemon = Daemon::start_with(&config(1, UPSTREAMS, true), &[]);
     let output = daemon.take_output();

@@ -1,10 +1,10 @@
 //! The page in a real browser: a datagram that the test sends shows up in the picture, trouble stands out, and nothing is
 //! loaded from elsewhere. Pictures of it are kept in `target/artifacts/`.
 
-use crate::common::browser::{Browser, DESKTOP, PHONE, eventually, is_installed};
+use crate::common::browser::{Browser, DESKTOP, PHONE, eventually};
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, forwarder};
 
 const ORIGIN: &str = "http://127.0.0.1:9253/";
@@ -71,9 +71,7 @@ fn picture(browser: &Browser, name: &str) {
 /// A node opens by mouse and by keyboard and tells of sessions, drops by reason and errors by errno.
 #[test]
 fn datagrams_show_up_in_the_picture() {
-    if !enter("datagrams_show_up_in_the_picture") || !is_installed() {
-        return;
-    }
+    netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
     let server = Server::named("up", "127.0.0.1:7001");
     let echo = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
     let asked = forwarder(
@@ -154,9 +152,7 @@ fn datagrams_show_up_in_the_picture() {
 /// What the kernel drops stands out: an alarm with its cure, and a node that says so and is marked by more than its colour.
 #[test]
 fn kernel_drops_stand_out() {
-    if !enter("kernel_drops_stand_out") || !is_installed() {
-        return;
-    }
+    netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
     let route = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
     let daemon = Daemon::start(&[DAEMON, route].concat());
     let browser = Browser::start();
@@ -190,9 +186,7 @@ fn kernel_drops_stand_out() {
 /// Of hundreds of rows the busiest few are shown, the others are one node that can be opened, and the filter finds each.
 #[test]
 fn hundreds_of_rows_stay_usable() {
-    if !enter("hundreds_of_rows_stay_usable") || !is_installed() {
-        return;
-    }
+    netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
     let route =
         |port: u16| format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"echo\"\n");
     let routes: String = (10_000..10_400).map(route).collect();
@@ -234,9 +228,7 @@ fn hundreds_of_rows_stay_usable() {
 /// A stream that breaks off is said to be broken and what is shown to be old; when the daemon is back, so is the picture.
 #[test]
 fn a_broken_stream_is_told_and_mended() {
-    if !enter("a_broken_stream_is_told_and_mended") || !is_installed() {
-        return;
-    }
+    netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
     let config = [
         DAEMON,
         "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n",

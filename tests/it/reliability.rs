@@ -13,7 +13,7 @@ use crate::common::client::Client;
 use crate::common::curl::ask;
 use crate::common::daemon::{Daemon, PATIENCE, on_file_under};
 use crate::common::ledger::{Ledger, Row};
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, THERE, THERE_V6, behind, neighbour};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
@@ -49,9 +49,7 @@ fn expect_numbers(client: &Client, numbers: std::ops::Range<u32>) {
 /// everything meanwhile; and sent plus refused is what the handler was to send.
 #[test]
 fn a_refusing_upstream_comes_back() {
-    if !enter("a_refusing_upstream_comes_back") {
-        return;
-    }
+    netns_test!();
     for (local, upstream) in [("127.0.0.1:0", "127.0.0.1:9001"), ("[::1]:0", "[::1]:9001")] {
         let good = Client::bind(local);
         let good_address = good.address().to_string();
@@ -89,9 +87,7 @@ fn a_refusing_upstream_comes_back() {
 /// burst, after the refusal is known, and small ones between them. IPv4 and IPv6, plain and segmenting senders.
 #[test]
 fn a_path_with_a_small_mtu() {
-    if !enter("a_path_with_a_small_mtu") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let next_door = neighbour(1_280);
     for there in [format!("{THERE}:9001"), format!("[{THERE_V6}]:9001")] {
         let upstream = next_door.bind(&there);
@@ -139,9 +135,7 @@ fn a_path_with_a_small_mtu() {
 /// it is used. An upstream with nobody on its port shows in the ledger.
 #[test]
 fn an_upstream_that_comes_later() {
-    if !enter("an_upstream_that_comes_later") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let mut daemon = Daemon::start(&forward("on", 1234, &["192.0.2.9:9001"]));
     assert!(
         daemon
@@ -171,9 +165,7 @@ fn an_upstream_that_comes_later() {
 /// it may not: it says so, of what it drops, and from then on the datagrams leave in fragments that fit.
 #[test]
 fn a_small_mtu_further_on() {
-    if !enter("a_small_mtu_further_on") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let router = neighbour(1_500);
     let beyond = behind(&router, 1_280);
     for (there, may_lose) in [
@@ -223,9 +215,7 @@ fn a_small_mtu_further_on() {
 /// A device whose queue is full drops what is sent, and the ledger says so: what it calls sent has arrived.
 #[test]
 fn a_full_device_queue_is_counted() {
-    if !enter("a_full_device_queue_is_counted") || !has("ip") || !has("tc") {
-        return;
-    }
+    netns_test!(needs = ["ip", "tc"]);
     let next_door = neighbour(1_500);
     for there in [format!("{THERE}:9001"), format!("[{THERE_V6}]:9001")] {
         let upstream = next_door.bind(&there);
@@ -259,9 +249,7 @@ fn a_full_device_queue_is_counted() {
 /// gets everything all the time, and when it is over, traffic flows again.
 #[test]
 fn a_firewall_and_a_lost_route() {
-    if !enter("a_firewall_and_a_lost_route") || !has("ip") || !has("nft") {
-        return;
-    }
+    netns_test!(needs = ["ip", "nft"]);
     let next_door = neighbour(1_500);
     run("nft add table inet t");
     run("nft add chain inet t out { type filter hook output priority 0 ; }");
@@ -333,9 +321,7 @@ fn a_firewall_and_a_lost_route() {
 /// traffic from the new one, without a restart.
 #[test]
 fn the_own_address_changes() {
-    if !enter("the_own_address_changes") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     let next_door = neighbour(1_500);
     for (there, old, new) in [
         (THERE, "10.9.0.1/24", "10.9.0.7/24"),
@@ -371,9 +357,7 @@ fn ip(prefix: &str) -> std::net::IpAddr {
 /// the flood lasts, and the ledger has every datagram of the flood as received or as dropped by the kernel.
 #[test]
 fn a_flood_starves_nobody() {
-    if !enter("a_flood_starves_nobody") {
-        return;
-    }
+    netns_test!();
     const FLOOD_MAX: u64 = 3_000_000;
     let config =
         "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"drop\"\n".to_owned() + ECHO;
@@ -416,9 +400,7 @@ fn a_flood_starves_nobody() {
 /// time that stopping may take. It ends in time, and the ledger answers meanwhile.
 #[test]
 fn stopping_is_bounded_with_many_listeners_and_upstreams() {
-    if !enter("stopping_is_bounded_with_many_listeners_and_upstreams") {
-        return;
-    }
+    netns_test!();
     let upstreams: Vec<_> = (0..500)
         .map(|number| format!("\"127.1.{}.{}:9001\"", number / 200, number % 200 + 1))
         .collect();
@@ -445,9 +427,7 @@ fn stopping_is_bounded_with_many_listeners_and_upstreams() {
 /// received and what the kernel dropped are together what was sent, to the last datagram, with one worker and with four.
 #[test]
 fn overload_is_counted_exactly() {
-    if !enter("overload_is_counted_exactly") {
-        return;
-    }
+    netns_test!();
     let config = "[daemon]\nreceive_buffer = \"128KiB\"\n".to_owned()
         + "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = [\"echo\", \"drop\", \"print\"]\n";
     for workers in ["1", "4"] {
@@ -512,9 +492,7 @@ fn print_until(
 /// under way is in flight in a ledger that balances; and SIGTERM, two more of them and SIGINT still end it in time.
 #[test]
 fn blocked_output_harms_nobody_else() {
-    if !enter("blocked_output_harms_nobody_else") {
-        return;
-    }
+    netns_test!();
     let (_reader, writer) = output();
     let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, writer);
     let client = Client::bind("127.0.0.1:0");
@@ -555,9 +533,7 @@ fn blocked_output_harms_nobody_else() {
 /// and `print` works on.
 #[test]
 fn output_that_was_blocked_works_again() {
-    if !enter("output_that_was_blocked_works_again") {
-        return;
-    }
+    netns_test!();
     let (mut reader, writer) = output();
     let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, writer);
     let client = Client::bind("127.0.0.1:0");
@@ -584,9 +560,7 @@ fn output_that_was_blocked_works_again() {
 /// lives on, and it ends well.
 #[test]
 fn closed_output_harms_nobody_else() {
-    if !enter("closed_output_harms_nobody_else") {
-        return;
-    }
+    netns_test!();
     let (reader, writer) = output();
     let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, writer);
     let client = Client::bind("127.0.0.1:0");
@@ -615,9 +589,7 @@ fn closed_output_harms_nobody_else() {
 /// full is not gone.
 #[test]
 fn output_that_does_not_block_is_waited_for() {
-    if !enter("output_that_does_not_block_is_waited_for") {
-        return;
-    }
+    netns_test!();
     // One end of a socket pair may be made so without unsafe code; a pipe would do the same.
     let (mut reader, writer) = UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();
@@ -640,9 +612,7 @@ fn output_that_does_not_block_is_waited_for() {
 /// Whoever read the log is gone: signals that make it write neither end nor harm it.
 #[test]
 fn a_closed_log_harms_nobody() {
-    if !enter("a_closed_log_harms_nobody") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start(ECHO);
     daemon.close_log();
     let client = Client::bind("127.0.0.1:0");
@@ -691,9 +661,7 @@ fn ask_until_answered(client: &Client) {
 /// it in time, with exit code 0.
 #[test]
 fn a_blocked_log_harms_nobody() {
-    if !enter("a_blocked_log_harms_nobody") {
-        return;
-    }
+    netns_test!();
     for is_nonblocking in [false, true] {
         let (_reader, log) = full_log(is_nonblocking);
         let daemon = Daemon::start_logging_onto(ECHO, log);
@@ -720,9 +688,7 @@ fn a_blocked_log_harms_nobody() {
 /// those that were too many a line that counts them, and from then on every line again, to the last of the ledger.
 #[test]
 fn a_log_that_was_blocked_works_again() {
-    if !enter("a_log_that_was_blocked_works_again") {
-        return;
-    }
+    netns_test!();
     // A ledger of 70 KiB, so that many of them are more than is kept.
     let config = format!(
         "[daemon]\nreceive_buffer = \"128KiB\"\n{ECHO}\
@@ -770,9 +736,7 @@ fn a_log_that_was_blocked_works_again() {
 /// What waits in the sockets when SIGTERM or SIGINT comes is handled and answered before the end.
 #[test]
 fn the_last_datagrams_are_handled() {
-    if !enter("the_last_datagrams_are_handled") {
-        return;
-    }
+    netns_test!();
     let config = "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:1235\", \"[::1]:1234\"]\nhandler = \"echo\"\n";
     for signal in [libc::SIGTERM, libc::SIGINT] {
         for workers in ["1", "3"] {
@@ -802,9 +766,7 @@ fn the_last_datagrams_are_handled() {
 /// most what was sent before the port was closed; and every datagram that it calls sent has arrived, in order.
 #[test]
 fn a_flood_does_not_keep_it() {
-    if !enter("a_flood_does_not_keep_it") {
-        return;
-    }
+    netns_test!();
     for workers in ["1", "2"] {
         let upstream = Client::bind("127.0.0.1:0");
         let config = forward("on", 1234, &[&upstream.address().to_string()]);
@@ -866,9 +828,7 @@ fn a_flood_does_not_keep_it() {
 /// a client asks; nothing is lost and nothing ends.
 #[test]
 fn signals_disturb_nothing() {
-    if !enter("signals_disturb_nothing") {
-        return;
-    }
+    netns_test!();
     let mut daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let is_over = AtomicBool::new(false);
     let asked = thread::scope(|scope| {
@@ -909,9 +869,7 @@ fn signals_disturb_nothing() {
 /// what to do, however few there are; never a panic.
 #[test]
 fn too_few_files() {
-    if !enter("too_few_files") || !has("prlimit") {
-        return;
-    }
+    netns_test!(needs = ["prlimit"]);
     let ports =
         "[[route]]\ndestination = \"127.0.0.1:2000-2099\"\nhandler = [\"drop\", \"print\"]\n";
     let upstreams: Vec<String> = (1..100).map(|port| format!("127.0.0.1:{port}")).collect();
@@ -933,9 +891,7 @@ fn too_few_files() {
 /// A port below 1024 without the capability: exit code 1, and the message names it and the command that grants it.
 #[test]
 fn a_low_port_without_the_capability() {
-    if !enter("a_low_port_without_the_capability") || !has("setpriv") {
-        return;
-    }
+    netns_test!(needs = ["setpriv"]);
     let config = "[[route]]\ndestination = \"127.0.0.1:53\"\nhandler = \"echo\"\n";
     let without = ["setpriv", "--bounding-set", "-net_bind_service"];
     let outcome = on_file_under(&without, "run", config, &[]);
@@ -958,9 +914,7 @@ fn a_low_port_without_the_capability() {
 /// got and which sysctl allows more.
 #[test]
 fn a_receive_buffer_above_the_limit() {
-    if !enter("a_receive_buffer_above_the_limit") {
-        return;
-    }
+    netns_test!();
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
     let asked = 2 * limit;
@@ -986,9 +940,7 @@ fn a_receive_buffer_above_the_limit() {
 /// After 200,000 forwarded datagrams of all sizes up to a full train, one worker holds at most 10 MiB of memory.
 #[test]
 fn memory_stays_small() {
-    if !enter("memory_stays_small") {
-        return;
-    }
+    netns_test!();
     let upstream = Client::bind("127.0.0.1:0");
     let daemon = Daemon::start(&forward("on", 1234, &[&upstream.address().to_string()]));
     let client = Client::bind("127.0.0.1:0");

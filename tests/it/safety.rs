@@ -4,16 +4,14 @@ use std::net::UdpSocket;
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, on_file};
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
 /// A low source port is not answered unless the handler allows it.
 #[test]
 fn low_source_ports() {
-    if !enter("low_source_ports") {
-        return;
-    }
+    netns_test!();
     let config = r#"
         [[route]]
         destination = "127.0.0.1:1234"
@@ -38,9 +36,7 @@ fn low_source_ports() {
 /// A datagram that claims to come from one of our own listeners is not answered: two echoes would talk for ever.
 #[test]
 fn own_listener_as_source() {
-    if !enter("own_listener_as_source") {
-        return;
-    }
+    netns_test!();
     // The forged source is made by binding the address before the daemon clears the way: here simply by a second echo
     // that the first one's answer would reach.
     let config = r#"
@@ -66,9 +62,7 @@ fn own_listener_as_source() {
 /// addresses: getifaddrs(3) shows them where it shows a broadcast address, and they are answered all the same.
 #[test]
 fn an_address_without_a_broadcast_is_answered() {
-    if !enter("an_address_without_a_broadcast_is_answered") || !has("ip") {
-        return;
-    }
+    netns_test!(needs = ["ip"]);
     run("ip link add near type veth peer name far");
     run("ip link set near up");
     run("ip link set far up");
@@ -93,9 +87,7 @@ fn an_address_without_a_broadcast_is_answered() {
 /// An answer's TTL is one less than the request's, a request without TTL left is not answered, and `ttl` overrides both.
 #[test]
 fn answers_are_damped() {
-    if !enter("answers_are_damped") {
-        return;
-    }
+    netns_test!();
     let config = r#"
         [[route]]
         destination = "127.0.0.1:1234"
@@ -137,9 +129,7 @@ fn answers_are_damped() {
 /// Two daemons that forward to each other: the loop dies by itself, in as many steps as the TTL has.
 #[test]
 fn a_loop_of_two_daemons_dies() {
-    if !enter("a_loop_of_two_daemons_dies") {
-        return;
-    }
+    netns_test!();
     let forward = |from: u16, to: u16| {
         format!(
             "[[route]]\ndestination = \"127.0.0.1:{from}\"\nhandler = \"on\"\n\
@@ -167,9 +157,7 @@ fn a_loop_of_two_daemons_dies() {
 /// A fixed answer is at most three times its request, unless the handler says otherwise.
 #[test]
 fn amplification_is_refused() {
-    if !enter("amplification_is_refused") {
-        return;
-    }
+    netns_test!();
     let config = r#"
         [[route]]
         destination = "127.0.0.1:1234"
@@ -202,9 +190,7 @@ fn amplification_is_refused() {
 /// (over a wildcard) a specific one.
 #[test]
 fn the_port_is_locked() {
-    if !enter("the_port_is_locked") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start_with(
         "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:5000\"]\nhandler = \"echo\"\n",
         &["--workers", "2"],
@@ -228,9 +214,7 @@ fn the_port_is_locked() {
 /// Somebody who is there already is found and named, whichever overlapping address and flags they have.
 #[test]
 fn squatters_are_named() {
-    if !enter("squatters_are_named") {
-        return;
-    }
+    netns_test!();
     for squatted in ["127.0.0.1:1234", "0.0.0.0:1234", "[::]:1234"] {
         let address: std::net::SocketAddr = squatted.parse().unwrap();
         let domain = socket2::Domain::for_address(address);

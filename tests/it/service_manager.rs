@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -27,7 +26,7 @@ use udispatch::plan::host::Host;
 use udispatch::plan::identity::ListenerKey;
 
 use crate::common::daemon::Daemon;
-use crate::common::namespace::{enter, run};
+use crate::common::namespace::{again, netns_test, run, this_test};
 use crate::common::restart::{served_by_another, tell};
 
 /// Set in the process that a test starts as the daemon's next one.
@@ -169,9 +168,7 @@ fn route(port: u16) -> String {
 /// address otherwise.
 #[test]
 fn forgotten_by_a_successor() {
-    if !enter("forgotten_by_a_successor") {
-        return;
-    }
+    netns_test!();
     let (one, both) = (route(1001), route(1001) + &route(1002));
     let (daemon, ear) = managed(&both);
     let names: Vec<String> = plan(&both)
@@ -201,9 +198,7 @@ fn forgotten_by_a_successor() {
 /// is ready. By whichever word it hears first, the end of the old process is not the service's.
 #[test]
 fn the_main_process_is_named_by_both() {
-    if !enter("the_main_process_is_named_by_both") {
-        return;
-    }
+    netns_test!();
     let (daemon, ear) = managed(&route(1001));
     daemon.signal(libc::SIGUSR2);
     let now = served_by_another(&daemon, daemon.pid());
@@ -227,9 +222,7 @@ fn the_main_process_is_named_by_both() {
 /// Sockets that the service manager keeps go on to take what comes after the daemon has ended: a restart loses nothing.
 #[test]
 fn a_restart_keeps_what_comes() {
-    if !enter("a_restart_keeps_what_comes") {
-        return;
-    }
+    netns_test!();
     let (daemon, ear) = managed(&route(1001));
     let mut kept = Vec::new();
     while kept.is_empty() {
@@ -266,10 +259,8 @@ fn watchdog() {
         return;
     }
     let ask = |environment: &[(&str, &str)], is_handed_on: bool| {
-        let mut command = Command::new(std::env::current_exe().expect("the test's own path"));
-        command
-            .args(["--exact", "service_manager::watchdog", "--nocapture"])
-            .env(NEXT, "1");
+        let mut command = again(&[], this_test!());
+        command.env(NEXT, "1");
         command
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID")
@@ -312,9 +303,7 @@ fn kept_sockets_come_back() {
     if std::env::var_os(NEXT).is_some() {
         return next_process();
     }
-    if !enter("kept_sockets_come_back") {
-        return;
-    }
+    netns_test!();
     run("ip link add cable0 type veth peer name cable1");
     run("ip link set cable0 up");
     let manager_name = "@udispatch-test-store";
@@ -367,7 +356,7 @@ fn kept_sockets_come_back() {
         "udispatch.socket".to_owned(),
         UdpSocket::bind("127.0.0.1:7010").expect("bound").into(),
     ));
-    let told = give(&kept, manager_name);
+    let told = give(this_test!(), &kept, manager_name);
     assert!(
         told.contains("no route has the destination 127.0.0.1:7009"),
         "{told}"
@@ -382,8 +371,8 @@ fn kept_sockets_come_back() {
     );
 }
 
-/// Starts this test again with these descriptors from number 3 on, as a service manager does; returns what it tells.
-fn give(kept: &[(String, OwnedFd)], manager: &str) -> String {
+/// Starts a test again with these descriptors from number 3 on, as a service manager does; returns what it tells.
+fn give(test: &str, kept: &[(String, OwnedFd)], manager: &str) -> String {
     let high: Vec<OwnedFd> = kept
         .iter()
         .map(|(_, fd)| fcntl_dupfd_cloexec(fd, 200).expect("a duplicate"))
@@ -400,15 +389,7 @@ fn give(kept: &[(String, OwnedFd)], manager: &str) -> String {
         "export LISTEN_PID=$$; exec \"$0\" \"$@\" {}",
         places.join(" ")
     );
-    let output = Command::new("bash")
-        .args(["-c", &script])
-        .arg(std::env::current_exe().expect("the test's own path"))
-        .args([
-            "--exact",
-            "service_manager::kept_sockets_come_back",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+    let output = again(&["bash", "-c", &script], test)
         .envs([
             (NEXT, "1"),
             ("NOTIFY_SOCKET", manager),

@@ -7,8 +7,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::common::heavy::Permit;
+
 /// Runs it, and says what it wrote, and what it said.
 fn soak(arguments: &[&str]) -> (Value, String) {
+    let _permit = Permit::take();
     let test = env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps");
     let program = profile.join("examples").join("soak");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::client::Client;
-use crate::common::namespace::{enter_as_root, has};
+use crate::common::namespace::{netns_test, this_test};
 use crate::common::restart::{Talker, telling};
 use crate::common::systemd::Systemd;
 
@@ -38,11 +38,9 @@ const SERVICE: &str = "WatchdogSec=5";
 /// The unit from its start to its end, in one systemd, since that takes seconds to come up.
 #[test]
 fn the_unit() {
-    if !has("systemd-nspawn") || !enter_as_root("the_unit") {
-        return;
-    }
+    netns_test!(needs = ["systemd-nspawn"], with = [root, heavy]);
     let _upstream = telling("127.0.0.1:5555");
-    let Some(systemd) = Systemd::boot(CONFIG, SERVICE) else {
+    let Some(systemd) = Systemd::boot(this_test!(), CONFIG, SERVICE) else {
         return;
     };
     starts_in_its_sandbox(&systemd);

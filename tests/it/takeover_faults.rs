@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -17,7 +17,7 @@ use udispatch::takeover::wire::{Kind, Wire};
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{again, netns_test, run, this_test};
 use crate::common::restart::{Talker, asked, status, successor, tell, telling};
 use crate::common::upstream::{Server, forwarder, list};
 
@@ -131,9 +131,7 @@ fn misbehave(control: &Path, fault: Fault) {
 /// happened.
 #[test]
 fn a_takeover_that_fails_leaves_no_trace() {
-    if !enter("a_takeover_that_fails_leaves_no_trace") {
-        return;
-    }
+    netns_test!();
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let listener = hello(&daemon.control(), VERSION)
@@ -175,9 +173,7 @@ fn a_takeover_that_fails_leaves_no_trace() {
 /// refused meanwhile.
 #[test]
 fn silence_before_ready() {
-    if !enter("silence_before_ready") {
-        return;
-    }
+    netns_test!();
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let mut silent = hello(&daemon.control(), VERSION);
@@ -211,17 +207,12 @@ fn silence_after_released() {
         thread::sleep(2 * SOON);
         return;
     }
-    if !enter("silence_after_released") {
-        return;
-    }
+    netns_test!();
     let (_server, mut daemon) = forwarding();
     let client = Client::newcomer();
     let before = String::from_utf8(client.ask(b"before", HERE).0).unwrap();
-    let mut silent = Command::new(env::current_exe().expect("the test's own path"));
-    silent
-        .args(["--exact", "takeover_faults::silence_after_released"])
-        .env(SILENT, daemon.control())
-        .stdout(Stdio::null());
+    let mut silent = again(&[], this_test!());
+    silent.env(SILENT, daemon.control()).stdout(Stdio::null());
     let mut silent = silent.spawn().expect("it starts");
     daemon.wait_for("wants to take over");
     thread::sleep(Duration::from_millis(300));
@@ -247,9 +238,7 @@ fn silence_after_released() {
 /// A new process that cannot be seen from here could not be ended, should it fall silent: it is refused, and told why.
 #[test]
 fn another_pid_namespace() {
-    if !enter("another_pid_namespace") {
-        return;
-    }
+    netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
     let daemon = Daemon::start_under(&["unshare", "--pid", "--fork", "--kill-child"], config);
     let ended = successor(&[], &daemon.control(), &daemon.file())
@@ -271,9 +260,7 @@ fn another_pid_namespace() {
 /// the end one serves, and no question has stayed without its answer.
 #[test]
 fn many_at_once() {
-    if !enter("many_at_once") {
-        return;
-    }
+    netns_test!();
     let (_server, daemon) = forwarding();
     let talker = Talker::begin(HERE);
     let children: Vec<_> = (0..6)
@@ -333,9 +320,7 @@ fn many_at_once() {
 /// that. Nothing changes.
 #[test]
 fn too_few_files() {
-    if !enter("too_few_files") || !has("prlimit") {
-        return;
-    }
+    netns_test!(needs = ["prlimit"]);
     let (_server, mut daemon) = forwarding();
     let talker = Talker::begin(HERE);
     for limit in [8, 12, 16] {
@@ -377,9 +362,7 @@ enum Running {
 /// A new process that finds something else than a daemon says so, and ends with 1. It has bound nothing by then.
 #[test]
 fn whoever_runs_misbehaves() {
-    if !enter("whoever_runs_misbehaves") {
-        return;
-    }
+    netns_test!();
     let directory = tempfile::tempdir().unwrap();
     let (control, file) = (
         directory.path().join("control.sock"),

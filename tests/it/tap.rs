@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, get, post, snapshot};
 use crate::common::daemon::{Daemon, PATIENCE, udispatch};
-use crate::common::namespace::{enter, has, run};
+use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer_at_last, forwarder, list};
 use udispatch::observe::tap::{TapCount, TapLine, TappedDatagram};
 
@@ -156,9 +156,7 @@ fn words(datagram: &TappedDatagram) -> String {
 /// became of it, its sender too where no handler wants to know that.
 #[test]
 fn each_datagram_with_its_route_and_verdict() {
-    if !enter("each_datagram_with_its_route_and_verdict") {
-        return;
-    }
+    netns_test!();
     let server = Server::named("a", "127.0.0.1:9001");
     let config = forwarder("on", "127.0.0.1:1236", &list([server.address()]), "")
         + ECHO
@@ -214,9 +212,7 @@ fn each_datagram_with_its_route_and_verdict() {
 /// people: no escape sequence on a pipe, payloads on one line.
 #[test]
 fn filters_and_the_limit() {
-    if !enter("filters_and_the_limit") {
-        return;
-    }
+    netns_test!();
     let config = ECHO.to_owned()
         + "[[route]]\ndestination = \"0.0.0.0:1235\"\nhandler = [\"drop\", \"echo\"]\n";
     let daemon = Daemon::start_with(&config, &["--workers", "2"]);
@@ -277,9 +273,7 @@ fn filters_and_the_limit() {
 /// What cannot be is refused with words that help, and nobody but the control socket's visitors sees a payload.
 #[test]
 fn who_may_not_look() {
-    if !enter("who_may_not_look") {
-        return;
-    }
+    netns_test!();
     let config = "[daemon]\nhttp = \"127.0.0.1:9253\"\n".to_owned() + ECHO;
     let daemon = Daemon::start(&config);
     for (options, code, expected) in [
@@ -318,9 +312,7 @@ fn who_may_not_look() {
 /// written on, whoever reads standard output.
 #[test]
 fn it_ends_with_its_reader() {
-    if !enter("it_ends_with_its_reader") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(ECHO);
     let (file, client) = (
         daemon.file().with_file_name("on.pcapng"),
@@ -342,9 +334,7 @@ fn it_ends_with_its_reader() {
 /// Where nothing can be shown, the file that it was to be written to keeps what it held; where something can, it is a new one.
 #[test]
 fn a_refusal_leaves_the_file() {
-    if !enter("a_refusal_leaves_the_file") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(ECHO);
     let path = daemon.file().with_file_name("kept.pcapng");
     let file = path.to_str().unwrap().to_owned();
@@ -380,9 +370,7 @@ fn a_refusal_leaves_the_file() {
 /// Eight may look on; whoever is gone, by whatever death, has left its place and costs nothing more.
 #[test]
 fn places_are_given_back() {
-    if !enter("places_are_given_back") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let client = Client::bind("127.0.0.1:0");
     for death in ["KILL", "INT"] {
@@ -433,9 +421,7 @@ fn tap_threads(daemon: &Daemon) -> usize {
 #[test]
 fn a_flood_loses_nothing_to_those_who_look() {
     const DATAGRAMS: u64 = 60_000;
-    if !enter("a_flood_loses_nothing_to_those_who_look") {
-        return;
-    }
+    netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
     let daemon = Daemon::start_with(config, &["--workers", "2"]);
     let (still, reading) = (
@@ -510,9 +496,7 @@ fn a_flood_loses_nothing_to_those_who_look() {
 /// A reload puts other workers in place of those that ran; who looks on goes on looking, and sees the new names.
 #[test]
 fn a_reload_does_not_end_it() {
-    if !enter("a_reload_does_not_end_it") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
     let looker = Looker::start(&daemon, &["--json", "--handler", "echo"]);
     let client = Client::bind("127.0.0.1:0");
@@ -545,9 +529,7 @@ fn a_reload_does_not_end_it() {
 /// tshark reads the file: addresses, ports, payloads, right checksums, times in order, and the story of each as its comment.
 #[test]
 fn tshark_reads_the_file() {
-    if !enter("tshark_reads_the_file") || !has("tshark") {
-        return;
-    }
+    netns_test!(needs = ["tshark"]);
     let config = ECHO.to_owned()
         + "[[route]]\nname = \"six\"\ndestination = \"[::1]:1234\"\nhandler = [\"drop\", \"echo\"]\n\
            [[route]]\ndestination = \"0.0.0.0:1235\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
@@ -627,9 +609,7 @@ fn tshark_reads_the_file() {
 /// without it there is nothing to see.
 #[test]
 fn time_in_the_daemon_is_measured() {
-    if !enter("time_in_the_daemon_is_measured") {
-        return;
-    }
+    netns_test!();
     let server = Server::named("a", "127.0.0.1:9001");
     let routes = forwarder("on", "127.0.0.1:1236", &list([server.address()]), "")
         + ECHO

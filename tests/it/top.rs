@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, udispatch};
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use crate::common::terminal::Terminal;
 
 const CONFIG: &str = "\
@@ -73,9 +73,7 @@ fn place(lines: &[String], name: &str) -> usize {
 /// and the terminal is what it was.
 #[test]
 fn a_person_looks() {
-    if !enter("a_person_looks") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     let mut terminal = Terminal::start(top(&daemon.control(), &[]), 80, 24);
     terminal.wait_for("udispatch serving");
@@ -164,9 +162,7 @@ fn a_person_looks() {
 /// Signals and Ctrl-C end it too, and the terminal is given back.
 #[test]
 fn signals_give_the_terminal_back() {
-    if !enter("signals_give_the_terminal_back") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, 0] {
         let mut terminal = Terminal::start(top(&daemon.control(), &[]), 80, 24);
@@ -189,9 +185,7 @@ fn signals_give_the_terminal_back() {
 /// A daemon that goes away is missed, and found again when it is back at the same place.
 #[test]
 fn a_daemon_that_goes_away_is_waited_for() {
-    if !enter("a_daemon_that_goes_away_is_waited_for") {
-        return;
-    }
+    netns_test!();
     let directory = tempfile::tempdir().expect("a directory");
     let control = directory.path().join("c.sock");
     let config = format!("[daemon]\ncontrol = \"{}\"\n{CONFIG}", control.display());
@@ -220,9 +214,7 @@ fn a_daemon_that_goes_away_is_waited_for() {
 /// taking that.
 #[test]
 fn a_pipe_gets_one_table() {
-    if !enter("a_pipe_gets_one_table") {
-        return;
-    }
+    netns_test!();
     let daemon = Daemon::start(CONFIG);
     let run = |options: &[&str]| {
         let output = top(&daemon.control(), options)
@@ -302,9 +294,7 @@ fn no_daemon_no_view() {
 /// Who wants no colours gets none, and alarms are still there to see.
 #[test]
 fn no_colours_where_they_are_not_wanted() {
-    if !enter("no_colours_where_they_are_not_wanted") {
-        return;
-    }
+    netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:4000\"\nhandler = \"pool\"\n\
         [handler.pool]\nkind = \"forward\"\nupstreams = [\"127.0.0.9:9\"]\n\
         health = { probe = \"udp\", send = \"x\", interval = \"100ms\", timeout = \"50ms\", rise = 1, fall = 1 }\n";

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::common::namespace::enter;
+use crate::common::namespace::netns_test;
 use udispatch::config::Config;
 use udispatch::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep as Wanted, Upstream};
 use udispatch::config::upstream::{Host, Leave, Probe, ProbeOver, SendFrom};
@@ -202,9 +202,7 @@ impl Drop for Server {
 /// An upstream that is stopped is dead, by what ICMP says at once, and alive again when it is started again.
 #[test]
 fn a_udp_upstream_dies_and_returns() {
-    if !enter("a_udp_upstream_dies_and_returns") {
-        return;
-    }
+    netns_test!();
     for at in ["127.0.0.1:5000", "[::1]:5000"] {
         let mut slow = probe(ProbeOver::Udp, "ping", "pong");
         slow.timeout = PATIENCE;
@@ -235,9 +233,7 @@ fn a_udp_upstream_dies_and_returns() {
 /// An upstream that is there but does not answer, or not with what is expected, is dead, and the reason says which.
 #[test]
 fn silence_is_told_from_a_wrong_answer() {
-    if !enter("silence_is_told_from_a_wrong_answer") {
-        return;
-    }
+    netns_test!();
     let mut brief = probe(ProbeOver::Udp, "ping", "pong");
     brief.timeout = Duration::from_millis(100);
     let silent = UdpSocket::bind("127.0.0.1:5000").unwrap();
@@ -263,9 +259,7 @@ fn silence_is_told_from_a_wrong_answer() {
 /// Over TCP the open connection is the answer, unless something is sent or expected.
 #[test]
 fn a_tcp_upstream_dies_and_returns() {
-    if !enter("a_tcp_upstream_dies_and_returns") {
-        return;
-    }
+    netns_test!();
     for (at, send, expect, answers) in [
         ("127.0.0.1:5000", "", "", &[][..]),
         (
@@ -296,9 +290,7 @@ fn a_tcp_upstream_dies_and_returns() {
 /// TCP answers that are wrong, missing, or longer than anybody searches.
 #[test]
 fn a_tcp_upstream_answers_wrongly() {
-    if !enter("a_tcp_upstream_answers_wrongly") {
-        return;
-    }
+    netns_test!();
     const LONG: &str = match std::str::from_utf8(&[b'x'; 5_000]) {
         Ok(text) => text,
         Err(_) => panic!(),
@@ -337,9 +329,7 @@ fn a_tcp_upstream_answers_wrongly() {
 /// A late answer is no answer to the next probe.
 #[test]
 fn late_answers_do_not_count() {
-    if !enter("late_answers_do_not_count") {
-        return;
-    }
+    netns_test!();
     let socket = UdpSocket::bind("127.0.0.1:5000").unwrap();
     socket
         .set_read_timeout(Some(Duration::from_millis(20)))
@@ -368,9 +358,7 @@ fn late_answers_do_not_count() {
 /// Probes leave from the address that the file names, with a port of their own, and through the interface.
 #[test]
 fn probes_leave_as_the_file_says() {
-    if !enter("probes_leave_as_the_file_says") {
-        return;
-    }
+    netns_test!();
     let upstream = UdpSocket::bind("127.0.0.1:5000").unwrap();
     let _taken = UdpSocket::bind("127.0.0.2:6000").unwrap();
     let mut from = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", ""));
@@ -405,9 +393,7 @@ fn probes_leave_as_the_file_says() {
 /// When a name moves, the workers hear of it and the new address is probed; a failing look-up changes nothing.
 #[test]
 fn a_name_moves() {
-    if !enter("a_name_moves") {
-        return;
-    }
+    netns_test!();
     let _server = Server::udp("127.0.0.2:5000", &["pong"]);
     let at_first = named(
         ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong")),
@@ -469,9 +455,7 @@ fn a_name_moves() {
 /// A look-up that hangs delays no probe, no other look-up, and not the end.
 #[test]
 fn a_look_up_hangs() {
-    if !enter("a_look_up_hangs") {
-        return;
-    }
+    netns_test!();
     let (asked, hangs) = mpsc::channel();
     let server = Server::udp("127.0.0.1:5000", &["pong"]);
     let probed = ward("127.0.0.1:5000", probe(ProbeOver::Udp, "ping", "pong"));
@@ -524,9 +508,7 @@ fn a_look_up_hangs() {
 /// A thousand upstreams are all probed, on one thread, spread over the interval; one that dies is found among them.
 #[test]
 fn a_thousand_upstreams() {
-    if !enter("a_thousand_upstreams") {
-        return;
-    }
+    netns_test!();
     let asked: Arc<Mutex<Vec<(Instant, SocketAddr)>>> = Arc::default();
     let heard = Arc::clone(&asked);
     let socket = UdpSocket::bind("0.0.0.0:5000").unwrap();
@@ -625,9 +607,7 @@ impl Recipe for Idle {
 /// The daemon looks after what its configuration names, from its start on.
 #[test]
 fn a_daemon_looks_after_its_upstreams() {
-    if !enter("a_daemon_looks_after_its_upstreams") {
-        return;
-    }
+    netns_test!();
     let upstream = UdpSocket::bind("127.0.0.1:5000").unwrap();
     upstream.set_read_timeout(Some(PATIENCE)).unwrap();
     let text = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"watched\"\n";

@@ -11,8 +11,6 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::namespace::has;
-
 /// How long anything may take in a browser on a slow and busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Where chromedriver listens; each test has a network of its own.
@@ -28,11 +26,6 @@ pub struct Browser {
     driver: Child,
     session: String,
     _profile: tempfile::TempDir,
-}
-
-/// Whether both programs are installed; in CI they have to be.
-pub fn is_installed() -> bool {
-    has("chromium") && has("chromedriver")
 }
 
 impl Browser {

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod client;
 pub mod curl;
 pub mod daemon;
+pub mod heavy;
 pub mod host;
 pub mod json_schema;
 pub mod kinds;

@@ -1,88 +1,216 @@
-//! Runs a test again inside a user and network namespace of its own (`unshare -rn`, which needs no root).
+//! Runs a test again inside a network namespace of its own, in a process of its own ([`netns_test!`]).
 #![allow(unsafe_code)]
 
-use std::panic::Location;
+use std::env;
+use std::io::Write;
 use std::process::Command;
 
+use super::heavy::Permit;
+
+/// Set in the process inside the namespace, to the test's name.
 const INSIDE: &str = "UDISPATCH_TEST_NAMESPACE";
+/// How a line begins that tells of a test, or a part of one, that did not run.
+const SKIPPED: &str = "SKIPPED: ";
 
-/// Call it first in a test, with the test's name: `if !enter("name") { return }`. Outside it runs the test again in a new
-/// namespace, with loopback up, and says `false`; inside it says `true`.
-#[track_caller]
-pub fn enter(test: &str) -> bool {
-    enter_by("-rn", test)
+/// The first statement of a test: what follows runs in a network namespace of its own, with loopback up.
+///
+/// ```ignore
+/// /// Says what the test proves.
+/// #[test]
+/// fn a_small_link() {
+///     netns_test!(needs = ["ip", "nft"]);
+///     // Here the test is alone on its network, as root of it.
+/// }
+/// ```
+///
+/// The statement starts the test program again under `unshare` (util-linux), for this one test, and returns from the
+/// function when that has ended, with the same outcome. The test is therefore also alone in its process: it may
+/// change the environment, limits and signal handlers.
+///
+/// `needs` lists programs that the test runs. Where one is missing, the test is skipped, which is written to standard
+/// error; under `CI` the test fails. `with` adds to the namespace:
+///
+/// - `mounts`: mounts of its own, so that files such as `/etc/hosts` can be replaced for the test;
+/// - `root`: mounts of its own, and the host's users, for programs that change theirs. Such a test is skipped without
+///   root, and fails under `CI`;
+/// - `heavy`: a permit, because the test takes all processors (`common::heavy`).
+///
+/// It is a statement rather than a block around the test, so that rustfmt and editors see an ordinary `#[test]`.
+macro_rules! netns_test {
+    ($(needs = [$($program:literal),+ $(,)?])? $(,)? $(with = [$($addition:ident),+ $(,)?])?) => {
+        let namespace = $crate::common::namespace::Namespace::of($crate::common::namespace::this_test!());
+        $(let namespace = namespace.needs(&[$($program),+]);)?
+        $($(let namespace = namespace.$addition();)+)?
+        if !namespace.enter() {
+            return;
+        }
+    };
+}
+pub(crate) use netns_test;
+
+/// The name by which libtest knows the test that this is written in: `module::function`.
+macro_rules! this_test {
+    () => {
+        $crate::common::namespace::test_name(std::any::type_name_of_val(&|| ()))
+    };
+}
+pub(crate) use this_test;
+
+/// The name of a test, from the type of a closure in it: `it::module::function::{{closure}}`.
+pub fn test_name(closure: &'static str) -> &'static str {
+    let function = closure.split("::{{closure}}").next().unwrap_or(closure);
+    function
+        .split_once("::")
+        .expect("the program's name comes first")
+        .1
 }
 
-/// The same, and with mounts of its own, so that files such as `/etc/hosts` can be others for the test.
-#[track_caller]
-pub fn enter_with_mounts(test: &str) -> bool {
-    enter_by("-rnm", test)
+/// A command that runs this program again for one test, started by another program unless `wrapper` is empty.
+pub fn again(wrapper: &[&str], test: &str) -> Command {
+    let this = env::current_exe().expect("the test program's path");
+    let mut command = match wrapper.split_first() {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(this);
+            command
+        }
+        None => Command::new(this),
+    };
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command
 }
 
-/// The same with the host's own users, for programs that change theirs, and with mounts of its own. Needs root: without
-/// it the test is skipped and says so; in CI it has to run.
-#[track_caller]
-pub fn enter_as_root(test: &str) -> bool {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    assert!(
-        is_root || std::env::var("CI").is_err(),
-        "CI must run as root"
-    );
-    if !is_root {
-        println!("SKIPPED: needs root");
+/// Where a test runs, and what it needs; made by [`netns_test!`].
+pub struct Namespace {
+    test: &'static str,
+    programs: &'static [&'static str],
+    has_mounts: bool,
+    is_root: bool,
+    is_heavy: bool,
+}
+
+impl Namespace {
+    /// A namespace for this test.
+    pub fn of(test: &'static str) -> Namespace {
+        Namespace {
+            test,
+            programs: &[],
+            has_mounts: false,
+            is_root: false,
+            is_heavy: false,
+        }
     }
-    is_root && enter_by("-nm", test)
-}
 
-#[track_caller]
-fn enter_by(flags: &str, test: &str) -> bool {
-    // The module has the name of the file.
-    let file = std::path::Path::new(Location::caller().file());
-    let module = file.file_stem().expect("a file").to_string_lossy();
-    let test = &format!("{module}::{test}");
-    if std::env::var(INSIDE).as_ref() == Ok(test) {
-        bring_loopback_up();
-        return true;
+    /// Names the programs that the test runs.
+    pub fn needs(self, programs: &'static [&'static str]) -> Namespace {
+        Namespace { programs, ..self }
     }
-    let this = std::env::current_exe().expect("the test's own path");
-    let output = Command::new("unshare")
-        .args([flags, "--"])
-        .arg(this)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, test)
-        .output()
-        .expect("`unshare` (util-linux) is needed to give each test a network of its own");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{test} failed in its namespace ({}):\n{text}",
-        output.status
-    );
-    // A test that was renamed would be filtered out and pass without running.
-    assert!(
-        text.contains("1 passed"),
-        "{test} did not run in its namespace:\n{text}"
-    );
-    print!("{text}");
-    false
+
+    /// Gives the test mounts of its own.
+    pub fn mounts(self) -> Namespace {
+        Namespace {
+            has_mounts: true,
+            ..self
+        }
+    }
+
+    /// Gives the test mounts of its own and the host's users.
+    pub fn root(self) -> Namespace {
+        Namespace {
+            is_root: true,
+            ..self
+        }
+    }
+
+    /// Lets only a few such tests run at a time.
+    pub fn heavy(self) -> Namespace {
+        Namespace {
+            is_heavy: true,
+            ..self
+        }
+    }
+
+    /// Returns whether this process is inside the namespace, so that the test has to run. Outside, runs the test in a
+    /// new namespace first, or skips it.
+    pub fn enter(self) -> bool {
+        if env::var(INSIDE).as_deref() == Ok(self.test) {
+            bring_loopback_up();
+            return true;
+        }
+        if self.can_run() {
+            let _permit = self.is_heavy.then(Permit::take);
+            self.run();
+        }
+        false
+    }
+
+    fn can_run(&self) -> bool {
+        if let Some(missing) = self.programs.iter().find(|program| !is_installed(program)) {
+            skip(self.test, &format!("{missing} is not installed"));
+            return false;
+        }
+        // SAFETY: geteuid has no preconditions and cannot fail.
+        if self.is_root && unsafe { libc::geteuid() } != 0 {
+            skip(self.test, "it needs root");
+            return false;
+        }
+        true
+    }
+
+    fn run(&self) {
+        let flags = match (self.is_root, self.has_mounts) {
+            (true, _) => "-nm",
+            (false, true) => "-rnm",
+            (false, false) => "-rn",
+        };
+        let test = self.test;
+        let output = again(&["unshare", flags, "--"], test)
+            .env(INSIDE, test)
+            .output()
+            .expect("`unshare` (util-linux) is needed to give each test a network of its own");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{test} failed in its namespace ({}):\n{text}",
+            output.status
+        );
+        // A name that libtest does not know would be filtered out, and pass without running.
+        assert!(
+            text.contains("1 passed"),
+            "{test} did not run in its namespace:\n{text}"
+        );
+        text.lines()
+            .filter(|line| line.starts_with(SKIPPED))
+            .for_each(announce);
+        print!("{text}");
+    }
 }
 
-/// Whether a program is installed. Where it is not, the test is skipped and says so; in CI it has to be there.
-pub fn has(program: &str) -> bool {
+/// Reports that a test does not run for lack of something that CI must have: under `CI` the test fails.
+pub fn skip(test: &str, reason: &str) {
+    assert!(
+        env::var_os("CI").is_none(),
+        "{test} cannot run, and CI must run it: {reason}"
+    );
+    announce(&format!("{SKIPPED}{test}: {reason}"));
+}
+
+/// Reports that a test does not run for lack of something that a machine of CI may lack, too.
+pub fn skip_even_in_ci(test: &str, reason: &str) {
+    announce(&format!("{SKIPPED}{test}: {reason}"));
+}
+
+/// Writes a line to standard error itself: libtest keeps what a passing test prints by `println!`.
+fn announce(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn is_installed(program: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
         .output();
-    let found = found.is_ok_and(|output| output.status.success());
-    assert!(
-        found || std::env::var("CI").is_err(),
-        "{program} is missing, and CI must have it"
-    );
-    if !found {
-        println!("SKIPPED: {program} is not installed");
-    }
-    found
+    found.is_ok_and(|output| output.status.success())
 }
 
 /// Runs a program, such as `ip`, that has to succeed.

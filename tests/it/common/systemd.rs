@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process};
 use udispatch::observe::snapshot::Snapshot;
 
-use super::namespace::run;
+use super::namespace::{run, skip_even_in_ci};
 use super::restart::process;
 
 /// Longest wait for a systemd to come up, or to go.
@@ -26,8 +26,9 @@ pub struct Systemd {
 
 impl Systemd {
     /// Boots one with this configuration, and these lines added to the unit's `[Service]`. The test has to have mounts of its
-    /// own. `None`, and says so, where the machine lets none come up, such as in most containers.
-    pub fn boot(config: &str, service: &str) -> Option<Systemd> {
+    /// own. Returns `None`, and reports the test as skipped, where none
+    /// comes up on this machine, such as in most containers.
+    pub fn boot(test: &str, config: &str, service: &str) -> Option<Systemd> {
         let directory = tempfile::tempdir().expect("a directory");
         furnish(directory.path(), config, service).expect("the container's files are written");
         // What systemd-nspawn notes of its containers is the test's own matter.
@@ -76,7 +77,8 @@ impl Systemd {
             }
         }
         let console = fs::read_to_string(directory.path().join("console")).unwrap_or_default();
-        println!("SKIPPED: no systemd comes up in a container here:\n{console}");
+        println!("the console of the container that does not come up:\n{console}");
+        skip_even_in_ci(test, "no systemd comes up in a container on this machine");
         let _ = nspawn.kill();
         let _ = nspawn.wait();
         None
