@@ -9,7 +9,8 @@ use udispatch::observe::snapshot::{Alarm, Snapshot};
 
 use crate::common::client::Client;
 use crate::common::curl::{ask, snapshot};
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::namespace::{netns_test, run};
 
 /// Looks until there is an alarm that fits, and meanwhile does something again and again.
@@ -36,19 +37,10 @@ fn none_is_left(daemon: &Daemon, name: &str, mut meanwhile: impl FnMut()) {
 }
 
 fn look_until<T>(daemon: &Daemon, mut find: impl FnMut(&Snapshot) -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("the snapshot has it", || {
         let seen = snapshot(daemon);
-        if let Some(found) = find(&seen) {
-            return found;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "it does not come: {:?}",
-            seen.alarms
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+        find(&seen).ok_or_else(|| format!("{:?}", seen.alarms))
+    })
 }
 
 /// A route that gets nothing for longer than the file says is an alarm until the next datagram, and so is a source, whatever
@@ -102,27 +94,22 @@ fn a_reload_does_not_forget_who_was_heard() {
     "#;
     let daemon = Daemon::start(config);
     let client = Client::bind("127.0.0.1:0");
-    let deadline = Instant::now() + PATIENCE;
-    let silent = loop {
-        assert!(Instant::now() < deadline, "it never falls silent");
+    let silent = eventually("a round that takes less than 3 s", || {
         client.send(b"here", "127.0.0.1:1001");
         let sent = Instant::now();
         for _ in 0..20 {
             assert_eq!(ask(&daemon, &["reload"]).code, 0);
             thread::sleep(Duration::from_millis(100));
         }
-        // A machine that was too busy for the 2 s of this shows nothing.
+        // A round that took longer than that on a busy machine shows nothing.
         let is_silent = !snapshot(&daemon).alarms.is_empty();
-        if sent.elapsed() < Duration::from_secs(3) {
-            break is_silent;
-        }
-    };
+        (sent.elapsed() < Duration::from_secs(3)).then_some(is_silent)
+    });
     assert!(!silent, "it was heard less than 3 s ago");
-    while snapshot(&daemon).alarms.is_empty() {
-        assert!(Instant::now() < deadline, "reloads begin the clock anew");
+    eventually("silent although it is reloaded again and again", || {
         assert_eq!(ask(&daemon, &["reload"]).code, 0);
-        thread::sleep(Duration::from_millis(100));
-    }
+        !snapshot(&daemon).alarms.is_empty()
+    });
     daemon.stop();
 }
 

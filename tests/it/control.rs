@@ -6,11 +6,11 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::curl::{Answer, ask, get, post, snapshot};
-use crate::common::daemon::{Daemon, PATIENCE, udispatch};
+use crate::common::daemon::{Daemon, udispatch};
+use crate::common::eventually;
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list, servers};
 use serde_json::Value;
@@ -68,18 +68,13 @@ fn the_snapshot_is_the_ledger() {
     }
     client.send(b"two of us", "127.0.0.1:1235");
     let ledger = daemon.ledger_when(|ledger| ledger.routes.values().any(|row| row.received == 1));
-    let deadline = Instant::now() + PATIENCE;
-    let seen = loop {
+    let seen = eventually("a dead upstream is an alarm", || {
         let seen = snapshot(&daemon);
-        if !seen.alarms.is_empty() {
-            break seen;
+        if seen.alarms.is_empty() {
+            return Err(format!("{:?}", seen.upstreams));
         }
-        assert!(
-            Instant::now() < deadline,
-            "a dead upstream is an alarm: {:?}",
-            seen.upstreams
-        );
-    };
+        Ok(seen)
+    });
     assert!(
         seen.balances && seen.state == State::Serving && seen.reasons.is_empty(),
         "{seen:?}"
@@ -277,10 +272,9 @@ fn draining_by_hand() {
         outcome.output,
         outcome.errors
     );
-    let deadline = Instant::now() + PATIENCE;
-    while !answer(&Client::newcomer(), HERE).starts_with(&format!("{mine}:")) {
-        assert!(Instant::now() < deadline, "it gets new sessions again");
-    }
+    eventually("it gets new sessions again", || {
+        answer(&Client::newcomer(), HERE).starts_with(&format!("{mine}:"))
+    });
     let two = addresses[1].to_string();
     let outcome = ask(&daemon, &["drain", &two]);
     assert!(
@@ -384,10 +378,9 @@ fn explaining_live() {
     let dead = "127.0.0.1:9002".parse().unwrap();
     let more = "pick = \"first_alive\"\nhealth = { probe = \"udp\", send = \"?\", interval = \"100ms\", timeout = \"50ms\" }\n";
     let daemon = Daemon::start(&forwarder("on", HERE, &list([dead, good.address()]), more));
-    let deadline = Instant::now() + PATIENCE;
-    while snapshot(&daemon).upstreams.iter().all(|row| row.alive) {
-        assert!(Instant::now() < deadline, "it is found dead");
-    }
+    eventually("it is found dead", || {
+        !snapshot(&daemon).upstreams.iter().all(|row| row.alive)
+    });
     let text = ask(&daemon, &["explain", "--live", "--to", HERE]).output;
     assert!(
         text.contains("bytes to 127.0.0.1:9001") && !text.contains("bytes to 127.0.0.1:9002"),
@@ -463,11 +456,7 @@ fn commands() {
     let outcome = ask(&daemon, &["stop"]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
     daemon.wait_for("balance: exact");
-    let deadline = Instant::now() + PATIENCE;
-    while control.exists() {
-        assert!(Instant::now() < deadline, "its file goes with it");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    eventually("its file goes with it", || !control.exists());
     let outcome = ask(&daemon, &["status"]);
     assert!(
         outcome.code == 1 && outcome.errors.contains("there is no control socket"),
@@ -637,10 +626,7 @@ fn viewers_share_snapshots() {
             .expect("curl is needed")
     };
     let mut viewers: Vec<_> = (0..3).map(|_| watch()).collect();
-    let deadline = Instant::now() + PATIENCE;
-    while snapshot(&daemon).admin.viewers < 3 {
-        assert!(Instant::now() < deadline, "three watch");
-    }
+    eventually("three watch", || snapshot(&daemon).admin.viewers == 3);
     let seen: Vec<Vec<u64>> = viewers
         .iter_mut()
         .map(|viewer| moments(viewer.stdout.as_mut().unwrap(), 4))
@@ -661,9 +647,7 @@ fn viewers_share_snapshots() {
         viewer.kill().unwrap();
         viewer.wait().unwrap();
     }
-    while snapshot(&daemon).admin.viewers > 0 {
-        assert!(Instant::now() < deadline, "nobody watches");
-    }
+    eventually("nobody watches", || snapshot(&daemon).admin.viewers == 0);
     daemon.stop();
 }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, get, snapshot};
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
 use crate::common::namespace::netns_test;
 use crate::common::upstream::answer_at_last;
+use crate::common::{PATIENCE, eventually};
 use udispatch::observe::snapshot::AdminRow;
 
 const HTTP: &str = "127.0.0.1:9253";
@@ -21,15 +22,13 @@ const CONFIG: &str = "[daemon]\nhttp = \"127.0.0.1:9253\"\nhttp_hosts = [\"stats
 
 /// Waits until the counters satisfy.
 fn wait_for(daemon: &Daemon, what: &str, satisfied: impl Fn(&AdminRow) -> bool) -> AdminRow {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(what, || {
         let counts = snapshot(daemon).admin;
         if satisfied(&counts) {
-            return counts;
+            return Ok(counts);
         }
-        assert!(Instant::now() < deadline, "{what}: {counts:?}");
-        thread::sleep(Duration::from_millis(10));
-    }
+        Err(format!("{counts:?}"))
+    })
 }
 
 /// Everything that comes until the other end closes, which it must.

@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,6 +13,7 @@ use crate::common::daemon::Daemon;
 use crate::common::namespace::netns_test;
 use crate::common::restart::{Talker, telling};
 use crate::common::upstream::{forwarder, list};
+use crate::common::{Lazy, PATIENCE, eventually_within};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -137,20 +136,12 @@ impl Prometheus {
 
     /// Waits until it finds something.
     fn find(&self, query: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            match self.ask(query) {
-                Some(Ok(found)) if !found.is_empty() => return,
-                Some(Err(error)) => panic!("{query}: {error}"),
-                _ => thread::sleep(Duration::from_millis(200)),
-            }
-            let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            assert!(
-                Instant::now() < deadline,
-                "{query} finds nothing\n{}",
-                log()
-            );
-        }
+        let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        eventually_within(2 * PATIENCE, query, || match self.ask(query) {
+            Some(Ok(found)) if !found.is_empty() => Ok(()),
+            Some(Err(error)) => panic!("{query}: {error}"),
+            _ => Err(Lazy(log)),
+        });
     }
 }
 

@@ -4,12 +4,12 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, get, snapshot};
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::ledger::Ledger;
 use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
@@ -24,20 +24,13 @@ fn wait_for(
     snapshot: impl Fn() -> Snapshot,
     satisfied: impl Fn(&Snapshot) -> bool,
 ) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(what, || {
         let seen = snapshot();
         if satisfied(&seen) {
-            return seen;
+            return Ok(seen);
         }
-        assert!(
-            Instant::now() < deadline,
-            "{what}: {:?} {:?}",
-            seen.state,
-            seen.reasons
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
+        Err(format!("{:?} {:?}", seen.state, seen.reasons))
+    })
 }
 
 /// A small file system of the test's own.
@@ -220,10 +213,7 @@ fn a_full_disk_under_the_log() {
     let daemon = Daemon::start_logging_onto(ECHO, file.into());
     let client = Client::bind("127.0.0.1:0");
     answer_at_last(&client, HERE);
-    let deadline = Instant::now() + PATIENCE;
-    while get(&daemon, "/livez").status != 200 {
-        assert!(Instant::now() < deadline, "no control socket");
-    }
+    eventually("a control socket", || get(&daemon, "/livez").status == 200);
     assert_eq!(snapshot(&daemon).state, State::Serving);
     let mut rest = OpenOptions::new()
         .create(true)
@@ -271,12 +261,13 @@ fn a_full_disk_under_the_log() {
         || snapshot(&daemon),
         |seen| seen.state == State::Serving,
     );
-    let mut told = String::new();
-    let deadline = Instant::now() + PATIENCE;
-    while !told.contains("the log can be written again") {
-        assert!(Instant::now() < deadline, "{told}");
-        told = fs::read_to_string(&log).unwrap();
-    }
+    let told = eventually("the log can be written again", || {
+        let told = fs::read_to_string(&log).unwrap();
+        if told.contains("the log can be written again") {
+            return Ok(told);
+        }
+        Err(told)
+    });
     assert!(fs::metadata(&log).unwrap().len() > written);
     // Ledgers that were begun on a full disk were ended where they stopped.
     assert_eq!(

@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::client::Client;
-use crate::common::daemon::{Daemon, PATIENCE, on_file};
+use crate::common::daemon::{Daemon, on_file};
+use crate::common::eventually;
 use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, forwarder};
 
@@ -71,18 +72,9 @@ fn wait_until_served(question: &[u8], at: &str) {
     } else {
         "127.0.0.1:0"
     });
-    client
-        .0
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        client.send(question, at);
-        if client.0.recv(&mut [0; 512]).is_ok() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{at} never answers");
-    }
+    eventually(format!("an answer of {at}"), || {
+        client.try_ask(question, at, Duration::from_millis(100))
+    });
 }
 
 /// Knot, with a zone of its own, on loopback.
@@ -253,25 +245,10 @@ impl Hosts {
 
 /// Asks as new clients until this is the answer.
 fn wait_until_answered(expected: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        std::thread::sleep(Duration::from_millis(20));
-        let client = Client::newcomer();
-        client
-            .0
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
-        client.send(b"?", HERE);
-        let mut buffer = [0; 64];
-        if client
-            .0
-            .recv(&mut buffer)
-            .is_ok_and(|len| &buffer[..len] == expected.as_bytes())
-        {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{expected} never comes");
-    }
+    eventually(format!("{expected} as the answer"), || {
+        let told = Client::newcomer().try_ask(b"?", HERE, Duration::from_millis(50));
+        told.is_some_and(|told| told == expected.as_bytes())
+    });
 }
 
 /// A name whose address changes: new sessions go to the new address, the old one ends where it began. Back again, too. A

@@ -3,11 +3,11 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::client::{Client, gather};
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::ledger::{Ledger, Upstream};
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, forwarder, list};
@@ -65,12 +65,10 @@ fn refusals_make_it_dead() {
     );
     server.take();
     let is_dead = |ledger: &Ledger| upstream(ledger, fickle).dead_in == 1;
-    clients.iter().for_each(|client| client.send(b"?", HERE));
-    let deadline = Instant::now() + PATIENCE;
-    while !is_dead(&daemon.ledger_when(|_| true)) {
-        assert!(Instant::now() < deadline, "never found dead");
+    eventually("it is found dead", || {
         clients.iter().for_each(|client| client.send(b"?", HERE));
-    }
+        is_dead(&daemon.ledger_now())
+    });
     // Until what each of them has asked so far is answered.
     for client in &clients {
         client.send(b"done", HERE);
@@ -174,17 +172,15 @@ fn half_of_those_in_turn_die_and_return() {
     };
     receivers.truncate(32);
     let mut total = 0;
-    let deadline = Instant::now() + PATIENCE;
-    while dead(&daemon.ledger_when(|_| true)) < 32 {
-        assert!(Instant::now() < deadline, "never found dead");
+    eventually("they are found dead", || {
         (0..64).for_each(|_| client.send(b"trial", HERE));
         total += 64;
-        thread::sleep(Duration::from_millis(5));
-    }
+        dead(&daemon.ledger_now()) == 32
+    });
     let is_trial = |got: &[Vec<u8>]| got.iter().all(|bytes| bytes == b"trial");
     let sent: u64 = receivers
         .iter()
-        .map(|receiver| upstream(&daemon.ledger_when(|_| true), receiver.address()).sent)
+        .map(|receiver| upstream(&daemon.ledger_now(), receiver.address()).sent)
         .sum();
     assert!(
         gather(&receivers, sent as usize)
@@ -204,9 +200,7 @@ fn half_of_those_in_turn_die_and_return() {
             .map(|address| Client::bind(&address.to_string())),
     );
     // What the last one lost before the end is told with the trial, and may count against it once more.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        assert!(Instant::now() < deadline, "never found alive");
+    eventually("they are found alive", || {
         daemon.ledger_when(|ledger| dead(ledger) == 0);
         (0..64).for_each(|_| client.send(b"trial", HERE));
         total += 64;
@@ -214,10 +208,8 @@ fn half_of_those_in_turn_die_and_return() {
         receivers
             .iter()
             .for_each(|receiver| while !receiver.is_empty() {});
-        if dead(&ledger) == 0 {
-            break;
-        }
-    }
+        dead(&ledger) == 0
+    });
     (0..640_u32).for_each(|number| client.send(&number.to_be_bytes(), HERE));
     let got: Vec<usize> = gather(&receivers, 640).iter().map(Vec::len).collect();
     assert!(got.iter().all(|got| *got == 10), "{got:?}");

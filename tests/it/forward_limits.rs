@@ -4,10 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::client::Client;
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::ledger::Ledger;
 use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
@@ -172,12 +173,6 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
         .iter()
         .map(|client| port_of(answer(client, HERE)))
         .collect();
-    established.iter().for_each(|client| {
-        client
-            .0
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap()
-    });
     let before = daemon.resident_kib();
     let (is_over, asked) = (AtomicBool::new(false), AtomicU64::new(20));
     thread::scope(|scope| {
@@ -205,21 +200,14 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
         while !is_over.load(Ordering::SeqCst) || number == 0 {
             for (client, port) in established.iter().zip(&ports) {
                 number += 1;
-                let deadline = Instant::now() + PATIENCE;
+                let (question, expected) = (number.to_string(), format!("{port} {number}"));
                 // What meets a full receive buffer is lost, so it asks again.
-                loop {
-                    client.send(number.to_string().as_bytes(), HERE);
+                eventually("an answer under the flood", || {
                     asked.fetch_add(1, Ordering::SeqCst);
-                    let mut buffer = [0; 64];
-                    let told = client
-                        .0
-                        .recv(&mut buffer)
-                        .map(|len| String::from_utf8_lossy(&buffer[..len]).into_owned());
-                    if told.is_ok_and(|told| told == format!("{port} {number}")) {
-                        break;
-                    }
-                    assert!(Instant::now() < deadline, "no answer under the flood");
-                }
+                    let told =
+                        client.try_ask(question.as_bytes(), HERE, Duration::from_millis(100));
+                    told.is_some_and(|told| told == expected.as_bytes())
+                });
             }
         }
         flood.join().unwrap();
@@ -248,7 +236,6 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
     assert_eq!(row.handled + row.dropped + ledger.kernel_drops(), sent);
     // None of the established was evicted.
     for (client, port) in established.iter().zip(&ports) {
-        client.0.set_read_timeout(Some(PATIENCE)).unwrap();
         while !client.is_empty() {}
         client.send(b"after", HERE);
         assert_eq!(

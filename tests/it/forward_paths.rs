@@ -2,17 +2,17 @@
 //! full queue. What can arrive does, what cannot is counted, and afterwards everything works again.
 
 use std::net::SocketAddr;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::client::Client;
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
 use crate::common::ledger::{Ledger, Row};
 use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{
     BEYOND, BEYOND_V6, HERE, HERE_V6, THERE, THERE_V6, behind, neighbour,
 };
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder};
+use crate::common::{PATIENCE, eventually};
 
 fn at(ip: &str, port: u16) -> String {
     SocketAddr::new(ip.parse().unwrap(), port).to_string()
@@ -107,20 +107,13 @@ fn a_small_hop_further_on() {
             } else {
                 Duration::from_millis(100)
             };
-            client.0.set_read_timeout(Some(patience)).unwrap();
-            let deadline = Instant::now() + PATIENCE;
-            while {
-                client.send(&[1; 1_400], here);
-                client.0.recv(&mut [0; 1_400]).is_err()
-            } {
-                assert!(
-                    there == BEYOND_V6 && Instant::now() < deadline,
-                    "lost: {here}"
-                );
-            }
-            client.0.set_read_timeout(Some(PATIENCE)).unwrap();
-            thread::sleep(Duration::from_millis(50));
-            while !client.is_empty() {}
+            let mut sent = 0;
+            eventually(format!("a large answer of {here}"), || {
+                assert!(there == BEYOND_V6 || sent == 0, "lost: {here}");
+                sent += 1;
+                client.try_ask(&[1; 1_400], here, patience)
+            });
+            skip_late_answers(&client, here);
             ask_at_length(&daemon, &client, here);
         }
         let ledger = daemon.stop();
@@ -130,6 +123,12 @@ fn a_small_hop_further_on() {
             "{ledger:#?}"
         );
     }
+}
+
+/// Reads until the answer to a question of this moment: what was late has come before it.
+fn skip_late_answers(client: &Client, here: &str) {
+    client.send(b"the last", here);
+    while !client.receive().0.ends_with(b"the last") {}
 }
 
 /// A session's way to its upstream fails, one thing after the other: a firewall that drops, one that rejects, one that drops
@@ -226,10 +225,9 @@ fn faults_on_the_way() {
                 // For a while after a port could not be opened, none is.
                 assert_eq!(answer_at_last(client, here), "far:?", "after {fault:?}");
             }
-            thread::sleep(Duration::from_millis(50));
-            [&client, &newcomer]
-                .into_iter()
-                .for_each(|client| while !client.is_empty() {});
+            for client in [&client, &newcomer] {
+                skip_late_answers(client, here);
+            }
         }
         daemon.stop();
     }

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::client::{Client, gather};
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::ledger::{Ledger, Upstream};
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, forwarder, list, servers};
@@ -49,12 +50,10 @@ fn shares(ways: &[usize], count: usize) -> Vec<usize> {
 /// Kills a server and asks until the daemon has found out.
 fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mut Daemon) {
     let address = servers.remove(place).address();
-    let deadline = Instant::now() + PATIENCE;
-    while upstream(&daemon.ledger_when(|_| true), address).dead_in == 0 {
-        assert!(Instant::now() < deadline, "{address} never found dead");
+    eventually(format!("{address} is found dead"), || {
         clients.iter().for_each(|client| client.send(b"!", HERE));
-        thread::sleep(Duration::from_millis(5));
-    }
+        upstream(&daemon.ledger_now(), address).dead_in > 0
+    });
     let received = daemon.ledger_when(|_| true);
     let asked = received.handler("on").last;
     daemon.ledger_when(|ledger| {

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::host::Host;
 use crate::common::ledger::Ledger;
 use crate::common::namespace::{netns_test, run};
@@ -160,19 +161,16 @@ fn an_answer_after_the_end() {
     let mut daemon = Daemon::start(&on(&upstream, "session_idle = \"1s\""));
     let [slow, other] = [0, 1].map(|_| Client::bind("127.0.0.1:0"));
     slow.send(b"slow", HERE);
-    while upstream.heard() == 0 {
-        thread::yield_now();
-    }
+    eventually("it is asked", || upstream.heard() == 1);
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.unanswered == 1);
     // New sessions of others and of its own do not get its port, and live when the answer comes.
     let is_counted = |ledger: &Ledger| answers_dropped(ledger, "late_reply") == 1;
-    let deadline = Instant::now() + PATIENCE;
-    while !is_counted(&daemon.ledger_when(|_| true)) {
-        assert!(Instant::now() < deadline, "it never comes");
+    eventually("the slow answer is counted", || {
         [&other, &slow]
             .into_iter()
             .for_each(|client| assert_eq!(client.ask(b"fast", HERE).0, b"fast"));
-    }
+        is_counted(&daemon.ledger_now())
+    });
     assert!(slow.is_empty() && other.is_empty());
     daemon.stop();
 }

@@ -4,8 +4,8 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use crate::common::PATIENCE;
 use crate::common::client::Client;
-use crate::common::daemon::PATIENCE;
 use crate::common::host::Host;
 use crate::common::namespace::{again, netns_test, run, this_test};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};

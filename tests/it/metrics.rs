@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use crate::common::client::Client;
 use crate::common::curl::{get, post, snapshot};
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
 
@@ -41,28 +41,20 @@ fn busy() -> (Daemon, Vec<Server>) {
     Client::bind("127.0.0.2:0").send(b"from elsewhere", "127.0.0.1:1235");
     client.send(b"handled by two", "127.0.0.1:1235");
     wait_for(&daemon, 8);
-    let deadline = Instant::now() + PATIENCE;
-    while snapshot(&daemon).upstreams[1]
-        .shadow
-        .is_none_or(|shadow| shadow.different < 6)
-    {
-        assert!(Instant::now() < deadline, "six answers are compared");
-    }
+    eventually("six answers are compared", || {
+        let shadow = snapshot(&daemon).upstreams[1].shadow;
+        shadow.is_some_and(|shadow| shadow.different >= 6)
+    });
     (daemon, servers)
 }
 
 /// Waits until so many datagrams have been received.
 fn wait_for(daemon: &Daemon, datagrams: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while snapshot(daemon)
-        .listeners
-        .iter()
-        .map(|row| row.account.received)
-        .sum::<u64>()
-        < datagrams
-    {
-        assert!(Instant::now() < deadline, "they are received");
-    }
+    eventually("they are received", || {
+        let rows = snapshot(daemon).listeners;
+        let received: u64 = rows.iter().map(|row| row.account.received).sum();
+        received >= datagrams
+    });
 }
 
 /// The samples: name with labels, and value.

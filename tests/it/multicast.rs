@@ -3,8 +3,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use crate::common::PATIENCE;
 use crate::common::client::Client;
-use crate::common::daemon::{Daemon, PATIENCE, on_file};
+use crate::common::daemon::{Daemon, on_file};
 use crate::common::host::Host;
 use crate::common::namespace::{netns_test, run};
 use udispatch::net::interfaces::index_of;
@@ -466,6 +467,10 @@ mod avahi {
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
+    use udispatch::build::port_owners;
+
+    use crate::common::eventually;
+
     pub struct Avahi(Child);
 
     impl Drop for Avahi {
@@ -496,22 +501,13 @@ mod avahi {
             .spawn()
             .unwrap();
         let avahi = Avahi(child);
-        let deadline = std::time::Instant::now() + super::PATIENCE;
-        while !udispatch::build::port_owners::find("224.0.0.251:5353".parse().unwrap())
-            .iter()
-            .any(|found| {
-                found
-                    .process
-                    .as_ref()
-                    .is_some_and(|(pid, _)| *pid == avahi.0.id())
-            })
-        {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "avahi-daemon does not bind its port"
-            );
-            std::thread::yield_now();
-        }
+        eventually("avahi-daemon binds its port", || {
+            let owners = port_owners::find("224.0.0.251:5353".parse().unwrap());
+            owners
+                .iter()
+                .filter_map(|owner| owner.process.as_ref())
+                .any(|(pid, _)| *pid == avahi.0.id())
+        });
         avahi
     }
 }

@@ -9,12 +9,12 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::client::Client;
-use crate::common::daemon::PATIENCE;
 use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer};
+use crate::common::{Lazy, eventually};
 use udispatch::observe::snapshot::Snapshot;
 
 const GUIDE: &str = include_str!("../../docs/operations.md");
@@ -187,15 +187,12 @@ fn serving() -> Option<Snapshot> {
 
 /// Waits until this is so.
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(
-            Instant::now() < deadline,
-            "{what}: {}",
-            fs::read_to_string(LOG).unwrap_or_default()
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    eventually(what, || {
+        if is_so() {
+            return Ok(());
+        }
+        Err(Lazy(|| fs::read_to_string(LOG).unwrap_or_default()))
+    });
 }
 
 /// A walk through the guide.

@@ -13,7 +13,8 @@ use udispatch::net::socket::close_door;
 use udispatch::observe::snapshot::{Account, Snapshot};
 
 use crate::common::curl::snapshot;
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::namespace::netns_test;
 
 /// Where the load goes.
@@ -247,20 +248,17 @@ fn nothing_is_lost_without_a_name() {
         }
     }
     let sent = load.end();
-    let deadline = Instant::now() + PATIENCE;
-    let seen = loop {
+    let seen = eventually("all are accounted for", || {
         let seen = snapshot(&daemon);
         assert_lawful(&seen);
         let (received, dropped) = accounted(&seen);
         if received + dropped >= sent {
-            break seen;
+            return Ok(seen);
         }
-        assert!(
-            Instant::now() < deadline,
+        Err(format!(
             "sent {sent}, received {received}, dropped {dropped}: {seen}"
-        );
-        thread::sleep(Duration::from_millis(10));
-    };
+        ))
+    });
     let (received, dropped) = accounted(&seen);
     println!("sent {sent}, received {received}, dropped by the kernel {dropped}");
     assert_eq!(sent, received + dropped, "{seen}");

@@ -1,9 +1,10 @@
 //! The page in a real browser: a datagram that the test sends shows up in the picture, trouble stands out, and nothing is
 //! loaded from elsewhere. Pictures of it are kept in `target/artifacts/`.
 
-use crate::common::browser::{Browser, DESKTOP, PHONE, eventually};
+use crate::common::browser::{Browser, DESKTOP, PHONE};
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
+use crate::common::eventually;
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{Server, forwarder};
 

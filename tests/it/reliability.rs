@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
 use crate::common::curl::ask;
-use crate::common::daemon::{Daemon, PATIENCE, on_file_under};
+use crate::common::daemon::{Daemon, on_file_under};
 use crate::common::ledger::{Ledger, Row};
 use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, THERE, THERE_V6, behind, neighbour};
+use crate::common::{PATIENCE, eventually};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
@@ -178,27 +179,19 @@ fn a_small_mtu_further_on() {
         // The hosts find each other first; meanwhile what is sent waits.
         client.send(b"small", "127.0.0.1:1234");
         assert_eq!(upstream.receive().0, b"small");
-        let deadline = Instant::now() + PATIENCE;
         // Each that is lost teaches the path's MTU, as soon as the router's word of it is here.
-        let mut lost = 0;
         let patience = if may_lose {
             Duration::from_millis(100)
         } else {
             PATIENCE
         };
-        upstream.0.set_read_timeout(Some(patience)).unwrap();
-        loop {
-            client.send(&[lost; 1_400], "127.0.0.1:1234");
-            if upstream.0.recv(&mut [0; 1_400]).is_ok() {
-                break;
-            }
-            lost += 1;
-            assert!(
-                may_lose && Instant::now() < deadline,
-                "{lost} lost to {there}"
-            );
-        }
-        upstream.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut sent = 0;
+        eventually(format!("a large one at {there}"), || {
+            assert!(may_lose || sent == 0, "lost on the way to {there}");
+            client.send(&[sent; 1_400], "127.0.0.1:1234");
+            sent += 1;
+            upstream.receive_within(patience)
+        });
         for size in [1_400, 100, 1_452, 1_232, 9_000] {
             for number in 0..14_u8 {
                 client.send(&vec![number; size], "127.0.0.1:1234");
@@ -642,19 +635,9 @@ fn full_log(is_nonblocking: bool) -> (UnixStream, Stdio) {
 
 /// Asks until an answer comes: there is no log that says when it is ready.
 fn ask_until_answered(client: &Client) {
-    client
-        .0
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        client.send(b"ready?", "127.0.0.1:1234");
-        if client.0.recv(&mut [0; 6]).is_ok() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "no answer");
-    }
-    client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    eventually("an answer", || {
+        client.try_ask(b"ready?", "127.0.0.1:1234", Duration::from_millis(50))
+    });
 }
 
 /// Nobody reads standard error, and it is full from the beginning: signals that make it write harm nobody, and SIGTERM ends

@@ -6,13 +6,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, get, post, snapshot};
-use crate::common::daemon::{Daemon, PATIENCE, udispatch};
+use crate::common::daemon::{Daemon, udispatch};
 use crate::common::namespace::{netns_test, run};
 use crate::common::upstream::{Server, answer_at_last, forwarder, list};
+use crate::common::{PATIENCE, eventually};
 use udispatch::observe::tap::{TapCount, TapLine, TappedDatagram};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -86,14 +87,7 @@ impl Looker {
 
     /// Waits for its end. Its exit code.
     fn code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            thread::sleep(Duration::from_millis(5));
-        }
+        eventually("its end", || self.child.try_wait().unwrap()).code()
     }
 
     fn signal(&self, signal: &str) {
@@ -392,11 +386,7 @@ fn places_are_given_back() {
         lookers
             .iter_mut()
             .for_each(|looker| assert_eq!(looker.code(), expected, "{death}"));
-        let deadline = Instant::now() + PATIENCE;
-        while tap_threads(&daemon) > 0 {
-            assert!(Instant::now() < deadline, "threads of those who are gone");
-            thread::sleep(Duration::from_millis(10));
-        }
+        eventually("their threads end", || tap_threads(&daemon) == 0);
     }
     drop(Looker::start(&daemon, &[]));
     daemon.stop();
@@ -435,21 +425,19 @@ fn a_flood_loses_nothing_to_those_who_look() {
         client.send(&bytes, HERE);
         if number % 500 == 0 {
             // No faster than the daemon: what the kernel drops is not what this is about.
-            let deadline = Instant::now() + PATIENCE;
-            while snapshot(&daemon).listeners[0].account.received + 2_000 < number {
-                assert!(Instant::now() < deadline, "the daemon does not keep up");
-            }
+            eventually("the daemon keeps up", || {
+                snapshot(&daemon).listeners[0].account.received + 2_000 >= number
+            });
         }
     }
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let row = eventually("all are accounted for", || {
         let row = snapshot(&daemon).listeners.remove(0);
         if row.account.received + row.kernel_drops == DATAGRAMS {
-            assert_eq!((row.account.received, row.kernel_drops), (DATAGRAMS, 0));
-            break;
+            return Ok(row);
         }
-        assert!(Instant::now() < deadline, "{row:?}");
-    }
+        Err(format!("{row:?}"))
+    });
+    assert_eq!((row.account.received, row.kernel_drops), (DATAGRAMS, 0));
     still.signal("CONT");
     let seen = [&still, &reading].map(|looker| {
         let (mut shown, mut last) = (0, TapCount::default());
@@ -507,15 +495,12 @@ fn a_reload_does_not_end_it() {
     fs::write(daemon.file(), config).unwrap();
     assert!(post(&daemon, "/reload").status == 200);
     Client::bind("127.0.0.1:0").send(b"dropped", "127.0.0.2:1234");
-    let deadline = Instant::now() + PATIENCE;
     // Between the old workers' end and the new ones' beginning to look, nobody does.
-    let seen = loop {
+    let line = eventually("something is seen after the reload", || {
         client.ask(b"after", HERE);
-        if let Ok(line) = looker.lines.recv_timeout(Duration::from_millis(50)) {
-            break serde_json::from_str::<TapLine>(&line).unwrap();
-        }
-        assert!(Instant::now() < deadline, "nothing is seen after a reload");
-    };
+        looker.lines.recv_timeout(Duration::from_millis(50)).ok()
+    });
+    let seen = serde_json::from_str::<TapLine>(&line).unwrap();
     let TapLine::Datagram(datagram) = seen else {
         panic!("{seen:?}")
     };
@@ -626,20 +611,11 @@ fn time_in_the_daemon_is_measured() {
     }
     client.send_segmented(&[0; 1_050], 100, HERE);
     (0..11).for_each(|_| _ = client.receive());
-    let deadline = Instant::now() + PATIENCE;
-    let seen = loop {
+    let seen = eventually("twenty are dropped", || {
         let seen = snapshot(&daemon);
-        if seen
-            .listeners
-            .iter()
-            .map(|row| row.account.dropped)
-            .sum::<u64>()
-            == 20
-        {
-            break seen;
-        }
-        assert!(Instant::now() < deadline, "twenty are dropped");
-    };
+        let dropped: u64 = seen.listeners.iter().map(|row| row.account.dropped).sum();
+        (dropped == 20).then_some(seen)
+    });
     let handled: u64 = seen.listeners.iter().map(|row| row.account.handled).sum();
     let latency = seen.latency.expect("it is measured");
     assert!(handled >= 32, "{handled}");

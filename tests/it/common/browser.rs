@@ -5,14 +5,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-/// How long anything may take in a browser on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use super::{Lazy, PATIENCE, eventually};
+
 /// Where chromedriver listens; each test has a network of its own.
 const PORT: u16 = 9515;
 
@@ -117,16 +116,15 @@ impl Browser {
 
     /// Waits until an expression is true.
     pub fn wait(&self, expression: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.run(&format!("return Boolean({expression})")) != json!(true) {
-            let page = self.text("return document.body.innerText");
-            assert!(
-                Instant::now() < deadline,
-                "never true: {expression}\n{page}\n{:#?}",
-                self.complaints()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually(expression, || {
+            if self.run(&format!("return Boolean({expression})")) == json!(true) {
+                return Ok(());
+            }
+            Err(Lazy(|| {
+                let page = self.text("return document.body.innerText");
+                format!("{page}\n{:#?}", self.complaints())
+            }))
+        });
     }
 
     /// Presses the mouse's button on the first element that the selector finds.
@@ -216,15 +214,6 @@ impl Drop for Browser {
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
-    }
-}
-
-/// Waits until something holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

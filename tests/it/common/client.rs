@@ -2,14 +2,14 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use udispatch::net::control_message::Sending;
 use udispatch::net::option::set_int;
 use udispatch::net::receive::Receiver;
 use udispatch::net::send::Sender;
 
-use super::daemon::PATIENCE;
+use super::{PATIENCE, eventually};
 
 /// Sends and receives.
 pub struct Client(pub UdpSocket);
@@ -101,6 +101,22 @@ impl Client {
         (buffer, from)
     }
 
+    /// Receives one datagram, if one comes within this time.
+    pub fn receive_within(&self, limit: Duration) -> Option<Vec<u8>> {
+        self.0.set_read_timeout(Some(limit)).unwrap();
+        let mut buffer = vec![0; 65_536];
+        let received = self.0.recv(&mut buffer);
+        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        buffer.truncate(received.ok()?);
+        Some(buffer)
+    }
+
+    /// Sends one datagram, and receives one if one comes within this time.
+    pub fn try_ask(&self, bytes: &[u8], to: &str, limit: Duration) -> Option<Vec<u8>> {
+        self.send(bytes, to);
+        self.receive_within(limit)
+    }
+
     /// Sends one datagram and receives one.
     pub fn ask(&self, bytes: &[u8], to: &str) -> (Vec<u8>, SocketAddr) {
         self.send(bytes, to);
@@ -118,7 +134,6 @@ impl Client {
 
 /// What each of the clients receives until so many datagrams have come to all of them together.
 pub fn gather(clients: &[Client], total: usize) -> Vec<Vec<Vec<u8>>> {
-    let deadline = Instant::now() + PATIENCE;
     let mut got = vec![Vec::new(); clients.len()];
     let mut buffer = vec![0; 65_536];
     let set_nonblocking = |nonblocking| {
@@ -127,15 +142,17 @@ pub fn gather(clients: &[Client], total: usize) -> Vec<Vec<Vec<u8>>> {
         }
     };
     set_nonblocking(true);
-    while got.iter().map(Vec::len).sum::<usize>() < total {
-        assert!(Instant::now() < deadline, "{total} were to come: {got:?}");
+    eventually(format!("{total} datagrams"), || {
         for (client, got) in clients.iter().zip(&mut got) {
             while let Ok(len) = client.0.recv(&mut buffer) {
                 got.push(buffer[..len].to_vec());
             }
         }
-        std::thread::yield_now();
-    }
+        if got.iter().map(Vec::len).sum::<usize>() >= total {
+            return Ok(());
+        }
+        Err(format!("{got:?}"))
+    });
     set_nonblocking(false);
     got
 }

@@ -6,8 +6,8 @@ use udispatch::observe::snapshot::Snapshot;
 
 use super::daemon::{Daemon, Outcome, udispatch};
 
-/// Seconds for one visit, on a slow and busy machine.
-const PATIENCE: &str = "20";
+/// Seconds for one visit, as curl reads it.
+const SECONDS_MAX: &str = "30";
 
 /// What came back.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Answer {
 /// Runs curl.
 pub fn curl(arguments: &[&str]) -> Answer {
     let output = Command::new("curl")
-        .args(["-s", "-i", "-m", PATIENCE])
+        .args(["-s", "-i", "-m", SECONDS_MAX])
         .args(arguments)
         .output();
     let output = output.expect("curl is needed");

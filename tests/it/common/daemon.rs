@@ -8,9 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
-
-/// How long anything may take that should be quick, on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use super::{PATIENCE, eventually};
 
 /// A running `udispatch run`.
 pub struct Daemon {
@@ -227,11 +225,9 @@ impl Daemon {
     /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
-        let deadline = Instant::now() + PATIENCE;
-        while !self.states().iter().all(|state| *state == 'T') {
-            assert!(Instant::now() < deadline, "the daemon does not stop");
-            thread::yield_now();
-        }
+        eventually("every thread stands", || {
+            self.states().iter().all(|state| *state == 'T')
+        });
     }
 
     /// Lets it go on after `pause`.
@@ -290,22 +286,23 @@ impl Daemon {
 
     /// The ledger, asked for by SIGUSR1 until it satisfies.
     pub fn ledger_when(&mut self, satisfied: impl Fn(&Ledger) -> bool) -> Ledger {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let from = self.errors.seen.len();
-            self.signal(libc::SIGUSR1);
-            self.wait_for("balance:");
-            let ledger = Ledger::parse(&self.errors.seen[from..]);
-            ledger.assert_balanced();
+        eventually("the ledger satisfies", || {
+            let ledger = self.ledger_now();
             if satisfied(&ledger) {
-                return ledger;
+                return Ok(ledger);
             }
-            assert!(
-                Instant::now() < deadline,
-                "the ledger never satisfied: {ledger:#?}"
-            );
-            thread::sleep(Duration::from_millis(2));
-        }
+            Err(format!("{ledger:#?}"))
+        })
+    }
+
+    /// The ledger of this moment, asked for by SIGUSR1. It has to balance.
+    pub fn ledger_now(&mut self) -> Ledger {
+        let from = self.errors.seen.len();
+        self.signal(libc::SIGUSR1);
+        self.wait_for("balance:");
+        let ledger = Ledger::parse(&self.errors.seen[from..]);
+        ledger.assert_balanced();
+        ledger
     }
 
     /// Stops by SIGTERM: within 5 s, exit code 0, and a ledger that balances.
@@ -337,17 +334,11 @@ impl Daemon {
     }
 
     fn wait_for_exit(&mut self, mut meanwhile: impl FnMut(&Daemon)) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually("the daemon's end", || {
             // Not yet waited for, so its id is still its own even if it has just ended.
             meanwhile(self);
-            if let Some(status) = self.child.try_wait().expect("the daemon is our child") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon does not end");
-            // Reading its output is the wait: it ends when the process does.
-            let _ = self.errors.next(Instant::now() + Duration::from_millis(20));
-        }
+            self.child.try_wait().expect("the daemon is our child")
+        })
     }
 
     /// Closes this end of standard error, as a log reader that ended does.

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use super::client::Client;
+use super::eventually;
 use super::namespace::run;
 
 type Task = Box<dyn FnOnce() + Send>;
@@ -126,17 +127,9 @@ impl Drop for Host {
 
 /// The kernel gives an interface its route for IPv6 groups only some time after the other end of the cable is up.
 fn wait_for_groups(interface: &str) {
-    let deadline = std::time::Instant::now() + super::daemon::PATIENCE;
     let is_route = |line: &str| line.starts_with("ff00") && line.trim_end().ends_with(interface);
-    while !std::fs::read_to_string("/proc/thread-self/net/ipv6_route")
-        .unwrap()
-        .lines()
-        .any(is_route)
-    {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{interface} gets no route for groups"
-        );
-        thread::yield_now();
-    }
+    eventually(format!("a route for groups on {interface}"), || {
+        let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+        routes.lines().any(is_route)
+    });
 }

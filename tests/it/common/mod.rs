@@ -1,6 +1,7 @@
-//! What the end-to-end tests share: network namespaces, the real daemon, its ledger, and clients.
+//! What the integration tests share: network namespaces, the real daemon, its ledger, and clients.
 //!
-//! Every test runs in a network namespace of its own, so tests cannot meet each other or anything else on the host.
+//! A test that opens sockets runs in a network namespace of its own ([`namespace`]), so tests cannot meet each other or
+//! anything else on the host.
 
 pub mod browser;
 pub mod client;
@@ -13,8 +14,11 @@ pub mod kinds;
 pub mod ledger;
 pub mod namespace;
 pub mod neighbour;
+mod patience;
 pub mod restart;
 pub mod systemd;
 pub mod terminal;
 pub mod told;
 pub mod upstream;
+
+pub use patience::{Lazy, PATIENCE, eventually, eventually_within};

@@ -7,13 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use udispatch::observe::snapshot::Snapshot;
 
 use super::client::Client;
-use super::daemon::{Daemon, PATIENCE, udispatch};
+use super::daemon::{Daemon, udispatch};
+use super::eventually;
 use super::upstream::Server;
 
 /// Writes another file and has it applied.
@@ -51,18 +51,11 @@ pub fn status(daemon: &Daemon) -> Snapshot {
 
 /// Waits until another process than this serves.
 pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match asked(daemon) {
-            Some(snapshot) if snapshot.pid != pid => return snapshot,
-            _ => assert!(
-                Instant::now() < deadline,
-                "nobody takes over from {pid}: {:#?}",
-                daemon.log()
-            ),
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
+    eventually(format!("another process than {pid} serves"), || {
+        asked(daemon)
+            .filter(|snapshot| snapshot.pid != pid)
+            .ok_or_else(|| format!("{:#?}", daemon.log()))
+    })
 }
 
 /// A successor, started by hand and perhaps by another program, such as `prlimit --nofile=20`.

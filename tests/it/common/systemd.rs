@@ -13,6 +13,7 @@ use udispatch::observe::snapshot::Snapshot;
 
 use super::namespace::{run, skip_even_in_ci};
 use super::restart::process;
+use super::{Lazy, eventually_within};
 
 /// Longest wait for a systemd to come up, or to go.
 const BOOT_MAX: Duration = Duration::from_secs(60);
@@ -126,19 +127,15 @@ impl Systemd {
     }
 
     fn wait_until(&self, property: &str, is_right: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + BOOT_MAX;
-        loop {
+        eventually_within(BOOT_MAX, property, || {
             let is = self.property(property);
             if is_right(&is) {
-                return;
+                return Ok(());
             }
-            assert!(
-                Instant::now() < deadline,
-                "{property} is still {is}\n{}",
-                self.journal()
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
+            Err(Lazy(move || {
+                format!("it is still {is}\n{}", self.journal())
+            }))
+        });
     }
 
     /// What the daemon says of itself.

@@ -9,12 +9,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::common::daemon::PATIENCE;
+use super::eventually;
 
 /// A pseudo-terminal (pty(7)), and the program that runs in it.
 pub struct Terminal {
@@ -113,19 +112,13 @@ impl Terminal {
 
     /// Waits until the screen is as it should be.
     pub fn wait_until(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        eventually(what, || {
             let lines = self.lines();
             if is_so(&lines) {
-                return lines;
+                return Ok(lines);
             }
-            assert!(
-                Instant::now() < deadline,
-                "never so: {what}\n{}",
-                lines.join("\n")
-            );
-            thread::sleep(Duration::from_millis(10));
-        }
+            Err(lines.join("\n"))
+        })
     }
 
     /// Waits until these words are on the screen.
@@ -162,25 +155,14 @@ impl Terminal {
 
     /// Waits until the program has ended, and until all that it wrote is on the screen.
     pub fn wait_for_end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("our child") {
-                break status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "it does not end\n{}",
-                self.lines().join("\n")
-            );
-            thread::sleep(Duration::from_millis(5));
-        };
+        let status = eventually("the program's end", || {
+            let status = self.child.try_wait().expect("our child");
+            status.ok_or_else(|| self.lines().join("\n"))
+        });
         // What was written before the end is read in order: this comes after it.
         const MARK: &str = "\u{1b}]2;end\u{7}";
         rustix::io::write(&self.slave, MARK.as_bytes()).expect("the terminal takes it");
-        while !self.written().ends_with(MARK) {
-            assert!(Instant::now() < deadline, "the terminal is not read");
-            thread::sleep(Duration::from_millis(5));
-        }
+        eventually("the terminal is read", || self.written().ends_with(MARK));
         status
     }
 }

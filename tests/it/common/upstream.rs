@@ -6,10 +6,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::Client;
-use super::daemon::PATIENCE;
+use super::eventually;
 
 /// A server on a thread of its own, until it is dropped. Then its port is closed, and whoever asks there is refused.
 pub struct Server {
@@ -134,19 +134,8 @@ pub fn answer(client: &Client, to: impl Display) -> String {
 
 /// The same where the first questions may be lost: asks again until an answer comes.
 pub fn answer_at_last(client: &Client, to: &str) -> String {
-    client
-        .0
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let mut buffer = [0; 1_024];
-    let len = loop {
-        client.send(b"?", to);
-        match client.0.recv(&mut buffer) {
-            Ok(len) => break len,
-            Err(_) => assert!(Instant::now() < deadline, "{to} never answers"),
-        }
-    };
-    client.0.set_read_timeout(Some(PATIENCE)).unwrap();
-    String::from_utf8(buffer[..len].to_vec()).expect("text")
+    let told = eventually(format!("an answer of {to}"), || {
+        client.try_ask(b"?", to, Duration::from_millis(100))
+    });
+    String::from_utf8(told).expect("text")
 }
