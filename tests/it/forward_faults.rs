@@ -78,18 +78,34 @@ fn answers_that_are_answered_come_to_an_end() {
     netns_test!();
     const THERE: &str = "127.0.0.1:1235";
     let upstream = Server::answering(Client::bind("127.0.0.1:9001"), <[u8]>::to_vec);
-    let here = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), ""));
+    let mut here = Daemon::start(&forwarder("on", HERE, &list([upstream.address()]), ""));
     here.pause();
     Client::bind(THERE).send(b"forged", HERE);
-    let there = Daemon::start(&format!(
+    let mut there = Daemon::start(&format!(
         "[[route]]\ndestination = \"{THERE}\"\nhandler = \"echo\"\n"
     ));
     here.resume();
-    thread::sleep(Duration::from_millis(500));
+    // The one datagram goes round until a daemon may not send it any more.
+    eventually("its TTL is spent", || {
+        let ends = [&mut here, &mut there].map(|daemon| {
+            let ledger = daemon.ledger_now();
+            ledger
+                .handlers
+                .values()
+                .map(|row| row.reason("ttl_spent"))
+                .sum::<u64>()
+        });
+        if ends.iter().sum::<u64>() == 1 {
+            return Ok(());
+        }
+        Err(format!("{ends:?}, after {} rounds", upstream.heard()))
+    });
     let heard = upstream.heard();
     assert!((20..=64).contains(&heard), "{heard}");
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(upstream.heard(), heard);
+    // Whatever still went round would have passed the upstream before these do.
+    let client = Client::newcomer();
+    (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
+    assert_eq!(upstream.heard(), heard + 3);
     here.stop();
     there.stop();
 }
@@ -103,8 +119,11 @@ fn an_upstream_does_not_ask_itself() {
     let daemon = Daemon::start(&forwarder("on", HERE, &list([socket.address()]), ""));
     socket.send(b"forged", HERE);
     let upstream = Server::answering(socket, <[u8]>::to_vec);
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(upstream.heard(), 1);
+    // Each of these goes the same way behind it. When the first is answered, the upstream has answered the forged one; by
+    // the end of the second, the daemon has read that answer; and the third would come after what it made of it.
+    let client = Client::newcomer();
+    (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
+    assert_eq!(upstream.heard(), 1 + 3);
     assert_eq!(daemon.stop().handler("on").sessions.one_way, 1);
 }
 

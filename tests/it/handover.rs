@@ -15,9 +15,11 @@ use udispatch::observe::snapshot::{Snapshot, State};
 use crate::common::client::Client;
 use crate::common::curl::{ask, curl, snapshot};
 use crate::common::daemon::{Daemon, udispatch};
+use crate::common::eventually;
 use crate::common::namespace::netns_test;
 use crate::common::restart::{
-    Talker, process, reload, served_by_another, sockets, status, successor, tell, telling,
+    Talker, asked, process, processes_here, reload, served_by_another, sockets, status, successor,
+    tell, telling,
 };
 use crate::common::upstream::{answer, forwarder, list};
 
@@ -327,15 +329,22 @@ fn a_storm_of_signals() {
             thread::sleep(Duration::from_millis(1));
         }
         // Where each came while a reload was under way, all were refused; in the calm, one is not.
-        thread::sleep(Duration::from_millis(300));
-        let _ = kill_process(process(pid), Signal::USR2);
-        pid = served_by_another(&daemon, pid).pid;
+        pid = eventually(format!("another process than {pid} serves"), || {
+            let _ = kill_process(process(pid), Signal::USR2);
+            asked(&daemon).map(|now| now.pid).filter(|now| *now != pid)
+        });
     }
     // One at a time, however many are asked for.
     daemon.wait_for("is on its way already");
-    let asked = talker.end();
+    let questions = talker.end();
     // One that was started by a late signal may still be at work.
-    thread::sleep(Duration::from_millis(500));
+    eventually("one process is left", || {
+        let left = processes_here("udispatch");
+        if left.len() == 1 {
+            return Ok(());
+        }
+        Err(format!("{left:?}"))
+    });
     let now = status(&daemon);
     assert!(now.generation >= 5 && now.balances, "{now:#?}");
     assert_eq!(
@@ -343,9 +352,12 @@ fn a_storm_of_signals() {
             now.listeners[0].account.received,
             now.handlers[0].account.received
         ),
-        (asked, asked)
+        (questions, questions)
     );
-    assert!(now.listeners[0].kernel_drops == 0 && asked > 0, "{now:#?}");
+    assert!(
+        now.listeners[0].kernel_drops == 0 && questions > 0,
+        "{now:#?}"
+    );
     tell(now.pid, Signal::TERM);
 }
 

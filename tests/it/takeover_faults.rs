@@ -1,7 +1,7 @@
 //! Takeovers that go wrong, on either side and at each step: whoever serves goes on as if nobody had asked, and both say what has
 //! happened. `handover.rs` shows those that go well.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -27,6 +27,8 @@ const SOON: Duration = Duration::from_secs(15);
 const HERE: &str = "127.0.0.1:1000";
 /// Set in the process that a test starts as a successor that falls silent.
 const SILENT: &str = "UDISPATCH_TEST_SILENT";
+/// What that process says when everything is its own.
+const IS_SILENT: &str = "from now on silent";
 
 fn forwarding() -> (Server, Daemon) {
     let server = telling("127.0.0.1:9001");
@@ -204,18 +206,24 @@ fn silence_after_released() {
         wire.receive(Kind::Manifest, SOON).unwrap();
         wire.say(Kind::Ready, SOON).unwrap();
         let _released = wire.receive(Kind::Released, SOON).unwrap();
-        thread::sleep(2 * SOON);
-        return;
+        println!("{IS_SILENT}");
+        // Until it is killed.
+        loop {
+            thread::park();
+        }
     }
     netns_test!();
     let (_server, mut daemon) = forwarding();
     let client = Client::newcomer();
     let before = String::from_utf8(client.ask(b"before", HERE).0).unwrap();
     let mut silent = again(&[], this_test!());
-    silent.env(SILENT, daemon.control()).stdout(Stdio::null());
+    silent.env(SILENT, daemon.control()).stdout(Stdio::piped());
     let mut silent = silent.spawn().expect("it starts");
-    daemon.wait_for("wants to take over");
-    thread::sleep(Duration::from_millis(300));
+    let mut words = BufReader::new(silent.stdout.take().expect("a pipe")).lines();
+    assert!(
+        words.any(|line| line.expect("text").contains(IS_SILENT)),
+        "it ends before everything is its own"
+    );
     // Nobody reads the sockets now: what comes waits in them.
     client.send(b"meanwhile", HERE);
     let said = daemon.wait_for("has not taken over");

@@ -58,6 +58,22 @@ pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
     })
 }
 
+/// The processes of this name in this test's network namespace, without those that have ended and wait for their parent.
+pub fn processes_here(name: &str) -> Vec<u32> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let ours = namespace("self").expect("a namespace of our own");
+    let entries = fs::read_dir("/proc").expect("the processes");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_named = |pid: &String| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    // The link of a process that has ended cannot be read.
+    pids.filter(is_named)
+        .filter(|pid| namespace(pid).as_ref() == Some(&ours))
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
 /// A successor, started by hand and perhaps by another program, such as `prlimit --nofile=20`.
 pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
     let mut words = wrapper.to_vec();

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::eventually;
@@ -130,6 +130,33 @@ pub fn forwarder(name: &str, destination: &str, upstreams: &str, more: &str) -> 
 /// The answer to a question, as text.
 pub fn answer(client: &Client, to: impl Display) -> String {
     String::from_utf8(client.ask(b"?", &to.to_string()).0).expect("text")
+}
+
+/// How long an upstream that is found dead by what comes back is left alone, before a client's datagram tries it again.
+pub const PAUSE: Duration = udispatch::dispatch::judge::PAUSE;
+
+/// Most trials of an upstream that has been dead since then.
+pub fn trials_max(since: Instant) -> u64 {
+    1 + since.elapsed().as_secs() / PAUSE.as_secs()
+}
+
+/// The name of the server that answers a question of this moment, where a dead upstream may be on trial, which costs a question:
+/// then it asks again. Answers to earlier questions are passed over.
+pub fn answer_despite_trials(client: &Client, to: &str) -> String {
+    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+    // Shorter than the pause: it does not ask again at the very moment of the next trial.
+    let limit = PAUSE / 4;
+    eventually(format!("an answer of {to}"), || {
+        let end = format!(":{}", QUESTIONS.fetch_add(1, Ordering::Relaxed));
+        let mut told = client.try_ask(end[1..].as_bytes(), to, limit);
+        loop {
+            let text = String::from_utf8(told?).expect("text");
+            if let Some(name) = text.strip_suffix(&end) {
+                return Some(name.to_owned());
+            }
+            told = client.receive_within(limit);
+        }
+    })
 }
 
 /// The same where the first questions may be lost: asks again until an answer comes.
