@@ -226,8 +226,9 @@ fn kernel_drops_are_an_alarm_with_the_right_cure() {
     ] {
         let config = "[daemon]\nreceive_buffer = \"ASKED\"\n[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
         let workers = thread::available_parallelism().unwrap().to_string();
-        let mut daemon =
-            Daemon::start_with(&config.replace("ASKED", asked), &["--workers", &workers]);
+        let mut daemon = Daemon::of(&config.replace("ASKED", asked))
+            .workers(workers)
+            .start();
         let client = Client::bind("127.0.0.1:0");
         daemon.pause();
         for _ in 0..20_000 {

@@ -196,7 +196,7 @@ const POSTED: &[(&str, u16, &str)] = &[
 #[test]
 fn parts_and_probes() {
     netns_test!();
-    let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
+    let daemon = Daemon::of(ECHO).workers(2).start();
     let whole = snapshot(&daemon);
     for (part, rows) in [
         ("listeners", 1),
@@ -236,7 +236,7 @@ fn draining_by_hand() {
     let addresses: Vec<_> = both.iter().map(Server::address).collect();
     let config = forwarder("on", HERE, &list(addresses.clone()), "")
         + &forwarder("too", "127.0.0.1:1235", &list([addresses[1]]), "");
-    let daemon = Daemon::start_with(&config, &["--workers", "2"]);
+    let daemon = Daemon::of(&config).workers(2).start();
     let old = Client::bind("127.0.0.1:0");
     let first = answer(&old, HERE);
     let (mine, other) = if first.starts_with("0:") {
@@ -298,10 +298,9 @@ fn sessions_are_listed() {
     netns_test!();
     const CLIENTS: usize = 2_300;
     let server = Server::named("a", "127.0.0.1:9001");
-    let mut daemon = Daemon::start_with(
-        &forwarder("on", HERE, &list([server.address()]), ""),
-        &["--workers", "2"],
-    );
+    let mut daemon = Daemon::of(&forwarder("on", HERE, &list([server.address()]), ""))
+        .workers(2)
+        .start();
     let clients: Vec<Client> = (0..CLIENTS).map(|_| Client::bind("127.0.0.1:0")).collect();
     clients.iter().for_each(|client| drop(answer(client, HERE)));
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == CLIENTS as u64);
@@ -675,7 +674,9 @@ fn moments(stream: &mut impl Read, count: usize) -> Vec<u64> {
 #[test]
 fn no_files_left() {
     netns_test!();
-    let mut daemon = Daemon::start_under(&["prlimit", "--nofile=40:40"], ECHO);
+    let mut daemon = Daemon::of(ECHO)
+        .under(&["prlimit", "--nofile=40:40"])
+        .start();
     let control = daemon.control();
     let visitors: Vec<_> = (0..40)
         .filter_map(|_| std::os::unix::net::UnixStream::connect(&control).ok())

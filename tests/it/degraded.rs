@@ -57,10 +57,13 @@ fn an_unwritable_control_directory() {
         (&named, "cannot make the control socket"),
         (&default, "no place for the control socket"),
     ] {
-        let mut daemon = match config == &default {
+        let mut daemon = if config == &default {
             // A wrapper of its own, since tests otherwise give each daemon a directory that can be used.
-            true => Daemon::start_under(&under.split(' ').collect::<Vec<_>>(), config),
-            false => Daemon::start(config),
+            Daemon::of(config)
+                .under(&under.split(' ').collect::<Vec<_>>())
+                .start()
+        } else {
+            Daemon::start(config)
         };
         let warning = daemon
             .log()
@@ -108,7 +111,9 @@ fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
     let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
     let config = forwarder("on", HERE, &list([upstream.address()]), "");
-    let mut daemon = Daemon::start_under(&["prlimit", "--nofile=1000:1000"], &config);
+    let mut daemon = Daemon::of(&config)
+        .under(&["prlimit", "--nofile=1000:1000"])
+        .start();
     let established: Vec<Client> = (0..20).map(|_| Client::newcomer()).collect();
     let before: Vec<String> = established
         .iter()
@@ -210,7 +215,7 @@ fn a_full_disk_under_the_log() {
         .append(true)
         .open(&log)
         .unwrap();
-    let daemon = Daemon::start_logging_onto(ECHO, file.into());
+    let daemon = Daemon::of(ECHO).log(file.into()).start();
     let client = Client::bind("127.0.0.1:0");
     answer_at_last(&client, HERE);
     eventually("a control socket", || get(&daemon, "/livez").status == 200);

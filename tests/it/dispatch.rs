@@ -29,7 +29,7 @@ const SEED: &str = r#"
 fn two_addresses_two_handlers() {
     netns_test!();
     for workers in ["1", "4"] {
-        let daemon = Daemon::start_with(SEED, &["--workers", workers]);
+        let daemon = Daemon::of(SEED).workers(workers).start();
         // A new client port each time, so that the kernel's hash reaches every worker.
         for _ in 0..40 {
             for (to, answer) in [

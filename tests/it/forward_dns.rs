@@ -108,7 +108,7 @@ fn a_real_server() {
         "[\"127.0.0.1:5301\", \"[::1]:5301\"]",
         "replies_max = 1",
     );
-    let mut daemon = Daemon::start_with(&config, &["--workers", "2"]);
+    let mut daemon = Daemon::of(&config).workers(2).start();
     for id in 0..1_000 {
         let client = Client::bind("127.0.0.1:0");
         let (bytes, from) = client.ask(&query(id, A), HERE);
@@ -192,7 +192,7 @@ fn a_proxy_header_for_dnsdist() {
     );
     let config = config.replace("\"X\"", "[\"127.0.0.1:1234\", \"[::1]:1234\"]");
     let plain = forwarder("plain", "127.0.0.1:1235", "\"127.0.0.1:5302\"", "");
-    let mut daemon = Daemon::start_with(&(config + &plain), &["--workers", "2"]);
+    let mut daemon = Daemon::of(&(config + &plain)).workers(2).start();
     for round in 0..20 {
         for (address, expected) in clients {
             let client = Client::bind(address);
@@ -267,10 +267,9 @@ fn a_name_moves() {
         })
     });
     let more = "resolve_interval = \"1s\"\nreplies_max = 2";
-    let mut daemon = Daemon::start_with(
-        &forwarder("on", HERE, "\"up.test:9001\"", more),
-        &["--workers", "2"],
-    );
+    let mut daemon = Daemon::of(&forwarder("on", HERE, "\"up.test:9001\"", more))
+        .workers(2)
+        .start();
     let first: Vec<Client> = (0..8).map(|_| Client::bind("127.0.0.1:0")).collect();
     first
         .iter()

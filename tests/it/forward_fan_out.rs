@@ -113,7 +113,7 @@ fn a_rate_over_two_workers() {
     let (slow_at, all_at) = (slow.address().to_string(), all.address().to_string());
     let tables = format!("[{{ address = \"{slow_at}\", max_rate = \"100/s\" }}, \"{all_at}\"]");
     let config = forwarder("on", HERE, &tables, "pick = \"all\"");
-    let mut daemon = Daemon::start_with(&config, &["--workers", "2"]);
+    let mut daemon = Daemon::of(&config).workers(2).start();
     let clients: Vec<Client> = (0..10).map(|_| Client::bind("127.0.0.1:0")).collect();
     let begun = Instant::now();
     let mut sent = 0;
@@ -309,7 +309,7 @@ fn a_group_on_two_networks() {
         "{}",
         outcome.errors
     );
-    let mut daemon = Daemon::start_with(&config, &["--workers", "2"]);
+    let mut daemon = Daemon::of(&config).workers(2).start();
     for group in groups {
         let listening = [member(&hosts[0], group), member(&hosts[1], group)];
         for (number, host) in hosts.iter().enumerate() {
@@ -386,10 +386,9 @@ fn the_senders_address_is_kept() {
             "[{{ address = \"{there}\", source = \"keep\" }}, \"{}\"]",
             plain.address()
         );
-        let daemon = Daemon::start_with(
-            &forwarder("on", here, &table, "pick = \"all\""),
-            &["--workers", "2"],
-        );
+        let daemon = Daemon::of(&forwarder("on", here, &table, "pick = \"all\""))
+            .workers(2)
+            .start();
         for size in [0, 1, 1_000, 5_000] {
             client.send(&vec![7; size], here);
             let (bytes, from) = receiver.receive();

@@ -86,7 +86,9 @@ fn ports_run_out() {
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
     let upstream = Server::telling(Client::bind("127.0.0.1:9001"));
-    let mut daemon = Daemon::start_under(&["prlimit", "--nofile=600:600"], &on(&upstream, ""));
+    let mut daemon = Daemon::of(&on(&upstream, ""))
+        .under(&["prlimit", "--nofile=600:600"])
+        .start();
     let mut established: Vec<Client> = (0..20).map(client).collect();
     let mut ports: Vec<String> = established
         .iter()
@@ -166,7 +168,7 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
             );
         }
     });
-    let mut daemon = Daemon::start_with(&on(&upstream, more), &["--workers", "2"]);
+    let mut daemon = Daemon::of(&on(&upstream, more)).workers(2).start();
     let established: Vec<Client> = (0..20).map(client).collect();
     let port_of = |told: String| told.split(' ').next().unwrap().to_owned();
     let ports: Vec<String> = established

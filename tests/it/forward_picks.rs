@@ -95,7 +95,9 @@ fn hash_is_the_same_everywhere() {
         .collect();
     let config = on(&servers, &[""; 4], "pick = \"hash\"");
     let mut one = Daemon::start(&config);
-    let other = Daemon::start_with(&config.replace(":1234", ":1235"), &["--workers", "3"]);
+    let other = Daemon::of(&config.replace(":1234", ":1235"))
+        .workers(3)
+        .start();
     let clients = clients(60);
     let before = ways(&clients, HERE);
     assert_eq!(ways(&clients, "127.0.0.1:1235"), before);
@@ -133,7 +135,7 @@ fn hash_on_payload() {
     let senders = clients(4);
     let mut known: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     for workers in ["1", "2"] {
-        let daemon = Daemon::start_with(&config, &["--workers", workers]);
+        let daemon = Daemon::of(&config).workers(workers).start();
         for number in 0..50_u8 {
             for (index, sender) in senders.iter().enumerate() {
                 let bytes = [b'x', index as u8, number, b'k', b'e', index as u8, b'z'];
@@ -247,7 +249,9 @@ fn all_are_asked() {
     for replies in ["true", "\"first\"", "\"all\""] {
         let servers = [slow("c", 400), slow("a", 0), slow("b", 200)];
         let more = format!("pick = \"all\"\nreplies = {replies}");
-        let mut daemon = Daemon::start_with(&on(&servers, &[""; 3], &more), &["--workers", "2"]);
+        let mut daemon = Daemon::of(&on(&servers, &[""; 3], &more))
+            .workers(2)
+            .start();
         let clients = clients(10);
         for round in 0..2_u64 {
             clients

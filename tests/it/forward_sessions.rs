@@ -61,7 +61,7 @@ fn answers_come_from_the_address_that_was_asked() {
         let route = forwarder(name, "X", &list([server.address()]), "");
         config += &route.replace("\"X\"", &destinations);
     }
-    let daemon = Daemon::start_with(&config, &["--workers", "4"]);
+    let daemon = Daemon::of(&config).workers(4).start();
     let asked = [
         ("10.1.0.1", "10.2.0.1", "10.3.0.7"),
         ("[fd00:1::1]", "[fd00:2::1]", "[fd00:3::7]"),
@@ -115,7 +115,9 @@ fn a_second_answer_reaches_nobody_else() {
             socket.send_to(&again, from).unwrap();
         });
     });
-    let mut daemon = Daemon::start_with(&on(&upstream, "replies_max = 1"), &["--workers", "2"]);
+    let mut daemon = Daemon::of(&on(&upstream, "replies_max = 1"))
+        .workers(2)
+        .start();
     let clients: Vec<Client> = (0..100).map(|_| Client::bind("127.0.0.1:0")).collect();
     for (number, client) in clients.iter().enumerate() {
         assert_eq!(client.ask(&[number as u8], HERE).0, [number as u8]);
@@ -210,7 +212,7 @@ fn sessions_are_limited() {
             }
         });
         let more = "session_max = 8\nsession_share = 8\nsession_probation = \"60s\"";
-        let mut daemon = Daemon::start_with(&on(&upstream, more), &["--workers", workers]);
+        let mut daemon = Daemon::of(&on(&upstream, more)).workers(workers).start();
         let established: Vec<Client> = (0..4).map(|_| Client::bind("127.0.0.1:0")).collect();
         let ports: Vec<String> = established
             .iter()
@@ -280,7 +282,7 @@ fn networks_share_the_sessions() {
     let upstream = Server::named("up", "127.0.0.1:0");
     let config = on(&upstream, "session_max = 100\nsession_share = 3");
     let config = config.replace("\"127.0.0.1:1234\"", "[\"127.0.0.1:1234\", \"[::1]:1234\"]");
-    let mut daemon = Daemon::start_with(&config, &["--workers", "4"]);
+    let mut daemon = Daemon::of(&config).workers(4).start();
     for (ips, (to, refused)) in networks.iter().zip([(HERE, 1), ("[::1]:1234", 2)]) {
         let bind =
             |ip: &&str| Client::bind(&SocketAddr::new(ip.parse().unwrap(), 5_000).to_string());

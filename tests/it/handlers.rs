@@ -250,7 +250,7 @@ fn reply_text_hex_file() {
         "127.0.0.1:1004",
         "kind = \"reply\"\nfile = \"./answer.bin\"\namplification_max = 65507",
     );
-    let daemon = Daemon::start_beside(&[("answer.bin", &bytes)], &config);
+    let daemon = Daemon::of(&config).beside("answer.bin", &bytes).start();
     let client = Client::bind("127.0.0.1:0");
     let request = [b'?'; 100];
     for (port, answer) in [
@@ -417,7 +417,7 @@ fn forward_by_hash() {
         let config = service("on", "0.0.0.0:1234", &forward(&upstreams, &more));
         let mut before = None;
         for workers in ["1", "4", "1"] {
-            let daemon = Daemon::start_with(&config, &["--workers", workers]);
+            let daemon = Daemon::of(&config).workers(workers).start();
             let by_port = ways(&ports, one, &upstreams);
             let by_host = ways(&hosts, one, &upstreams);
             let by_destination = ways(&ports, many, &upstreams);

@@ -268,7 +268,7 @@ fn reloads_leave_nothing_open() {
     let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
     let more = "[[route]]\ndestination = [\"127.0.0.1:1001\", \"239.1.2.3:1002\"]\ninterface = \"lo\"\nhandler = [\"echo\", \"print\"]\n";
     let configs = [1, 3].map(|workers| format!("[daemon]\nworkers = {workers}\n{forwarder}"));
-    let mut daemon = Daemon::start_with(&configs[1], &[]);
+    let mut daemon = Daemon::of(&configs[1]).workers_of_file().start();
     let client = Client::newcomer();
     let port = answer(&client, "127.0.0.1:1000");
     // The first time round what is opened once for all is opened.
@@ -372,7 +372,7 @@ fn successors() {
         format!("[daemon]\nworkers = {workers}\n{forwarder}")
     };
     // As many sockets as there will ever be: with more, the kernel spreads flows anew.
-    let daemon = Daemon::start_with(&config(3), &[]);
+    let daemon = Daemon::of(&config(3)).workers_of_file().start();
     let clients: Vec<Client> = (0..3).map(|_| Client::newcomer()).collect();
     let ask = || {
         clients

@@ -9,8 +9,7 @@ use crate::common::namespace::netns_test;
 #[test]
 fn two_addresses() {
     netns_test!();
-    let mut daemon =
-        Daemon::start_example("two_addresses", &["5555"], tempfile::tempdir().unwrap());
+    let mut daemon = Daemon::example("two_addresses", &["5555"], tempfile::tempdir().unwrap());
     let client = Client::bind("127.0.0.1:0");
     for (to, line) in [
         ("127.0.0.1:5555", "loopback: one\\n"),
@@ -38,7 +37,7 @@ fn custom_handler() {
     let config = "[[route]]\ndestination = \"0.0.0.0:1234\"\nhandler = \"caesar\"\n\
                   [handler.caesar]\nkind = \"rot13\"\nplaces = 3\n";
     std::fs::write(directory.path().join("caesar.toml"), config).unwrap();
-    let mut daemon = Daemon::start_example("custom_handler", &["run", "caesar.toml"], directory);
+    let mut daemon = Daemon::example("custom_handler", &["run", "caesar.toml"], directory);
     let (answer, from) = Client::bind("127.0.0.1:0").ask(b"Hello, xyz!", "127.0.0.2:1234");
     assert_eq!(
         (answer.as_slice(), from.to_string().as_str()),

@@ -32,7 +32,7 @@ fn busy() -> (Daemon, Vec<Server>) {
             &list([servers[0].address()]),
             "",
         );
-    let daemon = Daemon::start_with(&config, &["--workers", "2"]);
+    let daemon = Daemon::of(&config).workers(2).start();
     let client = Client::bind("127.0.0.1:0");
     for _ in 0..5 {
         answer(&client, HERE);

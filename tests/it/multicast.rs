@@ -76,7 +76,7 @@ fn one_datagram_one_handling() {
         .join_multicast_v4(&Ipv4Addr::new(239, 9, 9, 9), &Ipv4Addr::LOCALHOST)
         .unwrap();
     for workers in ["1", "4"] {
-        let mut daemon = Daemon::start_with(config, &["--workers", workers]);
+        let mut daemon = Daemon::of(config).workers(workers).start();
         let sender = sender_on_loopback();
         for count in 0..50 {
             sender.send_to(b"foreign", "239.9.9.9:5000").unwrap();
@@ -119,7 +119,7 @@ fn one_group_on_two_interfaces() {
         kind = "drop"
     "#;
     for workers in ["1", "4"] {
-        let mut daemon = Daemon::start_with(config, &["--workers", workers]);
+        let mut daemon = Daemon::of(config).workers(workers).start();
         let (a4, b4) = (sender_on(&cables.a, false), sender_on(&cables.b, false));
         let (a6, b6) = (sender_on(&cables.a, true), sender_on(&cables.b, true));
         for _ in 0..10 {
@@ -196,7 +196,7 @@ fn a_hundred_groups_on_one_port() {
             "[[route]]\ndestination = \"239.7.7.{group}:5000\"\ninterface = \"lo\"\nhandler = \"drop\"\n"
         );
     }
-    let mut daemon = Daemon::start_with(&config, &["--workers", "3"]);
+    let mut daemon = Daemon::of(&config).workers(3).start();
     let sender = sender_on_loopback();
     for group in 0..100 {
         for _ in 0..=group {
@@ -247,7 +247,7 @@ fn broadcasts_are_handled_once() {
         kind = "drop"
     "#;
     for workers in [1, 4] {
-        let mut daemon = Daemon::start_with(config, &["--workers", &workers.to_string()]);
+        let mut daemon = Daemon::of(config).workers(workers).start();
         let sender = sender_on(&cables.a, false);
         for _ in 0..10 {
             sender.send_to(b"subnet", "10.1.0.255:5000").unwrap();
@@ -291,7 +291,7 @@ fn a_broadcast_address_that_comes_later() {
     run("ip link set near up");
     run("ip link set far up");
     for workers in [1, 4] {
-        let mut daemon = Daemon::start_with(config, &["--workers", &workers.to_string()]);
+        let mut daemon = Daemon::of(config).workers(workers).start();
         run("ip addr add 10.9.0.1/24 broadcast 10.9.0.255 dev near");
         let sender = UdpSocket::bind("10.9.0.1:0").unwrap();
         sender.set_broadcast(true).unwrap();

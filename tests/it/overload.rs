@@ -216,7 +216,9 @@ fn accounted(seen: &Snapshot) -> (u64, u64) {
 fn nothing_is_lost_without_a_name() {
     netns_test!(with = [heavy]);
     let _dead_ends = dead_ends();
-    let mut daemon = Daemon::start_with(&config(1, UPSTREAMS, true), &[]);
+    let mut daemon = Daemon::of(&config(1, UPSTREAMS, true))
+        .workers_of_file()
+        .start();
     let output = daemon.take_output();
     let reader = thread::spawn(move || output.count());
     let file = snapshot(&daemon).config_file;

@@ -424,7 +424,7 @@ fn overload_is_counted_exactly() {
     let config = "[daemon]\nreceive_buffer = \"128KiB\"\n".to_owned()
         + "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = [\"echo\", \"drop\", \"print\"]\n";
     for workers in ["1", "4"] {
-        let mut daemon = Daemon::start_with(&config, &["--workers", workers]);
+        let mut daemon = Daemon::of(&config).workers(workers).start();
         // Many ports, so that the kernel's hash reaches every worker's socket.
         let clients: Vec<Client> = (0..50).map(|_| Client::bind("127.0.0.1:0")).collect();
         let mut sent = 0;
@@ -487,7 +487,7 @@ fn print_until(
 fn blocked_output_harms_nobody_else() {
     netns_test!();
     let (_reader, writer) = output();
-    let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, writer);
+    let mut daemon = Daemon::of(PRINT_AND_ECHO).output(writer).start();
     let client = Client::bind("127.0.0.1:0");
     let full = |ledger: &Ledger| ledger.handler("print").reason("sink_full") > 100;
     print_until(&mut daemon, &client, full);
@@ -528,7 +528,7 @@ fn blocked_output_harms_nobody_else() {
 fn output_that_was_blocked_works_again() {
     netns_test!();
     let (mut reader, writer) = output();
-    let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, writer);
+    let mut daemon = Daemon::of(PRINT_AND_ECHO).output(writer).start();
     let client = Client::bind("127.0.0.1:0");
     let full = |ledger: &Ledger| ledger.handler("print").reason("sink_full") > 0;
     print_until(&mut daemon, &client, full);
@@ -555,7 +555,7 @@ fn output_that_was_blocked_works_again() {
 fn closed_output_harms_nobody_else() {
     netns_test!();
     let (reader, writer) = output();
-    let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, writer);
+    let mut daemon = Daemon::of(PRINT_AND_ECHO).output(writer).start();
     let client = Client::bind("127.0.0.1:0");
     drop(reader);
     let closed = |ledger: &Ledger| ledger.handler("print").reason("sink_closed") > 100;
@@ -586,7 +586,9 @@ fn output_that_does_not_block_is_waited_for() {
     // One end of a socket pair may be made so without unsafe code; a pipe would do the same.
     let (mut reader, writer) = UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();
-    let mut daemon = Daemon::start_onto(PRINT_AND_ECHO, OwnedFd::from(writer).into());
+    let mut daemon = Daemon::of(PRINT_AND_ECHO)
+        .output(OwnedFd::from(writer).into())
+        .start();
     let client = Client::bind("127.0.0.1:0");
     let full = |ledger: &Ledger| ledger.handler("print").reason("sink_full") > 0;
     print_until(&mut daemon, &client, full);
@@ -647,7 +649,7 @@ fn a_blocked_log_harms_nobody() {
     netns_test!();
     for is_nonblocking in [false, true] {
         let (_reader, log) = full_log(is_nonblocking);
-        let daemon = Daemon::start_logging_onto(ECHO, log);
+        let daemon = Daemon::of(ECHO).log(log).start();
         let client = Client::bind("127.0.0.1:0");
         ask_until_answered(&client);
         for signal in [libc::SIGUSR1, libc::SIGHUP, libc::SIGUSR1] {
@@ -679,7 +681,7 @@ fn a_log_that_was_blocked_works_again() {
     );
     for is_nonblocking in [false, true] {
         let (reader, log) = full_log(is_nonblocking);
-        let mut daemon = Daemon::start_logging_onto(&config, log);
+        let mut daemon = Daemon::of(&config).log(log).start();
         let client = Client::bind("127.0.0.1:0");
         ask_until_answered(&client);
         for _ in 0..100 {
@@ -723,7 +725,7 @@ fn the_last_datagrams_are_handled() {
     let config = "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:1235\", \"[::1]:1234\"]\nhandler = \"echo\"\n";
     for signal in [libc::SIGTERM, libc::SIGINT] {
         for workers in ["1", "3"] {
-            let daemon = Daemon::start_with(config, &["--workers", workers]);
+            let daemon = Daemon::of(config).workers(workers).start();
             let four = Client::bind("127.0.0.1:0");
             let six = Client::bind("[::1]:0");
             daemon.pause();
@@ -753,7 +755,7 @@ fn a_flood_does_not_keep_it() {
     for workers in ["1", "2"] {
         let upstream = Client::bind("127.0.0.1:0");
         let config = forward("on", 1234, &[&upstream.address().to_string()]);
-        let daemon = Daemon::start_with(&config, &["--workers", workers]);
+        let daemon = Daemon::of(&config).workers(workers).start();
         let sent = AtomicU64::new(0);
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -812,7 +814,7 @@ fn a_flood_does_not_keep_it() {
 #[test]
 fn signals_disturb_nothing() {
     netns_test!();
-    let mut daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
+    let mut daemon = Daemon::of(ECHO).workers(2).start();
     let is_over = AtomicBool::new(false);
     let asked = thread::scope(|scope| {
         let asking = scope.spawn(|| {

@@ -191,10 +191,11 @@ fn amplification_is_refused() {
 #[test]
 fn the_port_is_locked() {
     netns_test!();
-    let daemon = Daemon::start_with(
+    let daemon = Daemon::of(
         "[[route]]\ndestination = [\"127.0.0.1:1234\", \"0.0.0.0:5000\"]\nhandler = \"echo\"\n",
-        &["--workers", "2"],
-    );
+    )
+    .workers(2)
+    .start();
     for address in [
         "127.0.0.1:1234",
         "0.0.0.0:1234",

@@ -155,7 +155,9 @@ fn managed(config: &str) -> (Daemon, Manager) {
     let name = format!("@udispatch-test-{}", std::process::id());
     let ear = Manager::at(&name);
     (
-        Daemon::start_under(&["env", &format!("NOTIFY_SOCKET={name}")], config),
+        Daemon::of(config)
+            .under(&["env", &format!("NOTIFY_SOCKET={name}")])
+            .start(),
         ear,
     )
 }

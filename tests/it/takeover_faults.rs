@@ -248,7 +248,9 @@ fn silence_after_released() {
 fn another_pid_namespace() {
     netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1000\"\nhandler = \"echo\"\n";
-    let daemon = Daemon::start_under(&["unshare", "--pid", "--fork", "--kill-child"], config);
+    let daemon = Daemon::of(config)
+        .under(&["unshare", "--pid", "--fork", "--kill-child"])
+        .start();
     let ended = successor(&[], &daemon.control(), &daemon.file())
         .wait_with_output()
         .unwrap();

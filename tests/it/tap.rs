@@ -157,7 +157,7 @@ fn each_datagram_with_its_route_and_verdict() {
         + "[[route]]\ndestination = \"127.0.0.2:1234\"\nhandler = \"drop\"\n\
            [[route]]\nname = \"both\"\ndestination = \"127.0.0.3:1234\"\nhandler = [\"drop\", \"echo\"]\n\
            [[route]]\ndestination = \"0.0.0.0:1235\"\nsource = \"127.0.0.9\"\nhandler = \"echo\"\n";
-    let daemon = Daemon::start_with(&config, &["--workers", "1"]);
+    let daemon = Daemon::start(&config);
     let looker = Looker::start(&daemon, &["--json"]);
     let client = Client::bind("127.0.0.5:0");
     let cases = [
@@ -209,7 +209,7 @@ fn filters_and_the_limit() {
     netns_test!();
     let config = ECHO.to_owned()
         + "[[route]]\ndestination = \"0.0.0.0:1235\"\nhandler = [\"drop\", \"echo\"]\n";
-    let daemon = Daemon::start_with(&config, &["--workers", "2"]);
+    let daemon = Daemon::of(&config).workers(2).start();
     let filters: [(&[&str], &[u8]); 6] = [
         (&["--to", HERE], b"13"),
         (&["--to", "127.0.0.2"], b"56"),
@@ -365,7 +365,7 @@ fn a_refusal_leaves_the_file() {
 #[test]
 fn places_are_given_back() {
     netns_test!();
-    let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
+    let daemon = Daemon::of(ECHO).workers(2).start();
     let client = Client::bind("127.0.0.1:0");
     for death in ["KILL", "INT"] {
         let mut lookers: Vec<Looker> = (0..8)
@@ -413,7 +413,7 @@ fn a_flood_loses_nothing_to_those_who_look() {
     const DATAGRAMS: u64 = 60_000;
     netns_test!();
     let config = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"drop\"\n";
-    let daemon = Daemon::start_with(config, &["--workers", "2"]);
+    let daemon = Daemon::of(config).workers(2).start();
     let (still, reading) = (
         Looker::start(&daemon, &["--json"]),
         Looker::start(&daemon, &["--json"]),
@@ -485,7 +485,7 @@ fn a_flood_loses_nothing_to_those_who_look() {
 #[test]
 fn a_reload_does_not_end_it() {
     netns_test!();
-    let daemon = Daemon::start_with(ECHO, &["--workers", "2"]);
+    let daemon = Daemon::of(ECHO).workers(2).start();
     let looker = Looker::start(&daemon, &["--json", "--handler", "echo"]);
     let client = Client::bind("127.0.0.1:0");
     client.ask(b"before", HERE);
@@ -599,10 +599,9 @@ fn time_in_the_daemon_is_measured() {
     let routes = forwarder("on", "127.0.0.1:1236", &list([server.address()]), "")
         + ECHO
         + "[[route]]\ndestination = \"127.0.0.2:1234\"\nhandler = \"drop\"\n";
-    let daemon = Daemon::start_with(
-        &("[daemon]\nlatency = true\n".to_owned() + &routes),
-        &["--workers", "2"],
-    );
+    let daemon = Daemon::of(&("[daemon]\nlatency = true\n".to_owned() + &routes))
+        .workers(2)
+        .start();
     let client = Client::bind("127.0.0.1:0");
     answer_at_last(&client, "127.0.0.1:1236");
     for _ in 0..20 {

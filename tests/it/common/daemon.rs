@@ -1,6 +1,7 @@
 //! The real daemon, started on a configuration, watched through its output, and always ended.
 #![allow(unsafe_code)]
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -60,86 +61,109 @@ impl Lines {
     }
 }
 
-impl Daemon {
-    /// Starts with one worker and waits until it is ready.
-    pub fn start(config: &str) -> Daemon {
-        Daemon::start_with(config, &["--workers", "1"])
+/// How a daemon is to be started. Unless told otherwise, it has one worker and its output is read here.
+pub struct Builder<'a> {
+    config: &'a str,
+    workers: Option<String>,
+    files: Vec<(&'a str, &'a [u8])>,
+    wrapper: &'a [&'a str],
+    output: Stdio,
+    log: Option<Stdio>,
+}
+
+impl<'a> Builder<'a> {
+    /// Starts it with so many workers.
+    pub fn workers(self, count: impl Display) -> Self {
+        let workers = Some(count.to_string());
+        Builder { workers, ..self }
     }
 
-    /// Starts with these options and waits until it is ready.
-    pub fn start_with(config: &str, options: &[&str]) -> Daemon {
-        let mut daemon = Daemon::spawn(config, options, Stdio::piped(), &[]);
-        daemon.wait_for("ready");
-        daemon
+    /// Starts it with as many workers as its configuration says.
+    pub fn workers_of_file(self) -> Self {
+        Builder {
+            workers: None,
+            ..self
+        }
     }
 
-    /// Starts with these files, by name and content, beside the configuration, and waits until it is ready.
-    pub fn start_beside(files: &[(&str, &[u8])], config: &str) -> Daemon {
-        let mut daemon = Daemon::spawn(config, &["--workers", "1"], Stdio::piped(), files);
-        daemon.wait_for("ready");
-        daemon
+    /// Puts a file beside its configuration.
+    pub fn beside(mut self, name: &'a str, content: &'a [u8]) -> Self {
+        self.files.push((name, content));
+        self
     }
 
-    /// Starts with one worker by another program, such as `prlimit --nofile=90`, and waits until it is ready.
-    pub fn start_under(wrapper: &[&str], config: &str) -> Daemon {
-        let (inner, directory) = Daemon::command(config, &["--workers", "1"], &[]);
-        let mut command = Command::new(wrapper[0]);
-        command
-            .args(&wrapper[1..])
-            .arg(inner.get_program())
-            .args(inner.get_args());
-        let mut daemon = Daemon::spawn_command(command, Stdio::piped(), Stdio::piped(), directory);
-        daemon.wait_for("ready");
-        daemon
+    /// Starts it by another program, such as `prlimit --nofile=90`.
+    pub fn under(self, wrapper: &'a [&'a str]) -> Self {
+        Builder { wrapper, ..self }
     }
 
-    /// Starts with standard output going elsewhere, and waits until it is ready.
-    pub fn start_onto(config: &str, output: Stdio) -> Daemon {
-        let mut daemon = Daemon::spawn(config, &["--workers", "1"], output, &[]);
-        daemon.wait_for("ready");
-        daemon
+    /// Sends its standard output elsewhere.
+    pub fn output(self, output: Stdio) -> Self {
+        Builder { output, ..self }
     }
 
-    /// Starts with standard error going elsewhere, where nobody may read: it is not known when it is ready.
-    pub fn start_logging_onto(config: &str, log: Stdio) -> Daemon {
-        let (command, directory) = Daemon::command(config, &["--workers", "1"], &[]);
-        Daemon::spawn_command(command, Stdio::piped(), log, directory)
+    /// Sends its standard error elsewhere, where nobody may read. `start` cannot wait until it is ready then.
+    pub fn log(self, log: Stdio) -> Self {
+        let log = Some(log);
+        Builder { log, ..self }
     }
 
-    fn spawn(config: &str, options: &[&str], output: Stdio, files: &[(&str, &[u8])]) -> Daemon {
-        let (command, directory) = Daemon::command(config, options, files);
-        Daemon::spawn_command(command, output, Stdio::piped(), directory)
-    }
-
-    fn command(
-        config: &str,
-        options: &[&str],
-        files: &[(&str, &[u8])],
-    ) -> (Command, tempfile::TempDir) {
+    /// Starts it, and waits until it is ready.
+    pub fn start(self) -> Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        for (name, content) in files {
+        for (name, content) in &self.files {
             std::fs::write(directory.path().join(name), content).expect("the file is written");
         }
         let file = directory.path().join("test.toml");
-        std::fs::write(&file, config).expect("the configuration is written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
-        command.arg("run").arg(&file).args(options);
-        (command, directory)
+        std::fs::write(&file, self.config).expect("the configuration is written");
+        let mut words = self.wrapper.to_vec();
+        words.push(env!("CARGO_BIN_EXE_udispatch"));
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("run").arg(&file);
+        if let Some(workers) = &self.workers {
+            command.args(["--workers", workers]);
+        }
+        let is_log_read = self.log.is_none();
+        let log = self.log.unwrap_or_else(Stdio::piped);
+        let mut daemon = Daemon::spawn(command, self.output, log, directory);
+        if is_log_read {
+            daemon.wait_for("ready");
+        }
+        daemon
+    }
+}
+
+impl Daemon {
+    /// Starts with one worker and waits until it is ready.
+    pub fn start(config: &str) -> Daemon {
+        Daemon::of(config).start()
+    }
+
+    /// A daemon with this configuration, to be started in another way.
+    pub fn of(config: &str) -> Builder<'_> {
+        Builder {
+            config,
+            workers: Some("1".to_owned()),
+            files: Vec::new(),
+            wrapper: &[],
+            output: Stdio::piped(),
+            log: None,
+        }
     }
 
     /// Starts a program of the examples that is a daemon of its own, and waits until it is ready. Its configuration is a
     /// file of this directory.
-    pub fn start_example(name: &str, arguments: &[&str], directory: tempfile::TempDir) -> Daemon {
+    pub fn example(name: &str, arguments: &[&str], directory: tempfile::TempDir) -> Daemon {
         let test = std::env::current_exe().expect("the test's own path");
         let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
         let mut command = Command::new(profile.join("examples").join(name));
         command.args(arguments).current_dir(&directory);
-        let mut daemon = Daemon::spawn_command(command, Stdio::piped(), Stdio::piped(), directory);
+        let mut daemon = Daemon::spawn(command, Stdio::piped(), Stdio::piped(), directory);
         daemon.wait_for("ready");
         daemon
     }
 
-    fn spawn_command(
+    fn spawn(
         mut command: Command,
         output: Stdio,
         log: Stdio,
