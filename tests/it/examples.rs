@@ -15,6 +15,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use crate::common::namespace::{skip, this_test};
+
 /// How long anything here may take. Far more than it needs: it is the end of a broken run, not
 /// part of a good one.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -116,17 +118,6 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 fn is_timeout(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-/// Part of this test needs root. Says so where there is none, and does not let CI pass without.
-fn skipped_without_root(what: &str) {
-    assert_ne!(
-        env::var("CI").as_deref(),
-        Ok("true"),
-        "CI must run this as root: {what}"
-    );
-    // Not eprintln!, whose words a passing test keeps to itself.
-    let _ = writeln!(io::stderr(), "SKIPPED, needs root: {what}");
 }
 
 // ---- iterative_tcp ----
@@ -325,7 +316,7 @@ fn another_users_http_server_is_refused() {
         .uid()
         != 0
     {
-        return skipped_without_root("another user's server on the port");
+        return skip(this_test!(), "another user's server needs root");
     }
     let mut refused = Instance::spawn(server(&program).uid(OTHER_USER));
     match refused.lines.recv_timeout(DEADLINE) {
@@ -504,7 +495,7 @@ fn reuse_rules_are_the_known_ones() {
     for (actual, expected) in actual.zip(expected) {
         let title = expected.lines().next().unwrap_or_default();
         if actual.starts_with(title) && actual.contains("needs root") {
-            skipped_without_root(title);
+            skip(this_test!(), &format!("it needs root: {title}"));
             continue;
         }
         assert_eq!(

@@ -171,7 +171,11 @@ impl Browser {
             .expect("base64");
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/artifacts");
         std::fs::create_dir_all(&folder).expect("a folder for artifacts");
-        std::fs::write(folder.join(format!("{name}.png")), bytes).expect("the picture is written");
+        // In one step, since another run of the tests may write the same picture now.
+        let file = tempfile::NamedTempFile::new_in(&folder).expect("a file");
+        std::fs::write(&file, bytes).expect("the picture is written");
+        file.persist(folder.join(format!("{name}.png")))
+            .expect("the picture has its name");
     }
 
     fn log(&self, kind: &str) -> Vec<Value> {

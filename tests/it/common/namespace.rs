@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::env;
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::Command;
 
@@ -11,6 +12,8 @@ use super::heavy::Permit;
 const INSIDE: &str = "UDISPATCH_TEST_NAMESPACE";
 /// How a line begins that tells of a test, or a part of one, that did not run.
 const SKIPPED: &str = "SKIPPED: ";
+/// Names a file to which each of those lines is appended, so that a script can count them.
+const SKIPPED_FILE: &str = "UDISPATCH_TEST_SKIPPED";
 
 /// The first statement of a test: what follows runs in a network namespace of its own, with loopback up.
 ///
@@ -201,9 +204,18 @@ pub fn skip_even_in_ci(test: &str, reason: &str) {
     announce(&format!("{SKIPPED}{test}: {reason}"));
 }
 
-/// Writes a line to standard error itself: libtest keeps what a passing test prints by `println!`.
+/// Writes a line to standard error itself, since libtest keeps what a passing test prints by `println!`, and to the file
+/// that counts such lines.
 fn announce(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+    let file = env::var_os(SKIPPED_FILE);
+    // Inside a namespace it is the process outside that reads the line, and counts it.
+    if let Some(file) = file.filter(|_| env::var_os(INSIDE).is_none()) {
+        let file = OpenOptions::new().create(true).append(true).open(file);
+        let mut file = file.expect("the file that counts skipped tests");
+        file.write_all(format!("{line}\n").as_bytes())
+            .expect("the line is counted");
+    }
 }
 
 fn is_installed(program: &str) -> bool {

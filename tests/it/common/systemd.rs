@@ -23,6 +23,8 @@ pub struct Systemd {
     nspawn: Child,
     init: u32,
     directory: tempfile::TempDir,
+    /// Removed after all that ran in them has ended.
+    _groups: ControlGroups,
 }
 
 impl Systemd {
@@ -35,7 +37,9 @@ impl Systemd {
         // What systemd-nspawn notes of its containers is the test's own matter.
         run("mount -t tmpfs tmpfs /run");
         let log = fs::File::create(directory.path().join("console")).expect("a file");
-        let mut nspawn = Command::new("systemd-nspawn")
+        let groups = ControlGroups::make();
+        let mut nspawn = groups
+            .command("systemd-nspawn")
             .arg("-D")
             .arg(directory.path().join("root"))
             .arg(format!(
@@ -74,6 +78,7 @@ impl Systemd {
                     nspawn,
                     init,
                     directory,
+                    _groups: groups,
                 });
             }
         }
@@ -166,7 +171,6 @@ impl Drop for Systemd {
         }
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
-        remove_control_groups();
     }
 }
 
@@ -245,24 +249,57 @@ fn inside(init: u32, words: &[&str]) -> Output {
     command.output().expect("`nsenter` (util-linux)")
 }
 
-/// Removes what systemd-nspawn made below our control group and leaves behind.
-fn remove_control_groups() {
-    let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    for line in ours.lines() {
-        // hierarchy:controllers:path (cgroups(7))
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let roots: &[&str] = match controllers {
-            "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
-            "name=systemd" => &["/sys/fs/cgroup/systemd"],
-            _ => continue,
-        };
-        for (root, group) in roots.iter().flat_map(|root| {
-            ["payload/init.scope", "payload", "supervisor"].map(|group| (root, group))
-        }) {
-            let _ = fs::remove_dir(format!("{root}{path}/{group}"));
+/// Control groups of the container's own below ours, one in each hierarchy that systemd uses, so that two containers on one
+/// machine do not meet in the groups that systemd-nspawn makes.
+struct ControlGroups(Vec<PathBuf>);
+
+impl ControlGroups {
+    fn make() -> ControlGroups {
+        let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut made = Vec::new();
+        for line in ours.lines() {
+            // hierarchy:controllers:path (cgroups(7))
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+                continue;
+            };
+            let roots: &[&str] = match controllers {
+                "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
+                "name=systemd" => &["/sys/fs/cgroup/systemd"],
+                _ => continue,
+            };
+            let below = format!("udispatch-test-{}", std::process::id());
+            made.extend(
+                roots
+                    .iter()
+                    .map(|root| Path::new(root).join(path.trim_start_matches('/')))
+                    .filter(|ours| ours.join("cgroup.procs").exists())
+                    .map(|ours| ours.join(&below))
+                    .filter(|group| fs::create_dir(group).is_ok()),
+            );
+        }
+        ControlGroups(made)
+    }
+
+    /// A command that starts a program in these groups.
+    fn command(&self, program: &str) -> Command {
+        let script = "program=$1; shift; for group in $GROUPS_OF_TEST; do echo $$ > $group/cgroup.procs; done; exec $program \"$@\"";
+        let groups: Vec<_> = self.0.iter().map(|group| group.to_string_lossy()).collect();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script, "sh", program])
+            .env("GROUPS_OF_TEST", groups.join(" "));
+        command
+    }
+}
+
+impl Drop for ControlGroups {
+    fn drop(&mut self) {
+        // systemd-nspawn leaves its own groups behind.
+        for group in &self.0 {
+            for below in ["payload/init.scope", "payload", "supervisor", ""] {
+                let _ = fs::remove_dir(group.join(below));
+            }
         }
     }
 }
