@@ -1,7 +1,6 @@
 //! The rule of precedence as a model: nothing but its text, every row looked at, one criterion after the other.
 
-// Each test that uses this file is a program of its own, and none uses all of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "`it` and `simulation` each use a part of this")]
 
 use std::net::IpAddr;
 
