@@ -148,7 +148,7 @@ pub fn answer_despite_trials(client: &Client, to: &str) -> String {
     let limit = PAUSE / 4;
     eventually(format!("an answer of {to}"), || {
         let end = format!(":{}", QUESTIONS.fetch_add(1, Ordering::Relaxed));
-        let mut told = client.try_ask(end[1..].as_bytes(), to, limit);
+        let mut told = client.try_ask(&end.as_bytes()[1..], to, limit);
         loop {
             let text = String::from_utf8(told?).expect("text");
             if let Some(name) = text.strip_suffix(&end) {
