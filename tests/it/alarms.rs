@@ -97,9 +97,8 @@ fn a_reload_does_not_forget_who_was_heard() {
     let silent = eventually("a round that takes less than 3 s", || {
         client.send(b"here", "127.0.0.1:1001");
         let sent = Instant::now();
-        for _ in 0..20 {
+        while sent.elapsed() < Duration::from_secs(2) {
             assert_eq!(ask(&daemon, &["reload"]).code, 0);
-            thread::sleep(Duration::from_millis(100));
         }
         // A round that took longer than that on a busy machine shows nothing.
         let is_silent = !snapshot(&daemon).alarms.is_empty();

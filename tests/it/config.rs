@@ -1,8 +1,9 @@
 //! What good files mean, and that no file at all can do harm.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::common::cpu_time;
 use crate::common::kinds::KINDS;
 use proptest::prelude::*;
 use udispatch::config::test::Expected;
@@ -382,7 +383,7 @@ fn many_routes_are_read_fast() {
             format!("[[route]]\ndestination = \"10.0.0.0/8:{first}-{last}\"\nhandler = \"echo\"\n")
         })
         .collect();
-    let start = Instant::now();
+    let begun = cpu_time();
     assert_eq!(
         good(&different.replace("nobody", "echo")).routes.len(),
         4_000
@@ -392,7 +393,7 @@ fn many_routes_are_read_fast() {
         parse(&equal).expect_err("equal routes").errors(),
         10_000 + 9_999
     );
-    let spent = start.elapsed();
+    let spent = cpu_time() - begun;
     assert!(spent < Duration::from_secs(10), "{spent:?}");
 }
 

@@ -3,7 +3,7 @@
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
-use crate::common::namespace::{netns_test, run};
+use crate::common::namespace::{add_address, netns_test, run};
 
 const SEED: &str = r#"
     [[route]]
@@ -72,7 +72,7 @@ fn netcat_gets_different_answers() {
 #[test]
 fn both_families() {
     netns_test!(needs = ["ip"]);
-    run("ip -6 addr add 2001:db8::7/128 dev lo nodad");
+    add_address("2001:db8::7");
     let daemon = Daemon::start(
         r#"
         [[route]]

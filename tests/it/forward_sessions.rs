@@ -11,7 +11,7 @@ use crate::common::daemon::Daemon;
 use crate::common::eventually;
 use crate::common::host::Host;
 use crate::common::ledger::Ledger;
-use crate::common::namespace::{netns_test, run};
+use crate::common::namespace::{add_address, netns_test, run};
 use crate::common::upstream::{Server, answer, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
@@ -44,7 +44,7 @@ fn answers_come_from_the_address_that_was_asked() {
         host.run(&format!("ip -6 route add default via fd00:{number}::1"));
     }
     run("ip addr add 10.3.0.7/32 dev lo");
-    run("ip -6 addr add fd00:3::7/128 dev lo nodad");
+    add_address("fd00:3::7");
     let exact = Server::named("exact", "127.0.0.1:0");
     let prefix = Server::named("prefix", "[::1]:0");
     let wildcard = Server::answering(hosts[1].bind("10.2.0.2:0"), |bytes| {
@@ -276,9 +276,7 @@ fn networks_share_the_sessions() {
             "fd00:1:2:400::1",
         ],
     ];
-    networks[1]
-        .iter()
-        .for_each(|ip| run(&format!("ip -6 addr add {ip}/128 dev lo nodad")));
+    networks[1].iter().for_each(|ip| add_address(ip));
     let upstream = Server::named("up", "127.0.0.1:0");
     let config = on(&upstream, "session_max = 100\nsession_share = 3");
     let config = config.replace("\"127.0.0.1:1234\"", "[\"127.0.0.1:1234\", \"[::1]:1234\"]");

@@ -119,7 +119,9 @@ fn a_person_looks() {
 
         terminal.press("\r");
         terminal.wait_for("dropped, by reason");
-        let lines = terminal.wait_for("discarded");
+        terminal.wait_for("discarded");
+        // The last line of the picture: what is above it is there.
+        let lines = terminal.wait_for("Esc back");
         assert!(
             lines
                 .iter()

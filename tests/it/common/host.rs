@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use super::client::Client;
 use super::eventually;
-use super::namespace::run;
+use super::namespace::{run, wait_for_route};
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -25,6 +25,7 @@ impl Host {
     pub fn at_the_end_of(ours: &str, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
         let host = Host::cable(&run, ours, net_v4, net_v6, mtu);
         wait_for_groups(ours);
+        wait_for_route(&format!("{net_v6}::1"));
         host
     }
 
@@ -65,7 +66,11 @@ impl Host {
             ));
             run(&format!("ip link set {interface} up"));
         }
-        host.on(|| wait_for_groups("eth0"));
+        let address = format!("{net_v6}::2");
+        host.on(move || {
+            wait_for_groups("eth0");
+            wait_for_route(&address);
+        });
         host
     }
 

@@ -21,4 +21,4 @@ pub mod terminal;
 pub mod told;
 pub mod upstream;
 
-pub use patience::{Lazy, PATIENCE, eventually, eventually_within};
+pub use patience::{Lazy, PATIENCE, cpu_time, eventually, eventually_within};

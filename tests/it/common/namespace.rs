@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::Command;
 
+use super::eventually;
 use super::heavy::Permit;
 
 /// Set in the process inside the namespace, to the test's name.
@@ -237,6 +238,30 @@ pub fn run(command: &str) {
         "{command}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Gives loopback an IPv6 address, which can be used when this returns.
+pub fn add_address(ip: &str) {
+    run(&format!("ip -6 addr add {ip}/128 dev lo nodad"));
+    wait_for_route(ip);
+}
+
+/// Waits until the kernel delivers what is sent to an IPv6 address of its own: it adds the local route some time after the
+/// address (addrconf_dad_work), and answers "no route" until then.
+pub fn wait_for_route(ip: &str) {
+    /// RTF_LOCAL of linux/ipv6_route.h.
+    const LOCAL: u32 = 0x8000_0000;
+    let ip: std::net::Ipv6Addr = ip.parse().expect("an IPv6 address");
+    let beginning = format!("{:032x} 80 ", u128::from(ip));
+    eventually(format!("a local route to {ip}"), || {
+        let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+        let flags = |line: &str| u32::from_str_radix(line.split_whitespace().nth(8)?, 16).ok();
+        routes
+            .lines()
+            .filter(|line| line.starts_with(&beginning))
+            .filter_map(flags)
+            .any(|flags| flags & LOCAL != 0)
+    });
 }
 
 /// What `ip link set lo up` does, for machines without iproute2 (netdevice(7)).

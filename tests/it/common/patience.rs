@@ -4,6 +4,8 @@ use std::fmt::{self, Display, Formatter};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Longest wait for anything that should be quick, on a slow and busy machine. It ends a broken run and is no part of a
 /// good one.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -11,6 +13,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// First and longest pause between two attempts; each pause is twice as long as the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(32);
+
+/// Processor time that this thread has used: a limit to it holds however busy the machine is.
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
 
 /// Outcome of one attempt of [`eventually`].
 pub trait Attempt {
