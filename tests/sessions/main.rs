@@ -8,7 +8,7 @@
 mod covered;
 mod model;
 mod scenario;
-#[path = "../common/seeds.rs"]
+#[path = "../it/common/seeds.rs"]
 mod seeds;
 mod stage;
 mod traffic;

@@ -7,10 +7,10 @@
 
 mod kernel;
 mod model;
-#[path = "../model/mod.rs"]
+#[path = "../it/model/mod.rs"]
 mod model_of_routes;
 mod outbox;
-#[path = "../common/seeds.rs"]
+#[path = "../it/common/seeds.rs"]
 mod seeds;
 mod witness;
 mod world;

@@ -8,7 +8,7 @@
 mod client;
 mod connection;
 mod covered;
-#[path = "../common/seeds.rs"]
+#[path = "../it/common/seeds.rs"]
 mod seeds;
 mod server;
 mod world;
