@@ -16,9 +16,13 @@ use tokio::time::timeout;
 use super::events::{self, Stage};
 use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
+use crate::build::error::Refusal;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::TapQuery;
-use crate::supervisor::requests::{self, Imagined, Refusal, Reply, Request, Requests, Unasked};
+use crate::plan::explain::Imagined;
+use crate::supervisor::log_level;
+use crate::supervisor::reply::Reply;
+use crate::supervisor::requests::{Request, Requests, Unasked};
 use crate::supervisor::sessions::SessionQuery;
 
 /// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
@@ -314,7 +318,7 @@ async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<Str
 async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String, Refused> {
     let [level] = only(["level"], asked)?;
     let level =
-        requests::log_level(&level.required(requests::LOG_LEVELS)?).map_err(Refused::Parameter)?;
+        log_level::parse(&level.required(log_level::LEVELS)?).map_err(Refused::Parameter)?;
     Ok(desk
         .ask(ANSWER_MAX, |reply| Request::Log(level, reply))
         .await?

@@ -1,5 +1,6 @@
 //! From a plan to workers that are ready to run: sockets bound, groups joined, upstreams connected, handlers built.
 
+pub mod error;
 pub mod inherited_sockets;
 pub mod line_writer;
 pub mod log_writer;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use ipnet::IpNet;
 
+use crate::build::error::{TOO_MANY_FILES, explain};
 use crate::build::inherited_sockets::Held;
 use crate::config::kind::{BuildError, Site, Way};
 use crate::config::upstream::{SendFrom, Upstream};
@@ -200,18 +202,6 @@ fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
             daemon.receive_buffer,
             daemon.receive_buffer
         );
-    }
-}
-
-/// What to do when a process may have no more files open.
-const TOO_MANY_FILES: &str = "this process may have no more files open. Raise the limit (`ulimit -n`, or LimitNOFILE= in \
-     a unit), or name fewer ports, upstreams or workers";
-
-/// What failed and why, in words.
-pub(crate) fn explain(what: String, error: &io::Error) -> BuildError {
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => BuildError(format!("{what}: {TOO_MANY_FILES}")),
-        _ => BuildError(format!("{what}: {error}")),
     }
 }
 

@@ -9,10 +9,9 @@ use super::remote::{Remote, target};
 use super::{Exit, output};
 use crate::config::words::printable;
 use crate::config::{Config, Kind};
-use crate::plan::explain::{Question, explain};
+use crate::plan::explain::{Imagined, Question, explain};
 use crate::plan::host::Host;
 use crate::plan::{Plan, worker_count};
-use crate::supervisor::requests::Imagined;
 
 /// Bytes of a question to the daemon, which takes no more in the head of a request; percent signs make three of one.
 const TARGET_BYTES_MAX: usize = 7_000;

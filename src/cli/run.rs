@@ -11,14 +11,15 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::admin::{Admin, Bound, Listeners, Taken};
+use crate::build::error::Failure;
 use crate::build::log_writer;
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
 use crate::supervisor::control_path::{Places, control_path};
 use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
-use crate::supervisor::{Failure, Served, Supervisor};
-use crate::takeover::{self, client::Taker, messages::Door, successor::Successor, wire::WireError};
+use crate::supervisor::{Served, Supervisor};
+use crate::takeover::{self, client::Taker, messages::Door, successor::Successor};
 
 /// Longest wait for standard error after a failure.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
@@ -129,9 +130,9 @@ fn start(config: Config) -> Result<Started, End> {
 
 fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
-        Failure::Takeover(WireError::Refused(format!(
+        Failure::Takeover(format!(
             "{error}; the running daemon is found by its control socket"
-        )))
+        ))
     })?;
     let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
     let (mut given, mut http, mut gate) = (None, None, None);

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 
 use crate::build;
+use crate::build::error::{Failure, system};
 use crate::build::inherited_sockets::{Held, lend};
 use crate::build::worker_threads::Crew;
 use crate::config::kind::BuildError;
@@ -20,7 +21,6 @@ use crate::plan::file_tests;
 use crate::plan::host::Host;
 use crate::plan::identity::Outline;
 use crate::plan::{ListenerPlan, Plan, worker_count};
-use crate::supervisor::{Failure, system};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
+use crate::build::error::Failure;
 use crate::build::worker_threads::Crew;
 use crate::config::Config;
 use crate::dispatch::change::Change;
@@ -14,11 +15,9 @@ use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::transfer::hand_over;
 use crate::monitor::{State, Upkeep};
-use crate::observe::snapshot::Part;
 use crate::plan::Plan;
 use crate::plan::identity::Outline;
 use crate::plan::upstreams::Located;
-use crate::supervisor::Failure;
 use crate::worker::command::{Command, Handle};
 use crate::worker::estate::Estate;
 use crate::worker::event_loop::Worker;
@@ -26,6 +25,15 @@ use crate::worker::listener::Listener;
 
 /// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
+
+/// One worker's part.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// Its accounts, as it last gave them.
+    pub ledger: Ledger,
+    /// Whether it gave them now.
+    pub answers: bool,
+}
 
 /// What runs.
 pub struct Running {

@@ -27,12 +27,24 @@ use crate::net::fib::DestinationKind;
 use crate::plan::host::Host;
 use crate::plan::upstreams::Upstreams;
 use crate::plan::{ListenerPlan, Plan, Role};
-use crate::supervisor::requests::Imagined;
 
 /// Rows that are told about besides the one that takes the datagram.
 const ROWS_MAX: usize = 10;
 /// TTL of the imagined datagram: what most hosts begin with.
 const TTL: u8 = 64;
+
+/// A datagram to imagine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imagined {
+    /// Its destination.
+    pub to: SocketAddr,
+    /// Its source, if that matters.
+    pub from: Option<SocketAddr>,
+    /// Name or address of the interface that it arrives on.
+    pub interface: Option<String>,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
 
 /// The datagram to imagine.
 #[derive(Debug, Clone)]

@@ -8,17 +8,20 @@ use std::time::Instant;
 
 use mio::Waker;
 
+use crate::build::error::Refusal;
 use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
-use crate::handover::running::Stopped;
-use crate::observe::snapshot::{Facts, Flows, Journal, Life, Memory, Part, Snapshot, unix_seconds};
+use crate::handover::running::{Part, Stopped};
+use crate::observe::snapshot::{Facts, Flows, Journal, Life, Memory, Snapshot, unix_seconds};
 use crate::observe::tap::Lookers;
 use crate::plan::Plan;
 use crate::supervisor::Supervisor;
+use crate::supervisor::log_level;
 use crate::supervisor::reload::Wish;
-use crate::supervisor::requests::{Asked, Refusal, Reply, Request, Requests};
+use crate::supervisor::reply::Reply;
+use crate::supervisor::requests::{Asked, Request, Requests};
 use crate::supervisor::sessions::{Lister, SessionList, SessionQuery};
 use crate::worker::command::Command;
 
@@ -112,7 +115,7 @@ impl Supervisor {
                     reply,
                 } => reply.send(self.drain(&upstream, drain)),
                 Request::Tap(query, reply) => reply.send(self.tap(query)),
-                Request::Log(level, reply) => reply.send(set_log_level(level)),
+                Request::Log(level, reply) => reply.send(log_level::set(level)),
                 Request::Stop(reply) => {
                     reply.send("stopping; what the sockets hold is still handled".to_owned());
                     return true;
@@ -297,25 +300,5 @@ impl Supervisor {
                 )))
             }
         }
-    }
-}
-
-/// What is logged from now on, and what that means, as a sentence.
-pub(crate) fn set_log_level(level: log::LevelFilter) -> String {
-    let before = log::max_level();
-    log::set_max_level(level);
-    let name = |level: log::LevelFilter| level.as_str().to_lowercase();
-    let done = format!(
-        "the log level is {} now, it was {}",
-        name(level),
-        name(before)
-    );
-    match std::env::var("RUST_LOG") {
-        Ok(filter) if !filter.is_empty() => {
-            format!(
-                "{done}; RUST_LOG was set when the daemon started, and nothing beyond it is logged"
-            )
-        }
-        _ => done,
     }
 }

@@ -3,14 +3,15 @@
 
 use std::thread;
 
+use crate::build::error::Refusal;
 use crate::config::{Config, Kind};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::observe::snapshot::Snapshot;
-use crate::plan::explain::{Explanation, Question, explain, line};
+use crate::plan::explain::{Explanation, Imagined, Question, explain, line};
 use crate::plan::host::Host;
 use crate::supervisor::Supervisor;
-use crate::supervisor::requests::{Imagined, Refusal, Reply};
+use crate::supervisor::reply::Reply;
 use crate::supervisor::sessions::{Lister, SessionQuery};
 
 /// Sessions of the client that are told.

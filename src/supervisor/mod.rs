@@ -4,12 +4,13 @@ pub mod commands;
 pub mod config_watch;
 pub mod control_path;
 pub mod explain_live;
+pub mod log_level;
 pub mod periodic;
 pub mod reload;
+pub mod reply;
 pub mod requests;
 pub mod sessions;
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::build;
+use crate::build::error::{Failure, explain, system};
 use crate::build::inherited_sockets::Held;
 use crate::build::socket_activation;
 use crate::build::{line_writer, log_writer};
-use crate::config::{Config, Kind, LoadError, Problems};
+use crate::config::{Config, Kind};
 use crate::dispatch::sink::Job;
 use crate::handover::prepare::{Draft, Prepared, Present, draft};
 use crate::handover::running::Running;
@@ -34,7 +35,6 @@ use crate::supervisor::reload::{Loader, Reloader, Wish};
 use crate::takeover::client::Taker;
 use crate::takeover::server::Gate;
 use crate::takeover::successor::Successor;
-use crate::takeover::wire::WireError;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -45,50 +45,6 @@ const ERROR_BY: Duration = Duration::from_millis(4_500);
 
 const SIGNALS: Token = Token(0);
 const AWOKEN: Token = Token(1);
-
-/// Why the daemon cannot start, or has ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The file does not fit this machine.
-    #[error("{0}")]
-    Configuration(Box<Problems>),
-    /// The file cannot be read.
-    #[error("{0}")]
-    File(String),
-    /// Something could not be bound, joined, resolved or opened.
-    #[error("{0}")]
-    Start(#[from] crate::config::kind::BuildError),
-    /// The system refused something that it never should.
-    #[error("{what}: {error}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The running process has not given everything.
-    #[error("cannot take over: {0}")]
-    Takeover(#[from] WireError),
-    /// A worker panicked: a defect.
-    #[error("a worker ended by a defect; the message above says where. Please report it")]
-    Worker,
-}
-
-impl From<LoadError> for Failure {
-    fn from(error: LoadError) -> Failure {
-        match error {
-            LoadError::Wrong(problems) => Failure::Configuration(problems),
-            LoadError::Unreadable { .. } => Failure::File(error.to_string()),
-        }
-    }
-}
-
-pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| match error.raw_os_error() {
-        Some(libc::EMFILE) => Failure::Start(build::explain(what.to_owned(), &error)),
-        _ => Failure::System { what, error },
-    }
-}
 
 /// A running daemon.
 pub struct Supervisor {
@@ -145,7 +101,7 @@ impl Stage {
             .notes
             .iter()
             .for_each(|note| log::warn!("{note}"));
-        let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
+        let uncaught = |error| explain("cannot catch signals".to_owned(), &error);
         let mut signals =
             Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
         let registry = self.poll.registry();

@@ -8,7 +8,9 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::Level;
 use mio::Waker;
+use serde::{Deserialize, Serialize};
 
+use crate::build::error::Failure;
 use crate::build::inherited_sockets::Held;
 use crate::config::words::listed;
 use crate::config::{Config, Daemon, LoadError};
@@ -16,12 +18,25 @@ use crate::dispatch::sink::Job;
 use crate::handover::prepare::{Draft, Prepared, Present, draft};
 use crate::observe::snapshot::unix_seconds;
 use crate::plan::diff::Difference;
-use crate::supervisor::commands::set_log_level;
-use crate::supervisor::requests::{ReloadReport, Reply};
-use crate::supervisor::{Failure, Supervisor};
+use crate::supervisor::Supervisor;
+use crate::supervisor::log_level;
+use crate::supervisor::reply::Reply;
 
 /// Begins a line about what waits for the next process.
 const WAITS: char = '!';
+
+/// What became of a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Whether the new configuration is the running one now.
+    pub is_applied: bool,
+    /// What changed, or would, a sentence each.
+    pub changes: Vec<String>,
+    /// Why nothing was changed, in the words of `check`.
+    pub problems: Option<String>,
+    /// Whether that is the file's fault; otherwise something was lacking here.
+    pub is_wrong_file: bool,
+}
 
 /// Reads the configuration that a reload is to apply.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
@@ -281,7 +296,7 @@ impl Supervisor {
     fn heed_daemon(&self, new: &Daemon) {
         let old = &self.running.config.daemon;
         if new.log != old.log {
-            log::info!("{}", set_log_level(new.log));
+            log::info!("{}", log_level::set(new.log));
         }
     }
 }

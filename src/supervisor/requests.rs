@@ -1,20 +1,20 @@
 //! What may be asked of the running daemon, by whichever way it is asked. The supervisor answers between two signals
-//! (`answers.rs`), so an answer is of one moment; who asks waits no longer than it likes.
+//! (`commands.rs`), so an answer is of one moment; who asks waits no longer than it likes.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::LevelFilter;
 use mio::Waker;
-use serde::{Deserialize, Serialize};
 
-use crate::config::words::quoted;
+use crate::build::error::Refusal;
 use crate::observe::admin_stats::Visits;
 use crate::observe::conditions::Troubles;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::{TapQuery, Tapped};
+use crate::plan::explain::Imagined;
+use crate::supervisor::reload::ReloadReport;
+use crate::supervisor::reply::Reply;
 use crate::supervisor::sessions::{SessionList, SessionQuery};
 
 /// Requests that may wait for the supervisor, of operators and of guests each. Each takes it far less than a second, as a rule
@@ -52,73 +52,6 @@ pub enum Request {
     Log(LevelFilter, Reply<String>),
     /// End in order, as on SIGTERM.
     Stop(Reply<String>),
-}
-
-/// A datagram to imagine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imagined {
-    /// Its destination.
-    pub to: SocketAddr,
-    /// Its source, if that matters.
-    pub from: Option<SocketAddr>,
-    /// Name or address of the interface that it arrives on.
-    pub interface: Option<String>,
-    /// Its payload.
-    pub payload: Vec<u8>,
-}
-
-/// What became of a reload.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadReport {
-    /// Whether the new configuration is the running one now.
-    pub is_applied: bool,
-    /// What changed, or would, a sentence each.
-    pub changes: Vec<String>,
-    /// Why nothing was changed, in the words of `check`.
-    pub problems: Option<String>,
-    /// Whether that is the file's fault; otherwise something was lacking here.
-    pub is_wrong_file: bool,
-}
-
-/// Why a request was not fulfilled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// What it names is not there; a sentence, with what was probably meant.
-    #[error("{0}")]
-    Unknown(String),
-    /// It cannot be done now; a sentence.
-    #[error("{0}")]
-    Unable(String),
-}
-
-/// What a log level is written as.
-pub const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
-
-/// A log level, or a sentence about what is none.
-pub fn log_level(text: &str) -> Result<LevelFilter, String> {
-    text.parse()
-        .map_err(|_| format!("{} is no log level; write {LOG_LEVELS}", quoted(text)))
-}
-
-/// Where an answer goes. Dropped without an answer, it tells that to who waits.
-pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
-
-impl<T> Reply<T> {
-    /// Calls this with the answer, on the thread that answers: it must not block.
-    pub fn new(deliver: impl FnOnce(T) + Send + 'static) -> Reply<T> {
-        Reply(Box::new(deliver))
-    }
-
-    /// Answers.
-    pub fn send(self, answer: T) {
-        (self.0)(answer);
-    }
-}
-
-impl<T> fmt::Debug for Reply<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reply")
-    }
 }
 
 /// Why a request was not even queued.

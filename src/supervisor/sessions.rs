@@ -8,14 +8,13 @@ use crossbeam_channel::bounded;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::build::error::Refusal;
 use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
 use crate::dispatch::sessions::page::{Mark, Page, Seen, Wanted};
 use crate::plan::Plan;
 use crate::worker::command::{Command, Handle};
-
-use crate::supervisor::requests::Refusal;
 
 /// Sessions in one list.
 pub const LIST_MAX: usize = 10_000;

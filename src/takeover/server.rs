@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 
 use super::{PATIENCE, patience_of};
+use crate::build::error::Failure;
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::build::worker_threads::Crew;
 use crate::dispatch::ledger::Ledger;
@@ -22,7 +23,7 @@ use crate::dispatch::legacy::Legacy;
 use crate::handover::history::{as_written, difference};
 use crate::handover::running::Parked;
 use crate::net::pass;
-use crate::supervisor::{Failure, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::takeover::messages::{
     Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION,
 };

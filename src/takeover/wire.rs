@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::build::error::Failure;
 use crate::net::pass;
 
 /// The longest data of a frame: some million sessions.
@@ -77,6 +78,12 @@ pub enum WireError {
     /// The system refused something.
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Failure {
+        Failure::Takeover(error.to_string())
+    }
 }
 
 /// One received frame.

@@ -22,7 +22,7 @@ pub use self::rows::{
     Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, SessionsRow, ShadowRow,
     UpstreamRow, WorkerRow,
 };
-pub use self::take::{Facts, Life, Part, unix_seconds};
+pub use self::take::{Facts, Life, unix_seconds};
 pub use crate::observe::alarm::{Alarm, Journal, Memory};
 
 /// All accounts and states at one instant. Displayed, it is the ledger's table.

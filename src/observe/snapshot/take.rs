@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
 use crate::dispatch::time::Time;
 use crate::handover::history::Rows;
+use crate::handover::running::Part;
 use crate::monitor;
 use crate::observe::alarm::{Alarm, Expected, Memory, Sight, Sockets};
 use crate::observe::snapshot::flows::Flows;
@@ -19,15 +20,6 @@ use crate::observe::snapshot::rows::{
     WorkerRow, by_errno,
 };
 use crate::plan::{ListenerPlan, Plan};
-
-/// One worker's part.
-#[derive(Debug, Clone, Default)]
-pub struct Part {
-    /// Its accounts, as it last gave them.
-    pub ledger: Ledger,
-    /// Whether it gave them now.
-    pub answers: bool,
-}
 
 /// What the process has been through.
 #[derive(Debug, Clone)]

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use self::line::{HandlerVerdict, TapCount, TapLine, TappedDatagram};
+use crate::build::error::Refusal;
 use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
 use crate::dispatch::tap::{Counts, Filter, Page, TAPS_MAX, Tap, TapId};
 use crate::supervisor::Supervisor;
-use crate::supervisor::requests::Refusal;
 use crate::worker::command::{Command, Handle};
 
 /// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
