@@ -61,6 +61,13 @@ impl ServiceManager {
         self.tell(&[NotifyState::MainPid(process)])
     }
 
+    /// Another process has taken over and is the daemon's from now on. The service manager has to learn this before this
+    /// process ends, or it takes that for the service's end; it reads its notifications before it looks which processes
+    /// have ended (systemd: src/core/manager.c, the priorities of its events).
+    pub fn succeeded_by(&self, process: u32) {
+        log_error(self.main_process(process));
+    }
+
     /// A reload has begun; [`ServiceManager::ready`] has to follow.
     pub fn reloading(&self) -> io::Result<()> {
         self.tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
@@ -118,6 +125,14 @@ impl ServiceManager {
             let _ = writeln!(text, "{state}");
         }
         mailbox.send(&text, fds)
+    }
+}
+
+/// Logs that a notification failed. Notifications are for the service manager's own sake: that one is lost changes nothing
+/// in this process.
+pub fn log_error(sent: io::Result<()>) {
+    if let Err(error) = sent {
+        log::debug!("the service manager cannot be told: {error}");
     }
 }
 

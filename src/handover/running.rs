@@ -202,6 +202,19 @@ impl Running {
         self.history.add_late(ledgers);
     }
 
+    /// Returns one line for the log: how many listeners, routes and workers there are.
+    pub fn summary(&self) -> String {
+        let counted = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
+        format!(
+            "{}, {}, {}",
+            counted(self.plan.listeners.len(), "listener"),
+            counted(self.config.routes.len(), "route"),
+            counted(self.workers(), "worker")
+        )
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.workers.len()

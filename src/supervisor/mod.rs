@@ -1,16 +1,22 @@
 //! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
 
+pub mod accounts;
 pub mod commands;
 pub mod config_watch;
 pub mod control_path;
+pub mod drain;
 pub mod explain_live;
 pub mod log_level;
+pub mod office;
 pub mod periodic;
 pub mod reload;
 pub mod reply;
 pub mod requests;
 pub mod sessions;
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +27,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use crate::build::error::{Failure, explain, system};
 use crate::build::inherited_sockets::Held;
+use crate::build::service_manager::log_error;
 use crate::build::socket_activation;
 use crate::build::{line_writer, log_writer};
 use crate::config::{Config, Kind};
@@ -29,11 +36,14 @@ use crate::handover::prepare::{Draft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::net::limits;
 use crate::observe::snapshot::Snapshot;
-use crate::supervisor::commands::Office;
-use crate::supervisor::periodic::Chores;
-use crate::supervisor::reload::{Loader, Reloader, Wish};
+use crate::supervisor::commands::{Parts, respond_to_all};
+use crate::supervisor::office::Office;
+use crate::supervisor::periodic::Periodic;
+use crate::supervisor::reload::{Loader, ReloadStep, Reloader, Wish};
+use crate::supervisor::requests::Requests;
 use crate::takeover::client::Taker;
-use crate::takeover::server::Gate;
+use crate::takeover::messages::Door;
+use crate::takeover::server::{Gate, Serving};
 use crate::takeover::successor::Successor;
 
 /// Longest wait for standard output at the end.
@@ -48,16 +58,12 @@ const AWOKEN: Token = Token(1);
 
 /// A running daemon.
 pub struct Supervisor {
-    pub(crate) running: Running,
-    pub(crate) office: Office,
-    pub(crate) gate: Gate,
-    pub(crate) chores: Chores,
-    pub(crate) reloader: Reloader,
-    pub(crate) output: Sender<Job>,
-    /// Time is counted from here.
-    pub(crate) epoch: Instant,
-    /// Woken by each worker that ends.
-    pub(crate) ended: Arc<Waker>,
+    running: Running,
+    office: Office,
+    gate: Gate,
+    periodic: Periodic,
+    reloader: Reloader,
+    output: Sender<Job>,
     poll: Poll,
     signals: Signals,
     successor: Option<Successor>,
@@ -124,17 +130,14 @@ impl Stage {
             ended,
             output,
         } = self;
-        let reloader = Reloader::new(Arc::clone(&ended));
-        let chores = Chores::new();
+        let reloader = Reloader::new(ended, output.clone(), epoch);
         Supervisor {
             running,
             office,
             gate,
-            chores,
+            periodic: Periodic::new(),
             reloader,
             output,
-            epoch,
-            ended,
             poll,
             signals,
             successor: None,
@@ -161,8 +164,13 @@ impl Supervisor {
         let (held, unfit) = socket_activation::held(draft.listeners());
         unfit.iter().for_each(|why| log::warn!("{why}"));
         let (prepared, signals) = stage.prepare(draft, held, epoch)?;
-        let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let gate = Gate::new(Arc::clone(&stage.ended));
+        let office = Office::new(
+            &prepared.config,
+            &prepared.plan,
+            Arc::clone(&stage.ended),
+            epoch,
+        );
+        let gate = Gate::new(Arc::clone(&stage.ended), epoch);
         Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
     }
 
@@ -181,14 +189,22 @@ impl Supervisor {
             .lines()
             .iter()
             .for_each(|change| log::info!("takeover: {change}"));
-        let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let mut gate = Gate::new(Arc::clone(&stage.ended));
+        let mut office = Office::new(
+            &prepared.config,
+            &prepared.plan,
+            Arc::clone(&stage.ended),
+            epoch,
+        );
+        let mut gate = Gate::new(Arc::clone(&stage.ended), epoch);
         let (who, listeners) = (taker.who(), taker.listeners());
         let taken = taker.take(prepared, gate.add_late())?;
         office.inherit(taken.drained, taken.generation);
         let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
-        supervisor.chores.go_on(listeners);
-        supervisor.drain_again();
+        supervisor.periodic.go_on(listeners);
+        let Supervisor {
+            office, running, ..
+        } = &supervisor;
+        office.drained.apply_again(running);
         log::info!("taken over from {who}");
         Ok(supervisor)
     }
@@ -201,15 +217,32 @@ impl Supervisor {
 
     /// One line for the log: what is being served.
     pub fn summary(&self) -> String {
-        let counted = |count: usize, what: &str| {
-            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-        };
-        format!(
-            "{}, {}, {}",
-            counted(self.running.plan.listeners.len(), "listener"),
-            counted(self.running.config.routes.len(), "route"),
-            counted(self.running.workers(), "worker")
-        )
+        self.running.summary()
+    }
+
+    /// Returns a handle that any thread can send requests with.
+    pub fn requests(&self) -> Requests {
+        self.office.requests.clone()
+    }
+
+    /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
+    /// That process gets `doors`, too.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be bound, or a thread cannot be started.
+    pub fn offer_takeover(
+        &mut self,
+        path: PathBuf,
+        given: Option<OwnedFd>,
+        doors: Vec<(Door, OwnedFd)>,
+    ) -> io::Result<()> {
+        self.gate.offer(path, given, doors)
+    }
+
+    /// Everything is bound and runs: tells the service manager, and begins to watch the file and the host.
+    pub fn tell_ready(&mut self) {
+        self.periodic.on_ready(&self.running);
     }
 
     /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts; or until another
@@ -240,7 +273,7 @@ impl Supervisor {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
-            let _ = self.poll.poll(&mut events, Some(self.chores.patience()));
+            let _ = self.poll.poll(&mut events, Some(self.periodic.patience()));
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
@@ -250,7 +283,7 @@ impl Supervisor {
                             "SIGHUP: reading {} again",
                             self.running.config.source.name()
                         );
-                        self.reload(Wish::silent());
+                        self.reloader.request(Wish::silent());
                     }
                     signal => {
                         let name =
@@ -260,15 +293,16 @@ impl Supervisor {
                     }
                 }
             }
-            self.do_chores();
-            if self.answer_requests() {
+            self.run_periodic();
+            if self.respond() {
                 log::info!("asked to stop; what the sockets hold is still handled");
                 return self.stop();
             }
-            self.finish_reload()?;
-            if self.heed_gate()? {
+            self.finish_reloads()?;
+            if self.serve_takeover()? {
                 return Ok((None, self.leave()));
             }
+            self.begin_reload();
             if self.running.has_lost_a_worker() {
                 let _ = self.stop();
                 return Err(Failure::Worker);
@@ -276,22 +310,93 @@ impl Supervisor {
         }
     }
 
+    /// Does what is due from time to time.
+    fn run_periodic(&mut self) {
+        let now = Instant::now();
+        let troubles = &self.office.requests.troubles;
+        let due = self.periodic.run(now, &self.running, troubles);
+        if due.reload {
+            let name = self.running.config.source.name();
+            log::info!("{name} has changed: reading it again");
+            self.reloader.request(Wish::silent());
+        }
+        if due.snapshot {
+            self.snapshot();
+            self.periodic.after_snapshot(now, &self.running.config);
+        }
+    }
+
+    /// Answers requests. Returns whether one of them was to stop.
+    fn respond(&mut self) -> bool {
+        respond_to_all(&mut Parts {
+            running: &mut self.running,
+            office: &mut self.office,
+            reloader: &mut self.reloader,
+            found: &|| self.periodic.found(),
+        })
+    }
+
+    /// Applies the configurations that were made ready.
+    fn finish_reloads(&mut self) -> Result<(), Failure> {
+        while let ReloadStep::Replace(replacement) =
+            self.reloader.step(&self.running, &mut self.office)
+        {
+            replacement.announce(&self.running);
+            log_error(self.periodic.service.reloading());
+            let applied = replacement.take_place(&mut self.running, &mut self.office)?;
+            self.tell_ready();
+            applied.report(&self.running);
+        }
+        Ok(())
+    }
+
+    /// Begins a reload that waits, unless something else has to be over first.
+    fn begin_reload(&mut self) {
+        if self.reloader.may_begin() && !self.gate.is_farewell_due {
+            let generation = self.office.accounts.life.generation;
+            self.reloader.begin(self.running.present(generation));
+        }
+    }
+
+    /// Answers the processes that want to take over. Returns whether one of them serves everything now.
+    fn serve_takeover(&mut self) -> Result<bool, Failure> {
+        self.gate.step(&mut Serving {
+            running: &mut self.running,
+            generation: self.office.accounts.life.generation,
+            drained: self.office.drained.names(),
+            is_reloading: self.reloader.is_at_work(),
+            service: &self.periodic.service,
+        })
+    }
+
+    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs the alarms that are new. A worker
+    /// that is not responsive is shown with the accounts that it gave last.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let found = self.periodic.found();
+        self.office.snapshot(&mut self.running, found)
+    }
+
     fn show_ledger(&mut self) {
         let snapshot = self.snapshot();
-        match snapshot.workers.iter().all(|worker| worker.answers) {
-            true => log_writer::show(snapshot.to_string()),
-            false => log::error!("a worker does not answer: no ledger"),
+        if snapshot.workers.iter().all(|worker| worker.answers) {
+            log_writer::show(snapshot.to_string());
+        } else {
+            log::error!("a worker does not answer: no ledger");
         }
     }
 
     fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
         let begun = Instant::now();
-        self.tell_stopping();
-        self.close_office();
+        log_error(self.periodic.service.stopping());
+        self.office.close();
         self.gate.close(false);
-        let stopped = self.running.stop(self.chores.has_heir())?;
+        let stopped = self.running.stop(self.periodic.has_heir())?;
         self.drain_output(begun);
-        Ok((Some(self.last_snapshot(&stopped)), begun + ERROR_BY))
+        let found = self.periodic.found();
+        let snapshot = self
+            .office
+            .last_snapshot(&mut self.running, &stopped, found);
+        Ok((Some(snapshot), begun + ERROR_BY))
     }
 
     fn drain_output(&self, begun: Instant) {
@@ -306,7 +411,7 @@ impl Supervisor {
     /// Another process goes on with everything; only what sinks still hold is this one's.
     fn leave(mut self) -> Instant {
         let begun = Instant::now();
-        self.close_office();
+        self.office.close();
         self.gate.close(true);
         self.drain_output(begun);
         begun + ERROR_BY

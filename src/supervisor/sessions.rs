@@ -2,6 +2,7 @@
 //! an end. Runs on a thread of its own, since a thousand pages take their time.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -9,11 +10,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::build::error::Refusal;
-use crate::config::Config;
 use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
 use crate::dispatch::sessions::page::{Mark, Page, Seen, Wanted};
-use crate::plan::Plan;
+use crate::handover::running::Running;
+use crate::supervisor::reply::Reply;
 use crate::worker::command::{Command, Handle};
 
 /// Sessions in one list.
@@ -66,6 +67,24 @@ pub struct SessionRow {
     pub is_answered: bool,
 }
 
+/// Lists sessions on a thread of its own: it may take a thousand turns of the workers.
+pub(crate) fn list(
+    query: &SessionQuery,
+    running: &Running,
+    reply: Reply<Result<SessionList, Refusal>>,
+) {
+    match Lister::new(query, running) {
+        Ok(lister) => {
+            let list = move || reply.send(Ok(lister.list()));
+            // Where no thread can be had, the reply is dropped, which tells who waits.
+            let _ = thread::Builder::new()
+                .name("sessions".to_owned())
+                .spawn(list);
+        }
+        Err(refusal) => reply.send(Err(refusal)),
+    }
+}
+
 /// A list that is about to be made.
 pub struct Lister {
     workers: Vec<Handle>,
@@ -80,12 +99,12 @@ pub struct Lister {
 
 impl Lister {
     /// Understands the query.
-    pub fn new(
-        query: &SessionQuery,
-        config: &Config,
-        plan: &Plan,
-        workers: Vec<Handle>,
-    ) -> Result<Lister, Refusal> {
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`] if the query names a handler that does not exist, or a client that cannot be read.
+    pub fn new(query: &SessionQuery, running: &Running) -> Result<Lister, Refusal> {
+        let Running { config, plan, .. } = running;
         let handlers: Vec<String> = config
             .handlers
             .iter()
@@ -100,7 +119,7 @@ impl Lister {
             None => (None, None),
         };
         Ok(Lister {
-            workers,
+            workers: running.handles().cloned().collect(),
             handlers,
             routes: config
                 .routes

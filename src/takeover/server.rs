@@ -1,5 +1,6 @@
 //! The side that runs and gives its sockets away.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,13 +18,14 @@ use mio::Waker;
 use super::{PATIENCE, patience_of};
 use crate::build::error::Failure;
 use crate::build::inherited_sockets::{Unlent, lend};
+use crate::build::service_manager::ServiceManager;
 use crate::build::worker_threads::Crew;
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;
+use crate::dispatch::time::nanoseconds;
 use crate::handover::history::{as_written, difference};
-use crate::handover::running::Parked;
+use crate::handover::running::{Parked, Running};
 use crate::net::pass;
-use crate::supervisor::Supervisor;
 use crate::takeover::messages::{
     Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION,
 };
@@ -62,6 +64,8 @@ pub struct Gate {
     sender: Sender<Letter>,
     letters: Receiver<Letter>,
     waker: Arc<Waker>,
+    /// The workers count time from here.
+    epoch: Instant,
     /// What control connections come in by, for the next process.
     doors: Vec<(Door, OwnedFd)>,
     path: Option<PathBuf>,
@@ -86,12 +90,13 @@ impl Drop for Farewelling {
 
 impl Gate {
     /// Nobody can ask yet.
-    pub fn new(waker: Arc<Waker>) -> Gate {
+    pub fn new(waker: Arc<Waker>, epoch: Instant) -> Gate {
         let (sender, letters) = unbounded();
         Gate {
             sender,
             letters,
             waker,
+            epoch,
             doors: Vec::new(),
             path: None,
             is_closed: Arc::default(),
@@ -133,10 +138,24 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
-impl Supervisor {
+/// What the supervisor lends for one step.
+pub struct Serving<'a> {
+    /// The configuration that runs.
+    pub running: &'a mut Running,
+    /// The number of that configuration.
+    pub generation: u64,
+    /// The upstreams that were drained by hand, by handler and text.
+    pub drained: &'a BTreeSet<(String, String)>,
+    /// Whether a reload is requested or under way: until it is over, nothing is given away.
+    pub is_reloading: bool,
+    /// Learns the process id of the successor.
+    pub service: &'a ServiceManager,
+}
+
+impl Gate {
     /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
     /// It gets `doors` too.
-    pub fn offer_takeover(
+    pub fn offer(
         &mut self,
         path: PathBuf,
         given: Option<OwnedFd>,
@@ -145,8 +164,8 @@ impl Supervisor {
         let listener = given.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
         doors.push((Door::Takeover, listener.as_fd().try_clone_to_owned()?));
         listener.set_nonblocking(true)?;
-        let (sender, waker) = (self.gate.sender.clone(), Arc::clone(&self.gate.waker));
-        let is_closed = Arc::clone(&self.gate.is_closed);
+        let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));
+        let is_closed = Arc::clone(&self.is_closed);
         thread::Builder::new()
             .name("takeover".to_owned())
             .spawn(move || {
@@ -171,30 +190,31 @@ impl Supervisor {
                         .spawn(move || talk.hold(stream));
                 }
             })?;
-        self.gate.doors = doors;
-        self.gate.path = Some(path);
+        self.doors = doors;
+        self.path = Some(path);
         Ok(())
     }
 
-    /// Answers those who want to take over. Whether another process serves everything now.
-    pub(crate) fn heed_gate(&mut self) -> Result<bool, Failure> {
-        while let Ok(letter) = self.gate.letters.try_recv() {
+    /// Answers the processes that want to take over. Returns whether another process serves everything now.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Worker`] if a worker panicked.
+    pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, Failure> {
+        while let Ok(letter) = self.letters.try_recv() {
             match letter {
                 Letter::Describe(reply) => {
-                    let _ = reply.send(self.describe());
+                    let _ = reply.send(self.describe(serving));
                 }
-                Letter::Failed => self.running.settle(),
-                Letter::Late(ledgers) => self.running.add_late(&ledgers),
-                Letter::FarewellOver => {
-                    self.gate.is_farewell_due = false;
-                    self.begin_reload();
-                }
+                Letter::Failed => serving.running.settle(),
+                Letter::Late(ledgers) => serving.running.add_late(&ledgers),
+                Letter::FarewellOver => self.is_farewell_due = false,
                 Letter::Release {
                     wire,
                     generation,
                     over,
                 } => {
-                    let is_given = self.release(wire, generation)?;
+                    let is_given = self.release(wire, generation, serving)?;
                     let _ = over.send(());
                     if is_given {
                         return Ok(true);
@@ -205,19 +225,19 @@ impl Supervisor {
         Ok(false)
     }
 
-    fn describe(&self) -> Result<(Manifest, Vec<OwnedFd>), Unlent> {
-        let present = self.running.present(self.office.life.generation);
+    fn describe(&self, serving: &Serving<'_>) -> Result<(Manifest, Vec<OwnedFd>), Unlent> {
+        let present = serving.running.present(serving.generation);
         let lent = lend(&present.workers)?;
         let (seats, sockets): (Vec<Seat>, Vec<_>) = lent.into_iter().unzip();
         let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
         let mut doors = Vec::new();
-        for (door, fd) in &self.gate.doors {
+        for (door, fd) in &self.doors {
             fds.push(fd.try_clone().map_err(|_| Unlent::NoFiles)?);
             doors.push(*door);
         }
         let manifest = Manifest {
             pid: std::process::id(),
-            file: self
+            file: serving
                 .running
                 .config
                 .source
@@ -230,21 +250,20 @@ impl Supervisor {
             addresses: present.addresses,
             seats,
             doors,
-            epoch_ns: pass::monotonic_ns()
-                .saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
+            epoch_ns: pass::monotonic_ns().saturating_sub(nanoseconds(self.epoch.elapsed())),
         };
         Ok((manifest, fds))
     }
 
     /// Why nothing can be given away now.
-    fn is_busy(&self, generation: u64) -> Option<&'static str> {
+    fn is_busy(&self, generation: u64, serving: &Serving<'_>) -> Option<&'static str> {
         match () {
-            () if generation != self.office.life.generation => {
+            () if generation != serving.generation => {
                 Some("the configuration has changed meanwhile; try again")
             }
             // Whoever wished for it has been told that it is under way.
-            () if self.reloader.is_at_work() => Some("a reload is under way; try again"),
-            () if self.gate.is_farewell_due => Some(
+            () if serving.is_reloading => Some("a reload is under way; try again"),
+            () if self.is_farewell_due => Some(
                 "the process that was taken over before has not told its last counts yet; try again",
             ),
             () => None,
@@ -252,10 +271,15 @@ impl Supervisor {
     }
 
     /// Gives everything away. `false` if it has come to nothing, and everything goes on as before.
-    fn release(&mut self, mut wire: Wire, generation: u64) -> Result<bool, Failure> {
-        let handles: Vec<Handle> = self.running.handles().cloned().collect();
-        let crew = match self.is_busy(generation) {
-            None => Crew::new(handles.len(), &self.ended)
+    fn release(
+        &mut self,
+        mut wire: Wire,
+        generation: u64,
+        serving: &mut Serving<'_>,
+    ) -> Result<bool, Failure> {
+        let handles: Vec<Handle> = serving.running.handles().cloned().collect();
+        let crew = match self.is_busy(generation, serving) {
+            None => Crew::new(handles.len(), &self.waker)
                 .map_err(|error| format!("no thread can be had: {error}")),
             Some(why) => Err(why.to_owned()),
         };
@@ -263,21 +287,21 @@ impl Supervisor {
             Ok(crew) => crew,
             Err(why) => {
                 refuse(&mut wire, &why);
-                self.running.settle();
+                serving.running.settle();
                 return Ok(false);
             }
         };
         let peer = wire.peer().map_or(0, |(pid, _)| pid);
         let begun = Instant::now();
-        let mut parked = self.running.park()?;
-        match self.give(&mut wire, &mut parked) {
+        let mut parked = serving.running.park()?;
+        match give(&mut wire, &mut parked, serving.drained) {
             Ok((released, removed)) => {
                 log::info!(
                     "process {peer} has taken over; {:.1} ms between two turns",
                     begun.elapsed().as_secs_f64() * 1e3
                 );
-                self.tell_main_process(peer);
-                self.farewell(&mut wire, parked, &released, &removed);
+                serving.service.succeeded_by(peer);
+                farewell(&mut wire, parked, &released, &removed);
                 Ok(true)
             }
             Err(error) => {
@@ -289,8 +313,8 @@ impl Supervisor {
                         "process {peer} is silent and cannot be ended: {error}. End it before it serves, too"
                     );
                 }
-                self.running.resume(parked, handles, crew);
-                self.running.settle();
+                serving.running.resume(parked, handles, crew);
+                serving.running.settle();
                 log::error!(
                     "process {peer} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
                     begun.elapsed().as_secs_f64() * 1e3
@@ -299,48 +323,48 @@ impl Supervisor {
             }
         }
     }
+}
 
-    /// Sends what the workers leave, and waits until the other one runs. Its word on what it does not go on with.
-    fn give(
-        &self,
-        wire: &mut Wire,
-        parked: &mut Parked,
-    ) -> Result<(Released, Vec<usize>), WireError> {
-        let released = Released {
-            estates: parked.workers.iter().map(Worker::leave).collect(),
-            history: parked.history.ledgers().iter().map(as_written).collect(),
-            upstreams: parked.states.iter().map(Into::into).collect(),
-            drained: self.office.drained().collect(),
-        };
-        let fds: Vec<BorrowedFd<'_>> = parked
-            .workers
+/// Sends what the workers leave, and waits until the other one runs. Its word on what it does not go on with.
+fn give(
+    wire: &mut Wire,
+    parked: &mut Parked,
+    drained: &BTreeSet<(String, String)>,
+) -> Result<(Released, Vec<usize>), WireError> {
+    let released = Released {
+        estates: parked.workers.iter().map(Worker::leave).collect(),
+        history: parked.history.ledgers().iter().map(as_written).collect(),
+        upstreams: parked.states.iter().map(Into::into).collect(),
+        drained: drained.iter().cloned().collect(),
+    };
+    let fds: Vec<BorrowedFd<'_>> = parked
+        .workers
+        .iter()
+        .flat_map(Worker::lane_sockets)
+        .map(AsFd::as_fd)
+        .collect();
+    let patience = patience_of(
+        released
+            .estates
             .iter()
-            .flat_map(Worker::lane_sockets)
-            .map(AsFd::as_fd)
-            .collect();
-        let patience = patience_of(
-            released
-                .estates
-                .iter()
-                .flat_map(|estate| &estate.legacies)
-                .map(count)
-                .sum(),
-        );
-        wire.send(Kind::Released, &released, &fds, patience)?;
-        let started: Started = wire.receive(Kind::Started, patience)?.read()?;
-        Ok((released, started.removed))
-    }
+            .flat_map(|estate| &estate.legacies)
+            .map(count)
+            .sum(),
+    );
+    wire.send(Kind::Released, &released, &fds, patience)?;
+    let started: Started = wire.receive(Kind::Started, patience)?.read()?;
+    Ok((released, started.removed))
+}
 
-    /// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
-    fn farewell(&self, wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
-        let mut ledgers = Vec::new();
-        for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
-            worker.read_out(removed);
-            ledgers.push(difference(&worker.leave().ledger, &estate.ledger));
-        }
-        if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
-            log::warn!("the last counts did not reach the process that took over: {error}");
-        }
+/// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
+fn farewell(wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
+    let mut ledgers = Vec::new();
+    for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
+        worker.read_out(removed);
+        ledgers.push(difference(&worker.leave().ledger, &estate.ledger));
+    }
+    if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
+        log::warn!("the last counts did not reach the process that took over: {error}");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::words::{did_you_mean, quoted};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
 use crate::dispatch::tap::{Counts, Filter, Page, TAPS_MAX, Tap, TapId};
-use crate::supervisor::Supervisor;
+use crate::handover::running::Running;
 use crate::worker::command::{Command, Handle};
 
 /// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
@@ -131,13 +131,6 @@ impl Default for Lookers {
     }
 }
 
-impl Lookers {
-    /// Nobody is told anything any more but what workers still have.
-    pub(crate) fn close(&mut self) {
-        self.taps.clear();
-    }
-}
-
 impl Looker {
     /// Begins the tap in these workers. `begun` is told by each.
     fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
@@ -179,26 +172,30 @@ pub enum After {
     End,
 }
 
-impl Supervisor {
+impl Lookers {
     /// Begins a tap in each worker.
-    pub(crate) fn tap(&mut self, query: TapQuery) -> Result<Tapped, Refusal> {
-        let filter = query.filter(&self.running.config)?;
-        let lookers = &mut self.office.lookers;
-        lookers.taps.retain(|looker| looker.live.strong_count() > 0);
-        if !lookers.places.take() {
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`] if the query names something that does not exist, [`Refusal::Unable`] if there are
+    /// [`TAPS_MAX`] taps already.
+    pub(crate) fn begin(&mut self, query: TapQuery, running: &Running) -> Result<Tapped, Refusal> {
+        let filter = query.filter(&running.config)?;
+        self.taps.retain(|looker| looker.live.strong_count() > 0);
+        if !self.places.take() {
             let words = format!(
                 "{TAPS_MAX} look on already, which is as many as may; end one of them first"
             );
             return Err(Refusal::Unable(words));
         }
-        lookers.next += 1;
-        let (id, places) = (TapId(lookers.next), Arc::clone(&lookers.places));
+        self.next += 1;
+        let (id, places) = (TapId(self.next), Arc::clone(&self.places));
         let live = Arc::new(Live {
             id,
             workers: Mutex::default(),
             places,
         });
-        let workers: Vec<Handle> = self.running.handles().cloned().collect();
+        let workers: Vec<Handle> = running.handles().cloned().collect();
         let (reader, pages) = unbounded();
         let (begins, begun) = bounded(workers.len());
         let (counts, limit) = (Arc::default(), query.limit);
@@ -209,7 +206,7 @@ impl Supervisor {
             live: Arc::downgrade(&live),
         };
         looker.begin(&live, filter, workers, &begins);
-        lookers.taps.push(looker);
+        self.taps.push(looker);
         let told = (0, Instant::now());
         Ok(Tapped {
             pages,
@@ -223,13 +220,10 @@ impl Supervisor {
     }
 
     /// Begins all taps in the workers of another configuration. One whose handler is gone ends.
-    pub(crate) fn tap_again(&mut self) {
-        let Supervisor {
-            running, office, ..
-        } = self;
+    pub(crate) fn begin_again(&mut self, running: &Running) {
         let workers: Vec<Handle> = running.handles().cloned().collect();
         let (begins, _) = bounded(workers.len());
-        office.lookers.taps.retain(|looker| {
+        self.taps.retain(|looker| {
             let Some(live) = looker.live.upgrade() else {
                 return false;
             };
@@ -239,6 +233,11 @@ impl Supervisor {
             looker.begin(&live, filter, workers.clone(), &begins);
             true
         });
+    }
+
+    /// Nobody is told anything any more but what workers still have.
+    pub(crate) fn close(&mut self) {
+        self.taps.clear();
     }
 }
 
