@@ -8,26 +8,24 @@
 
 mod health;
 mod monitor_thread;
+mod monitored;
 mod probe;
 mod prober;
 mod resolver;
 mod schedule;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
 pub use self::health::Failure;
 use self::monitor_thread::{Keeper, Letter};
+pub use self::monitored::{LookUp, Outside, State, Ward};
 use crate::config::Config;
-use crate::config::upstream::{Host, Probe, Upstream};
-use crate::dispatch::change::Change;
-use crate::dispatch::id::UpstreamId;
 use crate::net::fib;
 use crate::plan::Plan;
 use crate::plan::forwarding_loops::Watch;
@@ -36,85 +34,6 @@ use crate::worker::command::{Command, Handle};
 
 /// Longest wait for the keeper at the end. It never blocks, so this is for a machine that has no time for it.
 const STOP_MAX: Duration = Duration::from_millis(500);
-
-/// An upstream to be looked after; its number is its place in the list.
-#[derive(Debug, Clone)]
-pub struct Ward {
-    /// The handler's name.
-    pub handler: String,
-    /// What the file says of it.
-    pub upstream: Upstream,
-    /// Where it is, if that is known.
-    pub address: Option<SocketAddr>,
-    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
-    pub interface: u32,
-    /// Whether it is thought to live when its upkeep begins.
-    pub is_alive: bool,
-    /// How it is asked whether it lives.
-    pub probe: Option<Arc<Probe>>,
-    /// How often its name is resolved again; zero: never, once it has an address.
-    pub resolve_interval: Duration,
-}
-
-impl Ward {
-    /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
-    fn name(&self) -> Option<&str> {
-        let misses_interface = self.upstream.leave.interface.is_some() && self.interface == 0;
-        match &self.upstream.host {
-            Host::Name(name) if !misses_interface => Some(name),
-            _ => None,
-        }
-    }
-}
-
-/// Looks a name up.
-pub type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
-
-/// The outside world, which a test replaces.
-pub struct Outside {
-    /// Tells every worker.
-    pub tell: Box<dyn FnMut(UpstreamId, Change) + Send>,
-    /// May block. The ports of the answers mean nothing.
-    pub look_up: Arc<LookUp>,
-    /// Says whether an upstream may move there, or what would come of it, as in "which would close …".
-    pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
-}
-
-/// What is known of one upstream, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// Where it is.
-    pub address: Option<SocketAddr>,
-    /// Whether it is thought to answer. Those that are not probed are.
-    pub alive: bool,
-    /// When one of the two last changed.
-    pub changed: Option<Instant>,
-    /// When a probe last failed, and why.
-    pub failed: Option<(Instant, Failure)>,
-}
-
-impl State {
-    /// As it begins.
-    fn of(ward: &Ward) -> State {
-        State {
-            address: ward.address,
-            alive: ward.is_alive,
-            changed: None,
-            failed: None,
-        }
-    }
-}
-
-/// Something new.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum News {
-    /// For the workers.
-    Change(UpstreamId, Change),
-    /// For the views.
-    Failed(UpstreamId, Failure),
-    /// For the log.
-    Say(log::Level, String),
-}
 
 /// The upkeep of all upstreams, running.
 pub struct Upkeep {

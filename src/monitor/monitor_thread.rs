@@ -10,9 +10,9 @@ use std::{io, thread};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Events, Poll, Token, Waker};
 
-use super::{News, Outside, State, Ward};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::monitor::monitored::{News, Outside, State, Ward};
 use crate::monitor::prober::Prober;
 use crate::monitor::resolver::{Answer, Resolver};
 

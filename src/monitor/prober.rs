@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use super::{News, Ward};
 use crate::config::upstream::{Probe, SendFrom};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
 use crate::monitor::health::{Failure, Health};
+use crate::monitor::monitored::{News, Ward};
 use crate::monitor::probe::{Attempt, BUFFER_BYTES, Outcome};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;

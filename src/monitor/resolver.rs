@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{News, Ward};
 use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::monitor::monitored::{News, Ward};
 use crate::monitor::schedule::{Schedule, Turn};
 
 /// Look-ups that are under way at a time; each is a thread. Further ones wait.
