@@ -4,24 +4,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Alarm, Sight};
+use super::sight::{Alarm, Sight, Sockets};
 use crate::observe::snapshot::rows::ListenerRow;
 
 /// A listener that dropped in the kernel is an alarm for so long.
 const LAST: Duration = Duration::from_secs(60);
-
-/// What is known of a listener's sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sockets {
-    /// The receive buffer that the file asks for, in bytes.
-    pub asked: u64,
-    /// How many workers read it.
-    pub readers: usize,
-    /// How many there could be, one for each processor.
-    pub processors: usize,
-    /// Whether further workers would read it too.
-    pub is_spread: bool,
-}
 
 /// Of each listener that ever dropped in the kernel.
 #[derive(Debug, Default)]

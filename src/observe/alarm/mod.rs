@@ -6,51 +6,16 @@
 
 mod journal;
 mod kernel_drops;
+mod sight;
 mod silence;
 mod upstream_dead;
 
-use std::time::Instant;
-
-use serde::{Deserialize, Serialize};
-
 pub use self::journal::Journal;
 use self::kernel_drops::KernelDrops;
-pub use self::kernel_drops::Sockets;
-pub use self::silence::Expected;
+pub use self::sight::{Alarm, Expected, Sight, Sockets};
 use self::silence::Silence;
 use self::upstream_dead::UpstreamDead;
 use crate::observe::snapshot::host::HostCounts;
-use crate::observe::snapshot::rows::{ListenerRow, UpstreamRow};
-
-/// Something that stands out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// What kind it is, one of a closed set: `upstream_dead`, `kernel_drops`, `route_silent`, `source_silent`, `overlap`,
-    /// `interface_gone`.
-    pub name: String,
-    /// What it is about, by its name in the configuration. With `name` it tells an alarm from all others.
-    pub about: String,
-    /// Since when, in unix seconds.
-    pub since: u64,
-    /// What is the matter, as a sentence.
-    pub text: String,
-    /// What to do about it.
-    pub cure: String,
-}
-
-/// What alarms are found in.
-pub struct Sight<'a> {
-    /// The listeners' accounts, and what is known of their sockets.
-    pub listeners: Vec<(&'a ListenerRow, Sockets)>,
-    /// The upstreams.
-    pub upstreams: &'a [UpstreamRow],
-    /// What must not fall silent.
-    pub expected: Vec<Expected<'a>>,
-    /// What time it is.
-    pub now: Instant,
-    /// The same in unix seconds.
-    pub now_unix: u64,
-}
 
 /// What is remembered between two snapshots.
 #[derive(Debug, Default)]

@@ -4,21 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Alarm, Sight};
-use crate::config::Expectation;
-
-/// Something that must not fall silent.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    /// The name of its route.
-    pub route: &'a str,
-    /// What is expected.
-    pub expectation: &'a Expectation,
-    /// What its route has received.
-    pub received: u64,
-    /// When the workers last heard its source, where they look for that, and ever did.
-    pub heard: Option<Instant>,
-}
+use super::sight::{Alarm, Expected, Sight};
 
 /// What is known of everything that must not fall silent, by route and source.
 #[derive(Debug, Default)]
@@ -112,6 +98,7 @@ fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Expectation;
 
     fn expectation(source: Option<&str>) -> Expectation {
         Expectation {

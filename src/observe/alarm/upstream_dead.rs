@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Alarm, Sight};
+use super::sight::{Alarm, Sight};
 use crate::observe::snapshot::rows::UpstreamRow;
 
 /// Since when an upstream is dead, by its name: what comes back to workers has no time of its own.
