@@ -5,7 +5,7 @@ use clap::Args;
 use super::remote::{RELOAD_PATIENCE, Remote, target, understand};
 use super::{Exit, output};
 use crate::config::words::printable;
-use crate::supervisor::reload::ReloadReport;
+use crate::supervisor::reload_report::ReloadReport;
 
 /// Let the running daemon read its file again
 ///

@@ -10,6 +10,7 @@ pub mod log_level;
 pub mod office;
 pub mod periodic;
 pub mod reload;
+pub mod reload_report;
 pub mod reply;
 pub mod requests;
 pub mod sessions;

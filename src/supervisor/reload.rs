@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::Level;
 use mio::Waker;
-use serde::{Deserialize, Serialize};
 
 use crate::build::error::Failure;
 use crate::build::inherited_sockets::Held;
@@ -20,34 +19,11 @@ use crate::handover::running::Running;
 use crate::plan::diff::Difference;
 use crate::supervisor::log_level;
 use crate::supervisor::office::Office;
+use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::reply::Reply;
 
 /// Begins a line about what waits for the next process.
 const WAITS: char = '!';
-
-/// What became of a reload.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadReport {
-    /// Whether the new configuration is the running one now.
-    pub is_applied: bool,
-    /// What changed, or would, a sentence each.
-    pub changes: Vec<String>,
-    /// Why nothing was changed, in the words of `check`.
-    pub problems: Option<String>,
-    /// Whether that is the file's fault; otherwise something was lacking here.
-    pub is_wrong_file: bool,
-}
-
-impl ReloadReport {
-    /// Of a configuration that could be made ready.
-    fn of(is_applied: bool, changes: Vec<String>) -> ReloadReport {
-        ReloadReport {
-            is_applied,
-            changes,
-            ..ReloadReport::default()
-        }
-    }
-}
 
 /// Reads the configuration that a reload is to apply.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;

@@ -13,7 +13,7 @@ use crate::observe::conditions::Troubles;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::{TapQuery, Tapped};
 use crate::plan::explain::Imagined;
-use crate::supervisor::reload::ReloadReport;
+use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::reply::Reply;
 use crate::supervisor::sessions::{SessionList, SessionQuery};
 
