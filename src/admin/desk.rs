@@ -10,24 +10,20 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 
+use super::endpoint::{ANSWER_MAX, Refused, ask, snapshot, status};
 use super::events::{self, Stage};
 use super::parameters::{Parameter, Parameters, only};
 use super::{metrics, page, tap};
-use crate::build::error::Refusal;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::TapQuery;
 use crate::plan::explain::Imagined;
 use crate::supervisor::log_level;
-use crate::supervisor::reply::Reply;
-use crate::supervisor::requests::{Request, Requests, Unasked};
+use crate::supervisor::requests::{Request, Requests};
 use crate::supervisor::sessions::SessionQuery;
 
-/// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// The same for a reload, which may look names up.
+/// Longest wait for a reload, which may look names up.
 const RELOAD_MAX: Duration = Duration::from_secs(120);
 
 /// What every endpoint has.
@@ -41,78 +37,6 @@ pub struct Desk {
     stopped: watch::Receiver<bool>,
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// It could not be asked.
-    #[error("{0}")]
-    Unasked(#[from] Unasked),
-    /// Nobody answered in time.
-    #[error("no answer in time: the daemon is busy with something that takes long; try again")]
-    Late,
-    /// It was asked, and ended without an answer.
-    #[error("the daemon is stopping")]
-    Gone,
-    /// A parameter is not what it has to be.
-    #[error("{0}")]
-    Parameter(String),
-    /// It answered that it will not.
-    #[error("{0}")]
-    Refusal(#[from] Refusal),
-    /// A snapshot that cannot be written down: a defect.
-    #[error("the answer cannot be written as JSON: {0}. Please report it")]
-    Json(#[from] serde_json::Error),
-}
-
-impl Refused {
-    /// In a line.
-    pub fn words(&self) -> String {
-        self.to_string().replace('\n', " ")
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let status = match &self {
-            Refused::Unasked(_) | Refused::Gone => StatusCode::SERVICE_UNAVAILABLE,
-            Refused::Parameter(_) => StatusCode::BAD_REQUEST,
-            Refused::Late => StatusCode::GATEWAY_TIMEOUT,
-            Refused::Refusal(Refusal::Unknown(_)) => StatusCode::NOT_FOUND,
-            Refused::Refusal(Refusal::Unable(_)) => StatusCode::CONFLICT,
-            Refused::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, format!("{self}\n")).into_response()
-    }
-}
-
-impl Desk {
-    /// Asks, and waits for the answer.
-    async fn ask<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        make: impl FnOnce(Reply<T>) -> Request,
-    ) -> Result<T, Refused> {
-        let (sender, answer) = oneshot::channel();
-        // Who asked may have given up waiting.
-        self.requests
-            .ask(make(Reply::new(move |answer| _ = sender.send(answer))))?;
-        match timeout(patience, answer).await {
-            Ok(answer) => answer.map_err(|_| Refused::Gone),
-            Err(_) => Err(Refused::Late),
-        }
-    }
-
-    /// All accounts and states.
-    pub async fn snapshot(&self) -> Result<Box<Snapshot>, Refused> {
-        self.ask(ANSWER_MAX, Request::Snapshot).await
-    }
-
-    /// The same as JSON.
-    pub async fn status(&self) -> Result<Vec<u8>, Refused> {
-        Ok(serde_json::to_vec(&self.snapshot().await?)?)
-    }
-}
-
 /// All endpoints.
 pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
     let desk = Desk {
@@ -121,7 +45,7 @@ pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
         stopped,
     };
     let mut router = Router::new()
-        .route("/status", get(status))
+        .route("/status", get(get_status))
         .route(
             "/status/listeners",
             part(|snapshot| json(&snapshot.listeners)),
@@ -187,11 +111,11 @@ fn as_json(bytes: Vec<u8>) -> Response {
 }
 
 fn part(of: fn(&Snapshot) -> Result<Response, Refused>) -> MethodRouter<Desk> {
-    get(move |State(desk): State<Desk>| async move { of(&*desk.snapshot().await?) })
+    get(move |State(desk): State<Desk>| async move { of(&*snapshot(&desk.requests).await?) })
 }
 
-async fn status(State(desk): State<Desk>) -> Result<Response, Refused> {
-    Ok(as_json(desk.status().await?))
+async fn get_status(State(desk): State<Desk>) -> Result<Response, Refused> {
+    Ok(as_json(status(&desk.requests).await?))
 }
 
 fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, Refused> {
@@ -206,9 +130,10 @@ async fn sessions(State(desk): State<Desk>, asked: Parameters) -> Result<Respons
         limit: number(limit)?,
     };
     json(
-        &desk
-            .ask(ANSWER_MAX, |reply| Request::Sessions(query, reply))
-            .await??,
+        &ask(&desk.requests, ANSWER_MAX, |reply| {
+            Request::Sessions(query, reply)
+        })
+        .await??,
     )
 }
 
@@ -221,19 +146,20 @@ async fn explain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
         interface: interface.text(),
         payload: payload.text().unwrap_or_default().into_bytes(),
     };
-    Ok(desk
-        .ask(ANSWER_MAX, |reply| Request::Explain(imagined, reply))
-        .await??)
+    Ok(ask(&desk.requests, ANSWER_MAX, |reply| {
+        Request::Explain(imagined, reply)
+    })
+    .await??)
 }
 
 async fn metrics(State(desk): State<Desk>) -> Result<Response, Refused> {
-    let text = metrics::render(&*desk.snapshot().await?);
+    let text = metrics::render(&*snapshot(&desk.requests).await?);
     Ok(([("content-type", metrics::MEDIA_TYPE)], text).into_response())
 }
 
 /// The process and all workers answer.
 async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
-    let snapshot = desk.snapshot().await?;
+    let snapshot = snapshot(&desk.requests).await?;
     let silent = snapshot.workers.iter().find(|worker| !worker.answers);
     Ok(match silent {
         None => "alive\n".into_response(),
@@ -247,13 +173,13 @@ async fn livez(State(desk): State<Desk>) -> Result<Response, Refused> {
 
 /// Every listener is bound, or nobody would answer, and it is not stopping, or nobody could be asked.
 async fn readyz(State(desk): State<Desk>) -> Result<&'static str, Refused> {
-    desk.snapshot().await?;
+    snapshot(&desk.requests).await?;
     Ok("ready\n")
 }
 
 async fn watch_events(State(desk): State<Desk>) -> Response {
     let stopped = desk.stopped.clone();
-    events::watch(desk, stopped).await
+    events::watch(desk.requests, &desk.stage, stopped).await
 }
 
 async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response, Refused> {
@@ -267,8 +193,10 @@ async fn look_on(State(desk): State<Desk>, asked: Parameters) -> Result<Response
         snap,
     };
     Ok(tap::answer(
-        desk.ask(ANSWER_MAX, |reply| Request::Tap(query, reply))
-            .await??,
+        ask(&desk.requests, ANSWER_MAX, |reply| {
+            Request::Tap(query, reply)
+        })
+        .await??,
     ))
 }
 
@@ -283,9 +211,11 @@ async fn reload(State(desk): State<Desk>, asked: Parameters) -> Result<Response,
     let is_dry_run = dry_run
         .read("1, 0, true or false", yes_or_no)?
         .unwrap_or(false);
-    let report = desk
-        .ask(RELOAD_MAX, |reply| Request::Reload { is_dry_run, reply })
-        .await?;
+    let report = ask(&desk.requests, RELOAD_MAX, |reply| Request::Reload {
+        is_dry_run,
+        reply,
+    })
+    .await?;
     let status = if report.problems.is_some() {
         StatusCode::UNPROCESSABLE_ENTITY
     } else {
@@ -305,13 +235,12 @@ async fn undrain(State(desk): State<Desk>, asked: Parameters) -> Result<String, 
 async fn change_drain(desk: &Desk, asked: Parameters, drain: bool) -> Result<String, Refused> {
     let [upstream] = only(["upstream"], asked)?;
     let upstream = upstream.required("HANDLER/ADDRESS, or the address alone")?;
-    let done = desk
-        .ask(ANSWER_MAX, |reply| Request::Drain {
-            upstream,
-            drain,
-            reply,
-        })
-        .await??;
+    let done = ask(&desk.requests, ANSWER_MAX, |reply| Request::Drain {
+        upstream,
+        drain,
+        reply,
+    })
+    .await??;
     Ok(done + "\n")
 }
 
@@ -319,12 +248,13 @@ async fn log_level(State(desk): State<Desk>, asked: Parameters) -> Result<String
     let [level] = only(["level"], asked)?;
     let level =
         log_level::parse(&level.required(log_level::LEVELS)?).map_err(Refused::Parameter)?;
-    Ok(desk
-        .ask(ANSWER_MAX, |reply| Request::Log(level, reply))
-        .await?
+    Ok(ask(&desk.requests, ANSWER_MAX, |reply| {
+        Request::Log(level, reply)
+    })
+    .await?
         + "\n")
 }
 
 async fn stop(State(desk): State<Desk>) -> Result<String, Refused> {
-    Ok(desk.ask(ANSWER_MAX, Request::Stop).await? + "\n")
+    Ok(ask(&desk.requests, ANSWER_MAX, Request::Stop).await? + "\n")
 }

@@ -14,8 +14,9 @@ use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::desk::Desk;
+use super::endpoint::status;
 use crate::observe::admin_stats::Visits;
+use crate::supervisor::requests::Requests;
 
 /// Who may watch at a time, by each door: viewers over TCP do not keep anybody at the control socket from it.
 const VIEWERS_MAX: usize = 32;
@@ -39,7 +40,7 @@ impl Stage {
     }
 
     /// The channel of the running show; begins one if there is none.
-    fn join(&self, desk: &Desk) -> watch::Receiver<Bytes> {
+    fn join(&self, requests: &Requests) -> watch::Receiver<Bytes> {
         let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = show
             .as_ref()
@@ -49,7 +50,7 @@ impl Stage {
         }
         let (sender, receiver) = watch::channel(Bytes::new());
         *show = Some(receiver.clone());
-        tokio::spawn(play(desk.clone(), sender, self.clone()));
+        tokio::spawn(play(requests.clone(), sender, self.clone()));
         receiver
     }
 
@@ -64,7 +65,7 @@ impl Stage {
     }
 }
 
-async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
+async fn play(requests: Requests, sender: watch::Sender<Bytes>, stage: Stage) {
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -72,7 +73,7 @@ async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
         if stage.is_over(&sender) {
             return;
         }
-        let event = match desk.status().await {
+        let event = match status(&requests).await {
             Ok(json) => [b"event: snapshot\ndata: ", json.as_slice(), b"\n\n"].concat(),
             Err(refused) => format!("event: trouble\ndata: {}\n\n", refused.words()).into_bytes(),
         };
@@ -82,13 +83,17 @@ async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
 }
 
 /// Answers `GET /events`.
-pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
-    let Some(viewer) = Viewer::begin(&desk) else {
-        desk.requests.visits.refused_viewers.more();
+pub async fn watch(
+    requests: Requests,
+    stage: &Stage,
+    mut stopped: watch::Receiver<bool>,
+) -> Response {
+    let Some(viewer) = Viewer::begin(&requests, stage) else {
+        requests.visits.refused_viewers.more();
         let words = "as many watch already as may; GET /status still answers\n";
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
     };
-    let mut events = desk.stage.join(&desk);
+    let mut events = stage.join(&requests);
     // One event waits for a slow reader, who then gets the latest one: it never holds up the others, nor fills memory.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -123,9 +128,9 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn begin(desk: &Desk) -> Option<Viewer> {
-        let place = Arc::clone(&desk.stage.places).try_acquire_owned().ok()?;
-        let visits = Arc::clone(&desk.requests.visits);
+    fn begin(requests: &Requests, stage: &Stage) -> Option<Viewer> {
+        let place = Arc::clone(&stage.places).try_acquire_owned().ok()?;
+        let visits = Arc::clone(&requests.visits);
         visits.viewers.more();
         Some(Viewer {
             visits,

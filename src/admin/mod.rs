@@ -3,10 +3,11 @@
 //! serves datagrams, so a visitor can at most wait.
 //!
 //! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `guard.rs` says who may ask what, `desk.rs` is the table of
-//! endpoints, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
+//! endpoints, `endpoint.rs` asks the supervisor for them, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
 pub mod client;
 mod desk;
+mod endpoint;
 mod events;
 mod guard;
 mod listeners;
@@ -28,8 +29,6 @@ use tokio::sync::watch;
 pub use self::listeners::{Bound, Listeners, Taken};
 use crate::supervisor::requests::Requests;
 
-/// Longest time in which what is under way is still finished at the end.
-const FINISH_MAX: Duration = Duration::from_millis(300);
 /// Longest wait for the thread, which should be gone by then. Everything else at the end takes at most 4.5 of the five seconds
 /// that are promised.
 const JOIN_MAX: Duration = Duration::from_millis(400);

@@ -3,7 +3,7 @@
 
 use axum::extract::Query;
 
-use super::desk::Refused;
+use super::endpoint::Refused;
 use crate::config::words::{did_you_mean, listed, quoted};
 
 /// All of them, as they came. Any text can be read as such a list.

@@ -18,14 +18,16 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::desk;
 use super::guard::{self, Door};
 use super::listeners::Listeners;
 use super::patient::Patient;
 use super::spare::Spare;
-use super::{FINISH_MAX, desk};
 use crate::observe::admin_stats::Visits;
 use crate::supervisor::requests::Requests;
 
+/// Longest time in which what is under way is still finished at the end.
+const FINISH_MAX: Duration = Duration::from_millis(300);
 /// Connections at a time, by each door: visitors over TCP do not keep anybody from the control socket.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head; the least that hyper can keep to.

@@ -1,7 +1,7 @@
 //! The families of the process as a whole, its listeners, its workers, and the host.
 
+use super::accounts::{AccountNames, accounts};
 use super::text::{Kind, Text};
-use super::{AccountNames, accounts};
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Snapshot, State};
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::accounts::{AccountNames, accounts, by};
 use super::text::{Kind, Text};
-use super::{AccountNames, accounts, by};
 use crate::observe::snapshot::{HandlerRow, SessionsRow, Snapshot, UpstreamRow};
 
 /// A family's name and help, and what it tells of a row.
