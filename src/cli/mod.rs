@@ -14,6 +14,7 @@
 mod check;
 mod completions;
 mod drain;
+mod exit;
 mod explain;
 mod handlers;
 mod log;
@@ -36,8 +37,9 @@ mod upstreams;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+pub use self::exit::Exit;
 use crate::config::Kind;
 
 const EXAMPLES: &str = "\
@@ -97,26 +99,6 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// It did what was asked.
-    Ok = 0,
-    /// It could not; standard error says why.
-    Failure = 1,
-    /// The command line makes no sense.
-    Usage = 2,
-    /// The configuration file is wrong (EX_CONFIG of sysexits.h): restarting will not help.
-    Configuration = 78,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
-    }
-}
-
 /// The whole program: reads the command line, runs a command, gives the exit code.
 pub fn main(kinds: &[Kind]) -> ExitCode {
     let line = match Line::try_parse() {
@@ -150,16 +132,14 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         Command::Stop(arguments) => stop::main(&arguments),
         Command::Handlers(arguments) => handlers::main(arguments, kinds),
         Command::Schema(arguments) => schema::main(arguments, kinds),
-        Command::Man(arguments) => man::main(arguments),
-        Command::Completions(arguments) => completions::main(arguments),
+        Command::Man(arguments) => man::main(arguments, Line::command()),
+        Command::Completions(arguments) => completions::main(arguments, Line::command()),
     };
     exit.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// The definition of the command line contradicts itself nowhere.

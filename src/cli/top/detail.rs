@@ -8,16 +8,14 @@ use ratatui::symbols;
 use ratatui::text::Line;
 use ratatui::widgets::{RenderDirection, Sparkline};
 
-use super::input::Spots;
 use super::measure::{Measure, Noun};
 use super::number;
 use super::palette::Tone;
 use super::rates::{Rates, Row, rate};
 use super::rows::{Key, items};
 use super::sight::{HISTORY, Sight};
-use super::state::State;
-use super::text::wrap;
-use super::view::{Told, draw_text};
+use super::state::{Spots, State};
+use super::text::{Told, draw_text, wrap};
 use crate::config::words::one_line;
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};

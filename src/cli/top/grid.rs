@@ -4,12 +4,11 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::input::Spots;
 use super::measure::{Measure, Noun};
 use super::number;
 use super::palette::Tone;
 use super::rates::Row;
-use super::state::State;
+use super::state::{Spots, State};
 use super::text::{fit, width};
 
 /// Columns of a name, between the least and what it may take from the numbers.

@@ -3,10 +3,10 @@
 use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
-use ratatui::layout::{Position, Rect};
+use ratatui::layout::Position;
 
 use super::measure::Noun;
-use super::state::{Mode, State};
+use super::state::{Mode, Spots, State};
 
 /// Rows that a page key goes where the table's height is not known.
 const PAGE_ROWS: isize = 10;
@@ -36,20 +36,6 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "click tabs, rows and heads; wheel; Shift selects text",
     ),
 ];
-
-/// Where on the screen things are that can be clicked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Spots {
-    pub(super) tabs: Vec<(Rect, Noun)>,
-    /// Heads of columns, by the column's number.
-    pub(super) heads: Vec<(Rect, usize)>,
-    /// Where the table's rows are.
-    pub(super) body: Rect,
-    /// The row that is the first there.
-    pub(super) first: usize,
-    /// How far the text over the table can be scrolled.
-    pub(super) scroll_max: usize,
-}
 
 /// Whether to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,11 +10,12 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use ratatui::crossterm::event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::ask;
-use super::input::{Next, Spots, on_event};
+use super::super::remote::why_not;
+use super::input::{Next, on_event};
 use super::screen::Screen;
-use super::state::State;
+use super::state::{Spots, State};
 use crate::admin::client::Client;
+use crate::config::words::printable;
 use crate::observe::snapshot::Snapshot;
 
 /// How long a signal or an answer may wait to be seen.
@@ -111,4 +112,19 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
         .name("top-asks".to_owned())
         .spawn(listen)?;
     Ok(receiver)
+}
+
+/// Asks, where no answer is news too.
+fn ask(client: &Client) -> Result<Snapshot, String> {
+    let answer = client
+        .get("/status")
+        .map_err(|error| why_not(client, &error))?;
+    if !answer.is_success() {
+        return Err(format!(
+            "the daemon refuses: {}",
+            printable(answer.text().trim())
+        ));
+    }
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("cannot understand its answer: {error}"))
 }

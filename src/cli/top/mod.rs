@@ -35,10 +35,9 @@ use clap::Args;
 
 use self::rates::Rates;
 use self::state::State;
-use super::remote::{Remote, judge, understand, why_not};
+use super::remote::{Remote, judge, understand};
 use super::{Exit, output};
 use crate::admin::client::Client;
-use crate::config::words::printable;
 use crate::observe::snapshot::Snapshot;
 
 /// Longest wait for an answer: soon somebody wants to know that there is none.
@@ -121,19 +120,4 @@ fn look(arguments: &Arguments) -> Result<Exit, Exit> {
 /// Asks, where no answer is the end.
 fn first(client: &Client) -> Result<Snapshot, Exit> {
     understand(&judge(client, client.get("/status"))?)
-}
-
-/// Asks, where no answer is news too.
-fn ask(client: &Client) -> Result<Snapshot, String> {
-    let answer = client
-        .get("/status")
-        .map_err(|error| why_not(client, &error))?;
-    if !answer.is_success() {
-        return Err(format!(
-            "the daemon refuses: {}",
-            printable(answer.text().trim())
-        ));
-    }
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| format!("cannot understand its answer: {error}"))
 }

@@ -14,8 +14,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
-use super::input::Spots;
-use super::state::State;
+use super::state::{Spots, State};
 use super::view;
 
 /// The terminal, while it is ours.

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::input::Spots;
+use ratatui::layout::Rect;
+
 use super::measure::Noun;
 use super::order::{Order, arrange};
 use super::rates::Row;
@@ -55,6 +56,20 @@ pub(super) enum Mode {
     Alarms,
     /// The keys.
     Help,
+}
+
+/// Where on the screen things are that can be clicked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Spots {
+    pub(super) tabs: Vec<(Rect, Noun)>,
+    /// Heads of columns, by the column's number.
+    pub(super) heads: Vec<(Rect, usize)>,
+    /// Where the table's rows are.
+    pub(super) body: Rect,
+    /// The row that is the first there.
+    pub(super) first: usize,
+    /// How far the text over the table can be scrolled.
+    pub(super) scroll_max: usize,
 }
 
 impl State {

@@ -10,13 +10,13 @@ use ratatui::crossterm::event::{
 use ratatui::style::{Color, Modifier};
 use serde_json::{Value, json};
 
-use super::input::{Next, Spots, on_event};
+use super::input::{Next, on_event};
 use super::measure::{Measure, Noun};
 use super::once;
 use super::order::{Order, arrange};
 use super::rates::Rates;
 use super::sight::Sight;
-use super::state::{Mode, State};
+use super::state::{Mode, Spots, State};
 use super::view;
 use crate::observe::snapshot::{HostCounts, Snapshot};
 

@@ -7,11 +7,11 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
-use super::input::{KEYS, Spots};
+use super::input::KEYS;
 use super::measure::{Measure, Noun};
 use super::palette::Tone;
-use super::state::{Mode, State};
-use super::text::{width, wrap};
+use super::state::{Mode, Spots, State};
+use super::text::{Told, draw_text, width, wrap};
 use super::{detail, grid, number};
 use crate::config::words::{counted, one_line};
 use crate::observe::snapshot::{Snapshot, State as Health};
@@ -20,9 +20,6 @@ use crate::observe::snapshot::{Snapshot, State as Health};
 const BANNER_LINES: (u16, u16) = (3, 1);
 /// Below this many lines a screen is low.
 const LOW: u16 = 16;
-
-/// A line of text over the table, and how it looks.
-pub(super) type Told = (String, Tone);
 
 /// Draws everything; says where things are.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots {
@@ -67,28 +64,6 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots 
     }
     frame.render_widget(footer(state), foot);
     spots
-}
-
-/// Draws lines into a place, from where they are scrolled to.
-pub(super) fn draw_text(
-    frame: &mut Frame<'_>,
-    state: &State,
-    area: Rect,
-    text: &[Told],
-    spots: &mut Spots,
-) {
-    let scroll_max = text.len().saturating_sub(area.height.into());
-    for ((text, tone), area) in text
-        .iter()
-        .skip(state.scroll.min(scroll_max))
-        .zip(area.rows())
-    {
-        frame.render_widget(
-            Line::styled(text.as_str(), tone.style(state.has_colours)),
-            area,
-        );
-    }
-    (spots.body, spots.scroll_max) = (area, scroll_max);
 }
 
 fn title(state: &State, now: Instant) -> Line<'static> {
