@@ -3,11 +3,9 @@
 //! Nothing here knows TOML or routes. The drawing is in `render.rs`; the words are chosen where a
 //! problem is found.
 
-use std::fmt;
 use std::ops::Range;
 
 use super::limits::{PROBLEMS_KEPT_MAX, PROBLEMS_SHOWN_MAX};
-use super::render;
 use super::source::{Position, Source};
 use super::words::{Mistake, counted};
 
@@ -165,33 +163,12 @@ impl Problems {
         self.kept.len() < PROBLEMS_SHOWN_MAX
     }
 
-    /// The whole text for the user. Colours are for terminals: the caller knows.
-    pub fn render(&self, colours: bool) -> String {
-        let mut text = String::new();
-        for problem in self.iter().take(PROBLEMS_SHOWN_MAX) {
-            text.push_str(&render::draw(&self.source, problem, colours));
-            text.push_str("\n\n");
-        }
-        let total = self.errors + self.warnings;
-        if total > PROBLEMS_SHOWN_MAX {
-            text.push_str(&format!("... and {} more\n\n", total - PROBLEMS_SHOWN_MAX));
-        }
-        text.push_str(&self.summary());
-        text
-    }
-
     /// One line: the file, and how many of each there are.
     pub fn summary(&self) -> String {
         let errors = (self.errors > 0).then(|| counted(self.errors, "error"));
         let warnings = (self.warnings > 0).then(|| counted(self.warnings, "warning"));
         let counts: Vec<String> = errors.into_iter().chain(warnings).collect();
         format!("{}: {}", self.source.name(), counts.join(", "))
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(false))
     }
 }
 

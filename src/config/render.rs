@@ -3,18 +3,42 @@
 //! The library that draws passes some of what it is given to the terminal as it is, so everything
 //! that comes from the file is made harmless here first.
 
+use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::renderer::Renderer;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Snippet};
 
-use super::limits::LINE_BYTES_SHOWN_MAX;
-use super::problem::{Problem, Severity};
+use super::limits::{LINE_BYTES_SHOWN_MAX, PROBLEMS_SHOWN_MAX};
+use super::problem::{Problem, Problems, Severity};
 use super::source::Source;
 use super::words::{is_unprintable, printable};
 
+impl Problems {
+    /// The whole text for the user. Colours are for terminals: the caller knows.
+    pub fn render(&self, colours: bool) -> String {
+        let mut text = String::new();
+        for problem in self.iter().take(PROBLEMS_SHOWN_MAX) {
+            text.push_str(&draw(self.source(), problem, colours));
+            text.push_str("\n\n");
+        }
+        let total = self.errors() + self.warnings();
+        if total > PROBLEMS_SHOWN_MAX {
+            text.push_str(&format!("... and {} more\n\n", total - PROBLEMS_SHOWN_MAX));
+        }
+        text.push_str(&self.summary());
+        text
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
 /// The text for one problem, without a line end.
-pub(super) fn draw(source: &Source, problem: &Problem, colours: bool) -> String {
+fn draw(source: &Source, problem: &Problem, colours: bool) -> String {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,

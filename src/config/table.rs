@@ -9,9 +9,10 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::destination::{Destination, PortSet, Ports};
+use super::interface::InterfaceRef;
 use super::limits::{LISTENERS_MAX, MATCH_ROWS_MAX};
 use super::problem::{Problem, Problems};
-use super::route::{Draft, InterfaceRef, Route};
+use super::route::{Draft, Route};
 use super::source::Placed;
 use super::words::quoted;
 

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::handlers::Registry;
+use super::interface::InterfaceRef;
 use super::limits::PAYLOAD_BYTES_MAX;
 use super::problem::{Problem, Problems};
-use super::route::InterfaceRef;
 use super::section::Section;
 use super::setting::{self, Form, Setting};
 use super::source::Placed;

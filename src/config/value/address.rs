@@ -51,7 +51,7 @@ pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
 }
 
 /// The same, of a key.
-pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
+fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
@@ -67,6 +67,32 @@ pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
         return Err(Mistake::new(message).hint("leave the port out"));
     }
     prefix_of(text)
+}
+
+/// Reads the address or prefix of those who send datagrams.
+pub(in super::super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
+    let net = prefix_text(text)?;
+    if net.addr().is_multicast() {
+        return Err(Mistake::new("no datagram comes from a group")
+            .hint("`source` is who sends; groups belong into `destination`"));
+    }
+    if let IpAddr::V6(v6) = net.addr()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("{v6} is an IPv4 address in IPv6 clothes");
+        return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
+    }
+    if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
+        return Err(
+            Mistake::new("no host has this address").hint("for every source leave `source` out")
+        );
+    }
+    Ok(net)
+}
+
+/// Whether a prefix is one of IPv4.
+pub(in super::super) fn is_v4(net: &IpNet) -> bool {
+    matches!(net, IpNet::V4(_))
 }
 
 /// `"10.0.0.1:2055"`, `"[::1]:53"`, `"[fe80::1%eth0]:53"`, `"collector.example:2055"`.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::route::InterfaceRef;
+use super::super::interface::InterfaceRef;
 use super::super::upstream::SendFrom;
 use super::super::words::{Mistake, did_you_mean};
 use super::{Value, integer, interface_name};

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeValue;
 
-pub(super) use self::address::{interface_name, prefix_text};
+pub(super) use self::address::{interface_name, is_v4, source_of};
 pub use self::address::{ip_address, prefix, socket_address, upstream};
 pub use self::bytes::hex;
 pub use self::control::{host_header, http_address, socket_path};
