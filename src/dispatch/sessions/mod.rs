@@ -4,26 +4,29 @@
 //! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of those on
 //! probation, the oldest first.
 
+mod link;
 mod list;
 pub mod page;
 pub mod ports;
 pub mod quota;
+mod session;
 mod wheel;
 
-use std::hash::{BuildHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use self::list::{Link, Linked, NONE, Queue};
+use self::link::{Link, NONE};
+use self::list::{Linked, Queue};
 use self::page::Page;
+pub use self::session::{Key, Session, SessionId};
 use self::wheel::Wheel;
 use super::id::{EarId, HandlerId, UpstreamId};
 use super::legacy::SessionLegacy;
 use super::outbox::Lane;
-use super::route_table::RouteId;
 use super::time::{Time, nanoseconds};
 
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
@@ -34,66 +37,6 @@ const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
 
 /// The same for lanes, of which a session of a fan-out has many.
 const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
-
-/// A session's place in the table. Valid until it is removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u32);
-
-/// Whom a session belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
-    /// The client.
-    pub client: SocketAddr,
-    /// The address of ours that it asked, and that answers leave from.
-    pub local: SocketAddr,
-    /// The route that brought it here.
-    pub route: RouteId,
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        for address in [&self.client, &self.local] {
-            match address {
-                SocketAddr::V4(v4) => {
-                    state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port()))
-                }
-                SocketAddr::V6(v6) => {
-                    state.write_u128(v6.ip().to_bits());
-                    state.write_u64(u64::from(v6.scope_id()) << 16 | u64::from(v6.port()));
-                }
-            }
-        }
-        state.write_u32(self.route.0);
-    }
-}
-
-/// One client's conversation with the upstreams.
-#[derive(Debug, Clone)]
-pub struct Session {
-    /// Whose it is.
-    pub key: Key,
-    /// The listener that its last request came in by and that its answers leave through.
-    pub ear: EarId,
-    /// The interface that it came in by, 0 where unknown.
-    pub interface: u32,
-    /// When the last datagram passed, either way.
-    pub seen: Time,
-    /// The TTL that its last request was passed on with, one less than it arrived with.
-    pub ttl: Option<u8>,
-    /// Datagrams from the client.
-    pub requests: u32,
-    /// Datagrams to the client.
-    pub replies: u32,
-    /// The upstream that has answered first since the last request.
-    pub winner: Option<u16>,
-    /// Whether it ever got an answer.
-    pub is_answered: bool,
-    /// Whether the client's next datagram belongs to it.
-    is_bound: bool,
-    is_open: bool,
-    wheel: Link,
-    waiting: Link,
-}
 
 /// How long sessions last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Session;
+use super::session::Session;
 use crate::dispatch::id::{HandlerId, UpstreamId};
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;

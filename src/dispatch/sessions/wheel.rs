@@ -2,8 +2,9 @@
 //! time comes, and only then moves on to where it belongs by now: a datagram costs the wheel nothing. An entry is told of at
 //! most two slots after its deadline, and never before.
 
-use super::Session;
-use super::list::{Link, NONE, link};
+use super::link::{Link, NONE};
+use super::list::link;
+use super::session::Session;
 use crate::dispatch::time::Time;
 
 /// Slots in a turn of the wheel. What is further ahead waits in the last one, and moves on from there.

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 pub use self::filter::{Filter, Target};
+pub(super) use self::page::Source;
 pub use self::page::{Counts, Direction, Page, Record, View};
-use self::page::{Pages, Sample};
+use self::page::{Pages, Sample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
-use super::id::{EarId, RouteId};
+use super::id::EarId;
 use super::outbox::{Outbox, Reply};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Train};
@@ -28,9 +29,6 @@ pub const TAPS_MAX: usize = 8;
 pub const RECORDS_PER_TURN: usize = 64;
 /// Bytes of payload that a turn copies for all taps together, give or take one datagram for each.
 pub const BYTES_PER_TURN: usize = 128 << 10;
-/// Handlers whose verdicts a record tells; of a route with more of them, the first.
-const VERDICTS_MAX: usize = 32;
-
 /// Which tap; the same in all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapId(pub u64);
@@ -98,19 +96,6 @@ impl Tap {
             );
         }
     }
-}
-
-/// Where datagrams come from, as the dispatcher knows it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Source {
-    /// Which way they go.
-    pub(super) direction: Direction,
-    /// The number of the listener that received them; of the one that answers leave through.
-    pub(super) listener: Option<u32>,
-    /// Their route, or why they have none.
-    pub(super) route: Result<Option<RouteId>, DropReason>,
-    /// The upstream, of an answer.
-    pub(super) upstream: Option<UpstreamId>,
 }
 
 /// All taps of a worker.

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Source, VERDICTS_MAX};
 use crate::datagram::Envelope;
 use crate::dispatch::handler::{HandlerId, Names, UpstreamId};
 use crate::dispatch::id::RouteId;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
+/// Handlers whose verdicts a record tells; of a route with more of them, the first.
+pub(super) const VERDICTS_MAX: usize = 32;
 /// Pages that one tap has in each worker.
 const PAGES: usize = 4;
 /// Bytes of payload in a page: a few datagrams of the largest size.
@@ -31,6 +32,19 @@ pub enum Direction {
     Request,
     /// From an upstream back to a client.
     Answer,
+}
+
+/// Where datagrams come from, as the dispatcher knows it.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Source {
+    /// Which way they go.
+    pub(in super::super) direction: Direction,
+    /// The number of the listener that received them; of the one that answers leave through.
+    pub(in super::super) listener: Option<u32>,
+    /// Their route, or why they have none.
+    pub(in super::super) route: Result<Option<RouteId>, DropReason>,
+    /// The upstream, of an answer.
+    pub(in super::super) upstream: Option<UpstreamId>,
 }
 
 /// A datagram as it is handed to a page.

@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
 use crate::datagram::Span;
+use crate::dispatch::id::RouteId;
 use crate::dispatch::random::Random;
 use crate::dispatch::verdict::Verdict;
 
