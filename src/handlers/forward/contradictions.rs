@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::entry::Entry;
-use super::read::Said;
-use super::settings::{Choice, Settings, Spread};
+use super::settings::{Choice, Said, Settings, Spread};
 use crate::config::problem::Problem;
 use crate::config::section::Section;
 use crate::config::upstream::{Host, Leave, SendFrom, Upstream};

@@ -9,7 +9,7 @@ use super::health;
 use super::keys::{
     COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS,
 };
-use super::settings::{Choice, HashOn, Limits, Replies, Settings, Spread};
+use super::settings::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
 use crate::config::section::Section;
 use crate::config::upstream::{SendFrom, Upkeep};
 use crate::config::value::{self, Value, placed};
@@ -23,19 +23,6 @@ const IDLE: Duration = Duration::from_secs(60);
 const PROBATION: Duration = Duration::from_secs(5);
 const SESSIONS: u32 = 65_536;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// What `replies` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
-    /// `false`
-    No,
-    /// `true`
-    Yes,
-    /// `"first"`
-    First,
-    /// `"all"`
-    All,
-}
 
 /// Reads the table; `None` where it is wrong, which is reported.
 pub fn read(section: &mut Section<'_>) -> Option<Settings> {

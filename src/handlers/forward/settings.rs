@@ -140,3 +140,16 @@ impl Settings {
         self.is_answered() || (self.spread == Spread::Session && self.choice != Choice::All)
     }
 }
+
+/// What `replies` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// `false`
+    No,
+    /// `true`
+    Yes,
+    /// `"first"`
+    First,
+    /// `"all"`
+    All,
+}
