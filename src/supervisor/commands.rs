@@ -14,7 +14,7 @@ use crate::supervisor::sessions;
 const ANSWERS_MAX: usize = 16;
 
 /// The parts of the supervisor that answer requests.
-pub(crate) struct Parts<'a> {
+pub(crate) struct CommandParts<'a> {
     /// The configuration that runs.
     pub(crate) running: &'a mut Running,
     /// What the supervisor remembers.
@@ -27,7 +27,7 @@ pub(crate) struct Parts<'a> {
 
 /// Answers the requests that wait, at most [`ANSWERS_MAX`] of them; the others wait until signals have been handled. Returns
 /// whether the daemon is to stop.
-pub(crate) fn respond_to_all(parts: &mut Parts<'_>) -> bool {
+pub(crate) fn respond_to_all(parts: &mut CommandParts<'_>) -> bool {
     for _ in 0..ANSWERS_MAX {
         let Some(request) = parts.office.next_request() else {
             return false;
@@ -41,8 +41,8 @@ pub(crate) fn respond_to_all(parts: &mut Parts<'_>) -> bool {
 }
 
 /// Answers one request. Returns whether the daemon is to stop.
-fn respond(request: Request, parts: &mut Parts<'_>) -> bool {
-    let Parts {
+fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
+    let CommandParts {
         running,
         office,
         reloader,

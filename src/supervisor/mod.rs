@@ -37,7 +37,7 @@ use crate::handover::prepare::{Draft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::net::limits;
 use crate::observe::snapshot::Snapshot;
-use crate::supervisor::commands::{Parts, respond_to_all};
+use crate::supervisor::commands::{CommandParts, respond_to_all};
 use crate::supervisor::office::Office;
 use crate::supervisor::periodic::Periodic;
 use crate::supervisor::reload::{Loader, ReloadStep, Reloader, Wish};
@@ -329,7 +329,7 @@ impl Supervisor {
 
     /// Answers requests. Returns whether one of them was to stop.
     fn respond(&mut self) -> bool {
-        respond_to_all(&mut Parts {
+        respond_to_all(&mut CommandParts {
             running: &mut self.running,
             office: &mut self.office,
             reloader: &mut self.reloader,
