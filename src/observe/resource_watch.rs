@@ -29,7 +29,7 @@ pub struct Shortages {
 
 impl Shortages {
     /// Nothing is, so far.
-    pub fn new() -> Shortages {
+    pub(crate) fn new() -> Shortages {
         Shortages {
             next: Instant::now(),
             files: None,
