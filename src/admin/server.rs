@@ -1,5 +1,5 @@
 //! Accepts visitors and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
-//! (`control/visits.rs`), and shown with everything else.
+//! (`observe/admin_stats.rs`), and shown with everything else.
 
 use std::io;
 use std::sync::Arc;

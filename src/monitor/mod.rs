@@ -1,9 +1,9 @@
 //! Looks after the upstreams while the workers run, off the data path: resolves names again and probes who is alive, and
 //! tells the workers what changed. A worker never waits for any of it.
 //!
-//! One thread polls all probes and keeps both schedules (`keeper.rs`). Look-ups may block for as long as the system's
+//! One thread polls all probes and keeps both schedules (`monitor_thread.rs`). Look-ups may block for as long as the system's
 //! resolver likes, so each has a thread of its own that ends with it, or with the process: one that hangs delays nothing
-//! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `attempt.rs` is one
+//! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `probe.rs` is one
 //! probe. They write down what is new as `News`; only the keeper tells anyone.
 
 mod health;

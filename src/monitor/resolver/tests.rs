@@ -1,4 +1,4 @@
-//! Tests of `control/upkeep/resolver.rs`.
+//! Tests of `monitor/resolver.rs`.
 
 use super::*;
 use crate::config::upstream::{Host, Leave, Upstream};

@@ -1,7 +1,7 @@
 //! Alarms: what stands out now, as state, each with its cause and its cure. An alarm is there as long as its cause; nothing has
 //! to be acknowledged. What needs a memory (a counter that rises, or that does not) is remembered here between two snapshots.
 //!
-//! One file for each cause that the accounts show; what only the host shows is found by `control/lookout/`. `journal.rs`
+//! One file for each cause that the accounts show; what only the host shows is found by `observe/host_watch/`. `journal.rs`
 //! writes the log.
 
 mod journal;
