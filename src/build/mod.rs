@@ -3,6 +3,7 @@
 pub mod error;
 pub mod inherited_sockets;
 pub mod line_writer;
+mod listeners;
 pub mod log_writer;
 pub mod port_owners;
 pub mod service_manager;
@@ -10,34 +11,30 @@ pub mod socket_activation;
 pub mod worker_threads;
 
 use std::io;
-use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use ipnet::IpNet;
 
-use crate::build::error::{TOO_MANY_FILES, explain};
+use crate::build::error::explain;
 use crate::build::inherited_sockets::LentSockets;
+use crate::build::listeners::{bind_all, probe};
 use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use crate::config::upstream::{SendFrom, Upstream};
-use crate::config::{Config, Daemon, Route};
+use crate::config::{Config, Route};
 use crate::dispatch::dispatcher::{Dispatcher, ListenerRouting};
 use crate::dispatch::handler::{Handler, HandlerId};
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::sink::{Job, LineSink};
-use crate::net::errno;
 use crate::net::kept_source;
-use crate::net::multicast;
-use crate::net::socket::{self, ListenerOptions};
+use crate::plan::Plan;
 use crate::plan::targets;
 use crate::plan::upstreams::{Located, Upstreams};
-use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
-use crate::worker::worker_state::SocketSlot;
 
 /// Builds all workers around the sockets that are there already. Nothing further is bound when this fails. Time is counted
 /// from `epoch`.
@@ -70,185 +67,6 @@ pub fn build(
             build_worker(config, plan, listeners, hands, epoch, number)
         })
         .collect()
-}
-
-/// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
-fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), BuildError> {
-    let is_new = |listener: &&ListenerPlan| {
-        !listener.share && !lent_sockets.has_port(listener.address.port())
-    };
-    for listener in plan.listeners.iter().filter(is_new) {
-        if let Err(error) = socket::probe(listener.address) {
-            return Err(explain_bind(listener, &error));
-        }
-    }
-    Ok(())
-}
-
-/// The listeners of each worker.
-type WorkerListeners = Vec<Vec<Listener>>;
-
-/// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
-/// of a listener stays as it is, in its order; where several workers share it, each has at least one. Sockets beside those that
-/// are held are bound later (`Listener::bind_late`): the kernel would spread flows over them although nobody reads them yet.
-fn bind_all(
-    daemon: &Daemon,
-    plan: &Plan,
-    mut lent_sockets: LentSockets,
-) -> Result<WorkerListeners, BuildError> {
-    let mut bound: WorkerListeners = (0..plan.workers).map(|_| Vec::new()).collect();
-    let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
-    order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
-    let mut owners = (0..plan.workers).cycle();
-    // Of those that are new: what others had was told when they were.
-    let (mut granted, mut fresh) = (usize::MAX, Vec::new());
-    let unlocked = lent_sockets
-        .unlock(plan)
-        .map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
-    for index in order {
-        let planned = &plan.listeners[index];
-        let options = options(daemon, planned);
-        let lent = lent_sockets.take(&planned.key());
-        let has_some = !lent.is_empty();
-        let sockets = if planned.role.is_spread() {
-            plan.workers.max(lent.len())
-        } else {
-            1
-        };
-        let mut lent = lent.into_iter();
-        for place in 0..sockets {
-            let worker = if planned.role.is_spread() {
-                place % plan.workers
-            } else {
-                owners.next().unwrap_or(0)
-            };
-            let lent = lent.next();
-            let (is_lent, is_late) = (lent.is_some(), lent.is_none() && has_some);
-            let socket = match lent {
-                Some(socket) => go_on_with(socket, planned.address.is_ipv6(), &options),
-                None if is_late => socket::unbound_listener(planned.address, &options),
-                None => bind(&options, planned),
-            };
-            let socket = socket.map_err(|error| explain_bind(planned, &error))?;
-            if !is_lent {
-                granted =
-                    granted.min(socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX));
-            }
-            let slot = SocketSlot {
-                listener: index,
-                index: place,
-            };
-            let listener = Listener::new(
-                slot,
-                socket,
-                planned.address,
-                options,
-                planned.needs.source,
-                is_late,
-            );
-            if !is_lent {
-                fresh.push((worker, bound[worker].len()));
-            }
-            bound[worker].push(listener);
-        }
-    }
-    drop(unlocked);
-    // What others hold is theirs until they have given it.
-    for listener in fresh
-        .into_iter()
-        .map(|(worker, index)| &bound[worker][index])
-    {
-        let label = &plan.listeners[listener.slot.listener].label;
-        listener
-            .settle()
-            .map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;
-    }
-    warn_of_small_buffers(daemon, granted);
-    Ok(bound)
-}
-
-fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
-    ListenerOptions {
-        reuse_port: listener.role.is_spread(),
-        receive_buffer: daemon.receive_buffer,
-        send_buffer: daemon.send_buffer,
-        destination: listener.receives_destination(),
-        ttl: listener.needs.ttl,
-        time: listener.needs.time || daemon.latency,
-        share: listener.share,
-    }
-}
-
-/// A socket that somebody else still reads may tell more from now on, and must not tell less yet.
-fn go_on_with(socket: UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<UdpSocket> {
-    socket::request_more_control_data(&socket, v6, options)?;
-    Ok(socket)
-}
-
-fn bind(options: &ListenerOptions, listener: &ListenerPlan) -> io::Result<UdpSocket> {
-    let socket = socket::bind_listener(listener.address, options)?;
-    if let Role::Group {
-        interface, sources, ..
-    } = &listener.role
-    {
-        let group = listener.address.ip();
-        if sources.is_empty() {
-            multicast::join(&socket, group, *interface)?;
-        }
-        for source in sources {
-            multicast::join_source(&socket, group, *source, *interface)?;
-        }
-    }
-    Ok(socket)
-}
-
-fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
-    if granted < daemon.receive_buffer {
-        log::warn!(
-            "the kernel granted receive buffers of {granted} bytes instead of {}: short bursts may be lost; \
-             `sysctl -w net.core.rmem_max={}` allows them (or CAP_NET_ADMIN)",
-            daemon.receive_buffer,
-            daemon.receive_buffer
-        );
-    }
-}
-
-/// A failed bind or join in words: what, why, and what to do.
-fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
-    let label = &listener.label;
-    let port = listener.address.port();
-    let text = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            let who: Vec<_> = port_owners::find(listener.address)
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            let who = if who.is_empty() {
-                "a program that /proc does not show".to_owned()
-            } else {
-                who.join("; ")
-            };
-            format!(
-                "cannot bind {label}: already taken by {who}. Stop it, choose another port, or set `share = true` on \
-                 the route if both should have the port (every program on it needs SO_REUSEADDR then)"
-            )
-        }
-        Some(libc::EACCES) if port < 1024 => format!(
-            "cannot bind {label}: ports below 1024 need the capability CAP_NET_BIND_SERVICE. Grant it with \
-             `sudo setcap cap_net_bind_service=+ep {}`, or run as root",
-            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path
-                .display()
-                .to_string())
-        ),
-        Some(libc::EMFILE) => format!("cannot open a socket for {label}: {TOO_MANY_FILES}"),
-        Some(libc::EAFNOSUPPORT) => format!("cannot bind {label}: this kernel has IPv6 disabled"),
-        Some(libc::ENODEV) if matches!(listener.role, Role::Group { .. }) => {
-            format!("cannot join {label}: the interface is gone or cannot do multicast")
-        }
-        Some(errno) => format!("cannot bind {label}: {error} ({})", errno::name(errno)),
-        None => format!("cannot bind {label}: {error}"),
-    };
-    BuildError(text)
 }
 
 /// What a worker acts with.

@@ -37,14 +37,19 @@ enum ProbeSocket {
         /// Datagrams that were not the answer.
         others: u32,
     },
-    Tcp {
-        stream: TcpStream,
-        is_open: bool,
-        /// Bytes of the question that are sent.
-        sent: usize,
-        /// What came so far, at most [`STREAM_BYTES_MAX`].
-        heard: Vec<u8>,
-    },
+    Tcp(Conversation),
+}
+
+/// A question and its answer over TCP, as far as they have come.
+#[derive(Debug)]
+struct Conversation {
+    stream: TcpStream,
+    /// Whether the connection is established.
+    is_open: bool,
+    /// Bytes of the question that are sent.
+    sent: usize,
+    /// What came so far, at most [`STREAM_BYTES_MAX`].
+    received: Vec<u8>,
 }
 
 impl Probe {
@@ -70,12 +75,7 @@ impl Probe {
         loop {
             let result = match &mut self.socket {
                 ProbeSocket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
-                ProbeSocket::Tcp {
-                    stream,
-                    is_open,
-                    sent,
-                    heard,
-                } => converse(stream, is_open, sent, heard, probe, buffer),
+                ProbeSocket::Tcp(conversation) => conversation.step(probe, buffer),
             };
             match result {
                 Ok(outcome) => return Some(outcome),
@@ -92,7 +92,7 @@ impl Probe {
     pub fn overdue(&self, probe: &ProbeSettings) -> ProbeFailure {
         let has_other_answer = match &self.socket {
             ProbeSocket::Udp { others, .. } => *others > 0,
-            ProbeSocket::Tcp { heard, .. } => !heard.is_empty(),
+            ProbeSocket::Tcp(conversation) => !conversation.received.is_empty(),
         };
         match has_other_answer {
             true => ProbeFailure::Unexpected,
@@ -126,12 +126,12 @@ fn begin_tcp(
 ) -> io::Result<ProbeSocket> {
     let mut stream = TcpStream::from_std(probe::tcp(to, leaving)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(ProbeSocket::Tcp {
+    Ok(ProbeSocket::Tcp(Conversation {
         stream,
         is_open: false,
         sent: 0,
-        heard: Vec::new(),
-    })
+        received: Vec::new(),
+    }))
 }
 
 /// The kernel may choose the very port that is asked, where nobody listens on it: the probe would hear itself.
@@ -160,41 +160,52 @@ fn hear_datagram(
     }
 }
 
-fn converse(
-    stream: &mut TcpStream,
-    is_open: &mut bool,
-    sent: &mut usize,
-    heard: &mut Vec<u8>,
-    probe: &ProbeSettings,
-    buffer: &mut [u8],
-) -> io::Result<ProbeOutcome> {
-    if !*is_open {
-        if let Some(error) = stream.take_error()? {
+impl Conversation {
+    /// Goes as far as is possible without waiting. The end of it, or an error, which may say that it has to wait.
+    fn step(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> io::Result<ProbeOutcome> {
+        if !self.is_open {
+            self.check_open()?;
+            self.is_open = true;
+        }
+        while let rest @ [_, ..] = &probe.send[self.sent..] {
+            self.sent += self.stream.write(rest)?;
+        }
+        if probe.send.is_empty() && probe.expect.is_empty() {
+            return Ok(Ok(()));
+        }
+        loop {
+            let room = buffer.len().min(STREAM_BYTES_MAX - self.received.len());
+            let len = self.stream.read(&mut buffer[..room])?;
+            if let Some(outcome) = self.judge(&buffer[..len], &probe.expect) {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Fails while the connection is not established, or if it cannot be.
+    fn check_open(&self) -> io::Result<()> {
+        if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
-        let peer = stream.peer_addr()?;
-        refuse_ourselves(stream.local_addr()?, peer)?;
-        *is_open = true;
+        let peer = self.stream.peer_addr()?;
+        refuse_ourselves(self.stream.local_addr()?, peer)
     }
-    while let rest @ [_, ..] = &probe.send[*sent..] {
-        *sent += stream.write(rest)?;
-    }
-    if probe.send.is_empty() && probe.expect.is_empty() {
-        return Ok(Ok(()));
-    }
-    loop {
-        let room = buffer.len().min(STREAM_BYTES_MAX - heard.len());
-        let len = stream.read(&mut buffer[..room])?;
-        // What was there before is searched again only as far as the expected bytes may have begun in it.
-        let searched = heard.len().saturating_sub(probe.expect.len());
-        heard.extend_from_slice(&buffer[..len]);
-        match len {
-            0 if heard.is_empty() => return Ok(Err(ProbeFailure::Closed)),
-            // The end, or no room for more.
-            0 => return Ok(Err(ProbeFailure::Unexpected)),
-            _ if contains(&heard[searched..], &probe.expect) => return Ok(Ok(())),
-            _ => {}
+
+    /// Adds what was read, and decides whether that was the answer. Nothing was read at the end of the stream, or where
+    /// there is no room for more.
+    fn judge(&mut self, read: &[u8], expected: &[u8]) -> Option<ProbeOutcome> {
+        if read.is_empty() {
+            let failure = if self.received.is_empty() {
+                ProbeFailure::Closed
+            } else {
+                ProbeFailure::Unexpected
+            };
+            return Some(Err(failure));
         }
+        // What was there before is searched again only as far as the expected bytes may have begun in it.
+        let searched = self.received.len().saturating_sub(expected.len());
+        self.received.extend_from_slice(read);
+        contains(&self.received[searched..], expected).then_some(Ok(()))
     }
 }
 

@@ -29,7 +29,7 @@ pub struct ResourceWatch {
 
 impl ResourceWatch {
     /// Nothing is, so far.
-    pub fn new() -> ResourceWatch {
+    pub(crate) fn new() -> ResourceWatch {
         ResourceWatch {
             next: Instant::now(),
             files: None,

@@ -59,7 +59,7 @@ impl<'a> ListenerSet<'a> {
                     self.notes.push(share_of_unicast(route));
                 }
                 Ok(_) => {}
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(*problem),
             }
         }
     }
@@ -70,7 +70,7 @@ impl<'a> ListenerSet<'a> {
         route: &Route,
         interface: Option<u32>,
         destination: &Placed<Destination>,
-    ) -> Result<bool, Problem> {
+    ) -> Result<bool, Box<Problem>> {
         let Found {
             ip,
             scope,
@@ -106,7 +106,7 @@ impl<'a> ListenerSet<'a> {
                 None => self.requests.push(request),
             }
         }
-        contradiction.map_or(Ok(role.is_spread()), Err)
+        contradiction.map_or(Ok(role.is_spread()), |problem| Err(Box::new(problem)))
     }
 
     fn note(&mut self, note: Option<Note>) {

@@ -36,7 +36,7 @@ pub(super) fn find(
     route: &Route,
     interface: Option<u32>,
     host: &Host,
-) -> Result<Found, Problem> {
+) -> Result<Found, Box<Problem>> {
     let ip = destination.value.net.addr();
     if !destination.value.is_exact() {
         return Ok(wildcard(ip));
@@ -49,7 +49,7 @@ pub(super) fn find(
             "name one with `interface = \"…\"`; this host has: {}",
             host.list()
         );
-        Problem::error(destination.at.clone(), message).hint(hint)
+        Box::new(Problem::error(destination.at.clone(), message).hint(hint))
     })
 }
 

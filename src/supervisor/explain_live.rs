@@ -1,4 +1,4 @@
-//! What the running daemon would do with a datagram now: the explanation of `explain.rs` with what is known of the upstreams'
+//! What the running daemon would do with a datagram now: the explanation of `plan/explain/` with what is known of the upstreams'
 //! health, and what it has seen of the route and of the client so far.
 
 use std::thread;

@@ -50,7 +50,7 @@ pub struct Periodic {
 
 impl Periodic {
     /// With the service manager that has started this process, if there is one.
-    pub fn new() -> Periodic {
+    pub(crate) fn new() -> Periodic {
         let service = ServiceManager::this().unwrap_or_else(|error| {
             log::warn!("the service manager cannot be reached ($NOTIFY_SOCKET): {error}");
             ServiceManager::default()

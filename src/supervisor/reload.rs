@@ -66,7 +66,7 @@ pub(crate) enum ReloadStep {
     /// Nothing: no reload is ready.
     Nothing,
     /// Let this take the place of what runs.
-    Replace(Replacement),
+    Replace(Box<Replacement>),
 }
 
 /// Reloads, one at a time.
@@ -131,7 +131,9 @@ impl Reloader {
                     tell(requests, &ReloadReport::of(false, changes));
                 }
                 Ok(PreparedReload::Whole(prepared)) => {
-                    return ReloadStep::Replace(Replacement::new(*prepared, requests, running));
+                    return ReloadStep::Replace(Box::new(Replacement::new(
+                        *prepared, requests, running,
+                    )));
                 }
             }
         }
