@@ -127,7 +127,10 @@ fn answers_are_damped() {
             .map(|_| receiver.receive(&client.0, 1, true))
             .expect("an answer comes");
         assert_eq!(answer.unwrap(), 1);
-        assert_eq!(receiver.slots().next().unwrap().told().ttl, Some(expected));
+        assert_eq!(
+            receiver.slots().next().unwrap().control_data().ttl,
+            Some(expected)
+        );
     }
     socket.set_ttl_v4(1).unwrap();
     client.send(b"spent", "127.0.0.1:1234");

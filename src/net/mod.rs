@@ -14,6 +14,7 @@ pub mod fib;
 pub mod inherited;
 pub mod interfaces;
 pub mod kept_source;
+mod kernel_memory;
 pub mod limits;
 pub mod multicast;
 pub mod notify;

@@ -34,7 +34,7 @@ pub fn answer(slot: &Slot<'_>) -> Train {
     Train {
         envelope,
         span,
-        segment: slot.told().segment,
+        segment: slot.control_data().segment,
     }
 }
 
@@ -157,7 +157,7 @@ impl Listener {
     /// off again.
     #[inline]
     pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
-        let told = slot.told();
+        let told = slot.control_data();
         let src = slot.src();
         let span = Span {
             region: Region::Arena,

@@ -87,7 +87,10 @@ impl Client {
             receiver.receive(&self.0, 128, true).unwrap();
             for slot in receiver.slots() {
                 let bytes = &receiver.arena()[slot.offset as usize..][..slot.len as usize];
-                got.push((bytes.to_vec(), slot.told().ttl.expect("a TTL is told")));
+                got.push((
+                    bytes.to_vec(),
+                    slot.control_data().ttl.expect("a TTL is told"),
+                ));
             }
         }
         got
