@@ -6,10 +6,12 @@
 #![allow(unsafe_code)]
 
 pub mod address;
+pub mod clock;
 pub mod control_message;
 pub mod epoll;
 pub mod errno;
 pub mod error_queue;
+pub mod fd_passing;
 pub mod fib;
 pub mod inherited;
 pub mod interfaces;
@@ -20,9 +22,9 @@ pub mod multicast;
 pub mod notify;
 pub mod option;
 pub mod orphan;
-pub mod pass;
 pub mod priority;
 pub mod probe;
+pub mod process;
 pub mod receive;
 pub mod send;
 pub mod socket;

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// Waits until a write would not block, or would fail (poll(2)).
@@ -14,6 +15,16 @@ pub fn until_writable(fd: impl AsFd) -> io::Result<()> {
 /// Waits until there is something to read, or its end; of a process (pidfd_open(2)), until it has ended.
 pub fn until_readable(fd: impl AsFd) -> io::Result<()> {
     until(PollFlags::IN, fd)
+}
+
+/// Whether somebody waits to be accepted, or something to be read, within this time.
+pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
+    let mut wish = [PollFd::new(&socket, PollFlags::IN)];
+    let timeout = Timespec {
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
+    poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
 fn until(event: PollFlags, fd: impl AsFd) -> io::Result<()> {

@@ -17,7 +17,7 @@ use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::running::{Running, named_states};
 use crate::monitor::State;
-use crate::net::pass;
+use crate::net::{clock, process};
 use crate::plan::diff::Successors;
 use crate::plan::identity::{HandlerOutline, ListenerKey, Outline};
 use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
@@ -135,7 +135,7 @@ impl Taker {
 
     /// When the other one began to count time, as a moment of ours.
     pub fn epoch(&self) -> Instant {
-        let ago = pass::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
+        let ago = clock::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
         let now = Instant::now();
         now.checked_sub(Duration::from_nanos(ago)).unwrap_or(now)
     }
@@ -194,7 +194,7 @@ impl Taker {
             .send(Kind::Started, &Started { removed }, &[], PATIENCE)
         {
             // One that gave us up serves again, and two must not; one that has ended leaves all to us.
-            if self.wire.peer().is_ok_and(|(pid, _)| pass::runs(pid)) {
+            if self.wire.peer().is_ok_and(|(pid, _)| process::runs(pid)) {
                 return Err(error);
             }
             log::warn!("the process that was taken over cannot be told: {error}");

@@ -21,7 +21,7 @@ use crate::dispatch::ledger::Ledger;
 use crate::dispatch::legacy::Legacy;
 use crate::handover::history::{as_written, difference};
 use crate::handover::running::Parked;
-use crate::net::pass;
+use crate::net::{clock, process, wait};
 use crate::supervisor::{Failure, Supervisor};
 use crate::takeover::messages::{
     Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION,
@@ -151,7 +151,7 @@ impl Supervisor {
             .spawn(move || {
                 let under_way = Arc::new(AtomicU32::new(0));
                 while !is_closed.load(Ordering::Relaxed) {
-                    if !pass::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
+                    if !wait::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
                         continue;
                     }
                     let Ok((stream, _)) = listener.accept() else {
@@ -229,7 +229,7 @@ impl Supervisor {
             addresses: present.addresses,
             seats,
             doors,
-            epoch_ns: pass::monotonic_ns()
+            epoch_ns: clock::monotonic_ns()
                 .saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
         };
         Ok((manifest, fds))
@@ -282,7 +282,7 @@ impl Supervisor {
             Err(error) => {
                 // A silent one holds the sockets and may come back to life: two must not serve.
                 if matches!(error, WireError::Silent(..))
-                    && let Err(error) = pass::kill(peer)
+                    && let Err(error) = process::kill(peer)
                 {
                     log::error!(
                         "process {peer} is silent and cannot be ended: {error}. End it before it serves, too"
@@ -413,7 +413,9 @@ impl Talk {
             () if pid == 0 => {
                 Some("it runs in another PID namespace, such as another container's".to_owned())
             }
-            () if user != 0 && user != pass::user() => Some("it runs as another user".to_owned()),
+            () if user != 0 && user != process::user() => {
+                Some("it runs as another user".to_owned())
+            }
             () if hello.version != VERSION => Some(format!(
                 "it speaks version {} of this conversation, this one version {VERSION}; stop this one and start that",
                 hello.version

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::net::pass;
+use crate::net::{clock, fd_passing, process};
 
 /// The longest data of a frame: some million sessions.
 const BYTES_MAX: u64 = 1 << 30;
@@ -107,7 +107,7 @@ impl Wire {
 
     /// The process and the user at the other end.
     pub fn peer(&self) -> io::Result<(u32, u32)> {
-        pass::peer(&self.0)
+        process::peer(&self.0)
     }
 
     /// Says something. The other end must take all of it within `patience`.
@@ -131,7 +131,7 @@ impl Wire {
         let sent = self
             .write_all(&header, deadline)
             .and_then(|()| self.write_all(&body, deadline));
-        sent.and_then(|()| pass::send_fds(&self.0, fds, deadline))
+        sent.and_then(|()| fd_passing::send_fds(&self.0, fds, deadline))
             .map_err(|error| match error.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Left(kind),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -167,7 +167,7 @@ impl Wire {
         }
         let mut body = vec![0; length as usize];
         self.read_exact(&mut body, deadline).map_err(wrong)?;
-        let fds = pass::receive_fds(&self.0, count as usize, deadline).map_err(wrong)?;
+        let fds = fd_passing::receive_fds(&self.0, count as usize, deadline).map_err(wrong)?;
         let frame = Frame { body, fds };
         match got {
             got if got == kind => Ok(frame),
@@ -182,7 +182,7 @@ impl Wire {
 
     fn read_exact(&mut self, mut bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.0.set_read_timeout(Some(pass::left(deadline)?))?;
+            self.0.set_read_timeout(Some(clock::left(deadline)?))?;
             match self.0.read(bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => bytes = &mut bytes[read..],
@@ -195,7 +195,7 @@ impl Wire {
 
     fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.0.set_write_timeout(Some(pass::left(deadline)?))?;
+            self.0.set_write_timeout(Some(clock::left(deadline)?))?;
             match self.0.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -279,7 +279,7 @@ mod tests {
     fn stowaways_are_closed() {
         let (mut here, there) = pair();
         let (mut read, write) = std::io::pipe().expect("a pipe");
-        pass::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
+        fd_passing::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
         drop(write);
         Wire::new(there)
             .expect("a wire")

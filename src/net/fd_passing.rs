@@ -3,34 +3,26 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::clock;
 
 /// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
-const FDS_MAX: usize = 253;
+pub const FDS_MAX: usize = 253;
 /// The byte that descriptors travel with: a stream carries them only beside data.
 const MARK: u8 = b'f';
 
 /// How long to wait where too many descriptors are on their way. The reader needs some microseconds for a message.
 const CROWDED: Duration = Duration::from_millis(1);
-
-/// What is left until the deadline; an error once it is over, since a timeout of zero would be none at all (socket(7)).
-pub fn left(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
 
 /// Sends descriptors; the other side keeps them when ours are closed. All of them have to be taken by the deadline, however
 /// slowly they are.
@@ -40,7 +32,7 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(fds));
         loop {
-            stream.set_write_timeout(Some(left(deadline)?))?;
+            stream.set_write_timeout(Some(clock::left(deadline)?))?;
             match sendmsg(
                 stream,
                 &[IoSlice::new(&[MARK])],
@@ -68,7 +60,7 @@ pub fn receive_fds(
 ) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count.min(1 << 16));
     while fds.len() < count {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.set_read_timeout(Some(clock::left(deadline)?))?;
         let expected = (count - fds.len()).min(FDS_MAX);
         let before = fds.len();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -110,76 +102,11 @@ pub fn receive_fds(
     Ok(fds)
 }
 
-/// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)). The process is 0 where it cannot be seen
-/// from here: it is in another PID namespace.
-pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
-    let mut peer = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
-    let mut len = size_of_val(&peer) as libc::socklen_t;
-    let fd = stream.as_raw_fd();
-    // SAFETY: the descriptor is borrowed for the call; `peer` is `len` writable bytes, all of them plain numbers.
-    let told = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut len,
-        )
-    };
-    match told {
-        0 => Ok((u32::try_from(peer.pid).unwrap_or(0), peer.uid)),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Whether somebody waits to be accepted, or something to be read, within this time.
-pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
-    let mut wish = [PollFd::new(&socket, PollFlags::IN)];
-    let timeout = Timespec {
-        tv_sec: patience.as_secs() as i64,
-        tv_nsec: i64::from(patience.subsec_nanos()),
-    };
-    poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, which is the same for all processes of a boot.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// The user that this process acts as.
-pub fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-/// Ends a process that has been told everything and does not say a word (SIGKILL in signal(7)).
-pub fn kill(pid: u32) -> io::Result<()> {
-    match process(pid).map(|pid| kill_process(pid, Signal::KILL)) {
-        // One that has ended is as good.
-        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
-        Some(Err(error)) => Err(error.into()),
-    }
-}
-
-/// Whether a process runs (kill(2) with signal 0). One that we may not signal does.
-pub fn runs(pid: u32) -> bool {
-    process(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
-}
-
-/// As the kernel's calls want it; nothing where there can be none of that number.
-fn process(pid: u32) -> Option<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
+    use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
     use std::process::Command;
 
@@ -325,7 +252,7 @@ mod tests {
             .arg(std::env::current_exe().expect("this program"))
             .env(INSIDE, "1");
         let output = command
-            .args(["--exact", &format!("net::pass::tests::{test}")])
+            .args(["--exact", &format!("net::fd_passing::tests::{test}")])
             .output()
             .expect("it runs");
         let told = String::from_utf8_lossy(&output.stdout);
@@ -393,16 +320,6 @@ mod tests {
             receive_fds(&there, 1, soon()).expect("one").len(),
             1,
             "and the next message is whole"
-        );
-    }
-
-    /// The peer of a pair is this process itself.
-    #[test]
-    fn the_peer_is_known() {
-        let (here, _there) = UnixStream::pair().expect("a pair");
-        assert_eq!(
-            peer(&here).expect("its credentials"),
-            (std::process::id(), rustix::process::getuid().as_raw())
         );
     }
 }
