@@ -11,10 +11,9 @@ use common::client::Client;
 use common::daemon::{Daemon, on_file, on_file_under};
 use common::host::Host;
 use common::ledger::{Ledger, Upstream};
-use common::namespace::{enter, has, run};
+use common::namespace::{enter, has, index_of, run};
 use common::told::receive_with_class;
 use common::upstream::forwarder;
-use udispatch::net::interfaces::index_of;
 
 const HERE: &str = "127.0.0.1:1234";
 

@@ -8,8 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use common::client::Client;
 use common::daemon::{Daemon, PATIENCE, on_file};
 use common::host::Host;
-use common::namespace::{enter, enter_as_root, has, run};
-use udispatch::net::interfaces::index_of;
+use common::namespace::{enter, enter_as_root, has, index_of, run};
 
 /// Two other hosts, at the ends of the cables `a0` and `b0`.
 struct Cables {

@@ -42,15 +42,6 @@ pub fn list() -> io::Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// The index of the interface with this name, if there is one.
-pub fn index_of(name: &str) -> Option<u32> {
-    list()
-        .ok()?
-        .into_iter()
-        .find(|interface| interface.name == name)
-        .map(|interface| interface.index)
-}
-
 fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
     // SAFETY: the name of an entry is a NUL-terminated string.
     let name = unsafe { CStr::from_ptr(entry.ifa_name) };

@@ -12,8 +12,8 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
 };
 
-/// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
-pub const FDS_MAX: usize = 253;
+use super::fd_passing::FDS_MAX;
+
 /// Longest wait for room in the receiver's queue, which holds some ten messages (net.unix.max_dgram_qlen).
 const WAIT_MAX: Duration = Duration::from_secs(1);
 

@@ -9,6 +9,19 @@ pub fn set_int(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Re
     set(socket, level, option, &value)
 }
 
+/// Binds a socket to an interface, so that it sends through it and receives from it alone (SO_BINDTOIFINDEX in
+/// include/uapi/asm-generic/socket.h, Linux 5.0). Since Linux 5.7 it needs no capability on a socket that is bound to no
+/// interface yet (sock_bindtoindex_locked in net/core/sock.c).
+pub(super) fn bind_to_interface(socket: impl AsFd, interface: u32) -> io::Result<()> {
+    let index = interface_index(interface)?;
+    set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)
+}
+
+/// Returns an interface index as the kernel takes it, a positive int; ENODEV where there can be no such interface.
+pub(super) fn interface_index(interface: u32) -> io::Result<i32> {
+    i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
 /// Sets an option whose value is a plain C struct.
 pub(super) fn set<T: Copy>(
     socket: impl AsFd,

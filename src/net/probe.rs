@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::errno::{self, ProbeError};
-use super::option::set_int;
+use super::option::bind_to_interface;
 
 /// How a probe leaves this host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,8 +49,7 @@ pub fn tcp(to: SocketAddr, leaving: Leaving) -> io::Result<TcpStream> {
 fn leave(socket: &Socket, to: SocketAddr, leaving: Leaving) -> io::Result<()> {
     if leaving.interface != 0 {
         // For TCP too, unlike IP_UNICAST_IF, which its connect(2) does not look at (tcp_v4_connect in the kernel).
-        let index = i32::try_from(leaving.interface).unwrap_or(i32::MAX);
-        set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)?;
+        bind_to_interface(socket, leaving.interface)?;
     }
     let Some(mut from) = leaving.from else {
         return Ok(());

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use socket2::Socket;
 
-use super::option::{set, set_int};
+use super::option::{bind_to_interface, interface_index, set, set_int};
 use super::socket::{
     close_door, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
 };
@@ -106,19 +106,10 @@ fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> 
         set_ttl(socket, upstream.is_ipv6(), Some(ttl))?;
     }
     if options.interface != 0 {
-        set_int(
-            socket,
-            libc::SOL_SOCKET,
-            SO_BINDTOIFINDEX,
-            index(options.interface)?,
-        )?;
+        bind_to_interface(socket, options.interface)?;
     }
     Ok(())
 }
-
-/// SO_BINDTOIFINDEX of include/uapi/asm-generic/socket.h (Linux 5.0), of every machine but SPARC and PA-RISC. Since Linux
-/// 5.7 it needs no capability on a socket that is bound to no interface yet (sock_bindtoindex_locked in net/core/sock.c).
-const SO_BINDTOIFINDEX: i32 = 62;
 
 /// Sets what is particular about groups: ip(7), ipv6(7). It has to be there before connect(2), which looks up the route.
 fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
@@ -141,7 +132,7 @@ fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io
     if options.interface == 0 {
         return Ok(());
     }
-    let interface = index(options.interface)?;
+    let interface = interface_index(options.interface)?;
     if group.is_ipv6() {
         return set_int(socket, level, libc::IPV6_MULTICAST_IF, interface);
     }
@@ -152,11 +143,6 @@ fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io
         imr_ifindex: interface,
     };
     set(socket, level, libc::IP_MULTICAST_IF, &request)
-}
-
-/// The kernel's indices are positive ints.
-fn index(interface: u32) -> io::Result<i32> {
-    i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
 /// Sets the TTL or hop limit of what a socket sends to single hosts from now on: 1 to 255, or 0 in IPv6; `None`:

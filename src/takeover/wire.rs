@@ -14,7 +14,7 @@ use crate::net::{clock, fd_passing, process};
 /// The longest data of a frame: some million sessions.
 const BYTES_MAX: u64 = 1 << 30;
 /// The most descriptors of a frame.
-const FDS_MAX: u32 = 1 << 20;
+const TOTAL_FDS_MAX: u32 = 1 << 20;
 /// Kind, length of the data, number of descriptors.
 const HEADER_BYTES: usize = 1 + 8 + 4;
 
@@ -66,7 +66,9 @@ pub enum WireError {
     #[error("the other process did not take `{0:?}` for {1:?}")]
     Deaf(Kind, Duration),
     /// There is more to say than a frame may hold.
-    #[error("{0:?} would have {1} bytes and {2} descriptors, more than {BYTES_MAX} or {FDS_MAX}")]
+    #[error(
+        "{0:?} would have {1} bytes and {2} descriptors, more than {BYTES_MAX} or {TOTAL_FDS_MAX}"
+    )]
     TooLarge(Kind, usize, usize),
     /// It refuses.
     #[error("{0}")]
@@ -121,7 +123,7 @@ impl Wire {
         let deadline = Instant::now() + patience;
         let body =
             serde_json::to_vec(body).map_err(|error| WireError::Nonsense(error.to_string()))?;
-        if body.len() as u64 > BYTES_MAX || fds.len() > FDS_MAX as usize {
+        if body.len() as u64 > BYTES_MAX || fds.len() > TOTAL_FDS_MAX as usize {
             return Err(WireError::TooLarge(kind, body.len(), fds.len()));
         }
         let mut header = Vec::with_capacity(HEADER_BYTES);
@@ -162,7 +164,7 @@ impl Wire {
         let got = Kind::ALL.into_iter().find(|kind| *kind as u8 == header[0]);
         let (length, count) = (u64_at(&header[1..9]), u64_at(&header[9..13]));
         let got = got.ok_or_else(|| WireError::Nonsense("a frame of no known kind".to_owned()))?;
-        if length > BYTES_MAX || count > u64::from(FDS_MAX) {
+        if length > BYTES_MAX || count > u64::from(TOTAL_FDS_MAX) {
             return Err(WireError::Nonsense("a frame that is too large".to_owned()));
         }
         let mut body = vec![0; length as usize];
@@ -333,7 +335,7 @@ mod tests {
     #[test]
     fn too_much_is_not_begun() {
         let (mut here, there) = pair();
-        let fds = vec![there.as_fd(); FDS_MAX as usize + 1];
+        let fds = vec![there.as_fd(); TOTAL_FDS_MAX as usize + 1];
         assert!(matches!(
             here.send(Kind::Released, &(), &fds, SOON),
             Err(WireError::TooLarge(Kind::Released, ..))

@@ -90,6 +90,15 @@ pub fn run(command: &str) {
     );
 }
 
+/// Returns the index of the interface with this name, if there is one.
+pub fn index_of(name: &str) -> Option<u32> {
+    let interfaces = udispatch::net::interfaces::list().ok()?;
+    let interface = interfaces
+        .into_iter()
+        .find(|interface| interface.name == name)?;
+    Some(interface.index)
+}
+
 /// What `ip link set lo up` does, for machines without iproute2 (netdevice(7)).
 fn bring_loopback_up() {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket to ask through");
