@@ -13,7 +13,7 @@ const FIRST: RawFd = 3;
 
 /// Takes so many descriptors from the first on, each with its place. Left out is what is not open, and what is closed on
 /// exec: so it cannot have been inherited and belongs to somebody in this process, such as an earlier caller of this.
-pub fn take(count: usize) -> Vec<(usize, OwnedFd)> {
+pub(crate) fn take(count: usize) -> Vec<(usize, OwnedFd)> {
     let descriptor = |place: usize| Some((place, FIRST.checked_add(RawFd::try_from(place).ok()?)?));
     (0..count)
         .map_while(descriptor)
