@@ -23,6 +23,7 @@ use super::listeners::Listeners;
 use super::patient::Patient;
 use super::spare::Spare;
 use super::{FINISH_MAX, desk};
+use crate::number;
 use crate::observe::admin_stats::Visits;
 use crate::supervisor::requests::Requests;
 
@@ -113,7 +114,7 @@ pub(super) async fn serve(doors: Vec<Open>, stopped: watch::Receiver<bool>) {
     wait(stopped).await;
     let finished = async {
         for places in all {
-            let _ = places.acquire_many(CONNECTIONS_MAX as u32).await;
+            let _ = places.acquire_many(number::to_u32(CONNECTIONS_MAX)).await;
         }
     };
     let _ = timeout(FINISH_MAX, finished).await;

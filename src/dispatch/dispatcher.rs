@@ -22,6 +22,7 @@ use super::tap::{self, Direction, Taps};
 use super::time::Time;
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Train};
+use crate::number;
 
 /// How a listener's datagrams find their route.
 #[derive(Debug, Clone)]
@@ -203,7 +204,7 @@ impl Dispatcher {
             let (upstream, ears) = (scene.lanes.upstream(lane), &self.ears);
             self.taps
                 .take_answer(to, upstream, &batch, &self.outbox, |ear| {
-                    ears[ear.index()].id as u32
+                    number::to_u32(ears[ear.index()].id)
                 });
         }
     }
@@ -244,7 +245,7 @@ impl Dispatcher {
     /// Calls the handlers whose time has come.
     pub fn time(&mut self, scene: &mut Scene<'_>) {
         self.dues.first(&self.handlers);
-        for handler in (0..self.handlers.len() as u32).map(HandlerId) {
+        for handler in (0..self.handlers.len()).map(HandlerId::new) {
             if self.dues.is_due(handler, scene.now) {
                 self.with(handler, scene, |handler, cx| handler.on_time(cx));
             }
@@ -363,7 +364,7 @@ impl Dispatcher {
             from.handler = from.handler.max(only);
         }
         let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
-        let last = self.handlers.len() as u32;
+        let last = number::to_u32(self.handlers.len());
         for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
             let first = if handler == from.handler {
                 from.place
@@ -418,7 +419,7 @@ impl Dispatcher {
                 names: &self.names,
                 handler,
                 route,
-                ear: EarId(ear as u32),
+                ear: EarId::new(ear),
                 now: scene.now,
                 arena: batch.arena(),
                 lanes: &mut *scene.lanes,
@@ -463,7 +464,7 @@ impl Dispatcher {
 fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::Source {
     tap::Source {
         direction: Direction::Request,
-        listener: Some(listener as u32),
+        listener: Some(number::to_u32(listener)),
         route,
         upstream: None,
     }

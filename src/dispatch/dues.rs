@@ -18,7 +18,7 @@ pub struct Dues {
 impl Dues {
     /// Of so many handlers, none of which was asked.
     pub fn new(count: usize) -> Dues {
-        let stale = (0..count as u32).map(HandlerId).collect();
+        let stale = (0..count).map(HandlerId::new).collect();
         Dues {
             each: vec![None; count],
             stale,

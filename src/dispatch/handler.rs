@@ -18,6 +18,7 @@ use super::sink::Fate;
 use super::time::Time;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
+use crate::number;
 
 /// Does something with each datagram of its routes.
 pub trait Handler: Send {
@@ -29,7 +30,7 @@ pub trait Handler: Send {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
         for (index, datagram) in batch.datagrams().enumerate() {
             let verdict = self.on_datagram(&datagram, cx);
-            cx.verdict(index as u32, verdict);
+            cx.verdict(number::to_u32(index), verdict);
         }
     }
 

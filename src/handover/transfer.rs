@@ -26,7 +26,7 @@ pub fn hand_over(
     let mut ears: HashMap<Seat, (usize, EarId)> = HashMap::new();
     for (number, worker) in workers.iter_mut().enumerate() {
         let listeners = worker.listeners().iter().enumerate();
-        ears.extend(listeners.map(|(ear, listener)| (listener.seat, (number, EarId(ear as u32)))));
+        ears.extend(listeners.map(|(ear, listener)| (listener.seat, (number, EarId::new(ear)))));
     }
     let mut handover = Handover {
         ears,
@@ -261,7 +261,7 @@ impl Cargo {
         {
             if let Some(upstream) = upstreams.get(estate.upstream.index()).copied().flatten() {
                 // It has one already, which is as good.
-                let _ = worker.inherit_lane(&estate, UpstreamId(upstream as u32), socket);
+                let _ = worker.inherit_lane(&estate, UpstreamId::new(upstream), socket);
             }
         }
     }

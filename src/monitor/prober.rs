@@ -15,6 +15,7 @@ use crate::monitor::health::{Failure, Health};
 use crate::monitor::probe::{Attempt, BUFFER_BYTES, Outcome};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
+use crate::number;
 
 /// Probes that are under way at a time; each is an open socket, of the few that are not for sessions. Further ones wait.
 const UNDER_WAY_MAX: usize = 256;
@@ -48,7 +49,7 @@ impl Prober {
         let wards = wards.iter().enumerate().filter_map(|(id, ward)| {
             // Nobody answers from a group's address.
             let probe = ward.probe.as_ref().filter(|_| !ward.upstream.is_group())?;
-            Some((UpstreamId(id as u32), ward, probe))
+            Some((UpstreamId::new(id), ward, probe))
         });
         let wards: Vec<_> = wards.collect();
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
@@ -151,7 +152,10 @@ impl Prober {
 fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
     let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
     let phase = share(interval);
-    (phase.min(FIRST_GAP.saturating_mul(place as u32)), phase)
+    (
+        phase.min(FIRST_GAP.saturating_mul(number::to_u32(place))),
+        phase,
+    )
 }
 
 impl Probed {

@@ -70,7 +70,7 @@ impl Resolver {
             name.interval = name.interval.into_iter().chain(interval).min();
             name.is_failing |= ward.address.is_none();
             name.users.push(User {
-                id: UpstreamId(id as u32),
+                id: UpstreamId::new(id),
                 label: ward.upstream.to_string(),
                 port: ward.upstream.port,
                 address: ward.address,

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::number;
+
 /// What the kernel answers for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
@@ -30,6 +32,12 @@ pub enum DestinationKind {
     Elsewhere,
 }
 
+/// The address families as struct rtmsg has them, in one byte.
+const AF_INET: u8 = libc::AF_INET.to_le_bytes()[0];
+const AF_INET6: u8 = libc::AF_INET6.to_le_bytes()[0];
+/// NLM_F_REQUEST as struct nlmsghdr has it, in 16 bits.
+const NLM_F_REQUEST: u16 = number::to_u16(libc::NLM_F_REQUEST.cast_unsigned() as usize);
+
 const NLMSG_HEADER: usize = 16;
 const RTMSG: usize = 12;
 const RTA_HEADER: usize = 4;
@@ -50,20 +58,20 @@ pub fn look_up(destination: IpAddr) -> io::Result<Answer> {
 }
 
 fn request(destination: IpAddr) -> Vec<u8> {
-    let (family, octets) = match destination {
-        IpAddr::V4(ip) => (libc::AF_INET as u8, ip.octets().to_vec()),
-        IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
+    let (family, prefix_bits, octets) = match destination {
+        IpAddr::V4(ip) => (AF_INET, 32, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (AF_INET6, 128, ip.octets().to_vec()),
     };
     let attribute = RTA_HEADER + octets.len();
     let total = NLMSG_HEADER + RTMSG + attribute;
     let mut bytes = Vec::with_capacity(total);
-    bytes.extend_from_slice(&(total as u32).to_ne_bytes());
+    bytes.extend_from_slice(&number::to_u32(total).to_ne_bytes());
     bytes.extend_from_slice(&libc::RTM_GETROUTE.to_ne_bytes());
-    bytes.extend_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    bytes.extend_from_slice(&NLM_F_REQUEST.to_ne_bytes());
     bytes.extend_from_slice(&[0; 8]); // sequence and port: one question, one answer
-    bytes.extend_from_slice(&[family, (octets.len() * 8) as u8]);
+    bytes.extend_from_slice(&[family, prefix_bits]);
     bytes.resize(NLMSG_HEADER + RTMSG, 0);
-    bytes.extend_from_slice(&(attribute as u16).to_ne_bytes());
+    bytes.extend_from_slice(&number::to_u16(attribute).to_ne_bytes());
     bytes.extend_from_slice(&libc::RTA_DST.to_ne_bytes());
     bytes.extend_from_slice(&octets);
     bytes

@@ -23,7 +23,8 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::option::set_int;
+use super::address::family;
+use super::option::{set_int, socklen};
 use super::socket::close_door;
 use super::upstream::{UpstreamOptions, prepare};
 
@@ -62,10 +63,10 @@ pub fn kept_source_socket(
 /// connect(2) puts it back. It also forgets address and interface, so it comes first.
 fn leave_table(socket: &Socket) -> io::Result<()> {
     let nobody = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_family: family(libc::AF_UNSPEC),
         sa_data: [0; 14],
     };
-    let (fd, len) = (socket.as_raw_fd(), size_of_val(&nobody) as libc::socklen_t);
+    let (fd, len) = (socket.as_raw_fd(), socklen::<libc::sockaddr>());
     // SAFETY: the descriptor is borrowed for the call and `nobody` is a readable sockaddr of `len` bytes.
     match unsafe { libc::connect(fd, &raw const nobody, len) } {
         0 => Ok(()),

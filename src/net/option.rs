@@ -4,6 +4,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::number;
+
 /// Sets an option whose value is an int.
 pub fn set_int(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     set(socket, level, option, &value)
@@ -22,6 +24,11 @@ pub(super) fn interface_index(interface: u32) -> io::Result<i32> {
     i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
+/// Returns the size of a C struct in bytes, as system calls take it.
+pub(super) const fn socklen<T>() -> libc::socklen_t {
+    number::to_u32(size_of::<T>())
+}
+
 /// Sets an option whose value is a plain C struct.
 pub(super) fn set<T: Copy>(
     socket: impl AsFd,
@@ -30,7 +37,7 @@ pub(super) fn set<T: Copy>(
     value: &T,
 ) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
-    let len = size_of::<T>() as libc::socklen_t;
+    let len = socklen::<T>();
     // SAFETY: the descriptor is borrowed for the call and `value` is `len` readable bytes.
     match unsafe { libc::setsockopt(fd, level, option, (&raw const *value).cast(), len) } {
         0 => Ok(()),
@@ -41,7 +48,7 @@ pub(super) fn set<T: Copy>(
 /// Reads SO_MEMINFO (include/uapi/linux/sock_diag.h): nine numbers about a socket's memory and drops.
 pub fn memory_info(socket: impl AsFd) -> io::Result<[u32; MEMINFO_VARS]> {
     let mut info = [0u32; MEMINFO_VARS];
-    let mut len = size_of_val(&info) as libc::socklen_t;
+    let mut len = socklen::<[u32; MEMINFO_VARS]>();
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is borrowed for the call; `info` is `len` writable bytes and any bytes are valid u32s.
     match unsafe {

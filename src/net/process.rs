@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use super::option::socklen;
+
 /// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)). The process is 0 where it cannot be seen
 /// from here: it is in another PID namespace.
 pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
@@ -15,7 +17,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
         uid: 0,
         gid: 0,
     };
-    let mut len = size_of_val(&peer) as libc::socklen_t;
+    let mut len = socklen::<libc::ucred>();
     let fd = stream.as_raw_fd();
     // SAFETY: the descriptor is borrowed for the call; `peer` is `len` writable bytes, all of them plain numbers.
     let told = unsafe {

@@ -15,6 +15,7 @@ use libc::syscall;
 use super::address::RawAddress;
 use super::control_message::{self, RECEIVE_BYTES, Received};
 use super::kernel_memory::KernelMemory;
+use crate::number;
 
 /// Largest number of trains in one call. More of them would not make a small datagram cheaper; the arena takes 8 MiB of
 /// addresses.
@@ -26,6 +27,10 @@ pub const SLOTS_FOR_LONG: usize = 8;
 pub const LONG_BYTES: u32 = 4_097;
 /// Length of a slot in bytes: the length field of UDP has 16 bits, and generic receive offload keeps to the same limit.
 pub const SLOT_BYTES: usize = 1 << 16;
+const _: () = assert!(
+    SLOTS * SLOT_BYTES <= u32::MAX as usize,
+    "a slot's offset and length have 32 bits"
+);
 
 /// Size in bytes of the largest page that Linux has on any machine, so that pages are whole on every machine.
 const PAGE_BYTES: usize = 1 << 16;
@@ -200,7 +205,7 @@ impl Receiver {
     pub fn receive_more(&mut self, socket: impl AsFd, max: usize) -> io::Result<usize> {
         let fd = socket.as_fd().as_raw_fd();
         let headers = self.free_headers(max);
-        let count = headers.len() as u32;
+        let count = number::to_u32(headers.len());
         let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
         let forever = std::ptr::null::<libc::timespec>();
         // SAFETY: the headers point to names, vectors, controls and arena slots that this struct owns, with their
@@ -299,8 +304,8 @@ impl Receiver {
         Slot {
             name: self.with_names.then(|| self.names.get(index)),
             control: &self.controls.get(index).0[..control_len],
-            offset: (index * SLOT_BYTES) as u32,
-            len: header.msg_len.min(SLOT_BYTES as u32),
+            offset: number::to_u32(index * SLOT_BYTES),
+            len: header.msg_len.min(number::to_u32(SLOT_BYTES)),
             flags: header.msg_hdr.msg_flags,
         }
     }

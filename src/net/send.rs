@@ -12,6 +12,7 @@ use libc::syscall;
 use super::address::RawAddress;
 use super::control_message::{SEND_BYTES, Sending};
 use super::kernel_memory::KernelMemory;
+use crate::number;
 
 /// Messages in one call; the kernel's own limit is UIO_MAXIOV, 1,024.
 pub const MESSAGES_MAX: usize = 64;
@@ -150,7 +151,7 @@ impl<'a> SendBatch<'_, 'a> {
     pub fn send(&mut self, socket: impl AsFd, first: usize) -> io::Result<usize> {
         let headers = &mut self.linked_headers()[first..];
         let fd = socket.as_fd().as_raw_fd();
-        let count = headers.len() as u32;
+        let count = number::to_u32(headers.len());
         let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
         // SAFETY: each header points to a name, a control buffer and vectors of this sender, and the vectors to payloads
         // that `'a` keeps alive; the kernel only reads them, and writes msg_len. Where a vector spans two payloads that lie
@@ -210,7 +211,7 @@ mod tests {
         let mut lengths = Vec::new();
         for index in 0..header.msg_iovlen {
             // SAFETY: the header has so many vectors.
-            let vector = unsafe { header.msg_iov.add(index).read() };
+            let vector = unsafe { header.msg_iov.wrapping_add(index).read() };
             let start = bytes.len();
             bytes.resize(start + vector.iov_len, 0);
             let to = bytes[start..].as_mut_ptr();

@@ -21,7 +21,7 @@ pub fn until_readable(fd: impl AsFd) -> io::Result<()> {
 pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
     let mut wish = [PollFd::new(&socket, PollFlags::IN)];
     let timeout = Timespec {
-        tv_sec: patience.as_secs() as i64,
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(patience.subsec_nanos()),
     };
     poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)

@@ -7,6 +7,7 @@ use std::hash::Hash;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::RouteId;
+use crate::number;
 use crate::plan::identity::Outline;
 
 /// What becomes of a row.
@@ -219,7 +220,7 @@ impl Successors {
                 new.routes.iter().map(|route| &route.label),
             )
             .into_iter()
-            .map(|route| route.map(|route| RouteId(route as u32)))
+            .map(|route| route.map(RouteId::new))
             .collect(),
             handlers,
             upstreams,
@@ -231,15 +232,13 @@ impl Successors {
 
     /// The number of a new handler's upstream.
     pub fn upstream(&self, handler: HandlerId, place: u16) -> UpstreamId {
-        UpstreamId((self.firsts[handler.index()] + usize::from(place)) as u32)
+        UpstreamId::new(self.firsts[handler.index()] + usize::from(place))
     }
 }
 
 fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
     let handler = &old.handlers[index];
-    let retired = retired
-        .get(&index)
-        .map(|retired| HandlerId(*retired as u32));
+    let retired = retired.get(&index).map(|retired| HandlerId::new(*retired));
     let is_heir = |other: &crate::plan::identity::HandlerOutline| {
         !handler.is_retired
             && !other.is_retired
@@ -256,11 +255,11 @@ fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: u
     };
     let places = places
         .into_iter()
-        .map(|place| place.map(|place| place as u16))
+        .map(|place| place.map(number::to_u16))
         .collect();
     let is_like = heir.is_some_and(|heir| new.handlers[heir].has_sessions || !handler.has_sessions);
     Heirs {
-        heir: heir.map(|heir| HandlerId(heir as u32)),
+        heir: heir.map(HandlerId::new),
         is_like,
         places,
         retired,

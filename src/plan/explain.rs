@@ -24,6 +24,7 @@ use crate::dispatch::sink::{Job, LineSink};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::net::fib::DestinationKind;
+use crate::number;
 use crate::plan::host::Host;
 use crate::plan::upstreams::Upstreams;
 use crate::plan::{ListenerPlan, Plan, Role};
@@ -422,7 +423,7 @@ fn act(
     };
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
-        site.handler = HandlerId(index as u32);
+        site.handler = HandlerId::new(index);
         handlers.push(handler.recipe.build(&mut site)?);
     }
     let ear = Ear {
@@ -448,7 +449,7 @@ fn act(
     let span = Span {
         region: Region::Arena,
         offset: 0,
-        len: payload.len() as u32,
+        len: number::to_u32(payload.len()),
     };
     let scene = &mut Scene {
         now: Time::default(),
@@ -570,7 +571,7 @@ fn dropped(tally: &Tally) -> Option<DropReason> {
 impl Lanes for Stage<'_> {
     fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
         self.lanes.push(upstream);
-        Ok(Lane(self.lanes.len() as u32 - 1))
+        Ok(Lane::new(self.lanes.len() - 1))
     }
 
     fn close(&mut self, _: Lane) {}
@@ -592,7 +593,7 @@ impl Site for Stage<'_> {
         let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
         Ok(Way {
             upstream,
-            lane: Lane(self.lanes.len() as u32 - 1),
+            lane: Lane::new(self.lanes.len() - 1),
             address,
         })
     }

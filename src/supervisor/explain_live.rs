@@ -120,7 +120,7 @@ impl Supervisor {
 fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, Change)> {
     let mut changes = Vec::new();
     for (index, row) in snapshot.upstreams.iter().enumerate() {
-        let id = UpstreamId(index as u32);
+        let id = UpstreamId::new(index);
         if let Some(Ok(address)) = row.address.as_ref().map(|address| address.parse()) {
             changes.push((id, Change::Moved(address)));
         }

@@ -128,7 +128,7 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
     // Who serves the control socket beside it is alone here: what is left is of one that has ended.
     let _ = fs::remove_file(path);
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    socket.listen(CONVERSATIONS_MAX as i32)?;
+    socket.listen(CONVERSATIONS_MAX.cast_signed())?;
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::net::{clock, fd_passing, process};
+use crate::number;
 
 /// The longest data of a frame: some million sessions.
 const BYTES_MAX: u64 = 1 << 30;
@@ -129,7 +130,7 @@ impl Wire {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.push(kind as u8);
         header.extend((body.len() as u64).to_le_bytes());
-        header.extend((fds.len() as u32).to_le_bytes());
+        header.extend(number::to_u32(fds.len()).to_le_bytes());
         let sent = self
             .write_all(&header, deadline)
             .and_then(|()| self.write_all(&body, deadline));
@@ -167,9 +168,10 @@ impl Wire {
         if length > BYTES_MAX || count > u64::from(TOTAL_FDS_MAX) {
             return Err(WireError::Nonsense("a frame that is too large".to_owned()));
         }
-        let mut body = vec![0; length as usize];
+        let mut body = vec![0; number::to_usize(length)];
         self.read_exact(&mut body, deadline).map_err(wrong)?;
-        let fds = fd_passing::receive_fds(&self.0, count as usize, deadline).map_err(wrong)?;
+        let fds =
+            fd_passing::receive_fds(&self.0, number::to_usize(count), deadline).map_err(wrong)?;
         let frame = Frame { body, fds };
         match got {
             got if got == kind => Ok(frame),

@@ -158,9 +158,7 @@ impl Worker {
                 for event in &events {
                     match event.token() {
                         COMMANDS => self.obey(),
-                        Token(lane) if lane >= TOKENS => {
-                            self.lanes.queue(Lane((lane - TOKENS) as u32))
-                        }
+                        Token(lane) if lane >= TOKENS => self.lanes.queue(Lane::new(lane - TOKENS)),
                         Token(listener) => self.queue(listener),
                     }
                 }

@@ -24,6 +24,10 @@ use crate::net::{epoll, errno, option};
 
 /// Tokens of lanes begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
+const _: () = assert!(
+    TOKENS > u32::MAX as usize,
+    "no listener's number reaches the tokens of lanes, and every lane has a token"
+);
 
 /// Most trains that one lane may bring in one turn.
 const TRAINS_MAX: usize = 32;
@@ -370,7 +374,7 @@ impl Lanes {
             .enumerate()
             .filter_map(|(lane, slot)| Some((lane, slot.as_ref()?)));
         let estate = |(lane, slot): (usize, &Slot)| LaneEstate {
-            lane: Lane(lane as u32),
+            lane: Lane::new(lane),
             upstream: slot.upstream,
             is_leased: slot.is_leased,
             drops_seen: slot.drops_seen,
@@ -435,7 +439,7 @@ impl Lanes {
             }
             None => {
                 self.slots.push(Some(slot));
-                Lane(self.slots.len() as u32 - 1)
+                Lane::new(self.slots.len() - 1)
             }
         }
     }

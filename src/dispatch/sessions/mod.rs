@@ -17,6 +17,8 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use crate::number;
+
 use self::list::{Link, Linked, NONE, Queue};
 use self::page::Page;
 use self::wheel::Wheel;
@@ -38,6 +40,13 @@ const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
 /// A session's place in the table. Valid until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u32);
+
+impl SessionId {
+    /// Returns the session at this place of the table, which has fewer than 2³² places.
+    pub fn new(place: usize) -> SessionId {
+        SessionId(number::to_u32(place))
+    }
+}
 
 /// Whom a session belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +191,7 @@ impl Sessions {
             .iter()
             .enumerate()
             .filter(|(_, session)| session.is_open);
-        numbered.map(|(place, session)| (SessionId(place as u32), session))
+        numbered.map(|(place, session)| (SessionId::new(place), session))
     }
 
     /// Whether the client's next datagram belongs to it.
@@ -206,7 +215,7 @@ impl Sessions {
     ) -> Option<u32> {
         for (place, session) in self.slab.iter().enumerate().skip(from as usize) {
             if !page.has_room() {
-                return Some(place as u32);
+                return Some(number::to_u32(place));
             }
             page.look();
             if session.is_open {
@@ -283,7 +292,7 @@ impl Sessions {
             NONE => {
                 self.slab.push(session);
                 self.legs.resize(self.legs.len() + self.legs_each, None);
-                self.slab.len() as u32 - 1
+                number::to_u32(self.slab.len() - 1)
             }
             place => {
                 self.free = self.slab[place as usize].wheel.next;

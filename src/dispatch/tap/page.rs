@@ -12,6 +12,7 @@ use crate::datagram::Envelope;
 use crate::dispatch::handler::{HandlerId, Names, UpstreamId};
 use crate::dispatch::id::RouteId;
 use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::number;
 
 /// Pages that one tap has in each worker.
 const PAGES: usize = 4;
@@ -135,7 +136,7 @@ impl Page {
             ends: sample.ends,
             route: route.ok().flatten(),
             refusal: route.err(),
-            len: sample.payload.len() as u32,
+            len: number::to_u32(sample.payload.len()),
             payload: bytes..self.bytes.len(),
             verdicts: verdicts..self.verdicts.len(),
         });

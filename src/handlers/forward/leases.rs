@@ -7,6 +7,7 @@ use crate::dispatch::sessions::SessionId;
 use crate::dispatch::sessions::ports::{Lease, Ports, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
+use crate::number;
 
 /// Ports that are closed in one call for the sake of time, half a millisecond's worth.
 const CLOSES_MAX: usize = 256;
@@ -330,7 +331,7 @@ impl Leases {
             self.held.resize(lane.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
-        let (session, place, asked, answered) = (None, place as u16, 0, 0);
+        let (session, place, asked, answered) = (None, number::to_u16(place), 0, 0);
         self.held[lane.0 as usize] = Some(Held {
             session,
             place,

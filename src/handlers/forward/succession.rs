@@ -8,12 +8,13 @@ use crate::dispatch::handler::Cx;
 use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
 use crate::dispatch::outbox::Lane;
 use crate::dispatch::sessions::{Key, SessionId, prefix_of};
+use crate::number;
 
 impl Common {
     /// What every forwarder leaves.
     pub fn leave(&self) -> Legacy {
         let upstream = |(place, outlet): (usize, &super::outlet::Outlet)| UpstreamLegacy {
-            place: place as u16,
+            place: number::to_u16(place),
             is_alive: self.pool.members()[place].alive,
             judge: self.judge_of(place),
             earned: outlet.earned(),
@@ -169,7 +170,7 @@ impl super::leases::Leases {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
             let port = |(lane, until, released, is_owed)| PortLegacy {
-                place: place as u16,
+                place: number::to_u16(place),
                 lane,
                 until,
                 released,
@@ -184,7 +185,7 @@ impl super::leases::Leases {
         let debt = self.debt(lane)?;
         let own = self.is_leasing().then_some(lane);
         let is_spoilt = self.is_spoilt(lane);
-        let (place, asked, answered) = (debt.place as u16, debt.asked, debt.answered);
+        let (place, asked, answered) = (number::to_u16(debt.place), debt.asked, debt.answered);
         Some(LegLegacy {
             place,
             lane: own,

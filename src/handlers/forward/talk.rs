@@ -19,6 +19,7 @@ use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions, prefix_of};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::number;
 
 /// Sessions that end in one call for the sake of time; the rest follows a moment later.
 const ENDS_MAX: usize = 512;
@@ -410,9 +411,8 @@ impl Talk {
             return Err(DropReason::Shadow);
         }
         let session = self.table.get_mut(id);
-        if self.common.settings.is_first_alone()
-            && *session.winner.get_or_insert(place as u16) != place as u16
-        {
+        let place = number::to_u16(place);
+        if self.common.settings.is_first_alone() && *session.winner.get_or_insert(place) != place {
             return Err(DropReason::NotFirst);
         }
         session.seen = cx.now();
