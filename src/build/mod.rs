@@ -171,7 +171,7 @@ fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
 
 /// A socket that somebody else still reads may tell more from now on, and must not tell less yet.
 fn go_on_with(socket: UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<UdpSocket> {
-    socket::tell_more(&socket, v6, options)?;
+    socket::request_more_control_data(&socket, v6, options)?;
     Ok(socket)
 }
 

@@ -1,5 +1,5 @@
-//! Passing descriptors to another process over a connected unix stream socket (SCM_RIGHTS in unix(7)). What arrives is owned
-//! from birth and closed on exec.
+//! Passes descriptors to another process over a connected unix stream socket (SCM_RIGHTS in unix(7)). Received
+//! descriptors are owned from the moment they arrive, and closed on exec.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,16 +16,20 @@ use rustix::net::{
 
 use super::clock;
 
-/// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
+/// Largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
 pub const FDS_MAX: usize = 253;
-/// The byte that descriptors travel with: a stream carries them only beside data.
+/// The byte that descriptors are sent with: a stream carries them only beside data.
 const MARK: u8 = b'f';
 
-/// How long to wait where too many descriptors are on their way. The reader needs some microseconds for a message.
+/// Pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
+/// message.
 const CROWDED: Duration = Duration::from_millis(1);
 
-/// Sends descriptors; the other side keeps them when ours are closed. All of them have to be taken by the deadline, however
-/// slowly they are.
+/// Sends descriptors; the other side keeps them when ours are closed. The peer must receive all of them by the
+/// deadline, however slowly.
+///
+/// # Errors
+/// Returns `TimedOut` or `WouldBlock` after the deadline, or the error of sendmsg(2).
 pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
     for fds in fds.chunks(FDS_MAX) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -41,8 +45,8 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
             ) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
-                // A user may have no more on their way than one process may have open (too_many_unix_fds in the kernel):
-                // there is room again when the other side has taken some.
+                // A user may have no more descriptors in flight than one process may have open (too_many_unix_fds in the
+                // kernel). There is room again when the other side has received some.
                 Err(Errno::TOOMANYREFS) => thread::sleep(CROWDED),
                 Err(error) => return Err(error.into()),
             }
@@ -51,8 +55,12 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
     Ok(())
 }
 
-/// Receives so many descriptors, all by the deadline. Where this process may not have so many open, the kernel leaves some
-/// out: then it is an error, and those that came are closed.
+/// Receives exactly `count` descriptors by the deadline.
+///
+/// # Errors
+/// Returns `TimedOut` or `WouldBlock` after the deadline, `UnexpectedEof` if the peer closed, `InvalidData` if a
+/// message does not hold what was announced, or the error of recvmsg(2). If this process may not have so many files
+/// open, the kernel leaves some out, which is an error too. Descriptors that arrived before an error are closed.
 pub fn receive_fds(
     stream: &UnixStream,
     count: usize,
@@ -116,7 +124,7 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
-    /// Sends one message as no sender of ours would.
+    /// Sends one message that `send_fds` would not send.
     fn send_raw(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -132,13 +140,14 @@ mod tests {
         .expect("sent");
     }
 
-    /// Whether nobody has the other end of the pipe open any more, other than `write` here, which is closed for that.
+    /// Returns whether no other process has the writing end of the pipe open; `write`, our own, is closed first.
     fn is_closed(mut read: impl Read, write: impl Sized) -> bool {
         drop(write);
         read.read(&mut [0]).expect("the end of the pipe") == 0
     }
 
-    /// Thousands arrive in order, each the very same file, closed on exec, whatever a message may carry.
+    /// Thousands of descriptors arrive in order, each the very same file and closed on exec, however many a message may
+    /// carry.
     #[test]
     fn many_arrive_in_order() {
         let (here, there) = UnixStream::pair().expect("a pair");
@@ -170,7 +179,7 @@ mod tests {
         sender.join().expect("sent");
     }
 
-    /// A peer that goes away, or sends something else, is an error and no panic, and leaves nothing open.
+    /// A peer that closes, or sends something else, causes an error and no panic, and no descriptor stays open.
     #[test]
     fn nonsense_is_an_error() {
         let (here, there) = UnixStream::pair().expect("a pair");
@@ -198,11 +207,11 @@ mod tests {
         );
         assert!(
             send_fds(&there, &[there.as_fd()], soon()).is_err(),
-            "and nobody to send to"
+            "no peer receives it"
         );
     }
 
-    /// Who sends one message now and then, or takes one, does not hold the other side past the deadline.
+    /// A peer that sends or receives one message now and then does not hold the other side past the deadline.
     #[test]
     fn slowness_has_an_end() {
         let (here, there) = UnixStream::pair().expect("a pair");
@@ -229,7 +238,7 @@ mod tests {
         // Nobody reads: the socket's buffer is full after some hundred messages.
         let fds = vec![here.as_fd(); 1_000_000];
         let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200))
-            .expect_err("nobody reads");
+            .expect_err("the peer does not read");
         assert!(
             matches!(
                 late.kind(),
@@ -239,8 +248,8 @@ mod tests {
         );
     }
 
-    /// Whether this is the process under `wrapper` that a test wants to itself, for its limits are no other test's. If not, it
-    /// is started, and has passed the test when this returns.
+    /// Returns whether this is the process under `wrapper` that a test needs for itself, since its limits must not
+    /// apply to other tests. Otherwise that process is started, and has passed the test when this returns.
     fn is_inside(test: &str, wrapper: &[&str]) -> bool {
         const INSIDE: &str = "UDISPATCH_TEST_INSIDE";
         if std::env::var_os(INSIDE).is_some() {
@@ -255,16 +264,16 @@ mod tests {
             .args(["--exact", &format!("net::fd_passing::tests::{test}")])
             .output()
             .expect("it runs");
-        let told = String::from_utf8_lossy(&output.stdout);
+        let printed = String::from_utf8_lossy(&output.stdout);
         assert!(
-            output.status.success() && told.contains("1 passed"),
-            "{told}"
+            output.status.success() && printed.contains("1 passed"),
+            "{printed}"
         );
         false
     }
 
-    /// Where the kernel allows no more on their way, sending waits until some have been taken. Root is let pass, so root
-    /// gives up what lets it.
+    /// Where the kernel allows no more descriptors in flight, sending waits until some were received. The limit does
+    /// not apply to root, so root gives up the capabilities.
     #[test]
     fn a_crowd_is_waited_for() {
         let give_up = [
@@ -298,7 +307,7 @@ mod tests {
         sender.join().expect("no panic").expect("all were sent");
     }
 
-    /// A process that may not have so many files open gets none at all, and is told what to change.
+    /// A process that may not have so many files open gets none at all, and an error that says what to change.
     #[test]
     fn too_many_are_refused_whole() {
         if !is_inside("too_many_are_refused_whole", &["prlimit", "--nofile=64"]) {

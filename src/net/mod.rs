@@ -1,7 +1,9 @@
-//! The kernel's door: sockets, batches of datagrams in and out, control messages, multicast, interfaces.
+//! Sockets and everything else that needs the kernel: batches of datagrams in and out, control messages, multicast,
+//! interfaces, descriptor passing.
 //!
-//! Invariant: all unsafe code of the crate is in this room, every block with its reason. Nothing here knows of routes,
-//! handlers or configuration. Descriptors are owned from birth (`UdpSocket`, `OwnedFd`) and borrowed by each call.
+//! All unsafe code of the crate is in this room, and every block states why it is sound. Nothing here knows routes,
+//! handlers or the configuration. A descriptor is owned from the moment it exists (`UdpSocket`, `OwnedFd`), and each
+//! call borrows it.
 
 #![allow(unsafe_code)]
 

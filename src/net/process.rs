@@ -1,4 +1,4 @@
-//! Other processes: the peer of a connection, whether one runs, and its end.
+//! Other processes: the credentials of a peer, whether a process runs, and SIGKILL.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,8 +9,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::option::socklen;
 
-/// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)). The process is 0 where it cannot be seen
-/// from here: it is in another PID namespace.
+/// Returns the process ID and the user ID of a peer at the time when it connected (SO_PEERCRED in unix(7)). The process
+/// ID is 0 if the peer is in another PID namespace and not visible from here.
+///
+/// # Errors
+/// Returns the error of getsockopt(2).
 pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
     let mut peer = libc::ucred {
         pid: 0,
@@ -20,7 +23,7 @@ pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
     let mut len = socklen::<libc::ucred>();
     let fd = stream.as_raw_fd();
     // SAFETY: the descriptor is borrowed for the call; `peer` is `len` writable bytes, all of them plain numbers.
-    let told = unsafe {
+    let result = unsafe {
         libc::getsockopt(
             fd,
             libc::SOL_SOCKET,
@@ -29,32 +32,36 @@ pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
             &raw mut len,
         )
     };
-    match told {
+    match result {
         0 => Ok((u32::try_from(peer.pid).unwrap_or(0), peer.uid)),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The user that this process acts as.
+/// Returns the effective user ID of this process.
 pub fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Ends a process that has been told everything and does not say a word (SIGKILL in signal(7)).
+/// Kills a process that received the request to end and does not react (SIGKILL in signal(7)). A process that has ended
+/// already is not an error.
+///
+/// # Errors
+/// Returns the error of kill(2).
 pub fn kill(pid: u32) -> io::Result<()> {
     match process(pid).map(|pid| kill_process(pid, Signal::KILL)) {
-        // One that has ended is as good.
+        // The process has ended already.
         None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
         Some(Err(error)) => Err(error.into()),
     }
 }
 
-/// Whether a process runs (kill(2) with signal 0). One that we may not signal does.
+/// Returns whether a process runs (kill(2) with signal 0). A process that this one may not signal does.
 pub fn runs(pid: u32) -> bool {
     process(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
-/// As the kernel's calls want it; nothing where there can be none of that number.
+/// Returns a process ID in the form that system calls take; `None` if no process can have it.
 fn process(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

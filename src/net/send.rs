@@ -1,4 +1,4 @@
-//! Sending: many messages in one sendmmsg(2), each gathered from wherever its bytes lie, each perhaps many datagrams
+//! Sending: many messages in one sendmmsg(2). Each is gathered from wherever its bytes lie, and may be many datagrams
 //! (UDP_SEGMENT).
 
 use std::io;
@@ -14,35 +14,36 @@ use super::control_message::{SEND_BYTES, Sending};
 use super::kernel_memory::KernelMemory;
 use crate::number;
 
-/// Messages in one call; the kernel's own limit is UIO_MAXIOV, 1,024.
+/// Largest number of messages in one call; the limit of the kernel is UIO_MAXIOV, 1,024.
 pub const MESSAGES_MAX: usize = 64;
 
-/// Pieces up to this length are copied next to each other: a copy is cheaper than one more piece for the kernel to gather
-/// (measured: 6 % of a small datagram's price). Longer ones are sent from where they lie.
+/// Longest piece that is copied next to the one before it: a copy is cheaper than one more piece for the kernel to
+/// gather (measured: 6 % of a small datagram's price). Longer pieces are sent from where they lie.
 const COPY_MAX_BYTES: usize = 512;
-/// Room for copies in one call. What does not fit any more is sent from where it lies.
+/// Room in bytes for the copies of one call. Pieces that do not fit are sent from where they lie.
 const COPIES_BYTES: usize = 64 << 10;
 
-/// Aligned as struct cmsghdr is.
+/// A buffer for the control messages of one message, aligned as struct cmsghdr is.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; SEND_BYTES]);
 
-/// Memory for the headers of a call, used again and again.
+/// Memory for the headers of send calls, reused for every batch.
 pub struct Sender {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
-    /// The first vector of each message.
+    /// The index of the first vector of each message.
     starts: Vec<usize>,
     names: Box<[RawAddress]>,
     controls: Box<[Control]>,
     /// Short pieces, next to each other.
     copies: KernelMemory<u8>,
+    /// Number of bytes of `copies` in use.
     copied: usize,
 }
 
-// SAFETY: its raw pointers are only followed during a `SendBatch`, which borrows both the sender and the payloads, and
-// every batch begins by forgetting them.
+// SAFETY: the raw pointers are only followed during a `SendBatch`, which borrows both the sender and the payloads. Every batch
+// begins by clearing them.
 unsafe impl Send for Sender {}
 
 impl Default for Sender {
@@ -52,7 +53,7 @@ impl Default for Sender {
 }
 
 impl Sender {
-    /// Sets memory aside.
+    /// Allocates the memory.
     pub fn new() -> Sender {
         Sender {
             headers: Vec::with_capacity(MESSAGES_MAX),
@@ -78,19 +79,22 @@ impl Sender {
     }
 }
 
-/// Messages being gathered and sent.
+/// Messages that are being gathered and sent.
 pub struct SendBatch<'s, 'a> {
     sender: &'s mut Sender,
     payloads: PhantomData<&'a [u8]>,
 }
 
 impl<'a> SendBatch<'_, 'a> {
-    /// Whether no further message fits.
+    /// Returns whether no further message fits.
     pub fn is_full(&self) -> bool {
         self.sender.headers.len() == MESSAGES_MAX
     }
 
     /// Begins a message; `to` is `None` on a connected socket. Its payload follows in pieces.
+    ///
+    /// # Panics
+    /// Panics if the batch is full.
     pub fn begin(&mut self, to: Option<&SocketAddr>, sending: &Sending) {
         let index = self.sender.headers.len();
         assert!(index < MESSAGES_MAX, "a batch holds no more messages");
@@ -114,7 +118,7 @@ impl<'a> SendBatch<'_, 'a> {
         });
     }
 
-    /// Appends bytes to the message begun last.
+    /// Appends bytes to the message that was begun last.
     pub fn piece(&mut self, bytes: &'a [u8]) {
         let sender = &mut *self.sender;
         let Some(header) = sender.headers.last_mut() else {
@@ -146,8 +150,10 @@ impl<'a> SendBatch<'_, 'a> {
         header.msg_hdr.msg_iovlen += 1;
     }
 
-    /// Sends from message `first` on, without waiting. Returns how many messages the kernel took; an error speaks of the
-    /// message `first` alone.
+    /// Sends the messages from index `first` on, without waiting. Returns how many of them the kernel accepted.
+    ///
+    /// # Errors
+    /// Returns the error of sendmmsg(2), which is about the message `first` alone; `errno::of_send` classifies it.
     pub fn send(&mut self, socket: impl AsFd, first: usize) -> io::Result<usize> {
         let headers = &mut self.linked_headers()[first..];
         let fd = socket.as_fd().as_raw_fd();
@@ -174,11 +180,14 @@ impl<'a> SendBatch<'_, 'a> {
     }
 }
 
-/// Sends one datagram on a connected socket, without waiting: less for the kernel to read than a batch of one.
+/// Sends one datagram on a connected socket, without waiting. The kernel reads less than for a batch of one.
+///
+/// # Errors
+/// Returns the error of sendto(2).
 pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let (bytes, len) = (bytes.as_ptr(), bytes.len());
-    let nobody = std::ptr::null::<libc::sockaddr>();
+    let none = std::ptr::null::<libc::sockaddr>();
     // SAFETY: the descriptor is borrowed for the call and `bytes` are readable for `len`; without an address it is send(2).
     let sent = unsafe {
         syscall(
@@ -187,7 +196,7 @@ pub fn send_one(socket: impl AsFd, bytes: &[u8]) -> io::Result<()> {
             bytes,
             len,
             libc::MSG_DONTWAIT,
-            nobody,
+            none,
             0,
         )
     };

@@ -1,4 +1,4 @@
-//! Waiting for a descriptor, in threads that may block. Workers never do.
+//! Waits for a descriptor, in threads that may block. Workers never do.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,16 +8,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// Waits until a write would not block, or would fail (poll(2)).
+///
+/// # Errors
+/// Returns the error of poll(2).
 pub fn until_writable(fd: impl AsFd) -> io::Result<()> {
     until(PollFlags::OUT, fd)
 }
 
-/// Waits until there is something to read, or its end; of a process (pidfd_open(2)), until it has ended.
+/// Waits until there is something to read, or the end of the file; of a process (pidfd_open(2)), until it has ended.
+///
+/// # Errors
+/// Returns the error of poll(2).
 pub fn until_readable(fd: impl AsFd) -> io::Result<()> {
     until(PollFlags::IN, fd)
 }
 
-/// Whether somebody waits to be accepted, or something to be read, within this time.
+/// Returns whether a connection can be accepted, or something can be read, within this time.
 pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
     let mut wish = [PollFd::new(&socket, PollFlags::IN)];
     let timeout = Timespec {
@@ -27,6 +33,7 @@ pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
     poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
+/// Waits for an event, whatever signals interrupt the call.
 fn until(event: PollFlags, fd: impl AsFd) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(&fd, event)], None) {
