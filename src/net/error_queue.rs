@@ -153,6 +153,7 @@ mod tests {
     /// A datagram to a closed port of loopback comes back through the queue; after that, sending works and the queue is
     /// empty.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn refusals_on_loopback() {
         for host in ["127.0.0.1", "::1"] {
             let Ok(gone) = std::net::UdpSocket::bind((host, 0)) else {
@@ -184,6 +185,7 @@ mod tests {
 
     /// A long queue is drained in parts, and none of its errors is lost.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn parts() {
         let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let closed = gone.local_addr().unwrap();

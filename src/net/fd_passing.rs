@@ -149,6 +149,7 @@ mod tests {
     /// Thousands of descriptors arrive in order, each the very same file and closed on exec, however many a message may
     /// carry.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn many_arrive_in_order() {
         let (here, there) = UnixStream::pair().expect("a pair");
         let files: Vec<File> = (0..100)
@@ -181,6 +182,7 @@ mod tests {
 
     /// A peer that closes, or sends something else, causes an error and no panic, and no descriptor stays open.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn nonsense_is_an_error() {
         let (here, there) = UnixStream::pair().expect("a pair");
         (&here).write_all(b"x").expect("written");
@@ -213,6 +215,7 @@ mod tests {
 
     /// A peer that sends or receives one message now and then does not hold the other side past the deadline.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn slowness_has_an_end() {
         let (here, there) = UnixStream::pair().expect("a pair");
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -275,6 +278,7 @@ mod tests {
     /// Where the kernel allows no more descriptors in flight, sending waits until some were received. The limit does
     /// not apply to root, so root gives up the capabilities.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn a_crowd_is_waited_for() {
         let give_up = [
             "setpriv",
@@ -309,6 +313,7 @@ mod tests {
 
     /// A process that may not have so many files open gets none at all, and an error that says what to change.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn too_many_are_refused_whole() {
         if !is_inside("too_many_are_refused_whole", &["prlimit", "--nofile=64"]) {
             return;

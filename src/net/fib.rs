@@ -150,6 +150,7 @@ mod tests {
 
     /// The kernel reports loopback as local; no truncated message makes the parser fail.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn kernel_answers() {
         if let Ok(answer) = look_up(Ipv4Addr::LOCALHOST.into()) {
             assert_eq!((answer.kind, answer.interface), (DestinationKind::Local, 1));

@@ -114,6 +114,7 @@ mod tests {
 
     /// The loopback interface is there, with its address.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn loopback_is_listed() {
         let interfaces = list().unwrap();
         let loopback = interfaces

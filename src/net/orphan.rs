@@ -81,6 +81,7 @@ mod tests {
     /// The program runs and is not a child of this process, its end is seen, and a program that does not exist is an
     /// error.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn nobodys_child() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("parent");

@@ -72,6 +72,7 @@ mod tests {
 
     /// The peer of a pair is this process itself.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn the_peer_is_known() {
         let (here, _there) = UnixStream::pair().expect("a pair");
         assert_eq!(
