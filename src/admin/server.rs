@@ -23,6 +23,7 @@ use super::listeners::AdminListeners;
 use super::reserve_fd::ReserveFd;
 use super::routes;
 use super::write_timeout::WriteTimeout;
+use crate::number;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
@@ -118,7 +119,7 @@ pub(super) async fn serve(open_listeners: Vec<OpenListener>, stopped: watch::Rec
     wait(stopped).await;
     let finished = async {
         for places in all {
-            let _ = places.acquire_many(CONNECTIONS_MAX as u32).await;
+            let _ = places.acquire_many(number::to_u32(CONNECTIONS_MAX)).await;
         }
     };
     let _ = timeout(FINISH_MAX, finished).await;

@@ -162,7 +162,7 @@ fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
         .routes
         .iter()
         .enumerate()
-        .map(move |(number, route)| (RouteId(number as u32), prefixes(route)));
+        .map(move |(number, route)| (RouteId::new(number), prefixes(route)));
     routes.filter(|(_, prefixes): &(_, Vec<IpNet>)| !prefixes.is_empty())
 }
 
@@ -173,7 +173,7 @@ fn build_handlers(
 ) -> Result<Vec<Box<dyn Handler>>, BuildError> {
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
-        context.handler = HandlerId(index as u32);
+        context.handler = HandlerId::new(index);
         let built = handler.spec.build(context);
         handlers.push(
             built.map_err(|error| BuildError(format!("handler `{}`: {error}", handler.name)))?,

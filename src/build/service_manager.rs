@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::net::fd_passing::FDS_MAX;
 use crate::net::inherited;
-use crate::net::notify::{FDS_MAX, Mailbox};
+use crate::net::notify::Mailbox;
 
 /// Most descriptors that are taken from the environment's word for it.
 const PASSED_MAX: usize = 1 << 16;

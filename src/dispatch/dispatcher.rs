@@ -24,6 +24,7 @@ use super::timers::Timers;
 use super::upstream_event::UpstreamEvent;
 use super::verdict::DropReason;
 use crate::datagram::Envelope;
+use crate::number;
 
 /// How a listener's datagrams find their route.
 #[derive(Debug, Clone)]
@@ -217,7 +218,7 @@ impl Dispatcher {
             let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
             self.taps
                 .take_reply(to, upstream, batch, &self.outbox, |listener| {
-                    listeners[listener.index()].id as u32
+                    number::to_u32(listeners[listener.index()].id)
                 });
         }
     }
@@ -267,7 +268,7 @@ impl Dispatcher {
     /// Calls the handlers whose time has come.
     pub fn time(&mut self, sockets: &mut dyn SocketTable) {
         self.timers.first(&self.handlers);
-        for handler in (0..self.handlers.len() as u32).map(HandlerId) {
+        for handler in (0..self.handlers.len()).map(HandlerId::new) {
             if self.timers.is_due(handler, self.now) {
                 self.with_forwarding(handler, sockets, |handler, cx| handler.on_time(cx));
             }
@@ -403,7 +404,7 @@ impl Dispatcher {
             from.handler = from.handler.max(only);
         }
         let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
-        let last = self.handlers.len() as u32;
+        let last = number::to_u32(self.handlers.len());
         for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
             let first = if handler == from.handler {
                 from.place
@@ -464,7 +465,7 @@ impl Dispatcher {
                 names: &self.names,
                 handler,
                 route,
-                listener: LocalListener(listener as u32),
+                listener: LocalListener::new(listener),
                 now: self.now,
                 arena: batch.arena(),
                 sockets: &mut *sockets,
@@ -511,7 +512,7 @@ impl Dispatcher {
 fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
     tap::TapSource {
         direction: Direction::Request,
-        listener: Some(listener as u32),
+        listener: Some(number::to_u32(listener)),
         route,
         upstream: None,
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
+use crate::number;
 
 /// Most bytes that handlers may make (not pass on) in one turn; what is above is `Dropped(OutboxFull)`.
 pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
@@ -20,6 +21,7 @@ pub const SEGMENTS_MAX: u32 = 128;
 pub const SEGMENTS_MAX_OLD: u32 = 64;
 /// Most bytes in one segmented send: 65,535 less the IPv4 and UDP headers, as for a single datagram.
 pub const RUN_MAX_BYTES: u32 = 65_507;
+const _: () = assert!(RUN_MAX_BYTES <= u16::MAX as u32, "a segment has 16 bits");
 
 /// Datagrams up to this length are copied next to their predecessor: a copy is cheaper than one more piece to gather, for us
 /// and for the kernel (measured: a tenth of a small datagram's price).
@@ -28,6 +30,13 @@ pub const COPY_MAX_BYTES: u32 = 512;
 /// One way out: a connected socket to an upstream in a worker, of a handler alone or leased by a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UpstreamSocketId(pub u32);
+
+impl UpstreamSocketId {
+    /// Returns the socket with this number in its worker, of which source ports and files allow fewer than 2³².
+    pub fn new(index: usize) -> UpstreamSocketId {
+        UpstreamSocketId(number::to_u32(index))
+    }
+}
 
 /// One datagram, or a train of them, to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +141,7 @@ impl Outbox {
         let copy = match self.copied {
             Some((source, copy)) if source == span => copy,
             _ => {
-                let offset = self.scratch.len() as u32;
+                let offset = number::to_u32(self.scratch.len());
                 self.scratch.extend_from_slice(
                     &arena[span.offset as usize..(span.offset + span.len) as usize],
                 );
@@ -180,7 +189,7 @@ impl Outbox {
     /// Adds a parcel to a socket.
     #[inline]
     fn send(&mut self, socket: UpstreamSocketId, parcel: Parcel) {
-        let place = self.parcels.len() as u32;
+        let place = number::to_u32(self.parcels.len());
         self.parcels.push((parcel, NONE));
         let (first, last) = &mut self.sockets[socket.0 as usize];
         match std::mem::replace(last, place) {
@@ -258,14 +267,14 @@ impl Outbox {
         if self.scratch.len() + len > SCRATCH_MAX_BYTES {
             return Err(DropReason::OutboxFull);
         }
-        let offset = self.scratch.len() as u32;
+        let offset = number::to_u32(self.scratch.len());
         parts
             .iter()
             .for_each(|part| self.scratch.extend_from_slice(part));
         Ok(Span {
             region: Region::Scratch,
             offset,
-            len: len as u32,
+            len: number::to_u32(len),
         })
     }
 
@@ -395,7 +404,7 @@ impl Parcel {
             && self.span.len.is_multiple_of(pace)
             && self.span.len + next.len <= RUN_MAX_BYTES.min(pace * SEGMENTS_MAX);
         if fits {
-            self.segment = pace as u16;
+            self.segment = number::to_u16(pace as usize);
             self.span.len += next.len;
         }
         fits
@@ -500,7 +509,7 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -
         bytes += next.span.len;
         run.datagrams += next.datagrams();
         run.parcels += 1;
-        run.segment = pace as u16;
+        run.segment = number::to_u16(pace as usize);
         parcels.next();
     }
     run

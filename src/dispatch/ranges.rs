@@ -3,6 +3,8 @@
 //! of the address, then by the lower one where ranges begin inside of the upper. Machine words are compared without a
 //! branch; searching whole 128-bit numbers costs twice as much, for the branches that nobody can predict.
 
+use crate::number;
+
 /// An address as an ordered number.
 pub trait AddressKey: Copy + Ord {
     /// A machine word.
@@ -33,7 +35,7 @@ impl AddressKey for u128 {
         self.checked_add(1)
     }
     fn words(self) -> (u64, u64) {
-        ((self >> 64) as u64, self as u64)
+        ((self >> 64) as u64, (self & 0xffff_ffff_ffff_ffff) as u64)
     }
 }
 
@@ -120,12 +122,12 @@ impl<K: AddressKey> RangesBuilder<K> {
             let (head, tail) = first.words();
             if heads.last() != Some(&head) {
                 heads.push(head);
-                blocks.push(tails.len() as u32);
+                blocks.push(number::to_u32(tails.len()));
             }
             tails.push(tail);
             owners.push(owner);
         }
-        blocks.push(tails.len() as u32);
+        blocks.push(number::to_u32(tails.len()));
         Ranges {
             heads,
             blocks,

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 pub use super::id::RouteId;
 use super::ranges::{AddressKey, NOBODY, Ranges};
 use crate::datagram::Envelope;
+use crate::number;
 
 /// One row of the table: a combination that leads to a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,7 +274,7 @@ impl<'a, K: AddressKey + std::hash::Hash> Nodes<'a, K> {
         let mut intervals = Vec::with_capacity(self.prefixes.len());
         let mut nodes = Vec::with_capacity(self.prefixes.len());
         for (index, ((first, last), rows)) in self.prefixes.into_iter().enumerate() {
-            intervals.push((first, last, index as u32));
+            intervals.push((first, last, number::to_u32(index)));
             let groups = compile_groups(&rows);
             nodes.push(Node {
                 fixed: groups.first().and_then(Group::fixed),

@@ -18,7 +18,7 @@ pub struct Timers {
 impl Timers {
     /// Of so many handlers, none of which was asked.
     pub fn new(count: usize) -> Timers {
-        let stale = (0..count as u32).map(HandlerId).collect();
+        let stale = (0..count).map(HandlerId::new).collect();
         Timers {
             each: vec![None; count],
             stale,

@@ -240,17 +240,17 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
         ..late.clone()
     };
     let minus = |late: &mut Tally, early: &Tally| {
-        late.received -= early.received;
-        late.handled -= early.handled;
+        late.received = since(late.received, early.received);
+        late.handled = since(late.handled, early.handled);
         late.dropped
             .iter_mut()
             .zip(early.dropped)
-            .for_each(|(late, early)| *late -= early);
+            .for_each(|(late, early)| *late = since(*late, early));
     };
     for (late, early) in difference.listeners.iter_mut().zip(&early.listeners) {
         minus(&mut late.tally, &early.tally);
-        late.kernel_drops -= early.kernel_drops;
-        late.receive_errors -= early.receive_errors;
+        late.kernel_drops = since(late.kernel_drops, early.kernel_drops);
+        late.receive_errors = since(late.receive_errors, early.receive_errors);
     }
     difference
         .routes
@@ -260,12 +260,12 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     for (late, early) in difference.handlers.iter_mut().zip(&early.handlers) {
         minus(&mut late.tally, &early.tally);
         minus(&mut late.replies, &early.replies);
-        late.sent -= early.sent;
+        late.sent = since(late.sent, early.sent);
         less(&mut late.failed, &early.failed);
         less(&mut late.reported, &early.reported);
         // Those that are open went with the others; what ends here had begun there.
         late.sessions = SessionCount {
-            one_way: late.sessions.one_way - early.sessions.one_way,
+            one_way: since(late.sessions.one_way, early.sessions.one_way),
             ..SessionCount::default()
         };
     }
@@ -273,8 +273,8 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
         less(&mut late.failed, &early.failed);
         less(&mut late.reported, &early.reported);
         *late = UpstreamCount {
-            sent: late.sent - early.sent,
-            skipped: late.skipped - early.skipped,
+            sent: since(late.sent, early.sent),
+            skipped: since(late.skipped, early.skipped),
             failed: std::mem::take(&mut late.failed),
             reported: std::mem::take(&mut late.reported),
             ..UpstreamCount::default()
@@ -283,13 +283,18 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     difference
 }
 
+/// Returns by how much a counter has grown. Counters only grow while a worker runs; one that did not is a defect, after which
+/// the growth counts as none instead of as nearly 2⁶⁴.
+fn since(late: u64, early: u64) -> u64 {
+    debug_assert!(late >= early, "a counter went back from {early} to {late}");
+    late.saturating_sub(early)
+}
+
 /// Counts by errno, less those of before.
 fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
     for (errno, count) in late.iter_mut() {
-        *count -= early
-            .iter()
-            .find(|early| early.0 == *errno)
-            .map_or(0, |early| early.1);
+        let before = early.iter().find(|early| early.0 == *errno);
+        *count = since(*count, before.map_or(0, |early| early.1));
     }
     late.retain(|(_, count)| *count > 0);
 }

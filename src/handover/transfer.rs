@@ -27,8 +27,7 @@ pub fn hand_over(
     for (number, worker) in workers.iter_mut().enumerate() {
         let listeners = worker.listeners().iter().enumerate();
         sockets.extend(
-            listeners
-                .map(|(index, listener)| (listener.slot, (number, LocalListener(index as u32)))),
+            listeners.map(|(index, listener)| (listener.slot, (number, LocalListener::new(index)))),
         );
     }
     let mut handover = Handover {
@@ -307,7 +306,7 @@ impl Cargo {
         {
             if let Some(upstream) = upstreams.get(state.upstream.index()).copied().flatten() {
                 // It has one already, which is as good.
-                let _ = worker.inherit_socket(&state, UpstreamId(upstream as u32), socket);
+                let _ = worker.inherit_socket(&state, UpstreamId::new(upstream), socket);
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
+use crate::number;
 
 /// Probes that are under way at a time; each is an open socket, of the few that are not for sessions. Further ones wait.
 const UNDER_WAY_MAX: usize = 256;
@@ -59,7 +60,7 @@ impl Prober {
                         .probe
                         .as_ref()
                         .filter(|_| !monitored.upstream.is_group())?;
-                    Some((UpstreamId(id as u32), monitored, probe))
+                    Some((UpstreamId::new(id), monitored, probe))
                 });
         let monitored_upstreams: Vec<_> = monitored_upstreams.collect();
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
@@ -162,7 +163,10 @@ impl Prober {
 fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
     let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
     let phase = share(interval);
-    (phase.min(FIRST_GAP.saturating_mul(place as u32)), phase)
+    (
+        phase.min(FIRST_GAP.saturating_mul(number::to_u32(place))),
+        phase,
+    )
 }
 
 impl Probed {

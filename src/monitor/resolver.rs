@@ -72,7 +72,7 @@ impl Resolver {
             name.interval = name.interval.into_iter().chain(interval).min();
             name.is_failing |= monitored.address.is_none();
             name.users.push(User {
-                id: UpstreamId(id as u32),
+                id: UpstreamId::new(id),
                 label: monitored.upstream.to_string(),
                 port: monitored.upstream.port,
                 address: monitored.address,

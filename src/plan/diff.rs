@@ -7,6 +7,7 @@ use std::hash::Hash;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::RouteId;
+use crate::number;
 use crate::plan::identity::Identity;
 
 /// What becomes of a row.
@@ -227,7 +228,7 @@ impl RowMap {
                 new.routes.iter().map(|route| &route.label),
             )
             .into_iter()
-            .map(|route| route.map(|route| RouteId(route as u32)))
+            .map(|route| route.map(RouteId::new))
             .collect(),
             handlers,
             upstreams,
@@ -239,7 +240,7 @@ impl RowMap {
 
     /// The number of a new handler's upstream.
     pub fn upstream(&self, handler: HandlerId, place: u16) -> UpstreamId {
-        UpstreamId((self.firsts[handler.index()] + usize::from(place)) as u32)
+        UpstreamId::new(self.firsts[handler.index()] + usize::from(place))
     }
 }
 
@@ -250,9 +251,7 @@ fn handler_map(
     index: usize,
 ) -> HandlerMap {
     let handler = &old.handlers[index];
-    let retired = retired
-        .get(&index)
-        .map(|retired| HandlerId(*retired as u32));
+    let retired = retired.get(&index).map(|retired| HandlerId::new(*retired));
     let is_replacement = |other: &crate::plan::identity::HandlerIdentity| {
         !handler.is_retired
             && !other.is_retired
@@ -269,12 +268,12 @@ fn handler_map(
     };
     let places = places
         .into_iter()
-        .map(|place| place.map(|place| place as u16))
+        .map(|place| place.map(number::to_u16))
         .collect();
     let is_like = replacement
         .is_some_and(|replacement| new.handlers[replacement].has_sessions || !handler.has_sessions);
     HandlerMap {
-        replacement: replacement.map(|replacement| HandlerId(replacement as u32)),
+        replacement: replacement.map(HandlerId::new),
         is_like,
         places,
         retired,

@@ -11,6 +11,7 @@ use crate::config::{Config, Placed, Problem, Problems, Route};
 use crate::datagram::{Datagram, Region, Span};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::route_table::PortTable;
+use crate::number;
 use crate::plan::Plan;
 use crate::plan::explain::{Course, Question, follow, shortened};
 use crate::plan::host::Host;
@@ -143,7 +144,7 @@ impl Trial<'_> {
         let span = Span {
             region: Region::Arena,
             offset: 0,
-            len: payload.len() as u32,
+            len: number::to_u32(payload.len()),
         };
         let datagram = Datagram {
             payload,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::upstream::Upstream;
+use crate::config::upstream::{Egress, Upstream};
 use crate::config::{Config, NamedHandler};
 use crate::plan::{ListenerPlan, Plan, Role};
 
@@ -117,7 +117,18 @@ impl HandlerIdentity {
 
 /// An upstream with all that a socket to it depends on.
 fn way(upstream: &Upstream) -> String {
-    format!("{upstream} {:?}", upstream.egress)
+    let Egress {
+        ttl,
+        dscp,
+        from,
+        interface,
+        loop_back,
+    } = &upstream.egress;
+    // Another version of the program may have written it, so the text stays as it began.
+    format!(
+        "{upstream} Leave {{ ttl: {ttl:?}, dscp: {dscp:?}, from: {from:?}, interface: {interface:?}, \
+         loop_back: {loop_back:?} }}"
+    )
 }
 
 impl ListenerPlan {

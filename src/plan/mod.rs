@@ -175,7 +175,7 @@ fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<(Match, Range<usize>
                     destination.value.ports.first(),
                     destination.value.ports.last(),
                 );
-                let (interface, route) = (interfaces[index], RouteId(index as u32));
+                let (interface, route) = (interfaces[index], RouteId::new(index));
                 (
                     Match {
                         net,

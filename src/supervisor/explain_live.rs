@@ -115,7 +115,7 @@ fn explanation(
 fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, UpstreamEvent)> {
     let mut changes = Vec::new();
     for (index, row) in snapshot.upstreams.iter().enumerate() {
-        let id = UpstreamId(index as u32);
+        let id = UpstreamId::new(index);
         if let Some(Ok(address)) = row.address.as_ref().map(|address| address.parse()) {
             changes.push((id, UpstreamEvent::Moved(address)));
         }

@@ -209,7 +209,7 @@ impl Lister {
 
 fn handler(name: &str, handlers: &[String]) -> Result<HandlerId, Refusal> {
     let found = handlers.iter().position(|known| known == name);
-    found.map(|index| HandlerId(index as u32)).ok_or_else(|| {
+    found.map(HandlerId::new).ok_or_else(|| {
         let meant = did_you_mean(name, handlers.iter().map(String::as_str));
         let meant = meant.map_or_else(String::new, |meant| format!("; {meant}"));
         Refusal::Unknown(format!("there is no handler {}{meant}", quoted(name)))

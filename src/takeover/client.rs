@@ -17,7 +17,7 @@ use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::running::{Running, named_states};
 use crate::monitor::UpstreamState;
-use crate::net::pass;
+use crate::net::{clock, process};
 use crate::plan::diff::RowMap;
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
 use crate::takeover::error::{TakeoverError, WireError};
@@ -105,7 +105,7 @@ impl TakeoverClient {
 
     /// Start of the daemon's time. It does not change by a takeover.
     pub fn epoch(&self) -> Instant {
-        let age_ns = pass::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
+        let age_ns = clock::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
         let now = Instant::now();
         now.checked_sub(Duration::from_nanos(age_ns)).unwrap_or(now)
     }
@@ -168,7 +168,7 @@ impl TakeoverClient {
                     Event::Sent(driver.send(MessageKind::Started, &Started { removed }, deadline))
                 }
                 Action::CheckServer => Event::ServerChecked {
-                    is_running: pass::runs(driver.manifest.pid),
+                    is_running: process::runs(driver.manifest.pid),
                 },
                 Action::ReceiveFinalCounts { deadline } => {
                     return driver.finish(deadline, final_counts);

@@ -20,7 +20,7 @@ use crate::build::error::DaemonError;
 use crate::build::inherited_sockets::{Unlent, lend};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::time::nanoseconds;
-use crate::net::pass;
+use crate::net::{clock, process, wait};
 use crate::takeover::conversation::Conversation;
 use crate::takeover::error::WireError;
 use crate::takeover::messages::{AdminListener, Manifest, MessageKind};
@@ -213,7 +213,7 @@ impl TakeoverServer {
             addresses: present.addresses,
             slots,
             admin_listeners,
-            epoch_ns: pass::monotonic_ns().saturating_sub(age_ns),
+            epoch_ns: clock::monotonic_ns().saturating_sub(age_ns),
         };
         Ok((manifest, fds))
     }
@@ -235,7 +235,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 fn accept(listener: &UnixListener, requests: &ServerRequests, is_closed: &AtomicBool) {
     let under_way = Arc::new(AtomicU32::new(0));
     while !is_closed.load(Ordering::Relaxed) {
-        if !pass::is_readable(listener, STEP) || is_closed.load(Ordering::Relaxed) {
+        if !wait::is_readable(listener, STEP) || is_closed.load(Ordering::Relaxed) {
             continue;
         }
         let Ok((stream, _)) = listener.accept() else {
@@ -278,7 +278,7 @@ struct ServerHandshakeDriver {
 
 impl ServerHandshakeDriver {
     fn run(mut self, is_alone: bool) {
-        let mut handshake = ServerHandshake::new(self.conversation.peer, pass::user());
+        let mut handshake = ServerHandshake::new(self.conversation.peer, process::user());
         let accepted = ServerHandshakeEvent::Accepted { is_alone };
         let mut actions = VecDeque::from(handshake.step(accepted, Instant::now()));
         while let Some(action) = actions.pop_front() {

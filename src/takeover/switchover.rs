@@ -15,7 +15,7 @@ use crate::dispatch::ledger::Ledger;
 use crate::dispatch::saved_state::SavedState;
 use crate::handover::history::{as_written, difference};
 use crate::handover::running::{Parked, Running};
-use crate::net::pass;
+use crate::net::process;
 use crate::takeover::conversation::Conversation;
 use crate::takeover::error::WireError;
 use crate::takeover::messages::{FinalCounts, MessageKind, Released, Started};
@@ -211,7 +211,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
     }
 
     fn kill_peer(&mut self, deadline: Instant) -> Result<(), String> {
-        pass::kill(self.conversation.peer.pid).map_err(|error| error.to_string())?;
+        process::kill(self.conversation.peer.pid).map_err(|error| error.to_string())?;
         let closed = self.conversation.wire.wait_until_closed(deadline);
         closed
             .map_err(|error| format!("SIGKILL has been sent, and its connection is open: {error}"))

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::net::pass;
+use crate::net::{clock, fd_passing, process};
+use crate::number;
 use crate::takeover::error::{TakeoverError, WireError};
 use crate::takeover::messages::{BYTES_MAX, FDS_MAX, Hello, MessageKind, Refused};
 use crate::takeover::protocol::server::Peer;
@@ -83,7 +84,7 @@ impl Wire {
     ///
     /// The system's (getsockopt(2)).
     pub fn peer(&self) -> io::Result<Peer> {
-        let (pid, user) = pass::peer(&self.0)?;
+        let (pid, user) = process::peer(&self.0)?;
         Ok(Peer { pid, user })
     }
 
@@ -109,10 +110,10 @@ impl Wire {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.push(kind as u8);
         header.extend((body.len() as u64).to_le_bytes());
-        header.extend((fds.len() as u32).to_le_bytes());
+        header.extend(number::to_u32(fds.len()).to_le_bytes());
         self.write_all(&header, deadline)
             .and_then(|()| self.write_all(&body, deadline))
-            .and_then(|()| pass::send_fds(&self.0, fds, deadline))
+            .and_then(|()| fd_passing::send_fds(&self.0, fds, deadline))
             .map_err(classify)
     }
 
@@ -133,9 +134,10 @@ impl Wire {
         if length > BYTES_MAX || count > u64::from(FDS_MAX) {
             return Err(WireError::Malformed("a frame that is too large".to_owned()));
         }
-        let mut body = vec![0; length as usize];
+        let mut body = vec![0; number::to_usize(length)];
         self.read_exact(&mut body, deadline).map_err(classify)?;
-        let fds = pass::receive_fds(&self.0, count as usize, deadline).map_err(classify)?;
+        let fds = fd_passing::receive_fds(&self.0, number::to_usize(count), deadline)
+            .map_err(classify)?;
         Ok(Frame { kind, body, fds })
     }
 
@@ -170,7 +172,7 @@ impl Wire {
 
     fn read_exact(&mut self, mut bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.0.set_read_timeout(Some(pass::left(deadline)?))?;
+            self.0.set_read_timeout(Some(clock::left(deadline)?))?;
             match self.0.read(bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => bytes = &mut bytes[read..],
@@ -183,7 +185,7 @@ impl Wire {
 
     fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.0.set_write_timeout(Some(pass::left(deadline)?))?;
+            self.0.set_write_timeout(Some(clock::left(deadline)?))?;
             match self.0.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -279,7 +281,7 @@ mod tests {
     fn stowaways_are_closed() {
         let (mut here, there) = pair();
         let (mut read, write) = std::io::pipe().expect("a pipe");
-        pass::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
+        fd_passing::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
         drop(write);
         Wire::new(there)
             .expect("a wire")

@@ -196,7 +196,7 @@ impl Worker {
                 COMMANDS => self.obey(),
                 Token(socket) if socket >= TOKENS => self
                     .upstream_sockets
-                    .queue(UpstreamSocketId((socket - TOKENS) as u32)),
+                    .queue(UpstreamSocketId::new(socket - TOKENS)),
                 Token(listener) => self.queue(listener),
             }
         }

@@ -24,6 +24,10 @@ use crate::net::{epoll, errno, option};
 
 /// Tokens of sockets begin here; listeners have their numbers below.
 pub const TOKENS: usize = 1 << 32;
+const _: () = assert!(
+    TOKENS > u32::MAX as usize,
+    "no listener's number reaches the tokens of sockets, and every id has a token"
+);
 
 /// Most trains that one socket may bring in one turn.
 const TRAINS_MAX: usize = 32;
@@ -373,7 +377,7 @@ impl UpstreamSockets {
             .enumerate()
             .filter_map(|(id, slot)| Some((id, slot.as_ref()?)));
         let state = |(id, slot): (usize, &UpstreamSocket)| UpstreamSocketState {
-            socket: UpstreamSocketId(id as u32),
+            socket: UpstreamSocketId::new(id),
             upstream: slot.upstream,
             is_leased: slot.is_leased,
             drops_seen: slot.drops_seen,
@@ -441,7 +445,7 @@ impl UpstreamSockets {
             }
             None => {
                 self.slots.push(Some(slot));
-                UpstreamSocketId(self.slots.len() as u32 - 1)
+                UpstreamSocketId::new(self.slots.len() - 1)
             }
         }
     }

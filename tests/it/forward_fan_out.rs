@@ -9,10 +9,9 @@ use crate::common::client::Client;
 use crate::common::daemon::{Daemon, on_file, on_file_under};
 use crate::common::host::Host;
 use crate::common::ledger::{Ledger, Upstream};
-use crate::common::namespace::{netns_test, run};
+use crate::common::namespace::{index_of, netns_test, run};
 use crate::common::told::receive_with_class;
 use crate::common::upstream::forwarder;
-use udispatch::net::interfaces::index_of;
 
 const HERE: &str = "127.0.0.1:1234";
 

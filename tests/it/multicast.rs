@@ -7,8 +7,7 @@ use crate::common::TIMEOUT;
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, on_file};
 use crate::common::host::Host;
-use crate::common::namespace::{netns_test, run};
-use udispatch::net::interfaces::index_of;
+use crate::common::namespace::{index_of, netns_test, run};
 
 /// Two other hosts, at the ends of the cables `a0` and `b0`.
 struct Cables {

@@ -21,7 +21,7 @@ mod prose;
 mod types;
 
 /// The rooms from the top of the house to its ground: a room uses those behind it alone.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 17] = [
     "main",
     "cli",
     "admin",
@@ -38,6 +38,7 @@ const ROOMS: [&str; 16] = [
     "dispatch",
     "net",
     "datagram",
+    "number",
 ];
 
 /// What a room does without, though it lies below: (room, what, why).

@@ -80,6 +80,11 @@ impl SnapshotHistory {
         };
         let sample =
             |slot: usize| *history.get((slot + history.len()).checked_sub(self.samples_max)?)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is not negative, and `as` saturates where it is too large"
+        )]
         let column = |column: usize| {
             let slots =
                 column * self.samples_max / columns..(column + 1) * self.samples_max / columns;

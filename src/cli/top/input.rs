@@ -132,7 +132,7 @@ fn on_click(state: &mut TopState, spots: &Spots, at: Position) {
         return;
     }
     if let Some((_, column)) = spots.heads.iter().find(|(area, _)| area.contains(at)) {
-        let by = *column as isize - state.order().column as isize;
+        let by = column.cast_signed() - state.order().column.cast_signed();
         return if by == 0 {
             state.reverse()
         } else {

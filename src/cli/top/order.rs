@@ -31,8 +31,8 @@ impl Order {
 
     /// By another column, so many further to the right; after the last comes the first.
     pub(super) fn shift(self, noun: Noun, columns: isize) -> Order {
-        let count = noun.measures().len() as isize + 1;
-        let column = (self.column as isize + columns).rem_euclid(count) as usize;
+        let count = noun.measures().len().cast_signed() + 1;
+        let column = (self.column.cast_signed() + columns).rem_euclid(count) as usize;
         Order {
             column,
             is_falling: column > 0,

@@ -188,7 +188,7 @@ impl TopState {
 
     /// The next table, or the one before.
     pub(super) fn turn(&mut self, by: isize) {
-        let count = Noun::ALL.len() as isize;
+        let count = Noun::ALL.len().cast_signed();
         self.show(Noun::ALL[(self.noun as isize + by).rem_euclid(count) as usize]);
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::number;
+
 use super::PortSpan;
 
 /// A set of ports.
@@ -32,7 +34,7 @@ impl PortSet {
         for &(start, end) in &known {
             if u32::from(start) > next {
                 new.push(PortSpan {
-                    first: next as u16,
+                    first: number::to_u16(next as usize),
                     last: start - 1,
                 });
             }
@@ -40,7 +42,7 @@ impl PortSet {
         }
         if next <= u32::from(last) {
             new.push(PortSpan {
-                first: next as u16,
+                first: number::to_u16(next as usize),
                 last,
             });
         }

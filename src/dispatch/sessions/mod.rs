@@ -28,6 +28,7 @@ use super::id::{HandlerId, LocalListener, UpstreamId};
 use super::outbox::UpstreamSocketId;
 use super::saved_state::SavedSession;
 use super::time::{Time, nanoseconds};
+use crate::number;
 
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
 const SET_ASIDE_MAX: usize = 1 << 17;
@@ -125,7 +126,7 @@ impl Sessions {
             .iter()
             .enumerate()
             .filter(|(_, session)| session.is_open);
-        numbered.map(|(place, session)| (SessionId(place as u32), session))
+        numbered.map(|(place, session)| (SessionId::new(place), session))
     }
 
     /// Whether the client's next datagram belongs to it.
@@ -149,7 +150,7 @@ impl Sessions {
     ) -> Option<u32> {
         for (place, session) in self.slab.iter().enumerate().skip(from as usize) {
             if !page.has_room() {
-                return Some(place as u32);
+                return Some(number::to_u32(place));
             }
             page.look();
             if session.is_open {
@@ -238,7 +239,7 @@ impl Sessions {
             NONE => {
                 self.slab.push(session);
                 self.legs.resize(self.legs.len() + self.legs_each, None);
-                self.slab.len() as u32 - 1
+                number::to_u32(self.slab.len() - 1)
             }
             place => {
                 self.free = self.slab[place as usize].wheel.next;

@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use crate::dispatch::limit::Limit;
 use crate::dispatch::maglev::mix;
 use crate::dispatch::verdict::DropReason;
+use crate::number;
 
 /// Locks; workers rarely meet at one.
 const SHARDS: usize = 64;
@@ -88,7 +89,7 @@ impl Quota {
 
     fn shard(&self, prefix: u64) -> MutexGuard<'_, PrefixCounts> {
         // A worker that panicked has ended the daemon anyway; the counts are whole.
-        self.prefixes[mix(prefix) as usize % SHARDS]
+        self.prefixes[number::to_usize(mix(prefix)) % SHARDS]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

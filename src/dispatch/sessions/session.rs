@@ -7,10 +7,18 @@ use super::link::Link;
 use crate::dispatch::id::LocalListener;
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;
+use crate::number;
 
 /// A session's place in the table. Valid until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u32);
+
+impl SessionId {
+    /// Returns the session at this place of the table, which has fewer than 2³² places.
+    pub fn new(place: usize) -> SessionId {
+        SessionId(number::to_u32(place))
+    }
+}
 
 /// Whom a session belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use super::link::{Link, NONE};
 use super::list::link;
 use super::session::Session;
 use crate::dispatch::time::Time;
+use crate::number;
 
 /// Slots in a turn of the wheel. What is further ahead waits in the last one, and moves on from there.
 const SLOTS: u64 = 256;
@@ -33,7 +34,7 @@ impl Wheel {
             .max(SLOT_NS_MIN);
         Wheel {
             slot_ns,
-            slots: vec![NONE; SLOTS as usize],
+            slots: vec![NONE; number::to_usize(SLOTS)],
             at: 0,
             entries: 0,
         }
@@ -113,7 +114,7 @@ impl Wheel {
 }
 
 /// Numbers from here up to [`NONE`] stand for slots.
-const HEADS: u32 = NONE - SLOTS as u32;
+const HEADS: u32 = NONE - number::to_u32(number::to_usize(SLOTS));
 
 fn head(slot: u64) -> u32 {
     HEADS + (slot % SLOTS) as u32

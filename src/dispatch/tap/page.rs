@@ -11,6 +11,7 @@ use crate::datagram::Envelope;
 use crate::dispatch::handler::{HandlerId, Names, UpstreamId};
 use crate::dispatch::id::RouteId;
 use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::number;
 
 /// Handlers whose verdicts a record tells; of a route with more of them, the first.
 pub(super) const VERDICTS_MAX: usize = 32;
@@ -149,7 +150,7 @@ impl TapPage {
             ends: sample.ends,
             route: route.ok().flatten(),
             refusal: route.err(),
-            len: sample.payload.len() as u32,
+            len: number::to_u32(sample.payload.len()),
             payload: bytes..self.bytes.len(),
             verdicts: verdicts..self.verdicts.len(),
         });

@@ -23,7 +23,10 @@ pub fn key_of(on: HashOn, envelope: &Envelope, payload: &[u8]) -> u64 {
 fn of_address(address: SocketAddr, port: u16) -> u64 {
     let (high, low) = match address {
         SocketAddr::V4(v4) => (0, u64::from(v4.ip().to_bits())),
-        SocketAddr::V6(v6) => ((v6.ip().to_bits() >> 64) as u64, v6.ip().to_bits() as u64),
+        SocketAddr::V6(v6) => (
+            (v6.ip().to_bits() >> 64) as u64,
+            (v6.ip().to_bits() & 0xffff_ffff_ffff_ffff) as u64,
+        ),
     };
     mix(mix(high) ^ low ^ u64::from(port).rotate_left(40))
 }

@@ -8,13 +8,14 @@ use crate::dispatch::handler::Context;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
 use crate::dispatch::sessions::{SessionId, SessionKey, prefix_of};
+use crate::number;
 
 impl UpstreamSet {
     /// What every forwarder leaves.
     pub fn save(&self) -> SavedState {
         let upstream =
             |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| SavedUpstream {
-                place: place as u16,
+                place: number::to_u16(place),
                 is_alive: self.pool.members()[place].alive,
                 passive_health: self.health_of(place),
                 earned: handle.earned(),
@@ -175,7 +176,7 @@ impl super::source_ports::SourcePorts {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {
             let port = |(socket, until, released, has_outstanding)| SavedPort {
-                place: place as u16,
+                place: number::to_u16(place),
                 socket,
                 until,
                 released,
@@ -191,7 +192,7 @@ impl super::source_ports::SourcePorts {
         let own = self.is_leasing().then_some(socket);
         let is_spoilt = self.is_spoilt(socket);
         let (place, requests, replies) = (
-            outstanding.place as u16,
+            number::to_u16(outstanding.place),
             outstanding.requests,
             outstanding.replies,
         );

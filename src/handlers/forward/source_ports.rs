@@ -7,6 +7,7 @@ use crate::dispatch::sessions::SessionId;
 use crate::dispatch::sessions::ports::{FreePorts, Lease, RETRY, RETRY_WAY};
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
+use crate::number;
 
 /// Ports that are closed in one call for the sake of time, half a millisecond's worth.
 const CLOSES_MAX: usize = 256;
@@ -340,7 +341,7 @@ impl SourcePorts {
             self.by_socket.resize(socket.0 as usize + 1, None);
         }
         let generation = self.branches[place].generation;
-        let (session, place, requests, replies) = (None, place as u16, 0, 0);
+        let (session, place, requests, replies) = (None, number::to_u16(place), 0, 0);
         self.by_socket[socket.0 as usize] = Some(PortLease {
             session,
             place,

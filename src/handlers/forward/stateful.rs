@@ -21,6 +21,7 @@ use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, pref
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::number;
 
 /// Sessions that end in one call for the sake of time; the rest follows a moment later.
 const ENDS_MAX: usize = 512;
@@ -430,8 +431,8 @@ impl Stateful {
             return Err(DropReason::Shadow);
         }
         let session = self.table.get_mut(id);
-        if self.upstreams.settings.is_first_alone()
-            && *session.winner.get_or_insert(place as u16) != place as u16
+        let place = number::to_u16(place);
+        if self.upstreams.settings.is_first_alone() && *session.winner.get_or_insert(place) != place
         {
             return Err(DropReason::NotFirst);
         }

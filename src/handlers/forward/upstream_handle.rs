@@ -12,6 +12,7 @@ use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::proxy_header::{HEADER_MAX_BYTES, proxy_v2};
 use crate::dispatch::rate::RateLimit;
 use crate::dispatch::verdict::DropReason;
+use crate::number;
 
 /// The highest TTL that goes to a group where none is set: enough for a site, and a loop of forwarders dies soon.
 const GROUP_TTL_MAX: u8 = 16;
@@ -53,7 +54,7 @@ impl UpstreamHandle {
     ) -> UpstreamHandle {
         let sampler = |sample: Sample| Sampler {
             sample,
-            earned: (start % u64::from(sample.each)) as u32,
+            earned: number::to_u32(number::to_usize(start % u64::from(sample.each))),
         };
         UpstreamHandle {
             id: opened.upstream,

@@ -16,6 +16,7 @@ use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
 use crate::dispatch::tap::{Filter, TAPS_MAX, Tap, TapCounts, TapId, TapPage};
 use crate::handover::running::Running;
+use crate::number;
 use crate::worker::command::{Command, Handle};
 
 /// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
@@ -70,7 +71,7 @@ impl TapQuery {
 fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
     let names = config.handlers.iter().map(|handler| handler.name.as_str());
     match names.clone().position(|known| known == name) {
-        Some(place) => Ok(HandlerId(place as u32)),
+        Some(place) => Ok(HandlerId::new(place)),
         None => {
             let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
             let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
@@ -124,7 +125,7 @@ impl Drop for Live {
 impl Default for TapReaders {
     fn default() -> Self {
         TapReaders {
-            places: Arc::new(Limit::new(TAPS_MAX as u32)),
+            places: Arc::new(Limit::new(number::to_u32(TAPS_MAX))),
             next: 0,
             taps: Vec::new(),
         }

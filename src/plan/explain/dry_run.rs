@@ -15,6 +15,7 @@ use crate::dispatch::outbox::{Outbox, UpstreamSocketId};
 use crate::dispatch::sink::{Job, LineSink};
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::DropReason;
+use crate::number;
 use crate::plan::explain::lines::{line, shortened};
 use crate::plan::upstreams::Upstreams;
 use crate::plan::{ListenerPlan, Plan};
@@ -42,7 +43,7 @@ impl<'a> DryRun<'a> {
         };
         let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
         for (index, handler) in config.handlers.iter().enumerate() {
-            context.handler = HandlerId(index as u32);
+            context.handler = HandlerId::new(index);
             handlers.push(handler.spec.build(&mut context)?);
         }
         let listener = ListenerRouting {
@@ -139,7 +140,7 @@ pub(super) fn datagram<'a>(payload: &'a [u8], envelope: &Envelope) -> Datagram<'
         span: Span {
             region: Region::Arena,
             offset: 0,
-            len: payload.len() as u32,
+            len: number::to_u32(payload.len()),
         },
     }
 }
@@ -203,7 +204,7 @@ struct DrySite<'a> {
 impl SocketTable for DrySite<'_> {
     fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         self.lanes.push(upstream);
-        Ok(UpstreamSocketId(self.lanes.len() as u32 - 1))
+        Ok(UpstreamSocketId::new(self.lanes.len() - 1))
     }
 
     fn close(&mut self, _: UpstreamSocketId) {}
@@ -216,7 +217,7 @@ impl BuildContext for DrySite<'_> {
         let address = self.upstreams.get(upstream).address.as_ref().ok().copied();
         Ok(OpenedUpstream {
             upstream,
-            socket: UpstreamSocketId(self.lanes.len() as u32 - 1),
+            socket: UpstreamSocketId::new(self.lanes.len() - 1),
             address,
         })
     }

@@ -282,3 +282,12 @@ fn bring_loopback_up() {
         std::io::Error::last_os_error()
     );
 }
+
+/// Returns the index of the interface with this name, if there is one.
+pub fn index_of(name: &str) -> Option<u32> {
+    let interfaces = udispatch::net::interfaces::list().ok()?;
+    let interface = interfaces
+        .into_iter()
+        .find(|interface| interface.name == name)?;
+    Some(interface.index)
+}

@@ -13,6 +13,10 @@ use crate::dispatch::pool::Pick;
 
 /// Upstreams of one handler: each is a socket in every worker.
 const UPSTREAMS_MAX: usize = 1_024;
+const _: () = assert!(
+    UPSTREAMS_MAX < u16::MAX as usize,
+    "sessions, ports and picks name an upstream of their handler by 16 bits, and u16::MAX is none"
+);
 
 /// Sessions times upstreams, where each session may use all of them: 8 bytes each, in every worker.
 const LEGS_MAX: u64 = 16 << 20;

@@ -1,46 +1,42 @@
-//! Passing descriptors to another process over a connected unix stream socket (SCM_RIGHTS in unix(7)). What arrives is owned
-//! from birth and closed on exec.
+//! Passes descriptors to another process over a connected unix stream socket (SCM_RIGHTS in unix(7)). Received
+//! descriptors are owned from the moment they arrive, and closed on exec.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
-const FDS_MAX: usize = 253;
-/// The byte that descriptors travel with: a stream carries them only beside data.
+use super::clock;
+
+/// Largest number of descriptors in one message (SCM_MAX_FD in include/net/scm.h).
+pub const FDS_MAX: usize = 253;
+/// The byte that descriptors are sent with: a stream carries them only beside data.
 const MARK: u8 = b'f';
 
-/// How long to wait where too many descriptors are on their way. The reader needs some microseconds for a message.
+/// Pause before descriptors are sent again after too many were in flight. The reader needs some microseconds for a
+/// message.
 const CROWDED: Duration = Duration::from_millis(1);
 
-/// What is left until the deadline; an error once it is over, since a timeout of zero would be none at all (socket(7)).
-pub fn left(deadline: Instant) -> io::Result<Duration> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
-
-/// Sends descriptors; the other side keeps them when ours are closed. All of them have to be taken by the deadline, however
-/// slowly they are.
+/// Sends descriptors; the other side keeps them when ours are closed. The peer must receive all of them by the
+/// deadline, however slowly.
+///
+/// # Errors
+/// Returns `TimedOut` or `WouldBlock` after the deadline, or the error of sendmsg(2).
 pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
     for fds in fds.chunks(FDS_MAX) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(fds));
         loop {
-            stream.set_write_timeout(Some(left(deadline)?))?;
+            stream.set_write_timeout(Some(clock::left(deadline)?))?;
             match sendmsg(
                 stream,
                 &[IoSlice::new(&[MARK])],
@@ -49,8 +45,8 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
             ) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
-                // A user may have no more on their way than one process may have open (too_many_unix_fds in the kernel):
-                // there is room again when the other side has taken some.
+                // A user may have no more descriptors in flight than one process may have open (too_many_unix_fds in the
+                // kernel). There is room again when the other side has received some.
                 Err(Errno::TOOMANYREFS) => thread::sleep(CROWDED),
                 Err(error) => return Err(error.into()),
             }
@@ -59,8 +55,12 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], deadline: Instant) 
     Ok(())
 }
 
-/// Receives so many descriptors, all by the deadline. Where this process may not have so many open, the kernel leaves some
-/// out: then it is an error, and those that came are closed.
+/// Receives exactly `count` descriptors by the deadline.
+///
+/// # Errors
+/// Returns `TimedOut` or `WouldBlock` after the deadline, `UnexpectedEof` if the peer closed, `InvalidData` if a
+/// message does not hold what was announced, or the error of recvmsg(2). If this process may not have so many files
+/// open, the kernel leaves some out, which is an error too. Descriptors that arrived before an error are closed.
 pub fn receive_fds(
     stream: &UnixStream,
     count: usize,
@@ -68,7 +68,7 @@ pub fn receive_fds(
 ) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::with_capacity(count.min(1 << 16));
     while fds.len() < count {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.set_read_timeout(Some(clock::left(deadline)?))?;
         let expected = (count - fds.len()).min(FDS_MAX);
         let before = fds.len();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -110,76 +110,11 @@ pub fn receive_fds(
     Ok(fds)
 }
 
-/// A peer's process and user, as they were when it connected (SO_PEERCRED in unix(7)). The process is 0 where it cannot be seen
-/// from here: it is in another PID namespace.
-pub fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
-    let mut peer = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
-    let mut len = size_of_val(&peer) as libc::socklen_t;
-    let fd = stream.as_raw_fd();
-    // SAFETY: the descriptor is borrowed for the call; `peer` is `len` writable bytes, all of them plain numbers.
-    let told = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut len,
-        )
-    };
-    match told {
-        0 => Ok((u32::try_from(peer.pid).unwrap_or(0), peer.uid)),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Whether somebody waits to be accepted, or something to be read, within this time.
-pub fn is_readable(socket: impl AsFd, patience: Duration) -> bool {
-    let mut wish = [PollFd::new(&socket, PollFlags::IN)];
-    let timeout = Timespec {
-        tv_sec: patience.as_secs() as i64,
-        tv_nsec: i64::from(patience.subsec_nanos()),
-    };
-    poll(&mut wish, Some(&timeout)).is_ok_and(|ready| ready > 0)
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, which is the same for all processes of a boot.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// The user that this process acts as.
-pub fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-/// Ends a process that has been told everything and does not say a word (SIGKILL in signal(7)).
-pub fn kill(pid: u32) -> io::Result<()> {
-    match process(pid).map(|pid| kill_process(pid, Signal::KILL)) {
-        // One that has ended is as good.
-        None | Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
-        Some(Err(error)) => Err(error.into()),
-    }
-}
-
-/// Whether a process runs (kill(2) with signal 0). One that we may not signal does.
-pub fn runs(pid: u32) -> bool {
-    process(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
-}
-
-/// As the kernel's calls want it; nothing where there can be none of that number.
-fn process(pid: u32) -> Option<Pid> {
-    i32::try_from(pid).ok().and_then(Pid::from_raw)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
+    use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
     use std::process::Command;
 
@@ -189,7 +124,7 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
-    /// Sends one message as no sender of ours would.
+    /// Sends one message that `send_fds` would not send.
     fn send_raw(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -205,14 +140,16 @@ mod tests {
         .expect("sent");
     }
 
-    /// Whether nobody has the other end of the pipe open any more, other than `write` here, which is closed for that.
+    /// Returns whether no other process has the writing end of the pipe open; `write`, our own, is closed first.
     fn is_closed(mut read: impl Read, write: impl Sized) -> bool {
         drop(write);
         read.read(&mut [0]).expect("the end of the pipe") == 0
     }
 
-    /// Thousands arrive in order, each the very same file, closed on exec, whatever a message may carry.
+    /// Thousands of descriptors arrive in order, each the very same file and closed on exec, however many a message may
+    /// carry.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn many_arrive_in_order() {
         let (here, there) = UnixStream::pair().expect("a pair");
         let files: Vec<File> = (0..100)
@@ -243,8 +180,9 @@ mod tests {
         sender.join().expect("sent");
     }
 
-    /// A peer that goes away, or sends something else, is an error and no panic, and leaves nothing open.
+    /// A peer that closes, or sends something else, causes an error and no panic, and no descriptor stays open.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn nonsense_is_an_error() {
         let (here, there) = UnixStream::pair().expect("a pair");
         (&here).write_all(b"x").expect("written");
@@ -271,12 +209,13 @@ mod tests {
         );
         assert!(
             send_fds(&there, &[there.as_fd()], soon()).is_err(),
-            "and nobody to send to"
+            "no peer receives it"
         );
     }
 
-    /// Who sends one message now and then, or takes one, does not hold the other side past the deadline.
+    /// A peer that sends or receives one message now and then does not hold the other side past the deadline.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn slowness_has_an_end() {
         let (here, there) = UnixStream::pair().expect("a pair");
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -302,7 +241,7 @@ mod tests {
         // Nobody reads: the socket's buffer is full after some hundred messages.
         let fds = vec![here.as_fd(); 1_000_000];
         let late = send_fds(&here, &fds, Instant::now() + Duration::from_millis(200))
-            .expect_err("nobody reads");
+            .expect_err("the peer does not read");
         assert!(
             matches!(
                 late.kind(),
@@ -312,8 +251,8 @@ mod tests {
         );
     }
 
-    /// Whether this is the process under `wrapper` that a test wants to itself, for its limits are no other test's. If not, it
-    /// is started, and has passed the test when this returns.
+    /// Returns whether this is the process under `wrapper` that a test needs for itself, since its limits must not
+    /// apply to other tests. Otherwise that process is started, and has passed the test when this returns.
     fn is_inside(test: &str, wrapper: &[&str]) -> bool {
         const INSIDE: &str = "UDISPATCH_TEST_INSIDE";
         if std::env::var_os(INSIDE).is_some() {
@@ -325,20 +264,21 @@ mod tests {
             .arg(std::env::current_exe().expect("this program"))
             .env(INSIDE, "1");
         let output = command
-            .args(["--exact", &format!("net::pass::tests::{test}")])
+            .args(["--exact", &format!("net::fd_passing::tests::{test}")])
             .output()
             .expect("it runs");
-        let told = String::from_utf8_lossy(&output.stdout);
+        let printed = String::from_utf8_lossy(&output.stdout);
         assert!(
-            output.status.success() && told.contains("1 passed"),
-            "{told}"
+            output.status.success() && printed.contains("1 passed"),
+            "{printed}"
         );
         false
     }
 
-    /// Where the kernel allows no more on their way, sending waits until some have been taken. Root is let pass, so root
-    /// gives up what lets it.
+    /// Where the kernel allows no more descriptors in flight, sending waits until some were received. The limit does
+    /// not apply to root, so root gives up the capabilities.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn a_crowd_is_waited_for() {
         let give_up = [
             "setpriv",
@@ -371,8 +311,9 @@ mod tests {
         sender.join().expect("no panic").expect("all were sent");
     }
 
-    /// A process that may not have so many files open gets none at all, and is told what to change.
+    /// A process that may not have so many files open gets none at all, and an error that says what to change.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn too_many_are_refused_whole() {
         if !is_inside("too_many_are_refused_whole", &["prlimit", "--nofile=64"]) {
             return;
@@ -393,16 +334,6 @@ mod tests {
             receive_fds(&there, 1, soon()).expect("one").len(),
             1,
             "and the next message is whole"
-        );
-    }
-
-    /// The peer of a pair is this process itself.
-    #[test]
-    fn the_peer_is_known() {
-        let (here, _there) = UnixStream::pair().expect("a pair");
-        assert_eq!(
-            peer(&here).expect("its credentials"),
-            (std::process::id(), rustix::process::getuid().as_raw())
         );
     }
 }
