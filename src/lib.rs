@@ -31,6 +31,9 @@ pub mod cli;
 pub mod config;
 pub mod datagram;
 pub mod dispatch;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handlers;
 pub mod handover;
 pub mod monitor;

@@ -20,7 +20,7 @@ mod handlers;
 mod log;
 mod man;
 mod output;
-mod pcapng;
+pub(crate) mod pcapng;
 mod reload;
 mod remote;
 mod routes;

@@ -40,14 +40,14 @@ mod option {
 }
 
 /// A file in the making.
-pub(super) struct Capture<W> {
+pub(crate) struct Capture<W> {
     file: W,
     block: Vec<u8>,
 }
 
 /// A datagram to be written.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// Nanoseconds since 1970.
     pub time_ns: u64,
     /// Who sent it and to whom; `None`: nobody knows.
@@ -66,7 +66,7 @@ pub(super) struct Packet<'a> {
 
 impl<W: Write> Capture<W> {
     /// Begins the file.
-    pub(super) fn begin(file: W) -> io::Result<Capture<W>> {
+    pub(crate) fn begin(file: W) -> io::Result<Capture<W>> {
         let mut capture = Capture {
             file,
             block: Vec::new(),
@@ -92,7 +92,7 @@ impl<W: Write> Capture<W> {
     }
 
     /// Adds a datagram.
-    pub(super) fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
+    pub(crate) fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
         let (src, dst) = packet
             .ends
@@ -128,7 +128,7 @@ impl<W: Write> Capture<W> {
     }
 
     /// Says how many datagrams there were by then, and how many of them are missing.
-    pub(super) fn statistics(&mut self, time_ns: u64, matched: u64, missed: u64) -> io::Result<()> {
+    pub(crate) fn statistics(&mut self, time_ns: u64, matched: u64, missed: u64) -> io::Result<()> {
         self.put(&0_u32.to_ne_bytes());
         self.time(time_ns);
         self.option(option::STATISTICS_RECEIVED, &matched.to_ne_bytes());
@@ -137,7 +137,7 @@ impl<W: Write> Capture<W> {
     }
 
     /// Hands everything on.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
 

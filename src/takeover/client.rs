@@ -431,7 +431,7 @@ fn distribute(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<()
 }
 
 /// Number of rows that the counts of an identity have.
-fn rows(identity: &Identity) -> Rows {
+pub(crate) fn rows(identity: &Identity) -> Rows {
     Rows::new(
         identity.listeners.len(),
         identity.routes.len(),

@@ -19,6 +19,7 @@ mod control_limits;
 mod dashboard;
 mod degraded;
 mod dispatch;
+mod doc_paths;
 mod examples;
 mod explain;
 mod file_tests;

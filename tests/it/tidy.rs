@@ -21,7 +21,8 @@ mod prose;
 mod types;
 
 /// The rooms from the top of the house to its ground: a room uses those behind it alone.
-const ROOMS: [&str; 17] = [
+const ROOMS: [&str; 18] = [
+    "fuzz",
     "main",
     "cli",
     "admin",

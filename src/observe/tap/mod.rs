@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::line::write_datagram;
 pub use self::line::{HandlerVerdict, TapCount, TapLine, TappedDatagram};
 use crate::build::error::Refusal;
 use crate::config::Config;

@@ -1,0 +1,125 @@
+//! A dispatcher without sockets: what targets of the data path run on.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
+use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use crate::dispatch::handler::{Handler, HandlerId, Names, SocketTable};
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::reply_policy::ReplyFilter;
+use crate::dispatch::route_table::RouteId;
+use crate::dispatch::sink::LineSink;
+use crate::dispatch::verdict::DropReason;
+use crate::handlers::KINDS;
+
+/// Sockets towards upstreams, as numbers. A number is used once.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    next: u32,
+    /// Those that are open and may be closed.
+    pub(super) open: BTreeSet<u32>,
+}
+
+impl Numbers {
+    /// A new one that may be closed.
+    pub(super) fn lease(&mut self) -> UpstreamSocketId {
+        let socket = self.fixed();
+        self.open.insert(socket.0);
+        socket
+    }
+
+    fn fixed(&mut self) -> UpstreamSocketId {
+        self.next += 1;
+        UpstreamSocketId(self.next - 1)
+    }
+}
+
+impl SocketTable for Numbers {
+    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        Ok(self.lease())
+    }
+
+    fn close(&mut self, socket: UpstreamSocketId) {
+        assert!(
+            self.open.remove(&socket.0),
+            "{socket:?} is closed, and is not open"
+        );
+    }
+}
+
+struct Bench<'a> {
+    first: usize,
+    numbers: &'a mut Numbers,
+}
+
+impl BuildContext for Bench<'_> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
+        Ok(OpenedUpstream {
+            upstream: UpstreamId::new(self.first + place),
+            socket: self.numbers.fixed(),
+            address: Some(([203, 0, 113, 1], 53).into()),
+        })
+    }
+
+    fn standard_output(&mut self) -> Result<LineSink, BuildError> {
+        Err(BuildError("no handler prints here".to_owned()))
+    }
+
+    fn seed(&mut self) -> u64 {
+        1
+    }
+}
+
+/// Where the listener is bound.
+pub(super) fn local() -> SocketAddr {
+    ([192, 0, 2, 9], 53).into()
+}
+
+/// The handlers of a configuration, on one listener whose datagrams go to all of them.
+pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> Dispatcher {
+    let config = Config::parse(Path::new("stage.toml"), config, KINDS)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
+    let mut upstreams = 0;
+    for handler in &config.handlers {
+        let built = handler.spec.build(&mut Bench {
+            first: upstreams,
+            numbers,
+        });
+        handlers.push(built.unwrap_or_else(|error| panic!("{error}")));
+        upstreams += handler.spec.upstreams().len();
+    }
+    let names = Names {
+        routes: vec!["\"route\"".to_owned()],
+        listeners: vec![local().to_string()],
+        handlers: config
+            .handlers
+            .iter()
+            .map(|handler| handler.name.clone())
+            .collect(),
+        interfaces: [(2, "eth0".to_owned())].into(),
+        upstreams: (0..upstreams)
+            .map(|number| format!("upstream {number}"))
+            .collect(),
+    };
+    let listener = ListenerRouting {
+        id: 0,
+        lookup: Lookup::Fixed(RouteId(0)),
+        claim: Claim::All,
+    };
+    let route = (0..handlers.len()).map(HandlerId::new).collect();
+    Dispatcher::new(
+        vec![listener],
+        vec![route],
+        handlers,
+        Arc::new(ReplyFilter::new([local()], [], [])),
+        Arc::new(names),
+        1,
+        upstreams,
+    )
+}

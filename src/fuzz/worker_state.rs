@@ -1,0 +1,301 @@
+//! Messages of a takeover, and the exported worker states in them.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::stage::{Numbers, dispatcher};
+use crate::config::handlers::one;
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::id::LocalListener;
+use crate::dispatch::saved_state::SavedState;
+use crate::dispatch::time::Time;
+use crate::handlers::KINDS;
+use crate::handover::history::History;
+use crate::handover::running::named_states;
+use crate::monitor::UpstreamState;
+use crate::plan::diff::{Diff, RowMap};
+use crate::plan::identity::Identity;
+use crate::takeover::client::rows;
+use crate::takeover::messages::{FinalCounts, Hello, Manifest, Refused, Released, Started};
+
+/// The handlers that continue with what is received: with sessions by port, by address, on shared sockets, and without.
+const CONFIG: &str = r#"
+[[route]]
+destination = "192.0.2.9:53"
+handler = ["ports", "stateless"]
+[handler.ports]
+kind = "forward"
+upstreams = ["203.0.113.1:53", "203.0.113.2:53"]
+replies = true
+session_max = 4
+[handler.stateless]
+kind = "forward"
+replies = false
+upstreams = ["203.0.113.1:53"]
+"#;
+
+/// The input is the JSON of a message, or two of them on a line each: a manifest, and what is released after it. What reads
+/// as a message is the same when it is written and read again. A manifest can be compared with another configuration.
+/// What is released is carried over to it: rows keep their number, handlers continue with their sessions, and each socket
+/// is either kept or closed once.
+///
+/// # Panics
+///
+/// If one of these properties does not hold.
+pub fn run(bytes: &[u8]) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let second = lines.next().unwrap_or(first);
+    round_trip::<Hello>(first);
+    round_trip::<Refused>(first);
+    round_trip::<Started>(first);
+    let manifest: Option<Manifest> = round_trip(first);
+    let ours = identity();
+    let theirs = manifest.map_or_else(identity, |manifest| manifest.identity);
+    check_identity(&theirs, &ours);
+    let successors = RowMap::new(&theirs, &ours, &HashMap::new());
+    if let Some(farewell) = round_trip::<FinalCounts>(second) {
+        carry(History::of(farewell.ledgers), &successors);
+    }
+    if let Some(released) = round_trip::<Released>(second) {
+        continue_with(released, &theirs, &successors);
+    }
+}
+
+/// The message, if it is one of this type.
+fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
+    let message: T = serde_json::from_slice(bytes).ok()?;
+    let written = serde_json::to_vec(&message).expect("a message is JSON");
+    let read: T = serde_json::from_slice(&written).expect("a message that is written can be read");
+    assert_eq!(
+        serde_json::to_vec(&read).expect("JSON"),
+        written,
+        "{message:?}"
+    );
+    Some(read)
+}
+
+/// The identity of `CONFIG`.
+fn identity() -> Identity {
+    let text = r#"{"listeners":[{"label":"192.0.2.9:53","key":{"address":"192.0.2.9:53","group":null,"is_spread":false}}],
+        "routes":[{"label":"192.0.2.9:53","text":""}],"handlers":[
+        {"name":"ports","kind":"forward","text":"","upstreams":["203.0.113.1:53","203.0.113.2:53"],
+         "has_sessions":true,"is_retired":false},
+        {"name":"stateless","kind":"forward","text":"","upstreams":["203.0.113.1:53"],
+         "has_sessions":false,"is_retired":false}]}"#;
+    serde_json::from_str(text).expect("an identity")
+}
+
+fn check_identity(theirs: &Identity, ours: &Identity) {
+    assert!(Diff::new(theirs, theirs).is_empty() || has_twins(theirs));
+    for (old, new) in [(theirs, ours), (ours, theirs)] {
+        assert!(!Diff::new(old, new).lines().is_empty());
+        let successors = RowMap::new(old, new, &HashMap::new());
+        assert_eq!(successors.listeners.len(), old.listeners.len());
+        assert_eq!(successors.handlers.len(), old.handlers.len());
+        assert_eq!(successors.upstreams.len(), old.upstreams());
+        assert!(
+            successors
+                .upstreams
+                .iter()
+                .flatten()
+                .all(|upstream| *upstream < new.upstreams())
+        );
+        assert!(
+            successors
+                .listeners
+                .iter()
+                .flatten()
+                .all(|listener| *listener < new.listeners.len())
+        );
+    }
+    for handler in &theirs.handlers {
+        if let Ok(read) = one("again", &handler.text, KINDS) {
+            assert!(
+                one("again", &read.contents(), KINDS).is_ok(),
+                "{}",
+                read.text
+            );
+        }
+    }
+}
+
+/// Whether two rows of a kind have one name, which no configuration has.
+fn has_twins(identity: &Identity) -> bool {
+    let has_twins = |names: Vec<&String>| {
+        let set: std::collections::HashSet<_> = names.iter().collect();
+        set.len() < names.len()
+    };
+    has_twins(
+        identity
+            .listeners
+            .iter()
+            .map(|listener| &listener.label)
+            .collect(),
+    ) || has_twins(identity.routes.iter().map(|route| &route.label).collect())
+        || has_twins(
+            identity
+                .handlers
+                .iter()
+                .map(|handler| &handler.name)
+                .collect(),
+        )
+}
+
+fn carry(history: History, successors: &RowMap) {
+    let rows = rows(&identity());
+    for ledger in history.carry(successors, rows).into_ledgers() {
+        assert_eq!(
+            (ledger.listeners.len(), ledger.routes.len()),
+            (rows.listeners, rows.routes)
+        );
+        assert_eq!(
+            (ledger.handlers.len(), ledger.upstreams.len()),
+            (rows.handlers, rows.upstreams)
+        );
+    }
+}
+
+fn continue_with(released: Released, theirs: &Identity, successors: &RowMap) {
+    let old = rows(theirs);
+    let mut history = History::of(released.history);
+    for (worker, worker_state) in released.workers.iter().enumerate() {
+        history.add(worker, old, &worker_state.ledger, Vec::new());
+    }
+    carry(history, successors);
+    let states: Vec<UpstreamState> = released.upstreams.iter().map(UpstreamState::from).collect();
+    assert!(named_states(theirs, states).len() <= theirs.upstreams());
+    let mut numbers = Numbers::default();
+    let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+    let mut now = Time(1_000_000_000);
+    for state in released.workers {
+        for (handler, saved) in state.saved_states.into_iter().enumerate() {
+            let saved = moved(saved, &mut numbers);
+            dispatcher.set_time(now);
+            dispatcher.inherit(HandlerId::new(handler % 2), saved, &mut numbers);
+        }
+    }
+    // Timers fire, at last those of everything that is idle.
+    for _ in 0..64 {
+        let left = dispatcher.save();
+        let kept = left
+            .iter()
+            .flat_map(sockets)
+            .collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(kept, numbers.open, "each socket is kept or closed");
+        round_trip::<Vec<SavedState>>(&serde_json::to_vec(&left).expect("JSON"));
+        let Some(deadline) = dispatcher.deadline() else {
+            break;
+        };
+        now = now.max(deadline);
+        dispatcher.set_time(now);
+        dispatcher.time(&mut numbers);
+        dispatcher.sending().0.clear();
+        dispatcher.end_turn();
+    }
+}
+
+/// What a handler receives: sockets have numbers of this worker, and listeners exist (`handover/transfer.rs`).
+fn moved(mut saved: SavedState, numbers: &mut Numbers) -> SavedState {
+    for session in &mut saved.sessions {
+        session.listener = LocalListener(0);
+        for leg in &mut session.legs {
+            leg.socket = leg.socket.map(|_| numbers.lease());
+        }
+    }
+    for port in &mut saved.ports {
+        port.socket = numbers.lease();
+    }
+    saved
+}
+
+fn sockets(saved: &SavedState) -> impl Iterator<Item = u32> {
+    let legs = saved.sessions.iter().flat_map(|session| &session.legs);
+    let ports = saved.ports.iter().map(|port| port.socket);
+    legs.filter_map(|leg| leg.socket)
+        .chain(ports)
+        .map(|socket| socket.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::super::stage::local;
+    use super::*;
+    use crate::datagram::{Envelope, Region, Span, Train};
+    use crate::dispatch::handler::Batch;
+
+    /// A manifest and what is released after it, by a dispatcher that has passed requests of four clients on.
+    fn messages() -> (Value, Value) {
+        let mut numbers = Numbers::default();
+        let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+        for client in 1..=4 {
+            let envelope = Envelope {
+                src: ([192, 0, 2, client], 1000).into(),
+                dst: local(),
+                local: local(),
+                interface: 2,
+                ttl: Some(64),
+                time_ns: None,
+            };
+            let span = Span {
+                region: Region::Arena,
+                offset: 0,
+                len: 4,
+            };
+            let train = Train {
+                envelope,
+                span,
+                segment: 0,
+            };
+            let now = Time(u64::from(client) * 1_000_000_000);
+            dispatcher.set_time(now);
+            dispatcher.dispatch(0, &Batch::new(&[train], b"ping"), &mut numbers);
+            dispatcher.sending().0.clear();
+            dispatcher.end_turn();
+        }
+        let (seat, ledger) = (json!({"listener": 0, "index": 0}), dispatcher.accounts());
+        let sticky = json!({"ttl": 64, "gathers": true, "v6": false});
+        let ear = json!({"seat": seat, "drops_seen": 7, "sticky": sticky});
+        let estate = json!({
+            "ears": [ear], "lanes": [], "legacies": dispatcher.save(), "ledger": ledger,
+        });
+        let upstream = json!({"address": "203.0.113.1:53", "is_alive": true});
+        let released = json!({
+            "estates": [estate], "history": [ledger], "upstreams": [upstream, upstream],
+            "drained": [["ports", "203.0.113.2:53"]],
+        });
+        let manifest = json!({
+            "pid": 1, "file": "udispatch.toml", "generation": 3, "outline": identity(),
+            "sessions": [4, 0], "addresses": {"dns.example:53": "192.0.2.53:53"}, "seats": [seat],
+            "doors": ["control", "http", "takeover"], "epoch_ns": 5,
+        });
+        (manifest, released)
+    }
+
+    /// A real state is continued: sessions and their sockets are kept. The corpus has such a state, and it still reads as one.
+    /// With `UPDATE_CORPUS=1` it is written anew.
+    #[test]
+    fn a_real_state_is_continued() {
+        let (manifest, released) = messages();
+        let sessions = released["estates"][0]["legacies"][0]["sessions"].as_array();
+        assert_eq!(sessions.map(Vec::len), Some(4), "{released}");
+        let both = format!("{manifest}\n{released}");
+        run(both.as_bytes());
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus/worker_state/manifest_and_released");
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            std::fs::write(&file, both).expect("written");
+        }
+        let corpus = std::fs::read_to_string(file).expect("a file of the corpus");
+        let (manifest, released) = corpus.split_once('\n').expect("two lines");
+        assert!(round_trip::<Manifest>(manifest.as_bytes()).is_some());
+        assert!(round_trip::<Released>(released.as_bytes()).is_some());
+    }
+}
