@@ -63,7 +63,7 @@ pub struct SessionRow {
     pub requests: u32,
     /// Datagrams to the client.
     pub replies: u32,
-    /// Whether it ever got an answer; those that did not are on probation.
+    /// Whether it ever got an answer; those that did not are unreplied.
     pub is_answered: bool,
 }
 

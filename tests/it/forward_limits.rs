@@ -150,7 +150,7 @@ fn a_forged_flood_meets_the_sessions() {
     netns_test!(with = [heavy]);
     let (ledger, open) = forged_flood("session_max = 1000\nsession_share = 1000");
     let sessions = ledger.handler("on").sessions;
-    assert!(open <= 1_000 && sessions.displaced > 1_000, "{sessions:?}");
+    assert!(open <= 1_000 && sessions.evicted > 1_000, "{sessions:?}");
 }
 
 /// Sources of a flood.

@@ -225,17 +225,17 @@ fn sessions_are_limited() {
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 204);
         let row = ledger.handler("on");
         assert_eq!(
-            (row.sessions.open, row.sessions.on_probation),
+            (row.sessions.open, row.sessions.unreplied),
             (8, 4),
             "{workers} workers: {row:?}"
         );
         // Displaced by each other where they met in one worker, refused where they did not.
         assert_eq!(
-            row.sessions.displaced + row.reason("session_limit"),
+            row.sessions.evicted + row.reason("session_limit"),
             196,
             "{workers} workers: {row:?}"
         );
-        assert!(row.sessions.displaced > 0);
+        assert!(row.sessions.evicted > 0);
         // What is answered at once stays, until all places are taken by such.
         let talking: Vec<Client> = (0..60).map(|_| Client::bind("127.0.0.1:0")).collect();
         talking.iter().for_each(|client| client.send(b"?", HERE));
@@ -246,7 +246,7 @@ fn sessions_are_limited() {
         }
         if workers == "1" {
             let newcomer = Client::bind("127.0.0.1:0");
-            daemon.ledger_when(|ledger| ledger.handler("on").sessions.on_probation == 0);
+            daemon.ledger_when(|ledger| ledger.handler("on").sessions.unreplied == 0);
             newcomer.send(b"?", HERE);
             let before = ledger.handler("on").reason("session_limit");
             daemon.ledger_when(|ledger| ledger.handler("on").reason("session_limit") > before);

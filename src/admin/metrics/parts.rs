@@ -125,7 +125,7 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         (
             "sessions_on_probation",
             "Of those, the ones that were never answered.",
-            |sessions| sessions.on_probation,
+            |sessions| sessions.unreplied,
         ),
         (
             "source_ports",
@@ -172,14 +172,14 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
             idle,
             unanswered,
             complete,
-            displaced,
+            evicted,
             broken,
             ..
         } = row.sessions;
         for (cause, count) in [
             ("broken", broken),
             ("complete", complete),
-            ("displaced", displaced),
+            ("displaced", evicted),
             ("idle", idle),
             ("unanswered", unanswered),
         ] {

@@ -26,13 +26,13 @@ function sessionCounts({ kind, row }) {
   if (!count || (count.opened === 0 && count.one_way === 0)) return [];
   return [
     ["open now", count.open],
-    ["of these not answered yet", count.on_probation],
+    ["of these unreplied", count.unreplied],
     ["source ports", count.ports],
     ["ever opened", count.opened],
     ["ended idle", count.idle],
     ["ended unanswered", count.unanswered],
     ["ended complete", count.complete],
-    ["displaced by others", count.displaced],
+    ["evicted by others", count.evicted],
     ["broken", count.broken],
     ["sent without a way back", count.one_way],
   ];

@@ -282,7 +282,7 @@ fn numbers(row: &RateRow, measure: Measure) -> TextLine {
 fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
     let SessionsRow {
         open,
-        on_probation,
+        unreplied,
         opened,
         ports,
         one_way,
@@ -292,7 +292,7 @@ fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
         idle,
         unanswered,
         complete,
-        displaced,
+        evicted,
         broken,
         ..
     } = sessions;
@@ -300,13 +300,13 @@ fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
         ("sessions".to_owned(), Tone::Strong),
         (
             format!(
-                "  {open} open, {on_probation} of them on probation, {opened} ever; {ports} ports; {one_way} sent one way"
+                "  {open} open, {unreplied} of them unreplied, {opened} ever; {ports} ports; {one_way} sent one way"
             ),
             Tone::Plain,
         ),
         (
             format!(
-                "  ended: {complete} complete, {idle} idle, {unanswered} unanswered, {displaced} displaced, {broken} broken"
+                "  ended: {complete} complete, {idle} idle, {unanswered} unanswered, {evicted} evicted, {broken} broken"
             ),
             Tone::Plain,
         ),

@@ -123,7 +123,8 @@ pub struct SessionsRow {
     /// Open now.
     pub open: u64,
     /// Open now, and never answered yet.
-    pub on_probation: u64,
+    #[serde(alias = "on_probation")]
+    pub unreplied: u64,
     /// Ever begun.
     pub opened: u64,
     /// Ended for want of traffic.
@@ -132,8 +133,9 @@ pub struct SessionsRow {
     pub unanswered: u64,
     /// Ended because all was answered.
     pub complete: u64,
-    /// Ended on probation, to make room for another.
-    pub displaced: u64,
+    /// Ended while unreplied, to make room for another.
+    #[serde(alias = "displaced")]
+    pub evicted: u64,
     /// Ended because the way to the upstream was lost, or the upstream died.
     pub broken: u64,
     /// Begun under another handler that a reload has replaced, and gone on with here.
@@ -152,12 +154,12 @@ impl From<&SessionCount> for SessionsRow {
     fn from(count: &SessionCount) -> SessionsRow {
         SessionsRow {
             open: count.open,
-            on_probation: count.unreplied,
+            unreplied: count.unreplied,
             opened: count.opened,
             idle: count.idle,
             unanswered: count.unanswered,
             complete: count.complete,
-            displaced: count.evicted,
+            evicted: count.evicted,
             broken: count.broken,
             inherited: count.inherited,
             left: count.left,

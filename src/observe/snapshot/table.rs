@@ -179,21 +179,21 @@ fn session_notes(count: &SessionsRow) -> Vec<String> {
     if count.opened > 0 {
         let SessionsRow {
             open,
-            on_probation,
+            unreplied,
             opened,
             idle,
             unanswered,
             complete,
-            displaced,
+            evicted,
             broken,
             ports,
             ..
         } = count;
         notes.push(format!(
-            "{open} sessions open ({on_probation} not answered yet), {ports} source ports"
+            "{open} sessions open ({unreplied} unreplied), {ports} source ports"
         ));
         notes.push(format!(
-            "{opened} opened; ended: {idle} idle, {unanswered} unanswered, {complete} complete, {displaced} displaced, \
+            "{opened} opened; ended: {idle} idle, {unanswered} unanswered, {complete} complete, {evicted} evicted, \
              {broken} broken"
         ));
     }

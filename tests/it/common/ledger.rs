@@ -40,14 +40,14 @@ pub struct Row {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Sessions {
     pub open: u64,
-    pub on_probation: u64,
+    pub unreplied: u64,
     pub ports: u64,
     pub opened: u64,
     /// Ended, by cause.
     pub idle: u64,
     pub unanswered: u64,
     pub complete: u64,
-    pub displaced: u64,
+    pub evicted: u64,
     pub broken: u64,
     /// Datagrams of those that may not be answered.
     pub one_way: u64,
@@ -276,18 +276,18 @@ impl Row {
                 );
             }
             [_, "sessions", "open", ..] => {
-                let [open, on_probation, ports] = numbers[..] else {
+                let [open, unreplied, ports] = numbers[..] else {
                     panic!("{line}")
                 };
                 self.sessions = Sessions {
                     open,
-                    on_probation,
+                    unreplied,
                     ports,
                     ..self.sessions
                 };
             }
             [_, "opened;", ..] => {
-                let [opened, idle, unanswered, complete, displaced, broken] = numbers[..] else {
+                let [opened, idle, unanswered, complete, evicted, broken] = numbers[..] else {
                     panic!("{line}")
                 };
                 self.sessions = Sessions {
@@ -295,7 +295,7 @@ impl Row {
                     idle,
                     unanswered,
                     complete,
-                    displaced,
+                    evicted,
                     broken,
                     ..self.sessions
                 };
