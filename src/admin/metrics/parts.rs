@@ -123,8 +123,8 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
             sessions.open
         }),
         (
-            "sessions_on_probation",
-            "Of those, the ones that were never answered.",
+            "sessions_unreplied",
+            "Of those, the ones without a reply so far.",
             |sessions| sessions.unreplied,
         ),
         (
@@ -179,7 +179,7 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         for (cause, count) in [
             ("broken", broken),
             ("complete", complete),
-            ("displaced", evicted),
+            ("evicted", evicted),
             ("idle", idle),
             ("unanswered", unanswered),
         ] {
