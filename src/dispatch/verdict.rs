@@ -75,7 +75,7 @@ drop_reasons! {
     /// No upstream may get it.
     NoUpstream = "no_upstream", "no upstream is alive (or has an address yet); `udispatch check` and the log tell of each";
     /// An upstream answered after the session had ended.
-    LateReply = "late_reply", "an upstream answered when the session was over; `session_idle`, `session_probation` and `replies_max` say when that is";
+    LateReply = "late_reply", "an upstream answered when the session was over; `session_idle`, `session_unreplied` and `replies_max` say when that is";
     /// Another upstream had answered first.
     NotFirst = "not_first", "another upstream answered the request first; `replies = \"all\"` passes every answer on";
     /// The answer of an upstream that only shadows.

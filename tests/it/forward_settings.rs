@@ -449,7 +449,7 @@ fn sessions() {
         (
             "upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_probation = \"3s\"",
             "3:21",
-            &["`session_probation`: is longer than `session_idle`, 2s"],
+            &["`session_unreplied`: is longer than `session_idle`, 2s"],
         ),
         (
             "upstreams = \"a:1\"\nsession_max = 8\nsession_share = 9",
@@ -672,7 +672,7 @@ fn line() -> impl Strategy<Value = String> {
         "spread",
         "replies",
         "session_idle",
-        "session_probation",
+        "session_unreplied",
         "session_max",
         "session_share",
         "replies_max",

@@ -346,7 +346,7 @@ fn write_rest(spec: &Spec, text: &mut String) {
         }
     }
     if spec.replies != Replies::No {
-        let _ = writeln!(text, "session_probation = \"{}s\"", spec.unreplied / SECOND);
+        let _ = writeln!(text, "session_unreplied = \"{}s\"", spec.unreplied / SECOND);
         let _ = writeln!(
             text,
             "allow_low_ports = {}\nanswer_groups = {}",

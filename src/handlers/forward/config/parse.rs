@@ -145,7 +145,7 @@ fn read_hash_on(section: &mut Section<'_>) -> Option<HashOn> {
 fn read_limits(section: &mut Section<'_>) -> Limits {
     let idle = section.or("session_idle", value::duration_in(SECOND..=DAY), IDLE);
     let unreplied = section.or(
-        "session_probation",
+        "session_unreplied",
         value::duration_in(SECOND..=DAY),
         UNREPLIED.min(idle),
     );
@@ -161,7 +161,7 @@ fn read_limits(section: &mut Section<'_>) -> Limits {
         let message = format!(
             "is longer than `session_idle`, {idle:?}: who never answered would stay longest"
         );
-        section.problem("session_probation", message, "write a shorter one");
+        section.problem("session_unreplied", message, "write a shorter one");
     }
     if share > max {
         section.problem(

@@ -94,7 +94,7 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "a session without traffic ends after this",
     },
     Setting {
-        key: "session_probation",
+        key: "session_unreplied",
         form: SESSION_TIME,
         default: r#""5s""#,
         meaning: "one that never got an answer after this; at most session_idle",

@@ -30,7 +30,7 @@ const OF_SESSIONS: [&str; 4] = [
 ];
 /// Keys that are about answers.
 const OF_REPLIES: [&str; 4] = [
-    "session_probation",
+    "session_unreplied",
     "replies_max",
     "allow_low_ports",
     "answer_groups",
