@@ -250,7 +250,7 @@ fn a_pipe_gets_one_table() {
             "one table of routes: {text}"
         );
         assert!(
-            row(&lines, "worker-0").is_some_and(|words| words[1] == "answers"),
+            row(&lines, "worker-0").is_some_and(|words| words[1] == "responsive"),
             "{text}"
         );
 

@@ -119,7 +119,7 @@ fn name(noun: Noun, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String,
         Noun::Listeners => say("listener", json!(snapshot.listeners[index].listener)),
         Noun::Workers => {
             say("worker", json!(snapshot.workers[index].worker));
-            say("answers", json!(snapshot.workers[index].responsive));
+            say("responsive", json!(snapshot.workers[index].responsive));
         }
         Noun::Handlers => {
             say("handler", json!(snapshot.handlers[index].handler));

@@ -135,7 +135,11 @@ fn listener(row: &ListenerRow) -> RowItem {
 }
 
 fn worker(row: &WorkerRow) -> RowItem {
-    let state = if row.responsive { "answers" } else { "SILENT" };
+    let state = if row.responsive {
+        "responsive"
+    } else {
+        "SILENT"
+    };
     item(
         &format!("worker-{}", row.worker),
         state,

@@ -61,7 +61,7 @@ pub struct WorkerRow {
     /// Its number, from 0; its thread is called `worker-N`.
     pub worker: usize,
     /// Whether it answered when this was taken. One that did not is shown as it last answered.
-    #[serde(rename = "answers")]
+    #[serde(alias = "answers")]
     pub responsive: bool,
     /// What its receive calls got.
     #[serde(flatten)]
