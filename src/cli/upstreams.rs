@@ -38,7 +38,7 @@ fn text(rows: &[UpstreamRow]) -> String {
         ("sessions", Align::Right),
         ("sent", Align::Right),
         ("not sent", Align::Right),
-        ("answers", Align::Right),
+        ("replies", Align::Right),
     ];
     let mut table = Table::new(&heads);
     let mut notes = String::new();

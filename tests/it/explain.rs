@@ -66,7 +66,7 @@ fn the_whole_story() {
             "matches too, with a less specific address",
             "handler   echo: sends it back",
             "sends 12 bytes from 127.0.0.1:1234 to 127.0.0.1:40000, TTL 63",
-            "answers   would leave from 127.0.0.1:1234",
+            "replies   would leave from 127.0.0.1:1234",
         ],
     );
     let lab = explain(&[
@@ -85,7 +85,7 @@ fn the_whole_story() {
             "sends 3 bytes to 127.0.0.1:9001, TTL 63",
             "sends 3 bytes to 127.0.0.1:9002, TTL 63",
             "handler   print: prints one line (text) on standard output",
-            "answers   would leave from 127.1.2.3:1234",
+            "replies   would leave from 127.1.2.3:1234",
         ],
     );
     let stranger = explain(&["--to", "127.1.2.3:1234", "--from", "127.0.0.8:5555"]);

@@ -68,7 +68,7 @@ fn an_answer_that_waited_reaches_nobody_else() {
     assert_eq!(again, socket, "the port is used again");
     upstream.send(b"for the second", &socket.to_string());
     assert_eq!(second.receive().0, b"for the second");
-    assert_eq!(daemon.stop().handler("on, answers").reason("late_reply"), 1);
+    assert_eq!(daemon.stop().handler("on, replies").reason("late_reply"), 1);
 }
 
 /// A datagram with a forged source makes a forwarder and another daemon's echo answer each other, with a server between that

@@ -187,7 +187,7 @@ fn faults_on_the_way() {
             }
             let is_settled = |ledger: &Ledger| {
                 let (now, then) = (ledger.handler("on"), before.handler("on"));
-                let answers = |ledger: &Ledger| ledger.handler("on, answers").handled;
+                let answers = |ledger: &Ledger| ledger.handler("on, replies").handled;
                 let handed = now.handled - then.handled + answers(ledger) - answers(&before);
                 let lost = not_sent(now) - not_sent(then) + now.dropped - then.dropped;
                 now.received == then.received + 20
@@ -263,7 +263,7 @@ fn a_full_queue() {
         );
         // Each that was taken arrives, and its answer too.
         let ledger =
-            daemon.ledger_when(|ledger| ledger.handler("on, answers").handled == upstream.sent);
+            daemon.ledger_when(|ledger| ledger.handler("on, replies").handled == upstream.sent);
         assert_eq!(ledger.handler("on").last, 2 * upstream.sent);
         run("tc qdisc del dev near root");
         for client in &clients {

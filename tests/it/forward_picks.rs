@@ -265,7 +265,7 @@ fn all_are_asked() {
                 assert_eq!(got, [[b'a', round], [b'b', round], [b'c', round]][..count]);
             }
             let answered = 30 * (round + 1);
-            let name = "on, answers";
+            let name = "on, replies";
             let ledger = daemon.ledger_when(|ledger| ledger.handler(name).received == answered);
             let expected = if replies == "\"all\"" {
                 0
@@ -328,7 +328,7 @@ fn a_shadow_is_compared() {
             (12, 6, [3, 3, 6]),
             "{more}"
         );
-        assert_eq!(ledger.handler("on, answers").reason("shadow"), 6);
+        assert_eq!(ledger.handler("on, replies").reason("shadow"), 6);
         assert!(clients.iter().all(Client::is_empty));
         daemon.stop();
     }

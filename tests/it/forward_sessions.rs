@@ -25,7 +25,7 @@ fn on(upstream: &Server, more: &str) -> String {
 fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {
     ledger
         .handlers
-        .get("on, answers")
+        .get("on, replies")
         .map_or(0, |row| row.reason(reason))
 }
 
@@ -95,7 +95,7 @@ fn answers_come_from_the_address_that_was_asked() {
         let row = ledger.handler(name);
         assert_eq!((row.handled, row.sessions.opened), (360, 120), "{name}");
         assert_eq!(
-            ledger.handler(&format!("{name}, answers")).handled,
+            ledger.handler(&format!("{name}, replies")).handled,
             360,
             "{name}"
         );
@@ -197,7 +197,7 @@ fn a_stranger_does_not_answer() {
     );
     assert!(client.is_empty());
     let ledger = daemon.stop();
-    assert_eq!(ledger.handler("on, answers").received, 2);
+    assert_eq!(ledger.handler("on, replies").received, 2);
 }
 
 /// Never more than `session_max`, over all workers. Sessions that were never answered make room for new ones; those that
@@ -432,7 +432,7 @@ fn owed_answers_are_waited_for() {
         // What was counted was sent.
         let count = ledger
             .handlers
-            .get("on, answers")
+            .get("on, replies")
             .map_or(0, |row| row.handled);
         count == 1 && client.receive().0 == b"!"
     });

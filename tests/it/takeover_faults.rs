@@ -40,7 +40,7 @@ fn forwarding() -> (Server, Daemon) {
 fn assert_undisturbed(mut daemon: Daemon, questions: u64) {
     assert_eq!(status(&daemon).pid, daemon.pid());
     let ledger = daemon.ledger_when(|ledger| ledger.received() >= questions);
-    let answers = ledger.handler("on, answers").received;
+    let answers = ledger.handler("on, replies").received;
     assert_eq!(
         (ledger.received(), ledger.kernel_drops(), answers),
         (questions, 0, questions)

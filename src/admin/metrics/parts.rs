@@ -99,7 +99,7 @@ fn replies(text: &mut Text, handlers: &[HandlerRow]) {
     let names = AccountNames {
         received: (
             "handler_received_replies_total",
-            "Datagrams that the handler's upstreams answered.",
+            "Replies of the handler's upstreams.",
         ),
         handled: (
             "handler_handled_replies_total",
@@ -235,13 +235,13 @@ const NUMBERS: [Number; 7] = [
     (
         "upstream_replies_total",
         MetricKind::Counter,
-        "Datagrams that the upstream answered.",
+        "Replies of the upstream.",
         |row| row.replies,
     ),
     (
         "upstream_kernel_dropped_replies_total",
         MetricKind::Counter,
-        "Answers of the upstream that the kernel dropped before the daemon.",
+        "Replies of the upstream that the kernel dropped before the daemon.",
         |row| row.kernel_drops,
     ),
 ];
@@ -274,7 +274,7 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
         let mut family = text.family(name, MetricKind::Counter, help);
         rows().for_each(|(row, labels)| by(&mut family, &labels, "errno", of(row)));
     }
-    let help = "Answers of an upstream that only shadows, against those that clients got.";
+    let help = "Replies of an upstream that only shadows, against those that clients got.";
     let mut shadows = text.family("upstream_shadow_replies_total", MetricKind::Counter, help);
     for (row, [handler, upstream]) in rows() {
         let Some(shadow) = row.shadow else { continue };

@@ -169,7 +169,7 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     if let Some(shadow) = row.shadow {
         let (same, different, missing) = (shadow.same, shadow.different, shadow.missing);
         notes.push(format!(
-            "answers as a shadow: {same} the same, {different} different, {missing} missing"
+            "replies as a shadow: {same} the same, {different} different, {missing} missing"
         ));
     }
     Some(RowParts {
@@ -232,7 +232,7 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
         drops(was.and_then(|was| was.account)).as_ref(),
     );
     section(
-        "answers dropped",
+        "replies dropped",
         drops(parts.replies).as_ref(),
         drops(was.and_then(|was| was.replies)).as_ref(),
     );

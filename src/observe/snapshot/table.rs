@@ -25,7 +25,7 @@ impl fmt::Display for Snapshot {
             .chain(
                 self.handlers
                     .iter()
-                    .map(|row| row.handler.len() + ", answers".len()),
+                    .map(|row| row.handler.len() + ", replies".len()),
             )
             .max()
             .unwrap_or(0)
@@ -86,7 +86,7 @@ impl fmt::Display for Snapshot {
                 },
             )?;
             if handler.replies.received > 0 {
-                let label = format!("{}, answers", handler.handler);
+                let label = format!("{}, replies", handler.handler);
                 row(
                     f,
                     width,
@@ -215,7 +215,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
     };
     let head = format!(
         "{:>13} {:>13} {:>13} {:>13} {:>13}",
-        "sent", "not sent", "skipped", "answers", "sessions"
+        "sent", "not sent", "skipped", "replies", "sessions"
     );
     writeln!(f, "{:width$}  {head}", "upstream")?;
     for row in upstreams {
@@ -238,7 +238,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
             let drops = row.kernel_drops;
             writeln!(
                 f,
-                "  {drops} answers dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max"
+                "  {drops} replies dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max"
             )?;
         }
         if let Some(ShadowRow {
@@ -249,7 +249,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
         {
             writeln!(
                 f,
-                "  shadow: {same} answers the same, {different} different, {missing} missing"
+                "  shadow: {same} replies the same, {different} different, {missing} missing"
             )?;
         }
         if row.dead_in_workers > 0 {

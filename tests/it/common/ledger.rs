@@ -9,7 +9,7 @@ pub struct Ledger {
     pub listeners: BTreeMap<String, Row>,
     /// Routes.
     pub routes: BTreeMap<String, Row>,
-    /// Handlers; `last` is datagrams sent. What upstreams answered a handler is the row `NAME, answers`.
+    /// Handlers; `last` is datagrams sent. What upstreams answered a handler is the row `NAME, replies`.
     pub handlers: BTreeMap<String, Row>,
     /// Upstreams, `HANDLER → ADDRESS`; of their accounts only notes, and `last` is datagrams sent.
     pub upstreams: BTreeMap<String, Row>,
@@ -94,7 +94,7 @@ impl Ledger {
                     let (name, row) = match section {
                         "upstream" => Row::of_upstream(line),
                         "route" => Row::parse(line, 4),
-                        _ if line.contains(", answers ") => Row::parse(line, 4),
+                        _ if line.contains(", replies ") => Row::parse(line, 4),
                         _ => Row::parse(line, 5),
                     };
                     label = name;
