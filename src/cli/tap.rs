@@ -219,7 +219,7 @@ impl Show {
                 time_ns: datagram.time_ns,
                 ends: datagram.src.zip(datagram.dst),
                 ttl: datagram.ttl,
-                leaves: datagram.is_answer(),
+                leaves: datagram.is_reply(),
                 len: datagram.length,
                 payload: &payload(datagram)?,
                 comment: &story(datagram),
@@ -270,9 +270,9 @@ fn payload(datagram: &TappedDatagram) -> io::Result<Vec<u8>> {
 /// What the daemon did with it, in words: `route dns, forward handled`.
 fn story(datagram: &TappedDatagram) -> String {
     let mut parts = Vec::new();
-    if datagram.is_answer() {
+    if datagram.is_reply() {
         parts.push(format!(
-            "answer of {}",
+            "reply of {}",
             datagram.upstream.as_deref().unwrap_or("an upstream")
         ));
     }

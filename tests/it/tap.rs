@@ -189,7 +189,7 @@ fn each_datagram_with_its_route_and_verdict() {
         assert_eq!((datagram.length, datagram.src), (1, Some(client.address())));
     }
     let expected =
-        "answer 127.0.0.1 > CLIENT of 127.0.0.1:9001 | no route | handled [on=handled] a:5";
+        "reply 127.0.0.1 > CLIENT of 127.0.0.1:9001 | no route | handled [on=handled] a:5";
     let answer = tap_reader.datagram();
     assert_eq!(
         words(&answer),

@@ -45,8 +45,8 @@ pub struct TappedDatagram {
 
 impl TappedDatagram {
     /// Whether an upstream sent it.
-    pub fn is_answer(&self) -> bool {
-        self.direction == "answer"
+    pub fn is_reply(&self) -> bool {
+        matches!(self.direction.as_str(), "reply" | "answer")
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
     let time = UNIX_EPOCH + Duration::from_nanos(record.time_ns);
     let direction = match record.direction {
         Direction::Request => "request",
-        Direction::Reply => "answer",
+        Direction::Reply => "reply",
     };
     write!(
         line,
