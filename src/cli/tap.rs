@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Bytes of a line that the daemon may send: a payload of the largest size with every byte escaped, and its names.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Look on while datagrams pass
+/// Show datagrams while they pass
 ///
 /// One line for each datagram that enters: when, from where to where, what its handlers did with it, and what it holds;
 /// answers of upstreams that have sessions too. What is refused before it has a route is shown with the reason. The data
@@ -144,7 +144,7 @@ fn follow(
                 }
                 TapLine::Count(count) => {
                     if !std::mem::replace(&mut has_begun, true) {
-                        output::complain("looking on; Ctrl-C ends");
+                        output::complain("tapping; press Ctrl-C to stop");
                     } else if count.missed > last.missed && count.end.is_none() {
                         output::complain(&format!("{} missed so far", sampled(&count)));
                     }

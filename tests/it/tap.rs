@@ -54,7 +54,7 @@ impl TapReader {
             child,
         };
         let first = tap_reader.errors.recv_timeout(TIMEOUT).expect("it begins");
-        assert!(first.contains("looking on"), "{first}");
+        assert!(first.contains("tapping"), "{first}");
         (tap_reader, output)
     }
 
@@ -377,7 +377,7 @@ fn places_are_given_back() {
             .for_each(|tap_reader| assert_eq!(tap_reader.datagram().payload.as_deref(), Some("x")));
         let outcome = ask(&daemon, &["tap"]);
         assert!(
-            outcome.code == 1 && outcome.errors.contains("8 look on already"),
+            outcome.code == 1 && outcome.errors.contains("8 taps are open already"),
             "{}",
             outcome.errors
         );
