@@ -246,8 +246,8 @@ impl AdminStream {
     /// Says why, as far as that goes without waiting.
     fn turn_away(self) {
         let words =
-            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 53\r\n\r\n\
-                      as many visitors as there may be; try again in a bit\n";
+            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 52\r\n\r\n\
+                      as many clients as there may be; try again in a bit\n";
         // Whoever reads nothing is told nothing.
         let _ = match &self {
             AdminStream::Control(stream) => stream.try_write(words),
