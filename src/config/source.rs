@@ -80,9 +80,11 @@ impl SourceFile {
         }
     }
 
-    /// Line and column of a byte. Anything behind the end counts as the end.
+    /// Line and column of a byte. Anything behind the end counts as the end; a byte of a line's end counts as the end of that
+    /// line, which is where a problem there is drawn.
     pub fn position(&self, offset: usize) -> Position {
         let offset = self.floor(offset);
+        let offset = offset.min(self.line(offset).end);
         let index = self.line_index(offset);
         let start = self.0.line_starts[index].min(offset);
         Position {
@@ -154,6 +156,11 @@ mod tests {
         assert_eq!(at("\u{feff}ab", 4), (1, 2));
         assert_eq!(at("\u{feff}ab", 0), (1, 1));
         assert_eq!(at("a\n", 99), (2, 1));
+        assert_eq!(
+            at("a\r\r\nb", 2),
+            (1, 2),
+            "in a line end counts as before it"
+        );
     }
 
     /// A line is what stands between two line ends, whichever system wrote the file.
