@@ -20,7 +20,7 @@ use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
 use crate::supervisor::{Served, Supervisor};
 use crate::takeover::{
-    self, client::TakeoverClient, messages::AdminListener, successor::Successor,
+    self, client::TakeoverClient, messages::PassedListener, successor::Successor,
 };
 
 /// Longest wait for standard error after a failure.
@@ -141,9 +141,9 @@ fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
     let (mut inherited, mut http, mut gate) = (None, None, None);
     for (listener, fd) in client.admin_listeners() {
         match listener {
-            AdminListener::Control => inherited = Some((fd, control.clone())),
-            AdminListener::Http => http = Some(fd),
-            AdminListener::Takeover => gate = Some(fd),
+            PassedListener::Control => inherited = Some((fd, control.clone())),
+            PassedListener::Http => http = Some(fd),
+            PassedListener::Takeover => gate = Some(fd),
         }
     }
     let mut bound = AdminListeners::go_on(&config.daemon, inherited, http)?;
@@ -198,11 +198,11 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
 }
 
 /// What control connections come in by, for the next process.
-fn passed_listeners(admin: &Admin) -> io::Result<Vec<(AdminListener, OwnedFd)>> {
+fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>> {
     let (control, http) = admin.as_fds();
     let passed_listeners = [
-        (AdminListener::Control, control),
-        (AdminListener::Http, http),
+        (PassedListener::Control, control),
+        (PassedListener::Http, http),
     ];
     let open = passed_listeners
         .into_iter()

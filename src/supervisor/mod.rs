@@ -43,7 +43,7 @@ use crate::supervisor::periodic::Periodic;
 use crate::supervisor::reload::{Loader, ReloadRequest, ReloadStep, Reloader};
 use crate::supervisor::requests::Requests;
 use crate::takeover::client::TakeoverClient;
-use crate::takeover::messages::AdminListener;
+use crate::takeover::messages::PassedListener;
 use crate::takeover::server::TakeoverServer;
 use crate::takeover::successor::Successor;
 use crate::takeover::switchover::Serving;
@@ -247,7 +247,7 @@ impl Supervisor {
         &mut self,
         path: PathBuf,
         given: Option<OwnedFd>,
-        listeners: Vec<(AdminListener, OwnedFd)>,
+        listeners: Vec<(PassedListener, OwnedFd)>,
     ) -> io::Result<()> {
         self.takeover_server.offer(path, given, listeners)
     }

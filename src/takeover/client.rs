@@ -22,7 +22,7 @@ use crate::plan::diff::RowMap;
 use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
 use crate::takeover::error::{TakeoverError, WireError};
 use crate::takeover::messages::{
-    AdminListener, FinalCounts, Hello, Manifest, MessageKind, Released, Started, VERSION,
+    FinalCounts, Hello, Manifest, MessageKind, PassedListener, Released, Started, VERSION,
 };
 use crate::takeover::protocol::client::{
     ClientHandshake, ClientHandshakeAction, ClientHandshakeEvent, ClientSwitchover,
@@ -37,7 +37,7 @@ pub struct TakeoverClient {
     wire: Wire,
     manifest: Manifest,
     sockets: Vec<UdpSocket>,
-    admin_listeners: Vec<(AdminListener, OwnedFd)>,
+    admin_listeners: Vec<(PassedListener, OwnedFd)>,
 }
 
 /// What this process has taken over and serves now.
@@ -99,7 +99,7 @@ impl TakeoverClient {
     }
 
     /// Takes the listening sockets for administration; the second time there are none.
-    pub fn admin_listeners(&mut self) -> Vec<(AdminListener, OwnedFd)> {
+    pub fn admin_listeners(&mut self) -> Vec<(PassedListener, OwnedFd)> {
         std::mem::take(&mut self.admin_listeners)
     }
 

@@ -20,13 +20,13 @@ impl Drop for UnderWay {
 }
 
 /// The connection to one client.
-pub(super) struct Conversation {
+pub(super) struct ServerConversation {
     pub(super) wire: Wire,
     pub(super) peer: Peer,
     _under_way: UnderWay,
 }
 
-impl Conversation {
+impl ServerConversation {
     /// Takes a connection that was accepted, and returns whether it is the only one. `under_way` counts them.
     ///
     /// # Errors
@@ -35,11 +35,11 @@ impl Conversation {
     pub(super) fn new(
         stream: UnixStream,
         under_way: Arc<AtomicU32>,
-    ) -> io::Result<(Conversation, bool)> {
+    ) -> io::Result<(ServerConversation, bool)> {
         let is_alone = under_way.fetch_add(1, Ordering::Relaxed) == 0;
         let under_way = UnderWay(under_way);
         let wire = Wire::new(stream)?;
-        let conversation = Conversation {
+        let conversation = ServerConversation {
             peer: wire.peer()?,
             wire,
             _under_way: under_way,

@@ -98,7 +98,7 @@ pub struct Manifest {
     pub slots: Vec<SocketSlot>,
     /// The listening sockets for administration.
     #[serde(rename = "doors")]
-    pub admin_listeners: Vec<AdminListener>,
+    pub admin_listeners: Vec<PassedListener>,
     /// Start of the daemon's time, in nanoseconds of CLOCK_MONOTONIC, which all processes of a boot share.
     pub epoch_ns: u64,
 }
@@ -115,7 +115,7 @@ impl Manifest {
 /// A listening socket for administration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AdminListener {
+pub enum PassedListener {
     /// The control socket.
     Control,
     /// HTTP over TCP.
@@ -197,9 +197,9 @@ mod tests {
             addresses: HashMap::new(),
             slots: Vec::new(),
             admin_listeners: vec![
-                AdminListener::Control,
-                AdminListener::Http,
-                AdminListener::Takeover,
+                PassedListener::Control,
+                PassedListener::Http,
+                PassedListener::Takeover,
             ],
             epoch_ns: 0,
         };

@@ -21,12 +21,12 @@ use crate::build::inherited_sockets::{Unlent, lend};
 use crate::dispatch::ledger::Ledger;
 use crate::dispatch::time::nanoseconds;
 use crate::net::{clock, process, wait};
-use crate::takeover::conversation::Conversation;
+use crate::takeover::conversation::ServerConversation;
 use crate::takeover::error::WireError;
-use crate::takeover::messages::{AdminListener, Manifest, MessageKind};
+use crate::takeover::messages::{Manifest, MessageKind, PassedListener};
 use crate::takeover::protocol::Message;
 use crate::takeover::protocol::server::{
-    Conditions, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent,
+    ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent, SwitchoverConditions,
 };
 use crate::takeover::switchover::{Serving, Switchover};
 use crate::takeover::time_until;
@@ -47,7 +47,7 @@ enum ServerRequest {
     /// Set all options of the listeners' sockets again.
     RestoreListeners,
     /// Hand over to this client, which has prepared for this generation.
-    Switchover(Conversation, u64),
+    Switchover(ServerConversation, u64),
     /// Add what the process that was taken over counted after it exported its state, by worker.
     AddFinalCounts(Vec<Ledger>),
     /// No more counts will come from that process.
@@ -76,7 +76,7 @@ pub struct TakeoverServer {
     /// Start of the daemon's time.
     epoch: Instant,
     /// The listening sockets for administration, for the client.
-    admin_listeners: Vec<(AdminListener, OwnedFd)>,
+    admin_listeners: Vec<(PassedListener, OwnedFd)>,
     path: Option<PathBuf>,
     is_closed: Arc<AtomicBool>,
     /// Whether the process that this one has taken over still owes its final counts. They come by the row numbers of the
@@ -126,11 +126,11 @@ impl TakeoverServer {
         &mut self,
         path: PathBuf,
         inherited: Option<OwnedFd>,
-        mut admin_listeners: Vec<(AdminListener, OwnedFd)>,
+        mut admin_listeners: Vec<(PassedListener, OwnedFd)>,
     ) -> io::Result<()> {
         let listener = inherited.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
         let duplicate = listener.as_fd().try_clone_to_owned()?;
-        admin_listeners.push((AdminListener::Takeover, duplicate));
+        admin_listeners.push((PassedListener::Takeover, duplicate));
         listener.set_nonblocking(true)?;
         let requests = self.requests.clone();
         let is_closed = Arc::clone(&self.is_closed);
@@ -170,7 +170,7 @@ impl TakeoverServer {
             ServerRequest::AddFinalCounts(ledgers) => serving.running.add_late(&ledgers),
             ServerRequest::FinalCountsOver => self.awaits_final_counts = false,
             ServerRequest::Switchover(conversation, prepared_for) => {
-                let conditions = Conditions {
+                let conditions = SwitchoverConditions {
                     prepared_for,
                     generation: serving.generation,
                     is_reloading: serving.is_reloading,
@@ -253,7 +253,7 @@ fn accept(listener: &UnixListener, requests: &ServerRequests, is_closed: &Atomic
 }
 
 fn shake_hands(stream: UnixStream, under_way: Arc<AtomicU32>, requests: ServerRequests) {
-    let (conversation, is_alone) = match Conversation::new(stream, under_way) {
+    let (conversation, is_alone) = match ServerConversation::new(stream, under_way) {
         Ok(conversation) => conversation,
         Err(error) => {
             return log::error!(
@@ -271,7 +271,7 @@ fn shake_hands(stream: UnixStream, under_way: Arc<AtomicU32>, requests: ServerRe
 
 /// Performs the handshake with one client.
 struct ServerHandshakeDriver {
-    conversation: Conversation,
+    conversation: ServerConversation,
     requests: ServerRequests,
     description: Option<Description>,
 }

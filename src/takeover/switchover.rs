@@ -16,12 +16,12 @@ use crate::dispatch::saved_state::SavedState;
 use crate::handover::history::{as_written, difference};
 use crate::handover::running::{Parked, Running};
 use crate::net::process;
-use crate::takeover::conversation::Conversation;
+use crate::takeover::conversation::ServerConversation;
 use crate::takeover::error::WireError;
 use crate::takeover::messages::{FinalCounts, MessageKind, Released, Started};
 use crate::takeover::protocol::Message;
 use crate::takeover::protocol::server::{
-    Conditions, ServerSwitchover, ServerSwitchoverAction, ServerSwitchoverEvent,
+    ServerSwitchover, ServerSwitchoverAction, ServerSwitchoverEvent, SwitchoverConditions,
 };
 use crate::takeover::time_until;
 use crate::worker::command::Handle;
@@ -43,7 +43,7 @@ pub struct Serving<'a> {
 
 /// Performs the switchover to one client.
 pub(super) struct Switchover<'s, 'a> {
-    conversation: Conversation,
+    conversation: ServerConversation,
     serving: &'s mut Serving<'a>,
     /// Is woken by each worker that ends.
     worker_ended: Arc<Waker>,
@@ -64,7 +64,7 @@ pub(super) struct Switchover<'s, 'a> {
 impl<'s, 'a> Switchover<'s, 'a> {
     /// `worker_ended` is woken by each worker that ends.
     pub(super) fn new(
-        conversation: Conversation,
+        conversation: ServerConversation,
         serving: &'s mut Serving<'a>,
         worker_ended: Arc<Waker>,
     ) -> Switchover<'s, 'a> {
@@ -87,7 +87,7 @@ impl<'s, 'a> Switchover<'s, 'a> {
     /// # Errors
     ///
     /// `DaemonError::Worker`, if a worker has ended by a defect.
-    pub(super) fn run(mut self, conditions: Conditions) -> Result<bool, DaemonError> {
+    pub(super) fn run(mut self, conditions: SwitchoverConditions) -> Result<bool, DaemonError> {
         let mut protocol = ServerSwitchover::default();
         let begun = ServerSwitchoverEvent::Begun(conditions);
         let mut actions = VecDeque::from(protocol.step(begun, Instant::now()));

@@ -70,8 +70,8 @@ impl Flusher {
         }
         for &listener in content.outbox.replying() {
             let replies = content.outbox.replies(listener);
-            let mut transfer = self.transfer(&mut listeners[listener.index()].send_socket, content);
-            transfer.send_all(Items::Replies(replies), &mut |index, sent| {
+            let mut path = self.path_through(&mut listeners[listener.index()].send_socket, content);
+            path.send_all(Items::Replies(replies), &mut |index, sent| {
                 ledger.handlers[replies[index].handler.index()].record(sent);
             });
         }
@@ -83,12 +83,12 @@ impl Flusher {
         upstream_sockets.settle(ledger);
     }
 
-    fn transfer<'a>(
+    fn path_through<'a>(
         &'a mut self,
         send_socket: &'a mut SendSocket,
         content: Content<'a>,
-    ) -> Transfer<'a> {
-        Transfer {
+    ) -> SendPath<'a> {
+        SendPath {
             send_socket,
             sender: &mut self.sender,
             runs: &mut self.runs,
@@ -185,8 +185,8 @@ impl Flusher {
             _ => false,
         };
         if !is_sent {
-            let mut transfer = self.transfer(send_socket, content);
-            transfer.send_all(Items::Parcels(&parcels), &mut |_, sent| settle(sent));
+            let mut path = self.path_through(send_socket, content);
+            path.send_all(Items::Parcels(&parcels), &mut |_, sent| settle(sent));
         }
         self.parcels = parcels;
         if let Some(trouble) = trouble {
@@ -196,7 +196,7 @@ impl Flusher {
 }
 
 /// One socket, with what it takes to send through it.
-struct Transfer<'w> {
+struct SendPath<'w> {
     send_socket: &'w mut SendSocket,
     sender: &'w mut Sender,
     runs: &'w mut Vec<Run>,
@@ -204,7 +204,7 @@ struct Transfer<'w> {
     content: Content<'w>,
 }
 
-impl Transfer<'_> {
+impl SendPath<'_> {
     /// Sends all items in order. Where the kernel refuses segments, the same datagrams go one by one. If that works, the
     /// socket remembers it. `settle` gets the index of the first item that a result speaks of.
     fn send_all(&mut self, items: Items<'_>, settle: &mut dyn FnMut(usize, Sent)) {

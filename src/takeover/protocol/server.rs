@@ -201,7 +201,7 @@ impl ServerHandshake {
 
 /// What decides whether the server can hand over at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conditions {
+pub struct SwitchoverConditions {
     /// The generation that the client has prepared for.
     pub prepared_for: u64,
     /// The generation that is served.
@@ -212,7 +212,7 @@ pub struct Conditions {
     pub awaits_final_counts: bool,
 }
 
-impl Conditions {
+impl SwitchoverConditions {
     /// The reason for which the server cannot hand over now.
     fn objection(&self) -> Option<&'static str> {
         if self.prepared_for != self.generation {
@@ -233,7 +233,7 @@ impl Conditions {
 #[derive(Debug)]
 pub enum ServerSwitchoverEvent {
     /// The supervisor has the connection.
-    Begun(Conditions),
+    Begun(SwitchoverConditions),
     /// `PrepareThreads` is done; otherwise a sentence.
     Prepared(Result<(), String>),
     /// `ParkWorkers` is done: nobody serves. So many sessions are to be handed over.
