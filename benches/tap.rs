@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::datagram::{Datagram, Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
-use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{Cx, Handler, HandlerId, Lanes, Names, Scene};
+use udispatch::datagram::{Envelope, Region, Span, Train};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
+use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
-use udispatch::dispatch::tap::{Page, Tap, TapId};
-use udispatch::dispatch::time::Time;
+use udispatch::dispatch::tap::{Tap, TapId, TapPage};
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
 /// Datagrams in a turn.
@@ -28,34 +27,44 @@ const BYTES: u32 = 128;
 struct Nothing;
 
 impl Handler for Nothing {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-        black_box(datagram.payload.len());
-        Verdict::Handled
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        batch.for_each(cx, |datagram, _| {
+            black_box(datagram.payload.len());
+            Verdict::Handled
+        });
     }
 }
 
-struct NoLanes;
+struct NoSockets;
 
-impl Lanes for NoLanes {
-    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for NoSockets {
+    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         Err(DropReason::NoUpstream)
     }
-    fn close(&mut self, _: Lane) {}
+    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 fn dispatcher() -> Dispatcher {
-    let ears = vec![Ear {
+    let routings = vec![ListenerRouting {
         id: 0,
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     }];
     let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Nothing)];
-    let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
-    Dispatcher::new(ears, vec![vec![HandlerId(0)]], handlers, guard, names, 1, 0)
+    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
+    Dispatcher::new(
+        routings,
+        vec![vec![HandlerId(0)]],
+        handlers,
+        reply_filter,
+        names,
+        1,
+        0,
+    )
 }
 
 /// Somebody looks on.
-fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
+fn tap(dispatcher: &mut Dispatcher) -> Receiver<TapPage> {
     let (reader, pages) = unbounded();
     dispatcher.taps().add(Tap::new(
         TapId(0),
@@ -68,15 +77,8 @@ fn tap(dispatcher: &mut Dispatcher) -> Receiver<Page> {
 }
 
 fn turn(dispatcher: &mut Dispatcher, trains: &[Train], arena: &[u8]) {
-    dispatcher.dispatch(
-        0,
-        black_box(trains),
-        arena,
-        &mut Scene {
-            now: Time(0),
-            lanes: &mut NoLanes,
-        },
-    );
+    let batch = Batch::new(black_box(trains), arena);
+    dispatcher.dispatch(0, &batch, &mut NoSockets);
     dispatcher.end_turn();
 }
 
@@ -119,7 +121,7 @@ fn bench(criterion: &mut Criterion) {
         bencher.iter(|| {
             tapped.taps().begin_turn(1);
             turn(&mut tapped, &trains, &arena);
-            pages.try_iter().for_each(Page::done);
+            pages.try_iter().for_each(TapPage::done);
         });
     });
 

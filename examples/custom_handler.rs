@@ -12,18 +12,16 @@
 //! cargo run --example custom_handler -- handlers rot13
 //! ```
 //!
-//! That is all it takes: a kind (name, settings, how they are read), a recipe (what it needs, how each worker's handler is
+//! That is all it takes: a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's handler is
 //! built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger come along.
 
 use std::process::ExitCode;
 
 use udispatch::cli;
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
-use udispatch::datagram::Datagram;
-use udispatch::dispatch::guard::Answering;
-use udispatch::dispatch::handler::{Cx, Handler};
-use udispatch::dispatch::verdict::Verdict;
+use udispatch::dispatch::handler::{Batch, Context, Handler};
+use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::handlers::KINDS;
 
 const ROT13: Kind = Kind {
@@ -53,7 +51,7 @@ struct Rot {
     answer: Vec<u8>,
 }
 
-impl Recipe for Rot {
+impl HandlerSpec for Rot {
     /// An answer needs the source to go to, the destination to leave from, and the TTL to be damped by.
     fn needs(&self) -> Needs {
         Needs {
@@ -68,23 +66,25 @@ impl Recipe for Rot {
         format!("answers with every letter moved by {}", self.places)
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Handler for Rot {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let places = self.places;
-        let moved = datagram.payload.iter().map(|byte| match byte {
-            b'a'..=b'z' => (byte - b'a' + places) % 26 + b'a',
-            b'A'..=b'Z' => (byte - b'A' + places) % 26 + b'A',
-            other => *other,
+        batch.for_each(cx, |datagram, cx| {
+            let moved = datagram.payload.iter().map(|byte| match byte {
+                b'a'..=b'z' => (byte - b'a' + places) % 26 + b'a',
+                b'A'..=b'Z' => (byte - b'A' + places) % 26 + b'A',
+                other => *other,
+            });
+            self.answer.clear();
+            self.answer.extend(moved);
+            // The reply filter decides whether this sender may be answered at all; its reasons go into the ledger.
+            cx.reply(datagram, &self.answer, &ReplyPolicy::default())
         });
-        self.answer.clear();
-        self.answer.extend(moved);
-        // The guard decides whether this sender may be answered at all; its reasons go into the ledger.
-        cx.reply(datagram, &self.answer, &Answering::default())
     }
 }
 

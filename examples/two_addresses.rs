@@ -12,10 +12,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
-use udispatch::datagram::Datagram;
-use udispatch::dispatch::handler::{Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::verdict::Verdict;
 use udispatch::supervisor::Supervisor;
 
@@ -36,27 +35,26 @@ const SAY: Kind = Kind {
     read: |section| Some(Box::new(Say(section.required("word", value::string)?))),
 };
 
-impl Recipe for Say {
+impl HandlerSpec for Say {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
     fn describe(&self) -> String {
         format!("prints it behind {:?}", self.0)
     }
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Handler for Say {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-        // A handler that may block belongs behind a sink, as `print` does it; for two sockets and a terminal this will do.
-        println!(
-            "{}: {}",
-            self.0,
-            String::from_utf8_lossy(datagram.payload).escape_debug()
-        );
-        Verdict::Handled
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        // A handler that may block belongs behind a sink, as `print` does it. For two sockets and a terminal this will do.
+        batch.for_each(cx, |datagram, _| {
+            let text = String::from_utf8_lossy(datagram.payload);
+            println!("{}: {}", self.0, text.escape_debug());
+            Verdict::Handled
+        });
     }
 }
 

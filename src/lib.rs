@@ -12,6 +12,18 @@
 //! - [`dispatch`]: the pure heart: which route, which verdict, what to send, and the ledger.
 //! - [`net`]: sockets, and all unsafe code.
 //! - [`datagram`]: the noun.
+//! - [`number`]: conversions between integers.
+
+// A cast that may change a number needs a limit that makes it safe, named where it stands. Tests cast small numbers at will.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_lossless,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod admin;
 pub mod build;
@@ -26,6 +38,7 @@ pub mod handlers;
 pub mod handover;
 pub mod monitor;
 pub mod net;
+pub mod number;
 pub mod observe;
 pub mod plan;
 pub mod supervisor;

@@ -11,25 +11,24 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver as Jobs, Sender, bounded, unbounded};
 use udispatch::config::Config;
-use udispatch::config::kind::{BuildError, Site, Way};
+use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::{Envelope, Region, Span, Train};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
-use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{HandlerId, Names, Scene};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::handler::{Batch, HandlerId, Names};
 use udispatch::dispatch::id::UpstreamId;
 use udispatch::dispatch::limit::Limit;
+use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::{Match, RouteId, RouteTable};
 use udispatch::dispatch::sink::{Job, LineSink};
-use udispatch::dispatch::tap::{Counts, Tap, TapId};
-use udispatch::dispatch::time::Time;
+use udispatch::dispatch::tap::{Tap, TapCounts, TapId};
 use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
-use udispatch::net::upstream::UpstreamOptions;
-use udispatch::worker::estate::Seat;
-use udispatch::worker::flush::Flusher;
-use udispatch::worker::lanes::{Lanes, Target};
+use udispatch::net::upstream::UpstreamSocketOptions;
+use udispatch::worker::flush::{Flusher, Sockets};
 use udispatch::worker::listener::Listener;
+use udispatch::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
+use udispatch::worker::worker_state::SocketSlot;
 
 thread_local! {
     /// Allocations that this thread has asked for while it was counting.
@@ -160,20 +159,20 @@ fn config() -> Config {
 /// Two upstreams of each handler, which all lead to one receiver.
 const UPSTREAMS_EACH: usize = 2;
 
-/// Lanes with sockets.
+/// Upstream sockets as a worker has them.
 struct Bench {
     handler: HandlerId,
     jobs: Sender<Job>,
-    lanes: Lanes,
+    upstream_sockets: UpstreamSockets,
 }
 
-impl Site for Bench {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+impl BuildContext for Bench {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let id = UpstreamId((self.handler.index() * UPSTREAMS_EACH + place) as u32);
-        let lane = self.lanes.open_one_way(id).expect("a socket");
-        Ok(Way {
+        let socket = self.upstream_sockets.open_one_way(id).expect("a socket");
+        Ok(OpenedUpstream {
             upstream: id,
-            lane,
+            socket,
             address: Some(([203, 0, 113, 1], 53).into()),
         })
     }
@@ -187,28 +186,28 @@ impl Site for Bench {
     }
 }
 
-/// A dispatcher with one wildcard ear over all routes, and its lanes.
-fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
+/// A dispatcher with one wildcard listener over all routes, and its sockets.
+fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, UpstreamSockets) {
     let config = config();
     let budget = Arc::new(Limit::new(1_000));
-    let target = |number: usize| Target {
+    let target = |number: usize| UpstreamTarget {
         handler: HandlerId((number / UPSTREAMS_EACH) as u32),
         address: Some(upstream),
-        options: UpstreamOptions::plain(1 << 20),
+        options: UpstreamSocketOptions::plain(1 << 20),
         keeps_source: false,
         budget: Arc::clone(&budget),
     };
     let upstreams = config.handlers.len() * UPSTREAMS_EACH;
-    let lanes = Lanes::new((0..upstreams).map(target).collect());
+    let sockets = UpstreamSockets::new((0..upstreams).map(target).collect());
     let mut bench = Bench {
         handler: HandlerId(0),
         jobs,
-        lanes,
+        upstream_sockets: sockets,
     };
     let mut handlers = Vec::new();
     for (index, handler) in config.handlers.iter().enumerate() {
         bench.handler = HandlerId(index as u32);
-        handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
+        handlers.push(handler.spec.build(&mut bench).expect("a handler"));
     }
     let row = |(index, route): (usize, &udispatch::config::Route)| Match {
         net: route.destinations[0].value.net,
@@ -223,7 +222,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
         owner: true,
         claimed: Vec::new(),
     };
-    let ears = vec![Ear {
+    let routings = vec![ListenerRouting {
         id: 0,
         lookup: Lookup::Table(table),
         claim,
@@ -233,7 +232,7 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
         .iter()
         .map(|route| route.handlers.clone())
         .collect();
-    let guard = Guard::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
+    let reply_filter = ReplyFilter::new(["0.0.0.0:5000".parse().expect("an address")], [], []);
     let names = Names {
         routes: config
             .routes
@@ -244,15 +243,15 @@ fn dispatcher(jobs: Sender<Job>, upstream: SocketAddr) -> (Dispatcher, Lanes) {
     };
     (
         Dispatcher::new(
-            ears,
+            routings,
             routes,
             handlers,
-            Arc::new(guard),
+            Arc::new(reply_filter),
             Arc::new(names),
             1,
             upstreams,
         ),
-        bench.lanes,
+        bench.upstream_sockets,
     )
 }
 
@@ -298,20 +297,12 @@ fn trains(turn: usize) -> Vec<Train> {
 
 /// One turn.
 fn drive_once(
-    (dispatcher, lanes): (&mut Dispatcher, &mut Lanes),
+    (dispatcher, sockets): (&mut Dispatcher, &mut UpstreamSockets),
     jobs: &Jobs<Job>,
     trains: &[Train],
     arena: &[u8],
 ) {
-    dispatcher.dispatch(
-        0,
-        trains,
-        arena,
-        &mut Scene {
-            now: Time::default(),
-            lanes,
-        },
-    );
+    dispatcher.dispatch(0, &Batch::new(trains, arena), sockets);
     dispatcher.end_turn();
     dispatcher.sending().0.clear();
     consume(jobs);
@@ -319,7 +310,7 @@ fn drive_once(
 
 /// Drives a dispatcher with every handler through as many turns as the datagrams take.
 fn drive(
-    (dispatcher, lanes): &mut (Dispatcher, Lanes),
+    (dispatcher, sockets): &mut (Dispatcher, UpstreamSockets),
     jobs: &Jobs<Job>,
     turns: &[Vec<Train>],
     arena: &[u8],
@@ -327,7 +318,7 @@ fn drive(
     let (mut datagrams, mut count) = (0, 0);
     while datagrams < DATAGRAMS {
         for trains in turns {
-            drive_once((dispatcher, lanes), jobs, trains, arena);
+            drive_once((dispatcher, sockets), jobs, trains, arena);
             datagrams += trains.iter().map(Train::datagrams).sum::<u32>() as usize;
             count += 1;
         }
@@ -374,7 +365,7 @@ fn looking_on_allocates_nothing() {
     let mut dispatcher = dispatcher(sender, nobody());
     let turns: Vec<Vec<Train>> = (0..36).map(trains).collect();
     let arena = vec![b'x'; TRAINS * 1_000];
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(TapCounts::default());
     let (reader, pages) = bounded(8);
     let (still, _pages) = bounded(8);
     for (number, reader) in [reader, still].into_iter().enumerate() {
@@ -387,8 +378,8 @@ fn looking_on_allocates_nothing() {
         );
         dispatcher.0.taps().add(tap);
     }
-    dispatcher.0.measure_stay();
-    let look = |dispatcher: &mut (Dispatcher, Lanes)| {
+    dispatcher.0.measure_latency();
+    let look = |dispatcher: &mut (Dispatcher, UpstreamSockets)| {
         let mut shown = 0;
         for _ in 0..DATAGRAMS / TRAINS {
             dispatcher.0.taps().begin_turn(1);
@@ -398,7 +389,7 @@ fn looking_on_allocates_nothing() {
                 &turns[0],
                 &arena,
             );
-            dispatcher.0.settle_stay(1_000_000_000_000_002_000);
+            dispatcher.0.settle_latency(1_000_000_000_000_002_000);
             pages.try_iter().for_each(|page| {
                 shown += page.views().count() as u64;
                 page.done();
@@ -429,8 +420,8 @@ fn looking_on_allocates_nothing() {
         dispatcher
             .0
             .snapshot()
-            .stay
-            .is_some_and(|stay| stay.count() > 5_000 && stay.count() <= handled)
+            .latency
+            .is_some_and(|latency| latency.count() > 5_000 && latency.count() <= handled)
     );
 }
 
@@ -473,12 +464,12 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
         bind_listener("0.0.0.0:0".parse().expect("an address"), &options).expect("a listener");
     let port = socket.local_addr().expect("its address").port();
     // Routes have a port of their own; what the kernel chose is only where the client sends.
-    let seat = Seat {
+    let slot = SocketSlot {
         listener: 0,
         index: 0,
     };
     let listener = Listener::new(
-        seat,
+        slot,
         socket,
         "0.0.0.0:5000".parse().expect("an address"),
         options,
@@ -487,7 +478,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
     );
     let (sender, jobs) = bounded(1_024);
     let mut listeners = [listener];
-    let (mut dispatcher, mut lanes) =
+    let (mut dispatcher, mut sockets) =
         dispatcher(sender, upstream.local_addr().expect("its address"));
     let (mut receiver, mut flusher) = (Receiver::new(), Flusher::default());
     let mut trains: Vec<Train> = Vec::with_capacity(TRAINS);
@@ -506,20 +497,21 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
             }
             // On loopback what is sent has arrived.
             received += receiver
-                .receive(listeners[0].exit.socket(), 128, true)
+                .receive(listeners[0].send_socket.socket(), 128, true)
                 .expect("received");
             trains.clear();
             receiver
                 .slots()
                 .for_each(|slot| listeners[0].train(&slot, &mut trains).expect("a train"));
-            let scene = &mut Scene {
-                now: Time::default(),
-                lanes: &mut lanes,
-            };
-            dispatcher.dispatch(0, &trains, receiver.arena(), scene);
+            let batch = Batch::new(&trains, receiver.arena());
+            dispatcher.dispatch(0, &batch, &mut sockets);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
-            flusher.flush(&mut listeners, &mut lanes, outbox, receiver.arena(), ledger);
+            let sockets = Sockets {
+                listeners: &mut listeners,
+                upstream_sockets: &mut sockets,
+            };
+            flusher.flush(sockets, outbox, receiver.arena(), ledger);
             consume(&jobs);
             while client.recv_from(&mut buffer).is_ok() {
                 answered += 1;

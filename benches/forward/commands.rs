@@ -2,7 +2,7 @@
 //! not need.
 
 use crate::cell::{Cell, Talk, Way};
-use crate::subject::Setup;
+use crate::setup::Setup;
 use std::env;
 use std::fmt::Write;
 use std::fs;

@@ -59,6 +59,7 @@ mod report;
 mod row;
 mod selection;
 mod series;
+mod setup;
 mod subject;
 mod sys;
 mod table;

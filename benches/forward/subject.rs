@@ -3,11 +3,11 @@
 use crate::cell::{Cell, Talk, Way};
 use crate::commands;
 use crate::place::Place;
+use crate::setup::Setup;
 use crate::sys::{self, CpuClock};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -103,19 +103,6 @@ pub(crate) struct Subject {
     /// Whether it cannot be told that one reply ends a session, which holds a port until a time-out then.
     pub(crate) lingers: bool,
     command: fn(&Setup) -> io::Result<Command>,
-}
-
-/// What a forwarder is to do.
-pub(crate) struct Setup<'a> {
-    pub(crate) listen: SocketAddr,
-    pub(crate) upstreams: &'a [SocketAddr],
-    pub(crate) cell: &'a Cell,
-    /// An empty folder for its configuration.
-    pub(crate) folder: &'a Path,
-    /// The largest receive buffer that setsockopt grants without privilege, in bytes.
-    pub(crate) receive_buffer: usize,
-    /// The most files that it may have open.
-    pub(crate) files_max: u64,
 }
 
 fn is_way(cell: &Cell) -> bool {

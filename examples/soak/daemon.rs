@@ -15,7 +15,7 @@ use udispatch::observe::snapshot::Snapshot;
 use udispatch::takeover::path_beside;
 
 /// Longest wait for anything that takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Warnings and errors that are kept for the report.
 const COMPLAINTS_MAX: usize = 40;
 
@@ -124,7 +124,7 @@ impl Daemon {
     /// Reads its log until each of the words has stood in some line; returns those lines. Two processes write it at a time,
     /// so their order is open.
     pub fn wait_for_all(&mut self, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut found: Vec<Option<String>> = vec![None; wanted.len()];
         while found.iter().any(Option::is_none) {
             let line = match self
@@ -184,8 +184,8 @@ impl Daemon {
     /// Its accounts.
     pub fn status(&self) -> anyhow::Result<Snapshot> {
         let (client, deadline) = (
-            Client::new(self.control(), PATIENCE),
-            Instant::now() + PATIENCE,
+            Client::new(self.control(), TIMEOUT),
+            Instant::now() + TIMEOUT,
         );
         loop {
             let answer = client
@@ -219,7 +219,7 @@ impl Daemon {
     }
 
     fn wait_until_gone(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             reap();
             self.catch_up();

@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use udispatch::takeover::messages::{Hello, VERSION};
+use udispatch::takeover::error::TakeoverError;
+use udispatch::takeover::messages::{Hello, MessageKind, VERSION};
 use udispatch::takeover::path_beside;
-use udispatch::takeover::wire::{Kind, Wire, WireError};
+use udispatch::takeover::wire::Wire;
 
 use crate::daemon::{Daemon, put_down};
 
 /// Longest wait for the other side's next word.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// What the one that runs says when it goes on.
 const GOES_ON: &str = "has not taken over";
 
@@ -110,24 +111,24 @@ impl Fault {
             }
             Fault::OtherVersion => {
                 let mut wire = hello(daemon, VERSION + 1)?;
-                match wire.receive(Kind::Manifest, PATIENCE) {
-                    Err(WireError::Refused(_)) => {}
+                match wire.expect(MessageKind::Manifest, TIMEOUT) {
+                    Err(TakeoverError::Refused(_)) => {}
                     other => bail!("another version got {other:?}"),
                 }
             }
             Fault::GoneAfterManifest => {
-                drop(hello(daemon, VERSION)?.receive(Kind::Manifest, PATIENCE)?)
+                drop(hello(daemon, VERSION)?.expect(MessageKind::Manifest, TIMEOUT)?)
             }
             Fault::GoneAfterReleased => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(Kind::Manifest, PATIENCE)?;
-                wire.say(Kind::Ready, PATIENCE)?;
-                wire.receive(Kind::Released, PATIENCE)?;
+                wire.expect(MessageKind::Manifest, TIMEOUT)?;
+                wire.send(MessageKind::Ready, &(), &[], TIMEOUT)?;
+                wire.expect(MessageKind::Released, TIMEOUT)?;
             }
             Fault::KilledAfterManifest | Fault::KilledAfterReady => self.kill_between(daemon)?,
             Fault::Contested => {
                 let mut wire = hello(daemon, VERSION)?;
-                wire.receive(Kind::Manifest, PATIENCE)?;
+                wire.expect(MessageKind::Manifest, TIMEOUT)?;
                 daemon.signal(Signal::USR2)?;
                 daemon.wait_for("has ended; why stands above")?;
             }
@@ -166,11 +167,11 @@ impl Fault {
             Wire::new(UnixStream::connect(daemon.gate())?)?,
         );
         let heard = (|| {
-            pass_on(&mut there, &mut here, Kind::Hello)?;
-            pass_on(&mut here, &mut there, Kind::Manifest)?;
+            pass_on(&mut there, &mut here, MessageKind::Hello)?;
+            pass_on(&mut here, &mut there, MessageKind::Manifest)?;
             if self == Fault::KilledAfterReady {
-                pass_on(&mut there, &mut here, Kind::Ready)?;
-                here.receive(Kind::Released, PATIENCE)?;
+                pass_on(&mut there, &mut here, MessageKind::Ready)?;
+                here.expect(MessageKind::Released, TIMEOUT)?;
             }
             anyhow::Ok(())
         })();
@@ -182,21 +183,21 @@ impl Fault {
 fn hello(daemon: &Daemon, version: u32) -> anyhow::Result<Wire> {
     let mut wire = Wire::new(UnixStream::connect(daemon.gate())?)?;
     wire.send(
-        Kind::Hello,
+        MessageKind::Hello,
         &Hello {
             version,
             pid: std::process::id(),
         },
         &[],
-        PATIENCE,
+        TIMEOUT,
     )?;
     Ok(wire)
 }
 
-fn pass_on(from: &mut Wire, to: &mut Wire, kind: Kind) -> anyhow::Result<()> {
-    let frame = from.receive(kind, PATIENCE)?;
+fn pass_on(from: &mut Wire, to: &mut Wire, kind: MessageKind) -> anyhow::Result<()> {
+    let frame = from.expect(kind, TIMEOUT)?;
     let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
-    to.send(kind, &frame.read::<Value>()?, &fds, PATIENCE)?;
+    to.send(kind, &frame.read::<Value>()?, &fds, TIMEOUT)?;
     Ok(())
 }
 
@@ -209,7 +210,7 @@ fn start_with(daemon: &Daemon, text: &str) -> anyhow::Result<ExitStatus> {
 
 fn accept(listener: &UnixListener) -> anyhow::Result<UnixStream> {
     listener.set_nonblocking(true)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         match listener.accept() {
             Ok((stream, _)) => return Ok(stream),

@@ -349,7 +349,7 @@ impl Traffic {
             trains += count;
             for slot in self.receiver.slots() {
                 let (told, bytes) = (
-                    slot.told(),
+                    slot.control_data(),
                     &self.receiver.arena()[slot.offset as usize..][..slot.len as usize],
                 );
                 let port = slot.src().filter(|_| is_upstream).map(|src| src.port());
@@ -384,7 +384,7 @@ impl Traffic {
             trains += count;
             for slot in self.receiver.slots() {
                 let (told, bytes) = (
-                    slot.told(),
+                    slot.control_data(),
                     &self.receiver.arena()[slot.offset as usize..][..slot.len as usize],
                 );
                 for mark in marks(bytes, told.segment) {
@@ -480,7 +480,7 @@ fn answer(receiver: &Receiver, sender: &mut Sender, socket: &UdpSocket) -> anyho
         let mut count = 0;
         for slot in slots.by_ref().take(MESSAGES_MAX) {
             let src: Option<SocketAddr> = slot.src();
-            let (segment, len) = (slot.told().segment, slot.len as usize);
+            let (segment, len) = (slot.control_data().segment, slot.len as usize);
             let segment = if usize::from(segment) < len {
                 segment
             } else {

@@ -12,28 +12,28 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
-use tokio::time::timeout;
+use tokio::time;
 
 /// Bytes of an answer; the largest status has a few thousand rows of some hundred bytes each.
-const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// A way to a daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
     path: PathBuf,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// What it answered.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status code of HTTP.
     pub status: u16,
     /// What it said.
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpResponse {
     /// Whether it did what was asked.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -46,9 +46,9 @@ impl Answer {
 }
 
 impl Client {
-    /// To the daemon at this socket, with so much patience for each answer.
-    pub fn new(path: PathBuf, patience: Duration) -> Client {
-        Client { path, patience }
+    /// To the daemon at this socket, with this time limit for each response.
+    pub fn new(path: PathBuf, timeout: Duration) -> Client {
+        Client { path, timeout }
     }
 
     /// Where it is.
@@ -57,19 +57,20 @@ impl Client {
     }
 
     /// Reads a noun.
-    pub fn get(&self, target: &str) -> io::Result<Answer> {
+    pub fn get(&self, target: &str) -> io::Result<HttpResponse> {
         self.ask(Method::GET, target)
     }
 
     /// Does a verb.
-    pub fn post(&self, target: &str) -> io::Result<Answer> {
+    pub fn post(&self, target: &str) -> io::Result<HttpResponse> {
         self.ask(Method::POST, target)
     }
 
-    fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
-        let answer = runtime()?
-            .block_on(async { timeout(self.patience, exchange(&self.path, method, target)).await });
-        answer.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+    fn ask(&self, method: Method, target: &str) -> io::Result<HttpResponse> {
+        let response = runtime()?.block_on(async {
+            time::timeout(self.timeout, exchange(&self.path, method, target)).await
+        });
+        response.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 }
 
@@ -80,7 +81,7 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<Answer> {
+async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<HttpResponse> {
     whole(request(path, method, target).await?).await
 }
 
@@ -103,27 +104,27 @@ async fn request(path: &Path, method: Method, target: &str) -> io::Result<Respon
 }
 
 /// Waits for the rest.
-async fn whole(response: Response<Incoming>) -> io::Result<Answer> {
+async fn whole(response: Response<Incoming>) -> io::Result<HttpResponse> {
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX)
         .collect()
         .await
         .map_err(io::Error::other)?;
-    Ok(Answer {
+    Ok(HttpResponse {
         status,
         body: body.to_bytes(),
     })
 }
 
 /// An answer that comes bit by bit.
-pub struct Stream {
+pub struct ResponseStream {
     runtime: Runtime,
     body: Incoming,
 }
 
 /// What the next bit of an answer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum NextChunk {
     /// This.
     Bytes(Bytes),
     /// Nothing yet.
@@ -134,7 +135,7 @@ pub enum Next {
 
 impl Client {
     /// Reads a noun that goes on and on; a refusal is a whole answer.
-    pub fn stream(&self, target: &str) -> io::Result<Result<Stream, Answer>> {
+    pub fn stream(&self, target: &str) -> io::Result<Result<ResponseStream, HttpResponse>> {
         let runtime = runtime()?;
         let begin = async {
             let response = request(&self.path, Method::GET, target).await?;
@@ -143,20 +144,20 @@ impl Client {
                 false => whole(response).await.map(Err),
             }
         };
-        let begun = runtime.block_on(async { timeout(self.patience, begin).await });
+        let begun = runtime.block_on(async { time::timeout(self.timeout, begin).await });
         let begun = begun.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
-        Ok(begun.map(|body| Stream { runtime, body }))
+        Ok(begun.map(|body| ResponseStream { runtime, body }))
     }
 }
 
-impl Stream {
+impl ResponseStream {
     /// Waits no longer than this for the next bit.
-    pub fn next(&mut self, patience: Duration) -> io::Result<Next> {
-        let Stream { runtime, body } = self;
-        match runtime.block_on(async { timeout(patience, body.frame()).await }) {
-            Err(_) => Ok(Next::Nothing),
-            Ok(None) => Ok(Next::End),
-            Ok(Some(frame)) => Ok(Next::Bytes(
+    pub fn next(&mut self, timeout: Duration) -> io::Result<NextChunk> {
+        let ResponseStream { runtime, body } = self;
+        match runtime.block_on(async { time::timeout(timeout, body.frame()).await }) {
+            Err(_) => Ok(NextChunk::Nothing),
+            Ok(None) => Ok(NextChunk::End),
+            Ok(Some(frame)) => Ok(NextChunk::Bytes(
                 frame
                     .map_err(io::Error::other)?
                     .into_data()

@@ -1,5 +1,5 @@
 //! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and put into
-//! words once for all who watch by the same door, and none while nobody does.
+//! words once for all who watch at the same listener, and none while nobody does.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,65 +14,66 @@ use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::desk::Desk;
-use crate::observe::admin_stats::Visits;
+use super::endpoint::status;
+use crate::observe::admin_stats::AdminStats;
+use crate::supervisor::requests::Requests;
 
-/// Who may watch at a time, by each door: viewers over TCP do not keep anybody at the control socket from it.
+/// Who may watch at a time, at each listener: viewers over TCP do not keep anybody at the control socket from it.
 const VIEWERS_MAX: usize = 32;
 /// Time between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What all viewers by a door share.
+/// What all viewers at a listener share.
 #[derive(Debug, Clone)]
-pub struct Stage {
-    show: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,
+pub struct Broadcast {
+    channel: Arc<Mutex<Option<watch::Receiver<Bytes>>>>,
     places: Arc<Semaphore>,
 }
 
-impl Stage {
+impl Broadcast {
     /// An empty one.
-    pub fn new() -> Stage {
-        Stage {
-            show: Arc::default(),
+    pub fn new() -> Broadcast {
+        Broadcast {
+            channel: Arc::default(),
             places: Arc::new(Semaphore::new(VIEWERS_MAX)),
         }
     }
 
-    /// The channel of the running show; begins one if there is none.
-    fn join(&self, desk: &Desk) -> watch::Receiver<Bytes> {
-        let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = show
+    /// The channel of the running broadcast; begins one if there is none.
+    fn join(&self, requests: &Requests) -> watch::Receiver<Bytes> {
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = channel
             .as_ref()
             .filter(|running| running.has_changed().is_ok())
         {
             return running.clone();
         }
         let (sender, receiver) = watch::channel(Bytes::new());
-        *show = Some(receiver.clone());
-        tokio::spawn(play(desk.clone(), sender, self.clone()));
+        *channel = Some(receiver.clone());
+        tokio::spawn(run(requests.clone(), sender, self.clone()));
         receiver
     }
 
-    /// Ends the show if nobody watches: the stage's own receiver is the last.
+    /// Ends the broadcast if nobody watches: the broadcast's own receiver is the last.
     fn is_over(&self, sender: &watch::Sender<Bytes>) -> bool {
-        let mut show = self.show.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = sender.receiver_count() <= 1;
         if is_over {
-            *show = None;
+            *channel = None;
         }
         is_over
     }
 }
 
-async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
+async fn run(requests: Requests, sender: watch::Sender<Bytes>, broadcast: Broadcast) {
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if stage.is_over(&sender) {
+        if broadcast.is_over(&sender) {
             return;
         }
-        let event = match desk.status().await {
+        let event = match status(&requests).await {
             Ok(json) => [b"event: snapshot\ndata: ", json.as_slice(), b"\n\n"].concat(),
             Err(refused) => format!("event: trouble\ndata: {}\n\n", refused.words()).into_bytes(),
         };
@@ -82,13 +83,17 @@ async fn play(desk: Desk, sender: watch::Sender<Bytes>, stage: Stage) {
 }
 
 /// Answers `GET /events`.
-pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
-    let Some(viewer) = Viewer::begin(&desk) else {
-        desk.requests.visits.refused_viewers.more();
+pub async fn watch(
+    requests: Requests,
+    broadcast: &Broadcast,
+    mut stopped: watch::Receiver<bool>,
+) -> Response {
+    let Some(viewer) = Viewer::begin(&requests, broadcast) else {
+        requests.admin_stats.refused_viewers.more();
         let words = "as many watch already as may; GET /status still answers\n";
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
     };
-    let mut events = desk.stage.join(&desk);
+    let mut events = broadcast.join(&requests);
     // One event waits for a slow reader, who then gets the latest one: it never holds up the others, nor fills memory.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -118,17 +123,17 @@ pub async fn watch(desk: Desk, mut stopped: watch::Receiver<bool>) -> Response {
 
 /// A viewer, counted as long as it is there.
 struct Viewer {
-    visits: Arc<Visits>,
+    admin_stats: Arc<AdminStats>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Viewer {
-    fn begin(desk: &Desk) -> Option<Viewer> {
-        let place = Arc::clone(&desk.stage.places).try_acquire_owned().ok()?;
-        let visits = Arc::clone(&desk.requests.visits);
-        visits.viewers.more();
+    fn begin(requests: &Requests, broadcast: &Broadcast) -> Option<Viewer> {
+        let place = Arc::clone(&broadcast.places).try_acquire_owned().ok()?;
+        let admin_stats = Arc::clone(&requests.admin_stats);
+        admin_stats.viewers.more();
         Some(Viewer {
-            visits,
+            admin_stats,
             _place: place,
         })
     }
@@ -136,7 +141,7 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.visits.viewers.less();
+        self.admin_stats.viewers.less();
     }
 }
 

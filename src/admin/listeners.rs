@@ -1,4 +1,4 @@
-//! The sockets by which visitors come: the control socket, and TCP where the file asks for it. Bound before the daemon binds
+//! The sockets by which clients come: the control socket, and TCP where the file asks for it. Bound before the daemon binds
 //! anything else, so that a second daemon is told who runs there and changes nothing.
 
 use std::fs::{self, File, Permissions, TryLockError};
@@ -32,9 +32,9 @@ const WHO_MAX: Duration = Duration::from_secs(2);
 
 /// The sockets.
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub struct AdminListeners {
     /// The control socket.
-    pub(super) control: Option<Control>,
+    pub(super) control: Option<ControlListener>,
     /// The TCP socket.
     pub(super) http: Option<TcpListener>,
     /// Names by which the TCP socket may be asked, besides its address and localhost.
@@ -43,7 +43,7 @@ pub struct Listeners {
 
 /// A control socket, and which file is its.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(super) struct ControlListener {
     pub(super) listener: UnixListener,
     path: PathBuf,
     /// Device and inode.
@@ -54,27 +54,27 @@ pub(super) struct Control {
 
 /// What became of binding: the sockets that there are, and what is to be known of the others.
 #[derive(Debug, Default)]
-pub struct Bound {
+pub struct BoundListeners {
     /// The sockets.
-    pub listeners: Listeners,
+    pub listeners: AdminListeners,
     /// Why there is no control socket although there should be, as a sentence.
-    pub control_trouble: Option<String>,
+    pub control_problem: Option<String>,
     /// Why there is no TCP socket although there should be, as a sentence.
-    pub http_trouble: Option<String>,
+    pub http_problem: Option<String>,
 }
 
 /// Longest wait for the process that was taken over to leave an HTTP port, and the time between two tries.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 const LEAVE_STEP: Duration = Duration::from_millis(20);
 
-impl Bound {
+impl BoundListeners {
     /// Tries the HTTP port again that could not be had: the process that was taken over may have had it, for another address,
     /// and leaves it now.
     pub fn try_http_again(&mut self, address: Option<SocketAddr>) {
         let deadline = Instant::now() + LEAVE_MAX;
-        while let (Some(address), Some(_)) = (address, &self.http_trouble) {
+        while let (Some(address), Some(_)) = (address, &self.http_problem) {
             match bind_http(address) {
-                Ok(listener) => (self.listeners.http, self.http_trouble) = (Some(listener), None),
+                Ok(listener) => (self.listeners.http, self.http_problem) = (Some(listener), None),
                 Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                     thread::sleep(LEAVE_STEP);
                 }
@@ -98,24 +98,24 @@ pub struct Taken {
     pub path: PathBuf,
 }
 
-impl Listeners {
+impl AdminListeners {
     /// Binds what the file asks for. Only another daemon at the same place is an error: without a control socket datagrams
     /// flow all the same.
-    pub fn bind(daemon: &Daemon) -> Result<Bound, Taken> {
-        let mut bound = Bound::default();
+    pub fn bind(daemon: &Daemon) -> Result<BoundListeners, Taken> {
+        let mut bound = BoundListeners::default();
         match control_path(&daemon.control, &Places::this()) {
             Ok(path) => match bind_control(&path)? {
                 Ok(control) => bound.listeners.control = Some(control),
-                Err(error) => bound.control_trouble = Some(explain_control(&path, &error)),
+                Err(error) => bound.control_problem = Some(explain_control(&path, &error)),
             },
             Err(NoControl::Off) => {}
-            Err(error) => bound.control_trouble = Some(error.to_string()),
+            Err(error) => bound.control_problem = Some(error.to_string()),
         }
         bound.listeners.hosts = daemon.http_hosts.clone();
         if let Some(address) = daemon.http {
             match bind_http(address) {
                 Ok(listener) => bound.listeners.http = Some(listener),
-                Err(error) => bound.http_trouble = Some(explain_http(address, &error)),
+                Err(error) => bound.http_problem = Some(explain_http(address, &error)),
             }
         }
         Ok(bound)
@@ -128,10 +128,10 @@ impl Listeners {
         daemon: &Daemon,
         control: Option<(OwnedFd, PathBuf)>,
         http: Option<OwnedFd>,
-    ) -> Result<Bound, Taken> {
+    ) -> Result<BoundListeners, Taken> {
         let control = control.map(|(fd, path)| {
             let (listener, file) = (fd.into(), identity(&path).ok());
-            Control {
+            ControlListener {
                 listener,
                 path,
                 file,
@@ -153,7 +153,7 @@ impl Listeners {
         } else {
             missing
         };
-        let mut bound = Listeners::bind(&missing)?;
+        let mut bound = AdminListeners::bind(&missing)?;
         bound.listeners.control = control.or(bound.listeners.control);
         bound.listeners.http = http.or(bound.listeners.http);
         Ok(bound)
@@ -187,7 +187,7 @@ impl Listeners {
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlListener {
     /// Removes the file if it is still ours.
     fn drop(&mut self) {
         let is_ours = self.is_ours.load(Ordering::Relaxed) && self.file.is_some();
@@ -204,7 +204,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
-fn bind_control(path: &Path) -> Result<io::Result<Control>, Taken> {
+fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
     // Two that start at once: one waits here, and then finds the other.
     let _lock = match lock(path) {
         Ok(lock) => lock,
@@ -265,7 +265,7 @@ fn lock(path: &Path) -> io::Result<File> {
     }
 }
 
-fn listen(path: &Path) -> io::Result<Control> {
+fn listen(path: &Path) -> io::Result<ControlListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The file gets the socket's mode without what the umask takes (unix_bind_bsd in net/unix/af_unix.c): so there is no
     // moment at which others may connect.
@@ -275,7 +275,7 @@ fn listen(path: &Path) -> io::Result<Control> {
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from(OwnedFd::from(socket));
-    Ok(Control {
+    Ok(ControlListener {
         listener,
         path: path.to_owned(),
         file: identity(path).ok(),
@@ -285,10 +285,10 @@ fn listen(path: &Path) -> io::Result<Control> {
 
 /// Who serves a socket, in words.
 fn who(path: &Path) -> String {
-    let answer = Client::new(path.to_owned(), WHO_MAX).get("/status");
-    match answer
+    let response = Client::new(path.to_owned(), WHO_MAX).get("/status");
+    match response
         .ok()
-        .and_then(|answer| serde_json::from_slice::<Snapshot>(&answer.body).ok())
+        .and_then(|response| serde_json::from_slice::<Snapshot>(&response.body).ok())
     {
         Some(snapshot) => format!(
             "udispatch {} with process id {}, which runs {},",

@@ -1,22 +1,23 @@
 //! HTTP on the control socket, and read-only on a TCP port where the file asks for one: status, metrics, the page, and the
 //! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
-//! serves datagrams, so a visitor can at most wait.
+//! serves datagrams, so a client can at most wait.
 //!
-//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`spare.rs` where files run out), `guard.rs` says who may ask what, `desk.rs` is the table of
-//! endpoints, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
+//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`reserve_fd.rs` where files run out), `access.rs` says who may ask what, `routes.rs` is the table of
+//! endpoints, `endpoint.rs` asks the supervisor for them, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
 
+mod access;
 pub mod client;
-mod desk;
+mod endpoint;
 mod events;
-mod guard;
 mod listeners;
 mod metrics;
 mod page;
 mod parameters;
-mod patient;
+mod reserve_fd;
+mod routes;
 mod server;
-mod spare;
 mod tap;
+mod write_timeout;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -25,11 +26,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-pub use self::listeners::{Bound, Listeners, Taken};
+pub use self::listeners::{AdminListeners, BoundListeners, Taken};
 use crate::supervisor::requests::Requests;
 
-/// Longest time in which what is under way is still finished at the end.
-const FINISH_MAX: Duration = Duration::from_millis(300);
 /// Longest wait for the thread, which should be gone by then. Everything else at the end takes at most 4.5 of the five seconds
 /// that are promised.
 const JOIN_MAX: Duration = Duration::from_millis(400);
@@ -38,14 +37,14 @@ const JOIN_STEP: Duration = Duration::from_millis(2);
 
 /// The server, running.
 pub struct Admin {
-    listeners: Listeners,
+    listeners: AdminListeners,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Admin {
     /// Serves what comes by these listeners from now on.
-    pub fn start(listeners: Listeners, requests: Requests) -> io::Result<Admin> {
+    pub fn start(listeners: AdminListeners, requests: Requests) -> io::Result<Admin> {
         listeners.own(true);
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,12 +52,12 @@ impl Admin {
             .enable_time()
             .build()?;
         // Registered from here, so that what cannot work is known at once.
-        let doors = {
+        let open_listeners = {
             let _inside = runtime.enter();
-            server::doors(&listeners, &requests, &stopped)?
+            server::open(&listeners, &requests, &stopped)?
         };
         let serve = move || {
-            runtime.block_on(server::serve(doors, stopped));
+            runtime.block_on(server::serve(open_listeners, stopped));
             // What is still under way ends with the runtime; nothing in it blocks.
             runtime.shutdown_background();
         };

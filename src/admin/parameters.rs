@@ -3,8 +3,8 @@
 
 use axum::extract::Query;
 
-use super::desk::Refused;
-use crate::config::words::{did_you_mean, listed, quoted};
+use super::endpoint::RequestError;
+use crate::config::diagnostics::{did_you_mean, listed, quoted};
 
 /// All of them, as they came. Any text can be read as such a list.
 pub type Parameters = Query<Vec<(String, String)>>;
@@ -19,19 +19,19 @@ pub struct Parameter {
 pub fn only<const N: usize>(
     names: [&'static str; N],
     Query(given): Parameters,
-) -> Result<[Parameter; N], Refused> {
+) -> Result<[Parameter; N], RequestError> {
     let mut all = names.map(|name| Parameter { name, text: None });
     for (name, text) in given {
         let Some(parameter) = all.iter_mut().find(|parameter| parameter.name == name) else {
             let meant = did_you_mean(&name, names)
                 .unwrap_or_else(|| format!("write {}", listed(names, "or")));
-            return Err(Refused::Parameter(format!(
+            return Err(RequestError::Parameter(format!(
                 "there is no parameter {} here; {meant}",
                 quoted(&name)
             )));
         };
         if parameter.text.replace(text).is_some() {
-            return Err(Refused::Parameter(format!(
+            return Err(RequestError::Parameter(format!(
                 "the parameter `{name}` is there twice; write it once"
             )));
         }
@@ -46,7 +46,7 @@ impl Parameter {
     }
 
     /// The text of one that must be there; `what` tells what to write.
-    pub fn required(self, what: &str) -> Result<String, Refused> {
+    pub fn required(self, what: &str) -> Result<String, RequestError> {
         self.required_as(what, |text| Some(text.to_owned()))
     }
 
@@ -55,12 +55,12 @@ impl Parameter {
         self,
         what: &str,
         read: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, Refused> {
+    ) -> Result<Option<T>, RequestError> {
         let Some(text) = self.text else {
             return Ok(None);
         };
         let wrong = || {
-            Refused::Parameter(format!(
+            RequestError::Parameter(format!(
                 "the parameter `{}` is {}; write {what}",
                 self.name,
                 quoted(&text)
@@ -74,10 +74,10 @@ impl Parameter {
         self,
         what: &str,
         read: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, RequestError> {
         let name = self.name;
         let missing =
-            || Refused::Parameter(format!("the parameter `{name}` is missing; write {what}"));
+            || RequestError::Parameter(format!("the parameter `{name}` is missing; write {what}"));
         self.read(what, read)?.ok_or_else(missing)
     }
 }

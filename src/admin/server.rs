@@ -1,5 +1,5 @@
-//! Accepts visitors and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
-//! (`control/visits.rs`), and shown with everything else.
+//! Accepts clients and keeps the limits: how many, how large a request, how long it may take. What a limit refuses is counted
+//! (`observe/admin_stats.rs`), and shown with everything else.
 
 use std::io;
 use std::sync::Arc;
@@ -18,15 +18,18 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use super::guard::{self, Door};
-use super::listeners::Listeners;
-use super::patient::Patient;
-use super::spare::Spare;
-use super::{FINISH_MAX, desk};
-use crate::observe::admin_stats::Visits;
+use super::access::{self, ListenerKind};
+use super::listeners::AdminListeners;
+use super::reserve_fd::ReserveFd;
+use super::routes;
+use super::write_timeout::WriteTimeout;
+use crate::number;
+use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
-/// Connections at a time, by each door: visitors over TCP do not keep anybody from the control socket.
+/// Longest time in which what is under way is still finished at the end.
+const FINISH_MAX: Duration = Duration::from_millis(300);
+/// Connections at a time, at each listener: clients over TCP do not keep anybody from the control socket.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head; the least that hyper can keep to.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -35,76 +38,79 @@ const HEAD_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted: as a rule this process may have no more files open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest visit in the place of the spare file, since others wait for it.
+/// Longest connection in the place of the reserve descriptor, since others wait for it.
 const BRIEF_MAX: Duration = Duration::from_secs(5);
-/// Any other visit may last.
+/// Any other connection may last.
 const LONG_MAX: Duration = Duration::MAX;
 
-/// A door that is open.
-pub(super) struct Open {
-    listener: Listener,
+/// A listener that is open.
+pub(super) struct OpenListener {
+    listener: AdminListener,
     hosts: Arc<Vec<String>>,
     router: Router,
-    visits: Arc<Visits>,
+    admin_stats: Arc<AdminStats>,
     places: Arc<Semaphore>,
-    spare: Arc<Spare>,
+    reserve_fd: Arc<ReserveFd>,
 }
 
-enum Listener {
+enum AdminListener {
     Control(UnixListener),
     Http(TcpListener),
 }
 
-/// One connection, by either door.
-enum Stream {
+/// One connection, at either listener.
+enum AdminStream {
     Control(UnixStream),
     Http(TcpStream),
 }
 
-/// The doors of these sockets.
-pub(super) fn doors(
-    listeners: &Listeners,
+/// The listeners of these sockets.
+pub(super) fn open(
+    listeners: &AdminListeners,
     requests: &Requests,
     stopped: &watch::Receiver<bool>,
-) -> io::Result<Vec<Open>> {
-    let (hosts, visits) = (
+) -> io::Result<Vec<OpenListener>> {
+    let (hosts, admin_stats) = (
         Arc::new(listeners.hosts.clone()),
-        Arc::clone(&requests.visits),
+        Arc::clone(&requests.admin_stats),
     );
-    let open = |listener, requests| Open {
+    let open = |listener, requests| OpenListener {
         listener,
         hosts: Arc::clone(&hosts),
-        router: desk::router(requests, stopped.clone()),
-        visits: Arc::clone(&visits),
+        router: routes::router(requests, stopped.clone()),
+        admin_stats: Arc::clone(&admin_stats),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        spare: Arc::new(Spare::new()),
+        reserve_fd: Arc::new(ReserveFd::new()),
     };
-    let mut doors = Vec::new();
+    let mut open_listeners = Vec::new();
     if let Some(control) = &listeners.control {
         let listener = control.listener.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(
-            Listener::Control(UnixListener::from_std(listener)?),
+        open_listeners.push(open(
+            AdminListener::Control(UnixListener::from_std(listener)?),
             requests.clone(),
         ));
     }
     if let Some(http) = &listeners.http {
         let listener = http.try_clone()?;
         listener.set_nonblocking(true)?;
-        doors.push(open(
-            Listener::Http(TcpListener::from_std(listener)?),
-            requests.of_guests(),
+        open_listeners.push(open(
+            AdminListener::Http(TcpListener::from_std(listener)?),
+            requests.of_tcp_clients(),
         ));
     }
-    Ok(doors)
+    Ok(open_listeners)
 }
 
 /// Serves until it is told to stop, and then finishes what is under way for a moment.
-pub(super) async fn serve(doors: Vec<Open>, stopped: watch::Receiver<bool>) {
-    let all: Vec<_> = doors.iter().map(|door| Arc::clone(&door.places)).collect();
-    let tasks: Vec<_> = doors
+pub(super) async fn serve(open_listeners: Vec<OpenListener>, stopped: watch::Receiver<bool>) {
+    let all: Vec<_> = open_listeners
+        .iter()
+        .map(|open| Arc::clone(&open.places))
+        .collect();
+    let tasks: Vec<_> = open_listeners
         .into_iter()
-        .map(|door| tokio::spawn(door.keep(stopped.clone())))
+        .map(|open| tokio::spawn(open.keep(stopped.clone())))
         .collect();
     for task in tasks {
         // A task that panicked has ended, too.
@@ -113,7 +119,7 @@ pub(super) async fn serve(doors: Vec<Open>, stopped: watch::Receiver<bool>) {
     wait(stopped).await;
     let finished = async {
         for places in all {
-            let _ = places.acquire_many(CONNECTIONS_MAX as u32).await;
+            let _ = places.acquire_many(number::to_u32(CONNECTIONS_MAX)).await;
         }
     };
     let _ = timeout(FINISH_MAX, finished).await;
@@ -124,7 +130,7 @@ async fn wait(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-impl Open {
+impl OpenListener {
     async fn keep(self, stopped: watch::Receiver<bool>) {
         let end = wait(stopped.clone());
         tokio::pin!(end);
@@ -136,20 +142,20 @@ impl Open {
             match accepted {
                 Ok(stream) => self.let_in(stream, LONG_MAX, &stopped),
                 Err(_) => {
-                    self.visits.failed_accepts.more();
-                    match self.accept_by_spare().await {
+                    self.admin_stats.failed_accepts.more();
+                    match self.accept_with_reserve_fd().await {
                         Some(stream) => self.let_in(stream, BRIEF_MAX, &stopped),
                         None => sleep(ACCEPT_PAUSE).await,
                     }
                 }
             }
-            self.spare.keep();
+            self.reserve_fd.keep();
         }
     }
 
-    /// A visitor in the place of the spare file.
-    async fn accept_by_spare(&self) -> Option<Stream> {
-        if !self.spare.lend() {
+    /// A client in the place of the reserve descriptor.
+    async fn accept_with_reserve_fd(&self) -> Option<AdminStream> {
+        if !self.reserve_fd.lend() {
             return None;
         }
         // Whoever waited may have gone: then nobody else is waited for.
@@ -159,88 +165,93 @@ impl Open {
             .ok()
     }
 
-    fn let_in(&self, stream: Stream, visit_max: Duration, stopped: &watch::Receiver<bool>) {
-        self.visits.accepted.more();
+    fn let_in(
+        &self,
+        stream: AdminStream,
+        connection_max: Duration,
+        stopped: &watch::Receiver<bool>,
+    ) {
+        self.admin_stats.accepted.more();
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.visits.refused_connections.more();
+            self.admin_stats.refused_connections.more();
             stream.turn_away();
             return;
         };
-        let (router, visits, stopped) = (
+        let (router, admin_stats, stopped) = (
             self.router.clone(),
-            Arc::clone(&self.visits),
+            Arc::clone(&self.admin_stats),
             stopped.clone(),
         );
-        let (hosts, spare) = (Arc::clone(&self.hosts), Arc::clone(&self.spare));
+        let (hosts, reserve_fd) = (Arc::clone(&self.hosts), Arc::clone(&self.reserve_fd));
         tokio::spawn(async move {
             let _place = place;
-            let _visit = Visit::begin(&visits);
-            let counts = Arc::clone(&visits);
+            let _connection = CountedConnection::begin(&admin_stats);
+            let counts = Arc::clone(&admin_stats);
             let conversation = async move {
                 match stream {
-                    Stream::Control(stream) => {
-                        converse(stream, Door::Control, router, counts, stopped).await
+                    AdminStream::Control(stream) => {
+                        converse(stream, ListenerKind::Control, router, counts, stopped).await
                     }
-                    Stream::Http(stream) => {
+                    AdminStream::Http(stream) => {
                         let Ok(local) = stream.local_addr() else {
                             return;
                         };
-                        let door = Door::Http {
+                        let listener_kind = ListenerKind::Http {
                             local: local.ip(),
                             hosts,
                         };
-                        converse(stream, door, router, counts, stopped).await;
+                        converse(stream, listener_kind, router, counts, stopped).await;
                     }
                 }
             };
-            // A visit that is cut short is seen by the visitor alone.
-            let _ = timeout(visit_max, conversation).await;
-            spare.keep();
+            // A connection that is cut short is seen by the client alone.
+            let _ = timeout(connection_max, conversation).await;
+            reserve_fd.keep();
         });
     }
 }
 
 /// A connection that is counted as long as it is there.
-struct Visit(Arc<Visits>);
+struct CountedConnection(Arc<AdminStats>);
 
-impl Visit {
-    fn begin(visits: &Arc<Visits>) -> Visit {
-        visits.connections.more();
-        Visit(Arc::clone(visits))
+impl CountedConnection {
+    fn begin(admin_stats: &Arc<AdminStats>) -> CountedConnection {
+        admin_stats.connections.more();
+        CountedConnection(Arc::clone(admin_stats))
     }
 }
 
-impl Drop for Visit {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.connections.less();
     }
 }
 
-impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+impl AdminListener {
+    async fn accept(&self) -> io::Result<AdminStream> {
         match self {
-            Listener::Control(listener) => listener
+            AdminListener::Control(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Stream::Control(stream)),
-            Listener::Http(listener) => listener
+                .map(|(stream, _)| AdminStream::Control(stream)),
+            AdminListener::Http(listener) => listener
                 .accept()
                 .await
-                .map(|(stream, _)| Stream::Http(stream)),
+                .map(|(stream, _)| AdminStream::Http(stream)),
         }
     }
 }
 
-impl Stream {
+impl AdminStream {
     /// Says why, as far as that goes without waiting.
     fn turn_away(self) {
         let words =
-            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 53\r\n\r\n\
-                      as many visitors as there may be; try again in a bit\n";
+            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 52\r\n\r\n\
+                      as many clients as there may be; try again in a bit\n";
         // Whoever reads nothing is told nothing.
         let _ = match &self {
-            Stream::Control(stream) => stream.try_write(words),
-            Stream::Http(stream) => stream.try_write(words),
+            AdminStream::Control(stream) => stream.try_write(words),
+            AdminStream::Http(stream) => stream.try_write(words),
         };
     }
 }
@@ -248,24 +259,24 @@ impl Stream {
 /// Serves one connection to its end.
 async fn converse<S>(
     stream: S,
-    door: Door,
+    listener_kind: ListenerKind,
     router: Router,
-    visits: Arc<Visits>,
+    admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let counts = Arc::clone(&visits);
+    let counts = Arc::clone(&admin_stats);
     let router = TowerToHyperService::new(router);
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let checked = guard::check(&door, &request, &counts);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let checked = access::check(&listener_kind, &request, &counts);
         let router = router.clone();
         async move {
             let mut response: Response<Body> = match checked {
                 Ok(()) => router.call(request).await?,
                 Err(refused) => *refused,
             };
-            guard::dress(&mut response);
+            access::dress(&mut response);
             Ok::<_, std::convert::Infallible>(response)
         }
     });
@@ -274,7 +285,7 @@ async fn converse<S>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let connection = server.serve_connection(TokioIo::new(Patient::new(stream)), answer);
+    let connection = server.serve_connection(TokioIo::new(WriteTimeout::new(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -284,6 +295,6 @@ async fn converse<S>(
         }
     };
     if ended.is_err_and(|error| error.is_parse() || error.is_timeout()) {
-        visits.refused_requests.more();
+        admin_stats.refused_requests.more();
     }
 }

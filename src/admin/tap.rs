@@ -1,5 +1,5 @@
-//! `GET /tap`: datagrams as they pass, one line of JSON each, for as long as the visitor stays. Putting them into words takes
-//! a thread of its own, which lets every other one go first; it waits for a slow visitor, and the workers never wait for it.
+//! `GET /tap`: datagrams as they pass, one line of JSON each, for as long as the client stays. Putting them into words takes
+//! a thread of its own, which lets every other one go first; it waits for a slow client, and the workers never wait for it.
 
 use std::thread;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use tokio::sync::mpsc;
 
 use super::events::Events;
 use crate::net::priority::let_others_go_first;
-use crate::observe::tap::{After, Tapped};
+use crate::observe::tap::{TapProgress, Tapped};
 
 /// Where it is; not over TCP.
 pub const PATH: &str = "/tap";
-/// Pieces of lines that wait for a slow visitor, a page of datagrams each.
+/// Pieces of lines that wait for a slow client, a page of datagrams each.
 const PIECES: usize = 2;
-/// Time between two looks whether the visitor is still there while nothing comes.
+/// Time between two looks whether the client is still there while nothing comes.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Answers with the tap's lines.
-pub fn answer(tapped: Tapped) -> Response {
+pub fn respond(tapped: Tapped) -> Response {
     let (sender, receiver) = mpsc::channel(PIECES);
     match thread::Builder::new()
         .name("tap".to_owned())
@@ -40,16 +40,16 @@ pub fn answer(tapped: Tapped) -> Response {
     }
 }
 
-fn pass_on(mut tapped: Tapped, visitor: &mpsc::Sender<Bytes>) {
+fn pass_on(mut tapped: Tapped, client: &mpsc::Sender<Bytes>) {
     let_others_go_first();
     loop {
         let mut lines = Vec::new();
         let after = tapped.lines(LOOK, &mut lines);
         let is_gone = match lines.is_empty() {
-            true => visitor.is_closed(),
-            false => visitor.blocking_send(lines.into()).is_err(),
+            true => client.is_closed(),
+            false => client.blocking_send(lines.into()).is_err(),
         };
-        if is_gone || after == After::End {
+        if is_gone || after == TapProgress::End {
             return;
         }
     }

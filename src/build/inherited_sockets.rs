@@ -12,15 +12,15 @@ use crate::net::socket;
 use crate::plan::Plan;
 use crate::plan::identity::ListenerKey;
 use crate::worker::command::{Command, Handle};
-use crate::worker::estate::Seat;
+use crate::worker::worker_state::SocketSlot;
 
-/// The sockets of each listener, in the order of their seats.
+/// The sockets of each listener, in the order of their slots.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct LentSockets {
     sockets: HashMap<ListenerKey, Vec<UdpSocket>>,
 }
 
-impl Held {
+impl LentSockets {
     /// Adds one behind those that the listener has already.
     pub fn add(&mut self, key: ListenerKey, socket: UdpSocket) {
         self.sockets.entry(key).or_default().push(socket);
@@ -105,18 +105,22 @@ pub enum Unlent {
     Silent,
 }
 
-/// Second descriptors of the sockets of all listeners that run, in the order of their seats.
-pub fn lend(workers: &[Handle]) -> Result<Vec<(Seat, UdpSocket)>, Unlent> {
+/// Second descriptors of the sockets of all listeners that run, in the order of their slots.
+pub fn lend(workers: &[Handle]) -> Result<Vec<(SocketSlot, UdpSocket)>, Unlent> {
     let mut lent = Vec::new();
     for worker in workers {
-        let (reply, answer) = bounded(1);
+        let (reply, response) = bounded(1);
         worker.send(Command::Lend(reply));
         // A worker without descriptors gives no answer.
-        lent.extend(answer.recv_timeout(LEND_MAX).map_err(|error| match error {
-            RecvTimeoutError::Disconnected => Unlent::NoFiles,
-            RecvTimeoutError::Timeout => Unlent::Silent,
-        })?);
+        lent.extend(
+            response
+                .recv_timeout(LEND_MAX)
+                .map_err(|error| match error {
+                    RecvTimeoutError::Disconnected => Unlent::NoFiles,
+                    RecvTimeoutError::Timeout => Unlent::Silent,
+                })?,
+        );
     }
-    lent.sort_by_key(|(seat, _)| (seat.listener, seat.index));
+    lent.sort_by_key(|(slot, _)| (slot.listener, slot.index));
     Ok(lent)
 }

@@ -63,7 +63,7 @@ pub(crate) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> i
 }
 
 /// Waits until all lines handed on so far are written, or the time is over.
-pub fn drain(jobs: &Sender<Job>, patience: Duration) -> bool {
+pub fn drain(jobs: &Sender<Job>, timeout: Duration) -> bool {
     let (reached, wait) = bounded(1);
-    jobs.send(Job::Barrier(reached)).is_ok() && wait.recv_timeout(patience).is_ok()
+    jobs.send(Job::Barrier(reached)).is_ok() && wait.recv_timeout(timeout).is_ok()
 }

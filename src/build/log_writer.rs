@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::Level;
 
 use crate::build::line_writer::write_all;
-use crate::config::words::counted;
+use crate::config::diagnostics::counted;
 
 /// Bytes that may wait. One text more is let in below it, so that a ledger of any size can be shown.
 const BYTES_MAX: usize = 1 << 20;
@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 1 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A process has one standard error.
-static QUEUE: Queue = Queue::new();
+static QUEUE: LogQueue = LogQueue::new();
 
 /// Shows whole lines.
 pub fn show(text: impl Into<String>) {
@@ -38,7 +38,7 @@ pub fn line(level: Level, message: impl Display) -> String {
 
 /// Where a logger writes to. Each write must be of whole lines.
 pub fn target() -> Box<dyn Write + Send> {
-    Box::new(Target)
+    Box::new(LogTarget)
 }
 
 /// Waits until all that was shown so far is written, or the time is over.
@@ -47,8 +47,8 @@ pub fn drain(deadline: Instant) -> bool {
 }
 
 /// Why the log cannot be written, as a sentence, until it can be written again.
-pub fn trouble() -> Option<String> {
-    QUEUE.state().trouble.clone()
+pub fn last_error() -> Option<String> {
+    QUEUE.state().last_error.clone()
 }
 
 fn hand_over(text: Vec<u8>) {
@@ -82,9 +82,9 @@ fn explain(error: &io::Error) -> String {
     }
 }
 
-struct Target;
+struct LogTarget;
 
-impl Write for Target {
+impl Write for LogTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         hand_over(bytes.to_vec());
         Ok(bytes.len())
@@ -96,38 +96,38 @@ impl Write for Target {
 }
 
 /// Texts that wait to be written.
-struct Queue {
-    state: Mutex<State>,
+struct LogQueue {
+    state: Mutex<LogQueueState>,
     changed: Condvar,
 }
 
-struct State {
+struct LogQueueState {
     texts: VecDeque<Vec<u8>>,
     /// Bytes of them, and of the one that is being written.
     bytes: usize,
     /// Lines dropped since the last text that was let in.
     dropped: usize,
     /// Why the last text could not be written.
-    trouble: Option<String>,
+    last_error: Option<String>,
     is_started: bool,
 }
 
-impl Queue {
-    const fn new() -> Queue {
-        let state = State {
+impl LogQueue {
+    const fn new() -> LogQueue {
+        let state = LogQueueState {
             texts: VecDeque::new(),
             bytes: 0,
             dropped: 0,
-            trouble: None,
+            last_error: None,
             is_started: false,
         };
-        Queue {
+        LogQueue {
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LogQueueState> {
         // Nothing that holds it can leave it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,7 +155,7 @@ impl Queue {
 
     fn write_out(&self, mut write: impl FnMut(&mut &[u8]) -> io::Result<()>) {
         loop {
-            let is_idle = |state: &mut State| state.texts.is_empty();
+            let is_idle = |state: &mut LogQueueState| state.texts.is_empty();
             let waited = self.changed.wait_while(self.state(), is_idle);
             let text = waited
                 .unwrap_or_else(PoisonError::into_inner)
@@ -164,7 +164,7 @@ impl Queue {
                 .unwrap_or_default();
             let mut rest = text.as_slice();
             while let Err(error) = write(&mut rest) {
-                self.state().trouble = Some(explain(&error));
+                self.state().last_error = Some(explain(&error));
                 if !may_pass(&error) {
                     break;
                 }
@@ -172,7 +172,7 @@ impl Queue {
             }
             let mut state = self.state();
             if rest.is_empty() {
-                state.trouble = None;
+                state.last_error = None;
             }
             state.bytes -= text.len();
             if state.texts.is_empty() {
@@ -183,15 +183,15 @@ impl Queue {
     }
 
     fn drain(&self, deadline: Instant) -> bool {
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let waited = self
             .changed
-            .wait_timeout_while(self.state(), patience, |state| state.bytes > 0);
+            .wait_timeout_while(self.state(), timeout, |state| state.bytes > 0);
         waited.unwrap_or_else(PoisonError::into_inner).0.bytes == 0
     }
 }
 
-impl State {
+impl LogQueueState {
     fn add(&mut self, text: Vec<u8>) {
         self.bytes += text.len();
         self.texts.push_back(text);
@@ -225,7 +225,7 @@ mod tests {
     /// let in, in order, and in the place of the rest how much that was.
     #[test]
     fn a_blocked_reader_costs_only_lines() {
-        static BLOCKED: Queue = Queue::new();
+        static BLOCKED: LogQueue = LogQueue::new();
         let (say, hear) = sync_channel(0);
         thread::spawn(|| {
             BLOCKED.write_out(move |text| {
@@ -256,7 +256,7 @@ mod tests {
     /// Lines that come between two jams are not told before the lines that were dropped before them.
     #[test]
     fn what_was_dropped_is_told_in_its_place() {
-        static SLOW: Queue = Queue::new();
+        static SLOW: LogQueue = LogQueue::new();
         let (let_go, gate) = channel::<()>();
         let (come, came) = channel();
         let (say, hear) = channel();

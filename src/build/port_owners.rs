@@ -11,7 +11,7 @@ const SOCKETS_MAX: usize = 262_144;
 
 /// A UDP socket of this network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Socket {
+pub struct BoundSocket {
     /// What it is bound to.
     pub address: SocketAddr,
     /// What it is connected to, if it is.
@@ -24,7 +24,7 @@ pub struct Socket {
 
 /// A socket of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Squatter {
+pub struct PortOwner {
     /// What it is bound to.
     pub address: SocketAddr,
     /// Its user.
@@ -33,7 +33,7 @@ pub struct Squatter {
     pub process: Option<(u32, String)>,
 }
 
-impl fmt::Display for Squatter {
+impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((pid, program)) => write!(f, "{program} (pid {pid}), bound to {}", self.address),
@@ -47,34 +47,34 @@ impl fmt::Display for Squatter {
 }
 
 /// Everybody whose socket overlaps with `address`.
-pub fn find(address: SocketAddr) -> Vec<Squatter> {
+pub fn find(address: SocketAddr) -> Vec<PortOwner> {
     let mut sockets = sockets(|port| port == address.port());
     sockets.retain(|socket| overlaps(socket.address, address));
-    let squatter = |socket: Socket| {
-        let Socket {
+    let port_owner = |socket: BoundSocket| {
+        let BoundSocket {
             address,
             uid,
             inode,
             ..
         } = socket;
-        Squatter {
+        PortOwner {
             address,
             uid,
             process: owner(inode),
         }
     };
-    let mut found: Vec<Squatter> = Vec::new();
-    for squatter in sockets.into_iter().map(squatter) {
+    let mut found: Vec<PortOwner> = Vec::new();
+    for port_owner in sockets.into_iter().map(port_owner) {
         // A program with several workers has several sockets on one address.
-        if !found.contains(&squatter) {
-            found.push(squatter);
+        if !found.contains(&port_owner) {
+            found.push(port_owner);
         }
     }
     found
 }
 
 /// All sockets on the ports that are wanted.
-pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<Socket> {
+pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<BoundSocket> {
     let mut sockets = Vec::new();
     for (file, v6) in [("/proc/net/udp", false), ("/proc/net/udp6", true)] {
         // Without IPv6 there is no such file.
@@ -94,14 +94,14 @@ pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<Socket> {
 }
 
 /// A line of /proc/net/udp.
-fn parse(line: &str, v6: bool) -> Option<Socket> {
+fn parse(line: &str, v6: bool) -> Option<BoundSocket> {
     let mut fields = line.split_ascii_whitespace();
     let (address, peer) = (
         parse_address(fields.nth(1)?, v6)?,
         parse_address(fields.next()?, v6)?,
     );
     let (uid, inode) = (fields.nth(4)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
-    Some(Socket {
+    Some(BoundSocket {
         address,
         peer: (peer.port() != 0).then_some(peer),
         uid,
@@ -173,8 +173,8 @@ mod tests {
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
         ] {
             let found = find(wanted);
-            assert!(found.iter().any(|squatter| {
-                squatter
+            assert!(found.iter().any(|port_owner| {
+                port_owner
                     .process
                     .as_ref()
                     .is_some_and(|p| p.0 == std::process::id())
@@ -194,7 +194,7 @@ mod tests {
     fn reads_ipv6_lines() {
         let line = "  10: 00000000000000000000000001000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 \
                     00:00000000 00000000   104        0 12345 2 0000000000000000 0";
-        let socket = Socket {
+        let socket = BoundSocket {
             address: "[::1]:5353".parse().unwrap(),
             peer: None,
             uid: 104,
@@ -208,7 +208,7 @@ mod tests {
         );
         assert_eq!(
             parse(line, false),
-            Some(Socket {
+            Some(BoundSocket {
                 address,
                 peer,
                 uid: 7,

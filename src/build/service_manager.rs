@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::net::fd_passing::FDS_MAX;
 use crate::net::inherited;
-use crate::net::notify::{FDS_MAX, Mailbox};
+use crate::net::notify::Mailbox;
 
 /// Most descriptors that are taken from the environment's word for it.
-const GIVEN_MAX: usize = 1 << 16;
+const PASSED_MAX: usize = 1 << 16;
 
 /// Who started this process, if it wants to hear from it.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +60,13 @@ impl ServiceManager {
     /// Another process is the daemon's from now on.
     pub fn main_process(&self, process: u32) -> io::Result<()> {
         self.tell(&[NotifyState::MainPid(process)])
+    }
+
+    /// Another process has taken over and is the daemon's from now on. The service manager has to learn this before this
+    /// process ends, or it takes that for the service's end; it reads its notifications before it looks which processes
+    /// have ended (systemd: src/core/manager.c, the priorities of its events).
+    pub fn succeeded_by(&self, process: u32) {
+        log_error(self.main_process(process));
     }
 
     /// A reload has begun; [`ServiceManager::ready`] has to follow.
@@ -121,6 +129,14 @@ impl ServiceManager {
     }
 }
 
+/// Logs that a notification failed. Notifications are for the service manager's own sake: that one is lost changes nothing
+/// in this process.
+pub fn log_error(sent: io::Result<()>) {
+    if let Err(error) = sent {
+        log::debug!("the service manager cannot be told: {error}");
+    }
+}
+
 /// A line break would begin another assignment.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
@@ -147,12 +163,12 @@ pub fn hand_on(command: &mut Command) {
 
 /// The descriptors that the service manager gives this process, from its socket units and from what it kept, each with its
 /// name. Whoever asks again is told of none.
-pub fn given_sockets() -> Vec<(OwnedFd, String)> {
+pub fn passed_sockets() -> Vec<(OwnedFd, String)> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
     if number("LISTEN_PID") != Some(std::process::id() as usize) {
         return Vec::new();
     }
-    let count = number("LISTEN_FDS").unwrap_or(0).min(GIVEN_MAX);
+    let count = number("LISTEN_FDS").unwrap_or(0).min(PASSED_MAX);
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<&str> = names.split(':').collect();
     let named = |(place, fd): (usize, OwnedFd)| {

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::build::inherited_sockets::Held;
-use crate::build::service_manager::{ServiceManager, given_sockets};
+use crate::build::inherited_sockets::LentSockets;
+use crate::build::service_manager::{ServiceManager, passed_sockets};
 use crate::dispatch::maglev::hash_bytes;
 use crate::net::inherited::{Identified, identify, share_port};
 use crate::plan::ListenerPlan;
@@ -26,14 +26,14 @@ pub fn name(key: &ListenerKey) -> String {
 
 /// The sockets that the service manager gives to this process and that fit a listener of the plan, and words about those that
 /// fit none. These are closed, and kept no longer: otherwise they would go on to take datagrams that nobody reads.
-pub fn held(listeners: &[ListenerPlan]) -> (Held, Vec<String>) {
-    let given = given_sockets();
-    let names: HashSet<String> = given
+pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
+    let passed = passed_sockets();
+    let names: HashSet<String> = passed
         .iter()
         .map(|(_, name)| name.clone())
         .filter(|name| name.starts_with(PREFIX))
         .collect();
-    let (held, mut words) = assign(given, listeners);
+    let (lent_sockets, mut words) = assign(passed, listeners);
     let known: HashSet<String> = listeners
         .iter()
         .map(|listener| name(&listener.key()))
@@ -48,30 +48,33 @@ pub fn held(listeners: &[ListenerPlan]) -> (Held, Vec<String>) {
             "cannot tell the service manager which sockets are of no use any more: {error}"
         ));
     }
-    (held, words)
+    (lent_sockets, words)
 }
 
 /// Gives each socket to the listener that it fits.
-pub fn assign(given: Vec<(OwnedFd, String)>, listeners: &[ListenerPlan]) -> (Held, Vec<String>) {
-    let mut listeners = Listeners::new(listeners);
-    let (mut held, mut words) = (Held::default(), Vec::new());
-    for (fd, name) in given {
+pub fn assign(
+    passed: Vec<(OwnedFd, String)>,
+    listeners: &[ListenerPlan],
+) -> (LentSockets, Vec<String>) {
+    let mut listeners = ListenerMatcher::new(listeners);
+    let (mut lent_sockets, mut words) = (LentSockets::default(), Vec::new());
+    for (fd, name) in passed {
         let fitted = identify(fd)
             .map_err(|unfit| unfit.to_string())
             .and_then(|found| listeners.fit(found, &name));
         match fitted {
-            Ok(Some((key, found))) => held.add(key, found.socket),
+            Ok(Some((key, found))) => lent_sockets.add(key, found.socket),
             Ok(None) => {}
             Err(why) => words.push(format!(
                 "the socket `{name}` that the service manager gives is not used: {why}"
             )),
         }
     }
-    (held, words)
+    (lent_sockets, words)
 }
 
 /// The listeners that look for sockets.
-struct Listeners {
+struct ListenerMatcher {
     by_name: HashMap<String, ListenerKey>,
     /// Those whose sockets are bound and nothing else.
     by_address: HashMap<std::net::SocketAddr, ListenerKey>,
@@ -81,10 +84,10 @@ struct Listeners {
     seen: HashSet<u64>,
 }
 
-impl Listeners {
-    fn new(listeners: &[ListenerPlan]) -> Listeners {
+impl ListenerMatcher {
+    fn new(listeners: &[ListenerPlan]) -> ListenerMatcher {
         let keys = || listeners.iter().map(ListenerPlan::key);
-        Listeners {
+        ListenerMatcher {
             by_name: keys().map(|key| (name(&key), key)).collect(),
             by_address: keys()
                 .filter(|key| key.group.is_none())

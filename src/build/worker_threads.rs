@@ -12,27 +12,27 @@ use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
 /// Threads that wait for their workers. Dropped, they end.
-pub struct Crew(Vec<(Sender<Worker>, JoinHandle<Option<Worker>>)>);
+pub struct WorkerThreads(Vec<(Sender<Worker>, JoinHandle<Option<Worker>>)>);
 
 /// Wakes the supervisor when a thread ends, whatever the reason.
-struct Farewell(Arc<Waker>);
+struct WakeOnExit(Arc<Waker>);
 
-impl Drop for Farewell {
+impl Drop for WakeOnExit {
     fn drop(&mut self) {
         // Without the supervisor there is nobody to tell.
         let _ = self.0.wake();
     }
 }
 
-impl Crew {
+impl WorkerThreads {
     /// So many threads. `ended` is woken when one of them ends.
-    pub fn new(count: usize, ended: &Arc<Waker>) -> io::Result<Crew> {
+    pub fn new(count: usize, ended: &Arc<Waker>) -> io::Result<WorkerThreads> {
         let thread = |number| {
             let (sender, receiver) = bounded::<Worker>(1);
-            let farewell = Farewell(Arc::clone(ended));
+            let wake_on_exit = WakeOnExit(Arc::clone(ended));
             let run = move || {
                 let worker = receiver.recv().ok()?;
-                let _farewell = farewell;
+                let _wake_on_exit = wake_on_exit;
                 Some(worker.run())
             };
             Ok((
@@ -42,7 +42,10 @@ impl Crew {
                     .spawn(run)?,
             ))
         };
-        (0..count).map(thread).collect::<io::Result<_>>().map(Crew)
+        (0..count)
+            .map(thread)
+            .collect::<io::Result<_>>()
+            .map(WorkerThreads)
     }
 
     /// Starts the workers, of which there are as many.

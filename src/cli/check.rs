@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Exit, output};
-use crate::config::words::{counted, one_line};
+use crate::config::diagnostics::{counted, one_line};
 use crate::config::{Config, Kind, Problems};
 use crate::plan::file_tests;
 use crate::plan::host::Host;
@@ -72,13 +72,13 @@ fn verdict(file: &Path, config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::kind::{BuildError, Needs, Recipe, Site};
+    use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Needs};
     use crate::dispatch::handler::Handler;
 
     #[derive(Debug)]
     struct Nothing;
 
-    impl Recipe for Nothing {
+    impl HandlerSpec for Nothing {
         fn needs(&self) -> Needs {
             Needs::NOTHING
         }
@@ -87,7 +87,7 @@ mod tests {
             "nothing".to_owned()
         }
 
-        fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+        fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
             Err(BuildError("a test builds nothing".to_owned()))
         }
     }

@@ -1,9 +1,9 @@
 //! `udispatch completions SHELL`: what makes a shell complete our command lines, from their definitions. For packages.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::{Exit, Line, output};
+use super::{Exit, output};
 
 /// Print the completions of a shell
 #[derive(Debug, Args)]
@@ -12,8 +12,8 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn main(arguments: Arguments) -> Exit {
-    let mut line = Line::command();
+/// `line` is the definition of the command line.
+pub(super) fn main(arguments: Arguments, mut line: clap::Command) -> Exit {
     let name = line.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut line, name, &mut script);

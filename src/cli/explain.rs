@@ -7,12 +7,11 @@ use clap::Args;
 
 use super::remote::{Remote, target};
 use super::{Exit, output};
-use crate::config::words::printable;
+use crate::config::diagnostics::printable;
 use crate::config::{Config, Kind};
-use crate::plan::explain::{Question, explain};
+use crate::plan::explain::{Imagined, Question, explain};
 use crate::plan::host::Host;
 use crate::plan::{Plan, worker_count};
-use crate::supervisor::requests::Imagined;
 
 /// Bytes of a question to the daemon, which takes no more in the head of a request; percent signs make three of one.
 const TARGET_BYTES_MAX: usize = 7_000;
@@ -117,7 +116,7 @@ fn ask(arguments: &Arguments) -> Exit {
         return Exit::Usage;
     }
     match remote.get(&target) {
-        Ok(answer) => output::print(&printable(&answer.text())),
+        Ok(response) => output::print(&printable(&response.text())),
         Err(exit) => exit,
     }
 }

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{Exit, output};
 use crate::config::Kind;
+use crate::config::diagnostics::{did_you_mean, listed, quoted};
 use crate::config::kind::Setting;
-use crate::config::words::{did_you_mean, listed, quoted};
 
 /// Columns that a terminal has at least.
 const WIDTH: usize = 80;
@@ -34,7 +34,11 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         },
     };
     let text = match (arguments.markdown, &arguments.name) {
-        (true, _) => markdown(&wanted),
+        (true, None) => markdown(&wanted),
+        (true, Some(_)) => wanted
+            .iter()
+            .map(|kind| markdown_of_settings(kind))
+            .collect(),
         (false, Some(_)) => wanted.iter().map(|kind| page(kind)).collect(),
         (false, None) => {
             let pages = wanted.iter().map(|kind| format!("\n\n{}", page(kind)));
@@ -123,34 +127,36 @@ fn inner(setting: &Setting) -> impl Iterator<Item = (&'static Setting, usize)> {
     setting.inner().iter().map(|inner| (inner, GAP))
 }
 
-/// The table for the README: one row a kind.
+/// A table with a line for each kind, as the README has it.
 fn markdown(kinds: &[&Kind]) -> String {
-    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
-    let mut text = "| handler | what it does | settings |\n|---|---|---|\n".to_owned();
+    let mut text = "| handler | what it does |\n|---|---|\n".to_owned();
     for kind in kinds {
-        let settings = kind.settings.iter().map(|setting| {
-            let default = match setting.default {
-                "" => None,
-                default if setting.is_required() => Some(default.to_owned()),
-                default => Some(format!("default {default}")),
-            };
-            let keys: Vec<String> = setting
-                .inner()
-                .iter()
-                .map(|inner| format!("`{}`", inner.key))
-                .collect();
-            let table = (!keys.is_empty()).then(|| format!("in a table {}", keys.join(", ")));
-            let about: Vec<String> = default.into_iter().chain(table).collect();
-            match about.is_empty() {
-                true => format!("`{}`", setting.key),
-                false => format!("`{}` ({})", setting.key, about.join("; ")),
-            }
-        });
-        let settings = settings.collect::<Vec<_>>().join(", ");
-        let (summary, settings) = (cell(kind.summary), cell(&settings));
-        let _ = writeln!(text, "| `{}` | {summary} | {settings} |", kind.name);
+        let _ = writeln!(text, "| `{}` | {} |", kind.name, cell(kind.summary));
     }
     text
+}
+
+/// A table with a line for each setting of a kind; the keys of inner tables follow their own.
+fn markdown_of_settings(kind: &Kind) -> String {
+    let mut text = "| setting | values | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for setting in kind.settings {
+        text += &setting_row(setting.key, setting);
+        for inner in setting.inner() {
+            text += &setting_row(&format!("{}.{}", setting.key, inner.key), inner);
+        }
+    }
+    text
+}
+
+fn setting_row(key: &str, setting: &Setting) -> String {
+    let values = cell(&setting.values());
+    let (default, meaning) = (cell(setting.default), cell(setting.meaning));
+    format!("| `{key}` | {values} | {default} | {meaning} |\n")
+}
+
+/// Text for a cell of a Markdown table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
 }
 
 /// Cells next to each other, each wrapped to the width of its column.
@@ -257,9 +263,8 @@ mod tests {
     fn markdown_is_one_row_a_kind() {
         let text = markdown(&[&KIND, &KIND]);
         assert_eq!(text.lines().count(), 4);
-        assert!(
-            text.contains("`upstreams` (required; in a table `weight`), `pick` (default all)"),
-            "{text}"
-        );
+        let text = markdown_of_settings(&KIND);
+        assert!(text.contains("| `upstreams` |"), "{text}");
+        assert!(text.contains("| `upstreams.weight` |"), "{text}");
     }
 }

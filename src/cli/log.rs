@@ -5,7 +5,7 @@ use log::LevelFilter;
 
 use super::Exit;
 use super::remote::{Remote, target};
-use crate::supervisor::requests::log_level;
+use crate::supervisor::log_level;
 
 /// Let the running daemon log more or less, until it ends
 #[derive(Debug, Args)]
@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     remote: Remote,
     /// off, error, warn, info, debug or trace
-    #[arg(value_parser = log_level)]
+    #[arg(value_parser = log_level::parse)]
     level: LevelFilter,
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 
-use super::{Exit, Line, output};
+use super::{Exit, output};
 
 /// Write the manual pages
 ///
@@ -16,8 +16,9 @@ pub(super) struct Arguments {
     dir: PathBuf,
 }
 
-pub(super) fn main(arguments: Arguments) -> Exit {
-    match clap_mangen::generate_to(Line::command(), &arguments.dir) {
+/// `line` is the definition of the command line.
+pub(super) fn main(arguments: Arguments, line: clap::Command) -> Exit {
+    match clap_mangen::generate_to(line, &arguments.dir) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             output::complain(&format!(

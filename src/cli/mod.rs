@@ -14,6 +14,7 @@
 mod check;
 mod completions;
 mod drain;
+mod exit;
 mod explain;
 mod handlers;
 mod log;
@@ -36,8 +37,9 @@ mod upstreams;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+pub use self::exit::Exit;
 use crate::config::Kind;
 
 const EXAMPLES: &str = "\
@@ -68,13 +70,13 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "udispatch", version, after_help = EXAMPLES)]
 #[command(arg_required_else_help = true)]
-struct Line {
+struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     Run(run::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
@@ -97,29 +99,9 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// It did what was asked.
-    Ok = 0,
-    /// It could not; standard error says why.
-    Failure = 1,
-    /// The command line makes no sense.
-    Usage = 2,
-    /// The configuration file is wrong (EX_CONFIG of sysexits.h): restarting will not help.
-    Configuration = 78,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
-    }
-}
-
 /// The whole program: reads the command line, runs a command, gives the exit code.
 pub fn main(kinds: &[Kind]) -> ExitCode {
-    let line = match Line::try_parse() {
+    let line = match CommandLine::try_parse() {
         Ok(line) => line,
         // Help and version are "errors" too: with exit code 0, on standard output. If that is a closed
         // pipe, nobody is left to be told.
@@ -134,37 +116,35 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
         }
     };
     let exit = match line.command {
-        Command::Run(arguments) => run::main(arguments, kinds),
-        Command::Check(arguments) => check::main(arguments, kinds),
-        Command::Explain(arguments) => explain::main(arguments, kinds),
-        Command::Status(arguments) => status::main(&arguments),
-        Command::Top(arguments) => top::main(&arguments),
-        Command::Routes(arguments) => routes::main(&arguments),
-        Command::Sessions(arguments) => sessions::main(&arguments),
-        Command::Upstreams(arguments) => upstreams::main(&arguments),
-        Command::Tap(arguments) => tap::main(&arguments),
-        Command::Reload(arguments) => reload::main(&arguments),
-        Command::Drain(arguments) => drain::main(&arguments),
-        Command::Undrain(arguments) => undrain::main(&arguments),
-        Command::Log(arguments) => log::main(&arguments),
-        Command::Stop(arguments) => stop::main(&arguments),
-        Command::Handlers(arguments) => handlers::main(arguments, kinds),
-        Command::Schema(arguments) => schema::main(arguments, kinds),
-        Command::Man(arguments) => man::main(arguments),
-        Command::Completions(arguments) => completions::main(arguments),
+        CliCommand::Run(arguments) => run::main(arguments, kinds),
+        CliCommand::Check(arguments) => check::main(arguments, kinds),
+        CliCommand::Explain(arguments) => explain::main(arguments, kinds),
+        CliCommand::Status(arguments) => status::main(&arguments),
+        CliCommand::Top(arguments) => top::main(&arguments),
+        CliCommand::Routes(arguments) => routes::main(&arguments),
+        CliCommand::Sessions(arguments) => sessions::main(&arguments),
+        CliCommand::Upstreams(arguments) => upstreams::main(&arguments),
+        CliCommand::Tap(arguments) => tap::main(&arguments),
+        CliCommand::Reload(arguments) => reload::main(&arguments),
+        CliCommand::Drain(arguments) => drain::main(&arguments),
+        CliCommand::Undrain(arguments) => undrain::main(&arguments),
+        CliCommand::Log(arguments) => log::main(&arguments),
+        CliCommand::Stop(arguments) => stop::main(&arguments),
+        CliCommand::Handlers(arguments) => handlers::main(arguments, kinds),
+        CliCommand::Schema(arguments) => schema::main(arguments, kinds),
+        CliCommand::Man(arguments) => man::main(arguments, CommandLine::command()),
+        CliCommand::Completions(arguments) => completions::main(arguments, CommandLine::command()),
     };
     exit.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// The definition of the command line contradicts itself nowhere.
     #[test]
     fn the_command_line_is_sound() {
-        Line::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 }

@@ -6,7 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Exit;
 use crate::config::LoadError;
-use crate::config::words::is_unprintable;
+use crate::config::diagnostics::is_unprintable;
 
 /// Writes a command's answer to standard output.
 pub(super) fn print(text: &str) -> Exit {
@@ -67,7 +67,7 @@ pub(super) fn colours() -> bool {
 }
 
 /// The same for standard output.
-pub(super) fn answer_colours() -> bool {
+pub(super) fn stdout_colours() -> bool {
     io::stdout().is_terminal() && !colours_are_unwanted()
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
+use crate::number;
 
 /// LINKTYPE_RAW: each packet begins with its IPv4 or IPv6 header.
 const LINKTYPE_RAW: u16 = 101;
@@ -107,8 +108,8 @@ impl<W: Write> Capture<W> {
         let headers = ip.len() + udp.len();
         self.put(&0_u32.to_ne_bytes());
         self.time(packet.time_ns);
-        self.put(&((headers + packet.payload.len()) as u32).to_ne_bytes());
-        self.put(&((headers + packet.len) as u32).to_ne_bytes());
+        self.put(&number::to_u32(headers + packet.payload.len()).to_ne_bytes());
+        self.put(&number::to_u32(headers + packet.len).to_ne_bytes());
         self.put(&ip);
         self.put(&udp);
         self.put(packet.payload);
@@ -147,7 +148,7 @@ impl<W: Write> Capture<W> {
     /// The upper half first, whatever the byte order.
     fn time(&mut self, time_ns: u64) {
         self.put(&((time_ns >> 32) as u32).to_ne_bytes());
-        self.put(&(time_ns as u32).to_ne_bytes());
+        self.put(&((time_ns & 0xffff_ffff) as u32).to_ne_bytes());
     }
 
     /// Everything begins at a multiple of four.
@@ -157,7 +158,7 @@ impl<W: Write> Capture<W> {
 
     fn option(&mut self, number: u16, value: &[u8]) {
         self.put(&number.to_ne_bytes());
-        self.put(&(value.len() as u16).to_ne_bytes());
+        self.put(&number::to_u16(value.len()).to_ne_bytes());
         self.put(value);
         self.pad();
     }
@@ -165,13 +166,20 @@ impl<W: Write> Capture<W> {
     /// Writes the block: its type, its length before and after, and between them what was put.
     fn end(&mut self, kind: u32) -> io::Result<()> {
         self.option(option::END, &[]);
-        let len = (self.block.len() as u32 + 12).to_ne_bytes();
+        let len = number::to_u32(self.block.len() + 12).to_ne_bytes();
         for part in [&kind.to_ne_bytes(), &len, &*self.block, &len] {
             self.file.write_all(part)?;
         }
         self.block.clear();
         Ok(())
     }
+}
+
+/// Returns the lower 16 bits of a length, as a header has them. Of a datagram that is too long for any header, which the tap
+/// shows as it was handled, the rest is lost.
+fn low_half(len: usize) -> u16 {
+    let [low, high, ..] = len.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// The UDP header. Of a payload that was cut off, or that no such header can tell, nobody can say the checksum: 0.
@@ -183,7 +191,7 @@ fn udp(src: SocketAddr, dst: SocketAddr, packet: &Packet<'_>) -> [u8; HEADER_BYT
         let mut header = [0; HEADER_BYTES];
         header[..2].copy_from_slice(&src.port().to_be_bytes());
         header[2..4].copy_from_slice(&dst.port().to_be_bytes());
-        header[4..6].copy_from_slice(&((HEADER_BYTES + packet.len) as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&low_half(HEADER_BYTES + packet.len).to_be_bytes());
         header
     })
 }
@@ -193,7 +201,7 @@ fn ip(src: IpAddr, dst: IpAddr, len: usize, ttl: u8) -> Vec<u8> {
     match (src, dst) {
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let mut header = vec![0x60, 0, 0, 0];
-            header.extend((len as u16).to_be_bytes());
+            header.extend(low_half(len).to_be_bytes());
             header.extend([PROTOCOL, ttl]);
             header.extend(src.octets());
             header.extend(dst.octets());
@@ -208,7 +216,7 @@ fn ip(src: IpAddr, dst: IpAddr, len: usize, ttl: u8) -> Vec<u8> {
                 }
             };
             let mut header = vec![0x45, 0];
-            header.extend(((len + 20) as u16).to_be_bytes());
+            header.extend(low_half(len + 20).to_be_bytes());
             header.extend([0, 0, 0, 0, ttl, PROTOCOL, 0, 0]);
             header.extend(octets(src));
             header.extend(octets(dst));
@@ -220,7 +228,8 @@ fn ip(src: IpAddr, dst: IpAddr, len: usize, ttl: u8) -> Vec<u8> {
             let sum: u32 = words.sum();
             // Ten words carry at most once more after the first fold (RFC 1071).
             let folded = (sum & 0xffff) + (sum >> 16);
-            let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+            let sum = (folded & 0xffff) + (folded >> 16);
+            let checksum = !((sum & 0xffff) as u16);
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
             header
         }

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::remote::{RELOAD_PATIENCE, Remote, target, understand};
+use super::remote::{RELOAD_TIMEOUT, Remote, target, understand};
 use super::{Exit, output};
-use crate::config::words::printable;
-use crate::supervisor::requests::ReloadReport;
+use crate::config::diagnostics::printable;
+use crate::supervisor::reload_report::ReloadReport;
 
 /// Let the running daemon read its file again
 ///
@@ -21,14 +21,14 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
     let dry_run = arguments.dry_run.then_some("1");
-    let answer = match arguments
+    let response = match arguments
         .remote
-        .post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_PATIENCE)
+        .post(&target("/reload", &[("dry_run", dry_run)]), RELOAD_TIMEOUT)
     {
-        Ok(answer) => answer,
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand(&answer) {
+    match understand(&response) {
         Ok(report) => tell(&report, arguments.dry_run),
         Err(exit) => exit,
     }

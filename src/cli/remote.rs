@@ -11,16 +11,16 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Exit, output};
-use crate::admin::client::{Answer, Client, Stream};
-use crate::config::words::{one_line, printable};
+use crate::admin::client::{Client, HttpResponse, ResponseStream};
+use crate::config::diagnostics::{one_line, printable};
 use crate::supervisor::control_path::{Places, default_places};
 
 /// Names the control socket where `--control` does not.
 const VARIABLE: &str = "UDISPATCH_CONTROL";
 /// Longest wait for an answer: a little longer than the daemon lets its own parts take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for a reload, which may look names up.
-pub(super) const RELOAD_PATIENCE: Duration = Duration::from_secs(130);
+pub(super) const RELOAD_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Which daemon is meant.
 #[derive(Debug, Args)]
@@ -33,53 +33,53 @@ pub(super) struct Remote {
 
 impl Remote {
     /// Reads a noun; what it says is printed if it is a refusal.
-    pub(super) fn get(&self, target: &str) -> Result<Answer, Exit> {
-        let client = self.client(PATIENCE)?;
+    pub(super) fn get(&self, target: &str) -> Result<HttpResponse, Exit> {
+        let client = self.client(TIMEOUT)?;
         judge(&client, client.get(target))
     }
 
     /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
-    pub(super) fn stream(&self, target: &str) -> Result<Stream, Exit> {
-        let client = self.client(PATIENCE)?;
-        let answer = match client.stream(target) {
+    pub(super) fn stream(&self, target: &str) -> Result<ResponseStream, Exit> {
+        let client = self.client(TIMEOUT)?;
+        let response = match client.stream(target) {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(refusal)) => Ok(refusal),
             Err(error) => Err(error),
         };
-        Err(judge(&client, answer).err().unwrap_or(Exit::Failure))
+        Err(judge(&client, response).err().unwrap_or(Exit::Failure))
     }
 
     /// Does a verb, and waits so long for the answer.
-    pub(super) fn post(&self, target: &str, patience: Duration) -> Result<Answer, Exit> {
-        let client = self.client(patience)?;
+    pub(super) fn post(&self, target: &str, timeout: Duration) -> Result<HttpResponse, Exit> {
+        let client = self.client(timeout)?;
         judge(&client, client.post(target))
     }
 
     /// Does a verb whose answer is a sentence, and prints that.
     pub(super) fn order(&self, target: &str) -> Exit {
-        match self.post(target, PATIENCE) {
-            Ok(answer) => output::print(&printable(&answer.text())),
+        match self.post(target, TIMEOUT) {
+            Ok(response) => output::print(&printable(&response.text())),
             Err(exit) => exit,
         }
     }
 
     /// To the daemon that is meant.
-    pub(super) fn client(&self, patience: Duration) -> Result<Client, Exit> {
+    pub(super) fn client(&self, timeout: Duration) -> Result<Client, Exit> {
         let named = self.control.clone().or_else(|| {
             let path = env::var_os(VARIABLE).filter(|path| !path.is_empty());
             path.map(PathBuf::from)
         });
         if let Some(path) = named {
-            return Ok(Client::new(path, patience));
+            return Ok(Client::new(path, timeout));
         }
         let places = default_places(&Places::this());
         let mut tried = Vec::new();
         for path in places {
             match UnixStream::connect(&path) {
-                Ok(_) => return Ok(Client::new(path, patience)),
+                Ok(_) => return Ok(Client::new(path, timeout)),
                 // A daemon that may not be asked is there all the same: another place would be another daemon's.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Ok(Client::new(path, patience));
+                    return Ok(Client::new(path, timeout));
                 }
                 Err(error) => tried.push(format!("  {}: {}", shown(&path), reason(&path, &error))),
             }
@@ -146,34 +146,39 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
 }
 
 /// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
-pub(super) fn judge(client: &Client, answer: io::Result<Answer>) -> Result<Answer, Exit> {
-    let answer = answer.map_err(|error| {
+pub(super) fn judge(
+    client: &Client,
+    response: io::Result<HttpResponse>,
+) -> Result<HttpResponse, Exit> {
+    let response = response.map_err(|error| {
         output::complain(&format!("error: {}", why_not(client, &error)));
         Exit::Failure
     })?;
-    if answer.is_success() {
-        return Ok(answer);
+    if response.is_success() {
+        return Ok(response);
     }
     // A report is no sentence; who asked for it knows how to read it.
-    if answer.status == 422 {
-        return Ok(answer);
+    if response.status == 422 {
+        return Ok(response);
     }
-    let words = printable(answer.text().trim_end());
+    let words = printable(response.text().trim_end());
     let words = if words.is_empty() {
-        format!("the daemon answered with status {}", answer.status)
+        format!("the daemon answered with status {}", response.status)
     } else {
         words
     };
     output::complain(&format!("error: {words}"));
-    Err(match answer.status {
+    Err(match response.status {
         400 | 404 => Exit::Usage,
         _ => Exit::Failure,
     })
 }
 
 /// Reads what a daemon sent; a daemon of another version may say something that this one does not understand.
-pub(super) fn understand<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Exit> {
-    serde_json::from_slice(&answer.body).map_err(|error| {
+pub(super) fn understand<T: serde::de::DeserializeOwned>(
+    response: &HttpResponse,
+) -> Result<T, Exit> {
+    serde_json::from_slice(&response.body).map_err(|error| {
         output::complain(&format!(
             "error: cannot understand the daemon's answer ({error}): is it of another version? `--json` shows it as it is"
         ));
@@ -182,8 +187,8 @@ pub(super) fn understand<T: serde::de::DeserializeOwned>(answer: &Answer) -> Res
 }
 
 /// Prints JSON as it came.
-pub(super) fn print_json(answer: &Answer) -> Exit {
-    output::print(&(output::json_text(answer.text().trim_end()) + "\n"))
+pub(super) fn print_json(response: &HttpResponse) -> Exit {
+    output::print(&(output::json_text(response.text().trim_end()) + "\n"))
 }
 
 /// A path with parameters, written as in a URL (RFC 3986, section 2.1).

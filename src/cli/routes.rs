@@ -23,12 +23,12 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     } else {
         "/status"
     };
-    let answer = match arguments.remote.get(target) {
-        Ok(answer) if arguments.json => return print_json(&answer),
-        Ok(answer) => answer,
+    let response = match arguments.remote.get(target) {
+        Ok(response) if arguments.json => return print_json(&response),
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand::<Snapshot>(&answer) {
+    match understand::<Snapshot>(&response) {
         Ok(snapshot) => output::print(&table(&snapshot)),
         Err(exit) => exit,
     }

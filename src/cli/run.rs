@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Exit, output};
-use crate::admin::{Admin, Bound, Listeners, Taken};
+use crate::admin::{Admin, AdminListeners, BoundListeners, Taken};
+use crate::build::error::DaemonError;
 use crate::build::log_writer;
 use crate::config::limits::WORKERS_MAX;
 use crate::config::{Config, Kind, Severity, Workers};
 use crate::supervisor::control_path::{Places, control_path};
 use crate::supervisor::reload::Loader;
 use crate::supervisor::requests::Requests;
-use crate::supervisor::{Failure, Served, Supervisor};
-use crate::takeover::{self, client::Taker, messages::Door, successor::Successor, wire::WireError};
+use crate::supervisor::{Served, Supervisor};
+use crate::takeover::{
+    self, client::TakeoverClient, messages::PassedListener, successor::Successor,
+};
 
 /// Longest wait for standard error after a failure.
-const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+const FINAL_MESSAGE_MAX: Duration = Duration::from_millis(500);
 
 /// Serve until SIGTERM or Ctrl-C
 ///
@@ -77,16 +80,16 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     } else {
         start(config)
     };
-    let (last_words, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
+    let (final_message, exit) = match started.and_then(|started| serve(started, Arc::new(load))) {
         Ok(()) => return Exit::Ok,
-        Err(End::Failure(Failure::Configuration(problems))) => {
+        Err(End::Failure(DaemonError::Configuration(problems))) => {
             (problems.render(output::colours()), Exit::Configuration)
         }
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
     };
     // Behind the log, not beside it.
-    log_writer::show(last_words + "\n");
-    log_writer::drain(Instant::now() + LAST_WORDS_MAX);
+    log_writer::show(final_message + "\n");
+    log_writer::drain(Instant::now() + FINAL_MESSAGE_MAX);
     exit
 }
 
@@ -106,55 +109,56 @@ enum End {
     Taken(#[from] Taken),
     /// It could not start, or has failed.
     #[error(transparent)]
-    Failure(#[from] Failure),
+    Failure(#[from] DaemonError),
 }
 
 /// A daemon that runs, and what control connections come in by.
-struct Started {
+struct StartedDaemon {
     supervisor: Supervisor,
-    bound: Bound,
+    bound: BoundListeners,
     /// The socket where the next process asks, if one was taken over.
     gate: Option<OwnedFd>,
 }
 
-fn start(config: Config) -> Result<Started, End> {
+fn start(config: Config) -> Result<StartedDaemon, End> {
     // First, so that a second daemon learns of the first before it binds anything.
-    let bound = Listeners::bind(&config.daemon)?;
-    Ok(Started {
+    let bound = AdminListeners::bind(&config.daemon)?;
+    Ok(StartedDaemon {
         supervisor: Supervisor::start(config)?,
         bound,
         gate: None,
     })
 }
 
-fn take_over(config: Config, kinds: &[Kind]) -> Result<Started, End> {
+fn take_over(config: Config, kinds: &[Kind]) -> Result<StartedDaemon, End> {
     let control = control_path(&config.daemon.control, &Places::this()).map_err(|error| {
-        Failure::Takeover(WireError::Refused(format!(
+        DaemonError::Takeover(format!(
             "{error}; the running daemon is found by its control socket"
-        )))
+        ))
     })?;
-    let mut taker = Taker::ask(&takeover::path_beside(&control)).map_err(Failure::from)?;
-    let (mut given, mut http, mut gate) = (None, None, None);
-    for (door, fd) in taker.doors() {
-        match door {
-            Door::Control => given = Some((fd, control.clone())),
-            Door::Http => http = Some(fd),
-            Door::Takeover => gate = Some(fd),
+    let mut client =
+        TakeoverClient::connect(&takeover::path_beside(&control)).map_err(DaemonError::from)?;
+    let (mut inherited, mut http, mut gate) = (None, None, None);
+    for (listener, fd) in client.admin_listeners() {
+        match listener {
+            PassedListener::Control => inherited = Some((fd, control.clone())),
+            PassedListener::Http => http = Some(fd),
+            PassedListener::Takeover => gate = Some(fd),
         }
     }
-    let mut bound = Listeners::go_on(&config.daemon, given, http)?;
+    let mut bound = AdminListeners::go_on(&config.daemon, inherited, http)?;
     let http = config.daemon.http;
-    let supervisor = Supervisor::take_over(config, kinds, taker)?;
+    let supervisor = Supervisor::take_over(config, kinds, client)?;
     bound.try_http_again(http);
-    Ok(Started {
+    Ok(StartedDaemon {
         supervisor,
         bound,
         gate,
     })
 }
 
-fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
-    let Started {
+fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
+    let StartedDaemon {
         supervisor,
         bound,
         gate,
@@ -167,13 +171,16 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
     let control = bound.listeners.control_path().map(Path::to_owned);
     let admin = start_admin(bound, &supervisor.requests());
     if let (Some(admin), Some(control)) = (&admin, control) {
-        let offered = doors(admin).and_then(|doors| {
-            supervisor.offer_takeover(takeover::path_beside(&control), gate, doors)
+        let offered = passed_listeners(admin).and_then(|passed_listeners| {
+            supervisor.offer_takeover(takeover::path_beside(&control), gate, passed_listeners)
         });
         if let Err(error) = offered {
-            let trouble = format!("no other process can take over: {error}");
-            log::warn!("{trouble}");
-            supervisor.requests().troubles.begin("takeover", trouble);
+            let condition = format!("no other process can take over: {error}");
+            log::warn!("{condition}");
+            supervisor
+                .requests()
+                .conditions
+                .begin("takeover", condition);
         }
     }
     log::info!("ready: {}", supervisor.summary());
@@ -191,25 +198,30 @@ fn serve(started: Started, loader: Arc<Loader>) -> Result<(), End> {
 }
 
 /// What control connections come in by, for the next process.
-fn doors(admin: &Admin) -> io::Result<Vec<(Door, OwnedFd)>> {
+fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>> {
     let (control, http) = admin.as_fds();
-    let doors = [(Door::Control, control), (Door::Http, http)];
-    let open = doors.into_iter().filter_map(|(door, fd)| Some((door, fd?)));
-    open.map(|(door, fd)| Ok((door, fd.try_clone_to_owned()?)))
+    let passed_listeners = [
+        (PassedListener::Control, control),
+        (PassedListener::Http, http),
+    ];
+    let open = passed_listeners
+        .into_iter()
+        .filter_map(|(listener, fd)| Some((listener, fd?)));
+    open.map(|(listener, fd)| Ok((listener, fd.try_clone_to_owned()?)))
         .collect()
 }
 
 /// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.
-fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
-    let Bound {
+fn start_admin(bound: BoundListeners, requests: &Requests) -> Option<Admin> {
+    let BoundListeners {
         listeners,
-        control_trouble,
-        http_trouble,
+        control_problem,
+        http_problem,
     } = bound;
-    for (about, trouble) in [("control", control_trouble), ("http", http_trouble)] {
-        if let Some(trouble) = trouble {
-            log::warn!("{trouble}");
-            requests.troubles.begin(about, trouble);
+    for (about, condition) in [("control", control_problem), ("http", http_problem)] {
+        if let Some(condition) = condition {
+            log::warn!("{condition}");
+            requests.conditions.begin(about, condition);
         }
     }
     if let Some(path) = listeners.control_path() {
@@ -221,9 +233,9 @@ fn start_admin(bound: Bound, requests: &Requests) -> Option<Admin> {
     match Admin::start(listeners, requests.clone()) {
         Ok(admin) => Some(admin),
         Err(error) => {
-            let trouble = format!("cannot serve the control socket: {error}");
-            log::warn!("{trouble}");
-            requests.troubles.begin("admin", trouble);
+            let condition = format!("cannot serve the control socket: {error}");
+            log::warn!("{condition}");
+            requests.conditions.begin("admin", condition);
             None
         }
     }

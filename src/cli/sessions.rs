@@ -42,12 +42,12 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         ("client", client.as_deref()),
         ("limit", Some(limit.as_str())),
     ];
-    let answer = match remote.get(&target("/sessions", &parameters)) {
-        Ok(answer) if *json => return print_json(&answer),
-        Ok(answer) => answer,
+    let response = match remote.get(&target("/sessions", &parameters)) {
+        Ok(response) if *json => return print_json(&response),
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand::<SessionList>(&answer) {
+    match understand::<SessionList>(&response) {
         Ok(list) => output::print(&text(&list)),
         Err(exit) => exit,
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::remote::{Remote, print_json, understand};
 use super::{Exit, output};
-use crate::config::words::{counted, one_line};
+use crate::config::diagnostics::{counted, one_line};
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Alarm, Snapshot};
 
@@ -24,12 +24,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let answer = match arguments.remote.get("/status") {
-        Ok(answer) if arguments.json => return print_json(&answer),
-        Ok(answer) => answer,
+    let response = match arguments.remote.get("/status") {
+        Ok(response) if arguments.json => return print_json(&response),
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand::<Snapshot>(&answer) {
+    match understand::<Snapshot>(&response) {
         Ok(snapshot) => output::print(&screen(&snapshot)),
         Err(exit) => exit,
     }

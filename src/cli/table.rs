@@ -1,6 +1,6 @@
 //! Tables for a terminal: columns as wide as what they hold, numbers to the right, and no text that a terminal would obey.
 
-use crate::config::words::one_line;
+use crate::config::diagnostics::one_line;
 
 /// Blanks between two columns.
 const GAP: &str = "  ";

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::pcapng::{Capture, Packet};
 use super::remote::{Remote, target};
 use super::{Exit, output};
-use crate::admin::client::{Next, Stream};
+use crate::admin::client::{NextChunk, ResponseStream};
 use crate::handlers::escape;
 use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
 
@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Bytes of a line that the daemon may send: a payload of the largest size with every byte escaped, and its names.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Look on while datagrams pass
+/// Show datagrams while they pass
 ///
 /// One line for each datagram that enters: when, from where to where, what its handlers did with it, and what it holds;
 /// answers of upstreams that have sessions too. What is refused before it has a route is shown with the reason. The data
@@ -117,7 +117,7 @@ fn sampled(count: &TapCount) -> String {
 
 /// Shows what comes until it ends, or somebody wants it to.
 fn follow(
-    mut stream: Stream,
+    mut stream: ResponseStream,
     show: &mut Show,
     is_asked_to_end: &AtomicBool,
     last: &mut TapCount,
@@ -127,10 +127,10 @@ fn follow(
     while !is_asked_to_end.load(Ordering::Relaxed) {
         match stream.next(LOOK)? {
             // Where nothing is written, a write cannot tell that nobody reads any more.
-            Next::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
-            Next::Nothing => continue,
-            Next::End => break,
-            Next::Bytes(bytes) => rest.extend_from_slice(&bytes),
+            NextChunk::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
+            NextChunk::Nothing => continue,
+            NextChunk::End => break,
+            NextChunk::Bytes(bytes) => rest.extend_from_slice(&bytes),
         }
         let end = rest
             .iter()
@@ -144,7 +144,7 @@ fn follow(
                 }
                 TapLine::Count(count) => {
                     if !std::mem::replace(&mut has_begun, true) {
-                        output::complain("looking on; Ctrl-C ends");
+                        output::complain("tapping; press Ctrl-C to stop");
                     } else if count.missed > last.missed && count.end.is_none() {
                         output::complain(&format!("{} missed so far", sampled(&count)));
                     }
@@ -187,7 +187,7 @@ impl Show {
     fn new(arguments: &Arguments) -> Result<Show, Exit> {
         let Some(path) = &arguments.pcap else {
             let out = BufWriter::new(io::stdout());
-            let colours = output::answer_colours();
+            let colours = output::stdout_colours();
             return Ok(if arguments.json {
                 Show::Json(out)
             } else {
@@ -219,7 +219,7 @@ impl Show {
                 time_ns: datagram.time_ns,
                 ends: datagram.src.zip(datagram.dst),
                 ttl: datagram.ttl,
-                leaves: datagram.is_answer(),
+                leaves: datagram.is_reply(),
                 len: datagram.length,
                 payload: &payload(datagram)?,
                 comment: &story(datagram),
@@ -270,9 +270,9 @@ fn payload(datagram: &TappedDatagram) -> io::Result<Vec<u8>> {
 /// What the daemon did with it, in words: `route dns, forward handled`.
 fn story(datagram: &TappedDatagram) -> String {
     let mut parts = Vec::new();
-    if datagram.is_answer() {
+    if datagram.is_reply() {
         parts.push(format!(
-            "answer of {}",
+            "reply of {}",
             datagram.upstream.as_deref().unwrap_or("an upstream")
         ));
     }

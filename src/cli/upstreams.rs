@@ -5,7 +5,7 @@ use clap::Args;
 use super::remote::{Remote, print_json, understand};
 use super::table::{Align, Table};
 use super::{Exit, output};
-use crate::config::words::one_line;
+use crate::config::diagnostics::one_line;
 use crate::observe::snapshot::UpstreamRow;
 
 /// List the running daemon's upstreams: who is alive, who is draining, and what each got
@@ -19,12 +19,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Exit {
-    let answer = match arguments.remote.get("/status/upstreams") {
-        Ok(answer) if arguments.json => return print_json(&answer),
-        Ok(answer) => answer,
+    let response = match arguments.remote.get("/status/upstreams") {
+        Ok(response) if arguments.json => return print_json(&response),
+        Ok(response) => response,
         Err(exit) => return exit,
     };
-    match understand::<Vec<UpstreamRow>>(&answer) {
+    match understand::<Vec<UpstreamRow>>(&response) {
         Ok(rows) if rows.is_empty() => output::print("no handler has upstreams\n"),
         Ok(rows) => output::print(&text(&rows)),
         Err(exit) => exit,
@@ -38,7 +38,7 @@ fn text(rows: &[UpstreamRow]) -> String {
         ("sessions", Align::Right),
         ("sent", Align::Right),
         ("not sent", Align::Right),
-        ("answers", Align::Right),
+        ("replies", Align::Right),
     ];
     let mut table = Table::new(&heads);
     let mut notes = String::new();

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use log::LevelFilter;
 use toml::de::DeValue;
 
+use super::diagnostics::Mistake;
 use super::limits::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, HTTP_HOSTS_MAX, WORKERS_MAX};
 use super::section::Section;
 use super::setting::{self, Form, Setting};
 use super::value::{
     Value, boolean, choice, host_header, http_address, integer, size_in, socket_path,
 };
-use super::words::Mistake;
 
 /// Its keys, for the section and for hints.
 pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);

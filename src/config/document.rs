@@ -7,19 +7,19 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostics::{closest, quoted};
 use super::handlers::Registry;
 use super::limits::{RECOVERY_BYTES_MAX, ROUTES_MAX, TESTS_MAX};
 use super::problem::{Problem, Problems};
-use super::route::Draft;
+use super::route::RouteDraft;
 use super::section::Section;
-use super::source::Source;
-use super::words::{closest, quoted};
-use super::{Config, Daemon, Kind, daemon, route, table, test};
+use super::source::SourceFile;
+use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
 
 /// Everything that the text says, or everything that is wrong with it.
-pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> {
+pub(super) fn parse(source: SourceFile, kinds: &[Kind]) -> Result<Config, Problems> {
     let mut problems = Problems::new(source.clone());
     let (document, errors) = tables(source.text());
     for error in without_echoes(source.text(), errors) {
@@ -39,7 +39,7 @@ pub(super) fn parse(source: Source, kinds: &[Kind]) -> Result<Config, Problems> 
         .and_then(|value| value.get_ref().as_array())
         .map_or(0, |tables| tables.len());
     let is_complete = drafts.len() == written;
-    let routes = table::finish(drafts, &mut problems);
+    let routes = route_checks::finish(drafts, &mut problems);
     let labels = || routes.iter().map(|route| route.label.as_str()).collect();
     let known = test::Known {
         routes: is_complete.then(labels),
@@ -108,7 +108,7 @@ fn headers(text: &str) -> Vec<Range<usize>> {
         .collect()
 }
 
-fn syntax(source: &Source, error: &toml::de::Error) -> Problem {
+fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let end = source.text().len();
     let at = error.span().unwrap_or(end..end);
     let (message, hint) = match error.message() {
@@ -146,7 +146,7 @@ fn read_routes(
     document: &DeTable<'_>,
     handlers: &mut Registry<'_>,
     problems: &mut Problems,
-) -> Vec<Draft> {
+) -> Vec<RouteDraft> {
     let tables = match document
         .get("route")
         .map(|value| (value.span(), value.get_ref()))
@@ -197,7 +197,7 @@ fn read_route(
     value: &Spanned<DeValue<'_>>,
     handlers: &mut Registry<'_>,
     problems: &mut Problems,
-) -> Option<Draft> {
+) -> Option<RouteDraft> {
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(Problem::error(value.span(), "a route is a table").hint(MINIMAL));
         return None;
@@ -209,7 +209,7 @@ fn read_route(
     draft
 }
 
-fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draft> {
+fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::TestDraft> {
     let Some(value) = document.get("test") else {
         return Vec::new();
     };
@@ -234,7 +234,7 @@ fn read_tests(document: &DeTable<'_>, problems: &mut Problems) -> Vec<test::Draf
         .collect()
 }
 
-fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<test::Draft> {
+fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<test::TestDraft> {
     let DeValue::Table(table) = value.get_ref() else {
         problems.push(
             Problem::error(value.span(), "a test is a table")

@@ -1,19 +1,17 @@
 //! `expect_every` of a route: how long it, or a part of its sources, may be silent before that is an alarm.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::destination::Destination;
+use super::diagnostics::quoted;
 use super::limits::{DURATION_DAYS_MAX, EXPECTATIONS_MAX};
 use super::problem::Problem;
-use super::route::source_of;
 use super::section::Section;
 use super::setting::Form;
 use super::source::Placed;
-use super::value::duration_in;
-use super::words::quoted;
+use super::value::{duration_in, is_v4, source_of};
 
 /// The key.
 const KEY: &str = "expect_every";
@@ -117,7 +115,6 @@ fn check(
     sources: &[Placed<IpNet>],
 ) {
     let net = expected.value;
-    let is_v4 = |net: &IpNet| matches!(net.addr(), IpAddr::V4(_));
     let shown = quoted(&net.to_string());
     let problem = if !destinations
         .iter()

@@ -14,13 +14,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::canonical;
-use super::kind::{Kind, Recipe, Upstream};
+use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
+use super::kind::{HandlerSpec, Kind, Upstream};
 use super::limits::{HANDLERS_MAX, NAME_BYTES_MAX};
 use super::problem::{Problem, Problems};
 use super::section::Section;
-use super::source::{Placed, Source};
+use super::source::{Placed, SourceFile};
 use super::value::{Value, string};
-use super::words::{Mistake, did_you_mean, listed, quoted};
 use crate::dispatch::handler::HandlerId;
 
 /// A handler as the file names it.
@@ -31,7 +31,7 @@ pub struct NamedHandler {
     /// What kind it is.
     pub kind: Kind,
     /// What it will do.
-    pub recipe: Arc<dyn Recipe>,
+    pub spec: Arc<dyn HandlerSpec>,
     /// The canonical text of its table (see [`canonical`]): a handler of another file with the same name and text is the
     /// same handler. Where it has no table: its kind.
     pub text: String,
@@ -45,7 +45,7 @@ pub struct NamedHandler {
 
 impl fmt::Debug for NamedHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NamedHandler({:?}, {:?})", self.name, self.recipe)
+        write!(f, "NamedHandler({:?}, {:?})", self.name, self.spec)
     }
 }
 
@@ -53,7 +53,7 @@ impl NamedHandler {
     /// All that it depends on, in canonical form: its settings, and a mark of what was read beside them.
     pub fn contents(&self) -> String {
         let mut text = self.text.clone();
-        let beside = self.recipe.beside();
+        let beside = self.spec.beside();
         if !beside.is_empty() {
             let mark = foldhash::fast::FixedState::with_seed(0).hash_one(beside);
             text += &format!("\n# read beside: {} bytes, {mark:016x}", beside.len());
@@ -66,10 +66,10 @@ impl NamedHandler {
 pub(super) struct Registry<'k> {
     kinds: &'k [Kind],
     ids: HashMap<String, HandlerId>,
-    entries: Vec<Entry>,
+    entries: Vec<RegisteredHandler>,
 }
 
-struct Entry {
+struct RegisteredHandler {
     name: String,
     at: Range<usize>,
     is_used: bool,
@@ -150,9 +150,9 @@ impl<'k> Registry<'k> {
         let keys = std::iter::once("kind").chain(keys);
         let before = problems.errors();
         let mut section = Section::new(title, table, at.clone(), keys, problems);
-        let recipe = (kind.read)(&mut section);
+        let spec = (kind.read)(&mut section);
         section.finish();
-        if recipe.is_none() && problems.errors() == before {
+        if spec.is_none() && problems.errors() == before {
             problems.push(unexplained(kind, at.clone()));
         }
         let (name, text) = (name.value.to_owned(), canonical::text(table));
@@ -160,7 +160,7 @@ impl<'k> Registry<'k> {
         Some(NamedHandler {
             name,
             kind,
-            recipe: Arc::from(recipe?),
+            spec: Arc::from(spec?),
             text,
             at,
             is_implicit,
@@ -205,7 +205,7 @@ impl<'k> Registry<'k> {
         // HANDLERS_MAX tables and one for each kind: far below what an index of 32 bits holds.
         let id = HandlerId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.ids.insert(name.to_owned(), id);
-        self.entries.push(Entry {
+        self.entries.push(RegisteredHandler {
             name: name.to_owned(),
             at,
             is_used: false,
@@ -254,7 +254,7 @@ impl<'k> Registry<'k> {
         Some(
             handlers?
                 .into_iter()
-                .flat_map(|handler| handler.recipe.upstreams())
+                .flat_map(|handler| handler.spec.upstreams())
                 .collect(),
         )
     }
@@ -295,7 +295,7 @@ impl<'k> Registry<'k> {
 /// Reads one handler from its name and its canonical text, such as another process hands over. The bytes of the file that
 /// it speaks of are those of `text`.
 pub fn one(name: &str, text: &str, kinds: &[Kind]) -> Result<NamedHandler, Problems> {
-    let source = Source::new(Path::new(&format!("[handler.{name}]")), text);
+    let source = SourceFile::new(Path::new(&format!("[handler.{name}]")), text);
     let mut problems = Problems::new(source);
     if let Err(mistake) = check_name(name) {
         problems.push(Problem::error(
@@ -346,18 +346,18 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
     let keys = kind.settings.iter().map(|setting| setting.key);
     let mut found = Problems::new(problems.source().clone());
     let mut section = Section::new(quoted(kind.name), &empty, at.clone(), keys, &mut found);
-    let recipe = (kind.read)(&mut section);
+    let spec = (kind.read)(&mut section);
     if let Some(problem) = found.iter().next() {
         let message = format!("`handler`: {}", problem.message);
         problems.push(Problem::error(at.clone(), message).hint(hint()));
-    } else if recipe.is_none() {
+    } else if spec.is_none() {
         problems.push(unexplained(kind, at.clone()));
     }
     let (name, text) = (kind.name.to_owned(), format!("kind = \"{}\"", kind.name));
     Some(NamedHandler {
         name,
         kind,
-        recipe: Arc::from(recipe?),
+        spec: Arc::from(spec?),
         text,
         at: at.clone(),
         is_implicit: true,

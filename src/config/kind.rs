@@ -1,4 +1,4 @@
-//! What a kind of handler is: a name, its settings, and how the file's words become a recipe.
+//! What a kind of handler is: a name, its settings, and how the file's words become a handler spec.
 //!
 //! This room knows the shape of a kind; the kinds themselves live in `handlers/`, one file each, and are passed in as a
 //! slice, so that a program of one's own can add to them.
@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 
 use super::section::Section;
 pub use super::setting::{Form, Setting};
-pub use super::upstream::{Upkeep, Upstream};
+pub use super::upstream::{MonitorSettings, Upstream};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::id::UpstreamId;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
 
 /// One kind of handler: everything that the parser, the help, `explain` and the README's table need to know of it.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Kind {
     /// A complete piece of configuration that uses it; tests parse it.
     pub example: &'static str,
     /// Reads its settings. Reports what is wrong to the section and returns `None` where nothing can be built.
-    pub read: fn(&mut Section<'_>) -> Option<Box<dyn Recipe>>,
+    pub read: fn(&mut Section<'_>) -> Option<Box<dyn HandlerSpec>>,
 }
 
 impl fmt::Debug for Kind {
@@ -44,7 +44,7 @@ impl Kind {
 }
 
 /// A handler as the file describes it, already checked. Each worker gets a [`Handler`] of its own made from it.
-pub trait Recipe: Send + Sync + fmt::Debug {
+pub trait HandlerSpec: Send + Sync + fmt::Debug {
     /// Which facts about a datagram the kernel must tell; each costs 30 to 45 ns a datagram.
     fn needs(&self) -> Needs;
 
@@ -53,7 +53,7 @@ pub trait Recipe: Send + Sync + fmt::Debug {
         &[]
     }
 
-    /// What it has read beside its settings, such as another file: two recipes of equal settings are the same only where this
+    /// What it has read beside its settings, such as another file: two handler specs of equal settings are the same only where this
     /// is equal too.
     fn beside(&self) -> &[u8] {
         &[]
@@ -64,22 +64,22 @@ pub trait Recipe: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Places among [`Recipe::upstreams`] of those that may get this datagram from a handler that has just begun, while all
+    /// Places among [`HandlerSpec::upstreams`] of those that may get this datagram from a handler that has just begun, while all
     /// of them live and are known. One that only gets copies on trial is none of them.
     fn would_reach(&self, _: &Datagram<'_>) -> Vec<usize> {
         (0..self.upstreams().len()).collect()
     }
 
     /// How these are looked after while the daemon runs.
-    fn upkeep(&self) -> Upkeep {
-        Upkeep::default()
+    fn monitor_settings(&self) -> MonitorSettings {
+        MonitorSettings::default()
     }
 
     /// One line for `explain`: what it will do, in words.
     fn describe(&self) -> String;
 
     /// Makes the handler of one worker. Everything that can block or fail happens here, never in the handler.
-    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError>;
+    fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError>;
 }
 
 /// Which facts about a datagram a handler reads besides its payload. What it does not ask for may be told all the same, for
@@ -120,10 +120,10 @@ impl Needs {
     }
 }
 
-/// What the control plane offers a recipe that builds the handler of one worker.
-pub trait Site {
-    /// The way to an upstream of the recipe. `place` is its place in [`Recipe::upstreams`].
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError>;
+/// What the control plane offers a handler spec that builds the handler of one worker.
+pub trait BuildContext {
+    /// The way to an upstream of the handler spec. `place` is its place in [`HandlerSpec::upstreams`].
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError>;
 
     /// The line sink on standard output, shared by all that print.
     fn standard_output(&mut self) -> Result<crate::dispatch::sink::LineSink, BuildError>;
@@ -134,11 +134,11 @@ pub trait Site {
 
 /// A way to an upstream that is there from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct OpenedUpstream {
     /// The upstream's number.
     pub upstream: UpstreamId,
-    /// A lane of the outbox that leads there, one way; its socket is opened, connected and owned by the worker.
-    pub lane: Lane,
+    /// The socket that leads there, one way. The worker opens, connects and owns it.
+    pub socket: UpstreamSocketId,
     /// Where the upstream is, if that is known.
     pub address: Option<SocketAddr>,
 }

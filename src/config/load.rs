@@ -6,9 +6,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::configuration::Config;
+use super::diagnostics::one_line;
+use super::document;
+use super::kind::Kind;
 use super::limits::FILE_BYTES_MAX;
 use super::problem::Problems;
-use super::words::one_line;
+use super::source::SourceFile;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +46,21 @@ impl LoadError {
     }
 }
 
+impl Config {
+    /// Reads the text of `file`; nothing but the text is looked at.
+    pub fn parse(file: &Path, text: &str, kinds: &[Kind]) -> Result<Config, Problems> {
+        document::parse(SourceFile::new(file, text), kinds)
+    }
+
+    /// Reads a file.
+    pub fn load(file: &Path, kinds: &[Kind]) -> Result<Config, LoadError> {
+        let text = text(file)?;
+        Ok(Config::parse(file, &text, kinds)?)
+    }
+}
+
 /// The text of a file.
-pub(super) fn text(file: &Path) -> Result<String, LoadError> {
+fn text(file: &Path) -> Result<String, LoadError> {
     let unreadable = |why| LoadError::Unreadable {
         file: file.to_owned(),
         why,

@@ -3,13 +3,11 @@
 //! Nothing here knows TOML or routes. The drawing is in `render.rs`; the words are chosen where a
 //! problem is found.
 
-use std::fmt;
 use std::ops::Range;
 
+use super::diagnostics::{Mistake, counted};
 use super::limits::{PROBLEMS_KEPT_MAX, PROBLEMS_SHOWN_MAX};
-use super::render;
-use super::source::{Position, Source};
-use super::words::{Mistake, counted};
+use super::source::{Position, SourceFile};
 
 /// Whether the file can be used in spite of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl Problem {
 /// The problems of one file. Displayed, it is the whole text for the user, without colours.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    source: Source,
+    source: SourceFile,
     kept: Vec<Problem>,
     errors: usize,
     warnings: usize,
@@ -102,7 +100,7 @@ pub struct Problems {
 
 impl Problems {
     /// None yet.
-    pub fn new(source: Source) -> Problems {
+    pub fn new(source: SourceFile) -> Problems {
         Problems {
             source,
             kept: Vec::new(),
@@ -123,7 +121,7 @@ impl Problems {
     }
 
     /// The file that they are about.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &SourceFile {
         &self.source
     }
 
@@ -165,33 +163,12 @@ impl Problems {
         self.kept.len() < PROBLEMS_SHOWN_MAX
     }
 
-    /// The whole text for the user. Colours are for terminals: the caller knows.
-    pub fn render(&self, colours: bool) -> String {
-        let mut text = String::new();
-        for problem in self.iter().take(PROBLEMS_SHOWN_MAX) {
-            text.push_str(&render::draw(&self.source, problem, colours));
-            text.push_str("\n\n");
-        }
-        let total = self.errors + self.warnings;
-        if total > PROBLEMS_SHOWN_MAX {
-            text.push_str(&format!("... and {} more\n\n", total - PROBLEMS_SHOWN_MAX));
-        }
-        text.push_str(&self.summary());
-        text
-    }
-
     /// One line: the file, and how many of each there are.
     pub fn summary(&self) -> String {
         let errors = (self.errors > 0).then(|| counted(self.errors, "error"));
         let warnings = (self.warnings > 0).then(|| counted(self.warnings, "warning"));
         let counts: Vec<String> = errors.into_iter().chain(warnings).collect();
         format!("{}: {}", self.source.name(), counts.join(", "))
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(false))
     }
 }
 
@@ -204,7 +181,7 @@ mod tests {
     use super::*;
 
     fn problems(text: &str, list: impl IntoIterator<Item = Problem>) -> Problems {
-        let mut problems = Problems::new(Source::new(Path::new("u.toml"), text));
+        let mut problems = Problems::new(SourceFile::new(Path::new("u.toml"), text));
         list.into_iter().for_each(|problem| problems.push(problem));
         problems
     }

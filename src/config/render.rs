@@ -3,28 +3,52 @@
 //! The library that draws passes some of what it is given to the terminal as it is, so everything
 //! that comes from the file is made harmless here first.
 
+use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::renderer::Renderer;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Snippet};
 
-use super::limits::LINE_BYTES_SHOWN_MAX;
-use super::problem::{Problem, Severity};
-use super::source::Source;
-use super::words::{is_unprintable, printable};
+use super::diagnostics::{is_unprintable, printable};
+use super::limits::{LINE_BYTES_SHOWN_MAX, PROBLEMS_SHOWN_MAX};
+use super::problem::{Problem, Problems, Severity};
+use super::source::SourceFile;
+
+impl Problems {
+    /// The whole text for the user. Colours are for terminals: the caller knows.
+    pub fn render(&self, colours: bool) -> String {
+        let mut text = String::new();
+        for problem in self.iter().take(PROBLEMS_SHOWN_MAX) {
+            text.push_str(&draw(self.source(), problem, colours));
+            text.push_str("\n\n");
+        }
+        let total = self.errors() + self.warnings();
+        if total > PROBLEMS_SHOWN_MAX {
+            text.push_str(&format!("... and {} more\n\n", total - PROBLEMS_SHOWN_MAX));
+        }
+        text.push_str(&self.summary());
+        text
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
 
 /// The text for one problem, without a line end.
-pub(super) fn draw(source: &Source, problem: &Problem, colours: bool) -> String {
+fn draw(source: &SourceFile, problem: &Problem, colours: bool) -> String {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let mut group = Group::with_title(level.primary_title(printable(&problem.message)));
-    let first = Mark::new(source, &problem.at, &problem.label, AnnotationKind::Primary);
+    let first = Underline::new(source, &problem.at, &problem.label, AnnotationKind::Primary);
     let second = problem
         .other
         .as_ref()
-        .map(|(at, label)| Mark::new(source, at, label, AnnotationKind::Context));
+        .map(|(at, label)| Underline::new(source, at, label, AnnotationKind::Context));
     group = match second {
         Some(second) if second.line == first.line => {
             first.add_to(group, source, Some(second.annotation()))
@@ -46,19 +70,19 @@ pub(super) fn draw(source: &Source, problem: &Problem, colours: bool) -> String 
 }
 
 /// One marked place. Only its first line is shown: a list over 1,000 lines would say no more.
-struct Mark {
+struct Underline {
     line: Range<usize>,
     at: Range<usize>,
     label: String,
     kind: AnnotationKind,
 }
 
-impl Mark {
-    fn new(source: &Source, at: &Range<usize>, label: &str, kind: AnnotationKind) -> Mark {
+impl Underline {
+    fn new(source: &SourceFile, at: &Range<usize>, label: &str, kind: AnnotationKind) -> Underline {
         let at = source.clamp(at.clone());
         let line = source.line(at.start);
         let start = at.start.clamp(line.start, line.end);
-        Mark {
+        Underline {
             at: start..at.end.clamp(start, line.end),
             line,
             label: printable(label),
@@ -75,7 +99,7 @@ impl Mark {
     fn add_to<'a>(
         &self,
         group: Group<'a>,
-        source: &'a Source,
+        source: &'a SourceFile,
         more: Option<Annotation<'a>>,
     ) -> Group<'a> {
         let position = source.position(self.at.start);
@@ -114,7 +138,7 @@ mod tests {
 
     fn drawn(text: &str, problem: Problem) -> String {
         draw(
-            &Source::new(Path::new("dir/\x1bu.toml"), text),
+            &SourceFile::new(Path::new("dir/\x1bu.toml"), text),
             &problem,
             false,
         )

@@ -1,25 +1,24 @@
 //! One `[[route]]`: where datagrams are sent to, from whom, and who handles them.
 //!
 //! What a route alone can get wrong is found here; what only several routes together can (equal
-//! routes, too many sockets) is found in `table.rs`. Whether an interface exists is asked in control.
+//! routes, too many sockets) is found in `route_checks.rs`. Whether an interface exists is asked in control.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::net::IpAddr;
 use std::ops::Range;
 
 use ipnet::IpNet;
 
 use super::destination::Destination;
+use super::diagnostics::Mistake;
 use super::expectation;
 pub use super::expectation::Expectation;
 use super::handlers::{Registry, check_name};
+use super::interface::InterfaceRef;
 use super::problem::Problem;
 use super::section::Section;
 use super::setting::{self, Form, Setting};
 use super::source::Placed;
-use super::value::{Value, boolean, interface, parsed, placed, prefix_text, string};
-use super::words::Mistake;
+use super::value::{Value, boolean, interface, is_v4, parsed, placed, source_of, string};
 use crate::dispatch::handler::HandlerId;
 
 /// Its keys, for the section and for hints.
@@ -101,32 +100,14 @@ pub struct Route {
     pub at: Range<usize>,
 }
 
-/// A network interface as the file names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum InterfaceRef {
-    /// By name: `eth0`.
-    Name(String),
-    /// By one of its addresses.
-    Address(IpAddr),
-}
-
-impl fmt::Display for InterfaceRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InterfaceRef::Name(name) => f.write_str(name),
-            InterfaceRef::Address(address) => write!(f, "{address}"),
-        }
-    }
-}
-
 /// A route, and the name that the file gives it.
-pub(super) struct Draft {
+pub(super) struct RouteDraft {
     pub(super) name: Option<Placed<String>>,
     pub(super) route: Route,
 }
 
 /// Reads one route. Every key is read before anything is given up, so that all is reported.
-pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<Draft> {
+pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<RouteDraft> {
     let name = section.optional("name", placed(name));
     let destination = parsed::<Destination>("a destination such as \"127.0.0.1:1234\"");
     let destinations = section.required_list("destination", placed(destination));
@@ -160,7 +141,7 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
         text: section.text(),
         at: section.at(),
     };
-    Some(Draft { name, route })
+    Some(RouteDraft { name, route })
 }
 
 fn read_handlers(section: &mut Section<'_>, registry: &mut Registry<'_>) -> Option<Vec<HandlerId>> {
@@ -225,10 +206,6 @@ fn check_families(
     }
 }
 
-fn is_v4(net: &IpNet) -> bool {
-    matches!(net, IpNet::V4(_))
-}
-
 fn check_repeated(section: &mut Section<'_>, sources: &[Placed<IpNet>]) {
     let mut seen = HashMap::new();
     for source in sources {
@@ -247,25 +224,4 @@ fn name(value: Value<'_>) -> Result<String, Mistake> {
 
 fn source(value: Value<'_>) -> Result<IpNet, Mistake> {
     source_of(value.text("an address or prefix such as \"10.0.0.0/8\"")?)
-}
-
-/// Who sends datagrams: an address or a prefix.
-pub(super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
-    let net = prefix_text(text)?;
-    if net.addr().is_multicast() {
-        return Err(Mistake::new("no datagram comes from a group")
-            .hint("`source` is who sends; groups belong into `destination`"));
-    }
-    if let IpAddr::V6(v6) = net.addr()
-        && let Some(v4) = v6.to_ipv4_mapped()
-    {
-        let message = format!("{v6} is an IPv4 address in IPv6 clothes");
-        return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
-    }
-    if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
-        return Err(
-            Mistake::new("no host has this address").hint("for every source leave `source` out")
-        );
-    }
-    Ok(net)
 }

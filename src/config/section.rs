@@ -5,20 +5,20 @@
 //! so that all of it is told at once. A kind reads its settings through this and nothing else:
 //!
 //! ```
-//! use udispatch::config::kind::Recipe;
+//! use udispatch::config::kind::HandlerSpec;
 //! use udispatch::config::section::Section;
 //! use udispatch::config::value;
 //!
-//! # fn recipe(_: Vec<udispatch::config::kind::Upstream>, _: bool, _: Option<std::time::Duration>)
-//! #     -> Option<Box<dyn Recipe>> { None }
-//! fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+//! # fn spec(_: Vec<udispatch::config::kind::Upstream>, _: bool, _: Option<std::time::Duration>)
+//! #     -> Option<Box<dyn HandlerSpec>> { None }
+//! fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
 //!     let upstreams = section.required_list("upstreams", value::upstream);
 //!     let all = section.or("pick", value::choice(&[("all", true), ("random", false)]), true);
 //!     let idle = section.optional("idle", value::duration);
 //!     if all && section.has("idle") {
 //!         section.problem("idle", "makes no sense with pick = \"all\"", "leave it out");
 //!     }
-//!     recipe(upstreams?, all, idle) // `?` only after every key was read
+//!     spec(upstreams?, all, idle) // `?` only after every key was read
 //! }
 //! ```
 
@@ -28,11 +28,11 @@ use std::path::Path;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::canonical;
+use super::diagnostics::{Mistake, closest, did_you_mean, listed, quoted};
 use super::problem::{Problem, Problems};
 use super::setting::Setting;
 use super::source::Placed;
 use super::value::Value;
-use super::words::{Mistake, closest, did_you_mean, listed, quoted};
 
 /// A table whose keys are being read.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ pub struct Section<'a> {
     keys: Vec<&'a str>,
     problems: &'a mut Problems,
 }
+
+/// Former names of keys, with their names of today. A file may still have the former one.
+const FORMER_NAMES: [(&str, &str); 1] = [("session_probation", "session_unreplied")];
 
 impl<'a> Section<'a> {
     /// The table `name`, which stands at `at` and may have these keys and no others.
@@ -209,12 +212,12 @@ impl<'a> Section<'a> {
 
     /// Whether the key is written, right or wrong.
     pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+        self.table.contains_key(self.written(key))
     }
 
     /// Where the value of a key stands.
     pub fn span(&self, key: &str) -> Option<Range<usize>> {
-        self.table.get(key).map(|value| value.span())
+        self.table.get(self.written(key)).map(|value| value.span())
     }
 
     /// Where the table stands: its header, or what is nearest to one.
@@ -301,7 +304,7 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         for (key, _) in self.table {
             let written = key.get_ref().as_ref();
-            if self.keys.contains(&written) {
+            if self.is_known(written) {
                 continue;
             }
             let known = match self.keys.is_empty() {
@@ -328,11 +331,30 @@ impl<'a> Section<'a> {
             "the key {key} is read, and absent from the settings of {}",
             self.name
         );
-        self.table.get(key).map(Value::new)
+        self.table.get(self.written(key)).map(Value::new)
+    }
+
+    /// The name under which the file has this key: the former one where only that is written.
+    fn written<'k>(&self, key: &'k str) -> &'k str {
+        if self.table.contains_key(key) {
+            return key;
+        }
+        FORMER_NAMES
+            .iter()
+            .find(|(former, now)| *now == key && self.table.contains_key(*former))
+            .map_or(key, |(former, _)| former)
+    }
+
+    /// Whether the table may have this key. A former name beside the name of today is a second value for one key, and unknown.
+    fn is_known(&self, written: &str) -> bool {
+        self.keys.contains(&written)
+            || FORMER_NAMES.iter().any(|(former, now)| {
+                *former == written && self.keys.contains(now) && !self.table.contains_key(*now)
+            })
     }
 
     fn place(&self, key: &str) -> Range<usize> {
-        let key = self.table.get_key_value(key);
+        let key = self.table.get_key_value(self.written(key));
         key.map_or(self.at(), |(key, _)| key.span())
     }
 
@@ -351,7 +373,7 @@ impl<'a> Section<'a> {
         // A table with more keys than this one may have is not searched word by word.
         self.table.len() <= 2 * self.keys.len()
             && unknown.any(|word| {
-                !self.keys.contains(&word) && closest(word, self.keys.iter().copied()) == Some(key)
+                !self.is_known(word) && closest(word, self.keys.iter().copied()) == Some(key)
             })
     }
 

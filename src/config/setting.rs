@@ -1,7 +1,7 @@
 //! What may stand behind a key: one definition each, from which people are told, editors complete, and a table's keys are
 //! known. The parsers are in `value/`; tests/schema.rs holds the two together.
 
-use super::words::listed;
+use super::diagnostics::listed;
 
 /// One key of a table.
 #[derive(Debug, Clone, Copy)]

@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::words::one_line;
+use super::diagnostics::one_line;
 
 /// A file's name and text; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Source(Arc<Inner>);
+pub struct SourceFile(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -40,16 +40,16 @@ pub struct Position {
     pub column: usize,
 }
 
-impl Source {
+impl SourceFile {
     /// The text that was read from `path`.
-    pub fn new(path: &Path, text: &str) -> Source {
+    pub fn new(path: &Path, text: &str) -> SourceFile {
         let feeds = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         // A byte order mark belongs to no line: columns count from behind it.
         let first = if text.starts_with('\u{feff}') { 3 } else { 0 };
         let line_starts = std::iter::once(first)
             .chain(feeds.map(|(index, _)| index + 1))
             .collect();
-        Source(Arc::new(Inner {
+        SourceFile(Arc::new(Inner {
             path: path.to_owned(),
             name: one_line(&path.to_string_lossy()),
             text: text.to_owned(),
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str, offset: usize) -> (usize, usize) {
-        let position = Source::new(Path::new("f"), text).position(offset);
+        let position = SourceFile::new(Path::new("f"), text).position(offset);
         (position.line, position.column)
     }
 
@@ -166,7 +166,7 @@ mod tests {
     /// A line is what stands between two line ends, whichever system wrote the file.
     #[test]
     fn lines_have_no_line_end() {
-        let source = Source::new(Path::new("f"), "one\r\ntwo\n\n");
+        let source = SourceFile::new(Path::new("f"), "one\r\ntwo\n\n");
         let lines: Vec<_> = [0, 4, 5, 8, 9, 10]
             .map(|offset| &source.text()[source.line(offset)])
             .into();
@@ -176,7 +176,7 @@ mod tests {
     /// A file in the working directory has the working directory as its base.
     #[test]
     fn base_of_a_bare_name_is_the_working_directory() {
-        let base = |path: &str| Source::new(Path::new(path), "").base_dir().to_owned();
+        let base = |path: &str| SourceFile::new(Path::new(path), "").base_dir().to_owned();
         assert_eq!(base("u.toml"), Path::new("."));
         assert_eq!(base("/etc/u.toml"), Path::new("/etc"));
     }

@@ -4,16 +4,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::handlers::Registry;
+use super::interface::InterfaceRef;
 use super::limits::PAYLOAD_BYTES_MAX;
 use super::problem::{Problem, Problems};
-use super::route::InterfaceRef;
 use super::section::Section;
 use super::setting::{self, Form, Setting};
 use super::source::Placed;
 use super::upstream::Upstream;
 use super::value::{Value, interface, placed, socket_address, string, upstream};
-use super::words::{Mistake, did_you_mean, listed, quoted};
 use crate::dispatch::handler::HandlerId;
 
 /// Its keys, for the section and for hints.
@@ -92,14 +92,14 @@ pub struct Test {
     /// What it holds.
     pub payload: Vec<u8>,
     /// What must become of it.
-    pub expected: Expected,
+    pub expected: TestExpectation,
     /// Where the test begins in the file.
     pub at: Range<usize>,
 }
 
 /// What must become of the datagram of a [`Test`].
 #[derive(Debug, Clone)]
-pub enum Expected {
+pub enum TestExpectation {
     /// No route takes it. The bytes of the file that say so.
     NoRoute(Range<usize>),
     /// A route takes it.
@@ -114,21 +114,21 @@ pub enum Expected {
 }
 
 /// A test whose names are not looked up yet.
-pub(super) struct Draft {
+pub(super) struct TestDraft {
     test: Test,
-    names: Names,
+    names: ExpectedNames,
 }
 
 /// The names that a test expects.
 #[derive(Default)]
-struct Names {
+struct ExpectedNames {
     route: Option<Placed<String>>,
     handlers: Vec<Placed<String>>,
     upstream: Option<Placed<Upstream>>,
 }
 
 /// Reads one test; `None` where it is wrong, which is reported.
-pub(super) fn read(section: &mut Section<'_>) -> Option<Draft> {
+pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
     let source = section.required("source", placed(sender));
     let destination = section.required("destination", destination);
     let interface = section.optional("interface", placed(interface));
@@ -149,12 +149,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Draft> {
         return None;
     }
     let expected = match names.as_ref()? {
-        Some(_) => Expected::Taken {
+        Some(_) => TestExpectation::Taken {
             route: None,
             handlers: Vec::new(),
             upstream: None,
         },
-        None => Expected::NoRoute(section.span("expect").unwrap_or(section.at())),
+        None => TestExpectation::NoRoute(section.span("expect").unwrap_or(section.at())),
     };
     let payload = payload.unwrap_or_default();
     let at = section.at();
@@ -166,14 +166,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Draft> {
         expected,
         at,
     };
-    Some(Draft {
+    Some(TestDraft {
         test,
         names: names.flatten().unwrap_or_default(),
     })
 }
 
 /// The names behind `expect`; inside, `None` where no route is expected.
-fn read_expect(section: &mut Section<'_>) -> Option<Option<Names>> {
+fn read_expect(section: &mut Section<'_>) -> Option<Option<ExpectedNames>> {
     let Some(value) = section.raw("expect") else {
         section.required("expect", string);
         return None;
@@ -200,7 +200,7 @@ fn read_expect(section: &mut Section<'_>) -> Option<Option<Names>> {
                     "name at least one of route, handler and upstream, or write \"no_route\"",
                 ));
             }
-            Some(Names {
+            Some(ExpectedNames {
                 route,
                 handlers: handlers.unwrap_or_default(),
                 upstream,
@@ -218,9 +218,13 @@ pub(super) struct Known<'a> {
 }
 
 /// Looks up what the tests name, and reports what is not there.
-pub(super) fn finish(drafts: Vec<Draft>, known: &Known<'_>, problems: &mut Problems) -> Vec<Test> {
+pub(super) fn finish(
+    drafts: Vec<TestDraft>,
+    known: &Known<'_>,
+    problems: &mut Problems,
+) -> Vec<Test> {
     let mut tests = Vec::with_capacity(drafts.len());
-    for Draft { mut test, names } in drafts {
+    for TestDraft { mut test, names } in drafts {
         let found_route = names.route.and_then(|name| route(&name, known, problems));
         let ids = names
             .handlers
@@ -230,7 +234,7 @@ pub(super) fn finish(drafts: Vec<Draft>, known: &Known<'_>, problems: &mut Probl
         let found_upstream = names
             .upstream
             .inspect(|name| check_upstream(name, known, problems));
-        if let Expected::Taken {
+        if let TestExpectation::Taken {
             route,
             handlers,
             upstream,

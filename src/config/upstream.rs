@@ -8,18 +8,18 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// An IP address, or a name for the resolver.
-    pub host: Host,
+    pub host: UpstreamHost,
     /// UDP port, never 0.
     pub port: u16,
     /// Bytes of the file where it is written, for messages.
     pub at: std::ops::Range<usize>,
     /// How datagrams leave to it.
-    pub leave: Leave,
+    pub egress: Egress,
 }
 
 /// The host part of an [`Upstream`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
+pub enum UpstreamHost {
     /// An address, with its scope where that was written as a number: `[fe80::1%2]:53`.
     Address(SocketAddr),
     /// A link-local address with the name of its interface, which has an index only at run time:
@@ -43,9 +43,9 @@ impl Upstream {
     /// Whether it is a multicast group, which only an address can be.
     pub fn is_group(&self) -> bool {
         match &self.host {
-            Host::Address(address) => address.ip().is_multicast(),
-            Host::Scoped { address, .. } => address.is_multicast(),
-            Host::Name(_) => false,
+            UpstreamHost::Address(address) => address.ip().is_multicast(),
+            UpstreamHost::Scoped { address, .. } => address.is_multicast(),
+            UpstreamHost::Name(_) => false,
         }
     }
 }
@@ -53,18 +53,18 @@ impl Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            Host::Address(address) => write!(f, "{address}"),
-            Host::Scoped { address, interface } => {
+            UpstreamHost::Address(address) => write!(f, "{address}"),
+            UpstreamHost::Scoped { address, interface } => {
                 write!(f, "[{address}%{interface}]:{}", self.port)
             }
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            UpstreamHost::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
 }
 
 /// How datagrams leave to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Leave {
+pub struct Egress {
     /// TTL or hop limit; `None`: the received one less one. To a group, the most that it may be.
     pub ttl: Option<u8>,
     /// Differentiated services code point, 0 to 63 (RFC 2474).
@@ -77,10 +77,10 @@ pub struct Leave {
     pub loop_back: bool,
 }
 
-impl Default for Leave {
+impl Default for Egress {
     /// As the kernel has it for a socket of which nothing is said.
-    fn default() -> Leave {
-        Leave {
+    fn default() -> Egress {
+        Egress {
             ttl: None,
             dscp: None,
             from: SendFrom::Own,
@@ -104,9 +104,9 @@ pub enum SendFrom {
 
 /// How the upstreams of a handler are looked after while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Upkeep {
+pub struct MonitorSettings {
     /// How each is asked whether it lives; `None`: judged by what comes back.
-    pub probe: Option<Probe>,
+    pub probe: Option<ProbeSettings>,
     /// How often names are resolved again; zero: never.
     pub resolve_interval: Duration,
     /// Whether the daemon may start although a name does not resolve.
@@ -115,7 +115,7 @@ pub struct Upkeep {
 
 /// A question that an upstream must answer to count as alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
+pub struct ProbeSettings {
     /// What carries it.
     pub over: ProbeOver,
     /// Its bytes. Over TCP nothing is sent if it is empty: that the connection opens is the answer.

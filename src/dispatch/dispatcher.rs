@@ -5,23 +5,26 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::change::Change;
-use super::dues::Dues;
 use super::expectation::Expectations;
-use super::guard::Guard;
-use super::handler::{Batch, Cx, Drops, Handler, HandlerId, Names, Scene, Trouble};
-use super::id::{EarId, UpstreamId};
+use super::handler::{
+    Batch, Context, Drops, Forwarding, Handler, HandlerId, Names, SocketTable, Trouble,
+};
+use super::id::{LocalListener, UpstreamId};
+use super::latency::LatencyProbe;
 use super::ledger::Ledger;
-use super::legacy::Legacy;
-use super::outbox::{Lane, Outbox};
+use super::outbox::{Outbox, UpstreamSocketId};
+use super::reply_policy::ReplyFilter;
 use super::route_table::{PortTable, RouteId};
-use super::sessions::page::{Mark, Page, Wanted};
-use super::sink::Fate;
-use super::stay::Stay;
+use super::saved_state::SavedState;
+use super::sessions::page::{SessionCursor, SessionPage, Wanted};
+use super::sink::SinkCounts;
 use super::tap::{self, Direction, Taps};
 use super::time::Time;
+use super::timers::Timers;
+use super::upstream_event::UpstreamEvent;
 use super::verdict::DropReason;
-use crate::datagram::{Envelope, Train};
+use crate::datagram::Envelope;
+use crate::number;
 
 /// How a listener's datagrams find their route.
 #[derive(Debug, Clone)]
@@ -57,7 +60,7 @@ pub enum Claim {
 
 /// A listener as the dispatcher knows it.
 #[derive(Debug, Clone)]
-pub struct Ear {
+pub struct ListenerRouting {
     /// Its number in the ledger.
     pub id: usize,
     /// How its datagrams find their route.
@@ -71,14 +74,16 @@ const NOWHERE: RouteId = RouteId(u32::MAX);
 
 /// The decisions of one worker.
 pub struct Dispatcher {
-    ears: Vec<Ear>,
+    listeners: Vec<ListenerRouting>,
     /// The handlers of each route, by route number.
     routes: Vec<Vec<HandlerId>>,
     /// Whom a route must not stop hearing from, by route number; empty where no route expects anybody.
     expectations: Vec<Option<Expectations>>,
     handlers: Vec<Box<dyn Handler>>,
-    guard: Arc<Guard>,
+    reply_filter: Arc<ReplyFilter>,
     names: Arc<Names>,
+    /// The time of what happens now.
+    now: Time,
     outbox: Outbox,
     ledger: Ledger,
     drops: Drops,
@@ -86,44 +91,45 @@ pub struct Dispatcher {
     common: Drops,
     /// Handlers that got something this turn, or kept something; a handful, so a list is quicker than a set.
     touched: Vec<HandlerId>,
-    dues: Dues,
+    timers: Timers,
     taps: Taps,
     /// What was handled this turn and when the kernel had received it; `None` where nobody asks how long that takes.
-    stay: Option<Stay>,
+    latency: Option<LatencyProbe>,
 }
 
 impl Dispatcher {
-    /// `listeners` and `upstreams` are their numbers in the whole configuration.
+    /// `listener_total` and `upstream_total` are their numbers in the whole configuration.
     pub fn new(
-        ears: Vec<Ear>,
+        listeners: Vec<ListenerRouting>,
         routes: Vec<Vec<HandlerId>>,
         handlers: Vec<Box<dyn Handler>>,
-        guard: Arc<Guard>,
+        reply_filter: Arc<ReplyFilter>,
         names: Arc<Names>,
-        listeners: usize,
-        upstreams: usize,
+        listener_total: usize,
+        upstream_total: usize,
     ) -> Dispatcher {
-        let ledger = Ledger::new(listeners, routes.len(), handlers.len(), upstreams);
+        let ledger = Ledger::new(listener_total, routes.len(), handlers.len(), upstream_total);
         let (drops, common) = (Drops::default(), Drops::default());
         let (outbox, touched) = (Outbox::default(), Vec::new());
-        let dues = Dues::new(handlers.len());
+        let timers = Timers::new(handlers.len());
         let taps = Taps::new(Arc::clone(&names));
-        let (expectations, stay) = (Vec::new(), None);
+        let (expectations, latency) = (Vec::new(), None);
         Dispatcher {
-            ears,
+            listeners,
             routes,
             expectations,
             handlers,
-            guard,
+            reply_filter,
             names,
+            now: Time::default(),
             outbox,
             ledger,
             drops,
             common,
             touched,
-            dues,
+            timers,
             taps,
-            stay,
+            latency,
         }
     }
 
@@ -134,21 +140,21 @@ impl Dispatcher {
     }
 
     /// Has the time that datagrams spend here measured, by the times at which the kernel received them.
-    pub fn measure_stay(&mut self) {
-        self.stay = Some(Stay::default());
-        self.ledger.stay = Some(Box::default());
+    pub fn measure_latency(&mut self) {
+        self.latency = Some(LatencyProbe::default());
+        self.ledger.latency = Some(Box::default());
     }
 
-    /// Whether the worker should say what time of day it is: [`Taps::begin_turn`], [`Dispatcher::settle_stay`].
+    /// Whether the worker should say what time of day it is: [`Taps::begin_turn`], [`Dispatcher::settle_latency`].
     #[inline]
     pub fn is_measured(&self) -> bool {
-        self.stay.is_some()
+        self.latency.is_some()
     }
 
     /// What this turn handled has left, at this time of day in nanoseconds since 1970.
-    pub fn settle_stay(&mut self, now_ns: u64) {
-        if let (Some(stay), Some(histogram)) = (&mut self.stay, &mut self.ledger.stay) {
-            stay.settle(now_ns, histogram);
+    pub fn settle_latency(&mut self, now_ns: u64) {
+        if let (Some(latency), Some(histogram)) = (&mut self.latency, &mut self.ledger.latency) {
+            latency.settle(now_ns, histogram);
         }
     }
 
@@ -159,136 +165,169 @@ impl Dispatcher {
     }
 
     /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
-    pub fn dispatch(&mut self, ear: usize, trains: &[Train], arena: &[u8], scene: &mut Scene<'_>) {
-        if let Ear {
+    pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, sockets: &mut dyn SocketTable) {
+        if let ListenerRouting {
             lookup: Lookup::Fixed(route),
             claim: Claim::All,
             ..
-        } = self.ears[ear]
+        } = self.listeners[listener]
         {
-            return self.run(ear, route, &Batch::new(trains, arena), scene);
+            return self.run(listener, route, batch, sockets);
         }
-        let mut rest = trains;
+        let arena = batch.arena();
+        let mut rest = batch.trains();
         while let Some(first) = rest.first() {
-            let verdict = self.resolve(ear, &first.envelope);
+            let verdict = self.resolve(listener, &first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
                 // A flow sends many: equal envelopes need no second search.
-                train.envelope == rest[0].envelope || self.resolve(ear, &train.envelope) == verdict
+                train.envelope == rest[0].envelope
+                    || self.resolve(listener, &train.envelope) == verdict
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
-                Ok(route) => self.run(ear, route, &Batch::new(run, arena), scene),
-                Err(reason) => self.refuse(ear, reason, &Batch::new(run, arena)),
+                Ok(route) => self.run(listener, route, &Batch::new(run, arena), sockets),
+                Err(reason) => self.refuse(listener, reason, &Batch::new(run, arena)),
             }
             rest = after;
         }
     }
 
-    /// Gives a handler what an upstream answered on a lane of its own.
+    /// Sets the time of what the dispatcher is asked to do from now on.
+    #[inline]
+    pub fn set_time(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// Gives a handler what an upstream answered on a socket of its own.
     pub fn reply(
         &mut self,
         to: HandlerId,
-        lane: Lane,
-        trains: &[Train],
-        arena: &[u8],
-        scene: &mut Scene<'_>,
+        socket: UpstreamSocketId,
+        batch: &Batch<'_>,
+        sockets: &mut dyn SocketTable,
     ) {
-        let batch = Batch::new(trains, arena);
-        self.with(to, scene, |handler, cx| handler.on_reply(lane, &batch, cx));
+        self.with(to, sockets, |handler, cx| match handler.forwarding_mut() {
+            Some(forwarding) => forwarding.on_reply(socket, batch, cx),
+            None => cx.drop_run(0, batch.len(), DropReason::LateReply),
+        });
         self.ledger.handlers[to.index()]
             .replies
             .batch(batch.len(), &self.drops.0);
         if !self.taps.is_empty() {
             self.taps.note(to, &self.drops);
-            let (upstream, ears) = (scene.lanes.upstream(lane), &self.ears);
+            let (upstream, listeners) = (sockets.upstream(socket), &self.listeners);
             self.taps
-                .take_answer(to, upstream, &batch, &self.outbox, |ear| {
-                    ears[ear.index()].id as u32
+                .take_reply(to, upstream, batch, &self.outbox, |listener| {
+                    number::to_u32(listeners[listener.index()].id)
                 });
         }
     }
 
-    /// Tells a handler of trouble on a lane of its own.
-    pub fn trouble(&mut self, to: HandlerId, lane: Lane, trouble: Trouble, scene: &mut Scene<'_>) {
-        self.with(to, scene, |handler, cx| {
-            handler.on_trouble(lane, trouble, cx)
+    /// Tells a handler of trouble on a socket of its own.
+    pub fn trouble(
+        &mut self,
+        to: HandlerId,
+        socket: UpstreamSocketId,
+        trouble: Trouble,
+        sockets: &mut dyn SocketTable,
+    ) {
+        self.with_forwarding(to, sockets, |handler, cx| {
+            handler.on_trouble(socket, trouble, cx)
         });
     }
 
     /// Tells a handler what is new about one of its upstreams.
-    pub fn change(
+    pub fn upstream_event(
         &mut self,
         to: HandlerId,
         upstream: UpstreamId,
-        change: Change,
-        scene: &mut Scene<'_>,
+        event: UpstreamEvent,
+        sockets: &mut dyn SocketTable,
     ) {
-        self.with(to, scene, |handler, cx| {
-            handler.on_change(upstream, change, cx)
+        self.with_forwarding(to, sockets, |handler, cx| {
+            handler.on_upstream_event(upstream, event, cx)
         });
     }
 
     /// What each handler leaves to its successor, by number.
-    pub fn leave(&self) -> Vec<Legacy> {
+    pub fn save(&self) -> Vec<SavedState> {
         self.handlers
             .iter()
-            .map(|handler| handler.leave())
+            .map(|handler| {
+                let forwarding = handler.forwarding();
+                forwarding.map(|one| one.save()).unwrap_or_default()
+            })
             .collect()
     }
 
     /// Gives a handler what its predecessor has left.
-    pub fn inherit(&mut self, to: HandlerId, legacy: Legacy, scene: &mut Scene<'_>) {
-        self.with(to, scene, |handler, cx| handler.inherit(legacy, cx));
+    pub fn inherit(&mut self, to: HandlerId, saved: SavedState, sockets: &mut dyn SocketTable) {
+        self.with_forwarding(to, sockets, |handler, cx| handler.inherit(saved, cx));
     }
 
     /// Calls the handlers whose time has come.
-    pub fn time(&mut self, scene: &mut Scene<'_>) {
-        self.dues.first(&self.handlers);
-        for handler in (0..self.handlers.len() as u32).map(HandlerId) {
-            if self.dues.is_due(handler, scene.now) {
-                self.with(handler, scene, |handler, cx| handler.on_time(cx));
+    pub fn time(&mut self, sockets: &mut dyn SocketTable) {
+        self.timers.first(&self.handlers);
+        for handler in (0..self.handlers.len()).map(HandlerId::new) {
+            if self.timers.is_due(handler, self.now) {
+                self.with_forwarding(handler, sockets, |handler, cx| handler.on_time(cx));
             }
         }
-        self.dues.settle(&self.handlers);
+        self.timers.settle(&self.handlers);
     }
 
     /// When [`Dispatcher::time`] should be called next.
-    pub fn due(&mut self) -> Option<Time> {
-        self.dues.first(&self.handlers)
+    pub fn deadline(&mut self) -> Option<Time> {
+        self.timers.first(&self.handlers)
     }
 
     /// Whether upstreams owe answers.
-    pub fn is_owed(&self) -> bool {
-        self.handlers.iter().any(|handler| handler.is_owed())
+    pub fn has_outstanding(&self) -> bool {
+        let mut forwarding = self.handlers.iter().filter_map(|one| one.forwarding());
+        forwarding.any(Forwarding::has_outstanding)
     }
 
     /// Calls a handler for something other than its routes' datagrams.
     fn with(
         &mut self,
         to: HandlerId,
-        scene: &mut Scene<'_>,
-        act: impl FnOnce(&mut dyn Handler, &mut Cx<'_>),
+        sockets: &mut dyn SocketTable,
+        act: impl FnOnce(&mut dyn Handler, &mut Context<'_>),
     ) {
         self.drops.0.clear();
-        let mut cx = Cx {
+        let mut cx = Context {
             outbox: &mut self.outbox,
             drops: &mut self.drops,
-            guard: &self.guard,
+            reply_filter: &self.reply_filter,
             names: &self.names,
             handler: to,
             route: NOWHERE,
-            ear: EarId(u32::MAX),
-            now: scene.now,
+            listener: LocalListener(u32::MAX),
+            now: self.now,
             arena: &[],
-            lanes: &mut *scene.lanes,
+            sockets: &mut *sockets,
         };
         act(&mut *self.handlers[to.index()], &mut cx);
-        self.dues.called(to);
+        self.timers.called(to);
+    }
+
+    /// Calls a handler with upstreams; the others have no sockets, upstreams or timers that anything could happen to.
+    fn with_forwarding(
+        &mut self,
+        to: HandlerId,
+        sockets: &mut dyn SocketTable,
+        act: impl FnOnce(&mut dyn Forwarding, &mut Context<'_>),
+    ) {
+        self.with(to, sockets, |handler, cx| {
+            if let Some(forwarding) = handler.forwarding_mut() {
+                act(forwarding, cx);
+            }
+        });
     }
 
     /// Counts datagrams that a receive call got and that nothing can be done with.
-    pub fn refuse(&mut self, ear: usize, reason: DropReason, batch: &Batch<'_>) {
-        let id = self.ears[ear].id;
+    pub fn refuse(&mut self, listener: usize, reason: DropReason, batch: &Batch<'_>) {
+        let id = self.listeners[listener].id;
         self.ledger.listeners[id]
             .tally
             .refuse(u64::from(batch.len()), reason);
@@ -319,73 +358,72 @@ impl Dispatcher {
     }
 
     /// The accounts of the listener.
-    pub fn listener_count(&mut self, ear: usize) -> &mut super::ledger::ListenerCount {
-        &mut self.ledger.listeners[self.ears[ear].id]
+    pub fn listener_count(&mut self, listener: usize) -> &mut super::ledger::ListenerCount {
+        &mut self.ledger.listeners[self.listeners[listener].id]
     }
 
     /// A copy of all accounts, as of now.
     pub fn snapshot(&self) -> Ledger {
         let mut ledger = self.accounts();
-        for (index, fate) in self.fates() {
-            let (written, lost) = fate.so_far();
+        for (index, sink_counts) in self.sink_counts() {
+            let (written, lost) = sink_counts.so_far();
             ledger.settle(index, written, lost);
         }
         ledger
     }
 
-    /// The same, but whatever sinks have got counts as handled; their fates tell the rest.
+    /// The same, but whatever sinks have got counts as handled; their sink counts tell the rest.
     pub fn accounts(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
         for (index, handler) in self.handlers.iter().enumerate() {
-            handler.account(&mut ledger.handlers[index], &mut ledger.upstreams);
+            if let Some(forwarding) = handler.forwarding() {
+                forwarding.account(&mut ledger.handlers[index], &mut ledger.upstreams);
+            }
         }
         for (route, expectations) in self.expectations.iter().enumerate() {
             expectations
                 .iter()
-                .for_each(|expectations| ledger.hear(route, expectations.heard()));
+                .for_each(|expectations| ledger.note_seen(route, expectations.last_seen()));
         }
         ledger
     }
 
     /// What the handlers' sinks still have to tell, by handler number.
-    pub fn fates(&self) -> Vec<(usize, Fate)> {
+    pub fn sink_counts(&self) -> Vec<(usize, SinkCounts)> {
         let numbered = self.handlers.iter().enumerate();
         numbered
-            .filter_map(|(index, handler)| Some((index, handler.fate()?)))
+            .filter_map(|(index, handler)| Some((index, handler.sink_counts()?)))
             .collect()
     }
 
     /// A page of the handlers' sessions.
-    pub fn sessions(&self, wanted: &Wanted, now: Time) -> Page {
-        let mut page = Page::new(wanted, now);
+    pub fn sessions(&self, wanted: &Wanted, now: Time) -> SessionPage {
+        let mut page = SessionPage::new(wanted, now);
         let mut from = wanted.from;
         if let Some(only) = wanted.handler {
             from.handler = from.handler.max(only);
         }
         let is_wanted = |handler: &HandlerId| wanted.handler.is_none_or(|only| only == *handler);
-        let last = self.handlers.len() as u32;
+        let last = number::to_u32(self.handlers.len());
         for handler in (from.handler.0..last).map(HandlerId).filter(is_wanted) {
             let first = if handler == from.handler {
                 from.place
             } else {
                 0
             };
-            let next = self.handlers[handler.index()].look_at_sessions(handler, first, &mut page);
+            let forwarding = self.handlers[handler.index()].forwarding();
+            let next = forwarding.and_then(|one| one.look_at_sessions(handler, first, &mut page));
             if let Some(place) = next {
-                page.next = Some(Mark { handler, place });
+                page.next = Some(SessionCursor { handler, place });
                 break;
             }
         }
         page
     }
 
-    fn resolve(&self, ear: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
-        let ear = &self.ears[ear];
-        let found = || match &ear.lookup {
-            Lookup::Fixed(route) => Ok(*route),
-            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
-        };
-        match &ear.claim {
+    fn resolve(&self, listener: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
+        let listener = &self.listeners[listener];
+        match &listener.claim {
             Claim::All => {}
             Claim::Wildcard { owner, claimed } => {
                 if envelope.is_to_many() && (!owner || claimed.contains(&envelope.dst.ip())) {
@@ -399,35 +437,44 @@ impl Dispatcher {
             // Somebody else on this host joined there: it is none of ours.
             Claim::Group { .. } => return Err(DropReason::NoRoute),
         }
-        found()
+        match &listener.lookup {
+            Lookup::Fixed(route) => Ok(*route),
+            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
+        }
     }
 
     /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
-    fn run(&mut self, ear: usize, route: RouteId, batch: &Batch<'_>, scene: &mut Scene<'_>) {
+    fn run(
+        &mut self,
+        listener: usize,
+        route: RouteId,
+        batch: &Batch<'_>,
+        sockets: &mut dyn SocketTable,
+    ) {
         if let Some(Some(expectations)) = self.expectations.get_mut(route.0 as usize) {
-            expectations.note(batch.trains(), scene.now);
+            expectations.note(batch.trains(), self.now);
         }
         self.common.0.clear();
         let is_tapped = !self.taps.is_empty();
         for (place, &handler) in self.routes[route.0 as usize].iter().enumerate() {
             self.drops.0.clear();
-            let mut cx = Cx {
+            let mut cx = Context {
                 outbox: &mut self.outbox,
                 drops: &mut self.drops,
-                guard: &self.guard,
+                reply_filter: &self.reply_filter,
                 names: &self.names,
                 handler,
                 route,
-                ear: EarId(ear as u32),
-                now: scene.now,
+                listener: LocalListener::new(listener),
+                now: self.now,
                 arena: batch.arena(),
-                lanes: &mut *scene.lanes,
+                sockets: &mut *sockets,
             };
             self.handlers[handler.index()].on_batch(batch, &mut cx);
             if !self.touched.contains(&handler) {
                 self.touched.push(handler);
             }
-            self.dues.called(handler);
+            self.timers.called(handler);
             self.ledger.handlers[handler.index()]
                 .tally
                 .batch(batch.len(), &self.drops.0);
@@ -446,24 +493,26 @@ impl Dispatcher {
             }
         }
         self.ledger.routes[route.0 as usize].batch(batch.len(), &self.common.0);
-        self.ledger.listeners[self.ears[ear].id]
+        self.ledger.listeners[self.listeners[listener].id]
             .tally
             .batch(batch.len(), &self.common.0);
         if is_tapped {
-            self.taps
-                .take(received(self.ears[ear].id, Ok(Some(route))), batch);
+            self.taps.take(
+                received(self.listeners[listener].id, Ok(Some(route))),
+                batch,
+            );
         }
-        if let Some(stay) = &mut self.stay {
-            stay.note(batch.trains(), &self.common.0);
+        if let Some(latency) = &mut self.latency {
+            latency.note(batch.trains(), &self.common.0);
         }
     }
 }
 
 /// What came in by a listener, for those who look on.
-fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::Source {
-    tap::Source {
+fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
+    tap::TapSource {
         direction: Direction::Request,
-        listener: Some(listener as u32),
+        listener: Some(number::to_u32(listener)),
         route,
         upstream: None,
     }

@@ -11,18 +11,18 @@ use crate::datagram::Train;
 
 /// A prefix that was heard is not looked for again before so long: nobody asks for it more exactly, and prefixes that talk all
 /// the time then cost next to nothing.
-const REST: Duration = Duration::from_millis(100);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The prefixes of one route.
 #[derive(Debug, Clone)]
 pub struct Expectations {
     prefixes: Vec<Prefix>,
     /// When each was last heard; zero for never.
-    heard: Vec<Time>,
+    last_seen: Vec<Time>,
     /// Those that are looked for in the batch at hand.
     wanted: Vec<usize>,
     /// Before this nothing is looked for.
-    rest: Time,
+    recheck_at: Time,
 }
 
 /// A prefix as numbers, quick to compare: an address lies in it when what the mask leaves of it is the value.
@@ -59,59 +59,57 @@ impl Prefix {
 impl Expectations {
     /// For these prefixes; none of them has been heard.
     pub fn new(prefixes: &[IpNet]) -> Expectations {
-        let (heard, wanted) = (
+        let (last_seen, wanted) = (
             vec![Time::default(); prefixes.len()],
             Vec::with_capacity(prefixes.len()),
         );
         Expectations {
             prefixes: prefixes.iter().map(Prefix::of).collect(),
-            heard,
+            last_seen,
             wanted,
-            rest: Time::default(),
+            recheck_at: Time::default(),
         }
     }
 
     /// When each was last heard, in their order; zero for never.
-    pub fn heard(&self) -> &[Time] {
-        &self.heard
+    pub fn last_seen(&self) -> &[Time] {
+        &self.last_seen
     }
 
     /// Notes who sent these.
     pub fn note(&mut self, trains: &[Train], now: Time) {
-        if now < self.rest {
+        if now < self.recheck_at {
             return;
         }
         let Expectations {
             prefixes,
-            heard,
+            last_seen,
             wanted,
-            rest,
+            recheck_at,
         } = self;
         wanted.clear();
-        wanted.extend(
-            (0..prefixes.len()).filter(|place| {
-                heard[*place] == Time::default() || heard[*place].after(REST) <= now
-            }),
-        );
+        wanted.extend((0..prefixes.len()).filter(|place| {
+            last_seen[*place] == Time::default() || last_seen[*place].after(RECHECK_INTERVAL) <= now
+        }));
         for train in trains {
             let ip = train.envelope.src.ip();
             wanted.retain(|place| {
-                let is_heard = prefixes[*place].contains(ip);
-                if is_heard {
+                let is_seen = prefixes[*place].contains(ip);
+                if is_seen {
                     // Zero is never.
-                    heard[*place] = now.max(Time(1));
+                    last_seen[*place] = now.max(Time(1));
                 }
-                !is_heard
+                !is_seen
             });
             if wanted.is_empty() {
                 break;
             }
         }
         if wanted.is_empty() {
-            *rest = heard
+            *recheck_at = last_seen
                 .iter()
                 .min()
-                .map_or(Time(u64::MAX), |first| first.after(REST));
+                .map_or(Time(u64::MAX), |first| first.after(RECHECK_INTERVAL));
         }
     }
 }
@@ -153,16 +151,28 @@ mod tests {
         let mut expectations = Expectations::new(&nets);
         let ms = |ms: u64| Time(ms * 1_000_000);
         expectations.note(&[train("10.9.0.1:1")], Time(0));
-        assert_eq!(expectations.heard(), [Time(1), Time(0), Time(1), Time(0)]);
+        assert_eq!(
+            expectations.last_seen(),
+            [Time(1), Time(0), Time(1), Time(0)]
+        );
         expectations.note(&[train("192.0.2.1:1"), train("10.1.0.1:1")], ms(50));
-        assert_eq!(expectations.heard(), [Time(1), ms(50), Time(1), Time(0)]);
+        assert_eq!(
+            expectations.last_seen(),
+            [Time(1), ms(50), Time(1), Time(0)]
+        );
         expectations.note(&[train("[2001:db8::1]:1"), train("10.1.0.1:1")], ms(101));
-        assert_eq!(expectations.heard(), [ms(101), ms(50), ms(101), ms(101)]);
+        assert_eq!(
+            expectations.last_seen(),
+            [ms(101), ms(50), ms(101), ms(101)]
+        );
         expectations.note(&[train("10.1.0.1:1")], ms(149));
-        assert_eq!(expectations.heard()[1], ms(50), "it rests");
+        assert_eq!(expectations.last_seen()[1], ms(50), "it rests");
         expectations.note(&[train("10.1.0.1:1")], ms(150));
-        assert_eq!(expectations.heard()[1], ms(150));
+        assert_eq!(expectations.last_seen()[1], ms(150));
         expectations.note(&[train("10.1.0.1:1")], ms(201));
-        assert_eq!(expectations.heard(), [ms(201), ms(150), ms(201), ms(101)]);
+        assert_eq!(
+            expectations.last_seen(),
+            [ms(201), ms(150), ms(201), ms(101)]
+        );
     }
 }

@@ -5,105 +5,106 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::change::Change;
-use super::guard::{Answering, Guard};
-use super::id::EarId;
+use super::id::LocalListener;
 pub use super::id::{HandlerId, UpstreamId};
 use super::ledger::{HandlerCount, UpstreamCount};
-use super::legacy::Legacy;
-use super::outbox::{Lane, Outbox, Parcel, Reply};
+use super::outbox::{Outbox, Parcel, Reply, UpstreamSocketId};
+use super::reply_policy::{ReplyFilter, ReplyPolicy};
 use super::route_table::RouteId;
-use super::sessions::page::Page;
-use super::sink::Fate;
+use super::saved_state::SavedState;
+use super::sessions::page::SessionPage;
+use super::sink::SinkCounts;
 use super::time::Time;
+use super::upstream_event::UpstreamEvent;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
 
-/// Does something with each datagram of its routes.
+/// Does something with the datagrams of its routes.
 pub trait Handler: Send {
-    /// Handles one datagram and says what became of it.
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict;
+    /// Handles a run of datagrams of one route. It reports the drops by [`Context::verdict`], in the order of the datagrams; a
+    /// datagram without a verdict counts as handled. [`Batch::for_each`] serves handlers that look at each datagram.
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>);
 
-    /// Handles a run of datagrams of one route. Provided; a handler that need not look at each datagram overrides it and
-    /// reports the drops alone, by [`Cx::verdict`], in the order of the datagrams.
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
-        for (index, datagram) in batch.datagrams().enumerate() {
-            let verdict = self.on_datagram(&datagram, cx);
-            cx.verdict(index as u32, verdict);
-        }
-    }
-
-    /// The batch of one receive call is over: hand on whatever was gathered. `false` if something is kept; then it is called
-    /// again a moment later, whatever comes.
+    /// The batch of one receive call is over: hands on whatever was gathered. Returns `false` if something is kept; then it
+    /// is called again a moment later, whether or not datagrams arrive.
     fn on_turn_end(&mut self) -> bool {
         true
     }
 
-    /// Nothing comes any more: hand on what was kept.
+    /// No further datagrams arrive: hands on what was kept.
     fn on_end(&mut self) {}
 
-    /// What an upstream answered on a lane that the handler has opened.
-    fn on_reply(&mut self, lane: Lane, batch: &Batch<'_>, cx: &mut Cx<'_>) {
-        let _ = lane;
-        cx.drop_run(0, batch.len(), DropReason::LateReply);
-    }
-
-    /// Something went wrong on a lane that the handler has opened.
-    fn on_trouble(&mut self, lane: Lane, trouble: Trouble, cx: &mut Cx<'_>) {
-        let _ = (lane, trouble, cx);
-    }
-
-    /// Something is new about one of its upstreams.
-    fn on_change(&mut self, upstream: UpstreamId, change: Change, cx: &mut Cx<'_>) {
-        let _ = (upstream, change, cx);
-    }
-
-    /// The moment that it named by [`Handler::due`] has come.
-    fn on_time(&mut self, cx: &mut Cx<'_>) {
-        let _ = cx;
-    }
-
-    /// When it wants to be called for the sake of time alone.
-    fn due(&self) -> Option<Time> {
+    /// For a handler with a sink: what becomes of the datagrams that it called handled. Those that the sink has neither
+    /// written nor lost are in flight.
+    fn sink_counts(&self) -> Option<SinkCounts> {
         None
     }
 
-    /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
-    fn is_owed(&self) -> bool {
-        false
-    }
-
-    /// Adds what it has counted itself to its account, and to those of its upstreams.
-    fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
-        let _ = (handler, upstreams);
-    }
-
-    /// What it leaves to the handler that takes its place. It may go on afterwards as if nobody had asked.
-    fn leave(&self) -> Legacy {
-        Legacy::default()
-    }
-
-    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each that
-    /// has left something; lanes that it has no use for are to be closed.
-    fn inherit(&mut self, legacy: Legacy, cx: &mut Cx<'_>) {
-        let _ = (legacy, cx);
-    }
-
-    /// Takes its sessions from a place on into the page, as far as that has room. The place to go on at; `None` when that was
-    /// all. `handler` is its own number.
-    fn look_at_sessions(&self, handler: HandlerId, from: u32, page: &mut Page) -> Option<u32> {
-        let _ = (handler, from, page);
+    /// The further methods of a handler with upstreams.
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
         None
     }
 
-    /// For a handler with a sink: what becomes of the datagrams that it called handled. What the sink has neither taken nor
-    /// lost is in flight.
-    fn fate(&self) -> Option<Fate> {
+    /// The further methods of a handler with upstreams, to change it.
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
         None
     }
 }
 
-/// What can go wrong on a lane.
+/// What a handler with upstreams does beside handling the datagrams of its routes.
+pub trait Forwarding {
+    /// What an upstream answered on a socket that the handler has opened.
+    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        let _ = socket;
+        cx.drop_run(0, batch.len(), DropReason::LateReply);
+    }
+
+    /// Something went wrong on a socket that the handler has opened.
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>);
+
+    /// Something is new about one of its upstreams.
+    fn on_upstream_event(
+        &mut self,
+        upstream: UpstreamId,
+        event: UpstreamEvent,
+        cx: &mut Context<'_>,
+    );
+
+    /// The moment that it named by [`Forwarding::due`] has come.
+    fn on_time(&mut self, cx: &mut Context<'_>);
+
+    /// When it wants to be called for the sake of time alone.
+    fn deadline(&self) -> Option<Time>;
+
+    /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
+    fn has_outstanding(&self) -> bool {
+        false
+    }
+
+    /// Adds what it has counted itself to its account, and to those of its upstreams.
+    fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]);
+
+    /// Returns what the handler that takes its place goes on with. It may go on itself afterwards.
+    fn save(&self) -> SavedState;
+
+    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
+    /// that has left something. It closes sockets that it has no use for.
+    fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>);
+
+    /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
+    /// that was all. `handler` is its own number.
+    fn look_at_sessions(
+        &self,
+        handler: HandlerId,
+        from: u32,
+        page: &mut SessionPage,
+    ) -> Option<u32> {
+        let _ = (handler, from, page);
+        None
+    }
+}
+
+/// What can go wrong on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// Word came back that something sent there was lost (ICMP), with the errno that stands for it.
@@ -113,31 +114,23 @@ pub enum Trouble {
 }
 
 /// Opens and closes ways to upstreams while the handlers run: sockets in a worker, numbers elsewhere.
-pub trait Lanes {
-    /// A new lane to the upstream, whose answers come to the handler that owns the upstream.
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason>;
+pub trait SocketTable {
+    /// A new socket to the upstream, whose answers come to the handler that owns the upstream.
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason>;
 
-    /// Closes a lane; what was left on it this turn is still sent.
-    fn close(&mut self, lane: Lane);
+    /// Closes a socket; what was left on it this turn is still sent.
+    fn close(&mut self, socket: UpstreamSocketId);
 
-    /// The upstream that a lane leads to, where anybody knows.
-    fn upstream(&self, lane: Lane) -> Option<UpstreamId> {
-        let _ = lane;
+    /// The upstream that a socket leads to, where anybody knows.
+    fn upstream(&self, socket: UpstreamSocketId) -> Option<UpstreamId> {
+        let _ = socket;
         None
     }
 
-    /// Throws away what a lane that has rested may still hold: it was meant for whoever had the lane before.
-    fn wipe(&mut self, lane: Lane, now: Time) {
-        let _ = (lane, now);
+    /// Throws away what a socket that has left quarantine may still hold: it was meant for whoever had the socket before.
+    fn discard_queue(&mut self, socket: UpstreamSocketId, now: Time) {
+        let _ = (socket, now);
     }
-}
-
-/// Where and when handlers act.
-pub struct Scene<'a> {
-    /// The time.
-    pub now: Time,
-    /// The ways to upstreams.
-    pub lanes: &'a mut dyn Lanes,
 }
 
 /// Consecutive datagrams of one route, as they lie in the arena.
@@ -145,8 +138,6 @@ pub struct Scene<'a> {
 pub struct Batch<'a> {
     trains: &'a [Train],
     arena: &'a [u8],
-    /// Where in the arena `arena` begins.
-    base: u32,
     len: u32,
 }
 
@@ -156,7 +147,6 @@ impl<'a> Batch<'a> {
         Batch {
             trains,
             arena,
-            base: 0,
             len: trains.iter().map(Train::datagrams).sum(),
         }
     }
@@ -183,8 +173,19 @@ impl<'a> Batch<'a> {
 
     /// The bytes of a train, or of one of its datagrams.
     pub fn bytes(&self, span: Span) -> &'a [u8] {
-        let first = (span.offset - self.base) as usize;
-        &self.arena[first..first + span.len as usize]
+        &self.arena[span.offset as usize..][..span.len as usize]
+    }
+
+    /// Has `handle` look at each datagram and reports its verdicts.
+    pub fn for_each(
+        &self,
+        cx: &mut Context<'_>,
+        mut handle: impl FnMut(&Datagram<'_>, &mut Context<'_>) -> Verdict,
+    ) {
+        for (index, datagram) in (0..).zip(self.datagrams()) {
+            let verdict = handle(&datagram, cx);
+            cx.verdict(index, verdict);
+        }
     }
 
     /// The datagrams one by one.
@@ -202,32 +203,6 @@ impl<'a> Batch<'a> {
             .iter()
             .flat_map(move |train| train.pieces())
             .map(datagram)
-    }
-}
-
-/// For a handler that works on batches: handles one datagram as a batch of one.
-pub fn as_batch(handler: &mut impl Handler, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-    let Datagram {
-        envelope,
-        span,
-        payload,
-    } = *datagram;
-    let trains = [Train {
-        envelope,
-        span,
-        segment: 0,
-    }];
-    let batch = Batch {
-        trains: &trains,
-        arena: payload,
-        base: span.offset,
-        len: 1,
-    };
-    let others = std::mem::take(&mut cx.drops.0);
-    handler.on_batch(&batch, cx);
-    match std::mem::replace(&mut cx.drops.0, others).first() {
-        Some((_, reason)) => Verdict::Dropped(*reason),
-        None => Verdict::Handled,
     }
 }
 
@@ -251,21 +226,21 @@ pub struct Names {
 pub struct Drops(pub(super) Vec<(u32, DropReason)>);
 
 /// What a handler may use while it handles.
-pub struct Cx<'a> {
+pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) drops: &'a mut Drops,
-    pub(super) guard: &'a Guard,
+    pub(super) reply_filter: &'a ReplyFilter,
     pub(super) names: &'a Names,
     pub(super) handler: HandlerId,
     pub(super) route: RouteId,
-    pub(super) ear: EarId,
+    pub(super) listener: LocalListener,
     pub(super) now: Time,
     /// What the trains' spans point into.
     pub(super) arena: &'a [u8],
-    pub(super) lanes: &'a mut dyn Lanes,
+    pub(super) sockets: &'a mut dyn SocketTable,
 }
 
-impl Cx<'_> {
+impl Context<'_> {
     /// Records what became of the datagram at `index` of the batch. A datagram that nothing is said of is handled.
     pub fn verdict(&mut self, index: u32, verdict: Verdict) {
         if let Verdict::Dropped(reason) = verdict {
@@ -283,12 +258,12 @@ impl Cx<'_> {
         (first..first + datagrams).for_each(|index| self.verdict(index, Verdict::Dropped(reason)));
     }
 
-    /// Sends the datagram's own payload back to its source, unless the guard refuses.
-    pub fn echo(&mut self, datagram: &Datagram<'_>, answering: &Answering) -> Verdict {
-        match self.guard.permit(&datagram.envelope, answering) {
+    /// Sends the datagram's own payload back to its source, unless the reply filter refuses.
+    pub fn echo(&mut self, datagram: &Datagram<'_>, reply_policy: &ReplyPolicy) -> Verdict {
+        match self.reply_filter.permit(&datagram.envelope, reply_policy) {
             Ok(ttl) => {
                 self.outbox.reply(
-                    self.ear,
+                    self.listener,
                     self.handler,
                     &datagram.envelope,
                     datagram.span,
@@ -300,18 +275,18 @@ impl Cx<'_> {
         }
     }
 
-    /// Sends bytes of the handler's own back to the datagram's source, unless the guard refuses.
+    /// Sends bytes of the handler's own back to the datagram's source, unless the reply filter refuses.
     pub fn reply(
         &mut self,
         datagram: &Datagram<'_>,
         bytes: &[u8],
-        answering: &Answering,
+        reply_policy: &ReplyPolicy,
     ) -> Verdict {
-        let permitted = self.guard.permit(&datagram.envelope, answering);
+        let permitted = self.reply_filter.permit(&datagram.envelope, reply_policy);
         match permitted.and_then(|ttl| Ok((ttl, self.outbox.keep(bytes)?))) {
             Ok((ttl, span)) => {
                 self.outbox
-                    .reply(self.ear, self.handler, &datagram.envelope, span, ttl);
+                    .reply(self.listener, self.handler, &datagram.envelope, span, ttl);
                 Verdict::Handled
             }
             Err(reason) => Verdict::Dropped(reason),
@@ -319,14 +294,14 @@ impl Cx<'_> {
     }
 
     /// Passes a train on to an upstream, as it is.
-    pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>) {
-        self.outbox.forward(lane, train, ttl, self.arena);
+    pub fn forward(&mut self, socket: UpstreamSocketId, train: &Train, ttl: Option<u8>) {
+        self.outbox.forward(socket, train, ttl, self.arena);
     }
 
     /// Passes what an upstream answered back to a client.
     pub fn pass_back(
         &mut self,
-        ear: EarId,
+        listener: LocalListener,
         train: &Train,
         to: SocketAddr,
         from: SocketAddr,
@@ -339,7 +314,7 @@ impl Cx<'_> {
             ttl,
         };
         self.outbox.pass_back(
-            ear,
+            listener,
             train,
             Reply {
                 parcel,
@@ -357,32 +332,32 @@ impl Cx<'_> {
     }
 
     /// Passes a datagram on to an upstream as if it came from its sender.
-    pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
-        self.outbox.keep_source(lane, datagram, ttl);
+    pub fn keep_source(&mut self, socket: UpstreamSocketId, datagram: &Train, ttl: Option<u8>) {
+        self.outbox.keep_source(socket, datagram, ttl);
     }
 
-    /// Opens a lane to one of the handler's upstreams.
-    pub fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
-        self.lanes.open(upstream)
+    /// Opens a socket to one of the handler's upstreams.
+    pub fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        self.sockets.open(upstream)
     }
 
-    /// Closes a lane that the handler has opened.
-    pub fn close(&mut self, lane: Lane) {
-        self.lanes.close(lane);
+    /// Closes a socket that the handler has opened.
+    pub fn close(&mut self, socket: UpstreamSocketId) {
+        self.sockets.close(socket);
     }
 
-    /// Throws away what a lane that has rested may still hold, before it is used again.
-    pub fn wipe(&mut self, lane: Lane) {
-        self.lanes.wipe(lane, self.now);
+    /// Throws away what a socket that has left quarantine may still hold, before it is used again.
+    pub fn discard_queue(&mut self, socket: UpstreamSocketId) {
+        self.sockets.discard_queue(socket, self.now);
     }
 
     /// Whether who sent this may be answered, and with which TTL.
     pub fn permit(
         &self,
         envelope: &Envelope,
-        answering: &Answering,
+        reply_policy: &ReplyPolicy,
     ) -> Result<Option<u8>, DropReason> {
-        self.guard.permit(envelope, answering)
+        self.reply_filter.permit(envelope, reply_policy)
     }
 
     /// What time it is.
@@ -391,8 +366,8 @@ impl Cx<'_> {
     }
 
     /// The listener that the datagrams came in by.
-    pub fn ear(&self) -> EarId {
-        self.ear
+    pub fn listener(&self) -> LocalListener {
+        self.listener
     }
 
     /// The number of the route that brought the datagrams here.

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::number;
+
 /// Buckets for every doubling.
 const PER_DOUBLING: u32 = 4;
 /// Doublings behind the first four buckets, which are 1 µs wide each: the last border is 5 × 2²¹ µs.
@@ -86,16 +88,17 @@ fn place(duration_ns: u64) -> usize {
     // Borders belong to the bucket below them: counted from just above the border before.
     let above = duration_ns.div_ceil(1_000).saturating_sub(1);
     if above < u64::from(PER_DOUBLING) {
-        return above as usize;
+        return number::to_usize(above);
     }
     let doubling = above.ilog2() - PER_DOUBLING.ilog2();
-    let within = (above >> doubling) as u32 - PER_DOUBLING;
+    let within = number::to_u32(number::to_usize(above >> doubling)) - PER_DOUBLING;
     ((1 + doubling) * PER_DOUBLING + within) as usize
 }
 
 /// The upper border of a bucket.
 fn border_us(place: usize) -> u64 {
-    let (row, within) = (place as u32 / PER_DOUBLING, place as u32 % PER_DOUBLING);
+    let place = number::to_u32(place);
+    let (row, within) = (place / PER_DOUBLING, place % PER_DOUBLING);
     match row {
         0 => u64::from(within + 1),
         row => u64::from(PER_DOUBLING + within + 1) << (row - 1),

@@ -44,16 +44,19 @@ mod by_reason {
 
     use super::DropReason;
 
-    type Counts = [u64; DropReason::COUNT];
+    type DropCounts = [u64; DropReason::COUNT];
 
-    pub fn serialize<S: Serializer>(dropped: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        dropped: &DropCounts,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         let named = DropReason::ALL
             .iter()
             .map(|reason| (reason.label(), dropped[*reason as usize]));
         serializer.collect_map(named.filter(|(_, datagrams)| *datagrams > 0))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counts, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DropCounts, D::Error> {
         let named = BTreeMap::<String, u64>::deserialize(deserializer)?;
         let mut dropped = [0; DropReason::COUNT];
         for reason in DropReason::ALL {
@@ -148,7 +151,8 @@ pub struct SessionCount {
     /// Those that are open.
     pub open: u64,
     /// Those of them that were never answered.
-    pub on_probation: u64,
+    #[serde(rename = "on_probation")]
+    pub unreplied: u64,
     /// Those that ever began.
     pub opened: u64,
     /// Those that ended for want of traffic.
@@ -157,17 +161,18 @@ pub struct SessionCount {
     pub unanswered: u64,
     /// Those that ended because all was answered (`replies_max`).
     pub complete: u64,
-    /// Those on probation that made room for another.
-    pub displaced: u64,
+    /// Unreplied ones that made room for another.
+    #[serde(rename = "displaced")]
+    pub evicted: u64,
     /// Those that ended because their way to the upstream was lost, or their upstream died.
     pub broken: u64,
     /// Those that began under another name and go on here: a handler was replaced, and this one is what is left of it.
     pub inherited: u64,
     /// Those that go on under another name.
     pub left: u64,
-    /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/guard.rs`).
+    /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/reply_policy.rs`).
     pub one_way: u64,
-    /// Source ports that are open: leased, resting or spare.
+    /// Source ports that are open: leased, in quarantine or idle.
     pub ports: u64,
 }
 
@@ -175,12 +180,12 @@ impl SessionCount {
     /// Adds another worker's account.
     fn add(&mut self, other: &SessionCount) {
         self.open += other.open;
-        self.on_probation += other.on_probation;
+        self.unreplied += other.unreplied;
         self.opened += other.opened;
         self.idle += other.idle;
         self.unanswered += other.unanswered;
         self.complete += other.complete;
-        self.displaced += other.displaced;
+        self.evicted += other.evicted;
         self.broken += other.broken;
         self.inherited += other.inherited;
         self.left += other.left;
@@ -190,7 +195,7 @@ impl SessionCount {
 
     /// Whether as many began as have ended or are open.
     pub fn balances(&self) -> bool {
-        let ended = self.idle + self.unanswered + self.complete + self.displaced + self.broken;
+        let ended = self.idle + self.unanswered + self.complete + self.evicted + self.broken;
         self.opened + self.inherited == self.open + ended + self.left
     }
 }
@@ -323,11 +328,12 @@ pub struct Ledger {
     pub upstreams: Vec<UpstreamCount>,
     /// When the prefixes that a route expects were last heard, in its order, zero for never; by route number, as far as
     /// any route expects one.
-    #[serde(default)]
-    pub heard: Vec<Vec<Time>>,
+    #[serde(default, rename = "heard")]
+    pub last_seen: Vec<Vec<Time>>,
     /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
     /// measured (`daemon.latency`).
-    pub stay: Option<Box<Histogram>>,
+    #[serde(rename = "stay")]
+    pub latency: Option<Box<Histogram>>,
 }
 
 impl Ledger {
@@ -338,22 +344,22 @@ impl Ledger {
             routes: vec![Tally::default(); routes],
             handlers: vec![HandlerCount::default(); handlers],
             upstreams: vec![UpstreamCount::default(); upstreams],
-            heard: Vec::new(),
-            stay: None,
+            last_seen: Vec::new(),
+            latency: None,
         }
     }
 
     /// Takes note of when the prefixes of a route were heard.
-    pub fn hear(&mut self, route: usize, heard: &[Time]) {
-        if self.heard.len() <= route {
-            self.heard.resize(route + 1, Vec::new());
+    pub fn note_seen(&mut self, route: usize, last_seen: &[Time]) {
+        if self.last_seen.len() <= route {
+            self.last_seen.resize(route + 1, Vec::new());
         }
-        let known = &mut self.heard[route];
-        known.resize(known.len().max(heard.len()), Time::default());
+        let known = &mut self.last_seen[route];
+        known.resize(known.len().max(last_seen.len()), Time::default());
         known
             .iter_mut()
-            .zip(heard)
-            .for_each(|(known, heard)| *known = (*known).max(*heard));
+            .zip(last_seen)
+            .for_each(|(known, last_seen)| *known = (*known).max(*last_seen));
     }
 
     /// Adds another worker's accounts.
@@ -370,11 +376,11 @@ impl Ledger {
         for (sum, count) in self.upstreams.iter_mut().zip(&other.upstreams) {
             sum.add(count);
         }
-        for (route, heard) in other.heard.iter().enumerate() {
-            self.hear(route, heard);
+        for (route, last_seen) in other.last_seen.iter().enumerate() {
+            self.note_seen(route, last_seen);
         }
-        if let Some(stay) = &other.stay {
-            self.stay.get_or_insert_default().add(stay);
+        if let Some(latency) = &other.latency {
+            self.latency.get_or_insert_default().add(latency);
         }
     }
 
@@ -384,11 +390,11 @@ impl Ledger {
     }
 
     /// An upstream's answers came when nobody waited for them any more, and no handler saw them.
-    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, answers: u64) {
+    pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
         self.handlers[handler.index()]
             .replies
-            .refuse(answers, DropReason::LateReply);
-        self.upstreams[upstream.index()].replies += answers;
+            .refuse(replies, DropReason::LateReply);
+        self.upstreams[upstream.index()].replies += replies;
     }
 
     /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.

@@ -2,6 +2,8 @@
 //! share of places, filled from permutations that depend on the members' names alone. Machines with the same names pick
 //! the same member for the same key, and a lost member moves hardly anyone but its own keys.
 
+use crate::number;
+
 /// Places in the table: a prime well above 100 times the members, so that shares differ by less than 1 %.
 const PLACES: usize = 65_537;
 
@@ -45,7 +47,7 @@ impl Maglev {
 
     /// The member for a key.
     pub fn pick(&self, key: u64) -> usize {
-        usize::from(self.0[(key % PLACES as u64) as usize])
+        usize::from(self.0[number::to_usize(key % PLACES as u64)])
     }
 }
 
@@ -64,7 +66,7 @@ impl Walker {
         let places = PLACES as u64;
         let step = mix(hash) % (places - 1) + 1;
         Walker {
-            member: member as u16,
+            member: number::to_u16(member),
             place: hash % places,
             step,
             weight: *weight,
@@ -75,10 +77,10 @@ impl Walker {
     /// Takes the next place on the way that is free.
     fn take(&mut self, table: &mut [u16]) {
         // Each walker visits every place once, since the number of places is prime.
-        while table[self.place as usize] != u16::MAX {
+        while table[number::to_usize(self.place)] != u16::MAX {
             self.place = (self.place + self.step) % PLACES as u64;
         }
-        table[self.place as usize] = self.member;
+        table[number::to_usize(self.place)] = self.member;
     }
 }
 

@@ -1,32 +1,32 @@
-//! The pure heart: route table, outbox, verdicts, counters, guards. Bytes come in, values come out.
+//! The pure heart: route table, outbox, verdicts, counters, reply policy. Bytes come in, values come out.
 //!
 //! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
-pub mod change;
 pub mod dispatcher;
-mod dues;
 pub mod expectation;
-pub mod guard;
 pub mod handler;
 pub mod histogram;
 pub mod id;
-pub mod judge;
+mod latency;
 pub mod ledger;
-pub mod legacy;
 pub mod limit;
 pub mod maglev;
 pub mod outbox;
+pub mod passive_health;
 pub mod pool;
 pub mod proxy_header;
 pub mod random;
 pub mod ranges;
 pub mod rate;
+pub mod reply_policy;
 pub mod route_table;
+pub mod saved_state;
 pub mod sessions;
 pub mod sink;
-mod stay;
 pub mod tap;
 pub mod time;
+mod timers;
 pub mod udp_header;
+pub mod upstream_event;
 pub mod verdict;

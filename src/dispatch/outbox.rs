@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{EarId, HandlerId};
+use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
+use crate::number;
 
 /// Most bytes that handlers may make (not pass on) in one turn; what is above is `Dropped(OutboxFull)`.
 pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
@@ -20,6 +21,7 @@ pub const SEGMENTS_MAX: u32 = 128;
 pub const SEGMENTS_MAX_OLD: u32 = 64;
 /// Most bytes in one segmented send: 65,535 less the IPv4 and UDP headers, as for a single datagram.
 pub const RUN_MAX_BYTES: u32 = 65_507;
+const _: () = assert!(RUN_MAX_BYTES <= u16::MAX as u32, "a segment has 16 bits");
 
 /// Datagrams up to this length are copied next to their predecessor: a copy is cheaper than one more piece to gather, for us
 /// and for the kernel (measured: a tenth of a small datagram's price).
@@ -27,7 +29,14 @@ pub const COPY_MAX_BYTES: u32 = 512;
 
 /// One way out: a connected socket to an upstream in a worker, of a handler alone or leased by a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Lane(pub u32);
+pub struct UpstreamSocketId(pub u32);
+
+impl UpstreamSocketId {
+    /// Returns the socket with this number in its worker, of which source ports and files allow fewer than 2³².
+    pub fn new(index: usize) -> UpstreamSocketId {
+        UpstreamSocketId(number::to_u32(index))
+    }
+}
 
 /// One datagram, or a train of them, to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +68,7 @@ pub struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// The way to the upstream.
-    pub lane: Lane,
+    pub socket: UpstreamSocketId,
     /// What is sent.
     pub parcel: Parcel,
     /// The sender.
@@ -69,17 +78,17 @@ pub struct Kept {
 /// Everything that one turn sends.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// The parcels of all lanes; each knows the next one of its lane.
+    /// The parcels of all sockets; each knows the next one of its socket.
     parcels: Vec<(Parcel, u32)>,
-    /// First and last parcel of each lane. A lane costs 8 bytes, for there may be one for each of 100,000 sessions.
-    lanes: Vec<(u32, u32)>,
-    touched: Vec<Lane>,
+    /// First and last parcel of each socket. A socket costs 8 bytes, for there may be one for each of 100,000 sessions.
+    sockets: Vec<(u32, u32)>,
+    touched: Vec<UpstreamSocketId>,
     /// What goes back through each listener.
     replies: Vec<Vec<Reply>>,
-    replying: Vec<EarId>,
+    replying: Vec<LocalListener>,
     kept: Vec<Kept>,
     scratch: Vec<u8>,
-    /// The bytes of the arena that were copied last, and where they are now: a datagram for several lanes is copied once.
+    /// The bytes of the arena that were copied last, and where they are now: a datagram for several sockets is copied once.
     copied: Option<(Span, Span)>,
 }
 
@@ -87,39 +96,52 @@ pub struct Outbox {
 const NONE: u32 = u32::MAX;
 
 impl Outbox {
-    /// An empty outbox with so many lanes. Further ones, and listeners, are made room for as they come.
-    pub fn new(lanes: usize) -> Outbox {
+    /// An empty outbox with so many sockets. Further ones, and listeners, are made room for as they come.
+    pub fn new(sockets: usize) -> Outbox {
         Outbox {
-            lanes: vec![(NONE, NONE); lanes],
+            sockets: vec![(NONE, NONE); sockets],
             ..Outbox::default()
         }
     }
 
     /// Passes a train, or a single datagram as a train of one, on to an upstream. `arena` is what its span points into.
     #[inline]
-    pub fn forward(&mut self, lane: Lane, train: &Train, ttl: Option<u8>, arena: &[u8]) {
-        if self.lanes.len() <= lane.0 as usize {
-            self.lanes.resize(lane.0 as usize + 1, (NONE, NONE));
+    pub fn forward(
+        &mut self,
+        socket: UpstreamSocketId,
+        train: &Train,
+        ttl: Option<u8>,
+        arena: &[u8],
+    ) {
+        if self.sockets.len() <= socket.0 as usize {
+            self.sockets.resize(socket.0 as usize + 1, (NONE, NONE));
         }
-        let last = self.lanes[lane.0 as usize].1;
+        let last = self.sockets[socket.0 as usize].1;
         let is_short = train.is_single()
             && train.span.len <= COPY_MAX_BYTES
             && train.span.region == Region::Arena;
         if last != NONE && is_short && self.scratch.len() < SCRATCH_MAX_BYTES {
-            return self.join(lane, last, train.span, ttl, arena);
+            return self.join(socket, last, train.span, ttl, arena);
         }
         split(train, |span, segment| {
-            self.send(lane, Parcel { span, segment, ttl })
+            self.send(socket, Parcel { span, segment, ttl })
         });
     }
 
     /// Puts a short datagram next to the one before it, so that both leave in one piece if they may.
     #[inline]
-    fn join(&mut self, lane: Lane, last: u32, span: Span, ttl: Option<u8>, arena: &[u8]) {
+    fn join(
+        &mut self,
+        socket: UpstreamSocketId,
+        last: u32,
+        span: Span,
+        ttl: Option<u8>,
+        arena: &[u8],
+    ) {
         let copy = match self.copied {
             Some((source, copy)) if source == span => copy,
             _ => {
-                let offset = self.scratch.len() as u32;
+                let offset = number::to_u32(self.scratch.len());
                 self.scratch.extend_from_slice(
                     &arena[span.offset as usize..(span.offset + span.len) as usize],
                 );
@@ -135,7 +157,7 @@ impl Outbox {
         let tail = &mut self.parcels[last as usize].0;
         if tail.ttl != ttl || !tail.extend(copy) {
             self.send(
-                lane,
+                socket,
                 Parcel {
                     span: copy,
                     segment: 0,
@@ -145,15 +167,15 @@ impl Outbox {
         }
     }
 
-    /// Passes a datagram on to an upstream as if it came from its sender. The lane is for that alone.
-    pub fn keep_source(&mut self, lane: Lane, datagram: &Train, ttl: Option<u8>) {
+    /// Passes a datagram on to an upstream as if it came from its sender. The socket is for that alone.
+    pub fn keep_source(&mut self, socket: UpstreamSocketId, datagram: &Train, ttl: Option<u8>) {
         let parcel = Parcel {
             span: datagram.span,
             segment: 0,
             ttl,
         };
         self.kept.push(Kept {
-            lane,
+            socket,
             parcel,
             from: datagram.envelope.src,
         });
@@ -164,16 +186,16 @@ impl Outbox {
         &self.kept
     }
 
-    /// Adds a parcel to a lane.
+    /// Adds a parcel to a socket.
     #[inline]
-    fn send(&mut self, lane: Lane, parcel: Parcel) {
-        let place = self.parcels.len() as u32;
+    fn send(&mut self, socket: UpstreamSocketId, parcel: Parcel) {
+        let place = number::to_u32(self.parcels.len());
         self.parcels.push((parcel, NONE));
-        let (first, last) = &mut self.lanes[lane.0 as usize];
+        let (first, last) = &mut self.sockets[socket.0 as usize];
         match std::mem::replace(last, place) {
             NONE => {
                 *first = place;
-                self.touched.push(lane);
+                self.touched.push(socket);
             }
             last => self.parcels[last as usize].1 = place,
         }
@@ -182,7 +204,7 @@ impl Outbox {
     /// Sends bytes of the arena, or kept ones, back through the listener that was asked.
     pub fn reply(
         &mut self,
-        ear: EarId,
+        listener: LocalListener,
         handler: HandlerId,
         envelope: &Envelope,
         span: Span,
@@ -199,8 +221,8 @@ impl Outbox {
             interface,
             ..
         } = *envelope;
-        self.answer(
-            ear,
+        self.push_reply(
+            listener,
             Reply {
                 parcel,
                 to: src,
@@ -212,24 +234,24 @@ impl Outbox {
     }
 
     /// Passes a train on to a client, through the listener that it asked.
-    pub fn pass_back(&mut self, ear: EarId, train: &Train, mut reply: Reply) {
+    pub fn pass_back(&mut self, listener: LocalListener, train: &Train, mut reply: Reply) {
         split(train, |span, segment| {
             reply.parcel = Parcel {
                 span,
                 segment,
                 ..reply.parcel
             };
-            self.answer(ear, reply);
+            self.push_reply(listener, reply);
         });
     }
 
-    fn answer(&mut self, ear: EarId, reply: Reply) {
-        if self.replies.len() <= ear.index() {
-            self.replies.resize(ear.index() + 1, Vec::new());
+    fn push_reply(&mut self, listener: LocalListener, reply: Reply) {
+        if self.replies.len() <= listener.index() {
+            self.replies.resize(listener.index() + 1, Vec::new());
         }
-        let replies = &mut self.replies[ear.index()];
+        let replies = &mut self.replies[listener.index()];
         if replies.is_empty() {
-            self.replying.push(ear);
+            self.replying.push(listener);
         }
         replies.push(reply);
     }
@@ -245,14 +267,14 @@ impl Outbox {
         if self.scratch.len() + len > SCRATCH_MAX_BYTES {
             return Err(DropReason::OutboxFull);
         }
-        let offset = self.scratch.len() as u32;
+        let offset = number::to_u32(self.scratch.len());
         parts
             .iter()
             .for_each(|part| self.scratch.extend_from_slice(part));
         Ok(Span {
             region: Region::Scratch,
             offset,
-            len: len as u32,
+            len: number::to_u32(len),
         })
     }
 
@@ -265,16 +287,16 @@ impl Outbox {
         &buffer[span.offset as usize..(span.offset + span.len) as usize]
     }
 
-    /// The lanes that something goes out on.
-    pub fn touched(&self) -> &[Lane] {
+    /// The sockets that something goes out on.
+    pub fn touched(&self) -> &[UpstreamSocketId] {
         &self.touched
     }
 
-    /// What goes out on a lane, in order.
-    pub fn lane(&self, lane: Lane) -> impl Iterator<Item = Parcel> {
+    /// What goes out on a socket, in order.
+    pub fn parcels(&self, socket: UpstreamSocketId) -> impl Iterator<Item = Parcel> {
         let mut next = self
-            .lanes
-            .get(lane.0 as usize)
+            .sockets
+            .get(socket.0 as usize)
             .map_or(NONE, |(first, _)| *first);
         std::iter::from_fn(move || {
             let (parcel, after) = *self.parcels.get(next as usize)?;
@@ -284,22 +306,24 @@ impl Outbox {
     }
 
     /// The listeners that something goes back through.
-    pub fn replying(&self) -> &[EarId] {
+    pub fn replying(&self) -> &[LocalListener] {
         &self.replying
     }
 
     /// What goes back through a listener, in order.
-    pub fn replies(&self, ear: EarId) -> &[Reply] {
-        self.replies.get(ear.index()).map_or(&[], Vec::as_slice)
+    pub fn replies(&self, listener: LocalListener) -> &[Reply] {
+        self.replies
+            .get(listener.index())
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        for lane in self.touched.drain(..) {
-            self.lanes[lane.0 as usize] = (NONE, NONE);
+        for socket in self.touched.drain(..) {
+            self.sockets[socket.0 as usize] = (NONE, NONE);
         }
-        for ear in self.replying.drain(..) {
-            self.replies[ear.index()].clear();
+        for listener in self.replying.drain(..) {
+            self.replies[listener.index()].clear();
         }
         self.parcels.clear();
         self.kept.clear();
@@ -380,7 +404,7 @@ impl Parcel {
             && self.span.len.is_multiple_of(pace)
             && self.span.len + next.len <= RUN_MAX_BYTES.min(pace * SEGMENTS_MAX);
         if fits {
-            self.segment = pace as u16;
+            self.segment = number::to_u16(pace as usize);
             self.span.len += next.len;
         }
         fits
@@ -485,7 +509,7 @@ pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -
         bytes += next.span.len;
         run.datagrams += next.datagrams();
         run.parcels += 1;
-        run.segment = pace as u16;
+        run.segment = number::to_u16(pace as usize);
         parcels.next();
     }
     run

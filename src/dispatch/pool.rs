@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::number;
+
 use super::maglev::{Maglev, mix};
 use super::random::Random;
 
@@ -247,7 +249,7 @@ fn schedule(members: &[Member], fit: &[bool]) -> Vec<u16> {
     );
     let sum: i64 = weights.iter().sum();
     if weights.windows(2).all(|pair| pair[0] == pair[1]) {
-        return places.into_iter().map(|member| member as u16).collect();
+        return places.into_iter().map(number::to_u16).collect();
     }
     let mut earned = vec![0_i64; weights.len()];
     let mut next = || {
@@ -258,7 +260,7 @@ fn schedule(members: &[Member], fit: &[bool]) -> Vec<u16> {
         let richest =
             (0..earned.len()).max_by_key(|place| (earned[*place], std::cmp::Reverse(*place)))?;
         earned[richest] -= sum;
-        Some(places[richest] as u16)
+        Some(number::to_u16(places[richest]))
     };
     (0..sum).filter_map(|_| next()).collect()
 }
@@ -274,7 +276,7 @@ fn scaled(weights: Vec<u64>) -> Vec<i64> {
     let shrink = sum.div_ceil(longest).max(1);
     weights
         .iter()
-        .map(|weight| ((weight / divisor).div_ceil(shrink)) as i64)
+        .map(|weight| (weight / divisor).div_ceil(shrink).cast_signed())
         .collect()
 }
 

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::number;
+
 /// The longest header: the fixed part and an IPv6 address block.
 pub const HEADER_MAX_BYTES: usize = FIXED_BYTES + 36;
 
@@ -63,7 +65,7 @@ fn write(
     }
     buffer[..12].copy_from_slice(&SIGNATURE);
     buffer[12..14].copy_from_slice(&[command, family]);
-    buffer[14..16].copy_from_slice(&((end - FIXED_BYTES) as u16).to_be_bytes());
+    buffer[14..16].copy_from_slice(&number::to_u16(end - FIXED_BYTES).to_be_bytes());
     end
 }
 

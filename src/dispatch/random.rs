@@ -1,6 +1,8 @@
 //! A small generator of pseudo-random numbers, for picking, not for secrets. Seeded from outside, so that a simulation
 //! repeats.
 
+use crate::number;
+
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -20,6 +22,6 @@ impl Random {
     /// A number below `limit`, which is not 0. By multiplication instead of division (Lemire, 2019); the bias is below
     /// limit / 2⁶⁴.
     pub fn below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.number()) * limit as u128) >> 64) as usize
+        number::to_usize(((u128::from(self.number()) * limit as u128) >> 64) as u64)
     }
 }

@@ -3,8 +3,10 @@
 //! of the address, then by the lower one where ranges begin inside of the upper. Machine words are compared without a
 //! branch; searching whole 128-bit numbers costs twice as much, for the branches that nobody can predict.
 
+use crate::number;
+
 /// An address as an ordered number.
-pub trait Key: Copy + Ord {
+pub trait AddressKey: Copy + Ord {
     /// A machine word.
     type Word: Copy + Ord + std::fmt::Debug;
     /// The lowest address.
@@ -15,7 +17,7 @@ pub trait Key: Copy + Ord {
     fn words(self) -> (Self::Word, Self::Word);
 }
 
-impl Key for u32 {
+impl AddressKey for u32 {
     type Word = u32;
     const MIN: u32 = 0;
     fn next(self) -> Option<u32> {
@@ -26,14 +28,14 @@ impl Key for u32 {
     }
 }
 
-impl Key for u128 {
+impl AddressKey for u128 {
     type Word = u64;
     const MIN: u128 = 0;
     fn next(self) -> Option<u128> {
         self.checked_add(1)
     }
     fn words(self) -> (u64, u64) {
-        ((self >> 64) as u64, self as u64)
+        ((self >> 64) as u64, (self & 0xffff_ffff_ffff_ffff) as u64)
     }
 }
 
@@ -42,7 +44,7 @@ pub const NOBODY: u32 = u32::MAX;
 
 /// Which of a set of nested intervals is the innermost around a key.
 #[derive(Debug, Clone)]
-pub struct Ranges<K: Key> {
+pub struct Ranges<K: AddressKey> {
     /// The upper words of the ranges' first keys, ascending, each once; the first is that of `K::MIN`.
     heads: Vec<K::Word>,
     /// Where the ranges of each head begin in the two lists below, and at last where they end.
@@ -54,14 +56,14 @@ pub struct Ranges<K: Key> {
 }
 
 /// Ranges being built, as `(first key, owner)`.
-struct Draft<K>(Vec<(K, u32)>);
+struct RangesBuilder<K>(Vec<(K, u32)>);
 
-impl<K: Key> Ranges<K> {
+impl<K: AddressKey> Ranges<K> {
     /// Builds from `(first, last, owner)` intervals that are nested or disjoint, each at most once. Also returns each
     /// interval's parent, the next larger one around it, as `(owner, parent owner)`.
     pub fn build(mut intervals: Vec<(K, K, u32)>) -> (Ranges<K>, Vec<(u32, u32)>) {
         intervals.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
-        let mut draft = Draft(vec![(K::MIN, NOBODY)]);
+        let mut draft = RangesBuilder(vec![(K::MIN, NOBODY)]);
         let mut parents = Vec::with_capacity(intervals.len());
         let mut open: Vec<(K, u32)> = Vec::new();
         for (first, last, owner) in intervals {
@@ -93,7 +95,7 @@ impl<K: Key> Ranges<K> {
     }
 }
 
-impl<K: Key> Draft<K> {
+impl<K: AddressKey> RangesBuilder<K> {
     /// Ends every open interval that ends before `next`: the range behind it belongs to the one around it.
     fn close_until(&mut self, open: &mut Vec<(K, u32)>, next: Option<K>) {
         while let Some(&(last, _)) = open.last() {
@@ -120,12 +122,12 @@ impl<K: Key> Draft<K> {
             let (head, tail) = first.words();
             if heads.last() != Some(&head) {
                 heads.push(head);
-                blocks.push(tails.len() as u32);
+                blocks.push(number::to_u32(tails.len()));
             }
             tails.push(tail);
             owners.push(owner);
         }
-        blocks.push(tails.len() as u32);
+        blocks.push(number::to_u32(tails.len()));
         Ranges {
             heads,
             blocks,

@@ -14,8 +14,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use super::id::RouteId;
-use super::ranges::{Key, NOBODY, Ranges};
+use super::ranges::{AddressKey, NOBODY, Ranges};
 use crate::datagram::Envelope;
+use crate::number;
 
 /// One row of the table: a combination that leads to a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +157,7 @@ impl PortTable {
 /// One family's prefixes: the address finds the innermost prefix; where none of its rows accepts the datagram, the next
 /// larger prefix is asked.
 #[derive(Debug, Clone)]
-struct PrefixTable<K: Key> {
+struct PrefixTable<K: AddressKey> {
     ranges: Ranges<K>,
     nodes: Vec<Node>,
 }
@@ -188,7 +189,7 @@ struct Sources {
     any: Option<RouteId>,
 }
 
-impl<K: Key> PrefixTable<K> {
+impl<K: AddressKey> PrefixTable<K> {
     fn find(&self, destination: K, envelope: &Envelope) -> Option<RouteId> {
         let mut index = self.ranges.find(destination);
         while index != NOBODY {
@@ -264,7 +265,7 @@ impl<K> Default for Nodes<'_, K> {
     }
 }
 
-impl<'a, K: Key + std::hash::Hash> Nodes<'a, K> {
+impl<'a, K: AddressKey + std::hash::Hash> Nodes<'a, K> {
     fn add(&mut self, first: K, last: K, row: &'a Match) {
         self.prefixes.entry((first, last)).or_default().push(row);
     }
@@ -273,7 +274,7 @@ impl<'a, K: Key + std::hash::Hash> Nodes<'a, K> {
         let mut intervals = Vec::with_capacity(self.prefixes.len());
         let mut nodes = Vec::with_capacity(self.prefixes.len());
         for (index, ((first, last), rows)) in self.prefixes.into_iter().enumerate() {
-            intervals.push((first, last, index as u32));
+            intervals.push((first, last, number::to_u32(index)));
             let groups = compile_groups(&rows);
             nodes.push(Node {
                 fixed: groups.first().and_then(Group::fixed),
@@ -341,7 +342,7 @@ fn compile_sources<'a>(rows: impl Iterator<Item = &'a Match>) -> Sources {
 }
 
 /// Keeps the first of equal prefixes: overlapping port ranges of one width can bring the same source twice.
-fn compile_prefixes<K: Key>(mut prefixes: Vec<(K, K, u32)>) -> Option<Ranges<K>> {
+fn compile_prefixes<K: AddressKey>(mut prefixes: Vec<(K, K, u32)>) -> Option<Ranges<K>> {
     prefixes.sort_by_key(|(first, last, _)| (*first, *last));
     prefixes.dedup_by_key(|(first, last, _)| (*first, *last));
     (!prefixes.is_empty()).then(|| Ranges::build(prefixes).0)

@@ -20,7 +20,7 @@ pub struct Lines {
     /// The lines, each with its line feed.
     pub bytes: Vec<u8>,
     datagrams: u64,
-    fate: Fate,
+    sink_counts: SinkCounts,
     home: Sender<Vec<u8>>,
 }
 
@@ -28,13 +28,13 @@ impl Lines {
     /// The consumer has taken all the bytes, or has failed to.
     pub fn done(mut self, written: bool) {
         let counter = if written {
-            &self.fate.0.written
+            &self.sink_counts.0.written
         } else {
-            &self.fate.0.lost
+            &self.sink_counts.0.lost
         };
         counter.fetch_add(self.datagrams, Ordering::Relaxed);
         if !written {
-            self.fate.0.closed.store(true, Ordering::Relaxed);
+            self.sink_counts.0.closed.store(true, Ordering::Relaxed);
         }
         self.bytes.clear();
         // The handler may be gone at shutdown; then the buffer is simply freed.
@@ -53,16 +53,16 @@ pub enum Job {
 
 /// What became of the lines that a handler has handed on. Whoever has a copy can ask, also when the handler is gone.
 #[derive(Debug, Clone, Default)]
-pub struct Fate(Arc<Counts>);
+pub struct SinkCounts(Arc<SinkCounters>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct SinkCounters {
     written: AtomicU64,
     lost: AtomicU64,
     closed: AtomicBool,
 }
 
-impl Fate {
+impl SinkCounts {
     /// How many datagrams' lines the consumer has taken, and how many it has lost.
     pub fn so_far(&self) -> (u64, u64) {
         (
@@ -78,7 +78,7 @@ pub struct LineSink {
     jobs: Sender<Job>,
     free: Receiver<Vec<u8>>,
     home: Sender<Vec<u8>>,
-    fate: Fate,
+    sink_counts: SinkCounts,
     current: Option<Vec<u8>>,
     datagrams: u64,
 }
@@ -95,7 +95,7 @@ impl LineSink {
             jobs,
             free,
             home,
-            fate: Fate::default(),
+            sink_counts: SinkCounts::default(),
             current: None,
             datagrams: 0,
         }
@@ -103,7 +103,7 @@ impl LineSink {
 
     /// Appends one datagram's line, which `write` must end with a line feed.
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), DropReason> {
-        if self.fate.0.closed.load(Ordering::Relaxed) {
+        if self.sink_counts.0.closed.load(Ordering::Relaxed) {
             return Err(DropReason::SinkClosed);
         }
         let mut buffer = match self.current.take() {
@@ -139,7 +139,7 @@ impl LineSink {
         let lines = Lines {
             bytes,
             datagrams,
-            fate: self.fate.clone(),
+            sink_counts: self.sink_counts.clone(),
             home: self.home.clone(),
         };
         if let Err(refused) = self.jobs.send(Job::Lines(lines))
@@ -150,8 +150,8 @@ impl LineSink {
     }
 
     /// What becomes of the lines.
-    pub fn fate(&self) -> Fate {
-        self.fate.clone()
+    pub fn sink_counts(&self) -> SinkCounts {
+        self.sink_counts.clone()
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
             bytes += lines.bytes.len();
             lines.done(true);
         }
-        assert_eq!((bytes, sink.fate().so_far()), (20_000, (10_000, 0)));
+        assert_eq!((bytes, sink.sink_counts().so_far()), (20_000, (10_000, 0)));
     }
 
     /// A consumer that stands still costs its own handler datagrams, each with a verdict, and never memory.
@@ -197,6 +197,6 @@ mod tests {
         sink.flush();
         done(false);
         assert_eq!(line(&mut sink), Err(DropReason::SinkClosed));
-        assert_eq!(sink.fate().so_far(), (1, 1));
+        assert_eq!(sink.sink_counts().so_far(), (1, 1));
     }
 }

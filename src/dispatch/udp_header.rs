@@ -58,7 +58,7 @@ fn fold(mut sum: u64) -> u16 {
     while sum > u64::from(u16::MAX) {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    sum as u16
+    (sum & 0xffff) as u16
 }
 
 #[cfg(test)]

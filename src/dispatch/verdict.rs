@@ -66,7 +66,7 @@ drop_reasons! {
     SinkClosed = "sink_closed", "the consumer is gone (a closed pipe, a full disk)";
     /// The outbox's limit of made bytes for one turn is reached.
     OutboxFull = "outbox_full", "too many answers in one turn";
-    /// There are as many sessions as there may be, and none on probation that could make room.
+    /// There are as many sessions as there may be, and none unreplied that could make room.
     SessionLimit = "session_limit", "as many sessions as there may be, all of them answered; `session_max` on the handler";
     /// The client's network holds as many sessions as one may.
     SessionShare = "session_share", "the client's network (/24 or /56) has its share of the sessions; `session_share` on the handler";
@@ -75,7 +75,7 @@ drop_reasons! {
     /// No upstream may get it.
     NoUpstream = "no_upstream", "no upstream is alive (or has an address yet); `udispatch check` and the log tell of each";
     /// An upstream answered after the session had ended.
-    LateReply = "late_reply", "an upstream answered when the session was over; `session_idle`, `session_probation` and `replies_max` say when that is";
+    LateReply = "late_reply", "an upstream answered when the session was over; `session_idle`, `session_unreplied` and `replies_max` say when that is";
     /// Another upstream had answered first.
     NotFirst = "not_first", "another upstream answered the request first; `replies = \"all\"` passes every answer on";
     /// The answer of an upstream that only shadows.

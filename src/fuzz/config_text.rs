@@ -8,9 +8,9 @@ use std::path::Path;
 use crate::config::handlers::one;
 use crate::config::{Config, Problems};
 use crate::handlers::KINDS;
-use crate::net::fib::{Answer, DestinationKind};
+use crate::net::fib::{DestinationKind, KernelRoute};
 use crate::net::interfaces::Interface;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 use crate::plan::{Plan, file_tests, host::Host};
 
 /// A text that is refused has at least one error, and each problem has its place in the text and is drawn without control
@@ -76,18 +76,18 @@ fn check_accepted(config: &Config, text: &str) {
     let upstreams = config
         .handlers
         .iter()
-        .flat_map(|handler| handler.recipe.upstreams());
+        .flat_map(|handler| handler.spec.upstreams());
     let known: HashMap<_, _> = upstreams
         .map(|upstream| (upstream.to_string(), ([192, 0, 2, 99], 53).into()))
         .collect();
     let host = host();
     match Plan::beside(config, &host, 2, &known) {
         Ok(plan) => {
-            let outline = Outline::new(config, &plan);
+            let outline = Identity::new(config, &plan);
             assert_eq!(outline.upstreams(), plan.upstreams.iter().len());
             let json = serde_json::to_string(&outline).expect("an outline is JSON");
             assert_eq!(
-                serde_json::from_str::<Outline>(&json).expect("it reads back"),
+                serde_json::from_str::<Identity>(&json).expect("it reads back"),
                 outline
             );
             check_problems(&file_tests::run(config, &plan, &host), text);
@@ -124,7 +124,7 @@ fn host() -> Host {
     }
 }
 
-fn look_up(destination: IpAddr) -> io::Result<Answer> {
+fn look_up(destination: IpAddr) -> io::Result<KernelRoute> {
     let broadcast = IpAddr::from(Ipv4Addr::new(192, 0, 2, 255));
     let own = [
         Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -140,7 +140,7 @@ fn look_up(destination: IpAddr) -> io::Result<Answer> {
         } else {
             (DestinationKind::Elsewhere, 2)
         };
-    Ok(Answer {
+    Ok(KernelRoute {
         kind,
         interface,
         source: None,

@@ -11,9 +11,11 @@ use std::{fs, io, process, thread};
 
 use mio::{Events, Poll, Token, Waker};
 
-use crate::admin::{Admin, Listeners};
+use crate::admin::{Admin, AdminListeners};
+use crate::build::error::Refusal;
 use crate::config::{ControlSocket, Daemon};
-use crate::supervisor::requests::{Asked, Refusal, ReloadReport, Request, Requests};
+use crate::supervisor::reload_report::ReloadReport;
+use crate::supervisor::requests::{Request, RequestQueue, Requests};
 
 /// A complete request, so that the server closes the connection behind whatever was complete before it.
 const LAST: &[u8] = b"GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -76,7 +78,7 @@ impl Server {
             ..Daemon::default()
         };
         let bind = |daemon| {
-            Listeners::bind(daemon)
+            AdminListeners::bind(daemon)
                 .map(|bound| bound.listeners)
                 .map_err(io::Error::other)
         };
@@ -214,7 +216,7 @@ fn supervise(is_tcp: bool) -> io::Result<Requests> {
     Ok(requests)
 }
 
-fn answer_all(asked: &Asked, is_tcp: bool) {
+fn answer_all(asked: &RequestQueue, is_tcp: bool) {
     while let Some(request) = asked.next() {
         let is_change = !matches!(
             request,
@@ -231,14 +233,20 @@ fn answer_all(asked: &Asked, is_tcp: bool) {
 fn answer(request: Request) {
     match request {
         Request::Snapshot(_) => {}
-        Request::Sessions(query, reply) => reply.send(Err(Refusal::Unknown(format!("{query:?}")))),
-        Request::Explain(imagined, reply) => reply.send(Ok(format!("{imagined:?}"))),
-        Request::Reload { reply, .. } => reply.send(ReloadReport::default()),
+        Request::Sessions(query, responder) => {
+            responder.send(Err(Refusal::Unknown(format!("{query:?}"))))
+        }
+        Request::Explain(imagined, responder) => responder.send(Ok(format!("{imagined:?}"))),
+        Request::Reload { responder, .. } => responder.send(ReloadReport::default()),
         Request::Drain {
-            upstream, reply, ..
-        } => reply.send(Ok(format!("{upstream:?}"))),
-        Request::Tap(query, reply) => reply.send(Err(Refusal::Unable(format!("{query:?}")))),
-        Request::Log(level, reply) => reply.send(level.to_string()),
-        Request::Stop(reply) => reply.send("stopping".to_owned()),
+            upstream,
+            responder,
+            ..
+        } => responder.send(Ok(format!("{upstream:?}"))),
+        Request::Tap(query, responder) => {
+            responder.send(Err(Refusal::Unable(format!("{query:?}"))))
+        }
+        Request::Log(level, responder) => responder.send(level.to_string()),
+        Request::Stop(responder) => responder.send("stopping".to_owned()),
     }
 }

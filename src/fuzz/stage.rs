@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use crate::config::Config;
-use crate::config::kind::{BuildError, Site, Way};
-use crate::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
-use crate::dispatch::guard::Guard;
-use crate::dispatch::handler::{Handler, HandlerId, Lanes, Names};
+use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
+use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use crate::dispatch::handler::{Handler, HandlerId, Names, SocketTable};
 use crate::dispatch::id::UpstreamId;
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::reply_policy::ReplyFilter;
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::sink::LineSink;
 use crate::dispatch::verdict::DropReason;
@@ -27,41 +27,41 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// A new one that may be closed.
-    pub(super) fn lease(&mut self) -> Lane {
-        let lane = self.fixed();
-        self.open.insert(lane.0);
-        lane
+    pub(super) fn lease(&mut self) -> UpstreamSocketId {
+        let socket = self.fixed();
+        self.open.insert(socket.0);
+        socket
     }
 
-    fn fixed(&mut self) -> Lane {
+    fn fixed(&mut self) -> UpstreamSocketId {
         self.next += 1;
-        Lane(self.next - 1)
+        UpstreamSocketId(self.next - 1)
     }
 }
 
-impl Lanes for Numbers {
-    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for Numbers {
+    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         Ok(self.lease())
     }
 
-    fn close(&mut self, lane: Lane) {
+    fn close(&mut self, socket: UpstreamSocketId) {
         assert!(
-            self.open.remove(&lane.0),
-            "{lane:?} is closed, and is not open"
+            self.open.remove(&socket.0),
+            "{socket:?} is closed, and is not open"
         );
     }
 }
 
 struct Bench<'a> {
-    first: u32,
+    first: usize,
     numbers: &'a mut Numbers,
 }
 
-impl Site for Bench<'_> {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
-        Ok(Way {
-            upstream: UpstreamId(self.first + place as u32),
-            lane: self.numbers.fixed(),
+impl BuildContext for Bench<'_> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
+        Ok(OpenedUpstream {
+            upstream: UpstreamId::new(self.first + place),
+            socket: self.numbers.fixed(),
             address: Some(([203, 0, 113, 1], 53).into()),
         })
     }
@@ -88,12 +88,12 @@ pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, We
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
     let mut upstreams = 0;
     for handler in &config.handlers {
-        let built = handler.recipe.build(&mut Bench {
+        let built = handler.spec.build(&mut Bench {
             first: upstreams,
             numbers,
         });
         handlers.push(built.unwrap_or_else(|error| panic!("{error}")));
-        upstreams += handler.recipe.upstreams().len() as u32;
+        upstreams += handler.spec.upstreams().len();
     }
     let names = Names {
         routes: vec!["\"route\"".to_owned()],
@@ -108,22 +108,22 @@ pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, We
             .map(|number| format!("upstream {number}"))
             .collect(),
     };
-    let ear = Ear {
+    let listener = ListenerRouting {
         id: 0,
         lookup: Lookup::Fixed(RouteId(0)),
         claim: Claim::All,
     };
-    let route = (0..handlers.len() as u32).map(HandlerId).collect();
-    let (names, guard) = (Arc::new(names), Arc::new(Guard::new([local()], [], [])));
+    let route = (0..handlers.len()).map(HandlerId::new).collect();
+    let (names, filter) = (Arc::new(names), ReplyFilter::new([local()], [], []));
     let weak = Arc::downgrade(&names);
     let dispatcher = Dispatcher::new(
-        vec![ear],
+        vec![listener],
         vec![route],
         handlers,
-        guard,
+        Arc::new(filter),
         names,
         1,
-        upstreams as usize,
+        upstreams,
     );
     (dispatcher, weak)
 }

@@ -6,14 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::input::Input;
-use crate::takeover::wire::{Frame, Kind, Wire, WireError};
+use crate::takeover::error::WireError;
+use crate::takeover::wire::{Frame, Wire};
 
 /// The deadline of a frame. All bytes are in the socket before it is read, so that only a fault makes the reader wait.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest input, which a socket buffer of the default size takes at once (net.core.wmem_default is 212,992).
 const BYTES_MAX: usize = 64 << 10;
 
-/// Bytes that a peer sends before it closes the connection are a frame of the expected kind or an error, at once. A frame
+/// Bytes that a peer sends before it closes the connection are a frame or an error, at once. A frame
 /// that is received is the same when it is sent and received again.
 ///
 /// # Panics
@@ -21,31 +22,22 @@ const BYTES_MAX: usize = 64 << 10;
 /// If one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(&bytes[..bytes.len().min(BYTES_MAX)]);
-    let kinds = [
-        Kind::Hello,
-        Kind::Manifest,
-        Kind::Ready,
-        Kind::Released,
-        Kind::Started,
-        Kind::Farewell,
-    ];
-    let kind = kinds[usize::from(input.byte()) % kinds.len()];
     let sent = input.rest();
     let (here, mut there) = UnixStream::pair().expect("a socket pair");
     there.write_all(sent).expect("the socket takes all bytes");
     there.shutdown(Shutdown::Write).expect("an open socket");
     let mut wire = Wire::new(here).expect("a wire");
-    match wire.receive(kind, DEADLINE) {
-        Ok(frame) => check_frame(kind, &frame, sent),
-        Err(WireError::Silent(..)) => {
+    match wire.receive(DEADLINE) {
+        Ok(frame) => check_frame(&frame, sent),
+        Err(WireError::TimedOut) => {
             panic!("the reader waits for a peer that has closed the connection")
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
-fn check_frame(kind: Kind, frame: &Frame, sent: &[u8]) {
-    assert_eq!(sent[0], kind as u8);
+fn check_frame(frame: &Frame, sent: &[u8]) {
+    assert_eq!(sent[0], frame.kind as u8);
     assert!(frame.fds.is_empty(), "descriptors that were not sent");
     let len = u64::from_le_bytes(*sent[1..].first_chunk().expect("a length"));
     let len = usize::try_from(len).expect("a length");
@@ -57,7 +49,7 @@ fn check_frame(kind: Kind, frame: &Frame, sent: &[u8]) {
     let (here, there) = UnixStream::pair().expect("a socket pair");
     Wire::new(there)
         .expect("a wire")
-        .send(kind, &value, &[], DEADLINE)
+        .send(frame.kind, &value, &[], DEADLINE)
         .expect("sent");
     let mut raw = Vec::new();
     (&here).read_to_end(&mut raw).expect("the whole frame");

@@ -7,9 +7,8 @@ use crossbeam_channel::unbounded;
 use super::input::Input;
 use super::stage::{Numbers, dispatcher, local};
 use crate::datagram::{Envelope, Region, Span, Train};
-use crate::dispatch::handler::Scene;
-use crate::dispatch::tap::{Counts, Tap, TapId};
-use crate::dispatch::time::Time;
+use crate::dispatch::handler::Batch;
+use crate::dispatch::tap::{Tap, TapCounts, TapId};
 use crate::observe::tap::{TapLine, TappedDatagram, write_datagram};
 
 const CONFIG: &str = r#"
@@ -31,7 +30,7 @@ pub fn run(bytes: &[u8]) {
     let (mut dispatcher, names) = dispatcher(CONFIG, &mut Numbers::default());
     let (reader, pages) = unbounded();
     let snap = usize::from(input.number16());
-    let counts: [Arc<Counts>; 2] = Default::default();
+    let counts: [Arc<TapCounts>; 2] = Default::default();
     for (id, counts) in counts.iter().enumerate() {
         let tap = Tap::new(
             TapId(id as u64),
@@ -50,11 +49,8 @@ pub fn run(bytes: &[u8]) {
             .map(|train| u64::from(train.datagrams()))
             .sum::<u64>();
         dispatcher.taps().begin_turn(input.number64());
-        let scene = &mut Scene {
-            now: Time(0),
-            lanes: &mut Numbers::default(),
-        };
-        dispatcher.dispatch(0, &trains, &arena, scene);
+        let batch = Batch::new(&trains, &arena);
+        dispatcher.dispatch(0, &batch, &mut Numbers::default());
         dispatcher.sending().0.clear();
         dispatcher.end_turn();
         if input.flag() {
@@ -110,7 +106,7 @@ fn turn(input: &mut Input<'_>) -> (Vec<Train>, Vec<u8>) {
 }
 
 /// Reads all pages and returns the number of datagrams in them.
-fn read(pages: &crossbeam_channel::Receiver<crate::dispatch::tap::Page>, snap: usize) -> u64 {
+fn read(pages: &crossbeam_channel::Receiver<crate::dispatch::tap::TapPage>, snap: usize) -> u64 {
     let mut copied = 0;
     for page in pages.try_iter() {
         for view in page.views() {

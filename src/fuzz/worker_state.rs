@@ -8,17 +8,18 @@ use serde::de::DeserializeOwned;
 
 use super::stage::{Numbers, dispatcher};
 use crate::config::handlers::one;
-use crate::dispatch::handler::{HandlerId, Scene};
-use crate::dispatch::id::EarId;
-use crate::dispatch::legacy::Legacy;
+use crate::dispatch::handler::HandlerId;
+use crate::dispatch::id::LocalListener;
+use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::handlers::KINDS;
-use crate::handover::history::{History, Rows};
+use crate::handover::history::History;
 use crate::handover::running::named_states;
-use crate::monitor::State;
-use crate::plan::diff::{Difference, Successors};
-use crate::plan::identity::Outline;
-use crate::takeover::messages::{Farewell, Hello, Manifest, Refused, Released, Started};
+use crate::monitor::UpstreamState;
+use crate::plan::diff::{Diff, RowMap};
+use crate::plan::identity::Identity;
+use crate::takeover::client::rows;
+use crate::takeover::messages::{FinalCounts, Hello, Manifest, Refused, Released, Started};
 
 /// The handlers that continue with what is received: with sessions by port, by address, on shared sockets, and without.
 const CONFIG: &str = r#"
@@ -52,11 +53,11 @@ pub fn run(bytes: &[u8]) {
     round_trip::<Refused>(first);
     round_trip::<Started>(first);
     let manifest: Option<Manifest> = round_trip(first);
-    let ours = outline();
-    let theirs = manifest.map_or_else(outline, |manifest| manifest.outline);
-    check_outline(&theirs, &ours);
-    let successors = Successors::new(&theirs, &ours, &HashMap::new());
-    if let Some(farewell) = round_trip::<Farewell>(second) {
+    let ours = identity();
+    let theirs = manifest.map_or_else(identity, |manifest| manifest.identity);
+    check_identity(&theirs, &ours);
+    let successors = RowMap::new(&theirs, &ours, &HashMap::new());
+    if let Some(farewell) = round_trip::<FinalCounts>(second) {
         carry(History::of(farewell.ledgers), &successors);
     }
     if let Some(released) = round_trip::<Released>(second) {
@@ -77,22 +78,22 @@ fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T
     Some(read)
 }
 
-/// The outline of `CONFIG`.
-fn outline() -> Outline {
+/// The identity of `CONFIG`.
+fn identity() -> Identity {
     let text = r#"{"listeners":[{"label":"192.0.2.9:53","key":{"address":"192.0.2.9:53","group":null,"is_spread":false}}],
         "routes":[{"label":"192.0.2.9:53","text":""}],"handlers":[
         {"name":"ports","kind":"forward","text":"","upstreams":["203.0.113.1:53","203.0.113.2:53"],
          "has_sessions":true,"is_retired":false},
         {"name":"stateless","kind":"forward","text":"","upstreams":["203.0.113.1:53"],
          "has_sessions":false,"is_retired":false}]}"#;
-    serde_json::from_str(text).expect("an outline")
+    serde_json::from_str(text).expect("an identity")
 }
 
-fn check_outline(theirs: &Outline, ours: &Outline) {
-    assert!(Difference::new(theirs, theirs).is_empty() || has_twins(theirs));
+fn check_identity(theirs: &Identity, ours: &Identity) {
+    assert!(Diff::new(theirs, theirs).is_empty() || has_twins(theirs));
     for (old, new) in [(theirs, ours), (ours, theirs)] {
-        assert!(!Difference::new(old, new).lines().is_empty());
-        let successors = Successors::new(old, new, &HashMap::new());
+        assert!(!Diff::new(old, new).lines().is_empty());
+        let successors = RowMap::new(old, new, &HashMap::new());
         assert_eq!(successors.listeners.len(), old.listeners.len());
         assert_eq!(successors.handlers.len(), old.handlers.len());
         assert_eq!(successors.upstreams.len(), old.upstreams());
@@ -123,20 +124,20 @@ fn check_outline(theirs: &Outline, ours: &Outline) {
 }
 
 /// Whether two rows of a kind have one name, which no configuration has.
-fn has_twins(outline: &Outline) -> bool {
+fn has_twins(identity: &Identity) -> bool {
     let has_twins = |names: Vec<&String>| {
         let set: std::collections::HashSet<_> = names.iter().collect();
         set.len() < names.len()
     };
     has_twins(
-        outline
+        identity
             .listeners
             .iter()
             .map(|listener| &listener.label)
             .collect(),
-    ) || has_twins(outline.routes.iter().map(|route| &route.label).collect())
+    ) || has_twins(identity.routes.iter().map(|route| &route.label).collect())
         || has_twins(
-            outline
+            identity
                 .handlers
                 .iter()
                 .map(|handler| &handler.name)
@@ -144,8 +145,8 @@ fn has_twins(outline: &Outline) -> bool {
         )
 }
 
-fn carry(history: History, successors: &Successors) {
-    let rows = Rows::of(&outline());
+fn carry(history: History, successors: &RowMap) {
+    let rows = rows(&identity());
     for ledger in history.carry(successors, rows).into_ledgers() {
         assert_eq!(
             (ledger.listeners.len(), ledger.routes.len()),
@@ -158,68 +159,65 @@ fn carry(history: History, successors: &Successors) {
     }
 }
 
-fn continue_with(released: Released, theirs: &Outline, successors: &Successors) {
-    let old = Rows::of(theirs);
+fn continue_with(released: Released, theirs: &Identity, successors: &RowMap) {
+    let old = rows(theirs);
     let mut history = History::of(released.history);
-    for (worker, estate) in released.estates.iter().enumerate() {
-        history.add(worker, old, &estate.ledger, Vec::new());
+    for (worker, worker_state) in released.workers.iter().enumerate() {
+        history.add(worker, old, &worker_state.ledger, Vec::new());
     }
     carry(history, successors);
-    let states: Vec<State> = released.upstreams.iter().map(State::from).collect();
+    let states: Vec<UpstreamState> = released.upstreams.iter().map(UpstreamState::from).collect();
     assert!(named_states(theirs, states).len() <= theirs.upstreams());
     let mut numbers = Numbers::default();
     let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
     let mut now = Time(1_000_000_000);
-    for estate in released.estates {
-        for (handler, legacy) in estate.legacies.into_iter().enumerate() {
-            let legacy = moved(legacy, &mut numbers);
-            let scene = &mut Scene {
-                now,
-                lanes: &mut numbers,
-            };
-            dispatcher.inherit(HandlerId(handler as u32 % 2), legacy, scene);
+    for state in released.workers {
+        for (handler, saved) in state.saved_states.into_iter().enumerate() {
+            let saved = moved(saved, &mut numbers);
+            dispatcher.set_time(now);
+            dispatcher.inherit(HandlerId::new(handler % 2), saved, &mut numbers);
         }
     }
     // Timers fire, at last those of everything that is idle.
     for _ in 0..64 {
-        let left = dispatcher.leave();
+        let left = dispatcher.save();
         let kept = left
             .iter()
             .flat_map(sockets)
             .collect::<std::collections::BTreeSet<_>>();
         assert_eq!(kept, numbers.open, "each socket is kept or closed");
-        round_trip::<Vec<Legacy>>(&serde_json::to_vec(&left).expect("JSON"));
-        let Some(due) = dispatcher.due() else { break };
-        now = now.max(due);
-        dispatcher.time(&mut Scene {
-            now,
-            lanes: &mut numbers,
-        });
+        round_trip::<Vec<SavedState>>(&serde_json::to_vec(&left).expect("JSON"));
+        let Some(deadline) = dispatcher.deadline() else {
+            break;
+        };
+        now = now.max(deadline);
+        dispatcher.set_time(now);
+        dispatcher.time(&mut numbers);
         dispatcher.sending().0.clear();
         dispatcher.end_turn();
     }
 }
 
 /// What a handler receives: sockets have numbers of this worker, and listeners exist (`handover/transfer.rs`).
-fn moved(mut legacy: Legacy, numbers: &mut Numbers) -> Legacy {
-    for session in &mut legacy.sessions {
-        session.ear = EarId(0);
+fn moved(mut saved: SavedState, numbers: &mut Numbers) -> SavedState {
+    for session in &mut saved.sessions {
+        session.listener = LocalListener(0);
         for leg in &mut session.legs {
-            leg.lane = leg.lane.map(|_| numbers.lease());
+            leg.socket = leg.socket.map(|_| numbers.lease());
         }
     }
-    for port in &mut legacy.ports {
-        port.lane = numbers.lease();
+    for port in &mut saved.ports {
+        port.socket = numbers.lease();
     }
-    legacy
+    saved
 }
 
-fn sockets(legacy: &Legacy) -> impl Iterator<Item = u32> {
-    let legs = legacy.sessions.iter().flat_map(|session| &session.legs);
-    let ports = legacy.ports.iter().map(|port| port.lane);
-    legs.filter_map(|leg| leg.lane)
+fn sockets(saved: &SavedState) -> impl Iterator<Item = u32> {
+    let legs = saved.sessions.iter().flat_map(|session| &session.legs);
+    let ports = saved.ports.iter().map(|port| port.socket);
+    legs.filter_map(|leg| leg.socket)
         .chain(ports)
-        .map(|lane| lane.0)
+        .map(|socket| socket.0)
 }
 
 #[cfg(test)]
@@ -231,6 +229,7 @@ mod tests {
     use super::super::stage::local;
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
+    use crate::dispatch::handler::Batch;
 
     /// A manifest and what is released after it, by a dispatcher that has passed requests of four clients on.
     fn messages() -> (Value, Value) {
@@ -256,11 +255,8 @@ mod tests {
                 segment: 0,
             };
             let now = Time(u64::from(client) * 1_000_000_000);
-            let scene = &mut Scene {
-                now,
-                lanes: &mut numbers,
-            };
-            dispatcher.dispatch(0, &[train], b"ping", scene);
+            dispatcher.set_time(now);
+            dispatcher.dispatch(0, &Batch::new(&[train], b"ping"), &mut numbers);
             dispatcher.sending().0.clear();
             dispatcher.end_turn();
         }
@@ -268,7 +264,7 @@ mod tests {
         let sticky = json!({"ttl": 64, "gathers": true, "v6": false});
         let ear = json!({"seat": seat, "drops_seen": 7, "sticky": sticky});
         let estate = json!({
-            "ears": [ear], "lanes": [], "legacies": dispatcher.leave(), "ledger": ledger,
+            "ears": [ear], "lanes": [], "legacies": dispatcher.save(), "ledger": ledger,
         });
         let upstream = json!({"address": "203.0.113.1:53", "is_alive": true});
         let released = json!({
@@ -276,7 +272,7 @@ mod tests {
             "drained": [["ports", "203.0.113.2:53"]],
         });
         let manifest = json!({
-            "pid": 1, "file": "udispatch.toml", "generation": 3, "outline": outline(),
+            "pid": 1, "file": "udispatch.toml", "generation": 3, "outline": identity(),
             "sessions": [4, 0], "addresses": {"dns.example:53": "192.0.2.53:53"}, "seats": [seat],
             "doors": ["control", "http", "takeover"], "epoch_ns": 5,
         });

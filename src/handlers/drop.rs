@@ -1,9 +1,8 @@
 //! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
 
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
-use crate::datagram::Datagram;
-use crate::dispatch::handler::{Cx, Handler};
-use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
+use crate::dispatch::handler::{Batch, Context, Handler};
+use crate::dispatch::verdict::DropReason;
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
@@ -20,7 +19,7 @@ handler = "drop"
 #[derive(Debug)]
 struct Drop;
 
-impl Recipe for Drop {
+impl HandlerSpec for Drop {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -29,13 +28,13 @@ impl Recipe for Drop {
         "drops it, counted as `discarded`".to_owned()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(Drop))
     }
 }
 
 impl Handler for Drop {
-    fn on_datagram(&mut self, _: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
-        Verdict::Dropped(DropReason::Discarded)
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        cx.drop_run(0, batch.len(), DropReason::Discarded);
     }
 }

@@ -1,11 +1,9 @@
 //! `echo`: sends each datagram back to where it came from.
 
-use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site};
-use crate::datagram::Datagram;
-use crate::dispatch::guard::Answering;
-use crate::dispatch::handler::{Cx, Handler};
-use crate::dispatch::verdict::Verdict;
+use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
+use crate::dispatch::handler::{Batch, Context, Handler};
+use crate::dispatch::reply_policy::ReplyPolicy;
 
 /// The entry in the list of kinds.
 pub const KIND: Kind = Kind {
@@ -16,13 +14,13 @@ pub const KIND: Kind = Kind {
 destination = "127.0.0.1:1234"
 handler = "echo"
 "#,
-    read: |section| Some(Box::new(Echo(answering::read(section)))),
+    read: |section| Some(Box::new(Echo(reply_settings::read(section)))),
 };
 
 #[derive(Debug, Clone, Copy)]
-struct Echo(Answering);
+struct Echo(ReplyPolicy);
 
-impl Recipe for Echo {
+impl HandlerSpec for Echo {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -36,13 +34,13 @@ impl Recipe for Echo {
         "sends it back".to_owned()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(*self))
     }
 }
 
 impl Handler for Echo {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        cx.echo(datagram, &self.0)
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        batch.for_each(cx, |datagram, cx| cx.echo(datagram, &self.0));
     }
 }

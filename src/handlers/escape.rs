@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::words::is_unprintable;
+use crate::config::diagnostics::is_unprintable;
 
 /// Bytes as text: what is not UTF-8, would move a terminal's cursor, begin an escape sequence, turn the reading direction or
 /// end the line is escaped, as in a string of Rust.

@@ -3,13 +3,13 @@
 
 use crate::config::kind::Kind;
 
-mod answering;
 pub mod drop;
 pub mod echo;
 pub mod escape;
 pub mod forward;
 pub mod print;
 pub mod reply;
+mod reply_settings;
 
 /// Every kind, in the order in which people meet them.
 pub const KINDS: &[Kind] = &[

@@ -4,12 +4,12 @@
 use std::io::Write;
 
 use super::escape;
-use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use crate::config::section::Section;
 use crate::config::{setting, value};
 use crate::datagram::Datagram;
-use crate::dispatch::handler::{Cx, Handler};
-use crate::dispatch::sink::{Fate, LineSink};
+use crate::dispatch::handler::{Batch, Context, Handler};
+use crate::dispatch::sink::{LineSink, SinkCounts};
 use crate::dispatch::verdict::Verdict;
 
 /// The entry in the list of kinds.
@@ -40,7 +40,7 @@ const FORMATS: [(&str, Format); 3] = [
     ("hex", Format::Hex),
 ];
 
-fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
+fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     let format = section.or("format", value::choice(&FORMATS), Format::Text);
     Some(Box::new(Print { format }))
 }
@@ -58,7 +58,7 @@ struct Print {
     format: Format,
 }
 
-impl Recipe for Print {
+impl HandlerSpec for Print {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
@@ -73,10 +73,10 @@ impl Recipe for Print {
         format!("prints one line ({:?}) on standard output", self.format).to_lowercase()
     }
 
-    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(Printer {
             format: self.format,
-            sink: site.standard_output()?,
+            sink: context.standard_output()?,
         }))
     }
 }
@@ -86,8 +86,8 @@ struct Printer {
     sink: LineSink,
 }
 
-impl Handler for Printer {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
+impl Printer {
+    fn print(&mut self, datagram: &Datagram<'_>, cx: &Context<'_>) -> Verdict {
         let format = self.format;
         let written = self.sink.line(|line| {
             // Writing to a Vec cannot fail.
@@ -103,6 +103,12 @@ impl Handler for Printer {
             Err(reason) => Verdict::Dropped(reason),
         }
     }
+}
+
+impl Handler for Printer {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        batch.for_each(cx, |datagram, cx| self.print(datagram, cx));
+    }
 
     fn on_turn_end(&mut self) -> bool {
         self.sink.flush_unless_last()
@@ -112,8 +118,8 @@ impl Handler for Printer {
         self.sink.flush();
     }
 
-    fn fate(&self) -> Option<Fate> {
-        Some(self.sink.fate())
+    fn sink_counts(&self) -> Option<SinkCounts> {
+        Some(self.sink.sink_counts())
     }
 }
 
@@ -144,7 +150,11 @@ fn write_hex(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()>
     Ok(())
 }
 
-fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::io::Result<()> {
+fn write_json(
+    line: &mut Vec<u8>,
+    datagram: &Datagram<'_>,
+    cx: &Context<'_>,
+) -> std::io::Result<()> {
     let time = datagram.time().unwrap_or(std::time::UNIX_EPOCH);
     write!(
         line,
@@ -173,7 +183,7 @@ fn write_json(line: &mut Vec<u8>, datagram: &Datagram<'_>, cx: &Cx<'_>) -> std::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::words::is_unprintable;
+    use crate::config::diagnostics::is_unprintable;
     use crate::datagram::{Envelope, Region, Span};
     use proptest::prelude::*;
 

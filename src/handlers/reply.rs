@@ -3,15 +3,14 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::answering::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
-use crate::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
+use crate::config::diagnostics::Mistake;
+use crate::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use crate::config::section::Section;
 use crate::config::value;
-use crate::config::words::Mistake;
-use crate::datagram::Datagram;
-use crate::dispatch::guard::Answering;
-use crate::dispatch::handler::{Cx, Handler};
+use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::outbox::RUN_MAX_BYTES;
+use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
 /// An answer may be so many times as large as its request: as QUIC before it knows the sender (RFC 9000, section 8.1).
@@ -64,8 +63,8 @@ text = "hello\n"
     read,
 };
 
-fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
-    let answering = answering::read(section);
+fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
+    let reply_policy = reply_settings::read(section);
     let amplification_max = section.or(
         "amplification_max",
         value::integer(1..=RUN_MAX_BYTES),
@@ -83,7 +82,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn Recipe>> {
     Some(Box::new(Fixed {
         bytes: bytes.into(),
         amplification_max,
-        answering,
+        reply_policy,
     }))
 }
 
@@ -116,15 +115,15 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
 struct Fixed {
     bytes: Arc<[u8]>,
     amplification_max: u32,
-    answering: Answering,
+    reply_policy: ReplyPolicy,
 }
 
-impl Recipe for Fixed {
+impl HandlerSpec for Fixed {
     fn needs(&self) -> Needs {
         Needs {
             source: true,
             destination: true,
-            ttl: self.answering.ttl.is_none(),
+            ttl: self.reply_policy.ttl.is_none(),
             ..Needs::NOTHING
         }
     }
@@ -141,7 +140,7 @@ impl Recipe for Fixed {
         )
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(self.clone()))
     }
 }
@@ -154,10 +153,12 @@ impl Fixed {
 }
 
 impl Handler for Fixed {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        if datagram.payload.len() < self.request_min() {
-            return Verdict::Dropped(DropReason::Amplification);
-        }
-        cx.reply(datagram, &self.bytes, &self.answering)
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        batch.for_each(cx, |datagram, cx| {
+            if datagram.payload.len() < self.request_min() {
+                return Verdict::Dropped(DropReason::Amplification);
+            }
+            cx.reply(datagram, &self.bytes, &self.reply_policy)
+        });
     }
 }

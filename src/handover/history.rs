@@ -2,9 +2,9 @@
 //! stands in a last row, so that everything ever received stays accounted for.
 
 use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
-use crate::dispatch::sink::Fate;
+use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
-use crate::plan::diff::Successors;
+use crate::plan::diff::RowMap;
 
 /// All that was counted before.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct History {
 struct Pending {
     worker: usize,
     handler: usize,
-    fate: Fate,
+    sink_counts: SinkCounts,
     /// How much it was given.
     given: u64,
     /// What it had written and lost when that was last written down.
@@ -66,12 +66,18 @@ impl History {
     }
 
     /// A worker has ended, with these accounts in the present numbering, in which what sinks have got is handled.
-    pub fn add(&mut self, worker: usize, rows: Rows, ledger: &Ledger, fates: Vec<(usize, Fate)>) {
+    pub fn add(
+        &mut self,
+        worker: usize,
+        rows: Rows,
+        ledger: &Ledger,
+        sink_counts: Vec<(usize, SinkCounts)>,
+    ) {
         while self.workers.len() <= worker {
             self.workers.push(rows.ledger());
         }
         self.workers[worker].add(ledger);
-        for (handler, fate) in fates {
+        for (handler, sink_counts) in sink_counts {
             // Its sink has got all that it handled, and says now what became of it.
             let given = ledger.handlers[handler].tally.handled;
             let tally = &mut self.workers[worker].handlers[handler].tally;
@@ -80,7 +86,7 @@ impl History {
             self.pending.push(Pending {
                 worker,
                 handler,
-                fate,
+                sink_counts,
                 given,
                 seen: (0, 0),
             });
@@ -103,7 +109,7 @@ impl History {
     /// Writes down what sinks have done meanwhile. The accounts of each worker.
     pub fn ledgers(&mut self) -> &[Ledger] {
         for pending in &mut self.pending {
-            let (written, lost) = pending.fate.so_far();
+            let (written, lost) = pending.sink_counts.so_far();
             let tally = &mut self.workers[pending.worker].handlers[pending.handler].tally;
             let (more, gone) = (
                 written.saturating_sub(pending.seen.0),
@@ -120,18 +126,22 @@ impl History {
     }
 
     /// The same in the numbers of another configuration. What is a state and no sum is counted by whoever goes on with it.
-    pub fn carry(mut self, successors: &Successors, rows: Rows) -> History {
+    pub fn carry(mut self, row_map: &RowMap, rows: Rows) -> History {
         self.ledgers();
-        let handlers: Vec<usize> = successors
+        let handlers: Vec<usize> = row_map
             .handlers
             .iter()
-            .map(|heirs| heirs.row().map_or(rows.handlers - 1, |row| row.index()))
+            .map(|handler_map| {
+                handler_map
+                    .row()
+                    .map_or(rows.handlers - 1, |row| row.index())
+            })
             .collect();
         let carry = |ledger: &Ledger| {
             let mut sum = rows.ledger();
-            sum.stay.clone_from(&ledger.stay);
+            sum.latency.clone_from(&ledger.latency);
             for (index, count) in ledger.listeners.iter().enumerate() {
-                let row = successors
+                let row = row_map
                     .listeners
                     .get(index)
                     .copied()
@@ -140,21 +150,21 @@ impl History {
                 sum.listeners[row].add(count);
             }
             for (index, tally) in ledger.routes.iter().enumerate() {
-                let row = successors.routes.get(index).copied().flatten();
+                let row = row_map.routes.get(index).copied().flatten();
                 sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
             }
-            for (index, heard) in ledger.heard.iter().enumerate() {
+            for (index, last_seen) in ledger.last_seen.iter().enumerate() {
                 // One that goes on has the same text, so it expects the same.
-                let row = successors.routes.get(index).copied().flatten();
+                let row = row_map.routes.get(index).copied().flatten();
                 row.into_iter()
-                    .for_each(|row| sum.hear(row.0 as usize, heard));
+                    .for_each(|row| sum.note_seen(row.0 as usize, last_seen));
             }
             for (index, count) in ledger.handlers.iter().enumerate() {
                 sum.handlers[handlers.get(index).copied().unwrap_or(rows.handlers - 1)]
                     .add(&past(count));
             }
             for (index, count) in ledger.upstreams.iter().enumerate() {
-                let row = successors
+                let row = row_map
                     .upstreams
                     .get(index)
                     .copied()
@@ -225,22 +235,22 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
 /// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     let mut difference = Ledger {
-        heard: Vec::new(),
-        stay: None,
+        last_seen: Vec::new(),
+        latency: None,
         ..late.clone()
     };
     let minus = |late: &mut Tally, early: &Tally| {
-        late.received -= early.received;
-        late.handled -= early.handled;
+        late.received = since(late.received, early.received);
+        late.handled = since(late.handled, early.handled);
         late.dropped
             .iter_mut()
             .zip(early.dropped)
-            .for_each(|(late, early)| *late -= early);
+            .for_each(|(late, early)| *late = since(*late, early));
     };
     for (late, early) in difference.listeners.iter_mut().zip(&early.listeners) {
         minus(&mut late.tally, &early.tally);
-        late.kernel_drops -= early.kernel_drops;
-        late.receive_errors -= early.receive_errors;
+        late.kernel_drops = since(late.kernel_drops, early.kernel_drops);
+        late.receive_errors = since(late.receive_errors, early.receive_errors);
     }
     difference
         .routes
@@ -250,12 +260,12 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     for (late, early) in difference.handlers.iter_mut().zip(&early.handlers) {
         minus(&mut late.tally, &early.tally);
         minus(&mut late.replies, &early.replies);
-        late.sent -= early.sent;
+        late.sent = since(late.sent, early.sent);
         less(&mut late.failed, &early.failed);
         less(&mut late.reported, &early.reported);
         // Those that are open went with the others; what ends here had begun there.
         late.sessions = SessionCount {
-            one_way: late.sessions.one_way - early.sessions.one_way,
+            one_way: since(late.sessions.one_way, early.sessions.one_way),
             ..SessionCount::default()
         };
     }
@@ -263,8 +273,8 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
         less(&mut late.failed, &early.failed);
         less(&mut late.reported, &early.reported);
         *late = UpstreamCount {
-            sent: late.sent - early.sent,
-            skipped: late.skipped - early.skipped,
+            sent: since(late.sent, early.sent),
+            skipped: since(late.skipped, early.skipped),
             failed: std::mem::take(&mut late.failed),
             reported: std::mem::take(&mut late.reported),
             ..UpstreamCount::default()
@@ -273,13 +283,18 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     difference
 }
 
+/// Returns by how much a counter has grown. Counters only grow while a worker runs; one that did not is a defect, after which
+/// the growth counts as none instead of as nearly 2⁶⁴.
+fn since(late: u64, early: u64) -> u64 {
+    debug_assert!(late >= early, "a counter went back from {early} to {late}");
+    late.saturating_sub(early)
+}
+
 /// Counts by errno, less those of before.
 fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
     for (errno, count) in late.iter_mut() {
-        *count -= early
-            .iter()
-            .find(|early| early.0 == *errno)
-            .map_or(0, |early| early.1);
+        let before = early.iter().find(|early| early.0 == *errno);
+        *count = since(*count, before.map_or(0, |early| early.1));
     }
     late.retain(|(_, count)| *count > 0);
 }
@@ -288,7 +303,7 @@ fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
 fn past(count: &HandlerCount) -> HandlerCount {
     let sessions = SessionCount {
         open: 0,
-        on_probation: 0,
+        unreplied: 0,
         ports: 0,
         ..count.sessions
     };

@@ -10,17 +10,17 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 
 use crate::build;
-use crate::build::inherited_sockets::{Held, lend};
-use crate::build::worker_threads::Crew;
+use crate::build::error::{DaemonError, system};
+use crate::build::inherited_sockets::{LentSockets, lend};
+use crate::build::worker_threads::WorkerThreads;
 use crate::config::kind::BuildError;
 use crate::config::{Config, NamedHandler};
 use crate::dispatch::sink::Job;
-use crate::plan::diff::{Difference, Successors};
+use crate::plan::diff::{Diff, RowMap};
 use crate::plan::file_tests;
 use crate::plan::host::Host;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 use crate::plan::{ListenerPlan, Plan, worker_count};
-use crate::supervisor::{Failure, system};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
@@ -28,7 +28,7 @@ use crate::worker::event_loop::Worker;
 #[derive(Default)]
 pub struct Present {
     /// What the running configuration amounts to.
-    pub outline: Outline,
+    pub identity: Identity,
     /// Its handlers, by number; `None` where this program does not understand one.
     pub handlers: Vec<Option<NamedHandler>>,
     /// How many sessions each of them has.
@@ -42,17 +42,17 @@ pub struct Present {
 }
 
 /// A configuration that has been compared with the one that runs; nothing is open for it yet.
-pub struct Draft {
+pub struct ConfigDraft {
     /// What the file says, and handlers that only serve sessions of older files.
     pub config: Config,
     plan: Plan,
-    outline: Outline,
-    successors: Successors,
+    identity: Identity,
+    row_map: RowMap,
     /// What is new.
-    pub difference: Difference,
-    /// Who lends the listeners' sockets, and which of them each seat's is.
+    pub diff: Diff,
+    /// Who lends the listeners' sockets, and which of them each slot's is.
     workers: Vec<Handle>,
-    old: Outline,
+    old: Identity,
 }
 
 /// A configuration with everything that it needs to run.
@@ -62,80 +62,81 @@ pub struct Prepared {
     /// What that means on this machine.
     pub plan: Plan,
     /// What it amounts to.
-    pub outline: Outline,
+    pub identity: Identity,
     /// Workers that do not run yet.
     pub workers: Vec<(Worker, Handle)>,
     /// Their threads.
-    pub crew: Crew,
+    pub worker_threads: WorkerThreads,
     /// Where what runs now goes on.
-    pub successors: Successors,
+    pub row_map: RowMap,
     /// What is new.
-    pub difference: Difference,
+    pub diff: Diff,
 }
 
 /// Plans a configuration, runs its tests where something runs that it could harm, and compares it with what runs.
-pub fn draft(mut config: Config, present: Present) -> Result<Draft, Failure> {
+pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let retired = succeed(&mut config, &present);
     let plan = Plan::beside(&config, &host, worker_count(&config), &present.addresses)
-        .map_err(|problems| Failure::Configuration(Box::new(problems)))?;
+        .map_err(|problems| DaemonError::Configuration(Box::new(problems)))?;
     let failed = file_tests::run(&config, &plan, &host);
-    if failed.errors() > 0 && !present.outline.listeners.is_empty() {
-        return Err(Failure::Configuration(Box::new(failed)));
+    if failed.errors() > 0 && !present.identity.listeners.is_empty() {
+        return Err(DaemonError::Configuration(Box::new(failed)));
     }
-    let outline = Outline::new(&config, &plan);
-    let successors = Successors::new(&present.outline, &outline, &retired);
-    let difference = Difference::new(&present.outline, &outline);
+    let identity = Identity::new(&config, &plan);
+    let row_map = RowMap::new(&present.identity, &identity, &retired);
+    let diff = Diff::new(&present.identity, &identity);
     let Present {
-        outline: old,
+        identity: old,
         workers,
         ..
     } = present;
-    Ok(Draft {
+    Ok(ConfigDraft {
         config,
         plan,
-        outline,
-        successors,
-        difference,
+        identity,
+        row_map,
+        diff,
         workers,
         old,
     })
 }
 
-impl Draft {
+impl ConfigDraft {
     /// The listeners that it will have.
     pub fn listeners(&self) -> &[ListenerPlan] {
         &self.plan.listeners
     }
 
-    /// Opens everything that it needs. `held` are sockets that are open already, besides those that workers lend.
+    /// Opens everything that it needs. `lent_sockets` are sockets that are open already, besides those that workers lend.
     pub fn prepare(
         self,
-        mut held: Held,
+        mut lent_sockets: LentSockets,
         output: &Sender<Job>,
         epoch: Instant,
         ended: &Arc<Waker>,
-    ) -> Result<Prepared, Failure> {
-        let Draft {
+    ) -> Result<Prepared, DaemonError> {
+        let ConfigDraft {
             config,
             plan,
-            outline,
-            successors,
-            difference,
+            identity,
+            row_map,
+            diff,
             workers,
             old,
         } = self;
-        borrow(&workers, &old, &mut held)?;
-        let workers = build::build(&config, &plan, output, held, epoch)?;
-        let crew = Crew::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
+        borrow(&workers, &old, &mut lent_sockets)?;
+        let workers = build::build(&config, &plan, output, lent_sockets, epoch)?;
+        let worker_threads =
+            WorkerThreads::new(workers.len(), ended).map_err(system("cannot start a thread"))?;
         Ok(Prepared {
             config,
             plan,
-            outline,
+            identity,
             workers,
-            crew,
-            successors,
-            difference,
+            worker_threads,
+            row_map,
+            diff,
         })
     }
 }
@@ -146,21 +147,24 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     let mut retired = HashMap::new();
     for (number, old) in present.handlers.iter().enumerate() {
         let Some(old) = old else { continue };
-        let heir = config.handlers.iter_mut().find(|heir| is_heir(old, heir));
-        if let Some(heir) = &heir
-            && heir.contents() == old.contents()
+        let replacement = config
+            .handlers
+            .iter_mut()
+            .find(|replacement| is_replacement(old, replacement));
+        if let Some(replacement) = &replacement
+            && replacement.contents() == old.contents()
         {
-            let recipe = Arc::clone(&old.recipe);
+            let spec = Arc::clone(&old.spec);
             config
                 .handlers
                 .iter_mut()
-                .filter(|heir| is_heir(old, heir))
-                .for_each(|heir| heir.recipe = Arc::clone(&recipe));
+                .filter(|replacement| is_replacement(old, replacement))
+                .for_each(|replacement| replacement.spec = Arc::clone(&spec));
             continue;
         }
-        let is_replaced = heir.is_some_and(|heir| leads_wherever(heir, old));
+        let is_replaced = replacement.is_some_and(|replacement| leads_wherever(replacement, old));
         if is_replaced
-            || !old.recipe.has_sessions()
+            || !old.spec.has_sessions()
             || (old.is_retired && present.sessions[number] == 0)
         {
             continue;
@@ -179,26 +183,31 @@ fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     retired
 }
 
-fn is_heir(old: &NamedHandler, new: &NamedHandler) -> bool {
+fn is_replacement(old: &NamedHandler, new: &NamedHandler) -> bool {
     !old.is_retired && !new.is_retired && old.name == new.name && old.kind.name == new.kind.name
 }
 
 /// Whether every session of the old one finds its upstreams at the new one.
 fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
-    let (new_upstreams, old_upstreams) = (new.recipe.upstreams(), old.recipe.upstreams());
-    new.recipe.has_sessions()
+    let (new_upstreams, old_upstreams) = (new.spec.upstreams(), old.spec.upstreams());
+    new.spec.has_sessions()
         && old_upstreams.iter().all(|old| {
             new_upstreams
                 .iter()
-                .any(|new| new.to_string() == old.to_string() && new.leave == old.leave)
+                .any(|new| new.to_string() == old.to_string() && new.egress == old.egress)
         })
 }
 
 /// Second descriptors of all listeners' sockets that run now.
-fn borrow(workers: &[Handle], outline: &Outline, held: &mut Held) -> Result<(), Failure> {
-    let lent = lend(workers).map_err(|unlent| Failure::Start(BuildError(unlent.to_string())))?;
-    for (seat, socket) in lent {
-        held.add(outline.listeners[seat.listener].key.clone(), socket);
+fn borrow(
+    workers: &[Handle],
+    identity: &Identity,
+    lent_sockets: &mut LentSockets,
+) -> Result<(), DaemonError> {
+    let lent =
+        lend(workers).map_err(|unlent| DaemonError::Start(BuildError(unlent.to_string())))?;
+    for (slot, socket) in lent {
+        lent_sockets.add(identity.listeners[slot.listener].key.clone(), socket);
     }
     Ok(())
 }

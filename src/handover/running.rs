@@ -6,26 +6,34 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
-use crate::build::worker_threads::Crew;
+use crate::build::error::DaemonError;
+use crate::build::worker_threads::WorkerThreads;
 use crate::config::Config;
-use crate::dispatch::change::Change;
 use crate::dispatch::ledger::Ledger;
+use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::transfer::hand_over;
-use crate::monitor::{State, Upkeep};
-use crate::observe::snapshot::Part;
+use crate::monitor::{Monitor, UpstreamState};
 use crate::plan::Plan;
-use crate::plan::identity::Outline;
+use crate::plan::identity::Identity;
 use crate::plan::upstreams::Located;
-use crate::supervisor::Failure;
 use crate::worker::command::{Command, Handle};
-use crate::worker::estate::Estate;
 use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
+use crate::worker::worker_state::WorkerState;
 
 /// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
+
+/// One worker's part.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// Its accounts, as it last gave them.
+    pub ledger: Ledger,
+    /// Whether it gave them now.
+    pub responsive: bool,
+}
 
 /// What runs.
 pub struct Running {
@@ -34,9 +42,9 @@ pub struct Running {
     /// What that means on this machine.
     pub plan: Plan,
     /// What it amounts to.
-    pub outline: Outline,
+    pub identity: Identity,
     workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
-    upkeep: Upkeep,
+    monitor: Monitor,
     history: History,
     /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
     receive_buffers: Vec<usize>,
@@ -47,7 +55,7 @@ pub struct Parked {
     /// The workers, with everything that they had.
     pub workers: Vec<Worker>,
     /// What is known of the upstreams, by number.
-    pub states: Vec<State>,
+    pub states: Vec<UpstreamState>,
     /// The accounts of all that ran before.
     pub history: History,
     /// How many rows they have.
@@ -62,90 +70,95 @@ impl Running {
 
     /// Starts what was prepared in its own place, with what was parked.
     pub fn take_place(&mut self, prepared: Prepared, parked: Parked) {
-        *self = Running::succeed(prepared, parked, &self.outline);
+        *self = Running::succeed(prepared, parked, &self.identity);
     }
 
     /// Starts what was prepared, in place of what has been parked, whose names are these.
-    fn succeed(prepared: Prepared, parked: Parked, names: &Outline) -> Running {
+    fn succeed(prepared: Prepared, parked: Parked, names: &Identity) -> Running {
         let Parked {
             mut workers,
             states,
             mut history,
             rows,
         } = parked;
-        let removed: Vec<usize> = gone(&prepared.successors.listeners);
-        let mut estates = Vec::new();
+        let removed: Vec<usize> = gone(&prepared.row_map.listeners);
+        let mut worker_states = Vec::new();
         for (number, mut worker) in workers.drain(..).enumerate() {
             if !removed.is_empty() {
                 worker.read_out(&removed);
             }
-            let mut estate = worker.leave();
+            let mut worker_state = worker.save();
             history.add(
                 number,
                 rows,
-                &estate.ledger,
-                std::mem::take(&mut estate.fates),
+                &worker_state.ledger,
+                std::mem::take(&mut worker_state.sink_counts),
             );
-            estate.sockets = worker.into_lane_sockets();
-            estates.push(estate);
+            worker_state.sockets = worker.into_upstream_sockets();
+            worker_states.push(worker_state);
         }
-        Running::go_on(prepared, estates, history, named_states(names, states))
+        Running::go_on(
+            prepared,
+            worker_states,
+            history,
+            named_states(names, states),
+        )
     }
 
     /// Starts what was prepared, with what others have left.
     pub fn go_on(
         prepared: Prepared,
-        estates: Vec<Estate>,
+        worker_states: Vec<WorkerState>,
         history: History,
-        states: HashMap<(String, String), State>,
+        states: HashMap<(String, String), UpstreamState>,
     ) -> Running {
         let Prepared {
             config,
             plan,
-            outline,
+            identity,
             mut workers,
-            crew,
-            successors,
+            worker_threads,
+            row_map,
             ..
         } = prepared;
         settle(&mut workers, &plan);
-        let mut history = history.carry(&successors, rows(&config, &plan));
+        let mut history = history.carry(&row_map, rows(&config, &plan));
         hand_over(
             &mut workers
                 .iter_mut()
                 .map(|(worker, _)| worker)
                 .collect::<Vec<_>>(),
-            estates,
-            &successors,
+            worker_states,
+            &row_map,
             &mut history,
         );
         for (_, handle) in &workers {
-            tell_of_moves(handle, &plan, &outline, &states);
+            tell_of_moves(handle, &plan, &identity, &states);
         }
         let receive_buffers = smallest_buffers(&mut workers, plan.listeners.len());
-        let workers = crew.start(workers);
+        let workers = worker_threads.start(workers);
         let handles = workers.iter().map(|(handle, _)| handle.clone()).collect();
-        let upkeep = Upkeep::of_plan(
+        let monitor = Monitor::of_plan(
             &config,
             &plan,
             handles,
-            &by_number(&plan, &outline, &states),
+            &by_number(&plan, &identity, &states),
         );
         Running {
             config,
             plan,
-            outline,
+            identity,
             workers,
-            upkeep,
+            monitor,
             history,
             receive_buffers,
         }
     }
 
     /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
-    pub fn park(&mut self) -> Result<Parked, Failure> {
-        self.upkeep.stop();
-        let states = self.upkeep.snapshot();
+    pub fn park(&mut self) -> Result<Parked, DaemonError> {
+        self.monitor.stop();
+        let states = self.monitor.snapshot();
         for (handle, _) in &self.workers {
             handle.send(Command::Park);
         }
@@ -159,7 +172,7 @@ impl Running {
     }
 
     /// Goes on as before with what was parked: nobody has taken it.
-    pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, crew: Crew) {
+    pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, worker_threads: WorkerThreads) {
         let Parked {
             workers,
             states,
@@ -167,23 +180,23 @@ impl Running {
             ..
         } = parked;
         self.history = history;
-        self.workers = crew.resume(workers, handles.clone());
-        let known: Vec<Option<State>> = states.into_iter().map(Some).collect();
-        self.upkeep = Upkeep::of_plan(&self.config, &self.plan, handles, &known);
+        self.workers = worker_threads.resume(workers, handles.clone());
+        let known: Vec<Option<UpstreamState>> = states.into_iter().map(Some).collect();
+        self.monitor = Monitor::of_plan(&self.config, &self.plan, handles, &known);
     }
 
     /// Sets everything on the listeners' sockets as it is meant to be, after somebody who was to go on with them has not.
     pub fn settle(&self) {
-        let asked: Vec<_> = self
+        let queries: Vec<_> = self
             .handles()
             .filter_map(|handle| {
-                let (reply, answer) = bounded(1);
-                handle.send(Command::Settle(reply)).then_some(answer)
+                let (reply, response) = bounded(1);
+                handle.send(Command::Settle(reply)).then_some(response)
             })
             .collect();
         let deadline = Instant::now() + SNAPSHOT_MAX;
-        for answer in asked {
-            if let Ok(Err(error)) = answer.recv_deadline(deadline) {
+        for response in queries {
+            if let Ok(Err(error)) = response.recv_deadline(deadline) {
                 log::error!("cannot set up a listener as it was before: {error}");
             }
         }
@@ -192,6 +205,19 @@ impl Running {
     /// Adds what another process has counted after it gave everything, by worker.
     pub fn add_late(&mut self, ledgers: &[Ledger]) {
         self.history.add_late(ledgers);
+    }
+
+    /// Returns one line for the log: how many listeners, routes and workers there are.
+    pub fn summary(&self) -> String {
+        let counted = |count: usize, what: &str| {
+            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+        };
+        format!(
+            "{}, {}, {}",
+            counted(self.plan.listeners.len(), "listener"),
+            counted(self.config.routes.len(), "route"),
+            counted(self.workers(), "worker")
+        )
     }
 
     /// How many workers there are.
@@ -209,9 +235,9 @@ impl Running {
         self.workers.iter().any(|(_, thread)| thread.is_finished())
     }
 
-    /// What the upkeep knows of the upstreams, by number.
-    pub fn upstream_states(&self) -> Vec<State> {
-        self.upkeep.snapshot()
+    /// What the monitor knows of the upstreams, by number.
+    pub fn upstream_states(&self) -> Vec<UpstreamState> {
+        self.monitor.snapshot()
     }
 
     /// The smallest receive buffer of each listener's sockets, in bytes, as the kernel granted it.
@@ -231,13 +257,13 @@ impl Running {
             .iter()
             .flatten()
             .for_each(|ledger| sum.add(ledger));
-        let states = self.upkeep.snapshot();
+        let states = self.monitor.snapshot();
         let located = self.plan.upstreams.iter().map(|(_, located)| located);
         let addresses = located
             .zip(states)
             .filter_map(|(located, state)| Some((located.upstream.to_string(), state.address?)));
         Present {
-            outline: self.outline.clone(),
+            identity: self.identity.clone(),
             handlers: self.config.handlers.iter().cloned().map(Some).collect(),
             sessions: sum
                 .handlers
@@ -254,13 +280,13 @@ impl Running {
     pub fn ledgers(&self) -> Vec<Option<Ledger>> {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         let ask = |(handle, _): &(Handle, _)| {
-            let (reply, answer) = bounded(1);
-            handle.send(Command::Snapshot(reply)).then_some(answer)
+            let (reply, response) = bounded(1);
+            handle.send(Command::Snapshot(reply)).then_some(response)
         };
-        let asked: Vec<_> = self.workers.iter().map(ask).collect();
-        asked
+        let queries: Vec<_> = self.workers.iter().map(ask).collect();
+        queries
             .into_iter()
-            .map(|answer| answer?.recv_deadline(deadline).ok())
+            .map(|response| response?.recv_deadline(deadline).ok())
             .collect()
     }
 
@@ -278,28 +304,28 @@ impl Running {
                 .for_each(|now| ledger.add(&now.ledger));
             Part {
                 ledger,
-                answers: now.get(number).is_none_or(|now| now.answers),
+                responsive: now.get(number).is_none_or(|now| now.responsive),
             }
         };
         (0..past.len().max(now.len())).map(sum).collect()
     }
 
-    /// Handles what the sockets hold, and ends the workers. `has_heir`: the sockets are kept for the next process, and so is
+    /// Handles what the sockets hold, and ends the workers. `has_successor`: the sockets are kept for the next process, and so is
     /// what comes from now on; otherwise nothing new is let in.
-    pub fn stop(&mut self, has_heir: bool) -> Result<Stopped, Failure> {
-        self.upkeep.stop();
+    pub fn stop(&mut self, has_successor: bool) -> Result<Stopped, DaemonError> {
+        self.monitor.stop();
         for (handle, _) in &self.workers {
-            handle.send(Command::Stop { has_heir });
+            handle.send(Command::Stop { has_successor });
         }
         Ok(Stopped {
             workers: self.join()?,
         })
     }
 
-    fn join(&mut self) -> Result<Vec<Worker>, Failure> {
+    fn join(&mut self) -> Result<Vec<Worker>, DaemonError> {
         self.workers
             .drain(..)
-            .map(|(_, thread)| thread.join().ok().flatten().ok_or(Failure::Worker))
+            .map(|(_, thread)| thread.join().ok().flatten().ok_or(DaemonError::Worker))
             .collect()
     }
 }
@@ -332,7 +358,7 @@ fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
         .iter_mut()
         .flat_map(|(worker, _)| worker.listeners())
         .collect();
-    let name = |listener: &Listener| plan.listeners[listener.seat.listener].label.clone();
+    let name = |listener: &Listener| plan.listeners[listener.slot.listener].label.clone();
     let late: HashSet<u16> = listeners
         .iter()
         .filter(|listener| listener.is_late())
@@ -366,22 +392,25 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
         .iter_mut()
         .flat_map(|(worker, _)| worker.listeners())
     {
-        let granted = &mut smallest[listener.seat.listener];
+        let granted = &mut smallest[listener.slot.listener];
         *granted = listener.receive_buffer().min(*granted);
     }
     smallest
 }
 
 /// The numbers of those that nobody goes on with.
-fn gone(successors: &[Option<usize>]) -> Vec<usize> {
-    (0..successors.len())
-        .filter(|old| successors[*old].is_none())
+fn gone(row_map: &[Option<usize>]) -> Vec<usize> {
+    (0..row_map.len())
+        .filter(|old| row_map[*old].is_none())
         .collect()
 }
 
 /// What is known of upstreams, by the names of their handlers and their own.
-pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, String), State> {
-    let names = outline.handlers.iter().flat_map(|handler| {
+pub fn named_states(
+    identity: &Identity,
+    states: Vec<UpstreamState>,
+) -> HashMap<(String, String), UpstreamState> {
+    let names = identity.handlers.iter().flat_map(|handler| {
         handler
             .upstreams
             .iter()
@@ -393,10 +422,10 @@ pub fn named_states(outline: &Outline, states: Vec<State>) -> HashMap<(String, S
 /// The same by the numbers of a plan.
 fn by_number(
     plan: &Plan,
-    outline: &Outline,
-    states: &HashMap<(String, String), State>,
-) -> Vec<Option<State>> {
-    let names = outline.handlers.iter().flat_map(|handler| {
+    identity: &Identity,
+    states: &HashMap<(String, String), UpstreamState>,
+) -> Vec<Option<UpstreamState>> {
+    let names = identity.handlers.iter().flat_map(|handler| {
         handler
             .upstreams
             .iter()
@@ -412,18 +441,18 @@ fn by_number(
 fn tell_of_moves(
     handle: &Handle,
     plan: &Plan,
-    outline: &Outline,
-    states: &HashMap<(String, String), State>,
+    identity: &Identity,
+    states: &HashMap<(String, String), UpstreamState>,
 ) {
-    let known = by_number(plan, outline, states);
+    let known = by_number(plan, identity, states);
     for ((id, located), state) in plan.upstreams.iter().zip(known) {
         let Located { address, .. } = located;
-        if let Some(State {
+        if let Some(UpstreamState {
             address: Some(now), ..
         }) = state
             && address.as_ref().ok() != Some(&now)
         {
-            handle.send(Command::Change(id, Change::Moved(now)));
+            handle.send(Command::UpstreamEvent(id, UpstreamEvent::Moved(now)));
         }
     }
 }

@@ -1,99 +1,110 @@
 //! Going on with what other workers have left: sockets, sessions, whose turn it is, accounts. The same for a reload, where the
 //! others were this process's own, and for a takeover, where they were another's.
 //!
-//! `outline.rs` says what the numbers mean, `difference.rs` where each row goes on, this file moves what hangs on the rows to
+//! `plan/identity.rs` says what the numbers mean, `plan/diff.rs` where each row goes on, this file moves what hangs on the rows to
 //! the workers that will run. All of it happens between two turns: whatever can fail or take time was done before.
 
 use std::collections::HashMap;
 use std::net::UdpSocket;
 
 use crate::dispatch::handler::HandlerId;
-use crate::dispatch::id::{EarId, UpstreamId};
-use crate::dispatch::legacy::{LegLegacy, Legacy, PortLegacy, SessionLegacy, UpstreamLegacy};
-use crate::dispatch::outbox::Lane;
+use crate::dispatch::id::{LocalListener, UpstreamId};
+use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::{SavedLeg, SavedPort, SavedSession, SavedState, SavedUpstream};
 use crate::handover::history::History;
-use crate::plan::diff::{Heirs, Successors};
-use crate::worker::estate::{Estate, LaneEstate, Seat};
+use crate::plan::diff::{HandlerMap, RowMap};
 use crate::worker::event_loop::Worker;
+use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 
 /// Gives the workers, which do not run yet, what others have left. Sessions go where the socket is that their clients ask.
 pub fn hand_over(
     workers: &mut [&mut Worker],
-    estates: Vec<Estate>,
-    successors: &Successors,
+    worker_states: Vec<WorkerState>,
+    row_map: &RowMap,
     history: &mut History,
 ) {
-    let mut ears: HashMap<Seat, (usize, EarId)> = HashMap::new();
+    let mut sockets: HashMap<SocketSlot, (usize, LocalListener)> = HashMap::new();
     for (number, worker) in workers.iter_mut().enumerate() {
         let listeners = worker.listeners().iter().enumerate();
-        ears.extend(listeners.map(|(ear, listener)| (listener.seat, (number, EarId(ear as u32)))));
+        sockets.extend(
+            listeners.map(|(index, listener)| (listener.slot, (number, LocalListener::new(index)))),
+        );
     }
     let mut handover = Handover {
-        ears,
-        successors,
+        sockets,
+        row_map,
         history,
         moved: Vec::new(),
     };
-    for (number, estate) in estates.into_iter().enumerate() {
-        handover.listeners(workers, &estate);
-        handover.worker(workers, number, estate);
+    for (number, state) in worker_states.into_iter().enumerate() {
+        handover.listeners(workers, &state);
+        handover.worker(workers, number, state);
     }
 }
 
-/// One handler's legacy on its way to one worker.
-type Parcel = (usize, HandlerId, Legacy);
+/// One handler's saved state on its way to one worker.
+type Transfer = (usize, HandlerId, SavedState);
 
 struct Handover<'a> {
     /// Which worker has which socket, and as which of its listeners.
-    ears: HashMap<Seat, (usize, EarId)>,
-    successors: &'a Successors,
+    sockets: HashMap<SocketSlot, (usize, LocalListener)>,
+    row_map: &'a RowMap,
     history: &'a mut History,
-    moved: Vec<Parcel>,
+    moved: Vec<Transfer>,
 }
 
 impl Handover<'_> {
-    fn listeners(&self, workers: &mut [&mut Worker], estate: &Estate) {
-        for left in &estate.ears {
-            if let Some((worker, ear)) = self.seat(left.seat) {
-                workers[worker].listeners()[ear.index()].inherit(left);
+    fn listeners(&self, workers: &mut [&mut Worker], state: &WorkerState) {
+        for left in &state.listeners {
+            if let Some((worker, listener)) = self.slot(left.slot) {
+                workers[worker].listeners()[listener.index()].inherit(left);
             }
         }
     }
 
     /// Where a socket is now.
-    fn seat(&self, old: Seat) -> Option<(usize, EarId)> {
+    fn slot(&self, old: SocketSlot) -> Option<(usize, LocalListener)> {
         let listener = self
-            .successors
+            .row_map
             .listeners
             .get(old.listener)
             .copied()
             .flatten()?;
-        self.ears.get(&Seat { listener, ..old }).copied()
+        self.sockets.get(&SocketSlot { listener, ..old }).copied()
     }
 
-    fn worker(&mut self, workers: &mut [&mut Worker], number: usize, estate: Estate) {
-        let Estate {
-            ears,
-            lanes,
-            legacies,
+    fn worker(&mut self, workers: &mut [&mut Worker], number: usize, state: WorkerState) {
+        let WorkerState {
+            listeners,
+            upstream_sockets,
+            saved_states,
             sockets,
             ..
-        } = estate;
-        let mut cargo = Cargo::new(lanes, sockets);
+        } = state;
+        let mut cargo = Cargo::new(upstream_sockets, sockets);
         let home = number % workers.len();
-        for (handler, legacy) in legacies.into_iter().enumerate() {
-            let Some(heirs) = self.successors.handlers.get(handler).cloned() else {
+        for (handler, saved) in saved_states.into_iter().enumerate() {
+            let Some(handler_map) = self.row_map.handlers.get(handler).cloned() else {
                 continue;
             };
-            self.opinions(workers.len(), number, &heirs, &legacy);
-            let row = heirs.row();
-            for session in legacy.sessions {
-                let seat = ears
-                    .get(session.ear.index())
-                    .and_then(|ear| self.seat(ear.seat));
-                let moved = seat.and_then(|(worker, ear)| {
-                    let session = SessionLegacy { ear, ..session };
-                    self.session(&mut *workers[worker], worker, &heirs, session, &mut cargo)
+            self.opinions(workers.len(), number, &handler_map, &saved);
+            let row = handler_map.row();
+            for session in saved.sessions {
+                let slot = listeners
+                    .get(session.listener.index())
+                    .and_then(|left| self.slot(left.slot));
+                let moved = slot.and_then(|(worker, listener)| {
+                    let session = SavedSession {
+                        listener,
+                        ..session
+                    };
+                    self.session(
+                        &mut *workers[worker],
+                        worker,
+                        &handler_map,
+                        session,
+                        &mut cargo,
+                    )
                 });
                 match (moved, row) {
                     (Some(to), Some(from)) => {
@@ -103,86 +114,107 @@ impl Handover<'_> {
                     (None, row) => self.history.end_sessions(row.map(HandlerId::index), 1),
                 }
             }
-            for port in legacy.ports {
-                self.port(&mut *workers[home], home, &heirs, port, &mut cargo);
+            for port in saved.ports {
+                self.port(&mut *workers[home], home, &handler_map, port, &mut cargo);
             }
         }
         if number < workers.len() {
-            cargo.rest(&mut *workers[number], &self.successors.upstreams);
+            cargo.rest(&mut *workers[number], &self.row_map.upstreams);
         }
-        for (worker, handler, legacy) in std::mem::take(&mut self.moved) {
-            workers[worker].inherit(handler, legacy);
+        for (worker, handler, saved) in std::mem::take(&mut self.moved) {
+            workers[worker].inherit(handler, saved);
         }
     }
 
     /// What is thought of upstreams goes to every worker that had no predecessor, too.
-    fn opinions(&mut self, workers: usize, number: usize, heirs: &Heirs, legacy: &Legacy) {
-        let Some(heir) = heirs.heir else { return };
-        let place = |left: &UpstreamLegacy| {
-            let place = heirs
+    fn opinions(
+        &mut self,
+        workers: usize,
+        number: usize,
+        handler_map: &HandlerMap,
+        saved: &SavedState,
+    ) {
+        let Some(replacement) = handler_map.replacement else {
+            return;
+        };
+        let place = |left: &SavedUpstream| {
+            let place = handler_map
                 .places
                 .get(usize::from(left.place))
                 .copied()
                 .flatten()?;
-            Some(UpstreamLegacy { place, ..*left })
+            Some(SavedUpstream { place, ..*left })
         };
-        let upstreams: Vec<_> = legacy.upstreams.iter().filter_map(place).collect();
+        let upstreams: Vec<_> = saved.upstreams.iter().filter_map(place).collect();
         let followers = if number == 0 {
             (0..workers).collect()
         } else {
             vec![number]
         };
         for worker in followers.into_iter().filter(|worker| *worker < workers) {
-            let opinions = Legacy {
-                turn: legacy.turn,
+            let opinions = SavedState {
+                turn: saved.turn,
                 upstreams: upstreams.clone(),
-                ..Legacy::default()
+                ..SavedState::default()
             };
-            self.moved.push((worker, heir, opinions));
+            self.moved.push((worker, replacement, opinions));
         }
     }
 
-    /// Moves a session to the heir, if that has all its upstreams, or else to what is left of its own handler.
+    /// Moves a session to the replacement, if that has all its upstreams, or else to what is left of its own handler.
     fn session(
         &mut self,
         worker: &mut Worker,
         number: usize,
-        heirs: &Heirs,
-        session: SessionLegacy,
+        handler_map: &HandlerMap,
+        session: SavedSession,
         cargo: &mut Cargo,
     ) -> Option<HandlerId> {
-        let place = |leg: &LegLegacy| heirs.places.get(usize::from(leg.place)).copied().flatten();
-        let fits = heirs.is_like && session.legs.iter().all(|leg| place(leg).is_some());
-        let to = heirs.heir.filter(|_| fits).or(heirs.retired)?;
-        let is_heir = heirs.heir == Some(to);
-        let route = session.route.and_then(|route| {
-            self.successors
-                .routes
-                .get(route.0 as usize)
+        let place = |leg: &SavedLeg| {
+            handler_map
+                .places
+                .get(usize::from(leg.place))
                 .copied()
                 .flatten()
-        });
-        let route = route.filter(|_| is_heir);
-        let winner = session.winner.and_then(|winner| match is_heir {
-            true => heirs.places.get(usize::from(winner)).copied().flatten(),
+        };
+        let fits = handler_map.is_like && session.legs.iter().all(|leg| place(leg).is_some());
+        let to = handler_map
+            .replacement
+            .filter(|_| fits)
+            .or(handler_map.retired)?;
+        let is_replacement = handler_map.replacement == Some(to);
+        let route = session
+            .route
+            .and_then(|route| self.row_map.routes.get(route.0 as usize).copied().flatten());
+        let route = route.filter(|_| is_replacement);
+        let winner = session.winner.and_then(|winner| match is_replacement {
+            true => handler_map
+                .places
+                .get(usize::from(winner))
+                .copied()
+                .flatten(),
             false => Some(winner),
         });
         let mut legs = Vec::with_capacity(session.legs.len());
         for leg in &session.legs {
-            let new = if is_heir { place(leg)? } else { leg.place };
-            let lane = match leg.lane {
-                Some(lane) => {
-                    Some(cargo.unload(lane, worker, self.successors.upstream(to, new))?)
+            let new = if is_replacement {
+                place(leg)?
+            } else {
+                leg.place
+            };
+            let socket = match leg.socket {
+                Some(socket) => {
+                    Some(cargo.unload(socket, worker, self.row_map.upstream(to, new))?)
                 }
                 None => None,
             };
-            legs.push(LegLegacy {
+            legs.push(SavedLeg {
                 place: new,
-                lane,
+                socket,
                 ..*leg
             });
         }
-        self.push(number, to).sessions.push(SessionLegacy {
+        self.push(number, to).sessions.push(SavedSession {
             route,
             winner,
             legs,
@@ -195,73 +227,86 @@ impl Handover<'_> {
         &mut self,
         worker: &mut Worker,
         number: usize,
-        heirs: &Heirs,
-        port: PortLegacy,
+        handler_map: &HandlerMap,
+        port: SavedPort,
         cargo: &mut Cargo,
     ) {
-        let place = heirs.places.get(usize::from(port.place)).copied().flatten();
-        let (Some(heir), Some(place)) = (heirs.heir, place) else {
+        let place = handler_map
+            .places
+            .get(usize::from(port.place))
+            .copied()
+            .flatten();
+        let (Some(replacement), Some(place)) = (handler_map.replacement, place) else {
             return;
         };
-        if let Some(lane) = cargo.unload(port.lane, worker, self.successors.upstream(heir, place)) {
-            self.push(number, heir).ports.push(PortLegacy {
+        if let Some(socket) = cargo.unload(
+            port.socket,
+            worker,
+            self.row_map.upstream(replacement, place),
+        ) {
+            self.push(number, replacement).ports.push(SavedPort {
                 place,
-                lane,
+                socket,
                 ..port
             });
         }
     }
 
-    fn push(&mut self, worker: usize, handler: HandlerId) -> &mut Legacy {
+    fn push(&mut self, worker: usize, handler: HandlerId) -> &mut SavedState {
         // The last ones are those of the handler that is at hand.
         let found = self
             .moved
             .iter()
             .rposition(|moved| (moved.0, moved.1) == (worker, handler));
         let at = found.unwrap_or_else(|| {
-            self.moved.push((worker, handler, Legacy::default()));
+            self.moved.push((worker, handler, SavedState::default()));
             self.moved.len() - 1
         });
         &mut self.moved[at].2
     }
 }
 
-/// The lanes of one worker, which go one by one.
+/// The sockets of one worker, which go one by one.
 struct Cargo {
-    lanes: HashMap<Lane, (LaneEstate, UdpSocket)>,
+    sockets: HashMap<UpstreamSocketId, (UpstreamSocketState, UdpSocket)>,
 }
 
 impl Cargo {
-    fn new(lanes: Vec<LaneEstate>, sockets: Vec<UdpSocket>) -> Cargo {
+    fn new(states: Vec<UpstreamSocketState>, sockets: Vec<UdpSocket>) -> Cargo {
         Cargo {
-            lanes: lanes
+            sockets: states
                 .into_iter()
                 .zip(sockets)
-                .map(|(estate, socket)| (estate.lane, (estate, socket)))
+                .map(|(state, socket)| (state.socket, (state, socket)))
                 .collect(),
         }
     }
 
-    /// Gives a leased lane to a worker. Its number there; `None` where it leads nowhere any more.
-    fn unload(&mut self, lane: Lane, worker: &mut Worker, upstream: UpstreamId) -> Option<Lane> {
-        let (estate, socket) = self.lanes.remove(&lane)?;
+    /// Gives a leased socket to a worker. Its number there; `None` where it leads nowhere any more.
+    fn unload(
+        &mut self,
+        id: UpstreamSocketId,
+        worker: &mut Worker,
+        upstream: UpstreamId,
+    ) -> Option<UpstreamSocketId> {
+        let (state, socket) = self.sockets.remove(&id)?;
         // Where the poll takes no more, the way is lost, and its session with it.
         worker
-            .inherit_lane(&estate, upstream, socket)
+            .inherit_socket(&state, upstream, socket)
             .ok()
             .flatten()
     }
 
     /// The ways that are there from the start keep their source ports.
     fn rest(self, worker: &mut Worker, upstreams: &[Option<usize>]) {
-        for (estate, socket) in self
-            .lanes
+        for (state, socket) in self
+            .sockets
             .into_values()
-            .filter(|(estate, _)| !estate.is_leased)
+            .filter(|(state, _)| !state.is_leased)
         {
-            if let Some(upstream) = upstreams.get(estate.upstream.index()).copied().flatten() {
+            if let Some(upstream) = upstreams.get(state.upstream.index()).copied().flatten() {
                 // It has one already, which is as good.
-                let _ = worker.inherit_lane(&estate, UpstreamId(upstream as u32), socket);
+                let _ = worker.inherit_socket(&state, UpstreamId::new(upstream), socket);
             }
         }
     }

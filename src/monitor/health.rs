@@ -5,26 +5,26 @@ use std::time::Duration;
 
 /// What is thought of one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Health {
+pub struct ProbeHealth {
     alive: bool,
     /// Probes in a row that say otherwise.
     streak: u32,
 }
 
-impl Default for Health {
+impl Default for ProbeHealth {
     /// Innocent until probed.
-    fn default() -> Health {
-        Health {
+    fn default() -> ProbeHealth {
+        ProbeHealth {
             alive: true,
             streak: 0,
         }
     }
 }
 
-impl Health {
+impl ProbeHealth {
     /// As it was thought before.
-    pub fn of(alive: bool) -> Health {
-        Health { alive, streak: 0 }
+    pub fn of(alive: bool) -> ProbeHealth {
+        ProbeHealth { alive, streak: 0 }
     }
 
     /// Counts a probe. `Some` where that changes what is thought.
@@ -37,7 +37,7 @@ impl Health {
         if self.streak < if answered { rise } else { fall } {
             return None;
         }
-        *self = Health {
+        *self = ProbeHealth {
             alive: answered,
             streak: 0,
         };
@@ -52,7 +52,7 @@ impl Health {
 
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum ProbeFailure {
     /// Nothing came within this time.
     NoAnswer(Duration),
     /// Nobody listens there.
@@ -67,37 +67,37 @@ pub enum Failure {
     Ours(String),
 }
 
-impl Failure {
+impl ProbeFailure {
     /// What a user may do about it.
     pub fn advice(&self) -> &'static str {
         match self {
-            Failure::NoAnswer(_) => {
+            ProbeFailure::NoAnswer(_) => {
                 "is it running, does it answer what is sent, and does a firewall let both pass?"
             }
-            Failure::Refused => "is it running, and is the port right?",
-            Failure::Unexpected => "compare what is expected with what it answers",
-            Failure::Closed => "compare what is sent with what it wants to be asked",
-            Failure::Unreachable(_) => "check this host's network, and its route to there",
-            Failure::Ours(_) => {
+            ProbeFailure::Refused => "is it running, and is the port right?",
+            ProbeFailure::Unexpected => "compare what is expected with what it answers",
+            ProbeFailure::Closed => "compare what is sent with what it wants to be asked",
+            ProbeFailure::Unreachable(_) => "check this host's network, and its route to there",
+            ProbeFailure::Ours(_) => {
                 "check `ulimit -n`, and the address and interface that probes leave from"
             }
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ProbeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::NoAnswer(timeout) => write!(
+            ProbeFailure::NoAnswer(timeout) => write!(
                 f,
                 "no answer within {}",
                 humantime::format_duration(*timeout)
             ),
-            Failure::Refused => f.write_str("refused"),
-            Failure::Unexpected => f.write_str("the answer lacks the expected bytes"),
-            Failure::Closed => f.write_str("the connection was closed without an answer"),
-            Failure::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
-            Failure::Ours(why) => write!(f, "it cannot be asked: {why}"),
+            ProbeFailure::Refused => f.write_str("refused"),
+            ProbeFailure::Unexpected => f.write_str("the answer lacks the expected bytes"),
+            ProbeFailure::Closed => f.write_str("the connection was closed without an answer"),
+            ProbeFailure::Unreachable(why) => write!(f, "it cannot be reached: {why}"),
+            ProbeFailure::Ours(why) => write!(f, "it cannot be asked: {why}"),
         }
     }
 }
@@ -120,7 +120,7 @@ mod tests {
             // A limit of nothing is one: a probe must speak for it.
             (0, 0, ".x.", "+-+"),
         ] {
-            let mut health = Health::default();
+            let mut health = ProbeHealth::default();
             let mut told = true;
             let mut seen = String::new();
             for probe in probes.chars() {
@@ -138,7 +138,7 @@ mod tests {
     /// After a move, failures of the old address do not count for the new one.
     #[test]
     fn restarting_forgets_the_streak() {
-        let mut health = Health::default();
+        let mut health = ProbeHealth::default();
         assert_eq!(health.record(false, 2, 2), None);
         health.restart();
         assert_eq!(health.record(false, 2, 2), None);

@@ -1,136 +1,55 @@
 //! Looks after the upstreams while the workers run, off the data path: resolves names again and probes who is alive, and
 //! tells the workers what changed. A worker never waits for any of it.
 //!
-//! One thread polls all probes and keeps both schedules (`keeper.rs`). Look-ups may block for as long as the system's
+//! One thread polls all probes and keeps both schedules (`monitor_thread.rs`). Look-ups may block for as long as the system's
 //! resolver likes, so each has a thread of its own that ends with it, or with the process: one that hangs delays nothing
-//! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `attempt.rs` is one
-//! probe. They write down what is new as `News`; only the keeper tells anyone.
+//! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `probe.rs` is one
+//! probe. They write down what is new as `News`; only the monitor thread tells anyone.
 
 mod health;
 mod monitor_thread;
+mod monitored;
 mod probe;
 mod prober;
 mod resolver;
 mod schedule;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::Waker;
 
-pub use self::health::Failure;
-use self::monitor_thread::{Keeper, Letter};
+pub use self::health::ProbeFailure;
+use self::monitor_thread::{MonitorMessage, MonitorThread};
+pub use self::monitored::{MonitoredUpstream, NameLookup, Outside, UpstreamState};
 use crate::config::Config;
-use crate::config::upstream::{Host, Probe, Upstream};
-use crate::dispatch::change::Change;
-use crate::dispatch::id::UpstreamId;
 use crate::net::fib;
 use crate::plan::Plan;
-use crate::plan::forwarding_loops::Watch;
+use crate::plan::forwarding_loops::LoopWatch;
 use crate::plan::upstreams::{Located, addresses};
 use crate::worker::command::{Command, Handle};
 
-/// Longest wait for the keeper at the end. It never blocks, so this is for a machine that has no time for it.
+/// Longest wait for the monitor thread at the end. It never blocks, so this is for a machine that has no time for it.
 const STOP_MAX: Duration = Duration::from_millis(500);
 
-/// An upstream to be looked after; its number is its place in the list.
-#[derive(Debug, Clone)]
-pub struct Ward {
-    /// The handler's name.
-    pub handler: String,
-    /// What the file says of it.
-    pub upstream: Upstream,
-    /// Where it is, if that is known.
-    pub address: Option<SocketAddr>,
-    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
-    pub interface: u32,
-    /// Whether it is thought to live when its upkeep begins.
-    pub is_alive: bool,
-    /// How it is asked whether it lives.
-    pub probe: Option<Arc<Probe>>,
-    /// How often its name is resolved again; zero: never, once it has an address.
-    pub resolve_interval: Duration,
-}
-
-impl Ward {
-    /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
-    fn name(&self) -> Option<&str> {
-        let misses_interface = self.upstream.leave.interface.is_some() && self.interface == 0;
-        match &self.upstream.host {
-            Host::Name(name) if !misses_interface => Some(name),
-            _ => None,
-        }
-    }
-}
-
-/// Looks a name up.
-pub type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
-
-/// The outside world, which a test replaces.
-pub struct Outside {
-    /// Tells every worker.
-    pub tell: Box<dyn FnMut(UpstreamId, Change) + Send>,
-    /// May block. The ports of the answers mean nothing.
-    pub look_up: Arc<LookUp>,
-    /// Says whether an upstream may move there, or what would come of it, as in "which would close …".
-    pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
-}
-
-/// What is known of one upstream, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// Where it is.
-    pub address: Option<SocketAddr>,
-    /// Whether it is thought to answer. Those that are not probed are.
-    pub alive: bool,
-    /// When one of the two last changed.
-    pub changed: Option<Instant>,
-    /// When a probe last failed, and why.
-    pub failed: Option<(Instant, Failure)>,
-}
-
-impl State {
-    /// As it begins.
-    fn of(ward: &Ward) -> State {
-        State {
-            address: ward.address,
-            alive: ward.is_alive,
-            changed: None,
-            failed: None,
-        }
-    }
-}
-
-/// Something new.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum News {
-    /// For the workers.
-    Change(UpstreamId, Change),
-    /// For the views.
-    Failed(UpstreamId, Failure),
-    /// For the log.
-    Say(log::Level, String),
-}
-
-/// The upkeep of all upstreams, running.
-pub struct Upkeep {
-    states: Arc<Mutex<Vec<State>>>,
+/// The monitor of all upstreams, running.
+pub struct Monitor {
+    states: Arc<Mutex<Vec<UpstreamState>>>,
     /// `None` where there is nothing to do.
     thread: Option<Thread>,
 }
 
 struct Thread {
-    letters: Sender<Letter>,
+    messages: Sender<MonitorMessage>,
     waker: Arc<Waker>,
     /// Nothing is ever sent: the thread's end closes it.
     ended: Receiver<()>,
 }
 
-impl Upkeep {
+impl Monitor {
     /// Starts to look after the upstreams of a plan whose workers run.
     ///
     /// `known` is what was known before, by number. Where it cannot start, upstreams stay as they are, and the log says so.
@@ -138,9 +57,9 @@ impl Upkeep {
         config: &Config,
         plan: &Plan,
         workers: Vec<Handle>,
-        known: &[Option<State>],
-    ) -> Upkeep {
-        let mut watch = Watch::new(
+        known: &[Option<UpstreamState>],
+    ) -> Monitor {
+        let mut loop_watch = LoopWatch::new(
             config,
             &plan.table,
             &plan.names,
@@ -150,24 +69,24 @@ impl Upkeep {
         let tell = move |id, change| {
             for worker in &workers {
                 // One that has ended is the supervisor's business.
-                worker.send(Command::Change(id, change));
+                worker.send(Command::UpstreamEvent(id, change));
             }
         };
         let outside = Outside {
             tell: Box::new(tell),
             look_up: Arc::new(|name| addresses(name, 0)),
-            permit: Box::new(move |id, address| watch.permit(id, address)),
+            permit: Box::new(move |id, address| loop_watch.permit(id, address)),
         };
-        let mut wards = wards(config, plan);
-        for (ward, state) in wards.iter_mut().zip(known) {
+        let mut monitored_upstreams = monitored_upstreams(config, plan);
+        for (monitored, state) in monitored_upstreams.iter_mut().zip(known) {
             let Some(state) = state else { continue };
-            ward.address = state.address.or(ward.address);
-            ward.is_alive = state.alive || ward.probe.is_none();
+            monitored.address = state.address.or(monitored.address);
+            monitored.is_alive = state.alive || monitored.probe.is_none();
         }
-        let states = wards.iter().map(State::of).collect();
-        Upkeep::start(wards, outside).unwrap_or_else(|error| {
+        let states = monitored_upstreams.iter().map(UpstreamState::of).collect();
+        Monitor::start(monitored_upstreams, outside).unwrap_or_else(|error| {
             log::error!("nobody looks after the upstreams, which stay as they are now: {error}");
-            Upkeep {
+            Monitor {
                 states: Arc::new(Mutex::new(states)),
                 thread: None,
             }
@@ -175,26 +94,32 @@ impl Upkeep {
     }
 
     /// Starts to look after these.
-    pub fn start(wards: Vec<Ward>, outside: Outside) -> io::Result<Upkeep> {
-        let states = Arc::new(Mutex::new(wards.iter().map(State::of).collect()));
-        let (keeper, letters, waker) = Keeper::new(&wards, outside, Arc::clone(&states))?;
-        if keeper.is_idle() {
-            return Ok(Upkeep {
+    pub fn start(
+        monitored_upstreams: Vec<MonitoredUpstream>,
+        outside: Outside,
+    ) -> io::Result<Monitor> {
+        let states = Arc::new(Mutex::new(
+            monitored_upstreams.iter().map(UpstreamState::of).collect(),
+        ));
+        let (monitor_thread, messages, waker) =
+            MonitorThread::new(&monitored_upstreams, outside, Arc::clone(&states))?;
+        if monitor_thread.is_idle() {
+            return Ok(Monitor {
                 states,
                 thread: None,
             });
         }
         let (end, ended) = bounded(0);
         thread::Builder::new()
-            .name("upkeep".to_owned())
+            .name("monitor".to_owned())
             .spawn(move || {
                 let _end = end;
-                keeper.run();
+                monitor_thread.run();
             })?;
-        Ok(Upkeep {
+        Ok(Monitor {
             states,
             thread: Some(Thread {
-                letters,
+                messages,
                 waker,
                 ended,
             }),
@@ -202,7 +127,7 @@ impl Upkeep {
     }
 
     /// What is known of every upstream, by number.
-    pub fn snapshot(&self) -> Vec<State> {
+    pub fn snapshot(&self) -> Vec<UpstreamState> {
         self.states
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -212,7 +137,7 @@ impl Upkeep {
     /// Ends it; workers hear nothing more. Look-ups that are under way end with the process.
     pub fn stop(&mut self) {
         let Some(Thread {
-            letters,
+            messages,
             waker,
             ended,
         }) = self.thread.take()
@@ -220,28 +145,28 @@ impl Upkeep {
             return;
         };
         // Either fails only where the thread has ended.
-        let _ = letters.send(Letter::Stop);
+        let _ = messages.send(MonitorMessage::Stop);
         let _ = waker.wake();
         let _ = ended.recv_timeout(STOP_MAX);
     }
 }
 
-impl Drop for Upkeep {
+impl Drop for Monitor {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
 /// The upstreams of a plan.
-fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
+fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
     let keep = |handler: &crate::config::NamedHandler| {
-        let upkeep = handler.recipe.upkeep();
-        (upkeep.probe.map(Arc::new), upkeep.resolve_interval)
+        let settings = handler.spec.monitor_settings();
+        (settings.probe.map(Arc::new), settings.resolve_interval)
     };
-    let upkeeps: Vec<_> = config.handlers.iter().map(keep).collect();
-    let ward = |located: &Located| {
-        let (probe, resolve_interval) = upkeeps[located.handler.index()].clone();
-        Ward {
+    let settings: Vec<_> = config.handlers.iter().map(keep).collect();
+    let monitored = |located: &Located| {
+        let (probe, resolve_interval) = settings[located.handler.index()].clone();
+        MonitoredUpstream {
             handler: config.handler(located.handler).name.clone(),
             upstream: located.upstream.clone(),
             address: located.address.as_ref().ok().copied(),
@@ -253,6 +178,6 @@ fn wards(config: &Config, plan: &Plan) -> Vec<Ward> {
     };
     plan.upstreams
         .iter()
-        .map(|(_, located)| ward(located))
+        .map(|(_, located)| monitored(located))
         .collect()
 }

@@ -10,58 +10,58 @@ use std::{io, thread};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Events, Poll, Token, Waker};
 
-use super::{News, Outside, State, Ward};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
+use crate::monitor::monitored::{MonitoredUpstream, News, Outside, UpstreamState};
 use crate::monitor::prober::Prober;
-use crate::monitor::resolver::{Answer, Resolver};
+use crate::monitor::resolver::{LookupResult, Resolver};
 
 const EVENTS_MAX: usize = 256;
 /// Probes have the tokens from 0.
-const LETTERS: Token = Token(usize::MAX);
+const MESSAGES: Token = Token(usize::MAX);
 
-/// What others tell the keeper.
+/// What others tell the monitor thread.
 #[derive(Debug)]
-pub enum Letter {
+pub enum MonitorMessage {
     /// A look-up, by its number, has come to this.
-    Answer(usize, Answer),
+    Looked(usize, LookupResult),
     /// It is enough.
     Stop,
 }
 
 /// Everything that the thread has.
-pub struct Keeper {
+pub struct MonitorThread {
     poll: Poll,
     waker: Arc<Waker>,
-    letters: Receiver<Letter>,
+    messages: Receiver<MonitorMessage>,
     /// For look-ups to answer.
-    sender: Sender<Letter>,
+    sender: Sender<MonitorMessage>,
     resolver: Resolver,
     prober: Prober,
     outside: Outside,
-    states: Arc<Mutex<Vec<State>>>,
+    states: Arc<Mutex<Vec<UpstreamState>>>,
     news: Vec<News>,
 }
 
-impl Keeper {
-    /// A keeper, and how to write to it: send, then wake.
+impl MonitorThread {
+    /// A monitor thread, and how to write to it: send, then wake.
     pub fn new(
-        wards: &[Ward],
+        monitored_upstreams: &[MonitoredUpstream],
         outside: Outside,
-        states: Arc<Mutex<Vec<State>>>,
-    ) -> io::Result<(Keeper, Sender<Letter>, Arc<Waker>)> {
+        states: Arc<Mutex<Vec<UpstreamState>>>,
+    ) -> io::Result<(MonitorThread, Sender<MonitorMessage>, Arc<Waker>)> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), LETTERS)?);
-        let (sender, letters) = unbounded();
+        let waker = Arc::new(Waker::new(poll.registry(), MESSAGES)?);
+        let (sender, messages) = unbounded();
         let start = Instant::now();
-        let resolver = Resolver::new(wards, start);
-        let prober = Prober::new(wards, poll.registry().try_clone()?, start);
+        let resolver = Resolver::new(monitored_upstreams, start);
+        let prober = Prober::new(monitored_upstreams, poll.registry().try_clone()?, start);
         let (news, others) = (Vec::new(), (sender.clone(), Arc::clone(&waker)));
         Ok((
-            Keeper {
+            MonitorThread {
                 poll,
                 waker,
-                letters,
+                messages,
                 sender,
                 resolver,
                 prober,
@@ -81,7 +81,7 @@ impl Keeper {
 
     /// Works until it is told to stop.
     pub fn run(mut self) {
-        let _farewell = Farewell;
+        let _panic_report = PanicReport;
         let mut events = Events::with_capacity(EVENTS_MAX);
         loop {
             let wake_at = self
@@ -97,7 +97,7 @@ impl Keeper {
             for event in &events {
                 self.prober.on_event(event.token(), now, &mut self.news);
             }
-            if !self.read_letters(now) {
+            if !self.read_messages(now) {
                 return;
             }
             self.prober.on_time(now, &mut self.news);
@@ -107,14 +107,14 @@ impl Keeper {
     }
 
     /// `false` when it is told to stop.
-    fn read_letters(&mut self, now: Instant) -> bool {
-        while let Ok(letter) = self.letters.try_recv() {
-            match letter {
-                Letter::Stop => return false,
-                Letter::Answer(name, answer) => {
-                    self.resolver.on_answer(
+    fn read_messages(&mut self, now: Instant) -> bool {
+        while let Ok(message) = self.messages.try_recv() {
+            match message {
+                MonitorMessage::Stop => return false,
+                MonitorMessage::Looked(name, result) => {
+                    self.resolver.on_result(
                         name,
-                        answer,
+                        result,
                         now,
                         &mut self.outside.permit,
                         &mut self.news,
@@ -134,9 +134,9 @@ impl Keeper {
             );
             let (look_up, name) = (Arc::clone(look_up), name.to_owned());
             let work = move || {
-                let answer = look_up(&name).map_err(|error| error.to_string());
-                // The keeper may have ended meanwhile.
-                let _ = sender.send(Letter::Answer(place, answer));
+                let result = look_up(&name).map_err(|error| error.to_string());
+                // The monitor thread may have ended meanwhile.
+                let _ = sender.send(MonitorMessage::Looked(place, result));
                 let _ = waker.wake();
             };
             if let Err(error) = thread::Builder::new()
@@ -144,7 +144,7 @@ impl Keeper {
                 .spawn(work)
             {
                 let why = format!("no thread can be had for the look-up: {error}");
-                self.resolver.on_answer(
+                self.resolver.on_result(
                     place,
                     Err(why),
                     now,
@@ -159,11 +159,11 @@ impl Keeper {
     fn publish(&mut self, now: Instant) {
         for news in std::mem::take(&mut self.news) {
             match news {
-                News::Change(id, change) => {
+                News::UpstreamEvent(id, change) => {
                     // First, so that whoever hears of a change also sees it.
                     self.note(id, |state| state.change(change, now));
                     (self.outside.tell)(id, change);
-                    if let Change::Moved(address) = change {
+                    if let UpstreamEvent::Moved(address) = change {
                         self.prober.on_moved(id, address, now);
                     }
                 }
@@ -175,27 +175,27 @@ impl Keeper {
         }
     }
 
-    fn note(&self, id: UpstreamId, change: impl FnOnce(&mut State)) {
+    fn note(&self, id: UpstreamId, change: impl FnOnce(&mut UpstreamState)) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut states[id.index()]);
     }
 }
 
-impl State {
-    fn change(&mut self, change: Change, now: Instant) {
+impl UpstreamState {
+    fn change(&mut self, change: UpstreamEvent, now: Instant) {
         match change {
-            Change::Alive(alive) => self.alive = alive,
-            Change::Moved(address) => self.address = Some::<SocketAddr>(address),
-            Change::Drain(_) => return,
+            UpstreamEvent::Alive(alive) => self.alive = alive,
+            UpstreamEvent::Moved(address) => self.address = Some::<SocketAddr>(address),
+            UpstreamEvent::Drain(_) => return,
         }
         self.changed = Some(now);
     }
 }
 
 /// A defect here must not end the daemon, and must not go unnoticed.
-struct Farewell;
+struct PanicReport;
 
-impl Drop for Farewell {
+impl Drop for PanicReport {
     fn drop(&mut self) {
         if thread::panicking() {
             log::error!(

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
 
-use crate::config::upstream::{Probe, ProbeOver};
-use crate::monitor::health::Failure;
+use crate::config::upstream::{ProbeOver, ProbeSettings};
+use crate::monitor::health::ProbeFailure;
 use crate::net::errno::{self, ProbeError};
 use crate::net::probe::{self, Leaving};
 
@@ -22,60 +22,60 @@ const STREAM_BYTES_MAX: usize = 4_096;
 const DATAGRAMS_MAX: u32 = 16;
 
 /// What became of a probe.
-pub type Outcome = Result<(), Failure>;
+pub type ProbeOutcome = Result<(), ProbeFailure>;
 
 /// A probe that is under way.
 #[derive(Debug)]
-pub struct Attempt {
-    socket: Socket,
+pub struct Probe {
+    socket: ProbeSocket,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum ProbeSocket {
     Udp {
         socket: UdpSocket,
         /// Datagrams that were not the answer.
         others: u32,
     },
-    Tcp {
-        stream: TcpStream,
-        is_open: bool,
-        /// Bytes of the question that are sent.
-        sent: usize,
-        /// What came so far, at most [`STREAM_BYTES_MAX`].
-        heard: Vec<u8>,
-    },
+    Tcp(Conversation),
 }
 
-impl Attempt {
+/// A question and its answer over TCP, as far as they have come.
+#[derive(Debug)]
+struct Conversation {
+    stream: TcpStream,
+    /// Whether the connection is established.
+    is_open: bool,
+    /// Bytes of the question that are sent.
+    sent: usize,
+    /// What came so far, at most [`STREAM_BYTES_MAX`].
+    received: Vec<u8>,
+}
+
+impl Probe {
     /// Asks. Events of the socket come with the token.
     pub fn begin(
         registry: &Registry,
         token: Token,
         to: SocketAddr,
         leaving: Leaving,
-        probe: &Probe,
-    ) -> Result<Attempt, Failure> {
+        probe: &ProbeSettings,
+    ) -> Result<Probe, ProbeFailure> {
         let begun = match probe.over {
             ProbeOver::Udp => begin_udp(registry, token, to, leaving, &probe.send),
             ProbeOver::Tcp => begin_tcp(registry, token, to, leaving),
         };
         begun
-            .map(|socket| Attempt { socket })
+            .map(|socket| Probe { socket })
             .map_err(|error| failure(&error))
     }
 
     /// Does what can be done without waiting. `Some` when the probe is over. To be called after any event.
-    pub fn go_on(&mut self, probe: &Probe, buffer: &mut [u8]) -> Option<Outcome> {
+    pub fn go_on(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<ProbeOutcome> {
         loop {
             let result = match &mut self.socket {
-                Socket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
-                Socket::Tcp {
-                    stream,
-                    is_open,
-                    sent,
-                    heard,
-                } => converse(stream, is_open, sent, heard, probe, buffer),
+                ProbeSocket::Udp { socket, others } => hear_datagram(socket, others, probe, buffer),
+                ProbeSocket::Tcp(conversation) => conversation.step(probe, buffer),
             };
             match result {
                 Ok(outcome) => return Some(outcome),
@@ -89,14 +89,14 @@ impl Attempt {
     }
 
     /// Why it failed, now that the time is over.
-    pub fn overdue(&self, probe: &Probe) -> Failure {
+    pub fn overdue(&self, probe: &ProbeSettings) -> ProbeFailure {
         let has_other_answer = match &self.socket {
-            Socket::Udp { others, .. } => *others > 0,
-            Socket::Tcp { heard, .. } => !heard.is_empty(),
+            ProbeSocket::Udp { others, .. } => *others > 0,
+            ProbeSocket::Tcp(conversation) => !conversation.received.is_empty(),
         };
         match has_other_answer {
-            true => Failure::Unexpected,
-            false => Failure::NoAnswer(probe.timeout),
+            true => ProbeFailure::Unexpected,
+            false => ProbeFailure::NoAnswer(probe.timeout),
         }
     }
 }
@@ -107,14 +107,14 @@ fn begin_udp(
     to: SocketAddr,
     leaving: Leaving,
     question: &[u8],
-) -> io::Result<Socket> {
+) -> io::Result<ProbeSocket> {
     let mut socket = UdpSocket::from_std(probe::udp(to, leaving)?);
     refuse_ourselves(socket.local_addr()?, to)?;
     registry.register(&mut socket, token, Interest::READABLE)?;
     match socket.send(question) {
         // A full device queue is no answer; the timeout will say so.
         Err(error) if errno::of_probe(&error) != ProbeError::Wait => Err(error),
-        _ => Ok(Socket::Udp { socket, others: 0 }),
+        _ => Ok(ProbeSocket::Udp { socket, others: 0 }),
     }
 }
 
@@ -123,15 +123,15 @@ fn begin_tcp(
     token: Token,
     to: SocketAddr,
     leaving: Leaving,
-) -> io::Result<Socket> {
+) -> io::Result<ProbeSocket> {
     let mut stream = TcpStream::from_std(probe::tcp(to, leaving)?);
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(Socket::Tcp {
+    Ok(ProbeSocket::Tcp(Conversation {
         stream,
         is_open: false,
         sent: 0,
-        heard: Vec::new(),
-    })
+        received: Vec::new(),
+    }))
 }
 
 /// The kernel may choose the very port that is asked, where nobody listens on it: the probe would hear itself.
@@ -145,9 +145,9 @@ fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
 fn hear_datagram(
     socket: &UdpSocket,
     others: &mut u32,
-    probe: &Probe,
+    probe: &ProbeSettings,
     buffer: &mut [u8],
-) -> io::Result<Outcome> {
+) -> io::Result<ProbeOutcome> {
     loop {
         let len = socket.recv(buffer)?;
         if contains(&buffer[..len], &probe.expect) {
@@ -155,46 +155,57 @@ fn hear_datagram(
         }
         *others += 1;
         if *others >= DATAGRAMS_MAX {
-            return Ok(Err(Failure::Unexpected));
+            return Ok(Err(ProbeFailure::Unexpected));
         }
     }
 }
 
-fn converse(
-    stream: &mut TcpStream,
-    is_open: &mut bool,
-    sent: &mut usize,
-    heard: &mut Vec<u8>,
-    probe: &Probe,
-    buffer: &mut [u8],
-) -> io::Result<Outcome> {
-    if !*is_open {
-        if let Some(error) = stream.take_error()? {
+impl Conversation {
+    /// Goes as far as is possible without waiting. The end of it, or an error, which may say that it has to wait.
+    fn step(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> io::Result<ProbeOutcome> {
+        if !self.is_open {
+            self.check_open()?;
+            self.is_open = true;
+        }
+        while let rest @ [_, ..] = &probe.send[self.sent..] {
+            self.sent += self.stream.write(rest)?;
+        }
+        if probe.send.is_empty() && probe.expect.is_empty() {
+            return Ok(Ok(()));
+        }
+        loop {
+            let room = buffer.len().min(STREAM_BYTES_MAX - self.received.len());
+            let len = self.stream.read(&mut buffer[..room])?;
+            if let Some(outcome) = self.judge(&buffer[..len], &probe.expect) {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Fails while the connection is not established, or if it cannot be.
+    fn check_open(&self) -> io::Result<()> {
+        if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
-        let peer = stream.peer_addr()?;
-        refuse_ourselves(stream.local_addr()?, peer)?;
-        *is_open = true;
+        let peer = self.stream.peer_addr()?;
+        refuse_ourselves(self.stream.local_addr()?, peer)
     }
-    while let rest @ [_, ..] = &probe.send[*sent..] {
-        *sent += stream.write(rest)?;
-    }
-    if probe.send.is_empty() && probe.expect.is_empty() {
-        return Ok(Ok(()));
-    }
-    loop {
-        let room = buffer.len().min(STREAM_BYTES_MAX - heard.len());
-        let len = stream.read(&mut buffer[..room])?;
-        // What was there before is searched again only as far as the expected bytes may have begun in it.
-        let searched = heard.len().saturating_sub(probe.expect.len());
-        heard.extend_from_slice(&buffer[..len]);
-        match len {
-            0 if heard.is_empty() => return Ok(Err(Failure::Closed)),
-            // The end, or no room for more.
-            0 => return Ok(Err(Failure::Unexpected)),
-            _ if contains(&heard[searched..], &probe.expect) => return Ok(Ok(())),
-            _ => {}
+
+    /// Adds what was read, and decides whether that was the answer. Nothing was read at the end of the stream, or where
+    /// there is no room for more.
+    fn judge(&mut self, read: &[u8], expected: &[u8]) -> Option<ProbeOutcome> {
+        if read.is_empty() {
+            let failure = if self.received.is_empty() {
+                ProbeFailure::Closed
+            } else {
+                ProbeFailure::Unexpected
+            };
+            return Some(Err(failure));
         }
+        // What was there before is searched again only as far as the expected bytes may have begun in it.
+        let searched = self.received.len().saturating_sub(expected.len());
+        self.received.extend_from_slice(read);
+        contains(&self.received[searched..], expected).then_some(Ok(()))
     }
 }
 
@@ -203,11 +214,13 @@ fn contains(answer: &[u8], expected: &[u8]) -> bool {
     expected.is_empty() || answer.windows(expected.len()).any(|part| part == expected)
 }
 
-fn failure(error: &io::Error) -> Failure {
+fn failure(error: &io::Error) -> ProbeFailure {
     match errno::of_probe(error) {
-        ProbeError::Refused => Failure::Refused,
-        ProbeError::Unreachable => Failure::Unreachable(error.to_string()),
+        ProbeError::Refused => ProbeFailure::Refused,
+        ProbeError::Unreachable => ProbeFailure::Unreachable(error.to_string()),
         // Where there is nothing to wait for, EAGAIN means that all ports are taken (connect(2)).
-        ProbeError::Ours | ProbeError::Wait | ProbeError::Again => Failure::Ours(error.to_string()),
+        ProbeError::Ours | ProbeError::Wait | ProbeError::Again => {
+            ProbeFailure::Ours(error.to_string())
+        }
     }
 }

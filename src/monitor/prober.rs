@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use super::{News, Ward};
-use crate::config::upstream::{Probe, SendFrom};
-use crate::dispatch::change::Change;
+use crate::config::upstream::{ProbeSettings, SendFrom};
 use crate::dispatch::id::UpstreamId;
-use crate::monitor::health::{Failure, Health};
-use crate::monitor::probe::{Attempt, BUFFER_BYTES, Outcome};
+use crate::dispatch::upstream_event::UpstreamEvent;
+use crate::monitor::health::{ProbeFailure, ProbeHealth};
+use crate::monitor::monitored::{MonitoredUpstream, News};
+use crate::monitor::probe::{BUFFER_BYTES, Probe, ProbeOutcome};
 use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
+use crate::number;
 
 /// Probes that are under way at a time; each is an open socket, of the few that are not for sessions. Further ones wait.
 const UNDER_WAY_MAX: usize = 256;
@@ -35,31 +36,42 @@ struct Probed {
     name: String,
     address: Option<SocketAddr>,
     leaving: Leaving,
-    probe: Arc<Probe>,
-    health: Health,
-    attempt: Option<Attempt>,
+    probe: Arc<ProbeSettings>,
+    health: ProbeHealth,
+    running_probe: Option<Probe>,
     /// Whether this host could not even ask, the last time.
     is_stuck: bool,
 }
 
 impl Prober {
-    /// Will probe those of the wards that are to be. The tokens of the registry below their number are taken.
-    pub fn new(wards: &[Ward], registry: Registry, start: Instant) -> Prober {
-        let wards = wards.iter().enumerate().filter_map(|(id, ward)| {
-            // Nobody answers from a group's address.
-            let probe = ward.probe.as_ref().filter(|_| !ward.upstream.is_group())?;
-            Some((UpstreamId(id as u32), ward, probe))
-        });
-        let wards: Vec<_> = wards.collect();
+    /// Will probe those of the monitored upstreams that are to be. The tokens of the registry below their number are taken.
+    pub fn new(
+        monitored_upstreams: &[MonitoredUpstream],
+        registry: Registry,
+        start: Instant,
+    ) -> Prober {
+        let monitored_upstreams =
+            monitored_upstreams
+                .iter()
+                .enumerate()
+                .filter_map(|(id, monitored)| {
+                    // Nobody answers from a group's address.
+                    let probe = monitored
+                        .probe
+                        .as_ref()
+                        .filter(|_| !monitored.upstream.is_group())?;
+                    Some((UpstreamId::new(id), monitored, probe))
+                });
+        let monitored_upstreams: Vec<_> = monitored_upstreams.collect();
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
-        for (place, (_, ward, probe)) in wards.iter().enumerate() {
-            let (first, phase) = beginnings(place, wards.len(), probe.interval);
-            let first = ward.address.map(|_| start + first);
+        for (place, (_, monitored, probe)) in monitored_upstreams.iter().enumerate() {
+            let (first, phase) = beginnings(place, monitored_upstreams.len(), probe.interval);
+            let first = monitored.address.map(|_| start + first);
             schedule.add(start + phase, first, Some(probe.interval), probe.timeout);
         }
-        let probed = wards
+        let probed = monitored_upstreams
             .into_iter()
-            .map(|(id, ward, probe)| Probed::new(id, ward, probe));
+            .map(|(id, monitored, probe)| Probed::new(id, monitored, probe));
         Prober {
             registry,
             probed: probed.collect(),
@@ -83,10 +95,10 @@ impl Prober {
         let Some(probed) = self.probed.get_mut(token.0) else {
             return;
         };
-        let Some(attempt) = &mut probed.attempt else {
+        let Some(running_probe) = &mut probed.running_probe else {
             return;
         };
-        if let Some(outcome) = attempt.go_on(&probed.probe, &mut self.buffer) {
+        if let Some(outcome) = running_probe.go_on(&probed.probe, &mut self.buffer) {
             self.end(token.0, outcome, now, news);
         }
     }
@@ -98,8 +110,8 @@ impl Prober {
                 Turn::Begin(place) => self.begin(place, now, news),
                 Turn::Overdue(place) => {
                     let probed = &self.probed[place];
-                    if let Some(attempt) = &probed.attempt {
-                        let failure = attempt.overdue(&probed.probe);
+                    if let Some(running_probe) = &probed.running_probe {
+                        let failure = running_probe.overdue(&probed.probe);
                         self.end(place, Err(failure), now, news);
                     }
                 }
@@ -114,7 +126,7 @@ impl Prober {
         };
         let probed = &mut self.probed[place];
         probed.address = Some(address);
-        probed.attempt = None;
+        probed.running_probe = None;
         probed.health.restart();
         self.schedule.done(place, now);
         self.schedule.hasten(place, now);
@@ -126,21 +138,21 @@ impl Prober {
             self.schedule.done(place, now);
             return;
         };
-        match Attempt::begin(
+        match Probe::begin(
             &self.registry,
             Token(place),
             address,
             probed.leaving,
             &probed.probe,
         ) {
-            Ok(attempt) => probed.attempt = Some(attempt),
+            Ok(running_probe) => probed.running_probe = Some(running_probe),
             Err(failure) => self.end(place, Err(failure), now, news),
         }
     }
 
-    fn end(&mut self, place: usize, outcome: Outcome, now: Instant, news: &mut Vec<News>) {
+    fn end(&mut self, place: usize, outcome: ProbeOutcome, now: Instant, news: &mut Vec<News>) {
         let probed = &mut self.probed[place];
-        probed.attempt = None;
+        probed.running_probe = None;
         probed.judge(outcome, news);
         self.schedule.done(place, now);
     }
@@ -151,28 +163,31 @@ impl Prober {
 fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
     let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
     let phase = share(interval);
-    (phase.min(FIRST_GAP.saturating_mul(place as u32)), phase)
+    (
+        phase.min(FIRST_GAP.saturating_mul(number::to_u32(place))),
+        phase,
+    )
 }
 
 impl Probed {
-    fn new(id: UpstreamId, ward: &Ward, probe: &Arc<Probe>) -> Probed {
-        let from = match ward.upstream.leave.from {
+    fn new(id: UpstreamId, monitored: &MonitoredUpstream, probe: &Arc<ProbeSettings>) -> Probed {
+        let from = match monitored.upstream.egress.from {
             SendFrom::Address(from) => Some(from),
             // An answer to somebody else's address would not come here.
             SendFrom::Own | SendFrom::Keep => None,
         };
         Probed {
             id,
-            handler: ward.handler.clone(),
-            name: ward.upstream.to_string(),
-            address: ward.address,
+            handler: monitored.handler.clone(),
+            name: monitored.upstream.to_string(),
+            address: monitored.address,
             leaving: Leaving {
                 from,
-                interface: ward.interface,
+                interface: monitored.interface,
             },
             probe: Arc::clone(probe),
-            health: Health::of(ward.is_alive),
-            attempt: None,
+            health: ProbeHealth::of(monitored.is_alive),
+            running_probe: None,
             is_stuck: false,
         }
     }
@@ -188,8 +203,8 @@ impl Probed {
         }
     }
 
-    fn judge(&mut self, outcome: Outcome, news: &mut Vec<News>) {
-        let Probe { rise, fall, .. } = *self.probe;
+    fn judge(&mut self, outcome: ProbeOutcome, news: &mut Vec<News>) {
+        let ProbeSettings { rise, fall, .. } = *self.probe;
         let failure = match outcome {
             Ok(()) => None,
             Err(failure) => {
@@ -197,7 +212,7 @@ impl Probed {
                 Some(failure)
             }
         };
-        let is_stuck = matches!(failure, Some(Failure::Ours(_)));
+        let is_stuck = matches!(failure, Some(ProbeFailure::Ours(_)));
         let was_stuck = std::mem::replace(&mut self.is_stuck, is_stuck);
         match &failure {
             Some(failure) if is_stuck => {
@@ -214,15 +229,15 @@ impl Probed {
                 let Some(alive) = self.health.record(failure.is_none(), rise, fall) else {
                     return;
                 };
-                news.push(News::Change(self.id, Change::Alive(alive)));
+                news.push(News::UpstreamEvent(self.id, UpstreamEvent::Alive(alive)));
                 news.push(self.obituary(failure.as_ref()));
             }
         }
     }
 
     /// Tells of a death, or of a return to life.
-    fn obituary(&self, failure: Option<&Failure>) -> News {
-        let Probe { rise, fall, .. } = *self.probe;
+    fn obituary(&self, failure: Option<&ProbeFailure>) -> News {
+        let ProbeSettings { rise, fall, .. } = *self.probe;
         let label = self.label();
         match failure {
             None => News::Say(
@@ -253,13 +268,13 @@ fn in_a_row(probes: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::upstream::{Host, Leave, ProbeOver, Upstream};
+    use crate::config::upstream::{Egress, ProbeOver, Upstream, UpstreamHost};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn wards(count: u16, interval: Duration) -> Vec<Ward> {
+    fn monitored_upstreams(count: u16, interval: Duration) -> Vec<MonitoredUpstream> {
         let (send, expect, timeout) = (b"ping".to_vec(), Vec::new(), interval / 2);
-        let probe = Arc::new(Probe {
+        let probe = Arc::new(ProbeSettings {
             over: ProbeOver::Udp,
             send,
             expect,
@@ -268,16 +283,16 @@ mod tests {
             rise: 2,
             fall: 3,
         });
-        let ward = |port| {
+        let monitored = |port| {
             let address: SocketAddr = ([192, 0, 2, 1], port).into();
             let upstream = Upstream {
-                host: Host::Address(address),
+                host: UpstreamHost::Address(address),
                 port,
                 at: 0..0,
-                leave: Leave::default(),
+                egress: Egress::default(),
             };
             let (handler, probe) = ("web".to_owned(), Some(Arc::clone(&probe)));
-            Ward {
+            MonitoredUpstream {
                 handler,
                 upstream,
                 address: Some(address),
@@ -287,12 +302,12 @@ mod tests {
                 resolve_interval: Duration::ZERO,
             }
         };
-        (1..=count).map(ward).collect()
+        (1..=count).map(monitored).collect()
     }
 
-    fn prober(wards: &[Ward], start: Instant) -> Prober {
+    fn prober(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Prober {
         Prober::new(
-            wards,
+            monitored_upstreams,
             mio::Poll::new().unwrap().registry().try_clone().unwrap(),
             start,
         )
@@ -318,7 +333,7 @@ mod tests {
     fn many_are_spread_over_the_interval() {
         for interval in [SECOND, 10 * SECOND, 60 * SECOND] {
             let start = Instant::now();
-            let mut prober = prober(&wards(1_000, interval), start);
+            let mut prober = prober(&monitored_upstreams(1_000, interval), start);
             let begun = beginnings_until(&mut prober, start, 5 * interval);
             for of_one in &begun {
                 for gap in of_one.windows(2).map(|pair| pair[1] - pair[0]) {
@@ -369,9 +384,9 @@ mod tests {
     #[test]
     fn few_are_asked_at_once() {
         let start = Instant::now();
-        let mut wards = wards(3, 10 * SECOND);
-        wards[2].address = None;
-        let mut prober = prober(&wards, start);
+        let mut monitored_upstreams = monitored_upstreams(3, 10 * SECOND);
+        monitored_upstreams[2].address = None;
+        let mut prober = prober(&monitored_upstreams, start);
         let begun = beginnings_until(&mut prober, start, SECOND);
         assert_eq!(begun, [vec![Duration::ZERO], vec![FIRST_GAP], vec![]]);
         prober.on_moved(UpstreamId(2), ([192, 0, 2, 1], 3).into(), start + SECOND);
@@ -382,8 +397,11 @@ mod tests {
     /// failure of the upstream's.
     #[test]
     fn changes_are_told_with_their_reason() {
-        let (mut prober, id) = (prober(&wards(1, SECOND), Instant::now()), UpstreamId(0));
-        let mut hear = |outcomes: &[Outcome]| {
+        let (mut prober, id) = (
+            prober(&monitored_upstreams(1, SECOND), Instant::now()),
+            UpstreamId(0),
+        );
+        let mut hear = |outcomes: &[ProbeOutcome]| {
             let mut news = Vec::new();
             outcomes
                 .iter()
@@ -391,8 +409,11 @@ mod tests {
             news.retain(|one| !matches!(one, News::Failed(..)));
             news
         };
-        let (refused, silent) = (Err(Failure::Refused), Err(Failure::NoAnswer(2 * SECOND)));
-        let stuck = Err(Failure::Ours("Too many open files".to_owned()));
+        let (refused, silent) = (
+            Err(ProbeFailure::Refused),
+            Err(ProbeFailure::NoAnswer(2 * SECOND)),
+        );
+        let stuck = Err(ProbeFailure::Ours("Too many open files".to_owned()));
         assert_eq!(
             hear(&[
                 refused.clone(),
@@ -413,14 +434,14 @@ mod tests {
                     failed. It gets nothing new until it has answered 2 probes in a row; is it running, does it answer \
                     what is sent, and does a firewall let both pass?";
         let died = [
-            News::Change(id, Change::Alive(false)),
+            News::UpstreamEvent(id, UpstreamEvent::Alive(false)),
             News::Say(log::Level::Warn, text.to_owned()),
         ];
         assert_eq!(hear(&[silent.clone(), silent.clone(), silent]), died);
         let text =
             "upstream 192.0.2.1:1 of handler `web` is alive again: it answered 2 probes in a row";
         let revived = [
-            News::Change(id, Change::Alive(true)),
+            News::UpstreamEvent(id, UpstreamEvent::Alive(true)),
             News::Say(log::Level::Info, text.to_owned()),
         ];
         assert_eq!(hear(&[Ok(()), Ok(()), Ok(())]), revived);

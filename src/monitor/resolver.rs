@@ -5,20 +5,20 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{News, Ward};
-use crate::dispatch::change::Change;
 use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
+use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::schedule::{Schedule, Turn};
 
 /// Look-ups that are under way at a time; each is a thread. Further ones wait.
 const UNDER_WAY_MAX: usize = 8;
 /// A look-up that takes longer is told of. It goes on: getaddrinfo(3) cannot be stopped.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a name is asked for while an upstream has no address at all, unless the interval is shorter.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// What a look-up said: addresses without meaningful ports, or why there are none.
-pub type Answer = Result<Vec<SocketAddr>, String>;
+pub type LookupResult = Result<Vec<SocketAddr>, String>;
 
 /// Says whether an upstream may move to an address, or what would come of it.
 pub type Permit<'a> = &'a mut dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String>;
@@ -49,12 +49,14 @@ struct User {
 }
 
 impl Resolver {
-    /// Will resolve the names of those wards that are to be resolved again, or have no address yet.
-    pub fn new(wards: &[Ward], start: Instant) -> Resolver {
+    /// Will resolve the names of those monitored upstreams that are to be resolved again, or have no address yet.
+    pub fn new(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Resolver {
         let mut names: Vec<Name> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for (id, ward) in wards.iter().enumerate() {
-            let Some(name) = ward.name() else { continue };
+        for (id, monitored) in monitored_upstreams.iter().enumerate() {
+            let Some(name) = monitored.name() else {
+                continue;
+            };
             let place = *places.entry(name).or_insert(names.len());
             if place == names.len() {
                 names.push(Name {
@@ -64,16 +66,16 @@ impl Resolver {
                     is_failing: false,
                 });
             }
-            let interval = Some(ward.resolve_interval).filter(|interval| !interval.is_zero());
+            let interval = Some(monitored.resolve_interval).filter(|interval| !interval.is_zero());
             let name = &mut names[place];
             // The most impatient handler decides.
             name.interval = name.interval.into_iter().chain(interval).min();
-            name.is_failing |= ward.address.is_none();
+            name.is_failing |= monitored.address.is_none();
             name.users.push(User {
-                id: UpstreamId(id as u32),
-                label: ward.upstream.to_string(),
-                port: ward.upstream.port,
-                address: ward.address,
+                id: UpstreamId::new(id),
+                label: monitored.upstream.to_string(),
+                port: monitored.upstream.port,
+                address: monitored.address,
                 forbidden: None,
             });
         }
@@ -85,7 +87,7 @@ impl Resolver {
                 start,
                 name.pace().and_then(|pace| start.checked_add(pace)),
                 name.pace(),
-                PATIENCE,
+                TIMEOUT,
             );
         }
         Resolver { names, schedule }
@@ -107,7 +109,7 @@ impl Resolver {
             match turn {
                 Turn::Begin(place) => return Some((place, &self.names[place].name)),
                 Turn::Overdue(place) => {
-                    let why = format!("no answer within {}", humantime::format_duration(PATIENCE));
+                    let why = format!("no answer within {}", humantime::format_duration(TIMEOUT));
                     self.names[place].fail(&why, news);
                 }
             }
@@ -116,16 +118,16 @@ impl Resolver {
     }
 
     /// What a look-up came to.
-    pub fn on_answer(
+    pub fn on_result(
         &mut self,
         place: usize,
-        answer: Answer,
+        result: LookupResult,
         now: Instant,
         permit: Permit<'_>,
         news: &mut Vec<News>,
     ) {
         let name = &mut self.names[place];
-        match answer {
+        match result {
             Ok(addresses) if !addresses.is_empty() => name.take(&addresses, permit, news),
             Ok(_) => name.fail("it has no address", news),
             Err(why) => name.fail(&why, news),
@@ -160,7 +162,7 @@ impl Name {
             let label = &user.label;
             let line = match permit(user.id, address) {
                 Ok(()) => {
-                    news.push(News::Change(user.id, Change::Moved(address)));
+                    news.push(News::UpstreamEvent(user.id, UpstreamEvent::Moved(address)));
                     user.forbidden = None;
                     let text = match user.address.replace(address) {
                         Some(old) => format!("upstream {label}: now at {address}, was {old}"),

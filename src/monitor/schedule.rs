@@ -19,7 +19,7 @@ pub enum Turn {
 /// The jobs, by number.
 #[derive(Debug)]
 pub struct Schedule {
-    jobs: Vec<Job>,
+    jobs: Vec<ScheduledJob>,
     /// Each job's moment, if it has one: to begin, or to be overdue.
     timers: BTreeSet<(Instant, usize)>,
     /// Due, while too many others are under way.
@@ -29,19 +29,19 @@ pub struct Schedule {
 }
 
 #[derive(Debug)]
-struct Job {
+struct ScheduledJob {
     /// A moment of its grid: it is begun at moments that are whole intervals from here.
     grid: Instant,
     /// `None`: never again by itself.
     interval: Option<Duration>,
-    patience: Duration,
+    timeout: Duration,
     timer: Option<Instant>,
-    state: State,
+    state: JobState,
     began: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum JobState {
     Idle,
     Waiting,
     UnderWay,
@@ -67,15 +67,15 @@ impl Schedule {
         grid: Instant,
         first: Option<Instant>,
         interval: Option<Duration>,
-        patience: Duration,
+        timeout: Duration,
     ) -> usize {
         let interval = interval.map(|interval| interval.max(INTERVAL_MIN));
-        self.jobs.push(Job {
+        self.jobs.push(ScheduledJob {
             grid,
             interval,
-            patience,
+            timeout,
             timer: None,
-            state: State::Idle,
+            state: JobState::Idle,
             began: grid,
         });
         self.set_timer(self.jobs.len() - 1, first);
@@ -99,15 +99,15 @@ impl Schedule {
         {
             self.set_timer(job, None);
             match self.jobs[job].state {
-                State::UnderWay => return Some(Turn::Overdue(job)),
-                State::Idle if self.under_way < self.under_way_max => {
+                JobState::UnderWay => return Some(Turn::Overdue(job)),
+                JobState::Idle if self.under_way < self.under_way_max => {
                     return Some(self.begin(job, now));
                 }
-                State::Idle => {
-                    self.jobs[job].state = State::Waiting;
+                JobState::Idle => {
+                    self.jobs[job].state = JobState::Waiting;
                     self.waiting.push_back(job);
                 }
-                State::Waiting => {}
+                JobState::Waiting => {}
             }
         }
         None
@@ -115,26 +115,26 @@ impl Schedule {
 
     fn begin(&mut self, job: usize, now: Instant) -> Turn {
         self.under_way += 1;
-        self.jobs[job].state = State::UnderWay;
+        self.jobs[job].state = JobState::UnderWay;
         self.jobs[job].began = now;
-        self.set_timer(job, now.checked_add(self.jobs[job].patience));
+        self.set_timer(job, now.checked_add(self.jobs[job].timeout));
         Turn::Begin(job)
     }
 
     /// The job is not under way any more. It begins again at the first moment of its grid that is still to come and at
     /// least half an interval after the last beginning.
     pub fn done(&mut self, job: usize, now: Instant) {
-        let Job {
+        let ScheduledJob {
             grid,
             interval,
             state,
             began,
             ..
         } = &mut self.jobs[job];
-        if *state != State::UnderWay {
+        if *state != JobState::UnderWay {
             return;
         }
-        *state = State::Idle;
+        *state = JobState::Idle;
         self.under_way -= 1;
         let next = interval
             .and_then(|interval| next_on_grid(*grid, interval, now.max(*began + interval / 2)));
@@ -143,7 +143,7 @@ impl Schedule {
 
     /// Lets a job begin now that is not under way.
     pub fn hasten(&mut self, job: usize, now: Instant) {
-        if self.jobs[job].state == State::Idle {
+        if self.jobs[job].state == JobState::Idle {
             self.set_timer(job, Some(now));
         }
     }

@@ -1,22 +1,29 @@
-//! Socket addresses as the kernel writes them and as Rust has them.
+//! Socket addresses in the kernel's form and in Rust's.
 
-use std::mem::size_of;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// Room for an IPv4 or an IPv6 socket address: sockaddr_in6 is the larger (28 bytes) and its first 16 can be read as a
-/// sockaddr_in (ip(7), ipv6(7)).
+use super::option::socklen;
+use crate::number;
+
+/// Returns an address family (AF_*) as a sockaddr has it.
+pub(super) const fn family(family: i32) -> libc::sa_family_t {
+    number::to_u16(family.cast_unsigned() as usize)
+}
+
+/// Room for an IPv4 or an IPv6 socket address. sockaddr_in6 is the larger of the two (28 bytes), and its first 16 bytes
+/// can be read as a sockaddr_in (ip(7), ipv6(7)).
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct RawAddress(libc::sockaddr_in6);
 
 impl RawAddress {
-    /// Bytes that the kernel may fill in.
-    pub const LEN: libc::socklen_t = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    /// Number of bytes that the kernel may write.
+    pub const LEN: libc::socklen_t = socklen::<libc::sockaddr_in6>();
 
-    /// No address.
+    /// Returns a value that holds no address.
     pub const fn empty() -> RawAddress {
         RawAddress(libc::sockaddr_in6 {
-            sin6_family: libc::AF_UNSPEC as libc::sa_family_t,
+            sin6_family: family(libc::AF_UNSPEC),
             sin6_port: 0,
             sin6_flowinfo: 0,
             sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
@@ -24,7 +31,7 @@ impl RawAddress {
         })
     }
 
-    /// What the kernel wrote; `None` if it is neither IPv4 nor IPv6.
+    /// Returns the address that the kernel wrote; `None` if it is neither IPv4 nor IPv6.
     pub fn get(&self) -> Option<SocketAddr> {
         match i32::from(self.0.sin6_family) {
             libc::AF_INET => {
@@ -49,17 +56,17 @@ impl RawAddress {
         }
     }
 
-    /// Writes an address and returns the length that the kernel wants to hear.
+    /// Writes an address. Returns the length in bytes that system calls expect with it.
     pub fn set(&mut self, address: &SocketAddr) -> libc::socklen_t {
         match address {
             SocketAddr::V4(v4) => {
-                self.0.sin6_family = libc::AF_INET as libc::sa_family_t;
+                self.0.sin6_family = family(libc::AF_INET);
                 self.0.sin6_port = v4.port().to_be();
                 self.0.sin6_flowinfo = u32::from(*v4.ip()).to_be();
-                size_of::<libc::sockaddr_in>() as libc::socklen_t
+                socklen::<libc::sockaddr_in>()
             }
             SocketAddr::V6(v6) => {
-                self.0.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                self.0.sin6_family = family(libc::AF_INET6);
                 self.0.sin6_port = v6.port().to_be();
                 self.0.sin6_flowinfo = 0;
                 self.0.sin6_addr.s6_addr = v6.ip().octets();

@@ -1,7 +1,8 @@
-//! Control messages: what the kernel tells beside the payload, and what we ask of it when sending.
+//! Control messages: what the kernel reports beside the payload, and what a send call requests.
 //!
-//! They are read and written as bytes, with every length checked, so this file needs no unsafe code and arbitrary bytes
-//! cannot hurt it. Layout: cmsg(3); struct cmsghdr is a usize length and two ints; data is aligned to usize.
+//! They are read and written as bytes, and every length is checked. So this file needs no unsafe code, and arbitrary
+//! bytes do no harm. The layout is that of cmsg(3): struct cmsghdr is a usize length and two ints, and data is aligned
+//! to usize.
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,43 +10,45 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const ALIGN: usize = size_of::<usize>();
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
 
-/// Bytes that a control message with so much data takes (CMSG_SPACE).
+/// Returns the bytes that a control message with so much data takes (CMSG_SPACE).
 const fn space(data: usize) -> usize {
     HEADER + data.next_multiple_of(ALIGN)
 }
 
-/// struct in_pktinfo: index, local address, header destination (ip(7)).
+/// Size of struct in_pktinfo: interface index, local address, header destination (ip(7)).
 const IN_PKTINFO: usize = 12;
-/// struct in6_pktinfo: address, index (ipv6(7)).
+/// Size of struct in6_pktinfo: address, interface index (ipv6(7)).
 const IN6_PKTINFO: usize = 20;
-/// struct timespec on 64-bit Linux.
+/// Size of struct timespec on 64-bit Linux.
 const TIMESPEC: usize = 16;
 
-/// Most that a receive call can bring: segment size, destination, TTL and time, the larger family of each.
+/// Largest size of the control messages of one received train: segment size, destination, TTL and time, each in the
+/// larger family.
 pub const RECEIVE_BYTES: usize =
     space(size_of::<i32>()) + space(IN6_PKTINFO) + space(size_of::<i32>()) + space(TIMESPEC);
-/// Most that a send call can carry: segment size, source, TTL.
+/// Largest size of the control messages of one send call: segment size, source, TTL.
 pub const SEND_BYTES: usize =
     space(size_of::<u16>()) + space(IN6_PKTINFO) + space(size_of::<i32>());
 
-/// What the kernel told about a received train.
+/// The control data of a received train.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Destination address in the datagram's header.
+    /// The destination address in the datagram's header.
     pub destination: Option<IpAddr>,
-    /// The address of this host that an answer leaves from; IPv6 does not tell it for groups.
+    /// The address of this host that a reply leaves from. For IPv6 groups the kernel does not report it.
     pub local: Option<IpAddr>,
-    /// Index of the interface it arrived on; 0 if not told.
+    /// Index of the interface that the train arrived on; 0 if it was not reported.
     pub interface: u32,
-    /// TTL or hop limit left.
+    /// The TTL or hop limit that was left on arrival.
     pub ttl: Option<u8>,
-    /// Size of each datagram but the last, if several came as one; 0 otherwise.
+    /// Size in bytes of each datagram but the last, if several arrived as one train; 0 otherwise.
     pub segment: u16,
-    /// Receive time in nanoseconds since 1970.
+    /// Time of arrival in nanoseconds since 1970.
     pub time_ns: Option<u64>,
 }
 
-/// Reads the control messages of one received train. Unknown ones, and whatever follows a malformed one, are passed over.
+/// Parses the control messages of one received train. Unknown messages, and everything behind a malformed one, are
+/// ignored.
 #[inline]
 pub fn parse(mut bytes: &[u8]) -> Received {
     let mut received = Received::default();
@@ -56,10 +59,11 @@ pub fn parse(mut bytes: &[u8]) -> Received {
     received
 }
 
-/// Level and type of a message: which option it belongs to.
+/// Level and type of a message, which name the socket option that it belongs to.
 pub(super) type Which = (i32, i32);
 
-/// The first message's option, its data, and what comes after it.
+/// Returns the option and the data of the first message, and the bytes behind it; `None` if there is none or it is
+/// malformed.
 pub(super) fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
     let len = usize::from_ne_bytes(take(bytes, 0)?);
     let level = i32::from_ne_bytes(take(bytes, size_of::<usize>())?);
@@ -71,11 +75,12 @@ pub(super) fn next(bytes: &[u8]) -> Option<(Which, &[u8], &[u8])> {
     Some(((level, kind), data, rest))
 }
 
-/// So many bytes from `at` on, if they are there.
+/// Returns the `N` bytes at offset `at`, if they exist.
 pub(super) fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
+/// Stores the data of one message. Returns `None` if it is too short or out of range, which leaves the field as it was.
 fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
     match kind {
         (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -110,23 +115,23 @@ fn read(received: &mut Received, kind: Which, data: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Writes the control messages of one send call into a buffer and returns how many bytes they take.
+/// What a send call requests of the kernel beside the payload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sending {
-    /// Cut the payload into datagrams of this size; 0 sends it as one.
+    /// Size in bytes of the datagrams that the kernel cuts the payload into (UDP_SEGMENT); 0 sends it as one.
     pub segment: u16,
-    /// Leave from this address; unspecified: the kernel's choice on the interface.
+    /// The source address. The unspecified address leaves the choice on the interface to the kernel.
     pub from: Option<IpAddr>,
-    /// Leave through this interface; 0: the kernel's choice.
+    /// Index of the interface to send through; 0 leaves the choice to the kernel.
     pub interface: u32,
-    /// TTL or hop limit.
+    /// The TTL or hop limit of the datagrams; `None` leaves it to the socket.
     pub ttl: Option<u8>,
-    /// Whether the socket is an IPv6 one.
+    /// Whether the socket is an IPv6 socket.
     pub v6: bool,
 }
 
 impl Sending {
-    /// Writes into `buffer`, which holds any combination.
+    /// Writes the control messages into `buffer`, which has room for every combination. Returns their length in bytes.
     pub fn write(&self, buffer: &mut [u8; SEND_BYTES]) -> usize {
         let mut used = 0;
         if self.segment != 0 {
@@ -174,6 +179,7 @@ impl Sending {
     }
 }
 
+/// Appends one control message at `used`, and advances `used` behind it.
 fn put(buffer: &mut [u8; SEND_BYTES], used: &mut usize, kind: Which, data: &[u8]) {
     let message = &mut buffer[*used..*used + space(data.len())];
     message.fill(0);
@@ -196,7 +202,7 @@ mod tests {
             parse(&bytes);
         }
 
-        /// The same with well-formed headers around arbitrary kinds, lengths and data.
+        /// No well-formed headers around arbitrary kinds, lengths and data make it fail either.
         #[test]
         fn arbitrary_messages_are_survived(
             messages in prop::collection::vec((0usize..80, 0i32..60, 0i32..120, prop::collection::vec(any::<u8>(), 0..40)), 0..6)
@@ -212,7 +218,7 @@ mod tests {
             parse(&bytes);
         }
 
-        /// What we write, we can read: source, TTL and interface of both families come back as they went.
+        /// Messages that this file writes are parsed to the same source, TTL and interface, in both families.
         #[test]
         fn written_messages_are_read(segment in 0u16..9000, v6: bool, interface: u32, ttl in prop::option::of(any::<u8>()), octets: [u8; 16]) {
             let from: IpAddr = if v6 { Ipv6Addr::from(octets).into() } else { Ipv4Addr::from_bits(u32::from_ne_bytes(octets[..4].try_into().unwrap())).into() };

@@ -1,48 +1,51 @@
-//! What an errno means, for receiving and for sending. This one file decides; everybody else matches on the answer.
+//! Classifies every errno of receiving, sending and probing. No other file interprets an errno; the others match on the
+//! classification.
 
 use std::io;
 
-/// What a failed receive call means for the listener. None of these ends it.
+/// What a failed receive call means for the listener. None of these ends the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveError {
-    /// Nothing is left: wait for the next event.
+    /// The socket is empty: wait for the next event.
     Drained,
-    /// Try again at once: interrupted, or an error that belonged to some datagram and is now taken from the socket.
+    /// Call again at once: the call was interrupted, or reported an error that belonged to some datagram and is now
+    /// cleared.
     Again,
-    /// Try again after a pause: the host is short of memory, or something unknown is wrong.
+    /// Call again after a pause: the host lacks memory, or the error is unknown.
     Later,
 }
 
-/// What a failed send call means for the datagrams in it. None of these ends anything.
+/// What a failed send call means for its datagrams. None of these ends the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Interrupted before anything was sent: the same again.
+    /// Interrupted before anything was sent: repeat the call.
     Again,
-    /// The socket may have held an error that an earlier datagram caused (ICMP), and this send only reported it: the same
-    /// again, once. udp(7); icmp_err_convert, icmpv6_err_convert and sock_error in the kernel.
+    /// The socket may have held an error that an earlier datagram caused (ICMP), which this call only reported: repeat
+    /// the call once. See udp(7), and icmp_err_convert, icmpv6_err_convert and sock_error in the kernel.
     Pending,
-    /// The send buffer or the device's queue is full: lost, and so would be what follows now.
+    /// The send buffer or the queue of the device is full: the datagrams are lost, and so would be what follows at
+    /// once.
     Full,
-    /// These datagrams cannot be sent; the next ones may.
+    /// These datagrams cannot be sent; later ones may.
     Refused,
 }
 
 /// What a failed call means for a probe of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeError {
-    /// Nothing yet: wait for the next event.
+    /// Not ready yet: wait for the next event.
     Wait,
-    /// Interrupted: the same again.
+    /// Interrupted: repeat the call.
     Again,
-    /// Somebody there says that nobody listens, or breaks the connection off.
+    /// The upstream's host reports that nothing listens there, or breaks the connection off.
     Refused,
-    /// There is no way to there.
+    /// No route leads to the upstream.
     Unreachable,
-    /// This host lacks something, which tells nothing of the upstream.
+    /// This host lacks a resource, which says nothing about the upstream.
     Ours,
 }
 
-/// Judges an error of a probe's socket: connect(2), send(2), recv(2).
+/// Classifies an error of a probe's socket: connect(2), send(2), recv(2).
 pub fn of_probe(error: &io::Error) -> ProbeError {
     match error.raw_os_error() {
         // ENOTCONN: getpeername(2) while the connection is still under way.
@@ -63,7 +66,7 @@ pub fn of_probe(error: &io::Error) -> ProbeError {
     }
 }
 
-/// Judges an error of recvmmsg(2).
+/// Classifies an error of recvmmsg(2).
 pub fn of_receive(error: &io::Error) -> ReceiveError {
     match error.raw_os_error() {
         // EWOULDBLOCK is the same number on Linux.
@@ -86,7 +89,7 @@ pub fn of_receive(error: &io::Error) -> ReceiveError {
     }
 }
 
-/// Judges an error of sendmmsg(2) on its first message.
+/// Classifies an error of sendmmsg(2), which is about its first message.
 pub fn of_send(error: &io::Error) -> SendError {
     match error.raw_os_error() {
         Some(libc::EINTR) => SendError::Again,
@@ -107,8 +110,9 @@ pub fn of_send(error: &io::Error) -> SendError {
     }
 }
 
-/// Whether a segmented send that failed so may work datagram by datagram: the device cannot segment (EIO), or a segment
-/// is larger than the path allows (EINVAL until Linux 6.9, EMSGSIZE since; udp_send_skb in net/ipv4/udp.c).
+/// Returns whether a segmented send that failed with this error may succeed datagram by datagram: the device cannot
+/// segment (EIO), or a segment is larger than the path allows (EINVAL until Linux 6.9, EMSGSIZE since; udp_send_skb in
+/// net/ipv4/udp.c).
 pub fn refuses_segments(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -116,24 +120,25 @@ pub fn refuses_segments(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the failure is about the size alone, so that smaller segments may still pass.
+/// Returns whether the error is about the size alone, so that smaller segments may still pass.
 pub fn is_about_size(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE))
 }
 
-/// Whether an error that is tried again tells of an earlier datagram: nobody there, or no way to there. EMSGSIZE tells of
-/// the path's MTU, which is no loss that anybody has to hear of.
+/// Returns whether an error after which the call is repeated reports the loss of an earlier datagram: no listener
+/// there, or no route. EMSGSIZE reports the MTU of the path, which is not a loss.
 pub fn is_report(error: &io::Error) -> bool {
     !matches!(error.raw_os_error(), Some(libc::EMSGSIZE))
 }
 
-/// Whether the reason may be that the address to send from is no longer this host's: without it there is no route
-/// (ip_route_output_key_hash_rcu in net/ipv4/route.c gives ENETUNREACH or EINVAL).
+/// Returns whether the reason may be that the source address is no longer an address of this host. Without it there is
+/// no route (ip_route_output_key_hash_rcu in net/ipv4/route.c returns ENETUNREACH or EINVAL).
 pub fn may_lack_source(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(lacks_source)
 }
 
-/// The same of an errno.
+/// Returns whether this errno may mean that the source address is no longer an address of this host; see
+/// [`may_lack_source`].
 pub fn lacks_source(errno: i32) -> bool {
     matches!(
         errno,
@@ -141,12 +146,12 @@ pub fn lacks_source(errno: i32) -> bool {
     )
 }
 
-/// Stands for a datagram that could not even be made: its sender's address is of another family than the upstream's, or it
-/// is too long for that family.
+/// The errno that stands for a datagram which could not be built: the address of its sender is of another family than
+/// the upstream's, or it is too long for that family.
 pub const UNSENDABLE: i32 = libc::EAFNOSUPPORT;
 
-/// Whether a socket could not be opened or connected because there are no more: source ports (EAGAIN from connect(2),
-/// EADDRINUSE from bind(2)), files, memory.
+/// Returns whether a socket could not be opened or connected because a resource is exhausted: source ports (EAGAIN from
+/// connect(2), EADDRINUSE from bind(2)), open files, memory.
 pub fn lacks_port(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -161,12 +166,13 @@ pub fn lacks_port(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a file could not be opened because no more may be: for this process (EMFILE), or for the whole host (ENFILE).
+/// Returns whether a file could not be opened because too many are open, in this process (EMFILE) or on the whole host
+/// (ENFILE).
 pub fn lacks_file(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// The name of an errno that sending can give, for the ledger.
+/// Returns the name of an errno that sending can return, for the ledger; `other` for the rest.
 pub fn name(errno: i32) -> &'static str {
     match errno {
         libc::EACCES => "EACCES",
@@ -198,7 +204,7 @@ pub fn name(errno: i32) -> &'static str {
     }
 }
 
-/// The same as a label that tells every errno apart, and that [`of_label`] understands.
+/// Returns a label that is different for every errno, and that [`of_label`] parses.
 pub fn label(errno: i32) -> String {
     match name(errno) {
         "other" => format!("errno_{errno}"),
@@ -206,7 +212,7 @@ pub fn label(errno: i32) -> String {
     }
 }
 
-/// The errno that a label stands for; 0 where there is none.
+/// Returns the errno that a label stands for; 0 if it stands for none.
 pub fn of_label(label: &str) -> i32 {
     match label.strip_prefix("errno_") {
         Some(number) => number.parse().unwrap_or(0),
@@ -216,14 +222,14 @@ pub fn of_label(label: &str) -> i32 {
     }
 }
 
-/// The largest errno that the kernel has (MAX_ERRNO in include/linux/err.h is far beyond; EHWPOISON is the last).
+/// The largest errno of Linux: EHWPOISON is the last one (MAX_ERRNO in include/linux/err.h is far beyond).
 const ERRNO_MAX: i32 = libc::EHWPOISON;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Each label leads back to its errno.
+    /// Each label is parsed back to its errno.
     #[test]
     fn labels_lead_back() {
         for errno in 1..=ERRNO_MAX {
@@ -232,7 +238,7 @@ mod tests {
         assert_eq!((of_label("other"), of_label("errno_x")), (0, 0));
     }
 
-    /// The whole table of what matters: no errno ends a loop, and the ones that a batch must survive are told apart.
+    /// The classification of what matters: no errno ends a loop, and those that a batch must survive are told apart.
     #[test]
     fn meanings() {
         let receive = |errno| of_receive(&io::Error::from_raw_os_error(errno));

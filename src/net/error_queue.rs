@@ -1,7 +1,7 @@
-//! Drains a socket's queue of errors: what became of datagrams that it sent, as ICMP or the stack told (IP_RECVERR in
-//! ip(7)).
+//! Drains the error queue of a socket (IP_RECVERR in ip(7)): what became of datagrams that it sent, as ICMP or the
+//! host's stack reports.
 //!
-//! Reading an error of ICMP here also takes it from the socket, so that the next send does not fail for it
+//! Reading an error of ICMP here also takes it from the socket, so that the next send does not fail because of it
 //! (sock_dequeue_err_skb in the kernel). Control messages are read as bytes, as in `control_message.rs`.
 
 use std::io;
@@ -9,42 +9,45 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::control_message::{next, take};
 
-/// Errors taken by one call, so that a flood of ICMP holds nobody up.
+/// Largest number of errors that one call takes, so that a flood of ICMP delays nothing else.
 pub const ERRORS_MAX: usize = 64;
 
-/// Room for struct sock_extended_err with its offender's address, 16 + 28 bytes, and for what else a socket may have been
-/// asked to tell: destination, TTL, time.
+/// Room for struct sock_extended_err with the address of its offender, 16 + 28 bytes, and for the other control data
+/// that the socket may report: destination, TTL, time.
 const CONTROL_BYTES: usize = 256;
 
-/// Aligned as struct cmsghdr is.
+/// A buffer for control messages, aligned as struct cmsghdr is.
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
+struct ErrorControl([u8; CONTROL_BYTES]);
 
 /// One error of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure {
-    /// What went wrong, as a send would have said it.
+pub struct QueuedError {
+    /// The errno that a send would have returned.
     pub errno: i32,
-    /// Who said so.
+    /// The origin of the error.
     pub origin: Origin,
 }
 
-/// Where an error comes from: SO_EE_ORIGIN_* of include/uapi/linux/errqueue.h.
+/// The origin of an error: SO_EE_ORIGIN_* of include/uapi/linux/errqueue.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// This host's own stack.
+    /// The stack of this host.
     Local,
     /// A message of ICMP or ICMPv6.
     Icmp,
-    /// Anything else, such as a timestamp, which is no failure of a datagram.
+    /// Anything else, such as a timestamp, which is not a failure of a datagram.
     Other,
 }
 
-/// Hands the queue's errors, oldest first and at most [`ERRORS_MAX`], to `each`, without waiting. Returns how many there
-/// were; with the most that can be, there may be more.
-pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usize> {
+/// Passes the errors of the queue to `each`, oldest first and at most [`ERRORS_MAX`], without waiting. Returns their
+/// number; if it is [`ERRORS_MAX`], the queue may hold more.
+///
+/// # Errors
+/// Returns the error of recvmsg(2), except EAGAIN, which ends the queue.
+pub fn drain(socket: impl AsFd, mut each: impl FnMut(QueuedError)) -> io::Result<usize> {
     let fd = socket.as_fd().as_raw_fd();
-    let mut control = Control([0; CONTROL_BYTES]);
+    let mut control = ErrorControl([0; CONTROL_BYTES]);
     for count in 0..ERRORS_MAX {
         // SAFETY: msghdr is integers and pointers, for which all zeroes is a value.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -61,16 +64,16 @@ pub fn drain(socket: impl AsFd, mut each: impl FnMut(Failure)) -> io::Result<usi
                 Err(error)
             };
         }
-        let told = header.msg_controllen.min(CONTROL_BYTES);
-        if let Some(failure) = parse(&control.0[..told]) {
+        let len = header.msg_controllen.min(CONTROL_BYTES);
+        if let Some(failure) = parse(&control.0[..len]) {
             each(failure);
         }
     }
     Ok(ERRORS_MAX)
 }
 
-/// Finds the error among the control messages.
-fn parse(mut bytes: &[u8]) -> Option<Failure> {
+/// Returns the error among the control messages, if there is one.
+fn parse(mut bytes: &[u8]) -> Option<QueuedError> {
     while let Some((kind, data, rest)) = next(bytes) {
         if matches!(
             kind,
@@ -83,16 +86,16 @@ fn parse(mut bytes: &[u8]) -> Option<Failure> {
     None
 }
 
-/// Reads struct sock_extended_err: errno, origin, type, code, padding, two more numbers, 16 bytes in all; the offender's
-/// address may follow.
-fn read(data: &[u8]) -> Option<Failure> {
+/// Parses struct sock_extended_err: errno, origin, type, code, padding and two more numbers, 16 bytes in all. The
+/// address of the offender may follow.
+fn read(data: &[u8]) -> Option<QueuedError> {
     let [errno @ .., origin, _, _, _] = take::<8>(data, 0)?;
     let origin = match origin {
         libc::SO_EE_ORIGIN_LOCAL => Origin::Local,
         libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Origin::Icmp,
         _ => Origin::Other,
     };
-    Some(Failure {
+    Some(QueuedError {
         errno: i32::try_from(u32::from_ne_bytes(errno)).ok()?,
         origin,
     })
@@ -101,7 +104,7 @@ fn read(data: &[u8]) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::upstream::{UpstreamOptions, upstream_socket};
+    use crate::net::upstream::{UpstreamSocketOptions, upstream_socket};
     use proptest::prelude::*;
 
     fn message(len: usize, level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
@@ -147,8 +150,10 @@ mod tests {
         }
     }
 
-    /// What nobody listens for on loopback comes back through the queue; after that, sending works and the queue is empty.
+    /// A datagram to a closed port of loopback comes back through the queue; after that, sending works and the queue is
+    /// empty.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn refusals_on_loopback() {
         for host in ["127.0.0.1", "::1"] {
             let Ok(gone) = std::net::UdpSocket::bind((host, 0)) else {
@@ -156,9 +161,9 @@ mod tests {
             }; // No IPv6 here.
             let closed = gone.local_addr().unwrap();
             drop(gone);
-            let options = UpstreamOptions {
+            let options = UpstreamSocketOptions {
                 receives: true,
-                ..UpstreamOptions::plain(1 << 16)
+                ..UpstreamSocketOptions::plain(1 << 16)
             };
             let socket = upstream_socket(closed, &options).unwrap();
             socket.connect(closed).unwrap();
@@ -169,7 +174,7 @@ mod tests {
             }
             assert_eq!(
                 failures,
-                [Failure {
+                [QueuedError {
                     errno: libc::ECONNREFUSED,
                     origin: Origin::Icmp
                 }; 3]
@@ -178,17 +183,18 @@ mod tests {
         }
     }
 
-    /// A long queue is drained in parts, and nothing of it is lost.
+    /// A long queue is drained in parts, and none of its errors is lost.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn parts() {
         let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let closed = gone.local_addr().unwrap();
         drop(gone);
         let socket = upstream_socket(
             closed,
-            &UpstreamOptions {
+            &UpstreamSocketOptions {
                 receives: true,
-                ..UpstreamOptions::plain(1 << 16)
+                ..UpstreamSocketOptions::plain(1 << 16)
             },
         )
         .unwrap();

@@ -1,19 +1,21 @@
-//! Asks the kernel what it would do with a destination: local, broadcast, multicast or elsewhere, through which interface
-//! and from which address. One RTM_GETROUTE request over rtnetlink(7), no state kept.
+//! Asks the kernel what it would do with a destination: local, broadcast, multicast or elsewhere, through which
+//! interface and from which address. One RTM_GETROUTE request over rtnetlink(7); no state is kept.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What the kernel answers for a destination.
+use crate::number;
+
+/// The kernel's route for a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    /// What kind of destination it is.
+pub struct KernelRoute {
+    /// The kind of the destination.
     pub kind: DestinationKind,
-    /// Index of the interface that a datagram to it leaves through.
+    /// Index of the interface that a datagram to the destination leaves through.
     pub interface: u32,
-    /// The address of this host that it would leave from, where the kernel prefers one.
+    /// The address of this host that it leaves from, where the kernel prefers one.
     pub source: Option<IpAddr>,
 }
 
@@ -22,26 +24,38 @@ pub struct Answer {
 pub enum DestinationKind {
     /// RTN_LOCAL: an address of this host.
     Local,
-    /// RTN_BROADCAST.
+    /// RTN_BROADCAST: a broadcast address of a network of this host.
     Broadcast,
-    /// RTN_MULTICAST.
+    /// RTN_MULTICAST: a group.
     Multicast,
     /// RTN_UNICAST and everything else: another host.
     Elsewhere,
 }
 
+/// The address families as struct rtmsg has them, in one byte.
+const AF_INET: u8 = libc::AF_INET.to_le_bytes()[0];
+const AF_INET6: u8 = libc::AF_INET6.to_le_bytes()[0];
+/// NLM_F_REQUEST as struct nlmsghdr has it, in 16 bits.
+const NLM_F_REQUEST: u16 = number::to_u16(libc::NLM_F_REQUEST.cast_unsigned() as usize);
+
+/// Size of struct nlmsghdr.
 const NLMSG_HEADER: usize = 16;
+/// Size of struct rtmsg.
 const RTMSG: usize = 12;
+/// Size of struct rtattr.
 const RTA_HEADER: usize = 4;
 
-/// Looks a destination up in the host's routing table. An error is the kernel's: ENETUNREACH where there is no route.
-pub fn look_up(destination: IpAddr) -> io::Result<Answer> {
+/// Looks a destination up in the routing tables of the host.
+///
+/// # Errors
+/// Returns the kernel's error: ENETUNREACH where there is no route. A reply that is malformed is `InvalidData`.
+pub fn look_up(destination: IpAddr) -> io::Result<KernelRoute> {
     let mut socket = Socket::new(
         Domain::from(libc::AF_NETLINK),
         Type::RAW,
         Some(Protocol::from(libc::NETLINK_ROUTE)),
     )?;
-    // The kernel answers at once; the limit only keeps a defect from hanging a start.
+    // The kernel replies at once; the limit only keeps a defect from blocking a start.
     socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
     socket.write_all(&request(destination))?;
     let mut answer = [0u8; 4096];
@@ -49,27 +63,29 @@ pub fn look_up(destination: IpAddr) -> io::Result<Answer> {
     parse(&answer[..len])
 }
 
+/// Returns the bytes of a RTM_GETROUTE request for the destination.
 fn request(destination: IpAddr) -> Vec<u8> {
-    let (family, octets) = match destination {
-        IpAddr::V4(ip) => (libc::AF_INET as u8, ip.octets().to_vec()),
-        IpAddr::V6(ip) => (libc::AF_INET6 as u8, ip.octets().to_vec()),
+    let (family, prefix_bits, octets) = match destination {
+        IpAddr::V4(ip) => (AF_INET, 32, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (AF_INET6, 128, ip.octets().to_vec()),
     };
     let attribute = RTA_HEADER + octets.len();
     let total = NLMSG_HEADER + RTMSG + attribute;
     let mut bytes = Vec::with_capacity(total);
-    bytes.extend_from_slice(&(total as u32).to_ne_bytes());
+    bytes.extend_from_slice(&number::to_u32(total).to_ne_bytes());
     bytes.extend_from_slice(&libc::RTM_GETROUTE.to_ne_bytes());
-    bytes.extend_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    bytes.extend_from_slice(&[0; 8]); // sequence and port: one question, one answer
-    bytes.extend_from_slice(&[family, (octets.len() * 8) as u8]);
+    bytes.extend_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 8]); // Sequence and port: one request, one reply.
+    bytes.extend_from_slice(&[family, prefix_bits]);
     bytes.resize(NLMSG_HEADER + RTMSG, 0);
-    bytes.extend_from_slice(&(attribute as u16).to_ne_bytes());
+    bytes.extend_from_slice(&number::to_u16(attribute).to_ne_bytes());
     bytes.extend_from_slice(&libc::RTA_DST.to_ne_bytes());
     bytes.extend_from_slice(&octets);
     bytes
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Answer> {
+/// Parses the reply to a request.
+fn parse(bytes: &[u8]) -> io::Result<KernelRoute> {
     let malformed = || {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -87,7 +103,7 @@ fn parse(bytes: &[u8]) -> io::Result<Answer> {
         libc::RTN_MULTICAST => DestinationKind::Multicast,
         _ => DestinationKind::Elsewhere,
     };
-    let mut answer = Answer {
+    let mut answer = KernelRoute {
         kind,
         interface: 0,
         source: None,
@@ -111,7 +127,7 @@ fn parse(bytes: &[u8]) -> io::Result<Answer> {
     Ok(answer)
 }
 
-/// The first attribute's type and data, and what follows it.
+/// Returns type and data of the first attribute, and the bytes behind it.
 fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = usize::from(u16::from_ne_bytes(field(bytes, 0)?));
     let kind = u16::from_ne_bytes(field(bytes, 2)?);
@@ -123,6 +139,7 @@ fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     ))
 }
 
+/// Returns the `N` bytes at offset `at`, if they exist.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
@@ -131,8 +148,9 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 mod tests {
     use super::*;
 
-    /// The kernel knows loopback as local; no answer, however malformed, makes the parser fail.
+    /// The kernel reports loopback as local; no truncated message makes the parser fail.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn kernel_answers() {
         if let Ok(answer) = look_up(Ipv4Addr::LOCALHOST.into()) {
             assert_eq!((answer.kind, answer.interface), (DestinationKind::Local, 1));

@@ -1,4 +1,4 @@
-//! Descriptors that this process was born with (sd_listen_fds(3)), and what a socket among them is.
+//! Descriptors that this process inherited (sd_listen_fds(3)), and the identification of sockets among them.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -7,13 +7,14 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::SockRef;
 
-/// The first descriptor that a service manager hands over (SD_LISTEN_FDS_START in sd-daemon.h): the standard three stand
-/// before it.
+/// The first descriptor that a service manager passes on (SD_LISTEN_FDS_START in sd-daemon.h), behind the three
+/// standard ones.
 const FIRST: RawFd = 3;
 
-/// Takes so many descriptors from the first on, each with its place. Left out is what is not open, and what is closed on
-/// exec: so it cannot have been inherited and belongs to somebody in this process, such as an earlier caller of this.
-pub fn take(count: usize) -> Vec<(usize, OwnedFd)> {
+/// Takes ownership of up to `count` descriptors, from the first on. Returns each with its position. Descriptors that
+/// are not open are left out, and so are those that are closed on exec: they cannot be inherited, so they have an owner
+/// in this process, such as an earlier caller of this function.
+pub(crate) fn take(count: usize) -> Vec<(usize, OwnedFd)> {
     let descriptor = |place: usize| Some((place, FIRST.checked_add(RawFd::try_from(place).ok()?)?));
     (0..count)
         .map_while(descriptor)
@@ -21,58 +22,63 @@ pub fn take(count: usize) -> Vec<(usize, OwnedFd)> {
         .collect()
 }
 
+/// Takes ownership of one descriptor, unless it is not open or closed on exec.
 fn take_one(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: a number is asked about; nothing is read, written or closed, whosever it is.
+    // SAFETY: the call only reads the flags of a number; it reads, writes and closes no file, whoever owns it.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
         return None;
     }
-    // SAFETY: a flag is set on a descriptor that is open; whoever would have it open still has.
+    // SAFETY: the call sets a flag of an open descriptor, which stays open for any owner.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
         return None;
     }
-    // SAFETY: it is open and was not closed on exec, as everything is that this process opens, so it was inherited and has no
-    // owner here; now it is, so nobody takes it a second time.
+    // SAFETY: the descriptor is open and was not closed on exec, as everything is that this process opens. So it was
+    // inherited and has no owner here. The flag is set now, so no second call takes it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Why a descriptor is not one to receive datagrams with.
+/// The reason why a descriptor cannot be a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// It is something else.
+    /// The descriptor is not a UDP socket.
     #[error("it is no UDP socket")]
     NoUdpSocket,
-    /// It has no port.
+    /// The socket has no port.
     #[error("it is not bound to a port")]
     Unbound,
-    /// It hears one peer alone.
+    /// The socket receives from one peer alone.
     #[error("it is connected to {0}")]
     Connected(SocketAddr),
     /// It takes IPv4 datagrams too, and shows them with other addresses than those of the routes.
     #[error(
         "it takes IPv4 datagrams beside IPv6: write `BindIPv6Only=ipv6-only` in the socket unit"
     )]
+    /// The socket receives IPv4 datagrams too, and reports other addresses for them than those of the routes.
     BothFamilies,
-    /// The system refused to tell.
+    /// The system refused to identify the descriptor.
     #[error("{0}")]
     System(#[from] io::Error),
 }
 
-/// A UDP socket that somebody else bound.
+/// A UDP socket that another process bound.
 #[derive(Debug)]
 pub struct Identified {
-    /// The socket.
+    /// The socket, which does not block.
     pub socket: UdpSocket,
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub address: SocketAddr,
-    /// Whether sockets of the same user may share the address and have the datagrams spread over them.
+    /// Whether sockets of the same user may share the address, and the kernel spreads datagrams over them.
     pub reuse_port: bool,
-    /// The kernel's number of the socket, which two descriptors of one socket have in common (SO_COOKIE in socket(7)).
+    /// The kernel's number of the socket, which all descriptors of one socket share (SO_COOKIE in socket(7)).
     pub cookie: u64,
 }
 
-/// Makes sure that a descriptor is a UDP socket that receives, and says which. It does not block from now on, and what kept
-/// datagrams out of it when a daemon before this one ended (`socket::close_door`) is taken away.
+/// Checks that a descriptor is a UDP socket that receives, and identifies it. The socket does not block from now on. A
+/// filter that kept datagrams out when an earlier daemon ended (`socket::close_door`) is removed.
+///
+/// # Errors
+/// Returns the reason why the descriptor cannot be a listener.
 pub fn identify(fd: OwnedFd) -> Result<Identified, Unfit> {
     let is_udp = || -> rustix::io::Result<bool> {
         let family = sockopt::socket_domain(&fd)?;
@@ -97,7 +103,7 @@ pub fn identify(fd: OwnedFd) -> Result<Identified, Unfit> {
     if address.is_ipv6() && address.ip().is_unspecified() && !options.only_v6()? {
         return Err(Unfit::BothFamilies);
     }
-    // ENOENT as a rule: there is none.
+    // ENOENT as a rule: there is no filter.
     let _ = options.detach_filter();
     let (reuse_port, cookie) = (options.reuse_port()?, options.cookie()?);
     socket.set_nonblocking(true)?;
@@ -109,7 +115,10 @@ pub fn identify(fd: OwnedFd) -> Result<Identified, Unfit> {
     })
 }
 
-/// Lets sockets of the same user that are bound later share a socket's address and load.
+/// Allows sockets of the same user that are bound later to share the address and load of a socket.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn share_port(socket: &UdpSocket) -> io::Result<()> {
     SockRef::from(socket).set_reuse_port(true)
 }

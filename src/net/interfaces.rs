@@ -6,23 +6,26 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::address::RawAddress;
 
-/// One interface.
+/// An interface of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its index, never 0.
+    /// The kernel's index of the interface, never 0.
     pub index: u32,
-    /// Its name.
+    /// The interface's name, such as `eth0`.
     pub name: String,
-    /// Its addresses.
+    /// The addresses of both families that the interface has.
     pub addresses: Vec<IpAddr>,
-    /// Its IPv4 broadcast addresses, or what stands in their place: glibc puts the address itself or the peer's there where
-    /// no broadcast address was given.
+    /// The IPv4 broadcast addresses, or what glibc reports in their place: the address itself or the peer's, where no
+    /// broadcast address was configured.
     pub broadcasts: Vec<Ipv4Addr>,
-    /// Whether it is up.
+    /// Whether the interface is up.
     pub up: bool,
 }
 
-/// All interfaces, by index.
+/// Lists all interfaces, ordered by index.
+///
+/// # Errors
+/// Returns the error of getifaddrs(3).
 pub fn list() -> io::Result<Vec<Interface>> {
     let mut head: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: `head` is a writable pointer; the list it gets is freed below.
@@ -33,7 +36,8 @@ pub fn list() -> io::Result<Vec<Interface>> {
     let mut next = head;
     // SAFETY: each entry is valid until freeifaddrs, and the list ends with a null pointer.
     while let Some(entry) = unsafe { next.as_ref() } {
-        add(&mut interfaces, entry);
+        // SAFETY: the entry comes from getifaddrs and was not freed.
+        unsafe { add(&mut interfaces, entry) };
         next = entry.ifa_next;
     }
     // SAFETY: `head` came from getifaddrs and nothing refers to the list any more.
@@ -42,16 +46,12 @@ pub fn list() -> io::Result<Vec<Interface>> {
     Ok(interfaces)
 }
 
-/// The index of the interface with this name, if there is one.
-pub fn index_of(name: &str) -> Option<u32> {
-    list()
-        .ok()?
-        .into_iter()
-        .find(|interface| interface.name == name)
-        .map(|interface| interface.index)
-}
-
-fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
+/// Adds the address of an entry to its interface.
+///
+/// # Safety
+/// The entry comes from getifaddrs(3), and its list was not freed: the name is a NUL-terminated string, and each address
+/// is null or a valid sockaddr.
+unsafe fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
     // SAFETY: the name of an entry is a NUL-terminated string.
     let name = unsafe { CStr::from_ptr(entry.ifa_name) };
     // SAFETY: as above; the call only reads it.
@@ -59,37 +59,41 @@ fn add(interfaces: &mut Vec<Interface>, entry: &libc::ifaddrs) {
     if index == 0 {
         return; // Gone since the list was made.
     }
-    let flags = entry.ifa_flags as i32;
+    let flags = entry.ifa_flags.cast_signed();
     let place = interfaces
         .iter()
         .position(|interface| interface.index == index)
         .unwrap_or_else(|| {
-            let name = name.to_string_lossy().into_owned();
-            let up = flags & libc::IFF_UP != 0;
             interfaces.push(Interface {
                 index,
-                name,
+                name: name.to_string_lossy().into_owned(),
                 addresses: Vec::new(),
                 broadcasts: Vec::new(),
-                up,
+                up: flags & libc::IFF_UP != 0,
             });
             interfaces.len() - 1
         });
     let interface = &mut interfaces[place];
-    let Some(address) = read(entry.ifa_addr) else {
+    // SAFETY: the address of an entry is null or a valid sockaddr.
+    let Some(address) = (unsafe { read(entry.ifa_addr) }) else {
         return;
     };
     interface.addresses.push(address);
-    if flags & libc::IFF_BROADCAST != 0
-        && let Some(IpAddr::V4(broadcast)) = read(entry.ifa_ifu)
-    {
+    if flags & libc::IFF_BROADCAST == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    if let Some(IpAddr::V4(broadcast)) = unsafe { read(entry.ifa_ifu) } {
         interface.broadcasts.push(broadcast);
     }
 }
 
-/// The IP address in a sockaddr, if it is one.
-fn read(address: *const libc::sockaddr) -> Option<IpAddr> {
-    // SAFETY: entries have a null pointer or a valid sockaddr, whose family stands first.
+/// Returns the IP address in a sockaddr; `None` if it is null or of another family.
+///
+/// # Safety
+/// The pointer is null, or points to a valid sockaddr of the length that its family has.
+unsafe fn read(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller passes null or a valid sockaddr, whose family stands first.
     let family = i32::from(unsafe { address.as_ref() }?.sa_family);
     let mut raw = RawAddress::empty();
     let len = match family {
@@ -110,6 +114,7 @@ mod tests {
 
     /// The loopback interface is there, with its address.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn loopback_is_listed() {
         let interfaces = list().unwrap();
         let loopback = interfaces

@@ -1,27 +1,32 @@
-//! The kernel's door: sockets, batches of datagrams in and out, control messages, multicast, interfaces.
+//! Sockets and everything else that needs the kernel: batches of datagrams in and out, control messages, multicast,
+//! interfaces, descriptor passing.
 //!
-//! Invariant: all unsafe code of the crate is in this room, every block with its reason. Nothing here knows of routes,
-//! handlers or configuration. Descriptors are owned from birth (`UdpSocket`, `OwnedFd`) and borrowed by each call.
+//! All unsafe code of the crate is in this room, and every block states why it is sound. Nothing here knows routes,
+//! handlers or the configuration. A descriptor is owned from the moment it exists (`UdpSocket`, `OwnedFd`), and each
+//! call borrows it.
 
 #![allow(unsafe_code)]
 
 pub mod address;
+pub mod clock;
 pub mod control_message;
 pub mod epoll;
 pub mod errno;
 pub mod error_queue;
+pub mod fd_passing;
 pub mod fib;
 pub mod inherited;
 pub mod interfaces;
 pub mod kept_source;
+mod kernel_memory;
 pub mod limits;
 pub mod multicast;
 pub mod notify;
 pub mod option;
 pub mod orphan;
-pub mod pass;
 pub mod priority;
 pub mod probe;
+pub mod process;
 pub mod receive;
 pub mod send;
 pub mod socket;

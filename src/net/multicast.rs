@@ -1,4 +1,4 @@
-//! Joining groups, by interface index, any-source or source-specific, the same call for both families (RFC 3678).
+//! Joins groups by interface index, any-source or source-specific, with the same requests for both families (RFC 3678).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use super::address::RawAddress;
 use super::option::set;
 
-/// The protocol-independent requests want the level of the socket's family.
+/// Returns the level of a request: the protocol-independent requests use that of the socket's family.
 fn level(ip: IpAddr) -> i32 {
     if ip.is_ipv4() {
         libc::IPPROTO_IP
@@ -15,7 +15,7 @@ fn level(ip: IpAddr) -> i32 {
     }
 }
 
-/// A sockaddr_storage that holds just an address.
+/// Returns a sockaddr_storage that holds an address alone.
 fn storage(ip: IpAddr) -> libc::sockaddr_storage {
     let mut raw = RawAddress::empty();
     raw.set(&SocketAddr::new(ip, 0));
@@ -27,6 +27,9 @@ fn storage(ip: IpAddr) -> libc::sockaddr_storage {
 }
 
 /// Joins a group on an interface, from any source.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn join(socket: &UdpSocket, group: IpAddr, interface: u32) -> io::Result<()> {
     let request = libc::group_req {
         gr_interface: interface,
@@ -35,7 +38,10 @@ pub fn join(socket: &UdpSocket, group: IpAddr, interface: u32) -> io::Result<()>
     set(socket, level(group), libc::MCAST_JOIN_GROUP, &request)
 }
 
-/// Joins a group on an interface for one source; further sources are added by further calls.
+/// Joins a group on an interface for one source; further calls add further sources.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn join_source(
     socket: &UdpSocket,
     group: IpAddr,

@@ -1,4 +1,4 @@
-//! Messages to a unix datagram socket, with descriptors where wanted (SCM_RIGHTS in unix(7)).
+//! Messages to a unix datagram socket, with descriptors where needed (SCM_RIGHTS in unix(7)).
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
@@ -12,17 +12,20 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
 };
 
-/// Descriptors in one message (SCM_MAX_FD in include/net/scm.h).
-pub const FDS_MAX: usize = 253;
-/// Longest wait for room in the receiver's queue, which holds some ten messages (net.unix.max_dgram_qlen).
+use super::fd_passing::FDS_MAX;
+
+/// Longest wait for room in the queue of the receiver, which holds some ten messages (net.unix.max_dgram_qlen).
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Where messages go.
+/// The address of a unix datagram socket.
 #[derive(Debug, Clone)]
 pub struct Mailbox(SocketAddrUnix);
 
 impl Mailbox {
-    /// By its name as sd_notify(3) writes it: a path, or with `@` before it a name in the abstract namespace.
+    /// Parses a name in the form of sd_notify(3): a path, or a name in the abstract namespace after `@`.
+    ///
+    /// # Errors
+    /// Returns `InvalidInput` for a name of neither form, or if it is too long.
     pub fn new(name: &OsStr) -> io::Result<Mailbox> {
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
@@ -38,6 +41,10 @@ impl Mailbox {
     }
 
     /// Sends one message. The other side keeps the descriptors when ours are closed.
+    ///
+    /// # Errors
+    /// Returns `InvalidInput` for more than [`FDS_MAX`] descriptors, `WouldBlock` if the queue of the receiver stays
+    /// full, or the error of sendmsg(2).
     pub fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(WAIT_MAX))?;

@@ -1,5 +1,5 @@
-//! Starts a program as nobody's child (fork(2) twice). Whoever takes orphans is its parent from the start: init, or a service
-//! manager, which treats a process that is not its own child as somebody else's to end.
+//! Starts a program as an orphan (fork(2) twice), so that init or a service manager is its parent from the start. systemd sends
+//! SIGKILL instead of SIGTERM to a main process that is not its child.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,16 +11,20 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::wait;
 
-/// A process that was started here.
+/// A process that was started as an orphan.
 #[derive(Debug)]
 pub struct Orphan {
-    /// Its number.
+    /// The process ID.
     pub pid: u32,
-    /// Readable when it has ended (pidfd_open(2)); `None` where it had before anybody could look.
+    /// A pidfd, readable when the process has ended (pidfd_open(2)); `None` if it had ended before the descriptor could
+    /// be opened.
     process: Option<OwnedFd>,
 }
 
-/// Starts it. An error is that of the program itself, too, such as a file that cannot be executed.
+/// Starts a program.
+///
+/// # Errors
+/// Returns the error of a system call, or that of the program itself, such as a file that cannot be executed.
 pub fn spawn(mut command: Command) -> io::Result<Orphan> {
     let (mut reader, writer) = io::pipe()?;
     let report = writer.as_raw_fd();
@@ -33,7 +37,7 @@ pub fn spawn(mut command: Command) -> io::Result<Orphan> {
                 let pid = pid.to_ne_bytes();
                 // SAFETY: the buffer is our own; the descriptor is open as long as `writer` is, which outlives the child.
                 unsafe { libc::write(report, pid.as_ptr().cast(), pid.len()) };
-                // SAFETY: it ends this process and does nothing else.
+                // SAFETY: the call ends this process and does nothing else.
                 unsafe { libc::_exit(0) }
             }
         }
@@ -59,7 +63,10 @@ pub fn spawn(mut command: Command) -> io::Result<Orphan> {
 }
 
 impl Orphan {
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
+    ///
+    /// # Errors
+    /// Returns the error of poll(2).
     pub fn wait(&self) -> io::Result<()> {
         self.process.as_ref().map_or(Ok(()), wait::until_readable)
     }
@@ -71,8 +78,10 @@ mod tests {
 
     use super::*;
 
-    /// It runs as no child of ours, its end is seen, and a program that is not there is an error.
+    /// The program runs and is not a child of this process, its end is seen, and a program that does not exist is an
+    /// error.
     #[test]
+    #[cfg_attr(miri, ignore = "it makes system calls")]
     fn nobodys_child() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("parent");

@@ -1,4 +1,4 @@
-//! Sockets for probes: connected to one upstream, and left as soon as it has answered or failed to.
+//! Sockets for probes: connected to one upstream, and closed as soon as it has replied or failed to.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -6,19 +6,21 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::errno::{self, ProbeError};
-use super::option::set_int;
+use super::option::bind_to_interface;
 
-/// How a probe leaves this host.
+/// The source address and interface of a probe.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leaving {
-    /// The address to send from, if not the kernel's choice. The port is not looked at: it belongs to somebody else's
-    /// datagrams.
+    /// The source address; `None` leaves the choice to the kernel. The port is ignored: another socket sends from it.
     pub from: Option<SocketAddr>,
-    /// Index of the interface to leave through; 0: the kernel's choice.
+    /// Index of the interface to send through; 0 leaves the choice to the kernel.
     pub interface: u32,
 }
 
-/// A socket that hears this upstream alone.
+/// Opens a UDP socket that receives from this upstream alone.
+///
+/// # Errors
+/// Returns the error of a system call, which `errno::of_probe` classifies.
 pub fn udp(to: SocketAddr, leaving: Leaving) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(to),
@@ -32,7 +34,10 @@ pub fn udp(to: SocketAddr, leaving: Leaving) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// A connection that is under way.
+/// Begins a TCP connection; the socket becomes writable when it is established or has failed.
+///
+/// # Errors
+/// Returns the error of a system call, which `errno::of_probe` classifies.
 pub fn tcp(to: SocketAddr, leaving: Leaving) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(to),
@@ -46,11 +51,11 @@ pub fn tcp(to: SocketAddr, leaving: Leaving) -> io::Result<TcpStream> {
     }
 }
 
+/// Sets the interface and binds the source address.
 fn leave(socket: &Socket, to: SocketAddr, leaving: Leaving) -> io::Result<()> {
     if leaving.interface != 0 {
-        // For TCP too, unlike IP_UNICAST_IF, which its connect(2) does not look at (tcp_v4_connect in the kernel).
-        let index = i32::try_from(leaving.interface).unwrap_or(i32::MAX);
-        set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)?;
+        // This works for TCP too, unlike IP_UNICAST_IF, which connect(2) ignores there (tcp_v4_connect in the kernel).
+        bind_to_interface(socket, leaving.interface)?;
     }
     let Some(mut from) = leaving.from else {
         return Ok(());

@@ -1,8 +1,8 @@
 //! Receiving: one recvmmsg(2) brings up to [`SLOTS`] trains into the arena.
 //!
 //! The headers are prepared once and reused; a call resets only what the kernel wrote into. Each slot holds the largest
-//! train there can be, since under UDP_GRO a smaller one would lose datagrams without a word. Pages of the arena that no
-//! datagram ever reached cost no memory.
+//! train there can be: under UDP_GRO the kernel truncates a train that does not fit, and its last datagrams are lost.
+//! Pages of the arena that no datagram ever reached cost no memory.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,52 +14,63 @@ use libc::syscall;
 
 use super::address::RawAddress;
 use super::control_message::{self, RECEIVE_BYTES, Received};
+use super::kernel_memory::KernelMemory;
+use crate::number;
 
-/// Trains in one call, at most. More of them would not make a small datagram cheaper; the arena is 4 MiB of addresses.
+/// Largest number of trains in one call. More of them would not make a small datagram cheaper; the arena takes 8 MiB of
+/// addresses.
 pub const SLOTS: usize = 128;
-/// Trains in the next call after a long one: 128 of those would be 8 MiB, gone from the cache before they are sent on
-/// (measured: a quarter cheaper with 8).
+/// Largest number of trains in a call that follows long ones: 128 long trains are 8 MiB, which leave the cache before they
+/// are sent on (measured: a quarter cheaper with 8).
 pub const SLOTS_FOR_LONG: usize = 8;
-/// Bytes from which a train is long.
+/// Length in bytes from which a train is long.
 pub const LONG_BYTES: u32 = 4_097;
-/// Bytes of a slot: UDP's length field has 16 bits, and generic receive offload keeps to the same.
+/// Length of a slot in bytes: the length field of UDP has 16 bits, and generic receive offload keeps to the same limit.
 pub const SLOT_BYTES: usize = 1 << 16;
+const _: () = assert!(
+    SLOTS * SLOT_BYTES <= u32::MAX as usize,
+    "a slot's offset and length have 32 bits"
+);
 
-/// The largest page that Linux has on any machine, so that whole ones are whole ones everywhere.
+/// Size in bytes of the largest page that Linux has on any machine, so that pages are whole on every machine.
 const PAGE_BYTES: usize = 1 << 16;
 
-/// Aligned as struct cmsghdr is.
+/// A buffer for the control messages of one train, aligned as struct cmsghdr is.
 #[repr(C, align(8))]
-struct Control([u8; RECEIVE_BYTES]);
+struct ReceiveControl([u8; RECEIVE_BYTES]);
 
 /// The arena and the headers of one worker.
+///
+/// All memory that headers point to is [`KernelMemory`], so the pointers stay valid while the receiver is moved and its
+/// slots are read.
 pub struct Receiver {
-    arena: Box<[u8]>,
+    arena: KernelMemory<u8>,
     /// Headers that ask for the source address of each train.
     named: Headers,
-    /// Headers that do not: telling it costs 3 to 10 % of a datagram's price.
+    /// Headers that do not ask for it: reporting it costs the kernel 3 to 10 % of a datagram's price.
     nameless: Headers,
-    names: Box<[RawAddress]>,
-    controls: Box<[Control]>,
+    names: KernelMemory<RawAddress>,
+    controls: KernelMemory<ReceiveControl>,
     /// Kept alive for the headers, which point to it.
-    _vectors: Box<[libc::iovec]>,
-    /// What the slots hold, and by which headers it came.
+    _vectors: KernelMemory<libc::iovec>,
+    /// Number of slots that hold a train.
     received: usize,
+    /// Whether these trains came by the `named` headers.
     with_names: bool,
 }
 
-// SAFETY: the raw pointers in the headers and vectors point only into the boxes of the same struct, which move with it.
+// SAFETY: the raw pointers in the headers and vectors point only into memory of the same struct, which has no other user.
 unsafe impl Send for Receiver {}
 
 /// The headers of a call.
 struct Headers {
     headers: Box<[libc::mmsghdr]>,
-    /// How many of them the kernel wrote into since they were last reset.
+    /// Number of headers that the kernel wrote into since they were last reset.
     used: usize,
 }
 
 impl Headers {
-    /// Makes the headers as they were before the kernel wrote into them.
+    /// Restores the fields that the kernel wrote into.
     fn reset(&mut self) {
         for header in &mut self.headers[..self.used] {
             header.msg_hdr.msg_namelen = RawAddress::LEN;
@@ -69,37 +80,37 @@ impl Headers {
     }
 }
 
-/// One received train, as it lies in its slot. What the kernel told is read only when asked for.
+/// One received train, as it lies in its slot. Addresses and control messages are parsed only when asked for.
 #[derive(Clone, Copy)]
 pub struct Slot<'a> {
     name: Option<&'a RawAddress>,
     control: &'a [u8],
-    /// Where it begins in the arena.
+    /// Position of the first byte in the arena.
     pub offset: u32,
-    /// Its bytes.
+    /// Length in bytes.
     pub len: u32,
     flags: libc::c_int,
 }
 
 impl Slot<'_> {
-    /// Who sent it; `None` if the kernel was not asked or did not say.
+    /// Returns the source address; `None` if the kernel was not asked for it or did not report it.
     #[inline]
     pub fn src(&self) -> Option<SocketAddr> {
         self.name.and_then(RawAddress::get)
     }
 
-    /// What the control messages said.
+    /// Returns the parsed control messages.
     #[inline]
-    pub fn told(&self) -> Received {
+    pub fn control_data(&self) -> Received {
         control_message::parse(self.control)
     }
 
-    /// MSG_TRUNC: it was larger than the slot.
+    /// Returns whether the train was larger than the slot (MSG_TRUNC).
     pub fn is_truncated(&self) -> bool {
         self.flags & libc::MSG_TRUNC != 0
     }
 
-    /// MSG_CTRUNC: control messages were lost.
+    /// Returns whether control messages were lost (MSG_CTRUNC).
     pub fn is_control_truncated(&self) -> bool {
         self.flags & libc::MSG_CTRUNC != 0
     }
@@ -112,32 +123,29 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Prepares the arena and headers that point into it.
+    /// Allocates the arena and the headers that point into it.
     pub fn new() -> Receiver {
         // Zeroed memory comes from the kernel untouched, so only pages that a datagram reaches become resident.
-        let mut arena = vec![0u8; SLOTS * SLOT_BYTES].into_boxed_slice();
-        let mut names = vec![RawAddress::empty(); SLOTS].into_boxed_slice();
-        let mut controls: Box<[Control]> =
-            (0..SLOTS).map(|_| Control([0; RECEIVE_BYTES])).collect();
-        let mut vectors: Box<[libc::iovec]> = arena
-            .chunks_exact_mut(SLOT_BYTES)
-            .map(|slot| libc::iovec {
-                iov_base: slot.as_mut_ptr().cast(),
-                iov_len: slot.len(),
-            })
-            .collect();
-        let mut headers = |with_names: bool| {
-            let parts = vectors.iter_mut().zip(&mut names).zip(&mut controls);
-            let header = parts.map(|((vector, name), control)| {
+        let arena = KernelMemory::new(vec![0u8; SLOTS * SLOT_BYTES].into_boxed_slice());
+        let names = KernelMemory::new(vec![RawAddress::empty(); SLOTS].into_boxed_slice());
+        let controls = (0..SLOTS).map(|_| ReceiveControl([0; RECEIVE_BYTES]));
+        let controls = KernelMemory::new(controls.collect());
+        let vectors = (0..SLOTS).map(|slot| libc::iovec {
+            iov_base: arena.pointer(slot * SLOT_BYTES).cast(),
+            iov_len: SLOT_BYTES,
+        });
+        let vectors = KernelMemory::new(vectors.collect());
+        let headers = |with_names: bool| {
+            let header = (0..SLOTS).map(|slot| {
                 // SAFETY: msghdr is integers and pointers, for which all zeroes is a value.
                 let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-                header.msg_iov = vector;
+                header.msg_iov = vectors.pointer(slot);
                 header.msg_iovlen = 1;
                 if with_names {
-                    header.msg_name = (&raw mut *name).cast();
+                    header.msg_name = names.pointer(slot).cast();
                     header.msg_namelen = RawAddress::LEN;
                 }
-                header.msg_control = control.0.as_mut_ptr().cast();
+                header.msg_control = controls.pointer(slot).cast();
                 header.msg_controllen = RECEIVE_BYTES;
                 libc::mmsghdr {
                     msg_hdr: header,
@@ -149,8 +157,8 @@ impl Receiver {
                 used: 0,
             }
         };
-        let (named, nameless) = (headers(true), headers(false));
-        let (received, with_names) = (0, true);
+        let named = headers(true);
+        let nameless = headers(false);
         Receiver {
             arena,
             named,
@@ -158,13 +166,16 @@ impl Receiver {
             names,
             controls,
             _vectors: vectors,
-            received,
-            with_names,
+            received: 0,
+            with_names: true,
         }
     }
 
-    /// Receives what is there, up to `max` trains (at most [`SLOTS`]), without waiting. Fewer than that means that the
-    /// socket was drained, or that an error is pending which the next call will report.
+    /// Receives up to `max` trains (at most [`SLOTS`]) without waiting. Returns their number. Fewer than `max` mean that
+    /// the socket was drained, or that an error is pending which the next call will report.
+    ///
+    /// # Errors
+    /// Returns the error of recvmmsg(2), which `errno::of_receive` classifies.
     pub fn receive(
         &mut self,
         socket: impl AsFd,
@@ -175,91 +186,96 @@ impl Receiver {
         self.receive_more(socket, max)
     }
 
-    /// Forgets what was received before; [`Receiver::receive_more`] then fills the slots from the first one on.
+    /// Discards what was received before; [`Receiver::receive_more`] then fills the slots from the first one on.
     pub fn begin(&mut self, with_names: bool) {
         self.received = 0;
         self.with_names = with_names;
-        let batch = if with_names {
-            &mut self.named
-        } else {
-            &mut self.nameless
-        };
-        batch.reset();
+        self.headers_mut().reset();
     }
 
-    /// How many trains still find a slot.
+    /// Returns the number of free slots.
     pub fn room(&self) -> usize {
         SLOTS - self.received
     }
 
-    /// Receives from one more socket, beside what the slots hold already. Returns how many trains it had.
+    /// Receives up to `max` trains from one more socket, after those that the slots hold already. Returns their number.
+    ///
+    /// # Errors
+    /// Returns the error of recvmmsg(2); the slots keep what they held.
     pub fn receive_more(&mut self, socket: impl AsFd, max: usize) -> io::Result<usize> {
-        let batch = if self.with_names {
-            &mut self.named
-        } else {
-            &mut self.nameless
-        };
         let fd = socket.as_fd().as_raw_fd();
-        let free = &mut batch.headers[self.received..];
-        let count = max.min(free.len()) as u32;
-        let (headers, flags) = (free.as_mut_ptr(), libc::MSG_DONTWAIT);
+        let headers = self.free_headers(max);
+        let count = number::to_u32(headers.len());
+        let (headers, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT);
         let forever = std::ptr::null::<libc::timespec>();
         // SAFETY: the headers point to names, vectors, controls and arena slots that this struct owns, with their
-        // lengths, and there are at least `count` of them; nothing else refers to them during the call.
+        // lengths, and there are `count` of them; nothing else refers to them during the call.
         let received = unsafe { syscall(libc::SYS_recvmmsg, fd, headers, count, flags, forever) };
-        match usize::try_from(received) {
-            Ok(received) => {
-                self.received += received;
-                batch.used = self.received;
-                Ok(received)
-            }
-            Err(_) => Err(io::Error::last_os_error()),
-        }
+        let Ok(received) = usize::try_from(received) else {
+            return Err(io::Error::last_os_error());
+        };
+        self.fill(received);
+        Ok(received)
     }
 
-    /// Receives one datagram from one more socket, which asks for nothing beside the payload: half the price of a batch of one.
+    /// Receives one datagram from one more socket, without source address and control messages. This costs half of a batch
+    /// of one. Returns 1, or 0 if no slot is free.
+    ///
+    /// # Errors
+    /// Returns the error of recvfrom(2); the slots keep what they held.
     pub fn receive_one(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        let batch = if self.with_names {
-            &mut self.named
-        } else {
-            &mut self.nameless
-        };
-        let Some(header) = batch.headers.get_mut(self.received) else {
+        if self.room() == 0 {
             return Ok(0);
-        };
+        }
         let fd = socket.as_fd().as_raw_fd();
-        let slot = &mut self.arena[self.received * SLOT_BYTES..][..SLOT_BYTES];
-        let (bytes, len) = (slot.as_mut_ptr(), slot.len());
-        let nobody = std::ptr::null_mut::<libc::sockaddr>();
-        // SAFETY: the descriptor is borrowed for the call, and the slot is writable for `len`; without an address it is
-        // recv(2).
-        let len = unsafe {
-            syscall(
-                libc::SYS_recvfrom,
-                fd,
-                bytes,
-                len,
-                libc::MSG_DONTWAIT,
-                nobody,
-                nobody,
-            )
-        };
+        let slot = self.arena.pointer(self.received * SLOT_BYTES);
+        let none = std::ptr::null_mut::<libc::sockaddr>();
+        let flags = libc::MSG_DONTWAIT;
+        // SAFETY: the descriptor is borrowed for the call, and the slot is writable for its length; without an address it
+        // is recv(2).
+        let len = unsafe { syscall(libc::SYS_recvfrom, fd, slot, SLOT_BYTES, flags, none, none) };
         let Ok(len) = u32::try_from(len) else {
             return Err(io::Error::last_os_error());
         };
-        header.msg_len = len;
-        header.msg_hdr.msg_controllen = 0;
-        header.msg_hdr.msg_flags = 0;
-        self.received += 1;
-        batch.used = self.received;
+        if let [header] = self.free_headers(1) {
+            header.msg_len = len;
+            header.msg_hdr.msg_controllen = 0;
+            header.msg_hdr.msg_flags = 0;
+        }
+        self.fill(1);
         Ok(1)
     }
 
-    /// Gives the memory of all slots but the first few back to the system, after a batch of long trains filled it. Not
-    /// while anything still points into the arena, which `&mut self` makes sure of.
+    /// Returns the headers of the free slots, at most `max` of them.
+    #[inline]
+    fn free_headers(&mut self, max: usize) -> &mut [libc::mmsghdr] {
+        let first = self.received;
+        let free = &mut self.headers_mut().headers[first..];
+        let count = max.min(free.len());
+        &mut free[..count]
+    }
+
+    /// Counts so many of the free slots, from the first on, as holding a train.
+    #[inline]
+    fn fill(&mut self, trains: usize) {
+        self.received += trains;
+        self.headers_mut().used = self.received;
+    }
+
+    #[inline]
+    fn headers_mut(&mut self) -> &mut Headers {
+        if self.with_names {
+            &mut self.named
+        } else {
+            &mut self.nameless
+        }
+    }
+
+    /// Returns the memory of all slots but the first [`SLOTS_FOR_LONG`] to the system, after a batch of long trains filled
+    /// it. The mutable borrow excludes that a slice of the arena is still in use.
     pub fn release(&mut self) {
-        let rest = &mut self.arena[SLOTS_FOR_LONG * SLOT_BYTES..];
-        let (start, len) = (rest.as_mut_ptr(), rest.len());
+        let start = self.arena.pointer(SLOTS_FOR_LONG * SLOT_BYTES);
+        let len = (SLOTS - SLOTS_FOR_LONG) * SLOT_BYTES;
         // madvise(2) wants whole pages; the allocation of a large buffer begins 16 bytes into its first one.
         let skip = start.align_offset(PAGE_BYTES);
         let whole = len.saturating_sub(skip) / PAGE_BYTES * PAGE_BYTES;
@@ -269,7 +285,7 @@ impl Receiver {
         unsafe { libc::madvise(first.cast(), whole, libc::MADV_DONTNEED) };
     }
 
-    /// What the slots hold.
+    /// Returns the trains in the order in which they were received.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         let batch = if self.with_names {
             &self.named
@@ -284,18 +300,119 @@ impl Receiver {
 
     #[inline]
     fn slot<'a>(&'a self, index: usize, header: &'a libc::mmsghdr) -> Slot<'a> {
-        let told = header.msg_hdr.msg_controllen.min(RECEIVE_BYTES);
+        let control_len = header.msg_hdr.msg_controllen.min(RECEIVE_BYTES);
         Slot {
-            name: self.with_names.then(|| &self.names[index]),
-            control: &self.controls[index].0[..told],
-            offset: (index * SLOT_BYTES) as u32,
-            len: header.msg_len.min(SLOT_BYTES as u32),
+            name: self.with_names.then(|| self.names.get(index)),
+            control: &self.controls.get(index).0[..control_len],
+            offset: number::to_u32(index * SLOT_BYTES),
+            len: header.msg_len.min(number::to_u32(SLOT_BYTES)),
             flags: header.msg_hdr.msg_flags,
         }
     }
 
-    /// The bytes that the slots' offsets count from.
+    /// Returns the bytes of all slots, from which the offsets of the slots are counted.
     pub fn arena(&self) -> &[u8] {
-        &self.arena
+        self.arena.all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::control_message::{SEND_BYTES, Sending};
+    use super::*;
+
+    /// Writes a train as recvmmsg(2) does: through the pointers of the header alone.
+    fn write_train(header: &mut libc::mmsghdr, payload: &[u8], from: SocketAddr, ttl: u8) {
+        let sending = Sending {
+            ttl: Some(ttl),
+            from: Some(from.ip()),
+            ..Sending::default()
+        };
+        let mut control = [0; SEND_BYTES];
+        let control_len = sending.write(&mut control);
+        let message = &mut header.msg_hdr;
+        // SAFETY: the header has one vector.
+        let vector = unsafe { message.msg_iov.read() };
+        assert!(payload.len() <= vector.iov_len && control_len <= message.msg_controllen);
+        // SAFETY: the vector's memory is writable for its length, which is larger.
+        unsafe {
+            vector
+                .iov_base
+                .cast::<u8>()
+                .copy_from(payload.as_ptr(), payload.len())
+        };
+        // SAFETY: as above, for the control buffer.
+        unsafe {
+            message
+                .msg_control
+                .cast::<u8>()
+                .copy_from(control.as_ptr(), control_len)
+        };
+        message.msg_controllen = control_len;
+        message.msg_flags = 0;
+        header.msg_len = u32::try_from(payload.len()).expect("a short payload");
+        if !message.msg_name.is_null() {
+            assert_eq!(message.msg_namelen, RawAddress::LEN);
+            let mut name = RawAddress::empty();
+            message.msg_namelen = name.set(&from);
+            // SAFETY: the name's memory is a RawAddress.
+            unsafe { message.msg_name.cast::<RawAddress>().write(name) };
+        }
+    }
+
+    /// Writes `trains` datagrams that tell of their number, as one receive call would.
+    fn receive_call(receiver: &mut Receiver, trains: u8) {
+        let first = receiver.received;
+        let headers = receiver.free_headers(usize::from(trains));
+        for (number, header) in (0..trains).zip(headers) {
+            let from = SocketAddr::from(([192, 0, 2, number], 1_000));
+            write_train(header, &[number; 3], from, number);
+        }
+        receiver.fill(usize::from(trains));
+        assert_eq!(receiver.received, first + usize::from(trains));
+    }
+
+    /// The pointers in the headers stay valid from call to call: after slots were read, after the receiver was moved to
+    /// another thread, and with both sets of headers. Miri checks this under its aliasing rules.
+    #[test]
+    fn headers_outlive_moves_and_reads() {
+        let mut receiver = Receiver::new();
+        for with_names in [true, false, true] {
+            receiver.begin(with_names);
+            receive_call(&mut receiver, 3);
+            assert_eq!(receiver.slots().count(), 3);
+            receive_call(&mut receiver, 2);
+            let slots: Vec<Slot<'_>> = receiver.slots().collect();
+            for (slot, number) in slots.iter().zip([0, 1, 2, 0, 1]) {
+                let ip = IpAddr::from([192, 0, 2, number]);
+                assert_eq!(slot.src().map(|src| src.ip()), with_names.then_some(ip));
+                assert_eq!(slot.control_data().ttl, Some(number));
+                assert_eq!(slot.control_data().local, Some(ip));
+                let bytes = &receiver.arena()[slot.offset as usize..][..slot.len as usize];
+                assert_eq!(bytes, [number; 3]);
+            }
+            drop(slots);
+            receiver = std::thread::spawn(|| receiver)
+                .join()
+                .expect("the receiver came back");
+        }
+    }
+
+    /// A call is given no more headers than slots are free, and a header that was used is as good as new for the next turn.
+    #[test]
+    fn slots_are_bounded_and_headers_are_reset() {
+        let mut receiver = Receiver::new();
+        assert_eq!(receiver.free_headers(usize::MAX).len(), SLOTS);
+        receiver.begin(true);
+        receive_call(&mut receiver, 120);
+        assert_eq!((receiver.room(), receiver.free_headers(9).len()), (8, 8));
+        receiver.begin(true);
+        let reset = receiver.free_headers(SLOTS).iter().all(|header| {
+            header.msg_hdr.msg_namelen == RawAddress::LEN
+                && header.msg_hdr.msg_controllen == RECEIVE_BYTES
+        });
+        assert!(reset);
     }
 }

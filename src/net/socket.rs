@@ -1,4 +1,4 @@
-//! Makes the listeners, which share a port, and has what other sockets are made with too.
+//! Opens the sockets of listeners, which share a port, and sets the options that other sockets have as well.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -8,34 +8,40 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use super::option::set_int;
 
-/// How a listener is to be made.
+/// The options of a listener's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerOptions {
-    /// Workers' sockets share the address and the kernel spreads flows over them. Not for groups: since Linux 6.6 a
-    /// reuseport group hands IPv4 multicast to members that never joined.
+    /// Whether the sockets of several workers share the address, so that the kernel spreads flows over them. Not for
+    /// groups: since Linux 6.6 a reuseport group delivers IPv4 multicast to members that never joined.
     pub reuse_port: bool,
-    /// Receive buffer in bytes, as given to SO_RCVBUF.
+    /// Receive buffer in bytes, as passed to SO_RCVBUF.
     pub receive_buffer: usize,
-    /// Send buffer in bytes, for answers.
+    /// Send buffer for replies in bytes, as passed to SO_SNDBUF.
     pub send_buffer: usize,
-    /// Tell the destination, the local address and the interface of each datagram.
+    /// Whether the kernel reports the destination, the local address and the interface of each datagram.
     pub destination: bool,
-    /// Tell the TTL or hop limit of each datagram.
+    /// Whether the kernel reports the TTL or hop limit of each datagram.
     pub ttl: bool,
-    /// Tell the receive time of each datagram.
+    /// Whether the kernel reports the time of arrival of each datagram.
     pub time: bool,
-    /// Other programs may have the address too.
+    /// Whether other programs may bind the address too.
     pub share: bool,
 }
 
-/// A socket that is bound and lets further listeners of this process bind beside it until [`lock`] is called.
+/// Opens a bound socket. Further listeners of this process can bind beside it until [`lock`] is called.
+///
+/// # Errors
+/// Returns the error of a system call.
 pub fn bind_listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<UdpSocket> {
     let socket = unbound_listener(address, options)?;
     bind(&socket, address)?;
     Ok(socket)
 }
 
-/// The same, but it is not bound yet.
+/// Opens a socket with all options of a listener, which is not bound yet.
+///
+/// # Errors
+/// Returns the error of a system call.
 pub fn unbound_listener(address: SocketAddr, options: &ListenerOptions) -> io::Result<UdpSocket> {
     let socket = new_socket(address)?;
     // A wildcard and a specific address can share a port only with SO_REUSEADDR on both (inet_rcv_saddr_equal and
@@ -45,19 +51,25 @@ pub fn unbound_listener(address: SocketAddr, options: &ListenerOptions) -> io::R
     free_bind(&socket, address)?;
     let socket = UdpSocket::from(socket);
     configure(&socket, address.is_ipv6(), options)?;
-    tell(&socket, address.is_ipv6(), options)?;
+    request_control_data(&socket, address.is_ipv6(), options)?;
     Ok(socket)
 }
 
-/// Binds it: from now on it gets datagrams.
+/// Binds a socket, which receives datagrams from now on.
+///
+/// # Errors
+/// Returns the error of bind(2).
 pub fn bind(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
     SockRef::from(socket).bind(&address.into())
 }
 
-/// Sets everything as the options say, whatever it was before, and locks it unless others may have the address.
+/// Sets every option to the given value, whatever it was before. Locks the address unless others may bind it.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn settle(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     configure(socket, v6, options)?;
-    tell(socket, v6, options)?;
+    request_control_data(socket, v6, options)?;
     if options.share {
         unlock(socket)
     } else {
@@ -65,7 +77,7 @@ pub fn settle(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Re
     }
 }
 
-/// Sets what does not depend on the routes. On a socket that is bound already as well.
+/// Sets the options that do not depend on the routes. The socket may be bound already.
 fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
     set_buffers(
         &SockRef::from(socket),
@@ -76,12 +88,12 @@ fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
         false => (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
         true => (libc::IPPROTO_IPV6, IPV6_MULTICAST_ALL),
     };
-    // Answers are as large as they are: where a hop is smaller, fragments instead of failures, as for upstreams.
+    // The size of replies is given: where the MTU of a hop is smaller, fragments instead of failures, as for upstreams.
     let (discover, how) = without_discovery(v6);
     set_int(socket, level, discover, how)?;
-    // Off: a datagram to a group that anyone on this host joined is not ours.
+    // Off: a datagram to a group that any other socket of this host joined is not ours.
     set_int(socket, level, multicast_all, 0)?;
-    // Datagrams of a segmenting sender stay together: udp(7). Kernels before 5.0 do not know it, and we do not need it.
+    // Datagrams of a segmenting sender stay together (udp(7)). Kernels before 5.0 do not have it, and it is not required.
     let _ = set_int(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     Ok(())
 }
@@ -89,7 +101,7 @@ fn configure(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Res
 /// IPV6_MULTICAST_ALL of include/uapi/linux/in6.h (Linux 4.20).
 const IPV6_MULTICAST_ALL: i32 = 29;
 
-/// A UDP socket of the address's family, which takes nothing of the other.
+/// Opens a UDP socket of the family of the address, which receives nothing of the other family.
 pub(super) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -102,7 +114,7 @@ pub(super) fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Lets a socket be bound to an address that is not up yet (IP_FREEBIND in ip(7)).
+/// Allows a socket to be bound to an address that is not up yet (IP_FREEBIND in ip(7)).
 fn free_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(true),
@@ -110,42 +122,52 @@ fn free_bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Sets both buffers as large as asked, past the sysctl limits where the capability allows (socket(7)).
+/// Sets the size of both buffers, beyond the sysctl limits where the capability allows it (socket(7)).
 fn set_buffers(socket: &Socket, receive: usize, send: usize) -> io::Result<()> {
     set_receive_buffer(socket, receive)?;
     set_send_buffer(socket, send)
 }
 
-/// Sets the receive buffer alone.
+/// Sets the size of the receive buffer.
 pub(super) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, clamped)
         .or_else(|_| socket.set_recv_buffer_size(bytes))
 }
 
-/// Sets the send buffer alone.
+/// Sets the size of the send buffer.
 pub(super) fn set_send_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let clamped = i32::try_from(bytes).unwrap_or(i32::MAX);
     set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, clamped)
         .or_else(|_| socket.set_send_buffer_size(bytes))
 }
 
-/// The receive buffer that the kernel granted, in the unit of SO_RCVBUF: it doubles what it is told, for its own
-/// bookkeeping, and reports the double (socket(7)).
+/// Returns the size of the receive buffer that the kernel granted, in the unit of SO_RCVBUF: the kernel doubles the
+/// requested size for its own bookkeeping, and reports the double (socket(7)).
+///
+/// # Errors
+/// Returns the error of getsockopt(2).
 pub fn granted_receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
     Ok(SockRef::from(socket).recv_buffer_size()? / 2)
 }
 
-/// Says what the kernel is to tell of each datagram.
-fn tell(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    told(v6, options)
+/// Sets which control data the kernel reports with each datagram.
+fn request_control_data(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
+    control_options(v6, options)
         .into_iter()
         .try_for_each(|(level, option, wanted)| set_int(socket, level, option, wanted.into()))
 }
 
-/// The same, but takes nothing back that somebody else who reads the socket may rely on.
-pub fn tell_more(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io::Result<()> {
-    let wanted = told(v6, options)
+/// Requests control data in addition to what is set, since another reader of the socket may rely on that.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
+pub fn request_more_control_data(
+    socket: &UdpSocket,
+    v6: bool,
+    options: &ListenerOptions,
+) -> io::Result<()> {
+    let wanted = control_options(v6, options)
         .into_iter()
         .filter(|(_, _, wanted)| *wanted);
     wanted
@@ -153,8 +175,8 @@ pub fn tell_more(socket: &UdpSocket, v6: bool, options: &ListenerOptions) -> io:
         .try_for_each(|(level, option, _)| set_int(socket, level, option, 1))
 }
 
-/// The options behind what a listener wants to know.
-fn told(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
+/// Returns level and number of each option for control data, and whether the listener needs it.
+fn control_options(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
     let (level, destination, ttl) = match v6 {
         false => (libc::IPPROTO_IP, libc::IP_PKTINFO, libc::IP_RECVTTL),
         true => (
@@ -171,31 +193,46 @@ fn told(v6: bool, options: &ListenerOptions) -> [(i32, i32, bool); 3] {
     ]
 }
 
-/// Clears SO_REUSEADDR: from now on nobody can bind over this socket's address, except for sockets of the same user with
-/// SO_REUSEPORT. Measured: left on, any other user's socket bound to the same address takes all its unicast datagrams.
+/// Clears SO_REUSEADDR: from now on no socket can be bound over this socket's address, except those of the same user
+/// with SO_REUSEPORT. Measured: if it stays set, a socket of any other user that is bound to the same address takes all
+/// unicast datagrams.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn lock(socket: &UdpSocket) -> io::Result<()> {
     SockRef::from(socket).set_reuse_address(false)
 }
 
-/// Whether nobody can bind over this socket's address.
+/// Returns whether no other socket can be bound over this socket's address.
+///
+/// # Errors
+/// Returns the error of getsockopt(2).
 pub fn is_locked(socket: &UdpSocket) -> io::Result<bool> {
     SockRef::from(socket).reuse_address().map(|reuse| !reuse)
 }
 
-/// Sets it again: others may bind the address too, and sockets of ours to addresses that overlap.
+/// Sets SO_REUSEADDR again: other sockets can be bound to the address, and our own to addresses that overlap.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn unlock(socket: &UdpSocket) -> io::Result<()> {
     SockRef::from(socket).set_reuse_address(true)
 }
 
-/// Whether someone holds the address or one that overlaps with it: a bind without any reuse is refused then.
+/// Checks that no other socket holds the address or one that overlaps with it: a bind without any reuse is refused
+/// then.
+///
+/// # Errors
+/// Returns the error of bind(2), EADDRINUSE if the address is held.
 pub fn probe(address: SocketAddr) -> io::Result<()> {
     let socket = new_socket(address)?;
     free_bind(&socket, address)?;
     socket.bind(&address.into())
 }
 
-/// Where a hop is smaller, fragments instead of failures. In IPv4 the router there makes them, so nothing is lost (ip(7)). In
-/// IPv6 only we can, once it has told us its MTU, which OMIT would not hear (ip6_sk_accept_pmtu in the kernel).
+/// Returns the option and value with which a hop of a smaller MTU causes fragments instead of failures. In IPv4 the
+/// router there makes them, so nothing is lost (ip(7)). In IPv6 only this host can, once the router has reported its
+/// MTU, which OMIT would ignore (ip6_sk_accept_pmtu in the kernel).
 pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
     match v6 {
         false => (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
@@ -203,10 +240,13 @@ pub(super) fn without_discovery(v6: bool) -> (i32, i32) {
     }
 }
 
-/// Takes a socket out of the kernel's search for receivers, at once and without a loss: connected to a peer that sends nothing,
-/// it is passed over (compute_score in net/ipv4/udp.c), and what comes goes to the next best, such as the wildcard. What it
-/// holds can still be read. Measured: of 100 datagrams to an address with an exact socket and a wildcard, sent after
-/// this, all reach the wildcard.
+/// Takes a socket out of the kernel's search for receivers, at once and without a loss. The kernel skips a socket that
+/// is connected to another peer (compute_score in net/ipv4/udp.c), and this peer sends nothing. New datagrams go to the
+/// next best socket, such as the wildcard; those that the socket holds can still be read. Measured: of 100 datagrams to
+/// an address with an exact socket and a wildcard, sent after this, all reach the wildcard.
+///
+/// # Errors
+/// Returns the error of connect(2).
 pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
     let ip = match socket.local_addr()?.ip() {
         ip if ip.is_unspecified() || ip.is_multicast() => match ip {
@@ -219,8 +259,11 @@ pub fn turn_away(socket: &UdpSocket) -> io::Result<()> {
     socket.connect((ip, 1))
 }
 
-/// Lets nothing new into a socket, and keeps what it holds: a socket filter that takes no byte of anything. What still
-/// arrives is counted as dropped by the kernel.
+/// Lets no new datagram into a socket, and keeps those that it holds: a socket filter that accepts no byte. The kernel
+/// counts what still arrives as dropped.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn close_door(socket: impl AsFd) -> io::Result<()> {
     // BPF_RET | BPF_K with 0: keep no byte (include/uapi/linux/bpf_common.h).
     SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])

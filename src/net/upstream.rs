@@ -1,4 +1,4 @@
-//! Sockets to upstreams: where they send from and through, with which TTL and class, to one host or to a group.
+//! Sockets to upstreams: source address and interface, TTL and traffic class, to one host or to a group.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -6,35 +6,36 @@ use std::os::fd::AsFd;
 
 use socket2::Socket;
 
-use super::option::{set, set_int};
+use super::option::{bind_to_interface, interface_index, set, set_int};
 use super::socket::{
     close_door, new_socket, set_receive_buffer, set_send_buffer, without_discovery,
 };
 
-/// How a socket to an upstream is made.
+/// The options of a socket to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamOptions {
-    /// Send buffer in bytes, as given to SO_SNDBUF.
+pub struct UpstreamSocketOptions {
+    /// Send buffer in bytes, as passed to SO_SNDBUF.
     pub send_buffer: usize,
-    /// It receives answers. Otherwise a filter refuses whatever comes back, instead of filling a buffer that nobody reads.
+    /// Whether the socket receives replies. Otherwise a filter refuses whatever comes back, instead of filling a buffer
+    /// that is never read.
     pub receives: bool,
-    /// TTL or hop limit; `None`: the host's default, and 1 to a group.
+    /// TTL or hop limit; `None` is the default of the host, and 1 to a group.
     pub ttl: Option<u8>,
     /// Differentiated services code point, 0 to 63 (RFC 2474).
     pub dscp: Option<u8>,
-    /// The address that it sends from; port 0 is the kernel's choice. Workers share a fixed port by SO_REUSEPORT, and
-    /// then the kernel hands answers of one upstream to whichever of them it finds first.
+    /// The source address; port 0 leaves the choice to the kernel. Workers share a fixed port by SO_REUSEPORT, and then
+    /// the kernel delivers the replies of one upstream to whichever of them it finds first.
     pub source: Option<SocketAddr>,
-    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
+    /// Index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
     pub interface: u32,
-    /// Whether receivers on this host hear what is sent to a group.
+    /// Whether sockets on this host receive what is sent to a group.
     pub loop_back: bool,
 }
 
-impl UpstreamOptions {
-    /// All as the kernel chooses, for sending alone.
-    pub fn plain(send_buffer: usize) -> UpstreamOptions {
-        UpstreamOptions {
+impl UpstreamSocketOptions {
+    /// Returns options that leave everything to the kernel, for a socket that only sends.
+    pub fn plain(send_buffer: usize) -> UpstreamSocketOptions {
+        UpstreamSocketOptions {
             send_buffer,
             receives: false,
             ttl: None,
@@ -46,16 +47,23 @@ impl UpstreamOptions {
     }
 }
 
-/// Receive buffer of a socket that receives answers: some thousand small ones, 450 of full size. It takes memory only for what
-/// waits in it.
-const ANSWERS_BYTES: usize = 1 << 20;
+/// Receive buffer in bytes of a socket that receives replies: room for some thousand small ones, or 450 of full size.
+/// It takes memory only for what it holds.
+const REPLIES_BYTES: usize = 1 << 20;
 
-/// A socket to be connected to an upstream, which is 12 % cheaper than naming it at each send. Where it has a source, it
-/// can get datagrams of anybody between this and the connecting, so who receives looks at who sent.
-pub fn upstream_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<UdpSocket> {
+/// Opens a socket that is to be connected to an upstream; sending is 12 % cheaper than with an address at each send.
+/// Where the socket has a source, it can receive datagrams of any sender before it is connected, so a reader of replies
+/// checks their source.
+///
+/// # Errors
+/// Returns the error of a system call.
+pub fn upstream_socket(
+    upstream: SocketAddr,
+    options: &UpstreamSocketOptions,
+) -> io::Result<UdpSocket> {
     let socket = new_socket(upstream)?;
     if options.receives {
-        set_receive_buffer(&socket, ANSWERS_BYTES)?;
+        set_receive_buffer(&socket, REPLIES_BYTES)?;
     } else {
         close_door(&socket)?;
         socket.set_recv_buffer_size(0)?;
@@ -68,11 +76,11 @@ pub fn upstream_socket(upstream: SocketAddr, options: &UpstreamOptions) -> io::R
     Ok(socket.into())
 }
 
-/// Sets what every socket to an upstream has, whatever makes its headers.
+/// Sets the options that every socket to an upstream has, whatever builds its headers.
 pub(super) fn prepare(
     socket: &Socket,
     upstream: SocketAddr,
-    options: &UpstreamOptions,
+    options: &UpstreamSocketOptions,
 ) -> io::Result<()> {
     set_send_buffer(socket, options.send_buffer)?;
     let (level, errors) = match upstream {
@@ -81,8 +89,8 @@ pub(super) fn prepare(
     };
     let (discover, how) = without_discovery(upstream.is_ipv6());
     set_int(socket, level, discover, how)?;
-    // Without it the kernel keeps to itself what a full device queue drops (udp_send_skb in the kernel). The socket is this
-    // upstream's alone. Its queue of errors is drained by `error_queue`, or else holds no more than the receive buffer.
+    // Without it the kernel does not report what a full device queue drops (udp_send_skb in the kernel). The socket serves
+    // this upstream alone. `error_queue` drains its errors, or else they take no more than the receive buffer.
     set_int(socket, level, errors, 1)?;
     // The file names the upstream, so a broadcast address there is meant (SO_BROADCAST in socket(7)).
     socket.set_broadcast(true)?;
@@ -101,27 +109,24 @@ pub(super) fn prepare(
     }
 }
 
-fn to_host(socket: &Socket, upstream: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
+/// Sets the options that only sockets to a single host have.
+fn to_host(
+    socket: &Socket,
+    upstream: SocketAddr,
+    options: &UpstreamSocketOptions,
+) -> io::Result<()> {
     if let Some(ttl) = options.ttl {
         set_ttl(socket, upstream.is_ipv6(), Some(ttl))?;
     }
     if options.interface != 0 {
-        set_int(
-            socket,
-            libc::SOL_SOCKET,
-            SO_BINDTOIFINDEX,
-            index(options.interface)?,
-        )?;
+        bind_to_interface(socket, options.interface)?;
     }
     Ok(())
 }
 
-/// SO_BINDTOIFINDEX of include/uapi/asm-generic/socket.h (Linux 5.0), of every machine but SPARC and PA-RISC. Since Linux
-/// 5.7 it needs no capability on a socket that is bound to no interface yet (sock_bindtoindex_locked in net/core/sock.c).
-const SO_BINDTOIFINDEX: i32 = 62;
-
-/// Sets what is particular about groups: ip(7), ipv6(7). It has to be there before connect(2), which looks up the route.
-fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io::Result<()> {
+/// Sets the options that only sockets to a group have: ip(7), ipv6(7). They must be set before connect(2), which looks
+/// up the route.
+fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamSocketOptions) -> io::Result<()> {
     let (level, ttl, loop_back) = match group {
         SocketAddr::V4(_) => (
             libc::IPPROTO_IP,
@@ -141,26 +146,24 @@ fn to_group(socket: &Socket, group: SocketAddr, options: &UpstreamOptions) -> io
     if options.interface == 0 {
         return Ok(());
     }
-    let interface = index(options.interface)?;
+    let interface = interface_index(options.interface)?;
     if group.is_ipv6() {
         return set_int(socket, level, libc::IPV6_MULTICAST_IF, interface);
     }
-    let nobody = libc::in_addr { s_addr: 0 };
+    let unspecified = libc::in_addr { s_addr: 0 };
     let request = libc::ip_mreqn {
-        imr_multiaddr: nobody,
-        imr_address: nobody,
+        imr_multiaddr: unspecified,
+        imr_address: unspecified,
         imr_ifindex: interface,
     };
     set(socket, level, libc::IP_MULTICAST_IF, &request)
 }
 
-/// The kernel's indices are positive ints.
-fn index(interface: u32) -> io::Result<i32> {
-    i32::try_from(interface).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
-}
-
-/// Sets the TTL or hop limit of what a socket sends to single hosts from now on: 1 to 255, or 0 in IPv6; `None`:
-/// the host's default.
+/// Sets the TTL or hop limit of what a socket sends to single hosts from now on: 1 to 255, or 0 in IPv6; `None` is the
+/// default of the host.
+///
+/// # Errors
+/// Returns the error of setsockopt(2).
 pub fn set_ttl(socket: impl AsFd, v6: bool, ttl: Option<u8>) -> io::Result<()> {
     let (level, option) = if v6 {
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)

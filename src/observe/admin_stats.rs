@@ -1,4 +1,4 @@
-//! What the control socket counts of its visitors. The room above counts, every snapshot shows it.
+//! What the control socket counts of its clients. The room above counts, every snapshot shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use crate::observe::snapshot::AdminRow;
 /// The counters, each of its own meaning; `snapshot/rows.rs` tells them.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
-pub struct Visits {
+pub struct AdminStats {
     pub connections: Count,
     pub viewers: Count,
     pub accepted: Count,
@@ -42,7 +42,7 @@ impl Count {
     }
 }
 
-impl Visits {
+impl AdminStats {
     /// All of them now.
     pub fn row(&self) -> AdminRow {
         AdminRow {

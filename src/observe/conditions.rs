@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The troubles, by what they are about; a handful, since each name is written in the source.
+/// The conditions, by what they are about; a handful, since each name is written in the source.
 #[derive(Debug, Clone, Default)]
-pub struct Troubles(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub struct Conditions(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
-impl Troubles {
+impl Conditions {
     /// Something does not work: what, why and what to do, as a sentence. Replaces what was said of it before.
     pub fn begin(&self, about: &'static str, text: impl Into<String>) {
         self.all().insert(about, text.into());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::build::log_writer;
 use crate::net::{errno, limits};
-use crate::observe::conditions::Troubles;
+use crate::observe::conditions::Conditions;
 
 /// Time between two looks.
 const STEP: Duration = Duration::from_secs(1);
@@ -15,22 +15,22 @@ const STEP: Duration = Duration::from_secs(1);
 /// end it each second.
 const CALM: Duration = Duration::from_secs(5);
 
-/// The names of the troubles.
+/// The names of the conditions.
 const FILES: &str = "files";
 const LOG: &str = "log";
 
 /// What is lacking now.
-pub struct Shortages {
+pub struct ResourceWatch {
     next: Instant,
     /// When no file could be opened last, as long as that is a trouble.
     files: Option<Instant>,
     is_mute: bool,
 }
 
-impl Shortages {
+impl ResourceWatch {
     /// Nothing is, so far.
-    pub fn new() -> Shortages {
-        Shortages {
+    pub(crate) fn new() -> ResourceWatch {
+        ResourceWatch {
             next: Instant::now(),
             files: None,
             is_mute: false,
@@ -43,53 +43,53 @@ impl Shortages {
     }
 
     /// Looks, where it is time to.
-    pub fn look(&mut self, now: Instant, troubles: &Troubles) {
+    pub fn look(&mut self, now: Instant, conditions: &Conditions) {
         if now < self.next {
             return;
         }
         self.next = now + STEP;
-        self.look_at_files(now, troubles);
-        self.look_at_log(troubles);
+        self.look_at_files(now, conditions);
+        self.look_at_log(conditions);
     }
 
-    fn look_at_files(&mut self, now: Instant, troubles: &Troubles) {
+    fn look_at_files(&mut self, now: Instant, conditions: &Conditions) {
         // A socket, since sessions are sockets; closed at once.
         match (UnixDatagram::unbound(), self.files) {
             (Err(error), since) if errno::lacks_file(&error) => {
                 self.files = Some(now);
-                let trouble = explain(&error);
+                let condition = explain(&error);
                 if since.is_none() {
-                    log::warn!("{trouble}");
+                    log::warn!("{condition}");
                 }
-                troubles.begin(FILES, trouble);
+                conditions.begin(FILES, condition);
             }
             (_, Some(last)) if now.saturating_duration_since(last) >= CALM => {
                 self.files = None;
                 log::info!("files can be opened again");
-                troubles.end(FILES);
+                conditions.end(FILES);
             }
             _ => {}
         }
     }
 
-    fn look_at_log(&mut self, troubles: &Troubles) {
-        let trouble = log_writer::trouble();
-        match (&trouble, self.is_mute) {
-            (Some(trouble), _) => troubles.begin(LOG, trouble.clone()),
+    fn look_at_log(&mut self, conditions: &Conditions) {
+        let condition = log_writer::last_error();
+        match (&condition, self.is_mute) {
+            (Some(condition), _) => conditions.begin(LOG, condition.clone()),
             (None, true) => {
                 log::info!("the log can be written again");
-                troubles.end(LOG);
+                conditions.end(LOG);
             }
             (None, false) => {}
         }
-        self.is_mute = trouble.is_some();
+        self.is_mute = condition.is_some();
     }
 }
 
 fn explain(error: &io::Error) -> String {
     format!(
         "no more files can be opened: {error}; {} are the limit now. Sessions that are there go on, new ones are refused as \
-         `no_port`, and visitors are let in one at a time. Raise `LimitNOFILE=` of the unit (or `ulimit -n`), or shorten \
+         `no_port`, and clients of the control socket are let in one at a time. Raise `LimitNOFILE=` of the unit (or `ulimit -n`), or shorten \
          `session_idle`",
         limits::open_files()
     )

@@ -7,11 +7,12 @@ use std::hash::Hash;
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::RouteId;
-use crate::plan::identity::Outline;
+use crate::number;
+use crate::plan::identity::Identity;
 
 /// What becomes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum RowChange {
     Added,
     Removed,
     Changed,
@@ -20,25 +21,25 @@ enum Fate {
 
 /// One row of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
+struct DiffLine {
     what: &'static str,
     name: String,
-    fate: Fate,
+    change: RowChange,
     /// Of a changed one, what it said and says.
     texts: Option<(String, String)>,
 }
 
 /// What differs, row by row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Difference {
-    lines: Vec<Line>,
+pub struct Diff {
+    lines: Vec<DiffLine>,
 }
 
-impl Difference {
+impl Diff {
     /// From the configuration that runs to another. Handlers that are only left over count for nothing.
-    pub fn new(old: &Outline, new: &Outline) -> Difference {
-        let mut difference = Difference::default();
-        difference.compare(
+    pub fn new(old: &Identity, new: &Identity) -> Diff {
+        let mut diff = Diff::default();
+        diff.compare(
             "listener",
             old.listeners
                 .iter()
@@ -47,7 +48,7 @@ impl Difference {
                 .iter()
                 .map(|listener| (listener.label.as_str(), "")),
         );
-        difference.compare(
+        diff.compare(
             "route",
             old.routes
                 .iter()
@@ -56,8 +57,8 @@ impl Difference {
                 .iter()
                 .map(|route| (route.label.as_str(), route.text.as_str())),
         );
-        let named = |outline: &'_ Outline| {
-            let current = outline
+        let named = |identity: &'_ Identity| {
+            let current = identity
                 .handlers
                 .iter()
                 .filter(|handler| !handler.is_retired);
@@ -66,14 +67,14 @@ impl Difference {
                 .collect::<Vec<_>>()
         };
         let (old, new) = (named(old), named(new));
-        difference.compare(
+        diff.compare(
             "handler",
             old.iter()
                 .map(|(name, text)| (name.as_str(), text.as_str())),
             new.iter()
                 .map(|(name, text)| (name.as_str(), text.as_str())),
         );
-        difference
+        diff
     }
 
     fn compare<'a>(
@@ -87,23 +88,26 @@ impl Difference {
         let new: Vec<_> = new.collect();
         let after: HashMap<&str, &str> = new.iter().copied().collect();
         for (name, _) in old.iter().filter(|(name, _)| !after.contains_key(name)) {
-            self.lines.push(Line {
+            self.lines.push(DiffLine {
                 what,
                 name: (*name).to_owned(),
-                fate: Fate::Removed,
+                change: RowChange::Removed,
                 texts: None,
             });
         }
         for (name, text) in new {
-            let (fate, texts) = match before.get(name) {
-                None => (Fate::Added, None),
-                Some(same) if *same == text => (Fate::Kept, None),
-                Some(other) => (Fate::Changed, Some(((*other).to_owned(), text.to_owned()))),
+            let (change, texts) = match before.get(name) {
+                None => (RowChange::Added, None),
+                Some(same) if *same == text => (RowChange::Kept, None),
+                Some(other) => (
+                    RowChange::Changed,
+                    Some(((*other).to_owned(), text.to_owned())),
+                ),
             };
-            self.lines.push(Line {
+            self.lines.push(DiffLine {
                 what,
                 name: name.to_owned(),
-                fate,
+                change,
                 texts,
             });
         }
@@ -111,17 +115,21 @@ impl Difference {
 
     /// Whether everything is kept.
     pub fn is_empty(&self) -> bool {
-        self.lines.iter().all(|line| line.fate == Fate::Kept)
+        self.lines.iter().all(|line| line.change == RowChange::Kept)
     }
 
     /// A line each for what is added (`+`), removed (`-`) and changed (`~`), and one that counts what is kept (`=`).
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for line in self.lines.iter().filter(|line| line.fate != Fate::Kept) {
-            let sign = match line.fate {
-                Fate::Added => '+',
-                Fate::Removed => '-',
-                Fate::Changed | Fate::Kept => '~',
+        for line in self
+            .lines
+            .iter()
+            .filter(|line| line.change != RowChange::Kept)
+        {
+            let sign = match line.change {
+                RowChange::Added => '+',
+                RowChange::Removed => '-',
+                RowChange::Changed | RowChange::Kept => '~',
             };
             lines.push(format!("{sign} {} {}", line.what, line.name));
             if let Some((was, is)) = &line.texts {
@@ -138,7 +146,7 @@ impl Difference {
         let count = |what| {
             self.lines
                 .iter()
-                .filter(|line| line.what == what && line.fate == Fate::Kept)
+                .filter(|line| line.what == what && line.change == RowChange::Kept)
                 .count()
         };
         let words = ["listener", "route", "handler"].map(|what| match count(what) {
@@ -158,13 +166,13 @@ fn one_line(text: &str) -> String {
 
 /// Where each row of the old configuration goes on in the new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Successors {
+pub struct RowMap {
     /// By old listener.
     pub listeners: Vec<Option<usize>>,
     /// By old route.
     pub routes: Vec<Option<RouteId>>,
     /// By old handler.
-    pub handlers: Vec<Heirs>,
+    pub handlers: Vec<HandlerMap>,
     /// By old upstream, the new number, which its account goes on under.
     pub upstreams: Vec<Option<usize>>,
     /// The number of each new handler's first upstream.
@@ -173,43 +181,44 @@ pub struct Successors {
 
 /// Who goes on with what a handler leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heirs {
+pub struct HandlerMap {
     /// The handler of the same name and kind.
-    pub heir: Option<HandlerId>,
-    /// Whether the heir is one for sessions with answers, if the old one was.
+    pub replacement: Option<HandlerId>,
+    /// Whether the replacement is one for sessions with answers, if the old one was.
     pub is_like: bool,
-    /// By the old place of an upstream, the heir's place for it.
+    /// By the old place of an upstream, the replacement's place for it.
     pub places: Vec<Option<u16>>,
-    /// The same handler once more, without routes, for sessions that the heir has no upstream for.
+    /// The same handler once more, without routes, for sessions that the replacement has no upstream for.
     pub retired: Option<HandlerId>,
 }
 
-impl Heirs {
+impl HandlerMap {
     /// Whose row its account goes on in.
     pub fn row(&self) -> Option<HandlerId> {
-        self.heir.or(self.retired)
+        self.replacement.or(self.retired)
     }
 }
 
-impl Successors {
-    /// `retired` says which handler of the new outline is what of the old one: new number by old.
-    pub fn new(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>) -> Successors {
-        let handlers: Vec<Heirs> = (0..old.handlers.len())
-            .map(|handler| heirs(old, new, retired, handler))
+impl RowMap {
+    /// `retired` says which handler of the new identity is what of the old one: new number by old.
+    pub fn new(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>) -> RowMap {
+        let handlers: Vec<HandlerMap> = (0..old.handlers.len())
+            .map(|handler| handler_map(old, new, retired, handler))
             .collect();
         let mut upstreams = Vec::new();
-        for (index, heirs) in handlers.iter().enumerate() {
+        for (index, handler_map) in handlers.iter().enumerate() {
             for place in 0..old.handlers[index].upstreams.len() {
-                let at_heir = heirs.heir.zip(heirs.places[place]);
-                let at_heir =
-                    at_heir.map(|(heir, place)| new.upstream(heir.index(), usize::from(place)));
-                let at_retired = heirs
+                let at_replacement = handler_map.replacement.zip(handler_map.places[place]);
+                let at_replacement = at_replacement.map(|(replacement, place)| {
+                    new.upstream(replacement.index(), usize::from(place))
+                });
+                let at_retired = handler_map
                     .retired
                     .map(|retired| new.upstream(retired.index(), place));
-                upstreams.push(at_heir.or(at_retired));
+                upstreams.push(at_replacement.or(at_retired));
             }
         }
-        Successors {
+        RowMap {
             listeners: matches(
                 old.listeners.iter().map(|listener| &listener.key),
                 new.listeners.iter().map(|listener| &listener.key),
@@ -219,7 +228,7 @@ impl Successors {
                 new.routes.iter().map(|route| &route.label),
             )
             .into_iter()
-            .map(|route| route.map(|route| RouteId(route as u32)))
+            .map(|route| route.map(RouteId::new))
             .collect(),
             handlers,
             upstreams,
@@ -231,36 +240,40 @@ impl Successors {
 
     /// The number of a new handler's upstream.
     pub fn upstream(&self, handler: HandlerId, place: u16) -> UpstreamId {
-        UpstreamId((self.firsts[handler.index()] + usize::from(place)) as u32)
+        UpstreamId::new(self.firsts[handler.index()] + usize::from(place))
     }
 }
 
-fn heirs(old: &Outline, new: &Outline, retired: &HashMap<usize, usize>, index: usize) -> Heirs {
+fn handler_map(
+    old: &Identity,
+    new: &Identity,
+    retired: &HashMap<usize, usize>,
+    index: usize,
+) -> HandlerMap {
     let handler = &old.handlers[index];
-    let retired = retired
-        .get(&index)
-        .map(|retired| HandlerId(*retired as u32));
-    let is_heir = |other: &crate::plan::identity::HandlerOutline| {
+    let retired = retired.get(&index).map(|retired| HandlerId::new(*retired));
+    let is_replacement = |other: &crate::plan::identity::HandlerIdentity| {
         !handler.is_retired
             && !other.is_retired
             && other.name == handler.name
             && other.kind == handler.kind
     };
-    let heir = new.handlers.iter().position(is_heir);
-    let places = match heir {
-        Some(heir) => matches(
+    let replacement = new.handlers.iter().position(is_replacement);
+    let places = match replacement {
+        Some(replacement) => matches(
             handler.upstreams.iter(),
-            new.handlers[heir].upstreams.iter(),
+            new.handlers[replacement].upstreams.iter(),
         ),
         None => vec![None; handler.upstreams.len()],
     };
     let places = places
         .into_iter()
-        .map(|place| place.map(|place| place as u16))
+        .map(|place| place.map(number::to_u16))
         .collect();
-    let is_like = heir.is_some_and(|heir| new.handlers[heir].has_sessions || !handler.has_sessions);
-    Heirs {
-        heir: heir.map(|heir| HandlerId(heir as u32)),
+    let is_like = replacement
+        .is_some_and(|replacement| new.handlers[replacement].has_sessions || !handler.has_sessions);
+    HandlerMap {
+        replacement: replacement.map(HandlerId::new),
         is_like,
         places,
         retired,
@@ -283,14 +296,14 @@ fn matches<'a, T: Hash + Eq + 'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::identity::{HandlerOutline, RouteOutline};
+    use crate::plan::identity::{HandlerIdentity, RouteIdentity};
 
-    fn outline(routes: &[(&str, &str)], handlers: &[(&str, &str, &[&str])]) -> Outline {
-        let route = |(label, text): &(&str, &str)| RouteOutline {
+    fn identity(routes: &[(&str, &str)], handlers: &[(&str, &str, &[&str])]) -> Identity {
+        let route = |(label, text): &(&str, &str)| RouteIdentity {
             label: (*label).into(),
             text: (*text).into(),
         };
-        let handler = |(name, text, upstreams): &(&str, &str, &[&str])| HandlerOutline {
+        let handler = |(name, text, upstreams): &(&str, &str, &[&str])| HandlerIdentity {
             name: (*name).into(),
             kind: "forward".into(),
             text: (*text).into(),
@@ -301,7 +314,7 @@ mod tests {
             has_sessions: true,
             is_retired: false,
         };
-        Outline {
+        Identity {
             listeners: Vec::new(),
             routes: routes.iter().map(route).collect(),
             handlers: handlers.iter().map(handler).collect(),
@@ -311,15 +324,15 @@ mod tests {
     /// Every row is told of once, with what it was and is where it changed.
     #[test]
     fn in_words() {
-        let old = outline(
+        let old = identity(
             &[("a", "1"), ("b", "1")],
             &[("h", "x = 1\ny = 2", &[]), ("i", "x = 1", &[])],
         );
-        let new = outline(
+        let new = identity(
             &[("b", "1"), ("c", "1")],
             &[("h", "x = 2", &[]), ("i", "x = 1", &[])],
         );
-        let lines = Difference::new(&old, &new).lines();
+        let lines = Diff::new(&old, &new).lines();
         let expected = [
             "- route a",
             "+ route c",
@@ -329,30 +342,30 @@ mod tests {
             "= 0 listeners, 1 route and 1 handler kept as they are",
         ];
         assert_eq!(lines, expected);
-        assert!(Difference::new(&old, &old).is_empty() && !Difference::new(&old, &new).is_empty());
+        assert!(Diff::new(&old, &old).is_empty() && !Diff::new(&old, &new).is_empty());
     }
 
     /// Upstreams are found again by what is said of them, wherever they stand, also when the same is there twice.
     #[test]
     fn places() {
-        let old = outline(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);
-        let new = outline(
+        let old = identity(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);
+        let new = identity(
             &[],
             &[
                 ("h", "", &["b", "a", "d", "a"]),
                 ("h (retired)", "", &["a", "b", "a", "c"]),
             ],
         );
-        let successors = Successors::new(&old, &new, &HashMap::from([(1, 1)]));
-        let heirs = &successors.handlers[1];
+        let row_map = RowMap::new(&old, &new, &HashMap::from([(1, 1)]));
+        let handler_map = &row_map.handlers[1];
         assert_eq!(
-            (heirs.heir, heirs.retired),
+            (handler_map.replacement, handler_map.retired),
             (Some(HandlerId(0)), Some(HandlerId(1)))
         );
-        assert_eq!(heirs.places, [Some(1), Some(0), Some(3), None]);
-        assert_eq!(successors.handlers[0].row(), None);
+        assert_eq!(handler_map.places, [Some(1), Some(0), Some(3), None]);
+        assert_eq!(row_map.handlers[0].row(), None);
         assert_eq!(
-            successors.upstreams,
+            row_map.upstreams,
             [None, Some(1), Some(0), Some(3), Some(7)]
         );
     }

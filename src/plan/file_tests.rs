@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::config::diagnostics::quoted;
 use crate::config::kind::Upstream;
-use crate::config::test::{Expected, Test};
-use crate::config::words::quoted;
+use crate::config::test::{Test, TestExpectation};
 use crate::config::{Config, Placed, Problem, Problems, Route};
 use crate::datagram::{Datagram, Region, Span};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::route_table::PortTable;
+use crate::number;
 use crate::plan::Plan;
 use crate::plan::explain::{Course, Question, follow, shortened};
 use crate::plan::host::Host;
@@ -83,15 +84,15 @@ impl Trial<'_> {
             .route
             .map(|id| &self.config.routes[id.0 as usize]);
         match (&self.test.expected, taker) {
-            (Expected::NoRoute(_), None) => {}
-            (Expected::NoRoute(at), Some(taker)) => {
+            (TestExpectation::NoRoute(_), None) => {}
+            (TestExpectation::NoRoute(at), Some(taker)) => {
                 let message = format!("`expect`: route {} takes {self}", quoted(&taker.label));
                 let problem = Problem::error(at.clone(), message).label("expected no route");
                 problems.push(self.advise(problem.and_at(taker.at.clone(), "this one takes it")));
             }
-            (Expected::Taken { .. }, None) => problems.push(self.lost()),
+            (TestExpectation::Taken { .. }, None) => problems.push(self.lost()),
             (
-                Expected::Taken {
+                TestExpectation::Taken {
                     route,
                     handlers,
                     upstream,
@@ -143,7 +144,7 @@ impl Trial<'_> {
         let span = Span {
             region: Region::Arena,
             offset: 0,
-            len: payload.len() as u32,
+            len: number::to_u32(payload.len()),
         };
         let datagram = Datagram {
             payload,
@@ -153,8 +154,8 @@ impl Trial<'_> {
         let mut reached = Vec::new();
         for &handler in &taker.handlers {
             let named = self.config.handler(handler);
-            let upstreams = named.recipe.upstreams();
-            let places = named.recipe.would_reach(&datagram).into_iter();
+            let upstreams = named.spec.upstreams();
+            let places = named.spec.would_reach(&datagram).into_iter();
             reached.extend(places.map(|place| (named.name.as_str(), &upstreams[place])));
         }
         reached
@@ -162,13 +163,13 @@ impl Trial<'_> {
 
     fn lost(&self) -> Problem {
         let (at, label) = match &self.test.expected {
-            Expected::Taken {
+            TestExpectation::Taken {
                 route: Some(route), ..
             } => (route.at.clone(), "expected this route"),
-            Expected::Taken { handlers, .. } if !handlers.is_empty() => {
+            TestExpectation::Taken { handlers, .. } if !handlers.is_empty() => {
                 (handlers[0].at.clone(), "expected this handler")
             }
-            Expected::Taken {
+            TestExpectation::Taken {
                 upstream: Some(upstream),
                 ..
             } => (upstream.at.clone(), "expected this upstream"),

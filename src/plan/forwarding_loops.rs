@@ -1,8 +1,8 @@
 //! Finds forwards that come back: a handler that sends to an address of this daemon, whose route's handlers send on, and
 //! so on, until the first one is reached again. Refused before anything starts.
 //!
-//! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/guard.rs`).
-//! Names may come to mean other addresses later, so a [`Watch`] asks the same question again.
+//! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/reply_policy.rs`).
+//! Names may come to mean other addresses later, so a [`LoopWatch`] asks the same question again.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::config::{Config, Problem, Problems};
 use crate::dispatch::handler::Names;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::route_table::{RouteId, RouteTable};
-use crate::net::fib::{Answer, DestinationKind};
+use crate::net::fib::{DestinationKind, KernelRoute};
 use crate::plan::host::Host;
 use crate::plan::upstreams::{Located, Upstreams};
 
@@ -54,28 +54,28 @@ fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String
 }
 
 /// Asks the routing table of this host about a destination.
-type LookUp = dyn Fn(IpAddr) -> io::Result<Answer>;
+type RouteLookup = dyn Fn(IpAddr) -> io::Result<KernelRoute>;
 
 /// Keeps upstreams from moving to where they would close a loop.
-pub struct Watch {
+pub struct LoopWatch {
     graph: Graph,
     table: Arc<RouteTable>,
     names: Arc<Names>,
     /// The handlers' names.
     handlers: Vec<String>,
-    look_up: fn(IpAddr) -> io::Result<Answer>,
+    look_up: fn(IpAddr) -> io::Result<KernelRoute>,
 }
 
-impl Watch {
+impl LoopWatch {
     /// Knows where the upstreams are at start.
     pub fn new(
         config: &Config,
         table: &Arc<RouteTable>,
         names: &Arc<Names>,
         upstreams: &Upstreams,
-        look_up: fn(IpAddr) -> io::Result<Answer>,
-    ) -> Watch {
-        Watch {
+        look_up: fn(IpAddr) -> io::Result<KernelRoute>,
+    ) -> LoopWatch {
+        LoopWatch {
             graph: Graph::new(config, table, upstreams, &look_up),
             table: Arc::clone(table),
             names: Arc::clone(names),
@@ -120,7 +120,12 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(config: &Config, table: &RouteTable, upstreams: &Upstreams, look_up: &LookUp) -> Graph {
+    fn new(
+        config: &Config,
+        table: &RouteTable,
+        upstreams: &Upstreams,
+        look_up: &RouteLookup,
+    ) -> Graph {
         let mut edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>> =
             config.handlers.iter().map(|_| Vec::new()).collect();
         for (id, located) in upstreams.iter() {
@@ -168,7 +173,7 @@ impl Graph {
 fn hears(located: &Located, interface: Option<u32>) -> bool {
     let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
     !located.upstream.is_group()
-        || (located.upstream.leave.loop_back && !interface.is_some_and(leaves_elsewhere))
+        || (located.upstream.egress.loop_back && !interface.is_some_and(leaves_elsewhere))
 }
 
 /// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition. `hears`
@@ -176,7 +181,7 @@ fn hears(located: &Located, interface: Option<u32>) -> bool {
 fn routes_of(
     address: SocketAddr,
     table: &RouteTable,
-    look_up: &LookUp,
+    look_up: &RouteLookup,
     hears: impl Fn(Option<u32>) -> bool,
 ) -> Vec<RouteId> {
     // Sent to the unspecified address, it goes to this host's loopback (ip(7)).
@@ -206,7 +211,7 @@ fn routes_of(
 }
 
 /// Whether this host receives what it sends there itself.
-fn is_ours(ip: IpAddr, look_up: &LookUp) -> bool {
+fn is_ours(ip: IpAddr, look_up: &RouteLookup) -> bool {
     ip.is_loopback()
         || ip.is_multicast()
         || look_up(ip).is_ok_and(|answer| {
@@ -238,7 +243,7 @@ mod tests {
     #[test]
     fn moves_that_close_a_loop_are_not_permitted() {
         let look_up = |_| {
-            Ok(Answer {
+            Ok(KernelRoute {
                 kind: DestinationKind::Elsewhere,
                 interface: 0,
                 source: None,
@@ -251,7 +256,7 @@ mod tests {
         let config = Config::parse(Path::new("test.toml"), CONFIG, KINDS)
             .unwrap_or_else(|why| panic!("{why}"));
         let plan = Plan::new(&config, &host, 1).unwrap_or_else(|why| panic!("{why}"));
-        let mut watch = Watch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
+        let mut watch = LoopWatch::new(&config, &plan.table, &plan.names, &plan.upstreams, look_up);
         let mut permit =
             |id, port| watch.permit(UpstreamId(id), (Ipv4Addr::LOCALHOST, port).into());
         assert_eq!(

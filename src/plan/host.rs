@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::net::fib::{self, Answer, DestinationKind};
+use crate::net::fib::{self, DestinationKind, KernelRoute};
 use crate::net::interfaces::{self, Interface};
 
 /// The machine as planning sees it.
@@ -11,7 +11,7 @@ pub struct Host {
     /// Its interfaces.
     pub interfaces: Vec<Interface>,
     /// What its routing table says of a destination.
-    pub look_up: Box<dyn Fn(IpAddr) -> io::Result<Answer>>,
+    pub look_up: Box<dyn Fn(IpAddr) -> io::Result<KernelRoute>>,
 }
 
 impl Host {

@@ -5,24 +5,24 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::upstream::Upstream;
+use crate::config::upstream::{Egress, Upstream};
 use crate::config::{Config, NamedHandler};
 use crate::plan::{ListenerPlan, Plan, Role};
 
 /// All rows in the order of their numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outline {
+pub struct Identity {
     /// The listeners.
-    pub listeners: Vec<ListenerOutline>,
+    pub listeners: Vec<ListenerIdentity>,
     /// The routes.
-    pub routes: Vec<RouteOutline>,
+    pub routes: Vec<RouteIdentity>,
     /// The handlers.
-    pub handlers: Vec<HandlerOutline>,
+    pub handlers: Vec<HandlerIdentity>,
 }
 
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerOutline {
+pub struct ListenerIdentity {
     /// What it is called.
     pub label: String,
     /// What makes a socket fit for it.
@@ -42,7 +42,7 @@ pub struct ListenerKey {
 
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteOutline {
+pub struct RouteIdentity {
     /// What it is called.
     pub label: String,
     /// What the file says of it, in canonical form.
@@ -51,7 +51,7 @@ pub struct RouteOutline {
 
 /// A handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandlerOutline {
+pub struct HandlerIdentity {
     /// Its name.
     pub name: String,
     /// What its kind is called.
@@ -66,24 +66,24 @@ pub struct HandlerOutline {
     pub is_retired: bool,
 }
 
-impl Outline {
+impl Identity {
     /// Of a configuration and its plan.
-    pub fn new(config: &Config, plan: &Plan) -> Outline {
-        let listener = |listener: &ListenerPlan| ListenerOutline {
+    pub fn new(config: &Config, plan: &Plan) -> Identity {
+        let listener = |listener: &ListenerPlan| ListenerIdentity {
             label: listener.label.clone(),
             key: listener.key(),
         };
-        Outline {
+        Identity {
             listeners: plan.listeners.iter().map(listener).collect(),
             routes: config
                 .routes
                 .iter()
-                .map(|route| RouteOutline {
+                .map(|route| RouteIdentity {
                     label: route.label.clone(),
                     text: route.text.clone(),
                 })
                 .collect(),
-            handlers: config.handlers.iter().map(HandlerOutline::new).collect(),
+            handlers: config.handlers.iter().map(HandlerIdentity::new).collect(),
         }
     }
 
@@ -102,14 +102,14 @@ impl Outline {
     }
 }
 
-impl HandlerOutline {
-    fn new(handler: &NamedHandler) -> HandlerOutline {
-        HandlerOutline {
+impl HandlerIdentity {
+    fn new(handler: &NamedHandler) -> HandlerIdentity {
+        HandlerIdentity {
             name: handler.name.clone(),
             kind: handler.kind.name.to_owned(),
             text: handler.contents(),
-            upstreams: handler.recipe.upstreams().iter().map(way).collect(),
-            has_sessions: handler.recipe.has_sessions(),
+            upstreams: handler.spec.upstreams().iter().map(way).collect(),
+            has_sessions: handler.spec.has_sessions(),
             is_retired: handler.is_retired,
         }
     }
@@ -117,7 +117,18 @@ impl HandlerOutline {
 
 /// An upstream with all that a socket to it depends on.
 fn way(upstream: &Upstream) -> String {
-    format!("{upstream} {:?}", upstream.leave)
+    let Egress {
+        ttl,
+        dscp,
+        from,
+        interface,
+        loop_back,
+    } = &upstream.egress;
+    // Another version of the program may have written it, so the text stays as it began.
+    format!(
+        "{upstream} Leave {{ ttl: {ttl:?}, dscp: {dscp:?}, from: {from:?}, interface: {interface:?}, \
+         loop_back: {loop_back:?} }}"
+    )
 }
 
 impl ListenerPlan {

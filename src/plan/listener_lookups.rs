@@ -13,7 +13,7 @@ use crate::dispatch::route_table::{Match, PortTable, RouteTable};
 use crate::plan::{ListenerPlan, Role};
 
 /// What the look-ups are made from.
-pub(crate) struct LookUps<'a> {
+pub(crate) struct ListenerLookups<'a> {
     pub(crate) config: &'a Config,
     pub(crate) table: &'a RouteTable,
     pub(crate) workers: usize,
@@ -62,7 +62,7 @@ impl Borders {
     }
 }
 
-impl LookUps<'_> {
+impl ListenerLookups<'_> {
     /// Gives each listener its look-up and its needs. Reports where that would take more memory than it may.
     pub(crate) fn give(&self, listeners: &mut [ListenerPlan], problems: &mut Problems) {
         let borders = Borders::of(self.table);
@@ -115,11 +115,11 @@ impl LookUps<'_> {
     }
 
     fn route_needs(&self, route: &Route) -> Needs {
-        let recipes = route
+        let specs = route
             .handlers
             .iter()
-            .map(|handler| &self.config.handler(*handler).recipe);
-        let needs = recipes.fold(Needs::NOTHING, |needs, recipe| needs.or(recipe.needs()));
+            .map(|handler| &self.config.handler(*handler).spec);
+        let needs = specs.fold(Needs::NOTHING, |needs, spec| needs.or(spec.needs()));
         let expects_sources = route
             .expectations
             .iter()

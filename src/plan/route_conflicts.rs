@@ -1,7 +1,7 @@
 //! Finds rows of the route table between which the precedence does not decide: the same destination, interface and source,
 //! and ranges of ports that are equally wide and overlap. A datagram to a port of both would go to either.
 //!
-//! `config/table.rs` finds the rows that are equal word by word. What is left are ranges, and one interface under two names.
+//! `config/route_checks.rs` finds the rows that are equal word by word. What is left are ranges, and one interface under two names.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -33,13 +33,13 @@ pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
             };
             // Equally wide and in order: they overlap if the second begins before the first ends.
             if second.ports.0 <= first.ports.1 && first_at != second_at {
-                problems.push(tie(second, second_at, first_at));
+                problems.push(conflict(second, second_at, first_at));
             }
         }
     }
 }
 
-fn tie(row: &Match, at: &Range<usize>, other: &Range<usize>) -> Problem {
+fn conflict(row: &Match, at: &Range<usize>, other: &Range<usize>) -> Problem {
     let message = format!(
         "port {} is routed twice for {}, by rules that are equally specific",
         row.ports.0, row.net

@@ -9,10 +9,10 @@ use crate::config::Config;
 use crate::config::upstream::SendFrom;
 use crate::dispatch::limit::Limit;
 use crate::net::limits;
-use crate::net::upstream::UpstreamOptions;
+use crate::net::upstream::UpstreamSocketOptions;
 use crate::plan::Plan;
 use crate::plan::upstreams::Located;
-use crate::worker::lanes::Target;
+use crate::worker::upstream_sockets::UpstreamTarget;
 
 /// Ports that the kernel gives out where its setting cannot be read: its default of 32768 to 60999 (ip-sysctl).
 const PORTS_DEFAULT: u32 = 28_232;
@@ -20,7 +20,7 @@ const PORTS_DEFAULT: u32 = 28_232;
 const FILES_LEFT: u64 = 512;
 
 /// The targets of all upstreams, by number.
-pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
+pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
     let ports = ports_max();
     // A port is taken on one local address, or on all of them where the kernel chooses.
     let mut budgets: HashMap<Option<IpAddr>, Arc<Limit>> = HashMap::new();
@@ -29,19 +29,19 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
         let budget = budgets
             .entry(source.map(|source| source.ip()))
             .or_insert_with(|| Arc::new(Limit::new(ports)));
-        let leave = &located.upstream.leave;
-        let options = UpstreamOptions {
+        let egress = &located.upstream.egress;
+        let options = UpstreamSocketOptions {
             send_buffer: config.daemon.send_buffer,
             receives: false,
-            ttl: leave.ttl,
-            dscp: leave.dscp,
+            ttl: egress.ttl,
+            dscp: egress.dscp,
             source,
             interface: located.interface,
-            loop_back: leave.loop_back,
+            loop_back: egress.loop_back,
         };
         let address = located.address.as_ref().ok().copied();
-        let keeps_source = leave.from == SendFrom::Keep;
-        Target {
+        let keeps_source = egress.from == SendFrom::Keep;
+        UpstreamTarget {
             handler: located.handler,
             address,
             options,
@@ -57,7 +57,7 @@ pub fn of(config: &Config, plan: &Plan) -> Vec<Target> {
 }
 
 fn source(located: &Located) -> Option<SocketAddr> {
-    match located.upstream.leave.from {
+    match located.upstream.egress.from {
         SendFrom::Address(address) => Some(address),
         SendFrom::Own | SendFrom::Keep => None,
     }

@@ -6,9 +6,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 use crate::config::Config;
-use crate::config::upstream::{Host as UpstreamHost, Upstream};
+use crate::config::upstream::{Upstream, UpstreamHost};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::id::UpstreamId;
+use crate::number;
 use crate::plan::host::Host;
 
 /// The upstreams of all handlers, by number.
@@ -44,17 +45,18 @@ impl Upstreams {
             .map(|(name, address)| (name.clone(), Ok(*address)));
         let mut known: HashMap<String, Result<SocketAddr, String>> = known.collect();
         for (index, handler) in config.handlers.iter().enumerate() {
-            upstreams.first.push(upstreams.all.len() as u32);
+            upstreams.first.push(number::to_u32(upstreams.all.len()));
             // What only serves sessions that are there already must not keep anything else from starting.
-            let is_optional = handler.is_retired || handler.recipe.upkeep().resolve_optional;
-            for upstream in handler.recipe.upstreams() {
+            let is_optional =
+                handler.is_retired || handler.spec.monitor_settings().resolve_optional;
+            for upstream in handler.spec.upstreams() {
                 let look_up = || resolve(upstream, host);
                 let address = known
                     .entry(upstream.to_string())
                     .or_insert_with(look_up)
                     .clone();
                 let (address, interface) = leave_through(upstream, address, host);
-                let (handler, upstream) = (HandlerId(index as u32), upstream.clone());
+                let (handler, upstream) = (HandlerId::new(index), upstream.clone());
                 upstreams.all.push(Located {
                     handler,
                     upstream,
@@ -69,7 +71,7 @@ impl Upstreams {
 
     /// The number of a handler's upstream.
     pub fn id(&self, handler: HandlerId, place: usize) -> UpstreamId {
-        UpstreamId(self.first[handler.index()] + place as u32)
+        UpstreamId::new(self.first[handler.index()] as usize + place)
     }
 
     /// One of them.
@@ -82,7 +84,7 @@ impl Upstreams {
         self.all
             .iter()
             .enumerate()
-            .map(|(id, located)| (UpstreamId(id as u32), located))
+            .map(|(id, located)| (UpstreamId::new(id), located))
     }
 
     /// Those of one handler.
@@ -112,7 +114,7 @@ fn leave_through(
     address: Result<SocketAddr, String>,
     host: &Host,
 ) -> (Result<SocketAddr, String>, u32) {
-    let Some(name) = &upstream.leave.interface else {
+    let Some(name) = &upstream.egress.interface else {
         return (address, 0);
     };
     match host.interface(name) {

@@ -6,28 +6,28 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::config::source::Source;
+use crate::config::source::SourceFile;
 
 /// Time between two looks. A change is applied when it has been there for two of them: who writes a file is then done.
 const STEP: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another: which file, when written (nanoseconds), and how long.
-type Mark = (u64, u64, i64, i64, u64);
+type FileMark = (u64, u64, i64, i64, u64);
 
 /// A file that is watched.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ConfigWatch {
     /// As it was last seen; `None` at first, and while it is missing.
-    seen: Option<Mark>,
+    seen: Option<FileMark>,
     /// Whether it has changed since it was last compared with what runs, and may still be changing.
     is_new: bool,
     next: Instant,
 }
 
-impl Watch {
+impl ConfigWatch {
     /// Watches a file, which may have changed since it was read.
-    pub fn new(now: Instant) -> Watch {
-        Watch {
+    pub fn new(now: Instant) -> ConfigWatch {
+        ConfigWatch {
             seen: None,
             is_new: false,
             next: now + STEP,
@@ -40,7 +40,7 @@ impl Watch {
     }
 
     /// Looks, if it is time. Whether the file is to be read again: it says something else than what runs.
-    pub fn is_changed(&mut self, running: &Source, now: Instant) -> bool {
+    pub fn is_changed(&mut self, running: &SourceFile, now: Instant) -> bool {
         if now < self.next {
             return false;
         }
@@ -58,7 +58,7 @@ impl Watch {
     }
 }
 
-fn mark(file: &Path) -> Option<Mark> {
+fn mark(file: &Path) -> Option<FileMark> {
     // Nothing else can be read twice.
     let file = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
     Some((
@@ -83,12 +83,12 @@ mod tests {
         fs::write(&file, "one").expect("written");
         std::os::unix::fs::symlink(&file, &link).expect("linked");
         let mut now = Instant::now();
-        let mut watch = Watch::new(now);
+        let mut watch = ConfigWatch::new(now);
         let mut look = |running: &str, expected: [bool; 3]| {
             for expected in expected {
                 now += STEP;
                 assert_eq!(
-                    watch.is_changed(&Source::new(&link, running), now),
+                    watch.is_changed(&SourceFile::new(&link, running), now),
                     expected
                 );
             }
@@ -115,7 +115,10 @@ mod tests {
         let file = directory.path().join("a");
         fs::write(&file, "what was written since").expect("written");
         let now = Instant::now();
-        let (mut watch, running) = (Watch::new(now), Source::new(&file, "what was read"));
+        let (mut watch, running) = (
+            ConfigWatch::new(now),
+            SourceFile::new(&file, "what was read"),
+        );
         assert!(!watch.is_changed(&running, now + STEP));
         assert!(watch.is_changed(&running, now + 2 * STEP));
     }

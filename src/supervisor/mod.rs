@@ -1,15 +1,23 @@
 //! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
 
+pub mod accounts;
+pub mod admin_state;
 pub mod commands;
 pub mod config_watch;
 pub mod control_path;
+pub mod drain;
 pub mod explain_live;
+pub mod log_level;
 pub mod periodic;
 pub mod reload;
+pub mod reload_report;
 pub mod requests;
+pub mod responder;
 pub mod sessions;
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,23 +26,27 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::build;
-use crate::build::inherited_sockets::Held;
+use crate::build::error::{DaemonError, explain, system};
+use crate::build::inherited_sockets::LentSockets;
+use crate::build::service_manager::log_error;
 use crate::build::socket_activation;
 use crate::build::{line_writer, log_writer};
-use crate::config::{Config, Kind, LoadError, Problems};
+use crate::config::{Config, Kind};
 use crate::dispatch::sink::Job;
-use crate::handover::prepare::{Draft, Prepared, Present, draft};
+use crate::handover::prepare::{ConfigDraft, Prepared, Present, draft};
 use crate::handover::running::Running;
 use crate::net::limits;
 use crate::observe::snapshot::Snapshot;
-use crate::supervisor::commands::Office;
-use crate::supervisor::periodic::Chores;
-use crate::supervisor::reload::{Loader, Reloader, Wish};
-use crate::takeover::client::Taker;
-use crate::takeover::server::Gate;
+use crate::supervisor::admin_state::AdminState;
+use crate::supervisor::commands::{CommandParts, respond_to_all};
+use crate::supervisor::periodic::Periodic;
+use crate::supervisor::reload::{Loader, ReloadRequest, ReloadStep, Reloader};
+use crate::supervisor::requests::Requests;
+use crate::takeover::client::TakeoverClient;
+use crate::takeover::messages::PassedListener;
+use crate::takeover::server::TakeoverServer;
 use crate::takeover::successor::Successor;
-use crate::takeover::wire::WireError;
+use crate::takeover::switchover::Serving;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
@@ -46,76 +58,28 @@ const ERROR_BY: Duration = Duration::from_millis(4_500);
 const SIGNALS: Token = Token(0);
 const AWOKEN: Token = Token(1);
 
-/// Why the daemon cannot start, or has ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The file does not fit this machine.
-    #[error("{0}")]
-    Configuration(Box<Problems>),
-    /// The file cannot be read.
-    #[error("{0}")]
-    File(String),
-    /// Something could not be bound, joined, resolved or opened.
-    #[error("{0}")]
-    Start(#[from] crate::config::kind::BuildError),
-    /// The system refused something that it never should.
-    #[error("{what}: {error}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The running process has not given everything.
-    #[error("cannot take over: {0}")]
-    Takeover(#[from] WireError),
-    /// A worker panicked: a defect.
-    #[error("a worker ended by a defect; the message above says where. Please report it")]
-    Worker,
-}
-
-impl From<LoadError> for Failure {
-    fn from(error: LoadError) -> Failure {
-        match error {
-            LoadError::Wrong(problems) => Failure::Configuration(problems),
-            LoadError::Unreadable { .. } => Failure::File(error.to_string()),
-        }
-    }
-}
-
-pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| match error.raw_os_error() {
-        Some(libc::EMFILE) => Failure::Start(build::explain(what.to_owned(), &error)),
-        _ => Failure::System { what, error },
-    }
-}
-
 /// A running daemon.
 pub struct Supervisor {
-    pub(crate) running: Running,
-    pub(crate) office: Office,
-    pub(crate) gate: Gate,
-    pub(crate) chores: Chores,
-    pub(crate) reloader: Reloader,
-    pub(crate) output: Sender<Job>,
-    /// Time is counted from here.
-    pub(crate) epoch: Instant,
-    /// Woken by each worker that ends.
-    pub(crate) ended: Arc<Waker>,
+    running: Running,
+    admin_state: AdminState,
+    takeover_server: TakeoverServer,
+    periodic: Periodic,
+    reloader: Reloader,
+    output: Sender<Job>,
     poll: Poll,
     signals: Signals,
     successor: Option<Successor>,
 }
 
 /// What a supervisor has before it serves anything.
-struct Stage {
+struct Startup {
     poll: Poll,
     ended: Arc<Waker>,
     output: Sender<Job>,
 }
 
-impl Stage {
-    fn new() -> Result<Stage, Failure> {
+impl Startup {
+    fn new() -> Result<Startup, DaemonError> {
         limits::raise_open_files();
         limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
@@ -123,7 +87,7 @@ impl Stage {
         let ended = Waker::new(poll.registry(), AWOKEN)
             .map_err(system("cannot set up the control loop"))?;
         let output = line_writer::start().map_err(system("cannot use standard output"))?;
-        Ok(Stage {
+        Ok(Startup {
             poll,
             ended: Arc::new(ended),
             output,
@@ -135,17 +99,17 @@ impl Stage {
     /// signal ends the process, and nothing is lost by that.
     fn prepare(
         &self,
-        draft: Draft,
-        held: Held,
+        draft: ConfigDraft,
+        lent_sockets: LentSockets,
         epoch: Instant,
-    ) -> Result<(Prepared, Signals), Failure> {
-        let prepared = draft.prepare(held, &self.output, epoch, &self.ended)?;
+    ) -> Result<(Prepared, Signals), DaemonError> {
+        let prepared = draft.prepare(lent_sockets, &self.output, epoch, &self.ended)?;
         prepared
             .plan
             .notes
             .iter()
             .for_each(|note| log::warn!("{note}"));
-        let uncaught = |error| build::explain("cannot catch signals".to_owned(), &error);
+        let uncaught = |error| explain("cannot catch signals".to_owned(), &error);
         let mut signals =
             Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(uncaught)?;
         let registry = self.poll.registry();
@@ -157,28 +121,25 @@ impl Stage {
 
     fn open(
         self,
-        office: Office,
-        gate: Gate,
+        admin_state: AdminState,
+        takeover_server: TakeoverServer,
         running: Running,
         epoch: Instant,
         signals: Signals,
     ) -> Supervisor {
-        let Stage {
+        let Startup {
             poll,
             ended,
             output,
         } = self;
-        let reloader = Reloader::new(Arc::clone(&ended));
-        let chores = Chores::new();
+        let reloader = Reloader::new(ended, output.clone(), epoch);
         Supervisor {
             running,
-            office,
-            gate,
-            chores,
+            admin_state,
+            takeover_server,
+            periodic: Periodic::new(),
             reloader,
             output,
-            epoch,
-            ended,
             poll,
             signals,
             successor: None,
@@ -199,15 +160,26 @@ impl Supervisor {
     /// Binds everything and starts the workers. When this returns, every listener is bound.
     ///
     /// Sockets that the service manager gives are used where they fit.
-    pub fn start(config: Config) -> Result<Supervisor, Failure> {
-        let (stage, epoch) = (Stage::new()?, Instant::now());
+    pub fn start(config: Config) -> Result<Supervisor, DaemonError> {
+        let (startup, epoch) = (Startup::new()?, Instant::now());
         let draft = draft(config, Present::default())?;
-        let (held, unfit) = socket_activation::held(draft.listeners());
+        let (lent_sockets, unfit) = socket_activation::take(draft.listeners());
         unfit.iter().for_each(|why| log::warn!("{why}"));
-        let (prepared, signals) = stage.prepare(draft, held, epoch)?;
-        let office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let gate = Gate::new(Arc::clone(&stage.ended));
-        Ok(stage.open(office, gate, Running::start(prepared), epoch, signals))
+        let (prepared, signals) = startup.prepare(draft, lent_sockets, epoch)?;
+        let admin_state = AdminState::new(
+            &prepared.config,
+            &prepared.plan,
+            Arc::clone(&startup.ended),
+            epoch,
+        );
+        let takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), epoch);
+        Ok(startup.open(
+            admin_state,
+            takeover_server,
+            Running::start(prepared),
+            epoch,
+            signals,
+        ))
     }
 
     /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
@@ -215,25 +187,37 @@ impl Supervisor {
     pub fn take_over(
         config: Config,
         kinds: &[Kind],
-        mut taker: Taker,
-    ) -> Result<Supervisor, Failure> {
-        let (stage, epoch) = (Stage::new()?, taker.epoch());
-        let (present, held) = taker.present(kinds);
-        let (prepared, signals) = stage.prepare(draft(config, present)?, held, epoch)?;
+        mut client: TakeoverClient,
+    ) -> Result<Supervisor, DaemonError> {
+        let (startup, epoch) = (Startup::new()?, client.epoch());
+        let (present, lent_sockets) = client.present(kinds);
+        let (prepared, signals) = startup.prepare(draft(config, present)?, lent_sockets, epoch)?;
         prepared
-            .difference
+            .diff
             .lines()
             .iter()
             .for_each(|change| log::info!("takeover: {change}"));
-        let mut office = Office::new(&prepared.config, &prepared.plan, Arc::clone(&stage.ended));
-        let mut gate = Gate::new(Arc::clone(&stage.ended));
-        let (who, listeners) = (taker.who(), taker.listeners());
-        let taken = taker.take(prepared, gate.add_late())?;
-        office.inherit(taken.drained, taken.generation);
-        let mut supervisor = stage.open(office, gate, taken.running, epoch, signals);
-        supervisor.chores.go_on(listeners);
-        supervisor.drain_again();
-        log::info!("taken over from {who}");
+        let mut admin_state = AdminState::new(
+            &prepared.config,
+            &prepared.plan,
+            Arc::clone(&startup.ended),
+            epoch,
+        );
+        let mut takeover_server = TakeoverServer::new(Arc::clone(&startup.ended), epoch);
+        let server = client.server();
+        let listeners = client.listeners();
+        let taken = client.take_over(prepared, takeover_server.expect_final_counts())?;
+        admin_state.inherit(taken.drained, taken.generation);
+        let mut supervisor =
+            startup.open(admin_state, takeover_server, taken.running, epoch, signals);
+        supervisor.periodic.go_on(listeners);
+        let Supervisor {
+            admin_state,
+            running,
+            ..
+        } = &supervisor;
+        admin_state.drained.apply_again(running);
+        log::info!("taken over from {server}");
         Ok(supervisor)
     }
 
@@ -245,20 +229,37 @@ impl Supervisor {
 
     /// One line for the log: what is being served.
     pub fn summary(&self) -> String {
-        let counted = |count: usize, what: &str| {
-            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-        };
-        format!(
-            "{}, {}, {}",
-            counted(self.running.plan.listeners.len(), "listener"),
-            counted(self.running.config.routes.len(), "route"),
-            counted(self.running.workers(), "worker")
-        )
+        self.running.summary()
+    }
+
+    /// Returns a handle that any thread can send requests with.
+    pub fn requests(&self) -> Requests {
+        self.admin_state.requests.clone()
+    }
+
+    /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
+    /// That process gets `listeners`, too.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be bound, or a thread cannot be started.
+    pub fn offer_takeover(
+        &mut self,
+        path: PathBuf,
+        given: Option<OwnedFd>,
+        listeners: Vec<(PassedListener, OwnedFd)>,
+    ) -> io::Result<()> {
+        self.takeover_server.offer(path, given, listeners)
+    }
+
+    /// Everything is bound and runs: tells the service manager, and begins to watch the file and the host.
+    pub fn tell_ready(&mut self) {
+        self.periodic.on_ready(&self.running);
     }
 
     /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts; or until another
     /// process has taken over.
-    pub fn serve(self) -> Result<Served, Failure> {
+    pub fn serve(self) -> Result<Served, DaemonError> {
         let (snapshot, deadline) = self.until_stopped()?;
         let served = if snapshot.is_some() {
             Served::Stopped
@@ -273,18 +274,18 @@ impl Supervisor {
     }
 
     /// The same, but returns the final accounts, unless another process goes on with them.
-    pub fn run(self) -> Result<Option<Snapshot>, Failure> {
+    pub fn run(self) -> Result<Option<Snapshot>, DaemonError> {
         let (snapshot, deadline) = self.until_stopped()?;
         log_writer::drain(deadline);
         Ok(snapshot)
     }
 
     /// The final accounts, and by when all must be over.
-    fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
+    fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let mut events = Events::with_capacity(8);
         loop {
             // An interrupted poll is a signal, which the next line finds.
-            let _ = self.poll.poll(&mut events, Some(self.chores.patience()));
+            let _ = self.poll.poll(&mut events, Some(self.periodic.timeout()));
             for signal in self.signals.pending() {
                 match signal {
                     SIGUSR1 => self.show_ledger(),
@@ -294,7 +295,7 @@ impl Supervisor {
                             "SIGHUP: reading {} again",
                             self.running.config.source.name()
                         );
-                        self.reload(Wish::silent());
+                        self.reloader.request(ReloadRequest::silent());
                     }
                     signal => {
                         let name =
@@ -304,38 +305,110 @@ impl Supervisor {
                     }
                 }
             }
-            self.do_chores();
-            if self.answer_requests() {
+            self.run_periodic();
+            if self.respond() {
                 log::info!("asked to stop; what the sockets hold is still handled");
                 return self.stop();
             }
-            self.finish_reload()?;
-            if self.heed_gate()? {
+            self.finish_reloads()?;
+            if self.serve_takeover()? {
                 return Ok((None, self.leave()));
             }
+            self.begin_reload();
             if self.running.has_lost_a_worker() {
                 let _ = self.stop();
-                return Err(Failure::Worker);
+                return Err(DaemonError::Worker);
             }
         }
+    }
+
+    /// Does what is due from time to time.
+    fn run_periodic(&mut self) {
+        let now = Instant::now();
+        let conditions = &self.admin_state.requests.conditions;
+        let due = self.periodic.run(now, &self.running, conditions);
+        if due.reload {
+            let name = self.running.config.source.name();
+            log::info!("{name} has changed: reading it again");
+            self.reloader.request(ReloadRequest::silent());
+        }
+        if due.snapshot {
+            self.snapshot();
+            self.periodic.after_snapshot(now, &self.running.config);
+        }
+    }
+
+    /// Answers requests. Returns whether one of them was to stop.
+    fn respond(&mut self) -> bool {
+        respond_to_all(&mut CommandParts {
+            running: &mut self.running,
+            admin_state: &mut self.admin_state,
+            reloader: &mut self.reloader,
+            found: &|| self.periodic.found(),
+        })
+    }
+
+    /// Applies the configurations that were made ready.
+    fn finish_reloads(&mut self) -> Result<(), DaemonError> {
+        while let ReloadStep::Replace(replacement) =
+            self.reloader.step(&self.running, &mut self.admin_state)
+        {
+            replacement.announce(&self.running);
+            log_error(self.periodic.service.reloading());
+            let applied = replacement.take_place(&mut self.running, &mut self.admin_state)?;
+            self.tell_ready();
+            applied.report(&self.running);
+        }
+        Ok(())
+    }
+
+    /// Begins a reload that waits, unless something else has to be over first.
+    fn begin_reload(&mut self) {
+        if self.reloader.may_begin() && !self.takeover_server.awaits_final_counts {
+            let generation = self.admin_state.accounts.life.generation;
+            self.reloader.begin(self.running.present(generation));
+        }
+    }
+
+    /// Answers the processes that want to take over. Returns whether one of them serves everything now.
+    fn serve_takeover(&mut self) -> Result<bool, DaemonError> {
+        self.takeover_server.step(&mut Serving {
+            running: &mut self.running,
+            generation: self.admin_state.accounts.life.generation,
+            drained: self.admin_state.drained.names(),
+            is_reloading: self.reloader.is_at_work(),
+            service: &self.periodic.service,
+        })
+    }
+
+    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs the alarms that are new. A worker
+    /// that is not responsive is shown with the accounts that it gave last.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let found = self.periodic.found();
+        self.admin_state.snapshot(&mut self.running, found)
     }
 
     fn show_ledger(&mut self) {
         let snapshot = self.snapshot();
-        match snapshot.workers.iter().all(|worker| worker.answers) {
-            true => log_writer::show(snapshot.to_string()),
-            false => log::error!("a worker does not answer: no ledger"),
+        if snapshot.workers.iter().all(|worker| worker.responsive) {
+            log_writer::show(snapshot.to_string());
+        } else {
+            log::error!("a worker does not answer: no ledger");
         }
     }
 
-    fn stop(mut self) -> Result<(Option<Snapshot>, Instant), Failure> {
+    fn stop(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let begun = Instant::now();
-        self.tell_stopping();
-        self.close_office();
-        self.gate.close(false);
-        let stopped = self.running.stop(self.chores.has_heir())?;
+        log_error(self.periodic.service.stopping());
+        self.admin_state.close();
+        self.takeover_server.close(false);
+        let stopped = self.running.stop(self.periodic.has_successor())?;
         self.drain_output(begun);
-        Ok((Some(self.last_snapshot(&stopped)), begun + ERROR_BY))
+        let found = self.periodic.found();
+        let snapshot = self
+            .admin_state
+            .last_snapshot(&mut self.running, &stopped, found);
+        Ok((Some(snapshot), begun + ERROR_BY))
     }
 
     fn drain_output(&self, begun: Instant) {
@@ -350,8 +423,8 @@ impl Supervisor {
     /// Another process goes on with everything; only what sinks still hold is this one's.
     fn leave(mut self) -> Instant {
         let begun = Instant::now();
-        self.close_office();
-        self.gate.close(true);
+        self.admin_state.close();
+        self.takeover_server.close(true);
         self.drain_output(begun);
         begun + ERROR_BY
     }

@@ -7,15 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use crate::build::inherited_sockets::lend;
-use crate::build::service_manager::{ServiceManager, watchdog_interval};
+use crate::build::service_manager::{ServiceManager, log_error, watchdog_interval};
 use crate::build::socket_activation::Store;
-use crate::observe::host_watch::Lookout;
-use crate::observe::resource_watch::Shortages;
+use crate::config::Config;
+use crate::handover::running::Running;
+use crate::observe::conditions::Conditions;
+use crate::observe::host_watch::HostWatch;
+use crate::observe::resource_watch::ResourceWatch;
 use crate::observe::snapshot::Alarm;
 use crate::plan::identity::ListenerKey;
-use crate::supervisor::Supervisor;
-use crate::supervisor::config_watch::Watch;
-use crate::supervisor::reload::Wish;
+use crate::supervisor::config_watch::ConfigWatch;
 
 /// Time between two looks for alarms where something must not fall silent.
 const EXPECTING: Duration = Duration::from_secs(1);
@@ -24,36 +25,46 @@ const UNEXPECTING: Duration = Duration::from_secs(3);
 /// The longest: a look takes at most a hundredth of the time up to here.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
-/// What is due from time to time.
-pub struct Chores {
-    service: ServiceManager,
+/// What the supervisor has to do after [`Periodic::run`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Due {
+    /// The configuration file has changed: it is to be read again.
+    pub reload: bool,
+    /// A snapshot is due, which logs new alarms.
+    pub snapshot: bool,
+}
+
+/// The periodic tasks, and when each is due.
+pub struct Periodic {
+    /// The service manager that has started this process, if there is one.
+    pub(crate) service: ServiceManager,
     store: Store,
-    watch: Option<Watch>,
-    shortages: Shortages,
+    watch: Option<ConfigWatch>,
+    resource_watch: ResourceWatch,
     /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
-    lookout: Lookout,
+    host_watch: HostWatch,
     /// When to look for alarms next.
     look: Instant,
 }
 
-impl Chores {
+impl Periodic {
     /// With the service manager that has started this process, if there is one.
-    pub fn new() -> Chores {
+    pub(crate) fn new() -> Periodic {
         let service = ServiceManager::this().unwrap_or_else(|error| {
             log::warn!("the service manager cannot be reached ($NOTIFY_SOCKET): {error}");
             ServiceManager::default()
         });
         let watchdog = watchdog_interval().map(|interval| (interval / 2, Instant::now()));
-        let (lookout, look) = (Lookout::start(), Instant::now() + EXPECTING);
-        let (store, shortages) = (Store::new(service.clone()), Shortages::new());
-        Chores {
+        let (host_watch, look) = (HostWatch::start(), Instant::now() + EXPECTING);
+        let (store, resource_watch) = (Store::new(service.clone()), ResourceWatch::new());
+        Periodic {
             store,
             service,
             watch: None,
-            shortages,
+            resource_watch,
             watchdog,
-            lookout,
+            host_watch,
             look,
         }
     }
@@ -64,131 +75,102 @@ impl Chores {
     }
 
     /// How long the supervisor may wait for anything else.
-    pub fn patience(&self) -> Duration {
-        let watch = self.watch.as_ref().map(Watch::next);
+    pub fn timeout(&self) -> Duration {
+        let watch = self.watch.as_ref().map(ConfigWatch::next);
         let others = watch
             .into_iter()
             .chain(self.watchdog.map(|(_, next)| next))
             .chain([self.look]);
-        let first = others.fold(self.shortages.next(), Instant::min);
+        let first = others.fold(self.resource_watch.next(), Instant::min);
         first.saturating_duration_since(Instant::now())
     }
 
     /// Whether the sockets outlive this process. Where the unit wants none kept (`FileDescriptorStoreMax=0`), the service manager
     /// does not say so: then what comes in the last moment goes with the sockets.
-    pub fn has_heir(&self) -> bool {
+    pub fn has_successor(&self) -> bool {
         self.service.is_there()
     }
 
     /// Alarms of what the host shows.
     pub fn found(&self) -> Vec<Alarm> {
-        self.lookout.found()
+        self.host_watch.found()
     }
-}
 
-impl Supervisor {
-    /// Does what is due.
-    pub(crate) fn do_chores(&mut self) {
-        let now = Instant::now();
-        if let Some(watch) = &mut self.chores.watch
-            && watch.is_changed(&self.running.config.source, now)
-        {
-            log::info!(
-                "{} has changed: reading it again",
-                self.running.config.source.name()
-            );
-            self.reload(Wish::silent());
-        }
-        self.chores
-            .shortages
-            .look(now, &self.office.requests.troubles);
-        if let Some((interval, next)) = &mut self.chores.watchdog
-            && *next <= now
-        {
-            *next = now + *interval;
-            // A worker that stands still is what the watchdog is there for.
-            match self.running.ledgers().iter().all(Option::is_some) {
-                true => tell(self.chores.service.alive()),
-                false => log::error!(
-                    "a worker does not answer: the service manager gets no sign of life"
-                ),
-            }
-        }
-        if self.chores.look <= now {
-            // Whoever makes a snapshot writes the log of its alarms.
-            self.snapshot();
-            let is_expecting = self
-                .running
-                .config
-                .routes
-                .iter()
-                .any(|route| !route.expectations.is_empty());
-            let step = if is_expecting { EXPECTING } else { UNEXPECTING };
-            self.chores.look = Instant::now() + (100 * now.elapsed()).clamp(step, LOOK_MAX);
+    /// Does what is due at `now`, and returns what remains to be done.
+    pub(crate) fn run(&mut self, now: Instant, running: &Running, conditions: &Conditions) -> Due {
+        let source = &running.config.source;
+        let reload = self
+            .watch
+            .as_mut()
+            .is_some_and(|watch| watch.is_changed(source, now));
+        self.resource_watch.look(now, conditions);
+        self.feed_watchdog(now, running);
+        Due {
+            reload,
+            snapshot: self.look <= now,
         }
     }
 
-    /// Everything is bound and runs: at the start, and after each change.
-    pub fn tell_ready(&mut self) {
-        let config = &self.running.config;
-        let watch = self.chores.watch.take();
-        self.chores.watch = config
+    /// Tells the service manager that the process is alive, unless a worker is not responsive: the watchdog is there for that.
+    fn feed_watchdog(&mut self, now: Instant, running: &Running) {
+        let Some((interval, next)) = &mut self.watchdog else {
+            return;
+        };
+        if *next > now {
+            return;
+        }
+        *next = now + *interval;
+        if running.ledgers().iter().all(Option::is_some) {
+            log_error(self.service.alive());
+        } else {
+            log::error!("a worker does not answer: the service manager gets no sign of life");
+        }
+    }
+
+    /// Chooses the time of the next snapshot after one that was begun at `begun` and is complete now.
+    pub(crate) fn after_snapshot(&mut self, begun: Instant, config: &Config) {
+        let is_expecting = config
+            .routes
+            .iter()
+            .any(|route| !route.expectations.is_empty());
+        let step = if is_expecting { EXPECTING } else { UNEXPECTING };
+        self.look = Instant::now() + (100 * begun.elapsed()).clamp(step, LOOK_MAX);
+    }
+
+    /// Everything is bound and runs: at the start, and after each change of the configuration.
+    pub(crate) fn on_ready(&mut self, running: &Running) {
+        let config = &running.config;
+        let watch = self.watch.take();
+        self.watch = config
             .daemon
             .watch
-            .then(|| watch.unwrap_or_else(|| Watch::new(Instant::now())));
-        self.chores.lookout.watch(config, &self.running.plan);
-        tell(
-            self.chores
-                .service
-                .ready(std::process::id(), &self.summary()),
-        );
-        if let Err(error) = self.keep_sockets() {
+            .then(|| watch.unwrap_or_else(|| ConfigWatch::new(Instant::now())));
+        self.host_watch.watch(config, &running.plan);
+        log_error(self.service.ready(std::process::id(), &running.summary()));
+        if let Err(error) = self.keep_sockets(running) {
             log::warn!(
                 "the service manager does not keep the sockets: {error}; a crash will lose what they hold"
             );
         }
     }
 
-    /// A change begins.
-    pub(crate) fn tell_reloading(&self) {
-        tell(self.chores.service.reloading());
-    }
-
-    /// Another process has taken over. The service manager has to know before this one ends, or it takes that for the service's
-    /// end; it reads what it was told before it looks who has ended (systemd: src/core/manager.c, the priorities of its events).
-    pub(crate) fn tell_main_process(&self, process: u32) {
-        tell(self.chores.service.main_process(process));
-    }
-
-    /// The end begins.
-    pub(crate) fn tell_stopping(&self) {
-        tell(self.chores.service.stopping());
-    }
-
     /// Has the service manager keep the listeners' sockets, so that they outlive a crash.
-    fn keep_sockets(&mut self) -> io::Result<()> {
-        if !self.chores.service.is_there() {
+    fn keep_sockets(&mut self, running: &Running) -> io::Result<()> {
+        if !self.service.is_there() {
             return Ok(());
         }
-        let workers: Vec<_> = self.running.handles().cloned().collect();
+        let workers: Vec<_> = running.handles().cloned().collect();
         let lent = lend(&workers).map_err(io::Error::other)?;
-        let keys = self.running.outline.listeners.iter().enumerate();
+        let keys = running.identity.listeners.iter().enumerate();
         let sockets: Vec<(ListenerKey, Vec<BorrowedFd<'_>>)> = keys
             .map(|(number, listener)| {
                 let own = lent
                     .iter()
-                    .filter(|(seat, _)| seat.listener == number)
+                    .filter(|(slot, _)| slot.listener == number)
                     .map(|(_, socket)| socket.as_fd());
                 (listener.key.clone(), own.collect())
             })
             .collect();
-        self.chores.store.keep(&sockets)
-    }
-}
-
-/// The service manager is told what happens for its own sake: that it does not hear changes nothing here.
-fn tell(told: io::Result<()>) {
-    if let Err(error) = told {
-        log::debug!("the service manager cannot be told: {error}");
+        self.store.keep(&sockets)
     }
 }

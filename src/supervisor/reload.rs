@@ -3,22 +3,24 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::Level;
 use mio::Waker;
 
-use crate::build::inherited_sockets::Held;
-use crate::config::words::listed;
+use crate::build::error::DaemonError;
+use crate::build::inherited_sockets::LentSockets;
+use crate::config::diagnostics::listed;
 use crate::config::{Config, Daemon, LoadError};
 use crate::dispatch::sink::Job;
-use crate::handover::prepare::{Draft, Prepared, Present, draft};
-use crate::observe::snapshot::unix_seconds;
-use crate::plan::diff::Difference;
-use crate::supervisor::commands::set_log_level;
-use crate::supervisor::requests::{ReloadReport, Reply};
-use crate::supervisor::{Failure, Supervisor};
+use crate::handover::prepare::{ConfigDraft, Prepared, Present, draft};
+use crate::handover::running::Running;
+use crate::plan::diff::Diff;
+use crate::supervisor::admin_state::AdminState;
+use crate::supervisor::log_level;
+use crate::supervisor::reload_report::ReloadReport;
+use crate::supervisor::responder::Responder;
 
 /// Begins a line about what waits for the next process.
 const WAITS: char = '!';
@@ -26,60 +28,76 @@ const WAITS: char = '!';
 /// Reads the configuration that a reload is to apply.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
 
-/// A wish to reload.
-pub struct Wish {
+/// A request to reload.
+pub struct ReloadRequest {
     /// Only say what would be done.
     pub is_dry_run: bool,
     /// Who is told; `None` reads the log.
-    pub reply: Option<Reply<ReloadReport>>,
+    pub responder: Option<Responder<ReloadReport>>,
 }
 
-impl Wish {
+impl ReloadRequest {
     /// Of somebody who reads the log.
-    pub fn silent() -> Wish {
-        Wish {
+    pub fn silent() -> ReloadRequest {
+        ReloadRequest {
             is_dry_run: false,
-            reply: None,
+            responder: None,
         }
     }
 
     fn is_silent(&self) -> bool {
-        self.reply.is_none()
+        self.responder.is_none()
     }
 }
 
 /// What was made ready.
-enum Ready {
+enum PreparedReload {
     /// All of it.
     Whole(Box<Prepared>),
     /// Only what would change: nothing was opened.
-    Draft(Box<Draft>),
+    Draft(Box<ConfigDraft>),
 }
 
 /// What was made ready, or why it could not be.
-type Outcome = Result<Ready, Failure>;
+type PrepareResult = Result<PreparedReload, DaemonError>;
+
+/// What the supervisor has to do next.
+pub(crate) enum ReloadStep {
+    /// Nothing: no reload is ready.
+    Nothing,
+    /// Let this take the place of what runs.
+    Replace(Box<Replacement>),
+}
 
 /// Reloads, one at a time.
 pub struct Reloader {
     pub(crate) loader: Option<Arc<Loader>>,
-    sender: Sender<Outcome>,
-    outcomes: Receiver<Outcome>,
+    sender: Sender<PrepareResult>,
+    outcomes: Receiver<PrepareResult>,
+    /// Wakes the supervisor, also when a worker ends.
     waker: Arc<Waker>,
+    /// Where handlers write lines.
+    output: Sender<Job>,
+    /// The workers count time from here.
+    epoch: Instant,
     /// Those that the preparation under way is for.
-    under_way: Vec<Wish>,
+    under_way: Vec<ReloadRequest>,
     /// Those that came later, and want what the file says now.
-    waiting: Vec<Wish>,
+    waiting: Vec<ReloadRequest>,
 }
 
 impl Reloader {
-    /// Wakes the supervisor when a configuration is ready.
-    pub fn new(waker: Arc<Waker>) -> Reloader {
+    /// Makes workers that write lines to `output` and count time from `epoch`. `waker` is woken when a configuration is ready,
+    /// and by each worker that ends.
+    pub fn new(waker: Arc<Waker>, output: Sender<Job>, epoch: Instant) -> Reloader {
         let (sender, outcomes) = unbounded();
         Reloader {
             loader: None,
             sender,
             outcomes,
             waker,
+            output,
+            epoch,
             under_way: Vec::new(),
             waiting: Vec::new(),
         }
@@ -90,39 +108,73 @@ impl Reloader {
         !self.under_way.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Reloads when what is under way is done. Many wishes at once are one reload.
+    pub fn request(&mut self, request: ReloadRequest) {
+        // Signals come as often as they like; one of them that waits is as good as all.
+        if !request.is_silent() || !self.waiting.iter().any(ReloadRequest::is_silent) {
+            self.waiting.push(request);
+        }
+    }
+
+    /// Whether a reload waits that could begin now.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.under_way.is_empty() && !self.waiting.is_empty()
+    }
+
+    /// Looks for a configuration that was made ready. Refused reloads and dry runs are answered here.
+    pub(crate) fn step(&mut self, running: &Running, admin_state: &mut AdminState) -> ReloadStep {
+        while let Some((outcome, requests)) = self.outcome() {
+            match outcome {
+                Err(failure) => refuse(&failure, requests, running, admin_state),
+                Ok(PreparedReload::Draft(draft)) => {
+                    let changes = changes(running, &draft.diff, &draft.config.daemon);
+                    tell(requests, &ReloadReport::of(false, changes));
+                }
+                Ok(PreparedReload::Whole(prepared)) => {
+                    return ReloadStep::Replace(Box::new(Replacement::new(
+                        *prepared, requests, running,
+                    )));
+                }
+            }
+        }
+        ReloadStep::Nothing
+    }
+
     /// What has become of the preparation, once.
-    fn outcome(&mut self) -> Option<(Outcome, Vec<Wish>)> {
+    fn outcome(&mut self) -> Option<(PrepareResult, Vec<ReloadRequest>)> {
         let outcome = self.outcomes.try_recv().ok()?;
         Some((outcome, std::mem::take(&mut self.under_way)))
     }
 
-    fn begin(&mut self, present: Present, output: Sender<Job>, epoch: Instant, ended: Arc<Waker>) {
-        let is_dry_run = self.under_way.iter().all(|wish| wish.is_dry_run);
-        let (loader, sender, waker) = (
-            self.loader.clone(),
-            self.sender.clone(),
-            Arc::clone(&self.waker),
-        );
+    /// Makes a configuration ready for those who wait, beside `present`, on a thread of its own.
+    pub(crate) fn begin(&mut self, present: Present) {
+        self.under_way = std::mem::take(&mut self.waiting);
+        let is_dry_run = self.under_way.iter().all(|request| request.is_dry_run);
+        let loader = self.loader.clone();
+        let sender = self.sender.clone();
+        let waker = Arc::clone(&self.waker);
+        let output = self.output.clone();
+        let epoch = self.epoch;
         let work = move || {
-            let nothing = || Failure::File("there is no file to reload".to_owned());
+            let nothing = || DaemonError::File("there is no file to reload".to_owned());
             let config = loader
                 .ok_or_else(nothing)
-                .and_then(|loader| loader().map_err(Failure::from));
+                .and_then(|loader| loader().map_err(DaemonError::from));
             let outcome = config
                 .and_then(|config| draft(config, present))
-                .and_then(|draft| match is_dry_run {
-                    true => Ok(Ready::Draft(Box::new(draft))),
-                    false => draft
-                        .prepare(Held::default(), &output, epoch, &ended)
-                        .map(Box::new)
-                        .map(Ready::Whole),
+                .and_then(|draft| {
+                    if is_dry_run {
+                        return Ok(PreparedReload::Draft(Box::new(draft)));
+                    }
+                    let prepared = draft.prepare(LentSockets::default(), &output, epoch, &waker)?;
+                    Ok(PreparedReload::Whole(Box::new(prepared)))
                 });
             // The supervisor may have ended meanwhile.
             let _ = sender.send(outcome);
             let _ = waker.wake();
         };
         if let Err(error) = thread::Builder::new().name("reload".to_owned()).spawn(work) {
-            let failure = Failure::System {
+            let failure = DaemonError::System {
                 what: "cannot start a thread for the reload",
                 error,
             };
@@ -132,158 +184,136 @@ impl Reloader {
     }
 }
 
-impl Supervisor {
-    /// Reloads when what is under way is done. Many wishes at once are one reload.
-    pub fn reload(&mut self, wish: Wish) {
-        let waiting = &mut self.reloader.waiting;
-        // Signals come as often as they like; one of them that waits is as good as all.
-        if !wish.is_silent() || !waiting.iter().any(Wish::is_silent) {
-            waiting.push(wish);
+fn refuse(
+    failure: &DaemonError,
+    requests: Vec<ReloadRequest>,
+    running: &Running,
+    admin_state: &mut AdminState,
+) {
+    let why = failure.to_string();
+    if requests.iter().any(|request| !request.is_dry_run) {
+        admin_state.accounts.on_refused_reload();
+        // Some of it may have been ready, on sockets that are ours.
+        running.settle();
+        log::error!("reload refused, everything goes on as before: {why}");
+    }
+    let is_wrong_file = matches!(failure, DaemonError::Configuration(_));
+    tell(
+        requests,
+        &ReloadReport {
+            problems: Some(why),
+            is_wrong_file,
+            ..ReloadReport::default()
+        },
+    );
+}
+
+/// A configuration that is ready to take the place of the one that runs.
+pub(crate) struct Replacement {
+    prepared: Prepared,
+    changes: Vec<String>,
+    /// Those who get the report.
+    requests: Vec<ReloadRequest>,
+}
+
+impl Replacement {
+    /// Answers dry runs, and keeps the other wishes.
+    fn new(prepared: Prepared, requests: Vec<ReloadRequest>, running: &Running) -> Replacement {
+        let changes = changes(running, &prepared.diff, &prepared.config.daemon);
+        let (dry, requests): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
+            requests.into_iter().partition(|request| request.is_dry_run);
+        tell(dry, &ReloadReport::of(false, changes.clone()));
+        Replacement {
+            prepared,
+            changes,
+            requests,
         }
-        self.begin_reload();
     }
 
-    /// Begins what waits, unless something else has to be over first.
-    pub(crate) fn begin_reload(&mut self) {
-        let Reloader {
-            under_way, waiting, ..
-        } = &self.reloader;
-        if !under_way.is_empty() || waiting.is_empty() || self.gate.is_farewell_due {
-            return;
-        }
-        self.reloader.under_way = std::mem::take(&mut self.reloader.waiting);
-        let present = self.running.present(self.office.life.generation);
-        self.reloader.begin(
-            present,
-            self.output.clone(),
-            self.epoch,
-            Arc::clone(&self.ended),
-        );
-    }
-
-    /// Applies what was made ready, if anything was.
-    pub(crate) fn finish_reload(&mut self) -> Result<(), Failure> {
-        while let Some((outcome, wishes)) = self.reloader.outcome() {
-            match outcome {
-                Err(failure) => self.refuse(&failure, wishes),
-                Ok(Ready::Draft(draft)) => {
-                    let changes = self.changes(&draft.difference, &draft.config.daemon);
-                    tell(
-                        wishes,
-                        &ReloadReport {
-                            changes,
-                            ..ReloadReport::default()
-                        },
-                    );
-                }
-                Ok(Ready::Whole(prepared)) => self.apply(*prepared, wishes)?,
-            }
-        }
-        self.begin_reload();
-        Ok(())
-    }
-
-    fn refuse(&mut self, failure: &Failure, wishes: Vec<Wish>) {
-        let why = failure.to_string();
-        if wishes.iter().any(|wish| !wish.is_dry_run) {
-            self.office.life.reloads.refused += 1;
-            self.office.life.reloads.last_refused = Some(unix_seconds());
-            // Some of it may have been ready, on sockets that are ours.
-            self.running.settle();
-            log::error!("reload refused, everything goes on as before: {why}");
-        }
-        let is_wrong_file = matches!(failure, Failure::Configuration(_));
-        tell(
-            wishes,
-            &ReloadReport {
-                problems: Some(why),
-                is_wrong_file,
-                ..ReloadReport::default()
-            },
-        );
-    }
-
-    fn apply(&mut self, prepared: Prepared, wishes: Vec<Wish>) -> Result<(), Failure> {
-        let changes = self.changes(&prepared.difference, &prepared.config.daemon);
-        let (dry, wet): (Vec<Wish>, Vec<Wish>) =
-            wishes.into_iter().partition(|wish| wish.is_dry_run);
-        tell(
-            dry,
-            &ReloadReport {
-                changes: changes.clone(),
-                ..ReloadReport::default()
-            },
-        );
-        for note in prepared
-            .plan
-            .notes
-            .iter()
-            .filter(|note| !self.running.plan.notes.contains(note))
-        {
+    /// Logs what changes, and applies what concerns no worker.
+    pub(crate) fn announce(&self, running: &Running) {
+        let known = &running.plan.notes;
+        let notes = &self.prepared.plan.notes;
+        for note in notes.iter().filter(|note| !known.contains(note)) {
             log::warn!("{note}");
         }
-        changes
-            .iter()
-            .for_each(|change| log::log!(level_of(change), "reload: {change}"));
-        self.heed_daemon(&prepared.config.daemon);
-        self.tell_reloading();
+        for change in &self.changes {
+            log::log!(level_of(change), "reload: {change}");
+        }
+        let log = self.prepared.config.daemon.log;
+        if log != running.config.daemon.log {
+            log::info!("{}", log_level::set(log));
+        }
+    }
+
+    /// Takes the place of what runs, between two turns of the workers.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Worker`] if a worker panicked.
+    pub(crate) fn take_place(
+        self,
+        running: &mut Running,
+        admin_state: &mut AdminState,
+    ) -> Result<Applied, DaemonError> {
         let begun = Instant::now();
-        let parked = self.running.park()?;
-        self.running.take_place(prepared, parked);
+        let parked = running.park()?;
+        running.take_place(self.prepared, parked);
         let pause = begun.elapsed();
-        self.office
-            .on_reload(&self.running.config, &self.running.plan);
-        self.drain_again();
-        self.tell_ready();
-        self.tap_again();
-        log::info!(
-            "reloaded: {}; {:.1} ms between two turns",
-            self.summary(),
-            pause.as_secs_f64() * 1e3
-        );
-        tell(
-            wet,
-            &ReloadReport {
-                is_applied: true,
-                changes,
-                ..ReloadReport::default()
-            },
-        );
-        Ok(())
+        admin_state
+            .accounts
+            .on_reload(&running.config, &running.plan);
+        admin_state.drained.apply_again(running);
+        admin_state.tap_readers.begin_again(running);
+        Ok(Applied {
+            pause,
+            changes: self.changes,
+            requests: self.requests,
+        })
     }
 }
 
-impl Supervisor {
-    /// What changes, a line each, and what of `[daemon]` has to wait (`!`).
-    fn changes(&self, difference: &Difference, new: &Daemon) -> Vec<String> {
-        let old = &self.running.config.daemon;
-        let doors = [
-            ("`control`", new.control != old.control),
-            ("`http`", new.http != old.http),
-            ("`http_hosts`", new.http_hosts != old.http_hosts),
-        ];
-        let waiting: Vec<&str> = doors
-            .iter()
-            .filter(|door| door.1)
-            .map(|door| door.0)
-            .collect();
-        let mut changes = difference.lines();
-        if !waiting.is_empty() {
-            let waiting = listed(waiting, "and");
-            changes.push(format!(
-                "{WAITS} {waiting} below [daemon]: as before until the next start or takeover"
-            ));
-        }
-        changes
-    }
+/// A reload that is complete, but not yet reported.
+pub(crate) struct Applied {
+    /// How long no worker ran.
+    pause: Duration,
+    changes: Vec<String>,
+    requests: Vec<ReloadRequest>,
+}
 
-    /// Applies what of `[daemon]` is no matter of workers.
-    fn heed_daemon(&self, new: &Daemon) {
-        let old = &self.running.config.daemon;
-        if new.log != old.log {
-            log::info!("{}", set_log_level(new.log));
-        }
+impl Applied {
+    /// Reports the reload to the log and to those who asked for it.
+    pub(crate) fn report(self, running: &Running) {
+        log::info!(
+            "reloaded: {}; {:.1} ms between two turns",
+            running.summary(),
+            self.pause.as_secs_f64() * 1e3
+        );
+        tell(self.requests, &ReloadReport::of(true, self.changes));
     }
+}
+
+/// Returns one line for each change; a line about a part of `[daemon]` that has to wait begins with [`WAITS`].
+fn changes(running: &Running, diff: &Diff, new: &Daemon) -> Vec<String> {
+    let old = &running.config.daemon;
+    let settings = [
+        ("`control`", new.control != old.control),
+        ("`http`", new.http != old.http),
+        ("`http_hosts`", new.http_hosts != old.http_hosts),
+    ];
+    let waiting: Vec<&str> = settings
+        .iter()
+        .filter(|setting| setting.1)
+        .map(|setting| setting.0)
+        .collect();
+    let mut changes = diff.lines();
+    if !waiting.is_empty() {
+        let waiting = listed(waiting, "and");
+        changes.push(format!(
+            "{WAITS} {waiting} below [daemon]: as before until the next start or takeover"
+        ));
+    }
+    changes
 }
 
 /// What is not as the file says deserves more attention.
@@ -295,9 +325,9 @@ fn level_of(change: &str) -> Level {
     }
 }
 
-fn tell(wishes: Vec<Wish>, report: &ReloadReport) {
-    wishes
+fn tell(requests: Vec<ReloadRequest>, report: &ReloadReport) {
+    requests
         .into_iter()
-        .filter_map(|wish| wish.reply)
-        .for_each(|reply| reply.send(report.clone()));
+        .filter_map(|request| request.responder)
+        .for_each(|responder| responder.send(report.clone()));
 }

@@ -1,23 +1,23 @@
 //! What may be asked of the running daemon, by whichever way it is asked. The supervisor answers between two signals
-//! (`answers.rs`), so an answer is of one moment; who asks waits no longer than it likes.
+//! (`commands.rs`), so an answer is of one moment; who asks waits no longer than it likes.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::LevelFilter;
 use mio::Waker;
-use serde::{Deserialize, Serialize};
 
-use crate::config::words::quoted;
-use crate::observe::admin_stats::Visits;
-use crate::observe::conditions::Troubles;
+use crate::build::error::Refusal;
+use crate::observe::admin_stats::AdminStats;
+use crate::observe::conditions::Conditions;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::{TapQuery, Tapped};
+use crate::plan::explain::Imagined;
+use crate::supervisor::reload_report::ReloadReport;
+use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{SessionList, SessionQuery};
 
-/// Requests that may wait for the supervisor, of operators and of guests each. Each takes it far less than a second, as a rule
+/// Requests that may wait for the supervisor, of operators and of TCP clients each. Each takes it far less than a second, as a rule
 /// a thousandth.
 pub const QUEUE_MAX: usize = 64;
 
@@ -25,17 +25,17 @@ pub const QUEUE_MAX: usize = 64;
 #[derive(Debug)]
 pub enum Request {
     /// All accounts and states.
-    Snapshot(Reply<Box<Snapshot>>),
+    Snapshot(Responder<Box<Snapshot>>),
     /// Who talks to whom.
-    Sessions(SessionQuery, Reply<Result<SessionList, Refusal>>),
+    Sessions(SessionQuery, Responder<Result<SessionList, Refusal>>),
     /// What would become of a datagram.
-    Explain(Imagined, Reply<Result<String, Refusal>>),
+    Explain(Imagined, Responder<Result<String, Refusal>>),
     /// Read the file again, and apply what changed or only say what would change.
     Reload {
         /// Only say.
         is_dry_run: bool,
         /// Gets the report.
-        reply: Reply<ReloadReport>,
+        responder: Responder<ReloadReport>,
     },
     /// Give an upstream nothing new any more, or again.
     Drain {
@@ -44,86 +44,19 @@ pub enum Request {
         /// Nothing new any more.
         drain: bool,
         /// Gets what was done, as a sentence.
-        reply: Reply<Result<String, Refusal>>,
+        responder: Responder<Result<String, Refusal>>,
     },
     /// Look on.
-    Tap(TapQuery, Reply<Result<Tapped, Refusal>>),
+    Tap(TapQuery, Responder<Result<Tapped, Refusal>>),
     /// Log this much from now on.
-    Log(LevelFilter, Reply<String>),
+    Log(LevelFilter, Responder<String>),
     /// End in order, as on SIGTERM.
-    Stop(Reply<String>),
-}
-
-/// A datagram to imagine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imagined {
-    /// Its destination.
-    pub to: SocketAddr,
-    /// Its source, if that matters.
-    pub from: Option<SocketAddr>,
-    /// Name or address of the interface that it arrives on.
-    pub interface: Option<String>,
-    /// Its payload.
-    pub payload: Vec<u8>,
-}
-
-/// What became of a reload.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadReport {
-    /// Whether the new configuration is the running one now.
-    pub is_applied: bool,
-    /// What changed, or would, a sentence each.
-    pub changes: Vec<String>,
-    /// Why nothing was changed, in the words of `check`.
-    pub problems: Option<String>,
-    /// Whether that is the file's fault; otherwise something was lacking here.
-    pub is_wrong_file: bool,
-}
-
-/// Why a request was not fulfilled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// What it names is not there; a sentence, with what was probably meant.
-    #[error("{0}")]
-    Unknown(String),
-    /// It cannot be done now; a sentence.
-    #[error("{0}")]
-    Unable(String),
-}
-
-/// What a log level is written as.
-pub const LOG_LEVELS: &str = "off, error, warn, info, debug or trace";
-
-/// A log level, or a sentence about what is none.
-pub fn log_level(text: &str) -> Result<LevelFilter, String> {
-    text.parse()
-        .map_err(|_| format!("{} is no log level; write {LOG_LEVELS}", quoted(text)))
-}
-
-/// Where an answer goes. Dropped without an answer, it tells that to who waits.
-pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
-
-impl<T> Reply<T> {
-    /// Calls this with the answer, on the thread that answers: it must not block.
-    pub fn new(deliver: impl FnOnce(T) + Send + 'static) -> Reply<T> {
-        Reply(Box::new(deliver))
-    }
-
-    /// Answers.
-    pub fn send(self, answer: T) {
-        (self.0)(answer);
-    }
-}
-
-impl<T> fmt::Debug for Reply<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reply")
-    }
+    Stop(Responder<String>),
 }
 
 /// Why a request was not even queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unasked {
+pub enum QueueError {
     /// As many wait as may.
     #[error("too many requests wait already; try again in a moment")]
     Busy,
@@ -136,53 +69,53 @@ pub enum Unasked {
 #[derive(Debug, Clone)]
 pub struct Requests {
     queue: Sender<Request>,
-    guests: Sender<Request>,
+    tcp_clients: Sender<Request>,
     waker: Arc<Waker>,
     /// Who came to ask.
-    pub visits: Arc<Visits>,
+    pub admin_stats: Arc<AdminStats>,
     /// What does not work.
-    pub troubles: Troubles,
+    pub conditions: Conditions,
 }
 
 impl Requests {
-    /// The way of operators, and what comes by it and by that of guests. The reader is woken by this.
-    pub fn new(waker: Arc<Waker>) -> (Requests, Asked) {
-        let ((queue, operators), (guests, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
-        let (visits, troubles) = (Arc::default(), Troubles::default());
+    /// The way of operators, and what comes by it and by that of TCP clients. The reader is woken by this.
+    pub fn new(waker: Arc<Waker>) -> (Requests, RequestQueue) {
+        let ((queue, operators), (tcp_clients, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
+        let (admin_stats, conditions) = (Arc::default(), Conditions::default());
         (
             Requests {
                 queue,
-                guests,
+                tcp_clients,
                 waker,
-                visits,
-                troubles,
+                admin_stats,
+                conditions,
             },
-            Asked {
+            RequestQueue {
                 operators,
-                guests: others,
+                tcp_clients: others,
             },
         )
     }
 
-    /// The way of guests, with places of its own: what they ask waits even when they have hung up, and must not keep an
+    /// The way of TCP clients, with places of its own: what they ask waits even when they have hung up, and must not keep an
     /// operator from asking.
-    pub fn of_guests(&self) -> Requests {
+    pub fn of_tcp_clients(&self) -> Requests {
         Requests {
-            queue: self.guests.clone(),
+            queue: self.tcp_clients.clone(),
             ..self.clone()
         }
     }
 
     /// Queues a request.
-    pub fn ask(&self, request: Request) -> Result<(), Unasked> {
+    pub fn ask(&self, request: Request) -> Result<(), QueueError> {
         self.queue.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => {
-                self.visits.refused_busy.more();
-                Unasked::Busy
+                self.admin_stats.refused_busy.more();
+                QueueError::Busy
             }
-            TrySendError::Disconnected(_) => Unasked::Stopping,
+            TrySendError::Disconnected(_) => QueueError::Stopping,
         })?;
-        self.wake().map_err(|_| Unasked::Stopping)
+        self.wake().map_err(|_| QueueError::Stopping)
     }
 
     /// Wakes the supervisor.
@@ -193,17 +126,17 @@ impl Requests {
 
 /// What is asked, by either way.
 #[derive(Debug)]
-pub struct Asked {
+pub struct RequestQueue {
     operators: Receiver<Request>,
-    guests: Receiver<Request>,
+    tcp_clients: Receiver<Request>,
 }
 
-impl Asked {
-    /// What is to be answered next: guests wait for operators.
+impl RequestQueue {
+    /// What is to be answered next: TCP clients wait for operators.
     pub(crate) fn next(&self) -> Option<Request> {
         self.operators
             .try_recv()
-            .or_else(|_| self.guests.try_recv())
+            .or_else(|_| self.tcp_clients.try_recv())
             .ok()
     }
 }

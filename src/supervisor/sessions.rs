@@ -2,25 +2,25 @@
 //! an end. Runs on a thread of its own, since a thousand pages take their time.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
-use crate::config::words::{did_you_mean, quoted};
+use crate::build::error::Refusal;
+use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::id::HandlerId;
-use crate::dispatch::sessions::page::{Mark, Page, Seen, Wanted};
-use crate::plan::Plan;
+use crate::dispatch::sessions::page::{Seen, SessionCursor, SessionPage, Wanted};
+use crate::handover::running::Running;
+use crate::supervisor::responder::Responder;
 use crate::worker::command::{Command, Handle};
-
-use crate::supervisor::requests::Refusal;
 
 /// Sessions in one list.
 pub const LIST_MAX: usize = 10_000;
 /// Longest time for a list.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which sessions are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,8 +63,26 @@ pub struct SessionRow {
     pub requests: u32,
     /// Datagrams to the client.
     pub replies: u32,
-    /// Whether it ever got an answer; those that did not are on probation.
+    /// Whether it ever got an answer; those that did not are unreplied.
     pub is_answered: bool,
+}
+
+/// Lists sessions on a thread of its own: it may take a thousand turns of the workers.
+pub(crate) fn list(
+    query: &SessionQuery,
+    running: &Running,
+    responder: Responder<Result<SessionList, Refusal>>,
+) {
+    match Lister::new(query, running) {
+        Ok(lister) => {
+            let list = move || responder.send(Ok(lister.list()));
+            // Where no thread can be had, the reply is dropped, which tells who waits.
+            let _ = thread::Builder::new()
+                .name("sessions".to_owned())
+                .spawn(list);
+        }
+        Err(refusal) => responder.send(Err(refusal)),
+    }
 }
 
 /// A list that is about to be made.
@@ -81,12 +99,12 @@ pub struct Lister {
 
 impl Lister {
     /// Understands the query.
-    pub fn new(
-        query: &SessionQuery,
-        config: &Config,
-        plan: &Plan,
-        workers: Vec<Handle>,
-    ) -> Result<Lister, Refusal> {
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`] if the query names a handler that does not exist, or a client that cannot be read.
+    pub fn new(query: &SessionQuery, running: &Running) -> Result<Lister, Refusal> {
+        let Running { config, plan, .. } = running;
         let handlers: Vec<String> = config
             .handlers
             .iter()
@@ -101,7 +119,7 @@ impl Lister {
             None => (None, None),
         };
         Ok(Lister {
-            workers,
+            workers: running.handles().cloned().collect(),
             handlers,
             routes: config
                 .routes
@@ -122,7 +140,7 @@ impl Lister {
 
     /// Asks one worker after the other, until there is one more than is wanted.
     pub fn list(&self) -> SessionList {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut sessions = Vec::new();
         let is_whole =
             (0..self.workers.len()).all(|worker| self.add(worker, deadline, &mut sessions));
@@ -133,7 +151,7 @@ impl Lister {
 
     /// Adds those of one worker. Whether that was all of them.
     fn add(&self, worker: usize, deadline: Instant, sessions: &mut Vec<SessionRow>) -> bool {
-        let mut from = Mark {
+        let mut from = SessionCursor {
             handler: HandlerId(0),
             place: 0,
         };
@@ -141,8 +159,8 @@ impl Lister {
             let Some(page) = self.page(worker, from, deadline) else {
                 return false;
             };
-            let wanted = page.found.iter().filter(|seen| self.is_wanted(seen));
-            sessions.extend(wanted.map(|seen| self.row(worker, seen)));
+            let query = page.found.iter().filter(|seen| self.is_wanted(seen));
+            sessions.extend(query.map(|seen| self.row(worker, seen)));
             match page.next {
                 Some(next) => from = next,
                 None => return true,
@@ -151,15 +169,15 @@ impl Lister {
         false
     }
 
-    fn page(&self, worker: usize, from: Mark, deadline: Instant) -> Option<Page> {
-        let (reply, page) = bounded(1);
-        let wanted = Wanted {
+    fn page(&self, worker: usize, from: SessionCursor, deadline: Instant) -> Option<SessionPage> {
+        let (responder, page) = bounded(1);
+        let query = Wanted {
             handler: self.handler,
             client: self.client,
             from,
         };
         self.workers[worker]
-            .send(Command::Sessions(wanted, reply))
+            .send(Command::Sessions(query, responder))
             .then_some(())?;
         page.recv_deadline(deadline).ok()
     }
@@ -184,14 +202,14 @@ impl Lister {
             idle_ms: u64::try_from(seen.idle.as_millis()).unwrap_or(u64::MAX),
             requests: seen.requests,
             replies: seen.replies,
-            is_answered: seen.is_answered,
+            is_answered: seen.is_assured,
         }
     }
 }
 
 fn handler(name: &str, handlers: &[String]) -> Result<HandlerId, Refusal> {
     let found = handlers.iter().position(|known| known == name);
-    found.map(|index| HandlerId(index as u32)).ok_or_else(|| {
+    found.map(HandlerId::new).ok_or_else(|| {
         let meant = did_you_mean(name, handlers.iter().map(String::as_str));
         let meant = meant.map_or_else(String::new, |meant| format!("; {meant}"));
         Refusal::Unknown(format!("there is no handler {}{meant}", quoted(name)))

@@ -1,4 +1,4 @@
-//! The side that comes and takes the sockets over.
+//! The client: takes over what another process serves, and performs what the protocol decides.
 
 use std::io;
 use std::net::UdpSocket;
@@ -8,222 +8,391 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
-use crate::build::inherited_sockets::Held;
+use super::time_until;
+use crate::build::inherited_sockets::LentSockets;
 use crate::config::handlers::one;
 use crate::config::{Kind as HandlerKind, NamedHandler};
 use crate::dispatch::ledger::Ledger;
 use crate::handover::history::{History, Rows};
 use crate::handover::prepare::{Prepared, Present};
 use crate::handover::running::{Running, named_states};
-use crate::monitor::State;
-use crate::net::pass;
-use crate::plan::diff::Successors;
-use crate::plan::identity::{HandlerOutline, ListenerKey, Outline};
-use crate::takeover::messages::{Door, Farewell, Hello, Manifest, Released, Started, VERSION};
-use crate::takeover::wire::{Kind, Wire, WireError};
-use crate::worker::estate::Estate;
+use crate::monitor::UpstreamState;
+use crate::net::{clock, process};
+use crate::plan::diff::RowMap;
+use crate::plan::identity::{HandlerIdentity, Identity, ListenerKey};
+use crate::takeover::error::{TakeoverError, WireError};
+use crate::takeover::messages::{
+    FinalCounts, Hello, Manifest, MessageKind, PassedListener, Released, Started, VERSION,
+};
+use crate::takeover::protocol::client::{
+    ClientHandshake, ClientHandshakeAction, ClientHandshakeEvent, ClientSwitchover,
+    ClientSwitchoverAction, ClientSwitchoverEvent,
+};
+use crate::takeover::protocol::{MESSAGE_TIMEOUT, Message, expect};
+use crate::takeover::wire::Wire;
+use crate::worker::worker_state::WorkerState;
 
-/// How often we ask: who is being taken over at this moment may still accept us, and end.
-const TRIES: u32 = 3;
-/// Time between two tries; the one that ends has closed its ears by then.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// Another process that runs, and that we are talking to.
-pub struct Taker {
+/// A connection to a server, which still serves.
+pub struct TakeoverClient {
     wire: Wire,
     manifest: Manifest,
     sockets: Vec<UdpSocket>,
-    doors: Vec<(Door, OwnedFd)>,
+    admin_listeners: Vec<(PassedListener, OwnedFd)>,
 }
 
-/// What the other one has given, for a configuration that is ready.
-pub struct Taken {
-    /// What runs now.
+/// What this process has taken over and serves now.
+pub struct TakenOver {
+    /// The workers.
     pub running: Running,
-    /// What people have drained by hand.
+    /// Upstreams that an operator has drained: handler and upstream.
     pub drained: Vec<(String, String)>,
-    /// How many configurations there were.
+    /// Number of configurations that were served before.
     pub generation: u64,
 }
 
-impl Taker {
-    /// Asks whoever listens at `path` for everything.
-    pub fn ask(path: &Path) -> Result<Taker, WireError> {
-        let mut asked = Taker::ask_once(path);
-        for _ in 1..TRIES {
-            if !matches!(asked, Err(WireError::Gone(_) | WireError::Left(_))) {
-                break;
-            }
-            thread::sleep(PAUSE);
-            asked = Taker::ask_once(path);
-        }
-        asked
-    }
-
-    fn ask_once(path: &Path) -> Result<Taker, WireError> {
-        let stream = UnixStream::connect(path).map_err(|error| explain(path, &error))?;
-        let mut wire = Wire::new(stream)?;
-        let hello = Hello {
-            version: VERSION,
-            pid: std::process::id(),
+impl TakeoverClient {
+    /// Connects to the server whose takeover socket is at `path`, and receives the description of what it serves.
+    ///
+    /// # Errors
+    ///
+    /// `Refused`, if there is no server or it does not hand over; the others, if the handshake fails. The server serves on.
+    pub fn connect(path: &Path) -> Result<TakeoverClient, TakeoverError> {
+        let mut handshake = ClientHandshake::default();
+        let mut driver = ClientHandshakeDriver {
+            path,
+            wire: None,
+            manifest: None,
         };
-        let said = wire.send(Kind::Hello, &hello, &[], PATIENCE);
-        let frame = match (said, wire.receive(Kind::Manifest, PATIENCE)) {
-            // Who refuses does not wait for our name, but says why.
-            (_, Err(WireError::Refused(why))) => return Err(WireError::Refused(why)),
-            (said, heard) => {
-                said?;
-                heard?
+        let mut event = ClientHandshakeEvent::Begun;
+        loop {
+            let action = handshake.step(event, Instant::now());
+            event = match action {
+                ClientHandshakeAction::Prepare => return driver.into_client(),
+                ClientHandshakeAction::Fail(error) => return Err(error),
+                action => driver.perform(action),
             }
-        };
-        let manifest: Manifest = frame.read()?;
-        let mut fds = frame.fds.into_iter();
-        let sockets: Vec<UdpSocket> = fds
-            .by_ref()
-            .take(manifest.seats.len())
-            .map(UdpSocket::from)
-            .collect();
-        let doors: Vec<(Door, OwnedFd)> = manifest.doors.iter().copied().zip(fds).collect();
-        let is_sound = sockets.len() == manifest.seats.len()
-            && doors.len() == manifest.doors.len()
-            && manifest
-                .seats
-                .iter()
-                .all(|seat| seat.listener < manifest.outline.listeners.len());
-        match is_sound {
-            true => Ok(Taker {
-                wire,
-                manifest,
-                sockets,
-                doors,
-            }),
-            false => Err(WireError::Nonsense(
-                "its sockets do not fit its words".to_owned(),
-            )),
         }
     }
 
-    /// The listeners whose sockets it has, and how many of each.
+    /// The listeners of the server, with the number of sockets of each.
     pub fn listeners(&self) -> impl Iterator<Item = (ListenerKey, usize)> + use<> {
-        let seats = |listener| {
+        let slots = |listener| {
             self.manifest
-                .seats
+                .slots
                 .iter()
-                .filter(|seat| seat.listener == listener)
+                .filter(|slot| slot.listener == listener)
                 .count()
         };
-        let keys = self.manifest.outline.listeners.iter().enumerate();
+        let keys = self.manifest.identity.listeners.iter().enumerate();
         let listeners: Vec<_> = keys
-            .map(|(number, listener)| (listener.key.clone(), seats(number)))
+            .map(|(number, listener)| (listener.key.clone(), slots(number)))
             .collect();
         listeners.into_iter()
     }
 
-    /// Who runs, in words.
-    pub fn who(&self) -> String {
+    /// The server's process id and configuration file, for the log.
+    pub fn server(&self) -> String {
         format!(
             "process {} (file {})",
             self.manifest.pid, self.manifest.file
         )
     }
 
-    /// What control connections come in by.
-    pub fn doors(&mut self) -> Vec<(Door, OwnedFd)> {
-        std::mem::take(&mut self.doors)
+    /// Takes the listening sockets for administration; the second time there are none.
+    pub fn admin_listeners(&mut self) -> Vec<(PassedListener, OwnedFd)> {
+        std::mem::take(&mut self.admin_listeners)
     }
 
-    /// When the other one began to count time, as a moment of ours.
+    /// Start of the daemon's time. It does not change by a takeover.
     pub fn epoch(&self) -> Instant {
-        let ago = pass::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
+        let age_ns = clock::monotonic_ns().saturating_sub(self.manifest.epoch_ns);
         let now = Instant::now();
-        now.checked_sub(Duration::from_nanos(ago)).unwrap_or(now)
+        now.checked_sub(Duration::from_nanos(age_ns)).unwrap_or(now)
     }
 
-    /// What our configuration may go on with, and the sockets for it.
-    pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, Held) {
-        let mut held = Held::default();
-        for (seat, socket) in self.manifest.seats.iter().zip(self.sockets.drain(..)) {
-            held.add(
-                self.manifest.outline.listeners[seat.listener].key.clone(),
+    /// What the new configuration may continue, and the listeners' sockets. `kinds` are the kinds of handler of this program.
+    pub fn present(&mut self, kinds: &[HandlerKind]) -> (Present, LentSockets) {
+        let mut lent_sockets = LentSockets::default();
+        for (slot, socket) in self.manifest.slots.iter().zip(self.sockets.drain(..)) {
+            lent_sockets.add(
+                self.manifest.identity.listeners[slot.listener].key.clone(),
                 socket,
             );
         }
         let handlers = self
             .manifest
-            .outline
+            .identity
             .handlers
             .iter()
-            .map(|handler| named(handler, kinds))
+            .map(|handler| parse_handler(handler, kinds))
             .collect();
         let present = Present {
-            outline: self.manifest.outline.clone(),
+            identity: self.manifest.identity.clone(),
             handlers,
             sessions: self.manifest.sessions.clone(),
             addresses: self.manifest.addresses.clone(),
             workers: Vec::new(),
             generation: self.manifest.generation,
         };
-        (present, held)
+        (present, lent_sockets)
     }
 
-    /// Nothing can fail any more: takes everything and starts. `late` gets what the other one still counts.
-    pub fn take(
-        mut self,
+    /// Has the server stop, imports its state and starts the workers. `final_counts` is called with what the server counted
+    /// after it exported its state, by worker, and is dropped when nothing more will come.
+    ///
+    /// # Errors
+    ///
+    /// The server refuses, fails or serves again. The process must end then: its workers may run.
+    pub fn take_over(
+        self,
         prepared: Prepared,
-        late: impl FnOnce(Vec<Ledger>) + Send + 'static,
-    ) -> Result<Taken, WireError> {
-        self.wire.say(Kind::Ready, PATIENCE)?;
-        let frame = self.wire.receive(Kind::Released, PATIENCE)?;
-        let mut released: Released = frame.read()?;
-        give_sockets(&mut released.estates, frame.fds)?;
-        let old = Rows::of(&self.manifest.outline);
-        let mut history = History::of(released.history);
-        for (number, estate) in released.estates.iter().enumerate() {
-            history.add(number, old, &estate.ledger, Vec::new());
-        }
-        let states = released.upstreams.iter().map(State::from).collect();
-        let states = named_states(&self.manifest.outline, states);
-        let successors = prepared.successors.clone();
-        let running = Running::go_on(prepared, released.estates, history, states);
-        let removed = (0..successors.listeners.len())
-            .filter(|old| successors.listeners[*old].is_none())
-            .collect();
-        if let Err(error) = self
-            .wire
-            .send(Kind::Started, &Started { removed }, &[], PATIENCE)
-        {
-            // One that gave us up serves again, and two must not; one that has ended leaves all to us.
-            if self.wire.peer().is_ok_and(|(pid, _)| pass::runs(pid)) {
-                return Err(error);
+        final_counts: impl FnOnce(Vec<Ledger>) + Send + 'static,
+    ) -> Result<TakenOver, TakeoverError> {
+        use ClientSwitchoverAction as Action;
+        use ClientSwitchoverEvent as Event;
+        let mut switchover = ClientSwitchover::default();
+        let mut driver = ClientSwitchoverDriver::new(self, prepared);
+        let mut event = Event::Prepared;
+        loop {
+            event = match switchover.step(event, Instant::now()) {
+                Action::SendReady { deadline } => {
+                    Event::Sent(driver.send(MessageKind::Ready, &(), deadline))
+                }
+                Action::Receive { deadline } => Event::Received(driver.receive(deadline)),
+                Action::StartWorkers => {
+                    driver.start_workers();
+                    Event::WorkersStarted
+                }
+                Action::SendStarted { deadline } => {
+                    let removed = driver.removed();
+                    Event::Sent(driver.send(MessageKind::Started, &Started { removed }, deadline))
+                }
+                Action::CheckServer => Event::ServerChecked {
+                    is_running: process::runs(driver.manifest.pid),
+                },
+                Action::ReceiveFinalCounts { deadline } => {
+                    return driver.finish(deadline, final_counts);
+                }
+                Action::ServeAlone(error) => {
+                    log::warn!(
+                        "the process that was taken over has ended, so its last counts are missing: {error}"
+                    );
+                    return driver.taken.ok_or_else(unprepared);
+                }
+                Action::Fail(error) => return Err(error),
+                Action::Exit(error) => {
+                    // The kernel closes it when no thread of this process runs any more.
+                    std::mem::forget(driver.wire);
+                    return Err(error);
+                }
             }
-            log::warn!("the process that was taken over cannot be told: {error}");
         }
-        let generation = self.manifest.generation;
-        hear_farewell(self.wire, successors, running.rows(), late);
-        Ok(Taken {
-            running,
-            drained: released.drained,
-            generation,
+    }
+}
+
+/// Performs the handshake with a server.
+struct ClientHandshakeDriver<'a> {
+    path: &'a Path,
+    wire: Option<Wire>,
+    manifest: Option<(Manifest, Vec<OwnedFd>)>,
+}
+
+impl ClientHandshakeDriver<'_> {
+    fn perform(&mut self, action: ClientHandshakeAction) -> ClientHandshakeEvent {
+        use ClientHandshakeAction as Action;
+        use ClientHandshakeEvent as Event;
+        match action {
+            Action::Connect => Event::Connected(self.connect()),
+            Action::SendHello { deadline } => Event::Sent(self.send_hello(deadline)),
+            Action::Receive { deadline } => Event::Received(self.receive(deadline)),
+            Action::Pause { until } => {
+                thread::sleep(time_until(until));
+                Event::Paused
+            }
+            // `connect` returns then.
+            Action::Prepare | Action::Fail(_) => Event::Begun,
+        }
+    }
+
+    fn connect(&mut self) -> Result<(), TakeoverError> {
+        self.wire = None;
+        let stream = UnixStream::connect(self.path).map_err(|error| explain(self.path, &error))?;
+        self.wire = Some(Wire::new(stream)?);
+        Ok(())
+    }
+
+    fn send_hello(&mut self, deadline: Instant) -> Result<(), WireError> {
+        let wire = self.wire.as_mut().ok_or(WireError::Closed)?;
+        let hello = Hello {
+            version: VERSION,
+            pid: std::process::id(),
+        };
+        wire.send(MessageKind::Hello, &hello, &[], time_until(deadline))
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Message, WireError> {
+        let wire = self.wire.as_mut().ok_or(WireError::Closed)?;
+        let frame = wire.receive(time_until(deadline))?;
+        let message = frame.message()?;
+        if message == Message::Manifest {
+            let manifest: Manifest = frame.read()?;
+            if !manifest.is_sound(frame.fds.len()) {
+                let what = "its sockets do not fit its manifest";
+                return Err(WireError::Malformed(what.to_owned()));
+            }
+            self.manifest = Some((manifest, frame.fds));
+        }
+        Ok(message)
+    }
+
+    fn into_client(self) -> Result<TakeoverClient, TakeoverError> {
+        let (Some(wire), Some((manifest, fds))) = (self.wire, self.manifest) else {
+            return Err(unprepared());
+        };
+        let mut fds = fds.into_iter();
+        let sockets = fds
+            .by_ref()
+            .take(manifest.slots.len())
+            .map(UdpSocket::from)
+            .collect();
+        let admin_listeners = manifest.admin_listeners.iter().copied().zip(fds).collect();
+        Ok(TakeoverClient {
+            wire,
+            manifest,
+            sockets,
+            admin_listeners,
         })
     }
 }
 
-/// A handler of the other one, as this program understands it. One that it does not understand leaves no sessions that it
-/// could serve.
-fn named(outline: &HandlerOutline, kinds: &[HandlerKind]) -> Option<NamedHandler> {
-    // The name of one that is retired is none that a file could give.
-    let handler = one("handed-over", &outline.text, kinds).ok()?;
+/// Performs the switchover.
+struct ClientSwitchoverDriver {
+    wire: Wire,
+    manifest: Manifest,
+    row_map: RowMap,
+    prepared: Option<Prepared>,
+    released: Option<Released>,
+    taken: Option<TakenOver>,
+}
+
+impl ClientSwitchoverDriver {
+    fn new(client: TakeoverClient, prepared: Prepared) -> ClientSwitchoverDriver {
+        ClientSwitchoverDriver {
+            wire: client.wire,
+            manifest: client.manifest,
+            row_map: prepared.row_map.clone(),
+            prepared: Some(prepared),
+            released: None,
+            taken: None,
+        }
+    }
+
+    fn send(
+        &mut self,
+        kind: MessageKind,
+        body: &impl serde::Serialize,
+        deadline: Instant,
+    ) -> Result<(), WireError> {
+        self.wire.send(kind, body, &[], time_until(deadline))
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Message, WireError> {
+        let frame = self.wire.receive(time_until(deadline))?;
+        let message = frame.message()?;
+        if message == Message::Released {
+            let mut released: Released = frame.read()?;
+            distribute(&mut released.workers, frame.fds)?;
+            self.released = Some(released);
+        }
+        Ok(message)
+    }
+
+    fn start_workers(&mut self) {
+        let (Some(prepared), Some(released)) = (self.prepared.take(), self.released.take()) else {
+            return;
+        };
+        let old = rows(&self.manifest.identity);
+        let mut history = History::of(released.history);
+        for (number, worker_state) in released.workers.iter().enumerate() {
+            history.add(number, old, &worker_state.ledger, Vec::new());
+        }
+        let states = released.upstreams.iter().map(UpstreamState::from).collect();
+        let states = named_states(&self.manifest.identity, states);
+        self.taken = Some(TakenOver {
+            running: Running::go_on(prepared, released.workers, history, states),
+            drained: released.drained,
+            generation: self.manifest.generation,
+        });
+    }
+
+    /// The server's numbers of the listeners that the new configuration does not have.
+    fn removed(&self) -> Vec<usize> {
+        let listeners = self.row_map.listeners.iter().enumerate();
+        listeners
+            .filter(|(_, successor)| successor.is_none())
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Serves, and receives the final counts on a thread of its own.
+    fn finish(
+        self,
+        deadline: Instant,
+        final_counts: impl FnOnce(Vec<Ledger>) + Send + 'static,
+    ) -> Result<TakenOver, TakeoverError> {
+        let ClientSwitchoverDriver {
+            mut wire,
+            row_map,
+            taken,
+            ..
+        } = self;
+        let taken = taken.ok_or_else(unprepared)?;
+        let rows = taken.running.rows();
+        let receive = move || match receive_final_counts(&mut wire, deadline) {
+            Ok(ledgers) => {
+                final_counts(History::of(ledgers).carry(&row_map, rows).into_ledgers());
+            }
+            Err(error) => report_lost_counts(&error),
+        };
+        let thread = thread::Builder::new().name("final-counts".to_owned());
+        if let Err(error) = thread.spawn(receive) {
+            report_lost_counts(&error.into());
+        }
+        Ok(taken)
+    }
+}
+
+fn receive_final_counts(wire: &mut Wire, deadline: Instant) -> Result<Vec<Ledger>, TakeoverError> {
+    let kind = MessageKind::FinalCounts;
+    let failed = |error| TakeoverError::receiving(kind, MESSAGE_TIMEOUT, error);
+    let frame = wire.receive(time_until(deadline)).map_err(failed)?;
+    expect(kind, MESSAGE_TIMEOUT, frame.message())?;
+    Ok(frame.read::<FinalCounts>().map_err(failed)?.ledgers)
+}
+
+fn report_lost_counts(error: &TakeoverError) {
+    log::warn!("the last counts of the process that was taken over are missing: {error}");
+}
+
+/// The error for an action that the protocol decides too early: a defect.
+fn unprepared() -> TakeoverError {
+    TakeoverError::Malformed("nothing was received yet".to_owned())
+}
+
+/// Parses a handler of the server. Without a result its sessions end: this program does not know its kind or its settings.
+fn parse_handler(identity: &HandlerIdentity, kinds: &[HandlerKind]) -> Option<NamedHandler> {
+    // A retired handler has a name that no file could have, so it is parsed under another one.
+    let handler = one("handed-over", &identity.text, kinds).ok()?;
     Some(NamedHandler {
-        name: outline.name.clone(),
-        is_retired: outline.is_retired,
+        name: identity.name.clone(),
+        is_retired: identity.is_retired,
         ..handler
     })
 }
 
-fn explain(path: &Path, error: &io::Error) -> WireError {
+fn explain(path: &Path, error: &io::Error) -> TakeoverError {
     let path = path.display();
-    WireError::Refused(match error.kind() {
+    TakeoverError::Refused(match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             format!(
                 "nobody runs who could be taken over at {path}: start without `--takeover`, or name the same `control`"
@@ -238,59 +407,35 @@ fn explain(path: &Path, error: &io::Error) -> WireError {
     })
 }
 
-/// The sockets of all lanes, in the order of the estates.
-fn give_sockets(estates: &mut [Estate], fds: Vec<OwnedFd>) -> Result<(), WireError> {
-    let wanted: usize = estates.iter().map(|estate| estate.lanes.len()).sum();
-    if wanted != fds.len() {
-        return Err(WireError::Nonsense(format!(
-            "{} sockets came for {wanted} lanes",
+/// Gives each worker state the sockets to its upstreams. They come in the order of the worker states.
+fn distribute(worker_states: &mut [WorkerState], fds: Vec<OwnedFd>) -> Result<(), WireError> {
+    let sockets: usize = worker_states
+        .iter()
+        .map(|worker_state| worker_state.upstream_sockets.len())
+        .sum();
+    if sockets != fds.len() {
+        return Err(WireError::Malformed(format!(
+            "{} sockets came for {sockets} lanes",
             fds.len()
         )));
     }
     let mut fds = fds.into_iter();
-    for estate in estates {
-        estate.sockets = fds
+    for worker_state in worker_states {
+        worker_state.sockets = fds
             .by_ref()
-            .take(estate.lanes.len())
+            .take(worker_state.upstream_sockets.len())
             .map(UdpSocket::from)
             .collect();
     }
     Ok(())
 }
 
-fn hear_farewell(
-    mut wire: Wire,
-    successors: Successors,
-    rows: Rows,
-    late: impl FnOnce(Vec<Ledger>) + Send + 'static,
-) {
-    let work = move || match wire
-        .receive(Kind::Farewell, PATIENCE)
-        .and_then(|frame| frame.read::<Farewell>())
-    {
-        Ok(Farewell { ledgers }) => {
-            late(History::of(ledgers).carry(&successors, rows).into_ledgers())
-        }
-        Err(error) => {
-            log::warn!("the last counts of the process that was taken over are missing: {error}")
-        }
-    };
-    if let Err(error) = thread::Builder::new()
-        .name("farewell".to_owned())
-        .spawn(work)
-    {
-        log::warn!("the last counts of the process that was taken over are missing: {error}");
-    }
-}
-
-impl Rows {
-    /// Those of an outline.
-    pub fn of(outline: &Outline) -> Rows {
-        Rows::new(
-            outline.listeners.len(),
-            outline.routes.len(),
-            outline.handlers.len(),
-            outline.upstreams(),
-        )
-    }
+/// Number of rows that the counts of an identity have.
+pub(crate) fn rows(identity: &Identity) -> Rows {
+    Rows::new(
+        identity.listeners.len(),
+        identity.routes.len(),
+        identity.handlers.len(),
+        identity.upstreams(),
+    )
 }

@@ -1,5 +1,6 @@
-//! What the two processes of a takeover tell each other. Names and plain data; what is not known to an older version is left
-//! out, what a newer one does not find has a default.
+//! The messages of a takeover, as plain data. A field that an older version does not know is ignored there; a field that a newer
+//! version does not find has a default. The JSON keys and the bytes of [`MessageKind`] never change, whatever the Rust names are:
+//! each version takes over from the ones before it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,116 +8,211 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::dispatch::ledger::Ledger;
-use crate::monitor::State;
-use crate::plan::identity::Outline;
-use crate::worker::estate::{Estate, Seat};
+use crate::monitor::UpstreamState;
+use crate::plan::identity::Identity;
+use crate::worker::worker_state::{SocketSlot, WorkerState};
 
-/// The version of this conversation. Changed when an older process would misunderstand.
+/// The version of the protocol. It changes when an older process would misunderstand a newer one.
 pub const VERSION: u32 = 1;
+/// Most bytes of JSON in one message, which is room for some million sessions.
+pub const BYTES_MAX: u64 = 1 << 30;
+/// Most descriptors with one message.
+pub const FDS_MAX: u32 = 1 << 20;
 
-/// Who asks for the sockets.
+/// The kind of a message; its number is the first byte on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MessageKind {
+    /// [`Hello`], from the client.
+    Hello = b'H',
+    /// [`Refused`], from the server.
+    Refused = b'N',
+    /// [`Manifest`], from the server.
+    Manifest = b'M',
+    /// The client is prepared and could start its workers now. It has no data.
+    Ready = b'R',
+    /// [`Released`], from the server.
+    Released = b'L',
+    /// [`Started`], from the client.
+    Started = b'S',
+    /// [`FinalCounts`], from the server.
+    FinalCounts = b'F',
+}
+
+impl MessageKind {
+    /// Each kind.
+    const ALL: [MessageKind; 7] = [
+        MessageKind::Hello,
+        MessageKind::Refused,
+        MessageKind::Manifest,
+        MessageKind::Ready,
+        MessageKind::Released,
+        MessageKind::Started,
+        MessageKind::FinalCounts,
+    ];
+
+    /// The kind with this first byte, if there is one.
+    pub fn of(byte: u8) -> Option<MessageKind> {
+        MessageKind::ALL
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The client's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
-    /// The version that it speaks.
+    /// The version of the protocol that the client speaks.
     pub version: u32,
-    /// Its process.
+    /// The client's process id.
     pub pid: u32,
 }
 
-/// Why they are not given.
+/// The server does not hand over.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refused {
-    /// A sentence.
-    pub why: String,
+    /// The reason, as a sentence for the client's log.
+    #[serde(rename = "why")]
+    pub reason: String,
 }
 
-/// What runs, and with it second descriptors: the listeners' sockets in the order of `seats`, then those of `doors`.
+/// What the server serves. With it come duplicates of descriptors: the listeners' sockets in the order of `slots`, then those of
+/// `admin_listeners`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The process that runs it.
+    /// The server's process id.
     pub pid: u32,
-    /// Its file.
+    /// The path of its configuration file.
     pub file: String,
-    /// How many configurations there were, this one included.
+    /// Number of configurations that were served so far, this one included.
     pub generation: u64,
-    /// What it amounts to.
-    pub outline: Outline,
-    /// How many sessions each handler has.
+    /// The identity of each row of its configuration.
+    #[serde(rename = "outline")]
+    pub identity: Identity,
+    /// Number of open sessions of each handler.
     pub sessions: Vec<u64>,
-    /// Where upstreams with names are.
+    /// Last known address of each upstream that is given by name.
     pub addresses: HashMap<String, SocketAddr>,
-    /// Which listener each socket is of.
-    pub seats: Vec<Seat>,
-    /// What else is listened on, for control.
-    pub doors: Vec<Door>,
-    /// When time began to be counted, in nanoseconds of CLOCK_MONOTONIC, which all processes share.
+    /// The listener of each socket.
+    #[serde(rename = "seats")]
+    pub slots: Vec<SocketSlot>,
+    /// The listening sockets for administration.
+    #[serde(rename = "doors")]
+    pub admin_listeners: Vec<PassedListener>,
+    /// Start of the daemon's time, in nanoseconds of CLOCK_MONOTONIC, which all processes of a boot share.
     pub epoch_ns: u64,
 }
 
-/// A socket that control connections come in by.
+impl Manifest {
+    /// Whether so many descriptors are enough for what it announces, and each socket belongs to a listener of the identity.
+    pub fn is_sound(&self, fds: usize) -> bool {
+        let listeners = self.identity.listeners.len();
+        let is_complete = fds >= self.slots.len() + self.admin_listeners.len();
+        is_complete && self.slots.iter().all(|slot| slot.listener < listeners)
+    }
+}
+
+/// A listening socket for administration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Door {
+pub enum PassedListener {
     /// The control socket.
     Control,
     /// HTTP over TCP.
     Http,
-    /// The next process that takes over.
+    /// The takeover socket.
     Takeover,
 }
 
-/// Everything is the other's now, and with it come the sockets of all lanes, in the order of the estates.
+/// The state of everything that the server has served. With it come the sockets of all upstreams, in the order of the worker states.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Released {
-    /// What each worker leaves.
-    pub estates: Vec<Estate>,
-    /// What was counted before them, by worker.
+    /// The state of each worker.
+    #[serde(rename = "estates")]
+    pub workers: Vec<WorkerState>,
+    /// Counts of workers that ended before, by worker.
     pub history: Vec<Ledger>,
-    /// What is known of each upstream, by number.
-    pub upstreams: Vec<UpstreamWord>,
-    /// What people have drained by hand: handler and upstream.
+    /// The state of each upstream, by number.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// Upstreams that an operator has drained: handler and upstream.
     pub drained: Vec<(String, String)>,
 }
 
-/// The new one runs.
+/// The client's workers run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Started {
-    /// Numbers of the listeners that it does not go on with.
+    /// The server's numbers of the listeners that the client does not have.
     pub removed: Vec<usize>,
 }
 
-/// What is known of an upstream.
+/// What the server knows of an upstream.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct UpstreamWord {
-    /// Where it is.
+pub struct UpstreamStatus {
+    /// Its address, unless its name was never resolved.
     pub address: Option<SocketAddr>,
-    /// Whether it is thought to answer.
+    /// Whether its health checks consider it alive.
     pub is_alive: bool,
 }
 
-impl From<&State> for UpstreamWord {
-    fn from(state: &State) -> UpstreamWord {
-        UpstreamWord {
+impl From<&UpstreamState> for UpstreamStatus {
+    fn from(state: &UpstreamState) -> UpstreamStatus {
+        UpstreamStatus {
             address: state.address,
             is_alive: state.alive,
         }
     }
 }
 
-impl From<&UpstreamWord> for State {
-    fn from(word: &UpstreamWord) -> State {
-        State {
-            address: word.address,
-            alive: word.is_alive,
+impl From<&UpstreamStatus> for UpstreamState {
+    fn from(status: &UpstreamStatus) -> UpstreamState {
+        UpstreamState {
+            address: status.address,
+            alive: status.is_alive,
             changed: None,
             failed: None,
         }
     }
 }
 
-/// The last words of the one that leaves: what it has still counted, by worker, in its own numbers.
+/// What the server counted after it exported its state, in its own numbers.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Farewell {
-    /// By worker.
+pub struct FinalCounts {
+    /// The counts of each worker.
     pub ledgers: Vec<Ledger>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Versions before and after these Rust names understand each other: the keys and the first bytes are those of version 1.
+    #[test]
+    fn names_on_the_wire_are_those_of_version_1() {
+        let manifest = Manifest {
+            pid: 1,
+            file: String::new(),
+            generation: 1,
+            identity: Identity::default(),
+            sessions: Vec::new(),
+            addresses: HashMap::new(),
+            slots: Vec::new(),
+            admin_listeners: vec![
+                PassedListener::Control,
+                PassedListener::Http,
+                PassedListener::Takeover,
+            ],
+            epoch_ns: 0,
+        };
+        let manifest = serde_json::to_value(manifest).expect("plain data");
+        assert_eq!(
+            manifest["doors"],
+            serde_json::json!(["control", "http", "takeover"])
+        );
+        let refused = Refused {
+            reason: "no".to_owned(),
+        };
+        let refused = serde_json::to_string(&refused).expect("plain data");
+        assert_eq!(refused, r#"{"why":"no"}"#);
+        assert_eq!(MessageKind::ALL.map(|kind| kind as u8), *b"HNMRLSF");
+    }
 }

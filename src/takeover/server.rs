@@ -1,11 +1,13 @@
-//! The side that runs and gives its sockets away.
+//! The server: listens on the takeover socket, performs what the protocol decides during the handshake, and answers from the
+//! supervisor's thread. `switchover.rs` has the rest.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -14,439 +16,335 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use mio::Waker;
 
-use super::{PATIENCE, patience_of};
+use crate::build::error::DaemonError;
 use crate::build::inherited_sockets::{Unlent, lend};
-use crate::build::worker_threads::Crew;
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::legacy::Legacy;
-use crate::handover::history::{as_written, difference};
-use crate::handover::running::Parked;
-use crate::net::pass;
-use crate::supervisor::{Failure, Supervisor};
-use crate::takeover::messages::{
-    Door, Farewell, Hello, Manifest, Refused, Released, Started, VERSION,
+use crate::dispatch::time::nanoseconds;
+use crate::net::{clock, process, wait};
+use crate::takeover::conversation::ServerConversation;
+use crate::takeover::error::WireError;
+use crate::takeover::messages::{Manifest, MessageKind, PassedListener};
+use crate::takeover::protocol::Message;
+use crate::takeover::protocol::server::{
+    ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent, SwitchoverConditions,
 };
-use crate::takeover::wire::{Kind, Wire, WireError};
-use crate::worker::command::Handle;
-use crate::worker::estate::Seat;
-use crate::worker::event_loop::Worker;
+use crate::takeover::switchover::{Serving, Switchover};
+use crate::takeover::time_until;
+use crate::worker::worker_state::SocketSlot;
 
-/// Conversations at a time; all but one are refused at once.
-const CONVERSATIONS_MAX: u32 = 8;
-/// Time between two looks whether there is still something to give.
+/// Connections that may wait to be accepted (listen(2)). All but one are refused at once.
+const BACKLOG: i32 = 8;
+/// Time between two checks whether the takeover socket has been closed.
 const STEP: Duration = Duration::from_millis(100);
-/// Longest wait for the supervisor to say what runs; a reload may be under way.
-const MANIFEST_MAX: Duration = Duration::from_secs(5);
 
-/// What the thread that talks asks of the supervisor.
-enum Letter {
-    /// What runs, with its sockets.
-    Describe(Sender<Result<(Manifest, Vec<OwnedFd>), Unlent>>),
-    /// Somebody got that and came to nothing.
-    Failed,
-    /// Everything goes, if this is still what runs.
-    Release {
-        wire: Wire,
-        generation: u64,
-        over: Sender<()>,
-    },
-    /// What another process has counted after it gave us everything, by worker.
-    Late(Vec<Ledger>),
-    /// It has told all that it will ever tell.
-    FarewellOver,
+/// A description of what is served: the manifest and its descriptors.
+type Description = (Manifest, Vec<OwnedFd>);
+
+/// A request to the supervisor.
+enum ServerRequest {
+    /// Describe what is served.
+    Describe(Sender<Result<Description, Unlent>>),
+    /// Set all options of the listeners' sockets again.
+    RestoreListeners,
+    /// Hand over to this client, which has prepared for this generation.
+    Switchover(ServerConversation, u64),
+    /// Add what the process that was taken over counted after it exported its state, by worker.
+    AddFinalCounts(Vec<Ledger>),
+    /// No more counts will come from that process.
+    FinalCountsOver,
 }
 
-/// The supervisor's end.
-pub struct Gate {
-    sender: Sender<Letter>,
-    letters: Receiver<Letter>,
-    waker: Arc<Waker>,
-    /// What control connections come in by, for the next process.
-    doors: Vec<(Door, OwnedFd)>,
-    path: Option<PathBuf>,
-    is_closed: Arc<AtomicBool>,
-    /// Whether the process that we have taken over still has to tell its last counts, by numbers that mean what they mean
-    /// now: until then nothing is reloaded or given away.
-    pub(crate) is_farewell_due: bool,
-}
-
-/// Says, however it ends, that no more counts will come.
-struct Farewelling {
-    sender: Sender<Letter>,
+/// The way to the supervisor, from any thread.
+#[derive(Clone)]
+struct ServerRequests {
+    sender: Sender<ServerRequest>,
     waker: Arc<Waker>,
 }
 
-impl Drop for Farewelling {
-    fn drop(&mut self) {
-        let _ = self.sender.send(Letter::FarewellOver);
+impl ServerRequests {
+    /// Queues a request. If the supervisor has ended, it is dropped.
+    fn send(&self, request: ServerRequest) {
+        let _ = self.sender.send(request);
         let _ = self.waker.wake();
     }
 }
 
-impl Gate {
-    /// Nobody can ask yet.
-    pub fn new(waker: Arc<Waker>) -> Gate {
-        let (sender, letters) = unbounded();
-        Gate {
-            sender,
-            letters,
-            waker,
-            doors: Vec::new(),
+/// The supervisor's end of all takeovers of this process.
+pub struct TakeoverServer {
+    requests: ServerRequests,
+    waiting: Receiver<ServerRequest>,
+    /// Start of the daemon's time.
+    epoch: Instant,
+    /// The listening sockets for administration, for the client.
+    admin_listeners: Vec<(PassedListener, OwnedFd)>,
+    path: Option<PathBuf>,
+    is_closed: Arc<AtomicBool>,
+    /// Whether the process that this one has taken over still owes its final counts. They come by the row numbers of the
+    /// present configuration, so until then nothing is reloaded or handed over.
+    pub(crate) awaits_final_counts: bool,
+}
+
+/// Reports that no more counts will come, when it is dropped.
+struct FinalCountsGuard(ServerRequests);
+
+impl Drop for FinalCountsGuard {
+    fn drop(&mut self) {
+        self.0.send(ServerRequest::FinalCountsOver);
+    }
+}
+
+impl TakeoverServer {
+    /// A server that does not listen yet. `waker` wakes the supervisor when a request waits; `epoch` is the start of the
+    /// daemon's time.
+    pub fn new(waker: Arc<Waker>, epoch: Instant) -> TakeoverServer {
+        let (sender, waiting) = unbounded();
+        TakeoverServer {
+            requests: ServerRequests { sender, waker },
+            waiting,
+            epoch,
+            admin_listeners: Vec::new(),
             path: None,
             is_closed: Arc::default(),
-            is_farewell_due: false,
+            awaits_final_counts: false,
         }
     }
 
-    /// Hands on what another process has still counted.
-    pub fn add_late(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
-        self.is_farewell_due = true;
-        let farewelling = Farewelling {
-            sender: self.sender.clone(),
-            waker: Arc::clone(&self.waker),
-        };
-        move |ledgers| {
-            let _ = farewelling.sender.send(Letter::Late(ledgers));
-        }
+    /// Returns where the final counts of the process that was taken over go. Until it is dropped, they are awaited.
+    pub fn expect_final_counts(&mut self) -> impl FnOnce(Vec<Ledger>) + Send + use<> {
+        self.awaits_final_counts = true;
+        let guard = FinalCountsGuard(self.requests.clone());
+        move |ledgers| guard.0.send(ServerRequest::AddFinalCounts(ledgers))
     }
 
-    /// The socket is the next process's now; or the end has come, and its file goes.
-    pub fn close(&mut self, is_given: bool) {
-        self.is_closed.store(true, Ordering::Relaxed);
-        if let Some(path) = self.path.take().filter(|_| !is_given) {
-            // Left over, it would say that nobody answers.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Binds the socket where the next process asks. Whoever may connect may take everything, so it is its owner's alone.
-fn bind(path: &PathBuf) -> io::Result<UnixListener> {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-    File::from(socket.as_fd().try_clone_to_owned()?)
-        .set_permissions(Permissions::from_mode(0o600))?;
-    // Who serves the control socket beside it is alone here: what is left is of one that has ended.
-    let _ = fs::remove_file(path);
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
-    socket.listen(CONVERSATIONS_MAX as i32)?;
-    Ok(UnixListener::from(OwnedFd::from(socket)))
-}
-
-impl Supervisor {
-    /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
-    /// It gets `doors` too.
-    pub fn offer_takeover(
+    /// Lets another process take over from now on, by a socket at `path`. `inherited` is that socket, if this process has got
+    /// it by a takeover. The client gets `admin_listeners`, too.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if the socket cannot be bound or the thread cannot be started.
+    pub fn offer(
         &mut self,
         path: PathBuf,
-        given: Option<OwnedFd>,
-        mut doors: Vec<(Door, OwnedFd)>,
+        inherited: Option<OwnedFd>,
+        mut admin_listeners: Vec<(PassedListener, OwnedFd)>,
     ) -> io::Result<()> {
-        let listener = given.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
-        doors.push((Door::Takeover, listener.as_fd().try_clone_to_owned()?));
+        let listener = inherited.map_or_else(|| bind(&path), |fd| Ok(UnixListener::from(fd)))?;
+        let duplicate = listener.as_fd().try_clone_to_owned()?;
+        admin_listeners.push((PassedListener::Takeover, duplicate));
         listener.set_nonblocking(true)?;
-        let (sender, waker) = (self.gate.sender.clone(), Arc::clone(&self.gate.waker));
-        let is_closed = Arc::clone(&self.gate.is_closed);
+        let requests = self.requests.clone();
+        let is_closed = Arc::clone(&self.is_closed);
         thread::Builder::new()
             .name("takeover".to_owned())
-            .spawn(move || {
-                let under_way = Arc::new(AtomicU32::new(0));
-                while !is_closed.load(Ordering::Relaxed) {
-                    if !pass::is_readable(&listener, STEP) || is_closed.load(Ordering::Relaxed) {
-                        continue;
-                    }
-                    let Ok((stream, _)) = listener.accept() else {
-                        // As a rule no more files may be open; who waits would be told of without end.
-                        thread::sleep(STEP);
-                        continue;
-                    };
-                    let talk = Talk {
-                        sender: sender.clone(),
-                        waker: Arc::clone(&waker),
-                        under_way: Arc::clone(&under_way),
-                    };
-                    // Where no thread can be had, the other side finds the connection closed.
-                    let _ = thread::Builder::new()
-                        .name("takeover".to_owned())
-                        .spawn(move || talk.hold(stream));
-                }
-            })?;
-        self.gate.doors = doors;
-        self.gate.path = Some(path);
+            .spawn(move || accept(&listener, &requests, &is_closed))?;
+        self.admin_listeners = admin_listeners;
+        self.path = Some(path);
         Ok(())
     }
 
-    /// Answers those who want to take over. Whether another process serves everything now.
-    pub(crate) fn heed_gate(&mut self) -> Result<bool, Failure> {
-        while let Ok(letter) = self.gate.letters.try_recv() {
-            match letter {
-                Letter::Describe(reply) => {
-                    let _ = reply.send(self.describe());
-                }
-                Letter::Failed => self.running.settle(),
-                Letter::Late(ledgers) => self.running.add_late(&ledgers),
-                Letter::FarewellOver => {
-                    self.gate.is_farewell_due = false;
-                    self.begin_reload();
-                }
-                Letter::Release {
-                    wire,
-                    generation,
-                    over,
-                } => {
-                    let is_given = self.release(wire, generation)?;
-                    let _ = over.send(());
-                    if is_given {
-                        return Ok(true);
-                    }
-                }
+    /// Handles all requests that wait. Returns whether another process serves everything now.
+    ///
+    /// # Errors
+    ///
+    /// `DaemonError::Worker`, if a worker has ended by a defect.
+    pub fn step(&mut self, serving: &mut Serving<'_>) -> Result<bool, DaemonError> {
+        while let Ok(request) = self.waiting.try_recv() {
+            if self.handle(request, serving)? {
+                return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn describe(&self) -> Result<(Manifest, Vec<OwnedFd>), Unlent> {
-        let present = self.running.present(self.office.life.generation);
-        let lent = lend(&present.workers)?;
-        let (seats, sockets): (Vec<Seat>, Vec<_>) = lent.into_iter().unzip();
-        let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
-        let mut doors = Vec::new();
-        for (door, fd) in &self.gate.doors {
-            fds.push(fd.try_clone().map_err(|_| Unlent::NoFiles)?);
-            doors.push(*door);
+    fn handle(
+        &mut self,
+        request: ServerRequest,
+        serving: &mut Serving<'_>,
+    ) -> Result<bool, DaemonError> {
+        match request {
+            // A client that no longer waits has no use for it.
+            ServerRequest::Describe(reply) => {
+                let _ = reply.send(self.describe(serving));
+            }
+            ServerRequest::RestoreListeners => serving.running.settle(),
+            ServerRequest::AddFinalCounts(ledgers) => serving.running.add_late(&ledgers),
+            ServerRequest::FinalCountsOver => self.awaits_final_counts = false,
+            ServerRequest::Switchover(conversation, prepared_for) => {
+                let conditions = SwitchoverConditions {
+                    prepared_for,
+                    generation: serving.generation,
+                    is_reloading: serving.is_reloading,
+                    awaits_final_counts: self.awaits_final_counts,
+                };
+                let worker_ended = Arc::clone(&self.requests.waker);
+                return Switchover::new(conversation, serving, worker_ended).run(conditions);
+            }
         }
+        Ok(false)
+    }
+
+    /// Stops listening. Unless another process has taken over and owns it, the socket's file is removed.
+    pub fn close(&mut self, is_taken_over: bool) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        if let Some(path) = self.path.take().filter(|_| !is_taken_over) {
+            // If it stayed, clients would find that it does not accept connections.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn describe(&self, serving: &Serving<'_>) -> Result<Description, Unlent> {
+        let present = serving.running.present(serving.generation);
+        let lent = lend(&present.workers)?;
+        let (slots, sockets): (Vec<SocketSlot>, Vec<_>) = lent.into_iter().unzip();
+        let mut fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).collect();
+        let mut admin_listeners = Vec::new();
+        for (listener, fd) in &self.admin_listeners {
+            fds.push(fd.try_clone().map_err(|_| Unlent::NoFiles)?);
+            admin_listeners.push(*listener);
+        }
+        let file = serving.running.config.source.path();
+        let age_ns = nanoseconds(self.epoch.elapsed());
         let manifest = Manifest {
             pid: std::process::id(),
-            file: self
-                .running
-                .config
-                .source
-                .path()
-                .to_string_lossy()
-                .into_owned(),
+            file: file.to_string_lossy().into_owned(),
             generation: present.generation,
-            outline: present.outline,
+            identity: present.identity,
             sessions: present.sessions,
             addresses: present.addresses,
-            seats,
-            doors,
-            epoch_ns: pass::monotonic_ns()
-                .saturating_sub(crate::dispatch::time::nanoseconds(self.epoch.elapsed())),
+            slots,
+            admin_listeners,
+            epoch_ns: clock::monotonic_ns().saturating_sub(age_ns),
         };
         Ok((manifest, fds))
     }
+}
 
-    /// Why nothing can be given away now.
-    fn is_busy(&self, generation: u64) -> Option<&'static str> {
-        match () {
-            () if generation != self.office.life.generation => {
-                Some("the configuration has changed meanwhile; try again")
+/// Binds the takeover socket. A process that may connect to it may take everything, so only its owner may.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    File::from(socket.as_fd().try_clone_to_owned()?)
+        .set_permissions(Permissions::from_mode(0o600))?;
+    // This process has the control socket beside it, so the process that left this file has ended.
+    let _ = fs::remove_file(path);
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
+}
+
+/// Accepts clients, each on a thread of its own, until the socket is closed.
+fn accept(listener: &UnixListener, requests: &ServerRequests, is_closed: &AtomicBool) {
+    let under_way = Arc::new(AtomicU32::new(0));
+    while !is_closed.load(Ordering::Relaxed) {
+        if !wait::is_readable(listener, STEP) || is_closed.load(Ordering::Relaxed) {
+            continue;
+        }
+        let Ok((stream, _)) = listener.accept() else {
+            // As a rule this process may have no more files open. The client still waits, so the next check would find it at once.
+            thread::sleep(STEP);
+            continue;
+        };
+        let requests = requests.clone();
+        let under_way = Arc::clone(&under_way);
+        // If no thread can be started, the client finds the connection closed.
+        let _ = thread::Builder::new()
+            .name("takeover".to_owned())
+            .spawn(move || shake_hands(stream, under_way, requests));
+    }
+}
+
+fn shake_hands(stream: UnixStream, under_way: Arc<AtomicU32>, requests: ServerRequests) {
+    let (conversation, is_alone) = match ServerConversation::new(stream, under_way) {
+        Ok(conversation) => conversation,
+        Err(error) => {
+            return log::error!(
+                "cannot use the connection of a process that is to take over: {error}"
+            );
+        }
+    };
+    let driver = ServerHandshakeDriver {
+        conversation,
+        requests,
+        description: None,
+    };
+    driver.run(is_alone);
+}
+
+/// Performs the handshake with one client.
+struct ServerHandshakeDriver {
+    conversation: ServerConversation,
+    requests: ServerRequests,
+    description: Option<Description>,
+}
+
+impl ServerHandshakeDriver {
+    fn run(mut self, is_alone: bool) {
+        let mut handshake = ServerHandshake::new(self.conversation.peer, process::user());
+        let accepted = ServerHandshakeEvent::Accepted { is_alone };
+        let mut actions = VecDeque::from(handshake.step(accepted, Instant::now()));
+        while let Some(action) = actions.pop_front() {
+            if let ServerHandshakeAction::BeginSwitchover { generation } = action {
+                let request = ServerRequest::Switchover(self.conversation, generation);
+                return self.requests.send(request);
             }
-            // Whoever wished for it has been told that it is under way.
-            () if self.reloader.is_at_work() => Some("a reload is under way; try again"),
-            () if self.gate.is_farewell_due => Some(
-                "the process that was taken over before has not told its last counts yet; try again",
+            if let Some(event) = self.perform(action) {
+                actions.extend(handshake.step(event, Instant::now()));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: ServerHandshakeAction) -> Option<ServerHandshakeEvent> {
+        use ServerHandshakeAction as Action;
+        use ServerHandshakeEvent as Event;
+        let pid = self.conversation.peer.pid;
+        match action {
+            Action::Receive { deadline } => {
+                return Some(Event::Received(self.receive(deadline)));
+            }
+            Action::Describe { deadline } => return Some(self.describe(deadline)),
+            Action::SendManifest { deadline } => {
+                return Some(Event::Sent(self.send_manifest(deadline)));
+            }
+            Action::ReportRequest => log::info!("process {pid} wants to take over"),
+            Action::Refuse(reason) => self.conversation.refuse(reason),
+            Action::RestoreListeners => self.requests.send(ServerRequest::RestoreListeners),
+            Action::ReportFailure(error) => log::error!(
+                "process {pid} has not taken over: {error}. Everything goes on as before"
             ),
-            () => None,
+            // `run` does it, and ends.
+            Action::BeginSwitchover { .. } => {}
         }
+        None
     }
 
-    /// Gives everything away. `false` if it has come to nothing, and everything goes on as before.
-    fn release(&mut self, mut wire: Wire, generation: u64) -> Result<bool, Failure> {
-        let handles: Vec<Handle> = self.running.handles().cloned().collect();
-        let crew = match self.is_busy(generation) {
-            None => Crew::new(handles.len(), &self.ended)
-                .map_err(|error| format!("no thread can be had: {error}")),
-            Some(why) => Err(why.to_owned()),
-        };
-        let crew = match crew {
-            Ok(crew) => crew,
-            Err(why) => {
-                refuse(&mut wire, &why);
-                self.running.settle();
-                return Ok(false);
-            }
-        };
-        let peer = wire.peer().map_or(0, |(pid, _)| pid);
-        let begun = Instant::now();
-        let mut parked = self.running.park()?;
-        match self.give(&mut wire, &mut parked) {
-            Ok((released, removed)) => {
-                log::info!(
-                    "process {peer} has taken over; {:.1} ms between two turns",
-                    begun.elapsed().as_secs_f64() * 1e3
-                );
-                self.tell_main_process(peer);
-                self.farewell(&mut wire, parked, &released, &removed);
-                Ok(true)
-            }
-            Err(error) => {
-                // A silent one holds the sockets and may come back to life: two must not serve.
-                if matches!(error, WireError::Silent(..))
-                    && let Err(error) = pass::kill(peer)
-                {
-                    log::error!(
-                        "process {peer} is silent and cannot be ended: {error}. End it before it serves, too"
-                    );
-                }
-                self.running.resume(parked, handles, crew);
-                self.running.settle();
-                log::error!(
-                    "process {peer} has not taken over: {error}. Everything goes on as before, after {:.1} ms",
-                    begun.elapsed().as_secs_f64() * 1e3
-                );
-                Ok(false)
-            }
-        }
+    fn receive(&mut self, deadline: Instant) -> Result<Message, WireError> {
+        let wire = &mut self.conversation.wire;
+        wire.receive(time_until(deadline))?.message()
     }
 
-    /// Sends what the workers leave, and waits until the other one runs. Its word on what it does not go on with.
-    fn give(
-        &self,
-        wire: &mut Wire,
-        parked: &mut Parked,
-    ) -> Result<(Released, Vec<usize>), WireError> {
-        let released = Released {
-            estates: parked.workers.iter().map(Worker::leave).collect(),
-            history: parked.history.ledgers().iter().map(as_written).collect(),
-            upstreams: parked.states.iter().map(Into::into).collect(),
-            drained: self.office.drained().collect(),
-        };
-        let fds: Vec<BorrowedFd<'_>> = parked
-            .workers
-            .iter()
-            .flat_map(Worker::lane_sockets)
-            .map(AsFd::as_fd)
-            .collect();
-        let patience = patience_of(
-            released
-                .estates
-                .iter()
-                .flat_map(|estate| &estate.legacies)
-                .map(count)
-                .sum(),
-        );
-        wire.send(Kind::Released, &released, &fds, patience)?;
-        let started: Started = wire.receive(Kind::Started, patience)?.read()?;
-        Ok((released, started.removed))
-    }
-
-    /// The other one runs. What it has no use for is read out, and what that adds to the accounts is told.
-    fn farewell(&self, wire: &mut Wire, parked: Parked, released: &Released, removed: &[usize]) {
-        let mut ledgers = Vec::new();
-        for (mut worker, estate) in parked.workers.into_iter().zip(&released.estates) {
-            worker.read_out(removed);
-            ledgers.push(difference(&worker.leave().ledger, &estate.ledger));
-        }
-        if let Err(error) = wire.send(Kind::Farewell, &Farewell { ledgers }, &[], PATIENCE) {
-            log::warn!("the last counts did not reach the process that took over: {error}");
-        }
-    }
-}
-
-fn count(legacy: &Legacy) -> u64 {
-    (legacy.sessions.len() + legacy.ports.len()) as u64
-}
-
-fn refuse(wire: &mut Wire, why: &str) {
-    log::warn!("a takeover is refused: {why}");
-    // The other side finds out by itself if it cannot be told.
-    let _ = wire.send(
-        Kind::Refused,
-        &Refused {
-            why: why.to_owned(),
-        },
-        &[],
-        PATIENCE,
-    );
-}
-
-/// One conversation, on a thread of its own, up to the moment when workers have to stop.
-struct Talk {
-    sender: Sender<Letter>,
-    waker: Arc<Waker>,
-    under_way: Arc<AtomicU32>,
-}
-
-impl Talk {
-    fn hold(self, stream: UnixStream) {
-        let is_alone = self.under_way.fetch_add(1, Ordering::Relaxed) == 0;
-        if let Ok(mut wire) = Wire::new(stream) {
-            match is_alone {
-                true => self.hold_alone(wire),
-                false => refuse(
-                    &mut wire,
-                    "another process is taking over at this moment; one wins",
-                ),
-            }
-        }
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn hold_alone(&self, mut wire: Wire) {
-        let peer = wire.peer().map_or(0, |(pid, _)| pid);
-        match self.up_to_ready(&mut wire) {
-            Ok(generation) => {
-                let (over, is_over) = bounded(1);
-                if self.ask(Letter::Release {
-                    wire,
-                    generation,
-                    over,
-                }) {
-                    // Longer than all that may happen there.
-                    let _ = is_over.recv_timeout(4 * PATIENCE);
-                }
-            }
-            Err(error) => {
-                self.ask(Letter::Failed);
-                log::error!(
-                    "process {peer} has not taken over: {error}. Everything goes on as before"
-                );
-            }
-        }
-    }
-
-    /// What runs now is the configuration of this number, and the other side could begin.
-    fn up_to_ready(&self, wire: &mut Wire) -> Result<u64, WireError> {
-        let (pid, user) = wire.peer()?;
-        let hello: Hello = wire.receive(Kind::Hello, PATIENCE)?.read()?;
-        let why = match () {
-            () if pid == 0 => {
-                Some("it runs in another PID namespace, such as another container's".to_owned())
-            }
-            () if user != 0 && user != pass::user() => Some("it runs as another user".to_owned()),
-            () if hello.version != VERSION => Some(format!(
-                "it speaks version {} of this conversation, this one version {VERSION}; stop this one and start that",
-                hello.version
-            )),
-            () => None,
-        };
-        if let Some(why) = why {
-            refuse(wire, &why);
-            return Err(WireError::Refused(why));
-        }
-        log::info!("process {pid} wants to take over");
+    fn describe(&mut self, deadline: Instant) -> ServerHandshakeEvent {
         let (reply, described) = bounded(1);
-        self.ask(Letter::Describe(reply));
-        let described = match described.recv_timeout(MANIFEST_MAX) {
-            Ok(described) => described,
-            Err(RecvTimeoutError::Timeout) => Err(Unlent::Silent),
-            // We end. The other side asks again, and finds somebody else.
-            Err(RecvTimeoutError::Disconnected) => return Err(WireError::Left(Kind::Manifest)),
-        };
-        let (manifest, fds) = match described {
-            Ok(described) => described,
-            Err(unlent) => {
-                refuse(wire, &unlent.to_string());
-                return Err(WireError::Refused(unlent.to_string()));
+        self.requests.send(ServerRequest::Describe(reply));
+        let unlent = match described.recv_deadline(deadline) {
+            Ok(Ok(description)) => {
+                let generation = description.0.generation;
+                self.description = Some(description);
+                return ServerHandshakeEvent::Described(generation);
             }
+            Ok(Err(unlent)) => unlent,
+            Err(RecvTimeoutError::Timeout) => Unlent::Silent,
+            Err(RecvTimeoutError::Disconnected) => return ServerHandshakeEvent::Stopping,
+        };
+        ServerHandshakeEvent::NotDescribed(unlent.to_string())
+    }
+
+    fn send_manifest(&mut self, deadline: Instant) -> Result<(), WireError> {
+        let Some((manifest, fds)) = self.description.take() else {
+            return Err(WireError::Malformed("there is no description".to_owned()));
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        wire.send(Kind::Manifest, &manifest, &fds, PATIENCE)?;
-        wire.receive(Kind::Ready, PATIENCE)?;
-        Ok(manifest.generation)
-    }
-
-    fn ask(&self, letter: Letter) -> bool {
-        self.sender.send(letter).is_ok() && self.waker.wake().is_ok()
+        let timeout = time_until(deadline);
+        self.conversation
+            .wire
+            .send(MessageKind::Manifest, &manifest, &fds, timeout)
     }
 }

@@ -1,4 +1,4 @@
-//! The process that SIGUSR2 starts: the program as it lies on the disk now, with the same arguments and `--takeover`.
+//! The process that SIGUSR2 starts: the program that is on the disk at that time, with the same arguments and `--takeover`.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,21 +11,25 @@ use std::{env, thread};
 use crate::build::service_manager::hand_on;
 use crate::net::orphan;
 
-/// How the program was started.
+/// How to start the process that takes over from this one.
 #[derive(Debug, Clone)]
 pub struct Successor {
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// The process that is to take over, as long as it runs; 0 where there is none.
+    /// The process id of the client that was started last, as long as it runs; otherwise 0.
     on_its_way: Arc<AtomicU32>,
 }
 
-/// The option that makes it take over.
+/// The option with which the program takes over.
 const OPTION: &str = "--takeover";
 
 impl Successor {
-    /// Of this process. Looked up when it starts: a name that was found by `PATH` then is the same file's for good, but what
-    /// the file holds, or a link on the way leads to, may change.
+    /// Remembers the program and the arguments of this process. A name without a directory is looked up in `PATH` now, once;
+    /// the file of that path, or the target of a link in it, may be replaced later.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if this process's program or its current directory cannot be found out.
     pub fn of_this() -> io::Result<Successor> {
         let mut arguments = env::args_os();
         let name = PathBuf::from(arguments.next().unwrap_or_default());
@@ -45,17 +49,15 @@ impl Successor {
         })
     }
 
-    /// Starts it, unless one is on its way: as no child of ours, so that a service manager finds a child of its own in it before
-    /// we end (systemd kills others at once where it should only stop them). That it ends is told, unless it takes over: then
-    /// nobody is left here to tell.
+    /// Starts the client, unless the one before still runs. It is orphaned on purpose, so that it is re-parented to the service
+    /// manager before this process ends: systemd sends SIGKILL instead of SIGTERM to a main process that is not its child. If the
+    /// client ends without taking over, that is logged.
     pub fn start(&self) {
-        match self.on_its_way.load(Ordering::Relaxed) {
-            0 => {}
-            pid => {
-                return log::warn!(
-                    "SIGUSR2: process {pid} is on its way already; if it hangs, end it and try again"
-                );
-            }
+        let pid = self.on_its_way.load(Ordering::Relaxed);
+        if pid != 0 {
+            return log::warn!(
+                "SIGUSR2: process {pid} is on its way already; if it hangs, end it and try again"
+            );
         }
         let program = self.program.display().to_string();
         let mut command = Command::new(&self.program);
@@ -87,7 +89,7 @@ impl Successor {
             .spawn(wait)
         {
             self.on_its_way.store(0, Ordering::Relaxed);
-            log::error!("nobody can wait for the process that is to take over: {error}");
+            log::error!("cannot start a thread that waits for process {pid}: {error}");
         }
     }
 }

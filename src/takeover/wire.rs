@@ -1,5 +1,7 @@
-//! A conversation between two processes: frames with a name, data and descriptors, each with a deadline. Whatever goes wrong is
-//! an error in words, and the caller goes on as if nobody had asked.
+//! The connection between the two processes of a takeover: messages of JSON and descriptors over a unix stream socket.
+//!
+//! A message is one byte for its kind, eight for the length of its JSON, four for the number of its descriptors (both little
+//! endian), then the JSON, then the descriptors as `net/pass.rs` sends them.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -9,180 +11,168 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::net::pass;
+use crate::net::{clock, fd_passing, process};
+use crate::number;
+use crate::takeover::error::{TakeoverError, WireError};
+use crate::takeover::messages::{BYTES_MAX, FDS_MAX, Hello, MessageKind, Refused};
+use crate::takeover::protocol::server::Peer;
+use crate::takeover::protocol::{Message, expect};
 
-/// The longest data of a frame: some million sessions.
-const BYTES_MAX: u64 = 1 << 30;
-/// The most descriptors of a frame.
-const FDS_MAX: u32 = 1 << 20;
-/// Kind, length of the data, number of descriptors.
+/// Kind, length of the JSON, number of descriptors.
 const HEADER_BYTES: usize = 1 + 8 + 4;
 
-/// What a frame says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Who asks, in which version.
-    Hello = b'H',
-    /// No, and why.
-    Refused = b'N',
-    /// What there is, with the listeners.
-    Manifest = b'M',
-    /// The new one could begin now.
-    Ready = b'R',
-    /// Everything is the new one's, with all other sockets.
-    Released = b'L',
-    /// The new one has begun.
-    Started = b'S',
-    /// What the old one has still counted.
-    Farewell = b'F',
-}
-
-impl Kind {
-    const ALL: [Kind; 7] = [
-        Kind::Hello,
-        Kind::Refused,
-        Kind::Manifest,
-        Kind::Ready,
-        Kind::Released,
-        Kind::Started,
-        Kind::Farewell,
-    ];
-}
-
-/// Why a conversation came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum WireError {
-    /// The other process has ended, or closed the connection.
-    #[error("the other process ended before it sent `{0:?}`")]
-    Gone(Kind),
-    /// It did not say anything in time.
-    #[error("the other process sent no `{0:?}` for {1:?}")]
-    Silent(Kind, Duration),
-    /// It ended before all was said to it.
-    #[error("the other process ended before it took `{0:?}`")]
-    Left(Kind),
-    /// It did not take what was said in time.
-    #[error("the other process did not take `{0:?}` for {1:?}")]
-    Deaf(Kind, Duration),
-    /// There is more to say than a frame may hold.
-    #[error("{0:?} would have {1} bytes and {2} descriptors, more than {BYTES_MAX} or {FDS_MAX}")]
-    TooLarge(Kind, usize, usize),
-    /// It refuses.
-    #[error("{0}")]
-    Refused(String),
-    /// It said something that makes no sense here.
-    #[error("the other process speaks another language: {0}")]
-    Nonsense(String),
-    /// The system refused something.
-    #[error("{0}")]
-    System(#[from] io::Error),
-}
-
-/// One received frame.
+/// A received message.
 #[derive(Debug)]
 pub struct Frame {
+    /// The kind of the message.
+    pub kind: MessageKind,
     body: Vec<u8>,
     /// The descriptors that came with it.
     pub fds: Vec<OwnedFd>,
 }
 
 impl Frame {
-    /// Its data.
+    /// Parses the JSON.
+    ///
+    /// # Errors
+    ///
+    /// `Malformed`, with the parser's words, if it is not what `T` needs.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, WireError> {
-        serde_json::from_slice(&self.body).map_err(|error| WireError::Nonsense(error.to_string()))
+        serde_json::from_slice(&self.body).map_err(|error| WireError::Malformed(error.to_string()))
+    }
+
+    /// The message as the protocol sees it.
+    ///
+    /// # Errors
+    ///
+    /// `Malformed`, if it is a `Hello` or a `Refused` with other data.
+    pub fn message(&self) -> Result<Message, WireError> {
+        Ok(match self.kind {
+            MessageKind::Hello => Message::Hello {
+                version: self.read::<Hello>()?.version,
+            },
+            MessageKind::Refused => Message::Refused {
+                reason: self.read::<Refused>()?.reason,
+            },
+            MessageKind::Manifest => Message::Manifest,
+            MessageKind::Ready => Message::Ready,
+            MessageKind::Released => Message::Released,
+            MessageKind::Started => Message::Started,
+            MessageKind::FinalCounts => Message::FinalCounts,
+        })
     }
 }
 
-/// One end of the conversation.
+/// One end of a connection.
 #[derive(Debug)]
 pub struct Wire(UnixStream);
 
 impl Wire {
-    /// Over a connection.
+    /// Takes a connected socket.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if the socket cannot be set to block.
     pub fn new(stream: UnixStream) -> io::Result<Wire> {
         stream.set_nonblocking(false)?;
         Ok(Wire(stream))
     }
 
-    /// The process and the user at the other end.
-    pub fn peer(&self) -> io::Result<(u32, u32)> {
-        pass::peer(&self.0)
+    /// The process at the other end, as it was when it connected.
+    ///
+    /// # Errors
+    ///
+    /// The system's (getsockopt(2)).
+    pub fn peer(&self) -> io::Result<Peer> {
+        let (pid, user) = process::peer(&self.0)?;
+        Ok(Peer { pid, user })
     }
 
-    /// Says something. The other end must take all of it within `patience`.
+    /// Sends a message. The other end must read so much of it within `timeout` that the rest fits into the socket's buffer.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `TimedOut`, `System`: part of the message may have been sent, never all of it. `TooLarge`, `Malformed`:
+    /// nothing was sent.
     pub fn send(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         body: &impl Serialize,
         fds: &[BorrowedFd<'_>],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), WireError> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let body =
-            serde_json::to_vec(body).map_err(|error| WireError::Nonsense(error.to_string()))?;
+            serde_json::to_vec(body).map_err(|error| WireError::Malformed(error.to_string()))?;
         if body.len() as u64 > BYTES_MAX || fds.len() > FDS_MAX as usize {
-            return Err(WireError::TooLarge(kind, body.len(), fds.len()));
+            return Err(WireError::TooLarge(body.len(), fds.len()));
         }
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.push(kind as u8);
         header.extend((body.len() as u64).to_le_bytes());
-        header.extend((fds.len() as u32).to_le_bytes());
-        let sent = self
-            .write_all(&header, deadline)
-            .and_then(|()| self.write_all(&body, deadline));
-        sent.and_then(|()| pass::send_fds(&self.0, fds, deadline))
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => WireError::Left(kind),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    WireError::Deaf(kind, patience)
-                }
-                _ => WireError::System(error),
-            })
+        header.extend(number::to_u32(fds.len()).to_le_bytes());
+        self.write_all(&header, deadline)
+            .and_then(|()| self.write_all(&body, deadline))
+            .and_then(|()| fd_passing::send_fds(&self.0, fds, deadline))
+            .map_err(classify)
     }
 
-    /// Says something that is only a name.
-    pub fn say(&mut self, kind: Kind, patience: Duration) -> Result<(), WireError> {
-        self.send(kind, &(), &[], patience)
-    }
-
-    /// Waits for a frame of this kind.
-    pub fn receive(&mut self, kind: Kind, patience: Duration) -> Result<Frame, WireError> {
-        let deadline = Instant::now() + patience;
-        let wrong = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => WireError::Gone(kind),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                WireError::Silent(kind, patience)
-            }
-            io::ErrorKind::InvalidData => WireError::Nonsense(error.to_string()),
-            _ => WireError::System(error),
-        };
+    /// Waits for a whole message.
+    ///
+    /// # Errors
+    ///
+    /// Any of [`WireError`] but `TooLarge`. The rest of a message that has begun is lost, so nothing more can be received.
+    pub fn receive(&mut self, timeout: Duration) -> Result<Frame, WireError> {
+        let deadline = Instant::now() + timeout;
         let mut header = [0; HEADER_BYTES];
-        self.read_exact(&mut header, deadline).map_err(wrong)?;
-        let got = Kind::ALL.into_iter().find(|kind| *kind as u8 == header[0]);
-        let (length, count) = (u64_at(&header[1..9]), u64_at(&header[9..13]));
-        let got = got.ok_or_else(|| WireError::Nonsense("a frame of no known kind".to_owned()))?;
+        self.read_exact(&mut header, deadline).map_err(classify)?;
+        let kind = MessageKind::of(header[0]);
+        let kind =
+            kind.ok_or_else(|| WireError::Malformed("a frame of no known kind".to_owned()))?;
+        let length = u64_at(&header[1..9]);
+        let count = u64_at(&header[9..13]);
         if length > BYTES_MAX || count > u64::from(FDS_MAX) {
-            return Err(WireError::Nonsense("a frame that is too large".to_owned()));
+            return Err(WireError::Malformed("a frame that is too large".to_owned()));
         }
-        let mut body = vec![0; length as usize];
-        self.read_exact(&mut body, deadline).map_err(wrong)?;
-        let fds = pass::receive_fds(&self.0, count as usize, deadline).map_err(wrong)?;
-        let frame = Frame { body, fds };
-        match got {
-            got if got == kind => Ok(frame),
-            Kind::Refused => Err(WireError::Refused(
-                frame.read::<crate::takeover::messages::Refused>()?.why,
-            )),
-            got => Err(WireError::Nonsense(format!(
-                "`{got:?}` came instead of `{kind:?}`"
-            ))),
+        let mut body = vec![0; number::to_usize(length)];
+        self.read_exact(&mut body, deadline).map_err(classify)?;
+        let fds = fd_passing::receive_fds(&self.0, number::to_usize(count), deadline)
+            .map_err(classify)?;
+        Ok(Frame { kind, body, fds })
+    }
+
+    /// Waits for a message of this kind, as a process does that knows one course of a takeover only.
+    ///
+    /// # Errors
+    ///
+    /// The error of a takeover that ends here: another message, a refusal, or none in time.
+    pub fn expect(&mut self, kind: MessageKind, timeout: Duration) -> Result<Frame, TakeoverError> {
+        let failed = |error| TakeoverError::receiving(kind, timeout, error);
+        let frame = self.receive(timeout).map_err(failed)?;
+        let message = frame.message().map_err(failed)?;
+        expect(kind, timeout, Ok(message))?;
+        Ok(frame)
+    }
+
+    /// Discards what comes until the other end is closed.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut`, if it is still open at the deadline; `System`.
+    pub fn wait_until_closed(&mut self, deadline: Instant) -> Result<(), WireError> {
+        let mut discarded = [0; 4096];
+        loop {
+            match self.read_exact(&mut discarded, deadline).map_err(classify) {
+                Ok(()) => {}
+                Err(WireError::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
     fn read_exact(&mut self, mut bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.0.set_read_timeout(Some(pass::left(deadline)?))?;
+            self.0.set_read_timeout(Some(clock::left(deadline)?))?;
             match self.0.read(bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => bytes = &mut bytes[read..],
@@ -195,7 +185,7 @@ impl Wire {
 
     fn write_all(&mut self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            self.0.set_write_timeout(Some(pass::left(deadline)?))?;
+            self.0.set_write_timeout(Some(clock::left(deadline)?))?;
             match self.0.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -203,6 +193,18 @@ impl Wire {
             }
         }
         Ok(())
+    }
+}
+
+/// What an error of a stream socket means (unix(7), socket(7)).
+fn classify(error: io::Error) -> WireError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => WireError::Closed,
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WireError::TimedOut,
+        io::ErrorKind::InvalidData => WireError::Malformed(error.to_string()),
+        _ => WireError::System(error),
     }
 }
 
@@ -262,10 +264,10 @@ mod tests {
             let fds = vec![file.as_fd(); count];
             Wire::new(there)
                 .expect("a wire")
-                .send(Kind::Released, &body, &fds, SOON)
+                .send(MessageKind::Released, &body, &fds, SOON)
                 .expect("sent");
         });
-        let frame = here.receive(Kind::Released, SOON).expect("received");
+        let frame = here.receive(SOON).expect("received");
         eprintln!("2 MB and {count} descriptors took {:?}", begun.elapsed());
         sender.join().expect("sent");
         assert_eq!(
@@ -279,16 +281,13 @@ mod tests {
     fn stowaways_are_closed() {
         let (mut here, there) = pair();
         let (mut read, write) = std::io::pipe().expect("a pipe");
-        pass::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
+        fd_passing::send_fds(&there, &[write.as_fd()], Instant::now() + SOON).expect("sent");
         drop(write);
         Wire::new(there)
             .expect("a wire")
-            .say(Kind::Ready, SOON)
+            .send(MessageKind::Ready, &(), &[], SOON)
             .expect("sent");
-        assert!(matches!(
-            here.receive(Kind::Ready, SOON),
-            Err(WireError::Nonsense(_))
-        ));
+        assert!(matches!(here.receive(SOON), Err(WireError::Malformed(_))));
         assert_eq!(
             read.read(&mut [0]).expect("the end of the pipe"),
             0,
@@ -296,7 +295,7 @@ mod tests {
         );
     }
 
-    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our patience, and one that ended
+    /// A peer that says its word bit by bit, or never takes ours, does not hold us past our timeout, and one that ended
     /// is told from one that is slow.
     #[test]
     fn slowness_has_an_end() {
@@ -309,24 +308,37 @@ mod tests {
                 thread::sleep(Duration::from_millis(10));
             }
         });
-        assert!(matches!(
-            here.receive(Kind::Manifest, short),
-            Err(WireError::Silent(Kind::Manifest, _))
-        ));
+        assert!(matches!(here.receive(short), Err(WireError::TimedOut)));
         drop(here);
         dripping.join().expect("it ends");
 
         let (mut here, there) = pair();
         let much = "x".repeat(10 << 20);
         assert!(matches!(
-            here.send(Kind::Manifest, &much, &[], short),
-            Err(WireError::Deaf(Kind::Manifest, _))
+            here.send(MessageKind::Manifest, &much, &[], short),
+            Err(WireError::TimedOut)
         ));
         drop(there);
         assert!(matches!(
-            here.send(Kind::Manifest, &much, &[], SOON),
-            Err(WireError::Left(Kind::Manifest))
+            here.send(MessageKind::Manifest, &much, &[], SOON),
+            Err(WireError::Closed)
         ));
+    }
+
+    /// The end of the other process is found behind whatever it has sent, and not before.
+    #[test]
+    fn the_end_is_found() {
+        let (mut here, mut there) = pair();
+        there.write_all(&[b'x'; 10_000]).expect("written");
+        let early = Instant::now() + Duration::from_millis(20);
+        assert!(matches!(
+            here.wait_until_closed(early),
+            Err(WireError::TimedOut)
+        ));
+        there.write_all(b"more").expect("written");
+        drop(there);
+        here.wait_until_closed(Instant::now() + SOON)
+            .expect("it is closed");
     }
 
     /// More than a frame may hold is not even begun: the other end hears nothing of it.
@@ -335,8 +347,8 @@ mod tests {
         let (mut here, there) = pair();
         let fds = vec![there.as_fd(); FDS_MAX as usize + 1];
         assert!(matches!(
-            here.send(Kind::Released, &(), &fds, SOON),
-            Err(WireError::TooLarge(Kind::Released, ..))
+            here.send(MessageKind::Released, &(), &fds, SOON),
+            Err(WireError::TooLarge(..))
         ));
         drop(here);
         assert_eq!((&there).read(&mut [0]).expect("the end"), 0);
@@ -347,28 +359,25 @@ mod tests {
     fn every_failure_has_its_name() {
         let (mut here, mut there) = pair();
         there
-            .write_all(&[Kind::Manifest as u8, 9, 0])
+            .write_all(&[MessageKind::Manifest as u8, 9, 0])
             .expect("written");
         drop(there);
-        assert!(matches!(
-            here.receive(Kind::Manifest, SOON),
-            Err(WireError::Gone(Kind::Manifest))
-        ));
+        assert!(matches!(here.receive(SOON), Err(WireError::Closed)));
 
         let (mut here, _there) = pair();
-        let silent = here.receive(Kind::Ready, Duration::from_millis(20));
-        assert!(matches!(silent, Err(WireError::Silent(Kind::Ready, _))));
+        let silent = here.receive(Duration::from_millis(20));
+        assert!(matches!(silent, Err(WireError::TimedOut)));
 
         let (mut here, there) = pair();
-        let refused = crate::takeover::messages::Refused {
-            why: "no".to_owned(),
+        let refused = Refused {
+            reason: "no".to_owned(),
         };
         Wire::new(there)
             .expect("a wire")
-            .send(Kind::Refused, &refused, &[], SOON)
+            .send(MessageKind::Refused, &refused, &[], SOON)
             .expect("sent");
         assert!(
-            matches!(here.receive(Kind::Manifest, SOON), Err(WireError::Refused(why)) if why == "no")
+            matches!(here.expect(MessageKind::Manifest, SOON), Err(TakeoverError::Refused(reason)) if reason == "no")
         );
 
         for nonsense in [
@@ -377,10 +386,7 @@ mod tests {
         ] {
             let (mut here, mut there) = pair();
             there.write_all(nonsense).expect("written");
-            assert!(matches!(
-                here.receive(Kind::Manifest, SOON),
-                Err(WireError::Nonsense(_))
-            ));
+            assert!(matches!(here.receive(SOON), Err(WireError::Malformed(_))));
         }
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
-use super::estate::Seat;
-use crate::dispatch::change::Change;
+use super::worker_state::SocketSlot;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::ledger::Ledger;
-use crate::dispatch::sessions::page::{Page, Wanted};
+use crate::dispatch::sessions::page::{SessionPage, Wanted};
 use crate::dispatch::tap::{Tap, TapId};
+use crate::dispatch::upstream_event::UpstreamEvent;
 
 /// A wish that the worker fulfils between two turns.
 #[derive(Debug)]
@@ -20,9 +20,9 @@ pub enum Command {
     /// Send a copy of the accounts.
     Snapshot(Sender<Ledger>),
     /// Send a page of sessions.
-    Sessions(Wanted, Sender<Page>),
+    Sessions(Wanted, Sender<SessionPage>),
     /// Something is new about an upstream.
-    Change(UpstreamId, Change),
+    UpstreamEvent(UpstreamId, UpstreamEvent),
     /// Copy datagrams for somebody who looks on.
     Tap {
         /// Where they go.
@@ -33,7 +33,7 @@ pub enum Command {
     /// Nobody looks on by that tap any more.
     Untap(TapId),
     /// Send second descriptors of the listeners' sockets.
-    Lend(Sender<Vec<(Seat, UdpSocket)>>),
+    Lend(Sender<Vec<(SocketSlot, UdpSocket)>>),
     /// Set everything on the listeners' sockets as it is meant to be: somebody who had them too may have changed it.
     Settle(Sender<io::Result<()>>),
     /// Finish the turn and end. The sockets stay open and hold what comes.
@@ -42,7 +42,7 @@ pub enum Command {
     Stop {
         /// Whether somebody keeps these sockets for the next process: what comes from now on waits in them. Otherwise
         /// nothing new is let in.
-        has_heir: bool,
+        has_successor: bool,
     },
 }
 

@@ -1,105 +1,43 @@
 //! Empties the outbox into the kernel at the end of a turn: runs of equal size as one segmented send, the rest as one
 //! batch of messages, each refusal judged, counted and survived.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+mod items;
 
-use super::exit::Exit;
-use super::lanes::Lanes;
+use std::io;
+
+use self::items::Items;
 use super::listener::Listener;
+use super::send_socket::SendSocket;
+use super::upstream_sockets::UpstreamSockets;
 use crate::datagram::Span;
 use crate::dispatch::handler::Trouble;
 use crate::dispatch::ledger::{Ledger, Sent};
 use crate::dispatch::outbox::{
-    Kept, Lane, Outbox, Parcel, Reply, Run, SEGMENTS_MAX_OLD, SegmentLimits, first_run,
+    Kept, Outbox, Parcel, Run, SEGMENTS_MAX_OLD, SegmentLimits, UpstreamSocketId,
 };
 use crate::dispatch::udp_header::{HEADER_BYTES, udp_header};
 use crate::net::control_message::Sending;
 use crate::net::errno::{self, SendError};
 use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
-/// Something that can be sent: a parcel to an upstream, or a reply.
-trait Item: Copy {
-    fn parcel(&self) -> Parcel;
-    fn with(self, parcel: Parcel) -> Self;
-    /// `None` on a connected socket.
-    fn to(&self) -> Option<&SocketAddr>;
-    /// What the kernel must be told beside the payload.
-    fn sending(&self) -> Sending;
-    /// Whether the other may leave in the same message, sizes apart.
-    fn joins(&self, other: &Self) -> bool;
+/// The sockets that a flush sends through.
+pub struct Sockets<'a> {
+    /// Replies leave through the listener that was asked.
+    pub listeners: &'a mut [Listener],
+    /// Everything else leaves to an upstream.
+    pub upstream_sockets: &'a mut UpstreamSockets,
 }
 
-impl Item for Parcel {
-    fn parcel(&self) -> Parcel {
-        *self
-    }
-    fn with(self, parcel: Parcel) -> Parcel {
-        parcel
-    }
-    fn to(&self) -> Option<&SocketAddr> {
-        None
-    }
-    fn sending(&self) -> Sending {
-        Sending {
-            ttl: self.ttl,
-            ..Sending::default()
-        }
-    }
-    fn joins(&self, _: &Parcel) -> bool {
-        true
-    }
+/// The outbox and the arena that its spans point into.
+#[derive(Clone, Copy)]
+struct Content<'a> {
+    outbox: &'a Outbox,
+    arena: &'a [u8],
 }
 
-impl Item for Reply {
-    fn parcel(&self) -> Parcel {
-        self.parcel
-    }
-    fn with(self, parcel: Parcel) -> Reply {
-        Reply { parcel, ..self }
-    }
-    fn to(&self) -> Option<&SocketAddr> {
-        Some(&self.to)
-    }
-    fn sending(&self) -> Sending {
-        let from = self.from.ip();
-        // A link-local address means nothing without its interface, and an unspecified one needs it for the choice.
-        let on_interface = match from {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(from) => from.is_unspecified() || from.is_unicast_link_local(),
-        };
-        let interface = if on_interface { self.interface } else { 0 };
-        Sending {
-            from: Some(from),
-            interface,
-            ttl: self.parcel.ttl,
-            ..Sending::default()
-        }
-    }
-    fn joins(&self, other: &Reply) -> bool {
-        (self.to, self.from, self.handler) == (other.to, other.from, other.handler)
-    }
-}
-
-impl Item for Kept {
-    fn parcel(&self) -> Parcel {
-        self.parcel
-    }
-    fn with(self, parcel: Parcel) -> Kept {
-        Kept { parcel, ..self }
-    }
-    fn to(&self) -> Option<&SocketAddr> {
-        None
-    }
-    fn sending(&self) -> Sending {
-        Sending {
-            from: Some(self.from.ip()),
-            ttl: self.parcel.ttl,
-            ..Sending::default()
-        }
-    }
-    fn joins(&self, _: &Kept) -> bool {
-        false
+impl<'a> Content<'a> {
+    fn bytes(self, span: Span) -> &'a [u8] {
+        self.outbox.bytes(self.arena, span)
     }
 }
 
@@ -110,125 +48,121 @@ pub struct Flusher {
     runs: Vec<Run>,
     parcels: Vec<Parcel>,
     singles: Vec<Parcel>,
-    single_replies: Vec<Reply>,
     headers: Vec<Option<[u8; HEADER_BYTES]>>,
 }
 
 impl Flusher {
-    /// Sends everything and empties the outbox. Replies leave through the listener that was asked.
+    /// Sends everything in the outbox, counts what became of it in the ledger, and empties the outbox.
     pub fn flush(
         &mut self,
-        listeners: &mut [Listener],
-        lanes: &mut Lanes,
+        sockets: Sockets<'_>,
         outbox: &mut Outbox,
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        for &lane in outbox.touched() {
-            self.flush_lane(lanes, lane, outbox, arena, ledger);
+        let Sockets {
+            listeners,
+            upstream_sockets,
+        } = sockets;
+        let content = Content { outbox, arena };
+        for &socket in content.outbox.touched() {
+            self.flush_socket(upstream_sockets, socket, content, ledger);
         }
-        for &ear in outbox.replying() {
-            let Flusher {
-                sender,
-                runs,
-                single_replies,
-                ..
-            } = self;
-            let mut way = Way {
-                exit: &mut listeners[ear.index()].exit,
-                sender,
-                runs,
-                outbox,
-                arena,
-            };
-            way.send_all(outbox.replies(ear), single_replies, |reply, sent| {
-                ledger.handlers[reply.handler.index()].record(sent);
+        for &listener in content.outbox.replying() {
+            let replies = content.outbox.replies(listener);
+            let mut path = self.path_through(&mut listeners[listener.index()].send_socket, content);
+            path.send_all(Items::Replies(replies), &mut |index, sent| {
+                ledger.handlers[replies[index].handler.index()].record(sent);
             });
         }
-        for kept in outbox.kept().chunk_by(|one, next| one.lane == next.lane) {
-            self.flush_kept(lanes, kept, outbox, arena, ledger);
+        let kept = content.outbox.kept();
+        for kept in kept.chunk_by(|one, next| one.socket == next.socket) {
+            self.flush_kept(upstream_sockets, kept, content, ledger);
         }
         outbox.clear();
-        lanes.settle(ledger);
+        upstream_sockets.settle(ledger);
     }
 
-    /// Sends datagrams of one lane under their senders' addresses.
+    fn path_through<'a>(
+        &'a mut self,
+        send_socket: &'a mut SendSocket,
+        content: Content<'a>,
+    ) -> SendPath<'a> {
+        SendPath {
+            send_socket,
+            sender: &mut self.sender,
+            runs: &mut self.runs,
+            singles: &mut self.singles,
+            content,
+        }
+    }
+
+    /// Sends datagrams of one socket under their senders' addresses.
     fn flush_kept(
         &mut self,
-        lanes: &mut Lanes,
+        upstream_sockets: &mut UpstreamSockets,
         kept: &[Kept],
-        outbox: &Outbox,
-        arena: &[u8],
+        content: Content<'_>,
         ledger: &mut Ledger,
     ) {
-        let Some((exit, handler, upstream)) = lanes.exit(kept[0].lane) else {
+        let Some((send_socket, handler, upstream)) = upstream_sockets.send_socket(kept[0].socket)
+        else {
             return;
         };
-        let (account, theirs) = (
-            &mut ledger.handlers[handler.index()],
-            &mut ledger.upstreams[upstream.index()],
-        );
+        let account = &mut ledger.handlers[handler.index()];
+        let theirs = &mut ledger.upstreams[upstream.index()];
         let mut settle = |sent: Sent| {
             theirs.record(sent);
             account.record(sent);
         };
         for kept in kept.chunks(MESSAGES_MAX) {
-            let Flusher {
-                sender,
-                runs,
-                headers,
-                ..
-            } = self;
             let header = |kept: &Kept| {
-                let to = exit.upstream()?;
-                udp_header(kept.from, to, outbox.bytes(arena, kept.parcel.span))
+                let to = send_socket.upstream()?;
+                udp_header(kept.from, to, content.bytes(kept.parcel.span))
             };
-            headers.clear();
-            headers.extend(kept.iter().map(header));
-            exit.adopt(kept[0].parcel.ttl);
-            runs.clear();
-            let mut batch = sender.batch();
-            for (kept, header) in kept.iter().zip(&*headers) {
+            self.headers.clear();
+            self.headers.extend(kept.iter().map(header));
+            send_socket.adopt(kept[0].parcel.ttl);
+            self.runs.clear();
+            let mut batch = self.sender.batch();
+            for (kept, header) in kept.iter().zip(&self.headers) {
                 // The family is another, or it is too long for this one: nothing could carry it.
                 let Some(header) = header else {
                     settle(Sent::Refused(errno::UNSENDABLE, 1));
                     continue;
                 };
-                batch.begin(None, &exit.spare(kept.sending()));
+                let sending = Sending {
+                    from: Some(kept.from.ip()),
+                    ttl: kept.parcel.ttl,
+                    ..Sending::default()
+                };
+                batch.begin(None, &send_socket.spare(sending));
                 batch.piece(header);
-                batch.piece(outbox.bytes(arena, kept.parcel.span));
-                runs.push(Run {
+                batch.piece(content.bytes(kept.parcel.span));
+                self.runs.push(Run {
                     parcels: 1,
                     datagrams: 1,
                     segment: 0,
                 });
             }
-            transmit(&mut batch, exit, runs, kept, &mut |_, sent| settle(sent));
+            transmit(&mut batch, send_socket, &self.runs, &mut |_, sent| {
+                settle(sent)
+            });
         }
     }
 
-    fn flush_lane(
+    fn flush_socket(
         &mut self,
-        lanes: &mut Lanes,
-        lane: Lane,
-        outbox: &Outbox,
-        arena: &[u8],
+        upstream_sockets: &mut UpstreamSockets,
+        socket: UpstreamSocketId,
+        content: Content<'_>,
         ledger: &mut Ledger,
     ) {
-        let Flusher {
-            sender,
-            runs,
-            parcels,
-            singles,
-            ..
-        } = self;
-        let Some((exit, handler, upstream)) = lanes.exit(lane) else {
+        let Some((send_socket, handler, upstream)) = upstream_sockets.send_socket(socket) else {
             return;
         };
-        let (account, theirs) = (
-            &mut ledger.handlers[handler.index()],
-            &mut ledger.upstreams[upstream.index()],
-        );
+        let account = &mut ledger.handlers[handler.index()];
+        let theirs = &mut ledger.upstreams[upstream.index()];
         let mut trouble = None;
         let mut settle = |sent: Sent| {
             theirs.record(sent);
@@ -239,119 +173,125 @@ impl Flusher {
                 _ => trouble,
             };
         };
+        let mut parcels = std::mem::take(&mut self.parcels);
         parcels.clear();
-        parcels.extend(
-            outbox
-                .lane(lane)
-                .flat_map(|parcel| parcel.parts(exit.limits.count_max)),
-        );
-        if let [parcel] = parcels[..]
-            && parcel.segment == 0
-            && exit.send_alone(&parcel, |span| outbox.bytes(arena, span), &mut settle)
-        {
-            // What request and reply mostly is: one datagram, one lane.
-        } else {
-            let mut way = Way {
-                exit,
-                sender,
-                runs,
-                outbox,
-                arena,
-            };
-            way.send_all(parcels, singles, |_, sent| settle(sent));
+        let whole = content.outbox.parcels(socket);
+        parcels.extend(whole.flat_map(|parcel| parcel.parts(send_socket.limits.count_max)));
+        // One datagram on one socket is what request and reply mostly is: it needs no batch.
+        let is_sent = match parcels[..] {
+            [parcel] if parcel.segment == 0 => {
+                send_socket.send_alone(&parcel, |span| content.bytes(span), &mut settle)
+            }
+            _ => false,
+        };
+        if !is_sent {
+            let mut path = self.path_through(send_socket, content);
+            path.send_all(Items::Parcels(&parcels), &mut |_, sent| settle(sent));
         }
+        self.parcels = parcels;
         if let Some(trouble) = trouble {
-            lanes.note(lane, trouble);
+            upstream_sockets.note(socket, trouble);
         }
     }
 }
 
-/// One exit, with what it takes to send through it.
-struct Way<'w> {
-    exit: &'w mut Exit,
+/// One socket, with what it takes to send through it.
+struct SendPath<'w> {
+    send_socket: &'w mut SendSocket,
     sender: &'w mut Sender,
     runs: &'w mut Vec<Run>,
-    outbox: &'w Outbox,
-    arena: &'w [u8],
+    singles: &'w mut Vec<Parcel>,
+    content: Content<'w>,
 }
 
-impl Way<'_> {
-    /// Sends all items in order. Where segments are refused, the same datagrams go one by one, and if that works the
-    /// exit remembers.
-    fn send_all<I: Item>(
-        &mut self,
-        items: &[I],
-        singles: &mut Vec<I>,
-        mut account: impl FnMut(&I, Sent),
-    ) {
-        let mut rest = items;
+impl SendPath<'_> {
+    /// Sends all items in order. Where the kernel refuses segments, the same datagrams go one by one. If that works, the
+    /// socket remembers it. `settle` gets the index of the first item that a result speaks of.
+    fn send_all(&mut self, items: Items<'_>, settle: &mut dyn FnMut(usize, Sent)) {
+        let mut done = 0;
         loop {
-            let (done, refusal) = self.send_runs(rest, self.exit.limits, &mut account);
-            rest = &rest[done..];
-            if rest.is_empty() {
+            let rest = items.from(done);
+            let (settled, refusal) =
+                self.send_runs(rest, self.send_socket.limits, &mut |index, sent| {
+                    settle(done + index, sent);
+                });
+            done += settled;
+            if done == items.len() {
                 return;
             }
-            let run = longest_run(rest, self.exit.limits);
+            let rest = items.from(done);
+            let run = rest.longest_run(self.send_socket.limits);
             if refusal.is_some()
                 && run.datagrams > SEGMENTS_MAX_OLD
-                && self.exit.limits.count_max > SEGMENTS_MAX_OLD
+                && self.send_socket.limits.count_max > SEGMENTS_MAX_OLD
             {
-                self.exit.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
+                self.send_socket.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
                 continue;
             }
-            singles.clear();
-            for item in &rest[..run.parcels] {
-                singles.extend(item.parcel().singles().map(|parcel| item.with(parcel)));
-            }
-            let mut sent = 0;
-            self.send_runs(
-                singles,
-                SegmentLimits::NONE,
-                &mut |item: &I, result: Sent| {
-                    sent += if let Sent::Taken(datagrams) = result {
-                        datagrams
-                    } else {
-                        0
-                    };
-                    account(item, result);
-                },
-            );
+            let sent = self.send_singles(rest, run, &mut |sent| settle(done, sent));
             if let Some(error) = refusal
                 && sent > 0
             {
-                self.exit.learn(&error, u32::from(run.segment) - 1);
+                self.send_socket.learn(&error, u32::from(run.segment) - 1);
             }
-            rest = &rest[run.parcels..];
+            done += run.parcels;
         }
     }
 
+    /// Sends the datagrams of the run that the items begin with one by one. Returns how many the kernel took.
+    fn send_singles(&mut self, items: Items<'_>, run: Run, settle: &mut dyn FnMut(Sent)) -> u32 {
+        let mut singles = std::mem::take(self.singles);
+        singles.clear();
+        for index in 0..run.parcels {
+            singles.extend(items.parcel(index).singles());
+        }
+        let apart = match items.reply() {
+            Some(reply) => Items::Singles(&singles, reply),
+            None => Items::Parcels(&singles),
+        };
+        let mut taken = 0;
+        self.send_runs(apart, SegmentLimits::NONE, &mut |_, sent| {
+            if let Sent::Taken(datagrams) = sent {
+                taken += datagrams;
+            }
+            settle(sent);
+        });
+        *self.singles = singles;
+        taken
+    }
+
     /// Sends items from the front until all are sent or refused for good. Stops early at an item that has to be taken
-    /// apart: the kernel refused its segments (the error is returned), or they are known to be too large.
-    fn send_runs<I: Item>(
+    /// apart: the kernel refused its segments (the error is returned), or they are known to be too large. Returns how many
+    /// items are settled.
+    fn send_runs(
         &mut self,
-        items: &[I],
+        items: Items<'_>,
         limits: SegmentLimits,
-        account: &mut impl FnMut(&I, Sent),
+        settle: &mut dyn FnMut(usize, Sent),
     ) -> (usize, Option<io::Error>) {
         let mut done = 0;
         while done < items.len() {
-            let (outbox, arena) = (self.outbox, self.arena);
+            let rest = items.from(done);
+            self.send_socket.adopt(rest.parcel(0).ttl);
             let mut batch = self.sender.batch();
-            self.exit.adopt(items[done].parcel().ttl);
             gather(
                 &mut batch,
                 self.runs,
-                &items[done..],
-                limits,
-                self.exit,
-                |span| outbox.bytes(arena, span),
+                rest,
+                &Gathering {
+                    limits,
+                    send_socket: self.send_socket,
+                    content: self.content,
+                },
             );
             if self.runs.is_empty() {
                 return (done, None);
             }
-            let (sent, refusal) =
-                transmit(&mut batch, self.exit, self.runs, &items[done..], account);
-            done += sent;
+            let (settled, refusal) =
+                transmit(&mut batch, self.send_socket, self.runs, &mut |at, sent| {
+                    settle(done + at, sent);
+                });
+            done += settled;
             if refusal.is_some() {
                 return (done, refusal);
             }
@@ -360,112 +300,132 @@ impl Way<'_> {
     }
 }
 
+/// What decides how items become messages.
+struct Gathering<'a, 'e> {
+    limits: SegmentLimits,
+    send_socket: &'e SendSocket,
+    content: Content<'a>,
+}
+
 /// Fills a batch with messages, one for each run, up to an item that has to be taken apart.
-fn gather<'a, I: Item>(
+fn gather<'a>(
     batch: &mut SendBatch<'_, 'a>,
     runs: &mut Vec<Run>,
-    items: &[I],
-    limits: SegmentLimits,
-    exit: &Exit,
-    payload: impl Fn(Span) -> &'a [u8],
+    items: Items<'_>,
+    by: &Gathering<'a, '_>,
 ) {
     runs.clear();
     let mut rest = items;
-    while !rest.is_empty() && !batch.is_full() {
-        if !exit.can_send_with(rest[0].parcel().ttl) {
+    while rest.len() > 0 && !batch.is_full() {
+        if !by.send_socket.can_send_with(rest.parcel(0).ttl) {
             return; // The next batch adopts it.
         }
-        let run = longest_run(rest, limits);
-        if run.segment != 0 && u32::from(run.segment) > limits.bytes_max {
+        let run = rest.longest_run(by.limits);
+        if run.segment != 0 && u32::from(run.segment) > by.limits.bytes_max {
             return;
         }
-        let (together, after) = rest.split_at(run.parcels);
-        batch.begin(
-            rest[0].to(),
-            &exit.spare(Sending {
-                segment: run.segment,
-                ..rest[0].sending()
-            }),
-        );
-        for item in together {
-            batch.piece(payload(item.parcel().span));
+        let (to, sending) = rest.head();
+        let segment = run.segment;
+        batch.begin(to, &by.send_socket.spare(Sending { segment, ..sending }));
+        for index in 0..run.parcels {
+            batch.piece(by.content.bytes(rest.parcel(index).span));
         }
         runs.push(run);
-        rest = after;
+        rest = rest.from(run.parcels);
+    }
+}
+
+/// What follows from a failed send call.
+enum Step {
+    /// The same message is sent again.
+    Retry,
+    /// The error speaks of an earlier datagram: it is counted, and the same message is sent again.
+    Report,
+    /// The datagrams of the message are refused for good.
+    Refuse,
+    /// The kernel refuses the segments of the message: its datagrams have to go one by one.
+    Split,
+}
+
+/// How often one batch has recovered from what a failed send call said.
+#[derive(Default)]
+struct Recovery {
+    /// Whether the message at the front was sent again after a pending error.
+    is_retried: bool,
+    /// Whether the socket was made anew.
+    is_renewed: bool,
+}
+
+impl Recovery {
+    /// Judges a failed send call of a message of `segment` bytes a datagram.
+    fn judge(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
+        match errno::of_send(error) {
+            SendError::Again => return Step::Retry,
+            SendError::Pending if !std::mem::replace(&mut self.is_retried, true) => {
+                let is_report = errno::is_report(error);
+                return if is_report { Step::Report } else { Step::Retry };
+            }
+            SendError::Pending | SendError::Full | SendError::Refused => {}
+        }
+        if segment != 0 && errno::refuses_segments(error) {
+            return Step::Split;
+        }
+        // Tried once: while the network is down, the rest is refused without another socket.
+        let may_renew =
+            errno::may_lack_source(error) && !std::mem::replace(&mut self.is_renewed, true);
+        if may_renew && send_socket.renew() {
+            return Step::Retry;
+        }
+        Step::Refuse
     }
 }
 
 /// Sends a batch to its end. Every refusal is judged: tried again, counted, or, where segments were refused, returned.
-/// Also returns how many items are settled.
-fn transmit<I: Item>(
+/// `settle` gets the index of the first item of the run that a result speaks of. Returns how many items are settled.
+fn transmit(
     batch: &mut SendBatch<'_, '_>,
-    exit: &mut Exit,
+    send_socket: &mut SendSocket,
     runs: &[Run],
-    items: &[I],
-    account: &mut impl FnMut(&I, Sent),
+    settle: &mut dyn FnMut(usize, Sent),
 ) -> (usize, Option<io::Error>) {
-    let (mut first, mut done) = (0, 0);
-    let mut retried = false;
-    let mut renewed = exit.renew_if_doubted();
-    if let Some(errno) = exit.unreachable() {
-        runs.iter()
-            .for_each(|run| account(&items[0], Sent::Refused(errno, run.datagrams)));
-        return (runs.iter().map(|run| run.parcels).sum(), None);
+    let mut first = 0;
+    let mut done = 0;
+    let mut recovery = Recovery {
+        is_renewed: send_socket.renew_if_doubted(),
+        ..Recovery::default()
+    };
+    if let Some(errno) = send_socket.unreachable() {
+        for run in runs {
+            settle(done, Sent::Refused(errno, run.datagrams));
+            done += run.parcels;
+        }
+        return (done, None);
     }
     while let Some(run) = runs.get(first) {
-        let error = match batch.send(exit.socket(), first) {
+        let error = match batch.send(send_socket.socket(), first) {
             Ok(sent) => {
                 for run in &runs[first..first + sent] {
-                    account(&items[done], Sent::Taken(run.datagrams));
+                    settle(done, Sent::Taken(run.datagrams));
                     done += run.parcels;
                 }
                 first += sent;
-                retried = false;
+                recovery.is_retried = false;
                 continue;
             }
             Err(error) => error,
         };
-        let meaning = errno::of_send(&error);
-        let again = match meaning {
-            SendError::Again => true,
-            SendError::Pending => !std::mem::replace(&mut retried, true),
-            SendError::Full | SendError::Refused => false,
-        };
-        if again {
-            if meaning == SendError::Pending && errno::is_report(&error) {
-                account(
-                    &items[done],
-                    Sent::Reported(error.raw_os_error().unwrap_or(0)),
-                );
+        let errno = error.raw_os_error().unwrap_or(0);
+        match recovery.judge(&error, run.segment, send_socket) {
+            Step::Retry => {}
+            Step::Report => settle(done, Sent::Reported(errno)),
+            Step::Split => return (done, Some(error)),
+            Step::Refuse => {
+                settle(done, Sent::Refused(errno, run.datagrams));
+                done += run.parcels;
+                first += 1;
+                recovery.is_retried = false;
             }
-            continue;
         }
-        if run.segment != 0 && errno::refuses_segments(&error) {
-            return (done, Some(error));
-        }
-        // Tried once: while the network is down, the rest is refused without ado.
-        if errno::may_lack_source(&error) && !std::mem::replace(&mut renewed, true) && exit.renew()
-        {
-            continue;
-        }
-        account(
-            &items[done],
-            Sent::Refused(error.raw_os_error().unwrap_or(0), run.datagrams),
-        );
-        done += run.parcels;
-        first += 1;
-        retried = false;
     }
     (done, None)
-}
-
-/// The longest run of items that can leave as one message.
-fn longest_run<I: Item>(items: &[I], limits: SegmentLimits) -> Run {
-    first_run(
-        items
-            .iter()
-            .take_while(|item| item.joins(&items[0]))
-            .map(Item::parcel),
-        limits,
-    )
 }

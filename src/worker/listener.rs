@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use super::estate::{EarEstate, Seat};
-use super::exit::Exit;
+use super::send_socket::SendSocket;
+use super::worker_state::{ListenerState, SocketSlot};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::verdict::DropReason;
 use crate::net::control_message::Received;
@@ -16,8 +16,8 @@ use crate::net::socket::{ListenerOptions, bind, granted_receive_buffer, settle, 
 const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const UNKNOWN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-/// What an upstream answered, as a train. Whose it is, the lane says: nothing else was asked of the kernel.
-pub fn answer(slot: &Slot<'_>) -> Train {
+/// What an upstream answered, as a train. Whose it is, the socket says: nothing else was asked of the kernel.
+pub fn reply_train(slot: &Slot<'_>) -> Train {
     let envelope = Envelope {
         src: UNKNOWN_V4,
         dst: UNKNOWN_V4,
@@ -34,7 +34,7 @@ pub fn answer(slot: &Slot<'_>) -> Train {
     Train {
         envelope,
         span,
-        segment: slot.told().segment,
+        segment: slot.control_data().segment,
     }
 }
 
@@ -42,7 +42,7 @@ pub fn answer(slot: &Slot<'_>) -> Train {
 #[derive(Debug)]
 pub struct Listener {
     /// The socket; answers leave through it too.
-    pub exit: Exit,
+    pub send_socket: SendSocket,
     /// What it is bound to: the destination of every datagram where the kernel is not asked for it.
     pub address: SocketAddr,
     /// How its socket is made.
@@ -50,11 +50,11 @@ pub struct Listener {
     /// Whether it is not bound yet: see [`Listener::bind_late`].
     is_late: bool,
     /// Whether the kernel is asked who sent each datagram.
-    pub tells_source: bool,
+    pub receives_source: bool,
     /// Whether it is asked for each datagram's destination.
-    pub tells_destination: bool,
+    pub receives_destination: bool,
     /// Which of the configuration's sockets it is.
-    pub seat: Seat,
+    pub slot: SocketSlot,
     /// How many trains the next receive call asks for.
     pub trains_max: usize,
     /// The kernel's drop counter when it was last read.
@@ -64,24 +64,24 @@ pub struct Listener {
 impl Listener {
     /// Around a socket that is bound, or will be when it is late.
     pub fn new(
-        seat: Seat,
+        slot: SocketSlot,
         socket: UdpSocket,
         address: SocketAddr,
         options: ListenerOptions,
-        tells_source: bool,
+        receives_source: bool,
         is_late: bool,
     ) -> Listener {
-        let exit = Exit::of_listener(socket, address);
-        let tells_destination = options.destination;
+        let send_socket = SendSocket::of_listener(socket, address);
+        let receives_destination = options.destination;
         let (trains_max, drops_seen) = (SLOTS, 0);
         Listener {
-            exit,
+            send_socket,
             address,
             options,
             is_late,
-            tells_source,
-            tells_destination,
-            seat,
+            receives_source,
+            receives_destination,
+            slot,
             trains_max,
             drops_seen,
         }
@@ -96,42 +96,46 @@ impl Listener {
     /// from now on: so this is done when nothing can fail any more.
     pub fn bind_late(&mut self) -> io::Result<()> {
         self.is_late = false;
-        bind(self.exit.socket(), self.address)
+        bind(self.send_socket.socket(), self.address)
     }
 
     /// Lets further sockets of ours bind beside it, until it is settled.
     pub fn unlock(&self) -> io::Result<()> {
-        unlock(self.exit.socket())
+        unlock(self.send_socket.socket())
     }
 
     /// Sets everything on its socket as it is meant to be, whoever has used that before.
     pub fn settle(&self) -> io::Result<()> {
-        settle(self.exit.socket(), self.address.is_ipv6(), &self.options)
+        settle(
+            self.send_socket.socket(),
+            self.address.is_ipv6(),
+            &self.options,
+        )
     }
 
     /// The receive buffer that the kernel granted, in bytes; 0 where it does not say.
     pub fn receive_buffer(&self) -> usize {
-        granted_receive_buffer(self.exit.socket()).unwrap_or(0)
+        granted_receive_buffer(self.send_socket.socket()).unwrap_or(0)
     }
 
     /// A second descriptor of its socket, and which one it is.
-    pub fn lend(&self) -> io::Result<(Seat, UdpSocket)> {
-        Ok((self.seat, self.exit.socket().try_clone()?))
+    pub fn lend(&self) -> io::Result<(SocketSlot, UdpSocket)> {
+        Ok((self.slot, self.send_socket.socket().try_clone()?))
     }
 
     /// What is known of its socket.
-    pub fn leave(&self) -> EarEstate {
-        EarEstate {
-            seat: self.seat,
+    pub fn save(&self) -> ListenerState {
+        ListenerState {
+            slot: self.slot,
             drops_seen: self.drops_seen,
-            sticky: self.exit.sticky(),
+            sticky: self.send_socket.sticky(),
         }
     }
 
     /// Goes on with a socket that another has read until now.
-    pub fn inherit(&mut self, left: &EarEstate) {
+    pub fn inherit(&mut self, left: &ListenerState) {
         self.drops_seen = left.drops_seen;
-        self.exit.restore(left.sticky);
+        self.send_socket.restore(left.sticky);
     }
 
     /// Adapts the next receive call to what the last one brought.
@@ -145,7 +149,7 @@ impl Listener {
 
     /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
     pub fn new_kernel_drops(&mut self) -> u64 {
-        let Ok(drops) = option::kernel_drops(self.exit.socket()) else {
+        let Ok(drops) = option::kernel_drops(self.send_socket.socket()) else {
             return 0;
         };
         let new = drops.wrapping_sub(self.drops_seen);
@@ -157,36 +161,36 @@ impl Listener {
     /// off again.
     #[inline]
     pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
-        let told = slot.told();
+        let control = slot.control_data();
         let src = slot.src();
         let span = Span {
             region: Region::Arena,
             offset: slot.offset,
             len: slot.len,
         };
-        let lost = (self.tells_source && src.is_none())
-            || (self.tells_destination && told.destination.is_none());
+        let lost = (self.receives_source && src.is_none())
+            || (self.receives_destination && control.destination.is_none());
         let refused = match slot.is_truncated() {
             true => Some(DropReason::Truncated),
             false => (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost),
         };
         // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
         trains.push(Train {
-            envelope: self.envelope(src, &told),
+            envelope: self.envelope(src, &control),
             span,
-            segment: told.segment,
+            segment: control.segment,
         });
         refused.map_or(Ok(()), Err)
     }
 
     #[inline]
-    fn envelope(&self, src: Option<SocketAddr>, told: &Received) -> Envelope {
+    fn envelope(&self, src: Option<SocketAddr>, control: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
-        let dst = told.destination.map_or(self.address, here);
+        let dst = control.destination.map_or(self.address, here);
         // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then, unless
         // that is a group, where the kernel chooses.
-        let is_told = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
-        let local = told.local.filter(is_told).map_or(dst, here);
+        let is_known = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
+        let local = control.local.filter(is_known).map_or(dst, here);
         Envelope {
             src: src.unwrap_or(if self.address.is_ipv4() {
                 UNKNOWN_V4
@@ -195,9 +199,9 @@ impl Listener {
             }),
             dst,
             local,
-            interface: told.interface,
-            ttl: told.ttl,
-            time_ns: told.time_ns,
+            interface: control.interface,
+            ttl: control.ttl,
+            time_ns: control.time_ns,
         }
     }
 }

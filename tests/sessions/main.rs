@@ -1,6 +1,6 @@
 //! Forwarding with sessions, from the listener's datagrams to the clients' answers, without a kernel: random forwarders go
 //! through the parser into the workers' dispatchers, clients, upstreams and time do what they like, and after each step
-//! everything that left, every lane and every account is compared with a model of the rules (`model/`).
+//! everything that left, every socket and every account is compared with a model of the rules (`model/`).
 //!
 //! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` tries so many
 //! seeds.
@@ -8,7 +8,7 @@
 mod covered;
 mod model;
 mod scenario;
-#[path = "../common/seeds.rs"]
+#[path = "../it/common/seeds.rs"]
 mod seeds;
 mod stage;
 mod traffic;
@@ -18,12 +18,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use udispatch::datagram::{Envelope, Region, Span, Train as Raw};
-use udispatch::dispatch::change::Change;
-use udispatch::dispatch::handler::{HandlerId, Scene, Trouble};
+use udispatch::dispatch::handler::{Batch, HandlerId, Trouble};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::time::Time;
+use udispatch::dispatch::upstream_event::UpstreamEvent;
 
 use covered::Covered;
 use model::{Flight, Pass, Shared, Step, Talker, Train};
@@ -36,12 +36,12 @@ use traffic::{Mood, Press, Request};
 const SEEDS: u64 = 300;
 /// What happens in one simulation.
 const STEPS: usize = 160;
-/// Answers that one lane may bring in one turn.
+/// Answers that one socket may bring in one turn.
 const ANSWERS_MAX: usize = 8;
 /// ECONNREFUSED
 const REFUSED: i32 = 111;
 
-/// Sessions, their lanes, their ends, who is picked and who is answered, over random forwarders, traffic and time.
+/// Sessions, their sockets, their ends, who is picked and who is answered, over random forwarders, traffic and time.
 #[test]
 fn sessions_keep_their_promises() {
     let seeds = seeds(SEEDS);
@@ -66,12 +66,12 @@ struct Simulation {
     shared: Vec<Shared>,
     press: Press,
     flights: Vec<Flight>,
-    /// Refusals on their way: when, at which worker, on which lane and incarnation of it.
+    /// Refusals on their way: when, at which worker, on which socket and incarnation of it.
     refusals: Vec<(u64, usize, u32, u64)>,
     /// By upstream.
     moods: Vec<Mood>,
     now: u64,
-    /// Lanes closed while it could not be told whose they were, by worker and handler.
+    /// Sockets closed while it could not be told whose they were, by worker and handler.
     met: Vec<&'static str>,
 }
 
@@ -174,8 +174,8 @@ impl Simulation {
             }
         };
         let worker = usual(&mut self.random, self.workers.len());
-        let ear = usual(&mut self.random, self.scenario.doors.len());
-        let door = self.scenario.doors[ear];
+        let listener = usual(&mut self.random, self.scenario.doors.len());
+        let door = self.scenario.doors[listener];
         let Simulation {
             press,
             random,
@@ -198,15 +198,8 @@ impl Simulation {
                 .map(|train| (envelope(train), train.payloads.as_slice())),
         );
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        dispatcher.dispatch(
-            ear,
-            &raw,
-            &arena,
-            &mut Scene {
-                now: Time(self.now),
-                lanes: ways,
-            },
-        );
+        dispatcher.set_time(Time(self.now));
+        dispatcher.dispatch(listener, &Batch::new(&raw, &arena), ways);
         let (mut step, passed) = self.witness(worker, &arena);
         assert!(
             passed.is_empty(),
@@ -220,29 +213,29 @@ impl Simulation {
             );
             trains
                 .iter()
-                .for_each(|train| talker.request(train, door.route, ear, shared, &mut step));
+                .for_each(|train| talker.request(train, door.route, listener, shared, &mut step));
         }
-        for ((handler, number), lanes) in out {
-            lanes
+        for ((handler, number), sockets) in out {
+            sockets
                 .into_iter()
-                .for_each(|(lane, place, _)| self.arrive(worker, handler, number, lane, place));
+                .for_each(|(socket, place, _)| self.arrive(worker, handler, number, socket, place));
         }
         self.check(step, &[], &[]);
     }
 
     /// A request comes to an upstream.
-    fn arrive(&mut self, worker: usize, handler: usize, number: u64, lane: u32, place: usize) {
+    fn arrive(&mut self, worker: usize, handler: usize, number: u64, socket: u32, place: usize) {
         // What was given up this turn was still sent, but nobody waits for the answer.
         let Some(slot) = self.workers[worker]
             .ways
-            .slot(lane)
+            .slot(socket)
             .filter(|slot| !slot.is_one_way)
         else {
             return;
         };
         let mood = self.moods[slot.upstream];
         let talker = &self.talkers[worker][handler];
-        let Some((at, _)) = talker.holder(lane) else {
+        let Some((at, _)) = talker.holder(socket) else {
             return;
         };
         let (asker, key, incarnation) = (
@@ -253,7 +246,7 @@ impl Simulation {
         let is_shadow = talker.spec.receivers[place].shadow;
         let request = Request {
             worker,
-            lane,
+            socket,
             incarnation,
             number,
             place,
@@ -265,7 +258,7 @@ impl Simulation {
             Mood::Silent => {}
             Mood::Refuses => self
                 .refusals
-                .push((self.now + MS, worker, lane, incarnation)),
+                .push((self.now + MS, worker, socket, incarnation)),
             Mood::Answers(usual) => {
                 self.flights.extend(traffic::answers(
                     &mut self.random,
@@ -278,32 +271,32 @@ impl Simulation {
         }
     }
 
-    /// A worker reads some of its lanes.
+    /// A worker reads some of its sockets.
     fn answers(&mut self) {
         let mut worker = self.random.below(self.workers.len());
         if let Some(next) = self.flights.first().filter(|_| self.random.below(3) > 0) {
             worker = next.worker;
             self.wait_until(next.at);
         }
-        let mut lanes: Vec<u32> = Vec::new();
+        let mut sockets: Vec<u32> = Vec::new();
         let arrived = self
             .flights
             .iter()
             .filter(|flight| flight.worker == worker && flight.at <= self.now);
         arrived.for_each(|flight| {
-            lanes.extend((!lanes.contains(&flight.lane)).then_some(flight.lane))
+            sockets.extend((!sockets.contains(&flight.socket)).then_some(flight.socket))
         });
-        lanes.truncate(1 + self.random.below(6));
+        sockets.truncate(1 + self.random.below(6));
         let mut batches: Vec<(u32, Vec<Vec<Flight>>)> = Vec::new();
-        for lane in lanes {
+        for socket in sockets {
             let incarnation = self.workers[worker]
                 .ways
-                .slot(lane)
+                .slot(socket)
                 .map(|slot| slot.incarnation);
             let (mut here, mut rest) = (Vec::new(), Vec::new());
             for flight in self.flights.drain(..) {
                 let is_here =
-                    (flight.worker, flight.lane) == (worker, lane) && flight.at <= self.now;
+                    (flight.worker, flight.socket) == (worker, socket) && flight.at <= self.now;
                 if is_here && here.len() < ANSWERS_MAX {
                     here.push(flight)
                 } else {
@@ -320,7 +313,7 @@ impl Simulation {
                     None => trains.push(vec![flight]),
                 }
             }
-            batches.extend((!trains.is_empty()).then_some((lane, trains)));
+            batches.extend((!trains.is_empty()).then_some((socket, trains)));
         }
         self.answer(worker, &batches);
     }
@@ -344,43 +337,40 @@ impl Simulation {
         let (arena, raw) = lay_out(all.iter().map(|payloads| (envelope, payloads.as_slice())));
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         let mut rest = &raw[..];
-        for (lane, trains) in batches {
-            let owner = ways.slot(*lane).expect("it is open").upstream;
+        for (socket, trains) in batches {
+            let owner = ways.slot(*socket).expect("it is open").upstream;
             let handler = HandlerId(self.ground.borrow().owners[owner].0 as u32);
             let (these, others) = rest.split_at(trains.len());
+            dispatcher.set_time(Time(self.now));
             dispatcher.reply(
                 handler,
-                Lane(*lane),
-                these,
-                &arena,
-                &mut Scene {
-                    now: Time(self.now),
-                    lanes: ways,
-                },
+                UpstreamSocketId(*socket),
+                &Batch::new(these, &arena),
+                ways,
             );
             rest = others;
         }
         let owners: Vec<usize> = batches
             .iter()
-            .map(|(lane, _)| self.owner(worker, *lane).0)
+            .map(|(socket, _)| self.owner(worker, *socket).0)
             .collect();
         let (mut step, passed) = self.witness(worker, &arena);
         let mut expected = Vec::new();
-        for ((lane, trains), handler) in batches.iter().zip(owners) {
+        for ((socket, trains), handler) in batches.iter().zip(owners) {
             for train in trains {
                 let (talker, shared) = (
                     &mut self.talkers[worker][handler],
                     &mut self.shared[handler],
                 );
-                expected.extend(talker.reply(*lane, train, shared, &mut step));
+                expected.extend(talker.reply(*socket, train, shared, &mut step));
             }
         }
         self.check(step, &passed, &expected);
     }
 
-    /// The handler that a lane belongs to, and the place of its upstream there.
-    fn owner(&self, worker: usize, lane: u32) -> (usize, usize) {
-        let slot = self.workers[worker].ways.slot(lane).expect("it is open");
+    /// The handler that a socket belongs to, and the place of its upstream there.
+    fn owner(&self, worker: usize, socket: u32) -> (usize, usize) {
+        let slot = self.workers[worker].ways.slot(socket).expect("it is open");
         self.ground.borrow().owners[slot.upstream]
     }
 
@@ -404,11 +394,11 @@ impl Simulation {
     fn wait_until(&mut self, target: u64) {
         let target = target.max(self.now);
         if self.scenario.is_punctual {
-            while let Some((due, worker)) = (0..self.workers.len())
-                .filter_map(|one| Some((self.due(one)?, one)))
+            while let Some((deadline, worker)) = (0..self.workers.len())
+                .filter_map(|one| Some((self.deadline(one)?, one)))
                 .min()
             {
-                if due > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
+                if deadline > target && !self.talkers.iter().flatten().any(Talker::is_unclear) {
                     break;
                 }
                 // It may take a moment until the worker looks at its clock.
@@ -417,7 +407,7 @@ impl Simulation {
                 } else {
                     0
                 };
-                self.now = self.now.max(due + late);
+                self.now = self.now.max(deadline + late);
                 self.call(worker);
             }
             self.now = self.now.max(target);
@@ -426,30 +416,35 @@ impl Simulation {
         self.now = target;
         let worker = self.random.below(self.workers.len());
         while self.random.below(4) > 0
-            && let Some(due) = self.due(worker)
-            && due <= self.now
+            && let Some(deadline) = self.deadline(worker)
+            && deadline <= self.now
         {
             self.call(worker);
             while self.talkers[worker].iter().any(Talker::is_unclear) {
-                self.now = self.now.max(self.due(worker).expect("there are sessions"));
+                self.now = self
+                    .now
+                    .max(self.deadline(worker).expect("there are sessions"));
                 self.call(worker);
             }
         }
     }
 
-    fn due(&mut self, worker: usize) -> Option<u64> {
-        self.workers[worker].dispatcher.due().map(|due| due.0)
+    fn deadline(&mut self, worker: usize) -> Option<u64> {
+        self.workers[worker]
+            .dispatcher
+            .deadline()
+            .map(|deadline| deadline.0)
     }
 
     /// Calls the handlers of a worker that want to be called.
     fn call(&mut self, worker: usize) {
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        dispatcher.time(&mut Scene {
-            now: Time(self.now),
-            lanes: ways,
-        });
+        dispatcher.set_time(Time(self.now));
+        dispatcher.time(ways);
         assert!(
-            dispatcher.due().is_none_or(|due| due.0 > self.now),
+            dispatcher
+                .deadline()
+                .is_none_or(|deadline| deadline.0 > self.now),
             "called again at once, for nothing"
         );
         let (mut step, passed) = self.witness(worker, &[]);
@@ -469,35 +464,31 @@ impl Simulation {
         let spec = &self.scenario.specs[handler];
         let is_needed = spec.is_delicate() && !spec.receivers[place].shadow;
         let change = match self.random.below(6) {
-            0..4 if spec.probes => Change::Alive(once_in(&mut self.random, self.scenario.hope)),
-            0..5 if !is_needed => Change::Drain(once_in(&mut self.random, 3)),
-            _ => Change::Moved("198.51.100.77:7".parse().expect("an address")),
+            0..4 if spec.probes => {
+                UpstreamEvent::Alive(once_in(&mut self.random, self.scenario.hope))
+            }
+            0..5 if !is_needed => UpstreamEvent::Drain(once_in(&mut self.random, 3)),
+            _ => UpstreamEvent::Moved("198.51.100.77:7".parse().expect("an address")),
         };
         for worker in 0..self.workers.len() {
-            self.ground.borrow_mut().resolved[upstream] |= matches!(change, Change::Moved(_));
+            self.ground.borrow_mut().resolved[upstream] |=
+                matches!(change, UpstreamEvent::Moved(_));
             let Worker { dispatcher, ways } = &mut self.workers[worker];
-            let scene = &mut Scene {
-                now: Time(self.now),
-                lanes: ways,
-            };
-            dispatcher.change(
-                HandlerId(handler as u32),
-                UpstreamId(upstream as u32),
-                change,
-                scene,
-            );
+            dispatcher.set_time(Time(self.now));
+            let to = HandlerId(handler as u32);
+            dispatcher.upstream_event(to, UpstreamId(upstream as u32), change, ways);
             let (mut step, _) = self.witness(worker, &[]);
             let talker = &mut self.talkers[worker][handler];
             match change {
-                Change::Alive(alive) => talker.set_alive(place, alive),
-                Change::Drain(drain) => talker.set_drain(place, drain),
-                Change::Moved(_) => talker.moved(place, &mut step),
+                UpstreamEvent::Alive(alive) => talker.set_alive(place, alive),
+                UpstreamEvent::Drain(drain) => talker.set_drain(place, drain),
+                UpstreamEvent::Moved(_) => talker.moved(place, &mut step),
             }
             self.check(step, &[], &[]);
         }
     }
 
-    /// Refusals come in; at times a lane breaks.
+    /// Refusals come in; at times a socket breaks.
     fn trouble(&mut self) {
         let (now, some) = (self.now, self.random.below(12));
         let (arrived, rest): (Vec<_>, Vec<_>) = self
@@ -506,19 +497,19 @@ impl Simulation {
             .partition(|refusal| refusal.0 <= now);
         self.refusals = rest;
         let mut troubles: Vec<(usize, u32, Trouble)> = Vec::new();
-        for (_, worker, lane, incarnation) in arrived.into_iter().take(some) {
-            let slot = self.workers[worker].ways.slot(lane);
+        for (_, worker, socket, incarnation) in arrived.into_iter().take(some) {
+            let slot = self.workers[worker].ways.slot(socket);
             if slot.is_some_and(|slot| slot.incarnation == incarnation) {
-                troubles.push((worker, lane, Trouble::Reported(REFUSED)));
+                troubles.push((worker, socket, Trouble::Reported(REFUSED)));
             }
         }
         let worker = self.random.below(self.workers.len());
-        let lane = self.random.below(self.workers[worker].ways.slots.len()) as u32;
-        if self.workers[worker].ways.slot(lane).is_some() {
+        let socket = self.random.below(self.workers[worker].ways.slots.len()) as u32;
+        if self.workers[worker].ways.slot(socket).is_some() {
             let is_broken = once_in(&mut self.random, 2);
             troubles.push((
                 worker,
-                lane,
+                socket,
                 if is_broken {
                     Trouble::Broken
                 } else {
@@ -526,22 +517,24 @@ impl Simulation {
                 },
             ));
         }
-        for (worker, lane, trouble) in troubles {
+        for (worker, socket, trouble) in troubles {
             // What a trouble before it has closed hears of no other.
-            if self.workers[worker].ways.slot(lane).is_some() {
-                self.tell(worker, lane, trouble);
+            if self.workers[worker].ways.slot(socket).is_some() {
+                self.tell(worker, socket, trouble);
             }
         }
     }
 
-    fn tell(&mut self, worker: usize, lane: u32, trouble: Trouble) {
-        let (handler, place) = self.owner(worker, lane);
+    fn tell(&mut self, worker: usize, socket: u32, trouble: Trouble) {
+        let (handler, place) = self.owner(worker, socket);
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        let scene = &mut Scene {
-            now: Time(self.now),
-            lanes: ways,
-        };
-        dispatcher.trouble(HandlerId(handler as u32), Lane(lane), trouble, scene);
+        dispatcher.set_time(Time(self.now));
+        dispatcher.trouble(
+            HandlerId(handler as u32),
+            UpstreamSocketId(socket),
+            trouble,
+            ways,
+        );
         let (mut step, _) = self.witness(worker, &[]);
         let (talker, shared) = (
             &mut self.talkers[worker][handler],
@@ -549,7 +542,7 @@ impl Simulation {
         );
         match trouble {
             Trouble::Reported(_) => talker.refused(place, &mut step),
-            Trouble::Broken => talker.broken(lane, shared, &mut step),
+            Trouble::Broken => talker.broken(socket, shared, &mut step),
         }
         self.check(step, &[], &[]);
     }
@@ -561,17 +554,17 @@ impl Simulation {
 
     /// Everything that the turn did is explained, and the accounts say the same.
     fn check(&mut self, step: Step, passed: &[Pass], expected: &[Pass]) {
-        let by_ear = |all: &[Pass], ear| {
+        let by_listener = |all: &[Pass], listener| {
             all.iter()
-                .filter(|one| one.ear == ear)
+                .filter(|one| one.listener == listener)
                 .cloned()
                 .collect::<Vec<_>>()
         };
-        for ear in 0..self.scenario.doors.len() {
+        for listener in 0..self.scenario.doors.len() {
             assert_eq!(
-                by_ear(passed, ear),
-                by_ear(expected, ear),
-                "answers through listener {ear}: found, expected"
+                by_listener(passed, listener),
+                by_listener(expected, listener),
+                "answers through listener {listener}: found, expected"
             );
         }
         assert!(
@@ -585,7 +578,7 @@ impl Simulation {
             talker.finish(&step);
         }
         let Worker { dispatcher, ways } = &mut self.workers[worker];
-        witness::check_lanes(&self.talkers[worker], ways, &step.closed);
+        witness::check_sockets(&self.talkers[worker], ways, &step.closed);
         let ledger = dispatcher.snapshot();
         assert!(ledger.balances(), "{ledger:?}");
         let mut first = 0;
@@ -596,11 +589,11 @@ impl Simulation {
                 &ledger.upstreams[first..first + count],
             );
             first += count;
-            if let Some(due_max) = talker.due_max().filter(|_| !talker.is_unclear()) {
-                let due = dispatcher.due().expect("there are sessions");
+            if let Some(deadline_max) = talker.deadline_max().filter(|_| !talker.is_unclear()) {
+                let deadline = dispatcher.deadline().expect("there are sessions");
                 assert!(
-                    due.0 <= due_max,
-                    "a session that is over at {due_max} waits until {due:?}"
+                    deadline.0 <= deadline_max,
+                    "a session that is over at {deadline_max} waits until {deadline:?}"
                 );
             }
         }

@@ -83,7 +83,7 @@ pub struct Spec {
     pub by_session: bool,
     pub replies: Replies,
     pub idle: u64,
-    pub probation: u64,
+    pub unreplied: u64,
     pub max: usize,
     pub share: usize,
     pub replies_max: Option<u64>,
@@ -111,12 +111,12 @@ impl Spec {
         let shortest = if self.is_sticky() {
             self.idle
         } else {
-            self.probation
+            self.unreplied
         };
         2 * (self.idle / 128).min(shortest / 8).max(10 * MS)
     }
 
-    /// Sessions whose shadows get their lanes before anybody is picked: the model sees which only where the pick succeeds,
+    /// Sessions whose shadows get their sockets before anybody is picked: the model sees which only where the pick succeeds,
     /// so it always does there.
     pub fn is_delicate(&self) -> bool {
         self.has_sessions()
@@ -126,7 +126,7 @@ impl Spec {
     }
 
     /// Whether somebody must judge from what comes back who is alive.
-    pub fn is_judged(&self) -> bool {
+    pub fn has_passive_health(&self) -> bool {
         !self.probes && self.receivers.len() > 1 && self.pick != Pick::All
     }
 }
@@ -274,7 +274,7 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
         by_session,
         replies,
         idle: idle * SECOND,
-        probation: pick(random, &[1, 2, 5]).min(idle) * SECOND,
+        unreplied: pick(random, &[1, 2, 5]).min(idle) * SECOND,
         max,
         share: pick(random, &[max, max, max.div_ceil(2), some]),
         replies_max: once_in(random, 2).then(|| pick(random, &[1, 1, 2, 3])),
@@ -294,7 +294,7 @@ fn write(random: &mut Random, text: &mut String, number: usize) -> Spec {
     }
     if replies == Replies::No {
         (spec.replies_max, spec.allow_low_ports, spec.answer_groups) = (None, false, false);
-        spec.probation = spec.idle;
+        spec.unreplied = spec.idle;
     }
     if !spec.has_sessions() {
         spec.requests_max = None;
@@ -346,7 +346,7 @@ fn write_rest(spec: &Spec, text: &mut String) {
         }
     }
     if spec.replies != Replies::No {
-        let _ = writeln!(text, "session_probation = \"{}s\"", spec.probation / SECOND);
+        let _ = writeln!(text, "session_unreplied = \"{}s\"", spec.unreplied / SECOND);
         let _ = writeln!(
             text,
             "allow_low_ports = {}\nanswer_groups = {}",

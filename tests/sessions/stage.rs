@@ -1,16 +1,16 @@
-//! What the handlers stand on here: lanes without sockets that remember what is open, and a site to build on.
+//! What the handlers stand on here: sockets without sockets that remember what is open, and a build context to build on.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use udispatch::config::kind::{BuildError, Site, Way};
-use udispatch::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
-use udispatch::dispatch::guard::Guard;
-use udispatch::dispatch::handler::{HandlerId, Lanes, Names};
+use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
+use udispatch::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+use udispatch::dispatch::handler::{HandlerId, Names, SocketTable};
 use udispatch::dispatch::id::UpstreamId;
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
+use udispatch::dispatch::reply_policy::ReplyFilter;
 use udispatch::dispatch::route_table::RouteId;
 use udispatch::dispatch::sink::LineSink;
 use udispatch::dispatch::verdict::DropReason;
@@ -60,16 +60,16 @@ impl Ground {
     }
 }
 
-/// A lane that is open.
+/// A socket that is open.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
     pub upstream: usize,
-    /// Which of all lanes ever opened it is: numbers are used again.
+    /// Which of all sockets ever opened it is: numbers are used again.
     pub incarnation: u64,
     pub is_one_way: bool,
 }
 
-/// One worker's lanes.
+/// One worker's sockets.
 pub struct Ways {
     pub ground: Rc<RefCell<Ground>>,
     pub slots: Vec<Option<Slot>>,
@@ -102,10 +102,10 @@ impl Ways {
             is_one_way,
         });
         match self.free.pop() {
-            Some(lane) => {
-                assert!(self.slots[lane as usize].is_none());
-                self.slots[lane as usize] = slot;
-                lane
+            Some(socket) => {
+                assert!(self.slots[socket as usize].is_none());
+                self.slots[socket as usize] = slot;
+                socket
             }
             None => {
                 self.slots.push(slot);
@@ -114,25 +114,25 @@ impl Ways {
         }
     }
 
-    pub fn slot(&self, lane: u32) -> Option<Slot> {
-        *self.slots.get(lane as usize)?
+    pub fn slot(&self, socket: u32) -> Option<Slot> {
+        *self.slots.get(socket as usize)?
     }
 
     /// The turn is over: what was closed is gone now, and its number free.
     pub fn settle(&mut self) {
-        for lane in self.closing.drain(..) {
-            let slot = self.slots[lane as usize]
+        for socket in self.closing.drain(..) {
+            let slot = self.slots[socket as usize]
                 .take()
-                .expect("a lane is closed once");
+                .expect("a socket is closed once");
             self.ground.borrow_mut().used[slot.upstream] -= 1;
-            self.free.push(lane);
+            self.free.push(socket);
         }
         self.opened.clear();
     }
 }
 
-impl Lanes for Ways {
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
+impl SocketTable for Ways {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         let upstream = upstream.index();
         let result = {
             let ground = &mut *self.ground.borrow_mut();
@@ -153,17 +153,20 @@ impl Lanes for Ways {
         };
         let result = result.map(|()| self.add(upstream, false));
         self.opened.push((upstream, result));
-        result.map(Lane)
+        result.map(UpstreamSocketId)
     }
 
-    fn close(&mut self, lane: Lane) {
-        let slot = self.slot(lane.0);
+    fn close(&mut self, socket: UpstreamSocketId) {
+        let slot = self.slot(socket.0);
         assert!(
             slot.is_some_and(|slot| !slot.is_one_way),
-            "{lane:?} is closed: {slot:?}"
+            "{socket:?} is closed: {slot:?}"
         );
-        assert!(!self.closing.contains(&lane.0), "{lane:?} is closed twice");
-        self.closing.push(lane.0);
+        assert!(
+            !self.closing.contains(&socket.0),
+            "{socket:?} is closed twice"
+        );
+        self.closing.push(socket.0);
     }
 }
 
@@ -180,14 +183,14 @@ struct Bench<'a> {
     seed: u64,
 }
 
-impl Site for Bench<'_> {
-    fn upstream(&mut self, place: usize) -> Result<Way, BuildError> {
+impl BuildContext for Bench<'_> {
+    fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError> {
         let upstream = self.ways.ground.borrow().upstream(self.handler, place);
         let address =
             self.ways.ground.borrow().resolved[upstream].then(|| ([203, 0, 113, 1], 53).into());
-        Ok(Way {
+        Ok(OpenedUpstream {
             upstream: UpstreamId(upstream as u32),
-            lane: Lane(self.ways.add(upstream, true)),
+            socket: UpstreamSocketId(self.ways.add(upstream, true)),
             address,
         })
     }
@@ -207,7 +210,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
         .doors
         .iter()
         .flat_map(|door| [0, 1].map(|which| scenario.local(*door, which)));
-    let guard = Arc::new(Guard::new(listeners.collect::<Vec<_>>(), [], []));
+    let reply_filter = Arc::new(ReplyFilter::new(listeners.collect::<Vec<_>>(), [], []));
     let names = Arc::new(Names::default());
     let upstreams = ground.borrow().owners.len();
     let build = |worker: usize| {
@@ -217,7 +220,7 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
             let seed = (worker as u64) << 32 | handler as u64;
             handlers.push(
                 named
-                    .recipe
+                    .spec
                     .build(&mut Bench {
                         handler,
                         ways: &mut ways,
@@ -226,11 +229,15 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
                     .expect("a handler"),
             );
         }
-        let ears = scenario.doors.iter().enumerate().map(|(id, door)| Ear {
-            id,
-            lookup: Lookup::Fixed(RouteId(door.route as u32)),
-            claim: Claim::All,
-        });
+        let routings = scenario
+            .doors
+            .iter()
+            .enumerate()
+            .map(|(id, door)| ListenerRouting {
+                id,
+                lookup: Lookup::Fixed(RouteId(door.route as u32)),
+                claim: Claim::All,
+            });
         let ids = |handlers: &Vec<usize>| {
             handlers
                 .iter()
@@ -238,12 +245,16 @@ pub fn build(scenario: &Scenario, ground: &Rc<RefCell<Ground>>) -> Vec<Worker> {
                 .collect()
         };
         let routes = scenario.routes.iter().map(ids).collect();
-        let (guard, names, doors) = (Arc::clone(&guard), Arc::clone(&names), scenario.doors.len());
+        let (reply_filter, names, doors) = (
+            Arc::clone(&reply_filter),
+            Arc::clone(&names),
+            scenario.doors.len(),
+        );
         let dispatcher = Dispatcher::new(
-            ears.collect(),
+            routings.collect(),
             routes,
             handlers,
-            guard,
+            reply_filter,
             names,
             doors,
             upstreams,

@@ -130,11 +130,11 @@ impl Press {
     }
 }
 
-/// What came to an upstream, and by which lane.
+/// What came to an upstream, and by which socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
     pub worker: usize,
-    pub lane: u32,
+    pub socket: u32,
     pub incarnation: u64,
     pub number: u64,
     pub place: usize,
@@ -148,7 +148,7 @@ pub struct Request {
 pub fn answers(random: &mut Random, request: &Request, usual: u64, now: u64) -> Vec<Flight> {
     let Request {
         worker,
-        lane,
+        socket,
         incarnation,
         number,
         place,
@@ -183,7 +183,7 @@ pub fn answers(random: &mut Random, request: &Request, usual: u64, now: u64) -> 
         Flight {
             at: now + delay,
             worker,
-            lane,
+            socket,
             incarnation,
             payload,
             asker,

@@ -1,4 +1,4 @@
-//! Sees what a turn of a worker did, in the model's words: what left on which lane, what went back to whom, which lanes were
+//! Sees what a turn of a worker did, in the model's words: what left on which socket, what went back to whom, which sockets were
 //! opened and closed.
 
 use std::collections::{HashMap, HashSet};
@@ -20,28 +20,29 @@ impl Simulation {
         };
         let Worker { dispatcher, ways } = &mut self.workers[worker];
         let owners = self.ground.borrow().owners.clone();
-        let owner = |ways: &Ways, lane: u32| owners[ways.slot(lane).expect("it is open").upstream];
+        let owner =
+            |ways: &Ways, socket: u32| owners[ways.slot(socket).expect("it is open").upstream];
         let (outbox, _) = dispatcher.sending();
-        for lane in outbox.touched() {
-            let (handler, place) = owner(ways, lane.0);
-            for parcel in outbox.lane(*lane) {
+        for socket in outbox.touched() {
+            let (handler, place) = owner(ways, socket.0);
+            for parcel in outbox.parcels(*socket) {
                 for span in cut(&parcel) {
                     let number = number_of(outbox.bytes(arena, span));
                     step.out
                         .entry((handler, number))
                         .or_default()
-                        .push((lane.0, place, parcel.ttl));
+                        .push((socket.0, place, parcel.ttl));
                 }
             }
         }
         let mut passed = Vec::new();
-        for ear in outbox.replying() {
-            for reply in outbox.replies(*ear) {
+        for listener in outbox.replying() {
+            for reply in outbox.replies(*listener) {
                 for span in cut(&reply.parcel) {
                     let payload = outbox.bytes(arena, span).to_vec();
                     let (to, from, interface) = (reply.to, reply.from, reply.interface);
                     passed.push(Pass {
-                        ear: ear.index(),
+                        listener: listener.index(),
                         to,
                         from,
                         interface,
@@ -56,7 +57,7 @@ impl Simulation {
         dispatcher.end_turn();
         for (upstream, result) in &ways.opened {
             match result {
-                Ok(lane) => drop(step.fresh.insert(*lane, owners[*upstream])),
+                Ok(socket) => drop(step.fresh.insert(*socket, owners[*upstream])),
                 Err(reason) => {
                     let before = step.failed.insert(owners[*upstream], *reason);
                     assert_eq!(before, None, "opening is tried again right after it failed");
@@ -66,7 +67,7 @@ impl Simulation {
         step.closed = ways
             .closing
             .iter()
-            .map(|lane| (*lane, owner(ways, *lane).0))
+            .map(|socket| (*socket, owner(ways, *socket).0))
             .collect();
         ways.settle();
         (step, passed)
@@ -91,8 +92,8 @@ fn cut(parcel: &Parcel) -> Vec<Span> {
         .collect()
 }
 
-/// Open are the one-way lanes and those that a session has or that rest; nothing was closed that nobody can explain.
-pub fn check_lanes(talkers: &[Talker], ways: &Ways, closed: &HashMap<u32, usize>) {
+/// Open are the one-way sockets and those that a session has or that rest; nothing was closed that nobody can explain.
+pub fn check_sockets(talkers: &[Talker], ways: &Ways, closed: &HashMap<u32, usize>) {
     if talkers.iter().any(Talker::is_unclear) {
         return;
     }
@@ -101,8 +102,12 @@ pub fn check_lanes(talkers: &[Talker], ways: &Ways, closed: &HashMap<u32, usize>
         "closed, and nobody knows why: {closed:?}"
     );
     let open: HashSet<u32> = (0..ways.slots.len() as u32)
-        .filter(|lane| ways.slot(*lane).is_some())
+        .filter(|socket| ways.slot(*socket).is_some())
         .collect();
-    let held = talkers.iter().flat_map(|talker| talker.lanes());
-    assert_eq!(open, held.collect(), "lanes that are open: found, expected");
+    let held = talkers.iter().flat_map(|talker| talker.sockets());
+    assert_eq!(
+        open,
+        held.collect(),
+        "sockets that are open: found, expected"
+    );
 }

@@ -37,7 +37,7 @@ impl Packet {
 pub struct Socket {
     pub worker: usize,
     /// Its place among the worker's listeners.
-    pub ear: usize,
+    pub local_listener: usize,
     /// Its number in the plan.
     pub listener: usize,
     pub queue: VecDeque<Packet>,
@@ -46,7 +46,7 @@ pub struct Socket {
 /// As control opens them: unicast and wildcard addresses in each worker, others in one.
 pub fn sockets(plan: &Plan) -> Vec<Socket> {
     let mut sockets = Vec::new();
-    let mut ears = vec![0; plan.workers];
+    let mut listeners_each = vec![0; plan.workers];
     let mut owner = 0;
     for (listener, planned) in plan.listeners.iter().enumerate() {
         let workers = match planned.role {
@@ -59,11 +59,11 @@ pub fn sockets(plan: &Plan) -> Vec<Socket> {
         for worker in workers {
             sockets.push(Socket {
                 worker,
-                ear: ears[worker],
+                local_listener: listeners_each[worker],
                 listener,
                 queue: VecDeque::new(),
             });
-            ears[worker] += 1;
+            listeners_each[worker] += 1;
         }
     }
     sockets
@@ -137,7 +137,7 @@ pub fn envelope(world: &World, socket: &Socket, packet: &Packet) -> Envelope {
     let port = listener.address.port();
     let dst = packet.dst.ip();
     let needs = listener.needs;
-    let (dst, local, interface) = if listener.tells_destination() {
+    let (dst, local, interface) = if listener.receives_destination() {
         let local: IpAddr = match dst {
             IpAddr::V6(_) if dst.is_multicast() => ip("::"),
             IpAddr::V4(_) if dst.is_multicast() || packet.is_broadcast() => {

@@ -7,10 +7,10 @@
 
 mod kernel;
 mod model;
-#[path = "../model/mod.rs"]
+#[path = "../it/model/mod.rs"]
 mod model_of_routes;
 mod outbox;
-#[path = "../common/seeds.rs"]
+#[path = "../it/common/seeds.rs"]
 mod seeds;
 mod witness;
 mod world;
@@ -19,15 +19,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
-use udispatch::config::kind::{BuildError, Site, Way};
+use udispatch::config::kind::{BuildContext, BuildError, OpenedUpstream};
 use udispatch::datagram::Train;
-use udispatch::dispatch::dispatcher::{Dispatcher, Ear};
-use udispatch::dispatch::handler::{Batch, Lanes, Scene};
-use udispatch::dispatch::id::{EarId, UpstreamId};
-use udispatch::dispatch::outbox::Lane;
+use udispatch::dispatch::dispatcher::{Dispatcher, ListenerRouting};
+use udispatch::dispatch::handler::{Batch, SocketTable};
+use udispatch::dispatch::id::{LocalListener, UpstreamId};
+use udispatch::dispatch::outbox::UpstreamSocketId;
 use udispatch::dispatch::random::Random;
 use udispatch::dispatch::sink::{Job, LineSink};
-use udispatch::dispatch::time::Time;
 use udispatch::dispatch::verdict::DropReason;
 
 use kernel::{Packet, SLOT_BYTES, SLOTS, Socket};
@@ -43,7 +42,7 @@ const STEPS: usize = 30;
 /// Bytes that payloads are copied from.
 const NOISE_BYTES: usize = 2 * SLOT_BYTES;
 
-/// Law 1, law 2 and law 3, the guard, the outbox and its runs, over random configurations and traffic.
+/// Law 1, law 2 and law 3, the reply filter, the outbox and its runs, over random configurations and traffic.
 #[test]
 fn dispatch_keeps_its_laws() {
     let seeds = seeds(SEEDS);
@@ -108,8 +107,8 @@ impl Covered {
 struct Worker {
     dispatcher: Dispatcher,
     model: Model,
-    /// The handler of each lane.
-    lanes: Vec<usize>,
+    /// The handler of each socket.
+    sockets: Vec<usize>,
 }
 
 struct Simulation {
@@ -203,9 +202,11 @@ impl Simulation {
                 usize::from(model::is_claimed(world, socket.worker, socket, packet));
             if once_in(random, 50) {
                 let reason = *pick(random, &[DropReason::Truncated, DropReason::ControlLost]);
-                worker
-                    .dispatcher
-                    .refuse(socket.ear, reason, &Batch::new(&[train], arena));
+                worker.dispatcher.refuse(
+                    socket.local_listener,
+                    reason,
+                    &Batch::new(&[train], arena),
+                );
                 worker
                     .model
                     .refuse(socket.listener, reason, train.datagrams());
@@ -217,25 +218,20 @@ impl Simulation {
             placed.push((*packet, train.span.offset));
         }
         let expected = worker.model.turn(world, socket, &placed, arena);
-        worker.dispatcher.dispatch(
-            socket.ear,
-            &trains,
-            arena,
-            &mut Scene {
-                now: Time::default(),
-                lanes: &mut NoLanes,
-            },
-        );
+        let batch = Batch::new(&trains, arena);
+        worker
+            .dispatcher
+            .dispatch(socket.local_listener, &batch, &mut NoSockets);
         worker.dispatcher.end_turn();
         let seen = witness::SEEN.with_borrow_mut(std::mem::take);
         assert_eq!(seen, expected.seen, "what the witnesses were given");
         let (outbox, _) = worker.dispatcher.sending();
         outbox::check(
             outbox,
-            EarId(socket.ear as u32),
+            LocalListener(socket.local_listener as u32),
             arena,
             &expected,
-            &worker.lanes,
+            &worker.sockets,
             &mut self.memory,
             random,
         );
@@ -296,29 +292,29 @@ impl Simulation {
 
 /// One worker's dispatcher, built as control builds it.
 fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
-    let ear = |socket: &Socket| {
+    let routing = |socket: &Socket| {
         let planned = &world.plan.listeners[socket.listener];
-        Ear {
+        ListenerRouting {
             id: socket.listener,
             lookup: planned.lookup.clone(),
             claim: planned.claim(worker),
         }
     };
-    let ears: Vec<Ear> = sockets
+    let routings: Vec<ListenerRouting> = sockets
         .iter()
         .filter(|socket| socket.worker == worker)
-        .map(ear)
+        .map(routing)
         .collect();
     let mut bench = Bench {
         worker: worker as u64,
         handler: 0,
-        lanes: Vec::new(),
+        sockets: Vec::new(),
         jobs: HashMap::new(),
     };
     let mut handlers = Vec::new();
     for (number, handler) in world.config.handlers.iter().enumerate() {
         bench.handler = number;
-        handlers.push(handler.recipe.build(&mut bench).expect("a handler"));
+        handlers.push(handler.spec.build(&mut bench).expect("a handler"));
     }
     let routes = world
         .config
@@ -328,13 +324,13 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
         .collect();
     let count = handlers.len();
     let dispatcher = Dispatcher::new(
-        ears,
+        routings,
         routes,
         handlers,
-        Arc::clone(&world.plan.guard),
+        Arc::clone(&world.plan.reply_filter),
         Arc::clone(&world.plan.names),
         world.plan.listeners.len(),
-        bench.lanes.len(),
+        bench.sockets.len(),
     );
     let printers = (0..count)
         .map(|handler| bench.jobs.remove(&handler).map(Printer::new))
@@ -342,25 +338,25 @@ fn build(world: &World, sockets: &[Socket], worker: usize) -> Worker {
     Worker {
         dispatcher,
         model: Model::new(world, worker, printers),
-        lanes: bench.lanes,
+        sockets: bench.sockets,
     }
 }
 
-/// What handlers are built on here: lanes without sockets, consumers without threads.
+/// What handlers are built on here: sockets without sockets, consumers without threads.
 struct Bench {
     worker: u64,
     handler: usize,
-    lanes: Vec<usize>,
+    sockets: Vec<usize>,
     jobs: HashMap<usize, Receiver<Job>>,
 }
 
-impl Site for Bench {
-    fn upstream(&mut self, _: usize) -> Result<Way, BuildError> {
-        self.lanes.push(self.handler);
-        let number = self.lanes.len() as u32 - 1;
-        Ok(Way {
+impl BuildContext for Bench {
+    fn upstream(&mut self, _: usize) -> Result<OpenedUpstream, BuildError> {
+        self.sockets.push(self.handler);
+        let number = self.sockets.len() as u32 - 1;
+        Ok(OpenedUpstream {
             upstream: UpstreamId(number),
-            lane: Lane(number),
+            socket: UpstreamSocketId(number),
             address: Some(([203, 0, 113, 1], 53).into()),
         })
     }
@@ -376,16 +372,16 @@ impl Site for Bench {
     }
 }
 
-/// One way needs no further lanes; sessions have a simulation of their own.
-struct NoLanes;
+/// One way needs no further sockets; sessions have a simulation of their own.
+struct NoSockets;
 
-impl Lanes for NoLanes {
-    fn open(&mut self, upstream: UpstreamId) -> Result<Lane, DropReason> {
-        panic!("a lane to {upstream:?} is opened")
+impl SocketTable for NoSockets {
+    fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
+        panic!("a socket to {upstream:?} is opened")
     }
 
-    fn close(&mut self, lane: Lane) {
-        panic!("{lane:?} is closed")
+    fn close(&mut self, socket: UpstreamSocketId) {
+        panic!("{socket:?} is closed")
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use udispatch::dispatch::guard::Answering;
 use udispatch::dispatch::ledger::{Ledger, Tally};
 use udispatch::dispatch::random::Random;
+use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::dispatch::sink::Job;
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 use udispatch::plan::Role;
@@ -41,7 +41,7 @@ pub struct Passed {
     pub way: Way,
 }
 
-/// Which of the handler's lanes it takes.
+/// Which of the handler's sockets it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Way {
     All,
@@ -340,8 +340,11 @@ impl Model {
             offset,
             len,
         } = piece;
-        let mut answer = |answering: &Answering, body: Body| match permit(world, &packet, answering)
-        {
+        let mut answer = |reply_policy: &ReplyPolicy, body: Body| match permit(
+            world,
+            &packet,
+            reply_policy,
+        ) {
             Err(reason) => Verdict::Dropped(reason),
             Ok(_) if matches!(&body, Body::Made(bytes) if turn.scratch + bytes.len() > SCRATCH_BYTES) => {
                 Verdict::Dropped(DropReason::OutboxFull)
@@ -359,16 +362,16 @@ impl Model {
         };
         match &world.specs[handler] {
             Spec::Drop => Verdict::Dropped(DropReason::Discarded),
-            Spec::Echo(answering) => answer(answering, Body::Same { offset, len }),
+            Spec::Echo(reply_policy) => answer(reply_policy, Body::Same { offset, len }),
             Spec::Reply {
                 bytes,
                 amplification_max,
-                answering,
+                reply_policy,
             } => {
                 if bytes.len() > len as usize * amplification_max {
                     return Verdict::Dropped(DropReason::Amplification);
                 }
-                answer(answering, Body::Made(bytes.clone()))
+                answer(reply_policy, Body::Made(bytes.clone()))
             }
             Spec::Print => self.printers[handler]
                 .as_mut()
@@ -384,7 +387,7 @@ impl Model {
                 turn.seen.push(seen);
                 witness::judge(&seen)
             }
-            &Spec::Forward { lanes, pick, ttl } => {
+            &Spec::Forward { sockets, pick, ttl } => {
                 let ttl = match ttl {
                     Some(ttl) => Some(ttl),
                     // Where a datagram to a group begins, not where a loop ends.
@@ -393,7 +396,7 @@ impl Model {
                     None => Some(packet.ttl - 1),
                 };
                 let way = match pick {
-                    _ if lanes == 1 => Way::This(0),
+                    _ if sockets == 1 => Way::This(0),
                     Pick::All => Way::All,
                     Pick::Random => Way::Any,
                     Pick::Source => Way::SameFor(packet.src.to_string()),
@@ -401,7 +404,7 @@ impl Model {
                     Pick::Destination => Way::SameFor(packet.dst.to_string()),
                     Pick::RoundRobin => {
                         self.turns[handler] += 1;
-                        Way::This((self.turns[handler] - 1) % lanes)
+                        Way::This((self.turns[handler] - 1) % sockets)
                     }
                 };
                 turn.passed.push(Passed {
@@ -524,7 +527,7 @@ pub fn route(
 }
 
 /// Whether an answer may go back, and with which TTL.
-fn permit(world: &World, packet: &Packet, answering: &Answering) -> Result<u8, DropReason> {
+fn permit(world: &World, packet: &Packet, reply_policy: &ReplyPolicy) -> Result<u8, DropReason> {
     let src = packet.src;
     let forged = match src.ip() {
         IpAddr::V4(v4) => {
@@ -549,21 +552,22 @@ fn permit(world: &World, packet: &Packet, answering: &Answering) -> Result<u8, D
         (forged, DropReason::SourceNotUnicast),
         (own, DropReason::OwnSource),
         (
-            src.port() < 1024 && !answering.allow_low_ports,
+            src.port() < 1024 && !reply_policy.allow_low_ports,
             DropReason::LowSourcePort,
         ),
         (
-            (packet.dst.ip().is_multicast() || packet.is_broadcast()) && !answering.answer_groups,
+            (packet.dst.ip().is_multicast() || packet.is_broadcast())
+                && !reply_policy.answer_groups,
             DropReason::GroupRequest,
         ),
         (
-            answering.ttl.is_none() && packet.ttl < 2,
+            reply_policy.ttl.is_none() && packet.ttl < 2,
             DropReason::TtlSpent,
         ),
     ];
     match refusals.iter().find(|refusal| refusal.0) {
         Some(refusal) => Err(refusal.1),
-        None => Ok(answering.ttl.unwrap_or_else(|| packet.ttl - 1)),
+        None => Ok(reply_policy.ttl.unwrap_or_else(|| packet.ttl - 1)),
     }
 }
 

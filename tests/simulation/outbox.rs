@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use udispatch::datagram::{Region, Span};
-use udispatch::dispatch::id::EarId;
+use udispatch::dispatch::id::LocalListener;
 use udispatch::dispatch::outbox::{
-    COPY_MAX_BYTES, Lane, Outbox, Parcel, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run,
+    COPY_MAX_BYTES, Outbox, Parcel, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits,
+    UpstreamSocketId, first_run,
 };
 use udispatch::dispatch::random::Random;
 
@@ -34,23 +35,23 @@ fn datagrams(parcel: &Parcel) -> Vec<(u32, u32)> {
     }
 }
 
-/// `lanes`: the handler of each lane.
+/// `sockets`: the handler of each socket.
 pub fn check(
     outbox: &Outbox,
-    ear: EarId,
+    listener: LocalListener,
     arena: &[u8],
     turn: &Turn,
-    lanes: &[usize],
+    sockets: &[usize],
     memory: &mut Memory,
     random: &mut Random,
 ) {
-    check_lanes(outbox, arena, turn, lanes, memory);
-    check_answers(outbox, ear, arena, turn);
-    for lane in 0..lanes.len() {
-        let parcels: Vec<Parcel> = outbox.lane(Lane(lane as u32)).collect();
+    check_sockets(outbox, arena, turn, sockets, memory);
+    check_answers(outbox, listener, arena, turn);
+    for socket in 0..sockets.len() {
+        let parcels: Vec<Parcel> = outbox.parcels(UpstreamSocketId(socket as u32)).collect();
         check_runs(outbox, arena, &parcels, random);
     }
-    let mut rest = outbox.replies(ear);
+    let mut rest = outbox.replies(listener);
     while let Some(first) = rest.first() {
         let is_same = |reply: &&udispatch::dispatch::outbox::Reply| {
             (reply.to, reply.from, reply.handler) == (first.to, first.from, first.handler)
@@ -62,9 +63,15 @@ pub fn check(
     }
 }
 
-/// Each lane holds exactly what must leave there, in order.
-fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memory: &mut Memory) {
-    // A few bytes alone may by chance be the next on another lane too: where any lane may be right, those are counted.
+/// Each socket holds exactly what must leave there, in order.
+fn check_sockets(
+    outbox: &Outbox,
+    arena: &[u8],
+    turn: &Turn,
+    sockets: &[usize],
+    memory: &mut Memory,
+) {
+    // A few bytes alone may by chance be the next on another socket too: where any socket may be right, those are counted.
     let is_free = |passed: &&Passed| matches!(passed.way, Way::Any | Way::SameFor(_));
     let free: HashSet<usize> = turn
         .passed
@@ -74,13 +81,13 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
         .collect();
     let mut loose: HashMap<(usize, &[u8], Option<u8>), i64> = HashMap::new();
     let is_loose = |handler: usize, bytes: &[u8]| bytes.len() < 8 && free.contains(&handler);
-    let mut waiting: Vec<_> = (0..lanes.len())
-        .map(|lane| {
-            let parcels: Vec<Parcel> = outbox.lane(Lane(lane as u32)).collect();
+    let mut waiting: Vec<_> = (0..sockets.len())
+        .map(|socket| {
+            let parcels: Vec<Parcel> = outbox.parcels(UpstreamSocketId(socket as u32)).collect();
             assert_eq!(
                 parcels.is_empty(),
-                !outbox.touched().contains(&Lane(lane as u32)),
-                "lane {lane} is touched"
+                !outbox.touched().contains(&UpstreamSocketId(socket as u32)),
+                "socket {socket} is touched"
             );
             let all = parcels.iter().flat_map(|parcel| {
                 let is_long = parcel.segment == 0 && parcel.span.len > COPY_MAX_BYTES;
@@ -103,10 +110,10 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
                     .map(move |cut| (bytes(cut), parcel.ttl))
             });
             let (short, rest): (Vec<_>, Vec<_>) =
-                all.partition(|(bytes, _)| is_loose(lanes[lane], bytes));
-            short
-                .into_iter()
-                .for_each(|(bytes, ttl)| *loose.entry((lanes[lane], bytes, ttl)).or_default() += 1);
+                all.partition(|(bytes, _)| is_loose(sockets[socket], bytes));
+            short.into_iter().for_each(|(bytes, ttl)| {
+                *loose.entry((sockets[socket], bytes, ttl)).or_default() += 1
+            });
             rest.into_iter().peekable()
         })
         .collect();
@@ -121,8 +128,8 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
                 .or_default() -= 1;
             continue;
         }
-        let own: Vec<usize> = (0..lanes.len())
-            .filter(|&lane| lanes[lane] == passed.handler)
+        let own: Vec<usize> = (0..sockets.len())
+            .filter(|&socket| sockets[socket] == passed.handler)
             .collect();
         let there: Vec<usize> = (0..own.len())
             .filter(|&place| waiting[own[place]].peek() == Some(&wanted))
@@ -141,19 +148,19 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
         match wanted.0.len() {
             0..8 => assert!(
                 expected.iter().all(|place| there.contains(place)),
-                "the lanes that {passed:?} leaves on"
+                "the sockets that {passed:?} leaves on"
             ),
-            _ => assert_eq!(there, expected, "the lanes that {passed:?} leaves on"),
+            _ => assert_eq!(there, expected, "the sockets that {passed:?} leaves on"),
         }
         for place in expected {
             waiting[own[place]].next();
         }
     }
-    for (lane, waiting) in waiting.iter_mut().enumerate() {
+    for (socket, waiting) in waiting.iter_mut().enumerate() {
         assert_eq!(
             waiting.next(),
             None,
-            "lane {lane} holds what nobody passed on"
+            "socket {socket} holds what nobody passed on"
         );
     }
     assert!(
@@ -162,18 +169,18 @@ fn check_lanes(outbox: &Outbox, arena: &[u8], turn: &Turn, lanes: &[usize], memo
     );
 }
 
-/// The answers are exactly those that the guard lets pass, each from where it was asked and with its TTL.
-fn check_answers(outbox: &Outbox, ear: EarId, arena: &[u8], turn: &Turn) {
+/// The answers are exactly those that the reply filter lets pass, each from where it was asked and with its TTL.
+fn check_answers(outbox: &Outbox, listener: LocalListener, arena: &[u8], turn: &Turn) {
     assert!(
-        outbox.replying().iter().all(|other| *other == ear),
+        outbox.replying().iter().all(|other| *other == listener),
         "answers leave where they were asked"
     );
     assert_eq!(
-        outbox.replies(ear).len(),
+        outbox.replies(listener).len(),
         turn.answers.len(),
         "the number of answers"
     );
-    for (reply, answer) in outbox.replies(ear).iter().zip(&turn.answers) {
+    for (reply, answer) in outbox.replies(listener).iter().zip(&turn.answers) {
         assert_eq!(reply.handler.index(), answer.handler, "{answer:?}");
         assert_eq!(
             (reply.to, reply.from),

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use udispatch::config::kind::{BuildError, Form, Kind, Needs, Recipe, Setting, Site};
+use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
 use udispatch::config::value;
 use udispatch::datagram::Datagram;
-use udispatch::dispatch::handler::{Batch, Cx, Handler};
+use udispatch::dispatch::handler::{Batch, Context, Handler};
 use udispatch::dispatch::maglev::mix;
 use udispatch::dispatch::verdict::{DropReason, Verdict};
 
@@ -77,7 +77,7 @@ struct Witness {
     whole: bool,
 }
 
-impl Recipe for Witness {
+impl HandlerSpec for Witness {
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -86,13 +86,13 @@ impl Recipe for Witness {
         "writes it down".to_owned()
     }
 
-    fn build(&self, _: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
+    fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
         Ok(Box::new(*self))
     }
 }
 
-impl Handler for Witness {
-    fn on_datagram(&mut self, datagram: &Datagram<'_>, _: &mut Cx<'_>) -> Verdict {
+impl Witness {
+    fn see(&self, datagram: &Datagram<'_>) -> Verdict {
         assert_eq!(datagram.payload.len(), datagram.span.len as usize);
         let (src, offset, len) = (datagram.src(), datagram.span.offset, datagram.span.len);
         let seen = Seen {
@@ -104,10 +104,12 @@ impl Handler for Witness {
         SEEN.with_borrow_mut(|all| all.push(seen));
         judge(&seen)
     }
+}
 
-    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Cx<'_>) {
+impl Handler for Witness {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         for (index, datagram) in batch.datagrams().enumerate() {
-            let verdict = self.on_datagram(&datagram, cx);
+            let verdict = self.see(&datagram);
             if !self.whole || verdict != Verdict::Handled {
                 cx.verdict(index as u32, verdict);
             }

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use udispatch::config::{Config, InterfaceRef, Kind};
-use udispatch::dispatch::guard::Answering;
 use udispatch::dispatch::random::Random;
+use udispatch::dispatch::reply_policy::ReplyPolicy;
 use udispatch::dispatch::route_table::{Match, RouteId};
 use udispatch::handlers::KINDS;
-use udispatch::net::fib::{Answer, DestinationKind};
+use udispatch::net::fib::{DestinationKind, KernelRoute};
 use udispatch::net::interfaces::Interface;
 use udispatch::plan::Plan;
 use udispatch::plan::host::Host;
@@ -129,7 +129,7 @@ pub fn host() -> Host {
             _ if asked == ip("255.255.255.255") => (DestinationKind::Broadcast, ETH0),
             _ => (DestinationKind::Elsewhere, ETH0),
         };
-        Ok(Answer {
+        Ok(KernelRoute {
             kind,
             interface,
             source: None,
@@ -168,16 +168,16 @@ pub enum Pick {
 /// What a handler is to do, as the model knows it.
 #[derive(Debug, Clone)]
 pub enum Spec {
-    Echo(Answering),
+    Echo(ReplyPolicy),
     Reply {
         bytes: Vec<u8>,
         amplification_max: usize,
-        answering: Answering,
+        reply_policy: ReplyPolicy,
     },
     Print,
     Drop,
     Forward {
-        lanes: usize,
+        sockets: usize,
         pick: Pick,
         ttl: Option<u8>,
     },
@@ -283,7 +283,7 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
     match random.below(7) {
         0 => {
             let _ = writeln!(text, "kind = \"echo\"");
-            Spec::Echo(answering(random, text))
+            Spec::Echo(reply_policy(random, text))
         }
         1 => {
             let len = *pick(random, &[1, 3, 20, 700, 60_000]);
@@ -298,7 +298,7 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
             Spec::Reply {
                 bytes,
                 amplification_max,
-                answering: answering(random, text),
+                reply_policy: reply_policy(random, text),
             }
         }
         2 => {
@@ -319,8 +319,8 @@ fn handler(random: &mut Random, text: &mut String, number: usize) -> Spec {
     }
 }
 
-fn answering(random: &mut Random, text: &mut String) -> Answering {
-    let answering = Answering {
+fn reply_policy(random: &mut Random, text: &mut String) -> ReplyPolicy {
+    let reply_policy = ReplyPolicy {
         allow_low_ports: once_in(random, 2),
         answer_groups: once_in(random, 2),
         ttl: once_in(random, 3).then(|| 1 + random.below(255) as u8),
@@ -328,12 +328,12 @@ fn answering(random: &mut Random, text: &mut String) -> Answering {
     let _ = writeln!(
         text,
         "allow_low_ports = {}\nanswer_groups = {}",
-        answering.allow_low_ports, answering.answer_groups
+        reply_policy.allow_low_ports, reply_policy.answer_groups
     );
-    if let Some(ttl) = answering.ttl {
+    if let Some(ttl) = reply_policy.ttl {
         let _ = writeln!(text, "ttl = {ttl}");
     }
-    answering
+    reply_policy
 }
 
 fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
@@ -351,10 +351,10 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
             "pick = \"hash\"\nhash_on = \"destination\"",
         ),
     ];
-    let lanes = 1 + random.below(4);
+    let sockets = 1 + random.below(4);
     let (pick, words) = *pick(random, PICKS);
-    let upstreams: Vec<String> = (0..lanes)
-        .map(|lane| format!("198.51.100.{number}:{}", 9000 + lane))
+    let upstreams: Vec<String> = (0..sockets)
+        .map(|socket| format!("198.51.100.{number}:{}", 9000 + socket))
         .collect();
     let _ = writeln!(
         text,
@@ -364,7 +364,7 @@ fn forward(random: &mut Random, text: &mut String, number: usize) -> Spec {
     if let Some(ttl) = ttl {
         let _ = writeln!(text, "ttl = {ttl}");
     }
-    Spec::Forward { lanes, pick, ttl }
+    Spec::Forward { sockets, pick, ttl }
 }
 
 /// A row for each destination and each source of its family.

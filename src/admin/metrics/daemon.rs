@@ -1,9 +1,9 @@
 //! The families of the process as a whole, its listeners, its workers, and the host.
 
-use super::text::{Kind, Text};
-use super::{AccountNames, accounts};
+use super::accounts::{AccountNames, accounts};
+use super::text::{MetricKind, Text};
 use crate::dispatch::verdict::DropReason;
-use crate::observe::snapshot::{Snapshot, State};
+use crate::observe::snapshot::{DaemonState, Snapshot};
 
 /// Writes them.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
@@ -20,22 +20,26 @@ pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
 fn process(text: &mut Text, snapshot: &Snapshot) {
     let mut info = text.family(
         "build_info",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Always 1; the label tells which version runs.",
     );
     info.sample(&[("version", &snapshot.version)], 1);
     let mut started = text.family(
         "start_time_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "When the process started, in unix time.",
     );
     started.sample(&[], snapshot.started);
     let mut states = text.family(
         "state",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 for the state that the daemon is in.",
     );
-    for state in [State::Serving, State::Degraded, State::Stopping] {
+    for state in [
+        DaemonState::Serving,
+        DaemonState::Degraded,
+        DaemonState::Stopping,
+    ] {
         states.sample(
             &[("state", state.label())],
             u8::from(state == snapshot.state),
@@ -43,7 +47,7 @@ fn process(text: &mut Text, snapshot: &Snapshot) {
     }
     let help =
         "1 while received = handled + dropped + in flight holds in every row; 0 is a defect.";
-    text.family("ledger_balances", Kind::Gauge, help)
+    text.family("ledger_balances", MetricKind::Gauge, help)
         .sample(&[], u8::from(snapshot.balances));
 }
 
@@ -51,7 +55,7 @@ fn reloads(text: &mut Text, snapshot: &Snapshot) {
     let reloads = &snapshot.reloads;
     let mut outcomes = text.family(
         "config_reloads_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Reloads since the start, by outcome.",
     );
     outcomes.sample(&[("outcome", "applied")], reloads.applied);
@@ -61,7 +65,11 @@ fn reloads(text: &mut Text, snapshot: &Snapshot) {
         ("refused", reloads.last_refused),
     ];
     let help = "When a reload last had this outcome, in unix time; absent while none had.";
-    let mut times = text.family("config_last_reload_timestamp_seconds", Kind::Gauge, help);
+    let mut times = text.family(
+        "config_last_reload_timestamp_seconds",
+        MetricKind::Gauge,
+        help,
+    );
     for (outcome, at) in last
         .iter()
         .filter_map(|(outcome, at)| Some((outcome, (*at)?)))
@@ -69,20 +77,20 @@ fn reloads(text: &mut Text, snapshot: &Snapshot) {
         times.sample(&[("outcome", outcome)], at);
     }
     let help = "Reloads and takeovers so far.";
-    text.family("config_generation", Kind::Gauge, help)
+    text.family("config_generation", MetricKind::Gauge, help)
         .sample(&[], snapshot.generation);
 }
 
 fn alarms(text: &mut Text, snapshot: &Snapshot) {
     let mut alarms = text.family(
         "alarm_active",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 for each alarm that there is; absent when it is over.",
     );
     for alarm in &snapshot.alarms {
         alarms.sample(&[("alarm", &alarm.name), ("about", &alarm.about)], 1);
     }
-    text.family("alarms", Kind::Gauge, "How many alarms there are.")
+    text.family("alarms", MetricKind::Gauge, "How many alarms there are.")
         .sample(&[], snapshot.alarms.len());
 }
 
@@ -108,7 +116,11 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
         .collect();
     accounts(text, &names, "listener", &rows);
     let help = "Dropped datagrams of all listeners, with every reason, so that the first one of a reason is a rise.";
-    let mut reasons = text.family("dropped_datagrams_by_reason_total", Kind::Counter, help);
+    let mut reasons = text.family(
+        "dropped_datagrams_by_reason_total",
+        MetricKind::Counter,
+        help,
+    );
     for reason in DropReason::ALL {
         let label = reason.label();
         reasons.sample(
@@ -118,13 +130,13 @@ fn listeners(text: &mut Text, snapshot: &Snapshot) {
     }
     let help =
         "Datagrams that the kernel dropped before the daemon: they found the receive buffer full.";
-    let mut drops = text.family("kernel_dropped_datagrams_total", Kind::Counter, help);
+    let mut drops = text.family("kernel_dropped_datagrams_total", MetricKind::Counter, help);
     snapshot
         .listeners
         .iter()
         .for_each(|row| drops.sample(&[("listener", &row.listener)], row.kernel_drops));
     let help = "Receive calls that failed and were tried again.";
-    let mut errors = text.family("receive_errors_total", Kind::Counter, help);
+    let mut errors = text.family("receive_errors_total", MetricKind::Counter, help);
     snapshot
         .listeners
         .iter()
@@ -154,13 +166,13 @@ fn workers(text: &mut Text, snapshot: &Snapshot) {
     accounts(text, &names, "worker", &rows);
     let mut up = text.family(
         "worker_up",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 if the worker answered when this was taken.",
     );
     rows.iter()
         .zip(&snapshot.workers)
         .for_each(|((name, _), row)| {
-            up.sample(&[("worker", name)], u8::from(row.answers));
+            up.sample(&[("worker", name)], u8::from(row.responsive));
         });
 }
 
@@ -174,18 +186,26 @@ fn latency(text: &mut Text, snapshot: &Snapshot) {
         .buckets
         .iter()
         .map(|bucket| (bucket.up_to_seconds, bucket.count));
-    text.family("time_in_daemon_seconds", Kind::Histogram, help)
+    text.family("time_in_daemon_seconds", MetricKind::Histogram, help)
         .histogram(up_to, latency.sum_seconds, latency.count);
 }
 
 fn host(text: &mut Text, snapshot: &Snapshot) {
     let host = &snapshot.host;
     let help = "UDP datagrams of any program on this host that found a receive buffer full.";
-    let mut receive = text.family("host_udp_receive_buffer_errors_total", Kind::Counter, help);
+    let mut receive = text.family(
+        "host_udp_receive_buffer_errors_total",
+        MetricKind::Counter,
+        help,
+    );
     receive.sample(&[("family", "ipv4")], host.udp_receive_buffer_errors);
     receive.sample(&[("family", "ipv6")], host.udp6_receive_buffer_errors);
     let help = "UDP datagrams of any program on this host that found a send buffer full.";
-    let mut send = text.family("host_udp_send_buffer_errors_total", Kind::Counter, help);
+    let mut send = text.family(
+        "host_udp_send_buffer_errors_total",
+        MetricKind::Counter,
+        help,
+    );
     send.sample(&[("family", "ipv4")], host.udp_send_buffer_errors);
     send.sample(&[("family", "ipv6")], host.udp6_send_buffer_errors);
 }
@@ -193,26 +213,26 @@ fn host(text: &mut Text, snapshot: &Snapshot) {
 fn admin(text: &mut Text, snapshot: &Snapshot) {
     let admin = &snapshot.admin;
     let help = "Connections to the control socket and the HTTP port now.";
-    text.family("admin_connections", Kind::Gauge, help)
+    text.family("admin_connections", MetricKind::Gauge, help)
         .sample(&[], admin.connections);
     text.family(
         "admin_viewers",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Viewers of the live view now.",
     )
     .sample(&[], admin.viewers);
     let help = "Connections that were ever accepted.";
-    text.family("admin_connections_total", Kind::Counter, help)
+    text.family("admin_connections_total", MetricKind::Counter, help)
         .sample(&[], admin.accepted);
     let help =
         "Times that a connection could not be accepted, as a rule since no more files may be open.";
-    text.family("admin_failed_accepts_total", Kind::Counter, help)
+    text.family("admin_failed_accepts_total", MetricKind::Counter, help)
         .sample(&[], admin.failed_accepts);
     let help = "Requests that were ever answered, refusals among them.";
-    text.family("admin_requests_total", Kind::Counter, help)
+    text.family("admin_requests_total", MetricKind::Counter, help)
         .sample(&[], admin.requests);
     let help = "What a limit or a rule of the control socket or the HTTP port refused, by which.";
-    let mut refused = text.family("admin_refused_total", Kind::Counter, help);
+    let mut refused = text.family("admin_refused_total", MetricKind::Counter, help);
     for (by, count) in [
         ("busy", admin.refused_busy),
         ("connections", admin.refused_connections),

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::text::{Kind, Text};
-use super::{AccountNames, accounts, by};
+use super::accounts::{AccountNames, accounts, by};
+use super::text::{MetricKind, Text};
 use crate::observe::snapshot::{HandlerRow, SessionsRow, Snapshot, UpstreamRow};
 
 /// A family's name and help, and what it tells of a row.
@@ -64,17 +64,17 @@ fn handlers(text: &mut Text, handlers: &[HandlerRow]) {
         .collect();
     accounts(text, &names, "handler", &rows);
     let help = "Datagrams that wait in the handler's sink: neither written nor lost yet.";
-    let mut in_flight = text.family("handler_in_flight_datagrams", Kind::Gauge, help);
+    let mut in_flight = text.family("handler_in_flight_datagrams", MetricKind::Gauge, help);
     handlers
         .iter()
         .for_each(|row| in_flight.sample(&[("handler", &row.handler)], row.account.in_flight));
     let help = "Datagrams that the handler caused to be sent and that the kernel took.";
-    let mut sent = text.family("handler_sent_datagrams_total", Kind::Counter, help);
+    let mut sent = text.family("handler_sent_datagrams_total", MetricKind::Counter, help);
     handlers
         .iter()
         .for_each(|row| sent.sample(&[("handler", &row.handler)], row.sent));
     let help = "Datagrams of the handler that the kernel refused to send, by errno.";
-    let mut failed = text.family("handler_send_errors_total", Kind::Counter, help);
+    let mut failed = text.family("handler_send_errors_total", MetricKind::Counter, help);
     handlers.iter().for_each(|row| {
         by(
             &mut failed,
@@ -84,7 +84,7 @@ fn handlers(text: &mut Text, handlers: &[HandlerRow]) {
         )
     });
     let help = "Errors that came back by ICMP for what the handler sent, by errno.";
-    let mut reported = text.family("handler_reported_errors_total", Kind::Counter, help);
+    let mut reported = text.family("handler_reported_errors_total", MetricKind::Counter, help);
     handlers.iter().for_each(|row| {
         by(
             &mut reported,
@@ -99,7 +99,7 @@ fn replies(text: &mut Text, handlers: &[HandlerRow]) {
     let names = AccountNames {
         received: (
             "handler_received_replies_total",
-            "Datagrams that the handler's upstreams answered.",
+            "Replies of the handler's upstreams.",
         ),
         handled: (
             "handler_handled_replies_total",
@@ -123,9 +123,9 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
             sessions.open
         }),
         (
-            "sessions_on_probation",
-            "Of those, the ones that were never answered.",
-            |sessions| sessions.on_probation,
+            "sessions_unreplied",
+            "Of those, the ones without a reply so far.",
+            |sessions| sessions.unreplied,
         ),
         (
             "source_ports",
@@ -134,7 +134,7 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         ),
     ];
     for (name, help, of) in gauges {
-        let mut gauge = text.family(name, Kind::Gauge, help);
+        let mut gauge = text.family(name, MetricKind::Gauge, help);
         handlers
             .iter()
             .for_each(|row| gauge.sample(&[("handler", &row.handler)], of(&row.sessions)));
@@ -157,14 +157,14 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         ),
     ];
     for (name, help, of) in counters {
-        let mut counter = text.family(name, Kind::Counter, help);
+        let mut counter = text.family(name, MetricKind::Counter, help);
         handlers
             .iter()
             .for_each(|row| counter.sample(&[("handler", &row.handler)], of(&row.sessions)));
     }
     let mut ended = text.family(
         "sessions_ended_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Sessions that ended, by cause.",
     );
     for row in handlers {
@@ -172,14 +172,14 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
             idle,
             unanswered,
             complete,
-            displaced,
+            evicted,
             broken,
             ..
         } = row.sessions;
         for (cause, count) in [
             ("broken", broken),
             ("complete", complete),
-            ("displaced", displaced),
+            ("evicted", evicted),
             ("idle", idle),
             ("unanswered", unanswered),
         ] {
@@ -187,56 +187,61 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         }
     }
     let help = "Datagrams passed on without a way back, since their sender must not be answered.";
-    let mut one_way = text.family("one_way_datagrams_total", Kind::Counter, help);
+    let mut one_way = text.family("one_way_datagrams_total", MetricKind::Counter, help);
     handlers
         .iter()
         .for_each(|row| one_way.sample(&[("handler", &row.handler)], row.sessions.one_way));
 }
 
 /// What is told of every upstream as one number.
-type Number = (&'static str, Kind, &'static str, fn(&UpstreamRow) -> u64);
+type Number = (
+    &'static str,
+    MetricKind,
+    &'static str,
+    fn(&UpstreamRow) -> u64,
+);
 
 const NUMBERS: [Number; 7] = [
     (
         "upstream_up",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 if the upstream is thought to answer.",
         |row| row.alive.into(),
     ),
     (
         "upstream_draining",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "1 if the upstream gets nothing new.",
         |row| row.draining.into(),
     ),
     (
         "upstream_sessions",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Sessions that the upstream holds.",
         |row| row.sessions,
     ),
     (
         "upstream_sent_datagrams_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Datagrams that the kernel took for the upstream.",
         |row| row.sent,
     ),
     (
         "upstream_skipped_datagrams_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "Datagrams that the upstream did not get although it was picked: not in its sample, above its rate.",
         |row| row.skipped,
     ),
     (
         "upstream_replies_total",
-        Kind::Counter,
-        "Datagrams that the upstream answered.",
+        MetricKind::Counter,
+        "Replies of the upstream.",
         |row| row.replies,
     ),
     (
         "upstream_kernel_dropped_replies_total",
-        Kind::Counter,
-        "Answers of the upstream that the kernel dropped before the daemon.",
+        MetricKind::Counter,
+        "Replies of the upstream that the kernel dropped before the daemon.",
         |row| row.kernel_drops,
     ),
 ];
@@ -266,11 +271,11 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
         ),
     ];
     for (name, help, of) in counts {
-        let mut family = text.family(name, Kind::Counter, help);
+        let mut family = text.family(name, MetricKind::Counter, help);
         rows().for_each(|(row, labels)| by(&mut family, &labels, "errno", of(row)));
     }
-    let help = "Answers of an upstream that only shadows, against those that clients got.";
-    let mut shadows = text.family("upstream_shadow_replies_total", Kind::Counter, help);
+    let help = "Replies of an upstream that only shadows, against those that clients got.";
+    let mut shadows = text.family("upstream_shadow_replies_total", MetricKind::Counter, help);
     for (row, [handler, upstream]) in rows() {
         let Some(shadow) = row.shadow else { continue };
         for (result, count) in [

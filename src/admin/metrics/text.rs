@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 /// What kind of number it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only rises; its name ends in `_total`.
     Counter,
     /// Goes up and down.
@@ -26,12 +26,16 @@ pub struct Family<'a> {
 
 impl Text {
     /// Begins a family. Its name comes without the prefix `udispatch_`.
-    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
-        debug_assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+    pub fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) -> Family<'_> {
+        debug_assert_eq!(
+            name.ends_with("_total"),
+            kind == MetricKind::Counter,
+            "{name}"
+        );
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -97,7 +101,7 @@ mod tests {
     #[test]
     fn the_format() {
         let mut text = Text::default();
-        let mut family = text.family("things_total", Kind::Counter, "Things.");
+        let mut family = text.family("things_total", MetricKind::Counter, "Things.");
         family.sample(&[], 1);
         family.sample(&[("a", "x\"y\\z\n"), ("b", "")], 2_u64);
         let expected = "# HELP udispatch_things_total Things.\n# TYPE udispatch_things_total counter\n\
@@ -109,11 +113,8 @@ mod tests {
     #[test]
     fn a_histogram() {
         let mut text = Text::default();
-        text.family("time", Kind::Histogram, "Time.").histogram(
-            [(0.000001, 1), (1.5, 2)].into_iter(),
-            7.5,
-            3,
-        );
+        text.family("time", MetricKind::Histogram, "Time.")
+            .histogram([(0.000001, 1), (1.5, 2)].into_iter(), 7.5, 3);
         let expected = "# HELP udispatch_time Time.\n# TYPE udispatch_time histogram\n\
                         udispatch_time_bucket{le=\"0.000001\"} 1\nudispatch_time_bucket{le=\"1.5\"} 2\n\
                         udispatch_time_bucket{le=\"+Inf\"} 3\nudispatch_time_sum 7.5\nudispatch_time_count 3\n";

@@ -75,7 +75,7 @@ export function showAlarms(model, open) {
     button.hidden = !model.find(alarm);
     item.classList.toggle("known", !button.hidden);
   });
-  return { alarms: alarms.length, silent: workers.filter((worker) => !worker.answers).length };
+  return { alarms: alarms.length, silent: workers.filter((worker) => !worker.responsive).length };
 }
 
 /** The sums, each with its last minutes. */
@@ -114,7 +114,7 @@ export function showFoot({ snapshot, before, seconds }) {
     const grown = old ? row.received - old.received : -1;
     return grown >= 0 ? grown / seconds : null;
   };
-  const worker = (row) => [`worker ${row.worker}`, row.answers ? rate(speed(row)) : "✕ does not answer", row.answers ? "" : "bad"];
+  const worker = (row) => [`worker ${row.worker}`, row.responsive ? rate(speed(row)) : "✕ does not answer", row.responsive ? "" : "bad"];
   facts("workers", workers.map(worker));
   const receive = host.udp_receive_buffer_errors + host.udp6_receive_buffer_errors;
   const send = host.udp_send_buffer_errors + host.udp6_send_buffer_errors;

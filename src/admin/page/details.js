@@ -16,7 +16,7 @@ function furtherCounts({ kind, row }) {
   if (kind === "listener" || kind === "handler") rows.push(["handled", (all) => all.handled]);
   if (row.in_flight !== undefined) rows.push(["in flight now", (all) => all.in_flight, true]);
   if (kind === "listener") rows.push(["receive errors", (all) => all.receive_errors]);
-  if (kind === "handler") rows.push(["answers dropped", (all) => all.replies.dropped]);
+  if (kind === "handler") rows.push(["replies dropped", (all) => all.replies.dropped]);
   return rows.map(([name, of, isLevel]) => ({ name, of, isLevel }));
 }
 
@@ -26,13 +26,13 @@ function sessionCounts({ kind, row }) {
   if (!count || (count.opened === 0 && count.one_way === 0)) return [];
   return [
     ["open now", count.open],
-    ["of these not answered yet", count.on_probation],
+    ["of these unreplied", count.unreplied],
     ["source ports", count.ports],
     ["ever opened", count.opened],
     ["ended idle", count.idle],
     ["ended unanswered", count.unanswered],
     ["ended complete", count.complete],
-    ["displaced by others", count.displaced],
+    ["evicted by others", count.evicted],
     ["broken", count.broken],
     ["sent without a way back", count.one_way],
   ];
@@ -97,7 +97,7 @@ export class Details {
     this.failed = new Table("Not sent, by errno", ["errno", "now", "total"]);
     this.reported = new Table("Came back as errors (ICMP), by errno", ["errno", "now", "total"]);
     this.sessions = new Table("Sessions", ["", "count"]);
-    this.shadow = new Table("Shadow: its answers compared", ["", "count"]);
+    this.shadow = new Table("Shadow: its replies compared", ["", "count"]);
     this.sources = this.#links("Comes from");
     this.targets = this.#links("Goes to");
     this.folded = this.#links("Busiest first");

@@ -37,9 +37,9 @@ function noteOf(item, compact) {
   if (row.draining) return "draining";
   if (node.wasted > 0) return `${rate(node.wasted)} dropped`;
   if (node.kind === "upstream") {
-    const answers = rate(node.rate((all) => all.replies));
+    const replies = rate(node.rate((all) => all.replies));
     if (row.replies === 0) return "";
-    return compact ? `${answers} back` : `answers ${answers}`;
+    return compact ? `${replies} back` : `replies ${replies}`;
   }
   if (node.kind !== "handler") return "";
   const sessions = row.sessions.open > 0 ? ` · ${plural(row.sessions.open, "session")}` : "";

@@ -26,13 +26,13 @@ const COUNTERS = {
   handler: {
     received: (row) => row.received,
     sent: (row) => row.sent,
-    answers: (row) => row.replies.received,
+    replies: (row) => row.replies.received,
     dropped: (row) => row.dropped,
     "not sent": (row) => sum(row.failed),
   },
   upstream: {
     sent: (row) => row.sent,
-    answers: (row) => row.replies,
+    replies: (row) => row.replies,
     "not sent": (row) => sum(row.failed),
     skipped: (row) => row.skipped,
     "kernel drops": (row) => row.kernel_drops,

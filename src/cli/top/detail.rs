@@ -8,17 +8,15 @@ use ratatui::symbols;
 use ratatui::text::Line;
 use ratatui::widgets::{RenderDirection, Sparkline};
 
-use super::input::Spots;
+use super::format;
+use super::history::{HISTORY, SnapshotHistory};
 use super::measure::{Measure, Noun};
-use super::number;
 use super::palette::Tone;
-use super::rates::{Rates, Row, rate};
-use super::rows::{Key, items};
-use super::sight::{HISTORY, Sight};
-use super::state::State;
-use super::text::wrap;
-use super::view::{Told, draw_text};
-use crate::config::words::one_line;
+use super::rates::{RateRow, Rates, rate};
+use super::rows::{RowKey, items};
+use super::state::{Spots, TopState};
+use super::text::{TextLine, draw_text, wrap};
+use crate::config::diagnostics::one_line;
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
 
@@ -26,9 +24,12 @@ use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
 const SPARK_LINES: u16 = 4;
 
 /// Draws the chosen row.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
-    let (sight, noun) = (state.sight(), state.noun);
-    let Some(row) = state.chosen().and_then(|key| sight.rates.row(noun, key)) else {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
+    let (snapshots, noun) = (state.snapshots(), state.noun);
+    let Some(row) = state
+        .chosen()
+        .and_then(|key| snapshots.rates.row(noun, key))
+    else {
         let name = state.chosen().map_or("it", |key| key.name.as_str());
         let gone = format!("{} {name} is gone; Esc goes back", noun.singular());
         return draw_text(frame, state, area, &[(gone, Tone::Strong)], spots);
@@ -41,7 +42,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
     let [picture, rest] =
         Layout::vertical([Constraint::Length(picture), Constraint::Min(0)]).areas(area);
     draw_spark(frame, state, picture, &row.item.key);
-    let text: Vec<Told> = (text(sight, noun, row).into_iter())
+    let text: Vec<TextLine> = (text(snapshots, noun, row).into_iter())
         .flat_map(|(line, tone)| {
             wrap(&line, rest.width.into(), 4)
                 .into_iter()
@@ -51,9 +52,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut
     draw_text(frame, state, rest, &text, spots);
 }
 
-fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
+fn draw_spark(frame: &mut Frame<'_>, state: &TopState, area: Rect, key: &RowKey) {
     let noun = state.noun;
-    let columns = state.sight().spark(noun, key, area.width.into());
+    let columns = state.snapshots().spark(noun, key, area.width.into());
     let most = columns.iter().flatten().max();
     let minutes = HISTORY.as_secs() / 60;
     let most = most.map_or(String::new(), |most| format!(", at most {most}"));
@@ -78,7 +79,7 @@ fn draw_spark(frame: &mut Frame<'_>, state: &State, area: Rect, key: &Key) {
 
 /// What a row has of what only some rows have.
 #[derive(Default)]
-struct Parts<'a> {
+struct RowParts<'a> {
     account: Option<&'a Account>,
     replies: Option<&'a Account>,
     failed: Option<&'a BTreeMap<String, u64>>,
@@ -90,17 +91,17 @@ struct Parts<'a> {
     notes: Vec<String>,
 }
 
-fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
+fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let flows = &snapshot.flows;
     Some(match noun {
-        Noun::Routes => Parts {
+        Noun::Routes => RowParts {
             account: Some(&snapshot.routes.get(index)?.account),
             next: Some((Noun::Handlers, &flows.route_to_handler)),
-            ..Parts::default()
+            ..RowParts::default()
         },
-        Noun::Workers => Parts {
+        Noun::Workers => RowParts {
             account: Some(&snapshot.workers.get(index)?.account),
-            ..Parts::default()
+            ..RowParts::default()
         },
         Noun::Listeners => {
             let row = snapshot.listeners.get(index)?;
@@ -111,16 +112,16 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
                 )],
             };
             let next = Some((Noun::Routes, flows.listener_to_route.as_slice()));
-            Parts {
+            RowParts {
                 account: Some(&row.account),
                 next,
                 notes,
-                ..Parts::default()
+                ..RowParts::default()
             }
         }
         Noun::Handlers => {
             let row = snapshot.handlers.get(index)?;
-            Parts {
+            RowParts {
                 account: Some(&row.account),
                 replies: Some(&row.replies).filter(|replies| replies.received > 0),
                 failed: Some(&row.failed),
@@ -135,7 +136,7 @@ fn parts(noun: Noun, snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
     })
 }
 
-fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
+fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     let row = snapshot.upstreams.get(index)?;
     let address = row
         .address
@@ -168,20 +169,20 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<Parts<'_>> {
     if let Some(shadow) = row.shadow {
         let (same, different, missing) = (shadow.same, shadow.different, shadow.missing);
         notes.push(format!(
-            "answers as a shadow: {same} the same, {different} different, {missing} missing"
+            "replies as a shadow: {same} the same, {different} different, {missing} missing"
         ));
     }
-    Some(Parts {
+    Some(RowParts {
         failed: Some(&row.failed),
         reported: Some(&row.reported),
         notes,
-        ..Parts::default()
+        ..RowParts::default()
     })
 }
 
 /// The lines.
-fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
-    let snapshot = &sight.snapshot;
+fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine> {
+    let snapshot = &snapshots.snapshot;
     let mut lines = vec![(
         format!("  {:14}{:>16}{:>14}", "", "since start", "now"),
         Tone::Quiet,
@@ -200,8 +201,8 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
     let Some(parts) = parts(noun, snapshot, row.index) else {
         return lines;
     };
-    let before = before(sight, noun, &row.item.key);
-    let elapsed = sight.rates.elapsed;
+    let before = before(snapshots, noun, &row.item.key);
+    let elapsed = snapshots.rates.elapsed;
     let per_second = |before: Option<&BTreeMap<String, u64>>, name: &str, now: u64| {
         let before = before?.get(name).copied().unwrap_or(0);
         rate(before, now, elapsed?)
@@ -214,7 +215,7 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
         };
         lines.push((head.to_owned(), Tone::Strong));
         for (name, count) in now {
-            let rate = number::rate(per_second(before, name, *count));
+            let rate = format::rate(per_second(before, name, *count));
             let known = DropReason::ALL.iter().find(|known| known.label() == name);
             let meaning = known.map_or(String::new(), |known| format!("  {}", known.meaning()));
             lines.push((
@@ -231,7 +232,7 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
         drops(was.and_then(|was| was.account)).as_ref(),
     );
     section(
-        "answers dropped",
+        "replies dropped",
         drops(parts.replies).as_ref(),
         drops(was.and_then(|was| was.replies)).as_ref(),
     );
@@ -249,25 +250,25 @@ fn text(sight: &Sight, noun: Noun, row: &Row) -> Vec<Told> {
         lines.extend(session_lines(sessions));
     }
     if let Some((next, edges)) = parts.next {
-        lines.extend(next_line(&sight.rates, next, edges, row.index));
+        lines.extend(next_line(&snapshots.rates, next, edges, row.index));
     }
     lines.extend(parts.notes.into_iter().map(|note| (note, Tone::Plain)));
     lines
 }
 
 /// What the row was one snapshot before.
-fn before<'a>(sight: &'a Sight, noun: Noun, key: &Key) -> Option<Parts<'a>> {
-    let before = sight.before.as_ref()?;
+fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Option<RowParts<'a>> {
+    let before = snapshots.before.as_ref()?;
     let index = items(noun, before)
         .iter()
         .position(|item| item.key == *key)?;
     parts(noun, before, index)
 }
 
-fn numbers(row: &Row, measure: Measure) -> Told {
+fn numbers(row: &RateRow, measure: Measure) -> TextLine {
     let (count, value) = (row.count(measure), row.value(measure));
     let (since, now) = match measure.only_rises() {
-        true => (count.to_string(), number::rate(value)),
+        true => (count.to_string(), format::rate(value)),
         false => (String::new(), count.to_string()),
     };
     let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
@@ -278,10 +279,10 @@ fn numbers(row: &Row, measure: Measure) -> Told {
     )
 }
 
-fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
+fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
     let SessionsRow {
         open,
-        on_probation,
+        unreplied,
         opened,
         ports,
         one_way,
@@ -291,7 +292,7 @@ fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
         idle,
         unanswered,
         complete,
-        displaced,
+        evicted,
         broken,
         ..
     } = sessions;
@@ -299,13 +300,13 @@ fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
         ("sessions".to_owned(), Tone::Strong),
         (
             format!(
-                "  {open} open, {on_probation} of them on probation, {opened} ever; {ports} ports; {one_way} sent one way"
+                "  {open} open, {unreplied} of them unreplied, {opened} ever; {ports} ports; {one_way} sent one way"
             ),
             Tone::Plain,
         ),
         (
             format!(
-                "  ended: {complete} complete, {idle} idle, {unanswered} unanswered, {displaced} displaced, {broken} broken"
+                "  ended: {complete} complete, {idle} idle, {unanswered} unanswered, {evicted} evicted, {broken} broken"
             ),
             Tone::Plain,
         ),
@@ -313,7 +314,7 @@ fn session_lines(sessions: &SessionsRow) -> [Told; 3] {
 }
 
 /// Whom it leads to.
-fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<Told> {
+fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<TextLine> {
     let rows = rates.rows(next);
     let names = edges
         .iter()

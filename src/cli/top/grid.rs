@@ -4,12 +4,11 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::input::Spots;
+use super::format;
 use super::measure::{Measure, Noun};
-use super::number;
 use super::palette::Tone;
-use super::rates::Row;
-use super::state::State;
+use super::rates::RateRow;
+use super::state::{Spots, TopState};
 use super::text::{fit, width};
 
 /// Columns of a name, between the least and what it may take from the numbers.
@@ -31,7 +30,7 @@ struct Columns {
 
 impl Columns {
     /// As many as there is room for; the one that rows are sorted by is always among them.
-    fn fit(state: &State, rows: &[&Row], room: usize) -> Columns {
+    fn fit(state: &TopState, rows: &[&RateRow], room: usize) -> Columns {
         let noun = state.noun;
         let longest = rows
             .iter()
@@ -83,7 +82,7 @@ fn number_width(measure: Measure) -> usize {
 }
 
 /// Draws the table into its place; says where heads and rows are.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     let rows = state.rows();
     let columns = Columns::fit(state, &rows, area.width.into());
     let [head, body] = [
@@ -122,7 +121,7 @@ fn below(area: Rect) -> Rect {
     }
 }
 
-fn head_line(state: &State, columns: &Columns, area: Rect, spots: &mut Spots) -> Line<'static> {
+fn head_line(state: &TopState, columns: &Columns, area: Rect, spots: &mut Spots) -> Line<'static> {
     let order = state.order();
     let sign = |column| match (order.column == column, order.is_falling) {
         (false, _) => "",
@@ -158,7 +157,12 @@ fn head_line(state: &State, columns: &Columns, area: Rect, spots: &mut Spots) ->
     Line::styled(cells.concat(), Tone::Strong.style(state.has_colours))
 }
 
-fn row_line(state: &State, columns: &Columns, row: &Row, is_selected: bool) -> Line<'static> {
+fn row_line(
+    state: &TopState,
+    columns: &Columns,
+    row: &RateRow,
+    is_selected: bool,
+) -> Line<'static> {
     let style = |tone: Tone| tone.style(state.has_colours);
     let marks = format!(
         "{}{}",
@@ -191,7 +195,7 @@ fn row_line(state: &State, columns: &Columns, row: &Row, is_selected: bool) -> L
         let is_bad = measure.is_loss() && value.is_some_and(|value| value > 0.0);
         let text = format!(
             "{:>width$}",
-            number::value(value),
+            format::value(value),
             width = number_width(*measure)
         );
         spans.push(Span::styled(
@@ -208,9 +212,9 @@ fn row_line(state: &State, columns: &Columns, row: &Row, is_selected: bool) -> L
 }
 
 /// How many rows there are, and how many of them are shown.
-pub(super) fn counted(state: &State) -> String {
+pub(super) fn counted(state: &TopState) -> String {
     let (all, shown) = (
-        state.sight().rates.rows(state.noun).len(),
+        state.snapshots().rates.rows(state.noun).len(),
         state.rows().len(),
     );
     let noun: &str = if all == 1 {

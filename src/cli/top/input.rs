@@ -3,10 +3,10 @@
 use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
-use ratatui::layout::{Position, Rect};
+use ratatui::layout::Position;
 
 use super::measure::Noun;
-use super::state::{Mode, State};
+use super::state::{Mode, Spots, TopState};
 
 /// Rows that a page key goes where the table's height is not known.
 const PAGE_ROWS: isize = 10;
@@ -37,54 +37,40 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Where on the screen things are that can be clicked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Spots {
-    pub(super) tabs: Vec<(Rect, Noun)>,
-    /// Heads of columns, by the column's number.
-    pub(super) heads: Vec<(Rect, usize)>,
-    /// Where the table's rows are.
-    pub(super) body: Rect,
-    /// The row that is the first there.
-    pub(super) first: usize,
-    /// How far the text over the table can be scrolled.
-    pub(super) scroll_max: usize,
-}
-
 /// Whether to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum InputOutcome {
     GoOn,
     End,
 }
 
 /// Something was pressed, or the window changed.
-pub(super) fn on_event(state: &mut State, spots: &Spots, event: &Event) -> Next {
+pub(super) fn on_event(state: &mut TopState, spots: &Spots, event: &Event) -> InputOutcome {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => return on_key(state, spots, key),
         Event::Mouse(mouse) => on_mouse(state, spots, mouse),
         _ => {}
     }
-    Next::GoOn
+    InputOutcome::GoOn
 }
 
-fn on_key(state: &mut State, spots: &Spots, key: &KeyEvent) -> Next {
+fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
         return if key.code == KeyCode::Char('c') {
-            Next::End
+            InputOutcome::End
         } else {
-            Next::GoOn
+            InputOutcome::GoOn
         };
     }
     if state.mode == Mode::Filter && on_filter_key(state, key.code) {
-        return Next::GoOn;
+        return InputOutcome::GoOn;
     }
     let page = isize::try_from(spots.body.height)
         .ok()
         .filter(|rows| *rows > 0)
         .unwrap_or(PAGE_ROWS);
     match key.code {
-        KeyCode::Char('q') => return Next::End,
+        KeyCode::Char('q') => return InputOutcome::End,
         KeyCode::Char(digit @ '1'..='5') => state.show(Noun::ALL[digit as usize - '1' as usize]),
         KeyCode::Tab | KeyCode::Right => state.turn(1),
         KeyCode::BackTab | KeyCode::Left => state.turn(-1),
@@ -105,11 +91,11 @@ fn on_key(state: &mut State, spots: &Spots, key: &KeyEvent) -> Next {
         KeyCode::Char(' ') => state.pause(),
         _ => {}
     }
-    Next::GoOn
+    InputOutcome::GoOn
 }
 
 /// While a filter is written letters are letters. Whether the key was for the filter.
-fn on_filter_key(state: &mut State, code: KeyCode) -> bool {
+fn on_filter_key(state: &mut TopState, code: KeyCode) -> bool {
     match code {
         KeyCode::Char(letter) => state.write(letter),
         KeyCode::Backspace => _ = state.filter.pop(),
@@ -119,7 +105,7 @@ fn on_filter_key(state: &mut State, code: KeyCode) -> bool {
     true
 }
 
-fn toggle(state: &mut State, mode: Mode) {
+fn toggle(state: &mut TopState, mode: Mode) {
     state.lay(if state.mode == mode {
         Mode::Table
     } else {
@@ -127,7 +113,7 @@ fn toggle(state: &mut State, mode: Mode) {
     });
 }
 
-fn on_mouse(state: &mut State, spots: &Spots, mouse: &MouseEvent) {
+fn on_mouse(state: &mut TopState, spots: &Spots, mouse: &MouseEvent) {
     match mouse.kind {
         MouseEventKind::ScrollDown => state.go(WHEEL_ROWS),
         MouseEventKind::ScrollUp => state.go(-WHEEL_ROWS),
@@ -138,7 +124,7 @@ fn on_mouse(state: &mut State, spots: &Spots, mouse: &MouseEvent) {
     }
 }
 
-fn on_click(state: &mut State, spots: &Spots, at: Position) {
+fn on_click(state: &mut TopState, spots: &Spots, at: Position) {
     if let Some((_, noun)) = spots.tabs.iter().find(|(area, _)| area.contains(at)) {
         return state.show(*noun);
     }
@@ -146,7 +132,7 @@ fn on_click(state: &mut State, spots: &Spots, at: Position) {
         return;
     }
     if let Some((_, column)) = spots.heads.iter().find(|(area, _)| area.contains(at)) {
-        let by = *column as isize - state.order().column as isize;
+        let by = column.cast_signed() - state.order().column.cast_signed();
         return if by == 0 {
             state.reverse()
         } else {

@@ -10,11 +10,12 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use ratatui::crossterm::event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::ask;
-use super::input::{Next, Spots, on_event};
+use super::super::remote::why_not;
+use super::input::{InputOutcome, on_event};
 use super::screen::Screen;
-use super::state::State;
+use super::state::{Spots, TopState};
 use crate::admin::client::Client;
+use crate::config::diagnostics::printable;
 use crate::observe::snapshot::Snapshot;
 
 /// How long a signal or an answer may wait to be seen.
@@ -25,29 +26,29 @@ const FRAME: Duration = Duration::from_millis(500);
 const KEYS_MAX: usize = 200;
 
 /// An answer, and when it came.
-type Heard = (Result<Snapshot, String>, Instant);
+type LiveUpdate = (Result<Snapshot, String>, Instant);
 
 /// Shows it until somebody presses q, or a signal comes.
-pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::Result<()> {
+pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io::Result<()> {
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&is_over))?;
     }
-    let answers = listen(client, interval)?;
+    let responses = listen(client, interval)?;
     let mut screen = Screen::open()?;
     let mut spots = Spots::default();
     let mut drawn: Option<Instant> = None;
     while !is_over.load(Ordering::Relaxed) {
-        let has_news = hear(&answers, &mut state)?;
+        let has_news = hear(&responses, &mut state)?;
         if has_news || drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME) {
             spots = screen.draw(&state, Instant::now())?;
             state.settle(&spots);
             drawn = Some(Instant::now());
         }
         match take_events(&mut state, &mut spots)? {
-            Some(Next::End) => break,
+            Some(InputOutcome::End) => break,
             // The next turn draws what has changed.
-            Some(Next::GoOn) => drawn = None,
+            Some(InputOutcome::GoOn) => drawn = None,
             None => {}
         }
     }
@@ -55,11 +56,11 @@ pub(super) fn run(client: Client, mut state: State, interval: Duration) -> io::R
 }
 
 /// Takes the answers that have come. Whether there were any.
-fn hear(answers: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
+fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bool> {
     let mut has_news = false;
     loop {
-        match answers.try_recv() {
-            Ok((answer, at)) => state.hear(answer, at),
+        match responses.try_recv() {
+            Ok((response, at)) => state.hear(response, at),
             Err(TryRecvError::Empty) => return Ok(has_news),
             Err(TryRecvError::Disconnected) => {
                 return Err(io::Error::other(
@@ -72,28 +73,28 @@ fn hear(answers: &Receiver<Heard>, state: &mut State) -> io::Result<bool> {
 }
 
 /// Waits a turn for something to be pressed, and takes all that was. Nothing, if nothing was.
-fn take_events(state: &mut State, spots: &mut Spots) -> io::Result<Option<Next>> {
+fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<InputOutcome>> {
     let mut next = None;
-    let mut patience = TURN;
+    let mut timeout = TURN;
     for _ in 0..KEYS_MAX {
         // A signal may have interrupted the wait.
-        match event::poll(patience) {
+        match event::poll(timeout) {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
             Err(error) => return Err(error),
         }
         next = Some(on_event(state, spots, &event::read()?));
-        if next == Some(Next::End) {
+        if next == Some(InputOutcome::End) {
             break;
         }
-        patience = Duration::ZERO;
+        timeout = Duration::ZERO;
     }
     Ok(next)
 }
 
 /// Asks again and again, until nobody wants to hear it. The thread ends with the process: it may be waiting for an answer.
-fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
+fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>> {
     let (sender, receiver) = bounded(1);
     let listen = move || {
         let mut next = Instant::now() + interval;
@@ -101,8 +102,8 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
             thread::sleep(next.saturating_duration_since(Instant::now()));
             // After a long wait for an answer the rhythm begins anew, without a burst.
             next = (next + interval).max(Instant::now());
-            let answer = ask(&client);
-            if sender.send((answer, Instant::now())).is_err() {
+            let response = ask(&client);
+            if sender.send((response, Instant::now())).is_err() {
                 return;
             }
         }
@@ -111,4 +112,19 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<Heard>> {
         .name("top-asks".to_owned())
         .spawn(listen)?;
     Ok(receiver)
+}
+
+/// Asks, where no answer is news too.
+fn ask(client: &Client) -> Result<Snapshot, String> {
+    let response = client
+        .get("/status")
+        .map_err(|error| why_not(client, &error))?;
+    if !response.is_success() {
+        return Err(format!(
+            "the daemon refuses: {}",
+            printable(response.text().trim())
+        ));
+    }
+    serde_json::from_slice(&response.body)
+        .map_err(|error| format!("cannot understand its answer: {error}"))
 }

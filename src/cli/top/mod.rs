@@ -1,23 +1,23 @@
 //! `udispatch top`: the running daemon, live in a terminal; on a pipe one table.
 //!
 //! Two consecutive snapshots become rates (`rates.rs`, of the rows of `rows.rs`, with the numbers of `measure.rs`), which with
-//! what was before are all that is known (`sight.rs`). What is shown of it, in which order (`order.rs`), is the state
+//! what was before are all that is known (`history.rs`). What is shown of it, in which order (`order.rs`), is the state
 //! (`state.rs`); keys change it (`input.rs`), and a frame is a picture of it (`view.rs`, `grid.rs`, `detail.rs`). These are
-//! pure. `live.rs` is the loop, `screen.rs` the terminal, `once.rs` what a pipe gets.
+//! pure. `live.rs` is the loop, `screen.rs` the terminal, `batch_output.rs` what a pipe gets.
 
+mod batch_output;
 mod detail;
+mod format;
 mod grid;
+mod history;
 mod input;
 mod live;
 mod measure;
-mod number;
-mod once;
 mod order;
 mod palette;
 mod rates;
 mod rows;
 mod screen;
-mod sight;
 mod state;
 mod text;
 mod view;
@@ -34,15 +34,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use self::rates::Rates;
-use self::state::State;
-use super::remote::{Remote, judge, understand, why_not};
+use self::state::TopState;
+use super::remote::{Remote, judge, understand};
 use super::{Exit, output};
 use crate::admin::client::Client;
-use crate::config::words::printable;
 use crate::observe::snapshot::Snapshot;
 
 /// Longest wait for an answer: soon somebody wants to know that there is none.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks: not so often that looking is work, nor so seldom that it shows nothing.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
@@ -90,10 +89,10 @@ fn is_live(arguments: &Arguments) -> bool {
 
 /// Live, until somebody ends it.
 fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
-    let client = arguments.remote.client(PATIENCE)?;
+    let client = arguments.remote.client(TIMEOUT)?;
     let snapshot = first(&client)?;
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let state = State::new(snapshot, Instant::now(), arguments.interval, has_colours);
+    let state = TopState::new(snapshot, Instant::now(), arguments.interval, has_colours);
     live::run(client, state, arguments.interval).map_err(|error| {
         output::complain(&format!(
             "error: the terminal cannot be used: {error}. `--once` prints one table"
@@ -105,15 +104,15 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
 
 /// Two looks, and what happened between them.
 fn look(arguments: &Arguments) -> Result<Exit, Exit> {
-    let client = arguments.remote.client(PATIENCE)?;
+    let client = arguments.remote.client(TIMEOUT)?;
     let before = first(&client)?;
     thread::sleep(arguments.interval);
     let after = first(&client)?;
     let rates = Rates::between(Some(&before), &after);
     let show = if arguments.json {
-        once::json
+        batch_output::json
     } else {
-        once::text
+        batch_output::text
     };
     Ok(output::print(&show(&after, &rates)))
 }
@@ -121,19 +120,4 @@ fn look(arguments: &Arguments) -> Result<Exit, Exit> {
 /// Asks, where no answer is the end.
 fn first(client: &Client) -> Result<Snapshot, Exit> {
     understand(&judge(client, client.get("/status"))?)
-}
-
-/// Asks, where no answer is news too.
-fn ask(client: &Client) -> Result<Snapshot, String> {
-    let answer = client
-        .get("/status")
-        .map_err(|error| why_not(client, &error))?;
-    if !answer.is_success() {
-        return Err(format!(
-            "the daemon refuses: {}",
-            printable(answer.text().trim())
-        ));
-    }
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| format!("cannot understand its answer: {error}"))
 }

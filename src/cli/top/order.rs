@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::measure::{Measure, Noun};
-use super::rates::Row;
+use super::rates::RateRow;
 
 /// By which column rows stand, and which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Order {
 
     /// By another column, so many further to the right; after the last comes the first.
     pub(super) fn shift(self, noun: Noun, columns: isize) -> Order {
-        let count = noun.measures().len() as isize + 1;
-        let column = (self.column as isize + columns).rem_euclid(count) as usize;
+        let count = noun.measures().len().cast_signed() + 1;
+        let column = (self.column.cast_signed() + columns).rem_euclid(count) as usize;
         Order {
             column,
             is_falling: column > 0,
@@ -56,7 +56,7 @@ impl Order {
     }
 
     /// Which of two rows stands first. What is not known stands last, whichever way; the file's order settles the rest.
-    fn compare(self, noun: Noun, one: &Row, other: &Row) -> Ordering {
+    fn compare(self, noun: Noun, one: &RateRow, other: &RateRow) -> Ordering {
         let way = |ordering: Ordering| {
             if self.is_falling {
                 ordering.reverse()
@@ -78,11 +78,16 @@ impl Order {
 }
 
 /// The rows whose name or note has these letters, in this order.
-pub(super) fn arrange<'a>(noun: Noun, rows: &'a [Row], filter: &str, order: Order) -> Vec<&'a Row> {
+pub(super) fn arrange<'a>(
+    noun: Noun,
+    rows: &'a [RateRow],
+    filter: &str,
+    order: Order,
+) -> Vec<&'a RateRow> {
     let wanted = filter.to_lowercase();
     let has = |text: &str| text.to_lowercase().contains(&wanted);
-    let fits = |row: &&Row| wanted.is_empty() || has(&row.item.key.name) || has(&row.item.note);
-    let mut rows: Vec<&Row> = rows.iter().filter(fits).collect();
+    let fits = |row: &&RateRow| wanted.is_empty() || has(&row.item.key.name) || has(&row.item.note);
+    let mut rows: Vec<&RateRow> = rows.iter().filter(fits).collect();
     rows.sort_by(|one, other| order.compare(noun, one, other));
     rows
 }

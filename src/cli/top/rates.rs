@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::measure::{Measure, Noun};
-use super::rows::{Counts, Item, Key, items};
+use super::rows::{RowCounts, RowItem, RowKey, items};
 use crate::observe::snapshot::Snapshot;
 
 /// A row as it is shown.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
-    pub(super) item: Item,
+pub(super) struct RateRow {
+    pub(super) item: RowItem,
     /// Its place in the snapshot's list.
     pub(super) index: usize,
     /// A second; nothing where it cannot be known, or where the number has no rate.
@@ -23,10 +23,10 @@ pub(super) struct Row {
 pub(super) struct Rates {
     /// Between the two snapshots.
     pub(super) elapsed: Option<Duration>,
-    rows: [Vec<Row>; 5],
+    rows: [Vec<RateRow>; 5],
 }
 
-impl Row {
+impl RateRow {
     /// What its column shows: a rate, or a number as it is now.
     pub(super) fn value(&self, measure: Measure) -> Option<f64> {
         match measure.only_rises() {
@@ -58,14 +58,14 @@ impl Rates {
                 .filter(|_| elapsed.is_some())
                 .map(|before| items(noun, before))
                 .unwrap_or_default();
-            let before: HashMap<&Key, &Counts> = before
+            let before: HashMap<&RowKey, &RowCounts> = before
                 .iter()
                 .map(|item| (&item.key, &item.counts))
                 .collect();
             let after = items(noun, after).into_iter().enumerate();
-            let row = |(index, item): (usize, Item)| {
+            let row = |(index, item): (usize, RowItem)| {
                 let rates = rates(before.get(&item.key).copied(), &item.counts, elapsed);
-                Row { item, index, rates }
+                RateRow { item, index, rates }
             };
             after.map(row).collect()
         });
@@ -73,12 +73,12 @@ impl Rates {
     }
 
     /// The rows of one kind, in the order of the snapshot.
-    pub(super) fn rows(&self, noun: Noun) -> &[Row] {
+    pub(super) fn rows(&self, noun: Noun) -> &[RateRow] {
         &self.rows[noun as usize]
     }
 
     /// One row.
-    pub(super) fn row(&self, noun: Noun, key: &Key) -> Option<&Row> {
+    pub(super) fn row(&self, noun: Noun, key: &RowKey) -> Option<&RateRow> {
         self.rows(noun).iter().find(|row| row.item.key == *key)
     }
 
@@ -116,8 +116,8 @@ pub(super) fn elapsed(before: &Snapshot, after: &Snapshot) -> Option<Duration> {
 
 /// A second, of each number that rises.
 fn rates(
-    before: Option<&Counts>,
-    after: &Counts,
+    before: Option<&RowCounts>,
+    after: &RowCounts,
     elapsed: Option<Duration>,
 ) -> [Option<f64>; Measure::COUNT] {
     std::array::from_fn(|measure| rate(before?[measure], after[measure], elapsed?))

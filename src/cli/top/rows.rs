@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::measure::{Measure, Noun};
-use crate::config::words::one_line;
+use crate::config::diagnostics::one_line;
 use crate::observe::snapshot::{
     Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow,
 };
 
 /// Which row it is, from one snapshot to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct RowKey {
     /// Its name, fit for a terminal.
     pub(super) name: String,
     /// Of rows with the same name, the how manyth.
@@ -18,22 +18,22 @@ pub(super) struct Key {
 }
 
 /// A row's numbers, by [`Measure`].
-pub(super) type Counts = [u64; Measure::COUNT];
+pub(super) type RowCounts = [u64; Measure::COUNT];
 
 /// A row of a snapshot.
 #[derive(Debug, Clone)]
-pub(super) struct Item {
-    pub(super) key: Key,
+pub(super) struct RowItem {
+    pub(super) key: RowKey,
     /// Its kind or its state.
     pub(super) note: String,
     /// Whether its state is bad.
     pub(super) is_ill: bool,
-    pub(super) counts: Counts,
+    pub(super) counts: RowCounts,
 }
 
 /// The rows of one kind, in the order of the snapshot.
-pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<Item> {
-    let mut items: Vec<Item> = match noun {
+pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
+    let mut items: Vec<RowItem> = match noun {
         Noun::Routes => snapshot.routes.iter().map(route).collect(),
         Noun::Handlers => snapshot.handlers.iter().map(handler).collect(),
         Noun::Upstreams => snapshot.upstreams.iter().map(upstream).collect(),
@@ -49,13 +49,13 @@ pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<Item> {
     items
 }
 
-fn item(name: &str, note: &str, is_ill: bool, counts: &[(Measure, u64)]) -> Item {
+fn item(name: &str, note: &str, is_ill: bool, counts: &[(Measure, u64)]) -> RowItem {
     let mut all = [0; Measure::COUNT];
     counts
         .iter()
         .for_each(|(measure, count)| all[*measure as usize] = *count);
-    Item {
-        key: Key {
+    RowItem {
+        key: RowKey {
             name: one_line(name),
             nth: 0,
         },
@@ -81,11 +81,11 @@ pub(super) fn total(counts: &BTreeMap<String, u64>) -> u64 {
         .fold(0, |sum, count| sum.saturating_add(*count))
 }
 
-fn route(row: &RouteRow) -> Item {
+fn route(row: &RouteRow) -> RowItem {
     item(&row.route, "", false, &account(&row.account))
 }
 
-fn handler(row: &HandlerRow) -> Item {
+fn handler(row: &HandlerRow) -> RowItem {
     let [received, handled, dropped, in_flight] = account(&row.account);
     let counts = [
         received,
@@ -100,7 +100,7 @@ fn handler(row: &HandlerRow) -> Item {
     item(&row.handler, &row.kind, false, &counts)
 }
 
-fn upstream(row: &UpstreamRow) -> Item {
+fn upstream(row: &UpstreamRow) -> RowItem {
     let state = match (row.alive, row.draining || row.drained_by_hand) {
         (false, _) => "DEAD",
         (true, true) => "draining",
@@ -122,7 +122,7 @@ fn upstream(row: &UpstreamRow) -> Item {
     )
 }
 
-fn listener(row: &ListenerRow) -> Item {
+fn listener(row: &ListenerRow) -> RowItem {
     let [received, handled, dropped, in_flight] = account(&row.account);
     let counts = [
         received,
@@ -134,12 +134,16 @@ fn listener(row: &ListenerRow) -> Item {
     item(&row.listener, "", false, &counts)
 }
 
-fn worker(row: &WorkerRow) -> Item {
-    let state = if row.answers { "answers" } else { "SILENT" };
+fn worker(row: &WorkerRow) -> RowItem {
+    let state = if row.responsive {
+        "responsive"
+    } else {
+        "SILENT"
+    };
     item(
         &format!("worker-{}", row.worker),
         state,
-        !row.answers,
+        !row.responsive,
         &account(&row.account),
     )
 }

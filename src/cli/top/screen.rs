@@ -14,8 +14,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
-use super::input::Spots;
-use super::state::State;
+use super::state::{Spots, TopState};
 use super::view;
 
 /// The terminal, while it is ours.
@@ -37,7 +36,7 @@ impl Screen {
     }
 
     /// Draws a frame, and says where things are.
-    pub(super) fn draw(&mut self, state: &State, now: Instant) -> io::Result<Spots> {
+    pub(super) fn draw(&mut self, state: &TopState, now: Instant) -> io::Result<Spots> {
         let mut spots = Spots::default();
         self.terminal
             .draw(|frame| spots = view::draw(frame, state, now))?;

@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::input::Spots;
+use ratatui::layout::Rect;
+
+use super::history::SnapshotHistory;
 use super::measure::Noun;
 use super::order::{Order, arrange};
-use super::rates::Row;
-use super::rows::Key;
-use super::sight::Sight;
+use super::rates::RateRow;
+use super::rows::RowKey;
 use crate::observe::snapshot::Snapshot;
 
 /// Letters of a filter.
@@ -16,13 +17,13 @@ const FILTER_CHARS_MAX: usize = 64;
 
 /// What is shown.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct TopState {
     /// What is known now.
-    live: Sight,
+    live: SnapshotHistory,
     /// What was known when somebody pressed pause.
-    frozen: Option<Sight>,
+    frozen: Option<SnapshotHistory>,
     /// Why no answer comes, while none does.
-    pub(super) trouble: Option<String>,
+    pub(super) last_error: Option<String>,
     pub(super) noun: Noun,
     tabs: [Tab; 5],
     pub(super) filter: String,
@@ -37,7 +38,7 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Tab {
     order: Order,
-    selected: Option<Key>,
+    selected: Option<RowKey>,
     /// The first row that was on the screen.
     first: usize,
 }
@@ -57,23 +58,37 @@ pub(super) enum Mode {
     Help,
 }
 
-impl State {
+/// Where on the screen things are that can be clicked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Spots {
+    pub(super) tabs: Vec<(Rect, Noun)>,
+    /// Heads of columns, by the column's number.
+    pub(super) heads: Vec<(Rect, usize)>,
+    /// Where the table's rows are.
+    pub(super) body: Rect,
+    /// The row that is the first there.
+    pub(super) first: usize,
+    /// How far the text over the table can be scrolled.
+    pub(super) scroll_max: usize,
+}
+
+impl TopState {
     /// At the start.
     pub(super) fn new(
         snapshot: Snapshot,
         at: Instant,
         interval: Duration,
         has_colours: bool,
-    ) -> State {
+    ) -> TopState {
         let tab = |noun| Tab {
             order: Order::default(noun),
             selected: None,
             first: 0,
         };
-        State {
-            live: Sight::first(snapshot, at, interval),
+        TopState {
+            live: SnapshotHistory::first(snapshot, at, interval),
             frozen: None,
-            trouble: None,
+            last_error: None,
             noun: Noun::Routes,
             tabs: Noun::ALL.map(tab),
             filter: String::new(),
@@ -84,21 +99,21 @@ impl State {
     }
 
     /// An answer came, or did not.
-    pub(super) fn hear(&mut self, answer: Result<Snapshot, String>, at: Instant) {
-        match answer {
+    pub(super) fn hear(&mut self, response: Result<Snapshot, String>, at: Instant) {
+        match response {
             Ok(snapshot) => {
                 self.live.advance(snapshot, at);
-                self.trouble = None;
+                self.last_error = None;
             }
             Err(why) => {
                 self.live.miss();
-                self.trouble = Some(why);
+                self.last_error = Some(why);
             }
         }
     }
 
     /// What is to be shown.
-    pub(super) fn sight(&self) -> &Sight {
+    pub(super) fn snapshots(&self) -> &SnapshotHistory {
         self.frozen.as_ref().unwrap_or(&self.live)
     }
 
@@ -127,17 +142,17 @@ impl State {
     }
 
     /// Rows of the table that is shown.
-    pub(super) fn rows(&self) -> Vec<&Row> {
+    pub(super) fn rows(&self) -> Vec<&RateRow> {
         arrange(
             self.noun,
-            self.sight().rates.rows(self.noun),
+            self.snapshots().rates.rows(self.noun),
             &self.filter,
             self.order(),
         )
     }
 
     /// Where the selected row is among those; the first, if that one is not there.
-    pub(super) fn selected(&self, rows: &[&Row]) -> usize {
+    pub(super) fn selected(&self, rows: &[&RateRow]) -> usize {
         let wanted = self.tab().selected.as_ref();
         rows.iter()
             .position(|row| Some(&row.item.key) == wanted)
@@ -145,7 +160,7 @@ impl State {
     }
 
     /// The row that was chosen to be shown in full.
-    pub(super) fn chosen(&self) -> Option<&Key> {
+    pub(super) fn chosen(&self) -> Option<&RowKey> {
         self.tab().selected.as_ref()
     }
 
@@ -173,7 +188,7 @@ impl State {
 
     /// The next table, or the one before.
     pub(super) fn turn(&mut self, by: isize) {
-        let count = Noun::ALL.len() as isize;
+        let count = Noun::ALL.len().cast_signed();
         self.show(Noun::ALL[(self.noun as isize + by).rem_euclid(count) as usize]);
     }
 

@@ -1,6 +1,36 @@
 //! Text in a given width, as a terminal counts it.
 
-use ratatui::text::Span;
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use super::palette::Tone;
+use super::state::{Spots, TopState};
+
+/// A line of text over the table, and how it looks.
+pub(super) type TextLine = (String, Tone);
+
+/// Draws lines into a place, from where they are scrolled to.
+pub(super) fn draw_text(
+    frame: &mut Frame<'_>,
+    state: &TopState,
+    area: Rect,
+    text: &[TextLine],
+    spots: &mut Spots,
+) {
+    let scroll_max = text.len().saturating_sub(area.height.into());
+    for ((text, tone), area) in text
+        .iter()
+        .skip(state.scroll.min(scroll_max))
+        .zip(area.rows())
+    {
+        frame.render_widget(
+            Line::styled(text.as_str(), tone.style(state.has_colours)),
+            area,
+        );
+    }
+    (spots.body, spots.scroll_max) = (area, scroll_max);
+}
 
 /// Columns that a text takes on the screen.
 pub(super) fn width(text: &str) -> usize {

@@ -7,25 +7,22 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
-use super::input::{KEYS, Spots};
+use super::input::KEYS;
 use super::measure::{Measure, Noun};
 use super::palette::Tone;
-use super::state::{Mode, State};
-use super::text::{width, wrap};
-use super::{detail, grid, number};
-use crate::config::words::{counted, one_line};
-use crate::observe::snapshot::{Snapshot, State as Health};
+use super::state::{Mode, Spots, TopState};
+use super::text::{TextLine, draw_text, width, wrap};
+use super::{detail, format, grid};
+use crate::config::diagnostics::{counted, one_line};
+use crate::observe::snapshot::{DaemonState, Snapshot};
 
 /// Lines for what stands out, at most, and on a low screen.
 const BANNER_LINES: (u16, u16) = (3, 1);
 /// Below this many lines a screen is low.
 const LOW: u16 = 16;
 
-/// A line of text over the table, and how it looks.
-pub(super) type Told = (String, Tone);
-
 /// Draws everything; says where things are.
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, now: Instant) -> Spots {
     let area = frame.area();
     let mut spots = Spots::default();
     let banner = banner(state, now);
@@ -69,29 +66,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) -> Spots 
     spots
 }
 
-/// Draws lines into a place, from where they are scrolled to.
-pub(super) fn draw_text(
-    frame: &mut Frame<'_>,
-    state: &State,
-    area: Rect,
-    text: &[Told],
-    spots: &mut Spots,
-) {
-    let scroll_max = text.len().saturating_sub(area.height.into());
-    for ((text, tone), area) in text
-        .iter()
-        .skip(state.scroll.min(scroll_max))
-        .zip(area.rows())
-    {
-        frame.render_widget(
-            Line::styled(text.as_str(), tone.style(state.has_colours)),
-            area,
-        );
-    }
-    (spots.body, spots.scroll_max) = (area, scroll_max);
-}
-
-fn title(state: &State, now: Instant) -> Line<'static> {
+fn title(state: &TopState, now: Instant) -> Line<'static> {
     let Snapshot {
         version,
         pid,
@@ -100,11 +75,11 @@ fn title(state: &State, now: Instant) -> Line<'static> {
         workers,
         state: health,
         ..
-    } = &state.sight().snapshot;
+    } = &state.snapshots().snapshot;
     let style = |tone: Tone| tone.style(state.has_colours);
-    let (word, tone) = match (&state.trouble, health) {
+    let (word, tone) = match (&state.last_error, health) {
         (Some(_), _) => (" NO ANSWER ".to_owned(), Tone::Alarm),
-        (None, Health::Serving) => (health.label().to_owned(), Tone::Good),
+        (None, DaemonState::Serving) => (health.label().to_owned(), Tone::Good),
         (None, _) => (format!(" {} ", health.label().to_uppercase()), Tone::Alarm),
     };
     let mut spans = vec![
@@ -117,10 +92,10 @@ fn title(state: &State, now: Instant) -> Line<'static> {
             Span::styled(" PAUSED ", style(Tone::Selected)),
         ]);
     }
-    if state.is_paused() || state.trouble.is_some() {
-        spans.push(Span::raw(format!(" {} old", number::span(age(state, now)))));
+    if state.is_paused() || state.last_error.is_some() {
+        spans.push(Span::raw(format!(" {} old", format::span(age(state, now)))));
     }
-    let up = number::span(Duration::from_millis(*uptime_ms));
+    let up = format::span(Duration::from_millis(*uptime_ms));
     let workers = counted(workers.len(), "worker");
     let version = one_line(version);
     spans.push(Span::raw(format!(
@@ -130,15 +105,15 @@ fn title(state: &State, now: Instant) -> Line<'static> {
 }
 
 /// How old what is shown is.
-fn age(state: &State, now: Instant) -> Duration {
-    now.saturating_duration_since(state.sight().at)
+fn age(state: &TopState, now: Instant) -> Duration {
+    now.saturating_duration_since(state.snapshots().at)
 }
 
-fn totals(state: &State) -> Line<'static> {
-    let rates = &state.sight().rates;
+fn totals(state: &TopState) -> Line<'static> {
+    let rates = &state.snapshots().rates;
     let style = |tone: Tone| tone.style(state.has_colours);
-    let coming = number::rate(rates.sum(Noun::Listeners, Measure::Received));
-    let going = number::rate(rates.sum(Noun::Handlers, Measure::Sent));
+    let coming = format::rate(rates.sum(Noun::Listeners, Measure::Received));
+    let going = format::rate(rates.sum(Noun::Handlers, Measure::Sent));
     let unwritten = rates.total(Noun::Handlers, Measure::InFlight);
     let both = [Noun::Listeners, Noun::Upstreams];
     let drops = both.iter().fold(0, |sum: u64, noun| {
@@ -162,12 +137,12 @@ fn totals(state: &State) -> Line<'static> {
     Line::from(vec![
         Span::raw(format!("in {coming}  out {going}  ")),
         Span::styled(
-            format!("dropped {}", number::rate(dropped)),
+            format!("dropped {}", format::rate(dropped)),
             style(tone_of_dropped),
         ),
         Span::raw("  "),
         Span::styled(
-            format!("{what} {} ({drops})", number::rate(rate)),
+            format!("{what} {} ({drops})", format::rate(rate)),
             style(tone),
         ),
         Span::raw(format!("  unwritten {unwritten}")),
@@ -175,10 +150,10 @@ fn totals(state: &State) -> Line<'static> {
 }
 
 /// What stands out, the worst first, a sentence each.
-fn banner(state: &State, now: Instant) -> Vec<String> {
-    let snapshot = &state.sight().snapshot;
-    let trouble = state.trouble.iter().map(|why| {
-        let age = number::span(age(state, now));
+fn banner(state: &TopState, now: Instant) -> Vec<String> {
+    let snapshot = &state.snapshots().snapshot;
+    let last_error = state.last_error.iter().map(|why| {
+        let age = format::span(age(state, now));
         format!(
             "no answer, what you see is {age} old; trying again: {}",
             one_line(why)
@@ -191,14 +166,14 @@ fn banner(state: &State, now: Instant) -> Vec<String> {
         .alarms
         .iter()
         .map(|alarm| one_line(&format!("{}: {}", alarm.name, alarm.text)));
-    trouble
+    last_error
         .chain(balance)
         .chain(reasons)
         .chain(alarms)
         .collect()
 }
 
-fn draw_banner(frame: &mut Frame<'_>, state: &State, area: Rect, banner: &[String]) {
+fn draw_banner(frame: &mut Frame<'_>, state: &TopState, area: Rect, banner: &[String]) {
     for (index, place) in area.rows().enumerate() {
         let is_last = index + 1 == usize::from(area.height);
         let text = match banner.len() - index {
@@ -214,7 +189,7 @@ fn draw_banner(frame: &mut Frame<'_>, state: &State, area: Rect, banner: &[Strin
     }
 }
 
-fn draw_tabs(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots) {
+fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     // The numbers alone, where the words do not fit.
     let is_narrow = area.width < 60;
     let mut at = area.x;
@@ -255,7 +230,7 @@ fn draw_tabs(frame: &mut Frame<'_>, state: &State, area: Rect, spots: &mut Spots
     }
 }
 
-fn footer(state: &State) -> Line<'static> {
+fn footer(state: &TopState) -> Line<'static> {
     let text = match state.mode {
         Mode::Filter => format!("/{}_  Enter keeps, Esc clears", one_line(&state.filter)),
         Mode::Table if !state.filter.is_empty() => {
@@ -273,8 +248,8 @@ fn footer(state: &State) -> Line<'static> {
 }
 
 /// Everything that stands out, with what to do about it.
-fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
-    let alarms = &state.sight().snapshot.alarms;
+fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine> {
+    let alarms = &state.snapshots().snapshot.alarms;
     let mut text = Vec::new();
     let mut tell = |words: &str, tone| {
         text.extend(
@@ -288,9 +263,9 @@ fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
         .iter()
         .take(others)
         .for_each(|words| tell(&format!("! {words}"), Tone::Warning));
-    let taken = state.sight().snapshot.taken_unix_ms / 1_000;
+    let taken = state.snapshots().snapshot.taken_unix_ms / 1_000;
     for alarm in alarms {
-        let lasts = number::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
+        let lasts = format::span(Duration::from_secs(taken.saturating_sub(alarm.since)));
         tell(
             &format!(
                 "! {} {}, for {lasts}",
@@ -308,7 +283,7 @@ fn alarm_text(state: &State, banner: &[String], columns: u16) -> Vec<Told> {
     text
 }
 
-fn help_text(columns: u16) -> Vec<Told> {
+fn help_text(columns: u16) -> Vec<TextLine> {
     let keys = KEYS.iter().flat_map(|(keys, what)| {
         let blanks = " ".repeat(18_usize.saturating_sub(width(keys)));
         wrap(&format!("  {keys}{blanks}{what}"), columns.into(), 20)

@@ -24,20 +24,20 @@ pub struct Destination {
     /// part of a prefix of groups, and IPv4 is never written as IPv6.
     pub net: IpNet,
     /// One port or several in a row.
-    pub ports: Ports,
+    pub ports: PortSpan,
 }
 
 /// One port or several in a row; never port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ports {
+pub struct PortSpan {
     first: u16,
     last: u16,
 }
 
-impl Ports {
+impl PortSpan {
     /// From `first` to `last`, both included; `None` for port 0 or a range that runs backwards.
-    pub fn new(first: u16, last: u16) -> Option<Ports> {
-        (first > 0 && first <= last).then_some(Ports { first, last })
+    pub fn new(first: u16, last: u16) -> Option<PortSpan> {
+        (first > 0 && first <= last).then_some(PortSpan { first, last })
     }
 
     /// The lowest port.
@@ -112,7 +112,7 @@ impl fmt::Display for Destination {
     }
 }
 
-impl fmt::Display for Ports {
+impl fmt::Display for PortSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.first == self.last {
             true => write!(f, "{}", self.first),
@@ -170,7 +170,7 @@ mod tests {
                 let mapped = matches!(net.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
                 let exact = net.prefix_len() == net.max_prefix_len();
                 let no_group_prefix = exact || !net.addr().is_multicast();
-                let ports = Ports::new(first, first.saturating_add(more))?;
+                let ports = PortSpan::new(first, first.saturating_add(more))?;
                 let no_host = exact && net.addr().is_unspecified();
                 (no_group_prefix && !mapped && !no_host).then_some(Destination { net, ports })
             },

@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::super::words::{Mistake, quoted};
-use super::{Destination, Ports};
+use super::super::diagnostics::{Mistake, quoted};
+use super::{Destination, PortSpan};
 
 impl FromStr for Destination {
     type Err = Mistake;
@@ -86,7 +86,7 @@ fn missing_brackets(text: &str) -> Mistake {
         address.parse::<Ipv6Addr>().is_ok()
     };
     let hint = match text.rsplit_once(':') {
-        Some((host, ports)) if is_v6(host) && ports.parse::<Ports>().is_ok() => {
+        Some((host, ports)) if is_v6(host) && ports.parse::<PortSpan>().is_ok() => {
             format!("write \"[{host}]:{ports}\"")
         }
         _ if is_v6(text) => format!("write \"[{text}]:PORT\""),
@@ -95,19 +95,19 @@ fn missing_brackets(text: &str) -> Mistake {
     Mistake::new(format!("{} has colons, and no brackets", quoted(text))).hint(hint)
 }
 
-impl FromStr for Ports {
+impl FromStr for PortSpan {
     type Err = Mistake;
 
-    fn from_str(text: &str) -> Result<Ports, Mistake> {
+    fn from_str(text: &str) -> Result<PortSpan, Mistake> {
         let Some((first, last)) = text.split_once('-') else {
             let port = port(text)?;
-            return Ok(Ports {
+            return Ok(PortSpan {
                 first: port,
                 last: port,
             });
         };
         let (first, last) = (port(first)?, port(last)?);
-        Ports::new(first, last).ok_or_else(|| {
+        PortSpan::new(first, last).ok_or_else(|| {
             Mistake::new(format!("the ports {first}-{last} run backwards"))
                 .hint(format!("did you mean {last}-{first}?"))
         })
@@ -129,7 +129,7 @@ fn port(text: &str) -> Result<u16, Mistake> {
     }
 }
 
-fn net_v6(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
+fn net_v6(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
     if let Some((address, zone)) = host.split_once('%') {
         return Err(Mistake::new("a destination has no zone").hint(format!(
             "write \"[{address}]:{ports}\" and, as a key of its own, interface = \"{zone}\""
@@ -154,7 +154,7 @@ fn net_v6(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
     as_destination(host, ports)
 }
 
-fn net_v4(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
+fn net_v4(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
     let every = || format!("for every IPv4 address write \"0.0.0.0:{ports}\"");
     match host {
         "" => return Err(Mistake::new("the address is missing").hint(every())),
@@ -175,7 +175,7 @@ fn net_v4(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
 }
 
 /// What a host part means, with the refusals that are the same in both families.
-fn as_destination(host: &str, ports: Ports) -> Result<IpNet, Mistake> {
+fn as_destination(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
     let written = |net: IpNet| Destination { net, ports };
     let net = match host.contains('/') {
         true => prefix_of(host)?,

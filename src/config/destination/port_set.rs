@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Ports;
+use crate::number;
+
+use super::PortSpan;
 
 /// A set of ports.
 #[derive(Debug, Default)]
@@ -13,8 +15,8 @@ pub struct PortSet {
 
 impl PortSet {
     /// Adds these ports and gives those that are new, in order.
-    pub fn add(&mut self, ports: Ports) -> Vec<Ports> {
-        let Ports { first, last } = ports;
+    pub fn add(&mut self, ports: PortSpan) -> Vec<PortSpan> {
+        let PortSpan { first, last } = ports;
         let before = self
             .ranges
             .range(..=first)
@@ -31,16 +33,16 @@ impl PortSet {
         let mut next = u32::from(first);
         for &(start, end) in &known {
             if u32::from(start) > next {
-                new.push(Ports {
-                    first: next as u16,
+                new.push(PortSpan {
+                    first: number::to_u16(next as usize),
                     last: start - 1,
                 });
             }
             next = u32::from(end) + 1;
         }
         if next <= u32::from(last) {
-            new.push(Ports {
-                first: next as u16,
+            new.push(PortSpan {
+                first: number::to_u16(next as usize),
                 last,
             });
         }
@@ -73,8 +75,8 @@ mod tests {
             for (first, more, high) in ranges {
                 // At the upper end of all ports too.
                 let first = if high { u16::MAX - first } else { first };
-                let ports = Ports::new(first, first.saturating_add(more)).unwrap();
-                let new: Vec<u16> = set.add(ports).into_iter().flat_map(Ports::iter).collect();
+                let ports = PortSpan::new(first, first.saturating_add(more)).unwrap();
+                let new: Vec<u16> = set.add(ports).into_iter().flat_map(PortSpan::iter).collect();
                 let expected: Vec<u16> = ports.iter().filter(|port| model.insert(*port)).collect();
                 prop_assert_eq!(new, expected);
             }

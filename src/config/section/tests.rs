@@ -1,6 +1,6 @@
 //! Tests of `config/section.rs`.
 
-use super::super::source::Source;
+use super::super::source::SourceFile;
 use super::super::value;
 use super::*;
 
@@ -10,7 +10,7 @@ fn read<T>(
     keys: &[&str],
     read: impl FnOnce(&mut Section<'_>) -> T,
 ) -> (T, Vec<String>) {
-    let mut problems = Problems::new(Source::new(Path::new("dir/u.toml"), text));
+    let mut problems = Problems::new(SourceFile::new(Path::new("dir/u.toml"), text));
     let table = DeTable::parse(text).expect("the test's TOML is well formed");
     let keys = keys.iter().copied();
     let mut section = Section::new("[t]", table.get_ref(), 0..0, keys, &mut problems);
@@ -113,4 +113,33 @@ fn a_bad_value_is_told_once() {
             "`b`: is too small"
         ]
     );
+}
+
+/// A key is read under its former name as well, and mistakes in its value are reported under the name of today. Both names
+/// at once contradict each other, and a table that does not have the key does not have it under the former name either.
+#[test]
+fn a_former_name_is_read() {
+    let number = |section: &mut Section<'_>| {
+        let is_there = section.has("session_unreplied");
+        let at = section.span("session_unreplied");
+        let number = section.required("session_unreplied", value::integer(0..=9));
+        (is_there, at, number)
+    };
+    let keys = ["session_unreplied"];
+    let (read_number, told) = read("session_probation = 3", &keys, number);
+    assert_eq!((read_number, told), ((true, Some(20..21), Some(3)), vec![]));
+    let (_, told) = read("session_probation = 10", &keys, number);
+    assert_eq!(
+        told,
+        ["`session_unreplied`: expected a whole number from 0 to 9, found the number 10"]
+    );
+    let (read_number, told) = read(
+        "session_probation = 3\nsession_unreplied = 4",
+        &keys,
+        number,
+    );
+    assert_eq!(read_number.2, Some(4));
+    assert_eq!(told, ["[t] has no key \"session_probation\""]);
+    let (_, told) = read("session_probation = 3", &["a"], |_| ());
+    assert_eq!(told, ["[t] has no key \"session_probation\""]);
 }

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use ipnet::IpNet;
 
 use super::super::destination::prefix_of;
+use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::INTERFACE_NAME_BYTES_MAX;
-use super::super::upstream::{Host, Leave, Upstream};
-use super::super::words::{Mistake, quoted};
+use super::super::upstream::{Egress, Upstream, UpstreamHost};
 use super::Value;
 
 const UPSTREAM: &str = "an upstream such as \"10.0.0.1:2055\" or \"collector.example:2055\"";
@@ -51,7 +51,7 @@ pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
 }
 
 /// The same, of a key.
-pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
+fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
@@ -69,6 +69,32 @@ pub(in super::super) fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
     prefix_of(text)
 }
 
+/// Reads the address or prefix of those who send datagrams.
+pub(in super::super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
+    let net = prefix_text(text)?;
+    if net.addr().is_multicast() {
+        return Err(Mistake::new("no datagram comes from a group")
+            .hint("`source` is who sends; groups belong into `destination`"));
+    }
+    if let IpAddr::V6(v6) = net.addr()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("{v6} is an IPv4 address in IPv6 clothes");
+        return Err(Mistake::new(message).hint(format!("write \"{v4}\"")));
+    }
+    if net.addr().is_unspecified() && net.prefix_len() == net.max_prefix_len() {
+        return Err(
+            Mistake::new("no host has this address").hint("for every source leave `source` out")
+        );
+    }
+    Ok(net)
+}
+
+/// Whether a prefix is one of IPv4.
+pub(in super::super) fn is_v4(net: &IpNet) -> bool {
+    matches!(net, IpNet::V4(_))
+}
+
 /// `"10.0.0.1:2055"`, `"[::1]:53"`, `"[fe80::1%eth0]:53"`, `"collector.example:2055"`.
 pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let text = value.text(UPSTREAM)?;
@@ -77,11 +103,11 @@ pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
         host,
         port,
         at: value.at(),
-        leave: Leave::default(),
+        egress: Egress::default(),
     })
 }
 
-fn parse_upstream(text: &str) -> Result<(Host, u16), Mistake> {
+fn parse_upstream(text: &str) -> Result<(UpstreamHost, u16), Mistake> {
     let bad = || Mistake::new(format!("{} is not {UPSTREAM}", quoted(text)));
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         return Err(bad().hint(format!("add brackets and port, as in \"[{ip}]:2055\"")));
@@ -115,7 +141,7 @@ fn parse_port(text: &str) -> Result<u16, Mistake> {
 }
 
 /// `None` where it is no IPv6 address at all.
-fn host_v6(text: &str, port: u16) -> Option<Result<Host, Mistake>> {
+fn host_v6(text: &str, port: u16) -> Option<Result<UpstreamHost, Mistake>> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
         None => (text, None),
@@ -137,18 +163,18 @@ fn is_link_local_group(address: &Ipv6Addr) -> bool {
     address.is_multicast() && matches!(address.segments()[0] & 0x000f, 1 | 2)
 }
 
-fn with_zone(address: Ipv6Addr, zone: &str, port: u16) -> Result<Host, Mistake> {
+fn with_zone(address: Ipv6Addr, zone: &str, port: u16) -> Result<UpstreamHost, Mistake> {
     if !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit()) {
         let bad = |_| Mistake::new(format!("{} is not the index of an interface", quoted(zone)));
         let index = zone.parse().map_err(bad)?;
         let address = SocketAddrV6::new(address, port, 0, index);
-        return Ok(Host::Address(SocketAddr::V6(address)));
+        return Ok(UpstreamHost::Address(SocketAddr::V6(address)));
     }
     let interface = interface_name(zone)?;
-    Ok(Host::Scoped { address, interface })
+    Ok(UpstreamHost::Scoped { address, interface })
 }
 
-fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
+fn host_v4_or_name(text: &str, port: u16) -> Result<UpstreamHost, Mistake> {
     if let Ok(ip) = text.parse() {
         return sendable(IpAddr::V4(ip), port);
     }
@@ -160,7 +186,7 @@ fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
         return Err(Mistake::new(message).hint("four numbers from 0 to 255"));
     }
     if is_host_name(text) {
-        return Ok(Host::Name(text.to_owned()));
+        return Ok(UpstreamHost::Name(text.to_owned()));
     }
     let message = format!(
         "{} is neither an address nor the name of a host",
@@ -169,7 +195,7 @@ fn host_v4_or_name(text: &str, port: u16) -> Result<Host, Mistake> {
     Err(Mistake::new(message).hint("names have letters, digits, hyphens and dots"))
 }
 
-fn sendable(ip: IpAddr, port: u16) -> Result<Host, Mistake> {
+fn sendable(ip: IpAddr, port: u16) -> Result<UpstreamHost, Mistake> {
     if ip.is_unspecified() {
         let message = format!("{ip} stands for every address; nothing can be sent to it");
         let here = if ip.is_ipv4() { "127.0.0.1" } else { "[::1]" };
@@ -181,7 +207,7 @@ fn sendable(ip: IpAddr, port: u16) -> Result<Host, Mistake> {
         let message = format!("{ip} is an IPv4 address in IPv6 clothes");
         return Err(Mistake::new(message).hint(format!("write \"{v4}:{port}\"")));
     }
-    Ok(Host::Address(SocketAddr::new(ip, port)))
+    Ok(UpstreamHost::Address(SocketAddr::new(ip, port)))
 }
 
 fn is_host_name(text: &str) -> bool {

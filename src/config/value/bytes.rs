@@ -1,6 +1,6 @@
 //! Bytes that text cannot hold, written as hex digits.
 
-use super::super::words::Mistake;
+use super::super::diagnostics::Mistake;
 use super::{Value, string};
 
 /// `"00ff10"`, `"00 ff 10"`: pairs of hex digits.
@@ -17,7 +17,8 @@ pub fn hex(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
     if !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
-    let pair = |pair: &[char]| Some((pair[0].to_digit(16)? * 16 + pair[1].to_digit(16)?) as u8);
+    let pair =
+        |pair: &[char]| u8::try_from(pair[0].to_digit(16)? * 16 + pair[1].to_digit(16)?).ok();
     digits
         .chunks_exact(2)
         .map(|digits| pair(digits).ok_or_else(wrong))

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
+use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::{HOST_NAME_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
-use super::super::words::{Mistake, quoted};
 use super::{Value, path, socket_address};
 
 /// The path of a unix socket; a relative one starts from `base`.

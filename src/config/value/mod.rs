@@ -2,13 +2,13 @@
 //! [`Mistake`]; none names its own key, the [section](super::section) does.
 //!
 //! A parser that takes bounds or words is made by a function: `integer(1..=64)`. Quantities with
-//! units are in `quantity.rs`, addresses in `address.rs`, how datagrams leave in `leave.rs`, bytes in `bytes.rs`,
+//! units are in `quantity.rs`, addresses in `address.rs`, how datagrams leave in `egress.rs`, bytes in `bytes.rs`,
 //! where the daemon is reached in `control.rs`.
 
 mod address;
 mod bytes;
 mod control;
-mod leave;
+mod egress;
 mod quantity;
 
 use std::fmt::Display;
@@ -19,16 +19,16 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::DeValue;
 
-pub(super) use self::address::{interface_name, prefix_text};
+pub(super) use self::address::{interface_name, is_v4, source_of};
 pub use self::address::{ip_address, prefix, socket_address, upstream};
 pub use self::bytes::hex;
 pub use self::control::{host_header, http_address, socket_path};
-pub use self::leave::{DSCP, DSCP_MAX, dscp, interface, send_from};
+pub use self::egress::{DSCP, DSCP_MAX, dscp, interface, send_from};
 pub use self::quantity::{
     Rate, duration, duration_in, duration_or_zero, fraction, rate, show_size, size, size_in,
 };
+use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::source::Placed;
-use super::words::{Mistake, did_you_mean, listed, quoted};
 
 /// One value of the file: a string, a number, a list, a table.
 #[derive(Debug, Clone, Copy)]

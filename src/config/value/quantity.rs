@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::DURATION_DAYS_MAX;
-use super::super::words::{Mistake, quoted};
 use super::Value;
 
 const DURATION: &str = "a duration such as \"30s\"";

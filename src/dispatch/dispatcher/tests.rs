@@ -4,42 +4,63 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::datagram::{Datagram, Region, Span};
-use crate::dispatch::handler::Lanes;
-use crate::dispatch::verdict::Verdict;
+use crate::datagram::{Region, Span, Train};
+use crate::dispatch::handler::SocketTable;
+use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
 /// Wants to be called again so long after it was called, and counts how often it is asked when.
 struct Sleeper {
     every: u64,
-    due: Option<Time>,
+    deadline: Option<Time>,
     asked: Arc<AtomicU32>,
     called: Arc<AtomicU32>,
 }
 
 impl Handler for Sleeper {
-    fn on_datagram(&mut self, _: &Datagram<'_>, cx: &mut Cx<'_>) -> Verdict {
-        self.due = Some(Time(cx.now().0 + self.every));
-        Verdict::Handled
+    fn on_batch(&mut self, _: &Batch<'_>, cx: &mut Context<'_>) {
+        self.deadline = Some(Time(cx.now().0 + self.every));
     }
 
-    fn on_time(&mut self, cx: &mut Cx<'_>) {
-        self.called.fetch_add(1, Ordering::Relaxed);
-        self.due = Some(Time(cx.now().0 + self.every));
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        Some(self)
     }
 
-    fn due(&self) -> Option<Time> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.due
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        Some(self)
     }
 }
 
-struct NoLanes;
+impl Forwarding for Sleeper {
+    fn on_trouble(&mut self, _: UpstreamSocketId, _: Trouble, _: &mut Context<'_>) {}
 
-impl Lanes for NoLanes {
-    fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+    fn on_upstream_event(&mut self, _: UpstreamId, _: UpstreamEvent, _: &mut Context<'_>) {}
+
+    fn account(&self, _: &mut HandlerCount, _: &mut [UpstreamCount]) {}
+
+    fn save(&self) -> SavedState {
+        SavedState::default()
+    }
+
+    fn inherit(&mut self, _: SavedState, _: &mut Context<'_>) {}
+
+    fn on_time(&mut self, cx: &mut Context<'_>) {
+        self.called.fetch_add(1, Ordering::Relaxed);
+        self.deadline = Some(Time(cx.now().0 + self.every));
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.deadline
+    }
+}
+
+struct NoSockets;
+
+impl SocketTable for NoSockets {
+    fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         Err(DropReason::NoUpstream)
     }
-    fn close(&mut self, _: Lane) {}
+    fn close(&mut self, _: UpstreamSocketId) {}
 }
 
 /// Of a thousand handlers only those that were called are asked when they want to be called next, and each is called
@@ -51,22 +72,30 @@ fn who_was_not_called_is_not_asked() {
         let (asked, called) = (Arc::clone(&asked), Arc::clone(&called));
         Box::new(Sleeper {
             every,
-            due: None,
+            deadline: None,
             asked,
             called,
         }) as Box<dyn Handler>
     };
     let handlers = (0..1_000).map(|number| sleeper(10 + number)).collect();
-    let ears = (0..1_000).map(|id| Ear {
+    let routings = (0..1_000).map(|id| ListenerRouting {
         id,
         lookup: Lookup::Fixed(RouteId(id as u32)),
         claim: Claim::All,
     });
     let routes = (0..1_000).map(|number| vec![HandlerId(number)]).collect();
-    let (guard, names) = (Arc::new(Guard::default()), Arc::new(Names::default()));
-    let mut dispatcher = Dispatcher::new(ears.collect(), routes, handlers, guard, names, 1_000, 0);
+    let (reply_filter, names) = (Arc::new(ReplyFilter::default()), Arc::new(Names::default()));
+    let mut dispatcher = Dispatcher::new(
+        routings.collect(),
+        routes,
+        handlers,
+        reply_filter,
+        names,
+        1_000,
+        0,
+    );
     assert_eq!(
-        (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+        (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (None, 1_000)
     );
 
@@ -88,36 +117,27 @@ fn who_was_not_called_is_not_asked() {
         },
         segment: 0,
     };
-    let mut lanes = NoLanes;
-    for (now, ear) in [(0, 5), (0, 500), (1, 7)] {
-        dispatcher.dispatch(
-            ear,
-            &[train],
-            &[],
-            &mut Scene {
-                now: Time(now),
-                lanes: &mut lanes,
-            },
-        );
+    let mut sockets = NoSockets;
+    for (now, listener) in [(0, 5), (0, 500), (1, 7)] {
+        dispatcher.set_time(Time(now));
+        dispatcher.dispatch(listener, &Batch::new(&[train], &[]), &mut sockets);
     }
     assert_eq!(
-        (dispatcher.due(), asked.swap(0, Ordering::Relaxed)),
+        (dispatcher.deadline(), asked.swap(0, Ordering::Relaxed)),
         (Some(Time(15)), 3)
     );
-    for (now, due, calls) in [
+    for (now, deadline, calls) in [
         (14, 15, 0),
         (15, 18, 1),
         (18, 30, 1),
         (30, 35, 1),
         (35, 45, 1),
     ] {
-        dispatcher.time(&mut Scene {
-            now: Time(now),
-            lanes: &mut lanes,
-        });
+        dispatcher.set_time(Time(now));
+        dispatcher.time(&mut sockets);
         assert_eq!(
-            (dispatcher.due(), called.swap(0, Ordering::Relaxed)),
-            (Some(Time(due)), calls),
+            (dispatcher.deadline(), called.swap(0, Ordering::Relaxed)),
+            (Some(Time(deadline)), calls),
             "at {now}"
         );
     }

@@ -70,7 +70,7 @@ fn long_trains_are_split() {
     };
     let mut outbox = Outbox::new(1);
     outbox.forward(
-        Lane(0),
+        UpstreamSocketId(0),
         &Train {
             envelope,
             span,
@@ -79,30 +79,30 @@ fn long_trains_are_split() {
         None,
         &[],
     );
-    let lane: Vec<_> = outbox.lane(Lane(0)).collect();
+    let parcels: Vec<_> = outbox.parcels(UpstreamSocketId(0)).collect();
     assert_eq!(
-        lane.iter().map(Parcel::datagrams).collect::<Vec<_>>(),
+        parcels.iter().map(Parcel::datagrams).collect::<Vec<_>>(),
         [128, 128]
     );
     assert_eq!(
-        lane.iter().map(|parcel| parcel.span.len).sum::<u32>(),
+        parcels.iter().map(|parcel| parcel.span.len).sum::<u32>(),
         span.len
     );
-    assert_eq!(lane[0].singles().count(), 128);
+    assert_eq!(parcels[0].singles().count(), 128);
     assert_eq!(
-        lane[1]
+        parcels[1]
             .parts(100)
             .map(|part| part.datagrams())
             .collect::<Vec<_>>(),
         [100, 28]
     );
     assert_eq!(
-        lane[1].parts(100).map(|part| part.span.len).sum::<u32>(),
-        lane[1].span.len
+        parcels[1].parts(100).map(|part| part.span.len).sum::<u32>(),
+        parcels[1].span.len
     );
 }
 
-/// Short datagrams of one lane become one parcel, copied once for all lanes, up to where the kernel would cut wrongly.
+/// Short datagrams of one socket become one parcel, copied once for all sockets, up to where the kernel would cut wrongly.
 #[test]
 fn short_ones_are_joined() {
     let peer = "127.0.0.1:9".parse().unwrap();
@@ -127,18 +127,18 @@ fn short_ones_are_joined() {
             span,
             segment: 0,
         };
-        (0..2).for_each(|lane| outbox.forward(Lane(lane), &train, None, &arena));
+        (0..2).for_each(|socket| outbox.forward(UpstreamSocketId(socket), &train, None, &arena));
     }
-    for lane in [Lane(0), Lane(1)] {
+    for socket in [UpstreamSocketId(0), UpstreamSocketId(1)] {
         let parcels: Vec<(u32, u16)> = outbox
-            .lane(lane)
+            .parcels(socket)
             .map(|parcel| (parcel.span.len, parcel.segment))
             .collect();
         assert_eq!(
             parcels,
             [(40, 0), (110, 40), (40, 0), (0, 0), (600, 0), (40, 0)]
         );
-        let joined = outbox.lane(lane).nth(1).unwrap();
+        let joined = outbox.parcels(socket).nth(1).unwrap();
         let bytes = [&arena[300..340], &arena[600..640], &arena[900..930]].concat();
         assert_eq!(outbox.bytes(&arena, joined.span), bytes);
     }

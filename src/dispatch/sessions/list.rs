@@ -1,32 +1,14 @@
 //! Doubly linked lists through a slab: entries know their neighbours by number, so joining and leaving cost no memory.
 
-use super::Session;
-
-/// No neighbour.
-pub const NONE: u32 = u32::MAX;
-
-/// An entry's neighbours in one list.
-#[derive(Debug, Clone, Copy)]
-pub struct Link {
-    pub previous: u32,
-    pub next: u32,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Link {
-            previous: NONE,
-            next: NONE,
-        }
-    }
-}
+use super::link::{Link, NONE};
+use super::session::Session;
 
 /// Something with a place in the list of kind `K`.
 pub trait Linked<K> {
     fn link(&mut self) -> &mut Link;
 }
 
-/// The list of those on probation.
+/// The list of unreplied sessions.
 #[derive(Debug)]
 pub struct InQueue;
 

@@ -1,30 +1,34 @@
 //! The table of sessions of one handler in one worker: who asked whom through which listener, and when that is over.
 //!
-//! Pure: time comes in as a number, sockets are lanes. Its memory is bounded by the [`Quota`](quota::Quota), which all
-//! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of those on
-//! probation, the oldest first.
+//! Pure: time comes in as a number, sockets are numbers. Its memory is bounded by the [`Quota`](quota::Quota), which all
+//! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of the unreplied
+//! ones, the oldest first.
 
+mod link;
 mod list;
 pub mod page;
 pub mod ports;
 pub mod quota;
+mod session;
 mod wheel;
 
-use std::hash::{BuildHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use self::list::{Link, Linked, NONE, Queue};
-use self::page::Page;
+use self::link::{Link, NONE};
+use self::list::{Linked, Queue};
+use self::page::SessionPage;
+pub use self::session::{Session, SessionId, SessionKey};
 use self::wheel::Wheel;
-use super::id::{EarId, HandlerId, UpstreamId};
-use super::legacy::SessionLegacy;
-use super::outbox::Lane;
-use super::route_table::RouteId;
+use super::id::{HandlerId, LocalListener, UpstreamId};
+use super::outbox::UpstreamSocketId;
+use super::saved_state::SavedSession;
 use super::time::{Time, nanoseconds};
+use crate::number;
 
 /// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
 const SET_ASIDE_MAX: usize = 1 << 17;
@@ -32,68 +36,8 @@ const SET_ASIDE_MAX: usize = 1 << 17;
 /// The same for the index, whose memory is written to at once: thousands of handlers may have one each.
 const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
 
-/// The same for lanes, of which a session of a fan-out has many.
+/// The same for sockets, of which a session of a fan-out has many.
 const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
-
-/// A session's place in the table. Valid until it is removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u32);
-
-/// Whom a session belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
-    /// The client.
-    pub client: SocketAddr,
-    /// The address of ours that it asked, and that answers leave from.
-    pub local: SocketAddr,
-    /// The route that brought it here.
-    pub route: RouteId,
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        for address in [&self.client, &self.local] {
-            match address {
-                SocketAddr::V4(v4) => {
-                    state.write_u64(u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port()))
-                }
-                SocketAddr::V6(v6) => {
-                    state.write_u128(v6.ip().to_bits());
-                    state.write_u64(u64::from(v6.scope_id()) << 16 | u64::from(v6.port()));
-                }
-            }
-        }
-        state.write_u32(self.route.0);
-    }
-}
-
-/// One client's conversation with the upstreams.
-#[derive(Debug, Clone)]
-pub struct Session {
-    /// Whose it is.
-    pub key: Key,
-    /// The listener that its last request came in by and that its answers leave through.
-    pub ear: EarId,
-    /// The interface that it came in by, 0 where unknown.
-    pub interface: u32,
-    /// When the last datagram passed, either way.
-    pub seen: Time,
-    /// The TTL that its last request was passed on with, one less than it arrived with.
-    pub ttl: Option<u8>,
-    /// Datagrams from the client.
-    pub requests: u32,
-    /// Datagrams to the client.
-    pub replies: u32,
-    /// The upstream that has answered first since the last request.
-    pub winner: Option<u16>,
-    /// Whether it ever got an answer.
-    pub is_answered: bool,
-    /// Whether the client's next datagram belongs to it.
-    is_bound: bool,
-    is_open: bool,
-    wheel: Link,
-    waiting: Link,
-}
 
 /// How long sessions last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +45,7 @@ pub struct Lifetimes {
     /// An answered one ends after so long without traffic.
     pub idle: Duration,
     /// One that was never answered ends after so long without traffic.
-    pub probation: Duration,
+    pub unreplied: Duration,
 }
 
 /// The table.
@@ -110,15 +54,15 @@ pub struct Sessions {
     hasher: FixedState,
     index: HashTable<u32>,
     slab: Vec<Session>,
-    /// Upstream lanes of each session, side by side: as many for every session.
-    legs: Vec<Option<Lane>>,
+    /// Upstream sockets of each session, side by side: as many for every session.
+    legs: Vec<Option<UpstreamSocketId>>,
     legs_each: usize,
     free: u32,
     open: u32,
     idle_ns: u64,
-    probation_ns: u64,
+    unreplied_ns: u64,
     wheel: Wheel,
-    probation: Queue,
+    unreplied: Queue,
 }
 
 impl Sessions {
@@ -135,12 +79,12 @@ impl Sessions {
             free: NONE,
             open: 0,
             idle_ns: nanoseconds(lifetimes.idle),
-            probation_ns: nanoseconds(lifetimes.probation),
+            unreplied_ns: nanoseconds(lifetimes.unreplied),
             wheel: Wheel::new(
-                nanoseconds(lifetimes.probation),
+                nanoseconds(lifetimes.unreplied),
                 nanoseconds(lifetimes.idle),
             ),
-            probation: Queue::default(),
+            unreplied: Queue::default(),
         }
     }
 
@@ -156,7 +100,7 @@ impl Sessions {
 
     /// The session that a client's next datagram belongs to.
     #[inline]
-    pub fn find(&self, key: &Key) -> Option<SessionId> {
+    pub fn find(&self, key: &SessionKey) -> Option<SessionId> {
         let is_it = |place: &u32| self.slab[*place as usize].key == *key;
         self.index
             .find(self.hasher.hash_one(key), is_it)
@@ -182,7 +126,7 @@ impl Sessions {
             .iter()
             .enumerate()
             .filter(|(_, session)| session.is_open);
-        numbered.map(|(place, session)| (SessionId(place as u32), session))
+        numbered.map(|(place, session)| (SessionId::new(place), session))
     }
 
     /// Whether the client's next datagram belongs to it.
@@ -190,8 +134,8 @@ impl Sessions {
         self.slab[id.0 as usize].is_bound
     }
 
-    /// Its lanes, to look at.
-    pub fn legs_of(&self, id: SessionId) -> &[Option<Lane>] {
+    /// Its sockets, to look at.
+    pub fn legs_of(&self, id: SessionId) -> &[Option<UpstreamSocketId>] {
         let first = id.0 as usize * self.legs_each;
         &self.legs[first..first + self.legs_each]
     }
@@ -201,12 +145,12 @@ impl Sessions {
         &self,
         handler: HandlerId,
         from: u32,
-        page: &mut Page,
-        upstream: impl Fn(Lane) -> Option<UpstreamId>,
+        page: &mut SessionPage,
+        upstream: impl Fn(UpstreamSocketId) -> Option<UpstreamId>,
     ) -> Option<u32> {
         for (place, session) in self.slab.iter().enumerate().skip(from as usize) {
             if !page.has_room() {
-                return Some(place as u32);
+                return Some(number::to_u32(place));
             }
             page.look();
             if session.is_open {
@@ -214,36 +158,42 @@ impl Sessions {
                 page.add(
                     handler,
                     session,
-                    legs.iter().flatten().filter_map(|lane| upstream(*lane)),
+                    legs.iter().flatten().filter_map(|socket| upstream(*socket)),
                 );
             }
         }
         None
     }
 
-    /// Its lanes, one for each upstream that it uses.
+    /// Its sockets, one for each upstream that it uses.
     #[inline]
-    pub fn legs(&mut self, id: SessionId) -> &mut [Option<Lane>] {
+    pub fn legs(&mut self, id: SessionId) -> &mut [Option<UpstreamSocketId>] {
         let first = id.0 as usize * self.legs_each;
         &mut self.legs[first..first + self.legs_each]
     }
 
-    /// Begins a session. Its key must be new. It is on probation until [`Sessions::answered`].
-    pub fn insert(&mut self, key: Key, ear: EarId, interface: u32, now: Time) -> SessionId {
+    /// Begins a session. Its key must be new. It is unreplied until [`Sessions::assure`].
+    pub fn insert(
+        &mut self,
+        key: SessionKey,
+        listener: LocalListener,
+        interface: u32,
+        now: Time,
+    ) -> SessionId {
         debug_assert!(
             self.find(&key).is_none(),
             "a client has one session at a time"
         );
         let session = Session {
             key,
-            ear,
+            listener,
             interface,
             seen: now,
             ttl: None,
             requests: 0,
             replies: 0,
             winner: None,
-            is_answered: false,
+            is_assured: false,
             is_bound: true,
             is_open: true,
             wheel: Link::default(),
@@ -253,21 +203,27 @@ impl Sessions {
     }
 
     /// Goes on with a session that another table has left. Its key must be new where it is bound.
-    pub fn restore(&mut self, key: Key, ear: EarId, left: &SessionLegacy, now: Time) -> SessionId {
+    pub fn restore(
+        &mut self,
+        key: SessionKey,
+        listener: LocalListener,
+        left: &SavedSession,
+        now: Time,
+    ) -> SessionId {
         debug_assert!(
             !left.is_bound || self.find(&key).is_none(),
             "a client has one session at a time"
         );
         let session = Session {
             key,
-            ear,
+            listener,
             interface: left.interface,
             seen: left.seen,
             ttl: left.ttl,
             requests: left.requests,
             replies: left.replies,
             winner: left.winner,
-            is_answered: left.is_answered,
+            is_assured: left.is_assured,
             is_bound: left.is_bound,
             is_open: true,
             wheel: Link::default(),
@@ -277,13 +233,13 @@ impl Sessions {
     }
 
     fn put(&mut self, session: Session, now: Time) -> SessionId {
-        let (key, is_bound, is_answered) = (session.key, session.is_bound, session.is_answered);
-        let deadline = Time(session.seen.0.saturating_add(self.probation_ns));
+        let (key, is_bound, is_assured) = (session.key, session.is_bound, session.is_assured);
+        let deadline = Time(session.seen.0.saturating_add(self.unreplied_ns));
         let place = match self.free {
             NONE => {
                 self.slab.push(session);
                 self.legs.resize(self.legs.len() + self.legs_each, None);
-                self.slab.len() as u32 - 1
+                number::to_u32(self.slab.len() - 1)
             }
             place => {
                 self.free = self.slab[place as usize].wheel.next;
@@ -298,17 +254,17 @@ impl Sessions {
                 .insert_unique(self.hasher.hash_one(key), place, hash_of);
         }
         self.wheel.insert(&mut self.slab, place, deadline, now);
-        if !is_answered {
-            self.probation.push(&mut self.slab, place);
+        if !is_assured {
+            self.unreplied.push(&mut self.slab, place);
         }
         self.open += 1;
         SessionId(place)
     }
 
     /// The first answer: it is a session that stays.
-    pub fn answered(&mut self, id: SessionId) {
-        if !std::mem::replace(&mut self.slab[id.0 as usize].is_answered, true) {
-            self.probation.remove(&mut self.slab, id.0);
+    pub fn assure(&mut self, id: SessionId) {
+        if !std::mem::replace(&mut self.slab[id.0 as usize].is_assured, true) {
+            self.unreplied.remove(&mut self.slab, id.0);
         }
     }
 
@@ -323,19 +279,19 @@ impl Sessions {
         }
     }
 
-    /// Ends a session. Its lanes must have been taken from its legs.
+    /// Ends a session. Its sockets must have been taken from its legs.
     pub fn remove(&mut self, id: SessionId) {
         debug_assert!(self.slab[id.0 as usize].is_open, "a session ends once");
         debug_assert!(
             self.legs(id).iter().all(Option::is_none),
-            "a session's lanes are released before it ends"
+            "a session's sockets are released before it ends"
         );
         self.unbind(id);
         self.wheel.remove(&mut self.slab, id.0);
         let session = &mut self.slab[id.0 as usize];
         session.is_open = false;
-        if !session.is_answered {
-            self.probation.remove(&mut self.slab, id.0);
+        if !session.is_assured {
+            self.unreplied.remove(&mut self.slab, id.0);
         }
         self.slab[id.0 as usize].wheel.next = self.free;
         self.free = id.0;
@@ -343,24 +299,24 @@ impl Sessions {
     }
 
     /// How many were never answered.
-    pub fn on_probation(&self) -> u32 {
-        self.probation.len()
+    pub fn unreplied(&self) -> u32 {
+        self.unreplied.len()
     }
 
-    /// The one that has been on probation longest.
-    pub fn oldest_on_probation(&self) -> Option<SessionId> {
-        self.probation.first().map(SessionId)
+    /// The one that has been unreplied longest.
+    pub fn oldest_unreplied(&self) -> Option<SessionId> {
+        self.unreplied.first().map(SessionId)
     }
 
     /// One whose time is over; call until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
-        let (idle, probation) = (self.idle_ns, self.probation_ns);
+        let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
         let deadline = |session: &Session| {
             Time(
                 session
                     .seen
                     .0
-                    .saturating_add(if session.is_answered { idle } else { probation }),
+                    .saturating_add(if session.is_assured { idle } else { unreplied }),
             )
         };
         self.wheel
@@ -369,8 +325,8 @@ impl Sessions {
     }
 
     /// When [`Sessions::expired`] should be asked again.
-    pub fn due(&self) -> Option<Time> {
-        (self.open > 0).then(|| self.wheel.due())
+    pub fn deadline(&self) -> Option<Time> {
+        (self.open > 0).then(|| self.wheel.deadline())
     }
 }
 
@@ -404,7 +360,7 @@ mod tests {
     fn an_idle_table_is_small() {
         let lifetimes = Lifetimes {
             idle: Duration::from_secs(60),
-            probation: Duration::from_secs(5),
+            unreplied: Duration::from_secs(5),
         };
         let table = Sessions::new(1 << 20, 1, lifetimes, 1);
         assert!(table.index.allocation_size() < 64 << 10);

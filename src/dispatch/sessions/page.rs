@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Session;
+use super::session::Session;
 use crate::dispatch::id::{HandlerId, UpstreamId};
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;
@@ -38,12 +38,12 @@ pub struct Seen {
     /// Datagrams to the client.
     pub replies: u32,
     /// Whether it ever got an answer.
-    pub is_answered: bool,
+    pub is_assured: bool,
 }
 
 /// Where to go on: a handler, and a place in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct SessionCursor {
     /// The handler.
     pub handler: HandlerId,
     /// The next place.
@@ -58,25 +58,25 @@ pub struct Wanted {
     /// Only of clients in here.
     pub client: Option<IpNet>,
     /// From here on.
-    pub from: Mark,
+    pub from: SessionCursor,
 }
 
 /// What was found, and where to go on.
 #[derive(Debug)]
-pub struct Page {
+pub struct SessionPage {
     /// The sessions.
     pub found: Vec<Seen>,
     /// Where to go on; `None` when that was all.
-    pub next: Option<Mark>,
+    pub next: Option<SessionCursor>,
     client: Option<IpNet>,
     now: Time,
     looked: u32,
 }
 
-impl Page {
+impl SessionPage {
     /// An empty one.
-    pub fn new(wanted: &Wanted, now: Time) -> Page {
-        Page {
+    pub fn new(wanted: &Wanted, now: Time) -> SessionPage {
+        SessionPage {
             found: Vec::new(),
             next: None,
             client: wanted.client,
@@ -107,7 +107,7 @@ impl Page {
             seen,
             requests,
             replies,
-            is_answered,
+            is_assured,
             ..
         } = *session;
         if self
@@ -128,7 +128,7 @@ impl Page {
             idle,
             requests,
             replies,
-            is_answered,
+            is_assured,
         });
     }
 }

@@ -11,25 +11,26 @@ use foldhash::fast::FixedState;
 use crate::dispatch::limit::Limit;
 use crate::dispatch::maglev::mix;
 use crate::dispatch::verdict::DropReason;
+use crate::number;
 
 /// Locks; workers rarely meet at one.
 const SHARDS: usize = 64;
 
 /// Sessions of each prefix that has any.
-type Counts = HashMap<u64, u32, FixedState>;
+type PrefixCounts = HashMap<u64, u32, FixedState>;
 
 /// The limits and how much of them is used.
 #[derive(Debug)]
 pub struct Quota {
     all: Limit,
     share: u32,
-    prefixes: Vec<Mutex<Counts>>,
+    prefixes: Vec<Mutex<PrefixCounts>>,
 }
 
 impl Quota {
     /// `max` sessions, of which one prefix may hold `share`. `seed` makes it hard to guess which prefixes collide.
     pub fn new(max: u32, share: u32, seed: u64) -> Quota {
-        let counts = || Mutex::new(Counts::with_hasher(FixedState::with_seed(seed)));
+        let counts = || Mutex::new(PrefixCounts::with_hasher(FixedState::with_seed(seed)));
         let prefixes = (0..SHARDS).map(|_| counts()).collect();
         Quota {
             all: Limit::new(max),
@@ -86,9 +87,9 @@ impl Quota {
         self.all.give_back();
     }
 
-    fn shard(&self, prefix: u64) -> MutexGuard<'_, Counts> {
+    fn shard(&self, prefix: u64) -> MutexGuard<'_, PrefixCounts> {
         // A worker that panicked has ended the daemon anyway; the counts are whole.
-        self.prefixes[mix(prefix) as usize % SHARDS]
+        self.prefixes[number::to_usize(mix(prefix)) % SHARDS]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

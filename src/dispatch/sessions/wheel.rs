@@ -2,9 +2,11 @@
 //! time comes, and only then moves on to where it belongs by now: a datagram costs the wheel nothing. An entry is told of at
 //! most two slots after its deadline, and never before.
 
-use super::Session;
-use super::list::{Link, NONE, link};
+use super::link::{Link, NONE};
+use super::list::link;
+use super::session::Session;
 use crate::dispatch::time::Time;
+use crate::number;
 
 /// Slots in a turn of the wheel. What is further ahead waits in the last one, and moves on from there.
 const SLOTS: u64 = 256;
@@ -32,7 +34,7 @@ impl Wheel {
             .max(SLOT_NS_MIN);
         Wheel {
             slot_ns,
-            slots: vec![NONE; SLOTS as usize],
+            slots: vec![NONE; number::to_usize(SLOTS)],
             at: 0,
             entries: 0,
         }
@@ -92,19 +94,19 @@ impl Wheel {
                 self.at += 1;
                 continue;
             }
-            let due = deadline(&slab[first as usize]);
-            if due <= now {
+            let at = deadline(&slab[first as usize]);
+            if at <= now {
                 return Some(first);
             }
             self.remove(slab, first);
             // Not into the slot that is being emptied.
-            self.put(slab, first, Time(due.0.max((self.at + 1) * self.slot_ns)));
+            self.put(slab, first, Time(at.0.max((self.at + 1) * self.slot_ns)));
         }
         None
     }
 
     /// When the next slot's time comes.
-    pub fn due(&self) -> Time {
+    pub fn deadline(&self) -> Time {
         let next =
             (self.at..self.at + SLOTS).find(|slot| self.slots[(slot % SLOTS) as usize] != NONE);
         Time(next.unwrap_or(self.at) * self.slot_ns)
@@ -112,7 +114,7 @@ impl Wheel {
 }
 
 /// Numbers from here up to [`NONE`] stand for slots.
-const HEADS: u32 = NONE - SLOTS as u32;
+const HEADS: u32 = NONE - number::to_u32(number::to_usize(SLOTS));
 
 fn head(slot: u64) -> u32 {
     HEADS + (slot % SLOTS) as u32
@@ -129,23 +131,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::dispatch::id::EarId;
+    use crate::dispatch::id::LocalListener;
     use crate::dispatch::random::Random;
     use crate::dispatch::route_table::RouteId;
-    use crate::dispatch::sessions::{Key, Lifetimes, SessionId, Sessions};
+    use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions};
 
     /// What a plain list knows of a session.
     struct Listed {
         id: SessionId,
         seen: Time,
-        is_answered: bool,
+        is_assured: bool,
     }
 
-    fn key(number: u64) -> Key {
+    fn key(number: u64) -> SessionKey {
         let local = "192.0.2.1:53".parse().unwrap();
         let client =
             std::net::SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 4_000));
-        Key {
+        SessionKey {
             client,
             local,
             route: RouteId((number >> 16) as u32),
@@ -159,34 +161,34 @@ mod tests {
         for seed in 0..200 {
             let mut random = Random::new(seed);
             let idle = [50_000_000, 1_000_000_000, 60_000_000_000][random.below(3)];
-            let probation = idle / [1, 2, 12][random.below(3)];
+            let unreplied = idle / [1, 2, 12][random.below(3)];
             let lifetimes = Lifetimes {
                 idle: Duration::from_nanos(idle),
-                probation: Duration::from_nanos(probation),
+                unreplied: Duration::from_nanos(unreplied),
             };
             let late_max = 2 * (idle / 128).max(10_000_000);
             let mut table = Sessions::new(64, 0, lifetimes, seed);
             let mut list: Vec<Listed> = Vec::new();
             let deadline =
-                |one: &Listed| one.seen.0 + if one.is_answered { idle } else { probation };
+                |one: &Listed| one.seen.0 + if one.is_assured { idle } else { unreplied };
             let (mut now, mut number) = (Time(random.number() % (10 * idle)), 0);
             for _ in 0..400 {
                 match random.below(8) {
                     0..3 => {
                         number += 1;
-                        let id = table.insert(key(number), EarId(0), 0, now);
+                        let id = table.insert(key(number), LocalListener(0), 0, now);
                         list.push(Listed {
                             id,
                             seen: now,
-                            is_answered: false,
+                            is_assured: false,
                         });
                     }
                     3 | 4 if !list.is_empty() => {
                         let place = random.below(list.len());
                         let one = &mut list[place];
                         if random.below(2) == 0 {
-                            table.answered(one.id);
-                            one.is_answered = true;
+                            table.assure(one.id);
+                            one.is_assured = true;
                         }
                         table.get_mut(one.id).seen = now;
                         one.seen = now;
@@ -198,7 +200,11 @@ mod tests {
                     6 => now = Time(now.0 + random.number() % (idle * [1, 1, 8][random.below(3)])),
                     _ => {
                         let later = now.0 + random.number() % idle;
-                        now = Time(table.due().map_or(later, |due| due.0.max(now.0).min(later)));
+                        now = Time(
+                            table
+                                .deadline()
+                                .map_or(later, |deadline| deadline.0.max(now.0).min(later)),
+                        );
                     }
                 }
                 while let Some(id) = (random.below(4) > 0).then(|| table.expired(now)).flatten() {
@@ -214,14 +220,14 @@ mod tests {
                     table.remove(id);
                 }
                 assert_eq!(table.len() as usize, list.len());
-                let unanswered = list.iter().filter(|one| !one.is_answered).count();
-                assert_eq!(table.on_probation() as usize, unanswered);
-                let due = table.due();
-                assert_eq!(due.is_none(), list.is_empty());
+                let unreplied = list.iter().filter(|one| !one.is_assured).count();
+                assert_eq!(table.unreplied() as usize, unreplied);
+                let next = table.deadline();
+                assert_eq!(next.is_none(), list.is_empty());
                 let first = list.iter().map(deadline).min();
                 assert!(
-                    first.is_none_or(|first| due.unwrap().0 <= now.0.max(first + late_max)),
-                    "seed {seed}: due too late"
+                    first.is_none_or(|first| next.unwrap().0 <= now.0.max(first + late_max)),
+                    "seed {seed}: asked too late"
                 );
             }
             while let Some(id) = table.expired(Time(now.0 + 9 * idle)) {

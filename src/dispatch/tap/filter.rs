@@ -11,7 +11,7 @@ use crate::dispatch::handler::HandlerId;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Where it was sent to.
-    pub to: Target,
+    pub to: AddressFilter,
     /// Where it comes from.
     pub from: Option<IpNet>,
     /// A handler of its route.
@@ -27,7 +27,7 @@ impl Filter {
 
     /// Whether it wants even those whose ends nobody knows.
     pub(super) fn wants_anybody(&self) -> bool {
-        self.to == Target::default() && self.from.is_none()
+        self.to == AddressFilter::default() && self.from.is_none()
     }
 
     /// Whether it wants what these handlers had.
@@ -39,14 +39,14 @@ impl Filter {
 
 /// Destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`; IPv6 before a port in brackets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct AddressFilter {
     /// The addresses; `None` for all.
     pub net: Option<IpNet>,
     /// The port; `None` for all.
     pub port: Option<u16>,
 }
 
-impl Target {
+impl AddressFilter {
     fn contains(&self, address: SocketAddr) -> bool {
         self.port.is_none_or(|port| port == address.port())
             && self.net.is_none_or(|net| net.contains(&address.ip()))
@@ -57,12 +57,12 @@ impl Target {
 const TARGET: &str =
     "write an address, a port or both: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234";
 
-impl FromStr for Target {
+impl FromStr for AddressFilter {
     type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Target, &'static str> {
+    fn from_str(text: &str) -> Result<AddressFilter, &'static str> {
         if let Some(net) = net(text) {
-            return Ok(Target {
+            return Ok(AddressFilter {
                 net: Some(net),
                 port: None,
             });
@@ -78,7 +78,7 @@ impl FromStr for Target {
             ),
             None => Some(net(host).filter(|net| net.addr().is_ipv4()).ok_or(TARGET)?),
         };
-        Ok(Target {
+        Ok(AddressFilter {
             net,
             port: Some(port),
         })

@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-pub use self::filter::{Filter, Target};
-pub use self::page::{Counts, Direction, Page, Record, View};
-use self::page::{Pages, Sample};
+pub use self::filter::{AddressFilter, Filter};
+pub(super) use self::page::TapSource;
+pub use self::page::{Direction, Record, TapCounts, TapPage, View};
+use self::page::{Pages, TapSample, VERDICTS_MAX};
 use super::handler::{Batch, Drops, HandlerId, Names, UpstreamId};
-use super::id::{EarId, RouteId};
+use super::id::LocalListener;
 use super::outbox::{Outbox, Reply};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Train};
@@ -28,9 +29,6 @@ pub const TAPS_MAX: usize = 8;
 pub const RECORDS_PER_TURN: usize = 64;
 /// Bytes of payload that a turn copies for all taps together, give or take one datagram for each.
 pub const BYTES_PER_TURN: usize = 128 << 10;
-/// Handlers whose verdicts a record tells; of a route with more of them, the first.
-const VERDICTS_MAX: usize = 32;
-
 /// Which tap; the same in all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapId(pub u64);
@@ -43,7 +41,7 @@ pub struct Tap {
     /// Bytes of each payload that are copied.
     snap: usize,
     pages: Pages,
-    counts: Arc<Counts>,
+    counts: Arc<TapCounts>,
     /// What this turn added to the counts.
     matched: u64,
     missed: u64,
@@ -58,8 +56,8 @@ impl Tap {
         id: TapId,
         filter: Arc<Filter>,
         snap: usize,
-        reader: Sender<Page>,
-        counts: Arc<Counts>,
+        reader: Sender<TapPage>,
+        counts: Arc<TapCounts>,
     ) -> Tap {
         let pages = Pages::new(reader);
         Tap {
@@ -76,7 +74,7 @@ impl Tap {
     }
 
     /// Copies a datagram, or says that it cannot now.
-    fn copy(&mut self, sample: &Sample<'_>) -> bool {
+    fn copy(&mut self, sample: &TapSample<'_>) -> bool {
         if self.records_left == 0 || self.bytes_left == 0 {
             return false;
         }
@@ -90,7 +88,7 @@ impl Tap {
     }
 
     /// Tells the reader how many there were.
-    fn tell(&mut self) {
+    fn report(&mut self) {
         if self.matched > 0 {
             self.counts.add(
                 std::mem::take(&mut self.matched),
@@ -98,19 +96,6 @@ impl Tap {
             );
         }
     }
-}
-
-/// Where datagrams come from, as the dispatcher knows it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Source {
-    /// Which way they go.
-    pub(super) direction: Direction,
-    /// The number of the listener that received them; of the one that answers leave through.
-    pub(super) listener: Option<u32>,
-    /// Their route, or why they have none.
-    pub(super) route: Result<Option<RouteId>, DropReason>,
-    /// The upstream, of an answer.
-    pub(super) upstream: Option<UpstreamId>,
 }
 
 /// All taps of a worker.
@@ -149,7 +134,7 @@ impl Taps {
     pub fn remove(&mut self, id: TapId) {
         if let Some(place) = self.taps.iter().position(|tap| tap.id == id) {
             let mut tap = self.taps.swap_remove(place);
-            tap.tell();
+            tap.report();
             tap.pages.hand_on();
         }
     }
@@ -168,7 +153,7 @@ impl Taps {
     pub(super) fn end_turn(&mut self) -> bool {
         let mut is_done = true;
         for tap in &mut self.taps {
-            tap.tell();
+            tap.report();
             is_done &= tap.pages.hand_on_unless_last();
         }
         is_done
@@ -177,7 +162,7 @@ impl Taps {
     /// Nothing comes any more, for now: what was copied goes to the readers.
     pub(super) fn end(&mut self) {
         for tap in &mut self.taps {
-            tap.tell();
+            tap.report();
             tap.pages.hand_on();
         }
     }
@@ -191,24 +176,24 @@ impl Taps {
     }
 
     /// Copies what a listener received, now that all handlers have had it.
-    pub(super) fn take(&mut self, source: Source, batch: &Batch<'_>) {
+    pub(super) fn take(&mut self, source: TapSource, batch: &Batch<'_>) {
         self.copy(source, batch, |envelope| Some(*envelope));
     }
 
     /// Copies what an upstream answered, now that its handler has had it: as its client gets it, since the kernel was not
     /// asked for anything about an answer, and the client's conversation is what people look for.
-    pub(super) fn take_answer(
+    pub(super) fn take_reply(
         &mut self,
         handler: HandlerId,
         upstream: Option<UpstreamId>,
         batch: &Batch<'_>,
         outbox: &Outbox,
-        listener_of: impl Fn(EarId) -> u32,
+        listener_of: impl Fn(LocalListener) -> u32,
     ) {
         let passed = passed_back(handler, batch.trains(), outbox);
-        let listener = passed.map(|(ear, _)| listener_of(ear));
-        let source = Source {
-            direction: Direction::Answer,
+        let listener = passed.map(|(local, _)| listener_of(local));
+        let source = TapSource {
+            direction: Direction::Reply,
             listener,
             route: Ok(None),
             upstream,
@@ -226,7 +211,7 @@ impl Taps {
 
     fn copy(
         &mut self,
-        source: Source,
+        source: TapSource,
         batch: &Batch<'_>,
         ends: impl Fn(&Envelope) -> Option<Envelope>,
     ) {
@@ -247,12 +232,12 @@ impl Taps {
                 let ends = ends(&train.envelope);
                 let is_wanted = match (&ends, source.direction) {
                     (Some(ends), Direction::Request) => tap.filter.wants(ends.dst, ends.src),
-                    (Some(ends), Direction::Answer) => tap.filter.wants(ends.src, ends.dst),
+                    (Some(ends), Direction::Reply) => tap.filter.wants(ends.src, ends.dst),
                     (None, _) => tap.filter.wants_anybody(),
                 };
                 if is_wanted {
                     tap.matched += u64::from(datagrams);
-                    let sample = Sample {
+                    let sample = TapSample {
                         source,
                         ends,
                         now_ns: *now_ns,
@@ -279,7 +264,7 @@ fn copy_train<'a>(
     train: &Train,
     batch: &Batch<'a>,
     first: u32,
-    mut sample: Sample<'a>,
+    mut sample: TapSample<'a>,
 ) -> u32 {
     let mut copied = 0;
     for piece in train.pieces() {
@@ -293,15 +278,19 @@ fn copy_train<'a>(
     copied
 }
 
-/// What the handler passed these answers on as: a lane is one session's, and so all of them go to one client.
-fn passed_back(handler: HandlerId, trains: &[Train], outbox: &Outbox) -> Option<(EarId, Reply)> {
+/// What the handler passed these answers on as: a socket is one session's, and so all of them go to one client.
+fn passed_back(
+    handler: HandlerId,
+    trains: &[Train],
+    outbox: &Outbox,
+) -> Option<(LocalListener, Reply)> {
     let (first, last) = (trains.first()?.span, trains.last()?.span);
     let lies_within = |offset: u32| (first.offset..=last.offset + last.len).contains(&offset);
-    outbox.replying().iter().find_map(|&ear| {
-        let reply = outbox.replies(ear).last()?;
+    outbox.replying().iter().find_map(|&listener| {
+        let reply = outbox.replies(listener).last()?;
         let span = reply.parcel.span;
         let is_it =
             reply.handler == handler && span.region == Region::Arena && lies_within(span.offset);
-        is_it.then_some((ear, *reply))
+        is_it.then_some((listener, *reply))
     })
 }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Source, VERDICTS_MAX};
 use crate::datagram::Envelope;
 use crate::dispatch::handler::{HandlerId, Names, UpstreamId};
 use crate::dispatch::id::RouteId;
 use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::number;
 
+/// Handlers whose verdicts a record tells; of a route with more of them, the first.
+pub(super) const VERDICTS_MAX: usize = 32;
 /// Pages that one tap has in each worker.
 const PAGES: usize = 4;
 /// Bytes of payload in a page: a few datagrams of the largest size.
@@ -30,13 +32,26 @@ pub enum Direction {
     /// To one of our listeners.
     Request,
     /// From an upstream back to a client.
-    Answer,
+    Reply,
+}
+
+/// Where datagrams come from, as the dispatcher knows it.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct TapSource {
+    /// Which way they go.
+    pub(in super::super) direction: Direction,
+    /// The number of the listener that received them; of the one that answers leave through.
+    pub(in super::super) listener: Option<u32>,
+    /// Their route, or why they have none.
+    pub(in super::super) route: Result<Option<RouteId>, DropReason>,
+    /// The upstream, of an answer.
+    pub(in super::super) upstream: Option<UpstreamId>,
 }
 
 /// A datagram as it is handed to a page.
 #[derive(Clone, Copy)]
-pub(super) struct Sample<'a> {
-    pub(super) source: Source,
+pub(super) struct TapSample<'a> {
+    pub(super) source: TapSource,
     pub(super) ends: Option<Envelope>,
     pub(super) now_ns: u64,
     pub(super) names: &'a Arc<Names>,
@@ -47,7 +62,7 @@ pub(super) struct Sample<'a> {
     pub(super) index: u32,
 }
 
-impl Sample<'_> {
+impl TapSample<'_> {
     /// What each handler said.
     fn verdicts(&self) -> impl Iterator<Item = (HandlerId, Verdict)> {
         let mut first = 0;
@@ -88,19 +103,19 @@ pub struct Record {
 
 /// Some datagrams on their way to a reader.
 #[derive(Debug)]
-pub struct Page {
+pub struct TapPage {
     records: Vec<Record>,
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
     /// Where it goes back to; `None` while it is there. A bounded channel keeps what is in it until its last sender is gone,
     /// so that a page that waited in it with a sender would never be freed.
-    home: Option<Sender<Page>>,
+    home: Option<Sender<TapPage>>,
 }
 
-impl Page {
-    fn new() -> Page {
-        Page {
+impl TapPage {
+    fn new() -> TapPage {
+        TapPage {
             records: Vec::with_capacity(PAGE_RECORDS),
             bytes: Vec::with_capacity(PAGE_BYTES),
             verdicts: Vec::with_capacity(PAGE_VERDICTS),
@@ -115,11 +130,11 @@ impl Page {
             && self.verdicts.len() + verdicts <= PAGE_VERDICTS
     }
 
-    fn write(&mut self, sample: &Sample<'_>, payload: &[u8]) {
+    fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) {
         let (bytes, verdicts) = (self.bytes.len(), self.verdicts.len());
         self.bytes.extend_from_slice(payload);
         self.verdicts.extend(sample.verdicts());
-        let Source {
+        let TapSource {
             direction,
             listener,
             route,
@@ -136,7 +151,7 @@ impl Page {
             ends: sample.ends,
             route: route.ok().flatten(),
             refusal: route.err(),
-            len: sample.payload.len() as u32,
+            len: number::to_u32(sample.payload.len()),
             payload: bytes..self.bytes.len(),
             verdicts: verdicts..self.verdicts.len(),
         });
@@ -194,12 +209,12 @@ impl View<'_> {
 
 /// What the filter wanted, over all workers, as of their last turns' ends.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct TapCounts {
     matched: AtomicU64,
     missed: AtomicU64,
 }
 
-impl Counts {
+impl TapCounts {
     pub(super) fn add(&self, matched: u64, missed: u64) {
         // In this order, and read in the other one, so that never more seem missed than there were.
         self.matched.fetch_add(matched, Ordering::Release);
@@ -217,18 +232,19 @@ impl Counts {
 /// One worker's pages: at home, under way, or being filled.
 #[derive(Debug)]
 pub(super) struct Pages {
-    reader: Sender<Page>,
-    home: Sender<Page>,
-    free: Receiver<Page>,
-    current: Option<Page>,
+    reader: Sender<TapPage>,
+    home: Sender<TapPage>,
+    free: Receiver<TapPage>,
+    current: Option<TapPage>,
 }
 
 impl Pages {
     /// All pages, at home. The reader's channel is unbounded; the pages are what is bounded.
-    pub(super) fn new(reader: Sender<Page>) -> Pages {
+    pub(super) fn new(reader: Sender<TapPage>) -> Pages {
         let (home, free) = bounded(PAGES);
         for _ in 0..PAGES {
-            home.send(Page::new()).expect("the channel holds all pages");
+            home.send(TapPage::new())
+                .expect("the channel holds all pages");
         }
         Pages {
             reader,
@@ -239,7 +255,7 @@ impl Pages {
     }
 
     /// Writes a datagram on the page that is being filled, or on a new one. `false`: all pages are full or under way.
-    pub(super) fn write(&mut self, sample: &Sample<'_>, payload: &[u8]) -> bool {
+    pub(super) fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) -> bool {
         if self
             .current
             .as_ref()

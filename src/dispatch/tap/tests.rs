@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
 use crate::datagram::Span;
+use crate::dispatch::id::RouteId;
 use crate::dispatch::random::Random;
 use crate::dispatch::verdict::Verdict;
 
@@ -38,8 +39,8 @@ fn train(envelope: Envelope, offset: u32, len: u32, segment: u16) -> Train {
     }
 }
 
-fn received(route: Result<Option<RouteId>, DropReason>) -> Source {
-    Source {
+fn received(route: Result<Option<RouteId>, DropReason>) -> TapSource {
+    TapSource {
         direction: Direction::Request,
         listener: Some(3),
         route,
@@ -48,9 +49,9 @@ fn received(route: Result<Option<RouteId>, DropReason>) -> Source {
 }
 
 /// Taps with one tap, and its reader.
-fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<Page>, Arc<Counts>) {
+fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<TapCounts>) {
     let (reader, pages) = unbounded();
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(TapCounts::default());
     let mut taps = Taps::new(Arc::default());
     taps.add(Tap::new(
         TapId(1),
@@ -66,7 +67,7 @@ fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<Page>, Arc<Counts>) {
 #[test]
 fn targets_are_read() {
     let target = |text: &str| {
-        text.parse::<Target>()
+        text.parse::<AddressFilter>()
             .map(|target| (target.net.map(|net| net.to_string()), target.port))
     };
     let some = |net: &str, port| Ok((Some(net.to_owned()), port));
@@ -220,7 +221,7 @@ fn shown_and_missed_are_all_that_is_wanted() {
         let (mut taps, pages, counts) = tapped(filter.clone(), snap);
         let (mut wanted, mut shown) = (0, 0);
         let mut under_way = Vec::new();
-        let mut read = |under_way: &mut Vec<Page>, count: usize| {
+        let mut read = |under_way: &mut Vec<TapPage>, count: usize| {
             for page in under_way.drain(..count) {
                 for view in page.views() {
                     let ends = view.record.ends.unwrap();
@@ -317,7 +318,7 @@ fn a_reader_that_stands_still() {
     }
     // Three pages of one datagram each, and a fourth with as many as it holds, handed on once it was full.
     assert_eq!((pages.len(), counts.get()), (4, (100, 93)));
-    pages.try_iter().for_each(Page::done);
+    pages.try_iter().for_each(TapPage::done);
     taps.begin_turn(1);
     taps.take(received(Ok(None)), &Batch::new(&trains, &arena));
     assert!(taps.end_turn());
@@ -352,7 +353,7 @@ fn pages_are_freed_with_their_tap() {
             taps.take(received(Ok(None)), &Batch::new(&trains, &arena));
             taps.end_turn();
         }
-        pages.try_iter().take(2).for_each(Page::done);
+        pages.try_iter().take(2).for_each(TapPage::done);
         assert!(Arc::strong_count(&names) > 2, "pages have the names");
         if reader_goes_first {
             drop(pages);

@@ -1,29 +1,26 @@
 //! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and answers back.
 
-mod common;
-mod contradictions;
-mod entry;
-mod hash;
-mod health;
-mod keys;
-mod leases;
-mod one_way;
-mod outlet;
-mod read;
-pub mod settings;
+pub mod config;
+mod flow_hash;
+mod handover;
 mod shadow;
-mod succession;
-mod talk;
+mod source_ports;
+mod stateful;
+mod stateless;
+mod upstream_handle;
+mod upstream_set;
 
 use std::sync::{Arc, OnceLock};
 
-use self::common::Common;
-use self::hash::key_of;
-use self::one_way::OneWay;
-use self::outlet::Outlet;
-use self::settings::{Choice, HashOn, Receiver, Replies, Settings};
-use self::talk::Talk;
-use crate::config::kind::{BuildError, Kind, Needs, Recipe, Site, Upkeep, Upstream};
+use self::config::{Choice, HashOn, Replies, Settings, UpstreamOptions};
+use self::flow_hash::key_of;
+use self::stateful::Stateful;
+use self::stateless::Stateless;
+use self::upstream_handle::UpstreamHandle;
+use self::upstream_set::UpstreamSet;
+use crate::config::kind::{
+    BuildContext, BuildError, HandlerSpec, Kind, MonitorSettings, Needs, Upstream,
+};
 use crate::datagram::Datagram;
 use crate::dispatch::handler::Handler;
 use crate::dispatch::maglev::{Maglev, hash_bytes};
@@ -36,7 +33,7 @@ use crate::dispatch::time::nanoseconds;
 pub const KIND: Kind = Kind {
     name: "forward",
     summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; answers go back to the sender",
-    settings: keys::SETTINGS,
+    settings: config::schema::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:5300"
 handler = "resolvers"
@@ -63,7 +60,7 @@ upstreams = [
 ]
 pick = "all"
 "#,
-    read: |section| Some(Box::new(Forward::new(read::read(section)?))),
+    read: |section| Some(Box::new(Forward::new(config::parse::read(section)?))),
 };
 
 /// A forwarder as the file describes it, and what its workers share.
@@ -78,8 +75,8 @@ struct Forward {
 
 impl Forward {
     fn new(settings: Settings) -> Forward {
-        let limit = |receiver: &Receiver| {
-            let rate = receiver.max_rate?;
+        let limit = |options: &UpstreamOptions| {
+            let rate = options.max_rate?;
             Some(Arc::new(RateLimit::new(
                 u64::from(rate.count),
                 nanoseconds(rate.per),
@@ -87,7 +84,7 @@ impl Forward {
         };
         Forward {
             quota: OnceLock::new(),
-            rates: settings.receivers.iter().map(limit).collect(),
+            rates: settings.upstream_options.iter().map(limit).collect(),
             maglev: OnceLock::new(),
             settings: Arc::new(settings),
         }
@@ -104,8 +101,9 @@ impl Forward {
     /// The table for picking by hash; a shadow is never picked.
     fn maglev(&self) -> Arc<Maglev> {
         let make = || {
-            let weight = |receiver: &Receiver| if receiver.shadow { 0 } else { receiver.weight };
-            let weights = self.settings.receivers.iter().map(weight);
+            let weight =
+                |options: &UpstreamOptions| if options.shadow { 0 } else { options.weight };
+            let weights = self.settings.upstream_options.iter().map(weight);
             let names = self.settings.upstreams.iter().map(Upstream::to_string);
             Arc::new(Maglev::new(&names.zip(weights).collect::<Vec<_>>()))
         };
@@ -114,18 +112,18 @@ impl Forward {
 
     fn pool(&self, has_address: &[bool], seed: u64) -> Pool {
         let member =
-            |((receiver, upstream), has_address): ((&Receiver, &Upstream), &bool)| Member {
+            |((options, upstream), has_address): ((&UpstreamOptions, &Upstream), &bool)| Member {
                 name: hash_bytes(upstream.to_string().as_bytes()),
-                weight: receiver.weight,
-                backup: receiver.backup,
-                drain: receiver.drain,
+                weight: options.weight,
+                backup: options.backup,
+                drain: options.drain,
                 alive: true,
                 resolved: *has_address,
-                shadow: receiver.shadow,
+                shadow: options.shadow,
             };
         let members: Vec<Member> = self
             .settings
-            .receivers
+            .upstream_options
             .iter()
             .zip(&self.settings.upstreams)
             .zip(has_address)
@@ -141,33 +139,33 @@ impl Forward {
     }
 }
 
-impl Recipe for Forward {
+impl HandlerSpec for Forward {
     fn needs(&self) -> Needs {
         let Settings {
             choice,
             hash_on,
             replies,
             upstreams,
-            receivers,
-            answering,
+            upstream_options,
+            reply_policy,
             ..
         } = &*self.settings;
         let is_hash = *choice == Choice::One(Pick::Hash);
         let keeps = upstreams
             .iter()
-            .any(|upstream| upstream.leave.from == crate::config::upstream::SendFrom::Keep);
+            .any(|upstream| upstream.egress.from == crate::config::upstream::SendFrom::Keep);
         let by_source = matches!(hash_on, HashOn::Source | HashOn::SourceAddress);
-        let proxy = receivers.iter().any(|receiver| receiver.proxy);
+        let proxy = upstream_options.iter().any(|options| options.proxy);
         let has_own_ttl = upstreams
             .iter()
-            .all(|upstream| upstream.leave.ttl.is_some() && !upstream.is_group());
+            .all(|upstream| upstream.egress.ttl.is_some() && !upstream.is_group());
         Needs {
             source: self.settings.has_sessions() || keeps || proxy || (is_hash && by_source),
             destination: self.settings.has_sessions()
                 || *replies != Replies::None
                 || proxy
                 || (is_hash && *hash_on == HashOn::Destination),
-            ttl: answering.ttl.is_none() && (!has_own_ttl || *replies != Replies::None),
+            ttl: reply_policy.ttl.is_none() && (!has_own_ttl || *replies != Replies::None),
             ..Needs::NOTHING
         }
     }
@@ -187,7 +185,7 @@ impl Recipe for Forward {
         match self.settings.choice {
             Choice::All => {
                 let is_asked = |place: &usize| {
-                    pool.is_fit_for_all(*place) && !self.settings.receivers[*place].shadow
+                    pool.is_fit_for_all(*place) && !self.settings.upstream_options[*place].shadow
                 };
                 places.filter(is_asked).collect()
             }
@@ -202,8 +200,8 @@ impl Recipe for Forward {
         }
     }
 
-    fn upkeep(&self) -> Upkeep {
-        self.settings.upkeep.clone()
+    fn monitor_settings(&self) -> MonitorSettings {
+        self.settings.monitor.clone()
     }
 
     fn describe(&self) -> String {
@@ -211,7 +209,7 @@ impl Recipe for Forward {
             choice,
             hash_on,
             upstreams,
-            receivers,
+            upstream_options,
             replies,
             ..
         } = &*self.settings;
@@ -230,48 +228,53 @@ impl Recipe for Forward {
             Replies::First => "; the first answer goes back to the sender",
             Replies::All => "; all answers go back to the sender",
         };
-        let names = upstreams
-            .iter()
-            .zip(receivers)
-            .map(|(upstream, receiver)| match receiver {
-                Receiver { shadow: true, .. } => format!("{upstream} (shadow)"),
-                Receiver { drain: true, .. } => format!("{upstream} (draining)"),
-                Receiver { backup: true, .. } => format!("{upstream} (backup)"),
-                _ => upstream.to_string(),
-            });
+        let names =
+            upstreams
+                .iter()
+                .zip(upstream_options)
+                .map(|(upstream, options)| match options {
+                    UpstreamOptions { shadow: true, .. } => format!("{upstream} (shadow)"),
+                    UpstreamOptions { drain: true, .. } => format!("{upstream} (draining)"),
+                    UpstreamOptions { backup: true, .. } => format!("{upstream} (backup)"),
+                    _ => upstream.to_string(),
+                });
         format!(
             "forwards {pick} {}{answers}",
             names.collect::<Vec<_>>().join(", ")
         )
     }
 
-    fn build(&self, site: &mut dyn Site) -> Result<Box<dyn Handler>, BuildError> {
-        let (mut outlets, mut has_address) = (Vec::new(), Vec::new());
+    fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
+        let (mut handles, mut has_address) = (Vec::new(), Vec::new());
         let parts = self
             .settings
             .upstreams
             .iter()
-            .zip(&self.settings.receivers)
+            .zip(&self.settings.upstream_options)
             .zip(&self.rates);
-        for (place, ((upstream, receiver), rate)) in parts.enumerate() {
-            let way = site.upstream(place)?;
-            has_address.push(way.address.is_some());
-            outlets.push(Outlet::new(
-                way,
+        for (place, ((upstream, options), rate)) in parts.enumerate() {
+            let opened = context.upstream(place)?;
+            has_address.push(opened.address.is_some());
+            handles.push(UpstreamHandle::new(
+                opened,
                 upstream,
-                receiver,
+                options,
                 rate.clone(),
-                site.seed(),
+                context.seed(),
             ));
         }
-        let common = Common::new(
+        let upstreams = UpstreamSet::new(
             Arc::clone(&self.settings),
-            outlets,
-            self.pool(&has_address, site.seed()),
+            handles,
+            self.pool(&has_address, context.seed()),
         );
         Ok(match self.settings.has_sessions() {
-            true => Box::new(Talk::new(common, self.quota(site.seed()), site.seed())),
-            false => Box::new(OneWay::new(common)),
+            true => Box::new(Stateful::new(
+                upstreams,
+                self.quota(context.seed()),
+                context.seed(),
+            )),
+            false => Box::new(Stateless::new(upstreams)),
         })
     }
 }

@@ -29,7 +29,7 @@ pub struct Outcomes {
 
 impl Comparison {
     /// One side answers.
-    pub fn answer(&mut self, is_shadow: bool, payload: &[u8], outcomes: &mut Outcomes) {
+    pub fn reply(&mut self, is_shadow: bool, payload: &[u8], outcomes: &mut Outcomes) {
         let hash = hash_bytes(payload);
         if self.ahead.is_empty() || self.is_shadow_ahead == is_shadow {
             self.is_shadow_ahead = is_shadow;
@@ -66,7 +66,7 @@ mod tests {
     fn outcomes() {
         let mut outcomes = Outcomes::default();
         let mut comparison = Comparison::default();
-        for (is_shadow, answer) in [
+        for (is_shadow, reply) in [
             (false, "a"),
             (true, "a"),
             (true, "b"),
@@ -74,9 +74,9 @@ mod tests {
             (false, "b"),
             (false, "c"),
         ] {
-            comparison.answer(is_shadow, answer.as_bytes(), &mut outcomes);
+            comparison.reply(is_shadow, reply.as_bytes(), &mut outcomes);
         }
-        comparison.answer(false, b"d", &mut outcomes);
+        comparison.reply(false, b"d", &mut outcomes);
         comparison.end(&mut outcomes);
         assert_eq!(
             outcomes,
@@ -86,7 +86,7 @@ mod tests {
                 missing: 1
             }
         );
-        (0..20_u8).for_each(|answer| comparison.answer(false, &[answer], &mut outcomes));
+        (0..20_u8).for_each(|reply| comparison.reply(false, &[reply], &mut outcomes));
         assert_eq!(outcomes.missing, 5, "the memory is bounded");
     }
 }

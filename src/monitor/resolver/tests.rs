@@ -1,20 +1,25 @@
-//! Tests of `control/upkeep/resolver.rs`.
+//! Tests of `monitor/resolver.rs`.
 
 use super::*;
-use crate::config::upstream::{Host, Leave, Upstream};
+use crate::config::upstream::{Egress, Upstream, UpstreamHost};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PORT: u16 = 2055;
 
-fn ward(name: &str, port: u16, address: Option<&str>, resolve_interval: Duration) -> Ward {
+fn monitored(
+    name: &str,
+    port: u16,
+    address: Option<&str>,
+    resolve_interval: Duration,
+) -> MonitoredUpstream {
     let upstream = Upstream {
-        host: Host::Name(name.to_owned()),
+        host: UpstreamHost::Name(name.to_owned()),
         port,
         at: 0..0,
-        leave: Leave::default(),
+        egress: Egress::default(),
     };
     let address = address.map(|ip| at(ip, port));
-    Ward {
+    MonitoredUpstream {
         handler: "web".to_owned(),
         upstream,
         address,
@@ -30,7 +35,7 @@ fn at(ip: &str, port: u16) -> SocketAddr {
 }
 
 fn moved(id: u32, ip: &str, port: u16) -> News {
-    News::Change(UpstreamId(id), Change::Moved(at(ip, port)))
+    News::UpstreamEvent(UpstreamId(id), UpstreamEvent::Moved(at(ip, port)))
 }
 
 fn say(level: log::Level, text: &str) -> News {
@@ -38,24 +43,24 @@ fn say(level: log::Level, text: &str) -> News {
 }
 
 /// The first look-up that is due by then, answered by these addresses; and what is new.
-fn answer(resolver: &mut Resolver, now: Instant, answer: Result<&[&str], &str>) -> Vec<News> {
-    answer_watched(resolver, now, answer, &mut |_, _| Ok(()))
+fn result(resolver: &mut Resolver, now: Instant, result: Result<&[&str], &str>) -> Vec<News> {
+    answer_watched(resolver, now, result, &mut |_, _| Ok(()))
 }
 
 fn answer_watched(
     resolver: &mut Resolver,
     now: Instant,
-    answer: Result<&[&str], &str>,
+    result: Result<&[&str], &str>,
     permit: Permit<'_>,
 ) -> Vec<News> {
     let mut news = Vec::new();
     let (place, _) = resolver
         .next_look_up(now, &mut news)
         .expect("a name is due");
-    let answer = answer
+    let result = result
         .map(|ips| ips.iter().map(|ip| at(ip, 0)).collect())
         .map_err(str::to_owned);
-    resolver.on_answer(place, answer, now, permit, &mut news);
+    resolver.on_result(place, result, now, permit, &mut news);
     news
 }
 
@@ -64,7 +69,7 @@ fn answer_watched(
 fn an_upstream_moves_only_when_its_address_is_gone() {
     let start = Instant::now();
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
     assert_eq!(resolver.wake_at(), Some(start + 30 * SECOND));
@@ -74,13 +79,13 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
     {
         let now = start + 30 * SECOND * (interval as u32 + 1);
         assert_eq!(
-            answer(&mut resolver, now, Ok(answers)),
+            result(&mut resolver, now, Ok(answers)),
             [],
             "it is still there"
         );
     }
     let line = "upstream a.example:2055: now at 192.0.2.2:2055, was 192.0.2.1:2055";
-    let news = answer(
+    let news = result(
         &mut resolver,
         start + 90 * SECOND,
         Ok(&["192.0.2.2", "192.0.2.3"]),
@@ -90,7 +95,7 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
         [moved(0, "192.0.2.2", PORT), say(log::Level::Info, line)]
     );
     assert_eq!(
-        answer(
+        result(
             &mut resolver,
             start + 120 * SECOND,
             Ok(&["192.0.2.3", "192.0.2.2"])
@@ -104,7 +109,7 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
 fn a_failure_keeps_the_address() {
     let start = Instant::now();
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
     let failing = "name a.example does not resolve any more (no servers); its upstreams stay at the addresses they \
@@ -123,7 +128,7 @@ fn a_failure_keeps_the_address() {
         (6, Ok(&[][..]), vec![]),
     ] {
         assert_eq!(
-            answer(&mut resolver, start + 30 * SECOND * interval, given),
+            result(&mut resolver, start + 30 * SECOND * interval, given),
             expected,
             "{interval}"
         );
@@ -135,15 +140,15 @@ fn a_failure_keeps_the_address() {
 fn an_optional_name_resolves_at_last() {
     for interval in [Duration::ZERO, 3_600 * SECOND] {
         let start = Instant::now();
-        let mut resolver = Resolver::new(&[ward("a.example", PORT, None, interval)], start);
+        let mut resolver = Resolver::new(&[monitored("a.example", PORT, None, interval)], start);
         assert_eq!(resolver.wake_at(), Some(start + RETRY));
         assert_eq!(
-            answer(&mut resolver, start + RETRY, Err("unknown")),
+            result(&mut resolver, start + RETRY, Err("unknown")),
             [],
             "the plan has said so"
         );
         let line = "upstream a.example:2055: now at 192.0.2.1:2055, had no address before";
-        let news = answer(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
+        let news = result(&mut resolver, start + 2 * RETRY, Ok(&["192.0.2.1"]));
         assert_eq!(
             news,
             [moved(0, "192.0.2.1", PORT), say(log::Level::Info, line)]
@@ -160,19 +165,19 @@ fn an_optional_name_resolves_at_last() {
 #[test]
 fn a_name_is_looked_up_once() {
     let start = Instant::now();
-    let mut fixed = ward("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
-    fixed.upstream.host = Host::Address(at("192.0.2.9", PORT));
+    let mut fixed = monitored("192.0.2.9", PORT, Some("192.0.2.9"), SECOND);
+    fixed.upstream.host = UpstreamHost::Address(at("192.0.2.9", PORT));
     let mut resolver = Resolver::new(
         &[
-            ward("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
+            monitored("a.example", PORT, Some("192.0.2.1"), 60 * SECOND),
             fixed,
-            ward("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
-            ward("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
-            ward("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+            monitored("b.example", PORT, Some("192.0.2.1"), Duration::ZERO),
+            monitored("a.example", 53, Some("192.0.2.1"), 30 * SECOND),
+            monitored("a.example", PORT, Some("192.0.2.1"), Duration::ZERO),
         ],
         start,
     );
-    let news = answer(&mut resolver, start + 30 * SECOND, Ok(&["192.0.2.2"]));
+    let news = result(&mut resolver, start + 30 * SECOND, Ok(&["192.0.2.2"]));
     let line =
         |port| format!("upstream a.example:{port}: now at 192.0.2.2:{port}, was 192.0.2.1:{port}");
     assert_eq!(
@@ -197,7 +202,7 @@ fn a_name_is_looked_up_once() {
 fn a_loop_is_not_closed() {
     let start = Instant::now();
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 30 * SECOND)],
         start,
     );
     let mut permit = |id, address: SocketAddr| match address.ip().is_loopback() {
@@ -233,7 +238,7 @@ fn a_loop_is_not_closed() {
 fn a_look_up_may_hang() {
     let (start, mut news) = (Instant::now(), Vec::new());
     let mut resolver = Resolver::new(
-        &[ward("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)],
+        &[monitored("a.example", PORT, Some("192.0.2.1"), 10 * SECOND)],
         start,
     );
     assert_eq!(
@@ -250,7 +255,7 @@ fn a_look_up_may_hang() {
                 they had. It is tried again every 10s; check the name, and /etc/resolv.conf";
     assert_eq!(news, [say(log::Level::Warn, line)]);
     news.clear();
-    resolver.on_answer(
+    resolver.on_result(
         0,
         Ok(vec![at("192.0.2.1", 0)]),
         start + 300 * SECOND,
@@ -268,10 +273,10 @@ fn a_look_up_may_hang() {
 #[test]
 fn look_ups_are_bounded() {
     let start = Instant::now();
-    let wards: Vec<_> = (0..100)
-        .map(|n| ward(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND))
+    let monitored_upstreams: Vec<_> = (0..100)
+        .map(|n| monitored(&format!("{n}.example"), PORT, Some("192.0.2.1"), SECOND))
         .collect();
-    let mut resolver = Resolver::new(&wards, start);
+    let mut resolver = Resolver::new(&monitored_upstreams, start);
     let mut begun = 0;
     for second in 1..100 {
         while resolver

@@ -14,12 +14,12 @@ const LINES_MAX: usize = 16;
 /// What the log was told.
 #[derive(Debug, Default)]
 pub struct Journal {
-    told: HashMap<(String, String), Told>,
+    told: HashMap<(String, String), CauseState>,
 }
 
 /// What it was told of one cause.
 #[derive(Debug)]
-struct Told {
+struct CauseState {
     /// When its beginning was last told.
     at: Option<Instant>,
     /// Since when it is there, in unix seconds, if it is.
@@ -32,7 +32,7 @@ struct Told {
 
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub enum JournalLine {
     /// For attention.
     Begins(String),
     /// For the record.
@@ -44,18 +44,18 @@ impl Journal {
     pub fn write(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) {
         for line in self.lines(alarms, now, now_unix) {
             match line {
-                Line::Begins(text) => log::warn!("{text}"),
-                Line::Ends(text) => log::info!("{text}"),
+                JournalLine::Begins(text) => log::warn!("{text}"),
+                JournalLine::Ends(text) => log::info!("{text}"),
             }
         }
     }
 
-    fn lines(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) -> Vec<Line> {
+    fn lines(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) -> Vec<JournalLine> {
         let mut lines = Vec::new();
         let mut there: HashMap<(String, String), &Alarm> = HashMap::with_capacity(alarms.len());
         for alarm in alarms {
             let cause = (alarm.name.clone(), alarm.about.clone());
-            let known = self.told.entry(cause.clone()).or_insert(Told {
+            let known = self.told.entry(cause.clone()).or_insert(CauseState {
                 at: None,
                 since: None,
                 is_told: false,
@@ -70,7 +70,7 @@ impl Journal {
             } else if !known.is_told {
                 let again = std::mem::take(&mut known.again);
                 (known.is_told, known.at) = (true, Some(now));
-                lines.push(Line::Begins(begins(alarm, again)));
+                lines.push(JournalLine::Begins(begins(alarm, again)));
             }
             there.insert(cause, alarm);
         }
@@ -84,7 +84,7 @@ impl Journal {
                     Duration::from_secs(now_unix.saturating_sub(since.unwrap_or(now_unix)));
                 let (name, about) = cause;
                 let lasted = humantime::format_duration(lasted);
-                lines.push(Line::Ends(format!(
+                lines.push(JournalLine::Ends(format!(
                     "alarm {name}, {about}: over after {lasted}"
                 )));
             }
@@ -97,11 +97,11 @@ impl Journal {
 }
 
 /// As many lines as one look may have.
-fn cut(mut lines: Vec<Line>) -> Vec<Line> {
+fn cut(mut lines: Vec<JournalLine>) -> Vec<JournalLine> {
     let untold = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
     if untold > 0 {
-        lines.push(Line::Begins(format!(
+        lines.push(JournalLine::Begins(format!(
             "{untold} more alarms have begun or ended; `udispatch status` lists them"
         )));
     }
@@ -157,7 +157,7 @@ mod tests {
             )
         };
         let begins = |more: &str| {
-            vec![Line::Begins(format!(
+            vec![JournalLine::Begins(format!(
                 "alarm dead, a: it is dead. Revive it{more}"
             ))]
         };
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(at(1, true), []);
         assert_eq!(
             at(5, false),
-            [Line::Ends("alarm dead, a: over after 5s".to_owned())]
+            [JournalLine::Ends("alarm dead, a: over after 5s".to_owned())]
         );
         assert_eq!(at(6, true), []);
         assert_eq!(at(7, false), []);
@@ -186,6 +186,6 @@ mod tests {
         let lines = Journal::default().lines(&alarms, Instant::now(), 1_000);
         assert_eq!(lines.len(), LINES_MAX + 1);
         let more = "84 more alarms have begun or ended; `udispatch status` lists them";
-        assert_eq!(lines.last(), Some(&Line::Begins(more.to_owned())));
+        assert_eq!(lines.last(), Some(&JournalLine::Begins(more.to_owned())));
     }
 }

@@ -4,24 +4,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Alarm, Sight};
+use super::input::{Alarm, AlarmInput, Sockets};
 use crate::observe::snapshot::rows::ListenerRow;
 
 /// A listener that dropped in the kernel is an alarm for so long.
 const LAST: Duration = Duration::from_secs(60);
-
-/// What is known of a listener's sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sockets {
-    /// The receive buffer that the file asks for, in bytes.
-    pub asked: u64,
-    /// How many workers read it.
-    pub readers: usize,
-    /// How many there could be, one for each processor.
-    pub processors: usize,
-    /// Whether further workers would read it too.
-    pub is_spread: bool,
-}
 
 /// Of each listener that ever dropped in the kernel.
 #[derive(Debug, Default)]
@@ -51,19 +38,19 @@ impl KernelDrops {
     }
 
     /// Those of now, in the order of the listeners.
-    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
+    pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
         self.rises.retain(|listener, _| {
-            sight
+            input
                 .listeners
                 .iter()
                 .any(|(row, _)| row.listener == *listener)
         });
         let is_inherited = std::mem::take(&mut self.is_inherited);
         let alarm = |(row, sockets): &(&ListenerRow, Sockets)| {
-            let (dropped, since) = self.rise(row, is_inherited, sight)?;
+            let (dropped, since) = self.rise(row, is_inherited, input)?;
             Some(tell(row, *sockets, dropped, since))
         };
-        sight.listeners.iter().filter_map(alarm).collect()
+        input.listeners.iter().filter_map(alarm).collect()
     }
 
     /// How many were dropped since it began, and when that was.
@@ -71,7 +58,7 @@ impl KernelDrops {
         &mut self,
         row: &ListenerRow,
         is_inherited: bool,
-        sight: &Sight<'_>,
+        input: &AlarmInput<'_>,
     ) -> Option<(u64, u64)> {
         let known = match self.rises.get_mut(&row.listener) {
             _ if row.kernel_drops == 0 => return None,
@@ -81,19 +68,19 @@ impl KernelDrops {
                 let rise = Rise {
                     count,
                     last: None,
-                    first: (count, sight.now_unix),
+                    first: (count, input.now_unix),
                 };
                 self.rises.entry(row.listener.clone()).or_insert(rise)
             }
         };
         let is_over = |last: Option<Instant>| {
-            last.is_none_or(|last| sight.now.saturating_duration_since(last) > LAST)
+            last.is_none_or(|last| input.now.saturating_duration_since(last) > LAST)
         };
         if row.kernel_drops > known.count {
             if is_over(known.last) {
-                known.first = (known.count, sight.now_unix);
+                known.first = (known.count, input.now_unix);
             }
-            (known.count, known.last) = (row.kernel_drops, Some(sight.now));
+            (known.count, known.last) = (row.kernel_drops, Some(input.now));
         }
         let (before, since) = known.first;
         (!is_over(known.last)).then_some((row.kernel_drops.saturating_sub(before), since))
@@ -182,14 +169,14 @@ mod tests {
             receive_errors: 0,
             receive_buffer_bytes: 1_000,
         };
-        let sight = Sight {
+        let input = AlarmInput {
             listeners: vec![(&row, sockets)],
             upstreams: &[],
             expected: Vec::new(),
             now,
             now_unix,
         };
-        memory.alarms(&sight).pop()
+        memory.alarms(&input).pop()
     }
 
     /// A listener that drops in the kernel is an alarm from the first drop that is seen until a minute after the last, and

@@ -4,29 +4,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Alarm, Sight};
-use crate::config::Expectation;
-
-/// Something that must not fall silent.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    /// The name of its route.
-    pub route: &'a str,
-    /// What is expected.
-    pub expectation: &'a Expectation,
-    /// What its route has received.
-    pub received: u64,
-    /// When the workers last heard its source, where they look for that, and ever did.
-    pub heard: Option<Instant>,
-}
+use super::input::{Alarm, AlarmInput, ExpectedTraffic};
 
 /// What is known of everything that must not fall silent, by route and source.
 #[derive(Debug, Default)]
-pub struct Silence(HashMap<String, Heard>);
+pub struct Silence(HashMap<String, LastReceived>);
 
 /// When something was heard.
 #[derive(Debug, Clone, Copy)]
-struct Heard {
+struct LastReceived {
     /// What its route had received then.
     received: u64,
     last: Instant,
@@ -34,18 +20,18 @@ struct Heard {
 
 impl Silence {
     /// Those of now, in the order of the file.
-    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
-        let mut seen = HashMap::with_capacity(sight.expected.len());
+    pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
+        let mut seen = HashMap::with_capacity(input.expected.len());
         let mut alarms = Vec::new();
-        for expected in &sight.expected {
+        for expected in &input.expected {
             let about = about(expected);
-            let heard = expected.hear(self.0.get(&about).copied(), sight.now);
-            let silent = sight.now.saturating_duration_since(heard.last);
+            let heard = expected.hear(self.0.get(&about).copied(), input.now);
+            let silent = input.now.saturating_duration_since(heard.last);
             if silent > expected.expectation.every {
                 alarms.push(tell(
                     expected,
                     about.clone(),
-                    sight.now_unix.saturating_sub(silent.as_secs()),
+                    input.now_unix.saturating_sub(silent.as_secs()),
                 ));
             }
             seen.insert(about, heard);
@@ -55,12 +41,12 @@ impl Silence {
     }
 }
 
-impl Expected<'_> {
+impl ExpectedTraffic<'_> {
     /// When it was last heard, if that is what was known before.
-    fn hear(&self, known: Option<Heard>, now: Instant) -> Heard {
+    fn hear(&self, known: Option<LastReceived>, now: Instant) -> LastReceived {
         let received = self.received;
         let Some(known) = known else {
-            return Heard {
+            return LastReceived {
                 received,
                 last: self.heard.map_or(now, |heard| heard.min(now)),
             };
@@ -70,19 +56,19 @@ impl Expected<'_> {
             None if known.received == received => known.last,
             None => now,
         };
-        Heard { received, last }
+        LastReceived { received, last }
     }
 }
 
-fn about(expected: &Expected<'_>) -> String {
+fn about(expected: &ExpectedTraffic<'_>) -> String {
     match expected.expectation.source {
         Some(source) => format!("{} from {source}", expected.route),
         None => expected.route.to_owned(),
     }
 }
 
-fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
-    let Expected {
+fn tell(expected: &ExpectedTraffic<'_>, about: String, since: u64) -> Alarm {
+    let ExpectedTraffic {
         route, expectation, ..
     } = expected;
     let every = humantime::format_duration(Duration::from_secs(expectation.every.as_secs()));
@@ -112,6 +98,7 @@ fn tell(expected: &Expected<'_>, about: String, since: u64) -> Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Expectation;
 
     fn expectation(source: Option<&str>) -> Expectation {
         Expectation {
@@ -125,11 +112,11 @@ mod tests {
         memory: &mut Silence,
         start: Instant,
         seconds: u64,
-        expected: Expected<'_>,
+        expected: ExpectedTraffic<'_>,
     ) -> Option<(String, u64)> {
         let now = start + Duration::from_secs(seconds);
         let expected = vec![expected];
-        let sight = Sight {
+        let input = AlarmInput {
             listeners: Vec::new(),
             upstreams: &[],
             expected,
@@ -137,7 +124,7 @@ mod tests {
             now_unix: 1_000 + seconds,
         };
         memory
-            .alarms(&sight)
+            .alarms(&input)
             .pop()
             .map(|alarm| (alarm.name + " " + &alarm.about, alarm.since))
     }
@@ -149,7 +136,7 @@ mod tests {
         let (mut memory, start, expectation) =
             (Silence::default(), Instant::now(), expectation(None));
         let mut at = |seconds, received| {
-            let expected = Expected {
+            let expected = ExpectedTraffic {
                 route: "in",
                 expectation: &expectation,
                 received,
@@ -177,7 +164,7 @@ mod tests {
         );
         let mut at = |seconds, heard: Option<u64>| {
             let heard = heard.map(|heard| start + Duration::from_secs(heard));
-            let expected = Expected {
+            let expected = ExpectedTraffic {
                 route: "in",
                 expectation: &expectation,
                 received: seconds,

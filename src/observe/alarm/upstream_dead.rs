@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Alarm, Sight};
+use super::input::{Alarm, AlarmInput};
 use crate::observe::snapshot::rows::UpstreamRow;
 
 /// Since when an upstream is dead, by its name: what comes back to workers has no time of its own.
@@ -11,9 +11,9 @@ pub struct UpstreamDead(HashMap<String, u64>);
 
 impl UpstreamDead {
     /// Those of now, in the order of their names.
-    pub fn alarms(&mut self, sight: &Sight<'_>) -> Vec<Alarm> {
+    pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
         let about = |row: &UpstreamRow| format!("{}/{}", row.handler, row.upstream);
-        let dead: HashMap<String, &UpstreamRow> = sight
+        let dead: HashMap<String, &UpstreamRow> = input
             .upstreams
             .iter()
             .filter(|row| !row.alive)
@@ -22,7 +22,7 @@ impl UpstreamDead {
         self.0.retain(|known, _| dead.contains_key(known));
         let mut alarms = Vec::new();
         for (about, row) in dead {
-            let since = *self.0.entry(about.clone()).or_insert(sight.now_unix);
+            let since = *self.0.entry(about.clone()).or_insert(input.now_unix);
             let (why, cure) = match &row.last_failure {
                 Some(failure) if row.dead_in_workers == 0 => {
                     (failure.text.clone(), failure.cure.clone())

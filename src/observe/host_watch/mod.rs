@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_secs(3);
 const REST: u32 = 100;
 
 /// Somebody who looks.
-pub struct Lookout {
+pub struct HostWatch {
     found: Arc<Mutex<Vec<Alarm>>>,
     /// Gone where no thread could be had.
     orders: Option<Sender<Watched>>,
@@ -37,9 +37,9 @@ struct Watched {
     memberships: Vec<Membership>,
 }
 
-impl Lookout {
+impl HostWatch {
     /// Looks for nothing yet.
-    pub fn start() -> Lookout {
+    pub fn start() -> HostWatch {
         let (orders, queue) = unbounded::<Watched>();
         let found = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&found);
@@ -62,9 +62,9 @@ impl Lookout {
             }
         };
         let started = thread::Builder::new()
-            .name("lookout".to_owned())
+            .name("host_watch".to_owned())
             .spawn(look);
-        Lookout {
+        HostWatch {
             found,
             orders: told(started).map(|_| orders),
         }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 
-use crate::build::port_owners::{self, Socket, Squatter};
+use crate::build::port_owners::{self, BoundSocket, PortOwner};
 use crate::observe::snapshot::Alarm;
 use crate::plan::Plan;
 
@@ -71,7 +71,7 @@ impl Overlaps {
     }
 
     /// Finds out whose the new ones are, and forgets those that are gone.
-    fn learn(&mut self, sockets: &[Socket]) {
+    fn learn(&mut self, sockets: &[BoundSocket]) {
         let there: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
         self.0.retain(|inode, _| there.contains(inode));
         for owner in self.0.values_mut() {
@@ -100,7 +100,7 @@ impl Overlaps {
     }
 
     /// Who somebody else is and what it takes.
-    fn tell(&self, socket: &Socket, ours: SocketAddr) -> Option<String> {
+    fn tell(&self, socket: &BoundSocket, ours: SocketAddr) -> Option<String> {
         let Some(Owner::Others {
             process,
             is_old: true,
@@ -108,17 +108,17 @@ impl Overlaps {
         else {
             return None;
         };
-        let squatter = Squatter {
+        let port_owner = PortOwner {
             address: socket.address,
             uid: socket.uid,
             process: process.clone(),
         };
-        Some(format!("{squatter}, {}", takes(socket, ours)))
+        Some(format!("{port_owner}, {}", takes(socket, ours)))
     }
 }
 
 /// What the kernel gives to another's socket of what would be ours (compute_score in net/ipv4/udp.c).
-fn takes(socket: &Socket, ours: SocketAddr) -> String {
+fn takes(socket: &BoundSocket, ours: SocketAddr) -> String {
     let theirs = socket.address;
     match socket.peer {
         Some(peer) => format!("takes what {peer} sends there"),
@@ -182,13 +182,13 @@ mod tests {
         );
         assert!(!overlaps.0.is_empty(), "it was seen");
 
-        let there = |address: &str, peer: Option<&str>| Socket {
+        let there = |address: &str, peer: Option<&str>| BoundSocket {
             address: address.parse().unwrap(),
             peer: peer.map(|peer| peer.parse().unwrap()),
             uid: 0,
             inode: 1,
         };
-        let takes = |socket: &Socket, ours: &str| takes(socket, ours.parse().unwrap());
+        let takes = |socket: &BoundSocket, ours: &str| takes(socket, ours.parse().unwrap());
         assert_eq!(
             takes(&there("127.0.0.1:9", None), "0.0.0.0:9"),
             "takes all that is sent to 127.0.0.1"

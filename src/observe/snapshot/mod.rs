@@ -19,10 +19,10 @@ pub use self::flows::{Edge, Flows};
 pub use self::host::HostCounts;
 pub use self::latency::{Latency, LatencyBucket};
 pub use self::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, SessionsRow, ShadowRow,
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, SessionsRow, ShadowRow,
     UpstreamRow, WorkerRow,
 };
-pub use self::take::{Facts, Life, Part, unix_seconds};
+pub use self::take::{Facts, Life, unix_seconds};
 pub use crate::observe::alarm::{Alarm, Journal, Memory};
 
 /// All accounts and states at one instant. Displayed, it is the ledger's table.
@@ -47,7 +47,7 @@ pub struct Snapshot {
     /// How long the process had run then. Rates are differences of counters over differences of this.
     pub uptime_ms: u64,
     /// How it is.
-    pub state: State,
+    pub state: DaemonState,
     /// Why it is degraded, a sentence each.
     pub reasons: Vec<String>,
     /// What stands out now, and what to do about it.
@@ -81,7 +81,7 @@ pub struct Snapshot {
 /// How the daemon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum DaemonState {
     /// All is well.
     Serving,
     /// Datagrams flow, and something beside them does not work.
@@ -90,13 +90,13 @@ pub enum State {
     Stopping,
 }
 
-impl State {
+impl DaemonState {
     /// Its name, as in JSON.
     pub fn label(self) -> &'static str {
         match self {
-            State::Serving => "serving",
-            State::Degraded => "degraded",
-            State::Stopping => "stopping",
+            DaemonState::Serving => "serving",
+            DaemonState::Degraded => "degraded",
+            DaemonState::Stopping => "stopping",
         }
     }
 }

@@ -61,7 +61,8 @@ pub struct WorkerRow {
     /// Its number, from 0; its thread is called `worker-N`.
     pub worker: usize,
     /// Whether it answered when this was taken. One that did not is shown as it last answered.
-    pub answers: bool,
+    #[serde(alias = "answers")]
+    pub responsive: bool,
     /// What its receive calls got.
     #[serde(flatten)]
     pub account: Account,
@@ -122,7 +123,8 @@ pub struct SessionsRow {
     /// Open now.
     pub open: u64,
     /// Open now, and never answered yet.
-    pub on_probation: u64,
+    #[serde(alias = "on_probation")]
+    pub unreplied: u64,
     /// Ever begun.
     pub opened: u64,
     /// Ended for want of traffic.
@@ -131,8 +133,9 @@ pub struct SessionsRow {
     pub unanswered: u64,
     /// Ended because all was answered.
     pub complete: u64,
-    /// Ended on probation, to make room for another.
-    pub displaced: u64,
+    /// Ended while unreplied, to make room for another.
+    #[serde(alias = "displaced")]
+    pub evicted: u64,
     /// Ended because the way to the upstream was lost, or the upstream died.
     pub broken: u64,
     /// Begun under another handler that a reload has replaced, and gone on with here.
@@ -151,12 +154,12 @@ impl From<&SessionCount> for SessionsRow {
     fn from(count: &SessionCount) -> SessionsRow {
         SessionsRow {
             open: count.open,
-            on_probation: count.on_probation,
+            unreplied: count.unreplied,
             opened: count.opened,
             idle: count.idle,
             unanswered: count.unanswered,
             complete: count.complete,
-            displaced: count.displaced,
+            evicted: count.evicted,
             broken: count.broken,
             inherited: count.inherited,
             left: count.left,
@@ -184,7 +187,7 @@ pub struct UpstreamRow {
     /// Whether that was asked for by hand.
     pub drained_by_hand: bool,
     /// Why a probe last failed, if one did.
-    pub last_failure: Option<ProbeFailure>,
+    pub last_failure: Option<ProbeFailureRow>,
     /// Sessions that it holds now.
     pub sessions: u64,
     /// Datagrams that the kernel took for it.
@@ -205,7 +208,7 @@ pub struct UpstreamRow {
 
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeFailure {
+pub struct ProbeFailureRow {
     /// When, in unix seconds.
     pub at: u64,
     /// What happened, in words.

@@ -9,7 +9,7 @@ use crate::net::errno;
 use crate::observe::snapshot::rows::{Account, ListenerRow, SessionsRow, ShadowRow, UpstreamRow};
 
 /// One line of the table: a label and numbers, and below it notes.
-struct Row<'a> {
+struct TableRow<'a> {
     label: &'a str,
     account: &'a Account,
     /// Kernel drops of a listener, datagrams sent of a handler.
@@ -25,7 +25,7 @@ impl fmt::Display for Snapshot {
             .chain(
                 self.handlers
                     .iter()
-                    .map(|row| row.handler.len() + ", answers".len()),
+                    .map(|row| row.handler.len() + ", replies".len()),
             )
             .max()
             .unwrap_or(0)
@@ -40,7 +40,7 @@ impl fmt::Display for Snapshot {
             row(
                 f,
                 width,
-                &Row {
+                &TableRow {
                     label,
                     account,
                     last: Some(listener.kernel_drops),
@@ -53,7 +53,7 @@ impl fmt::Display for Snapshot {
             row(
                 f,
                 width,
-                &Row {
+                &TableRow {
                     label: &route.route,
                     account: &route.account,
                     last: None,
@@ -78,7 +78,7 @@ impl fmt::Display for Snapshot {
             row(
                 f,
                 width,
-                &Row {
+                &TableRow {
                     label: &handler.handler,
                     account: &handler.account,
                     last: Some(handler.sent),
@@ -86,11 +86,11 @@ impl fmt::Display for Snapshot {
                 },
             )?;
             if handler.replies.received > 0 {
-                let label = format!("{}, answers", handler.handler);
+                let label = format!("{}, replies", handler.handler);
                 row(
                     f,
                     width,
-                    &Row {
+                    &TableRow {
                         label: &label,
                         account: &handler.replies,
                         last: None,
@@ -121,8 +121,8 @@ fn head(f: &mut fmt::Formatter<'_>, width: usize, what: &str, last: &str) -> fmt
     writeln!(f, "{}", line.trim_end())
 }
 
-fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &Row<'_>) -> fmt::Result {
-    let Row {
+fn row(f: &mut fmt::Formatter<'_>, width: usize, row: &TableRow<'_>) -> fmt::Result {
+    let TableRow {
         label,
         account,
         last,
@@ -179,21 +179,21 @@ fn session_notes(count: &SessionsRow) -> Vec<String> {
     if count.opened > 0 {
         let SessionsRow {
             open,
-            on_probation,
+            unreplied,
             opened,
             idle,
             unanswered,
             complete,
-            displaced,
+            evicted,
             broken,
             ports,
             ..
         } = count;
         notes.push(format!(
-            "{open} sessions open ({on_probation} not answered yet), {ports} source ports"
+            "{open} sessions open ({unreplied} unreplied), {ports} source ports"
         ));
         notes.push(format!(
-            "{opened} opened; ended: {idle} idle, {unanswered} unanswered, {complete} complete, {displaced} displaced, \
+            "{opened} opened; ended: {idle} idle, {unanswered} unanswered, {complete} complete, {evicted} evicted, \
              {broken} broken"
         ));
     }
@@ -215,7 +215,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
     };
     let head = format!(
         "{:>13} {:>13} {:>13} {:>13} {:>13}",
-        "sent", "not sent", "skipped", "answers", "sessions"
+        "sent", "not sent", "skipped", "replies", "sessions"
     );
     writeln!(f, "{:width$}  {head}", "upstream")?;
     for row in upstreams {
@@ -238,7 +238,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
             let drops = row.kernel_drops;
             writeln!(
                 f,
-                "  {drops} answers dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max"
+                "  {drops} replies dropped by the kernel before us: a session's receive buffer was full; raise net.core.rmem_max"
             )?;
         }
         if let Some(ShadowRow {
@@ -249,7 +249,7 @@ fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::
         {
             writeln!(
                 f,
-                "  shadow: {same} answers the same, {different} different, {missing} missing"
+                "  shadow: {same} replies the same, {different} different, {missing} missing"
             )?;
         }
         if row.dead_in_workers > 0 {

@@ -1,33 +1,25 @@
-//! Puts a snapshot together: the workers' ledgers, what the upkeep knows, and what only the supervisor remembers.
+//! Puts a snapshot together: the workers' ledgers, what the monitor knows, and what only the supervisor remembers.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Reloads, Snapshot, State};
+use super::{DaemonState, Reloads, Snapshot};
 use crate::config::Config;
 use crate::dispatch::ledger::{HandlerCount, Ledger, ListenerCount, Tally, UpstreamCount};
 use crate::dispatch::time::Time;
 use crate::handover::history::Rows;
+use crate::handover::running::Part;
 use crate::monitor;
-use crate::observe::alarm::{Alarm, Expected, Memory, Sight, Sockets};
+use crate::observe::alarm::{Alarm, AlarmInput, ExpectedTraffic, Memory, Sockets};
 use crate::observe::snapshot::flows::Flows;
 use crate::observe::snapshot::host::HostCounts;
 use crate::observe::snapshot::rows::{
-    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailure, RouteRow, ShadowRow, UpstreamRow,
+    Account, AdminRow, HandlerRow, ListenerRow, ProbeFailureRow, RouteRow, ShadowRow, UpstreamRow,
     WorkerRow, by_errno,
 };
 use crate::plan::{ListenerPlan, Plan};
-
-/// One worker's part.
-#[derive(Debug, Clone, Default)]
-pub struct Part {
-    /// Its accounts, as it last gave them.
-    pub ledger: Ledger,
-    /// Whether it gave them now.
-    pub answers: bool,
-}
 
 /// What the process has been through.
 #[derive(Debug, Clone)]
@@ -81,7 +73,7 @@ pub struct Facts<'a> {
     /// The workers' accounts, by number.
     pub parts: &'a [Part],
     /// What is known of the upstreams, by number.
-    pub upstreams: &'a [monitor::State],
+    pub upstreams: &'a [monitor::UpstreamState],
     /// Whether an upstream was drained by hand.
     pub is_drained: &'a dyn Fn(&str, &str) -> bool,
     /// What the process has been through.
@@ -89,7 +81,7 @@ pub struct Facts<'a> {
     /// The control socket's accounts.
     pub admin: AdminRow,
     /// What does not work, a sentence each.
-    pub troubles: Vec<String>,
+    pub conditions: Vec<String>,
     /// Whether it is about to end.
     pub is_stopping: bool,
     /// The smallest receive buffer of each listener's sockets, in bytes.
@@ -108,25 +100,25 @@ impl Snapshot {
         } = facts;
         let sum = facts.sum();
         let (now, now_unix) = (Instant::now(), unix());
-        let mut reasons = facts.troubles.clone();
+        let mut reasons = facts.conditions.clone();
         let silent = facts
             .parts
             .iter()
             .enumerate()
-            .filter(|(_, part)| !part.answers && !facts.is_stopping);
+            .filter(|(_, part)| !part.responsive && !facts.is_stopping);
         reasons.extend(silent.map(|(number, _)| {
             format!("worker {number} does not answer; its accounts are those that it last gave")
         }));
         let state = match (facts.is_stopping, reasons.is_empty()) {
-            (true, _) => State::Stopping,
-            (false, true) => State::Serving,
-            (false, false) => State::Degraded,
+            (true, _) => DaemonState::Stopping,
+            (false, true) => DaemonState::Serving,
+            (false, false) => DaemonState::Degraded,
         };
         memory.host = HostCounts::now(memory.host);
         let listeners = facts.listeners(&sum);
         let upstreams = facts.upstreams(&sum);
         let (routes, handlers) = (facts.routes(&sum), facts.handlers(&sum));
-        let sight = Sight {
+        let input = AlarmInput {
             listeners: listeners
                 .iter()
                 .zip(&plan.listeners)
@@ -137,7 +129,7 @@ impl Snapshot {
             now,
             now_unix: now_unix.as_secs(),
         };
-        let mut alarms = memory.alarms(&sight);
+        let mut alarms = memory.alarms(&input);
         alarms.extend(facts.found.iter().cloned());
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,7 +158,7 @@ impl Snapshot {
             handlers,
             upstreams,
             flows: facts.flows.clone(),
-            latency: sum.stay.as_deref().map(Into::into),
+            latency: sum.latency.as_deref().map(Into::into),
             host: memory.host,
             admin: facts.admin,
             balances: sum.balances(),
@@ -257,18 +249,18 @@ impl Facts<'_> {
     }
 
     /// What must not fall silent, in the order of the file.
-    fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = Expected<'b>> {
+    fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = ExpectedTraffic<'b>> {
         self.config
             .routes
             .iter()
             .enumerate()
             .flat_map(move |(number, route)| {
-                let heard = sum.heard.get(number).map_or(&[][..], Vec::as_slice);
+                let heard = sum.last_seen.get(number).map_or(&[][..], Vec::as_slice);
                 route
                     .expectations
                     .iter()
                     .enumerate()
-                    .map(move |(place, expectation)| Expected {
+                    .map(move |(place, expectation)| ExpectedTraffic {
                         route: &route.label,
                         expectation,
                         received: sum.routes[number].received,
@@ -294,7 +286,7 @@ impl Facts<'_> {
         &self,
         handler: &str,
         upstream: String,
-        state: Option<&monitor::State>,
+        state: Option<&monitor::UpstreamState>,
         count: &UpstreamCount,
     ) -> UpstreamRow {
         let workers = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
@@ -312,7 +304,7 @@ impl Facts<'_> {
             draining: count.draining_in > 0,
             last_failure: state
                 .and_then(|state| state.failed.as_ref())
-                .map(|(at, failure)| ProbeFailure {
+                .map(|(at, failure)| ProbeFailureRow {
                     at: unix_seconds().saturating_sub(at.elapsed().as_secs()),
                     text: failure.to_string(),
                     cure: failure.advice().to_owned(),
@@ -368,7 +360,7 @@ fn worker_row(worker: usize, part: &Part) -> WorkerRow {
     };
     WorkerRow {
         worker,
-        answers: part.answers,
+        responsive: part.responsive,
         account,
     }
 }

@@ -45,8 +45,8 @@ pub struct TappedDatagram {
 
 impl TappedDatagram {
     /// Whether an upstream sent it.
-    pub fn is_answer(&self) -> bool {
-        self.direction == "answer"
+    pub fn is_reply(&self) -> bool {
+        matches!(self.direction.as_str(), "reply" | "answer")
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<
     let time = UNIX_EPOCH + Duration::from_nanos(record.time_ns);
     let direction = match record.direction {
         Direction::Request => "request",
-        Direction::Answer => "answer",
+        Direction::Reply => "reply",
     };
     write!(
         line,
@@ -179,39 +179,36 @@ mod tests {
 
     use super::*;
     use crate::datagram::{Envelope, Region, Span, Train};
-    use crate::dispatch::dispatcher::{Claim, Dispatcher, Ear, Lookup};
-    use crate::dispatch::guard::Guard;
-    use crate::dispatch::handler::{Cx, Handler, HandlerId, Lanes, Names, Scene};
+    use crate::dispatch::dispatcher::{Claim, Dispatcher, ListenerRouting, Lookup};
+    use crate::dispatch::handler::{Batch, Context, Handler, HandlerId, Names, SocketTable};
     use crate::dispatch::id::{RouteId, UpstreamId};
-    use crate::dispatch::outbox::Lane;
+    use crate::dispatch::outbox::UpstreamSocketId;
+    use crate::dispatch::reply_policy::ReplyFilter;
     use crate::dispatch::tap::{Tap, TapId};
-    use crate::dispatch::time::Time;
     use crate::dispatch::verdict::DropReason;
 
     /// Drops what is empty.
     struct Picky;
 
     impl Handler for Picky {
-        fn on_datagram(
-            &mut self,
-            datagram: &crate::datagram::Datagram<'_>,
-            _: &mut Cx<'_>,
-        ) -> Verdict {
-            if datagram.payload.is_empty() {
-                Verdict::Dropped(DropReason::Discarded)
-            } else {
-                Verdict::Handled
-            }
+        fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+            batch.for_each(cx, |datagram, _| {
+                if datagram.payload.is_empty() {
+                    Verdict::Dropped(DropReason::Discarded)
+                } else {
+                    Verdict::Handled
+                }
+            });
         }
     }
 
-    struct NoLanes;
+    struct NoUpstreams;
 
-    impl Lanes for NoLanes {
-        fn open(&mut self, _: UpstreamId) -> Result<Lane, DropReason> {
+    impl SocketTable for NoUpstreams {
+        fn open(&mut self, _: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
             Err(DropReason::NoUpstream)
         }
-        fn close(&mut self, _: Lane) {}
+        fn close(&mut self, _: UpstreamSocketId) {}
     }
 
     /// A line of JSON reads back as what a real dispatcher did, whatever the payload and the names are made of, and is safe
@@ -219,7 +216,7 @@ mod tests {
     #[test]
     fn lines_read_back() {
         let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Picky)];
-        let ears = vec![Ear {
+        let routings = vec![ListenerRouting {
             id: 0,
             lookup: Lookup::Fixed(RouteId(0)),
             claim: Claim::All,
@@ -233,10 +230,10 @@ mod tests {
         };
         let routes = vec![vec![HandlerId(0)]];
         let mut dispatcher = Dispatcher::new(
-            ears,
+            routings,
             routes,
             handlers,
-            Arc::new(Guard::default()),
+            Arc::new(ReplyFilter::default()),
             Arc::new(names),
             1,
             0,
@@ -266,11 +263,8 @@ mod tests {
             segment: 0,
         };
         dispatcher.taps().begin_turn(5);
-        let scene = &mut Scene {
-            now: Time(0),
-            lanes: &mut NoLanes,
-        };
-        dispatcher.dispatch(0, &[train(6), train(7), train(0)], arena, scene);
+        let trains = [train(6), train(7), train(0)];
+        dispatcher.dispatch(0, &Batch::new(&trains, arena), &mut NoUpstreams);
         assert!(dispatcher.end_turn());
         let mut lines = Vec::new();
         pages.try_iter().for_each(|page| {

@@ -11,13 +11,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::line::write_datagram;
 pub use self::line::{HandlerVerdict, TapCount, TapLine, TappedDatagram};
+use crate::build::error::Refusal;
 use crate::config::Config;
-use crate::config::words::{did_you_mean, quoted};
+use crate::config::diagnostics::{did_you_mean, quoted};
 use crate::dispatch::handler::HandlerId;
 use crate::dispatch::limit::Limit;
-use crate::dispatch::tap::{Counts, Filter, Page, TAPS_MAX, Tap, TapId};
-use crate::supervisor::Supervisor;
-use crate::supervisor::requests::Refusal;
+use crate::dispatch::tap::{Filter, TAPS_MAX, Tap, TapCounts, TapId, TapPage};
+use crate::handover::running::Running;
+use crate::number;
 use crate::worker::command::{Command, Handle};
 
 /// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
@@ -72,7 +73,7 @@ impl TapQuery {
 fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
     let names = config.handlers.iter().map(|handler| handler.name.as_str());
     match names.clone().position(|known| known == name) {
-        Some(place) => Ok(HandlerId(place as u32)),
+        Some(place) => Ok(HandlerId::new(place)),
         None => {
             let list = || format!("there is {}", names.clone().collect::<Vec<_>>().join(", "));
             let hint = did_you_mean(name, names.clone()).unwrap_or_else(list);
@@ -86,18 +87,18 @@ fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
 
 /// All taps, as the supervisor knows them.
 #[derive(Debug)]
-pub(crate) struct Lookers {
+pub(crate) struct TapReaders {
     places: Arc<Limit>,
     next: u64,
-    taps: Vec<Looker>,
+    taps: Vec<TapReader>,
 }
 
 /// What it takes to begin a tap again in other workers.
 #[derive(Debug)]
-struct Looker {
+struct TapReader {
     query: TapQuery,
-    reader: Sender<Page>,
-    counts: Arc<Counts>,
+    reader: Sender<TapPage>,
+    counts: Arc<TapCounts>,
     live: Weak<Live>,
 }
 
@@ -123,24 +124,17 @@ impl Drop for Live {
     }
 }
 
-impl Default for Lookers {
+impl Default for TapReaders {
     fn default() -> Self {
-        Lookers {
-            places: Arc::new(Limit::new(TAPS_MAX as u32)),
+        TapReaders {
+            places: Arc::new(Limit::new(number::to_u32(TAPS_MAX))),
             next: 0,
             taps: Vec::new(),
         }
     }
 }
 
-impl Lookers {
-    /// Nobody is told anything any more but what workers still have.
-    pub(crate) fn close(&mut self) {
-        self.taps.clear();
-    }
-}
-
-impl Looker {
+impl TapReader {
     /// Begins the tap in these workers. `begun` is told by each.
     fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
         let filter = Arc::new(filter);
@@ -161,8 +155,8 @@ impl Looker {
 /// A tap, as its reader has it.
 #[derive(Debug)]
 pub struct Tapped {
-    pages: Receiver<Page>,
-    counts: Arc<Counts>,
+    pages: Receiver<TapPage>,
+    counts: Arc<TapCounts>,
     /// Each worker says here that it has begun.
     begun: Option<Receiver<()>>,
     limit: Option<u64>,
@@ -174,44 +168,49 @@ pub struct Tapped {
 
 /// What comes after some lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub enum TapProgress {
     /// More, perhaps.
     More,
     /// Nothing.
     End,
 }
 
-impl Supervisor {
+impl TapReaders {
     /// Begins a tap in each worker.
-    pub(crate) fn tap(&mut self, query: TapQuery) -> Result<Tapped, Refusal> {
-        let filter = query.filter(&self.running.config)?;
-        let lookers = &mut self.office.lookers;
-        lookers.taps.retain(|looker| looker.live.strong_count() > 0);
-        if !lookers.places.take() {
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`] if the query names something that does not exist, [`Refusal::Unable`] if there are
+    /// [`TAPS_MAX`] taps already.
+    pub(crate) fn begin(&mut self, query: TapQuery, running: &Running) -> Result<Tapped, Refusal> {
+        let filter = query.filter(&running.config)?;
+        self.taps
+            .retain(|tap_reader| tap_reader.live.strong_count() > 0);
+        if !self.places.take() {
             let words = format!(
-                "{TAPS_MAX} look on already, which is as many as may; end one of them first"
+                "{TAPS_MAX} taps are open already, which is the most; end one of them first"
             );
             return Err(Refusal::Unable(words));
         }
-        lookers.next += 1;
-        let (id, places) = (TapId(lookers.next), Arc::clone(&lookers.places));
+        self.next += 1;
+        let (id, places) = (TapId(self.next), Arc::clone(&self.places));
         let live = Arc::new(Live {
             id,
             workers: Mutex::default(),
             places,
         });
-        let workers: Vec<Handle> = self.running.handles().cloned().collect();
+        let workers: Vec<Handle> = running.handles().cloned().collect();
         let (reader, pages) = unbounded();
         let (begins, begun) = bounded(workers.len());
         let (counts, limit) = (Arc::default(), query.limit);
-        let looker = Looker {
+        let tap_reader = TapReader {
             query,
             reader,
             counts: Arc::clone(&counts),
             live: Arc::downgrade(&live),
         };
-        looker.begin(&live, filter, workers, &begins);
-        lookers.taps.push(looker);
+        tap_reader.begin(&live, filter, workers, &begins);
+        self.taps.push(tap_reader);
         let told = (0, Instant::now());
         Ok(Tapped {
             pages,
@@ -225,43 +224,45 @@ impl Supervisor {
     }
 
     /// Begins all taps in the workers of another configuration. One whose handler is gone ends.
-    pub(crate) fn tap_again(&mut self) {
-        let Supervisor {
-            running, office, ..
-        } = self;
+    pub(crate) fn begin_again(&mut self, running: &Running) {
         let workers: Vec<Handle> = running.handles().cloned().collect();
         let (begins, _) = bounded(workers.len());
-        office.lookers.taps.retain(|looker| {
-            let Some(live) = looker.live.upgrade() else {
+        self.taps.retain(|tap_reader| {
+            let Some(live) = tap_reader.live.upgrade() else {
                 return false;
             };
-            let Ok(filter) = looker.query.filter(&running.config) else {
+            let Ok(filter) = tap_reader.query.filter(&running.config) else {
                 return false;
             };
-            looker.begin(&live, filter, workers.clone(), &begins);
+            tap_reader.begin(&live, filter, workers.clone(), &begins);
             true
         });
+    }
+
+    /// Nobody is told anything any more but what workers still have.
+    pub(crate) fn close(&mut self) {
+        self.taps.clear();
     }
 }
 
 impl Tapped {
     /// Appends lines of what comes next, waiting no longer than this for it. The first line is a count, as soon as every
     /// worker has begun: whatever is sent after that is seen.
-    pub fn lines(&mut self, patience: Duration, lines: &mut Vec<u8>) -> After {
+    pub fn lines(&mut self, timeout: Duration, lines: &mut Vec<u8>) -> TapProgress {
         if let Some(begun) = self.begun.take() {
             wait_for_all(&begun);
             self.count(lines, None);
-            return After::More;
+            return TapProgress::More;
         }
-        let after = match self.pages.recv_timeout(patience) {
+        let after = match self.pages.recv_timeout(timeout) {
             Ok(page) => self.page(page, lines),
-            Err(RecvTimeoutError::Timeout) => After::More,
+            Err(RecvTimeoutError::Timeout) => TapProgress::More,
             Err(RecvTimeoutError::Disconnected) => {
                 self.count(lines, Some("stopped"));
-                return After::End;
+                return TapProgress::End;
             }
         };
-        if after == After::End {
+        if after == TapProgress::End {
             self.count(lines, Some("limit"));
         } else if self.told.0 != self.counts.get().1 && self.told.1.elapsed() >= REPORT {
             self.count(lines, None);
@@ -269,14 +270,14 @@ impl Tapped {
         after
     }
 
-    fn page(&mut self, page: Page, lines: &mut Vec<u8>) -> After {
-        let mut after = After::More;
+    fn page(&mut self, page: TapPage, lines: &mut Vec<u8>) -> TapProgress {
+        let mut after = TapProgress::More;
         for view in page.views() {
             // Writing to a Vec cannot fail.
             let _ = line::write_datagram(lines, &view);
             self.shown += 1;
             if self.limit.is_some_and(|limit| self.shown >= limit) {
-                after = After::End;
+                after = TapProgress::End;
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! What one worker's forwarder must do, from the text of the rules: sessions, lanes, picks, verdicts and accounts. Naive on
+//! What one worker's forwarder must do, from the text of the rules: sessions, sockets, picks, verdicts and accounts. Naive on
 //! purpose, and it shares nothing with the code under test but the names of the reasons.
 
 mod picks;
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use udispatch::dispatch::ledger::{HandlerCount, Tally, UpstreamCount};
 use udispatch::dispatch::verdict::DropReason;
 
-use self::picks::Judge;
+use self::picks::PassiveHealth;
 pub use self::picks::{Homes, Picks};
 use self::ports::Ports;
 pub use self::ports::Step;
@@ -32,7 +32,7 @@ pub struct Key {
 #[derive(Debug, Clone, Copy)]
 pub struct Leg {
     pub place: usize,
-    pub lane: u32,
+    pub socket: u32,
     /// Datagrams that went there, and that came back.
     pub asked: u64,
     pub answered: u64,
@@ -43,7 +43,7 @@ pub struct Session {
     /// Which of all sessions it is.
     pub number: u64,
     pub key: Key,
-    ear: usize,
+    listener: usize,
     interface: u32,
     /// Of the last request, less one.
     ttl: Option<u8>,
@@ -51,7 +51,7 @@ pub struct Session {
     requests: u64,
     replies: u64,
     winner: Option<usize>,
-    pub is_answered: bool,
+    pub is_assured: bool,
     is_bound: bool,
     pub legs: Vec<Leg>,
     /// By shadow: answers that the other side has not given yet, and whether they are the shadow's.
@@ -155,7 +155,7 @@ pub struct Ends {
     pub idle: u64,
     pub unanswered: u64,
     pub complete: u64,
-    pub displaced: u64,
+    pub evicted: u64,
     pub broken: u64,
     pub one_way: u64,
 }
@@ -165,7 +165,7 @@ pub struct Ends {
 enum Cause {
     Time,
     Complete,
-    Displaced,
+    Evicted,
     Broken,
 }
 
@@ -176,7 +176,7 @@ pub struct Talker {
     /// In the order in which they began.
     pub sessions: Vec<Session>,
     picks: Picks,
-    judges: Option<Vec<Judge>>,
+    passive_health: Option<Vec<PassiveHealth>>,
     ports: Ports,
     /// By place.
     pub one_way: Vec<u32>,
@@ -192,7 +192,7 @@ pub struct Talker {
     sampled: Vec<(u64, u64)>,
     /// Some of several sessions have ended since then, and it cannot be seen which.
     unclear_since: Option<u64>,
-    /// Lanes that were closed meanwhile.
+    /// Sockets that were closed meanwhile.
     unclear_closed: Vec<u32>,
 }
 
@@ -204,7 +204,9 @@ impl Talker {
             spec: spec.clone(),
             sessions: Vec::new(),
             picks: Picks::new(spec),
-            judges: spec.is_judged().then(|| vec![Judge::default(); count]),
+            passive_health: spec
+                .has_passive_health()
+                .then(|| vec![PassiveHealth::default(); count]),
             ports: Ports::new(count),
             one_way,
             tally: Account::default(),
@@ -219,9 +221,9 @@ impl Talker {
         }
     }
 
-    /// All lanes that are open for it.
-    pub fn lanes(&self) -> impl Iterator<Item = u32> {
-        self.ports.lanes.keys().chain(&self.one_way).copied()
+    /// All sockets that are open for it.
+    pub fn sockets(&self) -> impl Iterator<Item = u32> {
+        self.ports.sockets.keys().chain(&self.one_way).copied()
     }
 
     /// Whether it cannot be told which sessions have ended.
@@ -239,12 +241,17 @@ impl Talker {
         self.spec.receivers[place].shadow
     }
 
-    /// Tells the judge of an upstream, if there is one, and believes it.
-    fn judge(&mut self, place: usize, tell: impl FnOnce(&mut Judge), step: &mut Step) {
-        if let Some(judges) = &mut self.judges {
-            let before = judges[place].is_alive();
-            tell(&mut judges[place]);
-            let alive = judges[place].is_alive();
+    /// Tells the passive health of an upstream, if there is one, and believes it.
+    fn update_health(
+        &mut self,
+        place: usize,
+        tell: impl FnOnce(&mut PassiveHealth),
+        step: &mut Step,
+    ) {
+        if let Some(passive_health) = &mut self.passive_health {
+            let before = passive_health[place].is_alive();
+            tell(&mut passive_health[place]);
+            let alive = passive_health[place].is_alive();
             if before != alive {
                 step.met.push(if alive { "revived" } else { "died" });
                 self.picks.change(place, |member| member.alive = alive);
@@ -281,7 +288,7 @@ impl Talker {
                 leg,
                 session.seen,
                 when,
-                broken == Some(leg.lane),
+                broken == Some(leg.socket),
                 step,
             );
         }
@@ -295,12 +302,12 @@ impl Talker {
             shared.held.remove(&prefix);
         }
         *match cause {
-            Cause::Time if session.is_answered || self.spec.replies == Replies::No => {
+            Cause::Time if session.is_assured || self.spec.replies == Replies::No => {
                 &mut self.ends.idle
             }
             Cause::Time => &mut self.ends.unanswered,
             Cause::Complete => &mut self.ends.complete,
-            Cause::Displaced => &mut self.ends.displaced,
+            Cause::Evicted => &mut self.ends.evicted,
             Cause::Broken => &mut self.ends.broken,
         } += 1;
     }
@@ -325,7 +332,7 @@ impl Talker {
             idle: sessions.idle,
             unanswered: sessions.unanswered,
             complete: sessions.complete,
-            displaced: sessions.displaced,
+            evicted: sessions.evicted,
             broken: sessions.broken,
             one_way: sessions.one_way,
         };
@@ -333,22 +340,22 @@ impl Talker {
         let unanswered = self
             .sessions
             .iter()
-            .filter(|session| !session.is_answered)
+            .filter(|session| !session.is_assured)
             .count();
-        let on_probation = if self.spec.replies == Replies::No {
+        let unreplied = if self.spec.replies == Replies::No {
             0
         } else {
             unanswered
         };
         let expected = (
             self.sessions.len() as u64,
-            on_probation as u64,
-            self.ports.lanes.len() as u64,
+            unreplied as u64,
+            self.ports.sockets.len() as u64,
         );
         assert_eq!(
-            (sessions.open, sessions.on_probation, sessions.ports),
+            (sessions.open, sessions.unreplied, sessions.ports),
             expected,
-            "{name}: open, on probation, ports"
+            "{name}: open, unreplied, ports"
         );
         let loads = self.loads();
         for (place, count) in upstreams.iter().enumerate() {

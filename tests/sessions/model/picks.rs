@@ -174,7 +174,7 @@ impl Homes {
 
 /// Whether an upstream lives, told from what comes back.
 #[derive(Debug, Clone, Default)]
-pub struct Judge {
+pub struct PassiveHealth {
     /// Refusals since the last answer; counted anew when the first of them is 10 s ago.
     refusals: Vec<u64>,
     /// Requests since the last answer.
@@ -183,7 +183,7 @@ pub struct Judge {
     dead_until: Option<u64>,
 }
 
-impl Judge {
+impl PassiveHealth {
     pub fn is_alive(&self) -> bool {
         self.dead_until.is_none()
     }
@@ -200,9 +200,9 @@ impl Judge {
     }
 
     pub fn answered(&mut self) {
-        *self = Judge {
+        *self = PassiveHealth {
             has_answered: true,
-            ..Judge::default()
+            ..PassiveHealth::default()
         };
     }
 
@@ -223,10 +223,10 @@ impl Judge {
 
     pub fn pass_time(&mut self, now: u64) {
         if self.dead_until.is_some_and(|until| until <= now) {
-            *self = Judge {
+            *self = PassiveHealth {
                 refusals: vec![now; 2],
                 has_answered: self.has_answered,
-                ..Judge::default()
+                ..PassiveHealth::default()
             };
         }
     }

@@ -1,4 +1,4 @@
-//! Which lanes are leased, which rest and for how long, and what a session may be given.
+//! Which sockets are leased, which rest and for how long, and what a session may be given.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,23 +7,23 @@ use udispatch::dispatch::verdict::DropReason;
 use super::{Leg, Talker};
 use crate::scenario::{MS, SECOND};
 
-/// After a session whose requests on the lane were all answered.
-const REST: u64 = 2 * SECOND;
+/// After a session whose requests on the socket were all answered.
+const QUARANTINE: u64 = 2 * SECOND;
 /// The same where ports are short.
-const REST_MIN: u64 = 100 * MS;
-/// After a session that is owed an answer on the lane.
-const REST_OWED: u64 = 10 * SECOND;
+const QUARANTINE_MIN: u64 = 100 * MS;
+/// After a session that is owed an answer on the socket.
+const QUARANTINE_OUTSTANDING: u64 = 10 * SECOND;
 /// No opening so soon after one that failed.
 const RETRY: u64 = SECOND;
 /// The same where there was no way to the upstream.
 const RETRY_WAY: u64 = 100 * MS;
 /// Free for so long: closed.
-const SPARE: u64 = 30 * SECOND;
-/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a lane
+const IDLE_MAX: u64 = 30 * SECOND;
+/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a socket
 /// rests; a look comes once a second, for both; and a look closes 256, more than there are here.
-const SPARE_LATE: u64 = REST_OWED + 2 * SECOND;
+const IDLE_MAX_LATE: u64 = QUARANTINE_OUTSTANDING + 2 * SECOND;
 
-/// A lane, the place of its upstream, and the TTL that a datagram leaves with there.
+/// A socket, the place of its upstream, and the TTL that a datagram leaves with there.
 pub type Way = (u32, usize, Option<u8>);
 
 /// What one turn of a worker did, as it was seen from outside; the model takes away what it can explain.
@@ -31,65 +31,69 @@ pub type Way = (u32, usize, Option<u8>);
 pub struct Step {
     pub now: u64,
     pub worker: usize,
-    /// By handler and datagram: the lanes that it leaves on, each with the place of its upstream, and the TTL.
+    /// By handler and datagram: the sockets that it leaves on, each with the place of its upstream, and the TTL.
     pub out: HashMap<(usize, u64), Vec<Way>>,
-    /// Lanes opened in this turn: whose, and the place of the upstream.
+    /// Sockets opened in this turn: whose, and the place of the upstream.
     pub fresh: HashMap<u32, (usize, usize)>,
     /// Openings that failed, by handler and place.
     pub failed: HashMap<(usize, usize), DropReason>,
-    /// Lanes closed in this turn, with their handlers.
+    /// Sockets closed in this turn, with their handlers.
     pub closed: HashMap<u32, usize>,
     /// What was met, for the sum over all seeds.
     pub met: Vec<&'static str>,
 }
 
-/// A lane that was opened for sessions.
+/// A socket that was opened for sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
     pub place: usize,
     generation: u64,
 }
 
-/// A lane that nobody has.
+/// A socket that nobody has.
 #[derive(Debug, Clone, Copy)]
 pub struct Free {
-    pub lane: u32,
+    pub socket: u32,
     place: usize,
     /// When the session's last datagram passed.
     seen: u64,
-    owed: bool,
+    outstanding: bool,
     /// It was released in this span of time.
     released: (u64, u64),
 }
 
 impl Free {
-    fn rest(&self) -> u64 {
-        if self.owed { REST_OWED } else { REST }
+    fn quarantine(&self) -> u64 {
+        if self.outstanding {
+            QUARANTINE_OUTSTANDING
+        } else {
+            QUARANTINE
+        }
     }
 }
 
-/// Of a lane that a session gave back: what was promised.
+/// Of a socket that a session gave back: what was promised.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     seen: u64,
-    owed: bool,
+    outstanding: bool,
     released: u64,
 }
 
-/// One worker's lanes of one forwarder.
+/// One worker's sockets of one forwarder.
 #[derive(Default)]
 pub struct Ports {
     /// All that are open.
-    pub lanes: HashMap<u32, Held>,
+    pub sockets: HashMap<u32, Held>,
     free: Vec<Free>,
-    /// Lanes that were leased before they had rested in full, for want of others.
+    /// Sockets that were leased before they had left quarantine in full, for want of others.
     hurried: HashSet<u32>,
     /// By place.
     shut_until: Vec<u64>,
     /// Why opening failed last.
     why: Vec<DropReason>,
     generation: Vec<u64>,
-    /// By session and lane.
+    /// By session and socket.
     promises: HashMap<(u64, u32), Promise>,
 }
 
@@ -104,73 +108,79 @@ impl Ports {
         }
     }
 
-    /// Whether one is free that has rested for certain, whatever order they are kept in.
+    /// Whether one is free that has left quarantine for certain, whatever order they are kept in.
     fn is_any_rested(&self, place: usize, now: u64) -> bool {
         self.free.iter().any(|free| {
-            let has_rested =
-                free.seen + free.rest() <= free.released.0 || free.released.1 + free.rest() <= now;
-            free.place == place && has_rested
+            let is_reusable = free.seen + free.quarantine() <= free.released.0
+                || free.released.1 + free.quarantine() <= now;
+            free.place == place && is_reusable
         })
     }
 }
 
 impl Talker {
-    /// A session got a lane to an upstream.
-    pub fn lease(&mut self, place: usize, lane: u32, step: &mut Step) {
+    /// A session got a socket to an upstream.
+    pub fn lease(&mut self, place: usize, socket: u32, step: &mut Step) {
         if self.spec.is_sticky() {
             assert_eq!(
-                lane, self.one_way[place],
-                "without replies there is one lane for all"
+                socket, self.one_way[place],
+                "without replies there is one socket for all"
             );
             return;
         }
         let now = step.now;
         let shut = now < self.ports.shut_until[place];
-        if let Some(whose) = step.fresh.remove(&lane) {
-            assert_eq!(whose, (self.handler, place), "lane {lane}");
+        if let Some(whose) = step.fresh.remove(&socket) {
+            assert_eq!(whose, (self.handler, place), "socket {socket}");
             assert!(
                 !shut,
-                "lane {lane} was opened though opening has just failed"
+                "socket {socket} was opened though opening has just failed"
             );
             assert!(
                 !self.ports.is_any_rested(place, now),
-                "lane {lane} was opened though one had rested"
+                "socket {socket} was opened though one had left quarantine"
             );
             let generation = self.ports.generation[place];
-            self.ports.lanes.insert(lane, Held { place, generation });
-            self.ports.hurried.remove(&lane);
+            self.ports
+                .sockets
+                .insert(socket, Held { place, generation });
+            self.ports.hurried.remove(&socket);
             return;
         }
-        let at = self.ports.free.iter().position(|free| free.lane == lane);
+        let at = self
+            .ports
+            .free
+            .iter()
+            .position(|free| free.socket == socket);
         let free = self
             .ports
             .free
-            .remove(at.unwrap_or_else(|| panic!("lane {lane} is not free, and leased")));
+            .remove(at.unwrap_or_else(|| panic!("socket {socket} is not free, and leased")));
         assert_eq!(free.place, place, "{free:?}");
         assert_eq!(
-            self.ports.lanes[&lane].generation, self.ports.generation[place],
+            self.ports.sockets[&socket].generation, self.ports.generation[place],
             "{free:?} leads to an old address"
         );
         let is_short = shut || step.failed.contains_key(&(self.handler, place));
-        let has_rested = now >= free.seen + free.rest();
-        let may_hurry = is_short && !free.owed && now >= free.released.0 + REST_MIN;
+        let is_reusable = now >= free.seen + free.quarantine();
+        let may_hurry = is_short && !free.outstanding && now >= free.released.0 + QUARANTINE_MIN;
         assert!(
-            has_rested || may_hurry,
-            "{free:?} has not rested, short: {is_short}"
+            is_reusable || may_hurry,
+            "{free:?} has not left quarantine, short: {is_short}"
         );
-        step.met.push(if has_rested {
-            "lane reused"
+        step.met.push(if is_reusable {
+            "socket reused"
         } else {
-            "lane hurried"
+            "socket hurried"
         });
-        if has_rested {
-            self.ports.hurried.remove(&lane);
+        if is_reusable {
+            self.ports.hurried.remove(&socket);
         } else {
-            self.ports.hurried.insert(lane);
+            self.ports.hurried.insert(socket);
         }
     }
 
-    /// Why no lane could be opened there, when that was last tried.
+    /// Why no socket could be opened there, when that was last tried.
     pub fn why_failed(&self, place: usize, step: &Step) -> DropReason {
         step.failed
             .get(&(self.handler, place))
@@ -178,28 +188,29 @@ impl Talker {
             .unwrap_or(self.ports.why[place])
     }
 
-    /// A session got no lane to this upstream: there was none, and none could be opened. The reason.
+    /// A session got no socket to this upstream: there was none, and none could be opened. The reason.
     pub fn lease_failed(&self, place: usize, step: &Step) -> DropReason {
-        assert!(!self.spec.is_sticky(), "there is always a lane");
+        assert!(!self.spec.is_sticky(), "there is always a socket");
         assert!(
             self.may_have_failed(place, step),
-            "no lane to {place}, for no reason: {:?}",
+            "no socket to {place}, for no reason: {:?}",
             self.ports.free
         );
         self.why_failed(place, step)
     }
 
-    /// Whether leasing a lane to this upstream had to fail.
+    /// Whether leasing a socket to this upstream had to fail.
     pub fn may_have_failed(&self, place: usize, step: &Step) -> bool {
         let now = step.now;
         let is_short =
             step.failed.contains_key(&(self.handler, place)) || now < self.ports.shut_until[place];
-        let may_hurry =
-            |free: &Free| free.place == place && !free.owed && free.released.1 + REST_MIN <= now;
+        let may_hurry = |free: &Free| {
+            free.place == place && !free.outstanding && free.released.1 + QUARANTINE_MIN <= now
+        };
         is_short && !self.ports.is_any_rested(place, now) && !self.ports.free.iter().any(may_hurry)
     }
 
-    /// A session gives a lane back, at some moment of this span.
+    /// A session gives a socket back, at some moment of this span.
     pub fn release(
         &mut self,
         session: u64,
@@ -212,46 +223,48 @@ impl Talker {
         if self.spec.is_sticky() {
             return;
         }
-        let owed = leg.asked > leg.answered;
+        let outstanding = leg.asked > leg.answered;
         self.ports.promises.insert(
-            (session, leg.lane),
+            (session, leg.socket),
             Promise {
                 seen,
-                owed,
+                outstanding,
                 released: released.0,
             },
         );
-        if is_spoilt || self.ports.lanes[&leg.lane].generation != self.ports.generation[leg.place] {
-            return self.must_close(leg.lane, step);
+        if is_spoilt
+            || self.ports.sockets[&leg.socket].generation != self.ports.generation[leg.place]
+        {
+            return self.must_close(leg.socket, step);
         }
         self.ports.free.push(Free {
-            lane: leg.lane,
+            socket: leg.socket,
             place: leg.place,
             seen,
-            owed,
+            outstanding,
             released,
         });
     }
 
-    /// Lanes to where an upstream was are no good.
+    /// Sockets to where an upstream was are no good.
     pub fn forget_free(&mut self, place: usize, step: &mut Step) {
         self.ports.generation[place] += 1;
         let (gone, rest): (Vec<Free>, Vec<Free>) =
             self.ports.free.iter().partition(|free| free.place == place);
         self.ports.free = rest;
         for free in gone {
-            step.met.push("moved lane closed");
-            self.must_close(free.lane, step);
+            step.met.push("moved socket closed");
+            self.must_close(free.socket, step);
         }
     }
 
-    fn must_close(&mut self, lane: u32, step: &mut Step) {
+    fn must_close(&mut self, socket: u32, step: &mut Step) {
         assert_eq!(
-            step.closed.remove(&lane),
+            step.closed.remove(&socket),
             Some(self.handler),
-            "lane {lane} must be closed at once"
+            "socket {socket} must be closed at once"
         );
-        self.ports.lanes.remove(&lane);
+        self.ports.sockets.remove(&socket);
     }
 
     /// What else was closed had been free for long; and what has been free for too long was closed. `is_punctual`: it is
@@ -261,14 +274,14 @@ impl Talker {
             now, closed, met, ..
         } = step;
         self.ports.free.retain(|free| {
-            let is_closed = closed.remove(&free.lane).is_some();
+            let is_closed = closed.remove(&free.socket).is_some();
             let since = free.released;
             if is_closed {
-                assert!(since.0 + SPARE <= *now, "{free:?} was closed soon");
-                met.push("spare lane closed");
-                self.ports.lanes.remove(&free.lane);
+                assert!(since.0 + IDLE_MAX <= *now, "{free:?} was closed soon");
+                met.push("spare socket closed");
+                self.ports.sockets.remove(&free.socket);
             }
-            let late = since.1 + SPARE + SPARE_LATE + 100 * MS;
+            let late = since.1 + IDLE_MAX + IDLE_MAX_LATE + 100 * MS;
             assert!(
                 is_closed || !is_punctual || *now < late,
                 "{free:?} was not closed"
@@ -278,35 +291,35 @@ impl Talker {
     }
 
     /// An answer to one session's request reached another client: no earlier than promised.
-    pub fn check_stray(&self, asker: u64, lane: u32, step: &mut Step) {
+    pub fn check_stray(&self, asker: u64, socket: u32, step: &mut Step) {
         let now = step.now;
         let promise = self
             .ports
             .promises
-            .get(&(asker, lane))
+            .get(&(asker, socket))
             .expect("it was given back");
         let Promise {
             seen,
-            owed,
+            outstanding,
             released,
         } = *promise;
-        let until = match (owed, self.ports.hurried.contains(&lane)) {
-            (true, _) => seen + REST_OWED,
-            (false, false) => seen + REST,
-            (false, true) => (seen + REST).min(released + REST_MIN),
+        let until = match (outstanding, self.ports.hurried.contains(&socket)) {
+            (true, _) => seen + QUARANTINE_OUTSTANDING,
+            (false, false) => seen + QUARANTINE,
+            (false, true) => (seen + QUARANTINE).min(released + QUARANTINE_MIN),
         };
-        step.met.push(if self.ports.hurried.contains(&lane) {
+        step.met.push(if self.ports.hurried.contains(&socket) {
             "stray, hurried"
         } else {
             "stray"
         });
         assert!(
             now >= until,
-            "lane {lane} carried a stranger's answer: {promise:?} at {now}"
+            "socket {socket} carried a stranger's answer: {promise:?} at {now}"
         );
     }
 
-    /// The turn is over: nothing is left that nobody can explain, and no lane that nobody has.
+    /// The turn is over: nothing is left that nobody can explain, and no socket that nobody has.
     pub fn finish(&mut self, step: &Step) {
         for ((handler, place), reason) in &step.failed {
             if *handler == self.handler {
@@ -322,16 +335,16 @@ impl Talker {
         let leased = self
             .sessions
             .iter()
-            .flat_map(|session| session.legs.iter().map(|leg| leg.lane));
-        let free = self.ports.free.iter().map(|free| free.lane);
+            .flat_map(|session| session.legs.iter().map(|leg| leg.socket));
+        let free = self.ports.free.iter().map(|free| free.socket);
         if !self.spec.is_sticky() {
             let held: Vec<u32> = leased.chain(free).collect();
             let distinct: HashSet<u32> = held.iter().copied().collect();
-            assert_eq!(held.len(), distinct.len(), "one lane for two: {held:?}");
+            assert_eq!(held.len(), distinct.len(), "one socket for two: {held:?}");
             assert_eq!(
                 distinct,
-                self.ports.lanes.keys().copied().collect(),
-                "lanes that nobody has, or that are gone"
+                self.ports.sockets.keys().copied().collect(),
+                "sockets that nobody has, or that are gone"
             );
         }
     }

@@ -13,8 +13,8 @@ pub struct Flight {
     /// When it arrives at our socket.
     pub at: u64,
     pub worker: usize,
-    pub lane: u32,
-    /// The lane's, so that what a closed socket would have got is told apart.
+    pub socket: u32,
+    /// The socket's, so that what a closed socket would have got is told apart.
     pub incarnation: u64,
     pub payload: Vec<u8>,
     /// The session that asked, and whose it was.
@@ -25,7 +25,7 @@ pub struct Flight {
 /// What must go back to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
-    pub ear: usize,
+    pub listener: usize,
     pub to: SocketAddr,
     pub from: SocketAddr,
     pub interface: u32,
@@ -37,8 +37,8 @@ pub struct Pass {
 const AHEAD_MAX: usize = 16;
 
 impl Talker {
-    /// The session that has a lane, and the place of the leg.
-    pub fn holder(&self, lane: u32) -> Option<(usize, usize)> {
+    /// The session that has a socket, and the place of the leg.
+    pub fn holder(&self, socket: u32) -> Option<(usize, usize)> {
         if self.spec.is_sticky() {
             return None;
         }
@@ -46,30 +46,30 @@ impl Talker {
             self.sessions[at]
                 .legs
                 .iter()
-                .position(|leg| leg.lane == lane)
+                .position(|leg| leg.socket == socket)
         };
         (0..self.sessions.len()).find_map(|at| Some((at, leg_of(at)?)))
     }
 
-    /// A train of answers on a lane.
+    /// A train of answers on a socket.
     pub fn reply(
         &mut self,
-        lane: u32,
+        socket: u32,
         train: &[Flight],
         shared: &mut Shared,
         step: &mut Step,
     ) -> Vec<Pass> {
         let count = train.len();
-        if let Some(held) = self.ports.lanes.get(&lane) {
+        if let Some(held) = self.ports.sockets.get(&socket) {
             self.answers[held.place] += count as u64;
         }
-        let Some((at, leg)) = self.holder(lane) else {
+        let Some((at, leg)) = self.holder(socket) else {
             self.replies.drop(DropReason::LateReply, count);
             return Vec::new();
         };
         self.sessions[at].legs[leg].answered += count as u64;
         let place = self.sessions[at].legs[leg].place;
-        self.judge(place, |judge| judge.answered(), step);
+        self.update_health(place, |health| health.answered(), step);
         if self.is_shadow(place) {
             train
                 .iter()
@@ -85,18 +85,22 @@ impl Talker {
         let session = &mut self.sessions[at];
         session.seen = step.now;
         session.replies += count as u64;
-        session.is_answered = true;
-        let (ear, interface, key, number) =
-            (session.ear, session.interface, session.key, session.number);
+        session.is_assured = true;
+        let (listener, interface, key, number) = (
+            session.listener,
+            session.interface,
+            session.key,
+            session.number,
+        );
         let ttl = session.ttl.filter(|_| self.spec.ttl.is_none());
         let mut passed = Vec::new();
         for flight in train {
             if flight.asker != number && flight.key.client != key.client {
-                self.check_stray(flight.asker, lane, step);
+                self.check_stray(flight.asker, socket, step);
             }
             let payload = flight.payload.clone();
             passed.push(Pass {
-                ear,
+                listener,
                 to: key.client,
                 from: key.local,
                 interface,
@@ -161,17 +165,17 @@ impl Talker {
     /// Word came back that nobody is there.
     pub fn refused(&mut self, place: usize, step: &mut Step) {
         let now = step.now;
-        self.judge(place, |judge| judge.refused(now), step);
+        self.update_health(place, |health| health.refused(now), step);
     }
 
-    /// Nothing can be sent on a lane any more.
-    pub fn broken(&mut self, lane: u32, shared: &mut Shared, step: &mut Step) {
-        if let Some((at, _)) = self.holder(lane) {
+    /// Nothing can be sent on a socket any more.
+    pub fn broken(&mut self, socket: u32, shared: &mut Shared, step: &mut Step) {
+        if let Some((at, _)) = self.holder(socket) {
             self.end(
                 at,
                 Cause::Broken,
                 (step.now, step.now),
-                Some(lane),
+                Some(socket),
                 shared,
                 step,
             );
@@ -189,8 +193,8 @@ impl Talker {
     /// It is elsewhere now; nothing is known of it there.
     pub fn moved(&mut self, place: usize, step: &mut Step) {
         self.picks.change(place, |member| member.resolved = true);
-        if let Some(judges) = &mut self.judges {
-            judges[place] = Default::default();
+        if let Some(passive_health) = &mut self.passive_health {
+            passive_health[place] = Default::default();
             self.picks.change(place, |member| member.alive = true);
         }
         self.forget_free(place, step);

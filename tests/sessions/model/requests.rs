@@ -14,7 +14,7 @@ struct Unit<'a> {
     payloads: &'a [Vec<u8>],
     ttl: Option<u8>,
     route: usize,
-    ear: usize,
+    listener: usize,
 }
 
 impl Unit<'_> {
@@ -29,7 +29,7 @@ impl Talker {
         &mut self,
         train: &Train,
         route: usize,
-        ear: usize,
+        listener: usize,
         shared: &mut Shared,
         step: &mut Step,
     ) {
@@ -52,7 +52,7 @@ impl Talker {
                     payloads,
                     ttl,
                     route,
-                    ear,
+                    listener,
                 },
                 shared,
                 step,
@@ -87,7 +87,7 @@ impl Talker {
         };
         let session = &mut self.sessions[at];
         session.seen = step.now;
-        session.ear = unit.ear;
+        session.listener = unit.listener;
         session.requests += unit.len() as u64;
         session.winner = None;
         session.ttl = unit.ttl;
@@ -140,14 +140,11 @@ impl Talker {
             return Err(DropReason::SessionShare);
         }
         if shared.held.values().sum::<usize>() >= self.spec.max {
-            let oldest = self
-                .sessions
-                .iter()
-                .position(|session| !session.is_answered);
+            let oldest = self.sessions.iter().position(|session| !session.is_assured);
             let oldest = oldest.ok_or(DropReason::SessionLimit)?;
             self.end(
                 oldest,
-                Cause::Displaced,
+                Cause::Evicted,
                 (step.now, step.now),
                 None,
                 shared,
@@ -161,14 +158,14 @@ impl Talker {
         self.sessions.push(Session {
             number: shared.sessions,
             key,
-            ear: unit.ear,
+            listener: unit.listener,
             interface: unit.train.interface,
             ttl: None,
             seen: step.now,
             requests: 0,
             replies: 0,
             winner: None,
-            is_answered: false,
+            is_assured: false,
             is_bound: true,
             legs,
             unmatched: BTreeMap::new(),
@@ -176,19 +173,19 @@ impl Talker {
         Ok(())
     }
 
-    /// The lanes that a session begins with.
+    /// The sockets that a session begins with.
     fn open_legs(
         &mut self,
         unit: &Unit<'_>,
         shared: &mut Shared,
         step: &mut Step,
     ) -> Result<Vec<Leg>, DropReason> {
-        let lanes = self.lanes_of(&unit.payloads[0], step);
+        let sockets = self.sockets_of(&unit.payloads[0], step);
         let lane_to = |place: usize| {
-            lanes
+            sockets
                 .iter()
                 .find(|(_, to, _)| *to == place)
-                .map(|(lane, _, _)| *lane)
+                .map(|(socket, _, _)| *socket)
         };
         let mut legs = Vec::new();
         match (self.spec.pick, self.spec.by_session) {
@@ -198,7 +195,7 @@ impl Talker {
                     match lane_to(place) {
                         _ if self.is_shadow(place) => {}
                         _ if !self.picks.gets_copies(place) => {}
-                        Some(lane) => legs.push(self.leg(place, lane, step)),
+                        Some(socket) => legs.push(self.leg(place, socket, step)),
                         None => lacks = self.lease_failed(place, step),
                     }
                 }
@@ -212,24 +209,24 @@ impl Talker {
         for shadow in self.shadows() {
             match lane_to(shadow) {
                 _ if !self.picks.gets_copies(shadow) => {}
-                Some(lane) => legs.push(self.leg(shadow, lane, step)),
+                Some(socket) => legs.push(self.leg(shadow, socket, step)),
                 None => drop(self.lease_failed(shadow, step)),
             }
         }
         Ok(legs)
     }
 
-    fn leg(&mut self, place: usize, lane: u32, step: &mut Step) -> Leg {
-        self.lease(place, lane, step);
+    fn leg(&mut self, place: usize, socket: u32, step: &mut Step) -> Leg {
+        self.lease(place, socket, step);
         Leg {
             place,
-            lane,
+            socket,
             asked: 0,
             answered: 0,
         }
     }
 
-    /// A lane to one that is picked, by where the datagram was seen.
+    /// A socket to one that is picked, by where the datagram was seen.
     fn open_picked(
         &mut self,
         unit: &Unit<'_>,
@@ -237,7 +234,7 @@ impl Talker {
         step: &mut Step,
     ) -> Result<Leg, DropReason> {
         match self.main_of(&unit.payloads[0], step) {
-            Some((lane, place)) => {
+            Some((socket, place)) => {
                 self.see(
                     place,
                     unit.train,
@@ -246,13 +243,13 @@ impl Talker {
                     shared,
                     step,
                 );
-                Ok(self.leg(place, lane, step))
+                Ok(self.leg(place, socket, step))
             }
             None => Err(self.pick_failed(step)),
         }
     }
 
-    /// Nobody could be picked, or who was could not be leased a lane to.
+    /// Nobody could be picked, or who was could not be leased a socket to.
     fn pick_failed(&mut self, step: &Step) -> DropReason {
         let fit = self.picks.fit();
         if fit.is_empty() {
@@ -263,7 +260,7 @@ impl Talker {
             .into_iter()
             .filter(|place| self.may_have_failed(*place, step))
             .collect();
-        assert!(!failed.is_empty(), "no lane for no reason");
+        assert!(!failed.is_empty(), "no socket for no reason");
         let tried = failed
             .iter()
             .find(|place| step.failed.contains_key(&(self.handler, **place)));
@@ -285,14 +282,14 @@ impl Talker {
         let fit = self.picks.fit();
         let is_any_alive = fit.iter().any(|place| self.picks.members[*place].alive);
         match self.main_of(&unit.payloads[0], step) {
-            Some((lane, _)) if lane == old.lane => {
+            Some((socket, _)) if socket == old.socket => {
                 assert!(
                     !is_any_alive,
                     "it stays with a dead one though others are alive"
                 );
                 self.picks.unseen();
             }
-            Some((lane, place)) => {
+            Some((socket, place)) => {
                 self.see(
                     place,
                     unit.train,
@@ -305,7 +302,7 @@ impl Talker {
                     self.picks.members[place].alive,
                     "from a dead one to a dead one"
                 );
-                self.sessions[at].legs[0] = self.leg(place, lane, step);
+                self.sessions[at].legs[0] = self.leg(place, socket, step);
                 let session = &self.sessions[at];
                 let (number, seen) = (session.number, session.seen);
                 self.release(number, &old, seen, (step.now, step.now), true, step);
@@ -316,9 +313,13 @@ impl Talker {
         Ok(())
     }
 
-    /// Passes on by all lanes that a session has, and by no others.
+    /// Passes on by all sockets that a session has, and by no others.
     fn pass_legs(&mut self, at: usize, unit: &Unit<'_>, step: &mut Step) {
-        let mut legs: Vec<u32> = self.sessions[at].legs.iter().map(|leg| leg.lane).collect();
+        let mut legs: Vec<u32> = self.sessions[at]
+            .legs
+            .iter()
+            .map(|leg| leg.socket)
+            .collect();
         legs.sort_unstable();
         for payload in unit.payloads {
             let mut out = self.take(payload, unit.ttl, step);
@@ -326,7 +327,7 @@ impl Talker {
             assert_eq!(
                 out,
                 legs,
-                "the lanes that datagram {} leaves on",
+                "the sockets that datagram {} leaves on",
                 number_of(payload)
             );
         }
@@ -345,7 +346,7 @@ impl Talker {
         shared: &mut Shared,
         step: &mut Step,
     ) {
-        let Some((lane, place)) = self.main_of(payload, step) else {
+        let Some((socket, place)) = self.main_of(payload, step) else {
             assert!(
                 self.take(payload, unit.ttl, step).is_empty(),
                 "a copy of what nobody got"
@@ -363,14 +364,14 @@ impl Talker {
         legs.push(match main {
             Some(leg) => leg,
             None => {
-                let leg = self.leg(place, lane, step);
+                let leg = self.leg(place, socket, step);
                 self.sessions[at].legs.push(leg);
                 self.sessions[at].legs.len() - 1
             }
         });
         let mut expected: Vec<u32> = legs
             .iter()
-            .map(|leg| self.sessions[at].legs[*leg].lane)
+            .map(|leg| self.sessions[at].legs[*leg].socket)
             .collect();
         let mut out = self.take(payload, unit.ttl, step);
         expected.sort_unstable();
@@ -378,7 +379,7 @@ impl Talker {
         assert_eq!(
             out,
             expected,
-            "the lanes that datagram {} leaves on",
+            "the sockets that datagram {} leaves on",
             number_of(payload)
         );
         legs.into_iter()
@@ -390,7 +391,7 @@ impl Talker {
         let leg = &mut self.sessions[at].legs[leg];
         leg.asked += datagrams as u64;
         let (place, now) = (leg.place, step.now);
-        self.judge(place, |judge| judge.asked(datagrams, now), step);
+        self.update_health(place, |health| health.asked(datagrams, now), step);
     }
 
     /// Passes on without a way back.
@@ -414,7 +415,7 @@ impl Talker {
                         verdict = if verdict.is_ok() { verdict } else { passed };
                     }
                 }
-            } else if let Some((lane, place)) = main {
+            } else if let Some((socket, place)) = main {
                 // There are no sessions to count.
                 self.see(
                     place,
@@ -429,8 +430,8 @@ impl Talker {
                     .into_iter()
                     .filter(|place| self.picks.gets_copies(*place));
                 expected = shadows.map(|place| self.one_way[place]).collect();
-                expected.push(lane);
-                assert_eq!(lane, self.one_way[place]);
+                expected.push(socket);
+                assert_eq!(socket, self.one_way[place]);
                 verdict = Ok(());
             } else {
                 assert!(self.picks.fit().is_empty(), "nobody was picked");
@@ -440,7 +441,7 @@ impl Talker {
             assert_eq!(
                 out,
                 expected,
-                "the lanes that datagram {} leaves on, one way",
+                "the sockets that datagram {} leaves on, one way",
                 number_of(payload)
             );
             match verdict {
@@ -526,35 +527,37 @@ impl Talker {
             .extend(self.spec.receivers[place].backup.then_some("backup"));
     }
 
-    fn lanes_of(&self, payload: &[u8], step: &Step) -> Vec<Way> {
+    fn sockets_of(&self, payload: &[u8], step: &Step) -> Vec<Way> {
         step.out
             .get(&(self.handler, number_of(payload)))
             .cloned()
             .unwrap_or_default()
     }
 
-    /// The lane to an upstream that is no shadow; where one is picked there is at most one.
+    /// The socket to an upstream that is no shadow; where one is picked there is at most one.
     fn main_of(&self, payload: &[u8], step: &Step) -> Option<(u32, usize)> {
-        let lanes = self.lanes_of(payload, step);
-        let mut main = lanes.iter().filter(|(_, place, _)| !self.is_shadow(*place));
-        let first = main.next().map(|(lane, place, _)| (*lane, *place));
+        let sockets = self.sockets_of(payload, step);
+        let mut main = sockets
+            .iter()
+            .filter(|(_, place, _)| !self.is_shadow(*place));
+        let first = main.next().map(|(socket, place, _)| (*socket, *place));
         assert!(
             self.spec.pick == Pick::All || main.next().is_none(),
-            "one is picked: {lanes:?}"
+            "one is picked: {sockets:?}"
         );
         first
     }
 
-    /// All lanes that a datagram leaves on, explained.
+    /// All sockets that a datagram leaves on, explained.
     fn take(&self, payload: &[u8], ttl: Option<u8>, step: &mut Step) -> Vec<u32> {
-        let lanes = step
+        let sockets = step
             .out
             .remove(&(self.handler, number_of(payload)))
             .unwrap_or_default();
         assert!(
-            lanes.iter().all(|(_, _, found)| *found == ttl),
-            "sent with {ttl:?}: {lanes:?}"
+            sockets.iter().all(|(_, _, found)| *found == ttl),
+            "sent with {ttl:?}: {sockets:?}"
         );
-        lanes.into_iter().map(|(lane, _, _)| lane).collect()
+        sockets.into_iter().map(|(socket, _, _)| socket).collect()
     }
 }

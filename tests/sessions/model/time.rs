@@ -1,4 +1,4 @@
-//! What time alone does: sessions end, the dead are tried again, lanes that nobody needs are closed.
+//! What time alone does: sessions end, the dead are tried again, sockets that nobody needs are closed.
 
 use udispatch::dispatch::ledger::SessionCount;
 
@@ -8,17 +8,17 @@ use crate::scenario::Replies;
 impl Talker {
     /// When a session is over unless something passes.
     fn deadline(&self, session: &Session) -> u64 {
-        let is_patient = session.is_answered || self.spec.replies == Replies::No;
+        let is_patient = session.is_assured || self.spec.replies == Replies::No;
         session.seen
             + if is_patient {
                 self.spec.idle
             } else {
-                self.spec.probation
+                self.spec.unreplied
             }
     }
 
     /// The last moment at which the handler may want to be called.
-    pub fn due_max(&self) -> Option<u64> {
+    pub fn deadline_max(&self) -> Option<u64> {
         self.sessions
             .iter()
             .map(|session| self.deadline(session) + self.spec.late_max())
@@ -35,18 +35,18 @@ impl Talker {
     ) {
         let now = step.now;
         for place in 0..self.spec.receivers.len() {
-            self.judge(place, |judge| judge.pass_time(now), step);
+            self.update_health(place, |health| health.pass_time(now), step);
         }
         step.closed.extend(
             self.unclear_closed
                 .drain(..)
-                .map(|lane| (lane, self.handler)),
+                .map(|socket| (socket, self.handler)),
         );
         self.settle(found, shared, step);
         self.check_spares(is_punctual, step);
         if self.is_unclear() {
             step.met.push("unclear");
-            let own = |(lane, _): (&u32, &usize)| *lane;
+            let own = |(socket, _): (&u32, &usize)| *socket;
             self.unclear_closed = step
                 .closed
                 .iter()

@@ -1,0 +1,162 @@
+//! Who may ask what, and what every answer says besides. The control socket is guarded by its file's mode. TCP can be reached
+//! by any page that a browser on this host shows, so there it is read-only, and only under names that are ours.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use hyper::body::{Body as _, Incoming};
+
+use super::tap;
+use crate::observe::admin_stats::AdminStats;
+
+/// Bytes of a request's body. No endpoint reads one.
+const BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// At which listener a client connected.
+#[derive(Debug, Clone)]
+pub enum ListenerKind {
+    /// The control socket.
+    Control,
+    /// TCP.
+    Http {
+        /// The address of ours that was asked.
+        local: IpAddr,
+        /// Further names of ours, in lower case, without port.
+        hosts: Arc<Vec<String>>,
+    },
+}
+
+/// Whether the request may go on to the endpoints; the answer if not.
+pub fn check(
+    listener_kind: &ListenerKind,
+    request: &Request<Incoming>,
+    admin_stats: &AdminStats,
+) -> Result<(), Box<Response<Body>>> {
+    admin_stats.requests.more();
+    if let ListenerKind::Http { local, hosts } = listener_kind {
+        let host = request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok());
+        if !host.is_some_and(|host| is_ours(host, *local, hosts)) {
+            admin_stats.refused_hosts.more();
+            let words = "this name is not one of this daemon's; ask it by its address or as localhost, or add the name to \
+                         `http_hosts` below [daemon]\n";
+            return Err(Box::new(
+                (StatusCode::MISDIRECTED_REQUEST, words).into_response(),
+            ));
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            admin_stats.refused_methods.more();
+            let words = "over TCP this is read-only; what changes something goes through the control socket: `udispatch \
+                         reload`, or curl --unix-socket\n";
+            return Err(Box::new(
+                (
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    [("allow", "GET, HEAD")],
+                    words,
+                )
+                    .into_response(),
+            ));
+        }
+        if request.uri().path() == tap::PATH {
+            admin_stats.refused_methods.more();
+            let words = "what datagrams hold is not shown over TCP: `udispatch tap` asks the control socket\n";
+            return Err(Box::new((StatusCode::FORBIDDEN, words).into_response()));
+        }
+    }
+    if request.body().size_hint().lower() > BODY_BYTES_MAX {
+        admin_stats.refused_requests.more();
+        return Err(Box::new(
+            (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "no request has so large a body here\n",
+            )
+                .into_response(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a `Host` header names us. A page of somebody else's that lets its own name stand for our address (DNS rebinding)
+/// still sends that name.
+fn is_ours(host: &str, local: IpAddr, hosts: &[String]) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_local = name.parse::<IpAddr>().is_ok_and(|ip| ip == local);
+    is_local
+        || name == "localhost"
+        || hosts
+            .iter()
+            .any(|ours| *ours == name || is_same_address(ours, &name))
+}
+
+fn is_same_address(ours: &str, name: &str) -> bool {
+    matches!((ours.parse::<IpAddr>(), name.parse::<IpAddr>()), (Ok(ours), Ok(name)) if ours == name)
+}
+
+/// What every answer says: it is of this moment, it is what it says it is, and only our own page may use it.
+pub fn dress(response: &mut Response<Body>) {
+    let policy = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, policy),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Our address, localhost and the names of the file, with or without a port, however they are written; nothing else.
+    #[test]
+    fn names_of_ours() {
+        let hosts = ["stats.example".to_owned(), "2001:db8::1".to_owned()];
+        let v4 = IpAddr::from([127, 0, 0, 1]);
+        for host in [
+            "127.0.0.1:9253",
+            "127.0.0.1",
+            "localhost:1",
+            "LOCALHOST",
+            "stats.example.",
+            "Stats.Example:80",
+        ] {
+            assert!(is_ours(host, v4, &hosts), "{host}");
+        }
+        for host in [
+            "",
+            ":",
+            "127.0.0.2",
+            "localhost.evil.example",
+            "evil.example:9253",
+            "[::1]:9253",
+            "127.0.0.1.nip.io",
+        ] {
+            assert!(!is_ours(host, v4, &hosts), "{host}");
+        }
+        let v6 = "::1".parse().expect("an address");
+        assert!(
+            is_ours("[::1]:9253", v6, &[])
+                && is_ours("[0:0::1]", v6, &[])
+                && is_ours("[2001:DB8:0::1]:1", v6, &hosts)
+        );
+        assert!(!is_ours("[::2]:9253", v6, &[]) && !is_ours("[", v6, &[]));
+    }
+}

@@ -1,0 +1,246 @@
+//! Binds the listeners' sockets and assigns them to workers.
+
+use std::io;
+use std::iter::Cycle;
+use std::net::UdpSocket;
+use std::ops::Range;
+
+use crate::build::error::{TOO_MANY_FILES, explain};
+use crate::build::inherited_sockets::LentSockets;
+use crate::build::port_owners;
+use crate::config::Daemon;
+use crate::config::kind::BuildError;
+use crate::net::errno;
+use crate::net::multicast;
+use crate::net::socket::{self, ListenerOptions};
+use crate::plan::{ListenerPlan, Plan, Role};
+use crate::worker::listener::Listener;
+use crate::worker::worker_state::SocketSlot;
+
+/// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
+pub(super) fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), BuildError> {
+    let is_new = |listener: &&ListenerPlan| {
+        !listener.share && !lent_sockets.has_port(listener.address.port())
+    };
+    for listener in plan.listeners.iter().filter(is_new) {
+        if let Err(error) = socket::probe(listener.address) {
+            return Err(explain_bind(listener, &error));
+        }
+    }
+    Ok(())
+}
+
+/// The listeners of each worker.
+pub(super) type Bound = Vec<Vec<Listener>>;
+
+/// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
+/// of a listener stays as it is, in its order; where several workers share it, each has at least one. Sockets beside those that
+/// are held are bound later (`Listener::bind_late`): the kernel would spread flows over them although nobody reads them yet.
+pub(super) fn bind_all(
+    daemon: &Daemon,
+    plan: &Plan,
+    mut lent_sockets: LentSockets,
+) -> Result<Bound, BuildError> {
+    let mut order: Vec<usize> = (0..plan.listeners.len()).collect();
+    order.sort_by_key(|&index| plan.listeners[index].address.ip().is_unspecified());
+    let unlocked = lent_sockets
+        .unlock(plan)
+        .map_err(|error| explain("cannot bind beside our own sockets".to_owned(), &error))?;
+    let mut assigner = SocketAssigner::new(daemon, plan);
+    for index in order {
+        assigner.assign(index, lent_sockets.take(&plan.listeners[index].key()))?;
+    }
+    drop(unlocked);
+    assigner.finish()
+}
+
+/// Assigns sockets to workers.
+struct SocketAssigner<'a> {
+    daemon: &'a Daemon,
+    plan: &'a Plan,
+    bound: Bound,
+    /// The workers that get listeners with one socket, in turn.
+    owners: Cycle<Range<usize>>,
+    /// The smallest receive buffer of the new sockets, in bytes. What others held was reported when it was new.
+    granted: usize,
+    /// Where the new sockets are: worker, and place in its list.
+    fresh: Vec<(usize, usize)>,
+}
+
+impl<'a> SocketAssigner<'a> {
+    fn new(daemon: &'a Daemon, plan: &'a Plan) -> SocketAssigner<'a> {
+        SocketAssigner {
+            daemon,
+            plan,
+            bound: (0..plan.workers).map(|_| Vec::new()).collect(),
+            owners: (0..plan.workers).cycle(),
+            granted: usize::MAX,
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Assigns all sockets of a listener: those that are held, and as many others as it needs.
+    fn assign(&mut self, listener: usize, lent_sockets: Vec<UdpSocket>) -> Result<(), BuildError> {
+        let planned = &self.plan.listeners[listener];
+        let is_spread = planned.role.is_spread();
+        let count = if is_spread {
+            self.plan.workers.max(lent_sockets.len())
+        } else {
+            1
+        };
+        let has_some = !lent_sockets.is_empty();
+        let mut lent_sockets = lent_sockets.into_iter();
+        for index in 0..count {
+            let worker = if is_spread {
+                index % self.plan.workers
+            } else {
+                self.owners.next().unwrap_or(0)
+            };
+            let slot = SocketSlot { listener, index };
+            let assigned = match lent_sockets.next() {
+                Some(socket) => self.reuse(worker, slot, socket),
+                None if has_some => self.bind_late(worker, slot),
+                None => self.bind_new(worker, slot),
+            };
+            assigned.map_err(|error| explain_bind(planned, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Assigns a socket that is open already. Somebody else may still read it: it may tell more from now on, and must not tell
+    /// less yet.
+    fn reuse(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket) -> io::Result<()> {
+        let planned = &self.plan.listeners[slot.listener];
+        let options = options(self.daemon, planned);
+        socket::request_more_control_data(&socket, planned.address.is_ipv6(), &options)?;
+        self.push(worker, slot, socket, false);
+        Ok(())
+    }
+
+    /// Binds a socket.
+    fn bind_new(&mut self, worker: usize, slot: SocketSlot) -> io::Result<()> {
+        let planned = &self.plan.listeners[slot.listener];
+        let socket = bind(&options(self.daemon, planned), planned)?;
+        self.push_fresh(worker, slot, socket, false);
+        Ok(())
+    }
+
+    /// Opens a socket that is bound later.
+    fn bind_late(&mut self, worker: usize, slot: SocketSlot) -> io::Result<()> {
+        let planned = &self.plan.listeners[slot.listener];
+        let options = options(self.daemon, planned);
+        let socket = socket::unbound_listener(planned.address, &options)?;
+        self.push_fresh(worker, slot, socket, true);
+        Ok(())
+    }
+
+    fn push_fresh(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket, is_late: bool) {
+        let granted = socket::granted_receive_buffer(&socket).unwrap_or(usize::MAX);
+        self.granted = self.granted.min(granted);
+        self.fresh.push((worker, self.bound[worker].len()));
+        self.push(worker, slot, socket, is_late);
+    }
+
+    fn push(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket, is_late: bool) {
+        let planned = &self.plan.listeners[slot.listener];
+        self.bound[worker].push(Listener::new(
+            slot,
+            socket,
+            planned.address,
+            options(self.daemon, planned),
+            planned.needs.source,
+            is_late,
+        ));
+    }
+
+    /// Locks the new sockets. What others hold is theirs until they have given it.
+    fn finish(self) -> Result<Bound, BuildError> {
+        for (worker, place) in self.fresh {
+            let listener = &self.bound[worker][place];
+            let label = &self.plan.listeners[listener.slot.listener].label;
+            listener
+                .settle()
+                .map_err(|error| BuildError(format!("cannot lock {label}: {error}")))?;
+        }
+        warn_of_small_buffers(self.daemon, self.granted);
+        Ok(self.bound)
+    }
+}
+
+fn options(daemon: &Daemon, listener: &ListenerPlan) -> ListenerOptions {
+    ListenerOptions {
+        reuse_port: listener.role.is_spread(),
+        receive_buffer: daemon.receive_buffer,
+        send_buffer: daemon.send_buffer,
+        destination: listener.receives_destination(),
+        ttl: listener.needs.ttl,
+        time: listener.needs.time || daemon.latency,
+        share: listener.share,
+    }
+}
+
+fn bind(options: &ListenerOptions, listener: &ListenerPlan) -> io::Result<UdpSocket> {
+    let socket = socket::bind_listener(listener.address, options)?;
+    if let Role::Group {
+        interface, sources, ..
+    } = &listener.role
+    {
+        let group = listener.address.ip();
+        if sources.is_empty() {
+            multicast::join(&socket, group, *interface)?;
+        }
+        for source in sources {
+            multicast::join_source(&socket, group, *source, *interface)?;
+        }
+    }
+    Ok(socket)
+}
+
+fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
+    if granted < daemon.receive_buffer {
+        log::warn!(
+            "the kernel granted receive buffers of {granted} bytes instead of {}: short bursts may be lost; \
+             `sysctl -w net.core.rmem_max={}` allows them (or CAP_NET_ADMIN)",
+            daemon.receive_buffer,
+            daemon.receive_buffer
+        );
+    }
+}
+
+/// A failed bind or join in words: what, why, and what to do.
+fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
+    let label = &listener.label;
+    let port = listener.address.port();
+    let text = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            let who: Vec<_> = port_owners::find(listener.address)
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let who = if who.is_empty() {
+                "a program that /proc does not show".to_owned()
+            } else {
+                who.join("; ")
+            };
+            format!(
+                "cannot bind {label}: already taken by {who}. Stop it, choose another port, or set `share = true` on \
+                 the route if both should have the port (every program on it needs SO_REUSEADDR then)"
+            )
+        }
+        Some(libc::EACCES) if port < 1024 => format!(
+            "cannot bind {label}: ports below 1024 need the capability CAP_NET_BIND_SERVICE. Grant it with \
+             `sudo setcap cap_net_bind_service=+ep {}`, or run as root",
+            std::env::current_exe().map_or("/path/to/udispatch".to_owned(), |path| path
+                .display()
+                .to_string())
+        ),
+        Some(libc::EMFILE) => format!("cannot open a socket for {label}: {TOO_MANY_FILES}"),
+        Some(libc::EAFNOSUPPORT) => format!("cannot bind {label}: this kernel has IPv6 disabled"),
+        Some(libc::ENODEV) if matches!(listener.role, Role::Group { .. }) => {
+            format!("cannot join {label}: the interface is gone or cannot do multicast")
+        }
+        Some(errno) => format!("cannot bind {label}: {error} ({})", errno::name(errno)),
+        None => format!("cannot bind {label}: {error}"),
+    };
+    BuildError(text)
+}

@@ -1,0 +1,136 @@
+//! All tables once, for a pipe: rates over one interval, as text or as JSON.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::super::output::json_text;
+use super::super::table::{Align, Table};
+use super::format;
+use super::measure::{Measure, Noun};
+use super::rates::{RateRow, Rates};
+use crate::config::diagnostics::{counted, one_line};
+use crate::observe::snapshot::Snapshot;
+
+/// Everything as text.
+pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
+    let up = format::span(Duration::from_millis(snapshot.uptime_ms));
+    let Snapshot {
+        version,
+        pid,
+        generation,
+        workers,
+        state,
+        ..
+    } = snapshot;
+    let workers = counted(workers.len(), "worker");
+    let (version, state) = (one_line(version), state.label());
+    let mut text = format!(
+        "udispatch {version} {state}, up {up}, {workers}, generation {generation}, pid {pid}\n"
+    );
+    for reason in &snapshot.reasons {
+        text += &format!("! {}\n", one_line(reason));
+    }
+    for alarm in &snapshot.alarms {
+        text += &one_line(&format!(
+            "! {}: {} → {}",
+            alarm.name, alarm.text, alarm.cure
+        ));
+        text.push('\n');
+    }
+    for noun in Noun::ALL
+        .into_iter()
+        .filter(|noun| !rates.rows(*noun).is_empty())
+    {
+        text.push('\n');
+        text += &table(noun, rates.rows(noun));
+    }
+    text
+}
+
+fn table(noun: Noun, rows: &[RateRow]) -> String {
+    let mut heads = vec![(noun.singular(), Align::Left)];
+    heads.extend(noun.note().map(|head| (head, Align::Left)));
+    heads.extend(
+        noun.measures()
+            .iter()
+            .map(|measure| (measure.head(), Align::Right)),
+    );
+    let mut table = Table::new(&heads);
+    for row in rows {
+        let note = noun.note().map(|_| row.item.note.clone());
+        let numbers = noun
+            .measures()
+            .iter()
+            .map(|measure| format::value(row.value(*measure)));
+        table.row(
+            [row.item.key.name.clone()]
+                .into_iter()
+                .chain(note)
+                .chain(numbers),
+        );
+    }
+    table.render()
+}
+
+/// Everything as one JSON object. A rate that is not known is null.
+pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
+    let mut all = Map::new();
+    all.insert("taken_unix_ms".to_owned(), snapshot.taken_unix_ms.into());
+    let elapsed = rates
+        .elapsed
+        .and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok());
+    all.insert("elapsed_ms".to_owned(), elapsed.into());
+    all.insert("state".to_owned(), json!(snapshot.state));
+    all.insert("alarms".to_owned(), json!(snapshot.alarms));
+    for noun in Noun::ALL {
+        let rows = rates
+            .rows(noun)
+            .iter()
+            .map(|row| object(noun, snapshot, row))
+            .collect();
+        all.insert(noun.label().to_owned(), Value::Array(rows));
+    }
+    json_text(&Value::Object(all).to_string()) + "\n"
+}
+
+fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
+    let mut object = Map::new();
+    name(noun, snapshot, row, &mut object);
+    for measure in noun.measures() {
+        let value = row.value(*measure);
+        // A number as it is now is whole; it must not read as 3.0.
+        let value = if measure.only_rises() {
+            json!(value)
+        } else {
+            json!(row.count(*measure))
+        };
+        object.insert(Measure::key(*measure), value);
+    }
+    Value::Object(object)
+}
+
+/// The names as the snapshot has them.
+fn name(noun: Noun, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String, Value>) {
+    let mut say = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
+    let index = row.index;
+    match noun {
+        Noun::Routes => say("route", json!(snapshot.routes[index].route)),
+        Noun::Listeners => say("listener", json!(snapshot.listeners[index].listener)),
+        Noun::Workers => {
+            say("worker", json!(snapshot.workers[index].worker));
+            say("responsive", json!(snapshot.workers[index].responsive));
+        }
+        Noun::Handlers => {
+            say("handler", json!(snapshot.handlers[index].handler));
+            say("kind", json!(snapshot.handlers[index].kind));
+        }
+        Noun::Upstreams => {
+            let upstream = &snapshot.upstreams[index];
+            say("handler", json!(upstream.handler));
+            say("upstream", json!(upstream.upstream));
+            say("alive", json!(upstream.alive));
+            say("draining", json!(upstream.draining));
+        }
+    }
+}

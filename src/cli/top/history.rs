@@ -1,0 +1,105 @@
+//! What is known of the daemon: its last snapshot, the rates since the one before, and two minutes of history per row.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::measure::Noun;
+use super::rates::Rates;
+use super::rows::RowKey;
+use crate::observe::snapshot::Snapshot;
+
+/// How far back history goes.
+pub(super) const HISTORY: Duration = Duration::from_secs(120);
+/// Samples of a row at most, however short the interval.
+const SAMPLES_MAX: usize = 1_200;
+
+/// A row's pulse, the oldest first; nothing where it was not known.
+type RowHistory = VecDeque<Option<f64>>;
+
+/// What is known.
+#[derive(Debug, Clone)]
+pub(super) struct SnapshotHistory {
+    pub(super) snapshot: Snapshot,
+    /// The one before, from which the rates are.
+    pub(super) before: Option<Snapshot>,
+    pub(super) rates: Rates,
+    /// When the snapshot came.
+    pub(super) at: Instant,
+    samples_max: usize,
+    histories: [HashMap<RowKey, RowHistory>; 5],
+}
+
+impl SnapshotHistory {
+    /// The first, when one more will come each interval.
+    pub(super) fn first(snapshot: Snapshot, at: Instant, interval: Duration) -> SnapshotHistory {
+        let rates = Rates::between(None, &snapshot);
+        let samples_max = HISTORY.as_nanos() / interval.as_nanos().max(1);
+        let samples_max = usize::try_from(samples_max)
+            .unwrap_or(usize::MAX)
+            .clamp(2, SAMPLES_MAX);
+        SnapshotHistory {
+            snapshot,
+            before: None,
+            rates,
+            at,
+            samples_max,
+            histories: Default::default(),
+        }
+    }
+
+    /// The next snapshot has come.
+    pub(super) fn advance(&mut self, snapshot: Snapshot, at: Instant) {
+        self.rates = Rates::between(Some(&self.snapshot), &snapshot);
+        self.before = Some(std::mem::replace(&mut self.snapshot, snapshot));
+        self.at = at;
+        for noun in Noun::ALL {
+            let mut before = std::mem::take(&mut self.histories[noun as usize]);
+            // Rows that are gone take their history with them.
+            let rows = self.rates.rows(noun).iter().map(|row| {
+                let mut history = before.remove(&row.item.key).unwrap_or_default();
+                remember(&mut history, row.value(noun.pulse()), self.samples_max);
+                (row.item.key.clone(), history)
+            });
+            self.histories[noun as usize] = rows.collect();
+        }
+    }
+
+    /// No snapshot has come when one should have.
+    pub(super) fn miss(&mut self) {
+        for history in self.histories.iter_mut().flat_map(HashMap::values_mut) {
+            remember(history, None, self.samples_max);
+        }
+    }
+
+    /// A row's last two minutes in so many columns, the newest at the right; where they are fewer than the samples, each is
+    /// the highest of its samples.
+    pub(super) fn spark(&self, noun: Noun, key: &RowKey, columns: usize) -> Vec<Option<u64>> {
+        let columns = columns.min(self.samples_max);
+        let Some(history) = self.histories[noun as usize].get(key) else {
+            return vec![None; columns];
+        };
+        let sample =
+            |slot: usize| *history.get((slot + history.len()).checked_sub(self.samples_max)?)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is not negative, and `as` saturates where it is too large"
+        )]
+        let column = |column: usize| {
+            let slots =
+                column * self.samples_max / columns..(column + 1) * self.samples_max / columns;
+            slots
+                .filter_map(sample)
+                .reduce(f64::max)
+                .map(|rate| rate.round() as u64)
+        };
+        (0..columns).map(column).collect()
+    }
+}
+
+fn remember(history: &mut RowHistory, value: Option<f64>, samples_max: usize) {
+    if history.len() >= samples_max {
+        history.pop_front();
+    }
+    history.push_back(value);
+}

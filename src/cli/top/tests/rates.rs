@@ -1,0 +1,172 @@
+//! What a rate is, in which order rows stand, and how long history is.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::super::history::SnapshotHistory;
+use super::super::measure::{Measure, Noun};
+use super::super::order::{Order, arrange};
+use super::super::rates::Rates;
+use super::{SECOND, account, received, routes, snapshot, with};
+
+/// A rate is what a counter rose by over the time that the daemon says has passed, not the time that answers took.
+#[test]
+fn rates_are_over_the_daemons_time() {
+    let rates = Rates::between(
+        Some(&routes(1, 5_000, &[("a", 100)])),
+        &routes(1, 7_000, &[("a", 150)]),
+    );
+    assert_eq!(received(&rates), [("a".to_owned(), Some(25.0))]);
+    let rates = Rates::between(None, &routes(1, 5_000, &[("a", 100)]));
+    assert_eq!(
+        received(&rates),
+        [("a".to_owned(), None)],
+        "one snapshot has no rates"
+    );
+    let rates = Rates::between(
+        Some(&routes(1, 5_000, &[("a", 1)])),
+        &routes(1, 5_000, &[("a", 2)]),
+    );
+    assert_eq!(
+        received(&rates),
+        [("a".to_owned(), None)],
+        "no time, no rate"
+    );
+}
+
+/// Rows come, go and change places, and each keeps its own rate; one that is new has none, also where names are alike.
+#[test]
+fn rows_are_told_apart_by_their_names() {
+    let before = routes(
+        1,
+        1_000,
+        &[("a", 10), ("b", 20), ("same", 100), ("same", 200)],
+    );
+    let after = routes(
+        1,
+        2_000,
+        &[
+            ("new", 9),
+            ("b", 23),
+            ("same", 101),
+            ("same", 202),
+            ("same", 7),
+        ],
+    );
+    let found = received(&Rates::between(Some(&before), &after));
+    let rates: Vec<Option<f64>> = found.into_iter().map(|(_, rate)| rate).collect();
+    assert_eq!(rates, [None, Some(3.0), Some(1.0), Some(2.0), None]);
+}
+
+/// After a restart nothing has a rate, whichever way the counters went; a takeover counts on, except where a counter went
+/// back; a number that is as it is now is known all the time.
+#[test]
+fn counters_that_go_back_have_no_rate() {
+    let before = routes(1, 90_000, &[("up", 10), ("down", 1_000)]);
+    let restarted = routes(2, 1_000, &[("up", 5_000), ("down", 1)]);
+    let mut restarted_later = restarted.clone();
+    restarted_later.started = 2_000;
+    for after in [&restarted, &restarted_later] {
+        let rates = Rates::between(Some(&before), after);
+        assert_eq!(
+            received(&rates),
+            [("up".to_owned(), None), ("down".to_owned(), None)]
+        );
+        assert_eq!(
+            rates.rows(Noun::Routes)[0].value(Measure::InFlight),
+            Some(0.0)
+        );
+        assert_eq!(
+            rates.sum(Noun::Routes, Measure::Received),
+            None,
+            "nor has the sum"
+        );
+    }
+    let mut taken_over = routes(2, 500, &[("up", 14), ("down", 1)]);
+    (taken_over.generation, taken_over.taken_unix_ms) = (1, before.taken_unix_ms + 2_000);
+    let rates = Rates::between(Some(&before), &taken_over);
+    assert_eq!(
+        received(&rates),
+        [("up".to_owned(), Some(2.0)), ("down".to_owned(), None)]
+    );
+}
+
+/// Each column sorts both ways; what is not known stands last either way; equals stay in the file's order.
+#[test]
+fn rows_stand_in_order() {
+    let before = routes(1, 1_000, &[("b", 0), ("c", 0), ("a", 0), ("d", 9)]);
+    let after = routes(1, 2_000, &[("b", 5), ("c", 5), ("a", 8), ("d", 1)]);
+    let rates = Rates::between(Some(&before), &after);
+    let names = |filter: &str, order: Order| -> String {
+        let rows = arrange(Noun::Routes, rates.rows(Noun::Routes), filter, order);
+        rows.iter().map(|row| row.item.key.name.as_str()).collect()
+    };
+    let busiest = Order::default(Noun::Routes);
+    assert_eq!(names("", busiest), "abcd");
+    assert_eq!(names("", busiest.reverse()), "bcad");
+    let by_name = busiest.shift(Noun::Routes, -1);
+    assert_eq!(
+        (names("", by_name), names("", by_name.reverse())),
+        ("abcd".to_owned(), "dcba".to_owned())
+    );
+    assert_eq!(names("B", busiest), "b", "a filter knows no case");
+    assert_eq!(
+        by_name.shift(Noun::Routes, -1).measure(Noun::Routes),
+        Some(Measure::InFlight),
+        "it goes round"
+    );
+    let workers: Vec<Value> = [10, 2]
+        .iter()
+        .map(|number| with(json!({ "worker": number, "answers": true }), &account(0, 0)))
+        .collect();
+    let rates = Rates::between(None, &snapshot(1, 1, &json!({ "workers": workers })));
+    let rows = arrange(
+        Noun::Workers,
+        rates.rows(Noun::Workers),
+        "",
+        Order::default(Noun::Workers),
+    );
+    assert_eq!(
+        rows[0].item.key.name, "worker-10",
+        "workers stand as the daemon lists them, not by letters"
+    );
+}
+
+/// History is as long as two minutes, has gaps where nothing was heard, ends with its row, and a narrow picture keeps its
+/// peaks.
+#[test]
+fn history_is_two_minutes_of_samples() {
+    let start = Instant::now();
+    let mut snapshots = SnapshotHistory::first(routes(1, 0, &[("a", 0)]), start, SECOND);
+    let key = snapshots.rates.rows(Noun::Routes)[0].item.key.clone();
+    for second in 1..=300_u64 {
+        snapshots.advance(
+            routes(
+                1,
+                second * 1_000,
+                &[("a", second * 10 + if second >= 290 { 90 } else { 0 })],
+            ),
+            start,
+        );
+    }
+    snapshots.miss();
+    let wide = snapshots.spark(Noun::Routes, &key, 500);
+    assert_eq!(wide.len(), 120);
+    assert_eq!((wide[0], wide[118], wide[119]), (Some(10), Some(10), None));
+    assert_eq!(wide.iter().flatten().max(), Some(&100));
+    for columns in 1..120 {
+        let narrow = snapshots.spark(Noun::Routes, &key, columns);
+        assert_eq!(
+            (narrow.len(), narrow.iter().flatten().max()),
+            (columns, Some(&100))
+        );
+    }
+    snapshots.advance(routes(1, 301_000, &[]), start);
+    snapshots.advance(routes(1, 302_000, &[("a", 1)]), start);
+    assert_eq!(
+        snapshots.spark(Noun::Routes, &key, 120),
+        [None; 120],
+        "a row that comes again is new"
+    );
+}

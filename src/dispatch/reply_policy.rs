@@ -1,0 +1,221 @@
+//! Who is never answered. Everything that sends back asks here first, so that no forged or looping datagram makes the
+//! daemon talk to itself, to a service that would answer the answer, or to a crowd.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::verdict::DropReason;
+use crate::datagram::Envelope;
+
+/// Ports below this belong to services (RFC 6335, section 6: System Ports), which would answer an answer.
+const SYSTEM_PORTS: u16 = 1024;
+
+/// How a handler that sends back wants to be guarded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplyPolicy {
+    /// Answer source ports below 1024 too.
+    pub allow_low_ports: bool,
+    /// Answer what was sent to a group or a broadcast address.
+    pub answer_groups: bool,
+    /// Send with this TTL instead of the received one less one.
+    pub ttl: Option<u8>,
+}
+
+/// What the daemon knows of itself: its own listeners and the addresses of this host.
+#[derive(Debug, Default)]
+pub struct ReplyFilter {
+    exact: HashSet<SocketAddr>,
+    /// Ports on which a wildcard listener has every local address.
+    wildcard_v4: HashSet<u16>,
+    wildcard_v6: HashSet<u16>,
+    /// One bit a port that any listener has: nearly every source fails this first, cheap look.
+    ports: Vec<u64>,
+    local: HashSet<IpAddr>,
+    broadcast: HashSet<Ipv4Addr>,
+}
+
+impl ReplyFilter {
+    /// `listeners` are bind addresses (an unspecified one has all of `local`), `broadcast` this host's broadcast addresses.
+    pub fn new(
+        listeners: impl IntoIterator<Item = SocketAddr>,
+        local: impl IntoIterator<Item = IpAddr>,
+        broadcast: impl IntoIterator<Item = Ipv4Addr>,
+    ) -> ReplyFilter {
+        let mut reply_filter = ReplyFilter {
+            ports: vec![0; 1024],
+            local: local.into_iter().collect(),
+            broadcast: broadcast.into_iter().collect(),
+            ..ReplyFilter::default()
+        };
+        for listener in listeners {
+            let port = listener.port();
+            reply_filter.ports[usize::from(port >> 6)] |= 1 << (port & 63);
+            match listener.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => {
+                    reply_filter.wildcard_v4.insert(port);
+                }
+                IpAddr::V6(ip) if ip.is_unspecified() => {
+                    reply_filter.wildcard_v6.insert(port);
+                }
+                ip => drop(reply_filter.exact.insert(SocketAddr::new(ip, port))),
+            }
+        }
+        reply_filter
+    }
+
+    /// Whether an answer may go back, and with which TTL (`None`: the socket's own, where none was asked for).
+    pub fn permit(
+        &self,
+        envelope: &Envelope,
+        reply_policy: &ReplyPolicy,
+    ) -> Result<Option<u8>, DropReason> {
+        let src = envelope.src;
+        if src.port() == 0 {
+            return Err(DropReason::SourcePortZero);
+        }
+        if self.is_not_unicast(src.ip()) {
+            return Err(DropReason::SourceNotUnicast);
+        }
+        if self.is_own(envelope) {
+            return Err(DropReason::OwnSource);
+        }
+        if src.port() < SYSTEM_PORTS && !reply_policy.allow_low_ports {
+            return Err(DropReason::LowSourcePort);
+        }
+        if envelope.is_to_many() && !reply_policy.answer_groups {
+            return Err(DropReason::GroupRequest);
+        }
+        damp(envelope.ttl, reply_policy.ttl)
+    }
+
+    fn is_not_unicast(&self, ip: IpAddr) -> bool {
+        match ip {
+            // 0.0.0.0/8 is "this network" (RFC 1122, section 3.2.1.3): never a sender's address.
+            IpAddr::V4(ip) => {
+                ip.is_multicast()
+                    || ip.is_broadcast()
+                    || ip.octets()[0] == 0
+                    || self.broadcast.contains(&ip)
+            }
+            IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
+        }
+    }
+
+    /// Whether the source is one of our listeners. The address that was asked is one of this host's too, even when it
+    /// came up after the others were listed.
+    fn is_own(&self, envelope: &Envelope) -> bool {
+        let (ip, port) = (envelope.src.ip(), envelope.src.port());
+        let listed = self
+            .ports
+            .get(usize::from(port >> 6))
+            .is_some_and(|bits| bits & (1 << (port & 63)) != 0);
+        if !listed {
+            return false;
+        }
+        let wildcard = if ip.is_ipv4() {
+            &self.wildcard_v4
+        } else {
+            &self.wildcard_v6
+        };
+        let local = || ip.is_loopback() || ip == envelope.dst.ip() || self.local.contains(&ip);
+        self.exact.contains(&SocketAddr::new(ip, port)) || (wildcard.contains(&port) && local())
+    }
+}
+
+/// The TTL of what a datagram causes: one less than it arrived with, so that every loop dies; `fixed` overrides.
+pub fn damp(received: Option<u8>, fixed: Option<u8>) -> Result<Option<u8>, DropReason> {
+    match (fixed, received) {
+        (Some(fixed), _) => Ok(Some(fixed)),
+        (None, Some(0 | 1)) => Err(DropReason::TtlSpent),
+        (None, Some(ttl)) => Ok(Some(ttl - 1)),
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(src: &str, dst: &str, ttl: u8) -> Envelope {
+        let dst = dst.parse().unwrap();
+        Envelope {
+            src: src.parse().unwrap(),
+            dst,
+            local: dst,
+            interface: 0,
+            ttl: Some(ttl),
+            time_ns: None,
+        }
+    }
+
+    /// Every refusal of the reply filter, and what lifts it.
+    #[test]
+    fn refusals() {
+        let listeners =
+            ["127.0.0.1:1234", "0.0.0.0:5000", "[::]:5000"].map(|text| text.parse().unwrap());
+        let reply_filter = ReplyFilter::new(
+            listeners,
+            ["192.0.2.1".parse().unwrap()],
+            ["192.0.2.255".parse().unwrap()],
+        );
+        let ask =
+            |src, dst, ttl| reply_filter.permit(&envelope(src, dst, ttl), &ReplyPolicy::default());
+        assert_eq!(ask("10.0.0.1:4000", "127.0.0.1:1234", 64), Ok(Some(63)));
+        assert_eq!(
+            ask("10.0.0.1:0", "127.0.0.1:1234", 64),
+            Err(DropReason::SourcePortZero)
+        );
+        assert_eq!(
+            ask("10.0.0.1:53", "127.0.0.1:1234", 64),
+            Err(DropReason::LowSourcePort)
+        );
+        assert_eq!(
+            ask("10.0.0.1:4000", "127.0.0.1:1234", 1),
+            Err(DropReason::TtlSpent)
+        );
+        for forged in [
+            "224.0.0.1:4000",
+            "255.255.255.255:4000",
+            "0.0.0.0:4000",
+            "192.0.2.255:4000",
+            "[ff02::1]:4000",
+        ] {
+            assert_eq!(
+                ask(forged, "127.0.0.1:1234", 64),
+                Err(DropReason::SourceNotUnicast),
+                "{forged}"
+            );
+        }
+        for own in [
+            "127.0.0.1:1234",
+            "127.9.9.9:5000",
+            "192.0.2.1:5000",
+            "198.51.100.1:5000",
+            "[::1]:5000",
+        ] {
+            assert_eq!(
+                ask(own, "198.51.100.1:5000", 64),
+                Err(DropReason::OwnSource),
+                "{own}"
+            );
+        }
+        assert_eq!(
+            ask("127.0.0.2:1234", "127.0.0.1:1234", 64),
+            Ok(Some(63)),
+            "our port, but not our listener"
+        );
+        assert_eq!(
+            ask("10.0.0.1:4000", "239.1.2.3:5000", 64),
+            Err(DropReason::GroupRequest)
+        );
+        let lifted = ReplyPolicy {
+            allow_low_ports: true,
+            answer_groups: true,
+            ttl: Some(9),
+        };
+        assert_eq!(
+            reply_filter.permit(&envelope("10.0.0.1:53", "239.1.2.3:5000", 1), &lifted),
+            Ok(Some(9))
+        );
+    }
+}

@@ -1,0 +1,405 @@
+//! Reads a `[handler.NAME]` with `kind = "forward"` into [`Settings`]. Every key is read before anything is given up; what
+//! the keys say of each other is looked at in `validate.rs`, once all of them could be read.
+
+use std::time::Duration;
+
+use super::health;
+use super::schema::{
+    COUNT_MAX, HASH_ON, LENGTH_MAX, OFFSET_MAX, PAYLOAD, PICKS, SESSIONS_MAX, SPREADS,
+};
+use super::upstream_entry::{self, UpstreamEntry};
+use super::validate;
+use super::{Choice, HashOn, Limits, Replies, Said, Settings, Spread};
+use crate::config::diagnostics::{Mistake, did_you_mean};
+use crate::config::section::Section;
+use crate::config::upstream::{MonitorSettings, SendFrom};
+use crate::config::value::{self, Value, placed};
+use crate::dispatch::pool::Pick;
+use crate::handlers::reply_settings;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const IDLE: Duration = Duration::from_secs(60);
+const UNREPLIED: Duration = Duration::from_secs(5);
+const SESSIONS: u32 = 65_536;
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Reads the table; `None` where it is wrong, which is reported.
+pub fn read(section: &mut Section<'_>) -> Option<Settings> {
+    let entries = read_entries(section);
+    let pick = section.optional("pick", value::choice(&PICKS));
+    let hash_on = read_hash_on(section);
+    let spread = section.optional("spread", value::choice(&SPREADS));
+    let said = section.optional("replies", placed(replies));
+    let limits = read_limits(section);
+    let health = health::read(section);
+    let resolve_interval = section.or(
+        "resolve_interval",
+        value::duration_or_zero(SECOND..=DAY),
+        RESOLVE_INTERVAL,
+    );
+    let resolve_optional = section.or("resolve_optional", value::boolean, false);
+    let reply_policy = reply_settings::read(section);
+
+    // What cannot be read could contradict anything.
+    let is_unread = |key: &str, is_read: bool| section.has(key) && !is_read;
+    if is_unread("pick", pick.is_some())
+        || is_unread("spread", spread.is_some())
+        || is_unread("replies", said.is_some())
+    {
+        return None;
+    }
+    let entries = entries?;
+    let choice = pick.unwrap_or(Choice::One(Pick::RoundRobin));
+    let said = said.map(|said| said.value);
+    let replies = match (said, choice) {
+        (Some(Said::No), _) => Replies::None,
+        (None, _) if !replies_by_default(&entries, choice) => Replies::None,
+        (Some(Said::All), _) | (_, Choice::One(_)) => Replies::All,
+        (_, Choice::All) => Replies::First,
+    };
+    let default_spread = if replies == Replies::None {
+        Spread::Datagram
+    } else {
+        Spread::Session
+    };
+    let health = health?;
+    let settings = Settings {
+        upstreams: entries.iter().map(|entry| entry.upstream.clone()).collect(),
+        upstream_options: entries.iter().map(|entry| entry.options).collect(),
+        choice,
+        hash_on: hash_on.unwrap_or(HashOn::Source),
+        spread: spread.unwrap_or(default_spread),
+        replies,
+        limits,
+        reply_policy,
+        monitor: MonitorSettings {
+            probe: health.probe,
+            resolve_interval,
+            resolve_optional,
+        },
+        fail_open: health.fail_open,
+    };
+    validate::report(section, &settings, &entries, said);
+    Some(settings)
+}
+
+/// All upstreams; `None` where one of them is wrong.
+fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
+    let elements = section.required_values("upstreams")?;
+    let count = elements.len();
+    let entries: Vec<UpstreamEntry> = elements
+        .into_iter()
+        .filter_map(|element| upstream_entry::read(section, element))
+        .collect();
+    (entries.len() == count).then_some(entries)
+}
+
+/// Whether answers go back where the file does not say it: not where several would come, and not where none can.
+fn replies_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
+    let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
+    let any_keeps = entries
+        .iter()
+        .any(|entry| entry.upstream.egress.from == SendFrom::Keep);
+    choice != Choice::All && !all_groups && !any_keeps
+}
+
+fn replies(value: Value<'_>) -> Result<Said, Mistake> {
+    let wanted = "true, false, \"first\" or \"all\"";
+    match value.text(wanted) {
+        Ok("first") => Ok(Said::First),
+        Ok("all") => Ok(Said::All),
+        Ok(text @ ("true" | "false")) => Err(value
+            .expected(wanted)
+            .hint(format!("write {text}, without quotes"))),
+        Ok(text) => Err(value
+            .expected(wanted)
+            .maybe_hint(did_you_mean(text, ["first", "all"]))),
+        Err(_) => match value::boolean(value) {
+            Ok(true) => Ok(Said::Yes),
+            Ok(false) => Ok(Said::No),
+            Err(_) => Err(value.expected(wanted)),
+        },
+    }
+}
+
+fn read_hash_on(section: &mut Section<'_>) -> Option<HashOn> {
+    let value = section.raw("hash_on")?;
+    if !value.is_table() {
+        let words = value::choice(&HASH_ON);
+        return section.parse("hash_on", value, |value| match value.text("") {
+            Ok(_) => words(value),
+            Err(_) => {
+                Err(value
+                    .expected("source, source_address, destination or a table { offset, length }"))
+            }
+        });
+    }
+    section.table("hash_on", value, PAYLOAD, |section| {
+        let offset = section.or("offset", value::integer(0..=OFFSET_MAX), 0);
+        let length = section.or("length", value::integer(1..=LENGTH_MAX), 4);
+        Some(HashOn::Payload { offset, length })
+    })
+}
+
+fn read_limits(section: &mut Section<'_>) -> Limits {
+    let idle = section.or("session_idle", value::duration_in(SECOND..=DAY), IDLE);
+    let unreplied = section.or(
+        "session_unreplied",
+        value::duration_in(SECOND..=DAY),
+        UNREPLIED.min(idle),
+    );
+    let max = section.or("session_max", value::integer(1..=SESSIONS_MAX), SESSIONS);
+    let share = section.or(
+        "session_share",
+        value::integer(1..=SESSIONS_MAX),
+        (max / 4).max(1),
+    );
+    let replies_max = section.optional("replies_max", value::integer(1..=COUNT_MAX));
+    let requests_max = section.optional("requests_max", value::integer(1..=COUNT_MAX));
+    if unreplied > idle {
+        let message = format!(
+            "is longer than `session_idle`, {idle:?}: who never answered would stay longest"
+        );
+        section.problem("session_unreplied", message, "write a shorter one");
+    }
+    if share > max {
+        section.problem(
+            "session_share",
+            format!("is more than `session_max`, {max}"),
+            "write less, or leave it out",
+        );
+    }
+    Limits {
+        idle,
+        unreplied,
+        max,
+        share,
+        replies_max,
+        requests_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    use super::super::{Sample, UpstreamOptions};
+    use super::*;
+    use crate::config::Config;
+    use crate::config::kind::Kind;
+    use crate::config::upstream::{Egress, ProbeOver, ProbeSettings};
+    use crate::config::value::Rate;
+    use crate::handlers::forward::Forward;
+
+    thread_local! {
+        static SEEN: RefCell<Option<Settings>> = const { RefCell::new(None) };
+    }
+
+    const KIND: Kind = Kind {
+        read: |section| {
+            let settings = read(section)?;
+            SEEN.set(Some(settings.clone()));
+            Some(Box::new(Forward::new(settings)))
+        },
+        ..crate::handlers::forward::KIND
+    };
+
+    fn settings(lines: &str) -> Settings {
+        let head = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"a\"\n[handler.a]\nkind = \"forward\"\n";
+        let config = Config::parse(Path::new("u.toml"), &format!("{head}{lines}"), &[KIND]);
+        config.unwrap_or_else(|problems| panic!("{problems}"));
+        SEEN.take().expect("settings")
+    }
+
+    /// What holds where the file says nothing.
+    #[test]
+    fn defaults() {
+        let read = settings("upstreams = \"10.0.0.1:53\"");
+        assert_eq!(read.choice, Choice::One(Pick::RoundRobin));
+        assert_eq!(
+            (read.hash_on, read.spread, read.replies),
+            (HashOn::Source, Spread::Session, Replies::All)
+        );
+        let (idle, unreplied) = (Duration::from_secs(60), Duration::from_secs(5));
+        let (replies_max, requests_max) = (None, None);
+        assert_eq!(
+            read.limits,
+            Limits {
+                idle,
+                unreplied,
+                max: 65_536,
+                share: 16_384,
+                replies_max,
+                requests_max
+            }
+        );
+        let resolve_interval = Duration::from_secs(30);
+        assert_eq!(
+            read.monitor,
+            MonitorSettings {
+                probe: None,
+                resolve_interval,
+                resolve_optional: false
+            }
+        );
+        assert!(read.fail_open);
+        assert_eq!(read.reply_policy, Default::default());
+        assert_eq!(read.upstreams[0].egress, Egress::default());
+        assert!(read.upstreams[0].egress.loop_back);
+        assert_eq!(
+            read.upstream_options,
+            settings("upstreams = { address = \"10.0.0.1:53\" }").upstream_options
+        );
+    }
+
+    /// Every key of an upstream.
+    #[test]
+    fn a_full_upstream() {
+        let read = settings(
+            "replies = false\nupstreams = [\"a:1\", { address = \"[2001:db8::1]:53\", weight = 7, sample = \"1/100\", \
+             ttl = 9, dscp = \"ef\", source = \"[2001:db8::2]:5353\", proxy = \"v2\", max_rate = \"1000/m\", \
+             interface = \"eth0\", drain = true, backup = true }, { address = \"239.1.1.1:5\", loop = false, shadow = true }]",
+        );
+        let from = SendFrom::Address("[2001:db8::2]:5353".parse().expect("an address"));
+        let interface = Some("eth0".to_owned());
+        let egress = Egress {
+            ttl: Some(9),
+            dscp: Some(46),
+            from,
+            interface,
+            loop_back: true,
+        };
+        assert_eq!(read.upstreams[1].egress, egress);
+        let expected = UpstreamOptions {
+            weight: 7,
+            sample: Some(Sample {
+                taken: 1,
+                each: 100,
+            }),
+            proxy: true,
+            max_rate: Some(Rate {
+                count: 1_000,
+                per: Duration::from_secs(60),
+            }),
+            drain: true,
+            backup: true,
+            shadow: false,
+        };
+        assert_eq!(read.upstream_options[1], expected);
+        assert!(!read.upstreams[2].egress.loop_back && read.upstream_options[2].shadow);
+    }
+
+    /// Which answers go back, and how long a choice holds, where the file says it and where it does not.
+    #[test]
+    fn replies_and_spread() {
+        for (lines, replies, spread) in [
+            ("upstreams = \"a:1\"", Replies::All, Spread::Session),
+            (
+                "upstreams = \"a:1\"\nreplies = true\nspread = \"datagram\"",
+                Replies::All,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = \"a:1\"\nreplies = false",
+                Replies::None,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = \"a:1\"\nreplies = false\nspread = \"session\"",
+                Replies::None,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"",
+                Replies::None,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"\nreplies = true",
+                Replies::First,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"\nreplies = \"first\"",
+                Replies::First,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"a:1\"\npick = \"all\"\nreplies = \"all\"",
+                Replies::All,
+                Spread::Session,
+            ),
+            (
+                "upstreams = \"239.1.1.1:1\"",
+                Replies::None,
+                Spread::Datagram,
+            ),
+            (
+                "upstreams = [{ address = \"a:1\", source = \"keep\" }, \"b:1\"]",
+                Replies::None,
+                Spread::Datagram,
+            ),
+        ] {
+            let read = settings(lines);
+            assert_eq!((read.replies, read.spread), (replies, spread), "{lines}");
+        }
+    }
+
+    /// Defaults that follow other keys.
+    #[test]
+    fn defaults_that_follow() {
+        let read = settings("upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_max = 3");
+        assert_eq!(
+            (read.limits.unreplied, read.limits.share),
+            (Duration::from_secs(2), 1)
+        );
+        let read =
+            settings("upstreams = \"a:1\"\nhealth = { probe = \"tcp\", interval = \"500ms\" }");
+        assert_eq!(
+            read.monitor.probe.map(|probe| probe.timeout),
+            Some(Duration::from_millis(500))
+        );
+    }
+
+    /// `health`, `hash_on` with a table, and the rest.
+    #[test]
+    fn tables() {
+        let read = settings(
+            "upstreams = \"a:1\"\npick = \"hash\"\nhash_on = { offset = 2, length = 8 }\nresolve_interval = \"0s\"\n\
+             resolve_optional = true\nttl = 3\nallow_low_ports = true\nanswer_groups = true\n\
+             health = { probe = \"udp\", send_hex = \"00 ff\", expect = \"ok\", interval = \"1s\", timeout = \"1s\", \
+             rise = 1, fall = 1, fail_open = false }",
+        );
+        assert_eq!(
+            read.hash_on,
+            HashOn::Payload {
+                offset: 2,
+                length: 8
+            }
+        );
+        let probe = ProbeSettings {
+            over: ProbeOver::Udp,
+            send: vec![0, 255],
+            expect: b"ok".to_vec(),
+            interval: SECOND,
+            timeout: SECOND,
+            rise: 1,
+            fall: 1,
+        };
+        let resolve_interval = Duration::ZERO;
+        assert_eq!(
+            read.monitor,
+            MonitorSettings {
+                probe: Some(probe),
+                resolve_interval,
+                resolve_optional: true
+            }
+        );
+        assert!(
+            !read.fail_open && read.reply_policy.allow_low_ports && read.reply_policy.answer_groups
+        );
+        assert_eq!(read.reply_policy.ttl, Some(3));
+    }
+}

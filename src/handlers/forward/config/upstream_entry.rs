@@ -1,0 +1,185 @@
+//! Reads one upstream, written as text or as a table, and finds what contradicts itself within it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use super::schema::{SAMPLE_MAX, UPSTREAM, WEIGHT_MAX};
+use super::{Sample, UpstreamOptions};
+use crate::config::Placed;
+use crate::config::section::Section;
+use crate::config::upstream::{SendFrom, Upstream, UpstreamHost};
+use crate::config::value::{self, Value, placed};
+
+/// An upstream, and where the file says what may contradict the rest of the handler.
+#[derive(Debug)]
+pub struct UpstreamEntry {
+    /// Where it is, and how datagrams leave to it.
+    pub upstream: Upstream,
+    /// What else is said of it.
+    pub options: UpstreamOptions,
+    /// Where `weight` is written.
+    pub weight: Option<Range<usize>>,
+    /// Where `source` is written.
+    pub source: Option<Range<usize>>,
+    /// Where `drain = true` is written.
+    pub drain: Option<Range<usize>>,
+    /// Where `backup = true` is written.
+    pub backup: Option<Range<usize>>,
+    /// Where `shadow = true` is written.
+    pub shadow: Option<Range<usize>>,
+}
+
+/// Reads one element of `upstreams`.
+pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<UpstreamEntry> {
+    if element.is_table() {
+        return section.table("upstreams", element, UPSTREAM, read_table);
+    }
+    let upstream = section.parse("upstreams", element, value::upstream)?;
+    let (weight, source, drain, backup, shadow) = (None, None, None, None, None);
+    Some(UpstreamEntry {
+        upstream,
+        options: PLAIN,
+        weight,
+        source,
+        drain,
+        backup,
+        shadow,
+    })
+}
+
+/// What holds where nothing is said.
+const PLAIN: UpstreamOptions = UpstreamOptions {
+    weight: 1,
+    sample: None,
+    proxy: false,
+    max_rate: None,
+    drain: false,
+    backup: false,
+    shadow: false,
+};
+
+fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
+    let upstream = section.required("address", value::upstream);
+    let weight = section.optional("weight", placed(value::integer(1..=WEIGHT_MAX)));
+    let sample = section.optional("sample", value::fraction(SAMPLE_MAX));
+    let max_rate = section.optional("max_rate", value::rate);
+    let proxy = section.or("proxy", value::choice(&[("v2", true)]), false);
+    let ttl = section.optional("ttl", value::integer(1..=255));
+    let dscp = section.optional("dscp", value::dscp);
+    let source = section.optional("source", placed(value::send_from));
+    let interface = section.optional("interface", value::interface);
+    let loop_back = section.or("loop", value::boolean, true);
+    let drain = flag(section, "drain");
+    let backup = flag(section, "backup");
+    let shadow = flag(section, "shadow");
+
+    if let Some(backup) = backup.clone().filter(|_| shadow.is_some()) {
+        let message = "a shadow gets a copy of what the others get: it stands in for none of them";
+        section.problem_at("backup", backup, message, "leave one of the two out");
+    }
+    if let Some(weight) = weight.as_ref().filter(|_| shadow.is_some()) {
+        let message = "a shadow gets a copy of what the others get: it is not picked";
+        section.problem_at("weight", weight.at.clone(), message, "leave it out");
+    }
+    let mut upstream = upstream?;
+    upstream.egress.ttl = ttl;
+    upstream.egress.dscp = dscp;
+    upstream.egress.from = source.as_ref().map_or(SendFrom::Own, |source| source.value);
+    upstream.egress.interface = interface.map(|interface| interface.to_string());
+    upstream.egress.loop_back = loop_back;
+    check_loop(section, &upstream);
+    check_interface(section, &upstream);
+    if let Some(source) = &source {
+        check_source(section, &upstream, source);
+    }
+    let options = UpstreamOptions {
+        weight: weight.as_ref().map_or(1, |weight| weight.value),
+        sample: sample.map(|(taken, each)| Sample { taken, each }),
+        proxy,
+        max_rate,
+        drain: drain.is_some(),
+        backup: backup.is_some(),
+        shadow: shadow.is_some(),
+    };
+    let (weight, source) = (
+        weight.map(|weight| weight.at),
+        source.map(|source| source.at),
+    );
+    Some(UpstreamEntry {
+        upstream,
+        options,
+        weight,
+        source,
+        drain,
+        backup,
+        shadow,
+    })
+}
+
+/// Where a flag is raised.
+fn flag(section: &mut Section<'_>, key: &str) -> Option<Range<usize>> {
+    section
+        .optional(key, placed(value::boolean))
+        .filter(|flag| flag.value)
+        .map(|flag| flag.at)
+}
+
+fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
+    if section.has("loop") && !upstream.is_group() {
+        let message = format!(
+            "{upstream} is no multicast group, and only what is sent to one can be heard here too"
+        );
+        section.problem("loop", message, "leave it out");
+    }
+}
+
+/// A zone names an interface already.
+fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
+    if let (UpstreamHost::Scoped { interface, .. }, Some(other)) =
+        (&upstream.host, &upstream.egress.interface)
+        && interface != other
+    {
+        let message = format!("{upstream} is on {interface}, says its zone");
+        section.problem("interface", message, "leave one of the two out");
+    }
+}
+
+fn check_source(section: &mut Section<'_>, upstream: &Upstream, source: &Placed<SendFrom>) {
+    let SendFrom::Address(from) = source.value else {
+        return;
+    };
+    let to = match &upstream.host {
+        UpstreamHost::Address(address) => Some(address.ip()),
+        UpstreamHost::Scoped { address, .. } => Some(IpAddr::V6(*address)),
+        UpstreamHost::Name(_) => None,
+    };
+    if let Some(to) = to
+        && to.is_ipv4() != from.is_ipv4()
+    {
+        let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        let (from, to_family) = (from.ip(), family(to));
+        let message = format!("{from} is {}, and {upstream} is {to_family}", family(from));
+        section.problem_at(
+            "source",
+            source.at.clone(),
+            message,
+            format!("write an {to_family} address of this host"),
+        );
+    } else if let SocketAddr::V6(v6) = from
+        && v6.ip().is_unicast_link_local()
+        && v6.scope_id() == 0
+        && upstream.egress.interface.is_none()
+        && !matches!(upstream.host, UpstreamHost::Scoped { .. })
+    {
+        let message = format!(
+            "{} exists on every link; which interface is meant?",
+            v6.ip()
+        );
+        section.problem_at(
+            "source",
+            source.at.clone(),
+            message,
+            "add interface = \"eth0\", or whichever it is",
+        );
+    }
+}

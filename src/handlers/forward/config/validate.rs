@@ -1,0 +1,314 @@
+//! What the keys of a forwarder and of its upstreams say against each other. Each is told at the value that is to be changed,
+//! with the reason and what to write instead.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::upstream_entry::UpstreamEntry;
+use super::{Choice, Said, Settings, Spread};
+use crate::config::problem::Problem;
+use crate::config::section::Section;
+use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
+use crate::dispatch::pool::Pick;
+
+/// Upstreams of one handler: each is a socket in every worker.
+const UPSTREAMS_MAX: usize = 1_024;
+const _: () = assert!(
+    UPSTREAMS_MAX < u16::MAX as usize,
+    "sessions, ports and picks name an upstream of their handler by 16 bits, and u16::MAX is none"
+);
+
+/// Sessions times upstreams, where each session may use all of them: 8 bytes each, in every worker.
+const LEGS_MAX: u64 = 16 << 20;
+
+/// Keys that are about sessions.
+const OF_SESSIONS: [&str; 4] = [
+    "session_idle",
+    "session_max",
+    "session_share",
+    "requests_max",
+];
+/// Keys that are about answers.
+const OF_REPLIES: [&str; 4] = [
+    "session_unreplied",
+    "replies_max",
+    "allow_low_ports",
+    "answer_groups",
+];
+
+const EVERYBODY: &str =
+    "means nothing with pick = \"all\", where every upstream gets every datagram";
+
+/// Reports all of them.
+pub fn report(
+    section: &mut Section<'_>,
+    settings: &Settings,
+    entries: &[UpstreamEntry],
+    said: Option<Said>,
+) {
+    if entries.len() > UPSTREAMS_MAX {
+        section.problem(
+            "upstreams",
+            format!("more than {UPSTREAMS_MAX}, the limit of one handler"),
+            "",
+        );
+    }
+    legs(section, settings);
+    repeated(section, &settings.upstreams);
+    picks(section, settings, said);
+    absent_sessions(section, settings, entries);
+    groups(section, settings, entries);
+    sources(section, settings, entries);
+    roles(section, settings, entries);
+}
+
+/// Where a session may use all upstreams, each session remembers all of them.
+fn legs(section: &mut Section<'_>, settings: &Settings) {
+    let is_wide = settings.has_sessions()
+        && (settings.choice == Choice::All || settings.spread == Spread::Datagram);
+    let legs = u64::from(settings.limits.max) * settings.upstreams.len() as u64;
+    if is_wide && legs > LEGS_MAX {
+        let message = format!(
+            "{} sessions with {} upstreams each are {legs} ways to remember, of at most {LEGS_MAX}",
+            settings.limits.max,
+            settings.upstreams.len()
+        );
+        section.problem(
+            "session_max",
+            message,
+            "write a smaller session_max, or fewer upstreams",
+        );
+    }
+}
+
+/// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm. Two ways to one upstream are none.
+fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
+    let mut seen: HashMap<(&UpstreamHost, u16, &Egress), &Upstream> = HashMap::new();
+    for upstream in upstreams {
+        if let Some(first) =
+            seen.insert((&upstream.host, upstream.port, &upstream.egress), upstream)
+        {
+            let problem = Problem::error(
+                upstream.at.clone(),
+                format!("`upstreams`: {upstream} is there twice"),
+            );
+            section.report(
+                problem
+                    .and_at(first.at.clone(), "first here")
+                    .hint("leave one out"),
+            );
+        }
+    }
+}
+
+fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
+    if section.has("hash_on") && settings.choice != Choice::One(Pick::Hash) {
+        section.problem(
+            "hash_on",
+            "means something only with pick = \"hash\"",
+            "add pick = \"hash\", or leave it out",
+        );
+    }
+    if section.has("spread") && settings.choice == Choice::All {
+        section.problem("spread", EVERYBODY, "leave it out");
+    }
+    if settings.choice == Choice::One(Pick::LeastSessions) && !settings.has_sessions() {
+        let message = "there are no sessions to count where no answers go back and each datagram is picked for by itself";
+        section.problem(
+            "pick",
+            message,
+            "add spread = \"session\", or write pick = \"round_robin\"",
+        );
+    }
+    if matches!(said, Some(Said::First | Said::All)) && settings.choice != Choice::All {
+        let message = "which of several answers is a question only with pick = \"all\"; here one upstream is asked";
+        section.problem("replies", message, "write true");
+    }
+}
+
+/// Settings of sessions and answers, where there are none.
+fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+    if settings.has_replies() {
+        return;
+    }
+    let keeps = |entry: &UpstreamEntry| entry.upstream.egress.from == SendFrom::Keep;
+    let can_reply = !entries
+        .iter()
+        .any(|entry| entry.upstream.is_group() || keeps(entry));
+    let reply_hint = if can_reply {
+        "add replies = true, or leave it out"
+    } else {
+        "leave it out"
+    };
+    for key in OF_REPLIES
+        .into_iter()
+        .filter(|key| section.has(key))
+        .collect::<Vec<_>>()
+    {
+        section.problem(
+            key,
+            "means something only where answers go back",
+            reply_hint,
+        );
+    }
+    if settings.has_sessions() {
+        return;
+    }
+    let (message, hint) = match settings.choice {
+        Choice::All => (
+            "there are no sessions where no answers go back and every upstream is sent to",
+            reply_hint,
+        ),
+        Choice::One(_) if can_reply => (
+            NO_SESSIONS,
+            "add replies = true or spread = \"session\", or leave it out",
+        ),
+        Choice::One(_) => (NO_SESSIONS, "add spread = \"session\", or leave it out"),
+    };
+    for key in OF_SESSIONS
+        .into_iter()
+        .filter(|key| section.has(key))
+        .collect::<Vec<_>>()
+    {
+        section.problem(key, message, hint);
+    }
+}
+
+const NO_SESSIONS: &str =
+    "there are no sessions where no answers go back and each datagram is picked for by itself";
+
+/// A group is many receivers and answers nobody.
+fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+    let picked = entries
+        .iter()
+        .filter(|entry| entry.shadow.is_none())
+        .count();
+    for UpstreamEntry {
+        upstream, shadow, ..
+    } in entries.iter().filter(|entry| entry.upstream.is_group())
+    {
+        let at = upstream.at.clone();
+        if settings.choice != Choice::All && shadow.is_none() && picked > 1 {
+            let message = format!(
+                "{upstream} is a multicast group, for all who listen; here one upstream is picked"
+            );
+            section.problem_at(
+                "upstreams",
+                at,
+                message,
+                "add pick = \"all\", or give the group a handler of its own",
+            );
+        } else if settings.has_replies() {
+            let message =
+                format!("{upstream} is a multicast group, which receives and does not answer");
+            section.problem_at(
+                "upstreams",
+                at,
+                message,
+                "add replies = false, or give the group a handler of its own",
+            );
+        }
+    }
+    if settings.monitor.probe.is_some() && settings.upstreams.iter().all(Upstream::is_group) {
+        section.problem(
+            "health",
+            "a multicast group cannot be asked whether it lives",
+            "leave it out",
+        );
+    }
+}
+
+/// Sources that no answer could come back to.
+fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+    if !settings.has_replies() {
+        return;
+    }
+    for UpstreamEntry {
+        upstream, source, ..
+    } in entries
+    {
+        let at = source.clone().unwrap_or(upstream.at.clone());
+        match upstream.egress.from {
+            SendFrom::Keep => {
+                let message = "answers would go to the sender itself and not come back here";
+                section.problem_at(
+                    "source",
+                    at,
+                    message,
+                    "add replies = false, or write \"own\"",
+                );
+            }
+            SendFrom::Address(from) if from.port() > 0 => {
+                let hint = format!(
+                    "leave the port out: \"{}\"; or add replies = false",
+                    from.ip()
+                );
+                section.problem_at("source", at, "each session needs a port of its own", hint);
+            }
+            SendFrom::Own | SendFrom::Address(_) => {}
+        }
+    }
+}
+
+/// Who is picked, how much, and instead of whom.
+fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
+    for entry in entries {
+        let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());
+        match (weight, settings.choice) {
+            (Some(at), Choice::All) => section.problem_at("weight", at, EVERYBODY, "leave it out"),
+            (Some(at), Choice::One(Pick::FirstAlive)) => {
+                let message = "means nothing with pick = \"first_alive\", where the order of the file decides";
+                section.problem_at("weight", at, message, "leave it out");
+            }
+            _ => {}
+        }
+        if let Some(at) = entry
+            .backup
+            .clone()
+            .filter(|_| settings.choice == Choice::All)
+        {
+            section.problem_at("backup", at, EVERYBODY, "leave it out");
+        }
+    }
+    let first_of_all = |flag: fn(&UpstreamEntry) -> &Option<Range<usize>>| {
+        let mut picked = entries
+            .iter()
+            .filter(|entry| entry.shadow.is_none())
+            .peekable();
+        let first = picked.peek().and_then(|entry| flag(entry).clone());
+        first.filter(|_| picked.all(|entry| flag(entry).is_some()))
+    };
+    if entries.iter().all(|entry| entry.shadow.is_some()) {
+        let at = entries
+            .first()
+            .and_then(|entry| entry.shadow.clone())
+            .unwrap_or(section.at());
+        let message = match entries.len() {
+            1 => "the only upstream has nobody to get copies of",
+            _ => "every upstream is a shadow, and there is nobody to get copies of",
+        };
+        section.problem_at(
+            "shadow",
+            at,
+            message,
+            "one upstream at least must not be a shadow",
+        );
+    }
+    if let Some(at) = first_of_all(|entry| &entry.backup).filter(|_| settings.choice != Choice::All)
+    {
+        let message = "every upstream is a backup, and there is none that it stands in for";
+        section.problem_at(
+            "backup",
+            at,
+            message,
+            "one upstream at least must not be a backup",
+        );
+    }
+    if let Some(at) = first_of_all(|entry| &entry.drain) {
+        let problem = Problem::warning(
+            at,
+            "`drain`: every upstream drains, so nothing new is sent on",
+        );
+        section.report(problem.hint("leave it out where something is to be sent"));
+    }
+}

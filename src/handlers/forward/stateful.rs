@@ -1,0 +1,660 @@
+//! Forwarding with sessions: one for each client address and port, listener and route. Each has a source port of its own
+//! at its upstream, so what comes back there is the client's.
+
+use std::sync::Arc;
+
+use super::config::{Choice, Replies, Spread};
+use super::shadow::{Comparison, Outcomes};
+use super::source_ports::SourcePorts;
+use super::upstream_set::UpstreamSet;
+use crate::datagram::{Envelope, Train};
+use crate::dispatch::handler::{
+    Batch, Context, Forwarding, Handler, HandlerId, Trouble, UpstreamId,
+};
+use crate::dispatch::ledger::{HandlerCount, SessionCount, UpstreamCount};
+use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::reply_policy::ReplyPolicy;
+use crate::dispatch::saved_state::SavedState;
+use crate::dispatch::sessions::page::SessionPage;
+use crate::dispatch::sessions::quota::Quota;
+use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, prefix_of};
+use crate::dispatch::time::Time;
+use crate::dispatch::upstream_event::UpstreamEvent;
+use crate::dispatch::verdict::{DropReason, Verdict};
+use crate::number;
+
+/// Sessions that end in one call for the sake of time; the rest follows a moment later.
+const ENDS_MAX: usize = 512;
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Idle,
+    Complete,
+    Evicted,
+    Broken,
+}
+
+/// The handler.
+pub struct Stateful {
+    pub(super) upstreams: UpstreamSet,
+    pub(super) table: Sessions,
+    pub(super) quota: Arc<Quota>,
+    pub(super) source_ports: SourcePorts,
+    /// Of each session, one for each shadow; none where there are no shadows.
+    comparisons: Vec<Comparison>,
+    /// By upstream.
+    outcomes: Vec<Outcomes>,
+    pub(super) counts: SessionCount,
+    /// Sockets of the session that is being opened.
+    opening: Vec<Option<UpstreamSocketId>>,
+}
+
+impl Stateful {
+    /// Of what every forwarder has, with a table that may hold what the quota, which all workers share, allows.
+    pub fn new(upstreams: UpstreamSet, quota: Arc<Quota>, seed: u64) -> Stateful {
+        let limits = upstreams.settings.limits;
+        let is_sticky = upstreams.settings.replies == Replies::None;
+        // Nobody is unreplied where nobody is to answer.
+        let unreplied = if is_sticky {
+            limits.idle
+        } else {
+            limits.unreplied
+        };
+        let legs = match (upstreams.settings.choice, upstreams.settings.spread) {
+            (Choice::One(_), Spread::Session) => 1 + upstreams.shadows.len(),
+            _ => upstreams.handles.len(),
+        };
+        let lifetimes = Lifetimes {
+            idle: limits.idle,
+            unreplied,
+        };
+        Stateful {
+            table: Sessions::new(quota.max(), legs, lifetimes, seed),
+            quota,
+            source_ports: SourcePorts::new(
+                upstreams
+                    .handles
+                    .iter()
+                    .map(|handle| (handle.id, handle.socket)),
+                !is_sticky,
+            ),
+            comparisons: Vec::new(),
+            outcomes: vec![Outcomes::default(); upstreams.handles.len()],
+            counts: SessionCount::default(),
+            opening: vec![None; legs],
+            upstreams,
+        }
+    }
+
+    fn on_request(&mut self, train: &Train, index: u32, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        if let Err(reason) = self.request(train, index, batch, cx) {
+            cx.drop_run(index, train.datagrams(), reason);
+        }
+    }
+
+    fn request(
+        &mut self,
+        train: &Train,
+        index: u32,
+        batch: &Batch<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let envelope = &train.envelope;
+        let ttl = self.upstreams.damp(envelope)?;
+        let key = SessionKey {
+            client: envelope.src,
+            local: envelope.local,
+            route: cx.route_id(),
+        };
+        let id = match self.table.find(&key) {
+            Some(id) => id,
+            None if !self.may_reply(envelope, cx) => {
+                self.counts.one_way += u64::from(train.datagrams());
+                self.upstreams.pass_on(train, index, batch, ttl, cx);
+                return Ok(());
+            }
+            None => self.open(key, train, batch, cx)?,
+        };
+        let session = self.table.get_mut(id);
+        session.seen = cx.now();
+        // The kernel spreads flows anew where sockets join those of an address; a session goes where its client asks.
+        session.listener = cx.listener();
+        session.requests = session.requests.saturating_add(train.datagrams());
+        session.winner = None;
+        session.ttl = ttl;
+        let is_last = self
+            .upstreams
+            .settings
+            .limits
+            .requests_max
+            .is_some_and(|max| session.requests >= max);
+        let passed = self.pass_on(id, train, index, batch, ttl, cx);
+        if is_last {
+            self.table.unbind(id);
+        }
+        passed
+    }
+
+    /// Whether the reply filter lets answers go to who sent this. Its TTL has been looked at.
+    fn may_reply(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
+        let reply_policy = ReplyPolicy {
+            ttl: Some(1),
+            ..self.upstreams.settings.reply_policy
+        };
+        self.upstreams.settings.replies == Replies::None
+            || (cx.permit(envelope, &reply_policy).is_ok()
+                && !self.upstreams.is_upstream(envelope.src))
+    }
+
+    /// Passes a train of a session on, whole where nothing counts its datagrams.
+    fn pass_on(
+        &mut self,
+        id: SessionId,
+        train: &Train,
+        index: u32,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        if self.upstreams.is_plain && self.upstreams.settings.spread == Spread::Session {
+            return self.pass_piece(id, train, batch, ttl, cx);
+        }
+        for (at, datagram) in (index..).zip(train.pieces()) {
+            if let Err(reason) = self.pass_piece(id, &datagram, batch, ttl, cx) {
+                cx.verdict(at, Verdict::Dropped(reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_piece(
+        &mut self,
+        id: SessionId,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        match (
+            self.upstreams.settings.choice,
+            self.upstreams.settings.spread,
+        ) {
+            (Choice::One(_), Spread::Session) if self.upstreams.pool.is_all_alive() => {}
+            (Choice::One(_), Spread::Session) => self.renew_choice(id, train, batch, cx)?,
+            (Choice::One(_), Spread::Datagram) => {
+                let source_ports = &self.source_ports;
+                let place = self
+                    .upstreams
+                    .pick(train, batch, |place| source_ports.sessions(place))
+                    .ok_or(DropReason::NoUpstream)?;
+                let socket = self.leg(id, place, cx)?;
+                for shadow in 0..self.upstreams.shadows.len() {
+                    let shadow = self.upstreams.shadows[shadow];
+                    if let Some(socket) = self.table.legs(id)[shadow] {
+                        // What a shadow does not get is counted there.
+                        let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
+                    }
+                }
+                return self.pass_leg(socket, place, train, batch, ttl, cx);
+            }
+            (Choice::All, _) => {}
+        }
+        let mut passed = Err(DropReason::NoUpstream);
+        for leg in 0..self.opening.len() {
+            let Some(socket) = self.table.legs(id)[leg] else {
+                continue;
+            };
+            let Some(place) = self.source_ports.place(socket) else {
+                continue;
+            };
+            let got = self.pass_leg(socket, place, train, batch, ttl, cx);
+            // What a shadow gets or not is counted there.
+            if !self.upstreams.settings.upstream_options[place].shadow {
+                passed = passed.or(got);
+            }
+        }
+        passed
+    }
+
+    fn pass_leg(
+        &mut self,
+        socket: UpstreamSocketId,
+        place: usize,
+        train: &Train,
+        batch: &Batch<'_>,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        self.upstreams.handles[place].pass(socket, train, batch, ttl, cx)?;
+        self.source_ports.requested(socket, train.datagrams());
+        self.upstreams.requested(place, train.datagrams(), cx.now());
+        Ok(())
+    }
+
+    /// The session's socket to an upstream that it may not have used yet.
+    fn leg(
+        &mut self,
+        id: SessionId,
+        place: usize,
+        cx: &mut Context<'_>,
+    ) -> Result<UpstreamSocketId, DropReason> {
+        if let Some(socket) = self.table.legs(id)[place] {
+            return Ok(socket);
+        }
+        let socket = self.source_ports.lease(place, cx)?;
+        self.source_ports.assign(socket, id);
+        self.table.legs(id)[place] = Some(socket);
+        Ok(socket)
+    }
+
+    /// A session whose upstream has died goes on with another, if there is one.
+    fn renew_choice(
+        &mut self,
+        id: SessionId,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let Some(socket) = self.table.legs(id)[0] else {
+            return Err(DropReason::NoUpstream);
+        };
+        let Some(place) = self.source_ports.place(socket) else {
+            return Err(DropReason::NoUpstream);
+        };
+        // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
+        if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
+            return Ok(());
+        }
+        let source_ports = &self.source_ports;
+        let Some(other) = self
+            .upstreams
+            .pick(train, batch, |place| source_ports.sessions(place))
+        else {
+            return Ok(());
+        };
+        if other == place || !self.upstreams.pool.members()[other].alive {
+            return Ok(());
+        }
+        let new = self.source_ports.lease(other, cx)?;
+        self.source_ports.assign(new, id);
+        self.table.legs(id)[0] = Some(new);
+        let seen = self.table.get(id).seen;
+        // Thousands may go at once, and the ports that they leave are of use to nobody but where they go.
+        self.source_ports.spoil(socket);
+        self.source_ports.release(socket, seen, cx);
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        key: SessionKey,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<SessionId, DropReason> {
+        let prefix = prefix_of(key.client.ip());
+        self.take_place(prefix, cx)?;
+        if let Err(reason) = self.lease_legs(train, batch, cx) {
+            self.quota.give_back(prefix);
+            return Err(reason);
+        }
+        let id = self
+            .table
+            .insert(key, cx.listener(), train.envelope.interface, cx.now());
+        for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
+            *leg = socket.take();
+            if let Some(socket) = leg {
+                self.source_ports.assign(*socket, id);
+            }
+        }
+        self.make_room_for_comparisons(id);
+        self.counts.opened += 1;
+        Ok(id)
+    }
+
+    pub(super) fn make_room_for_comparisons(&mut self, id: SessionId) {
+        let comparisons = (id.0 as usize + 1) * self.upstreams.shadows.len();
+        if self.comparisons.len() < comparisons {
+            self.comparisons
+                .resize_with(comparisons, Comparison::default);
+        }
+    }
+
+    /// Takes a place in the quota; where all are taken, that of the one that has been unreplied longest here.
+    fn take_place(&mut self, prefix: u64, cx: &mut Context<'_>) -> Result<(), DropReason> {
+        let taken = self.quota.take(prefix);
+        if taken != Err(DropReason::SessionLimit) {
+            return taken;
+        }
+        let oldest = self
+            .table
+            .oldest_unreplied()
+            .ok_or(DropReason::SessionLimit)?;
+        self.end(oldest, Cause::Evicted, cx);
+        self.quota.take(prefix)
+    }
+
+    /// Leases the sockets that a new session begins with: to whom is picked or to all, and then to the shadows.
+    fn lease_legs(
+        &mut self,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let first_shadow = match (
+            self.upstreams.settings.choice,
+            self.upstreams.settings.spread,
+        ) {
+            // The others as they are picked.
+            (Choice::One(_), Spread::Datagram) => None,
+            (Choice::One(_), Spread::Session) => {
+                let source_ports = &self.source_ports;
+                let place = self
+                    .upstreams
+                    .pick(train, batch, |place| source_ports.sessions(place))
+                    .ok_or(DropReason::NoUpstream)?;
+                self.opening[0] = Some(self.source_ports.lease(place, cx)?);
+                Some(1)
+            }
+            (Choice::All, _) => {
+                let mut leased = Err(DropReason::NoUpstream);
+                for place in 0..self.opening.len() {
+                    if !self.upstreams.pool.is_fit_for_all(place)
+                        || self.upstreams.settings.upstream_options[place].shadow
+                    {
+                        continue;
+                    }
+                    let socket = self.source_ports.lease(place, cx);
+                    self.opening[place] = socket.ok();
+                    leased = leased.or(socket.map(drop));
+                }
+                leased?;
+                None
+            }
+        };
+        for (at, &shadow) in self.upstreams.shadows.iter().enumerate() {
+            if self.upstreams.pool.is_fit_for_all(shadow) {
+                // Where there is no leg for each upstream, the shadows' come last.
+                let leg = first_shadow.map_or(shadow, |first| first + at);
+                self.opening[leg] = self.source_ports.lease(shadow, cx).ok();
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Context<'_>) {
+        let session = self.table.get(id);
+        let (seen, is_assured, prefix) = (
+            session.seen,
+            session.is_assured,
+            prefix_of(session.key.client.ip()),
+        );
+        for leg in 0..self.opening.len() {
+            if let Some(socket) = self.table.legs(id)[leg].take() {
+                self.source_ports.release(socket, seen, cx);
+            }
+        }
+        for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
+            self.comparisons[id.0 as usize * self.upstreams.shadows.len() + at]
+                .end(&mut self.outcomes[*shadow]);
+        }
+        self.table.remove(id);
+        self.quota.give_back(prefix);
+        *match cause {
+            Cause::Idle if is_assured || self.upstreams.settings.replies == Replies::None => {
+                &mut self.counts.idle
+            }
+            Cause::Idle => &mut self.counts.unanswered,
+            Cause::Complete => &mut self.counts.complete,
+            Cause::Evicted => &mut self.counts.evicted,
+            Cause::Broken => &mut self.counts.broken,
+        } += 1;
+    }
+
+    /// What one upstream answered goes to the client, unless that is not wanted.
+    fn reply(
+        &mut self,
+        socket: UpstreamSocketId,
+        train: &Train,
+        batch: &Batch<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), DropReason> {
+        let (id, place) = self
+            .source_ports
+            .session(socket)
+            .ok_or(DropReason::LateReply)?;
+        self.source_ports.replied(socket, train.datagrams());
+        self.upstreams.replied(place);
+        if self.upstreams.settings.upstream_options[place].shadow {
+            self.compare(id, Some(place), train, batch);
+            return Err(DropReason::Shadow);
+        }
+        let session = self.table.get_mut(id);
+        let place = number::to_u16(place);
+        if self.upstreams.settings.is_first_alone() && *session.winner.get_or_insert(place) != place
+        {
+            return Err(DropReason::NotFirst);
+        }
+        session.seen = cx.now();
+        session.replies = session.replies.saturating_add(train.datagrams());
+        let (listener, key, interface) = (session.listener, session.key, session.interface);
+        // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
+        let ttl = session
+            .ttl
+            .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
+        cx.pass_back(listener, train, key.client, key.local, interface, ttl);
+        self.table.assure(id);
+        if !self.upstreams.shadows.is_empty() {
+            self.compare(id, None, train, batch);
+        }
+        if self.is_complete(id) {
+            self.end(id, Cause::Complete, cx);
+        }
+        Ok(())
+    }
+
+    /// Whether each request that went out has as many answers as it is to have: of every upstream that it went to, or, where
+    /// the first one's are enough, as many as the client was to get.
+    fn is_complete(&mut self, id: SessionId) -> bool {
+        let Some(each) = self.upstreams.settings.limits.replies_max else {
+            return false;
+        };
+        let (source_ports, upstream_options) = (
+            &self.source_ports,
+            &self.upstreams.settings.upstream_options,
+        );
+        let outstanding = self
+            .table
+            .legs(id)
+            .iter()
+            .flatten()
+            .filter_map(|socket| source_ports.outstanding(*socket));
+        let mut outstanding =
+            outstanding.filter(|outstanding| !upstream_options[outstanding.place].shadow);
+        if self.upstreams.settings.is_first_alone() {
+            let asked = outstanding
+                .map(|outstanding| outstanding.requests)
+                .max()
+                .unwrap_or(0);
+            return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
+        }
+        outstanding.all(|outstanding| {
+            u64::from(outstanding.replies) >= u64::from(each) * u64::from(outstanding.requests)
+        })
+    }
+
+    /// Compares answers: those of a shadow, or (`None`) those that the client gets.
+    fn compare(&mut self, id: SessionId, of: Option<usize>, train: &Train, batch: &Batch<'_>) {
+        let shadows = self.upstreams.shadows.len();
+        for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
+            if of.is_some_and(|of| of != *shadow) {
+                continue;
+            }
+            let comparison = &mut self.comparisons[id.0 as usize * shadows + at];
+            for datagram in train.pieces() {
+                comparison.reply(
+                    of.is_some(),
+                    batch.bytes(datagram.span),
+                    &mut self.outcomes[*shadow],
+                );
+            }
+        }
+    }
+}
+
+/// The quota is all workers': a table that goes gives back what it has taken.
+impl Drop for Stateful {
+    fn drop(&mut self) {
+        for (_, session) in self.table.iter() {
+            self.quota.give_back(prefix_of(session.key.client.ip()));
+        }
+    }
+}
+
+impl Handler for Stateful {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        let mut index = 0;
+        for train in batch.trains() {
+            // A train may hold the last request of one session and the first of the next.
+            if self.upstreams.settings.limits.requests_max.is_some() {
+                for (at, datagram) in (index..).zip(train.pieces()) {
+                    self.on_request(&datagram, at, batch, cx);
+                }
+            } else {
+                self.on_request(train, index, batch, cx);
+            }
+            index += train.datagrams();
+        }
+    }
+
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        Some(self)
+    }
+
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        Some(self)
+    }
+}
+
+impl Forwarding for Stateful {
+    fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        let mut index = 0;
+        for train in batch.trains() {
+            let datagrams = train.datagrams();
+            if let Some(place) = self.source_ports.place(socket) {
+                self.source_ports.count_replies(place, datagrams);
+            }
+            if let Err(reason) = self.reply(socket, train, batch, cx) {
+                cx.drop_run(index, datagrams, reason);
+            }
+            index += datagrams;
+        }
+    }
+
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>) {
+        let Some(place) = self.source_ports.place(socket) else {
+            return;
+        };
+        match trouble {
+            Trouble::Reported(_) => self.upstreams.refused(place, cx.now()),
+            Trouble::Broken => {
+                if let Some((id, _)) = self.source_ports.session(socket) {
+                    self.source_ports.spoil(socket);
+                    self.end(id, Cause::Broken, cx);
+                }
+            }
+        }
+    }
+
+    fn on_upstream_event(
+        &mut self,
+        upstream: UpstreamId,
+        event: UpstreamEvent,
+        cx: &mut Context<'_>,
+    ) {
+        self.upstreams.apply(upstream, event);
+        if let (UpstreamEvent::Moved(_), Some(place)) = (event, self.upstreams.place(upstream)) {
+            self.source_ports.moved(place, cx);
+        }
+    }
+
+    fn on_time(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        self.upstreams.pass_time(now);
+        for _ in 0..ENDS_MAX {
+            let Some(id) = self.table.expired(now) else {
+                break;
+            };
+            self.end(id, Cause::Idle, cx);
+        }
+        self.source_ports.shrink(now, cx);
+    }
+
+    fn save(&self) -> SavedState {
+        self.save_all()
+    }
+
+    fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {
+        self.inherit_all(saved, cx);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        [
+            self.table.deadline(),
+            self.source_ports.deadline(),
+            self.upstreams.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn has_outstanding(&self) -> bool {
+        self.source_ports.has_outstanding()
+    }
+
+    fn look_at_sessions(
+        &self,
+        handler: HandlerId,
+        from: u32,
+        page: &mut SessionPage,
+    ) -> Option<u32> {
+        let upstream = |socket| {
+            self.source_ports
+                .place(socket)
+                .map(|place| self.upstreams.handles[place].id)
+        };
+        self.table.look(handler, from, page, upstream)
+    }
+
+    fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
+        self.upstreams.account(upstreams);
+        let unreplied = match self.upstreams.settings.replies {
+            Replies::None => 0,
+            _ => u64::from(self.table.unreplied()),
+        };
+        let ports = self.source_ports.open();
+        handler.sessions = SessionCount {
+            open: u64::from(self.table.len()),
+            unreplied,
+            ports,
+            ..self.counts
+        };
+        for (place, handle) in self.upstreams.handles.iter().enumerate() {
+            let count = &mut upstreams[handle.id.index()];
+            count.sessions += self.source_ports.sessions(place);
+            count.replies += self.source_ports.replies(place);
+            let Outcomes {
+                same,
+                different,
+                missing,
+            } = self.outcomes[place];
+            count
+                .shadow
+                .iter_mut()
+                .zip([same, different, missing])
+                .for_each(|(sum, more)| *sum += more);
+        }
+    }
+}

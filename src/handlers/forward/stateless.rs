@@ -1,0 +1,95 @@
+//! Forwarding without a way back: each datagram for itself, or for all.
+
+use super::config::{Choice, Spread};
+use super::upstream_set::UpstreamSet;
+use crate::dispatch::handler::{Batch, Context, Forwarding, Handler, Trouble, UpstreamId};
+use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
+use crate::dispatch::outbox::UpstreamSocketId;
+use crate::dispatch::saved_state::SavedState;
+use crate::dispatch::time::Time;
+use crate::dispatch::upstream_event::UpstreamEvent;
+
+/// The handler.
+pub struct Stateless {
+    upstreams: UpstreamSet,
+}
+
+impl Stateless {
+    /// Of what every forwarder has.
+    pub fn new(upstreams: UpstreamSet) -> Stateless {
+        debug_assert!(
+            upstreams.settings.spread == Spread::Datagram
+                || upstreams.settings.choice == Choice::All
+        );
+        Stateless { upstreams }
+    }
+}
+
+impl Handler for Stateless {
+    fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        let mut index = 0;
+        for train in batch.trains() {
+            let datagrams = train.datagrams();
+            match self.upstreams.damp(&train.envelope) {
+                Ok(ttl) => self.upstreams.pass_on(train, index, batch, ttl, cx),
+                Err(reason) => cx.drop_run(index, datagrams, reason),
+            }
+            index += datagrams;
+        }
+    }
+
+    fn forwarding(&self) -> Option<&dyn Forwarding> {
+        Some(self)
+    }
+
+    fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
+        Some(self)
+    }
+}
+
+impl Forwarding for Stateless {
+    fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>) {
+        if let Some(place) = self.upstreams.place_of(socket)
+            && let Trouble::Reported(_) = trouble
+        {
+            self.upstreams.refused(place, cx.now());
+        }
+    }
+
+    fn on_upstream_event(
+        &mut self,
+        upstream: UpstreamId,
+        event: UpstreamEvent,
+        _: &mut Context<'_>,
+    ) {
+        self.upstreams.apply(upstream, event);
+    }
+
+    fn on_time(&mut self, cx: &mut Context<'_>) {
+        self.upstreams.pass_time(cx.now());
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.upstreams.deadline()
+    }
+
+    fn save(&self) -> SavedState {
+        self.upstreams.save()
+    }
+
+    fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {
+        self.upstreams.inherit(&saved);
+        // What has no way back any more has no use for sessions and ports.
+        let legs = saved
+            .sessions
+            .iter()
+            .flat_map(|session| &session.legs)
+            .filter_map(|leg| leg.socket);
+        legs.chain(saved.ports.iter().map(|port| port.socket))
+            .for_each(|socket| cx.close(socket));
+    }
+
+    fn account(&self, _: &mut HandlerCount, upstreams: &mut [UpstreamCount]) {
+        self.upstreams.account(upstreams);
+    }
+}

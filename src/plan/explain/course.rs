@@ -1,0 +1,122 @@
+//! Which listeners and which route an imagined datagram comes to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::datagram::Envelope;
+use crate::dispatch::route_table::{PortTable, RouteId};
+use crate::net::fib::DestinationKind;
+use crate::plan::explain::question::Question;
+use crate::plan::host::Host;
+use crate::plan::{ListenerPlan, Plan, Role};
+
+/// TTL of the imagined datagram: what most hosts begin with.
+pub(super) const TTL: u8 = 64;
+
+/// Where a datagram would come to.
+pub(crate) struct Course {
+    /// The listeners that get it or a copy, the one that handles it first.
+    pub(crate) heard: Vec<usize>,
+    /// What the kernel would tell about it.
+    pub(crate) envelope: Envelope,
+    /// The route that takes it.
+    pub(crate) route: Option<RouteId>,
+}
+
+/// Follows a datagram to its route. `table` is the plan's, for the port that it is sent to.
+pub(crate) fn follow(plan: &Plan, host: &Host, question: &Question, table: &PortTable) -> Course {
+    let heard = hearers(plan, question);
+    let envelope = imagine(
+        host,
+        question,
+        heard.first().map(|index| &plan.listeners[*index]),
+    );
+    let route = (!heard.is_empty()).then(|| table.find(&envelope)).flatten();
+    Course {
+        heard,
+        envelope,
+        route,
+    }
+}
+
+/// The listeners that get the datagram or a copy, the one that handles it first.
+fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
+    let (ip, port) = (question.to.ip(), question.to.port());
+    let at = |wanted: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
+        let listeners = plan.listeners.iter().enumerate();
+        let found =
+            listeners.filter(|(_, listener)| listener.address.port() == port && wanted(listener));
+        found.map(|(index, _)| index).collect()
+    };
+    let wildcard = |listener: &ListenerPlan| {
+        matches!(listener.role, Role::Wildcard { .. }) && listener.address.is_ipv4() == ip.is_ipv4()
+    };
+    let exact = at(&|listener| {
+        let heard = match &listener.role {
+            Role::Group {
+                interface, sources, ..
+            } => {
+                question.interface.is_none_or(|asked| asked == *interface)
+                    && (sources.is_empty() || sources.contains(&question.from.ip()))
+            }
+            _ => true,
+        };
+        listener.address.ip() == ip && !ip.is_unspecified() && heard
+    });
+    let is_broadcast = exact
+        .iter()
+        .any(|index| plan.listeners[*index].role == Role::Broadcast);
+    match exact.is_empty() || is_broadcast {
+        true if ip.is_multicast() => exact,
+        true => exact.into_iter().chain(at(&wildcard)).collect(),
+        false => exact,
+    }
+}
+
+/// What the kernel would tell about it.
+fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) -> Envelope {
+    let way_back = (host.look_up)(question.from.ip()).ok();
+    let interface = question
+        .interface
+        .unwrap_or(match listener.map(|listener| &listener.role) {
+            Some(Role::Group { interface, .. }) => *interface,
+            _ => way_back.map_or(0, |answer| answer.interface),
+        });
+    let to_many = question.to.ip().is_multicast() || is_broadcast(host, question.to.ip());
+    let local = match question.to.ip() {
+        ip if !to_many => ip,
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V4(_) => {
+            let on = host
+                .interfaces
+                .iter()
+                .find(|candidate| candidate.index == interface);
+            let first = on.and_then(|on| on.addresses.iter().copied().find(IpAddr::is_ipv4));
+            way_back
+                .and_then(|answer| answer.source)
+                .or(first)
+                .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+        }
+    };
+    let local = SocketAddr::new(local, question.to.port());
+    Envelope {
+        src: question.from,
+        dst: question.to,
+        local,
+        interface,
+        ttl: Some(TTL),
+        time_ns: None,
+    }
+}
+
+/// Whether this host takes an address for a broadcast address.
+fn is_broadcast(host: &Host, ip: IpAddr) -> bool {
+    let known = (host.look_up)(ip).is_ok_and(|answer| answer.kind == DestinationKind::Broadcast);
+    known || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Whether a datagram to the address comes to this host at all.
+pub(super) fn is_here(host: &Host, ip: IpAddr) -> bool {
+    ip.is_multicast()
+        || is_broadcast(host, ip)
+        || (host.look_up)(ip).is_ok_and(|a| a.kind == DestinationKind::Local)
+}

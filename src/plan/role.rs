@@ -1,0 +1,150 @@
+//! What kind of listener a destination needs on this host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::config::{Destination, Placed, Problem, Route};
+use crate::net::fib::DestinationKind;
+use crate::plan::host::Host;
+use crate::plan::listener::Role;
+
+/// What a destination's listener is bound to, and its role.
+pub(super) struct Found {
+    pub(super) ip: IpAddr,
+    /// The index of the interface that the bind call needs; 0: none.
+    pub(super) scope: u32,
+    pub(super) role: Role,
+    /// What the user should know about it.
+    pub(super) note: Option<Note>,
+}
+
+/// Something that the user should know.
+pub(super) enum Note {
+    /// However many destinations it is about, it is said once.
+    Once(String),
+    /// It is said for each destination.
+    Each(String),
+}
+
+/// Finds the address to bind, its scope, and the role of a destination's listener. `interface` is the index of the interface
+/// that the route names.
+///
+/// # Errors
+///
+/// The destination is a group, the route names no interface, and the kernel has none to join it on.
+pub(super) fn find(
+    destination: &Placed<Destination>,
+    route: &Route,
+    interface: Option<u32>,
+    host: &Host,
+) -> Result<Found, Box<Problem>> {
+    let ip = destination.value.net.addr();
+    if !destination.value.is_exact() {
+        return Ok(wildcard(ip));
+    }
+    if !ip.is_multicast() {
+        return Ok(unicast(ip, interface, host));
+    }
+    group(ip, route, interface, host).map_err(|message| {
+        let hint = format!(
+            "name one with `interface = \"…\"`; this host has: {}",
+            host.list()
+        );
+        Box::new(Problem::error(destination.at.clone(), message).hint(hint))
+    })
+}
+
+fn wildcard(ip: IpAddr) -> Found {
+    Found {
+        ip: if ip.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        },
+        scope: 0,
+        role: Role::Wildcard {
+            claimed: Vec::new(),
+        },
+        note: None,
+    }
+}
+
+fn unicast(ip: IpAddr, interface: Option<u32>, host: &Host) -> Found {
+    let scope = if is_of_one_link(ip) {
+        interface.unwrap_or(0)
+    } else {
+        0
+    };
+    let found = |role, scope, note| Found {
+        ip,
+        scope,
+        role,
+        note,
+    };
+    match (host.look_up)(ip).map(|answer| answer.kind) {
+        Ok(DestinationKind::Broadcast) => found(Role::Broadcast, 0, None),
+        Ok(DestinationKind::Local) => found(Role::Unicast, scope, None),
+        _ if ip == IpAddr::V4(Ipv4Addr::BROADCAST) => found(Role::Broadcast, 0, None),
+        _ => {
+            let note = Note::Each(format!(
+                "{ip} is not an address of this host yet: its listener is bound all the same and will work once it comes up"
+            ));
+            if ip.is_ipv4() {
+                found(Role::Absent, 0, Some(note))
+            } else {
+                found(Role::Unicast, scope, Some(note))
+            }
+        }
+    }
+}
+
+fn group(ip: IpAddr, route: &Route, interface: Option<u32>, host: &Host) -> Result<Found, String> {
+    let (interface, note) = match interface {
+        Some(interface) => (interface, None),
+        None => kernels_choice(ip, host)?,
+    };
+    let family = route
+        .sources
+        .iter()
+        .map(|source| source.value)
+        .filter(|source| source.addr().is_ipv4() == ip.is_ipv4());
+    let hosts = family
+        .clone()
+        .all(|source| source.prefix_len() == source.max_prefix_len());
+    let sources = if hosts {
+        family.map(|source| source.addr()).collect()
+    } else {
+        Vec::new()
+    };
+    Ok(Found {
+        ip,
+        // Bind refuses a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
+        scope: if is_of_one_link(ip) { interface } else { 0 },
+        role: Role::Group {
+            interface,
+            sources,
+            elsewhere: Vec::new(),
+        },
+        note,
+    })
+}
+
+/// Whether an address means something on one interface only: link-local ones, and groups of interface or link scope
+/// (RFC 4291, sections 2.5.6 and 2.7).
+fn is_of_one_link(ip: IpAddr) -> bool {
+    let IpAddr::V6(ip) = ip else { return false };
+    ip.is_unicast_link_local() || (ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 1 | 2))
+}
+
+/// The interface that a group is joined on when the file names none, and a note about that.
+fn kernels_choice(group: IpAddr, host: &Host) -> Result<(u32, Option<Note>), String> {
+    match (host.look_up)(group) {
+        Ok(answer) if answer.interface != 0 => {
+            let name = host.interface_name(answer.interface);
+            let note = format!(
+                "{group} is joined on {name}, which is the kernel's choice; `interface` names another"
+            );
+            Ok((answer.interface, Some(Note::Once(note))))
+        }
+        _ => Err(format!("the kernel knows no interface to join {group} on")),
+    }
+}

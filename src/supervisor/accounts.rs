@@ -1,0 +1,134 @@
+//! The accounts of the running daemon, and what has to be remembered from one snapshot to the next.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::handover::running::{Part, Running, Stopped};
+use crate::observe::snapshot::{
+    Alarm, Facts, Flows, Journal, Life, Memory, Snapshot, unix_seconds,
+};
+use crate::plan::Plan;
+use crate::supervisor::requests::Requests;
+
+/// What the supervisor remembers for its snapshots.
+pub(crate) struct Accounts {
+    /// What the process has been through.
+    pub(crate) life: Life,
+    /// Each worker's accounts, as it last gave them.
+    parts: Vec<Part>,
+    flows: Flows,
+    memory: Memory,
+    journal: Journal,
+    /// The workers count time from here.
+    epoch: Instant,
+}
+
+/// What a snapshot shows besides the accounts.
+pub(crate) struct Surroundings<'a> {
+    /// The control socket's accounts, and what does not work.
+    pub(crate) requests: &'a Requests,
+    /// The upstreams that were drained by hand, by handler and text.
+    pub(crate) drained: &'a BTreeSet<(String, String)>,
+    /// Alarms of what the host shows.
+    pub(crate) found: Vec<Alarm>,
+}
+
+impl Accounts {
+    /// Begins with a configuration that is about to be served.
+    pub(crate) fn new(config: &Config, plan: &Plan, epoch: Instant) -> Accounts {
+        Accounts {
+            life: Life::begin(),
+            parts: Vec::new(),
+            flows: Flows::of(config, plan),
+            memory: Memory::default(),
+            journal: Journal::default(),
+            epoch,
+        }
+    }
+
+    /// Counts on from the configuration of this number, which another process has served.
+    pub(crate) fn inherit(&mut self, generation: u64) {
+        self.life.generation = generation + 1;
+        self.memory = Memory::inherited();
+    }
+
+    /// Counts a reload: another configuration is served from now on, by other workers.
+    pub(crate) fn on_reload(&mut self, config: &Config, plan: &Plan) {
+        self.life.generation += 1;
+        self.life.reloads.applied += 1;
+        self.life.reloaded = Some(unix_seconds());
+        self.flows = Flows::of(config, plan);
+        self.parts.clear();
+    }
+
+    /// Counts a reload that was refused.
+    pub(crate) fn on_refused_reload(&mut self) {
+        self.life.reloads.refused += 1;
+        self.life.reloads.last_refused = Some(unix_seconds());
+    }
+
+    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs the alarms that are new. A worker
+    /// that is not responsive is shown with the accounts that it gave last.
+    pub(crate) fn snapshot(&mut self, running: &mut Running, around: Surroundings<'_>) -> Snapshot {
+        let queue = running.ledgers();
+        self.parts.resize_with(queue.len(), Part::default);
+        for (part, ledger) in self.parts.iter_mut().zip(queue) {
+            part.responsive = ledger.is_some();
+            part.ledger = ledger.unwrap_or_else(|| std::mem::take(&mut part.ledger));
+        }
+        let snapshot = self.picture(running, around, false);
+        self.journal
+            .write(&snapshot.alarms, Instant::now(), unix_seconds());
+        snapshot
+    }
+
+    /// Returns the accounts at the end, when the workers have given their ledgers back.
+    pub(crate) fn last_snapshot(
+        &mut self,
+        running: &mut Running,
+        stopped: &Stopped,
+        around: Surroundings<'_>,
+    ) -> Snapshot {
+        let ledgers = stopped.ledgers().map(|ledger| Part {
+            ledger,
+            responsive: false,
+        });
+        self.parts = ledgers.collect();
+        self.picture(running, around, true)
+    }
+
+    fn picture(
+        &mut self,
+        running: &mut Running,
+        around: Surroundings<'_>,
+        is_stopping: bool,
+    ) -> Snapshot {
+        let Surroundings {
+            requests,
+            drained,
+            found,
+        } = around;
+        // With what was counted by workers that are gone.
+        let parts = running.with_history(&self.parts);
+        let facts = Facts {
+            config: &running.config,
+            plan: &running.plan,
+            flows: &self.flows,
+            rows: running.rows(),
+            parts: &parts,
+            upstreams: &running.upstream_states(),
+            is_drained: &|handler, upstream| {
+                drained.contains(&(handler.to_owned(), upstream.to_owned()))
+            },
+            life: &self.life,
+            admin: requests.admin_stats.row(),
+            conditions: requests.conditions.sentences(),
+            is_stopping,
+            receive_buffers: running.receive_buffers(),
+            found,
+            epoch: self.epoch,
+        };
+        Snapshot::new(facts, &mut self.memory)
+    }
+}

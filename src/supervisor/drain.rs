@@ -1,0 +1,136 @@
+//! Upstreams that operators have drained by hand: they get nothing new, and stay so when the configuration changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::build::error::Refusal;
+use crate::config::diagnostics::{did_you_mean, quoted};
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::upstream_event::UpstreamEvent;
+use crate::handover::running::Running;
+use crate::plan::upstreams::Located;
+use crate::worker::command::Command;
+
+/// The upstreams that are drained by hand, by handler and text.
+#[derive(Debug, Default)]
+pub(crate) struct Drained(BTreeSet<(String, String)>);
+
+impl Drained {
+    /// Those that were drained in another process.
+    pub(crate) fn inherited(names: Vec<(String, String)>) -> Drained {
+        Drained(names.into_iter().collect())
+    }
+
+    /// Returns the names: handler and text.
+    pub(crate) fn names(&self) -> &BTreeSet<(String, String)> {
+        &self.0
+    }
+
+    /// Drains an upstream, or ends that. Returns what was done, as a sentence.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unknown`] if the text does not name exactly one upstream.
+    pub(crate) fn set(
+        &mut self,
+        text: &str,
+        drain: bool,
+        running: &Running,
+    ) -> Result<String, Refusal> {
+        let (handler, upstream, ids) = find_upstream(text, running)?;
+        let name = (handler.clone(), upstream.clone());
+        let is_new = if drain {
+            self.0.insert(name)
+        } else {
+            self.0.remove(&name)
+        };
+        tell(&ids, drain, running);
+        let done = match (drain, is_new) {
+            (true, true) => "gets nothing new from now on; sessions that it has go on to their end",
+            (true, false) => "was drained already",
+            (false, true) => "gets its share again",
+            (false, false) => "was not drained by hand; it gets its share, whatever the file says",
+        };
+        let done = format!("upstream {upstream} of handler {handler} {done}");
+        log::info!("{done}");
+        Ok(done)
+    }
+
+    /// Tells the workers again which upstreams are drained by hand. New workers do not know.
+    pub(crate) fn apply_again(&self, running: &Running) {
+        for (handler, upstream) in &self.0 {
+            tell(&ids_of(handler, upstream, running), true, running);
+        }
+    }
+}
+
+fn tell(ids: &[UpstreamId], drain: bool, running: &Running) {
+    for handle in running.handles() {
+        for id in ids {
+            // A worker that has ended is found out elsewhere.
+            handle.send(Command::UpstreamEvent(*id, UpstreamEvent::Drain(drain)));
+        }
+    }
+}
+
+fn ids_of(handler: &str, upstream: &str, running: &Running) -> Vec<UpstreamId> {
+    let is_it = |located: &Located| {
+        running.config.handler(located.handler).name == handler
+            && located.upstream.to_string() == upstream
+    };
+    let all = running.plan.upstreams.iter();
+    all.filter(|(_, located)| is_it(located))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// The handler and the text of the upstream that is meant, and its number. The address alone never means that of a handler
+/// which a reload has retired: nobody wrote that into the file.
+fn find_upstream(
+    text: &str,
+    running: &Running,
+) -> Result<(String, String, Vec<UpstreamId>), Refusal> {
+    let all = running.plan.upstreams.iter().map(|(_, located)| {
+        let handler = running.config.handler(located.handler);
+        (
+            (handler.name.clone(), located.upstream.to_string()),
+            handler.is_retired,
+        )
+    });
+    let all: BTreeMap<(String, String), bool> = all.collect();
+    let full = |(handler, upstream): &(String, String)| format!("{handler}/{upstream}");
+    let short = || {
+        all.iter()
+            .filter(|(_, is_retired)| !**is_retired)
+            .map(|(name, _)| name)
+    };
+    let exact = all.keys().filter(|name| full(name) == text);
+    let meant: BTreeSet<_> = exact.chain(short().filter(|name| name.1 == text)).collect();
+    match meant.into_iter().collect::<Vec<_>>().as_slice() {
+        [(handler, upstream)] => Ok((
+            handler.clone(),
+            upstream.clone(),
+            ids_of(handler, upstream, running),
+        )),
+        [] => {
+            let names: Vec<String> = all.keys().map(full).collect();
+            let candidates = names
+                .iter()
+                .chain(short().map(|name| &name.1))
+                .map(String::as_str);
+            let meant = did_you_mean(text, candidates)
+                .unwrap_or_else(|| "`udispatch upstreams` lists them".to_owned());
+            Err(Refusal::Unknown(format!(
+                "there is no upstream {}; {meant}",
+                quoted(text)
+            )))
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|name| full(name)).collect();
+            let text = quoted(text);
+            Err(Refusal::Unknown(format!(
+                "{text} is an upstream of several handlers; write one of {}",
+                names.join(", ")
+            )))
+        }
+    }
+}

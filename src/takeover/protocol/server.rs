@@ -1,0 +1,463 @@
+//! The server's decisions: it serves, and hands over to a client.
+
+use std::time::{Duration, Instant};
+
+use super::{DESCRIBE_TIMEOUT, KILL_TIMEOUT, MESSAGE_TIMEOUT, Message};
+use super::{expect, misplaced, switchover_timeout};
+use crate::takeover::error::{TakeoverError, WireError};
+use crate::takeover::messages::{MessageKind, VERSION};
+
+/// The process at the other end of a connection, as the kernel tells it (SO_PEERCRED in unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process id; 0 if it is in another PID namespace.
+    pub pid: u32,
+    /// The user that it runs as.
+    pub user: u32,
+}
+
+/// What the driver reports during the handshake.
+#[derive(Debug)]
+pub enum ServerHandshakeEvent {
+    /// A client has connected.
+    Accepted {
+        /// Whether no other takeover is under way.
+        is_alone: bool,
+    },
+    /// The supervisor has described the configuration of this generation.
+    Described(u64),
+    /// The supervisor cannot describe what it serves; a sentence.
+    NotDescribed(String),
+    /// The supervisor is ending this process.
+    Stopping,
+    /// `SendManifest` is done.
+    Sent(Result<(), WireError>),
+    /// `Receive` is done.
+    Received(Result<Message, WireError>),
+}
+
+/// What the driver does during the handshake.
+#[derive(Debug)]
+pub enum ServerHandshakeAction {
+    /// Wait for a message.
+    Receive {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Log that the client asks for a takeover.
+    ReportRequest,
+    /// Have the supervisor describe what it serves.
+    Describe {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Send the description, with duplicates of all listening sockets.
+    SendManifest {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Pass the connection to the supervisor for the switchover, if it still serves this generation.
+    BeginSwitchover {
+        /// The generation that the client has prepared for.
+        generation: u64,
+    },
+    /// Log the reason, send it if possible.
+    Refuse(String),
+    /// Set all options of the listeners' sockets again: the client has duplicates and may have changed them.
+    RestoreListeners,
+    /// Log that the takeover has failed, and that this process serves on.
+    ReportFailure(TakeoverError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServerHandshakeState {
+    Connected,
+    AwaitingHello,
+    Describing,
+    SendingManifest(u64),
+    AwaitingReady(u64),
+    Ended,
+}
+
+/// The handshake, in which the server serves.
+#[derive(Debug)]
+pub struct ServerHandshake {
+    state: ServerHandshakeState,
+    peer: Peer,
+    own_user: u32,
+}
+
+impl ServerHandshake {
+    /// Begins with the first event, `Accepted`. `own_user` is the user that this process runs as.
+    pub fn new(peer: Peer, own_user: u32) -> ServerHandshake {
+        ServerHandshake {
+            state: ServerHandshakeState::Connected,
+            peer,
+            own_user,
+        }
+    }
+
+    /// Decides what follows from an event.
+    pub fn step(
+        &mut self,
+        event: ServerHandshakeEvent,
+        now: Instant,
+    ) -> Vec<ServerHandshakeAction> {
+        use ServerHandshakeAction as Action;
+        use ServerHandshakeEvent as Event;
+        use ServerHandshakeState as State;
+        match (self.state, event) {
+            (State::Connected, Event::Accepted { is_alone: false }) => {
+                self.state = State::Ended;
+                let reason = "another process is taking over at this moment; one wins";
+                vec![Action::Refuse(reason.to_owned())]
+            }
+            (State::Connected, Event::Accepted { is_alone: true }) => {
+                self.state = State::AwaitingHello;
+                let deadline = now + MESSAGE_TIMEOUT;
+                vec![Action::Receive { deadline }]
+            }
+            (State::AwaitingHello, Event::Received(received)) => {
+                match expect(MessageKind::Hello, MESSAGE_TIMEOUT, received) {
+                    Ok(hello) => self.on_hello(&hello, now),
+                    Err(error) => self.fail(error),
+                }
+            }
+            (State::Describing, Event::Described(generation)) => {
+                self.state = State::SendingManifest(generation);
+                let deadline = now + MESSAGE_TIMEOUT;
+                vec![Action::SendManifest { deadline }]
+            }
+            (State::Describing, Event::NotDescribed(reason)) => self.refuse(reason),
+            // The client connects again, and finds the next server or none.
+            (State::Describing, Event::Stopping) => {
+                self.fail(TakeoverError::ClosedDuring(MessageKind::Manifest))
+            }
+            (State::SendingManifest(generation), Event::Sent(Ok(()))) => {
+                self.state = State::AwaitingReady(generation);
+                let deadline = now + MESSAGE_TIMEOUT;
+                vec![Action::Receive { deadline }]
+            }
+            (State::SendingManifest(_), Event::Sent(Err(error))) => self.fail(
+                TakeoverError::sending(MessageKind::Manifest, MESSAGE_TIMEOUT, error),
+            ),
+            (State::AwaitingReady(generation), Event::Received(received)) => {
+                match expect(MessageKind::Ready, MESSAGE_TIMEOUT, received) {
+                    Ok(_) => {
+                        self.state = State::Ended;
+                        vec![Action::BeginSwitchover { generation }]
+                    }
+                    Err(error) => self.fail(error),
+                }
+            }
+            (_, event) => self.fail(misplaced(&event)),
+        }
+    }
+
+    fn on_hello(&mut self, hello: &Message, now: Instant) -> Vec<ServerHandshakeAction> {
+        if let Some(reason) = self.objection(hello) {
+            return self.refuse(reason);
+        }
+        self.state = ServerHandshakeState::Describing;
+        let deadline = now + DESCRIBE_TIMEOUT;
+        vec![
+            ServerHandshakeAction::ReportRequest,
+            ServerHandshakeAction::Describe { deadline },
+        ]
+    }
+
+    /// The reason for which this client may not take over.
+    fn objection(&self, hello: &Message) -> Option<String> {
+        // A client that this process cannot signal could not be ended if it fell silent.
+        if self.peer.pid == 0 {
+            let reason = "it runs in another PID namespace, such as another container's";
+            return Some(reason.to_owned());
+        }
+        if self.peer.user != 0 && self.peer.user != self.own_user {
+            return Some("it runs as another user".to_owned());
+        }
+        match hello {
+            Message::Hello { version } if *version != VERSION => Some(format!(
+                "it speaks version {version} of this conversation, this one version {VERSION}; stop this one and start that"
+            )),
+            _ => None,
+        }
+    }
+
+    fn refuse(&mut self, reason: String) -> Vec<ServerHandshakeAction> {
+        let mut actions = vec![ServerHandshakeAction::Refuse(reason.clone())];
+        actions.extend(self.fail(TakeoverError::Refused(reason)));
+        actions
+    }
+
+    fn fail(&mut self, error: TakeoverError) -> Vec<ServerHandshakeAction> {
+        self.state = ServerHandshakeState::Ended;
+        vec![
+            ServerHandshakeAction::RestoreListeners,
+            ServerHandshakeAction::ReportFailure(error),
+        ]
+    }
+}
+
+/// What decides whether the server can hand over at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchoverConditions {
+    /// The generation that the client has prepared for.
+    pub prepared_for: u64,
+    /// The generation that is served.
+    pub generation: u64,
+    /// Whether a reload is under way or waits.
+    pub is_reloading: bool,
+    /// Whether the process that this one has taken over still owes its final counts.
+    pub awaits_final_counts: bool,
+}
+
+impl SwitchoverConditions {
+    /// The reason for which the server cannot hand over now.
+    fn objection(&self) -> Option<&'static str> {
+        if self.prepared_for != self.generation {
+            return Some("the configuration has changed meanwhile; try again");
+        }
+        // Whoever asked for the reload was told that it is under way.
+        if self.is_reloading {
+            return Some("a reload is under way; try again");
+        }
+        // They come by row numbers that mean something to this process alone.
+        let reason =
+            "the process that was taken over before has not sent its last counts yet; try again";
+        self.awaits_final_counts.then_some(reason)
+    }
+}
+
+/// What the driver reports during the switchover.
+#[derive(Debug)]
+pub enum ServerSwitchoverEvent {
+    /// The supervisor has the connection.
+    Begun(SwitchoverConditions),
+    /// `PrepareThreads` is done; otherwise a sentence.
+    Prepared(Result<(), String>),
+    /// `ParkWorkers` is done: nobody serves. So many sessions are to be handed over.
+    Parked {
+        /// Number of sessions and of source ports in use.
+        sessions: u64,
+    },
+    /// `SendState` or `SendFinalCounts` is done.
+    Sent(Result<(), WireError>),
+    /// `Receive` is done.
+    Received(Result<Message, WireError>),
+    /// `KillPeer` is done, and the client has ended; otherwise the reason for which it may still run.
+    Killed(Result<(), String>),
+}
+
+/// What the driver does during the switchover.
+#[derive(Debug)]
+pub enum ServerSwitchoverAction {
+    /// Start the threads that would resume serving, so that this cannot fail later.
+    PrepareThreads,
+    /// Stop all workers and export their state. Their sockets stay open and queue what arrives.
+    ParkWorkers,
+    /// Send the state, with the sockets of all upstreams.
+    SendState {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Wait for a message.
+    Receive {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Send SIGKILL to the client, and wait until the kernel has closed its end of the connection.
+    KillPeer {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Log that the client could not be ended, and why.
+    ReportSurvivor(String),
+    /// Let the parked workers serve again.
+    ResumeServing,
+    /// Set all options of the listeners' sockets again: the client has duplicates and may have changed them.
+    RestoreListeners,
+    /// Log the reason, send it if possible.
+    Refuse(String),
+    /// Log that the takeover has failed, and that this process serves on.
+    ReportFailure(TakeoverError),
+    /// Log that the client has taken over.
+    ReportTakenOver,
+    /// Tell the service manager that the client is the main process. It must know before this process ends.
+    AnnounceMainPid,
+    /// Read listeners that the client does not have to their end, count what they held, and close all sockets.
+    CloseSockets,
+    /// Send what was counted since the state was exported.
+    SendFinalCounts {
+        /// Longest wait.
+        deadline: Instant,
+    },
+    /// Log that the final counts did not reach the client.
+    ReportLostCounts(TakeoverError),
+}
+
+#[derive(Debug)]
+enum ServerSwitchoverState {
+    Waiting,
+    Preparing,
+    Parking,
+    SendingState(Duration),
+    AwaitingStarted(Duration),
+    Killing(TakeoverError),
+    SendingFinalCounts,
+    Failed,
+    TakenOver,
+}
+
+/// The switchover: the server stops, and either the client serves or the server goes on.
+#[derive(Debug)]
+pub struct ServerSwitchover {
+    state: ServerSwitchoverState,
+}
+
+impl Default for ServerSwitchover {
+    /// Begins with the first event, `Begun`.
+    fn default() -> ServerSwitchover {
+        ServerSwitchover {
+            state: ServerSwitchoverState::Waiting,
+        }
+    }
+}
+
+impl ServerSwitchover {
+    /// Whether the client serves now, and this process has to end.
+    pub fn is_taken_over(&self) -> bool {
+        use ServerSwitchoverState as State;
+        matches!(self.state, State::SendingFinalCounts | State::TakenOver)
+    }
+
+    /// Decides what follows from an event.
+    pub fn step(
+        &mut self,
+        event: ServerSwitchoverEvent,
+        now: Instant,
+    ) -> Vec<ServerSwitchoverAction> {
+        use ServerSwitchoverAction as Action;
+        use ServerSwitchoverEvent as Event;
+        use ServerSwitchoverState as State;
+        match (std::mem::replace(&mut self.state, State::Failed), event) {
+            (State::Waiting, Event::Begun(conditions)) => match conditions.objection() {
+                Some(reason) => refuse(reason.to_owned()),
+                None => self.enter(State::Preparing, vec![Action::PrepareThreads]),
+            },
+            (State::Preparing, Event::Prepared(Err(reason))) => refuse(reason),
+            (State::Preparing, Event::Prepared(Ok(()))) => {
+                self.enter(State::Parking, vec![Action::ParkWorkers])
+            }
+            (State::Parking, Event::Parked { sessions }) => {
+                let timeout = switchover_timeout(sessions);
+                let deadline = now + timeout;
+                self.enter(
+                    State::SendingState(timeout),
+                    vec![Action::SendState { deadline }],
+                )
+            }
+            (State::SendingState(timeout), Event::Sent(Ok(()))) => {
+                let deadline = now + timeout;
+                self.enter(
+                    State::AwaitingStarted(timeout),
+                    vec![Action::Receive { deadline }],
+                )
+            }
+            // A client that has not received all of the state cannot start.
+            (State::SendingState(timeout), Event::Sent(Err(error))) => resume(
+                TakeoverError::sending(MessageKind::Released, timeout, error),
+            ),
+            (State::AwaitingStarted(timeout), Event::Received(received)) => {
+                match expect(MessageKind::Started, timeout, received) {
+                    Ok(_) => self.finish(now),
+                    // A client that may serve keeps the connection open until it has ended.
+                    Err(error @ TakeoverError::ClosedBefore(_)) => resume(error),
+                    // It has the state and may start at any time, or has started. Two must not serve.
+                    Err(error) => self.kill(error, now),
+                }
+            }
+            (State::Killing(error), Event::Killed(Ok(()))) => resume(error),
+            (State::Killing(error), Event::Killed(Err(reason))) => {
+                let mut actions = vec![Action::ReportSurvivor(reason)];
+                actions.extend(resume(error));
+                actions
+            }
+            (State::SendingFinalCounts, Event::Sent(sent)) => {
+                let lost = sent.err().map(|error| {
+                    TakeoverError::sending(MessageKind::FinalCounts, MESSAGE_TIMEOUT, error)
+                });
+                let actions = lost.map(Action::ReportLostCounts).into_iter().collect();
+                self.enter(State::TakenOver, actions)
+            }
+            (state, event) => self.on_misplaced(state, &event, now),
+        }
+    }
+
+    fn enter(
+        &mut self,
+        state: ServerSwitchoverState,
+        actions: Vec<ServerSwitchoverAction>,
+    ) -> Vec<ServerSwitchoverAction> {
+        self.state = state;
+        actions
+    }
+
+    fn finish(&mut self, now: Instant) -> Vec<ServerSwitchoverAction> {
+        let deadline = now + MESSAGE_TIMEOUT;
+        let actions = vec![
+            ServerSwitchoverAction::ReportTakenOver,
+            ServerSwitchoverAction::AnnounceMainPid,
+            ServerSwitchoverAction::CloseSockets,
+            ServerSwitchoverAction::SendFinalCounts { deadline },
+        ];
+        self.enter(ServerSwitchoverState::SendingFinalCounts, actions)
+    }
+
+    fn kill(&mut self, error: TakeoverError, now: Instant) -> Vec<ServerSwitchoverAction> {
+        let deadline = now + KILL_TIMEOUT;
+        let actions = vec![ServerSwitchoverAction::KillPeer { deadline }];
+        self.enter(ServerSwitchoverState::Killing(error), actions)
+    }
+
+    /// A defect of the driver must not leave the daemon without workers, or with two processes that serve.
+    fn on_misplaced(
+        &mut self,
+        state: ServerSwitchoverState,
+        event: &ServerSwitchoverEvent,
+        now: Instant,
+    ) -> Vec<ServerSwitchoverAction> {
+        use ServerSwitchoverState as State;
+        let error = misplaced(event);
+        match state {
+            State::Waiting | State::Preparing => fail(error),
+            State::Parking | State::SendingState(_) => resume(error),
+            State::AwaitingStarted(_) => self.kill(error, now),
+            State::Killing(_) => resume(error),
+            State::SendingFinalCounts | State::TakenOver => {
+                self.enter(State::TakenOver, Vec::new())
+            }
+            State::Failed => Vec::new(),
+        }
+    }
+}
+
+fn refuse(reason: String) -> Vec<ServerSwitchoverAction> {
+    vec![
+        ServerSwitchoverAction::Refuse(reason),
+        ServerSwitchoverAction::RestoreListeners,
+    ]
+}
+
+fn resume(error: TakeoverError) -> Vec<ServerSwitchoverAction> {
+    let mut actions = vec![ServerSwitchoverAction::ResumeServing];
+    actions.extend(fail(error));
+    actions
+}
+
+fn fail(error: TakeoverError) -> Vec<ServerSwitchoverAction> {
+    vec![
+        ServerSwitchoverAction::RestoreListeners,
+        ServerSwitchoverAction::ReportFailure(error),
+    ]
+}

@@ -1,0 +1,82 @@
+//! What a worker does on the commands of the control plane, between two turns.
+
+use std::time::Instant;
+
+use super::{DRAIN_MAX, Worker};
+use crate::dispatch::id::UpstreamId;
+use crate::dispatch::ledger::Ledger;
+use crate::dispatch::upstream_event::UpstreamEvent;
+use crate::net::socket::close_door;
+use crate::worker::command::Command;
+use crate::worker::listener::Listener;
+
+impl Worker {
+    pub(super) fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Snapshot(reply) => {
+                    // The asker may have given up waiting.
+                    let _ = reply.send(self.snapshot());
+                }
+                Command::Sessions(wanted, reply) => {
+                    let _ = reply.send(self.dispatcher.sessions(&wanted, self.now()));
+                }
+                Command::Tap { tap, begun } => {
+                    self.dispatcher.taps().add(*tap);
+                    // There is room for one from each worker.
+                    let _ = begun.try_send(());
+                }
+                Command::Untap(id) => self.dispatcher.taps().remove(id),
+                Command::UpstreamEvent(upstream, change) => self.change(upstream, change),
+                Command::Lend(reply) => {
+                    // Where there are no descriptors left, the asker gets no answer.
+                    if let Ok(lent) = self.listeners.iter().map(Listener::lend).collect() {
+                        let _ = reply.send(lent);
+                    }
+                }
+                Command::Settle(reply) => {
+                    let _ = reply.send(self.listeners.iter().try_for_each(Listener::settle));
+                }
+                Command::Park => self.is_parked = true,
+                Command::Stop { has_successor } => self.stop(has_successor),
+            }
+        }
+    }
+
+    fn change(&mut self, upstream: UpstreamId, change: UpstreamEvent) {
+        if let UpstreamEvent::Moved(to) = change {
+            self.upstream_sockets.moved(upstream, to);
+        }
+        let handler = self.upstream_sockets.owner(upstream);
+        self.dispatcher.set_time(self.now());
+        self.dispatcher
+            .upstream_event(handler, upstream, change, &mut self.upstream_sockets);
+        self.flush();
+    }
+
+    fn snapshot(&mut self) -> Ledger {
+        self.read_kernel_drops();
+        self.dispatcher.snapshot()
+    }
+
+    pub(super) fn read_kernel_drops(&mut self) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            self.dispatcher.listener_count(index).kernel_drops += listener.new_kernel_drops();
+        }
+        self.upstream_sockets
+            .read_kernel_drops(self.dispatcher.sending().1);
+    }
+
+    /// Queues every listener, so that what the sockets hold is handled before the end. After that none is queued any more: it
+    /// is read until it holds nothing once, however much may come.
+    fn stop(&mut self, has_successor: bool) {
+        for index in 0..self.listeners.len() {
+            if !has_successor {
+                // Where the filter is refused, what comes later goes with the socket, uncounted.
+                let _ = close_door(self.listeners[index].send_socket.socket());
+            }
+            self.queue(index);
+        }
+        self.stop_at = self.stop_at.or(Some(Instant::now() + DRAIN_MAX));
+    }
+}

@@ -1,0 +1,274 @@
+//! Headless Chromium, driven by WebDriver (W3C) through Debian's chromedriver: plain HTTP requests with JSON, no library.
+//! With a profile of its own that goes with it; every wait has an end.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use super::{Lazy, TIMEOUT, eventually};
+
+/// Where chromedriver listens; each test has a network of its own.
+const PORT: u16 = 9515;
+
+/// The width and height of a desktop's window and of a phone, in CSS pixels.
+pub const DESKTOP: (u32, u32) = (1440, 900);
+/// See [`DESKTOP`].
+pub const PHONE: (u32, u32) = (360, 740);
+
+/// A browser with one window.
+pub struct Browser {
+    driver: Child,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts one with an empty profile.
+    pub fn start() -> Browser {
+        let profile = tempfile::tempdir().expect("a temporary directory");
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={PORT}"))
+            .env("HOME", profile.path())
+            .env("XDG_CONFIG_HOME", profile.path())
+            .env("XDG_CACHE_HOME", profile.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver starts");
+        let mut browser = Browser {
+            driver,
+            session: String::new(),
+            _profile: profile,
+        };
+        eventually("chromedriver listens", || {
+            TcpStream::connect(("127.0.0.1", PORT)).is_ok()
+        });
+        // Each test's namespace maps the caller to root, for whom Chromium has no sandbox.
+        let directory = format!(
+            "--user-data-dir={}",
+            browser._profile.path().join("profile").display()
+        );
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            &directory,
+        ];
+        let capabilities = json!({
+            "browserName": "chrome",
+            "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
+            "goog:chromeOptions": { "args": arguments },
+        });
+        let created = request(
+            "POST",
+            "/session",
+            &json!({ "capabilities": { "alwaysMatch": capabilities } }),
+        );
+        browser.session = created["sessionId"].as_str().expect("a session").to_owned();
+        // What the browser's own first page said and asked for is none of ours.
+        browser.open("about:blank");
+        browser.complaints();
+        browser.requests();
+        browser
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        request(method, &format!("/session/{}{path}", self.session), body)
+    }
+
+    fn tell(&self, command: &str, parameters: Value) -> Value {
+        self.ask(
+            "POST",
+            "/goog/cdp/execute",
+            &json!({ "cmd": command, "params": parameters }),
+        )
+    }
+
+    /// Shows a page.
+    pub fn open(&self, url: &str) {
+        self.ask("POST", "/url", &json!({ "url": url }));
+    }
+
+    /// What a function's body returns.
+    pub fn run(&self, script: &str) -> Value {
+        self.ask(
+            "POST",
+            "/execute/sync",
+            &json!({ "script": script, "args": [] }),
+        )
+    }
+
+    /// The same as text; empty for null.
+    pub fn text(&self, script: &str) -> String {
+        match self.run(script) {
+            Value::Null => String::new(),
+            Value::String(text) => text,
+            other => other.to_string(),
+        }
+    }
+
+    /// Waits until an expression is true.
+    pub fn wait(&self, expression: &str) {
+        eventually(expression, || {
+            if self.run(&format!("return Boolean({expression})")) == json!(true) {
+                return Ok(());
+            }
+            Err(Lazy(|| {
+                let page = self.text("return document.body.innerText");
+                format!("{page}\n{:#?}", self.complaints())
+            }))
+        });
+    }
+
+    /// Presses the mouse's button on the first element that the selector finds.
+    pub fn click(&self, selector: &str) {
+        let using = json!({ "using": "css selector", "value": selector });
+        let found = self.ask("POST", "/element", &using);
+        let id = found
+            .as_object()
+            .and_then(|found| found.values().next()?.as_str())
+            .expect("an element");
+        self.ask("POST", &format!("/element/{id}/click"), &json!({}));
+    }
+
+    /// Presses a key, as WebDriver writes it.
+    pub fn press(&self, key: char) {
+        let key = key.to_string();
+        let presses =
+            json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": presses });
+        self.ask("POST", "/actions", &json!({ "actions": [keyboard] }));
+    }
+
+    /// Makes the window so large, and the system's colours light or dark.
+    pub fn show_as(&self, (width, height): (u32, u32), colours: &str) {
+        let is_phone = width < 600;
+        let metrics =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone });
+        self.tell("Emulation.setDeviceMetricsOverride", metrics);
+        let feature = json!({ "name": "prefers-color-scheme", "value": colours });
+        self.tell(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [feature] }),
+        );
+    }
+
+    /// Keeps a picture of the whole page as `target/artifacts/NAME.png`.
+    pub fn keep_picture(&self, name: &str) {
+        let picture = self.tell(
+            "Page.captureScreenshot",
+            json!({ "captureBeyondViewport": true }),
+        );
+        let bytes = BASE64_STANDARD
+            .decode(picture["data"].as_str().expect("a picture"))
+            .expect("base64");
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/artifacts");
+        std::fs::create_dir_all(&folder).expect("a folder for artifacts");
+        // In one step, since another run of the tests may write the same picture now.
+        let file = tempfile::NamedTempFile::new_in(&folder).expect("a file");
+        std::fs::write(&file, bytes).expect("the picture is written");
+        file.persist(folder.join(format!("{name}.png")))
+            .expect("the picture has its name");
+    }
+
+    fn log(&self, kind: &str) -> Vec<Value> {
+        let entries = self.ask("POST", "/se/log", &json!({ "type": kind }));
+        entries.as_array().expect("a list").clone()
+    }
+
+    /// What the console has said since it was last asked: errors, warnings, and what the policy of the page refused.
+    pub fn complaints(&self) -> Vec<String> {
+        self.log("browser")
+            .iter()
+            .map(|entry| format!("{} {}", entry["level"], entry["message"]))
+            .collect()
+    }
+
+    /// The addresses of everything that was asked for since this was last asked.
+    pub fn requests(&self) -> Vec<String> {
+        let message =
+            |entry: &Value| serde_json::from_str::<Value>(entry["message"].as_str()?).ok();
+        let events = self.log("performance");
+        let events = events
+            .iter()
+            .filter_map(message)
+            .map(|mut event| event["message"].take());
+        let sent = events.filter(|event| event["method"] == "Network.requestWillBeSent");
+        sent.filter_map(|event| Some(event["params"]["request"]["url"].as_str()?.to_owned()))
+            .collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Ending the session ends Chromium; without an answer chromedriver's own end has to do.
+        if !self.session.is_empty() {
+            let _ = exchange(
+                "DELETE",
+                &format!("/session/{}", self.session),
+                &Value::Null,
+            );
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+fn request(method: &str, path: &str, body: &Value) -> Value {
+    let (status, mut answer) = exchange(method, path, body)
+        .unwrap_or_else(|error| panic!("{method} {path} {body}: {error}"));
+    assert!(
+        status.contains(" 200 "),
+        "{method} {path} {body}: {status} {answer:#}"
+    );
+    answer["value"].take()
+}
+
+/// One request of HTTP/1.1 on a connection of its own: the first line and the body of what comes back.
+fn exchange(method: &str, path: &str, body: &Value) -> std::io::Result<(String, Value)> {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost:{PORT}\r\nContent-Type: application/json\r\n"
+    )?;
+    write!(
+        stream,
+        "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, content)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length:")?
+                    .trim()
+                    .parse()
+                    .ok()
+            });
+            if length.is_some_and(|length: usize| content.len() >= length) {
+                let status = head.lines().next().unwrap_or_default().to_owned();
+                return Ok((status, serde_json::from_str(content).unwrap_or_default()));
+            }
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            read => bytes.extend_from_slice(&buffer[..read]),
+        }
+    }
+}

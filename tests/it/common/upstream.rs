@@ -1,0 +1,168 @@
+//! Upstreams that answer, and the configuration of a forwarder to them.
+
+use std::fmt::Display;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::eventually;
+
+/// A server on a thread of its own, until it is dropped. Then its port is closed, and whoever asks there is refused.
+pub struct Server {
+    address: SocketAddr,
+    heard: Arc<AtomicU64>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Does this with each datagram: socket, payload, sender.
+    pub fn with(
+        client: Client,
+        mut act: impl FnMut(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
+    ) -> Server {
+        let address = client.address();
+        let (heard, is_over) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (count, end) = (Arc::clone(&heard), Arc::clone(&is_over));
+        let socket = client.0;
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let thread = thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while !end.load(Ordering::Relaxed) {
+                match socket.recv_from(&mut buffer) {
+                    Ok((len, from)) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        act(&socket, &buffer[..len], from);
+                    }
+                    Err(error) => assert!(matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::Interrupted
+                    )),
+                }
+            }
+        });
+        Server {
+            address,
+            heard,
+            is_over,
+            thread: Some(thread),
+        }
+    }
+
+    /// Answers with what this makes of each datagram.
+    pub fn answering(
+        client: Client,
+        mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static,
+    ) -> Server {
+        Server::with(client, move |socket, bytes, from| {
+            // Who asked may be gone.
+            let _ = socket.send_to(&answer(bytes), from);
+        })
+    }
+
+    /// Answers `NAME:` and what was sent. An address that is known is bound, port 0 lets the kernel choose.
+    pub fn named(name: &str, address: &str) -> Server {
+        let name = format!("{name}:").into_bytes();
+        Server::answering(Client::bind(address), move |bytes| [&name, bytes].concat())
+    }
+
+    /// Answers with its own view of who asked, and what was sent: `ADDRESS:PORT PAYLOAD`.
+    pub fn telling(client: Client) -> Server {
+        Server::with(client, |socket, bytes, from| {
+            let _ = socket.send_to(&[format!("{from} ").as_bytes(), bytes].concat(), from);
+        })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many datagrams it got.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !thread::panicking() {
+            assert!(ended.is_none_or(|ended| ended.is_ok()));
+        }
+    }
+}
+
+/// Several of them on loopback, called `0`, `1` and so on.
+pub fn servers(count: usize) -> Vec<Server> {
+    (0..count)
+        .map(|number| Server::named(&number.to_string(), "127.0.0.1:0"))
+        .collect()
+}
+
+/// The addresses as TOML.
+pub fn list(addresses: impl IntoIterator<Item = SocketAddr>) -> String {
+    let quoted: Vec<String> = addresses
+        .into_iter()
+        .map(|address| format!("\"{address}\""))
+        .collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// A route and a forwarder of its own. `upstreams` is TOML, `more` are further keys.
+pub fn forwarder(name: &str, destination: &str, upstreams: &str, more: &str) -> String {
+    format!(
+        "[[route]]\ndestination = \"{destination}\"\nhandler = \"{name}\"\n\
+         [handler.{name}]\nkind = \"forward\"\nupstreams = {upstreams}\n{more}\n"
+    )
+}
+
+/// The answer to a question, as text.
+pub fn answer(client: &Client, to: impl Display) -> String {
+    String::from_utf8(client.ask(b"?", &to.to_string()).0).expect("text")
+}
+
+/// How long an upstream that is found dead by what comes back is left alone, before a client's datagram tries it again.
+pub const PAUSE: Duration = udispatch::dispatch::passive_health::PAUSE;
+
+/// Most trials of an upstream that has been dead since then.
+pub fn trials_max(since: Instant) -> u64 {
+    1 + since.elapsed().as_secs() / PAUSE.as_secs()
+}
+
+/// The name of the server that answers a question of this moment, where a dead upstream may be on trial, which costs a question:
+/// then it asks again. Answers to earlier questions are passed over.
+pub fn answer_despite_trials(client: &Client, to: &str) -> String {
+    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+    // Shorter than the pause: it does not ask again at the very moment of the next trial.
+    let limit = PAUSE / 4;
+    eventually(format!("an answer of {to}"), || {
+        let end = format!(":{}", QUESTIONS.fetch_add(1, Ordering::Relaxed));
+        let mut told = client.try_ask(&end.as_bytes()[1..], to, limit);
+        loop {
+            let text = String::from_utf8(told?).expect("text");
+            if let Some(name) = text.strip_suffix(&end) {
+                return Some(name.to_owned());
+            }
+            told = client.receive_within(limit);
+        }
+    })
+}
+
+/// The same where the first questions may be lost: asks again until an answer comes.
+pub fn answer_at_last(client: &Client, to: &str) -> String {
+    let told = eventually(format!("an answer of {to}"), || {
+        client.try_ask(b"?", to, Duration::from_millis(100))
+    });
+    String::from_utf8(told).expect("text")
+}

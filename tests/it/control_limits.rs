@@ -1,0 +1,301 @@
+//! What visitors of the control socket and of the TCP port may not do, and that each refusal has words and a counter.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::client::Client;
+use crate::common::curl::{ask, curl, get, snapshot};
+use crate::common::daemon::Daemon;
+use crate::common::namespace::netns_test;
+use crate::common::upstream::answer_at_last;
+use crate::common::{TIMEOUT, eventually};
+use udispatch::observe::snapshot::AdminRow;
+
+const HTTP: &str = "127.0.0.1:9253";
+const CONFIG: &str = "[daemon]\nhttp = \"127.0.0.1:9253\"\nhttp_hosts = [\"stats.example\"]\n\
+                      [[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
+
+/// Waits until the counters satisfy.
+fn wait_for(daemon: &Daemon, what: &str, satisfied: impl Fn(&AdminRow) -> bool) -> AdminRow {
+    eventually(what, || {
+        let counts = snapshot(daemon).admin;
+        if satisfied(&counts) {
+            return Ok(counts);
+        }
+        Err(format!("{counts:?}"))
+    })
+}
+
+/// Everything that comes until the other end closes, which it must.
+fn rest(mut stream: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // A connection that is closed before all was read is reset, which is an end too.
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn visit() -> TcpStream {
+    let stream = TcpStream::connect(HTTP).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream
+}
+
+/// Over TCP every verb is refused, whatever its path, and nothing happens; names that are not ours are refused too, so that a
+/// page of somebody else's cannot read it; answers carry the headers that keep browsers from using them otherwise.
+#[test]
+fn tcp_is_read_only_and_knows_its_names() {
+    netns_test!();
+    let daemon = Daemon::start(CONFIG);
+    for verb in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+        for path in ["stop", "status", "log?level=off", "drain?upstream=x"] {
+            let answer = curl(&["-X", verb, &format!("http://{HTTP}/{path}")]);
+            assert_eq!(answer.status, 405, "{verb} /{path}: {answer:?}");
+            assert!(
+                answer.body.contains("read-only") && answer.head.contains("allow: get, head"),
+                "{answer:?}"
+            );
+        }
+    }
+    for (host, status) in [
+        ("127.0.0.1:9253", 200),
+        ("localhost", 200),
+        ("stats.example:9253", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example:9253", 421),
+        ("127.0.0.2:9253", 421),
+        ("", 421),
+    ] {
+        let header = format!("Host:{}{host}", if host.is_empty() { "" } else { " " });
+        let answer = curl(&["-H", &header, &format!("http://{HTTP}/status")]);
+        assert_eq!(answer.status, status, "{host}: {answer:?}");
+        assert!(
+            status == 200 || (answer.body.contains("http_hosts") && !answer.body.contains("pid")),
+            "{answer:?}"
+        );
+    }
+    let answer = curl(&["-I", &format!("http://{HTTP}/status")]);
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, ""),
+        "HEAD has no body"
+    );
+    for header in [
+        "content-security-policy: default-src 'self'",
+        "nosniff",
+        "no-store",
+        "x-frame-options: deny",
+    ] {
+        assert!(answer.head.contains(header), "{header}: {}", answer.head);
+    }
+    assert!(!answer.head.contains("access-control"), "{}", answer.head);
+    let counts = snapshot(&daemon).admin;
+    assert_eq!((counts.refused_methods, counts.refused_hosts), (20, 4));
+    daemon.stop();
+}
+
+/// A head that is too large or never complete, a body that is too large, and what is no HTTP: each visitor is let go in
+/// bounded time, and counted, while others are served.
+#[test]
+fn requests_have_limits() {
+    netns_test!();
+    let daemon = Daemon::start(CONFIG);
+    let mut slow = visit();
+    slow.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nX: ")
+        .unwrap();
+    let silent = visit();
+    let begun = Instant::now();
+    assert_eq!(
+        get(&daemon, "/livez").status,
+        200,
+        "others are served meanwhile"
+    );
+
+    let big = curl(&[
+        "-H",
+        &format!("X: {}", "x".repeat(9_000)),
+        &format!("http://{HTTP}/status"),
+    ]);
+    assert_eq!(big.status, 431, "{big:?}");
+    let mut long = visit();
+    write!(
+        long,
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\n\r\n"
+    )
+    .unwrap();
+    assert!(rest(&long).starts_with("HTTP/1.1 413"), "so large a body");
+    let mut short = visit();
+    write!(short, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
+        .unwrap();
+    assert!(rest(&short).starts_with("HTTP/1.1 200"), "a small one");
+    let mut noise = visit();
+    noise
+        .write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        .unwrap();
+    assert!(rest(&noise).starts_with("HTTP/1.1 400"), "no HTTP");
+
+    assert!(
+        !rest(&slow).contains("200"),
+        "a head that is never complete gets no answer"
+    );
+    rest(&silent);
+    assert!(
+        begun.elapsed() >= Duration::from_secs(4),
+        "both had their time"
+    );
+    // The large head, the large body, the noise, the slow head, the silent visitor.
+    wait_for(&daemon, "each is counted", |counts| {
+        counts.refused_requests == 5 && counts.connections == 1
+    });
+    daemon.stop();
+}
+
+/// A hundred connections over TCP: as many as there may be are served, the others are turned away with words and counted. The
+/// control socket has places of its own, so the operator still gets in; and datagrams do not care.
+#[test]
+fn connections_have_a_limit() {
+    netns_test!();
+    let daemon = Daemon::start(CONFIG);
+    let mut visitors: Vec<TcpStream> = (0..100).map(|_| visit()).collect();
+    let counts = wait_for(&daemon, "64 are let in", |counts| {
+        counts.refused_connections == 36
+    });
+    assert_eq!(counts.connections, 64 + 1, "with the one that asks");
+    let mut answered = (0, 0);
+    for visitor in &mut visitors {
+        // One that was turned away may have been closed already.
+        let _ = visitor
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        match rest(visitor) {
+            text if text.starts_with("HTTP/1.1 200") => answered.0 += 1,
+            text if text.is_empty() || text.starts_with("HTTP/1.1 503") => answered.1 += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(answered, (64, 36));
+    assert_eq!(
+        answer_at_last(&Client::bind("127.0.0.1:0"), "127.0.0.1:1234"),
+        "?"
+    );
+    wait_for(&daemon, "all are gone", |counts| counts.connections == 1);
+    assert_eq!(
+        curl(&[&format!("http://{HTTP}/livez")]).status,
+        200,
+        "there is room again"
+    );
+    daemon.stop();
+}
+
+/// Visitors over TCP who ask and hang up at once, more than can be answered, keep nobody from the control socket: their requests
+/// wait in places of their own, and reading and verbs go on.
+#[test]
+fn tcp_clients_do_not_take_the_places_of_operators() {
+    netns_test!();
+    // So many rows that a snapshot takes a while, and those who ask for one wait.
+    let route = |number| {
+        let source = format!("10.{}.{}.0/24", number / 256, number % 256);
+        format!(
+            "[[route]]\ndestination = \"127.0.0.1:1234\"\nsource = \"{source}\"\nhandler = \"echo\"\n"
+        )
+    };
+    let daemon = Daemon::start(&(CONFIG.to_owned() + &(0..1_000).map(route).collect::<String>()));
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..48 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // One that is turned away, or no port that is free at this moment, is a flood all the same.
+                    let Ok(mut stream) = TcpStream::connect(HTTP) else {
+                        continue;
+                    };
+                    let _ = stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                }
+            });
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..5 {
+                let before = wait_for(&daemon, "it is asked", |_| true).refused_busy;
+                wait_for(&daemon, "guests have taken all their places", |counts| {
+                    counts.refused_busy > before
+                });
+                for command in [&["status"][..], &["log", "info"], &["reload", "--dry-run"]] {
+                    let outcome = ask(&daemon, command);
+                    assert_eq!(
+                        outcome.code, 0,
+                        "{command:?}: {}{}",
+                        outcome.output, outcome.errors
+                    );
+                }
+            }
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    daemon.stop();
+}
+
+/// Viewers have a limit of their own by each door, and one who never reads does not keep the others waiting.
+#[test]
+fn viewers_have_a_limit() {
+    netns_test!();
+    let daemon = Daemon::start(CONFIG);
+    let watch = || {
+        let mut stream = UnixStream::connect(daemon.control()).unwrap();
+        stream
+            .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        stream
+    };
+    let viewers: Vec<UnixStream> = (0..32).map(|_| watch()).collect();
+    wait_for(&daemon, "32 watch", |counts| counts.viewers == 32);
+    let answer = get(&daemon, "/events");
+    assert!(
+        answer.status == 503 && answer.body.contains("GET /status"),
+        "{answer:?}"
+    );
+    let mut tcp_client = visit();
+    tcp_client
+        .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    wait_for(&daemon, "one more watches by the other door", |counts| {
+        counts.viewers == 33
+    });
+    drop(tcp_client);
+    let mut last = viewers.last().unwrap();
+    let mut bytes = [0; 4_096];
+    assert!(last.read(&mut bytes).unwrap() > 0);
+    viewers
+        .iter()
+        .for_each(|viewer| drop(viewer.shutdown(Shutdown::Both)));
+    let counts = wait_for(&daemon, "nobody watches", |counts| counts.viewers == 0);
+    assert_eq!(counts.refused_viewers, 1);
+    daemon.stop();
+}
+
+/// While visitors watch, wait and have asked for much, stopping takes no longer: the daemon ends in order.
+#[test]
+fn visitors_do_not_hold_up_the_end() {
+    netns_test!();
+    let daemon = Daemon::start(CONFIG);
+    let control = daemon.control();
+    let mut visitors = Vec::new();
+    for words in [
+        "GET /events HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /status HTTP/1.1\r\n",
+        "",
+    ] {
+        let mut stream = UnixStream::connect(&control).unwrap();
+        stream.write_all(words.as_bytes()).unwrap();
+        visitors.push(stream);
+    }
+    wait_for(&daemon, "one watches", |counts| {
+        counts.viewers == 1 && counts.connections == 4
+    });
+    // Asserts that it takes less than the five seconds that are promised.
+    daemon.stop();
+    assert!(!control.exists());
+}

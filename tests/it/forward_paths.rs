@@ -1,0 +1,275 @@
+//! What may be wrong with the way to an upstream, to a client and back, with sessions: small hops, firewalls, no route, a
+//! full queue. What can arrive does, what cannot is counted, and afterwards everything works again.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::common::client::Client;
+use crate::common::daemon::Daemon;
+use crate::common::ledger::{Ledger, Row};
+use crate::common::namespace::{netns_test, run};
+use crate::common::neighbour::{
+    BEYOND, BEYOND_V6, HERE, HERE_V6, THERE, THERE_V6, behind, neighbour,
+};
+use crate::common::upstream::{Server, answer, answer_at_last, forwarder};
+use crate::common::{TIMEOUT, eventually};
+
+fn at(ip: &str, port: u16) -> String {
+    SocketAddr::new(ip.parse().unwrap(), port).to_string()
+}
+
+/// A forwarder called `on`.
+fn on(here: &str, there: &str) -> String {
+    forwarder("on", here, &format!("\"{there}\""), "")
+}
+
+/// What a handler did not get sent, for whatever errno.
+fn not_sent(row: &Row) -> u64 {
+    row.not_sent.values().sum()
+}
+
+/// Echoes.
+fn echo(client: Client) -> Server {
+    Server::answering(client, <[u8]>::to_vec)
+}
+
+/// Asks with datagrams of 1,400 to 9,000 bytes, several at once, and compares the answers.
+fn ask_at_length(daemon: &Daemon, client: &Client, here: &str) {
+    for size in [1_400, 1_232, 9_000, 1_233, 5_000, 1_473, 2_000] {
+        let sent: Vec<Vec<u8>> = (0..7)
+            .map(|number| (0..size).map(|at| (at as u8) ^ number).collect())
+            .collect();
+        // So that runs form, which leave in one piece where they can.
+        daemon.pause();
+        sent.iter().for_each(|bytes| client.send(bytes, here));
+        daemon.resume();
+        let mut got: Vec<Vec<u8>> = sent.iter().map(|_| client.receive().0).collect();
+        got.sort();
+        let mut sent = sent;
+        sent.sort();
+        assert!(got == sent, "{size} bytes by {here}");
+    }
+}
+
+/// The link to the upstream, or to the client, has an MTU of 1,280: what is longer leaves in fragments, and all arrives, as
+/// do the answers. In both families.
+#[test]
+fn a_small_link() {
+    netns_test!(needs = ["ip"]);
+    let next_door = neighbour(1_280);
+    for (near, there, local) in [(HERE, THERE, "127.0.0.1"), (HERE_V6, THERE_V6, "::1")] {
+        let far = echo(next_door.bind(&at(there, 9001)));
+        let close = echo(Client::bind(&at(local, 9002)));
+        let (local, near) = (at(local, 1234), at(near, 1235));
+        let config = on(&local, &far.address().to_string());
+        let back = on(&near, &close.address().to_string())
+            .replace("\"on\"", "\"back\"")
+            .replace(".on]", ".back]");
+        let daemon = Daemon::start(&(config + &back));
+        ask_at_length(&daemon, &Client::bind(&local.replace("1234", "0")), &local);
+        ask_at_length(&daemon, &next_door.bind(&at(there, 0)), &near);
+        let ledger = daemon.stop();
+        for name in ["on", "back"] {
+            let row = ledger.handler(name);
+            assert_eq!(
+                (row.handled, row.last, not_sent(row)),
+                (49, 98, 0),
+                "{name}"
+            );
+        }
+    }
+}
+
+/// The small hop is behind a router. In IPv4 that fragments, and nothing is lost. In IPv6 it may not, and says so of what it
+/// drops: from then on what leaves has fragments that fit, to the upstream as to the client.
+#[test]
+fn a_small_hop_further_on() {
+    netns_test!(needs = ["ip"]);
+    let router = neighbour(1_500);
+    let beyond = behind(&router, 1_280);
+    for (near, there, local) in [(HERE, BEYOND, "127.0.0.1"), (HERE_V6, BEYOND_V6, "::1")] {
+        let far = echo(beyond.bind(&at(there, 9001)));
+        let close = echo(Client::bind(&at(local, 9002)));
+        let (local, near) = (at(local, 1234), at(near, 1235));
+        let config = on(&local, &far.address().to_string());
+        let back = on(&near, &close.address().to_string())
+            .replace("\"on\"", "\"back\"")
+            .replace(".on]", ".back]");
+        let daemon = Daemon::start(&(config + &back));
+        for (client, here) in [
+            (Client::bind(&local.replace("1234", "0")), &local),
+            (beyond.bind(&at(there, 0)), &near),
+        ] {
+            // The hosts find each other first; meanwhile what is sent waits.
+            assert_eq!(client.ask(b"small", here).0, b"small");
+            let timeout = if there == BEYOND {
+                TIMEOUT
+            } else {
+                Duration::from_millis(100)
+            };
+            let mut sent = 0;
+            eventually(format!("a large answer of {here}"), || {
+                assert!(there == BEYOND_V6 || sent == 0, "lost: {here}");
+                sent += 1;
+                client.try_ask(&[1; 1_400], here, timeout)
+            });
+            skip_late_answers(&client, here);
+            ask_at_length(&daemon, &client, here);
+        }
+        let ledger = daemon.stop();
+        assert_eq!(
+            ["on", "back"].map(|name| not_sent(ledger.handler(name))),
+            [0, 0],
+            "{ledger:#?}"
+        );
+    }
+}
+
+/// Reads until the answer to a question of this moment: what was late has come before it.
+fn skip_late_answers(client: &Client, here: &str) {
+    client.send(b"the last", here);
+    while !client.receive().0.ends_with(b"the last") {}
+}
+
+/// A session's way to its upstream fails, one thing after the other: a firewall that drops, one that rejects, one that drops
+/// answers on their way to the client, a route that is gone, a link that is down. The loop lives: another client of
+/// another upstream is served all the time. What is lost has its errno, and when it is over, the same client is served.
+#[test]
+fn faults_on_the_way() {
+    netns_test!(needs = ["ip", "nft"]);
+    let next_door = neighbour(1_500);
+    run("nft add table inet t");
+    run("nft add chain inet t out { type filter hook output priority 0 ; }");
+    for (there, family, prefix) in [
+        (THERE, "-4", "10.9.0.0/24"),
+        (THERE_V6, "-6", "fd00:9::/64"),
+    ] {
+        let far = Server::answering(next_door.bind(&at(there, 9001)), |bytes| {
+            [b"far:", bytes].concat()
+        });
+        let close = Server::named("close", "127.0.0.1:0");
+        let (here, other) = ("127.0.0.1:1234", "127.0.0.1:1235");
+        let back = on(other, &close.address().to_string())
+            .replace("\"on\"", "\"other\"")
+            .replace(".on]", ".other]");
+        let mut daemon = Daemon::start(&(on(here, &far.address().to_string()) + &back));
+        let [client, newcomer, neighbour] = [0, 1, 2].map(|_| Client::bind("127.0.0.1:0"));
+        assert_eq!(answer(&client, here), "far:?");
+        let rule = |what: &str| vec![format!("nft add rule inet t out udp {what}")];
+        let accept = vec!["nft flush chain inet t out".to_owned()];
+        let no_route = vec![format!("ip {family} route del {prefix} dev near")];
+        let route = vec![format!("ip {family} route add {prefix} dev near")];
+        let link_down = vec!["ip link set near down".to_owned()];
+        // An IPv6 address goes with the link.
+        let link_up = vec![
+            "ip link set near up".to_owned(),
+            format!("ip addr replace {HERE_V6}/64 dev near nodad"),
+        ];
+        let unreachable = &["ENETUNREACH"][..];
+        for (fault, repair, errnos) in [
+            (rule("dport 9001 drop"), &accept, &["EPERM"][..]),
+            (
+                rule("dport 9001 reject"),
+                &accept,
+                &["EPERM", "ECONNREFUSED"],
+            ),
+            (rule("sport 1234 drop"), &accept, &["EPERM"]),
+            (no_route, &route, unreachable),
+            (link_down, &link_up, unreachable),
+        ] {
+            let before = daemon.ledger_when(|_| true);
+            fault.iter().for_each(|command| run(command));
+            for _ in 0..10 {
+                // Both the one that has a session and the one that would begin one.
+                client.send(b"lost", here);
+                newcomer.send(b"lost", here);
+                assert_eq!(answer(&neighbour, other), "close:?");
+            }
+            let is_settled = |ledger: &Ledger| {
+                let (now, then) = (ledger.handler("on"), before.handler("on"));
+                let answers = |ledger: &Ledger| ledger.handler("on, replies").handled;
+                let handed = now.handled - then.handled + answers(ledger) - answers(&before);
+                let lost = not_sent(now) - not_sent(then) + now.dropped - then.dropped;
+                now.received == then.received + 20
+                    && now.last - then.last + not_sent(now) - not_sent(then) == handed
+                    && lost >= 20
+            };
+            let ledger = daemon.ledger_when(is_settled);
+            let row = ledger.handler("on");
+            for (errno, count) in &row.not_sent {
+                let known = before.handler("on").not_sent.get(errno) == Some(count);
+                assert!(
+                    known || errnos.contains(&errno.as_str()),
+                    "{fault:?}: {row:?}"
+                );
+            }
+            assert_eq!(
+                row.reason("no_port"),
+                0,
+                "ports were not the reason: {row:?}"
+            );
+            // A new session may not even find a way: told by name, and by errno with its upstream.
+            let found_none = row.reason("no_upstream") - before.handler("on").reason("no_upstream");
+            let upstream = &ledger.upstreams[&format!("on → {}", far.address())];
+            assert!(
+                found_none == 0
+                    || upstream
+                        .not_sent
+                        .keys()
+                        .any(|errno| errnos.contains(&errno.as_str())),
+                "{upstream:?}"
+            );
+            repair.iter().for_each(|command| run(command));
+            assert!(client.is_empty() && newcomer.is_empty());
+            for client in [&client, &newcomer] {
+                // For a while after a port could not be opened, none is.
+                assert_eq!(answer_at_last(client, here), "far:?", "after {fault:?}");
+            }
+            for client in [&client, &newcomer] {
+                skip_late_answers(client, here);
+            }
+        }
+        daemon.stop();
+    }
+}
+
+/// A device whose queue is full drops some requests. They are counted under their errno, each of the others is answered,
+/// and when there is room again, everything is.
+#[test]
+fn a_full_queue() {
+    netns_test!(needs = ["ip", "tc"]);
+    let next_door = neighbour(1_500);
+    for there in [THERE, THERE_V6] {
+        let far = echo(next_door.bind(&at(there, 9001)));
+        let here = "127.0.0.1:1234";
+        let mut daemon = Daemon::start(&on(here, &far.address().to_string()));
+        let clients: Vec<Client> = (0..10).map(|_| Client::bind("127.0.0.1:0")).collect();
+        clients
+            .iter()
+            .for_each(|client| assert_eq!(answer(client, here), "?"));
+        run("tc qdisc add dev near root tbf rate 800kbit burst 1600 limit 6000");
+        for number in 0..20_u8 {
+            clients
+                .iter()
+                .for_each(|client| client.send(&vec![number; 1_000 + usize::from(number)], here));
+        }
+        let ledger = daemon.ledger_when(|ledger| ledger.received() == 210);
+        let upstream = ledger.upstream(&format!("on → {}", far.address()));
+        assert_eq!(upstream.sent + upstream.failed, 210);
+        let lost = ledger.handler("on").not_sent.get("ENOBUFS").copied();
+        assert!(
+            lost.is_some_and(|lost| lost > 50 && lost == upstream.failed),
+            "{ledger:#?}"
+        );
+        // Each that was taken arrives, and its answer too.
+        let ledger =
+            daemon.ledger_when(|ledger| ledger.handler("on, replies").handled == upstream.sent);
+        assert_eq!(ledger.handler("on").last, 2 * upstream.sent);
+        run("tc qdisc del dev near root");
+        for client in &clients {
+            while !client.is_empty() {}
+            assert_eq!(answer(client, here), "?");
+        }
+        daemon.stop();
+    }
+}

@@ -1,0 +1,92 @@
+//! The soak of examples/soak, shorter: what a reader runs for an hour must hold for some seconds.
+//!
+//! A plain `cargo test` builds the examples. With `--test it` it does not: then `cargo build --example soak` must come before it.
+
+use std::env;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::heavy::Permit;
+
+/// Runs it, and says what it wrote, and what it said.
+fn soak(arguments: &[&str]) -> (Value, String) {
+    let _permit = Permit::take();
+    let test = env::current_exe().expect("the path of this test");
+    let profile = test.ancestors().nth(2).expect("target/PROFILE/deps");
+    let program = profile.join("examples").join("soak");
+    assert!(
+        program.exists(),
+        "{} is missing: `cargo build --example soak` makes it",
+        program.display()
+    );
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("soak.json");
+    let output = Command::new(program)
+        .args(["--rate", "10000", "--sessions", "200", "--interval", "50ms"])
+        .args(["--binary", env!("CARGO_BIN_EXE_udispatch"), "--json"])
+        .arg(&file)
+        .args(arguments)
+        .output()
+        .expect("the soak runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let json = std::fs::read(&file).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let report: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(report["ended_early"], Value::Null, "{said}");
+    (report, said)
+}
+
+/// Through reloads, takeovers, every fault of a takeover and a kill: nothing is lost but in the kill, nothing comes twice, and
+/// no answer comes to somebody else.
+#[test]
+fn nothing_is_lost() {
+    let (report, said) = soak(&["--restarts", "14", "--failed", "9", "--kills", "1"]);
+    for fault in [
+        "lost",
+        "answers_lost",
+        "twice",
+        "answers_twice",
+        "to_wrong_client",
+        "foreign",
+    ] {
+        assert_eq!(report["faults"][fault], 0, "{fault}: {said}");
+    }
+    for (restart, count) in [
+        ("reloads", 14),
+        ("takeovers", 14),
+        ("failed takeovers", 9),
+        ("kills", 1),
+    ] {
+        assert_eq!(
+            report["restarts"][restart]["count"], count,
+            "{restart}: {said}"
+        );
+    }
+    assert!(report["sent"].as_u64() > Some(10_000), "{said}");
+}
+
+/// Where sockets join those of an address, the kernel spreads flows anew, and who comes to another worker has a session anew
+/// there: once, however often workers come and go after that.
+#[test]
+fn sessions_begin_anew_once() {
+    let (report, said) = soak(&[
+        "--restarts",
+        "21",
+        "--takeovers",
+        "7",
+        "--failed",
+        "0",
+        "--grow",
+    ]);
+    assert_eq!(
+        (&report["faults"]["lost"], &report["faults"]["twice"]),
+        (&Value::from(0), &Value::from(0)),
+        "{said}"
+    );
+    assert!(
+        report["port_changes"].as_u64() > Some(0),
+        "nobody came to another worker: {said}"
+    );
+    assert_eq!(report["port_changes_most"], 1, "{said}");
+}
