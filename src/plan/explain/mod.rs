@@ -98,7 +98,7 @@ pub fn explain(
         );
         line(
             &mut text,
-            "answers",
+            "replies",
             &format!("would leave from {}", envelope.local),
         );
     }
