@@ -23,8 +23,8 @@ pub const SEGMENTS_MAX_OLD: u32 = 64;
 pub const RUN_MAX_BYTES: u32 = 65_507;
 const _: () = assert!(RUN_MAX_BYTES <= u16::MAX as u32, "a segment has 16 bits");
 
-/// The length up to which a datagram is copied next to its predecessor. For the daemon and the kernel, a copy is
-/// cheaper than one more buffer to gather (measured: a tenth of the cost of a small datagram).
+/// The length up to which a datagram is copied next to its predecessor. A copy is
+/// cheaper than one more buffer to gather, for daemon and kernel (measured: a tenth of the cost of a small datagram).
 pub const COPY_MAX_BYTES: u32 = 512;
 
 /// The number of an upstream socket in its worker. Either a handler owns the socket, or a session leases it.
@@ -60,7 +60,7 @@ pub struct Reply {
     pub from: SocketAddr,
     /// The index of the interface that the request arrived on; 0 if it is unknown.
     pub interface: u32,
-    /// The handler in whose row the reply is counted.
+    /// The handler that the ledger counts the reply for.
     pub handler: HandlerId,
 }
 

@@ -21,7 +21,7 @@ pub enum Pick {
     RoundRobin,
     /// An upstream at random, in proportion to the weights.
     Random,
-    /// The same upstream for the same key, on every machine with the same upstreams.
+    /// Always one upstream for the same key, on every machine with the same upstreams.
     Hash,
     /// The upstream with the fewest sessions in relation to its weight.
     LeastSessions,

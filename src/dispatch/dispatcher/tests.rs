@@ -8,7 +8,7 @@ use crate::datagram::{Region, Span, Train};
 use crate::dispatch::handler::SocketTable;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
-/// A handler whose deadline is a fixed time after its last call. It counts how often it is asked for the deadline.
+/// A handler with a deadline at a fixed time after its last call. It counts how often it is asked for the deadline.
 struct Sleeper {
     every: u64,
     deadline: Option<Time>,

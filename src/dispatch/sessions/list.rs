@@ -13,7 +13,7 @@ pub trait Linked<K> {
 #[derive(Debug)]
 pub struct InQueue;
 
-/// A first-in, first-out queue, from whose middle entries may also be removed.
+/// A first-in, first-out queue. Entries may also be removed from its middle.
 #[derive(Debug)]
 pub struct Queue {
     first: u32,

@@ -313,7 +313,7 @@ impl Sessions {
         self.unreplied.first().map(SessionId)
     }
 
-    /// Returns a session whose lifetime is over. The caller removes it and calls again until there is none.
+    /// Returns a session that has expired. The caller removes it and calls again until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
         let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
         let deadline = |session: &Session| {

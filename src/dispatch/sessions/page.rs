@@ -53,9 +53,9 @@ pub struct SessionCursor {
 /// The sessions that a listing asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// The only handler whose sessions are listed; `None` for all.
+    /// The only handler to list sessions of; `None` for all.
     pub handler: Option<HandlerId>,
-    /// The only prefix whose clients are listed; `None` for all.
+    /// The only prefix to list clients of; `None` for all.
     pub client: Option<IpNet>,
     /// The position at which the listing starts.
     pub from: SessionCursor,

@@ -20,7 +20,7 @@ pub const IDLE_MAX: Duration = Duration::from_secs(30);
 /// The time until opening a port is tried again after no port was free. Each attempt costs the kernel a search
 /// through all ports.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// The time until opening a port is tried again after the upstream was unreachable. That answer costs the kernel
+/// The time until opening a port is tried again after the upstream was unreachable. That report costs the kernel
 /// almost nothing.
 pub const RETRY_WAY: Duration = Duration::from_millis(100);
 

@@ -155,8 +155,8 @@ mod tests {
     }
 
     /// Expiry matches a plain list. No session expires before its deadline. Each expires at most two slots after it
-    /// when the wheel is called at its deadlines, and at once after a long sleep. The wheel's deadline is neither
-    /// late nor in the past.
+    /// when the wheel is called at its deadlines, and at once after a long sleep. The wheel's own deadline is never
+    /// too late.
     #[test]
     fn deadlines_as_in_a_plain_list() {
         for seed in 0..200 {

@@ -13,7 +13,7 @@ use crate::dispatch::id::RouteId;
 use crate::dispatch::verdict::{DropReason, Verdict};
 use crate::number;
 
-/// The most handlers whose verdicts a record holds. On a route with more handlers, the first ones are recorded.
+/// The most handlers that a record holds verdicts of. On a route with more handlers, the first ones are recorded.
 pub(super) const VERDICTS_MAX: usize = 32;
 /// The number of pages of one tap in each worker.
 const PAGES: usize = 4;
