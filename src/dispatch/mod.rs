@@ -1,6 +1,6 @@
-//! The pure heart: route table, outbox, verdicts, counters, reply policy. Bytes come in, values come out.
+//! The pure core: route table, outbox, verdicts, counters, reply policy. Its functions take bytes and return values.
 //!
-//! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
+//! Invariant: this room has no socket, thread, clock, random source or log line. The same code therefore runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
 pub mod dispatcher;
