@@ -1,5 +1,5 @@
-//! `print`: one line a datagram on standard output. Whatever a sender writes, one datagram is one line, and no control
-//! character reaches a terminal.
+//! `print`: writes one line for each datagram to standard output. One datagram is one line, whatever it contains, and
+//! no control character reaches a terminal.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::sink::{LineSink, SinkCounts};
 use crate::dispatch::verdict::Verdict;
 
-/// The entry in the list of kinds.
+/// Entry of `print` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "print",
     summary: "writes one line a datagram to standard output, control characters escaped",
@@ -45,7 +45,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     Some(Box::new(Print { format }))
 }
 
-/// How a datagram is written.
+/// Form of a printed datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Text,
@@ -123,7 +123,7 @@ impl Handler for Printer {
     }
 }
 
-/// `TIME SRC > DST`, the beginning of a line for people.
+/// Writes `TIME SRC > DST`, the beginning of a line in the formats `text` and `hex`.
 fn write_head(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
     if let Some(time) = datagram.time() {
         write!(line, "{} ", humantime::format_rfc3339_micros(time))?;
