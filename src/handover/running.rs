@@ -201,7 +201,7 @@ impl Running {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         for response in queries {
             if let Ok(Err(error)) = response.recv_deadline(deadline) {
-                log::error!("cannot set up a listener as it was before: {error}");
+                log::error!("cannot restore the socket options of a listener: {error}");
             }
         }
     }
@@ -382,14 +382,17 @@ fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
     for listener in listeners.iter_mut().filter(|listener| listener.is_late()) {
         if let Err(error) = listener.bind_late() {
             log::error!(
-                "a worker more cannot be had for {}: {error}; the others serve it",
+                "cannot add a worker socket for {}: {error}; the existing workers keep serving it",
                 name(listener)
             );
         }
     }
     for listener in &listeners {
         if let Err(error) = listener.settle() {
-            log::error!("cannot set up {} as it should be: {error}", name(listener));
+            log::error!(
+                "cannot set the socket options of {}: {error}",
+                name(listener)
+            );
         }
     }
 }
