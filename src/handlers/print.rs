@@ -221,7 +221,7 @@ mod tests {
         String::from_utf8(line).unwrap()
     }
 
-    /// What a hostile sender may try on a terminal comes out as harmless text on one line.
+    /// Terminal escapes from a hostile sender are printed as harmless text on one line.
     #[test]
     fn hostile_payloads_are_escaped() {
         let head = "2001-09-09T01:46:40.000001Z 192.0.2.1:9999 > [2001:db8::1]:53 ";
@@ -236,7 +236,7 @@ mod tests {
     }
 
     proptest! {
-        /// A JSON string is one line without control characters, and reads back as what went in.
+        /// A JSON string is one line without control characters, and parses to the original text.
         #[test]
         fn json_strings_survive(text: String) {
             let mut line = Vec::new();
@@ -246,7 +246,7 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
         }
 
-        /// Whatever bytes come, a text line and a hex line have no line feed inside.
+        /// For any bytes, neither a text line nor a hex line contains a line feed.
         #[test]
         fn one_datagram_is_one_line(payload in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(!text(&payload).chars().any(is_unprintable));

@@ -53,7 +53,7 @@ const SOCKETS_PER_TURN: usize = 64;
 /// Token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
 const COMMANDS: Token = Token(usize::MAX);
 
-/// One worker, ready to run.
+/// One worker with its sockets, handlers and event loop, ready to run.
 pub struct Worker {
     poll: Poll,
     commands: Commands<Command>,
@@ -76,7 +76,7 @@ pub struct Worker {
     stop_at: Option<Instant>,
     /// Set once a stopping worker has drained its sockets: the end of the wait for outstanding replies.
     outstanding_until: Option<Instant>,
-    /// Whether the worker was told to park, so that another worker can continue from its state.
+    /// Set by [`Command::Park`]: the loop ends, so that another worker can continue from this one's state.
     is_parked: bool,
 }
 
@@ -91,7 +91,7 @@ enum After {
     Later,
 }
 
-/// What comes after a round.
+/// Next step of the loop after a round.
 enum Next {
     /// The loop runs another round.
     Round,
@@ -154,9 +154,9 @@ impl Worker {
         ))
     }
 
-    /// Runs until the worker is told to stop and has drained its sockets, or until it is told to park. Returns the
-    /// worker with its final ledger; sinks of its dispatcher may still be at work. A parked worker holds all that
-    /// another worker needs, and can be run again.
+    /// Runs until [`Command::Stop`] has drained the sockets, or until [`Command::Park`]. Returns the worker with its
+    /// final ledger; sinks of its dispatcher may still be at work. A parked worker holds all that another worker needs,
+    /// and can be run again.
     pub fn run(mut self) -> Worker {
         self.is_parked = false;
         let mut events = Events::with_capacity(EVENTS_MAX);

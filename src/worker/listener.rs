@@ -58,7 +58,7 @@ pub struct Listener {
     pub slot: SocketSlot,
     /// Number of trains that the next receive call asks for.
     pub trains_max: usize,
-    /// The kernel's drop counter when it was last read.
+    /// Value of the kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 

@@ -135,7 +135,7 @@ impl SendSocket {
         Ok(send_socket)
     }
 
-    /// Makes a socket for an upstream whose address is not resolved yet. Every send through it fails with EDESTADDRREQ.
+    /// Makes a socket for an upstream that has not been resolved yet. Every send through it fails with EDESTADDRREQ.
     ///
     /// # Errors
     ///

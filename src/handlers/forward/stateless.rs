@@ -16,6 +16,10 @@ pub struct Stateless {
 
 impl Stateless {
     /// Wraps the upstreams of a handler whose settings need no sessions.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if the settings ask for sessions.
     pub fn new(upstreams: UpstreamSet) -> Stateless {
         debug_assert!(
             upstreams.settings.spread == Spread::Datagram
