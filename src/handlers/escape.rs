@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::diagnostics::is_unprintable;
 
-/// Appends bytes as text, escaped as in a Rust string. Escaped are bytes that are not UTF-8, and characters that would
-/// move a terminal's cursor, begin an escape sequence, change the reading direction or end the line.
+/// Appends bytes as text, escaped as in a Rust string. Bytes that are not UTF-8 are escaped. So are characters that
+/// would move a terminal's cursor, begin an escape sequence, change the reading direction or end the line.
 ///
 /// # Errors
 ///

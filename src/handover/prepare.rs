@@ -65,7 +65,7 @@ pub struct Prepared {
     pub identity: Identity,
     /// Workers that do not run yet.
     pub workers: Vec<(Worker, Handle)>,
-    /// Threads for the workers, which wait for them.
+    /// Threads that will run the workers.
     pub worker_threads: WorkerThreads,
     /// Maps each row of the running configuration to its row in this one.
     pub row_map: RowMap,
@@ -152,9 +152,9 @@ impl ConfigDraft {
     }
 }
 
-/// Lets unchanged handlers continue with what their workers share (rates, quotas). A handler that is gone, or lacks an
-/// upstream of its predecessor, is retired: it has no routes, and lives while it has sessions. Returns the new number
-/// of each retired handler by its old number.
+/// Lets unchanged handlers continue with what their workers share (rates, quotas). An old handler is retired if it has
+/// no replacement, or if that lacks one of its upstreams. A retired handler has no routes, and lives while it has
+/// sessions. Returns the new number of each retired handler by its old number.
 fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     let mut retired = HashMap::new();
     for (number, old) in present.handlers.iter().enumerate() {

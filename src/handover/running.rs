@@ -159,7 +159,7 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// Returns [`DaemonError::Worker`] if a worker thread has panicked.
+    /// Returns [`DaemonError::Worker`] if a worker thread ended without its worker, for example by a panic.
     pub fn park(&mut self) -> Result<Parked, DaemonError> {
         self.monitor.stop();
         let states = self.monitor.snapshot();
@@ -319,7 +319,7 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// Returns [`DaemonError::Worker`] if a worker thread has panicked.
+    /// Returns [`DaemonError::Worker`] if a worker thread ended without its worker, for example by a panic.
     pub fn stop(&mut self, has_successor: bool) -> Result<Stopped, DaemonError> {
         self.monitor.stop();
         for (handle, _) in &self.workers {

@@ -209,8 +209,8 @@ impl SendSocket {
         self.gathers = sticky.gathers;
     }
 
-    /// Replaces the new socket by `socket`, which has its own source port, if that leads to the same upstream. Returns
-    /// whether it was replaced.
+    /// Replaces the socket by `socket`, an earlier worker's, if that is connected to the same upstream. The source port
+    /// that the upstream knows then stays in use. Returns whether the socket was replaced.
     pub fn replace_socket(&mut self, socket: UdpSocket, sticky: Sticky) -> bool {
         let same = self.unreachable.is_none()
             && self.upstream().is_some()

@@ -218,7 +218,8 @@ impl UpstreamSockets {
         self.is_poll_complete
     }
 
-    /// Returns the sending side of a socket, its handler and its upstream; `None` if the socket was closed.
+    /// Returns the sending side of a socket, the handler that owns it and the upstream that it leads to; `None` if the
+    /// socket was closed.
     pub fn send_socket(
         &mut self,
         id: UpstreamSocketId,
