@@ -1,5 +1,5 @@
-//! Forwarding with sessions: one for each client address and port, listener and route. Each has a source port of its own
-//! at its upstream, so what comes back there is the client's.
+//! Forwarding with sessions. Each client address and port, listener and route has its own session. A session has its
+//! own source port at its upstream, so replies that arrive there belong to its client.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
 use crate::number;
 
-/// Sessions that end in one call for the sake of time; the rest follows a moment later.
+/// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
 
 /// Why a session ends.
@@ -35,27 +35,27 @@ enum Cause {
     Broken,
 }
 
-/// The handler.
+/// Handler that forwards with sessions.
 pub struct Stateful {
     pub(super) upstreams: UpstreamSet,
     pub(super) table: Sessions,
     pub(super) quota: Arc<Quota>,
     pub(super) source_ports: SourcePorts,
-    /// Of each session, one for each shadow; none where there are no shadows.
+    /// For each session, one comparison for each shadow; empty without shadows.
     comparisons: Vec<Comparison>,
-    /// By upstream.
+    /// Results of the comparisons, by upstream.
     outcomes: Vec<Outcomes>,
     pub(super) counts: SessionCount,
-    /// Sockets of the session that is being opened.
+    /// Sockets of the session that is being opened; reused for every session.
     opening: Vec<Option<UpstreamSocketId>>,
 }
 
 impl Stateful {
-    /// Of what every forwarder has, with a table that may hold what the quota, which all workers share, allows.
+    /// Builds the handler. Its session table holds as many sessions as the quota allows, which all workers share.
     pub fn new(upstreams: UpstreamSet, quota: Arc<Quota>, seed: u64) -> Stateful {
         let limits = upstreams.settings.limits;
         let is_sticky = upstreams.settings.replies == Replies::None;
-        // Nobody is unreplied where nobody is to answer.
+        // If no replies are expected, a session without a reply is not `unreplied`.
         let unreplied = if is_sticky {
             limits.idle
         } else {
@@ -118,7 +118,8 @@ impl Stateful {
         };
         let session = self.table.get_mut(id);
         session.seen = cx.now();
-        // The kernel spreads flows anew where sockets join those of an address; a session goes where its client asks.
+        // The kernel redistributes flows when further sockets bind to an address. Therefore replies leave through the
+        // listener that received the last request.
         session.listener = cx.listener();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
@@ -136,7 +137,7 @@ impl Stateful {
         passed
     }
 
-    /// Whether the reply filter lets answers go to who sent this. Its TTL has been looked at.
+    /// Whether the reply policy permits replies to the sender. The TTL has been checked before.
     fn may_reply(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
         let reply_policy = ReplyPolicy {
             ttl: Some(1),
@@ -147,7 +148,7 @@ impl Stateful {
                 && !self.upstreams.is_upstream(envelope.src))
     }
 
-    /// Passes a train of a session on, whole where nothing counts its datagrams.
+    /// Forwards a train of a session; as a whole if no upstream counts single datagrams.
     fn pass_on(
         &mut self,
         id: SessionId,
@@ -192,7 +193,7 @@ impl Stateful {
                 for shadow in 0..self.upstreams.shadows.len() {
                     let shadow = self.upstreams.shadows[shadow];
                     if let Some(socket) = self.table.legs(id)[shadow] {
-                        // What a shadow does not get is counted there.
+                        // Losses of a shadow are counted in the shadow's own row.
                         let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
                     }
                 }
@@ -209,7 +210,7 @@ impl Stateful {
                 continue;
             };
             let got = self.pass_leg(socket, place, train, batch, ttl, cx);
-            // What a shadow gets or not is counted there.
+            // Losses of a shadow are counted in the shadow's own row.
             if !self.upstreams.settings.upstream_options[place].shadow {
                 passed = passed.or(got);
             }
@@ -232,7 +233,7 @@ impl Stateful {
         Ok(())
     }
 
-    /// The session's socket to an upstream that it may not have used yet.
+    /// Returns the session's socket to an upstream, and leases one if the session has none yet.
     fn leg(
         &mut self,
         id: SessionId,
@@ -248,7 +249,7 @@ impl Stateful {
         Ok(socket)
     }
 
-    /// A session whose upstream has died goes on with another, if there is one.
+    /// Moves a session whose upstream has died to another one, if another one is alive.
     fn renew_choice(
         &mut self,
         id: SessionId,
@@ -262,7 +263,8 @@ impl Stateful {
         let Some(place) = self.source_ports.place(socket) else {
             return Err(DropReason::NoUpstream);
         };
-        // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
+        // If no upstream is alive, the present one is as good as any. Another pick would also advance the round-robin
+        // position.
         if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
             return Ok(());
         }
@@ -280,7 +282,7 @@ impl Stateful {
         self.source_ports.assign(new, id);
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
-        // Thousands may go at once, and the ports that they leave are of use to nobody but where they go.
+        // Thousands of sessions may move at once, and the dead upstream does not need the ports that they leave.
         self.source_ports.spoil(socket);
         self.source_ports.release(socket, seen, cx);
         Ok(())
@@ -321,7 +323,7 @@ impl Stateful {
         }
     }
 
-    /// Takes a place in the quota; where all are taken, that of the one that has been unreplied longest here.
+    /// Takes a place in the quota. If all are taken, this worker's oldest unreplied session is evicted.
     fn take_place(&mut self, prefix: u64, cx: &mut Context<'_>) -> Result<(), DropReason> {
         let taken = self.quota.take(prefix);
         if taken != Err(DropReason::SessionLimit) {
@@ -335,7 +337,7 @@ impl Stateful {
         self.quota.take(prefix)
     }
 
-    /// Leases the sockets that a new session begins with: to whom is picked or to all, and then to the shadows.
+    /// Leases the first sockets of a new session: to the picked upstream or to all of them, and to the shadows.
     fn lease_legs(
         &mut self,
         train: &Train,
@@ -346,7 +348,7 @@ impl Stateful {
             self.upstreams.settings.choice,
             self.upstreams.settings.spread,
         ) {
-            // The others as they are picked.
+            // Sockets to the others are leased when they are picked.
             (Choice::One(_), Spread::Datagram) => None,
             (Choice::One(_), Spread::Session) => {
                 let source_ports = &self.source_ports;
@@ -375,7 +377,7 @@ impl Stateful {
         };
         for (at, &shadow) in self.upstreams.shadows.iter().enumerate() {
             if self.upstreams.pool.is_fit_for_all(shadow) {
-                // Where there is no leg for each upstream, the shadows' come last.
+                // If a session has no socket for each upstream, those of the shadows come last.
                 let leg = first_shadow.map_or(shadow, |first| first + at);
                 self.opening[leg] = self.source_ports.lease(shadow, cx).ok();
             }
@@ -412,7 +414,12 @@ impl Stateful {
         } += 1;
     }
 
-    /// What one upstream answered goes to the client, unless that is not wanted.
+    /// Sends a reply of an upstream to the client.
+    ///
+    /// # Errors
+    ///
+    /// Returns the drop reason if the session has ended, if the upstream is a shadow, or if another upstream's reply
+    /// won.
     fn reply(
         &mut self,
         socket: UpstreamSocketId,
@@ -439,7 +446,8 @@ impl Stateful {
         session.seen = cx.now();
         session.replies = session.replies.saturating_add(train.datagrams());
         let (listener, key, interface) = (session.listener, session.key, session.interface);
-        // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
+        // As for `echo`, the TTL of a reply is the request's less one, so that a loop of replies ends. A TTL from the
+        // file applies to upstreams only.
         let ttl = session
             .ttl
             .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
@@ -454,8 +462,8 @@ impl Stateful {
         Ok(())
     }
 
-    /// Whether each request that went out has as many answers as it is to have: of every upstream that it went to, or, where
-    /// the first one's are enough, as many as the client was to get.
+    /// Whether each request has all its replies (`replies_max`). Normally every upstream that received the request must
+    /// have replied. With `replies = "first"`, the number of replies to the client decides.
     fn is_complete(&mut self, id: SessionId) -> bool {
         let Some(each) = self.upstreams.settings.limits.replies_max else {
             return false;
@@ -484,7 +492,7 @@ impl Stateful {
         })
     }
 
-    /// Compares answers: those of a shadow, or (`None`) those that the client gets.
+    /// Compares replies: those of a shadow, or, if `of` is `None`, those that the client receives.
     fn compare(&mut self, id: SessionId, of: Option<usize>, train: &Train, batch: &Batch<'_>) {
         let shadows = self.upstreams.shadows.len();
         for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
@@ -503,7 +511,7 @@ impl Stateful {
     }
 }
 
-/// The quota is all workers': a table that goes gives back what it has taken.
+/// All workers share the quota, so a table that is dropped returns its places.
 impl Drop for Stateful {
     fn drop(&mut self) {
         for (_, session) in self.table.iter() {
@@ -516,7 +524,7 @@ impl Handler for Stateful {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            // A train may hold the last request of one session and the first of the next.
+            // A train may hold the last request of one session and the first of the next one.
             if self.upstreams.settings.limits.requests_max.is_some() {
                 for (at, datagram) in (index..).zip(train.pieces()) {
                     self.on_request(&datagram, at, batch, cx);
