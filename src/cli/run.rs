@@ -197,13 +197,8 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
     Ok(())
 }
 
-<<<<<<< HEAD
-/// What control connections come in by, for the next process.
-fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>> {
-=======
 /// Returns the listeners for control connections, for the next process.
-fn passed_listeners(admin: &Admin) -> io::Result<Vec<(AdminListener, OwnedFd)>> {
->>>>>>> prose-upper
+fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>> {
     let (control, http) = admin.as_fds();
     let passed_listeners = [
         (PassedListener::Control, control),

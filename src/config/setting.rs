@@ -1,5 +1,5 @@
 //! The definition of each key: its accepted values, its default and its meaning. The help, the JSON schema and the
-//! list of known keys are derived from it. The parsers are in `value/`; tests/schema.rs checks that both agree.
+//! list of known keys are derived from it. The parsers are in `value/`; tests/it/schema.rs checks that both agree.
 
 use super::diagnostics::listed;
 

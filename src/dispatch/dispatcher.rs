@@ -12,9 +12,10 @@ use super::handler::{
 use super::id::{LocalListener, UpstreamId};
 use super::latency::LatencyProbe;
 use super::ledger::Ledger;
+pub use super::listener_routing::{Claim, ListenerRouting, Lookup};
 use super::outbox::{Outbox, UpstreamSocketId};
 use super::reply_policy::ReplyFilter;
-use super::route_table::{PortTable, RouteId};
+use super::route_table::RouteId;
 use super::saved_state::SavedState;
 use super::sessions::page::{SessionCursor, SessionPage, Wanted};
 use super::sink::SinkCounts;
@@ -23,53 +24,7 @@ use super::time::Time;
 use super::timers::Timers;
 use super::upstream_event::UpstreamEvent;
 use super::verdict::DropReason;
-use crate::datagram::Envelope;
 use crate::number;
-
-/// How a listener's datagrams find their route.
-#[derive(Debug, Clone)]
-pub enum Lookup {
-    /// All datagrams take this route, which was found when the listener was planned.
-    Fixed(RouteId),
-    /// The route of each datagram is looked up.
-    Table(Arc<PortTable>),
-}
-
-/// Which copies of a broadcast or multicast datagram this listener handles. The kernel may deliver one to several
-/// sockets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// The listener handles everything that it receives. This holds for an exact address and for a broadcast address.
-    All,
-    /// The listener is a wildcard, or an exact address that may become a broadcast address. The socket of every
-    /// worker receives a copy of each broadcast. One of them handles broadcasts, unless the address has a listener of
-    /// its own.
-    Wildcard {
-        /// Whether this socket handles broadcasts.
-        owner: bool,
-        /// The addresses that have a listener of their own on this port.
-        claimed: Vec<std::net::IpAddr>,
-    },
-    /// The listener is a group, joined on one interface. IPv6 also delivers datagrams from other interfaces on which
-    /// any socket of the host has joined the group (inet6_mc_check in net/ipv6/mcast.c compares no interface).
-    Group {
-        /// The index of the interface on which the group was joined.
-        interface: u32,
-        /// The other interfaces on which the group has a listener of its own on this port.
-        elsewhere: Vec<u32>,
-    },
-}
-
-/// A listener as the dispatcher knows it.
-#[derive(Debug, Clone)]
-pub struct ListenerRouting {
-    /// The number of the listener in the ledger.
-    pub id: usize,
-    /// How the listener's datagrams find their route.
-    pub lookup: Lookup,
-    /// Which copies of a datagram the listener handles.
-    pub claim: Claim,
-}
 
 /// The route number in the context of calls that no datagram of a route has caused.
 const NOWHERE: RouteId = RouteId(u32::MAX);
@@ -188,11 +143,11 @@ impl Dispatcher {
         let arena = batch.arena();
         let mut rest = batch.trains();
         while let Some(first) = rest.first() {
-            let verdict = self.resolve(listener, &first.envelope);
+            let verdict = self.listeners[listener].resolve(&first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
                 // A flow sends many datagrams: trains with equal envelopes need no second lookup.
                 train.envelope == rest[0].envelope
-                    || self.resolve(listener, &train.envelope) == verdict
+                    || self.listeners[listener].resolve(&train.envelope) == verdict
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
@@ -433,28 +388,6 @@ impl Dispatcher {
             }
         }
         page
-    }
-
-    fn resolve(&self, listener: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
-        let listener = &self.listeners[listener];
-        match &listener.claim {
-            Claim::All => {}
-            Claim::Wildcard { owner, claimed } => {
-                if envelope.is_to_many() && (!owner || claimed.contains(&envelope.dst.ip())) {
-                    return Err(DropReason::DuplicateCopy);
-                }
-            }
-            Claim::Group { interface, .. } if envelope.interface == *interface => {}
-            Claim::Group { elsewhere, .. } if elsewhere.contains(&envelope.interface) => {
-                return Err(DropReason::DuplicateCopy);
-            }
-            // Another socket on this host joined the group there: the datagram is not meant for any route.
-            Claim::Group { .. } => return Err(DropReason::NoRoute),
-        }
-        match &listener.lookup {
-            Lookup::Fixed(route) => Ok(*route),
-            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
-        }
     }
 
     /// Gives a run to each handler of its route. The route has handled a datagram if at least one handler has.

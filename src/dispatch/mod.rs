@@ -11,6 +11,7 @@ pub mod id;
 mod latency;
 pub mod ledger;
 pub mod limit;
+pub mod listener_routing;
 pub mod maglev;
 pub mod outbox;
 pub mod passive_health;

@@ -147,7 +147,7 @@ mod tests {
     }
 
     /// The header of one datagram matches a sum made by hand: 0x0a01 + 0x0001 + 0x0a01 + 0x0002 + 0x0011 + 0x000d and
-    /// so on. `tests/kept_source.rs` shows that receivers accept such headers.
+    /// so on. `tests/it/kept_source.rs` shows that receivers accept such headers.
     #[test]
     fn by_hand() {
         let header = udp_header(

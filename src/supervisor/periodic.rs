@@ -25,7 +25,7 @@ const UNEXPECTING: Duration = Duration::from_secs(3);
 /// Longest time between two checks. Up to this limit, a check takes at most a hundredth of the time.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
-/// What the supervisor has to do after [`Periodic::run`].
+/// What the supervisor has to do after `Periodic::run`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Due {
     /// The configuration file has changed and must be read again.

@@ -19,7 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
-use super::flush::{Flusher, Sockets};
+use super::flush::{FlushSockets, Flusher};
 use super::listener::{self, Listener};
 use super::upstream_sockets::{Ready, TOKENS, UpstreamSockets};
 use crate::datagram::Train;
@@ -399,7 +399,7 @@ impl Worker {
     /// Sends what the turn left in the outbox, and notifies handlers of send failures on their sockets.
     fn flush(&mut self) {
         let (outbox, ledger) = self.dispatcher.sending();
-        let sockets = Sockets {
+        let sockets = FlushSockets {
             listeners: &mut self.listeners,
             upstream_sockets: &mut self.upstream_sockets,
         };

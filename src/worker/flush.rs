@@ -21,7 +21,7 @@ use crate::net::errno::{self, SendError};
 use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
 /// The sockets that a flush sends through.
-pub struct Sockets<'a> {
+pub struct FlushSockets<'a> {
     /// Listeners, through which replies leave: each through the listener that received the request.
     pub listeners: &'a mut [Listener],
     /// Upstream sockets, through which everything else leaves.
@@ -55,12 +55,12 @@ impl Flusher {
     /// Sends everything in the outbox, counts the results in the ledger, and empties the outbox.
     pub fn flush(
         &mut self,
-        sockets: Sockets<'_>,
+        sockets: FlushSockets<'_>,
         outbox: &mut Outbox,
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Sockets {
+        let FlushSockets {
             listeners,
             upstream_sockets,
         } = sockets;

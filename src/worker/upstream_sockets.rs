@@ -1,6 +1,8 @@
 //! The sockets of one worker to its upstreams, addressed by the ids that handlers know. Each stateless upstream has a
 //! one-way socket from the start. The others are opened and closed for sessions, and receive.
 
+mod socket;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use mio::Registry;
 
+pub use self::socket::Ready;
+use self::socket::{STREAK, UpstreamSocket};
 use super::send_socket::SendSocket;
 use super::worker_state::UpstreamSocketState;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
@@ -17,10 +21,8 @@ use crate::dispatch::limit::Limit;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
-use crate::net::error_queue::{self, Origin};
-use crate::net::receive::Receiver;
 use crate::net::upstream::UpstreamSocketOptions;
-use crate::net::{epoll, errno, option};
+use crate::net::{epoll, errno};
 
 /// First token of an upstream socket; lower tokens are indexes of listeners.
 pub const TOKENS: usize = 1 << 32;
@@ -28,11 +30,6 @@ const _: () = assert!(
     TOKENS > u32::MAX as usize,
     "no listener's number reaches the tokens of sockets, and every id has a token"
 );
-
-/// Most trains that one socket may return in one turn.
-const TRAINS_MAX: usize = 32;
-/// Consecutive polls that make a socket a busy one, and trains in one read that confirm it.
-const STREAK: u8 = 8;
 
 /// A socket that the last poll did not report is assumed to be empty for this long after that poll. Must stay far below
 /// the shortest port quarantine.
@@ -52,92 +49,6 @@ pub struct UpstreamTarget {
     /// Limit of source ports over all workers. Each local address has a limited range, and other programs need some of
     /// it.
     pub budget: Arc<Limit>,
-}
-
-/// One socket to an upstream.
-#[derive(Debug)]
-struct UpstreamSocket {
-    send_socket: SendSocket,
-    upstream: UpstreamId,
-    /// Whether the socket belongs to a session and receives.
-    is_leased: bool,
-    is_ready: bool,
-    /// Number of the last poll that reported the socket as readable.
-    last_report: u32,
-    /// Consecutive polls that reported it.
-    streak: u8,
-    /// Consecutive polls that are needed before more than one train is read at once.
-    patience: u8,
-    /// The kernel's drop counter when it was last read.
-    drops_seen: u32,
-}
-
-impl UpstreamSocket {
-    fn new(send_socket: SendSocket, upstream: UpstreamId, is_leased: bool) -> UpstreamSocket {
-        UpstreamSocket {
-            send_socket,
-            upstream,
-            is_leased,
-            is_ready: false,
-            last_report: 0,
-            streak: 0,
-            patience: STREAK,
-            drops_seen: 0,
-        }
-    }
-
-    /// Number of trains that the next read asks for.
-    fn asks(&self) -> usize {
-        if self.streak >= self.patience || self.send_socket.gathers() {
-            TRAINS_MAX
-        } else {
-            1
-        }
-    }
-
-    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
-    fn new_kernel_drops(&mut self) -> u64 {
-        let drops = option::kernel_drops(self.send_socket.socket()).unwrap_or(self.drops_seen);
-        u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
-    }
-}
-
-/// An upstream socket that may hold datagrams.
-pub struct Ready<'a> {
-    /// Id of the socket in this worker.
-    pub id: UpstreamSocketId,
-    /// Handler that the upstream belongs to.
-    pub handler: HandlerId,
-    /// The socket to read.
-    pub send_socket: &'a SendSocket,
-    /// Number of trains to ask for: one, unless earlier reads show that the socket has a queue.
-    pub asks: usize,
-}
-
-impl Ready<'_> {
-    /// Makes one receive call, into the arena that other sockets of this turn share. Returns the number of trains.
-    /// Returns `None` if there are none; ICMP errors of the upstream are then added to `reports`.
-    pub fn receive(
-        &self,
-        receiver: &mut Receiver,
-        reports: &mut Vec<(UpstreamSocketId, i32)>,
-    ) -> Option<usize> {
-        let socket = self.send_socket.socket();
-        let received = match self.asks {
-            1 => receiver.receive_one(socket),
-            asks => receiver.receive_more(socket, asks),
-        };
-        if received.is_err() {
-            // The error may come from the error queue. Level-triggered epoll would report it with every poll until it
-            // is read.
-            let _ = error_queue::drain(socket, |failure| {
-                if failure.origin == Origin::Icmp {
-                    reports.push((self.id, failure.errno));
-                }
-            });
-        }
-        received.ok()
-    }
 }
 
 /// All upstream sockets of one worker.

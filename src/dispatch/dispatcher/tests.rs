@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::datagram::{Region, Span, Train};
+use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::SocketTable;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 

@@ -1,6 +1,9 @@
 //! Forwarding with sessions. Each client address and port, listener and route has its own session. A session has its
 //! own source port at its upstream, so replies that arrive there belong to its client.
 
+mod opening;
+mod replies;
+
 use std::sync::Arc;
 
 use super::config::{Choice, Replies, Spread};
@@ -21,7 +24,6 @@ use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, pref
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
-use crate::number;
 
 /// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
@@ -288,103 +290,6 @@ impl Stateful {
         Ok(())
     }
 
-    fn open(
-        &mut self,
-        key: SessionKey,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<SessionId, DropReason> {
-        let prefix = prefix_of(key.client.ip());
-        self.take_place(prefix, cx)?;
-        if let Err(reason) = self.lease_legs(train, batch, cx) {
-            self.quota.give_back(prefix);
-            return Err(reason);
-        }
-        let id = self
-            .table
-            .insert(key, cx.listener(), train.envelope.interface, cx.now());
-        for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
-            *leg = socket.take();
-            if let Some(socket) = leg {
-                self.source_ports.assign(*socket, id);
-            }
-        }
-        self.make_room_for_comparisons(id);
-        self.counts.opened += 1;
-        Ok(id)
-    }
-
-    pub(super) fn make_room_for_comparisons(&mut self, id: SessionId) {
-        let comparisons = (id.0 as usize + 1) * self.upstreams.shadows.len();
-        if self.comparisons.len() < comparisons {
-            self.comparisons
-                .resize_with(comparisons, Comparison::default);
-        }
-    }
-
-    /// Takes a place in the quota. If all are taken, this worker's oldest unreplied session is evicted.
-    fn take_place(&mut self, prefix: u64, cx: &mut Context<'_>) -> Result<(), DropReason> {
-        let taken = self.quota.take(prefix);
-        if taken != Err(DropReason::SessionLimit) {
-            return taken;
-        }
-        let oldest = self
-            .table
-            .oldest_unreplied()
-            .ok_or(DropReason::SessionLimit)?;
-        self.end(oldest, Cause::Evicted, cx);
-        self.quota.take(prefix)
-    }
-
-    /// Leases the first sockets of a new session: to the picked upstream or to all of them, and to the shadows.
-    fn lease_legs(
-        &mut self,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let first_shadow = match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
-            // Sockets to the others are leased when they are picked.
-            (Choice::One(_), Spread::Datagram) => None,
-            (Choice::One(_), Spread::Session) => {
-                let source_ports = &self.source_ports;
-                let place = self
-                    .upstreams
-                    .pick(train, batch, |place| source_ports.sessions(place))
-                    .ok_or(DropReason::NoUpstream)?;
-                self.opening[0] = Some(self.source_ports.lease(place, cx)?);
-                Some(1)
-            }
-            (Choice::All, _) => {
-                let mut leased = Err(DropReason::NoUpstream);
-                for place in 0..self.opening.len() {
-                    if !self.upstreams.pool.is_fit_for_all(place)
-                        || self.upstreams.settings.upstream_options[place].shadow
-                    {
-                        continue;
-                    }
-                    let socket = self.source_ports.lease(place, cx);
-                    self.opening[place] = socket.ok();
-                    leased = leased.or(socket.map(drop));
-                }
-                leased?;
-                None
-            }
-        };
-        for (at, &shadow) in self.upstreams.shadows.iter().enumerate() {
-            if self.upstreams.pool.is_fit_for_all(shadow) {
-                // If a session has no socket for each upstream, those of the shadows come last.
-                let leg = first_shadow.map_or(shadow, |first| first + at);
-                self.opening[leg] = self.source_ports.lease(shadow, cx).ok();
-            }
-        }
-        Ok(())
-    }
-
     fn end(&mut self, id: SessionId, cause: Cause, cx: &mut Context<'_>) {
         let session = self.table.get(id);
         let (seen, is_assured, prefix) = (
@@ -412,102 +317,6 @@ impl Stateful {
             Cause::Evicted => &mut self.counts.evicted,
             Cause::Broken => &mut self.counts.broken,
         } += 1;
-    }
-
-    /// Sends a reply of an upstream to the client.
-    ///
-    /// # Errors
-    ///
-    /// Returns the drop reason if the session has ended, if the upstream is a shadow, or if another upstream's reply
-    /// won.
-    fn reply(
-        &mut self,
-        socket: UpstreamSocketId,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let (id, place) = self
-            .source_ports
-            .session(socket)
-            .ok_or(DropReason::LateReply)?;
-        self.source_ports.replied(socket, train.datagrams());
-        self.upstreams.replied(place);
-        if self.upstreams.settings.upstream_options[place].shadow {
-            self.compare(id, Some(place), train, batch);
-            return Err(DropReason::Shadow);
-        }
-        let session = self.table.get_mut(id);
-        let place = number::to_u16(place);
-        if self.upstreams.settings.is_first_alone() && *session.winner.get_or_insert(place) != place
-        {
-            return Err(DropReason::NotFirst);
-        }
-        session.seen = cx.now();
-        session.replies = session.replies.saturating_add(train.datagrams());
-        let (listener, key, interface) = (session.listener, session.key, session.interface);
-        // As for `echo`, the TTL of a reply is the request's less one, so that a loop of replies ends. A TTL from the
-        // file applies to upstreams only.
-        let ttl = session
-            .ttl
-            .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
-        cx.pass_back(listener, train, key.client, key.local, interface, ttl);
-        self.table.assure(id);
-        if !self.upstreams.shadows.is_empty() {
-            self.compare(id, None, train, batch);
-        }
-        if self.is_complete(id) {
-            self.end(id, Cause::Complete, cx);
-        }
-        Ok(())
-    }
-
-    /// Whether each request has all its replies (`replies_max`). Normally every upstream that received the request must
-    /// have replied. With `replies = "first"`, the number of replies to the client decides.
-    fn is_complete(&mut self, id: SessionId) -> bool {
-        let Some(each) = self.upstreams.settings.limits.replies_max else {
-            return false;
-        };
-        let (source_ports, upstream_options) = (
-            &self.source_ports,
-            &self.upstreams.settings.upstream_options,
-        );
-        let outstanding = self
-            .table
-            .legs(id)
-            .iter()
-            .flatten()
-            .filter_map(|socket| source_ports.outstanding(*socket));
-        let mut outstanding =
-            outstanding.filter(|outstanding| !upstream_options[outstanding.place].shadow);
-        if self.upstreams.settings.is_first_alone() {
-            let asked = outstanding
-                .map(|outstanding| outstanding.requests)
-                .max()
-                .unwrap_or(0);
-            return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
-        }
-        outstanding.all(|outstanding| {
-            u64::from(outstanding.replies) >= u64::from(each) * u64::from(outstanding.requests)
-        })
-    }
-
-    /// Compares replies: those of a shadow, or, if `of` is `None`, those that the client receives.
-    fn compare(&mut self, id: SessionId, of: Option<usize>, train: &Train, batch: &Batch<'_>) {
-        let shadows = self.upstreams.shadows.len();
-        for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
-            if of.is_some_and(|of| of != *shadow) {
-                continue;
-            }
-            let comparison = &mut self.comparisons[id.0 as usize * shadows + at];
-            for datagram in train.pieces() {
-                comparison.reply(
-                    of.is_some(),
-                    batch.bytes(datagram.span),
-                    &mut self.outcomes[*shadow],
-                );
-            }
-        }
     }
 }
 
