@@ -20,7 +20,7 @@ const AMPLIFICATION_MAX: u32 = 3;
 /// Entry of `reply` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "reply",
-    summary: "answers every datagram with the same bytes, from the address that was asked",
+    summary: "replies to every datagram with the same bytes, from the address that was asked",
     settings: &[
         Setting {
             key: "text",
@@ -135,7 +135,7 @@ impl HandlerSpec for Fixed {
 
     fn describe(&self) -> String {
         format!(
-            "answers {} bytes, to requests of at least {}",
+            "replies with {} bytes, to requests of at least {}",
             self.bytes.len(),
             self.request_min()
         )

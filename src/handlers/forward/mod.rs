@@ -32,7 +32,7 @@ use crate::dispatch::time::nanoseconds;
 /// Entry of `forward` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "forward",
-    summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; answers go back to the sender",
+    summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; replies go back to the sender",
     settings: config::schema::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:5300"
@@ -224,9 +224,9 @@ impl HandlerSpec for Forward {
         };
         let answers = match replies {
             Replies::None => "",
-            _ if *choice != Choice::All => "; answers go back to the sender",
+            _ if *choice != Choice::All => "; replies go back to the sender",
             Replies::First => "; the first answer goes back to the sender",
-            Replies::All => "; all answers go back to the sender",
+            Replies::All => "; all replies go back to the sender",
         };
         let names =
             upstreams

@@ -83,8 +83,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "replies",
         form: Form::OneOf(&[Form::Boolean, Form::Choice(&["first", "all"])]),
         default: "true; with pick = \"all\" false",
-        meaning: "whether answers go back to who asked, from the address that was asked; with pick = \"all\" true is \
-                  \"first\": of each request, those of the upstream that answers first. Also false by default where \
+        meaning: "whether replies go back to the client, from the address that was asked; with pick = \"all\" true is \
+                  \"first\": of each request, those of the upstream that replies first. Also false by default where \
                   source = \"keep\" or all upstreams are groups",
     },
     Setting {
@@ -124,7 +124,7 @@ pub const SETTINGS: &[Setting] = &[
             max: COUNT_MAX as u64,
         },
         default: "any",
-        meaning: "a session ends when each of its requests has so many answers",
+        meaning: "a session ends when each of its requests has so many replies",
     },
     Setting {
         key: "requests_max",
@@ -266,7 +266,7 @@ pub const UPSTREAM: &[Setting] = &[
         key: "shadow",
         form: Form::Boolean,
         default: "false",
-        meaning: "gets a copy of what the others get; its answers are counted, and never sent back",
+        meaning: "gets a copy of what the others get; its replies are counted, and never sent back",
     },
 ];
 
@@ -347,7 +347,7 @@ pub const HEALTH: &[Setting] = &[
         key: "rise",
         form: STREAK,
         default: "2",
-        meaning: "answers in a row that make a dead upstream alive",
+        meaning: "replies in a row that make a dead upstream alive",
     },
     Setting {
         key: "fall",
