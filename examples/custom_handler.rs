@@ -18,11 +18,7 @@
 use std::process::ExitCode;
 
 use udispatch::cli;
-use udispatch::config::kind::{BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting};
-use udispatch::config::value;
-use udispatch::dispatch::handler::{Batch, Context, Handler};
-use udispatch::dispatch::reply_policy::ReplyPolicy;
-use udispatch::handlers::KINDS;
+use udispatch::prelude::*;
 
 const ROT13: Kind = Kind {
     name: "rot13",

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes a Debian package of target/release/udispatch (`cargo build --release` comes first) and prints its path. Manual pages and
+# Makes a Debian package of target/dist/udispatch (`cargo build --profile dist` comes first) and prints its path. Manual pages and
 # completions are what that program says of its own command line. Arguments go to `cargo deb`, such as --fast.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-program=target/release/udispatch
+program=target/dist/udispatch
 made=target/package
 rm -rf "$made"
 mkdir -p "$made/man"
@@ -18,5 +18,5 @@ if ! command -v cargo-deb > /dev/null; then
     cargo install cargo-deb --version '^3' --locked --quiet --no-default-features --features gzip --root target/tools >&2
     export PATH="$PWD/target/tools/bin:$PATH"
 fi
-cargo deb --quiet --no-build "$@" --output "$made/udispatch.deb" >&2
+cargo deb --quiet --no-build --profile dist "$@" --output "$made/udispatch.deb" >&2
 echo "$made/udispatch.deb"

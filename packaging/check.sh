@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Whether what stands in packaging/ is right: the unit, the manual pages, the completions, and as root a package that installs and
-# goes without a trace. Needs target/release/udispatch, systemd-analyze, man and groff; no running systemd.
+# goes without a trace. Needs target/dist/udispatch, systemd-analyze, man and groff; no running systemd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -100,7 +100,7 @@ check_units
 package=$(packaging/build-deb.sh --fast)
 check_manual target/package/man
 bash -n target/package/udispatch.bash
-target/release/udispatch check packaging/udispatch.toml
+target/dist/udispatch check packaging/udispatch.toml
 if [ "$(id -u)" = 0 ]; then
     check_package "$package"
 else

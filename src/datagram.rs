@@ -1,52 +1,53 @@
-//! The noun: one received datagram, and the train in which the kernel may have delivered it.
+//! One received datagram, and the train in which the kernel may have delivered it.
 //!
-//! A train is what generic receive offload hands over: several datagrams of one flow, back to back in one buffer, all of
-//! the same size but the last, which may be shorter. A lone datagram is a train of one. Handlers that need not look at
-//! each datagram (a forwarder) work on trains; everybody else sees [`Datagram`]s.
+//! A train is what generic receive offload delivers: several datagrams of one flow, stored back to back in one
+//! buffer. All of them have the same size, except the last, which may be shorter. A lone datagram is a train of one.
+//! Handlers that need not inspect each datagram (a forwarder) work on trains. All others work on [`Datagram`]s.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-/// Where some bytes lie: in the arena the kernel received into, or in the outbox's own scratch space.
+/// A range of bytes, either in the arena that the kernel received into or in the outbox's scratch space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Which of the two buffers.
+    /// The buffer that holds the bytes.
     pub region: Region,
-    /// First byte, counted from the region's start.
+    /// The offset of the first byte from the start of the buffer.
     pub offset: u32,
-    /// Number of bytes; 0 is a datagram too.
+    /// The number of bytes. A datagram may have 0.
     pub len: u32,
 }
 
 /// The buffers that a [`Span`] can point into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Region {
-    /// What this turn received; valid until the next receive call.
+    /// The buffer that this turn received into. Its contents are valid until the next receive call.
     Arena,
-    /// Bytes that a handler made this turn; valid until the outbox is flushed.
+    /// The buffer for bytes that handlers made this turn. Its contents are valid until the outbox is flushed.
     Scratch,
 }
 
-/// What the kernel said about a train, the same for each datagram in it.
+/// What the kernel reported about a train. It applies to each datagram of the train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope {
-    /// Who sent it.
+    /// The sender's address.
     pub src: SocketAddr,
-    /// Where the sender sent it: the address in its header, never the address that our socket is bound to.
+    /// The destination address in the datagram's header. It is never the address that the receiving socket is bound
+    /// to.
     pub dst: SocketAddr,
-    /// The address of this host that an answer leaves from: `dst` itself, or the interface's address when `dst` is a
-    /// group or a broadcast address.
+    /// The address of this host that a reply leaves from. It is `dst` itself, or the interface's address when `dst`
+    /// is a group or a broadcast address.
     pub local: SocketAddr,
-    /// Index of the interface that it arrived on; 0 where no route of the listener asked for it.
+    /// The index of the interface that the train arrived on, or 0 if no route of the listener asked for it.
     pub interface: u32,
-    /// Time to live or hop limit left on arrival, where the listener's handlers asked for it.
+    /// The TTL or hop limit on arrival, if a handler of the listener asked for it.
     pub ttl: Option<u8>,
-    /// The kernel's receive time in nanoseconds since 1970, where asked for.
+    /// The time at which the kernel received the train, in nanoseconds since 1970, if it was asked for.
     pub time_ns: Option<u64>,
 }
 
 impl Envelope {
-    /// Whether `dst` is a multicast group or a broadcast address: anything that more than one host may answer.
+    /// Returns whether `dst` is a multicast group or a broadcast address, so that several hosts may reply.
     pub fn is_to_many(&self) -> bool {
         self.dst.ip().is_multicast() || self.local.ip() != self.dst.ip()
     }
@@ -55,16 +56,17 @@ impl Envelope {
 /// Consecutive datagrams of one flow, back to back in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Train {
-    /// What the kernel said about all of them.
+    /// What the kernel reported about all datagrams of the train.
     pub envelope: Envelope,
-    /// All their bytes.
+    /// The bytes of all datagrams.
     pub span: Span,
-    /// Bytes in each datagram but the last, which may be shorter; 0, or at least the whole length, when there is only one.
+    /// The bytes in each datagram except the last, which may be shorter. For a single datagram, it is 0 or at least
+    /// the whole length.
     pub segment: u16,
 }
 
 impl Train {
-    /// How many datagrams it holds; at least one, since an empty datagram is a datagram.
+    /// Returns the number of datagrams. It is at least one, because an empty datagram counts.
     pub fn datagrams(&self) -> u32 {
         match self.segment {
             0 => 1,
@@ -72,13 +74,13 @@ impl Train {
         }
     }
 
-    /// Whether it is one datagram.
+    /// Returns whether the train holds a single datagram.
     #[inline]
     pub fn is_single(&self) -> bool {
         self.segment == 0 || u32::from(self.segment) >= self.span.len
     }
 
-    /// The datagrams as trains of one.
+    /// Returns each datagram as a train of one.
     pub fn pieces(&self) -> impl Iterator<Item = Train> + use<> {
         let Train {
             envelope,
@@ -109,26 +111,26 @@ impl Train {
 /// One received datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
-    /// Its bytes; may be empty.
+    /// The bytes of the datagram, which may be none.
     pub payload: &'a [u8],
-    /// Where it comes from, where it was sent to, and what else the kernel said.
+    /// The source, the destination and what else the kernel reported.
     pub envelope: Envelope,
-    /// Where the payload lies in the arena, so that it can be sent on without a copy.
+    /// The range of the payload in the arena, by which the datagram can be sent on without a copy.
     pub span: Span,
 }
 
 impl Datagram<'_> {
-    /// Who sent it.
+    /// Returns the sender's address.
     pub fn src(&self) -> SocketAddr {
         self.envelope.src
     }
 
-    /// Where the sender sent it.
+    /// Returns the destination address in the datagram's header.
     pub fn dst(&self) -> SocketAddr {
         self.envelope.dst
     }
 
-    /// When the kernel received it, if the handler asked for the time in its needs.
+    /// Returns when the kernel received the datagram, if the handler's needs include the time.
     pub fn time(&self) -> Option<SystemTime> {
         self.envelope
             .time_ns

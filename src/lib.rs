@@ -1,18 +1,80 @@
-//! One UDP port, many addresses, a handler for each.
+//! udispatch as a library: a daemon with kinds of handlers of your own beside the built-in ones.
 //!
-//! A datagram arrives at a destination; the destination names a route; the route owns handlers; a handler answers with a
-//! verdict and leaves what is to be sent in an outbox. This is the map; `ARCHITECTURE.md` tells the story.
+//! A datagram arrives at a destination. The destination names a route, and the route owns handlers. A handler returns
+//! verdicts and leaves what is to be sent in an outbox. This program is a whole daemon, with one more kind:
 //!
-//! - [`cli`]: the commands; [`cli::main`] is a whole daemon, with kinds of handlers of one's own if wished.
-//! - [`admin`]: HTTP on the control socket.
-//! - [`control`]: plans and builds what workers run, and watches over them.
-//! - [`handlers`]: the kinds, one file each, and [`handlers::KINDS`], the one list of them.
-//! - [`config`]: a TOML file, typed and checked; [`config::kind`] is what a kind of handler is.
-//! - [`worker`]: the data plane.
-//! - [`dispatch`]: the pure heart: which route, which verdict, what to send, and the ledger.
-//! - [`net`]: sockets, and all unsafe code.
-//! - [`datagram`]: the noun.
-//! - [`number`]: conversions between integers.
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use udispatch::prelude::*;
+//!
+//! /// Replies to each datagram with its bytes in reverse order.
+//! #[derive(Debug, Clone, Default)]
+//! struct Reverse {
+//!     /// Kept between datagrams, so that the data path allocates nothing.
+//!     reply: Vec<u8>,
+//! }
+//!
+//! const REVERSE: Kind = Kind {
+//!     name: "reverse",
+//!     summary: "replies with the bytes in reverse order",
+//!     settings: &[],
+//!     example: "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"reverse\"\n",
+//!     read: |_| Some(Box::new(Reverse::default())),
+//! };
+//!
+//! impl HandlerSpec for Reverse {
+//!     /// A reply needs the source to go to, the destination to leave from, and the TTL that ends loops.
+//!     fn needs(&self) -> Needs {
+//!         Needs { source: true, destination: true, ttl: true, ..Needs::NOTHING }
+//!     }
+//!
+//!     fn describe(&self) -> String {
+//!         "replies with the bytes in reverse order".to_owned()
+//!     }
+//!
+//!     fn build(&self, _: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError> {
+//!         Ok(Box::new(self.clone()))
+//!     }
+//! }
+//!
+//! impl Handler for Reverse {
+//!     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+//!         batch.for_each(cx, |datagram, cx| {
+//!             self.reply.clear();
+//!             self.reply.extend(datagram.payload.iter().rev());
+//!             cx.reply(datagram, &self.reply, &ReplyPolicy::default())
+//!         });
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     let mut kinds = KINDS.to_vec();
+//!     kinds.push(REVERSE);
+//!     udispatch::cli::main(&kinds)
+//! }
+//! ```
+//!
+//! The command line, the checks of the file, `explain`, the schema for editors and the ledger know the new kind as they
+//! know the others.
+//!
+//! # Words
+//!
+//! - A [`Kind`](prelude::Kind) has a name, settings, an example, and a function that reads the settings from the file.
+//! - A [`HandlerSpec`](prelude::HandlerSpec) holds the checked settings of one handler. It builds the handler once for
+//!   each worker.
+//! - A [`Handler`](prelude::Handler) handles runs of datagrams of one route. It sees no socket, clock or thread.
+//! - A [`Context`](prelude::Context) is what a handler may use: it replies, forwards and reports verdicts.
+//!
+//! # Variations
+//!
+//! - Settings: `examples/custom_handler.rs` reads one.
+//! - Upstreams: [`BuildContext::upstream`](prelude::BuildContext::upstream) opens one, and
+//!   [`Handler::forwarding`](prelude::Handler::forwarding) gets its replies.
+//! - Anything that may block, such as a file, belongs behind a bounded sink ([`dispatch::sink`]).
+//!
+//! Everything that this page does not name serves the daemon itself and its tests. It is hidden here and may change at any
+//! time; `ARCHITECTURE.md` describes it.
 
 // A cast that may change a number needs a limit that makes it safe, named where it stands. Tests cast small numbers at will.
 #![cfg_attr(
@@ -25,7 +87,9 @@
     )
 )]
 
+#[doc(hidden)]
 pub mod admin;
+#[doc(hidden)]
 pub mod build;
 pub mod cli;
 pub mod config;
@@ -35,12 +99,22 @@ pub mod dispatch;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod handlers;
+#[doc(hidden)]
 pub mod handover;
+#[doc(hidden)]
 pub mod monitor;
+#[doc(hidden)]
 pub mod net;
+#[doc(hidden)]
 pub mod number;
+#[doc(hidden)]
 pub mod observe;
+#[doc(hidden)]
 pub mod plan;
+pub mod prelude;
+#[doc(hidden)]
 pub mod supervisor;
+#[doc(hidden)]
 pub mod takeover;
+#[doc(hidden)]
 pub mod worker;

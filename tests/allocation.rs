@@ -25,7 +25,7 @@ use udispatch::handlers::KINDS;
 use udispatch::net::receive::Receiver;
 use udispatch::net::socket::{ListenerOptions, bind_listener};
 use udispatch::net::upstream::UpstreamSocketOptions;
-use udispatch::worker::flush::{Flusher, Sockets};
+use udispatch::worker::flush::{FlushSockets, Flusher};
 use udispatch::worker::listener::Listener;
 use udispatch::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 use udispatch::worker::worker_state::SocketSlot;
@@ -507,7 +507,7 @@ fn a_worker_turn_over_sockets_allocates_nothing() {
             dispatcher.dispatch(0, &batch, &mut sockets);
             dispatcher.end_turn();
             let (outbox, ledger) = dispatcher.sending();
-            let sockets = Sockets {
+            let sockets = FlushSockets {
                 listeners: &mut listeners,
                 upstream_sockets: &mut sockets,
             };

@@ -1,5 +1,6 @@
-//! Who may ask what, and what every answer says besides. The control socket is guarded by its file's mode. TCP can be reached
-//! by any page that a browser on this host shows, so there it is read-only, and only under names that are ours.
+//! Access rules for requests, and the headers of every response. The mode of its file protects the control socket. Any
+//! page in a browser on this host can reach the TCP socket. It is therefore read-only, and accepts only this daemon's
+//! host names.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,21 +20,26 @@ use crate::observe::admin_stats::AdminStats;
 /// Bytes of a request's body. No endpoint reads one.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 
-/// At which listener a client connected.
+/// The listener at which a client connected.
 #[derive(Debug, Clone)]
 pub enum ListenerKind {
     /// The control socket.
     Control,
-    /// TCP.
+    /// The TCP socket.
     Http {
-        /// The address of ours that was asked.
+        /// The local address that the client connected to.
         local: IpAddr,
-        /// Further names of ours, in lower case, without port.
+        /// Further host names of this daemon, in lower case, without port.
         hosts: Arc<Vec<String>>,
     },
 }
 
-/// Whether the request may go on to the endpoints; the answer if not.
+/// Checks whether the endpoints may handle the request.
+///
+/// # Errors
+///
+/// Returns the response to send instead: if the `Host` is not allowed, if a request over TCP would change something or
+/// show datagrams, or if the body is too large.
 pub fn check(
     listener_kind: &ListenerKind,
     request: &Request<Incoming>,
@@ -85,8 +91,8 @@ pub fn check(
     Ok(())
 }
 
-/// Whether a `Host` header names us. A page of somebody else's that lets its own name stand for our address (DNS rebinding)
-/// still sends that name.
+/// Returns whether a `Host` header names this daemon. A foreign page that resolves its own name to our address (DNS
+/// rebinding) still sends that name.
 fn is_ours(host: &str, local: IpAddr, hosts: &[String]) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -105,7 +111,7 @@ fn is_same_address(ours: &str, name: &str) -> bool {
     matches!((ours.parse::<IpAddr>(), name.parse::<IpAddr>()), (Ok(ours), Ok(name)) if ours == name)
 }
 
-/// What every answer says: it is of this moment, it is what it says it is, and only our own page may use it.
+/// Sets the headers of every response: it must not be cached, its type is final, and only our own page may use it.
 pub fn dress(response: &mut Response<Body>) {
     let policy = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     for (name, value) in [
@@ -125,7 +131,8 @@ pub fn dress(response: &mut Response<Body>) {
 mod tests {
     use super::*;
 
-    /// Our address, localhost and the names of the file, with or without a port, however they are written; nothing else.
+    /// Our address, localhost and the names in the file are accepted, with or without a port, in any notation; no other
+    /// name is.
     #[test]
     fn names_of_ours() {
         let hosts = ["stats.example".to_owned(), "2001:db8::1".to_owned()];

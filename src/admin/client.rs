@@ -1,4 +1,5 @@
-//! The other end: HTTP/1.1 over a control socket, one request a connection, for the commands. Waits no longer than it is told.
+//! The HTTP/1.1 client for a control socket, which the commands use. Each request has its own connection and a time
+//! limit.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -14,54 +15,63 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::time;
 
-/// Bytes of an answer; the largest status has a few thousand rows of some hundred bytes each.
+/// Largest response in bytes. The largest status has a few thousand rows of some hundred bytes each.
 const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// A way to a daemon.
+/// A client of one daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
     path: PathBuf,
     timeout: Duration,
 }
 
-/// What it answered.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct HttpResponse {
-    /// The status code of HTTP.
+    /// The HTTP status code.
     pub status: u16,
-    /// What it said.
+    /// The body of the response.
     pub body: Bytes,
 }
 
 impl HttpResponse {
-    /// Whether it did what was asked.
+    /// Returns whether the daemon did what was requested.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// What it said, as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl Client {
-    /// To the daemon at this socket, with this time limit for each response.
+    /// Returns a client of the daemon at this socket, with this time limit for each response.
     pub fn new(path: PathBuf, timeout: Duration) -> Client {
         Client { path, timeout }
     }
 
-    /// Where it is.
+    /// Returns the path of the control socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads a noun.
+    /// Sends a GET request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the connection, [`ErrorKind::TimedOut`] if the response is not complete in time, or an
+    /// error if it is not valid HTTP or too large.
     pub fn get(&self, target: &str) -> io::Result<HttpResponse> {
         self.ask(Method::GET, target)
     }
 
-    /// Does a verb.
+    /// Sends a POST request.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error as [`Client::get`] does.
     pub fn post(&self, target: &str) -> io::Result<HttpResponse> {
         self.ask(Method::POST, target)
     }
@@ -85,13 +95,13 @@ async fn exchange(path: &Path, method: Method, target: &str) -> io::Result<HttpR
     whole(request(path, method, target).await?).await
 }
 
-/// Asks, and waits for the head of the answer.
+/// Sends a request and waits for the head of the response.
 async fn request(path: &Path, method: Method, target: &str) -> io::Result<Response<Incoming>> {
     let stream = UnixStream::connect(path).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    // It ends with the runtime, or with the connection.
+    // The task ends with the runtime, or with the connection.
     tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
@@ -103,7 +113,7 @@ async fn request(path: &Path, method: Method, target: &str) -> io::Result<Respon
     sender.send_request(request).await.map_err(io::Error::other)
 }
 
-/// Waits for the rest.
+/// Reads the body of the response.
 async fn whole(response: Response<Incoming>) -> io::Result<HttpResponse> {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX)
@@ -116,25 +126,30 @@ async fn whole(response: Response<Incoming>) -> io::Result<HttpResponse> {
     })
 }
 
-/// An answer that comes bit by bit.
+/// A response that arrives in parts.
 pub struct ResponseStream {
     runtime: Runtime,
     body: Incoming,
 }
 
-/// What the next bit of an answer is.
+/// The next part of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextChunk {
-    /// This.
+    /// These bytes.
     Bytes(Bytes),
-    /// Nothing yet.
+    /// No part arrived in time.
     Nothing,
-    /// It was the last one.
+    /// The response has ended.
     End,
 }
 
 impl Client {
-    /// Reads a noun that goes on and on; a refusal is a whole answer.
+    /// Sends a GET request whose response does not end. A refusal is returned as a complete response.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the connection, or [`ErrorKind::TimedOut`] if the head of the response does not arrive in
+    /// time.
     pub fn stream(&self, target: &str) -> io::Result<Result<ResponseStream, HttpResponse>> {
         let runtime = runtime()?;
         let begin = async {
@@ -151,7 +166,11 @@ impl Client {
 }
 
 impl ResponseStream {
-    /// Waits no longer than this for the next bit.
+    /// Waits at most `timeout` for the next part.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the connection.
     pub fn next(&mut self, timeout: Duration) -> io::Result<NextChunk> {
         let ResponseStream { runtime, body } = self;
         match runtime.block_on(async { time::timeout(timeout, body.frame()).await }) {

@@ -1,4 +1,4 @@
-//! How an endpoint asks the supervisor, and what it says where there is no answer.
+//! How an endpoint sends a request to the supervisor, and the errors if there is no response.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use crate::observe::snapshot::Snapshot;
 use crate::supervisor::requests::{QueueError, Request, Requests};
 use crate::supervisor::responder::Responder;
 
-/// Longest wait for an answer; the supervisor waits at most a second for a worker, and others may be first.
+/// Longest wait for a response. The supervisor waits at most a second for a worker, and other requests may come first.
 pub const RESPONSE_MAX: Duration = Duration::from_secs(10);
 
-/// Why there is no answer.
+/// Why an endpoint has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// It could not be asked.
+    /// The request could not be queued.
     #[error("{0}")]
     Queue(#[from] QueueError),
-    /// Nobody answered in time.
+    /// The supervisor did not respond in time.
     #[error("no answer in time: the daemon is busy with something that takes long; try again")]
     Late,
-    /// It was asked, and ended without an answer.
+    /// The supervisor accepted the request and ended without a response.
     #[error("the daemon is stopping")]
     Gone,
-    /// A parameter is not what it has to be.
+    /// A parameter is invalid.
     #[error("{0}")]
     Parameter(String),
-    /// It answered that it will not.
+    /// The supervisor refused the request.
     #[error("{0}")]
     Refusal(#[from] Refusal),
-    /// A snapshot that cannot be written down: a defect.
+    /// A snapshot could not be serialized, which is a defect.
     #[error("the answer cannot be written as JSON: {0}. Please report it")]
     Json(#[from] serde_json::Error),
 }
 
 impl RequestError {
-    /// In a line.
+    /// Returns the error as one line of text.
     pub fn words(&self) -> String {
         self.to_string().replace('\n', " ")
     }
@@ -59,14 +59,19 @@ impl IntoResponse for RequestError {
     }
 }
 
-/// Asks, and waits for the answer.
+/// Sends a request to the supervisor and waits for the response.
+///
+/// # Errors
+///
+/// Returns [`RequestError::Queue`] if the request cannot be queued, [`RequestError::Gone`] if the supervisor ends
+/// without a response, and [`RequestError::Late`] if the timeout expires.
 pub async fn ask<T: Send + 'static>(
     requests: &Requests,
     timeout: Duration,
     make: impl FnOnce(Responder<T>) -> Request,
 ) -> Result<T, RequestError> {
     let (sender, response) = oneshot::channel();
-    // Who asked may have given up waiting.
+    // The receiver may have stopped waiting.
     requests.ask(make(Responder::new(move |response| {
         _ = sender.send(response)
     })))?;
@@ -76,12 +81,20 @@ pub async fn ask<T: Send + 'static>(
     }
 }
 
-/// All accounts and states.
+/// Returns all accounts and states.
+///
+/// # Errors
+///
+/// Returns an error as [`ask`] does.
 pub async fn snapshot(requests: &Requests) -> Result<Box<Snapshot>, RequestError> {
     ask(requests, RESPONSE_MAX, Request::Snapshot).await
 }
 
-/// All accounts and states, as JSON.
+/// Returns all accounts and states as JSON.
+///
+/// # Errors
+///
+/// Returns an error as [`ask`] does, or [`RequestError::Json`] if the snapshot cannot be serialized.
 pub async fn status(requests: &Requests) -> Result<Vec<u8>, RequestError> {
     Ok(serde_json::to_vec(&snapshot(requests).await?)?)
 }

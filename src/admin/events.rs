@@ -1,5 +1,5 @@
-//! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and put into
-//! words once for all who watch at the same listener, and none while nobody does.
+//! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and
+//! serialized once for all viewers of a listener, and none while there is no viewer.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use super::endpoint::status;
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
-/// Who may watch at a time, at each listener: viewers over TCP do not keep anybody at the control socket from it.
+/// Largest number of viewers at each listener. Viewers over TCP do not take places from those at the control socket.
 const VIEWERS_MAX: usize = 32;
 /// Time between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl Broadcast {
         receiver
     }
 
-    /// Ends the broadcast if nobody watches: the broadcast's own receiver is the last.
+    /// Ends the broadcast if there is no viewer: the broadcast's own receiver is the last.
     fn is_over(&self, sender: &watch::Sender<Bytes>) -> bool {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = sender.receiver_count() <= 1;
@@ -94,7 +94,7 @@ pub async fn watch(
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
     };
     let mut events = broadcast.join(&requests);
-    // One event waits for a slow reader, who then gets the latest one: it never holds up the others, nor fills memory.
+    // One event waits for a slow reader, which then gets the latest one. It neither delays others nor fills memory.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let _viewer = viewer;

@@ -1,5 +1,5 @@
-//! The sockets by which clients come: the control socket, and TCP where the file asks for it. Bound before the daemon binds
-//! anything else, so that a second daemon is told who runs there and changes nothing.
+//! The listening sockets for clients: the control socket, and a TCP socket if the file requests one. They are bound
+//! before the daemon binds anything else, so that a second daemon detects the first and changes nothing.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -19,57 +19,57 @@ use crate::config::{ControlSocket, Daemon};
 use crate::observe::snapshot::Snapshot;
 use crate::supervisor::control_path::{NoControl, Places, control_path};
 
-/// Who may connect to the control socket: its owner and its group.
+/// The mode of the control socket: its owner and its group may connect.
 const MODE: u32 = 0o660;
-/// Connections that wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 /// Longest wait for another daemon that is about to bind in the same directory.
 const LOCK_MAX: Duration = Duration::from_secs(2);
-/// Time between two tries.
+/// Time between two attempts to take the lock.
 const LOCK_STEP: Duration = Duration::from_millis(10);
-/// Longest wait for who runs there to say its name.
+/// Longest wait for the response of a running daemon that identifies it.
 const WHO_MAX: Duration = Duration::from_secs(2);
 
-/// The sockets.
+/// The listening sockets.
 #[derive(Debug, Default)]
 pub struct AdminListeners {
     /// The control socket.
     pub(super) control: Option<ControlListener>,
     /// The TCP socket.
     pub(super) http: Option<TcpListener>,
-    /// Names by which the TCP socket may be asked, besides its address and localhost.
+    /// Host names that clients may use for the TCP socket, besides its address and localhost.
     pub(super) hosts: Vec<String>,
 }
 
-/// A control socket, and which file is its.
+/// A control socket, and the file that belongs to it.
 #[derive(Debug)]
 pub(super) struct ControlListener {
     pub(super) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode.
+    /// Device and inode of the socket's file.
     file: Option<(u64, u64)>,
-    /// Whether the file goes when the socket does.
+    /// Whether the file is removed when this value is dropped.
     is_ours: AtomicBool,
 }
 
-/// What became of binding: the sockets that there are, and what is to be known of the others.
+/// The result of binding: the sockets, and the reasons for those that are missing.
 #[derive(Debug, Default)]
 pub struct BoundListeners {
-    /// The sockets.
+    /// The sockets that are bound.
     pub listeners: AdminListeners,
-    /// Why there is no control socket although there should be, as a sentence.
+    /// A sentence that says why the control socket is missing although it is configured.
     pub control_problem: Option<String>,
-    /// Why there is no TCP socket although there should be, as a sentence.
+    /// A sentence that says why the TCP socket is missing although it is configured.
     pub http_problem: Option<String>,
 }
 
-/// Longest wait for the process that was taken over to leave an HTTP port, and the time between two tries.
+/// Longest wait for the process that was taken over to release an HTTP port, and the time between two attempts.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 const LEAVE_STEP: Duration = Duration::from_millis(20);
 
 impl BoundListeners {
-    /// Tries the HTTP port again that could not be had: the process that was taken over may have had it, for another address,
-    /// and leaves it now.
+    /// Tries again to bind an HTTP port that was in use. The process that was taken over may have used it for another
+    /// address, and releases it now.
     pub fn try_http_again(&mut self, address: Option<SocketAddr>) {
         let deadline = Instant::now() + LEAVE_MAX;
         while let (Some(address), Some(_)) = (address, &self.http_problem) {
@@ -84,7 +84,7 @@ impl BoundListeners {
     }
 }
 
-/// Another daemon runs there.
+/// Another daemon serves the control socket.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{who} serves the control socket {}. To take its sockets over without losing a datagram, add `--takeover`; to run beside \
@@ -92,15 +92,19 @@ impl BoundListeners {
     path.display()
 )]
 pub struct Taken {
-    /// Who, in words.
+    /// A description of the other daemon.
     pub who: String,
-    /// The socket's path.
+    /// The path of the socket.
     pub path: PathBuf,
 }
 
 impl AdminListeners {
-    /// Binds what the file asks for. Only another daemon at the same place is an error: without a control socket datagrams
-    /// flow all the same.
+    /// Binds the sockets that the file requests. Other failures than another daemon are only recorded in the result,
+    /// since datagrams flow without a control socket.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Taken`] if another daemon serves the control socket.
     pub fn bind(daemon: &Daemon) -> Result<BoundListeners, Taken> {
         let mut bound = BoundListeners::default();
         match control_path(&daemon.control, &Places::this()) {
@@ -121,9 +125,13 @@ impl AdminListeners {
         Ok(bound)
     }
 
-    /// The same around sockets that another process has bound and listens on; the control socket with its path. The TCP one
-    /// is of use only where the file still asks for its address. The control socket's file stays the other's until
-    /// [`Admin::start`](super::Admin::start).
+    /// Uses sockets that another process has bound and listens on; the control socket comes with its path. The TCP
+    /// socket is used only if the file still requests its address. The control socket's file belongs to the other
+    /// process until [`Admin::start`](super::Admin::start).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Taken`] if a control socket must be bound and another daemon serves it.
     pub fn go_on(
         daemon: &Daemon,
         control: Option<(OwnedFd, PathBuf)>,
@@ -159,7 +167,7 @@ impl AdminListeners {
         Ok(bound)
     }
 
-    /// The sockets, for a process that takes over: the control socket, and the TCP one.
+    /// Returns the sockets, for a process that takes over: the control socket, and the TCP socket.
     pub fn as_fds(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
         (
             self.control
@@ -169,17 +177,17 @@ impl AdminListeners {
         )
     }
 
-    /// Where the control socket is.
+    /// Returns the path of the control socket.
     pub fn control_path(&self) -> Option<&Path> {
         self.control.as_ref().map(|control| control.path.as_path())
     }
 
-    /// Where HTTP is served over TCP.
+    /// Returns the address at which HTTP is served over TCP.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|http| http.local_addr().ok())
     }
 
-    /// Says whether the control socket's file goes when these do.
+    /// Sets whether the control socket's file is removed when this value is dropped.
     pub(super) fn own(&self, is_ours: bool) {
         if let Some(control) = &self.control {
             control.is_ours.store(is_ours, Ordering::Relaxed);
@@ -188,24 +196,24 @@ impl AdminListeners {
 }
 
 impl Drop for ControlListener {
-    /// Removes the file if it is still ours.
+    /// Removes the file if it is still that of this socket.
     fn drop(&mut self) {
         let is_ours = self.is_ours.load(Ordering::Relaxed) && self.file.is_some();
         if is_ours && identity(&self.path).ok() == self.file {
-            // If it cannot be removed, the next daemon finds that nobody answers there.
+            // If the file cannot be removed, the next daemon finds that no process listens there.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Which file a path means: another one under the same path has another number.
+/// Returns device and inode of a file. Another file at the same path has another inode.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let file = fs::symlink_metadata(path)?;
     Ok((file.dev(), file.ino()))
 }
 
 fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
-    // Two that start at once: one waits here, and then finds the other.
+    // If two daemons start at once, one waits here and then finds the other.
     let _lock = match lock(path) {
         Ok(lock) => lock,
         Err(error) => return Ok(Err(error)),
@@ -217,7 +225,7 @@ fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
                 path: path.to_owned(),
             });
         }
-        // Nobody listens there: it was left over.
+        // No process listens on the socket, so its file was left over.
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             let is_socket =
                 fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
@@ -231,7 +239,7 @@ fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
                 return Ok(Err(error));
             }
         }
-        // A queue that is full is one that somebody should empty.
+        // A full queue means that a process owns the socket.
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             return Err(Taken {
                 who: who(path),
@@ -243,7 +251,7 @@ fn bind_control(path: &Path) -> Result<io::Result<ControlListener>, Taken> {
     Ok(listen(path))
 }
 
-/// Keeps others from binding in the same directory meanwhile, as long as it is held.
+/// Takes a lock that keeps other daemons from binding in the same directory while it is held.
 fn lock(path: &Path) -> io::Result<File> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -267,8 +275,8 @@ fn lock(path: &Path) -> io::Result<File> {
 
 fn listen(path: &Path) -> io::Result<ControlListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The file gets the socket's mode without what the umask takes (unix_bind_bsd in net/unix/af_unix.c): so there is no
-    // moment at which others may connect.
+    // The file gets the mode of the socket, less the umask (unix_bind_bsd in net/unix/af_unix.c). There is therefore no
+    // moment at which other users may connect.
     File::from(socket.as_fd().try_clone_to_owned()?)
         .set_permissions(Permissions::from_mode(MODE))?;
     socket.bind(&SockAddr::unix(path)?)?;
@@ -283,7 +291,7 @@ fn listen(path: &Path) -> io::Result<ControlListener> {
     })
 }
 
-/// Who serves a socket, in words.
+/// Describes the daemon that serves a socket.
 fn who(path: &Path) -> String {
     let response = Client::new(path.to_owned(), WHO_MAX).get("/status");
     match response
@@ -318,7 +326,7 @@ fn explain_control(path: &Path, error: &io::Error) -> String {
 fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, None)?;
-    // Connections of a daemon that has just ended do not keep the port.
+    // Connections of a daemon that has just ended do not block the port.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

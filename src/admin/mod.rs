@@ -1,9 +1,11 @@
-//! HTTP on the control socket, and read-only on a TCP port where the file asks for one: status, metrics, the page, and the
-//! verbs. One thread, beside the supervisor and the workers: it asks the supervisor ([`Requests`]) and never touches what
-//! serves datagrams, so a client can at most wait.
+//! HTTP on the control socket, and read-only on a TCP port if the file requests one: status, metrics, the page, and the
+//! commands. One thread serves it, beside the supervisor and the workers. It sends requests to the supervisor
+//! ([`Requests`]) and never touches what serves datagrams, so a client can at most wait.
 //!
-//! `listeners.rs` binds, `server.rs` accepts and keeps the limits (`reserve_fd.rs` where files run out), `access.rs` says who may ask what, `routes.rs` is the table of
-//! endpoints, `endpoint.rs` asks the supervisor for them, `parameters.rs` reads what they are told, `events.rs` the live view, `tap.rs` the one of datagrams, `metrics/` the text for Prometheus, `page/` the page, and `client.rs` the other end.
+//! `listeners.rs` binds the sockets. `server.rs` accepts clients and enforces the limits, and `reserve_fd.rs` helps if
+//! descriptors run out. `access.rs` checks requests, `routes.rs` is the table of endpoints, and `parameters.rs` parses
+//! their parameters. `endpoint.rs` sends requests to the supervisor. `events.rs` is the live view, `tap.rs` the stream
+//! of datagrams, `metrics/` the text for Prometheus, and `page/` the page. `client.rs` is the client of the commands.
 
 mod access;
 pub mod client;
@@ -29,13 +31,13 @@ use tokio::sync::watch;
 pub use self::listeners::{AdminListeners, BoundListeners, Taken};
 use crate::supervisor::requests::Requests;
 
-/// Longest wait for the thread, which should be gone by then. Everything else at the end takes at most 4.5 of the five seconds
-/// that are promised.
+/// Longest wait for the thread to end. Everything else at the end takes at most 4.5 of the five seconds that are
+/// promised.
 const JOIN_MAX: Duration = Duration::from_millis(400);
-/// Time between two looks whether it is gone.
+/// Time between two checks whether the thread has ended.
 const JOIN_STEP: Duration = Duration::from_millis(2);
 
-/// The server, running.
+/// The running server.
 pub struct Admin {
     listeners: AdminListeners,
     stop: watch::Sender<bool>,
@@ -43,7 +45,12 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves what comes by these listeners from now on.
+    /// Starts to serve clients of these listeners.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the thread or its runtime cannot be started, or if a socket cannot be
+    /// registered.
     pub fn start(listeners: AdminListeners, requests: Requests) -> io::Result<Admin> {
         listeners.own(true);
         let (stop, stopped) = watch::channel(false);
@@ -51,14 +58,14 @@ impl Admin {
             .enable_io()
             .enable_time()
             .build()?;
-        // Registered from here, so that what cannot work is known at once.
+        // Register the sockets here, so that an error is known at once.
         let open_listeners = {
             let _inside = runtime.enter();
             server::open(&listeners, &requests, &stopped)?
         };
         let serve = move || {
             runtime.block_on(server::serve(open_listeners, stopped));
-            // What is still under way ends with the runtime; nothing in it blocks.
+            // What is still in progress ends with the runtime; nothing in it blocks.
             runtime.shutdown_background();
         };
         let thread = thread::Builder::new()
@@ -71,24 +78,25 @@ impl Admin {
         })
     }
 
-    /// The sockets that it listens on, for a process that takes over: the control socket, and the TCP one.
+    /// Returns the listening sockets, for a process that takes over: the control socket, and the TCP socket.
     pub fn as_fds(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
         self.listeners.as_fds()
     }
 
-    /// Accepts nobody any more, finishes what is under way for a moment, and removes the socket's file if it is still ours.
+    /// Accepts no more clients, briefly waits for requests in progress, and removes the socket's file if it is still
+    /// ours.
     pub fn stop(mut self) {
         self.end();
     }
 
-    /// The same, but leaves the socket's file: another process serves it from now on.
+    /// Stops like [`Admin::stop`], but leaves the socket's file, because another process serves it from now on.
     pub fn abandon(mut self) {
         self.listeners.own(false);
         self.end();
     }
 
     fn end(&mut self) {
-        // Without a receiver it has ended already.
+        // This fails only if the server has ended already.
         let _ = self.stop.send(true);
         let deadline = Instant::now() + JOIN_MAX;
         let Some(thread) = self.thread.take() else {

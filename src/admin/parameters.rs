@@ -1,21 +1,25 @@
-//! What a request says behind its `?`: each parameter by its name, at most once, and as what it stands for. Whoever writes
-//! something else is told what to write.
+//! The parameters of a request: each by its name, at most once, and as a typed value. An invalid parameter is refused
+//! with a text that says what to write.
 
 use axum::extract::Query;
 
 use super::endpoint::RequestError;
 use crate::config::diagnostics::{did_you_mean, listed, quoted};
 
-/// All of them, as they came. Any text can be read as such a list.
+/// All parameters, as they were sent. Any text can be parsed as such a list.
 pub type Parameters = Query<Vec<(String, String)>>;
 
-/// One of them, if it is there.
+/// One parameter, which may be absent.
 pub struct Parameter {
     name: &'static str,
     text: Option<String>,
 }
 
-/// Those of these names, in this order. There may be no others.
+/// Returns the parameters with these names, in this order.
+///
+/// # Errors
+///
+/// Returns [`RequestError::Parameter`] if another parameter is present, or if one is present twice.
 pub fn only<const N: usize>(
     names: [&'static str; N],
     Query(given): Parameters,
@@ -40,17 +44,25 @@ pub fn only<const N: usize>(
 }
 
 impl Parameter {
-    /// Its text.
+    /// Returns the text of the parameter, if it is present.
     pub fn text(self) -> Option<String> {
         self.text
     }
 
-    /// The text of one that must be there; `what` tells what to write.
+    /// Returns the text of a required parameter; `what` says what to write.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RequestError::Parameter`] if the parameter is absent.
     pub fn required(self, what: &str) -> Result<String, RequestError> {
         self.required_as(what, |text| Some(text.to_owned()))
     }
 
-    /// What it stands for; `what` tells what to write.
+    /// Returns the value of the parameter, if it is present; `what` says what to write.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RequestError::Parameter`] if the text is not a valid value.
     pub fn read<T>(
         self,
         what: &str,
@@ -69,7 +81,11 @@ impl Parameter {
         read(&text).ok_or_else(wrong).map(Some)
     }
 
-    /// The same of one that must be there.
+    /// Returns the value of a required parameter; `what` says what to write.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RequestError::Parameter`] if the parameter is absent or its text is not a valid value.
     pub fn required_as<T>(
         self,
         what: &str,
@@ -91,8 +107,8 @@ mod tests {
             .expect("any text is a list")
     }
 
-    /// They come in the order of their names here, whatever their order there; others, and those that are there twice, are not
-    /// understood, rather than left out.
+    /// Parameters are returned in the order of their names, whatever their order in the request. Unknown and repeated
+    /// parameters are refused instead of ignored.
     #[test]
     fn names() {
         let texts = |query| only(["to", "from"], given(query)).map(|all| all.map(Parameter::text));

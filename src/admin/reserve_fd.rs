@@ -1,22 +1,22 @@
-//! A file that is held open for nothing, so that a client can be let in when no more may be opened: who wants to know what is
-//! the matter must be answered just then.
+//! A descriptor held in reserve, so that one client can connect when the process has no descriptor left. Operators need
+//! a response in just that situation.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The file, as long as nobody has its place.
+/// The reserved descriptor; `None` while it is lent.
 #[derive(Debug, Default)]
 pub(super) struct ReserveFd(Mutex<Option<UnixDatagram>>);
 
 impl ReserveFd {
-    /// Opened now, where that can be.
+    /// Opens the descriptor, if possible.
     pub(super) fn new() -> ReserveFd {
         let reserve_fd = ReserveFd::default();
         reserve_fd.keep();
         reserve_fd
     }
 
-    /// Opens it again where it is lent and its place is free.
+    /// Opens the descriptor again, if it is lent and a descriptor is available.
     pub(super) fn keep(&self) {
         let mut file = self.file();
         if file.is_none() {
@@ -24,13 +24,14 @@ impl ReserveFd {
         }
     }
 
-    /// Closes it: what is opened next has its place. `false` where it is lent already.
+    /// Closes the descriptor, so that the next file that is opened can use its place. Returns `false` if it is lent
+    /// already.
     pub(super) fn lend(&self) -> bool {
         self.file().take().is_some()
     }
 
     fn file(&self) -> MutexGuard<'_, Option<UnixDatagram>> {
-        // Nothing that holds it can leave it half changed.
+        // A panic while the lock is held cannot leave the value half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

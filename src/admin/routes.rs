@@ -1,5 +1,5 @@
-//! The table of endpoints. Nouns are read, verbs are posted; each asks the supervisor and puts its answer into words.
-//! `docs/status.md` tells what each gives.
+//! The table of endpoints. State is read with GET, and commands are sent with POST. Each endpoint sends a request to the
+//! supervisor and formats the response. `docs/status.md` documents each endpoint.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -165,7 +165,7 @@ async fn metrics(State(context): State<EndpointContext>) -> Result<Response, Req
     Ok(([("content-type", metrics::MEDIA_TYPE)], text).into_response())
 }
 
-/// The process and all workers answer.
+/// The process and all workers respond.
 async fn livez(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
     let snapshot = snapshot(&context.requests).await?;
     let silent = snapshot.workers.iter().find(|worker| !worker.responsive);
@@ -179,7 +179,8 @@ async fn livez(State(context): State<EndpointContext>) -> Result<Response, Reque
     })
 }
 
-/// Every listener is bound, or nobody would answer, and it is not stopping, or nobody could be asked.
+/// Every listener is bound, since the control socket is served only then, and the daemon is not stopping, since it
+/// would not accept the request.
 async fn readyz(State(context): State<EndpointContext>) -> Result<&'static str, RequestError> {
     snapshot(&context.requests).await?;
     Ok("ready\n")
@@ -217,7 +218,7 @@ async fn reload(
 ) -> Result<Response, RequestError> {
     let [dry_run] = only(["dry_run"], asked)?;
     let yes_or_no = |text: &str| match text {
-        // Whoever writes the name alone wants it.
+        // A name without a value means yes.
         "1" | "true" | "" => Some(true),
         "0" | "false" => Some(false),
         _ => None,

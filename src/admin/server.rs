@@ -29,7 +29,8 @@ use crate::supervisor::requests::Requests;
 
 /// Longest time in which what is under way is still finished at the end.
 const FINISH_MAX: Duration = Duration::from_millis(300);
-/// Connections at a time, at each listener: clients over TCP do not keep anybody from the control socket.
+/// Largest number of connections at each listener. Clients over TCP do not take places from those at the control
+/// socket.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request's head; the least that hyper can keep to.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -102,7 +103,7 @@ pub(super) fn open(
     Ok(open_listeners)
 }
 
-/// Serves until it is told to stop, and then finishes what is under way for a moment.
+/// Serves until it is stopped, and then briefly waits for requests in progress.
 pub(super) async fn serve(open_listeners: Vec<OpenListener>, stopped: watch::Receiver<bool>) {
     let all: Vec<_> = open_listeners
         .iter()
@@ -126,7 +127,7 @@ pub(super) async fn serve(open_listeners: Vec<OpenListener>, stopped: watch::Rec
 }
 
 async fn wait(mut stopped: watch::Receiver<bool>) {
-    // An error means that nobody can tell any more: the daemon is gone.
+    // An error means that the sender is gone, so the daemon has ended.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
@@ -158,7 +159,7 @@ impl OpenListener {
         if !self.reserve_fd.lend() {
             return None;
         }
-        // Whoever waited may have gone: then nobody else is waited for.
+        // The waiting client may have disconnected. Do not wait for another one.
         timeout(Duration::ZERO, self.listener.accept())
             .await
             .ok()?
@@ -248,7 +249,7 @@ impl AdminStream {
         let words =
             b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 52\r\n\r\n\
                       as many clients as there may be; try again in a bit\n";
-        // Whoever reads nothing is told nothing.
+        // A client that does not read gets no response.
         let _ = match &self {
             AdminStream::Control(stream) => stream.try_write(words),
             AdminStream::Http(stream) => stream.try_write(words),

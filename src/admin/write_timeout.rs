@@ -1,5 +1,5 @@
-//! A stream whose reader must not stand still: what cannot be written for too long ends the connection, so that a client who
-//! asks and never reads takes nobody's place for ever.
+//! A stream that limits how long a write may make no progress. A write that exceeds the limit ends the connection, so
+//! that a client that never reads cannot hold its place forever.
 
 use std::future::Future;
 use std::io;
@@ -10,18 +10,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Longest time in which not a single byte can be written.
+/// Longest time in which a write makes no progress.
 const STANDSTILL_MAX: Duration = Duration::from_secs(10);
 
 /// A stream with a time limit for writes.
 pub struct WriteTimeout<S> {
     stream: S,
-    /// Runs while a write waits.
+    /// The timer that runs while a write waits.
     standstill: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    /// Around a stream.
+    /// Wraps a stream.
     pub fn new(stream: S) -> WriteTimeout<S> {
         WriteTimeout {
             stream,
@@ -29,7 +29,7 @@ impl<S> WriteTimeout<S> {
         }
     }
 
-    /// What became of a write, unless it has waited for too long.
+    /// Returns the result of a write, or an error if it has waited for too long.
     fn judge<T>(
         &mut self,
         written: Poll<io::Result<T>>,

@@ -1,11 +1,11 @@
-//! Why the daemon cannot start, or does not do what it is asked for: errors in words, for people.
+//! Errors with texts for people: why the daemon cannot start, or refuses a request.
 
 use std::io;
 
 use crate::config::kind::BuildError;
 use crate::config::{LoadError, Problems};
 
-/// Why the daemon cannot start, or has ended.
+/// Why the daemon cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The file does not fit this machine.
@@ -14,21 +14,21 @@ pub enum DaemonError {
     /// The file cannot be read.
     #[error("{0}")]
     File(String),
-    /// Something could not be bound, joined, resolved or opened.
+    /// A socket, group, name or file could not be bound, joined, resolved or opened.
     #[error("{0}")]
     Start(#[from] BuildError),
-    /// The system refused something that it never should.
+    /// The kernel refused an operation that should always succeed.
     #[error("{what}: {error}")]
     System {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What the system said.
+        /// The error that the kernel returned.
         error: io::Error,
     },
-    /// The running process has not given everything.
+    /// The running process did not hand over everything.
     #[error("cannot take over: {0}")]
     Takeover(String),
-    /// A worker panicked: a defect.
+    /// A worker panicked, which is a defect.
     #[error("a worker ended by a defect; the message above says where. Please report it")]
     Worker,
 }
@@ -42,7 +42,7 @@ impl From<LoadError> for DaemonError {
     }
 }
 
-/// Turns an error of a system call into a failure that says `what` was being done.
+/// Returns a function that turns an I/O error into a [`DaemonError::System`]. `what` names the operation.
 pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
     move |error| match error.raw_os_error() {
         Some(libc::EMFILE) => DaemonError::Start(explain(what.to_owned(), &error)),
@@ -50,22 +50,22 @@ pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonErro
     }
 }
 
-/// Why a request was not fulfilled.
+/// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// What it names is not there; a sentence, with what was probably meant.
+    /// The request names an object that does not exist. The sentence also suggests the object that was probably meant.
     #[error("{0}")]
     Unknown(String),
-    /// It cannot be done now; a sentence.
+    /// The request cannot be fulfilled now; the sentence says why.
     #[error("{0}")]
     Unable(String),
 }
 
-/// What to do when a process may have no more files open.
+/// The cause and the cure when the process has no file descriptor left.
 pub(crate) const TOO_MANY_FILES: &str = "this process may have no more files open. Raise the limit (`ulimit -n`, or LimitNOFILE= in \
      a unit), or name fewer ports, upstreams or workers";
 
-/// What failed and why, in words.
+/// Returns an error that says what failed, why, and what to do.
 pub(crate) fn explain(what: String, error: &io::Error) -> BuildError {
     match error.raw_os_error() {
         Some(libc::EMFILE) => BuildError(format!("{what}: {TOO_MANY_FILES}")),

@@ -1,5 +1,5 @@
-//! Listeners' sockets that are open before a configuration is built: those that run now, that another process lends, or that
-//! the service manager has given.
+//! Sockets of listeners that are open before a configuration is built: those of the running workers, those that another
+//! process lends, and those that the service manager passes.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,32 +21,38 @@ pub struct LentSockets {
 }
 
 impl LentSockets {
-    /// Adds one behind those that the listener has already.
+    /// Adds a socket after those that the listener already has.
     pub fn add(&mut self, key: ListenerKey, socket: UdpSocket) {
         self.sockets.entry(key).or_default().push(socket);
     }
 
-    /// Whether there is any.
+    /// Returns whether there is no socket at all.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
 
-    /// Whether there is a socket on this port.
+    /// Returns whether there is a socket on this port.
     pub fn has_port(&self, port: u16) -> bool {
         self.sockets.keys().any(|key| key.address.port() == port)
     }
 
-    /// Takes those of a listener.
+    /// Removes the sockets of a listener and returns them.
     pub fn take(&mut self, key: &ListenerKey) -> Vec<UdpSocket> {
         self.sockets.remove(key).unwrap_or_default()
     }
 
-    /// What nobody has taken.
+    /// Returns the sockets that no listener has taken.
     pub fn rest(self) -> impl Iterator<Item = (ListenerKey, Vec<UdpSocket>)> {
         self.sockets.into_iter()
     }
 
-    /// Lets further sockets bind beside those on whose ports the plan has something new, until the answer is dropped.
+    /// Lets additional sockets bind beside the existing ones, on each port for which the plan has a new listener. The
+    /// sockets are locked again when the returned value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if a socket's lock cannot be read or changed, or if a descriptor cannot be
+    /// duplicated. Sockets unlocked until then are locked again.
     pub fn unlock(&self, plan: &Plan) -> io::Result<Unlocked> {
         let mut unlocked = Unlocked(Vec::new());
         for listener in plan
@@ -72,7 +78,7 @@ impl LentSockets {
     }
 }
 
-/// Sockets that others may bind over for as long as this lives.
+/// Sockets that others may bind beside until this value is dropped.
 #[derive(Debug)]
 pub struct Unlocked(Vec<UdpSocket>);
 
@@ -86,32 +92,37 @@ impl Drop for Unlocked {
     }
 }
 
-/// Longest wait for a worker to lend its sockets; a turn takes far less than a thousandth of it.
+/// Longest wait for a worker to lend its sockets. A turn takes far less than a thousandth of it.
 const LEND_MAX: Duration = Duration::from_secs(1);
 
-/// Why workers lend nothing.
+/// Why the workers cannot lend their sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unlent {
-    /// Descriptors have run out.
+    /// The process has no file descriptor left.
     #[error(
         "the workers cannot lend their sockets: this process may have no more files open. Raise the limit (`ulimit -n`, or \
          LimitNOFILE= in a unit)"
     )]
     NoFiles,
-    /// They stand still, as they do between two turns of a takeover.
+    /// The workers do not respond. They are parked, for example during a takeover.
     #[error(
         "the workers do not answer: something else is under way, such as a takeover; try again"
     )]
     Silent,
 }
 
-/// Second descriptors of the sockets of all listeners that run, in the order of their slots.
+/// Returns duplicated descriptors of the sockets of all running listeners, in the order of their slots.
+///
+/// # Errors
+///
+/// Returns [`Unlent::NoFiles`] if a worker cannot duplicate its descriptors, and [`Unlent::Silent`] if a worker does
+/// not respond within one second.
 pub fn lend(workers: &[Handle]) -> Result<Vec<(SocketSlot, UdpSocket)>, Unlent> {
     let mut lent = Vec::new();
     for worker in workers {
         let (reply, response) = bounded(1);
         worker.send(Command::Lend(reply));
-        // A worker without descriptors gives no answer.
+        // A worker without free descriptors drops the channel instead of sending a reply.
         lent.extend(
             response
                 .recv_timeout(LEND_MAX)

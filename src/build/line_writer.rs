@@ -1,4 +1,4 @@
-//! The consumer behind `print`: one thread that writes lines to standard output and may block there as long as it likes.
+//! The consumer behind `print`: one thread that writes lines to standard output and may block there for any time.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,10 +11,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::dispatch::sink::Job;
 use crate::net::wait;
 
-/// Starts the thread. The number of lines under way is bounded by their buffers, not by the channel. It ends with the process, since nothing can end a write that blocks.
+/// Starts the thread. The number of queued lines is bounded by their buffers, not by the channel. The thread ends with
+/// the process, since nothing can interrupt a blocked write.
+///
+/// # Errors
+///
+/// Returns the error of the kernel if standard output cannot be duplicated or the thread cannot be started.
 pub fn start() -> io::Result<Sender<Job>> {
     let (jobs, queue) = unbounded();
-    // Not through io::stdout(): its buffer would be a second copy, and its lock a second wait.
+    // Bypass io::stdout(): its buffer would add a copy, and its lock could block.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     thread::Builder::new()
         .name("stdout".to_owned())
@@ -38,15 +43,19 @@ fn consume(mut output: File, queue: &Receiver<Job>) {
                 lines.done(written.is_ok());
             }
             Job::Barrier(reached) => {
-                // Whoever waited may have given up.
+                // The receiver may have stopped waiting.
                 let _ = reached.send(());
             }
         }
     }
 }
 
-/// Like [`Write::write_all`], but waits where the other end of a pipe was set to O_NONBLOCK, which all its users share: full
-/// is not gone. After an error `bytes` are those that are not written.
+/// Writes all of `bytes`, like [`Write::write_all`], but waits if the write would block. All users of a pipe share
+/// O_NONBLOCK, so another process may have set it, and a full pipe is not a closed one.
+///
+/// # Errors
+///
+/// Returns the error of the write. `bytes` then holds what was not written.
 pub(crate) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match output.write(bytes) {
@@ -62,7 +71,7 @@ pub(crate) fn write_all<W: Write + AsFd>(output: &mut W, bytes: &mut &[u8]) -> i
     Ok(())
 }
 
-/// Waits until all lines handed on so far are written, or the time is over.
+/// Waits until all lines queued so far are written, and returns `false` if the timeout expires first.
 pub fn drain(jobs: &Sender<Job>, timeout: Duration) -> bool {
     let (reached, wait) = bounded(1);
     jobs.send(Job::Barrier(reached)).is_ok() && wait.recv_timeout(timeout).is_ok()

@@ -1,4 +1,4 @@
-//! Binds the listeners' sockets and assigns them to workers.
+//! Binds the sockets of the listeners and assigns them to workers.
 
 use std::io;
 use std::iter::Cycle;
@@ -17,7 +17,8 @@ use crate::plan::{ListenerPlan, Plan, Role};
 use crate::worker::listener::Listener;
 use crate::worker::worker_state::SocketSlot;
 
-/// Refuses to start beside a socket of somebody else. On a port that is ours already nobody else can be (`socket::lock`).
+/// Refuses to start beside a socket of another program. A port that this daemon already holds cannot have one
+/// (`socket::lock`).
 pub(super) fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), BuildError> {
     let is_new = |listener: &&ListenerPlan| {
         !listener.share && !lent_sockets.has_port(listener.address.port())
@@ -33,9 +34,10 @@ pub(super) fn probe(plan: &Plan, lent_sockets: &LentSockets) -> Result<(), Build
 /// The listeners of each worker.
 pub(super) type Bound = Vec<Vec<Listener>>;
 
-/// Binds exact addresses before wildcards, so that no datagram to an exact address ever reaches a wildcard. What others hold
-/// of a listener stays as it is, in its order; where several workers share it, each has at least one. Sockets beside those that
-/// are held are bound later (`Listener::bind_late`): the kernel would spread flows over them although nobody reads them yet.
+/// Binds exact addresses before wildcards, so that a wildcard never receives a datagram for an exact address. Existing
+/// sockets of a listener keep their order. If several workers share a listener, each gets at least one of its sockets.
+/// Sockets beside existing ones are bound later (`Listener::bind_late`), because the kernel would spread flows over
+/// them before a worker reads them.
 pub(super) fn bind_all(
     daemon: &Daemon,
     plan: &Plan,
@@ -59,11 +61,12 @@ struct SocketAssigner<'a> {
     daemon: &'a Daemon,
     plan: &'a Plan,
     bound: Bound,
-    /// The workers that get listeners with one socket, in turn.
+    /// The workers for listeners with one socket, in turn.
     owners: Cycle<Range<usize>>,
-    /// The smallest receive buffer of the new sockets, in bytes. What others held was reported when it was new.
+    /// The smallest receive buffer of the new sockets, in bytes. That of an existing socket was reported when the
+    /// socket was new.
     granted: usize,
-    /// Where the new sockets are: worker, and place in its list.
+    /// The new sockets, as worker and position in its list.
     fresh: Vec<(usize, usize)>,
 }
 
@@ -79,7 +82,7 @@ impl<'a> SocketAssigner<'a> {
         }
     }
 
-    /// Assigns all sockets of a listener: those that are held, and as many others as it needs.
+    /// Assigns all sockets of a listener: the existing ones, and as many new ones as it needs.
     fn assign(&mut self, listener: usize, lent_sockets: Vec<UdpSocket>) -> Result<(), BuildError> {
         let planned = &self.plan.listeners[listener];
         let is_spread = planned.role.is_spread();
@@ -107,8 +110,8 @@ impl<'a> SocketAssigner<'a> {
         Ok(())
     }
 
-    /// Assigns a socket that is open already. Somebody else may still read it: it may tell more from now on, and must not tell
-    /// less yet.
+    /// Assigns an existing socket. Another process may still read it. The socket may therefore gain options that report
+    /// more, but must not lose any yet.
     fn reuse(&mut self, worker: usize, slot: SocketSlot, socket: UdpSocket) -> io::Result<()> {
         let planned = &self.plan.listeners[slot.listener];
         let options = options(self.daemon, planned);
@@ -117,7 +120,7 @@ impl<'a> SocketAssigner<'a> {
         Ok(())
     }
 
-    /// Binds a socket.
+    /// Binds a new socket.
     fn bind_new(&mut self, worker: usize, slot: SocketSlot) -> io::Result<()> {
         let planned = &self.plan.listeners[slot.listener];
         let socket = bind(&options(self.daemon, planned), planned)?;
@@ -153,7 +156,7 @@ impl<'a> SocketAssigner<'a> {
         ));
     }
 
-    /// Locks the new sockets. What others hold is theirs until they have given it.
+    /// Locks the new sockets. Existing sockets belong to the other process until it has handed them over.
     fn finish(self) -> Result<Bound, BuildError> {
         for (worker, place) in self.fresh {
             let listener = &self.bound[worker][place];
@@ -207,7 +210,7 @@ fn warn_of_small_buffers(daemon: &Daemon, granted: usize) {
     }
 }
 
-/// A failed bind or join in words: what, why, and what to do.
+/// Returns an error for a failed bind or join, with the cause and the cure.
 fn explain_bind(listener: &ListenerPlan, error: &io::Error) -> BuildError {
     let label = &listener.label;
     let port = listener.address.port();

@@ -1,6 +1,6 @@
-//! The log and the ledger on their way to standard error: one thread writes them, in their order, and may block there as
-//! long as it likes. Whoever logs never waits. What is too much for a reader that stands still is dropped and counted, and
-//! the count is told in its place. Where the disk is full, the log waits until there is room again.
+//! The queue of log lines and ledgers to standard error. One thread writes them in order and may block there for any
+//! time, so logging never blocks. If the reader stalls, lines beyond the limit are dropped, and their number is
+//! reported in their place. If the disk is full, the log waits until there is space again.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -14,21 +14,22 @@ use log::Level;
 use crate::build::line_writer::write_all;
 use crate::config::diagnostics::counted;
 
-/// Bytes that may wait. One text more is let in below it, so that a ledger of any size can be shown.
+/// Largest number of queued bytes. One more text is accepted while the queue is below it, so that a ledger of any size
+/// can be shown.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Time between two tries to write where the disk is full: nobody tells when there is room again.
+/// Time between two attempts to write while the disk is full. The kernel does not notify when there is space again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A process has one standard error.
+/// The queue is global, since a process has one standard error.
 static QUEUE: LogQueue = LogQueue::new();
 
-/// Shows whole lines.
+/// Queues text that consists of whole lines.
 pub fn show(text: impl Into<String>) {
     hand_over(text.into().into_bytes());
 }
 
-/// One line of the log.
+/// Returns a line in the format of the log.
 pub fn line(level: Level, message: impl Display) -> String {
     format!(
         "{} {level:<5} {message}",
@@ -36,17 +37,17 @@ pub fn line(level: Level, message: impl Display) -> String {
     )
 }
 
-/// Where a logger writes to. Each write must be of whole lines.
+/// Returns the target for a logger. Each write must consist of whole lines.
 pub fn target() -> Box<dyn Write + Send> {
     Box::new(LogTarget)
 }
 
-/// Waits until all that was shown so far is written, or the time is over.
+/// Waits until everything queued so far is written, and returns `false` if the deadline passes first.
 pub fn drain(deadline: Instant) -> bool {
     QUEUE.drain(deadline)
 }
 
-/// Why the log cannot be written, as a sentence, until it can be written again.
+/// Returns a sentence that says why the log cannot be written; `None` while it can.
 pub fn last_error() -> Option<String> {
     QUEUE.state().last_error.clone()
 }
@@ -55,17 +56,17 @@ fn hand_over(text: Vec<u8>) {
     if QUEUE.start() {
         QUEUE.push(text);
     } else {
-        // Without a thread the daemon ends soon, and this is why.
+        // Without the thread the daemon exits soon. Write directly, since this text says why.
         let _ = write(&mut text.as_slice());
     }
 }
 
-/// What is left of the text is not written.
+/// Writes the text. After an error, `text` holds what was not written.
 fn write(text: &mut &[u8]) -> io::Result<()> {
     write_all(&mut io::stderr(), text)
 }
 
-/// Whether there may be room later. Anything else means that nobody is left to be told.
+/// Returns whether a later attempt may succeed. After any other error, no process reads the log.
 fn may_pass(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -95,7 +96,7 @@ impl Write for LogTarget {
     }
 }
 
-/// Texts that wait to be written.
+/// The texts that wait to be written.
 struct LogQueue {
     state: Mutex<LogQueueState>,
     changed: Condvar,
@@ -103,11 +104,11 @@ struct LogQueue {
 
 struct LogQueueState {
     texts: VecDeque<Vec<u8>>,
-    /// Bytes of them, and of the one that is being written.
+    /// Number of queued bytes, including the text that is being written.
     bytes: usize,
-    /// Lines dropped since the last text that was let in.
+    /// Number of lines dropped since the last accepted text.
     dropped: usize,
-    /// Why the last text could not be written.
+    /// Why the last text could not be written, as a sentence.
     last_error: Option<String>,
     is_started: bool,
 }
@@ -128,11 +129,11 @@ impl LogQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, LogQueueState> {
-        // Nothing that holds it can leave it half changed.
+        // A panic while the lock is held cannot leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the thread, once. It ends with the process, since nothing can end a write that blocks.
+    /// Starts the thread, once. It ends with the process, since nothing can interrupt a blocked write.
     fn start(&'static self) -> bool {
         let mut state = self.state();
         if !state.is_started {
@@ -216,13 +217,13 @@ mod tests {
 
     use super::*;
 
-    /// Takes all of a text, as a write does.
+    /// Consumes a whole text, as a successful write does.
     fn whole(text: &mut &[u8]) -> String {
         String::from_utf8_lossy(std::mem::take(text)).into_owned()
     }
 
-    /// While the reader stands still, memory is bounded and nobody waits; when it reads again it gets everything that was
-    /// let in, in order, and in the place of the rest how much that was.
+    /// While the reader stalls, memory is bounded and logging does not block. When it reads again, it gets all accepted
+    /// text in order, and a count in the place of the dropped lines.
     #[test]
     fn a_blocked_reader_costs_only_lines() {
         static BLOCKED: LogQueue = LogQueue::new();
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(hear.recv().unwrap(), "last\n");
     }
 
-    /// Lines that come between two jams are not told before the lines that were dropped before them.
+    /// Lines between two stalls are not written before the report of the lines that were dropped before them.
     #[test]
     fn what_was_dropped_is_told_in_its_place() {
         static SLOW: LogQueue = LogQueue::new();
@@ -269,7 +270,7 @@ mod tests {
             })
         });
         SLOW.push(b"first\n".to_vec());
-        // The thread has it, so from here on the queue is as full as we make it.
+        // The thread has taken the text, so from here on only the test changes the fill level of the queue.
         came.recv().unwrap();
         let whole = "x".repeat(BYTES_MAX - 1) + "\n";
         for text in [&whole, "dropped\n"] {
@@ -282,7 +283,7 @@ mod tests {
         while SLOW.state().bytes >= BYTES_MAX {
             thread::yield_now(); // What was written counts until the thread is back.
         }
-        // The thread tells of it now, or the next text does; never both, and never later.
+        // Either the thread or the next text reports the drops, never both and never later.
         SLOW.push(b"after\n".to_vec());
         for _ in 0..2 {
             let_go.send(()).unwrap();

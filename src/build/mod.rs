@@ -36,8 +36,12 @@ use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::upstream_sockets::{UpstreamSockets, UpstreamTarget};
 
-/// Builds all workers around the sockets that are there already. Nothing further is bound when this fails. Time is counted
-/// from `epoch`.
+/// Builds all workers around the existing sockets. The workers count time from `epoch`.
+///
+/// # Errors
+///
+/// Returns a [`BuildError`] with cause and cure if a socket cannot be opened, bound or joined, or if a handler cannot
+/// be built. No new socket stays bound then.
 pub fn build(
     config: &Config,
     plan: &Plan,
@@ -52,8 +56,9 @@ pub fn build(
             .map(|number| hands(config, plan, output, &targets, number))
             .collect()
     };
-    // A new socket beside those that serve may get datagrams at once, which are lost if anything fails after it: so it is the
-    // last. At the start nobody serves yet, and sockets to upstreams may happen to get the very ports that are to be bound.
+    // The existing sockets serve already. A new socket beside them may receive datagrams at once, which would be lost
+    // if a later step failed: bind it last. At the start no socket serves yet, and upstream sockets might be given the
+    // very ports that are to be bound: bind listeners first.
     let (listeners, hands) = match lent_sockets.is_empty() {
         true => (bind_all(&config.daemon, plan, lent_sockets)?, hands()?),
         false => {
@@ -69,7 +74,7 @@ pub fn build(
         .collect()
 }
 
-/// What a worker acts with.
+/// Everything that a worker acts with, except its listeners.
 struct Hands {
     handlers: Vec<Box<dyn Handler>>,
     upstream_sockets: UpstreamSockets,
@@ -149,7 +154,7 @@ fn build_worker(
     })
 }
 
-/// The routes that expect prefixes, with those, in their order.
+/// Returns the routes that expect traffic from prefixes, with those prefixes, in the order of the routes.
 fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
     let prefixes = |route: &Route| {
         route
@@ -166,7 +171,7 @@ fn expecting(config: &Config) -> impl Iterator<Item = (RouteId, Vec<IpNet>)> {
     routes.filter(|(_, prefixes): &(_, Vec<IpNet>)| !prefixes.is_empty())
 }
 
-/// Builds every handler on a build context that is told whose turn it is.
+/// Builds every handler. The build context is set to the handler that is being built.
 fn build_handlers(
     config: &Config,
     context: &mut WorkerBuildContext<'_>,
@@ -190,7 +195,7 @@ fn cannot_reach(upstream: &Upstream, error: &io::Error) -> BuildError {
     }
 }
 
-/// What the handlers of one worker are built from.
+/// The build context of one worker's handlers.
 struct WorkerBuildContext<'a> {
     upstreams: &'a Upstreams,
     output: &'a Sender<Job>,
@@ -239,7 +244,7 @@ impl BuildContext for WorkerBuildContext<'_> {
 
     fn seed(&mut self) -> u64 {
         use std::hash::{BuildHasher, RandomState};
-        // RandomState is seeded by the system once a process.
+        // The kernel seeds RandomState once per process.
         RandomState::new().hash_one((self.number, self.handler))
     }
 }

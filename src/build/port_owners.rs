@@ -1,35 +1,35 @@
-//! Finds who else holds a UDP address, from /proc (proc(5)): with SO_REUSEADDR on, as our own sockets need it, the kernel
-//! would let us bind beside them in silence, and one of us would get nothing.
+//! Finds other sockets on a UDP address, from /proc (proc(5)). Our sockets need SO_REUSEADDR. With it, the kernel lets
+//! two programs bind to one address without an error, and one of them receives nothing.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Lines of /proc/net/udp that are read: a socket each.
+/// Largest number of lines of /proc/net/udp that are read. Each line is a socket.
 const SOCKETS_MAX: usize = 262_144;
 
 /// A UDP socket of this network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoundSocket {
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub address: SocketAddr,
-    /// What it is connected to, if it is.
+    /// The address that the socket is connected to, if any.
     pub peer: Option<SocketAddr>,
-    /// Its user.
+    /// The user id of the socket's owner.
     pub uid: u32,
-    /// Its inode, by which its descriptors are known.
+    /// The inode of the socket, which identifies its descriptors.
     pub inode: u64,
 }
 
 /// A socket of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortOwner {
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub address: SocketAddr,
-    /// Its user.
+    /// The user id of the socket's owner.
     pub uid: u32,
-    /// Its process and program, where /proc lets us see.
+    /// Process id and program name, if /proc shows them to this user.
     pub process: Option<(u32, String)>,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for PortOwner {
     }
 }
 
-/// Everybody whose socket overlaps with `address`.
+/// Returns the owners of all sockets that overlap with `address`.
 pub fn find(address: SocketAddr) -> Vec<PortOwner> {
     let mut sockets = sockets(|port| port == address.port());
     sockets.retain(|socket| overlaps(socket.address, address));
@@ -73,11 +73,11 @@ pub fn find(address: SocketAddr) -> Vec<PortOwner> {
     found
 }
 
-/// All sockets on the ports that are wanted.
+/// Returns all sockets on the selected ports.
 pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<BoundSocket> {
     let mut sockets = Vec::new();
     for (file, v6) in [("/proc/net/udp", false), ("/proc/net/udp6", true)] {
-        // Without IPv6 there is no such file.
+        // A kernel without IPv6 has no such file.
         let Ok(file) = File::open(file) else { continue };
         let lines = BufReader::with_capacity(64 * 1024, file)
             .lines()
@@ -93,7 +93,7 @@ pub fn sockets(is_wanted: impl Fn(u16) -> bool) -> Vec<BoundSocket> {
     sockets
 }
 
-/// A line of /proc/net/udp.
+/// Parses a line of /proc/net/udp.
 fn parse(line: &str, v6: bool) -> Option<BoundSocket> {
     let mut fields = line.split_ascii_whitespace();
     let (address, peer) = (
@@ -112,7 +112,7 @@ fn parse(line: &str, v6: bool) -> Option<BoundSocket> {
 fn parse_address(text: &str, v6: bool) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Each 32-bit word of the address is printed as a number of this machine's byte order.
+    // Each 32-bit word of the address is printed in host byte order.
     let word = |index: usize| u32::from_str_radix(ip.get(index * 8..index * 8 + 8)?, 16).ok();
     let ip = if v6 {
         let mut octets = [0; 16];
@@ -126,7 +126,7 @@ fn parse_address(text: &str, v6: bool) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// Whether both could be meant by one datagram. An IPv6 wildcard may have IPv4 too (ipv6(7), IPV6_V6ONLY).
+/// Returns whether one datagram could match both addresses. An IPv6 wildcard may include IPv4 (ipv6(7), IPV6_V6ONLY).
 pub fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
     let same_family = bound.is_ipv4() == wanted.is_ipv4();
     let wildcard = bound.ip().is_unspecified() || (wanted.ip().is_unspecified() && same_family);
@@ -134,7 +134,7 @@ pub fn overlaps(bound: SocketAddr, wanted: SocketAddr) -> bool {
         && (bound.ip() == wanted.ip() || (wildcard && (same_family || bound.is_ipv6())))
 }
 
-/// The process that has the socket open.
+/// Returns id and name of the process that has the socket open.
 pub fn owner(inode: u64) -> Option<(u32, String)> {
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir("/proc").ok()?.flatten() {
@@ -163,7 +163,7 @@ pub fn owner(inode: u64) -> Option<(u32, String)> {
 mod tests {
     use super::*;
 
-    /// Our own socket is found with our own pid, whichever overlapping address is asked for.
+    /// Our own socket is found with our own pid, for each overlapping address.
     #[test]
     fn finds_this_process() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -189,7 +189,7 @@ mod tests {
         );
     }
 
-    /// An IPv6 line of the kernel's, word by word.
+    /// Parses an IPv6 line as the kernel prints it, word by word.
     #[test]
     fn reads_ipv6_lines() {
         let line = "  10: 00000000000000000000000001000000:14E9 00000000000000000000000000000000:0000 07 00000000:00000000 \

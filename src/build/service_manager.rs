@@ -1,7 +1,8 @@
-//! What the daemon and the service manager (systemd, or another that keeps to sd_notify(3) and sd_listen_fds(3)) tell each
-//! other: that it is ready, reloads, stops, is alive; which sockets it gives, and which it keeps for the next process.
+//! The protocol between the daemon and the service manager: systemd, or another that implements sd_notify(3) and
+//! sd_listen_fds(3). The daemon reports readiness, reloads, stopping and liveness. The service manager passes sockets
+//! and stores sockets for the next process.
 //!
-//! Without a service manager nothing is sent, and nothing of it is an error.
+//! Without a service manager, nothing is sent and no call fails.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -16,17 +17,21 @@ use crate::net::fd_passing::FDS_MAX;
 use crate::net::inherited;
 use crate::net::notify::Mailbox;
 
-/// Most descriptors that are taken from the environment's word for it.
+/// Largest number of descriptors that is accepted from the environment.
 const PASSED_MAX: usize = 1 << 16;
 
-/// Who started this process, if it wants to hear from it.
+/// The service manager of this process, if it has one.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceManager {
     mailbox: Option<Mailbox>,
 }
 
 impl ServiceManager {
-    /// The one that the environment names (`$NOTIFY_SOCKET`), if any.
+    /// Returns the service manager that the environment names (`$NOTIFY_SOCKET`), if any.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the value is not a valid socket address, or if no socket can be opened.
     pub fn this() -> io::Result<ServiceManager> {
         std::env::var_os("NOTIFY_SOCKET").map_or_else(
             || Ok(ServiceManager::default()),
@@ -34,20 +39,28 @@ impl ServiceManager {
         )
     }
 
-    /// The one that listens there: at a path, or at an abstract name behind `@`.
+    /// Returns the service manager that receives at `name`: a path, or an abstract name after `@`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `name` is not a valid socket address, or if no socket can be opened.
     pub fn at(name: &OsStr) -> io::Result<ServiceManager> {
         Ok(ServiceManager {
             mailbox: Some(Mailbox::new(name)?),
         })
     }
 
-    /// Whether there is one.
+    /// Returns whether there is a service manager.
     pub fn is_there(&self) -> bool {
         self.mailbox.is_some()
     }
 
-    /// Every listener is bound, or a reload is over. `process` is the daemon's from now on; what it does, in one line, is
-    /// shown by `systemctl status`.
+    /// Reports that every listener is bound, or that a reload is over. `process` is the daemon's main process from now
+    /// on. `systemctl status` shows `status`, in one line.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent.
     pub fn ready(&self, process: u32, status: &str) -> io::Result<()> {
         let status = one_line(status);
         self.tell(&[
@@ -57,40 +70,66 @@ impl ServiceManager {
         ])
     }
 
-    /// Another process is the daemon's from now on.
+    /// Reports that another process is the daemon's main process from now on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent.
     pub fn main_process(&self, process: u32) -> io::Result<()> {
         self.tell(&[NotifyState::MainPid(process)])
     }
 
-    /// Another process has taken over and is the daemon's from now on. The service manager has to learn this before this
-    /// process ends, or it takes that for the service's end; it reads its notifications before it looks which processes
-    /// have ended (systemd: src/core/manager.c, the priorities of its events).
+    /// Reports that another process has taken over and is the main process from now on; a failure is logged. The
+    /// service manager must receive this before this process exits, or it considers the service dead. It reads its
+    /// notifications before it checks which processes have exited (systemd: src/core/manager.c, the priorities of its
+    /// events).
     pub fn succeeded_by(&self, process: u32) {
         log_error(self.main_process(process));
     }
 
-    /// A reload has begun; [`ServiceManager::ready`] has to follow.
+    /// Reports that a reload has begun. A call of [`ServiceManager::ready`] must follow.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent, or if the clock cannot be read.
     pub fn reloading(&self) -> io::Result<()> {
         self.tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
     }
 
-    /// The daemon is about to end.
+    /// Reports that the daemon is about to exit.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent.
     pub fn stopping(&self) -> io::Result<()> {
         self.tell(&[NotifyState::Stopping])
     }
 
-    /// What `systemctl status` shows.
+    /// Sets the text that `systemctl status` shows.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent.
     pub fn status(&self, status: &str) -> io::Result<()> {
         self.tell(&[NotifyState::Status(&one_line(status))])
     }
 
-    /// The daemon is alive. Due at half of [`watchdog_interval`].
+    /// Reports that the daemon is alive. It is due after half of [`watchdog_interval`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent.
     pub fn alive(&self) -> io::Result<()> {
         self.tell(&[NotifyState::Watchdog])
     }
 
-    /// Has descriptors kept for the next process, all by one name. What is kept already is not kept twice. They are not watched:
-    /// the error that an ICMP message leaves on a socket would end the keeping.
+    /// Stores descriptors for the next process, all under one name. A descriptor that is already stored is not stored
+    /// twice. The service manager must not poll them (`FDPOLL=0`), because the error that an ICMP message leaves on a
+    /// socket would make it discard the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if a notification cannot be sent. Some of the descriptors may be stored then.
     pub fn store(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let states = [
             "FDSTORE=1".to_owned(),
@@ -101,7 +140,11 @@ impl ServiceManager {
             .try_for_each(|fds| self.send(&states, fds))
     }
 
-    /// Has all of this name kept no longer.
+    /// Removes all stored descriptors of this name.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the notification cannot be sent.
     pub fn forget(&self, name: &str) -> io::Result<()> {
         self.send(
             &["FDSTOREREMOVE=1".to_owned(), format!("FDNAME={name}")],
@@ -122,33 +165,33 @@ impl ServiceManager {
         };
         let mut text = String::new();
         for state in states {
-            // Into a String: it cannot fail.
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "{state}");
         }
         mailbox.send(&text, fds)
     }
 }
 
-/// Logs that a notification failed. Notifications are for the service manager's own sake: that one is lost changes nothing
-/// in this process.
+/// Logs that a notification failed. A lost notification changes nothing in this process.
 pub fn log_error(sent: io::Result<()>) {
     if let Err(error) = sent {
         log::debug!("the service manager cannot be told: {error}");
     }
 }
 
-/// A line break would begin another assignment.
+/// Replaces line breaks, since a line break would begin another assignment.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// How long the service manager waits for a sign of life before it ends this process (`WatchdogSec=` in the unit).
+/// Returns how long the service manager waits for a sign of life before it kills this process (`WatchdogSec=` in the
+/// unit).
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
 }
 
-/// Makes a command's environment that of the daemon's next process: the watchdog is to wait for that one, and what was given to
-/// this one is not given to it again.
+/// Sets the environment of a command to that of the daemon's next process. The watchdog then applies to that process,
+/// and sockets passed to this process are not passed to it again.
 pub fn hand_on(command: &mut Command) {
     for gone in [
         "WATCHDOG_PID",
@@ -161,8 +204,8 @@ pub fn hand_on(command: &mut Command) {
     }
 }
 
-/// The descriptors that the service manager gives this process, from its socket units and from what it kept, each with its
-/// name. Whoever asks again is told of none.
+/// Returns the descriptors that the service manager passed to this process, from its socket units and from its store,
+/// each with its name. Later calls return none.
 pub fn passed_sockets() -> Vec<(OwnedFd, String)> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
     if number("LISTEN_PID") != Some(std::process::id() as usize) {

@@ -1,7 +1,8 @@
-//! Sockets from the service manager: which listener each of them fits, and which of ours it is to keep.
+//! Sockets from the service manager: assigns each of them to a listener, and selects the sockets that it stores.
 //!
-//! A group's joined interface and sources cannot be read back from a socket, so what is kept has a name that stands for all
-//! of its listener's key. What comes from a socket unit has a name of somebody else's and is known by its address.
+//! The joined interface and sources of a group cannot be read back from a socket. The name of a stored socket therefore
+//! stands for the whole key of its listener. A socket from a socket unit has a name that the administrator chose, and
+//! is identified by its address.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -14,18 +15,19 @@ use crate::net::inherited::{Identified, identify, share_port};
 use crate::plan::ListenerPlan;
 use crate::plan::identity::ListenerKey;
 
-/// What the names of kept sockets begin with.
+/// The prefix of the names of stored sockets.
 const PREFIX: &str = "udispatch-";
 
-/// The name by which a listener's sockets are kept: the same in every process and version that means the same by the key.
+/// Returns the name under which a listener's sockets are stored. It is equal in every process and version that gives
+/// the key the same meaning.
 pub fn name(key: &ListenerKey) -> String {
-    // Addresses and numbers: it always can be written.
+    // A key of addresses and numbers can always be serialized.
     let text = serde_json::to_vec(key).unwrap_or_default();
     format!("{PREFIX}{:016x}", hash_bytes(&text))
 }
 
-/// The sockets that the service manager gives to this process and that fit a listener of the plan, and words about those that
-/// fit none. These are closed, and kept no longer: otherwise they would go on to take datagrams that nobody reads.
+/// Returns the passed sockets that fit a listener of the plan, and a message about each that fits none. Those are
+/// closed and removed from the store, since they would otherwise receive datagrams that no worker reads.
 pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
     let passed = passed_sockets();
     let names: HashSet<String> = passed
@@ -51,7 +53,7 @@ pub fn take(listeners: &[ListenerPlan]) -> (LentSockets, Vec<String>) {
     (lent_sockets, words)
 }
 
-/// Gives each socket to the listener that it fits.
+/// Assigns each socket to the listener that it fits.
 pub fn assign(
     passed: Vec<(OwnedFd, String)>,
     listeners: &[ListenerPlan],
@@ -73,14 +75,14 @@ pub fn assign(
     (lent_sockets, words)
 }
 
-/// The listeners that look for sockets.
+/// The listeners that sockets are assigned to.
 struct ListenerMatcher {
     by_name: HashMap<String, ListenerKey>,
-    /// Those whose sockets are bound and nothing else.
+    /// The listeners whose sockets are bound and have no other property.
     by_address: HashMap<std::net::SocketAddr, ListenerKey>,
-    /// Of those that have one socket alone: who has it.
+    /// The listeners with a single socket that already have it.
     taken: HashSet<ListenerKey>,
-    /// Sockets that have come, by the kernel's number: one that a socket unit gives and that was kept too comes twice.
+    /// The socket cookies seen so far. A socket that a socket unit passes and that was stored too comes twice.
     seen: HashSet<u64>,
 }
 
@@ -98,7 +100,7 @@ impl ListenerMatcher {
         }
     }
 
-    /// Whose a socket is; nothing if it has come before.
+    /// Returns the listener that a socket fits; nothing if the socket has come before.
     fn fit(
         &mut self,
         found: Identified,
@@ -110,7 +112,7 @@ impl ListenerMatcher {
             .get(name)
             .filter(|key| key.address == address)
             .or_else(|| {
-                // A kept one may have joined what nobody wants any more.
+                // A stored socket may have joined a group that is no longer configured.
                 self.by_address
                     .get(&address)
                     .filter(|_| !name.starts_with(PREFIX))
@@ -127,7 +129,8 @@ impl ListenerMatcher {
             return Ok(None);
         }
         if key.is_spread {
-            // Workers' sockets share it where they are the same user's, and lie beside it otherwise.
+            // The workers' sockets share the address if they belong to the same user, and are bound beside it
+            // otherwise.
             if !found.reuse_port {
                 share_port(&found.socket)
                     .map_err(|error| format!("{address} cannot be shared by workers: {error}"))?;
@@ -141,16 +144,16 @@ impl ListenerMatcher {
     }
 }
 
-/// What the service manager keeps for the next process, should this one end without a word.
+/// The sockets that the service manager stores for the next process, in case this one crashes.
 #[derive(Debug, Default)]
 pub struct Store {
     manager: ServiceManager,
-    /// How many are kept by each name.
+    /// The number of stored sockets of each name.
     kept: HashMap<String, usize>,
 }
 
 impl Store {
-    /// An empty one.
+    /// Returns a store that holds nothing yet.
     pub fn new(manager: ServiceManager) -> Store {
         Store {
             manager,
@@ -158,13 +161,17 @@ impl Store {
         }
     }
 
-    /// Goes on with what the process before has had kept: so many sockets of each listener.
+    /// Continues with the sockets that the previous process stored: for each listener, their number.
     pub fn inherit(&mut self, listeners: impl Iterator<Item = (ListenerKey, usize)>) {
         self.kept
             .extend(listeners.map(|(key, count)| (name(&key), count)));
     }
 
-    /// Has exactly these listeners' sockets kept from now on.
+    /// Stores exactly the sockets of these listeners from now on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if a notification cannot be sent. Some of the changes may have been made then.
     pub fn keep(&mut self, sockets: &[(ListenerKey, Vec<BorrowedFd<'_>>)]) -> io::Result<()> {
         if !self.manager.is_there() {
             return Ok(());
@@ -173,7 +180,7 @@ impl Store {
             .iter()
             .map(|(key, fds)| (name(key), fds.as_slice()))
             .collect();
-        // First what goes: there is room for so many only (`FileDescriptorStoreMax=`).
+        // Remove old sockets first, since the store has a limit (`FileDescriptorStoreMax=`).
         let gone = |name: &str, count: usize| wanted.get(name).is_none_or(|fds| fds.len() < count);
         for (name, _) in self.kept.extract_if(|name, count| gone(name, *count)) {
             self.manager.forget(&name)?;

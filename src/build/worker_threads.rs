@@ -1,5 +1,5 @@
-//! Threads for workers. They are there before the workers that will use them, so that nothing can fail any more once those that
-//! ran before have stopped.
+//! Threads for workers. They are started before the workers exist, so that no step can fail after the previous workers
+//! have stopped.
 
 use std::io;
 use std::sync::Arc;
@@ -11,21 +11,25 @@ use mio::Waker;
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
-/// Threads that wait for their workers. Dropped, they end.
+/// Threads that wait for their workers. They end when this value is dropped.
 pub struct WorkerThreads(Vec<(Sender<Worker>, JoinHandle<Option<Worker>>)>);
 
-/// Wakes the supervisor when a thread ends, whatever the reason.
+/// Wakes the supervisor when a thread ends, for any reason.
 struct WakeOnExit(Arc<Waker>);
 
 impl Drop for WakeOnExit {
     fn drop(&mut self) {
-        // Without the supervisor there is nobody to tell.
+        // This fails only if the supervisor has ended.
         let _ = self.0.wake();
     }
 }
 
 impl WorkerThreads {
-    /// So many threads. `ended` is woken when one of them ends.
+    /// Starts `count` threads. `ended` is woken when one of them ends.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if a thread cannot be started. Those already started end.
     pub fn new(count: usize, ended: &Arc<Waker>) -> io::Result<WorkerThreads> {
         let thread = |number| {
             let (sender, receiver) = bounded::<Worker>(1);
@@ -48,21 +52,25 @@ impl WorkerThreads {
             .map(WorkerThreads)
     }
 
-    /// Starts the workers, of which there are as many.
+    /// Starts the workers. There must be as many workers as threads.
+    ///
+    /// # Panics
+    ///
+    /// Panics in debug builds if the numbers differ.
     pub fn start(
         self,
         workers: Vec<(Worker, Handle)>,
     ) -> Vec<(Handle, JoinHandle<Option<Worker>>)> {
         debug_assert_eq!(self.0.len(), workers.len(), "each worker has a thread");
         let start = |((sender, thread), (worker, handle))| {
-            // The thread waits, so it takes it.
+            // The thread waits for the worker, so the send cannot fail.
             let _: Result<(), _> = Sender::<Worker>::send(&sender, worker);
             (handle, thread)
         };
         self.0.into_iter().zip(workers).map(start).collect()
     }
 
-    /// Starts workers that have run before, with the handles that they had.
+    /// Starts workers that have run before, with their previous handles.
     pub fn resume(
         self,
         workers: Vec<Worker>,

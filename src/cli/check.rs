@@ -1,4 +1,4 @@
-//! `udispatch check FILE`: is the file right? Prints everything that is wrong with it at once.
+//! `udispatch check FILE`: checks a configuration file and prints all problems at once.
 
 use std::path::{Path, PathBuf};
 
@@ -92,7 +92,7 @@ mod tests {
         }
     }
 
-    /// A right file is told in one line that counts what it holds.
+    /// A valid file produces one line that counts what it holds.
     #[test]
     fn a_right_file_is_one_line() {
         let kind = Kind {

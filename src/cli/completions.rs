@@ -1,4 +1,5 @@
-//! `udispatch completions SHELL`: what makes a shell complete our command lines, from their definitions. For packages.
+//! `udispatch completions SHELL`: prints a script with which a shell completes the command line, from its definition.
+//! For packages.
 
 use clap::Args;
 use clap_complete::Shell;

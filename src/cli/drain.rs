@@ -1,4 +1,4 @@
-//! `udispatch drain UPSTREAM`: the running daemon gives an upstream nothing new any more.
+//! `udispatch drain UPSTREAM`: the running daemon gives an upstream no new sessions.
 
 use clap::Args;
 

@@ -1,18 +1,18 @@
-//! The exit code of every command.
+//! The exit codes of all commands.
 
 use std::process::ExitCode;
 
-/// How a command ended.
+/// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It did what was asked.
+    /// The command succeeded.
     Ok = 0,
-    /// It could not; standard error says why.
+    /// The command failed; standard error says why.
     Failure = 1,
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage = 2,
-    /// The configuration file is wrong (EX_CONFIG of sysexits.h): restarting will not help.
+    /// The configuration file is invalid (EX_CONFIG of sysexits.h), so a restart does not help.
     Configuration = 78,
 }
 

@@ -1,4 +1,4 @@
-//! `udispatch explain FILE --to ADDR:PORT`: which route gets a datagram, and what happens to it.
+//! `udispatch explain FILE --to ADDR:PORT`: shows which route gets a datagram, and what happens to it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,8 @@ use crate::plan::explain::{Imagined, Question, explain};
 use crate::plan::host::Host;
 use crate::plan::{Plan, worker_count};
 
-/// Bytes of a question to the daemon, which takes no more in the head of a request; percent signs make three of one.
+/// Largest size in bytes of a request target, below the daemon's limit for the head of a request. An escaped byte takes
+/// three.
 const TARGET_BYTES_MAX: usize = 7_000;
 
 /// Tell which route a datagram takes, and why
@@ -91,7 +92,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
     }
 }
 
-/// Asks the running daemon.
+/// Sends the query to the running daemon and prints the response.
 fn ask(arguments: &Arguments) -> Exit {
     let Arguments {
         to,

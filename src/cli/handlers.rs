@@ -1,4 +1,4 @@
-//! `udispatch handlers [NAME]`: the kinds of handlers, straight from the one list of them.
+//! `udispatch handlers [NAME]`: shows the kinds of handlers, from their definitions.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use crate::config::Kind;
 use crate::config::diagnostics::{did_you_mean, listed, quoted};
 use crate::config::kind::Setting;
 
-/// Columns that a terminal has at least.
+/// The width in columns that the output fits.
 const WIDTH: usize = 80;
 
-/// Blanks between two columns, and in front of the first.
+/// Number of blanks between two columns, and before the first.
 const GAP: usize = 2;
 
 /// Tell what kinds of handlers there are, with their settings and examples
@@ -58,7 +58,7 @@ fn unknown(name: &str, kinds: &[Kind]) -> Exit {
     Exit::Usage
 }
 
-/// Name and summary of each kind.
+/// Returns the name and summary of each kind.
 fn overview(kinds: &[&Kind]) -> String {
     let name_width = widest(kinds.iter().map(|kind| kind.name));
     let widths = [name_width, WIDTH - name_width - 2 * GAP];
@@ -69,7 +69,7 @@ fn overview(kinds: &[&Kind]) -> String {
     text
 }
 
-/// Everything about one kind.
+/// Returns the full description of one kind.
 fn page(kind: &Kind) -> String {
     let mut text = wrap(&format!("{}: {}", kind.name, kind.summary), WIDTH).join("\n") + "\n\n";
     match kind.settings {
@@ -83,7 +83,7 @@ fn page(kind: &Kind) -> String {
     text
 }
 
-/// A row for each key, with what it means below; then, further in, the keys of the table that it may hold.
+/// Returns a row for each key, with its meaning below. The keys of the table that a key may hold follow, indented.
 fn settings(kind: &Kind) -> String {
     let all = || {
         kind.settings
@@ -122,12 +122,12 @@ fn settings(kind: &Kind) -> String {
     text
 }
 
-/// The keys of a table that may stand behind a key, and how far in they are shown.
+/// Returns the keys of the table that a key may hold, with their indentation.
 fn inner(setting: &Setting) -> impl Iterator<Item = (&'static Setting, usize)> {
     setting.inner().iter().map(|inner| (inner, GAP))
 }
 
-/// A table with a line for each kind, as the README has it.
+/// Returns a Markdown table with a line for each kind, as in the README.
 fn markdown(kinds: &[&Kind]) -> String {
     let mut text = "| handler | what it does |\n|---|---|\n".to_owned();
     for kind in kinds {
@@ -136,7 +136,8 @@ fn markdown(kinds: &[&Kind]) -> String {
     text
 }
 
-/// A table with a line for each setting of a kind; the keys of inner tables follow their own.
+/// Returns a Markdown table with a line for each setting of a kind. The keys of an inner table follow the key that
+/// holds it.
 fn markdown_of_settings(kind: &Kind) -> String {
     let mut text = "| setting | values | default | meaning |\n|---|---|---|---|\n".to_owned();
     for setting in kind.settings {
@@ -154,12 +155,12 @@ fn setting_row(key: &str, setting: &Setting) -> String {
     format!("| `{key}` | {values} | {default} | {meaning} |\n")
 }
 
-/// Text for a cell of a Markdown table.
+/// Escapes text for a cell of a Markdown table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-/// Cells next to each other, each wrapped to the width of its column.
+/// Returns the cells side by side, each wrapped to the width of its column.
 fn row(widths: &[usize], cells: &[&str]) -> String {
     let columns = widths
         .iter()
@@ -179,7 +180,7 @@ fn row(widths: &[usize], cells: &[&str]) -> String {
     text
 }
 
-/// Lines of whole words, none longer than `width` unless a single word is.
+/// Returns lines of whole words. None is longer than `width` unless a single word is.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -237,7 +238,7 @@ mod tests {
         read: |_| None,
     };
 
-    /// Whatever a kind says of itself, 80 columns hold it.
+    /// The description of every kind fits 80 columns.
     #[test]
     fn pages_fit_80_columns() {
         let text = overview(&[&KIND]) + &page(&KIND);
@@ -258,7 +259,7 @@ mod tests {
         );
     }
 
-    /// One row a kind, and no cell breaks the table.
+    /// Each kind has one row, and no cell breaks the table.
     #[test]
     fn markdown_is_one_row_a_kind() {
         let text = markdown(&[&KIND, &KIND]);

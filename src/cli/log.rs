@@ -1,4 +1,4 @@
-//! `udispatch log LEVEL`: the running daemon logs this much from now on.
+//! `udispatch log LEVEL`: sets the log level of the running daemon.
 
 use clap::Args;
 use log::LevelFilter;

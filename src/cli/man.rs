@@ -1,4 +1,4 @@
-//! `udispatch man --dir DIR`: the manual pages, from the definitions of the command line. For packages.
+//! `udispatch man --dir DIR`: writes the manual pages, from the definition of the command line. For packages.
 
 use std::path::PathBuf;
 

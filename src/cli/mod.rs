@@ -1,6 +1,6 @@
-//! The command line: one file a command, and an exit code that says whose turn it is.
+//! The command line: one file for each command, and exit codes that say what kind of failure occurred.
 //!
-//! [`main`] takes the kinds of handlers, so that a program with kinds of its own is a whole daemon:
+//! [`main`] takes the kinds of handlers, so that a program with its own kinds is a complete daemon:
 //!
 //! ```no_run
 //! # const KINDS: &[udispatch::config::Kind] = &[];
@@ -9,7 +9,7 @@
 //! }
 //! ```
 //!
-//! Nothing here decides anything about datagrams; commands ask the rooms below and print.
+//! This room decides nothing about datagrams; commands call the rooms below and print the results.
 
 mod check;
 mod completions;
@@ -99,12 +99,12 @@ enum CliCommand {
     Completions(completions::Arguments),
 }
 
-/// The whole program: reads the command line, runs a command, gives the exit code.
+/// Runs the whole program: parses the command line, runs a command, and returns the exit code.
 pub fn main(kinds: &[Kind]) -> ExitCode {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
-        // Help and version are "errors" too: with exit code 0, on standard output. If that is a closed
-        // pipe, nobody is left to be told.
+        // clap reports help and version as "errors" with exit code 0, on standard output. If that is a closed pipe,
+        // there is no reader for a message.
         Err(error) => {
             let _ = error.print();
             let exit = if error.exit_code() == 0 {
@@ -142,7 +142,7 @@ pub fn main(kinds: &[Kind]) -> ExitCode {
 mod tests {
     use super::*;
 
-    /// The definition of the command line contradicts itself nowhere.
+    /// The definition of the command line is consistent.
     #[test]
     fn the_command_line_is_sound() {
         CommandLine::command().debug_assert();

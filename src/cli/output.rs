@@ -1,4 +1,4 @@
-//! What commands print. A reader that went away (`| head`) is no failure, and never a panic.
+//! The output of commands. A reader that closes the pipe (`| head`) causes neither a failure nor a panic.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
@@ -8,7 +8,7 @@ use super::Exit;
 use crate::config::LoadError;
 use crate::config::diagnostics::is_unprintable;
 
-/// Writes a command's answer to standard output.
+/// Writes the output of a command to standard output.
 pub(super) fn print(text: &str) -> Exit {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -21,10 +21,10 @@ pub(super) fn print(text: &str) -> Exit {
     }
 }
 
-/// Whether who read standard output has gone (`| head`), which a write would find out too.
+/// Returns whether the reader of standard output has closed the pipe (`| head`), which a write would detect too.
 pub(super) fn is_unread() -> bool {
     let out = io::stdout();
-    // These are told whether they are asked for or not.
+    // The kernel reports POLLERR and POLLHUP even if they are not requested (poll(2)).
     let mut look = [PollFd::new(&out, PollFlags::empty())];
     let is_told = poll(&mut look, Some(&Timespec::default())).is_ok_and(|told| told > 0);
     is_told
@@ -33,7 +33,7 @@ pub(super) fn is_unread() -> bool {
             .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-/// JSON without what it lets stand and a terminal obeys, which can only be in its strings.
+/// Escapes characters in JSON that are valid there but that a terminal would interpret. They occur only inside strings.
 pub(super) fn json_text(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for char in json.chars() {
@@ -49,24 +49,24 @@ pub(super) fn json_text(json: &str) -> String {
     text
 }
 
-/// Writes a message for people to standard error.
+/// Writes a message to standard error.
 pub(super) fn complain(text: &str) {
-    // If standard error is gone, the exit code is all that can still be said.
+    // If standard error is closed, only the exit code can report the failure.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Says why there is no configuration, and gives the exit code for it.
+/// Reports why there is no configuration, and returns the exit code for it.
 pub(super) fn refuse(error: &LoadError) -> Exit {
     complain(&error.render(colours()));
     Exit::Configuration
 }
 
-/// Whether standard error shows colours: a terminal whose user did not ask for none.
+/// Returns whether to use colours on standard error: it is a terminal, and the user has not disabled colours.
 pub(super) fn colours() -> bool {
     io::stderr().is_terminal() && !colours_are_unwanted()
 }
 
-/// The same for standard output.
+/// Returns whether to use colours on standard output: it is a terminal, and the user has not disabled colours.
 pub(super) fn stdout_colours() -> bool {
     io::stdout().is_terminal() && !colours_are_unwanted()
 }

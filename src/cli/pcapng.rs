@@ -1,6 +1,6 @@
-//! Datagrams as a pcapng file (draft-ietf-opsawg-pcapng), which Wireshark and tshark open. There is no frame to show, since the
-//! kernel gave us the payload alone: the IP and UDP headers are made anew from what it told, and what the daemon did with the
-//! datagram stands in the packet's comment.
+//! Writes datagrams as a pcapng file (draft-ietf-opsawg-pcapng), which Wireshark and tshark open. The kernel delivers
+//! only payloads, so IP and UDP headers are built from the metadata that it reports. The packet's comment says what the
+//! daemon did with the datagram.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,13 +10,13 @@ use crate::number;
 
 /// LINKTYPE_RAW: each packet begins with its IPv4 or IPv6 header.
 const LINKTYPE_RAW: u16 = 101;
-/// Nanoseconds, as a power of ten (if_tsresol).
+/// Timestamps in nanoseconds, as a power of ten (if_tsresol).
 const NANOSECONDS: u8 = 9;
-/// TTL of a header whose datagram's nobody asked the kernel for.
+/// The TTL in a header if that of the datagram is unknown, because the daemon did not request it from the kernel.
 const TTL: u8 = 64;
-/// Bytes of a comment; an option has room for 65,535.
+/// Largest size of a comment in bytes; an option has room for 65,535.
 const COMMENT_BYTES_MAX: usize = 4_096;
-/// UDP's number (RFC 768).
+/// The protocol number of UDP (RFC 768).
 const PROTOCOL: u8 = 17;
 
 /// Types of blocks (section 4 of the draft).
@@ -27,7 +27,7 @@ mod block {
     pub const PACKET: u32 = 6;
 }
 
-/// Numbers of options, each of its own block.
+/// Codes of options. Each block type has its own codes.
 mod option {
     pub const END: u16 = 0;
     pub const COMMENT: u16 = 1;
@@ -39,39 +39,39 @@ mod option {
     pub const TIME_RESOLUTION: u16 = 9;
 }
 
-/// A file in the making.
+/// A pcapng file that is being written.
 pub(crate) struct Capture<W> {
     file: W,
     block: Vec<u8>,
 }
 
-/// A datagram to be written.
+/// A datagram to write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet<'a> {
-    /// Nanoseconds since 1970.
+    /// Time of receipt, in nanoseconds since 1970.
     pub time_ns: u64,
-    /// Who sent it and to whom; `None`: nobody knows.
+    /// Source and destination; `None` if they are unknown.
     pub ends: Option<(SocketAddr, SocketAddr)>,
-    /// TTL or hop limit that it had on arrival.
+    /// TTL or hop limit on arrival.
     pub ttl: Option<u8>,
-    /// Whether it leaves this host.
+    /// Whether the datagram leaves this host.
     pub leaves: bool,
-    /// Bytes of payload that it had.
+    /// Size of the payload in bytes.
     pub len: usize,
-    /// As many of them as were copied.
+    /// The bytes of the payload that were copied.
     pub payload: &'a [u8],
-    /// What became of it.
+    /// What the daemon did with the datagram.
     pub comment: &'a str,
 }
 
 impl<W: Write> Capture<W> {
-    /// Begins the file.
+    /// Writes the header of the file.
     pub(crate) fn begin(file: W) -> io::Result<Capture<W>> {
         let mut capture = Capture {
             file,
             block: Vec::new(),
         };
-        // Byte order, version 1.0, and a length that is not known yet.
+        // The byte-order magic, version 1.0, and an unknown section length.
         capture.put(&0x1a2b_3c4d_u32.to_ne_bytes());
         capture.put(&1_u16.to_ne_bytes());
         capture.put(&0_u16.to_ne_bytes());
@@ -83,7 +83,7 @@ impl<W: Write> Capture<W> {
         capture.end(block::SECTION)?;
         capture.put(&LINKTYPE_RAW.to_ne_bytes());
         capture.put(&0_u16.to_ne_bytes());
-        // No limit to a packet's length.
+        // No limit to the length of a packet.
         capture.put(&0_u32.to_ne_bytes());
         capture.option(option::INTERFACE_NAME, b"udispatch");
         capture.option(option::TIME_RESOLUTION, &[NANOSECONDS]);
@@ -91,7 +91,7 @@ impl<W: Write> Capture<W> {
         Ok(capture)
     }
 
-    /// Adds a datagram.
+    /// Writes a datagram.
     pub(crate) fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
         let (src, dst) = packet
@@ -119,7 +119,7 @@ impl<W: Write> Capture<W> {
             .rev()
             .find(|end| comment.is_char_boundary(*end));
         self.option(option::COMMENT, &comment.as_bytes()[..end.unwrap_or(0)]);
-        // Inbound or outbound, in the lowest two bits.
+        // The direction, inbound or outbound, is in the lowest two bits.
         self.option(
             option::PACKET_FLAGS,
             &if packet.leaves { 2_u32 } else { 1 }.to_ne_bytes(),
@@ -127,7 +127,7 @@ impl<W: Write> Capture<W> {
         self.end(block::PACKET)
     }
 
-    /// Says how many datagrams there were by then, and how many of them are missing.
+    /// Writes statistics: how many datagrams matched until then, and how many of them are missing.
     pub(crate) fn statistics(&mut self, time_ns: u64, matched: u64, missed: u64) -> io::Result<()> {
         self.put(&0_u32.to_ne_bytes());
         self.time(time_ns);
@@ -136,7 +136,7 @@ impl<W: Write> Capture<W> {
         self.end(block::STATISTICS)
     }
 
-    /// Hands everything on.
+    /// Flushes all data to the underlying writer.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
@@ -145,13 +145,13 @@ impl<W: Write> Capture<W> {
         self.block.extend_from_slice(bytes);
     }
 
-    /// The upper half first, whatever the byte order.
+    /// Appends a timestamp: the upper half comes first, in either byte order.
     fn time(&mut self, time_ns: u64) {
         self.put(&((time_ns >> 32) as u32).to_ne_bytes());
         self.put(&((time_ns & 0xffff_ffff) as u32).to_ne_bytes());
     }
 
-    /// Everything begins at a multiple of four.
+    /// Pads to a multiple of four bytes, at which everything begins.
     fn pad(&mut self) {
         self.block.resize(self.block.len().next_multiple_of(4), 0);
     }
@@ -163,7 +163,7 @@ impl<W: Write> Capture<W> {
         self.pad();
     }
 
-    /// Writes the block: its type, its length before and after, and between them what was put.
+    /// Writes the block: its type, its length before and after, and its content between them.
     fn end(&mut self, kind: u32) -> io::Result<()> {
         self.option(option::END, &[]);
         let len = number::to_u32(self.block.len() + 12).to_ne_bytes();
@@ -175,14 +175,15 @@ impl<W: Write> Capture<W> {
     }
 }
 
-/// Returns the lower 16 bits of a length, as a header has them. Of a datagram that is too long for any header, which the tap
-/// shows as it was handled, the rest is lost.
+/// Returns the lower 16 bits of a length, as a header holds them. The tap shows a joined datagram as it was handled,
+/// which may be too long for any header; the upper bits of its length are then lost.
 fn low_half(len: usize) -> u16 {
     let [low, high, ..] = len.to_le_bytes();
     u16::from_le_bytes([low, high])
 }
 
-/// The UDP header. Of a payload that was cut off, or that no such header can tell, nobody can say the checksum: 0.
+/// Returns the UDP header. The checksum is 0 if the payload was cut off or is too long for a header, since it cannot be
+/// computed then.
 fn udp(src: SocketAddr, dst: SocketAddr, packet: &Packet<'_>) -> [u8; HEADER_BYTES] {
     let made = (packet.payload.len() == packet.len)
         .then(|| udp_header(src, dst, packet.payload))
@@ -196,7 +197,7 @@ fn udp(src: SocketAddr, dst: SocketAddr, packet: &Packet<'_>) -> [u8; HEADER_BYT
     })
 }
 
-/// The IPv4 header (RFC 791) or IPv6 header (RFC 8200) of a datagram with so many bytes behind it.
+/// Returns the IPv4 header (RFC 791) or IPv6 header (RFC 8200) of a datagram with `len` bytes after the header.
 fn ip(src: IpAddr, dst: IpAddr, len: usize, ttl: u8) -> Vec<u8> {
     match (src, dst) {
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
@@ -241,7 +242,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The blocks of a file: type and content. Lengths before and after are the same, and a multiple of four.
+    /// Returns the blocks of a file: type and content. The lengths before and after must be equal, and a multiple of
+    /// four.
     fn blocks(mut bytes: &[u8]) -> Vec<(u32, &[u8])> {
         let word = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().unwrap());
         let mut blocks = Vec::new();
@@ -255,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the datagram, the file is a row of whole blocks, and the packet is as long as its headers say.
+        /// For any datagram, the file is a sequence of whole blocks, and the packet is as long as its headers say.
         #[test]
         fn blocks_are_whole(
             v6: bool, payload in prop::collection::vec(any::<u8>(), 0..300), cut in 0usize..400, comment: String, ttl: Option<u8>

@@ -1,4 +1,4 @@
-//! `udispatch reload`: the running daemon reads its file again, and applies what changed.
+//! `udispatch reload`: lets the running daemon read its file again and apply the changes.
 
 use clap::Args;
 

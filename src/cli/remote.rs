@@ -1,4 +1,4 @@
-//! How commands find the running daemon and talk to it, and what to do when that does not work.
+//! How commands find the running daemon and send requests to it, and the messages for failures.
 
 use std::env;
 use std::fs;
@@ -15,14 +15,14 @@ use crate::admin::client::{Client, HttpResponse, ResponseStream};
 use crate::config::diagnostics::{one_line, printable};
 use crate::supervisor::control_path::{Places, default_places};
 
-/// Names the control socket where `--control` does not.
+/// The environment variable that names the control socket if `--control` does not.
 const VARIABLE: &str = "UDISPATCH_CONTROL";
-/// Longest wait for an answer: a little longer than the daemon lets its own parts take.
+/// Longest wait for a response, a little longer than the daemon's own limit.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
-/// The same for a reload, which may look names up.
+/// Longest wait for the response to a reload, which may resolve names.
 pub(super) const RELOAD_TIMEOUT: Duration = Duration::from_secs(130);
 
-/// Which daemon is meant.
+/// Selects the daemon.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
     /// The daemon's control socket [default: $UDISPATCH_CONTROL, or control.sock in $RUNTIME_DIRECTORY, /run/udispatch or
@@ -32,13 +32,13 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Reads a noun; what it says is printed if it is a refusal.
+    /// Sends a GET request; a refusal is printed.
     pub(super) fn get(&self, target: &str) -> Result<HttpResponse, Exit> {
         let client = self.client(TIMEOUT)?;
         judge(&client, client.get(target))
     }
 
-    /// Reads a noun that goes on and on; what it says is printed if it is a refusal.
+    /// Sends a GET request with a response that does not end; a refusal is printed.
     pub(super) fn stream(&self, target: &str) -> Result<ResponseStream, Exit> {
         let client = self.client(TIMEOUT)?;
         let response = match client.stream(target) {
@@ -49,13 +49,13 @@ impl Remote {
         Err(judge(&client, response).err().unwrap_or(Exit::Failure))
     }
 
-    /// Does a verb, and waits so long for the answer.
+    /// Sends a POST request, and waits at most `timeout` for the response.
     pub(super) fn post(&self, target: &str, timeout: Duration) -> Result<HttpResponse, Exit> {
         let client = self.client(timeout)?;
         judge(&client, client.post(target))
     }
 
-    /// Does a verb whose answer is a sentence, and prints that.
+    /// Sends a POST request whose response is a sentence, and prints that.
     pub(super) fn order(&self, target: &str) -> Exit {
         match self.post(target, TIMEOUT) {
             Ok(response) => output::print(&printable(&response.text())),
@@ -63,7 +63,7 @@ impl Remote {
         }
     }
 
-    /// To the daemon that is meant.
+    /// Returns a client for the selected daemon.
     pub(super) fn client(&self, timeout: Duration) -> Result<Client, Exit> {
         let named = self.control.clone().or_else(|| {
             let path = env::var_os(VARIABLE).filter(|path| !path.is_empty());
@@ -77,7 +77,8 @@ impl Remote {
         for path in places {
             match UnixStream::connect(&path) {
                 Ok(_) => return Ok(Client::new(path, timeout)),
-                // A daemon that may not be asked is there all the same: another place would be another daemon's.
+                // A daemon that refuses access exists. Do not try the next place, which would be that of another
+                // daemon.
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     return Ok(Client::new(path, timeout));
                 }
@@ -96,7 +97,8 @@ impl Remote {
     }
 }
 
-/// Whether something else than a socket is there: the kernel refuses a connection to it like one to a socket that was left over.
+/// Returns whether the path is something else than a socket. The kernel refuses a connection to it with the same error
+/// as one to an abandoned socket.
 fn is_other(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket())
 }
@@ -114,7 +116,7 @@ fn reason(path: &Path, error: &io::Error) -> &'static str {
     }
 }
 
-/// What stood in the way of an answer, and what to do about it.
+/// Returns why there is no response, and what to do about it.
 pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
     let path = shown(client.path());
     match error.kind() {
@@ -145,7 +147,8 @@ pub(super) fn why_not(client: &Client, error: &io::Error) -> String {
     }
 }
 
-/// The answer, if the daemon did what was asked; else its words are printed, or what stood in the way.
+/// Returns the response if the daemon did what was requested. Otherwise prints the text of the refusal, or the cause of
+/// the failure.
 pub(super) fn judge(
     client: &Client,
     response: io::Result<HttpResponse>,
@@ -157,7 +160,7 @@ pub(super) fn judge(
     if response.is_success() {
         return Ok(response);
     }
-    // A report is no sentence; who asked for it knows how to read it.
+    // A response with status 422 is a report, not a sentence; the caller renders it.
     if response.status == 422 {
         return Ok(response);
     }
@@ -174,7 +177,7 @@ pub(super) fn judge(
     })
 }
 
-/// Reads what a daemon sent; a daemon of another version may say something that this one does not understand.
+/// Parses a response. A daemon of another version may send something that this version does not understand.
 pub(super) fn understand<T: serde::de::DeserializeOwned>(
     response: &HttpResponse,
 ) -> Result<T, Exit> {
@@ -186,12 +189,12 @@ pub(super) fn understand<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// Prints JSON as it came.
+/// Prints JSON as it was received.
 pub(super) fn print_json(response: &HttpResponse) -> Exit {
     output::print(&(output::json_text(response.text().trim_end()) + "\n"))
 }
 
-/// A path with parameters, written as in a URL (RFC 3986, section 2.1).
+/// Returns a path with parameters, percent-encoded as in a URL (RFC 3986, section 2.1).
 pub(super) fn target(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let mut target = path.to_owned();
     let mut mark = '?';
@@ -219,7 +222,7 @@ pub(super) fn target(path: &str, parameters: &[(&str, Option<&str>)]) -> String 
 mod tests {
     use super::*;
 
-    /// What a user writes never becomes another parameter or another path.
+    /// Text from the user never becomes another parameter or another path.
     #[test]
     fn parameters_are_escaped() {
         assert_eq!(target("/a", &[]), "/a");

@@ -1,4 +1,4 @@
-//! `udispatch routes`: what each route of the running daemon got, and what became of it.
+//! `udispatch routes`: lists the routes of the running daemon with the counts of their datagrams.
 
 use clap::Args;
 

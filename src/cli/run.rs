@@ -1,4 +1,4 @@
-//! `udispatch run FILE`: the daemon itself.
+//! `udispatch run FILE`: runs the daemon.
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -87,7 +87,7 @@ pub(super) fn main(arguments: Arguments, kinds: &[Kind]) -> Exit {
         }
         Err(failure) => (format!("error: {failure}"), Exit::Failure),
     };
-    // Behind the log, not beside it.
+    // Use the log's queue, so that the message comes after earlier lines.
     log_writer::show(final_message + "\n");
     log_writer::drain(Instant::now() + FINAL_MESSAGE_MAX);
     exit
@@ -101,27 +101,27 @@ fn worker_count(text: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("write a whole number from 1 to {WORKERS_MAX}"))
 }
 
-/// Why it ended other than in order.
+/// Why the daemon ended other than in order.
 #[derive(Debug, thiserror::Error)]
 enum End {
     /// Another daemon has the control socket.
     #[error(transparent)]
     Taken(#[from] Taken),
-    /// It could not start, or has failed.
+    /// The daemon could not start, or has failed.
     #[error(transparent)]
     Failure(#[from] DaemonError),
 }
 
-/// A daemon that runs, and what control connections come in by.
+/// A running daemon, and the sockets on which control connections arrive.
 struct StartedDaemon {
     supervisor: Supervisor,
     bound: BoundListeners,
-    /// The socket where the next process asks, if one was taken over.
+    /// The socket on which the next process asks for a takeover, if one was taken over.
     gate: Option<OwnedFd>,
 }
 
 fn start(config: Config) -> Result<StartedDaemon, End> {
-    // First, so that a second daemon learns of the first before it binds anything.
+    // Bind these first, so that a second daemon finds the first before it binds anything else.
     let bound = AdminListeners::bind(&config.daemon)?;
     Ok(StartedDaemon {
         supervisor: Supervisor::start(config)?,
@@ -197,7 +197,7 @@ fn serve(started: StartedDaemon, loader: Arc<Loader>) -> Result<(), End> {
     Ok(())
 }
 
-/// What control connections come in by, for the next process.
+/// Returns the listeners for control connections, for the next process.
 fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>> {
     let (control, http) = admin.as_fds();
     let passed_listeners = [
@@ -211,7 +211,7 @@ fn passed_listeners(admin: &Admin) -> io::Result<Vec<(PassedListener, OwnedFd)>>
         .collect()
 }
 
-/// Serves the control socket. What does not work is told, and shown as degraded: datagrams flow all the same.
+/// Serves the control socket. A failure is logged and shown as a condition, while datagrams still flow.
 fn start_admin(bound: BoundListeners, requests: &Requests) -> Option<Admin> {
     let BoundListeners {
         listeners,
@@ -241,8 +241,8 @@ fn start_admin(bound: BoundListeners, requests: &Requests) -> Option<Admin> {
     }
 }
 
-/// `RUST_LOG` overrides the file, as everywhere. The logger itself lets everything else through, so that `udispatch log LEVEL`
-/// can change the level while it runs.
+/// Starts the logger. `RUST_LOG` overrides the level of the file. The logger itself accepts all levels, so that
+/// `udispatch log LEVEL` can change the level while the daemon runs.
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     let is_overridden = std::env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
@@ -257,7 +257,7 @@ fn start_log(level: log::LevelFilter) {
         writeln!(line, "{}", log_writer::line(record.level(), record.args()))
     });
     builder.target(env_logger::Target::Pipe(log_writer::target()));
-    // A second logger in one process is a program of somebody's own that brought its own.
+    // This fails if a program that embeds the daemon has installed its own logger, whose level is left alone.
     if builder.try_init().is_ok() && !is_overridden {
         log::set_max_level(level);
     }

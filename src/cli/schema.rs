@@ -1,4 +1,4 @@
-//! `udispatch schema`: the configuration language as a JSON schema, for editors.
+//! `udispatch schema`: prints the configuration language as a JSON schema, for editors.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `udispatch sessions`: who talks to whom through the running daemon.
+//! `udispatch sessions`: lists the open sessions of the running daemon.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn text(list: &SessionList) -> String {
     table.render() + more
 }
 
-/// Rounded as people want it.
+/// Returns a duration, rounded for reading.
 fn idle(idle_ms: u64) -> String {
     match idle_ms {
         0..10_000 => format!("{}.{}s", idle_ms / 1_000, idle_ms % 1_000 / 100),

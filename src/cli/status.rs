@@ -1,4 +1,4 @@
-//! `udispatch status`: how the running daemon is, on one screen.
+//! `udispatch status`: shows the state of the running daemon on one screen.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     }
 }
 
-/// Everything on one screen.
+/// Returns the whole screen.
 fn screen(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let uptime = humantime::format_duration(Duration::from_secs(snapshot.uptime_ms / 1_000));
@@ -113,7 +113,7 @@ fn ledger(text: &mut String, snapshot: &Snapshot) {
         "in flight",
         &sum(|account| account.in_flight).to_string(),
     );
-    // A listener's datagram is handled when a sink has it, so these are no part of the sums above.
+    // A listener's datagram counts as handled once a sink has it, so these are not part of the sums above.
     let unwritten: u64 = snapshot
         .handlers
         .iter()

@@ -1,4 +1,4 @@
-//! `udispatch stop`: the running daemon handles what its sockets hold, and ends.
+//! `udispatch stop`: lets the running daemon handle what its sockets hold, and exit.
 
 use clap::Args;
 

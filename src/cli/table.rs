@@ -1,27 +1,28 @@
-//! Tables for a terminal: columns as wide as what they hold, numbers to the right, and no text that a terminal would obey.
+//! Tables for a terminal. Columns are as wide as their content, numbers are right-aligned, and control characters are
+//! escaped.
 
 use crate::config::diagnostics::one_line;
 
-/// Blanks between two columns.
+/// The blanks between two columns.
 const GAP: &str = "  ";
 
-/// A table in the making.
+/// A table, to which rows are added.
 pub(super) struct Table {
     heads: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
 }
 
-/// To which side a column's cells go.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Words.
+    /// Left-aligned, for text.
     Left,
-    /// Numbers.
+    /// Right-aligned, for numbers.
     Right,
 }
 
 impl Table {
-    /// One with these columns.
+    /// Returns an empty table with these columns.
     pub(super) fn new(heads: &[(&'static str, Align)]) -> Table {
         Table {
             heads: heads.to_vec(),
@@ -29,13 +30,13 @@ impl Table {
         }
     }
 
-    /// Adds a row, a cell for each column.
+    /// Adds a row, with one cell for each column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows
             .push(cells.into_iter().map(|cell| one_line(&cell)).collect());
     }
 
-    /// The lines.
+    /// Returns the lines of the table.
     pub(super) fn render(&self) -> String {
         let width = |column: usize| {
             let cells = self
@@ -79,7 +80,8 @@ impl Table {
 mod tests {
     use super::*;
 
-    /// Columns stand below each other, numbers at their right end, and escapes of a terminal are shown, not obeyed.
+    /// Columns are aligned, numbers at their right end, and escape sequences of a terminal are shown instead of
+    /// interpreted.
     #[test]
     fn columns_stand_below_each_other() {
         let mut table = Table::new(&[

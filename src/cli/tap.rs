@@ -1,4 +1,4 @@
-//! `udispatch tap`: datagrams as they pass through the running daemon, with the route and verdict of each.
+//! `udispatch tap`: shows datagrams as they pass through the running daemon, with the route and verdict of each.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -19,13 +19,13 @@ use crate::admin::client::{NextChunk, ResponseStream};
 use crate::handlers::escape;
 use crate::observe::tap::{TapCount, TapLine, TappedDatagram};
 
-/// Bytes of each payload that a line for people shows.
+/// Number of payload bytes that a text line shows.
 const SHOWN_BYTES: usize = 256;
-/// Bytes of each payload that a file gets: all of them.
+/// Number of payload bytes that a file gets: the largest payload.
 const KEPT_BYTES: usize = 65_535;
-/// Time between two looks whether to stop while nothing comes.
+/// Time between two checks for a request to stop, while no datagram comes.
 const LOOK: Duration = Duration::from_millis(200);
-/// Bytes of a line that the daemon may send: a payload of the largest size with every byte escaped, and its names.
+/// Largest line in bytes that is accepted from the daemon: the largest payload with every byte escaped, and its names.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Show datagrams while they pass
@@ -61,7 +61,8 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> Exit {
     let is_asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // Where it cannot be caught it ends this at once, which leaves whole lines or blocks all the same.
+        // If the handler cannot be installed, the signal ends the process at once, which still leaves whole lines or
+        // blocks.
         let _ = signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end));
     }
     let snap = if arguments.json || arguments.pcap.is_some() {
@@ -81,7 +82,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
         Ok(stream) => stream,
         Err(exit) => return exit,
     };
-    // Only now: a daemon that refuses, or is not there, must not cost what a file held before.
+    // Open the file only now: if the daemon refuses or does not run, the previous content of the file must stay.
     let mut show = match Show::new(arguments) {
         Ok(show) => show,
         Err(exit) => return exit,
@@ -90,7 +91,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     let ended =
         follow(stream, &mut show, &is_asked_to_end, &mut last).and_then(|()| show.end(&last));
     if last.missed > 0 {
-        // Ended from here, the last count is a moment old.
+        // If the tap was ended by this command, the last counts are a moment old.
         last.matched = last.matched.max(last.shown + last.missed);
         output::complain(&format!(
             "{} were missed, so that nothing else waits",
@@ -107,7 +108,7 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     }
 }
 
-/// How much of what there was is shown.
+/// Returns how much of the matching traffic is shown.
 fn sampled(count: &TapCount) -> String {
     format!(
         "sampled: {} of {} shown; {}",
@@ -115,7 +116,7 @@ fn sampled(count: &TapCount) -> String {
     )
 }
 
-/// Shows what comes until it ends, or somebody wants it to.
+/// Shows datagrams until the tap ends, or until the user stops it.
 fn follow(
     mut stream: ResponseStream,
     show: &mut Show,
@@ -126,7 +127,7 @@ fn follow(
     let mut has_begun = false;
     while !is_asked_to_end.load(Ordering::Relaxed) {
         match stream.next(LOOK)? {
-            // Where nothing is written, a write cannot tell that nobody reads any more.
+            // While nothing is written, no write can detect that the reader has closed the pipe.
             NextChunk::Nothing if show.is_unread() => return Err(ErrorKind::BrokenPipe.into()),
             NextChunk::Nothing => continue,
             NextChunk::End => break,
@@ -234,7 +235,7 @@ impl Show {
         }
     }
 
-    /// Whether who read it has gone.
+    /// Returns whether the reader has closed the pipe.
     fn is_unread(&self) -> bool {
         !matches!(self, Show::Pcap { is_file: true, .. }) && output::is_unread()
     }
@@ -267,7 +268,7 @@ fn payload(datagram: &TappedDatagram) -> io::Result<Vec<u8>> {
         .map_err(io::Error::other)
 }
 
-/// What the daemon did with it, in words: `route dns, forward handled`.
+/// Returns what the daemon did with the datagram: `route dns, forward handled`.
 fn story(datagram: &TappedDatagram) -> String {
     let mut parts = Vec::new();
     if datagram.is_reply() {
@@ -291,7 +292,7 @@ fn story(datagram: &TappedDatagram) -> String {
     parts.join(", ")
 }
 
-/// One line for people.
+/// Returns one line of text for a datagram.
 fn text(datagram: &TappedDatagram, colours: bool) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let end = |address: Option<std::net::SocketAddr>| {

@@ -1,4 +1,4 @@
-//! `udispatch undrain UPSTREAM`: the running daemon gives a drained upstream its share again.
+//! `udispatch undrain UPSTREAM`: lets the running daemon use a drained upstream again.
 
 use clap::Args;
 

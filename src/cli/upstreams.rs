@@ -1,4 +1,4 @@
-//! `udispatch upstreams`: how each upstream of the running daemon is, and what it got.
+//! `udispatch upstreams`: lists the upstreams of the running daemon, with their states and counts.
 
 use clap::Args;
 

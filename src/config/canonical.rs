@@ -1,12 +1,13 @@
-//! The text of a table as there is only one: keys sorted, tables inline, comments and white space gone. Two tables that say
-//! the same have the same text, so a running file and a new one are compared by it; and it can be read again.
+//! Writes a TOML table in canonical form: keys are sorted, tables are inline, and comments and white space are
+//! removed. Two tables of equal meaning have equal canonical text, so the running file and a new one are compared by
+//! it. The text is valid TOML and can be parsed again.
 
 use std::fmt::Write;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// The keys of a table and their values, one a line.
+/// Returns the keys of a table and their values in canonical form, one key a line.
 pub fn text(table: &DeTable<'_>) -> String {
     let lines: Vec<String> = pairs(table);
     lines.join("\n")
@@ -41,7 +42,7 @@ fn show(value: &DeValue<'_>) -> String {
     }
 }
 
-/// A key that is a word stands for itself.
+/// Writes a key: bare where TOML allows it, otherwise between quotes.
 fn show_key(key: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     match !key.is_empty() && key.bytes().all(is_bare) {
@@ -50,7 +51,7 @@ fn show_key(key: &str) -> String {
     }
 }
 
-/// A basic string: TOML wants quotes, backslashes and control characters escaped.
+/// Writes a basic string. TOML requires quotes, backslashes and control characters to be escaped.
 fn show_string(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 2);
     shown.push('"');
@@ -69,7 +70,7 @@ fn show_string(text: &str) -> String {
     shown
 }
 
-/// The number in decimal digits; one that no machine holds as it is written.
+/// Writes an integer in decimal digits. An integer that does not fit `i128` keeps its written form.
 fn show_integer(integer: &DeInteger<'_>) -> String {
     match i128::from_str_radix(integer.as_str(), integer.radix()) {
         Ok(number) => number.to_string(),
@@ -77,7 +78,7 @@ fn show_integer(integer: &DeInteger<'_>) -> String {
     }
 }
 
-/// The shortest digits that mean the same number, with the point that makes it a float.
+/// Writes the shortest digits that parse to the same number, with the point that makes it a float.
 fn show_float(written: &str) -> String {
     match written.parse::<f64>() {
         Ok(number) if number.is_nan() => "nan".to_owned(),
@@ -101,7 +102,7 @@ mod tests {
         )
     }
 
-    /// What a table says, without spans and the ways to write it.
+    /// Returns the meaning of a table as JSON, without spans and without the notation that the file used.
     fn meaning(value: &DeValue<'_>) -> Value {
         match value {
             DeValue::String(text) => json!(text),
@@ -127,7 +128,7 @@ mod tests {
         meaning(&DeValue::Table(table.into_inner()))
     }
 
-    /// Order, comments, kinds of quotes, radix, and tables inline or not make no difference; values do.
+    /// Order, comments, kinds of quotes, radix and inline tables do not change the text. Different values do.
     #[test]
     fn what_says_the_same_is_the_same() {
         let one = "b = 0x1F # why\na = 'x\\y'\n[to]\nport = 1_000\nfar.away = true\n";
@@ -186,7 +187,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is read again says what was read before, and has the same text.
+        /// Canonical text parses to the meaning of the document that it was made from, and its own canonical text is
+        /// equal to it.
         #[test]
         fn it_reads_again(keys in prop::collection::btree_map(any::<String>(), value(), 0..6)) {
             let lines = keys.iter().map(|(key, value)| format!("{} = {value}\n", show_string(key)));

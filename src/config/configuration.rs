@@ -1,4 +1,4 @@
-//! What a file says, checked.
+//! A whole configuration file, parsed and checked.
 
 use super::daemon::Daemon;
 use super::handlers::NamedHandler;
@@ -8,25 +8,29 @@ use super::source::SourceFile;
 use super::test::Test;
 use crate::dispatch::handler::HandlerId;
 
-/// What a file says, checked.
+/// A whole configuration file, parsed and checked.
 #[derive(Debug)]
 pub struct Config {
-    /// What holds for the whole process.
+    /// Settings of the whole process.
     pub daemon: Daemon,
-    /// The routes in the order of the file; at least one.
+    /// The routes in the order of the file. There is at least one.
     pub routes: Vec<Route>,
-    /// The handlers; a [`HandlerId`] is an index into them. Those that no route names are among them.
+    /// The handlers, including those that no route names. A [`HandlerId`] is an index into this list.
     pub handlers: Vec<NamedHandler>,
-    /// Datagrams, and what must become of them.
+    /// The tests of the file: datagrams, and what must become of each.
     pub tests: Vec<Test>,
-    /// What is probably not meant, though it can be done.
+    /// Warnings: settings that are valid but probably not intended.
     pub warnings: Problems,
-    /// The text that all this was read from.
+    /// The text that this configuration was read from.
     pub source: SourceFile,
 }
 
 impl Config {
-    /// The handler that a route names.
+    /// Returns the handler with this number.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no handler with this number.
     pub fn handler(&self, id: HandlerId) -> &NamedHandler {
         &self.handlers[id.index()]
     }

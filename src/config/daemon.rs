@@ -1,5 +1,4 @@
-//! The `[daemon]` table: what holds for the whole process. Every key has a default, and the table may
-//! be absent.
+//! The `[daemon]` table: settings of the whole process. Every key has a default, and the table may be absent.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -16,10 +15,10 @@ use super::value::{
     Value, boolean, choice, host_header, http_address, integer, size_in, socket_path,
 };
 
-/// Its keys, for the section and for hints.
+/// The keys of the `[daemon]` table, for the section and for hints.
 pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 
-/// What may stand behind them.
+/// The definition of each key of the `[daemon]` table.
 pub(super) const SETTINGS: [Setting; 9] = [
     Setting {
         key: "workers",
@@ -99,50 +98,51 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("trace", LevelFilter::Trace),
 ];
 
-/// What the process as a whole is told.
+/// Settings of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
-    /// How many threads receive.
+    /// The number of threads that receive.
     pub workers: Workers,
-    /// Bytes that each listener's receive buffer is asked to hold. The kernel's own default of 208 KiB
-    /// holds 256 small datagrams; 8 MiB hold 10,082 of them, a burst of 10 ms at a million a second.
+    /// The size in bytes that is requested for each listener's receive buffer. The kernel's own default of 208 KiB
+    /// holds 256 small datagrams. 8 MiB hold 10,082 of them, which is a burst of 10 ms at a million a second.
     pub receive_buffer: usize,
-    /// Bytes that each upstream's send buffer is asked to hold.
+    /// The size in bytes that is requested for each upstream's send buffer.
     pub send_buffer: usize,
-    /// What is logged.
+    /// The most detailed level that is logged.
     pub log: LevelFilter,
-    /// Where commands reach it.
+    /// The control socket, which commands connect to.
     pub control: ControlSocket,
-    /// Where HTTP is served over TCP besides.
+    /// The TCP address of the HTTP server; `None` if HTTP is off.
     pub http: Option<SocketAddr>,
-    /// What the Host header of a request to `http` may name besides its address and localhost: names in lower case,
-    /// addresses without brackets and in their shortest form; without a port.
+    /// The names that the Host header of a request to `http` may have, besides its address and localhost. Names are
+    /// in lower case; addresses have no brackets and are in their shortest form. There is no port.
     pub http_hosts: Vec<String>,
-    /// Whether a change of the file reloads it.
+    /// Whether a change of the file triggers a reload.
     pub watch: bool,
     /// Whether the time from the kernel's receive to the send is measured.
     pub latency: bool,
 }
 
-/// Where commands reach the daemon.
+/// The control socket, which commands connect to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ControlSocket {
-    /// At a place that is decided at run time.
+    /// The default path, which is chosen at run time.
     #[default]
     Default,
-    /// A unix socket of this path, relative to the working directory; at most
-    /// [`SOCKET_PATH_BYTES_MAX`](super::limits::SOCKET_PATH_BYTES_MAX) bytes.
+    /// A unix socket with this path of at most [`SOCKET_PATH_BYTES_MAX`](super::limits::SOCKET_PATH_BYTES_MAX) bytes.
+    /// A relative path has been joined to the directory of the file; the result may still be relative to the working
+    /// directory.
     Path(PathBuf),
-    /// Nowhere.
+    /// No control socket.
     Off,
 }
 
-/// How many threads receive.
+/// The number of threads that receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// As many as the machine has use for; decided at start.
+    /// A number that suits the machine, which is chosen at start.
     Auto,
-    /// So many, at most [`WORKERS_MAX`].
+    /// This number of threads, at most [`WORKERS_MAX`].
     Count(NonZeroUsize),
 }
 
@@ -163,7 +163,7 @@ impl Default for Daemon {
 }
 
 impl Daemon {
-    /// Reads the table.
+    /// Reads the table. A value that cannot be used is reported to the section and replaced by its default.
     pub(super) fn read(section: &mut Section<'_>) -> Daemon {
         let default = Daemon::default();
         let base = section.base_dir().to_owned();
@@ -236,7 +236,7 @@ mod tests {
     use super::super::value::{read, refusal};
     use super::*;
 
-    /// `auto` or a number of threads within the limit.
+    /// The value is `auto` or a number of threads within the limit.
     #[test]
     fn workers_are_auto_or_a_number() {
         assert_eq!(read("\"auto\"", workers), Ok(Workers::Auto));
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// A buffer is a size that the kernel can be asked for.
+    /// The size of a buffer stays within what the kernel accepts.
     #[test]
     fn buffers_have_bounds() {
         assert_eq!(read("\"8MiB\"", buffer), Ok(8 << 20));

@@ -1,22 +1,23 @@
-//! Words for people: what was meant, what was written, and never a raw control character.
+//! Text for messages: suggestions for misspelt words, quoted input, and lists. Input is always escaped, so that no
+//! raw control character reaches a terminal.
 
 use std::fmt::Write;
 
 use super::limits::QUOTED_CHARS_MAX;
 
-/// What is wrong with one value. It never names the key: the [section](super::section) knows it and
-/// puts it in front.
+/// A description of what is wrong with one value. It never names the key: the [section](super::section) knows the key
+/// and puts it in front.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Mistake {
-    /// What is wrong, as the end of a sentence that begins with the key.
+    /// The description, as the end of a sentence that begins with the key.
     pub message: String,
-    /// What to write instead.
+    /// A suggestion of what to write instead.
     pub hint: Option<String>,
 }
 
 impl Mistake {
-    /// A mistake with no hint yet.
+    /// Returns a mistake without a hint.
     pub fn new(message: impl Into<String>) -> Mistake {
         Mistake {
             message: message.into(),
@@ -24,20 +25,20 @@ impl Mistake {
         }
     }
 
-    /// The same, with what to do about it.
+    /// Adds a hint to the mistake.
     pub fn hint(mut self, hint: impl Into<String>) -> Mistake {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, with a hint if there is one.
+    /// Adds a hint to the mistake if there is one.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Mistake {
         self.hint = hint.or(self.hint);
         self
     }
 }
 
-/// What the file says, between quotes, short, and fit for a terminal.
+/// Returns text of the file between quotes, shortened and escaped for a terminal.
 pub fn quoted(text: &str) -> String {
     let mut short: String = text.chars().take(QUOTED_CHARS_MAX).collect();
     if short.len() < text.len() {
@@ -46,13 +47,12 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", one_line(&short))
 }
 
-/// A name that came from outside, fit for the middle of a line.
+/// Returns a name from outside, escaped so that it fits within a line.
 pub fn one_line(text: &str) -> String {
     printable(text).replace('\n', "\\u{a}")
 }
 
-/// The text with everything that could move a cursor, change a colour or turn the reading direction
-/// written as an escape.
+/// Escapes every character that could move a cursor, change a colour or reverse the reading direction.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
@@ -65,14 +65,15 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Control characters, and the invisible ones that reorder or hide the text around them.
+/// Returns whether a character is a control character, or an invisible one that reorders or hides the text around it.
 pub fn is_unprintable(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
         || char == '\u{feff}'
 }
 
-/// The candidate that was probably meant, if one is close.
+/// Returns the candidate that is closest to a written word, if one is close enough to be a misspelling. A word of
+/// more than [`QUOTED_CHARS_MAX`] bytes has no suggestion.
 pub fn closest<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -84,13 +85,13 @@ pub fn closest<'a>(
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
-        // Two slips in a long word, one in a short one: more would guess at random.
+        // A third of the candidate's length may differ, from one edit to three. A larger distance would be a guess.
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// "did you mean" in front of a list of all that is possible.
+/// Returns a question that suggests the closest candidate: `did you mean "echo"?`.
 pub fn did_you_mean<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str> + Clone,
@@ -98,7 +99,7 @@ pub fn did_you_mean<'a>(
     closest(written, candidates).map(|candidate| format!("did you mean {}?", quoted(candidate)))
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Joins words to a list for a sentence: `a`, `a and b`, `a, b and c`.
 pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>, and: &str) -> String {
     let words: Vec<&str> = words.into_iter().collect();
     match words.as_slice() {
@@ -108,7 +109,7 @@ pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>, and: &str) -> String
     }
 }
 
-/// `1 route`, `2 routes`.
+/// Returns a count with its noun: `1 route`, `2 routes`.
 pub fn counted(count: usize, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
@@ -120,7 +121,7 @@ pub fn counted(count: usize, noun: &str) -> String {
 mod tests {
     use super::*;
 
-    /// No byte of a hostile file reaches a terminal as a command.
+    /// No byte of a hostile file reaches a terminal as a control sequence.
     #[test]
     fn escapes_what_a_terminal_obeys() {
         assert_eq!(
@@ -132,7 +133,7 @@ mod tests {
         assert!(quoted(&"x".repeat(1000)).chars().count() < 70);
     }
 
-    /// A slip is recognised, a different word is not.
+    /// A misspelling has a suggestion; a different word has none.
     #[test]
     fn suggests_only_what_is_close() {
         let kinds = ["echo", "print", "forward"];
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(closest(&"e".repeat(100_000), kinds), None);
     }
 
-    /// Lists read as a sentence.
+    /// Lists read as part of a sentence.
     #[test]
     fn lists_read_as_sentences() {
         assert_eq!(listed([], "and"), "");

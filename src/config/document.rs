@@ -1,6 +1,6 @@
-//! Takes a whole file apart: syntax first, then the four sorts of tables that it may have.
+//! Parses a whole file: first its syntax, then the four kinds of tables that it may have.
 //!
-//! A file that is not TOML is told so and nothing else: what its tables mean would be guesswork.
+//! If the file is not valid TOML, only the syntax errors are reported. The meaning of its tables would be a guess.
 
 use std::ops::Range;
 
@@ -18,7 +18,11 @@ use super::{Config, Daemon, Kind, daemon, route, route_checks, test};
 
 const MINIMAL: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"";
 
-/// Everything that the text says, or everything that is wrong with it.
+/// Parses the text of a file.
+///
+/// # Errors
+///
+/// Returns every problem of the file, if at least one of them is an error.
 pub(super) fn parse(source: SourceFile, kinds: &[Kind]) -> Result<Config, Problems> {
     let mut problems = Problems::new(source.clone());
     let (document, errors) = tables(source.text());
@@ -60,8 +64,8 @@ pub(super) fn parse(source: SourceFile, kinds: &[Kind]) -> Result<Config, Proble
     })
 }
 
-/// The tables, and what is not TOML. In a large file that is none, each byte can be a mistake of its
-/// own, and each is kept by the parser in 200 bytes: there only the first is asked for.
+/// Parses the syntax. Returns the tables and the syntax errors. In a large file that is not TOML, each byte can be an
+/// error, and the parser keeps each error in 200 bytes. Only the first error of such a file is requested.
 fn tables(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
     if text.len() <= RECOVERY_BYTES_MAX {
         return DeTable::parse_recoverable(text);
@@ -72,7 +76,7 @@ fn tables(text: &str) -> (Spanned<DeTable<'_>>, Vec<toml::de::Error>) {
     }
 }
 
-/// The mistakes less those that follow from another: a table that is there twice repeats its keys as well.
+/// Removes the errors that only follow from another one. If a table is defined twice, its keys are repeated as well.
 fn without_echoes(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Error> {
     let headers = headers(text);
     let mut repeated = None;
@@ -95,7 +99,7 @@ fn without_echoes(text: &str, errors: Vec<toml::de::Error>) -> Vec<toml::de::Err
     errors.into_iter().filter(|error| !is_echo(error)).collect()
 }
 
-/// The lines that begin a table, or look so.
+/// Returns the byte ranges of the lines that begin a table, or that look as if they did.
 fn headers(text: &str) -> Vec<Range<usize>> {
     let mut start = 0;
     let lines = text.split_inclusive('\n').map(|line| {
@@ -112,7 +116,7 @@ fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let end = source.text().len();
     let at = error.span().unwrap_or(end..end);
     let (message, hint) = match error.message() {
-        // The parser takes an absent value for an unquoted empty one.
+        // The parser reports an absent value as an empty string without quotes.
         message if message.contains("string values must be quoted") => match at.is_empty() {
             true => ("the value is missing", None),
             false => (message, Some("put it between quotes")),
@@ -151,7 +155,7 @@ fn read_routes(
         .get("route")
         .map(|value| (value.span(), value.get_ref()))
     {
-        // Where one is there under another name, `check_tables` says so.
+        // If the table exists under another name, `check_tables` reports that.
         None if document
             .keys()
             .any(|key| meant(key.get_ref()) == Some("[[route]]")) =>
@@ -249,7 +253,7 @@ fn read_test(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<te
     draft
 }
 
-/// Reports every top-level name that is none of the four.
+/// Reports every top-level name that is not one of the four.
 fn check_tables(document: &DeTable<'_>, problems: &mut Problems) {
     for (key, value) in document {
         let name = key.get_ref().as_ref();
@@ -280,7 +284,7 @@ fn belongs(name: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// The table that was probably meant, as it is written.
+/// Returns the table that was probably meant, in the notation of the file.
 fn meant(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
     match closest(

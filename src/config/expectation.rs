@@ -1,4 +1,5 @@
-//! `expect_every` of a route: how long it, or a part of its sources, may be silent before that is an alarm.
+//! The key `expect_every` of a route: how long the route, or a part of its sources, may be silent before an alarm is
+//! raised.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use super::setting::Form;
 use super::source::Placed;
 use super::value::{duration_in, is_v4, source_of};
 
-/// The key.
+/// The name of the key.
 const KEY: &str = "expect_every";
 
-/// What may stand behind it.
+/// The accepted values of the key.
 pub(super) const FORM: Form = Form::OneOf(&[
     EVERY,
     Form::Map {
@@ -30,20 +31,20 @@ const EVERY: Form = Form::Duration {
     max: "365d",
 };
 
-/// Below a second a full queue or a busy machine would be told as silence.
+/// The shortest period. Below a second, a full queue or a busy machine would be reported as silence.
 const EVERY_MIN: Duration = Duration::from_secs(1);
 const EVERY_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
 
-/// Traffic that must not fall silent.
+/// Traffic whose absence raises an alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectation {
-    /// From whom; `None`: from anybody that the route takes.
+    /// The prefix of sources that is expected to send; `None` for every source that the route accepts.
     pub source: Option<IpNet>,
-    /// The longest silence.
+    /// The longest permitted silence.
     pub every: Duration,
 }
 
-/// Reads the key: in the order of prefixes, so that the order in the file makes no difference.
+/// Reads the key. The result is sorted by prefix, so that the order in the file makes no difference.
 pub(super) fn read(
     section: &mut Section<'_>,
     destinations: &[Placed<Destination>],
@@ -107,7 +108,7 @@ pub(super) fn read(
         .collect()
 }
 
-/// What can never be heard would be an alarm for ever.
+/// Reports a prefix from which no datagram can arrive. It would raise an alarm that never ends.
 fn check(
     section: &mut Section<'_>,
     expected: &Placed<IpNet>,

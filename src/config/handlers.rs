@@ -1,7 +1,7 @@
-//! The `[handler.NAME]` tables, and what a route means by the name of a handler.
+//! The `[handler.NAME]` tables, and the handlers that routes name.
 //!
-//! The kinds come from outside (see `kind.rs`). A kind that needs no settings can be named by a route
-//! as it is; it then becomes a handler of that name, one for all routes that name it.
+//! The kinds are passed in (see `kind.rs`). A route can name a kind that needs no settings. Such a kind becomes a
+//! handler with the kind's name, which all routes that name it share.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,23 +23,24 @@ use super::source::{Placed, SourceFile};
 use super::value::{Value, string};
 use crate::dispatch::handler::HandlerId;
 
-/// A handler as the file names it.
+/// A handler as the file defines it.
 #[derive(Clone)]
 pub struct NamedHandler {
-    /// Its name: that of its table, or of its kind where it has none.
+    /// The name of the handler's table, or of its kind if it has no table.
     pub name: String,
-    /// What kind it is.
+    /// The kind of the handler.
     pub kind: Kind,
-    /// What it will do.
+    /// The checked settings, from which each worker's handler is built.
     pub spec: Arc<dyn HandlerSpec>,
-    /// The canonical text of its table (see [`canonical`]): a handler of another file with the same name and text is the
-    /// same handler. Where it has no table: its kind.
+    /// The canonical text of the handler's table (see [`canonical`]), or its kind if it has no table. A handler of
+    /// another file is the same handler if its name and text are equal.
     pub text: String,
-    /// Where the file asks for it: the header of its table, or the first route that names the kind.
+    /// The place in the file that asks for the handler: the header of its table, or the first route that names the
+    /// kind.
     pub at: Range<usize>,
-    /// Whether it has no table of its own.
+    /// Whether the handler has no table of its own.
     pub is_implicit: bool,
-    /// Whether it is of an older file and only serves the sessions that it still has.
+    /// Whether the handler belongs to an older file and only serves its remaining sessions.
     pub is_retired: bool,
 }
 
@@ -50,7 +51,8 @@ impl fmt::Debug for NamedHandler {
 }
 
 impl NamedHandler {
-    /// All that it depends on, in canonical form: its settings, and a mark of what was read beside them.
+    /// Returns everything that the handler depends on, in canonical form. This is its settings, and the length and
+    /// hash of the data that was read from other files.
     pub fn contents(&self) -> String {
         let mut text = self.text.clone();
         let beside = self.spec.beside();
@@ -73,12 +75,12 @@ struct RegisteredHandler {
     name: String,
     at: Range<usize>,
     is_used: bool,
-    /// `None` where its table is wrong, which is reported already.
+    /// `None` if the handler's table is wrong; the problem has been reported.
     handler: Option<NamedHandler>,
 }
 
 impl<'k> Registry<'k> {
-    /// Reads all `[handler.NAME]` tables.
+    /// Reads all `[handler.NAME]` tables and reports their problems.
     pub(super) fn read(
         root: Option<&Spanned<DeValue<'_>>>,
         kinds: &'k [Kind],
@@ -202,7 +204,8 @@ impl<'k> Registry<'k> {
     }
 
     fn insert(&mut self, name: &str, at: Range<usize>, handler: Option<NamedHandler>) -> HandlerId {
-        // HANDLERS_MAX tables and one for each kind: far below what an index of 32 bits holds.
+        // There are at most HANDLERS_MAX tables and one handler for each kind, far fewer than a 32-bit index can
+        // number.
         let id = HandlerId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.ids.insert(name.to_owned(), id);
         self.entries.push(RegisteredHandler {
@@ -214,7 +217,7 @@ impl<'k> Registry<'k> {
         id
     }
 
-    /// The handler that a route names; `None` where there is none, which is reported.
+    /// Returns the handler that a route names. If there is none, reports that and returns `None`.
     pub(super) fn resolve(
         &mut self,
         name: &Placed<String>,
@@ -237,17 +240,18 @@ impl<'k> Registry<'k> {
         Some(id)
     }
 
-    /// The handler of this name, if the file has one.
+    /// Returns the handler with this name, if the file has one.
     pub(super) fn find(&self, name: &str) -> Option<HandlerId> {
         self.ids.get(name).copied()
     }
 
-    /// The names of all handlers, in the order of the file's tables.
+    /// Returns the names of all handlers, in the order of the file's tables.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.name.as_str())
     }
 
-    /// The upstreams of all handlers; `None` where one could not be read, so that some are not known.
+    /// Returns the upstreams of all handlers; `None` if a handler could not be read, because its upstreams are
+    /// unknown then.
     pub(super) fn upstreams(&self) -> Option<Vec<&Upstream>> {
         let handlers = self.entries.iter().map(|entry| entry.handler.as_ref());
         let handlers: Option<Vec<&NamedHandler>> = handlers.collect();
@@ -280,7 +284,8 @@ impl<'k> Registry<'k> {
         Problem::error(name.at.clone(), message).hint(hint)
     }
 
-    /// The finished list, once nothing is wrong. Handlers that no route names become warnings.
+    /// Returns the handlers that could be read. A [`HandlerId`] is an index into them only if the file has no errors.
+    /// Reports a warning for each handler that no route names.
     pub(super) fn finish(self, problems: &mut Problems) -> Vec<NamedHandler> {
         for entry in self.entries.iter().filter(|entry| !entry.is_used) {
             let message = format!("no route names the handler {}", quoted(&entry.name));
@@ -292,8 +297,13 @@ impl<'k> Registry<'k> {
     }
 }
 
-/// Reads one handler from its name and its canonical text, such as another process hands over. The bytes of the file that
-/// it speaks of are those of `text`.
+/// Reads one handler from its name and its canonical text, for example from another process. The byte ranges in the
+/// handler and in problems refer to `text`.
+///
+/// # Errors
+///
+/// Returns the problems if the name is not allowed or `text` is not valid TOML. The same applies if the settings are
+/// wrong or their kind is unknown.
 pub fn one(name: &str, text: &str, kinds: &[Kind]) -> Result<NamedHandler, Problems> {
     let source = SourceFile::new(Path::new(&format!("[handler.{name}]")), text);
     let mut problems = Problems::new(source);
@@ -329,7 +339,7 @@ pub fn one(name: &str, text: &str, kinds: &[Kind]) -> Result<NamedHandler, Probl
     }
 }
 
-/// A kind that a route names without a table: read from an empty one.
+/// Makes a handler from a kind that a route names without a table. Its settings are read from an empty table.
 fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<NamedHandler> {
     let hint = || {
         let table = example_table(&kind);
@@ -365,8 +375,8 @@ fn implicit(kind: Kind, at: &Range<usize>, problems: &mut Problems) -> Option<Na
     })
 }
 
-/// A kind must say why it gives nothing; if one does not, the file is refused all the same, since the
-/// list of handlers may have no gap.
+/// Returns the problem of a kind that rejects its settings without an explanation. That is a bug in the kind. The
+/// file is rejected all the same, because the list of handlers must have no gap.
 fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
     Problem::error(
         at,
@@ -377,7 +387,7 @@ fn unexplained(kind: Kind, at: Range<usize>) -> Problem {
     )
 }
 
-/// The `[handler.…]` table out of a kind's example.
+/// Returns the `[handler.…]` table of a kind's example.
 fn example_table(kind: &Kind) -> String {
     let lines = kind.example.lines().map(str::trim);
     let mut table = lines.skip_while(|line| !line.starts_with("[handler."));
@@ -394,7 +404,12 @@ fn lone_key(name: &str) -> String {
     )
 }
 
-/// Names of handlers and routes become labels of metrics and words of command lines.
+/// Checks the name of a handler or a route. Names become labels of metrics and words of command lines.
+///
+/// # Errors
+///
+/// Returns a mistake if the name is empty, longer than [`NAME_BYTES_MAX`] bytes, or has a character other than ASCII
+/// letters, digits, hyphens and underscores.
 pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
     let hint = format!("1 to {NAME_BYTES_MAX} letters, digits, hyphens and underscores");
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');

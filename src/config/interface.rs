@@ -1,4 +1,4 @@
-//! An interface, as the file names it.
+//! A network interface as the file names it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,9 +6,9 @@ use std::net::IpAddr;
 /// A network interface as the file names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum InterfaceRef {
-    /// By name: `eth0`.
+    /// The name of the interface, such as `eth0`.
     Name(String),
-    /// By one of its addresses.
+    /// One of the addresses of the interface.
     Address(IpAddr),
 }
 

@@ -1,7 +1,7 @@
-//! What a kind of handler is: a name, its settings, and how the file's words become a handler spec.
+//! The definition of a kind of handler: its name, its settings, and how the settings become a handler spec.
 //!
-//! This room knows the shape of a kind; the kinds themselves live in `handlers/`, one file each, and are passed in as a
-//! slice, so that a program of one's own can add to them.
+//! This room defines what a kind consists of. The kinds themselves are in `handlers/`, one file each, and are passed
+//! in as a slice, so that another program can add its own.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,18 +14,18 @@ use crate::dispatch::handler::Handler;
 use crate::dispatch::id::UpstreamId;
 use crate::dispatch::outbox::UpstreamSocketId;
 
-/// One kind of handler: everything that the parser, the help, `explain` and the README's table need to know of it.
+/// A kind of handler: everything that the parser, the help, `explain` and the README's table need.
 #[derive(Clone, Copy)]
 pub struct Kind {
-    /// What the file calls it.
+    /// The name of the kind in the file.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// What handlers of this kind do, in one line.
     pub summary: &'static str,
-    /// The keys of its `[handler.NAME]` table besides `kind`.
+    /// The keys of a `[handler.NAME]` table of this kind besides `kind`.
     pub settings: &'static [Setting],
-    /// A complete piece of configuration that uses it; tests parse it.
+    /// A complete example configuration that uses the kind. Tests parse it.
     pub example: &'static str,
-    /// Reads its settings. Reports what is wrong to the section and returns `None` where nothing can be built.
+    /// Reads the settings. Reports problems to the section, and returns `None` if no handler can be built.
     pub read: fn(&mut Section<'_>) -> Option<Box<dyn HandlerSpec>>,
 }
 
@@ -36,70 +36,77 @@ impl fmt::Debug for Kind {
 }
 
 impl Kind {
-    /// The keys without which there is no such handler.
+    /// Returns the keys that a handler of this kind must have.
     pub fn required(&self) -> impl Iterator<Item = &'static str> {
         let required = self.settings.iter().filter(|setting| setting.is_required());
         required.map(|setting| setting.key)
     }
 }
 
-/// A handler as the file describes it, already checked. Each worker gets a [`Handler`] of its own made from it.
+/// The checked settings of a handler. Each worker has a [`Handler`] of its own that is built from them.
 pub trait HandlerSpec: Send + Sync + fmt::Debug {
-    /// Which facts about a datagram the kernel must tell; each costs 30 to 45 ns a datagram.
+    /// Returns which facts about a datagram the handler reads. Each of them costs 30 to 45 ns a datagram.
     fn needs(&self) -> Needs;
 
-    /// Where it sends what it receives, for the search for loops and for `explain`.
+    /// Returns the upstreams that the handler sends to, for the loop search and for `explain`.
     fn upstreams(&self) -> &[Upstream] {
         &[]
     }
 
-    /// What it has read beside its settings, such as another file: two handler specs of equal settings are the same only where this
-    /// is equal too.
+    /// Returns the data that was read in addition to the settings, such as the contents of another file. Two handler
+    /// specs with equal settings are the same only if this data is equal too.
     fn beside(&self) -> &[u8] {
         &[]
     }
 
-    /// Whether answers come back to clients that it keeps in mind: what it leaves is then worth going on with.
+    /// Returns whether the handler keeps sessions with clients for the replies of its upstreams. If it does, its
+    /// saved state is worth a handover.
     fn has_sessions(&self) -> bool {
         false
     }
 
-    /// Places among [`HandlerSpec::upstreams`] of those that may get this datagram from a handler that has just begun, while all
-    /// of them live and are known. One that only gets copies on trial is none of them.
+    /// Returns the places in [`HandlerSpec::upstreams`] of those that may receive this datagram. The handler is
+    /// assumed to be new, and all upstreams to be alive with a known address. Shadow upstreams, which receive only
+    /// copies, are not included.
     fn would_reach(&self, _: &Datagram<'_>) -> Vec<usize> {
         (0..self.upstreams().len()).collect()
     }
 
-    /// How these are looked after while the daemon runs.
+    /// Returns how the upstreams are monitored while the daemon runs.
     fn monitor_settings(&self) -> MonitorSettings {
         MonitorSettings::default()
     }
 
-    /// One line for `explain`: what it will do, in words.
+    /// Returns a description of what the handler will do, in one line, for `explain`.
     fn describe(&self) -> String;
 
-    /// Makes the handler of one worker. Everything that can block or fail happens here, never in the handler.
+    /// Builds the handler of one worker. Everything that can block or fail happens here, never in the handler.
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence for the user if something that the handler needs cannot be opened.
     fn build(&self, context: &mut dyn BuildContext) -> Result<Box<dyn Handler>, BuildError>;
 }
 
-/// Which facts about a datagram a handler reads besides its payload. What it does not ask for may be told all the same, for
-/// another handler's sake; otherwise an address is unspecified, an interface 0, a TTL or a time absent.
+/// Which facts about a datagram a handler reads besides its payload. A fact that was not requested may be present all
+/// the same, because another handler needs it. Otherwise an address is unspecified, an interface is 0, and a TTL or a
+/// time is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Who sent it. Handlers that answer need it.
+    /// The source address. Handlers that reply need it.
     pub source: bool,
-    /// The destination address, and the local address for an answer.
+    /// The destination address, and the local address that a reply is sent from.
     pub destination: bool,
-    /// The interface it arrived on.
+    /// The interface that the datagram arrived on.
     pub interface: bool,
-    /// The TTL or hop limit left on arrival.
+    /// The TTL or hop limit on arrival.
     pub ttl: bool,
-    /// The kernel's receive time.
+    /// The kernel's receive timestamp.
     pub time: bool,
 }
 
 impl Needs {
-    /// Needs nothing but the payload.
+    /// No fact besides the payload.
     pub const NOTHING: Needs = Needs {
         source: false,
         destination: false,
@@ -108,7 +115,7 @@ impl Needs {
         time: false,
     };
 
-    /// What either needs.
+    /// Returns the facts that at least one of the two needs.
     pub fn or(self, other: Needs) -> Needs {
         Needs {
             source: self.source || other.source,
@@ -120,30 +127,38 @@ impl Needs {
     }
 }
 
-/// What the control plane offers a handler spec that builds the handler of one worker.
+/// What a handler spec may use while it builds the handler of one worker.
 pub trait BuildContext {
-    /// The way to an upstream of the handler spec. `place` is its place in [`HandlerSpec::upstreams`].
+    /// Returns a socket that sends to an upstream. `place` is its index in [`HandlerSpec::upstreams`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence for the user if the socket cannot be provided.
     fn upstream(&mut self, place: usize) -> Result<OpenedUpstream, BuildError>;
 
-    /// The line sink on standard output, shared by all that print.
+    /// Returns the line sink of standard output, which all handlers that print share.
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence for the user if the sink cannot be provided.
     fn standard_output(&mut self) -> Result<crate::dispatch::sink::LineSink, BuildError>;
 
-    /// A number that differs between workers and between runs, for handlers that pick at random.
+    /// Returns a number that differs between workers and between runs, for handlers that choose at random.
     fn seed(&mut self) -> u64;
 }
 
-/// A way to an upstream that is there from the start.
+/// An upstream and its socket, which exists from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenedUpstream {
-    /// The upstream's number.
+    /// The number of the upstream.
     pub upstream: UpstreamId,
-    /// The socket that leads there, one way. The worker opens, connects and owns it.
+    /// The socket that sends to the upstream and receives nothing. The worker opens, connects and owns it.
     pub socket: UpstreamSocketId,
-    /// Where the upstream is, if that is known.
+    /// The address of the upstream, if it is known.
     pub address: Option<SocketAddr>,
 }
 
-/// Why a handler could not be built, as a sentence for the user.
+/// The reason why a handler could not be built, as a sentence for the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BuildError(pub String);

@@ -1,75 +1,75 @@
-//! Every limit that a configuration file meets, with its reason. What goes beyond is refused with a
-//! problem that names the limit; nothing here is ever cut off silently.
+//! Every limit of a configuration file, with its reason. Whatever exceeds a limit is rejected with a problem that
+//! names the limit; nothing is truncated silently.
 
-/// Bytes in a file. A route takes about 100, so this is far beyond what people or generators write.
+/// Bytes in a file. A route takes about 100 bytes, so files written by people or generators stay far below this.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes in a file of which all mistakes of syntax are told; of larger ones, the first.
+/// Bytes in a file whose syntax errors are all reported. For a larger file, only the first error is reported.
 pub const RECOVERY_BYTES_MAX: usize = 1024 * 1024;
 
-/// `[[route]]` tables.
+/// Number of `[[route]]` tables.
 pub const ROUTES_MAX: usize = 65_536;
 
-/// `[handler.NAME]` tables.
+/// Number of `[handler.NAME]` tables.
 pub const HANDLERS_MAX: usize = 4_096;
 
-/// `[[test]]` tables. Each is run by itself before every reload.
+/// Number of `[[test]]` tables. Every test runs before every reload.
 pub const TESTS_MAX: usize = 1_000;
 
-/// Prefixes of one route of which each is expected to be heard: each has a clock of its own.
+/// Number of prefixes in the `expect_every` of one route. Each prefix has a clock of its own.
 pub const EXPECTATIONS_MAX: usize = 64;
 
-/// Names in `http_hosts`: each request is compared with all of them.
+/// Number of names in `http_hosts`. Each request is compared with all of them.
 pub const HTTP_HOSTS_MAX: usize = 64;
 
-/// Bytes in the path of a unix socket: sun_path holds 108 with its final zero (unix(7)).
+/// Bytes in the path of a unix socket. `sun_path` holds 108 bytes including the final NUL (unix(7)).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Bytes in the name of a host (RFC 1035, section 2.3.4, as text without the final dot).
+/// Bytes in a host name (RFC 1035, section 2.3.4, as text without the final dot).
 pub const HOST_NAME_BYTES_MAX: usize = 253;
 
-/// Bytes in a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
+/// Bytes in the payload of a UDP datagram over IPv4: 65,535 less the headers of IP and UDP.
 pub const PAYLOAD_BYTES_MAX: usize = 65_507;
 
-/// Bytes in the name of a handler or a route: both become labels of metrics.
+/// Bytes in the name of a handler or a route. Both become labels of metrics.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Bytes in the name of a network interface: the kernel's IFNAMSIZ of 16 holds a final zero.
+/// Bytes in the name of a network interface. The kernel's IFNAMSIZ of 16 includes the final NUL.
 pub const INTERFACE_NAME_BYTES_MAX: usize = 15;
 
-/// Sockets that the destinations ask for: each address, interface and port is one, and each is a file
-/// descriptor in every worker.
+/// Number of sockets that the destinations need. Each combination of address, interface and port needs one socket,
+/// which is a file descriptor in every worker.
 pub const LISTENERS_MAX: usize = 4_096;
 
-/// Rows of the route table: the destinations of a route times its sources, over all routes.
+/// Number of rows in the route table: for each route, its destinations times its sources.
 pub const MATCH_ROWS_MAX: usize = 262_144;
 
-/// Rows of all compiled tables together. Between two borders of port ranges the same rows match, so those ports share a
-/// table; each takes about 600 bytes a row, all together at most 1.3 GB.
+/// Number of rows in all compiled tables together. The rows that match change only at the ends of port ranges, so all
+/// ports between two such ends share a table. A table takes about 600 bytes a row; all tables together take at most
+/// 1.3 GB.
 pub const COMPILED_ROWS_MAX: usize = 2_097_152;
 
-/// Threads that receive.
+/// Number of threads that receive.
 pub const WORKERS_MAX: usize = 64;
 
-/// Bytes that a socket buffer may be asked to hold: the kernel doubles the number in a signed 32-bit
-/// integer.
+/// Bytes that may be requested for a socket buffer. The kernel doubles the number in a signed 32-bit integer.
 pub const BUFFER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// Bytes below which a receive buffer holds not even one datagram of the largest size.
+/// Bytes below which a receive buffer does not hold even one datagram of the largest size.
 pub const BUFFER_BYTES_MIN: u64 = 128 * 1024;
 
-/// Days in the longest duration. Nobody waits longer, and sums of such durations cannot overflow.
+/// Days in the longest duration. No setting needs a longer one, and sums of such durations cannot overflow.
 pub const DURATION_DAYS_MAX: u64 = 365;
 
-/// Problems that are kept; the rest is only counted, so that a wrong file cannot fill the memory.
+/// Number of problems that are kept. Further ones are only counted, so that a wrong file cannot exhaust memory.
 pub const PROBLEMS_KEPT_MAX: usize = 1_000;
 
-/// Problems that are printed in full. The names that might have been meant are searched for only as
-/// long as somebody will read them.
+/// Number of problems that are printed in full. Suggestions for misspelt names are searched for only until this
+/// number is reached, because further ones would not be printed.
 pub const PROBLEMS_SHOWN_MAX: usize = 50;
 
-/// Bytes in a line that is shown under a problem; of longer ones only line and column are told.
+/// Bytes in a line that is shown under a problem. Of a longer line, only its number and the column are shown.
 pub const LINE_BYTES_SHOWN_MAX: usize = 4_096;
 
-/// Characters that a message repeats of what the file says.
+/// Characters of the file that a message repeats.
 pub const QUOTED_CHARS_MAX: usize = 60;

@@ -1,4 +1,4 @@
-//! Gets the text of a configuration file, and says in words why it cannot.
+//! Reads the text of a configuration file, and explains why a file cannot be read.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -14,18 +14,18 @@ use super::limits::FILE_BYTES_MAX;
 use super::problem::Problems;
 use super::source::SourceFile;
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be read at all.
+    /// The file cannot be read.
     #[error("{}: {why}", one_line(&file.to_string_lossy()))]
     Unreadable {
-        /// The file as it was named.
+        /// The path of the file as it was given.
         file: PathBuf,
-        /// What is the matter and what to do, in a sentence.
+        /// A sentence with the cause and the cure.
         why: String,
     },
-    /// The file was read, and is wrong.
+    /// The file was read and has errors.
     #[error("{0}")]
     Wrong(Box<Problems>),
 }
@@ -37,7 +37,7 @@ impl From<Problems> for LoadError {
 }
 
 impl LoadError {
-    /// The whole text for the user. Colours are for terminals: the caller knows.
+    /// Returns the whole text for the user. `colours` adds escape sequences for a terminal.
     pub fn render(&self, colours: bool) -> String {
         match self {
             LoadError::Unreadable { .. } => format!("error: {self}"),
@@ -47,19 +47,29 @@ impl LoadError {
 }
 
 impl Config {
-    /// Reads the text of `file`; nothing but the text is looked at.
+    /// Parses `text` as the contents of `file`. The file itself is not opened.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems of the text, if at least one of them is an error.
     pub fn parse(file: &Path, text: &str, kinds: &[Kind]) -> Result<Config, Problems> {
         document::parse(SourceFile::new(file, text), kinds)
     }
 
-    /// Reads a file.
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`LoadError::Unreadable`] if the file cannot be opened or read, or is a directory, a device, a named
+    /// pipe or a socket. The same applies if it is larger than [`FILE_BYTES_MAX`] or not UTF-8. Returns
+    /// [`LoadError::Wrong`] with all problems if its contents have errors.
     pub fn load(file: &Path, kinds: &[Kind]) -> Result<Config, LoadError> {
         let text = text(file)?;
         Ok(Config::parse(file, &text, kinds)?)
     }
 }
 
-/// The text of a file.
+/// Returns the text of a file.
 fn text(file: &Path) -> Result<String, LoadError> {
     let unreadable = |why| LoadError::Unreadable {
         file: file.to_owned(),
@@ -83,7 +93,7 @@ fn text(file: &Path) -> Result<String, LoadError> {
     })
 }
 
-/// One byte more than the limit, so that a file without end is noticed and not read.
+/// Reads at most one byte more than the limit, so that an endless file is detected and not read.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(file)?
@@ -92,19 +102,19 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Nothing that this process has not been given already is waited for: a named pipe may never have a writer.
+/// Opens a file without waiting for another process: a named pipe may never have a writer.
 fn open(file: &Path) -> io::Result<Box<dyn Read>> {
     if file == Path::new("/dev/stdin") {
         return Ok(Box::new(io::stdin()));
     }
-    // O_NONBLOCK lets open(2) return at once, whatever is there, and means nothing to a file.
+    // With O_NONBLOCK, open(2) returns at once for every type of file. It has no effect on a regular file.
     let opened = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(file)?;
     let kind = opened.metadata()?.file_type();
     let why = match () {
-        // A pipe of a shell, as in <(...), has no name, and opening it never waits (fifo_open in fs/pipe.c).
+        // A shell's pipe, as in <(...), has no name, and opening it never blocks (fifo_open in fs/pipe.c).
         () if kind.is_fifo() && has_no_name(&opened) => return Ok(Box::new(File::open(file)?)),
         () if kind.is_fifo() => {
             "this is a named pipe; name a file, or /dev/stdin to read from a pipe of the shell"
@@ -115,7 +125,7 @@ fn open(file: &Path) -> io::Result<Box<dyn Read>> {
     Err(io::Error::other(why))
 }
 
-/// proc(5), /proc/pid/fd.
+/// Returns whether a pipe has no name, by the link in /proc/self/fd (proc(5), /proc/pid/fd).
 fn has_no_name(pipe: &File) -> bool {
     let name = fs::read_link(format!("/proc/self/fd/{}", pipe.as_raw_fd()));
     name.is_ok_and(|name| name.to_string_lossy().starts_with("pipe:["))
@@ -144,7 +154,7 @@ mod tests {
         text(file).expect_err("must be refused").to_string()
     }
 
-    /// Each way in which a file cannot be read is told in words, with its name.
+    /// Each reason why a file cannot be read is explained in words, with the file's name.
     #[test]
     fn says_why_a_file_cannot_be_read() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,5 @@
-//! TOML → typed configuration; every problem with file:line:column, the line, a caret and a hint.
+//! The configuration: reads a TOML file into typed settings. Every problem is reported with file:line:column, the line,
+//! a caret and a hint.
 //!
 //! ```toml
 //! [[route]]
@@ -6,15 +7,15 @@
 //! handler = "echo"
 //! ```
 //!
-//! A [`Config`] holds no contradiction: what could be wrong in the file alone has been refused, all of
-//! it at once. What depends on the machine (addresses, interfaces, names of hosts, files) is looked at
-//! in control, which can still point at the line that asks for it.
+//! A [`Config`] holds no contradiction. Every mistake that is visible in the file alone has been rejected, all of them
+//! at once. What depends on the machine (addresses, interfaces, host names, other files) is checked by the rooms above,
+//! which can still point at the line that asks for it.
 //!
-//! Reading order: `document.rs` takes the file apart, `section.rs` reads one table, `value/` one value,
-//! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` say what the tables mean, `route_checks.rs` compares routes,
-//! `problem.rs` and `render.rs` tell what is wrong, `canonical.rs` says which tables say the same, and `setting.rs` says
-//! what may be written at all, for people, and by `schema.rs` for editors. The kinds of handlers are passed in: this room
-//! knows none by name.
+//! Reading order: `document.rs` parses the file, `section.rs` reads one table, and `value/` reads one value.
+//! `route.rs`, `handlers.rs`, `daemon.rs` and `test.rs` define what the tables mean, and `route_checks.rs` compares
+//! routes. `problem.rs` and `render.rs` report problems. `canonical.rs` decides which tables have equal meaning.
+//! `setting.rs` defines the accepted keys and values, for the help and, through `schema.rs`, for editors. The kinds of
+//! handlers are passed in: this room knows none by name.
 
 pub mod canonical;
 mod configuration;

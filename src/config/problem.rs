@@ -1,7 +1,7 @@
-//! What is wrong with a file: all of it at once, each with its place, the line, a caret and a hint.
+//! Problems of a file, which are reported together: each with its place, the line, a caret and a hint.
 //!
-//! Nothing here knows TOML or routes. The drawing is in `render.rs`; the words are chosen where a
-//! problem is found.
+//! This module knows neither TOML nor routes. `render.rs` draws the problems; the code that finds a problem writes
+//! its message.
 
 use std::ops::Range;
 
@@ -12,31 +12,31 @@ use super::source::{Position, SourceFile};
 /// Whether the file can be used in spite of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// It cannot.
+    /// The file cannot be used.
     Error,
-    /// It can, but probably does not do what was meant.
+    /// The file can be used, but probably does not do what its author intended.
     Warning,
 }
 
-/// One thing to tell the author of a file.
+/// One problem of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// How bad it is.
+    /// Whether the problem is an error or a warning.
     pub severity: Severity,
-    /// What is wrong, in a sentence without a full stop.
+    /// A sentence without a full stop that describes the problem.
     pub message: String,
-    /// The bytes of the file that are wrong.
+    /// The byte range of the file that is wrong.
     pub at: Range<usize>,
     /// A few words under the caret; may be empty.
     pub label: String,
-    /// What to do about it.
+    /// A suggestion of what to do.
     pub hint: Option<String>,
-    /// A second place that the first one contradicts, and a few words under it.
+    /// A second place of the file, which the first one contradicts, and a few words under it.
     pub other: Option<(Range<usize>, String)>,
 }
 
 impl Problem {
-    /// Something that makes the file unusable.
+    /// Returns a problem that makes the file unusable.
     pub fn error(at: Range<usize>, message: impl Into<String>) -> Problem {
         Problem {
             severity: Severity::Error,
@@ -48,7 +48,7 @@ impl Problem {
         }
     }
 
-    /// Something that is probably not meant.
+    /// Returns a problem that does not make the file unusable.
     pub fn warning(at: Range<usize>, message: impl Into<String>) -> Problem {
         Problem {
             severity: Severity::Warning,
@@ -56,7 +56,7 @@ impl Problem {
         }
     }
 
-    /// What is wrong with the value of `key`.
+    /// Returns the problem of a value of `key`.
     pub(super) fn with_value(key: &str, at: Range<usize>, mistake: Mistake) -> Problem {
         Problem {
             hint: mistake.hint,
@@ -64,32 +64,32 @@ impl Problem {
         }
     }
 
-    /// The same, with a few words under the caret.
+    /// Sets a few words to show under the caret.
     pub fn label(mut self, label: impl Into<String>) -> Problem {
         self.label = label.into();
         self
     }
 
-    /// The same, with what to do about it.
+    /// Sets the hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Problem {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, with what to do about it if that is known.
+    /// Sets the hint if there is one.
     pub fn maybe_hint(mut self, hint: Option<String>) -> Problem {
         self.hint = hint.or(self.hint);
         self
     }
 
-    /// The same, with the second place that it contradicts.
+    /// Sets the second place, which the first one contradicts.
     pub fn and_at(mut self, at: Range<usize>, label: impl Into<String>) -> Problem {
         self.other = Some((at, label.into()));
         self
     }
 }
 
-/// The problems of one file. Displayed, it is the whole text for the user, without colours.
+/// The problems of one file. The `Display` output is the whole text for the user, without colours.
 #[derive(Debug, Clone)]
 pub struct Problems {
     source: SourceFile,
@@ -99,7 +99,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// None yet.
+    /// Returns an empty list of problems.
     pub fn new(source: SourceFile) -> Problems {
         Problems {
             source,
@@ -109,7 +109,7 @@ impl Problems {
         }
     }
 
-    /// Adds one. Beyond a thousand they are counted only.
+    /// Adds a problem. Beyond [`PROBLEMS_KEPT_MAX`] of them, problems are only counted.
     pub fn push(&mut self, problem: Problem) {
         match problem.severity {
             Severity::Error => self.errors += 1,
@@ -120,50 +120,50 @@ impl Problems {
         }
     }
 
-    /// The file that they are about.
+    /// Returns the file that the problems are about.
     pub fn source(&self) -> &SourceFile {
         &self.source
     }
 
-    /// How many errors there are.
+    /// Returns the number of errors, including those that were not kept.
     pub fn errors(&self) -> usize {
         self.errors
     }
 
-    /// How many warnings there are.
+    /// Returns the number of warnings, including those that were not kept.
     pub fn warnings(&self) -> usize {
         self.warnings
     }
 
-    /// Whether there is nothing to tell.
+    /// Returns whether there is neither an error nor a warning.
     pub fn is_empty(&self) -> bool {
         self.errors + self.warnings == 0
     }
 
-    /// Those that were kept, in the order of the file.
+    /// Returns the problems that were kept, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         let mut sorted: Vec<&Problem> = self.kept.iter().collect();
-        // An error goes first where a file has more of both than is kept or shown.
+        // At the same place, an error precedes a warning.
         sorted.sort_by_key(|problem| (problem.at.start, problem.severity == Severity::Warning));
         sorted.into_iter()
     }
 
-    /// Whether something is wrong with exactly this.
+    /// Returns whether a problem with exactly this byte range was kept.
     pub(super) fn tell_of(&self, at: &Range<usize>) -> bool {
         self.kept.iter().any(|problem| problem.at == *at)
     }
 
-    /// Line and column of a problem.
+    /// Returns the line and column where a problem begins.
     pub fn position(&self, problem: &Problem) -> Position {
         self.source.position(problem.at.start)
     }
 
-    /// Whether another problem would still be shown; searching for hints is worth while only then.
+    /// Returns whether another problem would still be printed. Only then is it worthwhile to search for a hint.
     pub(super) fn has_room(&self) -> bool {
         self.kept.len() < PROBLEMS_SHOWN_MAX
     }
 
-    /// One line: the file, and how many of each there are.
+    /// Returns one line with the name of the file and the numbers of errors and warnings.
     pub fn summary(&self) -> String {
         let errors = (self.errors > 0).then(|| counted(self.errors, "error"));
         let warnings = (self.warnings > 0).then(|| counted(self.warnings, "warning"));
@@ -186,7 +186,7 @@ mod tests {
         problems
     }
 
-    /// Everything is told at once, in the order of the file, whatever the order of finding.
+    /// All problems are reported together in the order of the file, whatever the order in which they were found.
     #[test]
     fn tells_all_in_the_order_of_the_file() {
         let found = problems(
@@ -206,7 +206,7 @@ mod tests {
         assert!(text.ends_with("u.toml: 1 error, 1 warning"), "{text}");
     }
 
-    /// A file with a million errors costs neither memory nor a flooded terminal.
+    /// A file with a million errors neither exhausts memory nor floods a terminal.
     #[test]
     fn a_flood_is_counted() {
         let found = problems("x", (0..5_000).map(|_| Problem::error(0..1, "bad")));

@@ -1,7 +1,7 @@
 //! Draws one problem: the message, file:line:column, the line, a caret and a hint.
 //!
-//! The library that draws passes some of what it is given to the terminal as it is, so everything
-//! that comes from the file is made harmless here first.
+//! The drawing library passes some of its input to the terminal unchanged. Everything that comes from the file is
+//! therefore escaped here first.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::problem::{Problem, Problems, Severity};
 use super::source::SourceFile;
 
 impl Problems {
-    /// The whole text for the user. Colours are for terminals: the caller knows.
+    /// Returns the whole text for the user. `colours` adds escape sequences for a terminal.
     pub fn render(&self, colours: bool) -> String {
         let mut text = String::new();
         for problem in self.iter().take(PROBLEMS_SHOWN_MAX) {
@@ -37,7 +37,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// The text for one problem, without a line end.
+/// Returns the text of one problem, without a final line end.
 fn draw(source: &SourceFile, problem: &Problem, colours: bool) -> String {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
@@ -69,7 +69,7 @@ fn draw(source: &SourceFile, problem: &Problem, colours: bool) -> String {
     lines.join("\n")
 }
 
-/// One marked place. Only its first line is shown: a list over 1,000 lines would say no more.
+/// A marked place. Only its first line is shown: all lines of a list over 1,000 lines would not explain more.
 struct Underline {
     line: Range<usize>,
     at: Range<usize>,
@@ -117,8 +117,8 @@ impl Underline {
     }
 }
 
-/// The line with everything that a terminal would obey replaced by something of the same number of
-/// bytes, so that the caret stays where it is. The library draws tabs.
+/// Replaces every character of a line that would control a terminal by as many other bytes, so that the caret stays
+/// in place. The library draws tabs.
 fn harmless(line: &str) -> String {
     line.chars()
         .map(|char| match char.len_utf8() {
@@ -144,7 +144,7 @@ mod tests {
         )
     }
 
-    /// Whatever the file holds, the terminal gets text.
+    /// No contents of a file make a control character reach the terminal.
     #[test]
     fn no_control_character_gets_through() {
         let text = "a = \"\x1b[31m\u{9b}\u{202e}\t\"\r\nb = \x07";
@@ -160,7 +160,7 @@ mod tests {
         assert!(bad.is_empty(), "{bad:?} in {drawn}");
     }
 
-    /// The caret stands under the exact value, behind wide and multi-byte characters too.
+    /// The caret is under the exact value, also after wide and multi-byte characters.
     #[test]
     fn two_places_are_both_shown() {
         let problem = Problem::error(8..9, "twice")
@@ -171,7 +171,7 @@ mod tests {
         assert!(drawn.contains("1 | a = 1\n  | - first here"), "{drawn}");
     }
 
-    /// A place anywhere, even one that does not exist or cuts a character, is drawn and never panics.
+    /// Every byte range is drawn without a panic, even one that does not exist or that splits a character.
     #[test]
     fn every_place_can_be_drawn() {
         for text in ["", "\n", "\u{feff}ä\r\n", "ääää\n\u{9b}", "\r\r\n"] {
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// A very long line is named, not printed.
+    /// A very long line is referred to by its number and not printed.
     #[test]
     fn a_long_line_is_only_named() {
         let drawn = drawn(

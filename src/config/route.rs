@@ -1,7 +1,7 @@
-//! One `[[route]]`: where datagrams are sent to, from whom, and who handles them.
+//! One `[[route]]` table: the destinations, the sources and the handlers of datagrams.
 //!
-//! What a route alone can get wrong is found here; what only several routes together can (equal
-//! routes, too many sockets) is found in `route_checks.rs`. Whether an interface exists is asked in control.
+//! Mistakes within one route are found here. Mistakes that need several routes (equal routes, too many sockets) are
+//! found in `route_checks.rs`. The plan checks whether an interface exists.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,10 +21,10 @@ use super::source::Placed;
 use super::value::{Value, boolean, interface, is_v4, parsed, placed, source_of, string};
 use crate::dispatch::handler::HandlerId;
 
-/// Its keys, for the section and for hints.
+/// The keys of a `[[route]]` table, for the section and for hints.
 pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 
-/// What may stand behind them.
+/// The definition of each key of a `[[route]]` table.
 pub(super) const SETTINGS: [Setting; 7] = [
     Setting {
         key: "name",
@@ -75,28 +75,29 @@ pub(super) const SETTINGS: [Setting; 7] = [
     },
 ];
 
-/// Destinations that are handled alike.
+/// Destinations whose datagrams are given to the same handlers.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its name in messages and metrics: the file's, or made from its destination. Unique.
+    /// The name of the route in messages and metrics: from the file, or made from the destination. It is unique.
     pub label: String,
-    /// Where datagrams are sent to; at least one.
+    /// The destinations; at least one.
     pub destinations: Vec<Placed<Destination>>,
-    /// The only interface that they may arrive on.
+    /// The only interface on which datagrams of the route may arrive; `None` for any.
     pub interface: Option<Placed<InterfaceRef>>,
-    /// The only sources that they may come from; empty for any. Every destination has one of its
-    /// own family.
+    /// The only prefixes of sources that the route accepts; empty for any source. Every destination has a source of
+    /// its own family.
     pub sources: Vec<Placed<IpNet>>,
-    /// Whether other programs may bind these ports too.
+    /// Whether other programs may bind the same addresses and ports.
     pub share: bool,
-    /// Who gets each datagram, in this order; at least one, none twice.
+    /// The handlers of each datagram, in this order; at least one, and none twice.
     pub handlers: Vec<HandlerId>,
-    /// What must not fall silent; all with a source, or one without.
+    /// The traffic whose absence raises an alarm. Either each expectation has a source, or there is a single one
+    /// without.
     pub expectations: Vec<Expectation>,
-    /// The canonical text of its table (see [`canonical`](super::canonical)): a route of another file with the same text
-    /// is the same route.
+    /// The canonical text of the route's table (see [`canonical`](super::canonical)). A route of another file with
+    /// the same text is the same route.
     pub text: String,
-    /// Where it begins in the file.
+    /// The byte range of the file where the route begins.
     pub at: Range<usize>,
 }
 
@@ -106,7 +107,7 @@ pub(super) struct RouteDraft {
     pub(super) route: Route,
 }
 
-/// Reads one route. Every key is read before anything is given up, so that all is reported.
+/// Reads one route. Every key is read before the route is rejected, so that all problems are reported.
 pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Option<RouteDraft> {
     let name = section.optional("name", placed(name));
     let destination = parsed::<Destination>("a destination such as \"127.0.0.1:1234\"");
@@ -120,7 +121,7 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
     for destination in &destinations {
         check_link_local(section, destination);
     }
-    // With a bad source or interface left out, it would seem to equal routes that it does not.
+    // Without its wrong source or interface, the route could seem to be equal to another one.
     if section.has("source") && sources.is_none() || section.has("interface") && interface.is_none()
     {
         return None;
@@ -135,7 +136,7 @@ pub(super) fn read(section: &mut Section<'_>, handlers: &mut Registry<'_>) -> Op
         interface,
         sources,
         share,
-        // A name that is no handler's has been reported; the rest of the route is compared still.
+        // A wrong handler name has been reported. The rest of the route is compared with other routes all the same.
         handlers: handlers.unwrap_or_default(),
         expectations,
         text: section.text(),
@@ -174,8 +175,8 @@ fn check_link_local(section: &mut Section<'_>, destination: &Placed<Destination>
     }
 }
 
-/// A source that reaches no destination is a mistake, and so is a destination that no source can
-/// reach. Where both are, one of them is the cause: the source is told.
+/// Reports a source that no destination has the family of, and a destination that no source has the family of. Where
+/// both exist, they have the same cause, and only the source is reported.
 fn check_families(
     section: &mut Section<'_>,
     destinations: &[Placed<Destination>],

@@ -1,6 +1,6 @@
-//! What only all routes together can get wrong: equal routes, equal names, too many sockets or rows.
+//! Checks that need all routes: equal routes, equal names, and too many sockets or rows.
 //!
-//! A file may have 65,536 routes, so everything here is one pass with a hash table.
+//! A file may have 65,536 routes, so each check is one pass with a hash table.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,7 +39,7 @@ pub(super) fn finish(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Ro
     label(drafts, problems)
 }
 
-/// Two rows that match the same datagrams: nobody could say which route gets them.
+/// Reports rows that match the same datagrams, because it would be undefined which route receives those.
 fn check_equal(drafts: &[RouteDraft], problems: &mut Problems) {
     type Row<'a> = (IpNet, PortSpan, Option<&'a InterfaceRef>, Option<IpNet>);
     let mut seen: HashMap<Row<'_>, &Range<usize>> = HashMap::new();
@@ -73,7 +73,8 @@ fn equal(destination: &Destination, at: &Range<usize>, first: &Range<usize>) -> 
         .hint("one route can name several handlers: handler = [\"...\", \"...\"];\nto tell the routes apart, add `interface` or `source`")
 }
 
-/// Each address, interface and port that is bound is a socket; a prefix is served by a wildcard one.
+/// Reports too many sockets. Each combination of address, interface and port is a socket; a prefix uses a wildcard
+/// socket.
 fn check_listeners(drafts: &[RouteDraft], problems: &mut Problems) {
     let mut known: HashMap<(IpAddr, Option<&InterfaceRef>), PortSet> = HashMap::new();
     let mut listeners = 0;
@@ -105,7 +106,7 @@ fn ports(ports: PortSpan) -> String {
     super::diagnostics::counted(ports.count(), "port")
 }
 
-/// Gives each route its name: the file's, or one made from what it matches.
+/// Gives each route its label: the name from the file, or one that is made from what the route matches.
 fn label(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Route> {
     let mut taken: HashMap<String, Range<usize>> = HashMap::new();
     for draft in &drafts {
@@ -127,7 +128,7 @@ fn label(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Route> {
                 let label = made_label(&route);
                 let times = repeated.entry(label.clone()).or_insert(0);
                 *times += 1;
-                // A made label has a colon, so it never equals a name from the file.
+                // A label that is made here has a colon, so it never equals a name from the file.
                 match *times {
                     1 => label,
                     times => format!("{label} #{times}"),
@@ -139,7 +140,7 @@ fn label(drafts: Vec<RouteDraft>, problems: &mut Problems) -> Vec<Route> {
     routes
 }
 
-/// `239.1.2.3:5000 +2 on eth0 from 10.0.0.0/8`.
+/// Makes a label, such as `239.1.2.3:5000 +2 on eth0 from 10.0.0.0/8`.
 fn made_label(route: &Route) -> String {
     let more = |count: usize| match count {
         0 | 1 => String::new(),

@@ -1,5 +1,6 @@
-//! The language as a JSON schema (draft-07), made from the same definitions that the parser and the help walk, so that
-//! editors complete and check a file while it is being written. What only the daemon can know stays with `check`.
+//! The JSON schema (draft-07) of the configuration file. It is made from the same definitions that the parser and the
+//! help use. With it, editors complete and check a file while it is written. Conditions that only the daemon can
+//! check remain with `check`.
 
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
@@ -9,7 +10,7 @@ use super::limits::NAME_BYTES_MAX;
 use super::setting::{Form, Setting};
 use super::{daemon, route, test};
 
-/// The schema of files that may name these kinds of handlers.
+/// Returns the schema of files that may use these kinds of handlers.
 pub fn schema(kinds: &[Kind]) -> Value {
     let name = format!("^[A-Za-z0-9_-]{{1,{NAME_BYTES_MAX}}}$");
     json!({
@@ -41,7 +42,7 @@ pub fn schema(kinds: &[Kind]) -> Value {
     })
 }
 
-/// The table of a handler of this kind.
+/// Returns the schema of a handler table of this kind.
 fn handler(kind: &Kind) -> Value {
     let mut schema = described(table(kind.settings), kind.summary);
     schema["title"] = json!(kind.name);
@@ -113,7 +114,7 @@ fn any_of(schemas: Vec<Value>) -> Value {
     json!({ "anyOf": schemas })
 }
 
-/// A default that is written as the file would write it; words for people are none.
+/// Returns a default as JSON if it is written in the notation of the file; `None` if it is a description in words.
 fn literal(text: &str) -> Option<Value> {
     let document = format!("key = {text}");
     let table = DeTable::parse(&document).ok()?;
@@ -134,7 +135,7 @@ fn literal(text: &str) -> Option<Value> {
 mod tests {
     use super::*;
 
-    /// A default in the language of the file is one for editors too; a sentence is not.
+    /// A default in the notation of the file is a default for editors too; a sentence is not.
     #[test]
     fn defaults() {
         assert_eq!(literal("\"8MiB\""), Some(json!("8MiB")));

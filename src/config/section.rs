@@ -1,8 +1,8 @@
-//! One table of the file, read key by key.
+//! Reads one table of the file, key by key.
 //!
-//! A section adds what a value parser cannot know: the name of the key, its place in the file, and
-//! which keys exist at all. Whatever is wrong goes into the problems of the file and reading goes on,
-//! so that all of it is told at once. A kind reads its settings through this and nothing else:
+//! A section adds what a value parser cannot know: the name of the key, its place in the file, and the keys that exist.
+//! Mistakes are added to the problems of the file and reading continues, so that all of them are reported at once. The
+//! section is the only interface through which a kind reads its settings:
 //!
 //! ```
 //! use udispatch::config::kind::HandlerSpec;
@@ -34,10 +34,10 @@ use super::setting::Setting;
 use super::source::Placed;
 use super::value::Value;
 
-/// A table whose keys are being read.
+/// A table of the file whose keys are being read.
 #[derive(Debug)]
 pub struct Section<'a> {
-    /// What it is called in messages: `[handler.tape]`.
+    /// The name of the table in messages, such as `[handler.tape]`.
     name: String,
     table: &'a DeTable<'a>,
     at: Range<usize>,
@@ -45,11 +45,11 @@ pub struct Section<'a> {
     problems: &'a mut Problems,
 }
 
-/// Former names of keys, with their names of today. A file may still have the former one.
+/// Former names of keys, each with the current name. A file may still use the former name.
 const FORMER_NAMES: [(&str, &str); 1] = [("session_probation", "session_unreplied")];
 
 impl<'a> Section<'a> {
-    /// The table `name`, which stands at `at` and may have these keys and no others.
+    /// Begins to read the table `name` at the byte range `at`, which may have these keys and no others.
     pub(super) fn new(
         name: impl Into<String>,
         table: &'a DeTable<'a>,
@@ -66,8 +66,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The value of a key that may be absent. Also `None` after a bad value, which is reported:
-    /// [`Section::has`] tells the two apart.
+    /// Returns the value of a key that may be absent. `None` also follows a bad value, which is reported;
+    /// [`Section::has`] distinguishes the two.
     pub fn optional<T>(
         &mut self,
         key: &str,
@@ -78,7 +78,7 @@ impl<'a> Section<'a> {
         self.keep(key, value.at(), parsed)
     }
 
-    /// The value of a key that may be absent, or its default.
+    /// Returns the value of a key, or `default` if the key is absent or has a bad value, which is reported.
     pub fn or<T>(
         &mut self,
         key: &str,
@@ -88,7 +88,7 @@ impl<'a> Section<'a> {
         self.optional(key, parser).unwrap_or(default)
     }
 
-    /// The value of a key that must be there; its absence is reported.
+    /// Returns the value of a key that must be present. Reports a key that is absent or has a bad value.
     pub fn required<T>(
         &mut self,
         key: &str,
@@ -98,7 +98,8 @@ impl<'a> Section<'a> {
         self.optional(key, parser)
     }
 
-    /// One value or a list of them; absent is `None`, an empty list is reported.
+    /// Returns the values of a key that holds one value or a list. `None` means that the key is absent or that a bad
+    /// element or an empty list was reported.
     pub fn optional_list<T>(
         &mut self,
         key: &str,
@@ -114,7 +115,8 @@ impl<'a> Section<'a> {
         (list.len() == count).then_some(list)
     }
 
-    /// One value or a list of them; at least one must be there.
+    /// Returns the values of a key that holds one value or a list and must be present. `None` means that a problem
+    /// was reported.
     pub fn required_list<T>(
         &mut self,
         key: &str,
@@ -124,8 +126,8 @@ impl<'a> Section<'a> {
         self.optional_list(key, parser)
     }
 
-    /// The values behind a key, unread: the elements of a list, or the one that stands there. For
-    /// lists whose elements may be tables; see [`Section::table`].
+    /// Returns the unread values of a key: the elements of its list, or its single value. This is for lists whose
+    /// elements may be tables; see [`Section::table`]. An empty list is reported.
     pub fn values(&mut self, key: &str) -> Option<Vec<Value<'a>>> {
         let value = self.value(key)?;
         let DeValue::Array(array) = value.inner() else {
@@ -139,18 +141,18 @@ impl<'a> Section<'a> {
         Some(array.iter().map(Value::new).collect())
     }
 
-    /// The same, and the key must be there; its absence is reported.
+    /// Returns the unread values of a key as [`Section::values`] does, and reports an absent key.
     pub fn required_values(&mut self, key: &str) -> Option<Vec<Value<'a>>> {
         self.require(key);
         self.values(key)
     }
 
-    /// The one value behind a key, unread.
+    /// Returns the single unread value of a key.
     pub fn raw(&self, key: &str) -> Option<Value<'a>> {
         self.value(key)
     }
 
-    /// Reads a value that was taken from behind `key` before.
+    /// Reads a value that [`Section::values`] or [`Section::raw`] returned for `key`.
     pub fn parse<T>(
         &mut self,
         key: &str,
@@ -160,8 +162,8 @@ impl<'a> Section<'a> {
         self.keep(key, value.at(), parser(value))
     }
 
-    /// Reads a table that stands behind `key`, alone or as an element of a list. Its own unknown keys
-    /// are reported.
+    /// Reads a table that is the value of `key` or an element of its list. Unknown keys of the inner table are
+    /// reported.
     pub fn table<T>(
         &mut self,
         key: &str,
@@ -184,8 +186,8 @@ impl<'a> Section<'a> {
         result
     }
 
-    /// The entries of the table behind a key, unread, in the order of the file; for tables whose keys the file chooses.
-    /// None where there is no table.
+    /// Returns the unread entries of the table at a key, in the order of the file. This is for tables with arbitrary
+    /// keys. The result is empty if there is no table.
     pub(super) fn entries(&self, key: &str) -> Vec<(Placed<&'a str>, Value<'a>)> {
         let Some(DeValue::Table(table)) = self.value(key).map(|value| value.inner()) else {
             return Vec::new();
@@ -205,33 +207,33 @@ impl<'a> Section<'a> {
         entries
     }
 
-    /// The table itself, for its canonical text.
+    /// Returns the canonical text of the table.
     pub(super) fn text(&self) -> String {
         canonical::text(self.table)
     }
 
-    /// Whether the key is written, right or wrong.
+    /// Returns whether the key is present, with a good or a bad value.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(self.written(key))
     }
 
-    /// Where the value of a key stands.
+    /// Returns the byte range of a key's value.
     pub fn span(&self, key: &str) -> Option<Range<usize>> {
         self.table.get(self.written(key)).map(|value| value.span())
     }
 
-    /// Where the table stands: its header, or what is nearest to one.
+    /// Returns the byte range of the table: its header, or the nearest text if it has no header.
     pub fn at(&self) -> Range<usize> {
         self.at.clone()
     }
 
-    /// The directory that relative file names start from.
+    /// Returns the directory that relative file names in the file are joined to.
     pub fn base_dir(&self) -> &Path {
         self.problems.source().base_dir()
     }
 
-    /// Reports what is wrong with a key, at its value, or at the table where it is absent. An empty
-    /// hint is none. Of a value that could not be read no more is said.
+    /// Reports a problem with a key at its value, or at the table if the key is absent. An empty `hint` means no
+    /// hint. Nothing is reported for a value that already has a problem.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
         if self.span(key).is_some_and(|at| self.problems.tell_of(&at)) {
             return;
@@ -242,7 +244,8 @@ impl<'a> Section<'a> {
         self.keep::<()>(key, at, Err(mistake));
     }
 
-    /// The same, for a key of an inner table that was read before.
+    /// Reports a problem at the byte range `at` of a key in an inner table that was read before. Nothing is reported
+    /// for a range that already has a problem.
     pub fn problem_at(
         &mut self,
         key: &str,
@@ -260,13 +263,13 @@ impl<'a> Section<'a> {
         ));
     }
 
-    /// Reports anything else.
+    /// Reports any other problem.
     pub fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
-    /// Reports it where more than one of these keys is written, since they contradict each other.
-    /// Gives the one that is; `None` where there is none or a contradiction.
+    /// Reports a contradiction if more than one of these keys is present. Returns the key that is present; `None` if
+    /// there is none or a contradiction.
     pub fn at_most_one<'k>(&mut self, keys: &[&'k str]) -> Option<&'k str> {
         let mut written: Vec<_> = keys.iter().copied().filter(|key| self.has(key)).collect();
         written.sort_by_key(|key| self.span(key).map(|at| at.start));
@@ -281,7 +284,7 @@ impl<'a> Section<'a> {
         written.first().copied()
     }
 
-    /// The same, and one of them must be written.
+    /// Reports a problem unless exactly one of these keys is present. Returns that key.
     pub fn exactly_one<'k>(&mut self, keys: &[&'k str]) -> Option<&'k str> {
         if !keys.iter().any(|key| self.has(key)) {
             let message = format!(
@@ -295,12 +298,12 @@ impl<'a> Section<'a> {
         self.at_most_one(keys)
     }
 
-    /// Lends the problems to what reads on behalf of this table.
+    /// Lends the problems of the file to code that reads on behalf of this table.
     pub(super) fn with_problems<T>(&mut self, with: impl FnOnce(&mut Problems) -> T) -> T {
         with(self.problems)
     }
 
-    /// Reports every key that the table may not have.
+    /// Reports every unknown key of the table.
     pub(super) fn finish(self) {
         for (key, _) in self.table {
             let written = key.get_ref().as_ref();
@@ -334,7 +337,7 @@ impl<'a> Section<'a> {
         self.table.get(self.written(key)).map(Value::new)
     }
 
-    /// The name under which the file has this key: the former one where only that is written.
+    /// Returns the name that the file uses for this key: the former name if only that one is present.
     fn written<'k>(&self, key: &'k str) -> &'k str {
         if self.table.contains_key(key) {
             return key;
@@ -345,7 +348,8 @@ impl<'a> Section<'a> {
             .map_or(key, |(former, _)| former)
     }
 
-    /// Whether the table may have this key. A former name beside the name of today is a second value for one key, and unknown.
+    /// Returns whether the table may have this key. A former name beside the current one would be a second value for
+    /// one key, so it counts as unknown.
     fn is_known(&self, written: &str) -> bool {
         self.keys.contains(&written)
             || FORMER_NAMES.iter().any(|(former, now)| {
@@ -359,7 +363,8 @@ impl<'a> Section<'a> {
     }
 
     fn require(&mut self, key: &str) {
-        // A misspelt key is told once, where it stands, not a second time for the key it was to be.
+        // A misspelt key is reported once, at its place, and not a second time as the absence of the key that was
+        // meant.
         if !self.has(key) && !self.is_misspelt(key) {
             let message = format!("{} has no `{key}`", self.name);
             let hint = format!("add {key} = ...");
@@ -370,7 +375,7 @@ impl<'a> Section<'a> {
 
     fn is_misspelt(&self, key: &str) -> bool {
         let mut unknown = self.table.keys().map(|key| key.get_ref().as_ref());
-        // A table with more keys than this one may have is not searched word by word.
+        // A table with far more keys than are known is not searched for misspellings.
         self.table.len() <= 2 * self.keys.len()
             && unknown.any(|word| {
                 !self.is_known(word) && closest(word, self.keys.iter().copied()) == Some(key)

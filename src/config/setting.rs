@@ -1,89 +1,90 @@
-//! What may stand behind a key: one definition each, from which people are told, editors complete, and a table's keys are
-//! known. The parsers are in `value/`; tests/schema.rs holds the two together.
+//! The definition of each key: its accepted values, its default and its meaning. The help, the JSON schema and the
+//! list of known keys are derived from it. The parsers are in `value/`; tests/it/schema.rs checks that both agree.
 
 use super::diagnostics::listed;
 
-/// One key of a table.
+/// The definition of one key of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// The key.
+    /// The name of the key.
     pub key: &'static str,
-    /// What may stand behind it.
+    /// The accepted values.
     pub form: Form,
-    /// What holds when it is absent, as the file would write it, or in words; `required` where there is no default.
+    /// The value that applies when the key is absent, in the notation of the file or in words; `required` if there is
+    /// no default.
     pub default: &'static str,
-    /// What it means.
+    /// The meaning of the key, in one line.
     pub meaning: &'static str,
 }
 
-/// What a value looks like.
+/// The accepted values of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum Form {
-    /// Text, and which: `path`.
+    /// Text of the described kind, such as `path`.
     Text(&'static str),
     /// `true` or `false`.
     Boolean,
-    /// `false`, where the other forms say what it is when it is on.
+    /// The value `false`, where other forms describe the values that switch the feature on.
     False,
-    /// A whole number.
+    /// A whole number within bounds.
     Integer {
-        /// The least.
+        /// The smallest number.
         min: u64,
-        /// The most.
+        /// The largest number.
         max: u64,
     },
-    /// A time with its unit.
+    /// A duration with its unit.
     Duration {
-        /// The shortest, as a file writes it.
+        /// The shortest duration, in the notation of the file.
         min: &'static str,
-        /// The longest.
+        /// The longest duration, in the notation of the file.
         max: &'static str,
     },
-    /// So many bytes.
+    /// A number of bytes.
     Size {
-        /// The least, as a file writes it.
+        /// The smallest size, in the notation of the file.
         min: &'static str,
-        /// The most.
+        /// The largest size, in the notation of the file.
         max: &'static str,
     },
-    /// So many in so long.
+    /// A count per unit of time.
     Rate,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A table with these keys.
     Table(&'static [Setting]),
-    /// A table whose keys the file chooses.
+    /// A table with arbitrary keys.
     Map {
-        /// What the keys are: `prefix`.
+        /// The description of the keys, such as `prefix`.
         key: &'static str,
-        /// What may stand behind each.
+        /// The accepted values of each key.
         value: &'static Form,
     },
-    /// One of these, or a list of them.
+    /// One value of this form, or a list of them.
     List(&'static Form),
-    /// Any of these.
+    /// A value of any of these forms.
     OneOf(&'static [Form]),
 }
 
 impl Setting {
-    /// Whether the table cannot do without it.
+    /// Returns whether the table must have this key.
     pub fn is_required(&self) -> bool {
         self.default == "required"
     }
 
-    /// What may stand behind it, for people.
+    /// Returns the accepted values, in words.
     pub fn values(&self) -> String {
         self.form.words()
     }
 
-    /// The keys of the table that may stand behind it; none where none may.
+    /// Returns the keys of the table that the form accepts; empty if it accepts none.
     pub fn inner(&self) -> &'static [Setting] {
         self.form.table().unwrap_or_default()
     }
 }
 
 impl Form {
-    /// The form in words.
+    /// Returns the form in words.
     pub fn words(&self) -> String {
         match self {
             Form::Text(what) => (*what).to_owned(),
@@ -117,7 +118,7 @@ impl Form {
     }
 }
 
-/// The keys of a list of settings, where a constant is to hold them.
+/// Returns the keys of a list of settings, for use in a constant.
 pub const fn keys<const N: usize>(settings: &[Setting; N]) -> [&'static str; N] {
     let mut keys = [""; N];
     let mut index = 0;
@@ -128,7 +129,7 @@ pub const fn keys<const N: usize>(settings: &[Setting; N]) -> [&'static str; N] 
     keys
 }
 
-/// The words of a list that [`choice`](super::value::choice) reads, for [`Form::Choice`].
+/// Returns the words of a list that [`choice`](super::value::choice) accepts, for [`Form::Choice`].
 pub const fn words<T, const N: usize>(choices: &[(&'static str, T); N]) -> [&'static str; N] {
     let mut words = [""; N];
     let mut index = 0;
@@ -143,7 +144,7 @@ pub const fn words<T, const N: usize>(choices: &[(&'static str, T); N]) -> [&'st
 mod tests {
     use super::*;
 
-    /// Each form reads as people would say it.
+    /// Each form is described in words that a person would use.
     #[test]
     fn forms_in_words() {
         const PICKS: [(&str, u8); 3] = [("all", 1), ("any", 2), ("one", 3)];

@@ -1,8 +1,7 @@
-//! The text of one configuration file, and where in it a byte lies.
+//! The text of one configuration file, and the line and column of each byte.
 //!
-//! It outlives parsing, so that later rooms (binding, joining, connecting) can point at the line that
-//! asked for what failed. It never reads a file: `config/mod.rs` does. What is said about it is in
-//! `problem.rs`.
+//! The text outlives parsing, so that later steps (bind, join, connect) can point at the line that asked for what
+//! failed. This module never reads a file: `load.rs` does. Problems are in `problem.rs`.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use std::sync::Arc;
 
 use super::diagnostics::one_line;
 
-/// A file's name and text; cheap to clone.
+/// The name and the text of a file. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SourceFile(Arc<Inner>);
 
@@ -22,29 +21,29 @@ struct Inner {
     line_starts: Vec<usize>,
 }
 
-/// Something that the file says, and where.
+/// A value, and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Placed<T> {
-    /// What it means.
+    /// The value.
     pub value: T,
-    /// The bytes of the file that say it.
+    /// The byte range of the file that holds the value.
     pub at: Range<usize>,
 }
 
-/// A place as people count: both from 1, the column in characters.
+/// A line and a column, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Line, from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// Column in characters, from 1.
+    /// The column in characters, counted from 1.
     pub column: usize,
 }
 
 impl SourceFile {
-    /// The text that was read from `path`.
+    /// Wraps the text that was read from `path`.
     pub fn new(path: &Path, text: &str) -> SourceFile {
         let feeds = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        // A byte order mark belongs to no line: columns count from behind it.
+        // A byte order mark belongs to no line, so columns are counted from the byte after it.
         let first = if text.starts_with('\u{feff}') { 3 } else { 0 };
         let line_starts = std::iter::once(first)
             .chain(feeds.map(|(index, _)| index + 1))
@@ -57,22 +56,22 @@ impl SourceFile {
         }))
     }
 
-    /// Its path as it was given.
+    /// Returns the path of the file as it was given.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Its path, fit for a terminal.
+    /// Returns the path of the file, escaped for a terminal.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// All of it.
+    /// Returns the whole text of the file.
     pub fn text(&self) -> &str {
         &self.0.text
     }
 
-    /// The directory that relative paths in the file start from.
+    /// Returns the directory that relative paths in the file are joined to.
     pub fn base_dir(&self) -> &Path {
         match self.0.path.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -80,8 +79,8 @@ impl SourceFile {
         }
     }
 
-    /// Line and column of a byte. Anything behind the end counts as the end; a byte of a line's end counts as the end of that
-    /// line, which is where a problem there is drawn.
+    /// Returns the line and column of a byte. An offset beyond the end counts as the end. A byte of a line end counts
+    /// as the end of its line, which is where a problem there is drawn.
     pub fn position(&self, offset: usize) -> Position {
         let offset = self.floor(offset);
         let offset = offset.min(self.line(offset).end);
@@ -93,7 +92,7 @@ impl SourceFile {
         }
     }
 
-    /// The bytes of the line that holds `offset`, without its line end.
+    /// Returns the byte range of the line that holds `offset`, without the line end.
     pub(super) fn line(&self, offset: usize) -> Range<usize> {
         let index = self.line_index(self.floor(offset));
         let start = self.0.line_starts[index];
@@ -105,8 +104,8 @@ impl SourceFile {
         start..start + text.len()
     }
 
-    /// A range that lies inside the text, on boundaries of characters, and does not run backwards.
-    /// The TOML parser may point into the middle of a character.
+    /// Returns a byte range that lies inside the text, on boundaries of characters, with its start not behind its
+    /// end. The TOML parser may report an offset in the middle of a character.
     pub(super) fn clamp(&self, at: Range<usize>) -> Range<usize> {
         let start = self.floor(at.start);
         let mut end = at.end.clamp(start, self.0.text.len());
@@ -142,7 +141,7 @@ mod tests {
         (position.line, position.column)
     }
 
-    /// Columns count characters, lines end at LF, and a byte order mark takes no column.
+    /// Columns count characters, lines end at LF, and a byte order mark occupies no column.
     #[test]
     fn positions_are_as_people_count() {
         assert_eq!(at("", 0), (1, 1));
@@ -163,7 +162,7 @@ mod tests {
         );
     }
 
-    /// A line is what stands between two line ends, whichever system wrote the file.
+    /// A line excludes its line end, in the notation of every operating system.
     #[test]
     fn lines_have_no_line_end() {
         let source = SourceFile::new(Path::new("f"), "one\r\ntwo\n\n");
@@ -173,7 +172,7 @@ mod tests {
         assert_eq!(lines, ["one", "one", "two", "two", "", ""]);
     }
 
-    /// A file in the working directory has the working directory as its base.
+    /// The base directory of a file name without a directory is the working directory.
     #[test]
     fn base_of_a_bare_name_is_the_working_directory() {
         let base = |path: &str| SourceFile::new(Path::new(path), "").base_dir().to_owned();

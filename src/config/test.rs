@@ -1,5 +1,5 @@
-//! One `[[test]]`: a datagram, and what must become of it. What it names is looked up here; whether it comes true depends
-//! on the host, so that is asked in control, by `check` and before every reload.
+//! One `[[test]]` table: a datagram, and what must become of it. The names in a test are looked up here. Whether a
+//! test passes depends on the host, so `plan/file_tests.rs` runs the tests, for `check` and before every reload.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -16,10 +16,10 @@ use super::upstream::Upstream;
 use super::value::{Value, interface, placed, socket_address, string, upstream};
 use crate::dispatch::handler::HandlerId;
 
-/// Its keys, for the section and for hints.
+/// The keys of a `[[test]]` table, for the section and for hints.
 pub(super) const KEYS: &[&str] = &setting::keys(&SETTINGS);
 
-/// What may stand behind them.
+/// The definition of each key of a `[[test]]` table.
 pub(super) const SETTINGS: [Setting; 5] = [
     Setting {
         key: "source",
@@ -53,7 +53,7 @@ pub(super) const SETTINGS: [Setting; 5] = [
     },
 ];
 
-/// The keys of `expect`.
+/// The definition of each key of the `expect` table.
 const EXPECT: [Setting; 3] = [
     Setting {
         key: "route",
@@ -77,43 +77,43 @@ const EXPECT: [Setting; 3] = [
 
 const NO_ROUTE: &str = "no_route";
 
-/// The port of a sender of which only the address is said: any above the system ports (RFC 6335).
+/// The source port if a test gives only an address. Any port above the system ports (RFC 6335) would do.
 pub const SENDER_PORT: u16 = 40_000;
 
 /// A datagram, and what must become of it.
 #[derive(Debug, Clone)]
 pub struct Test {
-    /// Who sends it.
+    /// The source address of the datagram.
     pub source: SocketAddr,
-    /// Where it is sent to.
+    /// The destination address of the datagram.
     pub destination: SocketAddr,
-    /// The interface that it arrives on, if that is not left to the host.
+    /// The interface that the datagram arrives on; `None` leaves the choice to the host.
     pub interface: Option<Placed<InterfaceRef>>,
-    /// What it holds.
+    /// The payload of the datagram.
     pub payload: Vec<u8>,
-    /// What must become of it.
+    /// What must become of the datagram.
     pub expected: TestExpectation,
-    /// Where the test begins in the file.
+    /// The byte range of the file where the test begins.
     pub at: Range<usize>,
 }
 
 /// What must become of the datagram of a [`Test`].
 #[derive(Debug, Clone)]
 pub enum TestExpectation {
-    /// No route takes it. The bytes of the file that say so.
+    /// No route matches the datagram. The byte range is that of the expectation in the file.
     NoRoute(Range<usize>),
-    /// A route takes it.
+    /// A route matches the datagram.
     Taken {
-        /// Which one, as an index into the routes of the file; `None`: any.
+        /// The expected route, as an index into the routes of the file; `None` for any route.
         route: Option<Placed<usize>>,
-        /// Handlers that must all get it.
+        /// The handlers that must all receive the datagram.
         handlers: Vec<Placed<HandlerId>>,
-        /// An upstream that may get it; only its host and port count.
+        /// An upstream that must be among those that may receive the datagram. Only its host and port are compared.
         upstream: Option<Placed<Upstream>>,
     },
 }
 
-/// A test whose names are not looked up yet.
+/// A test whose names have not been looked up yet.
 pub(super) struct TestDraft {
     test: Test,
     names: ExpectedNames,
@@ -127,7 +127,7 @@ struct ExpectedNames {
     upstream: Option<Placed<Upstream>>,
 }
 
-/// Reads one test; `None` where it is wrong, which is reported.
+/// Reads one test. If it is wrong, reports that and returns `None`.
 pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
     let source = section.required("source", placed(sender));
     let destination = section.required("destination", destination);
@@ -172,7 +172,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<TestDraft> {
     })
 }
 
-/// The names behind `expect`; inside, `None` where no route is expected.
+/// Reads the names in `expect`. The outer `None` means that the key is wrong, the inner one that no route is
+/// expected.
 fn read_expect(section: &mut Section<'_>) -> Option<Option<ExpectedNames>> {
     let Some(value) = section.raw("expect") else {
         section.required("expect", string);
@@ -209,15 +210,15 @@ fn read_expect(section: &mut Section<'_>) -> Option<Option<ExpectedNames>> {
     names.map(Some)
 }
 
-/// What the names of tests are looked up in.
+/// The names that the tests may use.
 pub(super) struct Known<'a> {
-    /// The names of all routes; `None` where some are wrong, so that a name may be that of one of those.
+    /// The names of all routes; `None` if some routes are wrong, because a test may name one of those.
     pub(super) routes: Option<Vec<&'a str>>,
-    /// All handlers.
+    /// All handlers of the file.
     pub(super) handlers: &'a Registry<'a>,
 }
 
-/// Looks up what the tests name, and reports what is not there.
+/// Looks up the names that the tests use, and reports unknown ones.
 pub(super) fn finish(
     drafts: Vec<TestDraft>,
     known: &Known<'_>,
@@ -301,7 +302,7 @@ fn handler(
 }
 
 fn check_upstream(name: &Placed<Upstream>, known: &Known<'_>, problems: &mut Problems) {
-    // An upstream may be one of a handler that is wrong and was not read.
+    // The upstream may belong to a handler that has errors and was not read.
     let Some(upstreams) = known.handlers.upstreams() else {
         return;
     };
@@ -343,7 +344,7 @@ fn unknown(
     problem.hint(meant.unwrap_or(otherwise.to_owned()))
 }
 
-/// Who sends a datagram: an address, with a port or without.
+/// Reads the source of a datagram: an address with or without a port.
 fn sender(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     const WANTED: &str = "an address such as \"192.0.2.1\" or \"192.0.2.1:5000\"";
     let text = value.text(WANTED)?;

@@ -1,46 +1,46 @@
-//! An upstream as the file names it: where it is, how datagrams leave to it, and how it is looked after.
+//! An upstream as the file defines it: its address, the properties of datagrams sent to it, and how it is monitored.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// An address that a handler forwards to, as the file names it.
+/// An upstream of a handler, as the file defines it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// An IP address, or a name for the resolver.
+    /// An IP address or a host name.
     pub host: UpstreamHost,
-    /// UDP port, never 0.
+    /// The UDP port, never 0.
     pub port: u16,
-    /// Bytes of the file where it is written, for messages.
+    /// The byte range of the file that holds the upstream, for messages.
     pub at: std::ops::Range<usize>,
-    /// How datagrams leave to it.
+    /// The properties of datagrams sent to the upstream.
     pub egress: Egress,
 }
 
 /// The host part of an [`Upstream`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum UpstreamHost {
-    /// An address, with its scope where that was written as a number: `[fe80::1%2]:53`.
+    /// An address, with a numeric scope if the file has one: `[fe80::1%2]:53`.
     Address(SocketAddr),
-    /// A link-local address with the name of its interface, which has an index only at run time:
-    /// `[fe80::1%eth0]:53`.
+    /// A link-local address with the name of its interface: `[fe80::1%eth0]:53`. The index of the interface is known
+    /// only at run time.
     Scoped {
-        /// The address without its zone.
+        /// The address without the zone.
         address: Ipv6Addr,
-        /// The zone.
+        /// The name of the interface.
         interface: String,
     },
-    /// A name for the resolver.
+    /// A host name.
     Name(String),
 }
 
 impl Upstream {
-    /// Whether both are the same host, as the file names it, and the same port.
+    /// Returns whether both have the same host, as the file writes it, and the same port.
     pub fn is_same_place(&self, other: &Upstream) -> bool {
         (&self.host, self.port) == (&other.host, other.port)
     }
 
-    /// Whether it is a multicast group, which only an address can be.
+    /// Returns whether the upstream is a multicast group. A host name never is.
     pub fn is_group(&self) -> bool {
         match &self.host {
             UpstreamHost::Address(address) => address.ip().is_multicast(),
@@ -62,23 +62,23 @@ impl fmt::Display for Upstream {
     }
 }
 
-/// How datagrams leave to an upstream.
+/// The properties of datagrams sent to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Egress {
-    /// TTL or hop limit; `None`: the received one less one. To a group, the most that it may be.
+    /// The TTL or hop limit; `None` for the received one less one. For a group, it is the upper limit.
     pub ttl: Option<u8>,
-    /// Differentiated services code point, 0 to 63 (RFC 2474).
+    /// The differentiated services code point, 0 to 63 (RFC 2474).
     pub dscp: Option<u8>,
-    /// The address that they leave from.
+    /// The source address.
     pub from: SendFrom,
-    /// Name or address of the interface that they leave through.
+    /// The name or an address of the interface that datagrams are sent through; `None` for the kernel's choice.
     pub interface: Option<String>,
-    /// Whether receivers on this host hear what is sent to a group (IP_MULTICAST_LOOP in ip(7)).
+    /// Whether receivers on this host get a copy of what is sent to a group (IP_MULTICAST_LOOP in ip(7)).
     pub loop_back: bool,
 }
 
 impl Default for Egress {
-    /// As the kernel has it for a socket of which nothing is said.
+    /// Returns the kernel's defaults for a socket without options.
     fn default() -> Egress {
         Egress {
             ttl: None,
@@ -90,53 +90,54 @@ impl Default for Egress {
     }
 }
 
-/// The source address of what is forwarded.
+/// The source address of forwarded datagrams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum SendFrom {
-    /// This host's, as the kernel chooses.
+    /// An address of this host, which the kernel chooses.
     #[default]
     Own,
-    /// The sender's address and port, as if the datagram had come straight from it.
+    /// The address and port of the original sender.
     Keep,
-    /// This one; port 0 leaves the port to the kernel.
+    /// This address; with port 0, the kernel chooses the port.
     Address(SocketAddr),
 }
 
-/// How the upstreams of a handler are looked after while the daemon runs.
+/// How the upstreams of a handler are monitored while the daemon runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MonitorSettings {
-    /// How each is asked whether it lives; `None`: judged by what comes back.
+    /// The probe that decides whether an upstream is alive; `None` for passive health.
     pub probe: Option<ProbeSettings>,
-    /// How often names are resolved again; zero: never.
+    /// The interval after which names are resolved again; zero for never.
     pub resolve_interval: Duration,
     /// Whether the daemon may start although a name does not resolve.
     pub resolve_optional: bool,
 }
 
-/// A question that an upstream must answer to count as alive.
+/// A request that an upstream must reply to in order to count as alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeSettings {
-    /// What carries it.
+    /// The protocol of the probe.
     pub over: ProbeOver,
-    /// Its bytes. Over TCP nothing is sent if it is empty: that the connection opens is the answer.
+    /// The payload of the request. If it is empty, a TCP probe sends nothing, and the open connection counts as the
+    /// reply.
     pub send: Vec<u8>,
-    /// Bytes that the answer must contain; empty: any answer will do.
+    /// Bytes that the reply must contain; empty to accept any reply.
     pub expect: Vec<u8>,
-    /// Time between two probes of one upstream.
+    /// The time between two probes of one upstream.
     pub interval: Duration,
-    /// How long to wait for the answer.
+    /// The time to wait for the reply.
     pub timeout: Duration,
-    /// Answers in a row that make a dead upstream alive.
+    /// The number of consecutive replies after which a dead upstream counts as alive.
     pub rise: u32,
-    /// Failures in a row that make it dead.
+    /// The number of consecutive failures after which an upstream counts as dead.
     pub fall: u32,
 }
 
-/// Protocols of probes, both to the upstream's own address and port.
+/// The protocols of probes. Both use the upstream's own address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeOver {
-    /// A datagram.
+    /// A UDP datagram.
     Udp,
-    /// A connection.
+    /// A TCP connection.
     Tcp,
 }

@@ -1,5 +1,5 @@
-//! Takes what a listener received, finds each datagram's one route, gives runs of equal route to the handlers, and keeps
-//! the ledger. Everything the data plane decides is decided here; the worker around it only moves bytes.
+//! Takes what a listener received, finds the route of each datagram, gives runs of equal route to the handlers, and
+//! keeps the ledger. All decisions of the data plane are made here. The worker around it only moves bytes.
 
 use std::sync::Arc;
 
@@ -12,9 +12,10 @@ use super::handler::{
 use super::id::{LocalListener, UpstreamId};
 use super::latency::LatencyProbe;
 use super::ledger::Ledger;
+pub use super::listener_routing::{Claim, ListenerRouting, Lookup};
 use super::outbox::{Outbox, UpstreamSocketId};
 use super::reply_policy::ReplyFilter;
-use super::route_table::{PortTable, RouteId};
+use super::route_table::RouteId;
 use super::saved_state::SavedState;
 use super::sessions::page::{SessionCursor, SessionPage, Wanted};
 use super::sink::SinkCounts;
@@ -23,82 +24,39 @@ use super::time::Time;
 use super::timers::Timers;
 use super::upstream_event::UpstreamEvent;
 use super::verdict::DropReason;
-use crate::datagram::Envelope;
 use crate::number;
 
-/// How a listener's datagrams find their route.
-#[derive(Debug, Clone)]
-pub enum Lookup {
-    /// All take the same one, found when the listener was planned.
-    Fixed(RouteId),
-    /// Each is looked up.
-    Table(Arc<PortTable>),
-}
-
-/// Which of the copies that the kernel makes of a datagram to many is this listener's to handle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// An exact address, or a broadcast address: whatever arrives is its own.
-    All,
-    /// A wildcard, or an exact address that may become a broadcast address: every worker's socket gets a copy of each
-    /// broadcast. One of them handles those, unless the address has a listener of its own.
-    Wildcard {
-        /// Whether this socket is the one that handles broadcasts.
-        owner: bool,
-        /// Addresses that have a listener of their own on this port.
-        claimed: Vec<std::net::IpAddr>,
-    },
-    /// A group, joined on one interface. IPv6 delivers other interfaces' datagrams too when anybody joined there
-    /// (inet6_mc_check in net/ipv6/mcast.c compares no interface).
-    Group {
-        /// Index of the interface that it was joined on.
-        interface: u32,
-        /// Other interfaces on which the group has a listener of its own on this port.
-        elsewhere: Vec<u32>,
-    },
-}
-
-/// A listener as the dispatcher knows it.
-#[derive(Debug, Clone)]
-pub struct ListenerRouting {
-    /// Its number in the ledger.
-    pub id: usize,
-    /// How its datagrams find their route.
-    pub lookup: Lookup,
-    /// Which copies are its own.
-    pub claim: Claim,
-}
-
-/// The route of what comes from no route.
+/// The route number in the context of calls that no datagram of a route has caused.
 const NOWHERE: RouteId = RouteId(u32::MAX);
 
-/// The decisions of one worker.
+/// The dispatcher of one worker.
 pub struct Dispatcher {
     listeners: Vec<ListenerRouting>,
     /// The handlers of each route, by route number.
     routes: Vec<Vec<HandlerId>>,
-    /// Whom a route must not stop hearing from, by route number; empty where no route expects anybody.
+    /// The prefixes that each route expects datagrams from, by route number. Empty if no route expects any.
     expectations: Vec<Option<Expectations>>,
     handlers: Vec<Box<dyn Handler>>,
     reply_filter: Arc<ReplyFilter>,
     names: Arc<Names>,
-    /// The time of what happens now.
+    /// The time of the current call.
     now: Time,
     outbox: Outbox,
     ledger: Ledger,
     drops: Drops,
-    /// Of a route with several handlers: what all handlers so far have dropped.
+    /// For a route with several handlers: the datagrams that all handlers so far have dropped.
     common: Drops,
-    /// Handlers that got something this turn, or kept something; a handful, so a list is quicker than a set.
+    /// The handlers that received datagrams this turn or kept output. There are few, so a list is faster than a set.
     touched: Vec<HandlerId>,
     timers: Timers,
     taps: Taps,
-    /// What was handled this turn and when the kernel had received it; `None` where nobody asks how long that takes.
+    /// What was handled this turn and when the kernel received it. `None` if latency is not measured.
     latency: Option<LatencyProbe>,
 }
 
 impl Dispatcher {
-    /// `listener_total` and `upstream_total` are their numbers in the whole configuration.
+    /// Creates a dispatcher with an empty ledger. `listener_total` and `upstream_total` count the listeners and
+    /// upstreams of the whole configuration.
     pub fn new(
         listeners: Vec<ListenerRouting>,
         routes: Vec<Vec<HandlerId>>,
@@ -133,38 +91,46 @@ impl Dispatcher {
         }
     }
 
-    /// Notes from now on when these prefixes of a route are heard.
+    /// Records from now on when these prefixes of a route were last seen.
+    ///
+    ///
+    /// # Panics
+    ///
+    /// Panics if `route` is not a route of this dispatcher.
     pub fn expect(&mut self, route: RouteId, prefixes: &[IpNet]) {
         self.expectations.resize(self.routes.len(), None);
         self.expectations[route.0 as usize] = Some(Expectations::new(prefixes));
     }
 
-    /// Has the time that datagrams spend here measured, by the times at which the kernel received them.
+    /// Enables the measurement of latency, which starts at the times at which the kernel received the datagrams.
     pub fn measure_latency(&mut self) {
         self.latency = Some(LatencyProbe::default());
         self.ledger.latency = Some(Box::default());
     }
 
-    /// Whether the worker should say what time of day it is: [`Taps::begin_turn`], [`Dispatcher::settle_latency`].
+    /// Returns whether the worker must supply the time of day to [`Taps::begin_turn`] and
+    /// [`Dispatcher::settle_latency`].
     #[inline]
     pub fn is_measured(&self) -> bool {
         self.latency.is_some()
     }
 
-    /// What this turn handled has left, at this time of day in nanoseconds since 1970.
+    /// Records the latency of what this turn handled, once it has been sent. `now_ns` is the time of day in
+    /// nanoseconds since 1970.
     pub fn settle_latency(&mut self, now_ns: u64) {
         if let (Some(latency), Some(histogram)) = (&mut self.latency, &mut self.ledger.latency) {
             latency.settle(now_ns, histogram);
         }
     }
 
-    /// Who looks on.
+    /// Returns the taps of this worker.
     #[inline]
     pub fn taps(&mut self) -> &mut Taps {
         &mut self.taps
     }
 
-    /// Dispatches what one receive call of a listener got. The outbox then holds spans of `arena`.
+    /// Dispatches what one receive call of a listener returned. Afterwards, the outbox holds spans of the batch's
+    /// arena.
     pub fn dispatch(&mut self, listener: usize, batch: &Batch<'_>, sockets: &mut dyn SocketTable) {
         if let ListenerRouting {
             lookup: Lookup::Fixed(route),
@@ -177,11 +143,11 @@ impl Dispatcher {
         let arena = batch.arena();
         let mut rest = batch.trains();
         while let Some(first) = rest.first() {
-            let verdict = self.resolve(listener, &first.envelope);
+            let verdict = self.listeners[listener].resolve(&first.envelope);
             let same = rest.iter().skip(1).take_while(|train| {
-                // A flow sends many: equal envelopes need no second search.
+                // A flow sends many datagrams: trains with equal envelopes need no second lookup.
                 train.envelope == rest[0].envelope
-                    || self.resolve(listener, &train.envelope) == verdict
+                    || self.listeners[listener].resolve(&train.envelope) == verdict
             });
             let (run, after) = rest.split_at(1 + same.count());
             match verdict {
@@ -192,13 +158,13 @@ impl Dispatcher {
         }
     }
 
-    /// Sets the time of what the dispatcher is asked to do from now on.
+    /// Sets the time of all calls that follow.
     #[inline]
     pub fn set_time(&mut self, now: Time) {
         self.now = now;
     }
 
-    /// Gives a handler what an upstream answered on a socket of its own.
+    /// Gives a handler the replies that an upstream sent to one of the handler's sockets.
     pub fn reply(
         &mut self,
         to: HandlerId,
@@ -223,7 +189,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells a handler of trouble on a socket of its own.
+    /// Reports an error on one of a handler's sockets to the handler.
     pub fn trouble(
         &mut self,
         to: HandlerId,
@@ -236,7 +202,7 @@ impl Dispatcher {
         });
     }
 
-    /// Tells a handler what is new about one of its upstreams.
+    /// Reports an event of one of a handler's upstreams to the handler.
     pub fn upstream_event(
         &mut self,
         to: HandlerId,
@@ -249,7 +215,7 @@ impl Dispatcher {
         });
     }
 
-    /// What each handler leaves to its successor, by number.
+    /// Returns the state that each handler saves for its replacement, by handler number.
     pub fn save(&self) -> Vec<SavedState> {
         self.handlers
             .iter()
@@ -260,12 +226,12 @@ impl Dispatcher {
             .collect()
     }
 
-    /// Gives a handler what its predecessor has left.
+    /// Gives a handler the state that its predecessor saved.
     pub fn inherit(&mut self, to: HandlerId, saved: SavedState, sockets: &mut dyn SocketTable) {
         self.with_forwarding(to, sockets, |handler, cx| handler.inherit(saved, cx));
     }
 
-    /// Calls the handlers whose time has come.
+    /// Calls the handlers whose deadline has passed.
     pub fn time(&mut self, sockets: &mut dyn SocketTable) {
         self.timers.first(&self.handlers);
         for handler in (0..self.handlers.len()).map(HandlerId::new) {
@@ -276,18 +242,18 @@ impl Dispatcher {
         self.timers.settle(&self.handlers);
     }
 
-    /// When [`Dispatcher::time`] should be called next.
+    /// Returns when [`Dispatcher::time`] must be called next, or `None` if no handler has a deadline.
     pub fn deadline(&mut self) -> Option<Time> {
         self.timers.first(&self.handlers)
     }
 
-    /// Whether upstreams owe answers.
+    /// Returns whether replies of upstreams are outstanding.
     pub fn has_outstanding(&self) -> bool {
         let mut forwarding = self.handlers.iter().filter_map(|one| one.forwarding());
         forwarding.any(Forwarding::has_outstanding)
     }
 
-    /// Calls a handler for something other than its routes' datagrams.
+    /// Calls a handler outside of a run of its routes' datagrams.
     fn with(
         &mut self,
         to: HandlerId,
@@ -311,7 +277,8 @@ impl Dispatcher {
         self.timers.called(to);
     }
 
-    /// Calls a handler with upstreams; the others have no sockets, upstreams or timers that anything could happen to.
+    /// Calls a handler with upstreams. Other handlers have no sockets, upstreams or timers, so nothing can happen to
+    /// them.
     fn with_forwarding(
         &mut self,
         to: HandlerId,
@@ -325,7 +292,7 @@ impl Dispatcher {
         });
     }
 
-    /// Counts datagrams that a receive call got and that nothing can be done with.
+    /// Counts datagrams that a receive call returned and that cannot be dispatched.
     pub fn refuse(&mut self, listener: usize, reason: DropReason, batch: &Batch<'_>) {
         let id = self.listeners[listener].id;
         self.ledger.listeners[id]
@@ -336,7 +303,8 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the handlers of this turn, and those that kept something, that it is over. Whether none keeps anything.
+    /// Notifies the handlers of this turn, and those that kept output, that the turn is over. Returns `true` if no
+    /// handler or tap keeps anything.
     pub fn end_turn(&mut self) -> bool {
         let handlers = &mut self.handlers;
         self.touched
@@ -344,7 +312,7 @@ impl Dispatcher {
         self.taps.end_turn() & self.touched.is_empty()
     }
 
-    /// Tells all handlers that nothing comes any more.
+    /// Notifies all handlers and taps that no further datagrams arrive.
     pub fn end(&mut self) {
         self.handlers
             .iter_mut()
@@ -352,17 +320,17 @@ impl Dispatcher {
         self.taps.end();
     }
 
-    /// What the turn wants sent, and the accounts to write down how that went.
+    /// Returns what the turn wants to send, and the ledger that records the result.
     pub fn sending(&mut self) -> (&mut Outbox, &mut Ledger) {
         (&mut self.outbox, &mut self.ledger)
     }
 
-    /// The accounts of the listener.
+    /// Returns the counters of a listener.
     pub fn listener_count(&mut self, listener: usize) -> &mut super::ledger::ListenerCount {
         &mut self.ledger.listeners[self.listeners[listener].id]
     }
 
-    /// A copy of all accounts, as of now.
+    /// Returns a copy of all counters, with the datagrams that sinks hold counted as in flight.
     pub fn snapshot(&self) -> Ledger {
         let mut ledger = self.accounts();
         for (index, sink_counts) in self.sink_counts() {
@@ -372,7 +340,8 @@ impl Dispatcher {
         ledger
     }
 
-    /// The same, but whatever sinks have got counts as handled; their sink counts tell the rest.
+    /// Returns a copy of all counters, in which everything that a sink received counts as handled. The caller settles
+    /// it with [`Dispatcher::sink_counts`].
     pub fn accounts(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
         for (index, handler) in self.handlers.iter().enumerate() {
@@ -388,7 +357,7 @@ impl Dispatcher {
         ledger
     }
 
-    /// What the handlers' sinks still have to tell, by handler number.
+    /// Returns the counters of the handlers' sinks, each with its handler number.
     pub fn sink_counts(&self) -> Vec<(usize, SinkCounts)> {
         let numbered = self.handlers.iter().enumerate();
         numbered
@@ -396,7 +365,7 @@ impl Dispatcher {
             .collect()
     }
 
-    /// A page of the handlers' sessions.
+    /// Returns a page of the handlers' sessions, from the cursor in `wanted`.
     pub fn sessions(&self, wanted: &Wanted, now: Time) -> SessionPage {
         let mut page = SessionPage::new(wanted, now);
         let mut from = wanted.from;
@@ -421,29 +390,7 @@ impl Dispatcher {
         page
     }
 
-    fn resolve(&self, listener: usize, envelope: &Envelope) -> Result<RouteId, DropReason> {
-        let listener = &self.listeners[listener];
-        match &listener.claim {
-            Claim::All => {}
-            Claim::Wildcard { owner, claimed } => {
-                if envelope.is_to_many() && (!owner || claimed.contains(&envelope.dst.ip())) {
-                    return Err(DropReason::DuplicateCopy);
-                }
-            }
-            Claim::Group { interface, .. } if envelope.interface == *interface => {}
-            Claim::Group { elsewhere, .. } if elsewhere.contains(&envelope.interface) => {
-                return Err(DropReason::DuplicateCopy);
-            }
-            // Somebody else on this host joined there: it is none of ours.
-            Claim::Group { .. } => return Err(DropReason::NoRoute),
-        }
-        match &listener.lookup {
-            Lookup::Fixed(route) => Ok(*route),
-            Lookup::Table(table) => table.find(envelope).ok_or(DropReason::NoRoute),
-        }
-    }
-
-    /// Gives a run to each handler of its route. The route has handled a datagram when at least one of them has.
+    /// Gives a run to each handler of its route. The route has handled a datagram if at least one handler has.
     fn run(
         &mut self,
         listener: usize,
@@ -508,7 +455,7 @@ impl Dispatcher {
     }
 }
 
-/// What came in by a listener, for those who look on.
+/// Describes to the taps what a listener received.
 fn received(listener: usize, route: Result<Option<RouteId>, DropReason>) -> tap::TapSource {
     tap::TapSource {
         direction: Direction::Request,

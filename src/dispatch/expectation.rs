@@ -1,5 +1,5 @@
-//! Who was heard when: the prefixes that a route must not stop hearing from. A route that expects nobody has none of this, and
-//! pays nothing.
+//! Last-seen times of the source prefixes that a route expects datagrams from. A route without expectations has none
+//! of this and no cost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use ipnet::IpNet;
 use super::time::Time;
 use crate::datagram::Train;
 
-/// A prefix that was heard is not looked for again before so long: nobody asks for it more exactly, and prefixes that talk all
-/// the time then cost next to nothing.
+/// The time during which a prefix that was seen is not checked again. The interval is the precision of its last-seen
+/// time. It keeps the cost low for prefixes that send all the time.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The prefixes of one route.
+/// The expected prefixes of one route.
 #[derive(Debug, Clone)]
 pub struct Expectations {
     prefixes: Vec<Prefix>,
-    /// When each was last heard; zero for never.
+    /// The time at which each prefix was last seen; zero if never.
     last_seen: Vec<Time>,
-    /// Those that are looked for in the batch at hand.
+    /// The prefixes that are checked in the current batch.
     wanted: Vec<usize>,
-    /// Before this nothing is looked for.
+    /// No prefix is checked before this time.
     recheck_at: Time,
 }
 
-/// A prefix as numbers, quick to compare: an address lies in it when what the mask leaves of it is the value.
+/// A prefix as numbers that are fast to compare. It contains an address if the address and the mask yield the value.
 #[derive(Debug, Clone, Copy)]
 enum Prefix {
     V4 { mask: u32, value: u32 },
@@ -57,7 +57,7 @@ impl Prefix {
 }
 
 impl Expectations {
-    /// For these prefixes; none of them has been heard.
+    /// Creates the expectations for these prefixes, none of which has been seen.
     pub fn new(prefixes: &[IpNet]) -> Expectations {
         let (last_seen, wanted) = (
             vec![Time::default(); prefixes.len()],
@@ -71,12 +71,12 @@ impl Expectations {
         }
     }
 
-    /// When each was last heard, in their order; zero for never.
+    /// Returns when each prefix was last seen, in the order of the prefixes; zero if never.
     pub fn last_seen(&self) -> &[Time] {
         &self.last_seen
     }
 
-    /// Notes who sent these.
+    /// Records the sources of these trains as seen at `now`.
     pub fn note(&mut self, trains: &[Train], now: Time) {
         if now < self.recheck_at {
             return;
@@ -96,7 +96,7 @@ impl Expectations {
             wanted.retain(|place| {
                 let is_seen = prefixes[*place].contains(ip);
                 if is_seen {
-                    // Zero is never.
+                    // Zero means never.
                     last_seen[*place] = now.max(Time(1));
                 }
                 !is_seen
@@ -142,8 +142,8 @@ mod tests {
         }
     }
 
-    /// Each prefix is heard when somebody of it is, several by one where they lie in each other, whatever else comes; and one
-    /// that is heard again and again is never noted as further back than the rest.
+    /// A prefix is seen when one of its addresses sends. One datagram counts for all prefixes that contain its
+    /// source. A prefix that is seen often is never recorded as older than the others.
     #[test]
     fn each_prefix_has_its_own_time() {
         let nets = ["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/32"]

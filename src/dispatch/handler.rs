@@ -1,6 +1,7 @@
-//! The verb: what a handler is, and the context it acts in.
+//! The interface of handlers, and the context in which they run.
 //!
-//! A handler sees no socket, thread, clock or file descriptor: datagrams come in, verdicts and outbox entries come out.
+//! A handler has no access to sockets, threads, clocks or file descriptors. It receives datagrams and produces
+//! verdicts and outbox entries.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,50 +20,51 @@ use super::upstream_event::UpstreamEvent;
 use super::verdict::{DropReason, Verdict};
 use crate::datagram::{Datagram, Envelope, Span, Train};
 
-/// Does something with the datagrams of its routes.
+/// Handles the datagrams of its routes.
 pub trait Handler: Send {
-    /// Handles a run of datagrams of one route. It reports the drops by [`Context::verdict`], in the order of the datagrams; a
-    /// datagram without a verdict counts as handled. [`Batch::for_each`] serves handlers that look at each datagram.
+    /// Handles a run of datagrams of one route. The handler reports drops by [`Context::verdict`], in the order of
+    /// the datagrams. A datagram without a verdict counts as handled. [`Batch::for_each`] serves handlers that
+    /// inspect each datagram.
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>);
 
-    /// The batch of one receive call is over: hands on whatever was gathered. Returns `false` if something is kept; then it
-    /// is called again a moment later, whether or not datagrams arrive.
+    /// Hands on the output that was gathered from one receive call. Returns `false` if something is kept. In that
+    /// case the method is called again shortly afterwards, whether or not datagrams arrive.
     fn on_turn_end(&mut self) -> bool {
         true
     }
 
-    /// No further datagrams arrive: hands on what was kept.
+    /// Hands on all output that was kept. No further datagrams arrive.
     fn on_end(&mut self) {}
 
-    /// For a handler with a sink: what becomes of the datagrams that it called handled. Those that the sink has neither
-    /// written nor lost are in flight.
+    /// Returns the counters of the handler's sink, if it has one. Datagrams that the handler reported as handled are
+    /// in flight until the sink has written or lost them.
     fn sink_counts(&self) -> Option<SinkCounts> {
         None
     }
 
-    /// The further methods of a handler with upstreams.
+    /// Returns the methods of a handler with upstreams, or `None` for any other handler.
     fn forwarding(&self) -> Option<&dyn Forwarding> {
         None
     }
 
-    /// The further methods of a handler with upstreams, to change it.
+    /// Returns the methods of a handler with upstreams for mutable access, or `None` for any other handler.
     fn forwarding_mut(&mut self) -> Option<&mut dyn Forwarding> {
         None
     }
 }
 
-/// What a handler with upstreams does beside handling the datagrams of its routes.
+/// What a handler with upstreams does besides handling the datagrams of its routes.
 pub trait Forwarding {
-    /// What an upstream answered on a socket that the handler has opened.
+    /// Handles replies that an upstream sent to a socket that the handler has opened.
     fn on_reply(&mut self, socket: UpstreamSocketId, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let _ = socket;
         cx.drop_run(0, batch.len(), DropReason::LateReply);
     }
 
-    /// Something went wrong on a socket that the handler has opened.
+    /// Handles an error on a socket that the handler has opened.
     fn on_trouble(&mut self, socket: UpstreamSocketId, trouble: Trouble, cx: &mut Context<'_>);
 
-    /// Something is new about one of its upstreams.
+    /// Handles an event of one of the handler's upstreams.
     fn on_upstream_event(
         &mut self,
         upstream: UpstreamId,
@@ -70,29 +72,29 @@ pub trait Forwarding {
         cx: &mut Context<'_>,
     );
 
-    /// The moment that it named by [`Forwarding::due`] has come.
+    /// Handles a timer: the moment that [`Forwarding::deadline`] returned has come.
     fn on_time(&mut self, cx: &mut Context<'_>);
 
-    /// When it wants to be called for the sake of time alone.
+    /// Returns when [`Forwarding::on_time`] must be called, or `None` if it need not be called.
     fn deadline(&self) -> Option<Time>;
 
-    /// Whether upstreams owe it answers: before a worker ends, it waits a moment for them.
+    /// Returns whether replies of upstreams are outstanding. A worker waits a moment for them before it ends.
     fn has_outstanding(&self) -> bool {
         false
     }
 
-    /// Adds what it has counted itself to its account, and to those of its upstreams.
+    /// Adds the counters that the handler keeps itself to its row and to the rows of its upstreams.
     fn account(&self, handler: &mut HandlerCount, upstreams: &mut [UpstreamCount]);
 
-    /// Returns what the handler that takes its place goes on with. It may go on itself afterwards.
+    /// Returns the state for the handler that replaces this one. This handler may also continue afterwards.
     fn save(&self) -> SavedState;
 
-    /// Goes on with what the handler in whose place it is has left. Called before the first datagram, once for each handler
-    /// that has left something. It closes sockets that it has no use for.
+    /// Continues from the state that the replaced handler saved. The method is called before the first datagram, once
+    /// for each handler that saved state. It closes the sockets that it cannot use.
     fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>);
 
-    /// Adds its sessions from a place on to the page, as far as that has room. Returns the place to go on at, or `None` when
-    /// that was all. `handler` is its own number.
+    /// Adds sessions to the page, starting at the place `from` of the handler's table, until the page is full.
+    /// `handler` is the handler's own number. Returns the place to continue at, or `None` after the last session.
     fn look_at_sessions(
         &self,
         handler: HandlerId,
@@ -104,30 +106,37 @@ pub trait Forwarding {
     }
 }
 
-/// What can go wrong on a socket.
+/// Errors on a socket towards an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// Word came back that something sent there was lost (ICMP), with the errno that stands for it.
+    /// An ICMP error reported the loss of something that was sent there. The value is the errno that stands for it.
     Reported(i32),
-    /// Nothing can be sent there any more: the address that it sends from is gone.
+    /// The socket cannot send any more, because the address that it sends from has been removed.
     Broken,
 }
 
-/// Opens and closes ways to upstreams while the handlers run: sockets in a worker, numbers elsewhere.
+/// Opens and closes sockets towards upstreams while the handlers run. A worker has real sockets, other users have
+/// numbers.
 pub trait SocketTable {
-    /// A new socket to the upstream, whose answers come to the handler that owns the upstream.
+    /// Opens a socket to the upstream. Its replies go to the handler that owns the upstream.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DropReason::NoPort`] or another reason to drop the datagram if no socket can be opened.
     fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason>;
 
-    /// Closes a socket; what was left on it this turn is still sent.
+    /// Closes a socket. Parcels that were queued on it this turn are still sent.
     fn close(&mut self, socket: UpstreamSocketId);
 
-    /// The upstream that a socket leads to, where anybody knows.
+    /// Returns the upstream that a socket leads to, if it is known.
     fn upstream(&self, socket: UpstreamSocketId) -> Option<UpstreamId> {
         let _ = socket;
         None
     }
 
-    /// Throws away what a socket that has left quarantine may still hold: it was meant for whoever had the socket before.
+    /// Discards what is queued on a socket that has left quarantine. It was meant for the previous user of the
+    /// socket.
     fn discard_queue(&mut self, socket: UpstreamSocketId, now: Time) {
         let _ = (socket, now);
     }
@@ -142,7 +151,7 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Trains whose spans point into `arena`.
+    /// Creates a batch of trains whose spans point into `arena`.
     pub fn new(trains: &'a [Train], arena: &'a [u8]) -> Batch<'a> {
         Batch {
             trains,
@@ -151,32 +160,37 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Number of datagrams.
+    /// Returns the number of datagrams.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether there is none.
+    /// Returns whether the batch holds no datagram.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The trains, for handlers that pass them on whole.
+    /// Returns the trains, for handlers that pass them on whole.
     pub fn trains(&self) -> &'a [Train] {
         self.trains
     }
 
-    /// What the spans point into.
+    /// Returns the buffer that the spans point into.
     pub(super) fn arena(&self) -> &'a [u8] {
         self.arena
     }
 
-    /// The bytes of a train, or of one of its datagrams.
+    /// Returns the bytes of a train or of one of its datagrams.
+    ///
+    ///
+    /// # Panics
+    ///
+    /// Panics if the span does not lie within the arena.
     pub fn bytes(&self, span: Span) -> &'a [u8] {
         &self.arena[span.offset as usize..][..span.len as usize]
     }
 
-    /// Has `handle` look at each datagram and reports its verdicts.
+    /// Calls `handle` for each datagram and records its verdicts.
     pub fn for_each(
         &self,
         cx: &mut Context<'_>,
@@ -188,7 +202,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The datagrams one by one.
+    /// Returns the datagrams one by one.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'a>> + use<'a> {
         let batch = *self;
         let datagram = move |train: Train| {
@@ -206,26 +220,26 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Names for the numbers that datagrams carry; made by control, the same for all workers.
+/// Names for the numbers in envelopes and records. The control plane builds them once for all workers.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// Labels of the routes, by number.
+    /// The labels of the routes, by route number.
     pub routes: Vec<String>,
-    /// Names of the interfaces, by index.
+    /// The names of the interfaces, by interface index.
     pub interfaces: HashMap<u32, String>,
-    /// Labels of the listeners, by number.
+    /// The labels of the listeners, by listener number.
     pub listeners: Vec<String>,
-    /// Names of the handlers, by number.
+    /// The names of the handlers, by handler number.
     pub handlers: Vec<String>,
-    /// The upstreams as the file writes them, by number.
+    /// The upstreams as the configuration file writes them, by upstream number.
     pub upstreams: Vec<String>,
 }
 
-/// The drops of one batch, each with the datagram's place in it, ascending.
+/// The dropped datagrams of one batch. Each entry holds the index of the datagram in the batch, in ascending order.
 #[derive(Debug, Default)]
 pub struct Drops(pub(super) Vec<(u32, DropReason)>);
 
-/// What a handler may use while it handles.
+/// What a handler may use during a call.
 pub struct Context<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) drops: &'a mut Drops,
@@ -235,16 +249,17 @@ pub struct Context<'a> {
     pub(super) route: RouteId,
     pub(super) listener: LocalListener,
     pub(super) now: Time,
-    /// What the trains' spans point into.
+    /// The buffer that the spans of the trains point into.
     pub(super) arena: &'a [u8],
     pub(super) sockets: &'a mut dyn SocketTable,
 }
 
 impl Context<'_> {
-    /// Records what became of the datagram at `index` of the batch. A datagram that nothing is said of is handled.
+    /// Records the verdict on the datagram at `index` of the batch. A datagram without a verdict counts as handled.
     pub fn verdict(&mut self, index: u32, verdict: Verdict) {
         if let Verdict::Dropped(reason) = verdict {
-            // One verdict a datagram: a second one, or one out of order, would break the ledger, so it is not taken.
+            // Each datagram has one verdict. A second one, or one out of order, would break the ledger, so it is
+            // ignored.
             if self.drops.0.last().is_none_or(|last| last.0 < index) {
                 self.drops.0.push((index, reason));
             } else {
@@ -253,12 +268,12 @@ impl Context<'_> {
         }
     }
 
-    /// The same for so many datagrams in a row that were dropped for one reason.
+    /// Records that `datagrams` consecutive datagrams from `first` on were dropped for one reason.
     pub fn drop_run(&mut self, first: u32, datagrams: u32, reason: DropReason) {
         (first..first + datagrams).for_each(|index| self.verdict(index, Verdict::Dropped(reason)));
     }
 
-    /// Sends the datagram's own payload back to its source, unless the reply filter refuses.
+    /// Sends the datagram's payload back to its source, unless the reply filter refuses.
     pub fn echo(&mut self, datagram: &Datagram<'_>, reply_policy: &ReplyPolicy) -> Verdict {
         match self.reply_filter.permit(&datagram.envelope, reply_policy) {
             Ok(ttl) => {
@@ -275,7 +290,7 @@ impl Context<'_> {
         }
     }
 
-    /// Sends bytes of the handler's own back to the datagram's source, unless the reply filter refuses.
+    /// Sends bytes that the handler made back to the datagram's source, unless the reply filter refuses.
     pub fn reply(
         &mut self,
         datagram: &Datagram<'_>,
@@ -293,12 +308,12 @@ impl Context<'_> {
         }
     }
 
-    /// Passes a train on to an upstream, as it is.
+    /// Passes a train on to an upstream, unchanged.
     pub fn forward(&mut self, socket: UpstreamSocketId, train: &Train, ttl: Option<u8>) {
         self.outbox.forward(socket, train, ttl, self.arena);
     }
 
-    /// Passes what an upstream answered back to a client.
+    /// Passes the replies of an upstream back to a client. `from` is the address of this host that they leave from.
     pub fn pass_back(
         &mut self,
         listener: LocalListener,
@@ -326,17 +341,27 @@ impl Context<'_> {
         );
     }
 
-    /// Copies bytes that the handler made, one part after the other, so that they outlive it until they are sent.
+    /// Copies bytes that the handler made, one part after the other. The copy is valid until it is sent.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DropReason::OutboxFull`] if the scratch space of this turn has no room for the bytes.
     pub fn keep_parts<const N: usize>(&mut self, parts: [&[u8]; N]) -> Result<Span, DropReason> {
         self.outbox.keep_parts(parts)
     }
 
-    /// Passes a datagram on to an upstream as if it came from its sender.
+    /// Passes a datagram on to an upstream with the source address of its sender.
     pub fn keep_source(&mut self, socket: UpstreamSocketId, datagram: &Train, ttl: Option<u8>) {
         self.outbox.keep_source(socket, datagram, ttl);
     }
 
     /// Opens a socket to one of the handler's upstreams.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason of [`SocketTable::open`] if no socket can be opened.
     pub fn open(&mut self, upstream: UpstreamId) -> Result<UpstreamSocketId, DropReason> {
         self.sockets.open(upstream)
     }
@@ -346,12 +371,17 @@ impl Context<'_> {
         self.sockets.close(socket);
     }
 
-    /// Throws away what a socket that has left quarantine may still hold, before it is used again.
+    /// Discards what is queued on a socket that has left quarantine, before it is used again.
     pub fn discard_queue(&mut self, socket: UpstreamSocketId) {
         self.sockets.discard_queue(socket, self.now);
     }
 
-    /// Whether who sent this may be answered, and with which TTL.
+    /// Returns the TTL of a reply to the sender of `envelope`; `None` stands for the socket's default.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the reply filter or `reply_policy` forbids a reply, or if the TTL is used up.
     pub fn permit(
         &self,
         envelope: &Envelope,
@@ -360,22 +390,22 @@ impl Context<'_> {
         self.reply_filter.permit(envelope, reply_policy)
     }
 
-    /// What time it is.
+    /// Returns the time of the current call.
     pub fn now(&self) -> Time {
         self.now
     }
 
-    /// The listener that the datagrams came in by.
+    /// Returns the listener that received the datagrams.
     pub fn listener(&self) -> LocalListener {
         self.listener
     }
 
-    /// The number of the route that brought the datagrams here.
+    /// Returns the number of the datagrams' route.
     pub fn route_id(&self) -> RouteId {
         self.route
     }
 
-    /// The label of the route that brought the datagram here.
+    /// Returns the label of the datagrams' route, or an empty string if it is unknown.
     pub fn route(&self) -> &str {
         self.names
             .routes
@@ -383,7 +413,7 @@ impl Context<'_> {
             .map_or("", String::as_str)
     }
 
-    /// The name of an interface, where it is known.
+    /// Returns the name of an interface, if it is known.
     pub fn interface(&self, index: u32) -> Option<&str> {
         self.names.interfaces.get(&index).map(String::as_str)
     }

@@ -1,22 +1,23 @@
-//! A histogram of durations with fixed borders: four buckets for every doubling, from 1 µs to 10.5 s. Two of them can be
-//! added, whichever worker filled them, and a bucket's border is at most a quarter above what is in it.
+//! A histogram of durations with fixed bounds: four buckets for each doubling, from 1 µs to 10.5 s. Histograms of
+//! several workers can be added. The bound of a bucket is at most a quarter above the durations in it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::number;
 
-/// Buckets for every doubling.
+/// The number of buckets for each doubling.
 const PER_DOUBLING: u32 = 4;
-/// Doublings behind the first four buckets, which are 1 µs wide each: the last border is 5 × 2²¹ µs.
+/// The number of doublings after the first four buckets, which are 1 µs wide each. The last bound is 5 × 2²¹ µs.
 const DOUBLINGS: u32 = 21;
-/// Buckets with a border: the first four, four for each doubling, and two that bring the last border above 10 s.
+/// The number of buckets with a bound: the first four, four for each doubling, and one that brings the last bound
+/// above 10 s.
 const BUCKETS: usize = (PER_DOUBLING + DOUBLINGS * PER_DOUBLING + 1) as usize;
 
-/// How many durations were how long.
+/// Counts of durations by length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
     buckets: Vec<u64>,
-    /// Longer than the last border.
+    /// The number of durations above the last bound.
     longer: u64,
     sum_ns: u128,
 }
@@ -32,7 +33,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// So many durations of this length.
+    /// Counts `times` durations of `duration_ns` nanoseconds.
     pub fn record(&mut self, duration_ns: u64, times: u64) {
         match self.buckets.get_mut(place(duration_ns)) {
             Some(bucket) => *bucket += times,
@@ -41,7 +42,7 @@ impl Histogram {
         self.sum_ns += u128::from(duration_ns) * u128::from(times);
     }
 
-    /// Adds another worker's.
+    /// Adds the counts of another worker.
     pub fn add(&mut self, other: &Histogram) {
         self.buckets
             .iter_mut()
@@ -51,17 +52,18 @@ impl Histogram {
         self.sum_ns += other.sum_ns;
     }
 
-    /// How many there are.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum::<u64>() + self.longer
     }
 
-    /// All of them together, in seconds.
+    /// Returns the sum of all durations in seconds.
     pub fn sum_seconds(&self) -> f64 {
         self.sum_ns as f64 / 1e9
     }
 
-    /// Each bucket's border in microseconds, which belongs to it, and how many there are up to that border.
+    /// Returns the upper bound of each bucket in microseconds, inclusive, and the number of durations up to that
+    /// bound.
     pub fn up_to(&self) -> impl Iterator<Item = (u64, u64)> {
         self.buckets
             .iter()
@@ -72,8 +74,8 @@ impl Histogram {
             })
     }
 
-    /// The border in microseconds that so many of a thousand do not exceed; `None` where there is none: nothing was
-    /// recorded, or that many were longer than all borders.
+    /// Returns the lowest bound in microseconds that `per_mille` of a thousand durations do not exceed. Returns
+    /// `None` if nothing was recorded, or if the quantile lies above all bounds.
     pub fn quantile_us(&self, per_mille: u64) -> Option<u64> {
         let count = u128::from(self.count());
         let rank = (count * u128::from(per_mille)).div_ceil(1_000).max(1);
@@ -83,9 +85,9 @@ impl Histogram {
     }
 }
 
-/// The bucket of a duration; [`BUCKETS`] or more where it is longer than all borders.
+/// Returns the bucket of a duration; [`BUCKETS`] or more if the duration exceeds all bounds.
 fn place(duration_ns: u64) -> usize {
-    // Borders belong to the bucket below them: counted from just above the border before.
+    // A bound belongs to the bucket below it, so a bucket starts just above the bound before it.
     let above = duration_ns.div_ceil(1_000).saturating_sub(1);
     if above < u64::from(PER_DOUBLING) {
         return number::to_usize(above);
@@ -95,7 +97,7 @@ fn place(duration_ns: u64) -> usize {
     ((1 + doubling) * PER_DOUBLING + within) as usize
 }
 
-/// The upper border of a bucket.
+/// Returns the upper bound of a bucket in microseconds.
 fn border_us(place: usize) -> u64 {
     let place = number::to_u32(place);
     let (row, within) = (place / PER_DOUBLING, place % PER_DOUBLING);
@@ -110,7 +112,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The borders are those that the documentation promises: steps of 1 µs, then four to a doubling, above 10 s at last.
+    /// The bounds are those that the documentation promises: steps of 1 µs, then four for each doubling, up to above
+    /// 10 s.
     #[test]
     fn borders() {
         let borders: Vec<u64> = (0..BUCKETS).map(border_us).collect();
@@ -128,7 +131,8 @@ mod tests {
     }
 
     proptest! {
-        /// Buckets, sums and quantiles are those of a list of all durations, whichever of two histograms each went to.
+        /// Counts, sums and quantiles equal those of a list of all durations, in whichever of two histograms each was
+        /// recorded.
         #[test]
         fn as_a_list_of_durations(
             durations in prop::collection::vec((0u32..35, any::<u32>(), 1u64..50, any::<bool>()), 0..60), per_mille in 1u64..=1_000

@@ -1,10 +1,10 @@
-//! The numbers by which routes and handlers are known: their places in the configuration.
+//! The numbers of routes, handlers, upstreams and listeners.
 
 use serde::{Deserialize, Serialize};
 
 use crate::number;
 
-/// A route's number.
+/// The number of a route: its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RouteId(pub u32);
 
@@ -15,7 +15,7 @@ impl RouteId {
     }
 }
 
-/// A handler's number.
+/// The number of a handler: its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HandlerId(pub u32);
 
@@ -25,13 +25,13 @@ impl HandlerId {
         HandlerId(number::to_u32(index))
     }
 
-    /// As an index.
+    /// Returns the number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// An upstream's number: handlers in the order of the file, and in each its upstreams.
+/// The number of an upstream. Upstreams are counted through all handlers, in the order of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UpstreamId(pub u32);
 
@@ -41,13 +41,13 @@ impl UpstreamId {
         UpstreamId(number::to_u32(index))
     }
 
-    /// As an index.
+    /// Returns the number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A listener's number in its worker.
+/// The number of a listener within its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LocalListener(pub u32);
 
@@ -57,7 +57,7 @@ impl LocalListener {
         LocalListener(number::to_u32(index))
     }
 
-    /// As an index.
+    /// Returns the number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }

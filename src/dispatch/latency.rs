@@ -1,19 +1,20 @@
-//! How long datagrams stay in the daemon: noted while they are handled, settled once the turn's flush has sent what they
-//! caused, so that a turn costs one look at the clock.
+//! Latency of datagrams in the daemon. Datagrams are noted while they are handled and settled after the turn's flush
+//! has sent what they caused. A turn therefore reads the clock once.
 
 use super::histogram::Histogram;
 use super::verdict::DropReason;
 use crate::datagram::Train;
 
-/// What the turn has handled so far.
+/// The datagrams that the turn has handled so far.
 #[derive(Debug, Default)]
 pub(super) struct LatencyProbe {
-    /// When the kernel received them, and how many.
+    /// The kernel's receive time in nanoseconds since 1970, and the number of datagrams.
     handled: Vec<(u64, u32)>,
 }
 
 impl LatencyProbe {
-    /// A run was handled, but for these drops, each with its place in the run. A train's datagrams have its time.
+    /// Notes a run as handled, except for these drops, each with its index in the run. The time of a train applies to
+    /// all its datagrams.
     pub(super) fn note(&mut self, trains: &[Train], drops: &[(u32, DropReason)]) {
         let mut drops = drops.iter().map(|drop| drop.0).peekable();
         let mut end = 0;
@@ -30,7 +31,8 @@ impl LatencyProbe {
         }
     }
 
-    /// The flush is over, at this time of day. A clock that was set back in between makes it no time at all.
+    /// Records the latency of all noted datagrams after the flush. `now_ns` is the time of day in nanoseconds since
+    /// 1970. If the clock was set back in between, the latency counts as zero.
     pub(super) fn settle(&mut self, now_ns: u64, histogram: &mut Histogram) {
         for (time_ns, datagrams) in self.handled.drain(..) {
             histogram.record(now_ns.saturating_sub(time_ns), u64::from(datagrams));
@@ -46,8 +48,8 @@ mod tests {
     use crate::datagram::{Envelope, Region, Span};
     use crate::dispatch::random::Random;
 
-    /// Each datagram that was not dropped is counted once, with its train's time, whatever the trains and drops are; one whose
-    /// time nobody knows is not.
+    /// Each datagram that was not dropped is counted once, with the time of its train, for any trains and drops. A
+    /// datagram without a receive time is not counted.
     #[test]
     fn as_datagram_by_datagram() {
         let random = &mut Random::new(7);

@@ -1,8 +1,9 @@
-//! The ledger: what was received, and what became of each datagram. Law 3, in every row and at every moment:
+//! The ledger: the number of datagrams received, and what became of each. Law 3 (ARCHITECTURE.md) holds in every row
+//! at every moment:
 //!
 //! > received = handled + Σ dropped\[reason\] + in flight
 //!
-//! Counters are plain integers that one worker owns; a worker hands out a copy between two turns, so a copy is exact.
+//! Counters are plain integers that one worker owns. A worker hands out a copy between two turns, so a copy is exact.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +12,14 @@ use super::id::{HandlerId, UpstreamId};
 use super::time::Time;
 use super::verdict::DropReason;
 
-/// One account.
+/// The counters of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Datagrams that came in.
     pub received: u64,
     /// Datagrams that were handled.
     pub handled: u64,
-    /// Datagrams that a sink holds: taken from the data plane, not yet written.
+    /// Datagrams that a sink holds: taken from the data plane and not yet written.
     pub in_flight: u64,
     /// Datagrams dropped, by reason.
     #[serde(with = "by_reason")]
@@ -36,7 +37,7 @@ impl Default for Tally {
     }
 }
 
-/// Drops are written by name, so that they mean the same in another version.
+/// Serializes drops by name, so that they have the same meaning in another version.
 mod by_reason {
     use std::collections::BTreeMap;
 
@@ -46,6 +47,11 @@ mod by_reason {
 
     type DropCounts = [u64; DropReason::COUNT];
 
+    /// Writes the reasons whose count is not zero, as a map from label to count.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the serializer.
     pub fn serialize<S: Serializer>(
         dropped: &DropCounts,
         serializer: S,
@@ -56,6 +62,11 @@ mod by_reason {
         serializer.collect_map(named.filter(|(_, datagrams)| *datagrams > 0))
     }
 
+    /// Reads a map from label to count. Reasons that this version does not have are ignored.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the deserializer if the input is not such a map.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DropCounts, D::Error> {
         let named = BTreeMap::<String, u64>::deserialize(deserializer)?;
         let mut dropped = [0; DropReason::COUNT];
@@ -67,22 +78,22 @@ mod by_reason {
 }
 
 impl Tally {
-    /// Datagrams dropped for any reason.
+    /// Returns the number of datagrams dropped for any reason.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
     }
 
-    /// Datagrams dropped for one reason.
+    /// Returns the number of datagrams dropped for one reason.
     pub fn dropped_for(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }
 
-    /// Whether law 3 holds.
+    /// Returns whether law 3 holds.
     pub fn balances(&self) -> bool {
         self.received == self.handled + self.dropped_total() + self.in_flight
     }
 
-    /// A batch came in, of which these were dropped and the rest handled.
+    /// Counts a batch that came in, of which these datagrams were dropped and the others handled.
     pub(super) fn batch(&mut self, datagrams: u32, drops: &[(u32, DropReason)]) {
         self.received += u64::from(datagrams);
         self.handled += u64::from(datagrams) - drops.len() as u64;
@@ -91,20 +102,20 @@ impl Tally {
         }
     }
 
-    /// Some datagrams came in and were dropped before any handler.
+    /// Counts datagrams that came in and were dropped before any handler received them.
     pub(super) fn refuse(&mut self, datagrams: u64, reason: DropReason) {
         self.received += datagrams;
         self.dropped[reason as usize] += datagrams;
     }
 
-    /// Of the handled ones, a sink has written and lost so many.
+    /// Moves datagrams from handled to written, lost and in flight, according to the sink's counters.
     fn settle(&mut self, written: u64, lost: u64) {
         self.in_flight = self.handled - written - lost;
         self.dropped[DropReason::SinkClosed as usize] += lost;
         self.handled = written;
     }
 
-    /// Adds another account.
+    /// Adds the counters of another row.
     pub fn add(&mut self, other: &Tally) {
         self.received += other.received;
         self.handled += other.handled;
@@ -115,69 +126,71 @@ impl Tally {
     }
 }
 
-/// A listener's account.
+/// The counters of a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerCount {
-    /// What our receive calls got.
+    /// The datagrams that receive calls of this daemon returned.
     pub tally: Tally,
-    /// What the kernel dropped before us, from SO_MEMINFO: datagrams that found the receive buffer full, as a rule. A train
-    /// of a segmenting sender counts once there.
+    /// The datagrams that the kernel dropped before a receive call, from SO_MEMINFO. As a rule they found the receive
+    /// buffer full. A train of a segmenting sender counts once there.
     pub kernel_drops: u64,
-    /// Receive calls that failed, other than for want of datagrams.
+    /// Receive calls that failed, not counting those that found no datagram.
     pub receive_errors: u64,
 }
 
-/// A handler's account.
+/// The counters of a handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerCount {
-    /// What its routes gave it. A route with several handlers gives each datagram to each of them.
+    /// The datagrams that the handler's routes gave it. A route with several handlers gives each datagram to each of
+    /// them.
     pub tally: Tally,
-    /// Datagrams that it caused to be sent and that the kernel took.
+    /// Datagrams that the handler caused to be sent and that the kernel accepted.
     pub sent: u64,
     /// Datagrams that the kernel refused to send, by errno.
     pub failed: Vec<(i32, u64)>,
-    /// Errors that came back by ICMP for datagrams that were sent, by errno. The kernel tells of the latest only, so there
-    /// may have been more.
+    /// Errors that came back by ICMP for datagrams that were sent, by errno. The kernel reports only the latest
+    /// error, so there may have been more.
     pub reported: Vec<(i32, u64)>,
-    /// What its upstreams answered: handled is what was passed on to a client.
+    /// The replies of the handler's upstreams. Handled are those that were passed on to a client.
     pub replies: Tally,
-    /// Its sessions; none where it answers nobody.
+    /// The counters of the handler's sessions; all zero for a handler without sessions.
     pub sessions: SessionCount,
 }
 
-/// An account of sessions.
+/// The counters of a set of sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCount {
-    /// Those that are open.
+    /// Sessions that are open.
     pub open: u64,
-    /// Those of them that were never answered.
+    /// Open sessions that have had no reply.
     #[serde(rename = "on_probation")]
     pub unreplied: u64,
-    /// Those that ever began.
+    /// Sessions that were ever opened.
     pub opened: u64,
-    /// Those that ended for want of traffic.
+    /// Sessions that ended because they had no traffic.
     pub idle: u64,
-    /// Those that ended without an answer.
+    /// Sessions that ended without a reply.
     pub unanswered: u64,
-    /// Those that ended because all was answered (`replies_max`).
+    /// Sessions that ended because all replies had arrived (`replies_max`).
     pub complete: u64,
-    /// Unreplied ones that made room for another.
+    /// Unreplied sessions that were ended to make room for another.
     #[serde(rename = "displaced")]
     pub evicted: u64,
-    /// Those that ended because their way to the upstream was lost, or their upstream died.
+    /// Sessions that ended because their socket towards the upstream broke, or because their upstream died.
     pub broken: u64,
-    /// Those that began under another name and go on here: a handler was replaced, and this one is what is left of it.
+    /// Sessions that a handler of another name opened before it was replaced, and that continue here.
     pub inherited: u64,
-    /// Those that go on under another name.
+    /// Sessions that continue in a handler of another name.
     pub left: u64,
-    /// Datagrams passed on without a way back, since their sender must not be answered (`dispatch/reply_policy.rs`).
+    /// Datagrams passed on without a session, because their sender must not be replied to
+    /// (`dispatch/reply_policy.rs`).
     pub one_way: u64,
     /// Source ports that are open: leased, in quarantine or idle.
     pub ports: u64,
 }
 
 impl SessionCount {
-    /// Adds another worker's account.
+    /// Adds the counters of another worker.
     fn add(&mut self, other: &SessionCount) {
         self.open += other.open;
         self.unreplied += other.unreplied;
@@ -193,40 +206,40 @@ impl SessionCount {
         self.ports += other.ports;
     }
 
-    /// Whether as many began as have ended or are open.
+    /// Returns whether the number of sessions opened equals the number ended or still open.
     pub fn balances(&self) -> bool {
         let ended = self.idle + self.unanswered + self.complete + self.evicted + self.broken;
         self.opened + self.inherited == self.open + ended + self.left
     }
 }
 
-/// An upstream's account.
+/// The counters of an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamCount {
-    /// Datagrams that the kernel took for it.
+    /// Datagrams for the upstream that the kernel accepted.
     pub sent: u64,
-    /// Datagrams for it that the kernel refused, by errno.
+    /// Datagrams for the upstream that the kernel refused, by errno.
     pub failed: Vec<(i32, u64)>,
-    /// Errors that came back from it, by errno.
+    /// Errors that came back from the upstream, by errno.
     pub reported: Vec<(i32, u64)>,
-    /// Datagrams that it did not get although it was picked: not in its sample, above its rate.
+    /// Datagrams that the upstream was picked for but did not get: not in its sample, or above its rate.
     pub skipped: u64,
-    /// Datagrams that it answered.
+    /// Replies of the upstream.
     pub replies: u64,
-    /// Answers that the kernel dropped before us: they found the session's receive buffer full.
+    /// Replies that the kernel dropped before a receive call, because the session's receive buffer was full.
     pub kernel_drops: u64,
-    /// Sessions that it holds now.
+    /// Sessions that use the upstream now.
     pub sessions: u64,
-    /// Of a shadow: its answers that were the same as the client's, that differed, and that never came.
+    /// For a shadow: its replies that equal the client's, that differ from them, and that never came.
     pub shadow: [u64; 3],
-    /// How many workers think it dead by what comes back.
+    /// The number of workers that consider the upstream dead by passive health.
     pub dead_in: u32,
-    /// In how many workers it gets nothing new.
+    /// The number of workers in which the upstream is draining.
     pub draining_in: u32,
 }
 
 impl UpstreamCount {
-    /// Adds another account.
+    /// Adds the counters of another row.
     pub fn add(&mut self, other: &UpstreamCount) {
         self.sent += other.sent;
         count_all(&mut self.failed, &other.failed);
@@ -243,19 +256,19 @@ impl UpstreamCount {
         self.draining_in += other.draining_in;
     }
 
-    /// The kernel refused to send so many datagrams.
+    /// Counts datagrams that the kernel refused to send with this errno.
     pub fn fail(&mut self, errno: i32, datagrams: u64) {
         count(&mut self.failed, errno, datagrams);
     }
 
-    /// Writes down what became of datagrams for it.
+    /// Records what became of datagrams for the upstream.
     pub fn record(&mut self, sent: Sent) {
         sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
     }
 }
 
 impl ListenerCount {
-    /// Adds another account.
+    /// Adds the counters of another row.
     pub fn add(&mut self, other: &ListenerCount) {
         self.tally.add(&other.tally);
         self.kernel_drops += other.kernel_drops;
@@ -264,7 +277,7 @@ impl ListenerCount {
 }
 
 impl HandlerCount {
-    /// Adds another account.
+    /// Adds the counters of another row.
     pub fn add(&mut self, other: &HandlerCount) {
         self.tally.add(&other.tally);
         self.sent += other.sent;
@@ -274,7 +287,7 @@ impl HandlerCount {
         self.sessions.add(&other.sessions);
     }
 
-    /// Writes down what became of datagrams that it caused.
+    /// Records what became of datagrams that the handler caused.
     pub fn record(&mut self, sent: Sent) {
         sent.record(&mut self.sent, &mut self.failed, &mut self.reported);
     }
@@ -283,11 +296,11 @@ impl HandlerCount {
 /// What became of some datagrams that were to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// The kernel took so many.
+    /// The kernel accepted this number of datagrams.
     Taken(u32),
-    /// It refused, with this errno, so many.
+    /// The kernel refused this number of datagrams with this errno.
     Refused(i32, u32),
-    /// It told, with this errno, that an earlier one came to nothing (ICMP).
+    /// The kernel reported with this errno that an earlier datagram was lost (ICMP).
     Reported(i32),
 }
 
@@ -307,7 +320,7 @@ fn count_all(sums: &mut Vec<(i32, u64)>, counts: &[(i32, u64)]) {
         .for_each(|(errno, more)| count(sums, *errno, *more));
 }
 
-/// Adds to the count of an errno. There are a handful, so a list is enough.
+/// Adds to the count of an errno. There are few, so a list is enough.
 fn count(counts: &mut Vec<(i32, u64)>, errno: i32, more: u64) {
     match counts.iter_mut().find(|count| count.0 == errno) {
         Some(count) => count.1 += more,
@@ -315,29 +328,29 @@ fn count(counts: &mut Vec<(i32, u64)>, errno: i32, more: u64) {
     }
 }
 
-/// All accounts of a worker, or of all workers, by the numbers of the configuration.
+/// All rows of a worker, or of all workers, by the numbers of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// By listener number.
+    /// The counters of the listeners, by listener number.
     pub listeners: Vec<ListenerCount>,
-    /// By route number.
+    /// The counters of the routes, by route number.
     pub routes: Vec<Tally>,
-    /// By handler number.
+    /// The counters of the handlers, by handler number.
     pub handlers: Vec<HandlerCount>,
-    /// By upstream number.
+    /// The counters of the upstreams, by upstream number.
     pub upstreams: Vec<UpstreamCount>,
-    /// When the prefixes that a route expects were last heard, in its order, zero for never; by route number, as far as
-    /// any route expects one.
+    /// When the prefixes that each route expects were last seen, in their order; zero if never. The list is indexed
+    /// by route number and ends with the last route that expects a prefix.
     #[serde(default, rename = "heard")]
     pub last_seen: Vec<Vec<Time>>,
-    /// How long handled datagrams stayed, from the kernel's receiving them to the end of the send call, where that is
+    /// The latency of handled datagrams, from the kernel's receive to the end of the send call. `None` if it is not
     /// measured (`daemon.latency`).
     #[serde(rename = "stay")]
     pub latency: Option<Box<Histogram>>,
 }
 
 impl Ledger {
-    /// Empty accounts for so many listeners, routes, handlers and upstreams.
+    /// Creates empty rows for this number of listeners, routes, handlers and upstreams.
     pub fn new(listeners: usize, routes: usize, handlers: usize, upstreams: usize) -> Ledger {
         Ledger {
             listeners: vec![ListenerCount::default(); listeners],
@@ -349,7 +362,7 @@ impl Ledger {
         }
     }
 
-    /// Takes note of when the prefixes of a route were heard.
+    /// Records when the prefixes of a route were last seen. The later time wins.
     pub fn note_seen(&mut self, route: usize, last_seen: &[Time]) {
         if self.last_seen.len() <= route {
             self.last_seen.resize(route + 1, Vec::new());
@@ -362,7 +375,7 @@ impl Ledger {
             .for_each(|(known, last_seen)| *known = (*known).max(*last_seen));
     }
 
-    /// Adds another worker's accounts.
+    /// Adds the counters of another worker.
     pub fn add(&mut self, other: &Ledger) {
         for (sum, count) in self.listeners.iter_mut().zip(&other.listeners) {
             sum.add(count);
@@ -384,12 +397,12 @@ impl Ledger {
         }
     }
 
-    /// Says which of a handler's datagrams its sink still holds.
+    /// Records how many of a handler's datagrams its sink has written and lost.
     pub(super) fn settle(&mut self, handler: usize, written: u64, lost: u64) {
         self.handlers[handler].tally.settle(written, lost);
     }
 
-    /// An upstream's answers came when nobody waited for them any more, and no handler saw them.
+    /// Counts replies of an upstream that arrived when no handler expected them any more.
     pub fn late(&mut self, handler: HandlerId, upstream: UpstreamId, replies: u64) {
         self.handlers[handler.index()]
             .replies
@@ -397,7 +410,7 @@ impl Ledger {
         self.upstreams[upstream.index()].replies += replies;
     }
 
-    /// Whether law 3 holds in every row, and what the listeners gave to routes is what the routes got.
+    /// Returns whether law 3 holds in every row, and the routes received what the listeners gave to routes.
     pub fn balances(&self) -> bool {
         let tallies = self
             .listeners
@@ -427,7 +440,7 @@ impl Ledger {
     }
 }
 
-/// Reasons that end a datagram before it has a route.
+/// The reasons for which a datagram is dropped before it has a route.
 pub const UNROUTED: [DropReason; 4] = [
     DropReason::NoRoute,
     DropReason::DuplicateCopy,

@@ -1,4 +1,4 @@
-//! So many of something, over all workers.
+//! A limit on the number of objects, shared by all workers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,7 +10,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// So many places.
+    /// Creates a limit of `max` places, none of which is taken.
     pub fn new(max: u32) -> Limit {
         Limit {
             max,
@@ -18,17 +18,17 @@ impl Limit {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of places.
     pub fn max(&self) -> u32 {
         self.max
     }
 
-    /// How many are taken.
+    /// Returns the number of places that are taken. It may exceed [`Limit::max`] after [`Limit::force`].
     pub fn taken(&self) -> u32 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Takes one; `false` if none is left.
+    /// Takes a place. Returns `false` if none is left.
     pub fn take(&self) -> bool {
         let room = |taken: u32| (taken < self.max).then_some(taken + 1);
         self.taken
@@ -36,12 +36,12 @@ impl Limit {
             .is_ok()
     }
 
-    /// Takes one even where none is left: its user is there already.
+    /// Takes a place even if none is left, because its user exists already.
     pub fn force(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives one back that was taken.
+    /// Gives back a place that was taken.
     pub fn give_back(&self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }

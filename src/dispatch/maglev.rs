@@ -1,18 +1,19 @@
-//! Consistent hashing as in Maglev (Eisenbud et al., NSDI 2016, section 3.4): a table in which every member has the same
-//! share of places, filled from permutations that depend on the members' names alone. Machines with the same names pick
-//! the same member for the same key, and a lost member moves hardly anyone but its own keys.
+//! Consistent hashing as in Maglev (Eisenbud et al., NSDI 2016, section 3.4). Each member owns an equal share of a
+//! table. The table is filled from permutations that depend on the members' names alone. Machines with the same names
+//! pick the same member for the same key. The loss of a member moves few keys other than its own.
 
 use crate::number;
 
-/// Places in the table: a prime well above 100 times the members, so that shares differ by less than 1 %.
+/// The number of places in the table: a prime well above 100 times the number of members. Shares therefore differ by
+/// less than 1 %.
 const PLACES: usize = 65_537;
 
-/// The table.
+/// The lookup table: the member at each place.
 #[derive(Debug, Clone, Default)]
 pub struct Maglev(Vec<u16>);
 
 impl Maglev {
-    /// Fills the table from names and weights (at least 1). The order of the names does not change who gets which key.
+    /// Fills the table from names and weights (at least 1). The order of the names does not change the result.
     pub fn new(members: &[(String, u32)]) -> Maglev {
         let mut order: Vec<usize> = (0..members.len()).collect();
         order.sort_by_key(|&member| &members[member].0);
@@ -29,7 +30,7 @@ impl Maglev {
         let mut filled = 0;
         while filled < PLACES && !walkers.is_empty() {
             for walker in &mut walkers {
-                // The heaviest takes a place each time, the others as often as their weight is of that.
+                // The heaviest member takes a place in each round. The others do so in proportion to their weight.
                 walker.earned += walker.weight;
                 if walker.earned < heaviest {
                     continue;
@@ -45,13 +46,18 @@ impl Maglev {
         Maglev(table)
     }
 
-    /// The member for a key.
+    /// Returns the member for a key. Without members, it is no member's number (65,535).
+    ///
+    ///
+    /// # Panics
+    ///
+    /// Panics if the table is the default one, which has no places.
     pub fn pick(&self, key: u64) -> usize {
         usize::from(self.0[number::to_usize(key % PLACES as u64)])
     }
 }
 
-/// A member on its way through the places.
+/// The progress of a member through the places of the table.
 struct Walker {
     member: u16,
     place: u64,
@@ -74,9 +80,9 @@ impl Walker {
         }
     }
 
-    /// Takes the next place on the way that is free.
+    /// Takes the next free place of the member's permutation.
     fn take(&mut self, table: &mut [u16]) {
-        // Each walker visits every place once, since the number of places is prime.
+        // The number of places is prime, so each walker visits every place once.
         while table[number::to_usize(self.place)] != u16::MAX {
             self.place = (self.place + self.step) % PLACES as u64;
         }
@@ -84,14 +90,14 @@ impl Walker {
     }
 }
 
-/// The finalizer of SplitMix64: every bit of the input changes half of the output's.
+/// Returns the finalizer of SplitMix64: each bit of the input changes half of the output bits on average.
 pub fn mix(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
 }
 
-/// FNV-1a, spread by [`mix`]: the same on every machine and in every version.
+/// Returns the FNV-1a hash of the bytes, spread by [`mix`]. It is the same on every machine and in every version.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -102,7 +108,7 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Shares are even, the order of names is of no account, and a lost member moves hardly anyone else.
+    /// Shares are even, the order of names has no effect, and the loss of a member moves few other keys.
     #[test]
     fn even_stable_and_unordered() {
         let names: Vec<(String, u32)> = (0..10).map(|n| (format!("10.0.0.{n}:53"), 1)).collect();
@@ -128,7 +134,7 @@ mod tests {
         );
     }
 
-    /// The same with unequal weights, whichever member is left out of the file.
+    /// With unequal weights, shares follow the weights, and the loss of any member moves few other keys.
     #[test]
     fn weights_and_a_lost_member() {
         let weights = [5, 1, 2, 1, 3, 10, 1];

@@ -1,6 +1,6 @@
-//! The pure heart: route table, outbox, verdicts, counters, reply policy. Bytes come in, values come out.
+//! The pure core: route table, outbox, verdicts, counters, reply policy. Its functions take bytes and return values.
 //!
-//! Invariant: no socket, thread, clock, random source or log line in this room, so that the very same code runs in a
+//! Invariant: this room has no socket, thread, clock, random source or log line. The same code therefore runs in a
 //! worker, in a unit test, in the seeded simulation and in `explain`.
 
 pub mod dispatcher;
@@ -11,6 +11,7 @@ pub mod id;
 mod latency;
 pub mod ledger;
 pub mod limit;
+pub mod listener_routing;
 pub mod maglev;
 pub mod outbox;
 pub mod passive_health;

@@ -1,102 +1,90 @@
-//! What is to be sent, as data. Handlers fill it during a turn; the worker sends it in one go at the turn's end, before
-//! the arena is used again. In `explain` it is printed instead.
+//! What is to be sent, as data. Handlers fill the outbox during a turn. The worker sends its contents at the end of
+//! the turn, before the arena is used again. `explain` prints them instead.
 //!
-//! Payloads are spans of the arena wherever they can be, so that nothing is copied on the way through. Runs of equal
-//! size to one destination are found here, as pure values; `net/send.rs` knows how the kernel takes them.
+//! Payloads are spans of the arena wherever possible, so that nothing is copied on the way through. `parcel.rs`
+//! finds the runs that can leave together.
+
+mod parcel;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use self::parcel::split;
+pub use self::parcel::{
+    Parcel, RUN_MAX_BYTES, Run, SEGMENTS_MAX, SEGMENTS_MAX_OLD, SegmentLimits, first_run,
+};
 use super::id::{HandlerId, LocalListener};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::number;
 
-/// Most bytes that handlers may make (not pass on) in one turn; what is above is `Dropped(OutboxFull)`.
+/// The most bytes that handlers may make (not pass on) in one turn. A datagram above it is `Dropped(OutboxFull)`.
 pub const SCRATCH_MAX_BYTES: usize = 4 << 20;
-/// Most datagrams in one segmented send: UDP_MAX_SEGMENTS (include/linux/udp.h), since Linux 6.10.
-pub const SEGMENTS_MAX: u32 = 128;
-/// The same before Linux 6.10.
-pub const SEGMENTS_MAX_OLD: u32 = 64;
-/// Most bytes in one segmented send: 65,535 less the IPv4 and UDP headers, as for a single datagram.
-pub const RUN_MAX_BYTES: u32 = 65_507;
-const _: () = assert!(RUN_MAX_BYTES <= u16::MAX as u32, "a segment has 16 bits");
-
-/// Datagrams up to this length are copied next to their predecessor: a copy is cheaper than one more piece to gather, for us
-/// and for the kernel (measured: a tenth of a small datagram's price).
+/// The length up to which a datagram is copied next to its predecessor. A copy is
+/// cheaper than one more buffer to gather, for daemon and kernel (measured: a tenth of the cost of a small datagram).
 pub const COPY_MAX_BYTES: u32 = 512;
 
-/// One way out: a connected socket to an upstream in a worker, of a handler alone or leased by a session.
+/// The number of an upstream socket in its worker. Either a handler owns the socket, or a session leases it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UpstreamSocketId(pub u32);
 
 impl UpstreamSocketId {
-    /// Returns the socket with this number in its worker, of which source ports and files allow fewer than 2³².
+    /// Returns the number for this place. Source ports and open files allow a worker fewer than 2³² sockets.
     pub fn new(index: usize) -> UpstreamSocketId {
         UpstreamSocketId(number::to_u32(index))
     }
 }
 
-/// One datagram, or a train of them, to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parcel {
-    /// Its bytes.
-    pub span: Span,
-    /// Bytes in each datagram but the last; 0 when there is only one.
-    pub segment: u16,
-    /// TTL or hop limit to send it with; `None` for the socket's own.
-    pub ttl: Option<u8>,
-}
-
-/// A parcel that goes back to where a datagram came from.
+/// A parcel that goes back to the source of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
     /// What is sent.
     pub parcel: Parcel,
-    /// To whom.
+    /// The address that the reply goes to.
     pub to: SocketAddr,
-    /// From which of this host's addresses; an unspecified one leaves the choice to the kernel.
+    /// The address of this host that the reply leaves from. If it is unspecified, the kernel chooses.
     pub from: SocketAddr,
-    /// On which interface it was asked, 0 where unknown.
+    /// The index of the interface that the request arrived on; 0 if it is unknown.
     pub interface: u32,
-    /// Whose account it is on.
+    /// The handler that the ledger counts the reply for.
     pub handler: HandlerId,
 }
 
-/// A parcel of one datagram that leaves with its sender's address and port.
+/// A parcel of one datagram that leaves with the address and port of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// The way to the upstream.
+    /// The socket towards the upstream.
     pub socket: UpstreamSocketId,
     /// What is sent.
     pub parcel: Parcel,
-    /// The sender.
+    /// The sender's address.
     pub from: SocketAddr,
 }
 
 /// Everything that one turn sends.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// The parcels of all sockets; each knows the next one of its socket.
+    /// The parcels of all sockets. Each entry holds the index of the next parcel of its socket.
     parcels: Vec<(Parcel, u32)>,
-    /// First and last parcel of each socket. A socket costs 8 bytes, for there may be one for each of 100,000 sessions.
+    /// The first and last parcel of each socket. An entry takes 8 bytes, because 100,000 sessions may each have a
+    /// socket.
     sockets: Vec<(u32, u32)>,
     touched: Vec<UpstreamSocketId>,
-    /// What goes back through each listener.
+    /// The replies that leave through each listener.
     replies: Vec<Vec<Reply>>,
     replying: Vec<LocalListener>,
     kept: Vec<Kept>,
     scratch: Vec<u8>,
-    /// The bytes of the arena that were copied last, and where they are now: a datagram for several sockets is copied once.
+    /// The range of the arena that was copied last, and its copy. A datagram for several sockets is copied once.
     copied: Option<(Span, Span)>,
 }
 
-/// No parcel.
+/// Marks the absence of a parcel.
 const NONE: u32 = u32::MAX;
 
 impl Outbox {
-    /// An empty outbox with so many sockets. Further ones, and listeners, are made room for as they come.
+    /// Creates an empty outbox with room for this number of sockets. It grows for further sockets and for listeners.
     pub fn new(sockets: usize) -> Outbox {
         Outbox {
             sockets: vec![(NONE, NONE); sockets],
@@ -104,7 +92,8 @@ impl Outbox {
         }
     }
 
-    /// Passes a train, or a single datagram as a train of one, on to an upstream. `arena` is what its span points into.
+    /// Passes a train on to an upstream; a single datagram is a train of one. `arena` is the buffer that its span
+    /// points into.
     #[inline]
     pub fn forward(
         &mut self,
@@ -128,7 +117,7 @@ impl Outbox {
         });
     }
 
-    /// Puts a short datagram next to the one before it, so that both leave in one piece if they may.
+    /// Puts a short datagram next to the one before it, so that one segmented send can take both.
     #[inline]
     fn join(
         &mut self,
@@ -167,7 +156,8 @@ impl Outbox {
         }
     }
 
-    /// Passes a datagram on to an upstream as if it came from its sender. The socket is for that alone.
+    /// Passes a datagram on to an upstream with the source address of its sender. The socket must serve this purpose
+    /// alone.
     pub fn keep_source(&mut self, socket: UpstreamSocketId, datagram: &Train, ttl: Option<u8>) {
         let parcel = Parcel {
             span: datagram.span,
@@ -181,12 +171,12 @@ impl Outbox {
         });
     }
 
-    /// What leaves with its sender's address, in order.
+    /// Returns the parcels that leave with their sender's address, in order.
     pub fn kept(&self) -> &[Kept] {
         &self.kept
     }
 
-    /// Adds a parcel to a socket.
+    /// Appends a parcel to a socket.
     #[inline]
     fn send(&mut self, socket: UpstreamSocketId, parcel: Parcel) {
         let place = number::to_u32(self.parcels.len());
@@ -201,7 +191,7 @@ impl Outbox {
         }
     }
 
-    /// Sends bytes of the arena, or kept ones, back through the listener that was asked.
+    /// Sends a span back to the source of a datagram, through the listener that received it.
     pub fn reply(
         &mut self,
         listener: LocalListener,
@@ -233,7 +223,7 @@ impl Outbox {
         );
     }
 
-    /// Passes a train on to a client, through the listener that it asked.
+    /// Passes a train of replies on to a client, through the listener that received the client's request.
     pub fn pass_back(&mut self, listener: LocalListener, train: &Train, mut reply: Reply) {
         split(train, |span, segment| {
             reply.parcel = Parcel {
@@ -256,12 +246,22 @@ impl Outbox {
         replies.push(reply);
     }
 
-    /// Copies bytes that a handler made, so that they outlive it until the flush.
+    /// Copies bytes that a handler made. The copy is valid until the flush.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DropReason::OutboxFull`] if the scratch space would exceed [`SCRATCH_MAX_BYTES`].
     pub fn keep(&mut self, bytes: &[u8]) -> Result<Span, DropReason> {
         self.keep_parts([bytes])
     }
 
-    /// The same for bytes in several parts.
+    /// Copies bytes that a handler made in several parts, one after the other. The copy is valid until the flush.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DropReason::OutboxFull`] if the scratch space would exceed [`SCRATCH_MAX_BYTES`].
     pub fn keep_parts<const N: usize>(&mut self, parts: [&[u8]; N]) -> Result<Span, DropReason> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if self.scratch.len() + len > SCRATCH_MAX_BYTES {
@@ -278,7 +278,12 @@ impl Outbox {
         })
     }
 
-    /// The bytes of a span.
+    /// Returns the bytes of a span.
+    ///
+    ///
+    /// # Panics
+    ///
+    /// Panics if the span does not lie within its buffer.
     pub fn bytes<'a>(&'a self, arena: &'a [u8], span: Span) -> &'a [u8] {
         let buffer = match span.region {
             Region::Arena => arena,
@@ -287,12 +292,12 @@ impl Outbox {
         &buffer[span.offset as usize..(span.offset + span.len) as usize]
     }
 
-    /// The sockets that something goes out on.
+    /// Returns the sockets that have parcels.
     pub fn touched(&self) -> &[UpstreamSocketId] {
         &self.touched
     }
 
-    /// What goes out on a socket, in order.
+    /// Returns the parcels of a socket, in order.
     pub fn parcels(&self, socket: UpstreamSocketId) -> impl Iterator<Item = Parcel> {
         let mut next = self
             .sockets
@@ -305,19 +310,19 @@ impl Outbox {
         })
     }
 
-    /// The listeners that something goes back through.
+    /// Returns the listeners that have replies.
     pub fn replying(&self) -> &[LocalListener] {
         &self.replying
     }
 
-    /// What goes back through a listener, in order.
+    /// Returns the replies that leave through a listener, in order.
     pub fn replies(&self, listener: LocalListener) -> &[Reply] {
         self.replies
             .get(listener.index())
             .map_or(&[], Vec::as_slice)
     }
 
-    /// Forgets everything and keeps the memory.
+    /// Removes all parcels and keeps the memory for the next turn.
     pub fn clear(&mut self) {
         for socket in self.touched.drain(..) {
             self.sockets[socket.0 as usize] = (NONE, NONE);
@@ -330,189 +335,6 @@ impl Outbox {
         self.copied = None;
         self.scratch.clear();
     }
-}
-
-/// Cuts a train into pieces that one segmented send can take.
-fn split(train: &Train, mut piece: impl FnMut(Span, u16)) {
-    let span = train.span;
-    let segment = u32::from(train.segment);
-    // One at least: IPv6 has room for segments that are longer than a run may be, and those go one by one.
-    let most = RUN_MAX_BYTES
-        .checked_div(segment)
-        .map_or(1, |segments| SEGMENTS_MAX.min(segments).max(1));
-    let step = if segment == 0 {
-        span.len
-    } else {
-        segment * most
-    };
-    if span.len <= step {
-        return piece(span, if span.len > segment { train.segment } else { 0 });
-    }
-    let mut offset = 0;
-    while offset < span.len {
-        let len = step.min(span.len - offset);
-        piece(
-            Span {
-                offset: span.offset + offset,
-                len,
-                ..span
-            },
-            if len > segment { train.segment } else { 0 },
-        );
-        offset += len;
-    }
-}
-
-impl Parcel {
-    /// How many datagrams it holds.
-    pub fn datagrams(&self) -> u32 {
-        match self.segment {
-            0 => 1,
-            segment => self.span.len.div_ceil(u32::from(segment)),
-        }
-    }
-
-    /// Its datagrams one by one, for when they have to go one by one.
-    pub fn singles(self) -> impl Iterator<Item = Parcel> {
-        let step = if self.segment == 0 {
-            self.span.len
-        } else {
-            u32::from(self.segment)
-        };
-        (0..self.datagrams()).map(move |index| {
-            let offset = index * step;
-            let span = Span {
-                offset: self.span.offset + offset,
-                len: step.min(self.span.len - offset),
-                ..self.span
-            };
-            Parcel {
-                span,
-                segment: 0,
-                ttl: self.ttl,
-            }
-        })
-    }
-
-    /// Takes one more datagram that lies right behind it, if one segmented send can take both.
-    #[inline]
-    fn extend(&mut self, next: Span) -> bool {
-        let pace = self.pace();
-        let fits = self.span.region == next.region
-            && self.span.offset + self.span.len == next.offset
-            && (1..=pace).contains(&next.len)
-            && self.span.len.is_multiple_of(pace)
-            && self.span.len + next.len <= RUN_MAX_BYTES.min(pace * SEGMENTS_MAX);
-        if fits {
-            self.segment = number::to_u16(pace as usize);
-            self.span.len += next.len;
-        }
-        fits
-    }
-
-    /// Parcels of at most so many datagrams.
-    pub fn parts(self, count_max: u32) -> impl Iterator<Item = Parcel> {
-        let step = if self.segment == 0 {
-            self.span.len
-        } else {
-            u32::from(self.segment) * count_max
-        };
-        (0..self.span.len.div_ceil(step.max(1)).max(1)).map(move |index| {
-            let offset = index * step;
-            let len = step.min(self.span.len - offset);
-            let segment = if len > u32::from(self.segment) {
-                self.segment
-            } else {
-                0
-            };
-            Parcel {
-                span: Span {
-                    offset: self.span.offset + offset,
-                    len,
-                    ..self.span
-                },
-                segment,
-                ttl: self.ttl,
-            }
-        })
-    }
-
-    /// The size that all its datagrams but the last have.
-    fn pace(&self) -> u32 {
-        if self.segment == 0 {
-            self.span.len
-        } else {
-            u32::from(self.segment)
-        }
-    }
-}
-
-/// Some parcels that can leave in one segmented send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// How many parcels.
-    pub parcels: usize,
-    /// How many datagrams.
-    pub datagrams: u32,
-    /// Bytes of each datagram but the last; 0 when there is only one datagram.
-    pub segment: u16,
-}
-
-/// What a way out is known to take in one segmented send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SegmentLimits {
-    /// The largest segment in bytes; 0: no segmented sends at all.
-    pub bytes_max: u32,
-    /// How many segments.
-    pub count_max: u32,
-}
-
-impl SegmentLimits {
-    /// As long as nothing has been refused.
-    pub const UNKNOWN: SegmentLimits = SegmentLimits {
-        bytes_max: u32::MAX,
-        count_max: SEGMENTS_MAX,
-    };
-    /// Every datagram by itself.
-    pub const NONE: SegmentLimits = SegmentLimits {
-        bytes_max: 0,
-        count_max: 1,
-    };
-}
-
-/// The longest run that the parcels begin with: equal sizes but for the last, one TTL, within the limits. A first parcel
-/// beyond the limits is a run by itself. `parcels` is not empty.
-pub fn first_run(parcels: impl Iterator<Item = Parcel>, limits: SegmentLimits) -> Run {
-    let mut parcels = parcels.peekable();
-    let first = parcels.next().expect("a run has a first parcel");
-    let mut run = Run {
-        parcels: 1,
-        datagrams: first.datagrams(),
-        segment: first.segment,
-    };
-    let pace = first.pace();
-    if pace == 0 || pace > limits.bytes_max {
-        return run;
-    }
-    let mut bytes = first.span.len;
-    while bytes.is_multiple_of(pace) {
-        let Some(next) = parcels.peek() else { break };
-        let fits =
-            next.pace() == pace || (next.segment == 0 && next.span.len < pace && next.span.len > 0);
-        if !fits
-            || next.ttl != first.ttl
-            || bytes + next.span.len > RUN_MAX_BYTES
-            || run.datagrams + next.datagrams() > limits.count_max
-        {
-            break;
-        }
-        bytes += next.span.len;
-        run.datagrams += next.datagrams();
-        run.parcels += 1;
-        run.segment = number::to_u16(pace as usize);
-        parcels.next();
-    }
-    run
 }
 
 #[cfg(test)]

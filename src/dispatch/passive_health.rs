@@ -1,5 +1,5 @@
-//! Whether an upstream lives, told from what comes back: it refuses (ICMP), or has answered before and no longer does. For
-//! upstreams without probes. A dead one is tried again after a pause.
+//! Passive health of an upstream without probes. An upstream is considered dead if it refuses requests (ICMP), or if
+//! it has replied before and no longer does. A dead upstream is tried again after a pause.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 
-/// Refusals that make an upstream dead ...
+/// The number of refusals within [`REFUSALS_WITHIN`] without a reply that makes an upstream dead.
 const REFUSALS_MAX: u32 = 3;
-/// ... within this time without an answer.
+/// The time within which refusals are counted.
 const REFUSALS_WITHIN: Duration = Duration::from_secs(10);
-/// Requests without an answer that make one dead that used to answer ...
+/// The number of requests without a reply that makes an upstream dead, if it has replied before and is silent for
+/// [`SILENCE`].
 const SILENCE_REQUESTS: u64 = 20;
-/// ... when it has been silent for this long.
+/// The time without a reply after which an upstream that has replied before may be considered dead.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long a dead one is left alone before it is tried again.
+/// The pause before a dead upstream is tried again.
 pub const PAUSE: Duration = Duration::from_secs(5);
 
-/// What one worker knows of one upstream.
+/// The passive health of one upstream in one worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassiveHealth {
     refusals: u32,
     refused_first: Time,
-    /// Requests since the last answer, and when the first of them was sent.
+    /// The number of requests since the last reply. The first of them was sent at `waiting_since`.
     waiting: u64,
     waiting_since: Time,
     #[serde(rename = "has_answered")]
@@ -32,12 +33,13 @@ pub struct PassiveHealth {
 }
 
 impl PassiveHealth {
-    /// Whether it is thought alive.
+    /// Returns whether the upstream is considered alive.
     pub fn is_alive(&self) -> bool {
         self.dead_until.is_none()
     }
 
-    /// Datagrams were sent that it may answer. Whether it is alive has changed if this is `true`.
+    /// Records that datagrams were sent which the upstream may reply to. Returns whether the upstream has died by
+    /// this.
     pub fn requested(&mut self, datagrams: u64, now: Time) -> bool {
         if self.waiting == 0 {
             self.waiting_since = now;
@@ -53,7 +55,7 @@ impl PassiveHealth {
         is_silent
     }
 
-    /// It answered. Whether it is alive has changed if this is `true`.
+    /// Records a reply. Returns whether the upstream has come alive by this.
     pub fn replied(&mut self) -> bool {
         self.refusals = 0;
         self.waiting = 0;
@@ -61,7 +63,7 @@ impl PassiveHealth {
         self.dead_until.take().is_some()
     }
 
-    /// Word came back that nobody is there. Whether it is alive has changed if this is `true`.
+    /// Records a refusal (ICMP). Returns whether the upstream has died by this.
     pub fn refused(&mut self, now: Time) -> bool {
         if self.refusals == 0 || now.since(self.refused_first) > REFUSALS_WITHIN {
             self.refusals = 0;
@@ -75,8 +77,8 @@ impl PassiveHealth {
         is_dying
     }
 
-    /// Time has passed. Whether it is alive has changed if this is `true`: it is tried again, and a single refusal
-    /// is enough then.
+    /// Records that time has passed. Returns whether the upstream is considered alive again, so that it is tried. A
+    /// single refusal then makes it dead.
     pub fn pass_time(&mut self, now: Time) -> bool {
         let is_over = self.dead_until.is_some_and(|until| until <= now);
         if is_over {
@@ -88,7 +90,7 @@ impl PassiveHealth {
         is_over
     }
 
-    /// When it is to be tried again.
+    /// Returns when a dead upstream is tried again.
     pub fn deadline(&self) -> Option<Time> {
         self.dead_until
     }
@@ -106,7 +108,8 @@ mod tests {
         Time(seconds * 1_000_000_000)
     }
 
-    /// Three refusals, a pause, one refusal more, and an answer that clears it.
+    /// Three refusals make an upstream dead. After the pause a single refusal suffices, and a reply clears all
+    /// refusals.
     #[test]
     fn refusals() {
         let mut health = PassiveHealth::default();
@@ -125,7 +128,7 @@ mod tests {
         assert!(!health.refused(seconds(19)));
     }
 
-    /// Silence counts against one that has answered, and never against one that does not answer at all.
+    /// Silence counts against an upstream that has replied, and never against one that does not reply at all.
     #[test]
     fn silence() {
         let mut collector = PassiveHealth::default();

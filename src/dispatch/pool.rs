@@ -1,5 +1,5 @@
-//! A set of upstreams and a way to pick one of them. Who is fit to be picked (alive, not draining, not kept back as a
-//! backup) changes rarely, so every pick is a look into a schedule that was made when that last changed.
+//! A set of upstreams and a way to pick one of them. An upstream is fit to be picked if it is alive, not draining and
+//! not held back as a backup. This changes rarely, so every pick reads a schedule that was made at the last change.
 
 use std::sync::Arc;
 
@@ -8,58 +8,59 @@ use crate::number;
 use super::maglev::{Maglev, mix};
 use super::random::Random;
 
-/// Length of the longest schedule; larger sums of weights are scaled down to it.
+/// The length of the longest schedule. Larger sums of weights are scaled down to it.
 const SCHEDULE_MAX: u64 = 65_536;
-/// Further places that a hash tries when the first one's upstream is not fit, before those that are draw lots.
+/// The number of further places that a hash tries if the upstream at the first place is not fit. If none of them is
+/// fit, rendezvous hashing decides.
 const HASH_TRIES: u32 = 16;
 
-/// How one upstream is picked.
+/// How an upstream is picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// The next one, each as often as its weight says.
+    /// The upstreams in turn, each as often as its weight says.
     RoundRobin,
-    /// Any, likelier by weight.
+    /// An upstream at random, in proportion to the weights.
     Random,
-    /// Always the same for the same key, on every machine with the same upstreams.
+    /// Always one upstream for the same key, on every machine with the same upstreams.
     Hash,
-    /// The one with the fewest sessions for its weight.
+    /// The upstream with the fewest sessions in relation to its weight.
     LeastSessions,
-    /// The first in the order of the file that is alive.
+    /// The first alive upstream in the order of the file.
     FirstAlive,
 }
 
-/// One upstream, as far as picking is concerned.
+/// What a pool knows of one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// A hash of its name, the same on every machine.
+    /// A hash of the upstream's name, the same on every machine.
     pub name: u64,
-    /// How much it takes compared with the others; at least 1.
+    /// The weight relative to the other members; at least 1.
     pub weight: u32,
-    /// Only picked while no other is fit.
+    /// Whether the upstream is picked only while no other is fit.
     pub backup: bool,
-    /// Gets nothing new.
+    /// Whether the upstream is draining, so that it gets nothing new.
     pub drain: bool,
-    /// Whether it is thought to answer.
+    /// Whether the upstream is considered alive.
     pub alive: bool,
-    /// Whether it has an address.
+    /// Whether the upstream has an address.
     pub resolved: bool,
-    /// Whether it only gets copies: never picked.
+    /// Whether the upstream gets copies only, so that it is never picked.
     pub shadow: bool,
 }
 
-/// The set.
+/// The members and the state of picking.
 #[derive(Debug)]
 pub struct Pool {
     members: Vec<Member>,
     pick: Pick,
-    /// Where nobody is alive: pick as if all were.
+    /// Whether to pick as if all members were alive when none is.
     fail_open: bool,
     maglev: Option<Arc<Maglev>>,
     random: Random,
-    /// Who may be picked now, each as often as its weight says, well mixed.
+    /// The members that may be picked now, evenly mixed. Each occurs as often as its weight says.
     schedule: Vec<u16>,
-    /// Whether somebody else is fit since it was made. With many weights it takes milliseconds to make, and many may die or
-    /// return at once, so it is made when it is needed.
+    /// Whether the set of fit members has changed since the schedule was made. With many weights a schedule takes
+    /// milliseconds, and many members may die or return at once. It is therefore made at the next pick.
     is_schedule_old: bool,
     turn: usize,
     fit: Vec<bool>,
@@ -67,7 +68,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of members. `maglev` is the table over all of them, needed for [`Pick::Hash`] alone.
+    /// Creates a pool. `maglev` is the table over all members, which only [`Pick::Hash`] needs. `seed` starts the
+    /// random numbers of [`Pick::Random`].
     pub fn new(
         members: Vec<Member>,
         pick: Pick,
@@ -94,12 +96,12 @@ impl Pool {
         pool
     }
 
-    /// The members.
+    /// Returns the members, in the order in which they were given.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Changes what is known of a member.
+    /// Changes what is known of a member, and plans anew if it differs.
     pub fn change(&mut self, member: usize, change: impl FnOnce(&mut Member)) {
         let before = self.members[member];
         change(&mut self.members[member]);
@@ -108,35 +110,36 @@ impl Pool {
         }
     }
 
-    /// Whose turn it is, to be handed over.
+    /// Returns the position of [`Pick::RoundRobin`], for [`Pool::restore_turn`].
     pub fn turn(&self) -> u64 {
         self.turn as u64
     }
 
-    /// Goes on where another pool of the same members has stopped.
+    /// Continues at the position of another pool with the same members.
     pub fn restore_turn(&mut self, turn: u64) {
         self.make_schedule();
         self.turn = usize::try_from(turn).map_or(0, |turn| turn % self.schedule.len().max(1));
     }
 
-    /// Whether no member is thought dead.
+    /// Returns whether all members are considered alive.
     pub fn is_all_alive(&self) -> bool {
         self.is_all_alive
     }
 
-    /// Whether the member may get something new.
+    /// Returns whether the member may get something new.
     pub fn is_fit(&self, member: usize) -> bool {
         self.fit[member]
     }
 
-    /// Whether the member gets what all get: dead or alive, for one that has come back is heard of by nothing else.
+    /// Returns whether the member gets what is sent to all members. A dead member does, because only its reply to
+    /// such a datagram can show that it is alive again.
     pub fn is_fit_for_all(&self, member: usize) -> bool {
         let member = &self.members[member];
         member.resolved && !member.drain
     }
 
-    /// Picks one; `None` if nobody is fit. `key` decides under [`Pick::Hash`], `sessions` tells each member's under
-    /// [`Pick::LeastSessions`].
+    /// Picks a member, or returns `None` if no member is fit. `key` decides under [`Pick::Hash`]. `sessions` returns
+    /// the number of a member's sessions under [`Pick::LeastSessions`].
     pub fn pick(
         &mut self,
         key: impl FnOnce() -> u64,
@@ -172,8 +175,8 @@ impl Pool {
         }
     }
 
-    /// The key's own member, or, while that is not fit, another that is always the same for this key: nobody else's
-    /// clients move.
+    /// Returns the key's own member. While that is not fit, it returns another that is always the same for this key.
+    /// Clients of other members do not move.
     fn by_hash(&self, mut key: u64) -> usize {
         if let Some(maglev) = &self.maglev {
             for _ in 0..=HASH_TRIES {
@@ -187,8 +190,8 @@ impl Pool {
         self.by_lot(key)
     }
 
-    /// Every fit member draws a lot for the key, the heavier the better (weighted rendezvous hashing: the lots of others do
-    /// not change when one comes or goes).
+    /// Returns the fit member with the best draw for the key, in relation to its weight (weighted rendezvous
+    /// hashing). The draws of other members do not change when a member comes or goes.
     fn by_lot(&self, key: u64) -> usize {
         let lot = |member: usize| {
             let drawn = mix(key ^ self.members[member].name).max(1) as f64 / u64::MAX as f64;
@@ -217,7 +220,7 @@ impl Pool {
         })
     }
 
-    /// Says anew who is fit.
+    /// Determines which members are fit.
     fn plan(&mut self) {
         let may = |member: &Member| member.resolved && !member.drain && !member.shadow;
         let chosen: [&dyn Fn(&Member) -> bool; 3] = [
@@ -237,8 +240,9 @@ impl Pool {
     }
 }
 
-/// A sequence in which each fit member stands as often as its weight says, as evenly spread as can be (smooth weighted
-/// round robin: everybody earns their weight, the richest goes next and pays the sum).
+/// Returns a sequence in which each fit member occurs as often as its weight says, as evenly spread as possible. The
+/// method is smooth weighted round robin: in each step every member earns its weight. The member with the most is
+/// next, and pays the sum of all weights.
 fn schedule(members: &[Member], fit: &[bool]) -> Vec<u16> {
     let places: Vec<usize> = (0..members.len()).filter(|member| fit[*member]).collect();
     let weights: Vec<i64> = scaled(
@@ -265,11 +269,11 @@ fn schedule(members: &[Member], fit: &[bool]) -> Vec<u16> {
     (0..sum).filter_map(|_| next()).collect()
 }
 
-/// The weights without a common divisor, and small enough that a schedule of their sum is quickly made.
+/// Returns the weights without a common divisor, small enough that a schedule of their sum is made quickly.
 fn scaled(weights: Vec<u64>) -> Vec<i64> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let sum: u64 = weights.iter().map(|weight| weight / divisor).sum();
-    // The sequence costs its length times the number of members to make.
+    // Making the sequence costs its length times the number of members.
     let longest = (SCHEDULE_MAX * 16 / weights.len().max(1) as u64)
         .min(SCHEDULE_MAX)
         .max(weights.len() as u64);

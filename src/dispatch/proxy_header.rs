@@ -1,18 +1,18 @@
-//! The header of the PROXY protocol, version 2: in front of a datagram's payload it tells the upstream who sent it, and to
-//! which address (haproxy's proxy-protocol.txt, section 2.2).
+//! The header of the PROXY protocol, version 2 (haproxy's proxy-protocol.txt, section 2.2). It precedes a datagram's
+//! payload and gives the upstream the source and destination of the original datagram.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::number;
 
-/// The longest header: the fixed part and an IPv6 address block.
+/// The length of the longest header: the fixed part and an IPv6 address block.
 pub const HEADER_MAX_BYTES: usize = FIXED_BYTES + 36;
 
-/// Signature, version and command, family and transport, length of what follows.
+/// The length of the fixed part: signature, version and command, family and transport, length of the rest.
 const FIXED_BYTES: usize = 16;
-/// What each header begins with.
+/// The first bytes of each header.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2, command LOCAL: no addresses; the receiver uses those that it sees.
+/// Version 2, command LOCAL: the header has no addresses, and the receiver uses those that it sees.
 const LOCAL: u8 = 0x20;
 /// Version 2, command PROXY.
 const PROXY: u8 = 0x21;
@@ -23,9 +23,9 @@ const UDP_V4: u8 = 0x12;
 /// AF_INET6, DGRAM: UDP over IPv6.
 const UDP_V6: u8 = 0x22;
 
-/// Writes the header for a datagram from `src` to `dst` and returns its length: 28 bytes for IPv4, 52 for IPv6. If one
-/// of them is IPv4 and the other IPv6, the IPv4 one is written in its mapped form (RFC 4291 2.5.5.2). Where the source
-/// is not known, which is an unspecified address, the header says LOCAL in 16 bytes.
+/// Writes the header for a datagram from `src` to `dst` and returns its length: 28 bytes for IPv4, 52 for IPv6. If
+/// one address is IPv4 and the other IPv6, the IPv4 one is written in its mapped form (RFC 4291 2.5.5.2). If the
+/// source is unknown, which is an unspecified address, the command is LOCAL and the header has 16 bytes.
 pub fn proxy_v2(src: SocketAddr, dst: SocketAddr, buffer: &mut [u8; HEADER_MAX_BYTES]) -> usize {
     if src.ip().is_unspecified() {
         return write(buffer, LOCAL, UNSPEC, &[]);
@@ -97,7 +97,7 @@ mod tests {
 
     const SIGNATURE_HEX: &str = "0d0a0d0a 000d0a51 5549540a";
 
-    /// IPv4, to the byte.
+    /// An IPv4 header has exactly these bytes.
     #[test]
     fn ipv4() {
         let expected = bytes(&format!(
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(expected.len(), 28);
     }
 
-    /// IPv6, to the byte; a scope has no place in it.
+    /// An IPv6 header has exactly these bytes. A scope is not part of it.
     #[test]
     fn ipv6() {
         let expected = bytes(&format!(
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(expected.len(), 52);
     }
 
-    /// Two families become IPv6.
+    /// An address of each family results in an IPv6 header.
     #[test]
     fn two_families() {
         let expected = bytes(&format!(
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(header("[2001:db8::9]:2", "192.0.2.7:1"), expected);
     }
 
-    /// A source that is not known is none.
+    /// An unknown source results in a header without addresses.
     #[test]
     fn unknown() {
         let expected = bytes(&format!("{SIGNATURE_HEX} 20 00 0000"));

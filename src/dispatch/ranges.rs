@@ -1,19 +1,20 @@
-//! Longest-prefix lookup in flat sorted ranges: prefixes are nested or apart, so the address line falls into ranges that
-//! each belong to exactly one most specific prefix. A lookup is one binary search, in IPv6 at most two: by the upper half
-//! of the address, then by the lower one where ranges begin inside of the upper. Machine words are compared without a
-//! branch; searching whole 128-bit numbers costs twice as much, for the branches that nobody can predict.
+//! Longest-prefix lookup in flat sorted ranges. Prefixes are nested or disjoint, so they divide the address space
+//! into ranges. The most specific prefix around a range owns it. A lookup is one binary search for IPv4, and at most
+//! two for IPv6. The first is by the upper half of the address. The second is by the lower half, if ranges begin
+//! within the upper one. The search compares machine words without a branch. A search over whole 128-bit numbers
+//! costs twice as much, because its branches cannot be predicted.
 
 use crate::number;
 
 /// An address as an ordered number.
 pub trait AddressKey: Copy + Ord {
-    /// A machine word.
+    /// The machine word that the search compares.
     type Word: Copy + Ord + std::fmt::Debug;
     /// The lowest address.
     const MIN: Self;
-    /// The next address; `None` after the last.
+    /// Returns the next address, or `None` after the last.
     fn next(self) -> Option<Self>;
-    /// As two words that have the same order; 0 is the second where one is enough.
+    /// Returns the address as two words in the same order. The second is 0 if one word is enough.
     fn words(self) -> (Self::Word, Self::Word);
 }
 
@@ -42,12 +43,12 @@ impl AddressKey for u128 {
 /// Marks a range that no prefix covers.
 pub const NOBODY: u32 = u32::MAX;
 
-/// Which of a set of nested intervals is the innermost around a key.
+/// A lookup of the innermost interval around a key, in a set of nested intervals.
 #[derive(Debug, Clone)]
 pub struct Ranges<K: AddressKey> {
-    /// The upper words of the ranges' first keys, ascending, each once; the first is that of `K::MIN`.
+    /// The upper words of the ranges' first keys, ascending and unique. The first is that of `K::MIN`.
     heads: Vec<K::Word>,
-    /// Where the ranges of each head begin in the two lists below, and at last where they end.
+    /// The index of the first range of each head in the two lists below, and the number of ranges as the last entry.
     blocks: Vec<u32>,
     /// The lower word of each range's first key.
     tails: Vec<K::Word>,
@@ -59,8 +60,8 @@ pub struct Ranges<K: AddressKey> {
 struct RangesBuilder<K>(Vec<(K, u32)>);
 
 impl<K: AddressKey> Ranges<K> {
-    /// Builds from `(first, last, owner)` intervals that are nested or disjoint, each at most once. Also returns each
-    /// interval's parent, the next larger one around it, as `(owner, parent owner)`.
+    /// Builds the lookup from `(first, last, owner)` intervals that are nested or disjoint, each at most once. It
+    /// also returns each interval's parent, the next larger one around it, as `(owner, parent owner)`.
     pub fn build(mut intervals: Vec<(K, K, u32)>) -> (Ranges<K>, Vec<(u32, u32)>) {
         intervals.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         let mut draft = RangesBuilder(vec![(K::MIN, NOBODY)]);
@@ -76,19 +77,19 @@ impl<K: AddressKey> Ranges<K> {
         (draft.finish(), parents)
     }
 
-    /// Whether one interval, or none, owns every key.
+    /// Returns whether all keys have one owner, or none has an owner.
     pub fn is_single(&self) -> bool {
         self.owners.len() == 1
     }
 
-    /// The innermost interval around `key`, or [`NOBODY`].
+    /// Returns the innermost interval around `key`, or [`NOBODY`].
     pub fn find(&self, key: K) -> u32 {
         let (head, tail) = key.words();
-        // The first range begins at K::MIN, so one head at least is not above any key's.
+        // The first range begins at K::MIN, so at least one head is not above the head of any key.
         let block = self.heads.partition_point(|start| *start <= head) - 1;
         let (first, end) = (self.blocks[block] as usize, self.blocks[block + 1] as usize);
         if self.heads[block] < head {
-            return self.owners[end - 1]; // No range begins in this head, so the last one before it goes on.
+            return self.owners[end - 1]; // No range begins in this head: the last one before it covers the key.
         }
         let after = first + self.tails[first..end].partition_point(|start| *start <= tail);
         self.owners[after - 1]
@@ -96,7 +97,7 @@ impl<K: AddressKey> Ranges<K> {
 }
 
 impl<K: AddressKey> RangesBuilder<K> {
-    /// Ends every open interval that ends before `next`: the range behind it belongs to the one around it.
+    /// Closes every open interval that ends before `next`. The interval around it owns the range behind it.
     fn close_until(&mut self, open: &mut Vec<(K, u32)>, next: Option<K>) {
         while let Some(&(last, _)) = open.last() {
             if next.is_some_and(|next| last >= next) {
@@ -109,7 +110,7 @@ impl<K: AddressKey> RangesBuilder<K> {
         }
     }
 
-    /// From `first` on, `owner` owns; replaces a range that would be empty.
+    /// Makes `owner` the owner from `first` on, and replaces a range that would be empty.
     fn start(&mut self, first: K, owner: u32) {
         self.0.pop_if(|last| last.0 == first);
         self.0.push((first, owner));
@@ -141,7 +142,7 @@ impl<K: AddressKey> RangesBuilder<K> {
 mod tests {
     use super::*;
 
-    /// Nested, adjacent and touching-the-end intervals all find their innermost owner.
+    /// Intervals that are nested, adjacent or end at the last key all find their innermost owner.
     #[test]
     fn innermost_interval_wins() {
         let (ranges, parents) = Ranges::<u32>::build(vec![
@@ -172,7 +173,7 @@ mod tests {
         );
     }
 
-    /// An empty table owns nothing.
+    /// A lookup without intervals finds no owner.
     #[test]
     fn nothing_owns_nothing() {
         assert_eq!(Ranges::<u128>::build(Vec::new()).0.find(7), NOBODY);

@@ -1,24 +1,25 @@
-//! So many datagrams a second, over all workers: the generic cell rate algorithm (ITU-T I.371), one number that says when
-//! the next datagram is due.
+//! A limit on the number of datagrams in a second, shared by all workers. It is the generic cell rate algorithm
+//! (ITU-T I.371): a single number says when the next datagram is due.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::time::Time;
 
-/// What may come at once after a pause: so much of a second's worth. Time is read once a turn, and a turn brings many.
+/// The burst after a pause, as a part of a second's datagrams. A worker reads the time once a turn, and a turn brings
+/// many datagrams.
 const BURST_NS: u64 = 100_000_000;
 
-/// A limit that several workers share.
+/// A rate limit that several workers share.
 #[derive(Debug)]
 pub struct RateLimit {
-    /// Time between two datagrams at the limit.
+    /// The time between two datagrams at the limit.
     interval_ns: u64,
-    /// When the next one would be due if none came early.
+    /// The time at which the next datagram would be due if none came early.
     due_ns: AtomicU64,
 }
 
 impl RateLimit {
-    /// At most `count` datagrams in `period_ns`; both at least 1.
+    /// Creates a limit of `count` datagrams in `period_ns` nanoseconds. Values below 1 count as 1.
     pub fn new(count: u64, period_ns: u64) -> RateLimit {
         RateLimit {
             interval_ns: (period_ns / count.max(1)).max(1),
@@ -26,15 +27,15 @@ impl RateLimit {
         }
     }
 
-    /// Whether one more datagram may go now.
+    /// Returns whether one more datagram may be sent now, and counts it if so.
     pub fn take(&self, now: Time) -> bool {
         let next = |due: u64| {
             let due = due.max(now.0);
-            // One may always come after a pause, however slow the rate.
+            // A single datagram may always be sent after a pause, however slow the rate.
             let burst = BURST_NS.max(self.interval_ns);
             (due + self.interval_ns <= now.0 + burst).then_some(due + self.interval_ns)
         };
-        // Workers that meet here try again; no order between them matters.
+        // Workers that collide here try again. The order between them does not matter.
         self.due_ns
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
             .is_ok()
@@ -45,7 +46,7 @@ impl RateLimit {
 mod tests {
     use super::*;
 
-    /// Over ten seconds of pressure exactly the rate passes, and a tenth of a second's worth at the start.
+    /// Over ten seconds of overload, exactly the rate passes, and a burst of a tenth of a second at the start.
     #[test]
     fn rate_and_burst() {
         let limit = RateLimit::new(1_000, 1_000_000_000);
@@ -57,7 +58,7 @@ mod tests {
         assert_eq!(passed.count(), 10_000);
     }
 
-    /// A slow rate lets the first one through.
+    /// A slow rate lets the first datagram pass.
     #[test]
     fn one_a_minute() {
         let limit = RateLimit::new(1, 60_000_000_000);

@@ -1,5 +1,5 @@
-//! Who is never answered. Everything that sends back asks here first, so that no forged or looping datagram makes the
-//! daemon talk to itself, to a service that would answer the answer, or to a crowd.
+//! The rules for which senders may be replied to. Every reply is checked here first. Forged and looping datagrams
+//! therefore cannot make the daemon talk to itself, to a service that would reply to the reply, or to a group.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,35 +7,36 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::verdict::DropReason;
 use crate::datagram::Envelope;
 
-/// Ports below this belong to services (RFC 6335, section 6: System Ports), which would answer an answer.
+/// The ports below this belong to services (RFC 6335, section 6: System Ports), which would reply to a reply.
 const SYSTEM_PORTS: u16 = 1024;
 
-/// How a handler that sends back wants to be guarded.
+/// The reply policy of a handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplyPolicy {
-    /// Answer source ports below 1024 too.
+    /// Whether to reply to source ports below 1024.
     pub allow_low_ports: bool,
-    /// Answer what was sent to a group or a broadcast address.
+    /// Whether to reply to datagrams that were sent to a group or a broadcast address.
     pub answer_groups: bool,
-    /// Send with this TTL instead of the received one less one.
+    /// The TTL to send with. `None` stands for the received TTL less one.
     pub ttl: Option<u8>,
 }
 
-/// What the daemon knows of itself: its own listeners and the addresses of this host.
+/// The addresses that the daemon must not reply to: its own listeners, and the addresses of this host.
 #[derive(Debug, Default)]
 pub struct ReplyFilter {
     exact: HashSet<SocketAddr>,
-    /// Ports on which a wildcard listener has every local address.
+    /// The ports on which an IPv4 wildcard listener covers every local address, for each family.
     wildcard_v4: HashSet<u16>,
     wildcard_v6: HashSet<u16>,
-    /// One bit a port that any listener has: nearly every source fails this first, cheap look.
+    /// One bit for each port that a listener uses. Nearly every source fails this cheap check first.
     ports: Vec<u64>,
     local: HashSet<IpAddr>,
     broadcast: HashSet<Ipv4Addr>,
 }
 
 impl ReplyFilter {
-    /// `listeners` are bind addresses (an unspecified one has all of `local`), `broadcast` this host's broadcast addresses.
+    /// Creates the filter. `listeners` are bind addresses, where an unspecified one covers all of `local`.
+    /// `broadcast` are the broadcast addresses of this host.
     pub fn new(
         listeners: impl IntoIterator<Item = SocketAddr>,
         local: impl IntoIterator<Item = IpAddr>,
@@ -63,7 +64,14 @@ impl ReplyFilter {
         reply_filter
     }
 
-    /// Whether an answer may go back, and with which TTL (`None`: the socket's own, where none was asked for).
+    /// Returns the TTL of a reply to the sender of `envelope`. `None` stands for the socket's default, if no handler
+    /// asked for the received TTL.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason not to reply. The source may have port 0, be no unicast address, be a listener of this
+    /// daemon, or have a system port. The destination may be a group, or the TTL may be used up.
     pub fn permit(
         &self,
         envelope: &Envelope,
@@ -90,7 +98,7 @@ impl ReplyFilter {
 
     fn is_not_unicast(&self, ip: IpAddr) -> bool {
         match ip {
-            // 0.0.0.0/8 is "this network" (RFC 1122, section 3.2.1.3): never a sender's address.
+            // 0.0.0.0/8 is "this network" (RFC 1122, section 3.2.1.3), which is never a sender's address.
             IpAddr::V4(ip) => {
                 ip.is_multicast()
                     || ip.is_broadcast()
@@ -101,8 +109,8 @@ impl ReplyFilter {
         }
     }
 
-    /// Whether the source is one of our listeners. The address that was asked is one of this host's too, even when it
-    /// came up after the others were listed.
+    /// Returns whether the source is a listener of this daemon. The destination of the datagram is an address of this
+    /// host too, even if it was added after the others were listed.
     fn is_own(&self, envelope: &Envelope) -> bool {
         let (ip, port) = (envelope.src.ip(), envelope.src.port());
         let listed = self
@@ -122,7 +130,13 @@ impl ReplyFilter {
     }
 }
 
-/// The TTL of what a datagram causes: one less than it arrived with, so that every loop dies; `fixed` overrides.
+/// Returns the TTL of what a datagram causes: one less than the received one, so that every loop ends. `fixed`
+/// overrides it.
+///
+///
+/// # Errors
+///
+/// Returns [`DropReason::TtlSpent`] if the received TTL is 0 or 1 and `fixed` is `None`.
 pub fn damp(received: Option<u8>, fixed: Option<u8>) -> Result<Option<u8>, DropReason> {
     match (fixed, received) {
         (Some(fixed), _) => Ok(Some(fixed)),
@@ -148,7 +162,7 @@ mod tests {
         }
     }
 
-    /// Every refusal of the reply filter, and what lifts it.
+    /// The reply filter refuses each forbidden source and destination. The policy lifts the refusals that it covers.
     #[test]
     fn refusals() {
         let listeners =

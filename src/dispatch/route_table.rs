@@ -1,12 +1,12 @@
-//! Which route a datagram takes. Precedence, over the whole table:
+//! The choice of a datagram's route. The precedence over the whole table is:
 //!
 //! 1. destination address: exact before longer prefix before shorter prefix before wildcard;
 //! 2. then port: exact before range, narrower first;
 //! 3. then interface: named before any;
 //! 4. then source: longer prefix before shorter before none.
 //!
-//! A listener has one port, so it gets a [`PortTable`]: the rows that can match there, compiled so that thousands of
-//! destinations or sources cost one binary search each.
+//! A listener has one port, so it gets a [`PortTable`]. This holds the rows that can match at the port, compiled so
+//! that thousands of destinations or sources cost one binary search each.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -18,36 +18,36 @@ use super::ranges::{AddressKey, NOBODY, Ranges};
 use crate::datagram::Envelope;
 use crate::number;
 
-/// One row of the table: a combination that leads to a route.
+/// One row of the table: a combination of conditions that leads to a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Match {
-    /// Destination address or prefix; length 0 is the wildcard.
+    /// The destination address or prefix. Length 0 is the wildcard.
     pub net: IpNet,
-    /// First and last destination port.
+    /// The first and last destination port.
     pub ports: (u16, u16),
-    /// Index of the only interface that it may arrive on.
+    /// The index of the only interface that the datagram may arrive on.
     pub interface: Option<u32>,
-    /// The only sources it may come from.
+    /// The only sources that the datagram may come from.
     pub source: Option<IpNet>,
-    /// Where it leads.
+    /// The route that the row leads to.
     pub route: RouteId,
 }
 
-/// Why a row does not take a datagram.
+/// The reason why a row does not match a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
-    /// Sent to another address.
+    /// The datagram was sent to another address.
     Destination,
-    /// Sent to another port.
+    /// The datagram was sent to another port.
     Port,
-    /// Arrived on another interface.
+    /// The datagram arrived on another interface.
     Interface,
-    /// Comes from another source.
+    /// The datagram comes from another source.
     Source,
 }
 
 impl Match {
-    /// The first thing about the datagram that this row does not accept.
+    /// Returns the first condition of this row that the datagram does not meet, or `None` if the row matches.
     pub fn mismatch(&self, envelope: &Envelope) -> Option<Mismatch> {
         let port = envelope.dst.port();
         if !self.net.contains(&envelope.dst.ip()) {
@@ -69,7 +69,7 @@ impl Match {
         }
     }
 
-    /// What decides between two rows that both match; less comes first.
+    /// Returns the order between two rows that both match. The lesser one takes precedence.
     fn rank(&self) -> impl Ord + use<> {
         (
             Reverse(self.net.prefix_len()),
@@ -83,25 +83,25 @@ impl Match {
     }
 }
 
-/// All rows, most specific first.
+/// All rows, the most specific first.
 #[derive(Debug, Clone, Default)]
 pub struct RouteTable {
     matches: Vec<Match>,
 }
 
 impl RouteTable {
-    /// Sorts the rows by precedence.
+    /// Creates a table and sorts the rows by precedence.
     pub fn new(mut matches: Vec<Match>) -> RouteTable {
         matches.sort_by_key(Match::rank);
         RouteTable { matches }
     }
 
-    /// The rows, most specific first.
+    /// Returns the rows, the most specific first.
     pub fn matches(&self) -> &[Match] {
         &self.matches
     }
 
-    /// The rows that can match at this port, compiled for lookup.
+    /// Returns the rows that can match at this port, compiled for lookup.
     pub fn for_port(&self, port: u16) -> PortTable {
         let at_port = self
             .matches
@@ -131,7 +131,7 @@ pub struct PortTable {
 }
 
 impl PortTable {
-    /// The route for a datagram that this port's listener received.
+    /// Returns the route of a datagram that this port's listener received, or `None` if no row matches.
     pub fn find(&self, envelope: &Envelope) -> Option<RouteId> {
         match envelope.dst.ip() {
             IpAddr::V4(address) => self.v4.find(u32::from(address), envelope),
@@ -139,7 +139,8 @@ impl PortTable {
         }
     }
 
-    /// The route that every datagram to `destination` takes, whatever its interface and source, if there is one.
+    /// Returns the route that every datagram to `destination` takes, whatever its interface and source, if there is
+    /// one.
     pub fn fixed(&self, destination: IpAddr) -> Option<RouteId> {
         match destination {
             IpAddr::V4(address) => self.v4.fixed(u32::from(address)),
@@ -147,15 +148,15 @@ impl PortTable {
         }
     }
 
-    /// The route that every datagram of the address family takes, if the family has one row alone and that is a wildcard
-    /// without conditions.
+    /// Returns the route that every datagram of the address family takes. It exists only if the family has a single
+    /// row that is a wildcard without conditions.
     pub fn only_wildcard(&self, v4: bool) -> Option<RouteId> {
         if v4 { self.v4.only() } else { self.v6.only() }
     }
 }
 
-/// One family's prefixes: the address finds the innermost prefix; where none of its rows accepts the datagram, the next
-/// larger prefix is asked.
+/// The prefixes of one address family. A lookup starts at the innermost prefix around the address. If none of its
+/// rows matches the datagram, the lookup continues at the next larger prefix.
 #[derive(Debug, Clone)]
 struct PrefixTable<K: AddressKey> {
     ranges: Ranges<K>,
@@ -165,15 +166,15 @@ struct PrefixTable<K: AddressKey> {
 /// The rows of one prefix.
 #[derive(Debug, Clone)]
 struct Node {
-    /// The route that everything takes here, where the first row has no condition: found without a look at the groups.
+    /// The route of all datagrams here, if the first row has no condition. It is found without reading the groups.
     fixed: Option<RouteId>,
-    /// By port range and interface, in the order of precedence.
+    /// The rows by port range and interface, in the order of precedence.
     groups: Vec<Group>,
     /// The next larger prefix, or [`NOBODY`].
     parent: u32,
 }
 
-/// Rows that are equal but for the source.
+/// Rows that differ only in the source.
 #[derive(Debug, Clone)]
 struct Group {
     interface: Option<u32>,
@@ -182,10 +183,10 @@ struct Group {
 
 #[derive(Debug, Clone)]
 struct Sources {
-    /// Compiled source prefixes of either family; routes are the owners.
+    /// The compiled source prefixes of each family. The owners are routes.
     v4: Option<Ranges<u32>>,
     v6: Option<Ranges<u128>>,
-    /// The route for every other source.
+    /// The route of every other source.
     any: Option<RouteId>,
 }
 
@@ -227,7 +228,7 @@ impl<K: AddressKey> PrefixTable<K> {
 }
 
 impl Group {
-    /// The route that everything takes, if there is no condition.
+    /// Returns the route of all datagrams, if the group has no condition.
     fn fixed(&self) -> Option<RouteId> {
         let has_sources = self.sources.v4.is_some() || self.sources.v6.is_some();
         if self.interface.is_some() || has_sources {
@@ -252,7 +253,7 @@ impl Sources {
     }
 }
 
-/// Prefixes being gathered; rows arrive in the order of precedence, so rows of one prefix arrive together per rank.
+/// Prefixes being gathered. Rows arrive in the order of precedence, so the rows of one prefix are in that order too.
 struct Nodes<'a, K> {
     prefixes: std::collections::HashMap<(K, K), Vec<&'a Match>>,
 }
@@ -290,7 +291,7 @@ impl<'a, K: AddressKey + std::hash::Hash> Nodes<'a, K> {
     }
 }
 
-/// Cuts the rows of one prefix, in the order of precedence, into groups that differ only in the source.
+/// Divides the rows of one prefix, in the order of precedence, into groups that differ only in the source.
 fn compile_groups(rows: &[&Match]) -> Vec<Group> {
     let key = |row: &Match| (row.ports.1 - row.ports.0, row.interface);
     let mut order: Vec<_> = rows.iter().map(|row| key(row)).collect();
@@ -311,7 +312,7 @@ fn compile_groups(rows: &[&Match]) -> Vec<Group> {
                 .last()
                 .is_some_and(|group| group.sources.any.is_some())
         {
-            break; // It takes everything: whatever comes behind it is never reached.
+            break; // This group takes everything: no later group is ever reached.
         }
     }
     groups
@@ -341,7 +342,7 @@ fn compile_sources<'a>(rows: impl Iterator<Item = &'a Match>) -> Sources {
     }
 }
 
-/// Keeps the first of equal prefixes: overlapping port ranges of one width can bring the same source twice.
+/// Keeps the first of equal prefixes. Overlapping port ranges of one width can contain the same source twice.
 fn compile_prefixes<K: AddressKey>(mut prefixes: Vec<(K, K, u32)>) -> Option<Ranges<K>> {
     prefixes.sort_by_key(|(first, last, _)| (*first, *last));
     prefixes.dedup_by_key(|(first, last, _)| (*first, *last));
@@ -381,7 +382,7 @@ mod tests {
         }
     }
 
-    /// Each rule of precedence decides before the next one is asked.
+    /// Each rule of precedence decides before the next one.
     #[test]
     fn precedence_as_written() {
         let table = RouteTable::new(vec![
@@ -429,7 +430,7 @@ mod tests {
         );
     }
 
-    /// A destination is fixed only where no condition can change the answer.
+    /// A destination has a fixed route only if no condition can change the result.
     #[test]
     fn fixed_needs_no_condition() {
         let table = RouteTable::new(vec![

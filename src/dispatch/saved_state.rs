@@ -1,6 +1,6 @@
-//! What a handler leaves to the one that takes its place when a configuration or a process is replaced: plain data, so that it
-//! can go to another process. Sockets are numbers here, as everywhere in this room; the control plane moves them, and
-//! puts the numbers of the new configuration in place of the old ones.
+//! The state that a handler saves for its replacement when a configuration or a process is replaced. It is plain
+//! data, so that it can be sent to another process. Sockets are numbers here, as everywhere in this room. The control
+//! plane transfers the sockets, and replaces the old numbers by those of the new configuration.
 
 use std::net::SocketAddr;
 
@@ -12,103 +12,103 @@ use super::passive_health::PassiveHealth;
 use super::route_table::RouteId;
 use super::time::Time;
 
-/// Everything that one handler of one worker leaves.
+/// The saved state of one handler of one worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
-    /// Whose turn it is among the upstreams.
+    /// The position of the round robin among the upstreams.
     pub turn: u64,
-    /// What is thought of each upstream, in the order of the file.
+    /// The state of each upstream, in the order of the file.
     pub upstreams: Vec<SavedUpstream>,
-    /// The sessions that are open.
+    /// The open sessions.
     pub sessions: Vec<SavedSession>,
-    /// Source ports that no session has.
+    /// The source ports that no session leases.
     pub ports: Vec<SavedPort>,
 }
 
-/// What is thought of one upstream.
+/// The saved state of one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedUpstream {
-    /// Its place in the handler's list.
+    /// The place of the upstream in the handler's list.
     pub place: u16,
-    /// Whether it is thought to answer.
+    /// Whether the upstream is considered alive.
     pub is_alive: bool,
-    /// By what comes back.
+    /// The passive health of the upstream.
     #[serde(rename = "judge")]
     pub passive_health: PassiveHealth,
-    /// How near the next datagram of its sample is.
+    /// The progress of the upstream's sample towards its next datagram.
     pub earned: u32,
 }
 
-/// One session.
+/// The saved state of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSession {
-    /// The client.
+    /// The client's address.
     pub client: SocketAddr,
-    /// The address of ours that it asked.
+    /// The address of this host that the client sent to.
     pub local: SocketAddr,
-    /// The route that brought it; `None` where there is none any more.
+    /// The route of the session; `None` if the new configuration does not have it.
     pub route: Option<RouteId>,
-    /// The listener that it came in by.
+    /// The listener that received the session's datagrams.
     #[serde(rename = "ear")]
     pub listener: LocalListener,
-    /// The interface that it came in by, 0 where unknown.
+    /// The index of the interface that received them; 0 if it is unknown.
     pub interface: u32,
-    /// When the last datagram passed, either way.
+    /// The time of the last datagram in either direction.
     pub seen: Time,
-    /// The TTL that its last request was passed on with.
+    /// The TTL with which the last request was passed on.
     pub ttl: Option<u8>,
-    /// Datagrams from the client.
+    /// The number of datagrams from the client.
     pub requests: u32,
-    /// Datagrams to the client.
+    /// The number of datagrams to the client.
     pub replies: u32,
-    /// The place of the upstream that has answered first since the last request.
+    /// The place of the upstream that replied first since the last request.
     pub winner: Option<u16>,
-    /// Whether it ever got an answer.
+    /// Whether the session has had a reply.
     #[serde(rename = "is_answered")]
     pub is_assured: bool,
-    /// Whether the client's next datagram belongs to it.
+    /// Whether the client's next datagram belongs to the session.
     pub is_bound: bool,
-    /// Its ways to upstreams.
+    /// The session's legs: one for each upstream that it uses.
     pub legs: Vec<SavedLeg>,
 }
 
-/// One way of a session to an upstream.
+/// The part of a session that concerns one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedLeg {
-    /// The upstream's place in the handler's list.
+    /// The place of the upstream in the handler's list.
     pub place: u16,
-    /// The socket, where the session has one of its own.
+    /// The socket, if the session has one of its own.
     #[serde(rename = "lane")]
     pub socket: Option<UpstreamSocketId>,
-    /// Datagrams that went out on it.
+    /// The number of datagrams that were sent on it.
     #[serde(rename = "asked")]
     pub requests: u32,
-    /// Datagrams that came back.
+    /// The number of datagrams that came back.
     #[serde(rename = "answered")]
     pub replies: u32,
-    /// Not to be leased again when the session ends.
+    /// Whether the socket must not be leased again after the session ends.
     pub is_spoilt: bool,
 }
 
-/// A source port in quarantine, or idle.
+/// A source port in quarantine or idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPort {
-    /// The place of the upstream that it leads to.
+    /// The place of the upstream that the port leads to.
     pub place: u16,
-    /// The socket.
+    /// The socket that is bound to the port.
     #[serde(rename = "lane")]
     pub socket: UpstreamSocketId,
-    /// Until when it is in quarantine.
+    /// The end of the quarantine.
     pub until: Time,
-    /// When its session gave it back.
+    /// The time at which the session released the port.
     pub released: Time,
-    /// Whether an answer may still come.
+    /// Whether a reply is outstanding.
     #[serde(rename = "is_owed")]
     pub has_outstanding: bool,
 }
 
 impl SavedState {
-    /// Whether there is no socket in it.
+    /// Returns whether the state refers to any socket.
     pub fn has_sockets(&self) -> bool {
         !self.ports.is_empty()
             || self

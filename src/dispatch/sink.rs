@@ -1,5 +1,5 @@
-//! The handler's end of a consumer that may block (a terminal, a pipe, a file). The consumer has a thread of its own in
-//! the control plane; between the two go whole buffers of lines, of which there is a fixed number. A handler that gets
+//! The handler's end of a queue to a consumer that may block (a terminal, a pipe, a file). The consumer has its own
+//! thread in the control plane. A fixed number of buffers with whole lines moves between the two. A handler that gets
 //! no buffer knows at once that the consumer is behind, so every datagram's verdict is exact when it is given.
 
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::verdict::DropReason;
 
-/// Buffers that one handler may have under way.
+/// The number of buffers of one handler.
 const BUFFERS: usize = 8;
-/// A buffer with this many bytes is handed on before the turn ends.
+/// The number of bytes at which a buffer is sent before the turn ends.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Some whole lines on their way to the consumer, and where their buffer goes back to.
+/// Whole lines on their way to the consumer, and the channel that returns their buffer.
 #[derive(Debug)]
 pub struct Lines {
     /// The lines, each with its line feed.
@@ -25,7 +25,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The consumer has taken all the bytes, or has failed to.
+    /// Records whether the consumer has written all the bytes, and returns the buffer.
     pub fn done(mut self, written: bool) {
         let counter = if written {
             &self.sink_counts.0.written
@@ -37,21 +37,22 @@ impl Lines {
             self.sink_counts.0.closed.store(true, Ordering::Relaxed);
         }
         self.bytes.clear();
-        // The handler may be gone at shutdown; then the buffer is simply freed.
+        // The handler may be gone at shutdown. The buffer is then freed.
         let _ = self.home.try_send(self.bytes);
     }
 }
 
-/// Something for the consumer to do.
+/// A job for the consumer.
 #[derive(Debug)]
 pub enum Job {
-    /// Write these.
+    /// Write these lines.
     Lines(Lines),
-    /// Everything before this is written: say so.
+    /// Report on this channel that everything before it is written.
     Barrier(Sender<()>),
 }
 
-/// What became of the lines that a handler has handed on. Whoever has a copy can ask, also when the handler is gone.
+/// Counts of what became of a handler's lines. The copies share the counters, which remain readable after the handler
+/// is gone.
 #[derive(Debug, Clone, Default)]
 pub struct SinkCounts(Arc<SinkCounters>);
 
@@ -63,7 +64,7 @@ struct SinkCounters {
 }
 
 impl SinkCounts {
-    /// How many datagrams' lines the consumer has taken, and how many it has lost.
+    /// Returns the number of datagrams whose lines the consumer has written, and the number that it has lost.
     pub fn so_far(&self) -> (u64, u64) {
         (
             self.0.written.load(Ordering::Relaxed),
@@ -72,7 +73,7 @@ impl SinkCounts {
     }
 }
 
-/// Takes lines for the consumer.
+/// Collects lines for the consumer.
 #[derive(Debug)]
 pub struct LineSink {
     jobs: Sender<Job>,
@@ -84,7 +85,7 @@ pub struct LineSink {
 }
 
 impl LineSink {
-    /// A sink of the consumer behind `jobs`. That channel is unbounded; the buffers are what is bounded.
+    /// Creates a sink of the consumer behind `jobs`. That channel is unbounded; the number of buffers is bounded.
     pub fn new(jobs: Sender<Job>) -> LineSink {
         let (home, free) = bounded(BUFFERS);
         for _ in 0..BUFFERS {
@@ -101,7 +102,13 @@ impl LineSink {
         }
     }
 
-    /// Appends one datagram's line, which `write` must end with a line feed.
+    /// Appends the line of one datagram. `write` must end it with a line feed.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DropReason::SinkClosed`] if the consumer has failed, and [`DropReason::SinkFull`] if no buffer is
+    /// free.
     pub fn line(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), DropReason> {
         if self.sink_counts.0.closed.load(Ordering::Relaxed) {
             return Err(DropReason::SinkClosed);
@@ -120,8 +127,9 @@ impl LineSink {
         Ok(())
     }
 
-    /// Hands on what was gathered, unless the consumer is busy with all the other buffers: then this one goes on filling,
-    /// since short turns would use the buffers up long before the consumer is behind. Whether nothing was kept.
+    /// Sends the current buffer, unless the consumer holds all others. In that case the handler keeps filling it,
+    /// since short turns would use up the buffers long before the consumer is behind. Returns whether nothing was
+    /// kept.
     pub fn flush_unless_last(&mut self) -> bool {
         if self.current.is_some() && self.free.is_empty() {
             return false;
@@ -130,7 +138,7 @@ impl LineSink {
         true
     }
 
-    /// Hands on what was gathered.
+    /// Sends the current buffer to the consumer. If the consumer is gone, its lines count as lost.
     pub fn flush(&mut self) {
         let Some(bytes) = self.current.take() else {
             return;
@@ -149,7 +157,7 @@ impl LineSink {
         }
     }
 
-    /// What becomes of the lines.
+    /// Returns the counters of this sink's lines.
     pub fn sink_counts(&self) -> SinkCounts {
         self.sink_counts.clone()
     }
@@ -159,7 +167,8 @@ impl LineSink {
 mod tests {
     use super::*;
 
-    /// A consumer that is away for many short turns costs nothing as long as the lines fit the buffers, and gets all of them.
+    /// A consumer that is absent for many short turns loses nothing as long as the lines fit the buffers. It then
+    /// gets all of them.
     #[test]
     fn short_turns_share_the_last_buffer() {
         let (jobs, consumer) = crossbeam_channel::unbounded();
@@ -177,7 +186,7 @@ mod tests {
         assert_eq!((bytes, sink.sink_counts().so_far()), (20_000, (10_000, 0)));
     }
 
-    /// A consumer that stands still costs its own handler datagrams, each with a verdict, and never memory.
+    /// A blocked consumer costs its own handler datagrams, each with a verdict, and never further memory.
     #[test]
     fn a_slow_consumer_is_bounded_and_counted() {
         let (jobs, consumer) = crossbeam_channel::unbounded();

@@ -1,22 +1,22 @@
-//! When handlers want to be called for the sake of time. Of thousands, only those that were called since have to be asked
-//! again.
+//! The timers of the handlers. Among thousands of handlers, only those that were called since need to be asked again
+//! for their deadline.
 
 use super::handler::{Handler, HandlerId};
 use super::time::Time;
 
-/// What each handler said when it was last asked.
+/// The deadline of each handler, as it was last asked for.
 #[derive(Debug)]
 pub struct Timers {
     each: Vec<Option<Time>>,
-    /// Those that have been called since.
+    /// The handlers that have been called since.
     stale: Vec<HandlerId>,
     is_stale: Vec<bool>,
-    /// Before this, none of them is due.
+    /// No handler is due before this time.
     first: Option<Time>,
 }
 
 impl Timers {
-    /// Of so many handlers, none of which was asked.
+    /// Creates timers for this number of handlers, none of which was asked for its deadline.
     pub fn new(count: usize) -> Timers {
         let stale = (0..count).map(HandlerId::new).collect();
         Timers {
@@ -27,7 +27,7 @@ impl Timers {
         }
     }
 
-    /// A handler was called, so it may have changed its mind.
+    /// Records that a handler was called, so that its deadline may have changed.
     #[inline]
     pub fn called(&mut self, handler: HandlerId) {
         if !std::mem::replace(&mut self.is_stale[handler.index()], true) {
@@ -35,7 +35,7 @@ impl Timers {
         }
     }
 
-    /// No later than the first of them is due.
+    /// Returns a time that is not later than the first deadline, or `None` if there is none.
     pub fn first(&mut self, handlers: &[Box<dyn Handler>]) -> Option<Time> {
         for handler in self.stale.drain(..) {
             self.is_stale[handler.index()] = false;
@@ -47,12 +47,12 @@ impl Timers {
         self.first
     }
 
-    /// Whether a handler is due.
+    /// Returns whether a handler's deadline has passed.
     pub fn is_due(&self, handler: HandlerId, now: Time) -> bool {
         self.each[handler.index()].is_some_and(|deadline| deadline <= now)
     }
 
-    /// All that were due have been called.
+    /// Recomputes the first deadline after all handlers that were due have been called.
     pub fn settle(&mut self, handlers: &[Box<dyn Handler>]) {
         self.first(handlers);
         self.first = self.each.iter().flatten().min().copied();

@@ -1,14 +1,14 @@
-//! News about an upstream that the control plane sends to the workers while they run.
+//! Events of upstreams that the control plane sends to the workers while they run.
 
 use std::net::SocketAddr;
 
-/// What changed.
+/// What changed about an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamEvent {
-    /// It answers its probes, or does not any more.
+    /// The upstream replies to its probes, or no longer does.
     Alive(bool),
-    /// It gets nothing new any more, or does again.
+    /// The upstream starts to drain (`true`), or gets new datagrams again.
     Drain(bool),
-    /// It is at this address now: what is new goes there, old sessions end where they are.
+    /// The upstream has a new address. New sessions use it, and old sessions end at the old address.
     Moved(SocketAddr),
 }

@@ -1,19 +1,20 @@
 //! What became of a datagram: handled, or dropped for one of a closed set of reasons.
 //!
-//! The reasons are labels of the ledger and of metrics, so they are few, named, and never made from what a sender wrote.
+//! The reasons are labels of the ledger and of metrics. They are therefore few, named, and never made from received
+//! data.
 
-/// A handler's word on one datagram.
+/// A handler's verdict on one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The handler did its work with it.
+    /// The handler has handled the datagram.
     Handled,
-    /// It did not, and this is why.
+    /// The handler has dropped the datagram for this reason.
     Dropped(DropReason),
 }
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal, $cure:literal;)+) => {
-        /// Why a datagram was not handled.
+        /// The reason why a datagram was not handled.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
@@ -21,15 +22,15 @@ macro_rules! drop_reasons {
         impl DropReason {
             /// Every reason, in the order of the ledger's columns.
             pub const ALL: &[DropReason] = &[$(DropReason::$variant,)+];
-            /// How many there are.
+            /// The number of reasons.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// Its name in the ledger and in metrics.
+            /// Returns the name of the reason in the ledger and in metrics.
             pub fn label(self) -> &'static str {
                 match self { $(DropReason::$variant => $label,)+ }
             }
 
-            /// What a user should know or do about it, in a sentence.
+            /// Returns a sentence on what the reason means for a user, or on what to do about it.
             pub fn meaning(self) -> &'static str {
                 match self { $(DropReason::$variant => $cure,)+ }
             }
@@ -38,53 +39,53 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// No route of the table matches its destination, interface and source.
+    /// No route of the table matches the datagram's destination, interface and source.
     NoRoute = "no_route", "no route matches; `udispatch explain` tells why not";
-    /// A further copy of a broadcast or multicast datagram that another listener handles.
+    /// The datagram is a further copy of a broadcast or multicast datagram that another listener handles.
     DuplicateCopy = "duplicate_copy", "the kernel gives every matching socket a copy; one is handled, this was another";
-    /// The kernel said MSG_TRUNC: it did not fit the receive slot.
+    /// The kernel set MSG_TRUNC: the datagram did not fit the receive slot.
     Truncated = "truncated", "larger than a receive slot of 64 KiB";
-    /// The kernel said MSG_CTRUNC, or left out a control message that the route needs.
+    /// The kernel set MSG_CTRUNC, or left out a control message that the route needs.
     ControlLost = "control_lost", "the kernel left out the destination address or another control message";
-    /// Its source is one of our own listeners: answering would close a loop.
+    /// The source is a listener of this daemon: a reply would close a loop.
     OwnSource = "own_source", "sent from one of this daemon's own listeners; answering would close a loop";
-    /// Source port 0 cannot be answered.
+    /// The source port is 0, which cannot be replied to.
     SourcePortZero = "source_port_zero", "source port 0 cannot be answered";
-    /// The source is a multicast, broadcast or unspecified address: forged.
+    /// The source is a multicast, broadcast or unspecified address, so it is forged.
     SourceNotUnicast = "source_not_unicast", "a group or broadcast address as source is forged";
-    /// The source port is below 1024: as a rule a service, which would answer the answer.
+    /// The source port is below 1024. As a rule it belongs to a service, which would reply to the reply.
     LowSourcePort = "low_source_port", "source port below 1024; `allow_low_ports = true` on the handler answers them";
-    /// Sent to a group or a broadcast address, and the handler does not answer those.
+    /// The datagram was sent to a group or a broadcast address, and the handler does not reply to those.
     GroupRequest = "group_request", "sent to a group or broadcast address; `answer_groups = true` on the handler answers them";
-    /// It arrived with a TTL of 1: whatever it causes must not travel further.
+    /// The datagram arrived with a TTL of 0 or 1, so what it causes must not travel further.
     TtlSpent = "ttl_spent", "its TTL is used up, as at the end of a loop; `ttl = N` on the handler overrides";
-    /// The answer would be more than so many times the request.
+    /// The reply would exceed the allowed multiple of the request's size.
     Amplification = "amplification", "the answer is too large for so small a request; `amplification_max` on the handler";
-    /// The handler's sink is behind and its bounded queue is full.
+    /// The handler's sink is behind, and its bounded queue is full.
     SinkFull = "sink_full", "the consumer (a terminal, pipe or file) is slower than the traffic";
-    /// The handler's sink has failed for good.
+    /// The handler's sink has failed permanently.
     SinkClosed = "sink_closed", "the consumer is gone (a closed pipe, a full disk)";
-    /// The outbox's limit of made bytes for one turn is reached.
+    /// The limit of bytes that handlers may make in one turn is reached.
     OutboxFull = "outbox_full", "too many answers in one turn";
-    /// There are as many sessions as there may be, and none unreplied that could make room.
+    /// The number of sessions is at its limit, and no unreplied session can make room.
     SessionLimit = "session_limit", "as many sessions as there may be, all of them answered; `session_max` on the handler";
-    /// The client's network holds as many sessions as one may.
+    /// The client's network holds as many sessions as one network may.
     SessionShare = "session_share", "the client's network (/24 or /56) has its share of the sessions; `session_share` on the handler";
     /// No source port or file descriptor is free for a new session.
     NoPort = "no_port", "no source port or file is free for a new session: shorten `session_idle`, set `replies_max`, widen net.ipv4.ip_local_port_range, or give upstreams a `source` each";
-    /// No upstream may get it.
+    /// No upstream is fit to be picked.
     NoUpstream = "no_upstream", "no upstream is alive (or has an address yet); `udispatch check` and the log tell of each";
-    /// An upstream answered after the session had ended.
+    /// An upstream replied after the session had ended.
     LateReply = "late_reply", "an upstream answered when the session was over; `session_idle`, `session_unreplied` and `replies_max` say when that is";
-    /// Another upstream had answered first.
+    /// Another upstream had replied first.
     NotFirst = "not_first", "another upstream answered the request first; `replies = \"all\"` passes every answer on";
-    /// The answer of an upstream that only shadows.
+    /// The reply comes from an upstream that only shadows.
     Shadow = "shadow", "the answer of a `shadow` upstream: compared, counted, never passed on";
-    /// Not among those that the receivers get.
+    /// No upstream's sample contains the datagram.
     SampledOut = "sampled_out", "no receiver's `sample` took it, as configured";
-    /// Above the rate that the receivers get.
+    /// The datagram exceeds the rate of every upstream.
     RateLimit = "rate_limit", "above the receivers' `max_rate`";
-    /// The `drop` handler: as configured.
+    /// The `drop` handler dropped the datagram, as configured.
     Discarded = "discarded", "dropped by a `drop` handler, as configured";
 }
 
@@ -92,7 +93,7 @@ drop_reasons! {
 mod tests {
     use super::*;
 
-    /// Labels are written into dashboards: each is one word and no two are the same.
+    /// Labels appear in dashboards: each is one word, and no two are the same.
     #[test]
     fn labels_are_unique_words() {
         let mut labels: Vec<_> = DropReason::ALL

@@ -9,6 +9,7 @@ use super::stage::{Numbers, dispatcher, local};
 use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::Batch;
 use crate::dispatch::tap::{Tap, TapCounts, TapId};
+use crate::number;
 use crate::observe::tap::{TapLine, TappedDatagram, write_datagram};
 
 const CONFIG: &str = r#"
@@ -90,7 +91,8 @@ fn turn(input: &mut Input<'_>) -> (Vec<Train>, Vec<u8>) {
         let len = usize::from(input.number16());
         let segment = input.number16();
         let payload = input.bytes(len);
-        let (offset, len) = (arena.len() as u32, payload.len() as u32);
+        let offset = number::to_u32(arena.len());
+        let len = number::to_u32(payload.len());
         arena.extend_from_slice(payload);
         trains.push(Train {
             envelope,

@@ -1,10 +1,10 @@
-//! `drop`: takes datagrams and does nothing with them, so that they are counted under their own name.
+//! `drop`: discards datagrams, so that they are counted with a reason of their own (`discarded`).
 
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::verdict::DropReason;
 
-/// The entry in the list of kinds.
+/// Entry of `drop` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "drop",
     summary: "takes datagrams and does nothing with them; the ledger counts them as `discarded`",

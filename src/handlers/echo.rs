@@ -1,11 +1,11 @@
-//! `echo`: sends each datagram back to where it came from.
+//! `echo`: sends each datagram back to its sender.
 
 use super::reply_settings::{self, ALLOW_LOW_PORTS, ANSWER_GROUPS, TTL};
 use crate::config::kind::{BuildContext, BuildError, HandlerSpec, Kind, Needs};
 use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::reply_policy::ReplyPolicy;
 
-/// The entry in the list of kinds.
+/// Entry of `echo` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "echo",
     summary: "sends each datagram back to where it came from, from the address that was asked",

@@ -1,4 +1,4 @@
-//! Payloads as text: whatever a sender writes, one datagram is one line, and no control character reaches a terminal.
+//! Payloads as text: one datagram is one line, whatever it contains, and no control character reaches a terminal.
 
 use std::io::{self, Write};
 
@@ -7,8 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::diagnostics::is_unprintable;
 
-/// Bytes as text: what is not UTF-8, would move a terminal's cursor, begin an escape sequence, turn the reading direction or
-/// end the line is escaped, as in a string of Rust.
+/// Appends bytes as text, escaped as in a Rust string. Bytes that are not UTF-8 are escaped. So are characters that
+/// would move a terminal's cursor, begin an escape sequence, change the reading direction or end the line.
+///
+/// # Errors
+///
+/// Never fails: writing to a `Vec` cannot. The `Result` comes from `write!`.
 pub fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -33,8 +37,12 @@ pub fn text(line: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A JSON string (RFC 8259, section 7) that is also safe on a terminal: C1 controls, DEL, line separators and marks of
-/// direction are escaped too, which the RFC allows and does not ask for.
+/// Appends a JSON string (RFC 8259, section 7) that is also safe on a terminal. C1 controls, DEL, line separators and
+/// direction marks are escaped too, which the RFC allows but does not require.
+///
+/// # Errors
+///
+/// Never fails: writing to a `Vec` cannot. The `Result` comes from `write!`.
 pub fn json_string(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     line.push(b'"');
     for character in text.chars() {
@@ -54,7 +62,7 @@ pub fn json_string(line: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A JSON string of the Base64 form (RFC 4648, section 4) of some bytes.
+/// Appends the Base64 form (RFC 4648, section 4) of some bytes as a JSON string.
 pub fn json_base64(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
     let start = line.len();

@@ -1,5 +1,5 @@
-//! The kinds of handlers, one file each, and the one list of them. The parser, "did you mean", `explain`,
-//! `udispatch handlers` and the README's table all walk [`KINDS`]; a new kind is a new file and its entry here.
+//! The kinds of handlers, one file each, and the list of them. The parser, "did you mean", `explain`, `udispatch
+//! handlers` and the README's table all read [`KINDS`]. A new kind is a new file and an entry here.
 
 use crate::config::kind::Kind;
 
@@ -11,7 +11,7 @@ pub mod print;
 pub mod reply;
 mod reply_settings;
 
-/// Every kind, in the order in which people meet them.
+/// Every kind, in the order in which the documentation presents them.
 pub const KINDS: &[Kind] = &[
     echo::KIND,
     reply::KIND,

@@ -1,5 +1,5 @@
-//! `print`: one line a datagram on standard output. Whatever a sender writes, one datagram is one line, and no control
-//! character reaches a terminal.
+//! `print`: writes one line for each datagram to standard output. One datagram is one line, whatever it contains, and
+//! no control character reaches a terminal.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use crate::dispatch::handler::{Batch, Context, Handler};
 use crate::dispatch::sink::{LineSink, SinkCounts};
 use crate::dispatch::verdict::Verdict;
 
-/// The entry in the list of kinds.
+/// Entry of `print` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "print",
     summary: "writes one line a datagram to standard output, control characters escaped",
@@ -45,7 +45,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     Some(Box::new(Print { format }))
 }
 
-/// How a datagram is written.
+/// Form of a printed datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Text,
@@ -123,7 +123,7 @@ impl Handler for Printer {
     }
 }
 
-/// `TIME SRC > DST`, the beginning of a line for people.
+/// Writes `TIME SRC > DST`, the beginning of a line in the formats `text` and `hex`.
 fn write_head(line: &mut Vec<u8>, datagram: &Datagram<'_>) -> std::io::Result<()> {
     if let Some(time) = datagram.time() {
         write!(line, "{} ", humantime::format_rfc3339_micros(time))?;
@@ -221,7 +221,7 @@ mod tests {
         String::from_utf8(line).unwrap()
     }
 
-    /// What a hostile sender may try on a terminal comes out as harmless text on one line.
+    /// Terminal escapes from a hostile sender are printed as harmless text on one line.
     #[test]
     fn hostile_payloads_are_escaped() {
         let head = "2001-09-09T01:46:40.000001Z 192.0.2.1:9999 > [2001:db8::1]:53 ";
@@ -236,7 +236,7 @@ mod tests {
     }
 
     proptest! {
-        /// A JSON string is one line without control characters, and reads back as what went in.
+        /// A JSON string is one line without control characters, and parses to the original text.
         #[test]
         fn json_strings_survive(text: String) {
             let mut line = Vec::new();
@@ -246,7 +246,7 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
         }
 
-        /// Whatever bytes come, a text line and a hex line have no line feed inside.
+        /// For any bytes, neither a text line nor a hex line contains a line feed.
         #[test]
         fn one_datagram_is_one_line(payload in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(!text(&payload).chars().any(is_unprintable));

@@ -1,4 +1,4 @@
-//! `reply`: answers every datagram with the same bytes, unless they are too many for so small a request.
+//! `reply`: replies to every datagram with the same bytes, unless they are too many for a small request.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,13 +13,14 @@ use crate::dispatch::outbox::RUN_MAX_BYTES;
 use crate::dispatch::reply_policy::ReplyPolicy;
 use crate::dispatch::verdict::{DropReason, Verdict};
 
-/// An answer may be so many times as large as its request: as QUIC before it knows the sender (RFC 9000, section 8.1).
+/// Default limit of a reply's size, as a multiple of the request's. QUIC has the same limit until it has validated the
+/// sender's address (RFC 9000, section 8.1).
 const AMPLIFICATION_MAX: u32 = 3;
 
-/// The entry in the list of kinds.
+/// Entry of `reply` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "reply",
-    summary: "answers every datagram with the same bytes, from the address that was asked",
+    summary: "replies to every datagram with the same bytes, from the address that was asked",
     settings: &[
         Setting {
             key: "text",
@@ -86,7 +87,7 @@ fn read(section: &mut Section<'_>) -> Option<Box<dyn HandlerSpec>> {
     }))
 }
 
-/// At most what fits one datagram.
+/// Refuses more bytes than one datagram can carry.
 fn limited(bytes: Vec<u8>) -> Result<Vec<u8>, Mistake> {
     match bytes.len() {
         len if len > RUN_MAX_BYTES as usize => Err(Mistake::new(format!(
@@ -101,7 +102,7 @@ fn file_bytes(path: &std::path::Path) -> Result<Vec<u8>, Mistake> {
         Mistake::new(format!("cannot read {}: {error}", path.display()))
             .hint("a relative path starts at the configuration file's directory")
     };
-    // A size first, so that a device or a huge file is not read whole.
+    // The size is checked first, so that neither a device nor a huge file is read whole.
     match fs::metadata(path).map_err(failed)? {
         data if !data.is_file() => Err(Mistake::new(format!("{} is not a file", path.display()))),
         data if data.len() > u64::from(RUN_MAX_BYTES) => {
@@ -134,7 +135,7 @@ impl HandlerSpec for Fixed {
 
     fn describe(&self) -> String {
         format!(
-            "answers {} bytes, to requests of at least {}",
+            "replies with {} bytes, to requests of at least {}",
             self.bytes.len(),
             self.request_min()
         )
@@ -146,7 +147,7 @@ impl HandlerSpec for Fixed {
 }
 
 impl Fixed {
-    /// The smallest request that may be answered.
+    /// Size of the smallest request that gets a reply, in bytes.
     fn request_min(&self) -> usize {
         self.bytes.len().div_ceil(self.amplification_max as usize)
     }

@@ -1,12 +1,11 @@
-//! The settings that all handlers have that send back, and how they are read. The rules behind them are in
-//! `dispatch/reply_policy.rs`.
+//! The settings of all handlers that send replies, and their parser. `dispatch/reply_policy.rs` implements the rules.
 
 use crate::config::kind::{Form, Setting};
 use crate::config::section::Section;
 use crate::config::value;
 use crate::dispatch::reply_policy::ReplyPolicy;
 
-/// `allow_low_ports`.
+/// Setting `allow_low_ports`: whether source ports below 1024 get replies.
 pub const ALLOW_LOW_PORTS: Setting = Setting {
     key: "allow_low_ports",
     form: Form::Boolean,
@@ -14,7 +13,7 @@ pub const ALLOW_LOW_PORTS: Setting = Setting {
     meaning: "answer source ports below 1024 too: services, which might answer the answer",
 };
 
-/// `answer_groups`.
+/// Setting `answer_groups`: whether datagrams to a group or a broadcast address get replies.
 pub const ANSWER_GROUPS: Setting = Setting {
     key: "answer_groups",
     form: Form::Boolean,
@@ -22,7 +21,7 @@ pub const ANSWER_GROUPS: Setting = Setting {
     meaning: "answer what was sent to a group or a broadcast address",
 };
 
-/// `ttl`.
+/// Setting `ttl`: the TTL or hop limit of replies.
 pub const TTL: Setting = Setting {
     key: "ttl",
     form: Form::Integer { min: 1, max: 255 },
@@ -30,7 +29,7 @@ pub const TTL: Setting = Setting {
     meaning: "TTL or hop limit of the answer; the default lets every loop die, a number is for long ways back",
 };
 
-/// Reads the three.
+/// Reads the three settings of a handler's section.
 pub fn read(section: &mut Section<'_>) -> ReplyPolicy {
     ReplyPolicy {
         allow_low_ports: section.or(ALLOW_LOW_PORTS.key, value::boolean, false),

@@ -1,46 +1,46 @@
-//! The accounts of workers that no longer run, by the numbers of the configuration that runs now. What belongs to no row of it
-//! stands in a last row, so that everything ever received stays accounted for.
+//! The ledgers of workers that no longer run, with the row numbers of the running configuration. Counts that belong to
+//! no row of it are kept in an extra last row, so that no received datagram is lost from the accounts.
 
 use crate::dispatch::ledger::{HandlerCount, Ledger, SessionCount, Tally, UpstreamCount};
 use crate::dispatch::sink::SinkCounts;
 use crate::dispatch::verdict::DropReason;
 use crate::plan::diff::RowMap;
 
-/// All that was counted before.
+/// Everything that was counted by workers that no longer run.
 #[derive(Debug, Default)]
 pub struct History {
-    /// By worker number.
+    /// Ledgers by worker number.
     workers: Vec<Ledger>,
     pending: Vec<Pending>,
 }
 
-/// What a sink has not yet written of what a handler that is gone has given it.
+/// Datagrams that a former handler gave to a sink, and that the sink has not written yet.
 #[derive(Debug)]
 struct Pending {
     worker: usize,
     handler: usize,
     sink_counts: SinkCounts,
-    /// How much it was given.
+    /// Number of datagrams given to the sink.
     given: u64,
-    /// What it had written and lost when that was last written down.
+    /// Numbers of written and lost datagrams that the ledger already contains.
     seen: (u64, u64),
 }
 
-/// How many rows a configuration has, the last one for what is gone included.
+/// Number of rows in the ledgers of a configuration, including the last row for counts without a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
-    /// Listeners.
+    /// Rows of listeners.
     pub listeners: usize,
-    /// Routes.
+    /// Rows of routes.
     pub routes: usize,
-    /// Handlers.
+    /// Rows of handlers.
     pub handlers: usize,
-    /// Upstreams.
+    /// Rows of upstreams.
     pub upstreams: usize,
 }
 
 impl Rows {
-    /// For so many of each.
+    /// Computes the rows for a number of listeners, routes, handlers and upstreams.
     pub fn new(listeners: usize, routes: usize, handlers: usize, upstreams: usize) -> Rows {
         Rows {
             listeners: listeners + 1,
@@ -50,14 +50,14 @@ impl Rows {
         }
     }
 
-    /// Accounts with nothing in them.
+    /// Makes an empty ledger.
     pub fn ledger(&self) -> Ledger {
         Ledger::new(self.listeners, self.routes, self.handlers, self.upstreams)
     }
 }
 
 impl History {
-    /// Of workers of another process, whose sinks are its own business.
+    /// Wraps the ledgers of another process's workers. That process counts what its sinks still hold.
     pub fn of(workers: Vec<Ledger>) -> History {
         History {
             workers,
@@ -65,7 +65,8 @@ impl History {
         }
     }
 
-    /// A worker has ended, with these accounts in the present numbering, in which what sinks have got is handled.
+    /// Adds the ledger of a worker that has ended. It has the current row numbers, and counts everything that sinks
+    /// received as handled.
     pub fn add(
         &mut self,
         worker: usize,
@@ -78,7 +79,7 @@ impl History {
         }
         self.workers[worker].add(ledger);
         for (handler, sink_counts) in sink_counts {
-            // Its sink has got all that it handled, and says now what became of it.
+            // The sink received all that the handler handled. The sink's counts now decide what became of it.
             let given = ledger.handlers[handler].tally.handled;
             let tally = &mut self.workers[worker].handlers[handler].tally;
             tally.handled -= given;
@@ -93,7 +94,7 @@ impl History {
         }
     }
 
-    /// Something that another process has counted after it gave its accounts, by worker.
+    /// Adds what another process counted after it exported its ledgers, by worker.
     pub fn add_late(&mut self, ledgers: &[Ledger]) {
         self.workers
             .iter_mut()
@@ -101,12 +102,12 @@ impl History {
             .for_each(|(sum, late)| sum.add(late));
     }
 
-    /// The accounts alone.
+    /// Returns the ledgers, and forgets what sinks still hold.
     pub fn into_ledgers(self) -> Vec<Ledger> {
         self.workers
     }
 
-    /// Writes down what sinks have done meanwhile. The accounts of each worker.
+    /// Updates the ledgers with what sinks have written and lost since the last call. Returns them by worker.
     pub fn ledgers(&mut self) -> &[Ledger] {
         for pending in &mut self.pending {
             let (written, lost) = pending.sink_counts.so_far();
@@ -125,7 +126,8 @@ impl History {
         &self.workers
     }
 
-    /// The same in the numbers of another configuration. What is a state and no sum is counted by whoever goes on with it.
+    /// Converts the history to the row numbers of another configuration. Gauges (open sessions, dead upstreams) are
+    /// omitted: the workers that take over the state count them.
     pub fn carry(mut self, row_map: &RowMap, rows: Rows) -> History {
         self.ledgers();
         let handlers: Vec<usize> = row_map
@@ -154,7 +156,7 @@ impl History {
                 sum.routes[row.map_or(rows.routes - 1, |row| row.0 as usize)].add(tally);
             }
             for (index, last_seen) in ledger.last_seen.iter().enumerate() {
-                // One that goes on has the same text, so it expects the same.
+                // A route that continues has the same text, and so the same `expect_every`.
                 let row = row_map.routes.get(index).copied().flatten();
                 row.into_iter()
                     .for_each(|row| sum.note_seen(row.0 as usize, last_seen));
@@ -192,7 +194,7 @@ impl History {
         }
     }
 
-    /// So many sessions of a row go on in another.
+    /// Counts sessions that moved from one handler's row to another.
     pub fn move_sessions(&mut self, from: usize, to: usize, sessions: u64) {
         if let Some(ledger) = self.workers.first_mut()
             && from != to
@@ -202,12 +204,12 @@ impl History {
         }
     }
 
-    /// The same where their row is gone.
+    /// Counts sessions that moved to a handler's row and whose former handler has no row any more.
     pub fn move_gone_sessions(&mut self, to: usize, sessions: u64) {
         self.move_sessions(self.gone(), to, sessions);
     }
 
-    /// So many sessions of a row, or of one that is gone, had nobody to go on with them.
+    /// Counts sessions that no handler could take over. `row` is `None` if their former handler has no row any more.
     pub fn end_sessions(&mut self, row: Option<usize>, sessions: u64) {
         let row = row.unwrap_or(self.gone());
         if let Some(ledger) = self.workers.first_mut() {
@@ -215,7 +217,7 @@ impl History {
         }
     }
 
-    /// The number of the last handler's row.
+    /// Index of the last handler row, for counts without a handler.
     fn gone(&self) -> usize {
         self.workers
             .first()
@@ -223,7 +225,8 @@ impl History {
     }
 }
 
-/// For another process: what sinks still hold is this one's to write, and counts as handled there.
+/// Returns the ledger as another process counts it: this process writes what its sinks still hold, and it counts as
+/// handled there.
 pub fn as_written(ledger: &Ledger) -> Ledger {
     let mut written = ledger.clone();
     for count in &mut written.handlers {
@@ -232,7 +235,7 @@ pub fn as_written(ledger: &Ledger) -> Ledger {
     written
 }
 
-/// What was counted between two copies of one worker's accounts. States, and what sinks hold, are left out.
+/// Returns what was counted between two copies of one worker's ledger. Gauges and the contents of sinks are omitted.
 pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     let mut difference = Ledger {
         last_seen: Vec::new(),
@@ -263,7 +266,7 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
         late.sent = since(late.sent, early.sent);
         less(&mut late.failed, &early.failed);
         less(&mut late.reported, &early.reported);
-        // Those that are open went with the others; what ends here had begun there.
+        // Open sessions were exported before. Sessions that end here also began here.
         late.sessions = SessionCount {
             one_way: since(late.sessions.one_way, early.sessions.one_way),
             ..SessionCount::default()
@@ -283,14 +286,14 @@ pub fn difference(late: &Ledger, early: &Ledger) -> Ledger {
     difference
 }
 
-/// Returns by how much a counter has grown. Counters only grow while a worker runs; one that did not is a defect, after which
-/// the growth counts as none instead of as nearly 2⁶⁴.
+/// Returns by how much a counter has grown. Counters only grow while a worker runs. A smaller value is a defect; the
+/// growth is then 0 instead of nearly 2⁶⁴.
 fn since(late: u64, early: u64) -> u64 {
     debug_assert!(late >= early, "a counter went back from {early} to {late}");
     late.saturating_sub(early)
 }
 
-/// Counts by errno, less those of before.
+/// Subtracts earlier counts by errno from later ones.
 fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
     for (errno, count) in late.iter_mut() {
         let before = early.iter().find(|early| early.0 == *errno);
@@ -299,7 +302,7 @@ fn less(late: &mut Vec<(i32, u64)>, early: &[(i32, u64)]) {
     late.retain(|(_, count)| *count > 0);
 }
 
-/// Without what is a state.
+/// Returns the count without its gauges.
 fn past(count: &HandlerCount) -> HandlerCount {
     let sessions = SessionCount {
         open: 0,

@@ -1,4 +1,5 @@
-//! Replacing what runs: preparing a configuration beside the running one, and moving state from the old workers to the new.
+//! Replaces the running configuration: prepares a new one beside it, and moves state from the old workers to the new
+//! ones.
 
 pub mod history;
 pub mod prepare;

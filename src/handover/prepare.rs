@@ -1,5 +1,5 @@
-//! Makes everything ready for a configuration to run, beside the one that runs now if there is one: all that can fail or block
-//! happens here, and nothing of what runs is touched.
+//! Prepares a configuration to run, beside the one that runs now if there is one. Everything that can fail or block
+//! happens here, and nothing that runs is changed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,56 +24,61 @@ use crate::plan::{ListenerPlan, Plan, worker_count};
 use crate::worker::command::Handle;
 use crate::worker::event_loop::Worker;
 
-/// What is to go on in the new configuration.
+/// State of the running configuration that a new one may continue with.
 #[derive(Default)]
 pub struct Present {
-    /// What the running configuration amounts to.
+    /// Identity of the running configuration.
     pub identity: Identity,
-    /// Its handlers, by number; `None` where this program does not understand one.
+    /// Handlers of the running configuration, by number; `None` for one that this program does not understand.
     pub handlers: Vec<Option<NamedHandler>>,
-    /// How many sessions each of them has.
+    /// Number of open sessions of each handler.
     pub sessions: Vec<u64>,
-    /// Where upstreams with names are.
+    /// Current addresses of upstreams that are given by name.
     pub addresses: HashMap<String, SocketAddr>,
-    /// Who lends the listeners' sockets.
+    /// Running workers, which lend their listeners' sockets.
     pub workers: Vec<Handle>,
-    /// How many configurations there were before.
+    /// Number of reloads and takeovers so far.
     pub generation: u64,
 }
 
-/// A configuration that has been compared with the one that runs; nothing is open for it yet.
+/// A configuration that has been compared with the running one; no socket is open for it yet.
 pub struct ConfigDraft {
-    /// What the file says, and handlers that only serve sessions of older files.
+    /// The parsed file, and retired handlers that only serve sessions of older files.
     pub config: Config,
     plan: Plan,
     identity: Identity,
     row_map: RowMap,
-    /// What is new.
+    /// Differences from the running configuration.
     pub diff: Diff,
-    /// Who lends the listeners' sockets, and which of them each slot's is.
+    /// Running workers, which lend their listeners' sockets.
     workers: Vec<Handle>,
     old: Identity,
 }
 
 /// A configuration with everything that it needs to run.
 pub struct Prepared {
-    /// What the file says, and handlers that only serve sessions of older files.
+    /// The parsed file, and retired handlers that only serve sessions of older files.
     pub config: Config,
-    /// What that means on this machine.
+    /// Sockets, lookups and upstreams that the configuration needs on this host.
     pub plan: Plan,
-    /// What it amounts to.
+    /// Identity of the configuration, for comparison with the next one.
     pub identity: Identity,
     /// Workers that do not run yet.
     pub workers: Vec<(Worker, Handle)>,
-    /// Their threads.
+    /// Threads that will run the workers.
     pub worker_threads: WorkerThreads,
-    /// Where what runs now goes on.
+    /// Maps each row of the running configuration to its row in this one.
     pub row_map: RowMap,
-    /// What is new.
+    /// Differences from the running configuration.
     pub diff: Diff,
 }
 
-/// Plans a configuration, runs its tests where something runs that it could harm, and compares it with what runs.
+/// Plans a configuration, runs the tests of its file, and compares it with the running one. Failed tests refuse the
+/// configuration only if another one runs, which it could harm.
+///
+/// # Errors
+///
+/// Fails if the host's interfaces cannot be listed, if the plan has problems, or if a test of the file fails.
 pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, DaemonError> {
     let host = Host::this().map_err(system("cannot list the interfaces of this host"))?;
     let retired = succeed(&mut config, &present);
@@ -103,12 +108,18 @@ pub fn draft(mut config: Config, present: Present) -> Result<ConfigDraft, Daemon
 }
 
 impl ConfigDraft {
-    /// The listeners that it will have.
+    /// Listeners of the new configuration.
     pub fn listeners(&self) -> &[ListenerPlan] {
         &self.plan.listeners
     }
 
-    /// Opens everything that it needs. `lent_sockets` are sockets that are open already, besides those that workers lend.
+    /// Opens all sockets of the configuration, builds its workers and starts their threads. `lent_sockets` are open
+    /// already, and complement those that the running workers lend.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a worker does not lend its sockets, if a socket or handler cannot be made, or if a thread cannot start.
+    /// Nothing that runs has changed then.
     pub fn prepare(
         self,
         mut lent_sockets: LentSockets,
@@ -141,8 +152,9 @@ impl ConfigDraft {
     }
 }
 
-/// Handlers that are kept go on with what their workers share (rates, quotas). Those that are gone or lead elsewhere live on
-/// behind the others, without routes, as long as they have sessions. Returns who that is: new number by old.
+/// Lets unchanged handlers continue with what their workers share (rates, quotas). An old handler is retired if it has
+/// no replacement, or if that lacks one of its upstreams. A retired handler has no routes, and lives while it has
+/// sessions. Returns the new number of each retired handler by its old number.
 fn succeed(config: &mut Config, present: &Present) -> HashMap<usize, usize> {
     let mut retired = HashMap::new();
     for (number, old) in present.handlers.iter().enumerate() {
@@ -187,7 +199,7 @@ fn is_replacement(old: &NamedHandler, new: &NamedHandler) -> bool {
     !old.is_retired && !new.is_retired && old.name == new.name && old.kind.name == new.kind.name
 }
 
-/// Whether every session of the old one finds its upstreams at the new one.
+/// Whether the new handler has every upstream of the old one, so that all sessions can continue.
 fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
     let (new_upstreams, old_upstreams) = (new.spec.upstreams(), old.spec.upstreams());
     new.spec.has_sessions()
@@ -198,7 +210,7 @@ fn leads_wherever(new: &NamedHandler, old: &NamedHandler) -> bool {
         })
 }
 
-/// Second descriptors of all listeners' sockets that run now.
+/// Adds duplicated descriptors of the running listeners' sockets to `lent_sockets`.
 fn borrow(
     workers: &[Handle],
     identity: &Identity,

@@ -1,4 +1,4 @@
-//! A configuration at work: its workers, who looks after its upstreams, and the accounts of all that ran before it.
+//! A running configuration: its workers, the monitor of its upstreams, and the ledgers of all workers that ran before.
 
 use std::collections::{HashMap, HashSet};
 use std::thread::JoinHandle;
@@ -23,25 +23,25 @@ use crate::worker::event_loop::Worker;
 use crate::worker::listener::Listener;
 use crate::worker::worker_state::WorkerState;
 
-/// Longest wait for a worker's copy of its accounts; a turn takes far less than a thousandth of it.
+/// Longest wait for a worker's copy of its ledger. A turn takes far less than a thousandth of it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(1);
 
-/// One worker's part.
+/// A worker's contribution to the counters.
 #[derive(Debug, Clone, Default)]
 pub struct Part {
-    /// Its accounts, as it last gave them.
+    /// The worker's ledger, as it last returned it.
     pub ledger: Ledger,
-    /// Whether it gave them now.
+    /// Whether the worker returned its ledger in time for this call.
     pub responsive: bool,
 }
 
-/// What runs.
+/// The running configuration with its workers and its history.
 pub struct Running {
-    /// What the file says.
+    /// The parsed file, and retired handlers that only serve sessions of older files.
     pub config: Config,
-    /// What that means on this machine.
+    /// Sockets, lookups and upstreams that the configuration needs on this host.
     pub plan: Plan,
-    /// What it amounts to.
+    /// Identity of the configuration, for comparison with the next one.
     pub identity: Identity,
     workers: Vec<(Handle, JoinHandle<Option<Worker>>)>,
     monitor: Monitor,
@@ -50,30 +50,30 @@ pub struct Running {
     receive_buffers: Vec<usize>,
 }
 
-/// What has stopped so that something else can go on with it.
+/// Parked workers and everything else that a successor needs to continue.
 pub struct Parked {
-    /// The workers, with everything that they had.
+    /// The parked workers, with their sockets and state.
     pub workers: Vec<Worker>,
-    /// What is known of the upstreams, by number.
+    /// Monitored states of the upstreams, by number.
     pub states: Vec<UpstreamState>,
-    /// The accounts of all that ran before.
+    /// Ledgers of all workers that ran before.
     pub history: History,
-    /// How many rows they have.
+    /// Number of rows in the ledgers.
     pub rows: Rows,
 }
 
 impl Running {
-    /// Starts what was prepared, where nothing ran before.
+    /// Starts a prepared configuration when none ran before.
     pub fn start(prepared: Prepared) -> Running {
         Running::go_on(prepared, Vec::new(), History::default(), HashMap::new())
     }
 
-    /// Starts what was prepared in its own place, with what was parked.
+    /// Replaces this configuration, which has been parked, by a prepared one.
     pub fn take_place(&mut self, prepared: Prepared, parked: Parked) {
         *self = Running::succeed(prepared, parked, &self.identity);
     }
 
-    /// Starts what was prepared, in place of what has been parked, whose names are these.
+    /// Starts a prepared configuration in place of a parked one, whose identity is `names`.
     fn succeed(prepared: Prepared, parked: Parked, names: &Identity) -> Running {
         let Parked {
             mut workers,
@@ -105,7 +105,7 @@ impl Running {
         )
     }
 
-    /// Starts what was prepared, with what others have left.
+    /// Starts a prepared configuration with the state that other workers exported.
     pub fn go_on(
         prepared: Prepared,
         worker_states: Vec<WorkerState>,
@@ -155,7 +155,11 @@ impl Running {
         }
     }
 
-    /// Stops all workers between two turns. Their sockets hold what comes meanwhile.
+    /// Stops all workers between two turns. Meanwhile their sockets queue what arrives.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DaemonError::Worker`] if a worker thread ended without its worker, for example by a panic.
     pub fn park(&mut self) -> Result<Parked, DaemonError> {
         self.monitor.stop();
         let states = self.monitor.snapshot();
@@ -171,7 +175,7 @@ impl Running {
         })
     }
 
-    /// Goes on as before with what was parked: nobody has taken it.
+    /// Continues as before with what was parked, because no successor took it over.
     pub fn resume(&mut self, parked: Parked, handles: Vec<Handle>, worker_threads: WorkerThreads) {
         let Parked {
             workers,
@@ -185,7 +189,7 @@ impl Running {
         self.monitor = Monitor::of_plan(&self.config, &self.plan, handles, &known);
     }
 
-    /// Sets everything on the listeners' sockets as it is meant to be, after somebody who was to go on with them has not.
+    /// Restores all options of the listeners' sockets, after a process that was to take them over has failed.
     pub fn settle(&self) {
         let queries: Vec<_> = self
             .handles()
@@ -197,12 +201,12 @@ impl Running {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         for response in queries {
             if let Ok(Err(error)) = response.recv_deadline(deadline) {
-                log::error!("cannot set up a listener as it was before: {error}");
+                log::error!("cannot restore the socket options of a listener: {error}");
             }
         }
     }
 
-    /// Adds what another process has counted after it gave everything, by worker.
+    /// Adds what another process counted after it exported its state, by worker.
     pub fn add_late(&mut self, ledgers: &[Ledger]) {
         self.history.add_late(ledgers);
     }
@@ -220,22 +224,22 @@ impl Running {
         )
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// Their handles.
+    /// Handles of the workers.
     pub fn handles(&self) -> impl Iterator<Item = &Handle> {
         self.workers.iter().map(|(handle, _)| handle)
     }
 
-    /// Whether a worker has ended that nobody told to.
+    /// Whether a worker thread has ended without a command.
     pub fn has_lost_a_worker(&self) -> bool {
         self.workers.iter().any(|(_, thread)| thread.is_finished())
     }
 
-    /// What the monitor knows of the upstreams, by number.
+    /// States of the upstreams as the monitor knows them, by number.
     pub fn upstream_states(&self) -> Vec<UpstreamState> {
         self.monitor.snapshot()
     }
@@ -245,12 +249,12 @@ impl Running {
         &self.receive_buffers
     }
 
-    /// How many rows the accounts have.
+    /// Number of rows in the ledgers.
     pub fn rows(&self) -> Rows {
         rows(&self.config, &self.plan)
     }
 
-    /// What a new configuration may go on with.
+    /// Describes what a new configuration may continue with.
     pub fn present(&self, generation: u64) -> Present {
         let mut sum = self.rows().ledger();
         self.ledgers()
@@ -276,7 +280,7 @@ impl Running {
         }
     }
 
-    /// The accounts of each worker since it runs, each as of one of its turns' ends; `None` of one that does not answer.
+    /// Ledger of each worker since it started, each taken between two turns; `None` for a worker that does not respond.
     pub fn ledgers(&self) -> Vec<Option<Ledger>> {
         let deadline = Instant::now() + SNAPSHOT_MAX;
         let ask = |(handle, _): &(Handle, _)| {
@@ -290,7 +294,7 @@ impl Running {
             .collect()
     }
 
-    /// The same with what was counted before by workers that are gone.
+    /// Adds the counts of earlier workers to those of the running ones.
     pub fn with_history(&mut self, now: &[Part]) -> Vec<Part> {
         let rows = self.rows();
         let past = self.history.ledgers();
@@ -310,8 +314,12 @@ impl Running {
         (0..past.len().max(now.len())).map(sum).collect()
     }
 
-    /// Handles what the sockets hold, and ends the workers. `has_successor`: the sockets are kept for the next process, and so is
-    /// what comes from now on; otherwise nothing new is let in.
+    /// Handles what the sockets hold, and ends the workers. With `has_successor`, the sockets stay open for the next
+    /// process, and later datagrams wait in them. Otherwise the kernel filter rejects new datagrams.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DaemonError::Worker`] if a worker thread ended without its worker, for example by a panic.
     pub fn stop(&mut self, has_successor: bool) -> Result<Stopped, DaemonError> {
         self.monitor.stop();
         for (handle, _) in &self.workers {
@@ -336,7 +344,7 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// Their accounts, as of now.
+    /// Current ledgers of the workers.
     pub fn ledgers(&self) -> impl Iterator<Item = Ledger> {
         self.workers.iter().map(Worker::accounts)
     }
@@ -351,8 +359,8 @@ fn rows(config: &Config, plan: &Plan) -> Rows {
     )
 }
 
-/// The last that is done to listeners' sockets, when nobody else reads them and nothing can be called off any more: those
-/// that are late are bound beside the others of their address, and all are set as they are meant to be.
+/// Binds late listener sockets beside the others of their address, and restores all socket options. This is the last
+/// step, when no other process reads the sockets and the handover can no longer be cancelled.
 fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
     let mut listeners: Vec<&mut Listener> = workers
         .iter_mut()
@@ -368,20 +376,23 @@ fn settle(workers: &mut [(Worker, Handle)], plan: &Plan) {
         .iter()
         .filter(|listener| late.contains(&listener.address.port()))
     {
-        // Where that fails, so does the bind.
+        // If that fails, the bind fails too and is reported.
         let _ = listener.unlock();
     }
     for listener in listeners.iter_mut().filter(|listener| listener.is_late()) {
         if let Err(error) = listener.bind_late() {
             log::error!(
-                "a worker more cannot be had for {}: {error}; the others serve it",
+                "cannot add a worker socket for {}: {error}; the existing workers keep serving it",
                 name(listener)
             );
         }
     }
     for listener in &listeners {
         if let Err(error) = listener.settle() {
-            log::error!("cannot set up {} as it should be: {error}", name(listener));
+            log::error!(
+                "cannot set the socket options of {}: {error}",
+                name(listener)
+            );
         }
     }
 }
@@ -398,14 +409,14 @@ fn smallest_buffers(workers: &mut [(Worker, Handle)], listeners: usize) -> Vec<u
     smallest
 }
 
-/// The numbers of those that nobody goes on with.
+/// Returns the old row numbers that have no new row.
 fn gone(row_map: &[Option<usize>]) -> Vec<usize> {
     (0..row_map.len())
         .filter(|old| row_map[*old].is_none())
         .collect()
 }
 
-/// What is known of upstreams, by the names of their handlers and their own.
+/// Maps the names of a handler and an upstream to the upstream's state.
 pub fn named_states(
     identity: &Identity,
     states: Vec<UpstreamState>,
@@ -419,7 +430,7 @@ pub fn named_states(
     names.zip(states).collect()
 }
 
-/// The same by the numbers of a plan.
+/// Orders named upstream states by the numbers of a plan.
 fn by_number(
     plan: &Plan,
     identity: &Identity,
@@ -437,7 +448,7 @@ fn by_number(
         .collect()
 }
 
-/// Upstreams that have moved since the plan was made.
+/// Notifies a worker of upstreams whose address has changed since the plan was made.
 fn tell_of_moves(
     handle: &Handle,
     plan: &Plan,

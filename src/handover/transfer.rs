@@ -1,8 +1,9 @@
-//! Going on with what other workers have left: sockets, sessions, whose turn it is, accounts. The same for a reload, where the
-//! others were this process's own, and for a takeover, where they were another's.
+//! Moves the exported state of former workers to new ones: sockets, sessions, round-robin positions and counters. It
+//! serves a reload, where the former workers belong to this process, and a takeover, where they belong to another.
 //!
-//! `plan/identity.rs` says what the numbers mean, `plan/diff.rs` where each row goes on, this file moves what hangs on the rows to
-//! the workers that will run. All of it happens between two turns: whatever can fail or take time was done before.
+//! `plan/identity.rs` defines what the numbers mean, and `plan/diff.rs` maps old rows to new ones. This file moves the
+//! state of each row to the new workers. All of it happens between two turns; whatever can fail or take time was done
+//! before.
 
 use std::collections::HashMap;
 use std::net::UdpSocket;
@@ -16,7 +17,8 @@ use crate::plan::diff::{HandlerMap, RowMap};
 use crate::worker::event_loop::Worker;
 use crate::worker::worker_state::{SocketSlot, UpstreamSocketState, WorkerState};
 
-/// Gives the workers, which do not run yet, what others have left. Sessions go where the socket is that their clients ask.
+/// Gives exported state to workers that do not run yet. Each session goes to the worker that has the socket on which
+/// its client's datagrams arrive.
 pub fn hand_over(
     workers: &mut [&mut Worker],
     worker_states: Vec<WorkerState>,
@@ -46,7 +48,7 @@ pub fn hand_over(
 type Transfer = (usize, HandlerId, SavedState);
 
 struct Handover<'a> {
-    /// Which worker has which socket, and as which of its listeners.
+    /// For each socket: the worker that has it, and its index among that worker's listeners.
     sockets: HashMap<SocketSlot, (usize, LocalListener)>,
     row_map: &'a RowMap,
     history: &'a mut History,
@@ -62,7 +64,7 @@ impl Handover<'_> {
         }
     }
 
-    /// Where a socket is now.
+    /// Finds the worker and listener that have an old socket now.
     fn slot(&self, old: SocketSlot) -> Option<(usize, LocalListener)> {
         let listener = self
             .row_map
@@ -126,7 +128,8 @@ impl Handover<'_> {
         }
     }
 
-    /// What is thought of upstreams goes to every worker that had no predecessor, too.
+    /// Passes the saved health of upstreams to the worker with the same number. The first worker's state also goes to
+    /// all others, for those without a predecessor.
     fn opinions(
         &mut self,
         workers: usize,
@@ -161,7 +164,8 @@ impl Handover<'_> {
         }
     }
 
-    /// Moves a session to the replacement, if that has all its upstreams, or else to what is left of its own handler.
+    /// Moves a session to the replacement handler if that has all its upstreams, or else to the retired handler.
+    /// Returns the handler; `None` if the session ends.
     fn session(
         &mut self,
         worker: &mut Worker,
@@ -253,7 +257,7 @@ impl Handover<'_> {
     }
 
     fn push(&mut self, worker: usize, handler: HandlerId) -> &mut SavedState {
-        // The last ones are those of the handler that is at hand.
+        // The search goes backwards, because the last entries belong to the current handler.
         let found = self
             .moved
             .iter()
@@ -266,7 +270,7 @@ impl Handover<'_> {
     }
 }
 
-/// The sockets of one worker, which go one by one.
+/// The upstream sockets of one former worker, which are taken out one by one.
 struct Cargo {
     sockets: HashMap<UpstreamSocketId, (UpstreamSocketState, UdpSocket)>,
 }
@@ -282,7 +286,7 @@ impl Cargo {
         }
     }
 
-    /// Gives a leased socket to a worker. Its number there; `None` where it leads nowhere any more.
+    /// Gives a leased socket to a worker. Returns its id there; `None` if it cannot be used any more.
     fn unload(
         &mut self,
         id: UpstreamSocketId,
@@ -290,14 +294,14 @@ impl Cargo {
         upstream: UpstreamId,
     ) -> Option<UpstreamSocketId> {
         let (state, socket) = self.sockets.remove(&id)?;
-        // Where the poll takes no more, the way is lost, and its session with it.
+        // If epoll cannot register the socket, the socket is closed and its session ends.
         worker
             .inherit_socket(&state, upstream, socket)
             .ok()
             .flatten()
     }
 
-    /// The ways that are there from the start keep their source ports.
+    /// Passes on the one-way sockets, so that they keep their source ports.
     fn rest(self, worker: &mut Worker, upstreams: &[Option<usize>]) {
         for (state, socket) in self
             .sockets
@@ -305,7 +309,7 @@ impl Cargo {
             .filter(|(state, _)| !state.is_leased)
         {
             if let Some(upstream) = upstreams.get(state.upstream.index()).copied().flatten() {
-                // It has one already, which is as good.
+                // On failure the worker keeps its own new socket, which only has another source port.
                 let _ = worker.inherit_socket(&state, UpstreamId::new(upstream), socket);
             }
         }

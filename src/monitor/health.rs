@@ -1,18 +1,18 @@
-//! Whether an upstream is thought to live, counted from what became of its probes, and why a probe failed, in words.
+//! Decides from the results of probes whether an upstream is alive, and describes why a probe failed.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What is thought of one upstream.
+/// The health of one upstream, by its probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeHealth {
     alive: bool,
-    /// Probes in a row that say otherwise.
+    /// Number of consecutive probes that contradict the current state.
     streak: u32,
 }
 
 impl Default for ProbeHealth {
-    /// Innocent until probed.
+    /// An upstream counts as alive until it is probed.
     fn default() -> ProbeHealth {
         ProbeHealth {
             alive: true,
@@ -22,12 +22,12 @@ impl Default for ProbeHealth {
 }
 
 impl ProbeHealth {
-    /// As it was thought before.
+    /// Returns the health with a known state.
     pub fn of(alive: bool) -> ProbeHealth {
         ProbeHealth { alive, streak: 0 }
     }
 
-    /// Counts a probe. `Some` where that changes what is thought.
+    /// Counts the result of a probe. Returns the new state if it changes.
     pub fn record(&mut self, answered: bool, rise: u32, fall: u32) -> Option<bool> {
         if answered == self.alive {
             self.streak = 0;
@@ -44,7 +44,7 @@ impl ProbeHealth {
         Some(answered)
     }
 
-    /// Forgets the last probes: they were somebody else's.
+    /// Forgets the last results, which belong to a previous address.
     pub fn restart(&mut self) {
         self.streak = 0;
     }
@@ -53,22 +53,22 @@ impl ProbeHealth {
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeFailure {
-    /// Nothing came within this time.
+    /// No reply came within this time.
     NoAnswer(Duration),
-    /// Nobody listens there.
+    /// The port is closed.
     Refused,
-    /// What came is not what was expected.
+    /// A reply came, but not the expected one.
     Unexpected,
-    /// The connection ended before anything came.
+    /// The connection was closed before a reply came.
     Closed,
-    /// There is no way to there; the system's words.
+    /// There is no route to the upstream; with the kernel's error text.
     Unreachable(String),
-    /// This host lacks something; the system's words. Tells nothing of the upstream.
+    /// This host lacks a resource; with the kernel's error text. It says nothing about the upstream.
     Ours(String),
 }
 
 impl ProbeFailure {
-    /// What a user may do about it.
+    /// Returns what the operator can do about the failure.
     pub fn advice(&self) -> &'static str {
         match self {
             ProbeFailure::NoAnswer(_) => {
@@ -106,8 +106,9 @@ impl fmt::Display for ProbeFailure {
 mod tests {
     use super::*;
 
-    /// `rise` answers in a row revive, `fall` failures in a row kill, and anything else begins the count anew. `.` is an
-    /// answer, `x` a failure; each word says what is thought after each probe.
+    /// `rise` successes in a row make an upstream alive, and `fall` failures in a row make it dead. Any other result
+    /// restarts the count. In the input, `.` is a success and `x` a failure; each output has the state after each
+    /// probe.
     #[test]
     fn rise_and_fall() {
         for (rise, fall, probes, thought) in [
@@ -117,7 +118,7 @@ mod tests {
             (2, 3, "xxx..xxx", "++--+++-"),
             (1, 1, "x.x.", "-+-+"),
             (3, 1, "x..x...", "------+"),
-            // A limit of nothing is one: a probe must speak for it.
+            // A threshold of 0 acts as 1: at least one probe must decide.
             (0, 0, ".x.", "+-+"),
         ] {
             let mut health = ProbeHealth::default();

@@ -1,10 +1,10 @@
-//! Looks after the upstreams while the workers run, off the data path: resolves names again and probes who is alive, and
-//! tells the workers what changed. A worker never waits for any of it.
+//! Monitors the upstreams while the workers run, off the data path. It resolves names again, probes the upstreams, and
+//! notifies the workers of changes. A worker never waits for any of it.
 //!
-//! One thread polls all probes and keeps both schedules (`monitor_thread.rs`). Look-ups may block for as long as the system's
-//! resolver likes, so each has a thread of its own that ends with it, or with the process: one that hangs delays nothing
-//! but itself. `resolver.rs` and `prober.rs` decide, `schedule.rs` says when, `health.rs` counts, `probe.rs` is one
-//! probe. They write down what is new as `News`; only the monitor thread tells anyone.
+//! One thread polls all probes and runs both schedules (`monitor_thread.rs`). A look-up may block for as long as the
+//! system's resolver does. Each therefore has its own thread, so that a look-up that hangs delays no other.
+//! `resolver.rs` and `prober.rs` decide, `schedule.rs` keeps the times, `health.rs` counts, and `probe.rs` performs one
+//! probe. They return `News`; only the monitor thread publishes it.
 
 mod health;
 mod monitor_thread;
@@ -32,27 +32,28 @@ use crate::plan::forwarding_loops::LoopWatch;
 use crate::plan::upstreams::{Located, addresses};
 use crate::worker::command::{Command, Handle};
 
-/// Longest wait for the monitor thread at the end. It never blocks, so this is for a machine that has no time for it.
+/// Longest wait for the monitor thread to end. It never blocks, so this limit matters only on an overloaded machine.
 const STOP_MAX: Duration = Duration::from_millis(500);
 
-/// The monitor of all upstreams, running.
+/// The running monitor of all upstreams.
 pub struct Monitor {
     states: Arc<Mutex<Vec<UpstreamState>>>,
-    /// `None` where there is nothing to do.
+    /// `None` if there is nothing to monitor.
     thread: Option<Thread>,
 }
 
 struct Thread {
     messages: Sender<MonitorMessage>,
     waker: Arc<Waker>,
-    /// Nothing is ever sent: the thread's end closes it.
+    /// No message is ever sent; the channel closes when the thread ends.
     ended: Receiver<()>,
 }
 
 impl Monitor {
-    /// Starts to look after the upstreams of a plan whose workers run.
+    /// Starts the monitor for the upstreams of a plan whose workers run.
     ///
-    /// `known` is what was known before, by number. Where it cannot start, upstreams stay as they are, and the log says so.
+    /// `known` holds the previous states, by index. If the monitor cannot start, the upstreams keep their states and
+    /// the log says so.
     pub fn of_plan(
         config: &Config,
         plan: &Plan,
@@ -68,7 +69,7 @@ impl Monitor {
         );
         let tell = move |id, change| {
             for worker in &workers {
-                // One that has ended is the supervisor's business.
+                // The supervisor handles a worker that has ended.
                 worker.send(Command::UpstreamEvent(id, change));
             }
         };
@@ -93,7 +94,11 @@ impl Monitor {
         })
     }
 
-    /// Starts to look after these.
+    /// Starts the monitor for these upstreams.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the poll cannot be created or the thread cannot be started.
     pub fn start(
         monitored_upstreams: Vec<MonitoredUpstream>,
         outside: Outside,
@@ -126,7 +131,7 @@ impl Monitor {
         })
     }
 
-    /// What is known of every upstream, by number.
+    /// Returns the state of every upstream, by index.
     pub fn snapshot(&self) -> Vec<UpstreamState> {
         self.states
             .lock()
@@ -134,7 +139,7 @@ impl Monitor {
             .clone()
     }
 
-    /// Ends it; workers hear nothing more. Look-ups that are under way end with the process.
+    /// Stops the monitor; workers receive no further events. Look-ups in progress end with the process.
     pub fn stop(&mut self) {
         let Some(Thread {
             messages,
@@ -144,7 +149,7 @@ impl Monitor {
         else {
             return;
         };
-        // Either fails only where the thread has ended.
+        // Either call fails only if the thread has ended.
         let _ = messages.send(MonitorMessage::Stop);
         let _ = waker.wake();
         let _ = ended.recv_timeout(STOP_MAX);
@@ -157,7 +162,7 @@ impl Drop for Monitor {
     }
 }
 
-/// The upstreams of a plan.
+/// Returns the monitored upstreams of a plan.
 fn monitored_upstreams(config: &Config, plan: &Plan) -> Vec<MonitoredUpstream> {
     let keep = |handler: &crate::config::NamedHandler| {
         let settings = handler.spec.monitor_settings();

@@ -1,6 +1,6 @@
-//! The thread that looks after the upstreams: waits for probes, look-ups and the time, and passes on what is new.
+//! The monitor thread: waits for probes, look-ups and deadlines, and publishes what changed.
 //!
-//! Never blocks but in its poll: look-ups are begun on threads of their own.
+//! It blocks only in its poll; look-ups run on their own threads.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,24 +17,24 @@ use crate::monitor::prober::Prober;
 use crate::monitor::resolver::{LookupResult, Resolver};
 
 const EVENTS_MAX: usize = 256;
-/// Probes have the tokens from 0.
+/// The token of the waker. Probes have the tokens from 0.
 const MESSAGES: Token = Token(usize::MAX);
 
-/// What others tell the monitor thread.
+/// A message to the monitor thread.
 #[derive(Debug)]
 pub enum MonitorMessage {
-    /// A look-up, by its number, has come to this.
+    /// The result of a look-up, by its number.
     Looked(usize, LookupResult),
-    /// It is enough.
+    /// Stop the thread.
     Stop,
 }
 
-/// Everything that the thread has.
+/// The state of the monitor thread.
 pub struct MonitorThread {
     poll: Poll,
     waker: Arc<Waker>,
     messages: Receiver<MonitorMessage>,
-    /// For look-ups to answer.
+    /// The channel on which look-up threads send their results.
     sender: Sender<MonitorMessage>,
     resolver: Resolver,
     prober: Prober,
@@ -44,7 +44,11 @@ pub struct MonitorThread {
 }
 
 impl MonitorThread {
-    /// A monitor thread, and how to write to it: send, then wake.
+    /// Returns a monitor thread, and the channel and waker to reach it: send a message, then wake.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the kernel if the poll cannot be created.
     pub fn new(
         monitored_upstreams: &[MonitoredUpstream],
         outside: Outside,
@@ -74,12 +78,12 @@ impl MonitorThread {
         ))
     }
 
-    /// Whether it would never have anything to do.
+    /// Returns whether the thread would never have anything to do.
     pub fn is_idle(&self) -> bool {
         self.resolver.is_empty() && self.prober.is_empty()
     }
 
-    /// Works until it is told to stop.
+    /// Runs until a stop message arrives.
     pub fn run(mut self) {
         let _panic_report = PanicReport;
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -91,7 +95,7 @@ impl MonitorThread {
                 .chain(self.prober.wake_at())
                 .min();
             let timeout = wake_at.map(|at| at.saturating_duration_since(Instant::now()));
-            // An interrupted poll brings no events; the next one brings them all.
+            // An interrupted poll returns no events; the next one returns them all.
             let _ = self.poll.poll(&mut events, timeout);
             let now = Instant::now();
             for event in &events {
@@ -106,7 +110,7 @@ impl MonitorThread {
         }
     }
 
-    /// `false` when it is told to stop.
+    /// Processes all messages. Returns `false` if the thread must stop.
     fn read_messages(&mut self, now: Instant) -> bool {
         while let Ok(message) = self.messages.try_recv() {
             match message {
@@ -155,12 +159,12 @@ impl MonitorThread {
         }
     }
 
-    /// Passes on what is new: to the workers, to the views, to the log.
+    /// Publishes changes: to the workers, to the views, and to the log.
     fn publish(&mut self, now: Instant) {
         for news in std::mem::take(&mut self.news) {
             match news {
                 News::UpstreamEvent(id, change) => {
-                    // First, so that whoever hears of a change also sees it.
+                    // Update the views first, so that they show each change that a worker acts on.
                     self.note(id, |state| state.change(change, now));
                     (self.outside.tell)(id, change);
                     if let UpstreamEvent::Moved(address) = change {
@@ -192,7 +196,7 @@ impl UpstreamState {
     }
 }
 
-/// A defect here must not end the daemon, and must not go unnoticed.
+/// A panic in this thread must not end the daemon, and must be reported.
 struct PanicReport;
 
 impl Drop for PanicReport {

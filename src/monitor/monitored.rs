@@ -1,4 +1,4 @@
-//! One upstream that is looked after, what is known of it, and how news about it goes out.
+//! A monitored upstream, its state, and the news about it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,27 +10,28 @@ use crate::dispatch::id::UpstreamId;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::health::ProbeFailure;
 
-/// An upstream to be looked after; its number is its place in the list.
+/// An upstream to monitor. Its number is its position in the list.
 #[derive(Debug, Clone)]
 pub struct MonitoredUpstream {
-    /// The handler's name.
+    /// The name of the handler.
     pub handler: String,
-    /// What the file says of it.
+    /// The upstream as the file states it.
     pub upstream: Upstream,
-    /// Where it is, if that is known.
+    /// The current address, if known.
     pub address: Option<SocketAddr>,
-    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
+    /// Index of the interface that datagrams leave through; 0 leaves the choice to the kernel.
     pub interface: u32,
-    /// Whether it is thought to live when its upkeep begins.
+    /// Whether the upstream counts as alive when its monitoring begins.
     pub is_alive: bool,
-    /// How it is asked whether it lives.
+    /// The settings of its probes; `None` if it is not probed.
     pub probe: Option<Arc<ProbeSettings>>,
-    /// How often its name is resolved again; zero: never, once it has an address.
+    /// Time between two resolutions of its name. If zero, the name is not resolved again once it has an address.
     pub resolve_interval: Duration,
 }
 
 impl MonitoredUpstream {
-    /// The name that may come to mean another address. An upstream that misses its interface is not helped by one.
+    /// Returns the name, if it may resolve to another address. An upstream whose interface is missing is excluded,
+    /// since another address does not help it.
     pub(super) fn name(&self) -> Option<&str> {
         let misses_interface = self.upstream.egress.interface.is_some() && self.interface == 0;
         match &self.upstream.host {
@@ -40,34 +41,35 @@ impl MonitoredUpstream {
     }
 }
 
-/// Looks a name up.
+/// Resolves a name.
 pub type NameLookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// The outside world, which a test replaces.
+/// The monitor's effects on the outside, which a test replaces.
 pub struct Outside {
-    /// Tells every worker.
+    /// Sends an event to every worker.
     pub tell: Box<dyn FnMut(UpstreamId, UpstreamEvent) + Send>,
-    /// May block. The ports of the answers mean nothing.
+    /// Resolves a name; may block. The ports of the returned addresses have no meaning.
     pub look_up: Arc<NameLookup>,
-    /// Says whether an upstream may move there, or what would come of it, as in "which would close …".
+    /// Checks whether an upstream may move to an address. The error says what the move would cause, as in "which would
+    /// close …".
     pub permit: Box<dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String> + Send>,
 }
 
-/// What is known of one upstream, for people.
+/// The state of one upstream, for views.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamState {
-    /// Where it is.
+    /// The current address.
     pub address: Option<SocketAddr>,
-    /// Whether it is thought to answer. Those that are not probed are.
+    /// Whether the upstream is considered alive; always true if it is not probed.
     pub alive: bool,
-    /// When one of the two last changed.
+    /// When the address or the health last changed.
     pub changed: Option<Instant>,
     /// When a probe last failed, and why.
     pub failed: Option<(Instant, ProbeFailure)>,
 }
 
 impl UpstreamState {
-    /// As it begins.
+    /// Returns the initial state.
     pub(super) fn of(monitored: &MonitoredUpstream) -> UpstreamState {
         UpstreamState {
             address: monitored.address,
@@ -78,13 +80,13 @@ impl UpstreamState {
     }
 }
 
-/// Something new.
+/// A change to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
-    /// For the workers.
+    /// An event for the workers.
     UpstreamEvent(UpstreamId, UpstreamEvent),
-    /// For the views.
+    /// A failed probe, for the views.
     Failed(UpstreamId, ProbeFailure),
-    /// For the log.
+    /// A line for the log.
     Say(log::Level, String),
 }

@@ -1,7 +1,7 @@
-//! One probe of one upstream: a socket of its own, the question, and what comes back. Never waits; whoever polls the socket
-//! says when to go on.
+//! One probe of one upstream: its socket, the request, and the reply. It never blocks; the thread that polls the socket
+//! calls it when there is an event.
 //!
-//! Each probe has a new socket, so that a late answer to the last one is not taken for an answer to this one.
+//! Each probe has a new socket, so that a late reply to an earlier probe is not taken for a reply to this one.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -14,17 +14,17 @@ use crate::monitor::health::ProbeFailure;
 use crate::net::errno::{self, ProbeError};
 use crate::net::probe::{self, Leaving};
 
-/// Bytes of the largest datagram, and of memory for reading.
+/// Size of the read buffer in bytes, enough for the largest datagram.
 pub const BUFFER_BYTES: usize = 65_535;
-/// Bytes of a TCP answer that are searched for what is expected.
+/// Bytes of a TCP reply that are searched for the expected bytes.
 const STREAM_BYTES_MAX: usize = 4_096;
-/// Datagrams that one probe looks at: an upstream that floods its asker does not answer.
+/// Datagrams that one probe reads. An upstream that floods the probe with other datagrams counts as failed.
 const DATAGRAMS_MAX: u32 = 16;
 
-/// What became of a probe.
+/// The result of a probe.
 pub type ProbeOutcome = Result<(), ProbeFailure>;
 
-/// A probe that is under way.
+/// A probe in progress.
 #[derive(Debug)]
 pub struct Probe {
     socket: ProbeSocket,
@@ -34,26 +34,31 @@ pub struct Probe {
 enum ProbeSocket {
     Udp {
         socket: UdpSocket,
-        /// Datagrams that were not the answer.
+        /// Datagrams received that were not the expected reply.
         others: u32,
     },
     Tcp(Conversation),
 }
 
-/// A question and its answer over TCP, as far as they have come.
+/// The progress of a request and its reply over TCP.
 #[derive(Debug)]
 struct Conversation {
     stream: TcpStream,
     /// Whether the connection is established.
     is_open: bool,
-    /// Bytes of the question that are sent.
+    /// Bytes of the request sent so far.
     sent: usize,
-    /// What came so far, at most [`STREAM_BYTES_MAX`].
+    /// The bytes received so far, at most [`STREAM_BYTES_MAX`].
     received: Vec<u8>,
 }
 
 impl Probe {
-    /// Asks. Events of the socket come with the token.
+    /// Sends the request. Events of the socket are reported with `token`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`ProbeFailure`] if the socket cannot be opened, connected or registered, or if the request cannot
+    /// be sent.
     pub fn begin(
         registry: &Registry,
         token: Token,
@@ -70,7 +75,8 @@ impl Probe {
             .map_err(|error| failure(&error))
     }
 
-    /// Does what can be done without waiting. `Some` when the probe is over. To be called after any event.
+    /// Does what is possible without blocking. Returns the outcome when the probe is over. It must be called after each
+    /// event.
     pub fn go_on(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> Option<ProbeOutcome> {
         loop {
             let result = match &mut self.socket {
@@ -88,7 +94,7 @@ impl Probe {
         }
     }
 
-    /// Why it failed, now that the time is over.
+    /// Returns why the probe failed, when its timeout has expired.
     pub fn overdue(&self, probe: &ProbeSettings) -> ProbeFailure {
         let has_other_answer = match &self.socket {
             ProbeSocket::Udp { others, .. } => *others > 0,
@@ -112,7 +118,7 @@ fn begin_udp(
     refuse_ourselves(socket.local_addr()?, to)?;
     registry.register(&mut socket, token, Interest::READABLE)?;
     match socket.send(question) {
-        // A full device queue is no answer; the timeout will say so.
+        // If the device queue is full, no reply comes, and the timeout reports it.
         Err(error) if errno::of_probe(&error) != ProbeError::Wait => Err(error),
         _ => Ok(ProbeSocket::Udp { socket, others: 0 }),
     }
@@ -134,7 +140,8 @@ fn begin_tcp(
     }))
 }
 
-/// The kernel may choose the very port that is asked, where nobody listens on it: the probe would hear itself.
+/// Refuses a socket that is connected to itself. The kernel may choose the probed port as source port if it is unused,
+/// and the probe would then receive its own request.
 fn refuse_ourselves(local: SocketAddr, to: SocketAddr) -> io::Result<()> {
     match local == to {
         true => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
@@ -161,7 +168,8 @@ fn hear_datagram(
 }
 
 impl Conversation {
-    /// Goes as far as is possible without waiting. The end of it, or an error, which may say that it has to wait.
+    /// Proceeds as far as is possible without blocking. Returns the outcome, or an error, which may say that the socket
+    /// would block.
     fn step(&mut self, probe: &ProbeSettings, buffer: &mut [u8]) -> io::Result<ProbeOutcome> {
         if !self.is_open {
             self.check_open()?;
@@ -182,7 +190,7 @@ impl Conversation {
         }
     }
 
-    /// Fails while the connection is not established, or if it cannot be.
+    /// Returns an error if the connection is not established yet, or cannot be.
     fn check_open(&self) -> io::Result<()> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
@@ -191,8 +199,8 @@ impl Conversation {
         refuse_ourselves(self.stream.local_addr()?, peer)
     }
 
-    /// Adds what was read, and decides whether that was the answer. Nothing was read at the end of the stream, or where
-    /// there is no room for more.
+    /// Appends the bytes read and decides whether the reply matches. `read` is empty at the end of the stream, or if
+    /// the buffer has no space left.
     fn judge(&mut self, read: &[u8], expected: &[u8]) -> Option<ProbeOutcome> {
         if read.is_empty() {
             let failure = if self.received.is_empty() {
@@ -202,7 +210,7 @@ impl Conversation {
             };
             return Some(Err(failure));
         }
-        // What was there before is searched again only as far as the expected bytes may have begun in it.
+        // Earlier bytes are searched again only where the expected bytes may have begun in them.
         let searched = self.received.len().saturating_sub(expected.len());
         self.received.extend_from_slice(read);
         contains(&self.received[searched..], expected).then_some(Ok(()))
@@ -210,7 +218,7 @@ impl Conversation {
 }
 
 fn contains(answer: &[u8], expected: &[u8]) -> bool {
-    // windows() does not take 0.
+    // windows() panics on a size of 0.
     expected.is_empty() || answer.windows(expected.len()).any(|part| part == expected)
 }
 
@@ -218,7 +226,7 @@ fn failure(error: &io::Error) -> ProbeFailure {
     match errno::of_probe(error) {
         ProbeError::Refused => ProbeFailure::Refused,
         ProbeError::Unreachable => ProbeFailure::Unreachable(error.to_string()),
-        // Where there is nothing to wait for, EAGAIN means that all ports are taken (connect(2)).
+        // In a call that never blocks, EAGAIN means that all source ports are in use (connect(2)).
         ProbeError::Ours | ProbeError::Wait | ProbeError::Again => {
             ProbeFailure::Ours(error.to_string())
         }

@@ -1,5 +1,5 @@
-//! Asks upstreams whether they live. All probes share one thread and one poll; each has a deadline, and only so many are
-//! under way at a time.
+//! Probes upstreams. All probes share one thread and one poll. Each has a timeout, and the number in progress is
+//! bounded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +17,14 @@ use crate::monitor::schedule::{Schedule, Turn};
 use crate::net::probe::Leaving;
 use crate::number;
 
-/// Probes that are under way at a time; each is an open socket, of the few that are not for sessions. Further ones wait.
+/// Largest number of probes in progress. Each needs a descriptor, of the few that are not reserved for sessions.
+/// Further probes wait.
 const UNDER_WAY_MAX: usize = 256;
-/// Between the first probes of two upstreams, so that many do not start at once; less where the interval is too short.
+/// Time between the first probes of two upstreams, so that they do not all start at once. It is shorter if the interval
+/// is too short.
 const FIRST_GAP: Duration = Duration::from_millis(10);
 
-/// All upstreams that are probed. The places of this list are the schedule's jobs and the poll's tokens.
+/// All probed upstreams. Positions in this list are the schedule's jobs and the poll's tokens.
 pub struct Prober {
     registry: Registry,
     probed: Vec<Probed>,
@@ -39,12 +41,13 @@ struct Probed {
     probe: Arc<ProbeSettings>,
     health: ProbeHealth,
     running_probe: Option<Probe>,
-    /// Whether this host could not even ask, the last time.
+    /// Whether the last probe failed because of this host.
     is_stuck: bool,
 }
 
 impl Prober {
-    /// Will probe those of the monitored upstreams that are to be. The tokens of the registry below their number are taken.
+    /// Returns a prober for those monitored upstreams that have a probe. It uses the registry's tokens below their
+    /// number.
     pub fn new(
         monitored_upstreams: &[MonitoredUpstream],
         registry: Registry,
@@ -55,7 +58,7 @@ impl Prober {
                 .iter()
                 .enumerate()
                 .filter_map(|(id, monitored)| {
-                    // Nobody answers from a group's address.
+                    // A group address never sends replies.
                     let probe = monitored
                         .probe
                         .as_ref()
@@ -80,17 +83,17 @@ impl Prober {
         }
     }
 
-    /// Whether there is nothing to probe.
+    /// Returns whether there is nothing to probe.
     pub fn is_empty(&self) -> bool {
         self.probed.is_empty()
     }
 
-    /// When there will be something to do besides events.
+    /// Returns when there will be something to do, unless an event comes first.
     pub fn wake_at(&self) -> Option<Instant> {
         self.schedule.wake_at()
     }
 
-    /// Something came for this probe, or its connection is there.
+    /// Handles an event of a probe's socket.
     pub fn on_event(&mut self, token: Token, now: Instant, news: &mut Vec<News>) {
         let Some(probed) = self.probed.get_mut(token.0) else {
             return;
@@ -103,7 +106,7 @@ impl Prober {
         }
     }
 
-    /// Begins the probes that are due and ends those that have waited long enough.
+    /// Begins the probes that are due and ends those whose timeout has expired.
     pub fn on_time(&mut self, now: Instant, news: &mut Vec<News>) {
         while let Some(turn) = self.schedule.next_turn(now) {
             match turn {
@@ -119,7 +122,7 @@ impl Prober {
         }
     }
 
-    /// The upstream is somewhere else now, and is asked there at once.
+    /// Sets the new address of an upstream and probes it at once.
     pub fn on_moved(&mut self, upstream: UpstreamId, address: SocketAddr, now: Instant) {
         let Some(place) = self.probed.iter().position(|probed| probed.id == upstream) else {
             return;
@@ -158,8 +161,8 @@ impl Prober {
     }
 }
 
-/// After how long one of so many upstreams is probed first, and where its interval's grid lies. First all are asked soon;
-/// then they are spread over the interval.
+/// Returns the delay of an upstream's first probe, and the origin of its probe grid. The first probes start soon; later
+/// ones are spread over the interval.
 fn beginnings(place: usize, count: usize, interval: Duration) -> (Duration, Duration) {
     let share = |whole: Duration| whole.mul_f64(place as f64 / count as f64);
     let phase = share(interval);
@@ -173,7 +176,7 @@ impl Probed {
     fn new(id: UpstreamId, monitored: &MonitoredUpstream, probe: &Arc<ProbeSettings>) -> Probed {
         let from = match monitored.upstream.egress.from {
             SendFrom::Address(from) => Some(from),
-            // An answer to somebody else's address would not come here.
+            // A reply to the address of another host would not come here.
             SendFrom::Own | SendFrom::Keep => None,
         };
         Probed {
@@ -192,7 +195,7 @@ impl Probed {
         }
     }
 
-    /// For people: which upstream this is, and where.
+    /// Returns the name and address of the upstream, for log lines.
     fn label(&self) -> String {
         let name = &self.name;
         match self.address.map(|address| address.to_string()) {
@@ -235,7 +238,7 @@ impl Probed {
         }
     }
 
-    /// Tells of a death, or of a return to life.
+    /// Returns the log line for a change between alive and dead.
     fn obituary(&self, failure: Option<&ProbeFailure>) -> News {
         let ProbeSettings { rise, fall, .. } = *self.probe;
         let label = self.label();
@@ -313,7 +316,7 @@ mod tests {
         )
     }
 
-    /// When each upstream's probes begin, if none ever takes longer than a moment.
+    /// Returns when the probes of each upstream begin, if every probe ends at once.
     fn beginnings_until(prober: &mut Prober, start: Instant, end: Duration) -> Vec<Vec<Duration>> {
         let mut begun = vec![Vec::new(); prober.probed.len()];
         while let Some(now) = prober.wake_at().filter(|now| *now < start + end) {
@@ -328,7 +331,7 @@ mod tests {
         begun
     }
 
-    /// A thousand upstreams are never asked in a burst, from the first interval on, and each is asked once an interval.
+    /// A thousand upstreams are never probed in a burst, from the first interval on. Each is probed once per interval.
     #[test]
     fn many_are_spread_over_the_interval() {
         for interval in [SECOND, 10 * SECOND, 60 * SECOND] {
@@ -352,8 +355,8 @@ mod tests {
                     "{later:?}"
                 );
             }
-            // In any hundredth of an interval, a hundredth of them; in the first interval of a minute they go faster,
-            // ten milliseconds apart.
+            // Each hundredth of an interval has a hundredth of the probes. The first interval, of a minute, has one
+            // every ten milliseconds.
             let mut all: Vec<_> = begun.concat();
             all.sort();
             let window = interval / 100;
@@ -380,7 +383,7 @@ mod tests {
         }
     }
 
-    /// Few are asked at once when the daemon starts; those without an address when they have one.
+    /// A few upstreams are probed at once when the daemon starts. One without an address is probed when it gets one.
     #[test]
     fn few_are_asked_at_once() {
         let start = Instant::now();
@@ -393,8 +396,8 @@ mod tests {
         assert_eq!(prober.wake_at(), Some(start + SECOND));
     }
 
-    /// The log says which upstream it is, why, and what to do, once each time that it changes; what this host lacks is no
-    /// failure of the upstream's.
+    /// The log names the upstream, the reason and the cure, once per change. A shortage of this host is no failure of
+    /// the upstream.
     #[test]
     fn changes_are_told_with_their_reason() {
         let (mut prober, id) = (

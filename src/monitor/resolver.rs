@@ -1,5 +1,5 @@
-//! Decides which names are resolved again and when, and what an answer means for the upstreams that have the name. The
-//! look-ups themselves, which may block for as long as the system's resolver likes, run elsewhere: see `mod.rs`.
+//! Decides which names are resolved again and when, and what a result means for the upstreams of that name. The
+//! look-ups themselves run elsewhere (`mod.rs`), because they may block for as long as the system's resolver does.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,26 +10,26 @@ use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::monitor::monitored::{MonitoredUpstream, News};
 use crate::monitor::schedule::{Schedule, Turn};
 
-/// Look-ups that are under way at a time; each is a thread. Further ones wait.
+/// Largest number of look-ups in progress. Each needs a thread. Further look-ups wait.
 const UNDER_WAY_MAX: usize = 8;
-/// A look-up that takes longer is told of. It goes on: getaddrinfo(3) cannot be stopped.
+/// A look-up that takes longer than this is logged. It continues, since getaddrinfo(3) cannot be cancelled.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a name is asked for while an upstream has no address at all, unless the interval is shorter.
+/// Time between look-ups while an upstream has no address, unless the interval is shorter.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// What a look-up said: addresses without meaningful ports, or why there are none.
+/// The result of a look-up: addresses whose ports have no meaning, or an error text.
 pub type LookupResult = Result<Vec<SocketAddr>, String>;
 
-/// Says whether an upstream may move to an address, or what would come of it.
+/// Checks whether an upstream may move to an address. The error says what the move would cause.
 pub type Permit<'a> = &'a mut dyn FnMut(UpstreamId, SocketAddr) -> Result<(), String>;
 
-/// All names that are resolved again. The places of this list are the schedule's jobs.
+/// All names that are resolved again. Positions in this list are the schedule's jobs.
 pub struct Resolver {
     names: Vec<Name>,
     schedule: Schedule,
 }
 
-/// A name, which is looked up once for all upstreams that have it.
+/// A name, which is looked up once for all its upstreams.
 struct Name {
     name: String,
     interval: Option<Duration>,
@@ -37,19 +37,19 @@ struct Name {
     is_failing: bool,
 }
 
-/// An upstream of that name.
+/// An upstream with that name.
 struct User {
     id: UpstreamId,
-    /// Name and port.
+    /// The name and port of the upstream.
     label: String,
     port: u16,
     address: Option<SocketAddr>,
-    /// The address that it was last kept from.
+    /// The last address that the upstream was not permitted to move to.
     forbidden: Option<SocketAddr>,
 }
 
 impl Resolver {
-    /// Will resolve the names of those monitored upstreams that are to be resolved again, or have no address yet.
+    /// Returns a resolver for those monitored upstreams that are to be resolved again or have no address yet.
     pub fn new(monitored_upstreams: &[MonitoredUpstream], start: Instant) -> Resolver {
         let mut names: Vec<Name> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
@@ -68,7 +68,7 @@ impl Resolver {
             }
             let interval = Some(monitored.resolve_interval).filter(|interval| !interval.is_zero());
             let name = &mut names[place];
-            // The most impatient handler decides.
+            // The shortest interval of all handlers applies.
             name.interval = name.interval.into_iter().chain(interval).min();
             name.is_failing |= monitored.address.is_none();
             name.users.push(User {
@@ -82,7 +82,7 @@ impl Resolver {
         names.retain(|name| name.pace().is_some());
         let mut schedule = Schedule::new(UNDER_WAY_MAX);
         for name in &names {
-            // They have just been looked up, when the daemon started.
+            // The names were looked up when the daemon started, so the first look-up here waits an interval.
             schedule.add(
                 start,
                 name.pace().and_then(|pace| start.checked_add(pace)),
@@ -93,17 +93,17 @@ impl Resolver {
         Resolver { names, schedule }
     }
 
-    /// Whether there is nothing to resolve.
+    /// Returns whether there is nothing to resolve.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// When there will be something to do besides answers.
+    /// Returns when there will be something to do, unless a result comes first.
     pub fn wake_at(&self) -> Option<Instant> {
         self.schedule.wake_at()
     }
 
-    /// A name that is to be looked up now, and its number. To be asked until there is none.
+    /// Returns a name that must be looked up now, and its number. Call it until it returns `None`.
     pub fn next_look_up(&mut self, now: Instant, news: &mut Vec<News>) -> Option<(usize, &str)> {
         while let Some(turn) = self.schedule.next_turn(now) {
             match turn {
@@ -117,7 +117,7 @@ impl Resolver {
         None
     }
 
-    /// What a look-up came to.
+    /// Handles the result of a look-up.
     pub fn on_result(
         &mut self,
         place: usize,
@@ -138,7 +138,7 @@ impl Resolver {
 }
 
 impl Name {
-    /// How often it is looked up as things stand.
+    /// Returns the current time between look-ups of the name.
     fn pace(&self) -> Option<Duration> {
         match self.users.iter().any(|user| user.address.is_none()) {
             true => Some(self.interval.map_or(RETRY, |interval| interval.min(RETRY))),
@@ -186,7 +186,7 @@ impl Name {
                     News::Say(log::Level::Warn, text)
                 }
             };
-            // Two handlers with the same upstream are one line.
+            // Two handlers with the same upstream share one log line.
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -194,7 +194,7 @@ impl Name {
         news.extend(lines);
     }
 
-    /// Told once in a stretch of failures.
+    /// Logs a failure, once per series of failures.
     fn fail(&mut self, why: &str, news: &mut Vec<News>) {
         if std::mem::replace(&mut self.is_failing, true) {
             return;
@@ -209,8 +209,8 @@ impl Name {
     }
 }
 
-/// Where an upstream moves to, if it moves. As long as its address is among the answers it stays, however a resolver may
-/// shuffle them.
+/// Returns the address that an upstream moves to, if it moves. It stays while its address is among the results, in
+/// whatever order a resolver returns them.
 fn choose(in_use: Option<SocketAddr>, addresses: &[SocketAddr], port: u16) -> Option<SocketAddr> {
     let with_port = |address: &SocketAddr| {
         let mut address = *address;

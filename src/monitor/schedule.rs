@@ -1,5 +1,5 @@
-//! Jobs that are done again and again, each in an interval of its own, and at most so many of them at a time. Knows
-//! neither clock nor what the jobs are: whoever asks says what time it is.
+//! Repeated jobs, each with its own interval and a shared limit of jobs in progress. The schedule reads no clock and
+//! does not know what the jobs are; the caller passes the time.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 /// Shortest interval, so that no job is due again at the moment it ends.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// What is to be done now.
+/// What the caller must do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Begin this job. It is under way until [`Schedule::done`].
+    /// Begin this job. It is in progress until [`Schedule::done`].
     Begin(usize),
-    /// This job has been under way for as long as it may be. Told once.
+    /// This job has exceeded its time limit. Reported once.
     Overdue(usize),
 }
 
@@ -20,9 +20,9 @@ pub enum Turn {
 #[derive(Debug)]
 pub struct Schedule {
     jobs: Vec<ScheduledJob>,
-    /// Each job's moment, if it has one: to begin, or to be overdue.
+    /// The next moment of each job, if any: to begin, or to be overdue.
     timers: BTreeSet<(Instant, usize)>,
-    /// Due, while too many others are under way.
+    /// Jobs that are due while too many others are in progress.
     waiting: VecDeque<usize>,
     under_way: usize,
     under_way_max: usize,
@@ -30,9 +30,9 @@ pub struct Schedule {
 
 #[derive(Debug)]
 struct ScheduledJob {
-    /// A moment of its grid: it is begun at moments that are whole intervals from here.
+    /// The origin of the job's grid. The job begins at whole intervals from it.
     grid: Instant,
-    /// `None`: never again by itself.
+    /// Time between two beginnings; `None` if the job does not repeat by itself.
     interval: Option<Duration>,
     timeout: Duration,
     timer: Option<Instant>,
@@ -48,7 +48,7 @@ enum JobState {
 }
 
 impl Schedule {
-    /// No jobs yet, and later at most so many at a time.
+    /// Returns a schedule without jobs that allows `under_way_max` jobs in progress.
     pub fn new(under_way_max: usize) -> Schedule {
         let (jobs, timers, waiting) = (Vec::new(), BTreeSet::new(), VecDeque::new());
         Schedule {
@@ -60,8 +60,8 @@ impl Schedule {
         }
     }
 
-    /// A further job, and its number. It begins at `first`, if that is given, and then at the moments of its grid; it is
-    /// overdue so long after each beginning.
+    /// Adds a job and returns its number. It begins at `first`, if given, and then at the moments of its grid. It is
+    /// overdue when its time limit has passed after a beginning.
     pub fn add(
         &mut self,
         grid: Instant,
@@ -82,12 +82,12 @@ impl Schedule {
         self.jobs.len() - 1
     }
 
-    /// When there will be something to do, unless something changes before.
+    /// Returns when there will be something to do, unless the schedule changes before.
     pub fn wake_at(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The next thing to do now. To be asked until there is nothing left.
+    /// Returns the next thing to do now. Call it until it returns `None`.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
         if self.under_way < self.under_way_max
             && let Some(job) = self.waiting.pop_front()
@@ -121,8 +121,8 @@ impl Schedule {
         Turn::Begin(job)
     }
 
-    /// The job is not under way any more. It begins again at the first moment of its grid that is still to come and at
-    /// least half an interval after the last beginning.
+    /// Marks a job as no longer in progress. It begins again at the first future moment of its grid that is at least
+    /// half an interval after its last beginning.
     pub fn done(&mut self, job: usize, now: Instant) {
         let ScheduledJob {
             grid,
@@ -141,14 +141,14 @@ impl Schedule {
         self.set_timer(job, next);
     }
 
-    /// Lets a job begin now that is not under way.
+    /// Makes a job due now, unless it is in progress.
     pub fn hasten(&mut self, job: usize, now: Instant) {
         if self.jobs[job].state == JobState::Idle {
             self.set_timer(job, Some(now));
         }
     }
 
-    /// From the next end of the job on, it is done in this interval; `None`: not any more.
+    /// Sets the interval that applies after the next end of the job; `None` stops its repetition.
     pub fn set_interval(&mut self, job: usize, interval: Option<Duration>) {
         self.jobs[job].interval = interval.map(|interval| interval.max(INTERVAL_MIN));
     }
@@ -163,7 +163,7 @@ impl Schedule {
     }
 }
 
-/// The first moment after `after` that is whole intervals from `grid`. `None` where there is no such moment.
+/// Returns the first moment after `after` that is a whole number of intervals from `grid`. `None` if there is none.
 fn next_on_grid(grid: Instant, interval: Duration, after: Instant) -> Option<Instant> {
     let passed = after.saturating_duration_since(grid).as_nanos() / interval.as_nanos();
     let whole = (passed + 1).checked_mul(interval.as_nanos())?;
@@ -176,12 +176,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// All that is to be done now, in order.
+    /// Returns everything that must be done now, in order.
     fn turns(schedule: &mut Schedule, now: Instant) -> Vec<Turn> {
         std::iter::from_fn(|| schedule.next_turn(now)).collect()
     }
 
-    /// A job keeps to its grid whatever it takes, skips what it missed, and is overdue once.
+    /// A job keeps to its grid for any duration, skips the beginnings that it missed, and is overdue once.
     #[test]
     fn jobs_keep_to_their_grid() {
         let start = Instant::now();
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(schedule.wake_at(), None, "told once");
         schedule.done(job, start + 3 * SECOND);
         assert_eq!(schedule.wake_at(), Some(start + 10 * SECOND));
-        // Asked late, by a busy thread or after the machine slept.
+        // The caller asks late, because its thread was busy or the machine slept.
         assert_eq!(
             turns(&mut schedule, start + 47 * SECOND),
             [Turn::Begin(job)]
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(schedule.wake_at(), None);
     }
 
-    /// No more than the limit are under way; the others wait their turn, in order, and none is begun twice.
+    /// At most the limit of jobs are in progress. The others wait in order, and none is begun twice.
     #[test]
     fn only_so_many_at_a_time() {
         let start = Instant::now();
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(turns(&mut schedule, start + 2 * SECOND), [Turn::Begin(3)]);
     }
 
-    /// An interval of nothing does not make a job that is due for ever.
+    /// An interval of zero does not make a job permanently due.
     #[test]
     fn no_interval_is_endless() {
         let start = Instant::now();

@@ -41,7 +41,7 @@ struct ReceiveControl([u8; RECEIVE_BYTES]);
 
 /// The arena and the headers of one worker.
 ///
-/// All memory that headers point to is [`KernelMemory`], so the pointers stay valid while the receiver is moved and its
+/// All memory that headers point to is `KernelMemory`, so the pointers stay valid while the receiver is moved and its
 /// slots are read.
 pub struct Receiver {
     arena: KernelMemory<u8>,

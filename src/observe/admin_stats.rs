@@ -1,10 +1,10 @@
-//! What the control socket counts of its clients. The room above counts, every snapshot shows it.
+//! Counters of the control socket's clients. `admin` increments them, and every snapshot shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::observe::snapshot::AdminRow;
 
-/// The counters, each of its own meaning; `snapshot/rows.rs` tells them.
+/// The counters. `AdminRow` in `snapshot/rows.rs` documents each of them.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
 pub struct AdminStats {
@@ -21,29 +21,29 @@ pub struct AdminStats {
     pub refused_busy: Count,
 }
 
-/// A number that any thread may change.
+/// A counter or gauge that any thread may change.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// One more.
+    /// Adds one.
     pub fn more(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One less, of what is there now.
+    /// Subtracts one, for gauges such as open connections.
     pub fn less(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// How many.
+    /// Returns the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl AdminStats {
-    /// All of them now.
+    /// Returns the current values of all counters.
     pub fn row(&self) -> AdminRow {
         AdminRow {
             connections: self.connections.get(),

@@ -1,4 +1,4 @@
-//! What the daemon shows of itself: the snapshot that every view renders, alarms, watches of the host and taps.
+//! What the daemon reports about itself: the snapshot that every view renders, alarms, checks of the host, and taps.
 
 pub mod admin_stats;
 pub mod alarm;

@@ -1,5 +1,5 @@
-//! What the process lacks while it runs: files that it may open, room for its log. Looked at once a second, and told as a
-//! trouble as long as it lasts; datagrams flow meanwhile.
+//! Checks once a second for resources that the process lacks while it runs: file descriptors, and space for its log. A
+//! shortage is reported as a condition as long as it lasts, while datagrams still flow.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -9,26 +9,26 @@ use crate::build::log_writer;
 use crate::net::{errno, limits};
 use crate::observe::conditions::Conditions;
 
-/// Time between two looks.
+/// Time between two checks.
 const STEP: Duration = Duration::from_secs(1);
-/// Files were there at every look for so long: the shortage is over. Sessions that come and go would otherwise begin and
-/// end it each second.
+/// A shortage of descriptors ends when every check succeeded for this long. Otherwise sessions that come and go would
+/// begin and end it each second.
 const CALM: Duration = Duration::from_secs(5);
 
 /// The names of the conditions.
 const FILES: &str = "files";
 const LOG: &str = "log";
 
-/// What is lacking now.
+/// The current shortages.
 pub struct ResourceWatch {
     next: Instant,
-    /// When no file could be opened last, as long as that is a trouble.
+    /// When opening a file last failed; `None` while there is no shortage.
     files: Option<Instant>,
     is_mute: bool,
 }
 
 impl ResourceWatch {
-    /// Nothing is, so far.
+    /// Returns the state without any shortage.
     pub(crate) fn new() -> ResourceWatch {
         ResourceWatch {
             next: Instant::now(),
@@ -37,12 +37,12 @@ impl ResourceWatch {
         }
     }
 
-    /// When to look again.
+    /// Returns the time of the next check.
     pub fn next(&self) -> Instant {
         self.next
     }
 
-    /// Looks, where it is time to.
+    /// Performs the check if it is due.
     pub fn look(&mut self, now: Instant, conditions: &Conditions) {
         if now < self.next {
             return;
@@ -53,7 +53,7 @@ impl ResourceWatch {
     }
 
     fn look_at_files(&mut self, now: Instant, conditions: &Conditions) {
-        // A socket, since sessions are sockets; closed at once.
+        // Test with a socket, since sessions need sockets. It is closed at once.
         match (UnixDatagram::unbound(), self.files) {
             (Err(error), since) if errno::lacks_file(&error) => {
                 self.files = Some(now);

@@ -1,5 +1,5 @@
-//! What is new in a configuration, in words for people and in numbers for the handover: each row of the old one goes on as
-//! one of the new one, or is gone.
+//! Compares two configurations, in words for people and in numbers for the handover. Each row of the old
+//! configuration continues as a row of the new one, or is gone.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,7 +10,7 @@ use crate::dispatch::route_table::RouteId;
 use crate::number;
 use crate::plan::identity::Identity;
 
-/// What becomes of a row.
+/// What the new configuration does with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowChange {
     Added,
@@ -25,18 +25,18 @@ struct DiffLine {
     what: &'static str,
     name: String,
     change: RowChange,
-    /// Of a changed one, what it said and says.
+    /// The old and the new text of a changed row.
     texts: Option<(String, String)>,
 }
 
-/// What differs, row by row.
+/// The differences between two configurations, row by row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
     lines: Vec<DiffLine>,
 }
 
 impl Diff {
-    /// From the configuration that runs to another. Handlers that are only left over count for nothing.
+    /// Compares the running configuration with another one. Retired handlers are ignored.
     pub fn new(old: &Identity, new: &Identity) -> Diff {
         let mut diff = Diff::default();
         diff.compare(
@@ -113,12 +113,13 @@ impl Diff {
         }
     }
 
-    /// Whether everything is kept.
+    /// Returns whether every row is kept.
     pub fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.change == RowChange::Kept)
     }
 
-    /// A line each for what is added (`+`), removed (`-`) and changed (`~`), and one that counts what is kept (`=`).
+    /// Returns one line for each row that is added (`+`), removed (`-`) or changed (`~`), and one that counts the
+    /// kept rows (`=`).
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for line in self
@@ -141,7 +142,7 @@ impl Diff {
         lines
     }
 
-    /// How much of each is kept, in words.
+    /// Returns the number of kept rows of each type, in words.
     fn kept(&self) -> String {
         let count = |what| {
             self.lines
@@ -164,43 +165,44 @@ fn one_line(text: &str) -> String {
     text.lines().collect::<Vec<_>>().join(", ")
 }
 
-/// Where each row of the old configuration goes on in the new one.
+/// The row of the new configuration that each row of the old one continues as; `None` if the row is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowMap {
-    /// By old listener.
+    /// The new listener of each old listener.
     pub listeners: Vec<Option<usize>>,
-    /// By old route.
+    /// The new route of each old route.
     pub routes: Vec<Option<RouteId>>,
-    /// By old handler.
+    /// What replaces each old handler.
     pub handlers: Vec<HandlerMap>,
-    /// By old upstream, the new number, which its account goes on under.
+    /// The new number of each old upstream, whose counters continue under it.
     pub upstreams: Vec<Option<usize>>,
     /// The number of each new handler's first upstream.
     pub firsts: Vec<usize>,
 }
 
-/// Who goes on with what a handler leaves.
+/// The handlers that take over the state of an old handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerMap {
-    /// The handler of the same name and kind.
+    /// The handler with the same name and kind.
     pub replacement: Option<HandlerId>,
-    /// Whether the replacement is one for sessions with answers, if the old one was.
+    /// Whether the replacement also takes the sessions: it keeps sessions, or the old handler had none.
     pub is_like: bool,
-    /// By the old place of an upstream, the replacement's place for it.
+    /// The replacement's place for each of the old handler's upstreams; `None` if it does not have that upstream.
     pub places: Vec<Option<u16>>,
-    /// The same handler once more, without routes, for sessions that the replacement has no upstream for.
+    /// A copy of the old handler without routes, for sessions whose upstream the replacement does not have.
     pub retired: Option<HandlerId>,
 }
 
 impl HandlerMap {
-    /// Whose row its account goes on in.
+    /// Returns the new handler whose row continues the old handler's counters.
     pub fn row(&self) -> Option<HandlerId> {
         self.replacement.or(self.retired)
     }
 }
 
 impl RowMap {
-    /// `retired` says which handler of the new identity is what of the old one: new number by old.
+    /// Maps the rows of `old` to those of `new`. `retired` maps the number of an old handler to the number of its
+    /// retired copy among the new handlers.
     pub fn new(old: &Identity, new: &Identity, retired: &HashMap<usize, usize>) -> RowMap {
         let handlers: Vec<HandlerMap> = (0..old.handlers.len())
             .map(|handler| handler_map(old, new, retired, handler))
@@ -238,7 +240,11 @@ impl RowMap {
         }
     }
 
-    /// The number of a new handler's upstream.
+    /// Returns the number of the upstream at a place of a new handler.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no new handler with this number.
     pub fn upstream(&self, handler: HandlerId, place: u16) -> UpstreamId {
         UpstreamId::new(self.firsts[handler.index()] + usize::from(place))
     }
@@ -280,7 +286,7 @@ fn handler_map(
     }
 }
 
-/// For each of the old, the number of the equal one among the new; of several that are equal, the first goes on as the first.
+/// Maps each old row to the index of an equal new row. Duplicates are paired in order.
 fn matches<'a, T: Hash + Eq + 'a>(
     old: impl Iterator<Item = &'a T>,
     new: impl Iterator<Item = &'a T>,
@@ -321,7 +327,7 @@ mod tests {
         }
     }
 
-    /// Every row is told of once, with what it was and is where it changed.
+    /// Every row is reported once, with its old and new text if it changed.
     #[test]
     fn in_words() {
         let old = identity(
@@ -345,7 +351,7 @@ mod tests {
         assert!(Diff::new(&old, &old).is_empty() && !Diff::new(&old, &new).is_empty());
     }
 
-    /// Upstreams are found again by what is said of them, wherever they stand, also when the same is there twice.
+    /// Upstreams are matched by their text and not by their place, also if one is present twice.
     #[test]
     fn places() {
         let old = identity(&[], &[("g", "", &["z"]), ("h", "", &["a", "b", "a", "c"])]);

@@ -1,5 +1,5 @@
-//! Runs the `[[test]]` tables of a file against its plan for this host: nothing is bound or sent, each datagram is imagined
-//! as `explain` does. A file whose tests fail is not loaded by a reload.
+//! Runs the `[[test]]` tables of a file against its plan for this host. Nothing is bound or sent: each datagram is
+//! simulated as in `explain`. A reload does not load a file whose tests fail.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -16,10 +16,10 @@ use crate::plan::Plan;
 use crate::plan::explain::{Course, Question, follow, shortened};
 use crate::plan::host::Host;
 
-/// Everything that the file's tests expect and that would not happen; nothing where all is well.
+/// Runs the tests of a file. Returns a problem for each failed expectation; the result is empty if all tests pass.
 pub fn run(config: &Config, plan: &Plan, host: &Host) -> Problems {
     let mut problems = Problems::new(config.source.clone());
-    // A table for a port may be large: there is one at a time, and each is made once.
+    // The table of a port may be large. Sorted tests need only one table at a time, and each table is made once.
     let mut tests: Vec<&Test> = config.tests.iter().collect();
     tests.sort_by_key(|test| test.destination.port());
     let mut compiled: Option<(u16, PortTable)> = None;
@@ -45,7 +45,8 @@ pub fn run(config: &Config, plan: &Plan, host: &Host) -> Problems {
     problems
 }
 
-/// The datagram of a test, on this host; `None` where the host lacks what it names, which is reported.
+/// Returns the datagram of a test on this host. If the host lacks an interface that the test names, reports that and
+/// returns `None`.
 fn question(test: &Test, host: &Host, problems: &mut Problems) -> Option<Question> {
     let interface = match &test.interface {
         None => None,
@@ -69,7 +70,7 @@ fn question(test: &Test, host: &Host, problems: &mut Problems) -> Option<Questio
     })
 }
 
-/// One test, and what would happen.
+/// A test, and what would happen to its datagram.
 struct Trial<'a> {
     config: &'a Config,
     test: &'a Test,
@@ -77,7 +78,8 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Reports the first thing that is not as expected; what follows from it is not told again.
+    /// Reports the expectations that are not met. If the route is wrong, the problems that follow from that are not
+    /// reported.
     fn judge(&self, problems: &mut Problems) {
         let taker = self
             .course
@@ -138,7 +140,7 @@ impl Trial<'_> {
         }
     }
 
-    /// The upstreams that the route's handlers may send it to, each with the handler's name.
+    /// Returns the upstreams that the route's handlers may send the datagram to, each with the name of its handler.
     fn reached<'a>(&'a self, taker: &Route) -> Vec<(&'a str, &'a Upstream)> {
         let payload = self.test.payload.as_slice();
         let span = Span {
@@ -212,7 +214,7 @@ impl Trial<'_> {
         self.advise(problem.and_at(taker.at.clone(), "this route takes it"))
     }
 
-    /// The same, with the command that tells the whole story.
+    /// Adds a hint with the `explain` command that shows the details.
     fn advise(&self, problem: Problem) -> Problem {
         let Test {
             source,
@@ -229,7 +231,7 @@ impl Trial<'_> {
 }
 
 impl std::fmt::Display for Trial<'_> {
-    /// The datagram: `10.0.0.1:40000 > 127.0.0.1:1234`.
+    /// Writes the addresses of the datagram: `10.0.0.1:40000 > 127.0.0.1:1234`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (source, destination): (SocketAddr, SocketAddr) =
             (self.test.source, self.test.destination);

@@ -1,8 +1,9 @@
-//! Finds forwards that come back: a handler that sends to an address of this daemon, whose route's handlers send on, and
-//! so on, until the first one is reached again. Refused before anything starts.
+//! Finds forwarding loops. In a loop, a handler sends to an address of this daemon, and the route of that address leads
+//! back to the handler, directly or through other handlers. A file with a loop is rejected before anything starts.
 //!
-//! Only what the file shows can be found: a loop over another machine dies by its TTL (`dispatch/reply_policy.rs`).
-//! Names may come to mean other addresses later, so a [`LoopWatch`] asks the same question again.
+//! Only loops within the file can be found. A loop through another machine ends by its TTL
+//! (`dispatch/reply_policy.rs`). A host name may resolve to another address later, so a [`LoopWatch`] repeats the
+//! check.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -45,7 +46,7 @@ pub fn find(
     }
 }
 
-/// The routes of a path, for people.
+/// Lists the labels of the routes on a path, for messages.
 fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String {
     path.iter()
         .map(|route| label(route).as_str())
@@ -53,21 +54,21 @@ fn words<'a>(path: &[RouteId], label: impl Fn(&RouteId) -> &'a String) -> String
         .join(", then ")
 }
 
-/// Asks the routing table of this host about a destination.
+/// Looks up a destination in the routing table of this host.
 type RouteLookup = dyn Fn(IpAddr) -> io::Result<KernelRoute>;
 
-/// Keeps upstreams from moving to where they would close a loop.
+/// Prevents upstreams from moving to an address that would close a loop.
 pub struct LoopWatch {
     graph: Graph,
     table: Arc<RouteTable>,
     names: Arc<Names>,
-    /// The handlers' names.
+    /// The names of the handlers, by number.
     handlers: Vec<String>,
     look_up: fn(IpAddr) -> io::Result<KernelRoute>,
 }
 
 impl LoopWatch {
-    /// Knows where the upstreams are at start.
+    /// Starts with the addresses that the upstreams have in the plan.
     pub fn new(
         config: &Config,
         table: &Arc<RouteTable>,
@@ -88,9 +89,13 @@ impl LoopWatch {
         }
     }
 
-    /// Takes note that the upstream moves to the address, or says what would come of that.
+    /// Records that an upstream moves to a new address, unless that would close a loop.
+    ///
+    /// # Errors
+    ///
+    /// Returns a description of the loop. The upstream must keep its old address then.
     pub fn permit(&mut self, upstream: UpstreamId, address: SocketAddr) -> Result<(), String> {
-        // Only names move, and none of them means a group.
+        // Only upstreams with a host name move, and a host name never stands for a group.
         let targets = routes_of(address, &self.table, &self.look_up, |_| true);
         let place = |edges: &Vec<(UpstreamId, _)>| edges.iter().position(|(id, _)| *id == upstream);
         let handlers = self.graph.edges.iter().enumerate();
@@ -112,7 +117,7 @@ impl LoopWatch {
     }
 }
 
-/// Handlers, and the routes that each of their upstreams leads to.
+/// The graph of handlers, and of the routes that each of their upstreams leads to.
 struct Graph {
     edges: Vec<Vec<(UpstreamId, Vec<RouteId>)>>,
     /// The handlers of each route.
@@ -146,7 +151,7 @@ impl Graph {
         }
     }
 
-    /// The routes from these targets back to the handler, if there is a way.
+    /// Returns the routes on a path from these targets back to the handler, if there is one.
     fn path_back(&self, targets: &[RouteId], handler: usize) -> Option<Vec<RouteId>> {
         let mut seen = vec![false; self.handlers.len()];
         let mut open: Vec<Vec<RouteId>> = targets.iter().map(|target| vec![*target]).collect();
@@ -168,23 +173,25 @@ impl Graph {
     }
 }
 
-/// Whether what leaves to a group is heard on this interface of ours: not where its own echo is off, and otherwise where it
-/// leaves (ip_mc_output in the kernel). So two networks can be joined into one, in both directions.
+/// Returns whether datagrams sent to an upstream can arrive on this interface of the host itself; `None` stands for
+/// any interface. Datagrams to a group do not arrive if IP_MULTICAST_LOOP is off. Otherwise they arrive on the
+/// interface that they leave through (ip_mc_output in the kernel). Two networks can therefore be joined in both
+/// directions.
 fn hears(located: &Located, interface: Option<u32>) -> bool {
     let leaves_elsewhere = |interface| located.interface != 0 && located.interface != interface;
     !located.upstream.is_group()
         || (located.upstream.egress.loop_back && !interface.is_some_and(leaves_elsewhere))
 }
 
-/// The routes that a datagram sent from this host to `address` may take: all down to the first without a condition. `hears`
-/// says whether it can arrive by an interface, or by any.
+/// Returns the routes that a datagram sent from this host to `address` may match: all rows down to the first one
+/// without a condition. `hears` returns whether the datagram can arrive on an interface, or on any for `None`.
 fn routes_of(
     address: SocketAddr,
     table: &RouteTable,
     look_up: &RouteLookup,
     hears: impl Fn(Option<u32>) -> bool,
 ) -> Vec<RouteId> {
-    // Sent to the unspecified address, it goes to this host's loopback (ip(7)).
+    // A datagram to the unspecified address goes to the loopback address of this host (ip(7)).
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -210,7 +217,7 @@ fn routes_of(
     routes
 }
 
-/// Whether this host receives what it sends there itself.
+/// Returns whether this host itself receives what it sends to an address.
 fn is_ours(ip: IpAddr, look_up: &RouteLookup) -> bool {
     ip.is_loopback()
         || ip.is_multicast()
@@ -239,7 +246,8 @@ mod tests {
         handler.second = { kind = "forward", upstreams = ["192.0.2.1:9003"] }
     "#;
 
-    /// An upstream may move anywhere but to where its datagrams come back, straight or by way of what moved before.
+    /// An upstream may move to any address, except one from which its datagrams come back, directly or through
+    /// upstreams that moved before.
     #[test]
     fn moves_that_close_a_loop_are_not_permitted() {
         let look_up = |_| {
@@ -273,7 +281,7 @@ mod tests {
             permit(2, 1000),
             Err("a loop, back to handler `second` by route in, then between".to_owned())
         );
-        // It has gone elsewhere since.
+        // The upstream has moved to another address since.
         assert_eq!(permit(1, 9005), Ok(()));
         assert_eq!(permit(2, 1000), Ok(()));
         assert_eq!(

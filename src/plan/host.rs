@@ -1,4 +1,5 @@
-//! What planning asks of the machine. One struct, so that a test can plan for a machine of its own making.
+//! The facts about the machine that a plan depends on. They are one struct, so that a test can plan for an invented
+//! machine.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,16 +7,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::net::fib::{self, DestinationKind, KernelRoute};
 use crate::net::interfaces::{self, Interface};
 
-/// The machine as planning sees it.
+/// The machine that a plan is made for.
 pub struct Host {
-    /// Its interfaces.
+    /// The network interfaces of the machine.
     pub interfaces: Vec<Interface>,
-    /// What its routing table says of a destination.
+    /// Looks up a destination in the machine's routing table.
     pub look_up: Box<dyn Fn(IpAddr) -> io::Result<KernelRoute>>,
 }
 
 impl Host {
-    /// This machine, as it is now.
+    /// Returns this machine in its current state.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call if the interfaces cannot be listed.
     pub fn this() -> io::Result<Host> {
         Ok(Host {
             interfaces: interfaces::list()?,
@@ -23,15 +28,15 @@ impl Host {
         })
     }
 
-    /// All its addresses.
+    /// Returns the addresses of all interfaces.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.interfaces
             .iter()
             .flat_map(|interface| interface.addresses.iter().copied())
     }
 
-    /// All its broadcast addresses. The routing table has the last word: where an address was given without a broadcast
-    /// address, getifaddrs(3) shows the address itself, or a peer's, in its place.
+    /// Returns the broadcast addresses of all interfaces. The routing table decides: for an address without a
+    /// broadcast address, getifaddrs(3) returns the address itself, or that of a peer, in its place.
     pub fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
         let named = self
             .interfaces
@@ -43,7 +48,7 @@ impl Host {
         })
     }
 
-    /// The index of the interface with this name or address.
+    /// Returns the index of the interface with this name or address.
     pub fn interface(&self, name: &str) -> Option<u32> {
         let address = name.parse::<IpAddr>().ok();
         let is_meant = |interface: &&Interface| {
@@ -56,7 +61,7 @@ impl Host {
             .map(|interface| interface.index)
     }
 
-    /// An interface's name, or its number where it has none any more.
+    /// Returns the name of an interface, or its index if the interface no longer exists.
     pub fn interface_name(&self, index: u32) -> String {
         let known = self
             .interfaces
@@ -68,7 +73,7 @@ impl Host {
         )
     }
 
-    /// The interfaces in a line, with their addresses, for messages.
+    /// Returns the interfaces with their addresses, in one line, for messages.
     pub fn list(&self) -> String {
         let one = |interface: &Interface| {
             let addresses: Vec<_> = interface.addresses.iter().map(IpAddr::to_string).collect();

@@ -1,5 +1,5 @@
-//! What a configuration amounts to on this machine, by names alone: what a new one is compared with, and what the numbers in
-//! a handover mean, in another process too.
+//! The identity of a configuration on this machine, which consists of names alone. A new configuration is compared
+//! with it. It also gives a meaning to the numbers in a handover, even in another process.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,65 +9,66 @@ use crate::config::upstream::{Egress, Upstream};
 use crate::config::{Config, NamedHandler};
 use crate::plan::{ListenerPlan, Plan, Role};
 
-/// All rows in the order of their numbers.
+/// All rows of a configuration, each list in the order of the row numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The listeners.
+    /// The listeners, by number.
     pub listeners: Vec<ListenerIdentity>,
-    /// The routes.
+    /// The routes, by number.
     pub routes: Vec<RouteIdentity>,
-    /// The handlers.
+    /// The handlers, by number.
     pub handlers: Vec<HandlerIdentity>,
 }
 
-/// A listener.
+/// The identity of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerIdentity {
-    /// What it is called.
+    /// The label of the listener in the ledger.
     pub label: String,
-    /// What makes a socket fit for it.
+    /// The properties that a socket must have to serve the listener.
     pub key: ListenerKey,
 }
 
-/// What makes a socket fit for a listener: all that cannot be changed once it is bound and joined.
+/// The properties that a socket must have to serve a listener. They cannot be changed once the socket is bound and
+/// has joined its group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ListenerKey {
-    /// What it is bound to.
+    /// The address that the socket is bound to.
     pub address: SocketAddr,
-    /// Of a group: the interface that it is joined on, by index, and the sources, none for any.
+    /// For a group: the index of the interface on which it is joined, and the sources; no source means any.
     pub group: Option<(u32, Vec<IpAddr>)>,
-    /// Whether several workers may have one.
+    /// Whether several workers may have a socket.
     pub is_spread: bool,
 }
 
-/// A route.
+/// The identity of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteIdentity {
-    /// What it is called.
+    /// The label of the route in the ledger.
     pub label: String,
-    /// What the file says of it, in canonical form.
+    /// The canonical text of the route's table.
     pub text: String,
 }
 
-/// A handler.
+/// The identity of a handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerIdentity {
-    /// Its name.
+    /// The name of the handler in the file.
     pub name: String,
-    /// What its kind is called.
+    /// The name of the handler's kind.
     pub kind: String,
-    /// What the file says of it, in canonical form, and a mark of what was read elsewhere.
+    /// The canonical text of the handler's table, and a hash of the data that was read from other files.
     pub text: String,
-    /// Its upstreams, each with all that is said of the way there.
+    /// The upstreams, each with every property of the datagrams sent to it.
     pub upstreams: Vec<String>,
-    /// Whether answers come back to clients that it keeps in mind.
+    /// Whether the handler keeps sessions with clients for replies.
     pub has_sessions: bool,
-    /// Whether it only serves sessions that are left of an older configuration.
+    /// Whether the handler only serves sessions that remain from an older configuration.
     pub is_retired: bool,
 }
 
 impl Identity {
-    /// Of a configuration and its plan.
+    /// Returns the identity of a configuration and its plan.
     pub fn new(config: &Config, plan: &Plan) -> Identity {
         let listener = |listener: &ListenerPlan| ListenerIdentity {
             label: listener.label.clone(),
@@ -87,7 +88,11 @@ impl Identity {
         }
     }
 
-    /// The number of a handler's upstream.
+    /// Returns the number of the upstream at a place of a handler.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `handler` is not the number of a handler.
     pub fn upstream(&self, handler: usize, place: usize) -> usize {
         self.handlers[..handler]
             .iter()
@@ -96,7 +101,7 @@ impl Identity {
             + place
     }
 
-    /// How many upstreams there are.
+    /// Returns the number of upstreams of all handlers.
     pub fn upstreams(&self) -> usize {
         self.upstream(self.handlers.len(), 0)
     }
@@ -115,7 +120,7 @@ impl HandlerIdentity {
     }
 }
 
-/// An upstream with all that a socket to it depends on.
+/// Returns an upstream with every property that a socket to it depends on.
 fn way(upstream: &Upstream) -> String {
     let Egress {
         ttl,
@@ -124,7 +129,7 @@ fn way(upstream: &Upstream) -> String {
         interface,
         loop_back,
     } = &upstream.egress;
-    // Another version of the program may have written it, so the text stays as it began.
+    // The text must not change: another version of the program may compare its own with it.
     format!(
         "{upstream} Leave {{ ttl: {ttl:?}, dscp: {dscp:?}, from: {from:?}, interface: {interface:?}, \
          loop_back: {loop_back:?} }}"
@@ -132,7 +137,7 @@ fn way(upstream: &Upstream) -> String {
 }
 
 impl ListenerPlan {
-    /// What makes a socket fit for it.
+    /// Returns the properties that a socket must have to serve this listener.
     pub fn key(&self) -> ListenerKey {
         let group = match &self.role {
             Role::Group {

@@ -8,42 +8,42 @@ use crate::dispatch::dispatcher::{Claim, Lookup};
 
 /// One listener: a socket in one worker, or in each.
 pub struct ListenerPlan {
-    /// What it is called in the ledger.
+    /// The label of the listener in the ledger.
     pub label: String,
-    /// What it is bound to.
+    /// The address that the sockets are bound to.
     pub address: SocketAddr,
-    /// What kind of destination that is.
+    /// The kind of destination that the listener serves.
     pub role: Role,
-    /// Other programs may bind the same address.
+    /// Whether other programs may bind the same address.
     pub share: bool,
-    /// What the kernel must tell about each datagram.
+    /// The facts about each datagram that the handlers and routes need from the kernel.
     pub needs: Needs,
-    /// How its datagrams find their route.
+    /// How the route of a datagram is found.
     pub lookup: Lookup,
-    /// Where the file asks for it.
+    /// The byte range of the file that asks for the listener.
     pub at: Range<usize>,
 }
 
-/// Kinds of listeners.
+/// The kinds of destinations that a listener can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// An exact unicast address; a socket in every worker.
+    /// An exact unicast address, with a socket in every worker.
     Unicast,
-    /// An exact IPv4 address that this host does not have yet, and that may turn out to be a broadcast address; a socket in
-    /// every worker.
+    /// An exact IPv4 address that this host does not have yet and that may become a broadcast address, with a socket
+    /// in every worker.
     Absent,
-    /// Every address of a family; a socket in every worker. The addresses have broadcast listeners of their own.
+    /// Every address of a family, with a socket in every worker. Broadcast addresses may have listeners of their own.
     Wildcard {
-        /// Addresses of this port that are or may become broadcast addresses and have a listener of their own.
+        /// Addresses with a listener of their own on this port that are broadcast addresses or may become one.
         claimed: Vec<IpAddr>,
     },
-    /// A broadcast address; one socket in one worker.
+    /// A broadcast address, with one socket in one worker.
     Broadcast,
-    /// A group, joined on one interface, from the sources or, if there are none, from any; one socket in one worker.
+    /// A group that is joined on one interface, with one socket in one worker.
     Group {
-        /// The interface's index.
+        /// The index of the interface.
         interface: u32,
-        /// The only sources, if not any.
+        /// The only sources of the group that are joined; empty for any source.
         sources: Vec<IpAddr>,
         /// Other interfaces on which the group has a listener of its own on this port.
         elsewhere: Vec<u32>,
@@ -51,14 +51,15 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether each worker has a socket of its own.
+    /// Returns whether each worker has a socket of its own.
     pub fn is_spread(&self) -> bool {
         matches!(self, Role::Unicast | Role::Absent | Role::Wildcard { .. })
     }
 }
 
 impl ListenerPlan {
-    /// Which copies of a datagram to many are this listener's, in the given one of its sockets.
+    /// Returns which copies of a multicast or broadcast datagram the socket with this number claims. The kernel gives
+    /// each socket a copy, and one of them must be handled.
     pub fn claim(&self, socket: usize) -> Claim {
         match &self.role {
             Role::Unicast | Role::Broadcast => Claim::All,
@@ -81,7 +82,7 @@ impl ListenerPlan {
         }
     }
 
-    /// Whether the kernel must tell each datagram's destination and interface.
+    /// Returns whether the kernel must pass the destination and interface of each datagram.
     pub fn receives_destination(&self) -> bool {
         self.needs.destination || self.needs.interface
     }

@@ -1,4 +1,4 @@
-//! Collects the listeners that all routes ask for, each once.
+//! Collects the listeners that all routes need, each of them once.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -13,11 +13,11 @@ use crate::plan::host::Host;
 use crate::plan::listener::{ListenerPlan, Role};
 use crate::plan::role::{self, Found, Note};
 
-/// Sources in one source-specific join: the kernel's own default limit (net.ipv4.igmp_max_msf, ip-sysctl). A group with
-/// more of them gets further sockets.
+/// The most sources in one source-specific join: the kernel's default limit (net.ipv4.igmp_max_msf, ip-sysctl). A
+/// group with more sources has several sockets.
 const SOURCES_MAX: usize = 10;
 
-/// What a route asks of a listener: its sources are kept apart only for groups.
+/// The listener that a route requests. Its sources are distinguished only for groups.
 struct ListenerRequest {
     address: SocketAddr,
     role: Role,
@@ -25,20 +25,20 @@ struct ListenerRequest {
     at: Range<usize>,
 }
 
-/// The listeners that routes have asked for so far.
+/// The listeners that the routes have requested so far.
 pub(super) struct ListenerSet<'a> {
     host: &'a Host,
-    /// In the order in which the file first asks for them.
+    /// The requests, in the order in which the file first makes them.
     requests: Vec<ListenerRequest>,
-    /// The place of each in `requests`, by address and, for a group, interface.
+    /// The index in `requests` by address and, for a group, interface.
     places: HashMap<(SocketAddr, Option<u32>), usize>,
-    /// The ports that were asked for already, by address, scope and `share`.
+    /// The ports that were requested already, by address, scope and `share`.
     ports: HashMap<(IpAddr, u32, bool), PortSet>,
     notes: Vec<String>,
 }
 
 impl<'a> ListenerSet<'a> {
-    /// No listener yet.
+    /// Returns a set without listeners.
     pub(super) fn new(host: &'a Host) -> ListenerSet<'a> {
         ListenerSet {
             host,
@@ -49,7 +49,7 @@ impl<'a> ListenerSet<'a> {
         }
     }
 
-    /// Adds the listeners of a route, which `interface` is the index of the interface that it names.
+    /// Adds the listeners of a route. `interface` is the index of the interface that the route names.
     pub(super) fn add(&mut self, route: &Route, interface: Option<u32>, problems: &mut Problems) {
         let mut is_told = !route.share;
         for destination in &route.destinations {
@@ -78,7 +78,7 @@ impl<'a> ListenerSet<'a> {
             note,
         } = role::find(destination, route, interface, self.host)?;
         self.note(note);
-        // What the same socket was asked for already changes nothing, but for a group's sources.
+        // A repeated request for the same socket changes nothing, except for the sources of a group.
         let (group, ports) = match &role {
             Role::Group { interface, .. } => (Some(*interface), vec![destination.value.ports]),
             _ => {
@@ -129,7 +129,7 @@ impl<'a> ListenerSet<'a> {
     }
 }
 
-/// What a user who thinks of groups may not expect.
+/// Returns a note on `share` for a unicast address, because a user may expect the behaviour of groups.
 fn share_of_unicast(route: &Route) -> String {
     format!(
         "route {}: with `share`, every program on the port needs SO_REUSEADDR, and datagrams to a unicast address all go \
@@ -138,7 +138,7 @@ fn share_of_unicast(route: &Route) -> String {
     )
 }
 
-/// One socket cannot be locked and shared.
+/// Returns the problem that one socket cannot be both exclusive and shared.
 fn share_differs(request: &ListenerRequest, first: &ListenerRequest) -> Problem {
     let message = format!(
         "`share` differs between two routes of one socket, {}",
@@ -151,7 +151,7 @@ fn share_differs(request: &ListenerRequest, first: &ListenerRequest) -> Problem 
 }
 
 impl ListenerRequest {
-    /// Another route wants the same socket.
+    /// Adds another route's request for the same socket.
     fn merge(&mut self, other: ListenerRequest) {
         if let (
             Role::Group { sources: mine, .. },
@@ -173,7 +173,7 @@ impl ListenerRequest {
         }
     }
 
-    /// As a rule one listener; more for a group with more sources than one socket may join.
+    /// Makes the listener of a request. A group with more sources than one socket may join has several listeners.
     fn listeners(self, host: &Host) -> Vec<ListenerPlan> {
         let plan = |role: Role, label: String| ListenerPlan {
             label,
@@ -214,7 +214,7 @@ impl ListenerRequest {
     }
 }
 
-/// Without the zone that only the bind call needs.
+/// Returns an address without its zone, which only the bind call needs.
 fn bare(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }
@@ -226,7 +226,8 @@ fn with_scope(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
     }
 }
 
-/// Tells each wildcard which broadcasts of its port another listener handles, or would.
+/// Sets in each wildcard listener the broadcast addresses that have a listener of their own on its port, or may
+/// become one.
 fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     let mut broadcasts: HashMap<u16, Vec<IpAddr>> = HashMap::new();
     for listener in listeners
@@ -251,7 +252,7 @@ fn claim_broadcasts(listeners: &mut [ListenerPlan]) {
     }
 }
 
-/// Tells each group's listener on which other interfaces the group has one.
+/// Sets in each group's listener the other interfaces on which the group has a listener.
 fn claim_groups(listeners: &mut [ListenerPlan]) {
     let mut joined: HashMap<(IpAddr, u16), Vec<u32>> = HashMap::new();
     for listener in &*listeners {

@@ -1,5 +1,5 @@
-//! From a configuration and this machine to a plan: which sockets are needed, what each must tell, and which route table
-//! they share. Nothing is opened here, so `check` and `explain` make the same plan as `run`.
+//! Makes a plan from a configuration and the machine: the necessary sockets, the facts that each must receive, and
+//! the route table that they share. Nothing is opened here, so `check` and `explain` make the same plan as `run`.
 
 pub mod diff;
 pub mod explain;
@@ -34,31 +34,41 @@ use crate::plan::listener_lookups::ListenerLookups;
 use crate::plan::listener_set::ListenerSet;
 use crate::plan::upstreams::Upstreams;
 
-/// Everything that has to be built.
+/// Everything that has to be built for a configuration.
 pub struct Plan {
-    /// The sockets, in the order in which the file first asks for them.
+    /// The listeners, in the order in which the file first asks for them.
     pub listeners: Vec<ListenerPlan>,
-    /// All routes.
+    /// The table of all routes, which the listeners share.
     pub table: Arc<RouteTable>,
-    /// How many workers will run.
+    /// The number of workers.
     pub workers: usize,
-    /// Labels for people.
+    /// The names that messages and labels use.
     pub names: Arc<Names>,
-    /// Who is never answered.
+    /// The addresses that are never replied to.
     pub reply_filter: Arc<ReplyFilter>,
-    /// What the upstreams' names stand for.
+    /// The upstreams with their addresses on this machine.
     pub upstreams: Upstreams,
-    /// What a user should know before it starts.
+    /// Notes for the user to read before the start.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// Plans for this machine. All problems that only the machine can show are reported at once.
+    /// Makes a plan for this machine. Host names are resolved, which can block.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem that only the machine can show, such as a missing interface, if at least one of them is
+    /// an error.
     pub fn new(config: &Config, host: &Host, workers: usize) -> Result<Plan, Problems> {
         Plan::beside(config, host, workers, &HashMap::new())
     }
 
-    /// The same where some upstreams' addresses are known already, which then are not looked up.
+    /// Makes a plan as [`Plan::new`] does, but does not look up the upstreams whose addresses are in `known`. Its
+    /// keys are upstreams as they are displayed.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem that only the machine can show, if at least one of them is an error.
     pub fn beside(
         config: &Config,
         host: &Host,
@@ -133,7 +143,7 @@ impl Plan {
     }
 }
 
-/// How many workers the configuration asks for.
+/// Returns the number of workers that the configuration asks for.
 pub fn worker_count(config: &Config) -> usize {
     match config.daemon.workers {
         Workers::Count(count) => count.get(),
@@ -143,7 +153,7 @@ pub fn worker_count(config: &Config) -> usize {
     }
 }
 
-/// The interface of each route that names one.
+/// Returns the index of the interface that each route names. Reports interfaces that this machine does not have.
 fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> Vec<Option<u32>> {
     let resolve = |route: &Route| {
         let wanted = route.interface.as_ref()?;
@@ -164,7 +174,7 @@ fn resolve_interfaces(config: &Config, host: &Host, problems: &mut Problems) -> 
     config.routes.iter().map(resolve).collect()
 }
 
-/// One row for each combination of destination and source, with its place in the file.
+/// Returns one row for each combination of destination and source, with its place in the file.
 fn rows(config: &Config, interfaces: &[Option<u32>]) -> Vec<(Match, Range<usize>)> {
     let mut rows = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What kind of listener a destination needs on this host.
+//! Decides which role the listener of a destination has on this host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,30 +7,31 @@ use crate::net::fib::DestinationKind;
 use crate::plan::host::Host;
 use crate::plan::listener::Role;
 
-/// What a destination's listener is bound to, and its role.
+/// The address that a destination's listener is bound to, and its role.
 pub(super) struct Found {
     pub(super) ip: IpAddr,
-    /// The index of the interface that the bind call needs; 0: none.
+    /// The index of the interface that the bind call needs; 0 for none.
     pub(super) scope: u32,
     pub(super) role: Role,
-    /// What the user should know about it.
+    /// A note for the user.
     pub(super) note: Option<Note>,
 }
 
-/// Something that the user should know.
+/// A note for the user.
 pub(super) enum Note {
-    /// However many destinations it is about, it is said once.
+    /// A note that is shown once, for any number of destinations.
     Once(String),
-    /// It is said for each destination.
+    /// A note that is shown for each destination.
     Each(String),
 }
 
-/// Finds the address to bind, its scope, and the role of a destination's listener. `interface` is the index of the interface
-/// that the route names.
+/// Finds the address to bind, its scope, and the role of a destination's listener. `interface` is the index of the
+/// interface that the route names.
 ///
 /// # Errors
 ///
-/// The destination is a group, the route names no interface, and the kernel has none to join it on.
+/// Returns a problem if the destination is a group, the route names no interface, and the kernel has none to join the
+/// group on.
 pub(super) fn find(
     destination: &Placed<Destination>,
     route: &Route,
@@ -117,7 +118,7 @@ fn group(ip: IpAddr, route: &Route, interface: Option<u32>, host: &Host) -> Resu
     };
     Ok(Found {
         ip,
-        // Bind refuses a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
+        // The bind call rejects a link-local group without its zone (IPV6_ADDR_LINKLOCAL in inet6_bind).
         scope: if is_of_one_link(ip) { interface } else { 0 },
         role: Role::Group {
             interface,
@@ -128,14 +129,14 @@ fn group(ip: IpAddr, route: &Route, interface: Option<u32>, host: &Host) -> Resu
     })
 }
 
-/// Whether an address means something on one interface only: link-local ones, and groups of interface or link scope
-/// (RFC 4291, sections 2.5.6 and 2.7).
+/// Returns whether an address is valid on one interface only. Such addresses are link-local ones, and groups of
+/// interface or link scope (RFC 4291, sections 2.5.6 and 2.7).
 fn is_of_one_link(ip: IpAddr) -> bool {
     let IpAddr::V6(ip) = ip else { return false };
     ip.is_unicast_link_local() || (ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 1 | 2))
 }
 
-/// The interface that a group is joined on when the file names none, and a note about that.
+/// Returns the interface on which a group is joined if the file names none, and a note about that choice.
 fn kernels_choice(group: IpAddr, host: &Host) -> Result<(u32, Option<Note>), String> {
     match (host.look_up)(group) {
         Ok(answer) if answer.interface != 0 => {

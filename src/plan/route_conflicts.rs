@@ -1,7 +1,8 @@
-//! Finds rows of the route table between which the precedence does not decide: the same destination, interface and source,
-//! and ranges of ports that are equally wide and overlap. A datagram to a port of both would go to either.
+//! Finds rows of the route table that have equal precedence: the same destination, interface and source, with
+//! overlapping port ranges of equal width. The route of a datagram to a port of both would be undefined.
 //!
-//! `config/route_checks.rs` finds the rows that are equal word by word. What is left are ranges, and one interface under two names.
+//! `config/route_checks.rs` finds the rows that are written identically. Here, the overlapping ranges remain, and one
+//! interface with two names.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,7 +10,7 @@ use std::ops::Range;
 use crate::config::{Problem, Problems};
 use crate::dispatch::route_table::Match;
 
-/// Reports every row that ties with an earlier one.
+/// Reports every row that conflicts with an earlier one.
 pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
     let mut alike: HashMap<_, Vec<&(Match, Range<usize>)>> = HashMap::new();
     for row in rows {
@@ -31,7 +32,7 @@ pub fn find(rows: &[(Match, Range<usize>)], problems: &mut Problems) {
             let [(first, first_at), (second, second_at)] = pair else {
                 continue;
             };
-            // Equally wide and in order: they overlap if the second begins before the first ends.
+            // The ranges are equally wide and sorted. They overlap if the second begins before the first ends.
             if second.ports.0 <= first.ports.1 && first_at != second_at {
                 problems.push(conflict(second, second_at, first_at));
             }

@@ -1,4 +1,4 @@
-//! The upstreams as the workers know them: where each is, how its sockets are made, and how many source ports there may be.
+//! The upstreams as the workers need them: the address, the socket options, and the limit of source ports.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,15 +14,16 @@ use crate::plan::Plan;
 use crate::plan::upstreams::Located;
 use crate::worker::upstream_sockets::UpstreamTarget;
 
-/// Ports that the kernel gives out where its setting cannot be read: its default of 32768 to 60999 (ip-sysctl).
+/// The number of local ports to assume if the setting cannot be read: the kernel's default of 32768 to 60999
+/// (ip-sysctl).
 const PORTS_DEFAULT: u32 = 28_232;
-/// Files that are left for everything but sessions.
+/// The number of open files that are reserved for purposes other than sessions.
 const FILES_LEFT: u64 = 512;
 
-/// The targets of all upstreams, by number.
+/// Returns the targets of all upstreams, by number.
 pub fn of(config: &Config, plan: &Plan) -> Vec<UpstreamTarget> {
     let ports = ports_max();
-    // A port is taken on one local address, or on all of them where the kernel chooses.
+    // A source port is used on one local address, or on all of them if the kernel chooses the address.
     let mut budgets: HashMap<Option<IpAddr>, Arc<Limit>> = HashMap::new();
     let target = |located: &Located| {
         let source = source(located);
@@ -63,8 +64,8 @@ fn source(located: &Located) -> Option<SocketAddr> {
     }
 }
 
-/// Source ports that sessions may take of one local address: seven of eight, for other programs need some too, and no more
-/// than there may be files.
+/// Returns the number of source ports that sessions may use of one local address. It is seven eighths of the local
+/// ports, because other programs need some too. The limit of open files bounds it as well.
 fn ports_max() -> u32 {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut bounds = text.split_whitespace().map(|word| word.parse::<u32>().ok());

@@ -1,5 +1,5 @@
-//! All upstreams of a configuration, numbered, and where each of them is on this machine. Names are looked up when the plan
-//! is made, so that the search for loops and the sockets speak of the same addresses.
+//! All upstreams of a configuration with their numbers and their addresses on this machine. Names are resolved when
+//! the plan is made, so that the loop search and the sockets use the same addresses.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,37 +16,37 @@ use crate::plan::host::Host;
 #[derive(Debug, Default)]
 pub struct Upstreams {
     all: Vec<Located>,
-    /// The number of each handler's first one.
+    /// The number of each handler's first upstream.
     first: Vec<u32>,
 }
 
-/// One upstream, and where it is.
+/// An upstream and its address.
 #[derive(Debug, Clone)]
 pub struct Located {
-    /// Whose it is.
+    /// The handler that the upstream belongs to.
     pub handler: HandlerId,
-    /// What the file says of it.
+    /// The definition of the upstream in the file.
     pub upstream: Upstream,
-    /// Its address, or why it has none, as a sentence.
+    /// The address of the upstream, or a sentence that explains why it has none.
     pub address: Result<SocketAddr, String>,
-    /// Index of the interface that datagrams leave through; 0: the kernel's choice.
+    /// The index of the interface that datagrams are sent through; 0 for the kernel's choice.
     pub interface: u32,
-    /// Whether the daemon may start without an address.
+    /// Whether the daemon may start although the upstream has no address.
     pub is_optional: bool,
 }
 
 impl Upstreams {
-    /// Looks all of them up. May take as long as the resolver does.
+    /// Looks up the addresses of all upstreams, except those in `known`. This can block as long as the resolver does.
     pub fn look_up(config: &Config, host: &Host, known: &HashMap<String, SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams::default();
-        // The same name in two handlers is asked for once.
+        // A name that two handlers use is resolved once.
         let known = known
             .iter()
             .map(|(name, address)| (name.clone(), Ok(*address)));
         let mut known: HashMap<String, Result<SocketAddr, String>> = known.collect();
         for (index, handler) in config.handlers.iter().enumerate() {
             upstreams.first.push(number::to_u32(upstreams.all.len()));
-            // What only serves sessions that are there already must not keep anything else from starting.
+            // A retired handler only serves existing sessions, so it must not prevent anything else from starting.
             let is_optional =
                 handler.is_retired || handler.spec.monitor_settings().resolve_optional;
             for upstream in handler.spec.upstreams() {
@@ -69,17 +69,25 @@ impl Upstreams {
         upstreams
     }
 
-    /// The number of a handler's upstream.
+    /// Returns the number of the upstream at a place of a handler.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `handler` is not a handler of the plan's configuration.
     pub fn id(&self, handler: HandlerId, place: usize) -> UpstreamId {
         UpstreamId::new(self.first[handler.index()] as usize + place)
     }
 
-    /// One of them.
+    /// Returns the upstream with this number.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is none.
     pub fn get(&self, id: UpstreamId) -> &Located {
         &self.all[id.index()]
     }
 
-    /// All of them, by number.
+    /// Returns all upstreams, in the order of their numbers.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (UpstreamId, &Located)> {
         self.all
             .iter()
@@ -87,14 +95,14 @@ impl Upstreams {
             .map(|(id, located)| (UpstreamId::new(id), located))
     }
 
-    /// Those of one handler.
+    /// Returns the upstreams of one handler.
     pub fn of(&self, handler: HandlerId) -> impl Iterator<Item = &Located> {
         self.all
             .iter()
             .filter(move |located| located.handler == handler)
     }
 
-    /// Why some of them cannot be reached, a sentence each.
+    /// Returns the sentences that explain why upstreams have no address, sorted and each once.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         let mut told: Vec<&str> = self
             .all
@@ -108,7 +116,8 @@ impl Upstreams {
     }
 }
 
-/// The interface that the file names for the way there, by index.
+/// Returns the index of the interface that the file names for an upstream, or 0. An unknown interface replaces the
+/// address by an error.
 fn leave_through(
     upstream: &Upstream,
     address: Result<SocketAddr, String>,
@@ -148,8 +157,13 @@ fn resolve(upstream: &Upstream, host: &Host) -> Result<SocketAddr, String> {
     }
 }
 
-/// The addresses of a name, at least one, IPv4 first, so that the choice does not depend on the resolver's mood. No groups,
-/// which only an address can be, and no unspecified address, by which some resolvers mean that a name is blocked.
+/// Resolves a host name to at least one address, IPv4 first, so that the choice does not depend on the order in the
+/// reply. Groups are left out, because a host name never stands for one. Unspecified addresses are left out, because
+/// some resolvers use them for blocked names.
+///
+/// # Errors
+///
+/// Returns the error of the resolver, or one that says that no usable address is left.
 pub fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut found: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
     found.retain(|address| !address.ip().is_multicast() && !address.ip().is_unspecified());

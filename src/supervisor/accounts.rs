@@ -1,4 +1,4 @@
-//! The accounts of the running daemon, and what has to be remembered from one snapshot to the next.
+//! The accounts of the running daemon, and the state that is kept between two snapshots.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -11,31 +11,31 @@ use crate::observe::snapshot::{
 use crate::plan::Plan;
 use crate::supervisor::requests::Requests;
 
-/// What the supervisor remembers for its snapshots.
+/// The state that the supervisor keeps for its snapshots.
 pub(crate) struct Accounts {
-    /// What the process has been through.
+    /// The history of the process.
     pub(crate) life: Life,
-    /// Each worker's accounts, as it last gave them.
+    /// The accounts of each worker, as last received.
     parts: Vec<Part>,
     flows: Flows,
     memory: Memory,
     journal: Journal,
-    /// The workers count time from here.
+    /// The moment from which the workers count time.
     epoch: Instant,
 }
 
 /// What a snapshot shows besides the accounts.
 pub(crate) struct Surroundings<'a> {
-    /// The control socket's accounts, and what does not work.
+    /// The accounts of the control socket, and the current conditions.
     pub(crate) requests: &'a Requests,
-    /// The upstreams that were drained by hand, by handler and text.
+    /// The upstreams that were drained by command, by handler and text.
     pub(crate) drained: &'a BTreeSet<(String, String)>,
-    /// Alarms of what the host shows.
+    /// Alarms that the host watch found.
     pub(crate) found: Vec<Alarm>,
 }
 
 impl Accounts {
-    /// Begins with a configuration that is about to be served.
+    /// Returns the state for a configuration that is about to be served.
     pub(crate) fn new(config: &Config, plan: &Plan, epoch: Instant) -> Accounts {
         Accounts {
             life: Life::begin(),
@@ -47,13 +47,13 @@ impl Accounts {
         }
     }
 
-    /// Counts on from the configuration of this number, which another process has served.
+    /// Continues to count from this generation, which another process has served.
     pub(crate) fn inherit(&mut self, generation: u64) {
         self.life.generation = generation + 1;
         self.memory = Memory::inherited();
     }
 
-    /// Counts a reload: another configuration is served from now on, by other workers.
+    /// Counts a reload: other workers serve another configuration from now on.
     pub(crate) fn on_reload(&mut self, config: &Config, plan: &Plan) {
         self.life.generation += 1;
         self.life.reloads.applied += 1;
@@ -68,8 +68,8 @@ impl Accounts {
         self.life.reloads.last_refused = Some(unix_seconds());
     }
 
-    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs the alarms that are new. A worker
-    /// that is not responsive is shown with the accounts that it gave last.
+    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs new alarms. A worker that
+    /// is not responsive is shown with its last accounts.
     pub(crate) fn snapshot(&mut self, running: &mut Running, around: Surroundings<'_>) -> Snapshot {
         let queue = running.ledgers();
         self.parts.resize_with(queue.len(), Part::default);
@@ -83,7 +83,7 @@ impl Accounts {
         snapshot
     }
 
-    /// Returns the accounts at the end, when the workers have given their ledgers back.
+    /// Returns the final accounts, when the workers have returned their ledgers.
     pub(crate) fn last_snapshot(
         &mut self,
         running: &mut Running,
@@ -109,7 +109,7 @@ impl Accounts {
             drained,
             found,
         } = around;
-        // With what was counted by workers that are gone.
+        // Include the counts of workers that have ended.
         let parts = running.with_history(&self.parts);
         let facts = Facts {
             config: &running.config,

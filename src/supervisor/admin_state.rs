@@ -1,4 +1,4 @@
-//! What the supervisor remembers for its answers.
+//! The state that the supervisor keeps to respond to requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,22 +14,23 @@ use crate::supervisor::accounts::{Accounts, Surroundings};
 use crate::supervisor::drain::Drained;
 use crate::supervisor::requests::{Request, RequestQueue, Requests};
 
-/// What the supervisor remembers for its answers.
+/// The state that the supervisor keeps to respond to requests.
 pub(crate) struct AdminState {
-    /// The way to ask.
+    /// The handle through which threads send requests.
     pub(crate) requests: Requests,
-    /// What is asked; `None` once the daemon is stopping.
+    /// The waiting requests; `None` once the daemon is stopping.
     queue: Option<RequestQueue>,
-    /// What snapshots are made from.
+    /// The accounts and history that snapshots are made from.
     pub(crate) accounts: Accounts,
-    /// Upstreams that were drained by hand.
+    /// Upstreams that were drained by command.
     pub(crate) drained: Drained,
-    /// The taps.
+    /// The taps and their readers.
     pub(crate) tap_readers: TapReaders,
 }
 
 impl AdminState {
-    /// Begins with a configuration that is about to be served. `waker` wakes the supervisor; time is counted from `epoch`.
+    /// Returns the state for a configuration that is about to be served. `waker` wakes the supervisor. Time is counted
+    /// from `epoch`.
     pub(crate) fn new(
         config: &Config,
         plan: &Plan,
@@ -46,24 +47,25 @@ impl AdminState {
         }
     }
 
-    /// Takes over what operators had drained in another process, and its count of configurations.
+    /// Takes over the upstreams that were drained in another process, and its generation.
     pub(crate) fn inherit(&mut self, drained: Vec<(String, String)>, generation: u64) {
         self.drained = Drained::inherited(drained);
         self.accounts.inherit(generation);
     }
 
-    /// The next request, if one waits.
+    /// Returns the next request, if one waits.
     pub(crate) fn next_request(&self) -> Option<Request> {
         self.queue.as_ref().and_then(RequestQueue::next)
     }
 
-    /// Answers no request from now on, and ends all taps: the daemon is about to end.
+    /// Refuses all requests from now on and ends all taps, because the daemon is about to exit.
     pub(crate) fn close(&mut self) {
         self.queue = None;
         self.tap_readers.close();
     }
 
-    /// Returns the accounts of all workers, as [`Accounts::snapshot`] does. `found` are alarms of what the host shows.
+    /// Returns the accounts of all workers, as [`Accounts::snapshot`] does. `found` are alarms that the host watch
+    /// found.
     pub(crate) fn snapshot(&mut self, running: &mut Running, found: Vec<Alarm>) -> Snapshot {
         let around = Surroundings {
             requests: &self.requests,
@@ -73,7 +75,7 @@ impl AdminState {
         self.accounts.snapshot(running, around)
     }
 
-    /// Returns the accounts at the end, when the workers have given their ledgers back.
+    /// Returns the final accounts, when the workers have returned their ledgers.
     pub(crate) fn last_snapshot(
         &mut self,
         running: &mut Running,

@@ -1,5 +1,5 @@
-//! Answers the requests that other threads send, between two signals and one at a time. No answer waits longer than a second
-//! for a worker.
+//! Responds to the requests of other threads, one at a time, between checks for signals. No response waits longer than
+//! a second for a worker.
 
 use crate::handover::running::Running;
 use crate::observe::snapshot::Alarm;
@@ -10,23 +10,23 @@ use crate::supervisor::reload::{ReloadRequest, Reloader};
 use crate::supervisor::requests::Request;
 use crate::supervisor::sessions;
 
-/// Requests that are answered before signals are looked at again.
+/// Largest number of requests that are handled before signals are checked again.
 const REQUESTS_MAX: usize = 16;
 
-/// The parts of the supervisor that answer requests.
+/// The parts of the supervisor that handle requests.
 pub(crate) struct CommandParts<'a> {
-    /// The configuration that runs.
+    /// The running configuration and its workers.
     pub(crate) running: &'a mut Running,
-    /// What the supervisor remembers.
+    /// The state that the supervisor keeps to respond to requests.
     pub(crate) admin_state: &'a mut AdminState,
-    /// Takes requests for a reload.
+    /// Accepts requests for a reload.
     pub(crate) reloader: &'a mut Reloader,
-    /// Returns the alarms of what the host shows.
+    /// Returns the alarms that the host watch found.
     pub(crate) found: &'a dyn Fn() -> Vec<Alarm>,
 }
 
-/// Answers the requests that wait, at most [`REQUESTS_MAX`] of them; the others wait until signals have been handled. Returns
-/// whether the daemon is to stop.
+/// Handles the waiting requests, at most [`REQUESTS_MAX`] of them. The others wait until signals have been handled.
+/// Returns whether the daemon must stop.
 pub(crate) fn respond_to_all(parts: &mut CommandParts<'_>) -> bool {
     for _ in 0..REQUESTS_MAX {
         let Some(request) = parts.admin_state.next_request() else {
@@ -40,7 +40,7 @@ pub(crate) fn respond_to_all(parts: &mut CommandParts<'_>) -> bool {
     false
 }
 
-/// Answers one request. Returns whether the daemon is to stop.
+/// Handles one request. Returns whether the daemon must stop.
 fn respond(request: Request, parts: &mut CommandParts<'_>) -> bool {
     let CommandParts {
         running,

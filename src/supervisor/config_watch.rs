@@ -1,5 +1,5 @@
-//! Whether the configuration file has changed (`daemon.watch`). It is looked at once a second: that also sees what editors and
-//! container platforms do, who put another file in its place or turn a link to another directory.
+//! Detects changes of the configuration file (`daemon.watch`). The file is checked once a second. A check also detects editors
+//! and container platforms that replace the file, or point a link to another directory.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 
 use crate::config::source::SourceFile;
 
-/// Time between two looks. A change is applied when it has been there for two of them: who writes a file is then done.
+/// Time between two checks. A change is applied when two checks have seen it, since the writer has then finished.
 const STEP: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from another: which file, when written (nanoseconds), and how long.
+/// The properties that identify the state of a file: device, inode, modification time (seconds and nanoseconds), and
+/// size.
 type FileMark = (u64, u64, i64, i64, u64);
 
-/// A file that is watched.
+/// A watched file.
 #[derive(Debug)]
 pub struct ConfigWatch {
-    /// As it was last seen; `None` at first, and while it is missing.
+    /// The state at the last check; `None` at first, and while the file is missing.
     seen: Option<FileMark>,
-    /// Whether it has changed since it was last compared with what runs, and may still be changing.
+    /// Whether the file has changed since it was last compared with the running configuration. It may still be
+    /// changing.
     is_new: bool,
     next: Instant,
 }
@@ -34,12 +36,13 @@ impl ConfigWatch {
         }
     }
 
-    /// When to look next.
+    /// Returns the time of the next check.
     pub fn next(&self) -> Instant {
         self.next
     }
 
-    /// Looks, if it is time. Whether the file is to be read again: it says something else than what runs.
+    /// Checks the file, if a check is due. Returns whether it must be read again, because its text differs from that of
+    /// the running configuration.
     pub fn is_changed(&mut self, running: &SourceFile, now: Instant) -> bool {
         if now < self.next {
             return false;
@@ -51,15 +54,15 @@ impl ConfigWatch {
             self.is_new = true;
             return false;
         }
-        // A file that is missing says nothing; what comes in its place is another one.
+        // A missing file is no change. A file that takes its place is a new one.
         let is_at_rest = mark.is_some() && std::mem::take(&mut self.is_new);
-        // One that cannot be read is refused, and says why.
+        // A file that cannot be read counts as changed; the reload is refused and reports why.
         is_at_rest && fs::read_to_string(running.path()).ok().as_deref() != Some(running.text())
     }
 }
 
 fn mark(file: &Path) -> Option<FileMark> {
-    // Nothing else can be read twice.
+    // Only a regular file can be read twice.
     let file = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
     Some((
         file.dev(),
@@ -74,8 +77,8 @@ fn mark(file: &Path) -> Option<FileMark> {
 mod tests {
     use super::*;
 
-    /// A change is told of once, when the file has been quiet for a step, however it came: written to, put in place of the
-    /// other, behind a link, or gone for a while.
+    /// A change is reported once, when the file has been unchanged for a step. It may be written, replaced, changed
+    /// behind a link, or missing for a while.
     #[test]
     fn changes() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -103,12 +106,12 @@ mod tests {
         look("three, longer", [false; 3]);
         fs::write(&file, "four").expect("written");
         look("three, longer", [false, true, false]);
-        // Written again as it runs, as when it was read at somebody's wish meanwhile.
+        // The file is written as it runs, as after a reload that was requested meanwhile.
         fs::write(&file, "five").expect("written");
         look("five", [false; 3]);
     }
 
-    /// What was written while the daemon started is a change, too.
+    /// A change while the daemon started is reported, too.
     #[test]
     fn changed_at_the_start() {
         let directory = tempfile::tempdir().expect("a directory");

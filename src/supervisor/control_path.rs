@@ -1,5 +1,5 @@
-//! Where the control socket is: for the daemon, which makes it, one place; for commands, the places to look at in turn.
-//! Nothing is bound here.
+//! The path of the control socket. The daemon makes its socket at one path; commands try several paths in turn. Nothing
+//! is bound here.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, OpenOptions};
@@ -12,18 +12,18 @@ use crate::config::limits::SOCKET_PATH_BYTES_MAX;
 /// The name of the socket in its directory.
 pub const FILE_NAME: &str = "control.sock";
 
-/// The directory of the system's daemon, which root makes.
+/// The directory of the system's daemon, which root creates.
 const SYSTEM_DIRECTORY: &str = "/run/udispatch";
 
-/// The environment that decides.
+/// The environment that determines the path.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
-    /// `$RUNTIME_DIRECTORY`, which systemd sets for a unit with RuntimeDirectory= (systemd.exec(5)): absolute paths with
-    /// colons between them.
+    /// `$RUNTIME_DIRECTORY`, which systemd sets for a unit with RuntimeDirectory= (systemd.exec(5)): absolute paths,
+    /// separated by colons.
     pub runtime: Option<OsString>,
     /// The directory of the system's daemon.
     pub system: PathBuf,
-    /// `$XDG_RUNTIME_DIR`, a user's own.
+    /// `$XDG_RUNTIME_DIR`, the directory of the user.
     pub user: Option<OsString>,
 }
 
@@ -41,7 +41,7 @@ pub enum NoControl {
 }
 
 impl Places {
-    /// Those of this process.
+    /// Returns the places of this process's environment.
     pub fn this() -> Places {
         Places {
             runtime: std::env::var_os("RUNTIME_DIRECTORY"),
@@ -50,21 +50,26 @@ impl Places {
         }
     }
 
-    /// `$RUNTIME_DIRECTORY`, the first of several.
+    /// Returns the first path of `$RUNTIME_DIRECTORY`.
     fn runtime(&self) -> Option<PathBuf> {
         let first = std::env::split_paths(self.runtime.as_ref()?).next()?;
         first.is_absolute().then_some(first)
     }
 
-    /// A directory of the program's own below `$XDG_RUNTIME_DIR`.
+    /// Returns the program's directory below `$XDG_RUNTIME_DIR`.
     fn user(&self) -> Option<PathBuf> {
         let user = PathBuf::from(self.user.as_ref()?);
         user.is_absolute().then(|| user.join("udispatch"))
     }
 }
 
-/// The one path at which the daemon makes its control socket. The directory of a default place is made where it is missing;
-/// whether the socket can be bound there is another question.
+/// Returns the path at which the daemon makes its control socket. The directory of a default place is created if it is
+/// missing. The result does not guarantee that the socket can be bound there.
+///
+/// # Errors
+///
+/// Returns [`NoControl::Off`] if the configuration turns the control socket off, and [`NoControl::NoPlace`] if no
+/// default place can be used.
 pub fn control_path(setting: &ControlSocket, places: &Places) -> Result<PathBuf, NoControl> {
     match setting {
         ControlSocket::Off => Err(NoControl::Off),
@@ -73,7 +78,7 @@ pub fn control_path(setting: &ControlSocket, places: &Places) -> Result<PathBuf,
     }
 }
 
-/// Where commands look for a daemon that they were not told of, the likeliest first.
+/// Returns the paths at which commands look for a daemon by default, the most likely one first.
 pub fn default_places(places: &Places) -> Vec<PathBuf> {
     let directories = [places.runtime(), Some(places.system.clone()), places.user()];
     directories
@@ -84,7 +89,7 @@ pub fn default_places(places: &Places) -> Vec<PathBuf> {
 }
 
 fn default_path(places: &Places) -> Result<PathBuf, NoControl> {
-    // Who was given a directory is served there or nowhere: the unit says who may look into it.
+    // A daemon with $RUNTIME_DIRECTORY uses no other place, since the unit decides who may access that directory.
     if let Some(directory) = places.runtime() {
         return usable(&directory, 0o755).map_err(NoControl::NoPlace);
     }
@@ -93,7 +98,7 @@ fn default_path(places: &Places) -> Result<PathBuf, NoControl> {
         Err(why) => why,
     };
     match places.user() {
-        // What is below $XDG_RUNTIME_DIR is the user's alone (XDG Base Directory Specification).
+        // Directories below $XDG_RUNTIME_DIR belong to the user alone (XDG Base Directory Specification).
         Some(directory) => usable(&directory, 0o700)
             .map_err(|user| NoControl::NoPlace(format!("{system}; {user}"))),
         None => Err(NoControl::NoPlace(format!(
@@ -102,7 +107,8 @@ fn default_path(places: &Places) -> Result<PathBuf, NoControl> {
     }
 }
 
-/// The socket in a directory that is there, or can be made, and lets this process make files in it.
+/// Returns the socket's path in a directory, if the directory exists or can be created, and this process can create
+/// files in it.
 fn usable(directory: &Path, mode: u32) -> Result<PathBuf, String> {
     let path = directory.join(FILE_NAME);
     if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
@@ -124,7 +130,8 @@ fn usable(directory: &Path, mode: u32) -> Result<PathBuf, String> {
     }
 }
 
-/// A file without a name is made and gone again: that asks everything that access(2) asks, and the file system too.
+/// Returns whether this process can create files, by creating a file without a name. Unlike access(2), this also asks
+/// the file system.
 fn is_writable(directory: &Path) -> std::io::Result<()> {
     let made = OpenOptions::new()
         .write(true)
@@ -133,7 +140,7 @@ fn is_writable(directory: &Path) -> std::io::Result<()> {
         .open(directory);
     match made {
         Ok(_) => Ok(()),
-        // A file system that cannot do that has checked the permission before (vfs_tmpfile in fs/namei.c).
+        // A file system without O_TMPFILE has checked the permission before (vfs_tmpfile in fs/namei.c).
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         Err(error) => Err(error),
     }
@@ -153,7 +160,7 @@ mod tests {
         }
     }
 
-    /// What the file says holds, and needs no directory.
+    /// A path in the file is used as it is, and needs no directory.
     #[test]
     fn the_file_decides() {
         let nowhere = Places {
@@ -171,7 +178,8 @@ mod tests {
         );
     }
 
-    /// $RUNTIME_DIRECTORY first, then the system's directory if it is there or can be made, then the user's own.
+    /// $RUNTIME_DIRECTORY comes first, then the system's directory if it exists or can be created, then that of the
+    /// user.
     #[test]
     fn the_first_place_that_can_be_used() {
         let base = tempfile::tempdir().expect("a directory");
@@ -205,7 +213,7 @@ mod tests {
         );
     }
 
-    /// A directory in which no file can be made, or whose path is too long for a socket, is passed over.
+    /// A directory is skipped if no file can be created in it, or if its path is too long for a socket.
     #[test]
     fn places_that_cannot_be_used() {
         let base = tempfile::tempdir().expect("a directory");

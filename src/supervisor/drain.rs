@@ -1,4 +1,5 @@
-//! Upstreams that operators have drained by hand: they get nothing new, and stay so when the configuration changes.
+//! Upstreams that operators have drained by command. They receive no new sessions, and stay drained when the
+//! configuration changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +11,12 @@ use crate::handover::running::Running;
 use crate::plan::upstreams::Located;
 use crate::worker::command::Command;
 
-/// The upstreams that are drained by hand, by handler and text.
+/// The upstreams that are drained by command, by handler and text.
 #[derive(Debug, Default)]
 pub(crate) struct Drained(BTreeSet<(String, String)>);
 
 impl Drained {
-    /// Those that were drained in another process.
+    /// Returns the upstreams that were drained in another process.
     pub(crate) fn inherited(names: Vec<(String, String)>) -> Drained {
         Drained(names.into_iter().collect())
     }
@@ -25,7 +26,7 @@ impl Drained {
         &self.0
     }
 
-    /// Drains an upstream, or ends that. Returns what was done, as a sentence.
+    /// Drains an upstream, or ends its drain. Returns a sentence that says what was done.
     ///
     /// # Errors
     ///
@@ -55,7 +56,7 @@ impl Drained {
         Ok(done)
     }
 
-    /// Tells the workers again which upstreams are drained by hand. New workers do not know.
+    /// Sends the drained upstreams to the workers again, since new workers do not know them.
     pub(crate) fn apply_again(&self, running: &Running) {
         for (handler, upstream) in &self.0 {
             tell(&ids_of(handler, upstream, running), true, running);
@@ -66,7 +67,7 @@ impl Drained {
 fn tell(ids: &[UpstreamId], drain: bool, running: &Running) {
     for handle in running.handles() {
         for id in ids {
-            // A worker that has ended is found out elsewhere.
+            // The supervisor detects a worker that has ended.
             handle.send(Command::UpstreamEvent(*id, UpstreamEvent::Drain(drain)));
         }
     }
@@ -83,8 +84,8 @@ fn ids_of(handler: &str, upstream: &str, running: &Running) -> Vec<UpstreamId> {
         .collect()
 }
 
-/// The handler and the text of the upstream that is meant, and its number. The address alone never means that of a handler
-/// which a reload has retired: nobody wrote that into the file.
+/// Returns handler, text and number of the upstream that the text names. An address alone never names an upstream of a
+/// handler that a reload has retired, since that name is not in the file.
 fn find_upstream(
     text: &str,
     running: &Running,

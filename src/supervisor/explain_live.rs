@@ -1,5 +1,5 @@
-//! What the running daemon would do with a datagram now: the explanation of `plan/explain/` with what is known of the upstreams'
-//! health, and what it has seen of the route and of the client so far.
+//! What the running daemon would do with a datagram now. It extends the explanation of `plan/explain/` by the health of
+//! the upstreams, and by what the daemon has seen of the route and of the client.
 
 use std::thread;
 
@@ -14,10 +14,11 @@ use crate::plan::host::Host;
 use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{Lister, SessionQuery};
 
-/// Sessions of the client that are told.
+/// Largest number of the client's sessions that are shown.
 const SESSIONS_TOLD_MAX: usize = 8;
 
-/// Explains, and answers on a thread of its own: finding the client's session may take many turns of the workers.
+/// Explains a datagram and responds from a separate thread, since finding the client's session may take many turns of
+/// the workers.
 pub(crate) fn explain_live(
     imagined: Imagined,
     running: &Running,
@@ -62,7 +63,7 @@ pub(crate) fn explain_live(
         }
         responder.send(Ok(text));
     };
-    // Where no thread can be had, the reply is dropped, which tells who waits.
+    // If no thread can be started, the responder is dropped, which notifies the waiting side.
     let _ = thread::Builder::new()
         .name("explain".to_owned())
         .spawn(work);
@@ -77,7 +78,8 @@ fn explanation(
         Refusal::Unable(format!("cannot list the interfaces of this host: {error}"))
     })?;
     let question = Question::new(imagined, &host).map_err(Refusal::Unknown)?;
-    // The running handler specs share quotas and rates with the workers: to imagine with them would use those up.
+    // The running handler specs share quotas and rates with the workers, and a dry run would use those up. Read new
+    // ones.
     let kinds: Vec<Kind> = running
         .config
         .handlers
@@ -111,7 +113,7 @@ fn explanation(
     Ok(text)
 }
 
-/// What is to be told of the upstreams as they are now.
+/// Returns the events that bring upstreams to their present state.
 fn changes(snapshot: &Snapshot) -> Vec<(UpstreamId, UpstreamEvent)> {
     let mut changes = Vec::new();
     for (index, row) in snapshot.upstreams.iter().enumerate() {

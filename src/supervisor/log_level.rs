@@ -1,19 +1,23 @@
-//! The log level: how it is written, and how it is changed while the daemon runs.
+//! The log level: its text form, and how it is changed while the daemon runs.
 
 use log::LevelFilter;
 
 use crate::config::diagnostics::quoted;
 
-/// What a log level is written as.
+/// The text forms of log levels, for messages.
 pub const LEVELS: &str = "off, error, warn, info, debug or trace";
 
-/// A log level, or a sentence about what is none.
+/// Parses a log level.
+///
+/// # Errors
+///
+/// Returns a sentence with the valid levels if the text is not one of them.
 pub fn parse(text: &str) -> Result<LevelFilter, String> {
     text.parse()
         .map_err(|_| format!("{} is no log level; write {LEVELS}", quoted(text)))
 }
 
-/// What is logged from now on, and what that means, as a sentence.
+/// Sets the log level. Returns a sentence that says what is logged from now on.
 pub(crate) fn set(level: LevelFilter) -> String {
     let before = log::max_level();
     log::set_max_level(level);

@@ -1,4 +1,4 @@
-//! Runs the daemon: starts the workers, waits for signals, shows the ledger, and ends in order.
+//! Runs the daemon: starts the workers, waits for signals, shows the ledger, and stops in order.
 
 pub mod accounts;
 pub mod admin_state;
@@ -50,9 +50,9 @@ use crate::takeover::switchover::Serving;
 
 /// Longest wait for standard output at the end.
 const OUTPUT_MAX: Duration = Duration::from_millis(1_500);
-/// By when standard output is not waited for any more, since the signal. Workers take at most three seconds of it.
+/// Time after the signal at which the wait for standard output ends. Workers take at most three seconds of it.
 const OUTPUT_BY: Duration = Duration::from_secs(4);
-/// By when standard error is not waited for any more, since the signal: below the five seconds that are promised.
+/// Time after the signal at which the wait for standard error ends, below the five seconds that are promised.
 const ERROR_BY: Duration = Duration::from_millis(4_500);
 
 const SIGNALS: Token = Token(0);
@@ -83,7 +83,7 @@ impl Startup {
         limits::raise_open_files();
         limits::return_large_memory();
         let poll = Poll::new().map_err(system("cannot set up the control loop"))?;
-        // mio has one waker for each poll: whoever wakes it, all is looked at.
+        // mio allows one waker per poll. After any wake-up, everything is checked.
         let ended = Waker::new(poll.registry(), AWOKEN)
             .map_err(system("cannot set up the control loop"))?;
         let output = line_writer::start().map_err(system("cannot use standard output"))?;
@@ -94,9 +94,9 @@ impl Startup {
         })
     }
 
-    /// The configuration, ready to run, and who catches signals. That begins before the workers do, so that no signal is
-    /// lost while they start, and after the plan, which may wait for the resolver as long as that likes: until then a
-    /// signal ends the process, and nothing is lost by that.
+    /// Prepares the configuration to run, and catches signals from then on. Signals are caught before the workers
+    /// start, so that none is lost meanwhile. They are caught after the plan is made, since the resolver may delay that
+    /// for any time. Until then a signal ends the process, and nothing is lost.
     fn prepare(
         &self,
         draft: ConfigDraft,
@@ -147,19 +147,24 @@ impl Startup {
     }
 }
 
-/// How serving came to its end.
+/// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Served {
-    /// Told to stop, it handled what the sockets held.
+    /// The daemon stopped on request, after it handled what the sockets held.
     Stopped,
-    /// Another process goes on with everything.
+    /// Another process has taken over.
     TakenOver,
 }
 
 impl Supervisor {
     /// Binds everything and starts the workers. When this returns, every listener is bound.
     ///
-    /// Sockets that the service manager gives are used where they fit.
+    /// Sockets that the service manager passes are used where they fit.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DaemonError`] if the configuration does not fit this host, if a socket cannot be bound, or if the
+    /// kernel refuses a thread or another resource.
     pub fn start(config: Config) -> Result<Supervisor, DaemonError> {
         let (startup, epoch) = (Startup::new()?, Instant::now());
         let draft = draft(config, Present::default())?;
@@ -182,8 +187,13 @@ impl Supervisor {
         ))
     }
 
-    /// The same with the sockets, sessions and accounts of another process, which ends then. Until this returns, that one
-    /// serves; if it fails, that one goes on as if nobody had asked.
+    /// Starts with the sockets, sessions and accounts of another process, which then exits. That process serves until
+    /// this returns.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`DaemonError`] if the new configuration cannot be prepared, or if the other process does not hand
+    /// over everything. The other process then continues unchanged.
     pub fn take_over(
         config: Config,
         kinds: &[Kind],
@@ -221,24 +231,24 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Says how a reload reads the configuration. Without this there is none.
+    /// Sets how a reload reads the configuration. Without it, reloads are refused.
     pub fn reload_with(mut self, loader: Arc<Loader>) -> Supervisor {
         self.reloader.loader = Some(loader);
         self
     }
 
-    /// One line for the log: what is being served.
+    /// Returns one line for the log that says what is being served.
     pub fn summary(&self) -> String {
         self.running.summary()
     }
 
-    /// Returns a handle that any thread can send requests with.
+    /// Returns a handle through which any thread can send requests.
     pub fn requests(&self) -> Requests {
         self.admin_state.requests.clone()
     }
 
-    /// Lets another process take over from now on, by a socket at `path`, which is `given` where a takeover has brought it.
-    /// That process gets `listeners`, too.
+    /// Lets another process take over from now on, through a socket at `path`. `given` is that socket if a takeover has
+    /// passed it to this process. The other process receives `listeners`, too.
     ///
     /// # Errors
     ///
@@ -252,13 +262,18 @@ impl Supervisor {
         self.takeover_server.offer(path, given, listeners)
     }
 
-    /// Everything is bound and runs: tells the service manager, and begins to watch the file and the host.
+    /// Must be called when everything is bound and runs. It notifies the service manager, and begins to watch the file
+    /// and the host.
     pub fn tell_ready(&mut self) {
         self.periodic.on_ready(&self.running);
     }
 
-    /// Serves until SIGTERM or SIGINT, then handles what the sockets hold and shows the final accounts; or until another
-    /// process has taken over.
+    /// Serves until SIGTERM, SIGINT or a stop request, or until another process has taken over. When stopped, it
+    /// handles what the sockets hold and shows the final accounts.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DaemonError::Worker`] if a worker panicked.
     pub fn serve(self) -> Result<Served, DaemonError> {
         let (snapshot, deadline) = self.until_stopped()?;
         let served = if snapshot.is_some() {
@@ -273,18 +288,23 @@ impl Supervisor {
         Ok(served)
     }
 
-    /// The same, but returns the final accounts, unless another process goes on with them.
+    /// Serves like [`Supervisor::serve`], but returns the final accounts instead of showing them. Returns `None` if
+    /// another process continues them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DaemonError::Worker`] if a worker panicked.
     pub fn run(self) -> Result<Option<Snapshot>, DaemonError> {
         let (snapshot, deadline) = self.until_stopped()?;
         log_writer::drain(deadline);
         Ok(snapshot)
     }
 
-    /// The final accounts, and by when all must be over.
+    /// Serves until the end. Returns the final accounts, and the time by which everything must be over.
     fn until_stopped(mut self) -> Result<(Option<Snapshot>, Instant), DaemonError> {
         let mut events = Events::with_capacity(8);
         loop {
-            // An interrupted poll is a signal, which the next line finds.
+            // An interrupted poll means a signal, which the next line finds.
             let _ = self.poll.poll(&mut events, Some(self.periodic.timeout()));
             for signal in self.signals.pending() {
                 match signal {
@@ -322,7 +342,7 @@ impl Supervisor {
         }
     }
 
-    /// Does what is due from time to time.
+    /// Does the periodic tasks that are due.
     fn run_periodic(&mut self) {
         let now = Instant::now();
         let conditions = &self.admin_state.requests.conditions;
@@ -338,7 +358,7 @@ impl Supervisor {
         }
     }
 
-    /// Answers requests. Returns whether one of them was to stop.
+    /// Responds to requests. Returns whether one of them was to stop.
     fn respond(&mut self) -> bool {
         respond_to_all(&mut CommandParts {
             running: &mut self.running,
@@ -348,7 +368,7 @@ impl Supervisor {
         })
     }
 
-    /// Applies the configurations that were made ready.
+    /// Applies the configurations that are prepared.
     fn finish_reloads(&mut self) -> Result<(), DaemonError> {
         while let ReloadStep::Replace(replacement) =
             self.reloader.step(&self.running, &mut self.admin_state)
@@ -362,7 +382,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Begins a reload that waits, unless something else has to be over first.
+    /// Begins a waiting reload, unless another task has to finish first.
     fn begin_reload(&mut self) {
         if self.reloader.may_begin() && !self.takeover_server.awaits_final_counts {
             let generation = self.admin_state.accounts.life.generation;
@@ -370,7 +390,7 @@ impl Supervisor {
         }
     }
 
-    /// Answers the processes that want to take over. Returns whether one of them serves everything now.
+    /// Serves the processes that want to take over. Returns whether one of them serves everything now.
     fn serve_takeover(&mut self) -> Result<bool, DaemonError> {
         self.takeover_server.step(&mut Serving {
             running: &mut self.running,
@@ -381,8 +401,8 @@ impl Supervisor {
         })
     }
 
-    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs the alarms that are new. A worker
-    /// that is not responsive is shown with the accounts that it gave last.
+    /// Returns the accounts of all workers, each as of the end of one of its turns, and logs new alarms. A worker that
+    /// is not responsive is shown with its last accounts.
     pub fn snapshot(&mut self) -> Snapshot {
         let found = self.periodic.found();
         self.admin_state.snapshot(&mut self.running, found)
@@ -420,7 +440,7 @@ impl Supervisor {
         }
     }
 
-    /// Another process goes on with everything; only what sinks still hold is this one's.
+    /// Ends this process's part after a takeover; only what its sinks still hold remains to be written.
     fn leave(mut self) -> Instant {
         let begun = Instant::now();
         self.admin_state.close();
@@ -429,7 +449,7 @@ impl Supervisor {
         begun + ERROR_BY
     }
 
-    /// Says how SIGUSR2 starts the process that takes over. Without this there is none.
+    /// Sets how SIGUSR2 starts the process that takes over. Without it, SIGUSR2 only logs an error.
     pub fn succeeded_by(mut self, successor: Successor) -> Supervisor {
         self.successor = Some(successor);
         self

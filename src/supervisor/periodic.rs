@@ -1,6 +1,6 @@
-//! What the supervisor does without being asked: looks whether the file has changed, for alarms, so that the log tells of them
-//! although nobody asks, and for what the process lacks; tells the service manager that it is alive, and has it keep the
-//! listeners' sockets.
+//! The periodic tasks of the supervisor. It checks whether the file has changed, takes snapshots so that alarms are
+//! logged although no client asks, and checks for missing resources. It also notifies the service manager that the
+//! process is alive, and lets it store the listeners' sockets.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,17 +18,17 @@ use crate::observe::snapshot::Alarm;
 use crate::plan::identity::ListenerKey;
 use crate::supervisor::config_watch::ConfigWatch;
 
-/// Time between two looks for alarms where something must not fall silent.
+/// Time between two checks for alarms if a route expects traffic.
 const EXPECTING: Duration = Duration::from_secs(1);
-/// The same where nothing is expected.
+/// Time between two checks for alarms if no route expects traffic.
 const UNEXPECTING: Duration = Duration::from_secs(3);
-/// The longest: a look takes at most a hundredth of the time up to here.
+/// Longest time between two checks. Up to this limit, a check takes at most a hundredth of the time.
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
-/// What the supervisor has to do after [`Periodic::run`].
+/// What the supervisor has to do after `Periodic::run`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Due {
-    /// The configuration file has changed: it is to be read again.
+    /// The configuration file has changed and must be read again.
     pub reload: bool,
     /// A snapshot is due, which logs new alarms.
     pub snapshot: bool,
@@ -36,20 +36,20 @@ pub struct Due {
 
 /// The periodic tasks, and when each is due.
 pub struct Periodic {
-    /// The service manager that has started this process, if there is one.
+    /// The service manager that started this process, if any.
     pub(crate) service: ServiceManager,
     store: Store,
     watch: Option<ConfigWatch>,
     resource_watch: ResourceWatch,
-    /// Half of the time that the service manager waits for a sign of life, and when the next one is due.
+    /// Half of the watchdog interval of the service manager, and when the next notification is due.
     watchdog: Option<(Duration, Instant)>,
     host_watch: HostWatch,
-    /// When to look for alarms next.
+    /// When the next check for alarms is due.
     look: Instant,
 }
 
 impl Periodic {
-    /// With the service manager that has started this process, if there is one.
+    /// Returns the tasks, with the service manager that started this process, if any.
     pub(crate) fn new() -> Periodic {
         let service = ServiceManager::this().unwrap_or_else(|error| {
             log::warn!("the service manager cannot be reached ($NOTIFY_SOCKET): {error}");
@@ -69,12 +69,12 @@ impl Periodic {
         }
     }
 
-    /// Another process has had these listeners' sockets kept, so many of each.
+    /// Continues with the sockets that another process stored: for each listener, their number.
     pub fn go_on(&mut self, kept: impl Iterator<Item = (ListenerKey, usize)>) {
         self.store.inherit(kept);
     }
 
-    /// How long the supervisor may wait for anything else.
+    /// Returns how long the supervisor may wait for other events.
     pub fn timeout(&self) -> Duration {
         let watch = self.watch.as_ref().map(ConfigWatch::next);
         let others = watch
@@ -85,13 +85,14 @@ impl Periodic {
         first.saturating_duration_since(Instant::now())
     }
 
-    /// Whether the sockets outlive this process. Where the unit wants none kept (`FileDescriptorStoreMax=0`), the service manager
-    /// does not say so: then what comes in the last moment goes with the sockets.
+    /// Returns whether the sockets outlive this process. If the unit allows no stored sockets
+    /// (`FileDescriptorStoreMax=0`), the service manager does not report that. Datagrams that arrive in the last moment
+    /// are then lost with the sockets.
     pub fn has_successor(&self) -> bool {
         self.service.is_there()
     }
 
-    /// Alarms of what the host shows.
+    /// Returns the alarms that the host watch found.
     pub fn found(&self) -> Vec<Alarm> {
         self.host_watch.found()
     }
@@ -111,7 +112,8 @@ impl Periodic {
         }
     }
 
-    /// Tells the service manager that the process is alive, unless a worker is not responsive: the watchdog is there for that.
+    /// Notifies the service manager that the process is alive, unless a worker is not responsive, which is what the
+    /// watchdog is for.
     fn feed_watchdog(&mut self, now: Instant, running: &Running) {
         let Some((interval, next)) = &mut self.watchdog else {
             return;
@@ -127,7 +129,7 @@ impl Periodic {
         }
     }
 
-    /// Chooses the time of the next snapshot after one that was begun at `begun` and is complete now.
+    /// Sets the time of the next snapshot, after one that began at `begun` and is complete now.
     pub(crate) fn after_snapshot(&mut self, begun: Instant, config: &Config) {
         let is_expecting = config
             .routes
@@ -137,7 +139,7 @@ impl Periodic {
         self.look = Instant::now() + (100 * begun.elapsed()).clamp(step, LOOK_MAX);
     }
 
-    /// Everything is bound and runs: at the start, and after each change of the configuration.
+    /// Must be called when everything is bound and runs: at the start, and after each change of the configuration.
     pub(crate) fn on_ready(&mut self, running: &Running) {
         let config = &running.config;
         let watch = self.watch.take();
@@ -154,7 +156,7 @@ impl Periodic {
         }
     }
 
-    /// Has the service manager keep the listeners' sockets, so that they outlive a crash.
+    /// Lets the service manager store the listeners' sockets, so that they outlive a crash.
     fn keep_sockets(&mut self, running: &Running) -> io::Result<()> {
         if !self.service.is_there() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Reload: another configuration takes the place of the one that runs, in the same process. It is made ready on a thread of its
-//! own, which may take as long as a resolver likes; the change itself happens between two turns.
+//! Reload: another configuration replaces the running one in the same process. It is prepared on a separate thread,
+//! because the resolver may block for any time. The replacement itself happens between two turns.
 
 use std::sync::Arc;
 use std::thread;
@@ -22,22 +22,22 @@ use crate::supervisor::log_level;
 use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::responder::Responder;
 
-/// Begins a line about what waits for the next process.
+/// The first character of a change that applies only to the next process.
 const WAITS: char = '!';
 
-/// Reads the configuration that a reload is to apply.
+/// Reads the configuration that a reload applies.
 pub type Loader = dyn Fn() -> Result<Config, LoadError> + Send + Sync;
 
 /// A request to reload.
 pub struct ReloadRequest {
-    /// Only say what would be done.
+    /// Whether to report only what would change.
     pub is_dry_run: bool,
-    /// Who is told; `None` reads the log.
+    /// The recipient of the report; `None` if it only goes to the log.
     pub responder: Option<Responder<ReloadReport>>,
 }
 
 impl ReloadRequest {
-    /// Of somebody who reads the log.
+    /// Returns a request whose report only goes to the log.
     pub fn silent() -> ReloadRequest {
         ReloadRequest {
             is_dry_run: false,
@@ -50,22 +50,22 @@ impl ReloadRequest {
     }
 }
 
-/// What was made ready.
+/// The result of a successful preparation.
 enum PreparedReload {
-    /// All of it.
+    /// A complete configuration, ready to run.
     Whole(Box<Prepared>),
-    /// Only what would change: nothing was opened.
+    /// The changes only, for dry runs; nothing was opened.
     Draft(Box<ConfigDraft>),
 }
 
-/// What was made ready, or why it could not be.
+/// The result of a preparation, or why it failed.
 type PrepareResult = Result<PreparedReload, DaemonError>;
 
 /// What the supervisor has to do next.
 pub(crate) enum ReloadStep {
-    /// Nothing: no reload is ready.
+    /// Nothing, because no reload is ready.
     Nothing,
-    /// Let this take the place of what runs.
+    /// Replace the running configuration by this one.
     Replace(Box<Replacement>),
 }
 
@@ -74,21 +74,21 @@ pub struct Reloader {
     pub(crate) loader: Option<Arc<Loader>>,
     sender: Sender<PrepareResult>,
     outcomes: Receiver<PrepareResult>,
-    /// Wakes the supervisor, also when a worker ends.
+    /// Wakes the supervisor; workers use it when they end.
     waker: Arc<Waker>,
-    /// Where handlers write lines.
+    /// The queue of lines that handlers write to standard output.
     output: Sender<Job>,
-    /// The workers count time from here.
+    /// The moment from which the workers count time.
     epoch: Instant,
-    /// Those that the preparation under way is for.
+    /// The requests that the preparation in progress is for.
     under_way: Vec<ReloadRequest>,
-    /// Those that came later, and want what the file says now.
+    /// Later requests, which need the file as it is now.
     waiting: Vec<ReloadRequest>,
 }
 
 impl Reloader {
-    /// Makes workers that write lines to `output` and count time from `epoch`. `waker` is woken when a configuration is ready,
-    /// and by each worker that ends.
+    /// Returns a reloader. Its workers write lines to `output` and count time from `epoch`. `waker` is woken when a
+    /// configuration is ready, and by each worker that ends.
     pub fn new(waker: Arc<Waker>, output: Sender<Job>, epoch: Instant) -> Reloader {
         let (sender, outcomes) = unbounded();
         Reloader {
@@ -103,25 +103,26 @@ impl Reloader {
         }
     }
 
-    /// Whether anything is under way.
+    /// Returns whether a preparation is in progress.
     pub fn is_at_work(&self) -> bool {
         !self.under_way.is_empty() || !self.waiting.is_empty()
     }
 
-    /// Reloads when what is under way is done. Many wishes at once are one reload.
+    /// Requests a reload, which begins when the preparation in progress ends. Requests that wait together share one
+    /// reload.
     pub fn request(&mut self, request: ReloadRequest) {
-        // Signals come as often as they like; one of them that waits is as good as all.
+        // Signals may arrive at any rate; one waiting request stands for all of them.
         if !request.is_silent() || !self.waiting.iter().any(ReloadRequest::is_silent) {
             self.waiting.push(request);
         }
     }
 
-    /// Whether a reload waits that could begin now.
+    /// Returns whether a waiting reload could begin now.
     pub(crate) fn may_begin(&self) -> bool {
         self.under_way.is_empty() && !self.waiting.is_empty()
     }
 
-    /// Looks for a configuration that was made ready. Refused reloads and dry runs are answered here.
+    /// Checks for a prepared configuration. Refused reloads and dry runs are reported here.
     pub(crate) fn step(&mut self, running: &Running, admin_state: &mut AdminState) -> ReloadStep {
         while let Some((outcome, requests)) = self.outcome() {
             match outcome {
@@ -140,13 +141,13 @@ impl Reloader {
         ReloadStep::Nothing
     }
 
-    /// What has become of the preparation, once.
+    /// Returns the result of the preparation and its requests, once.
     fn outcome(&mut self) -> Option<(PrepareResult, Vec<ReloadRequest>)> {
         let outcome = self.outcomes.try_recv().ok()?;
         Some((outcome, std::mem::take(&mut self.under_way)))
     }
 
-    /// Makes a configuration ready for those who wait, beside `present`, on a thread of its own.
+    /// Prepares a configuration beside `present` for the waiting requests, on a separate thread.
     pub(crate) fn begin(&mut self, present: Present) {
         self.under_way = std::mem::take(&mut self.waiting);
         let is_dry_run = self.under_way.iter().all(|request| request.is_dry_run);
@@ -193,7 +194,7 @@ fn refuse(
     let why = failure.to_string();
     if requests.iter().any(|request| !request.is_dry_run) {
         admin_state.accounts.on_refused_reload();
-        // Some of it may have been ready, on sockets that are ours.
+        // The preparation may have changed options of sockets that are in use; restore them.
         running.settle();
         log::error!("reload refused, everything goes on as before: {why}");
     }
@@ -208,16 +209,16 @@ fn refuse(
     );
 }
 
-/// A configuration that is ready to take the place of the one that runs.
+/// A configuration that is ready to replace the running one.
 pub(crate) struct Replacement {
     prepared: Prepared,
     changes: Vec<String>,
-    /// Those who get the report.
+    /// The requests that get the report.
     requests: Vec<ReloadRequest>,
 }
 
 impl Replacement {
-    /// Answers dry runs, and keeps the other wishes.
+    /// Reports to dry runs, and keeps the other requests.
     fn new(prepared: Prepared, requests: Vec<ReloadRequest>, running: &Running) -> Replacement {
         let changes = changes(running, &prepared.diff, &prepared.config.daemon);
         let (dry, requests): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
@@ -230,7 +231,7 @@ impl Replacement {
         }
     }
 
-    /// Logs what changes, and applies what concerns no worker.
+    /// Logs the changes, and applies those that concern no worker.
     pub(crate) fn announce(&self, running: &Running) {
         let known = &running.plan.notes;
         let notes = &self.prepared.plan.notes;
@@ -246,7 +247,7 @@ impl Replacement {
         }
     }
 
-    /// Takes the place of what runs, between two turns of the workers.
+    /// Replaces the running configuration, between two turns of the workers.
     ///
     /// # Errors
     ///
@@ -282,7 +283,7 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    /// Reports the reload to the log and to those who asked for it.
+    /// Reports the reload to the log and to the requests.
     pub(crate) fn report(self, running: &Running) {
         log::info!(
             "reloaded: {}; {:.1} ms between two turns",
@@ -293,7 +294,8 @@ impl Applied {
     }
 }
 
-/// Returns one line for each change; a line about a part of `[daemon]` that has to wait begins with [`WAITS`].
+/// Returns one line for each change. A line about a part of `[daemon]` that applies only to the next process begins
+/// with [`WAITS`].
 fn changes(running: &Running, diff: &Diff, new: &Daemon) -> Vec<String> {
     let old = &running.config.daemon;
     let settings = [
@@ -316,7 +318,7 @@ fn changes(running: &Running, diff: &Diff, new: &Daemon) -> Vec<String> {
     changes
 }
 
-/// What is not as the file says deserves more attention.
+/// Returns the log level of a change; higher if the daemon does not run as the file says.
 fn level_of(change: &str) -> Level {
     if change.starts_with(WAITS) {
         Level::Warn

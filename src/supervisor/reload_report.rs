@@ -1,22 +1,22 @@
-//! What became of a reload.
+//! The result of a reload.
 
 use serde::{Deserialize, Serialize};
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadReport {
-    /// Whether the new configuration is the running one now.
+    /// Whether the new configuration is now the running one.
     pub is_applied: bool,
-    /// What changed, or would, a sentence each.
+    /// What changed or would change, one sentence each.
     pub changes: Vec<String>,
     /// Why nothing was changed, in the words of `check`.
     pub problems: Option<String>,
-    /// Whether that is the file's fault; otherwise something was lacking here.
+    /// Whether the file is at fault; otherwise this host lacked something.
     pub is_wrong_file: bool,
 }
 
 impl ReloadReport {
-    /// Of a configuration that could be made ready.
+    /// Returns the report on a configuration that could be prepared.
     pub(super) fn of(is_applied: bool, changes: Vec<String>) -> ReloadReport {
         ReloadReport {
             is_applied,

@@ -1,5 +1,5 @@
-//! What may be asked of the running daemon, by whichever way it is asked. The supervisor answers between two signals
-//! (`commands.rs`), so an answer is of one moment; who asks waits no longer than it likes.
+//! The requests to the running daemon, for every kind of client. The supervisor handles them between checks for signals
+//! (`commands.rs`), so each response describes one moment. Each client sets how long it waits.
 
 use std::sync::Arc;
 
@@ -17,68 +17,69 @@ use crate::supervisor::reload_report::ReloadReport;
 use crate::supervisor::responder::Responder;
 use crate::supervisor::sessions::{SessionList, SessionQuery};
 
-/// Requests that may wait for the supervisor, of operators and of TCP clients each. Each takes it far less than a second, as a rule
-/// a thousandth.
+/// Largest number of requests that wait for the supervisor, for operators and for TCP clients each. A request takes far
+/// less than a second, usually a millisecond.
 pub const QUEUE_MAX: usize = 64;
 
-/// Something that is asked for.
+/// A request to the supervisor.
 #[derive(Debug)]
 pub enum Request {
-    /// All accounts and states.
+    /// Return all accounts and states.
     Snapshot(Responder<Box<Snapshot>>),
-    /// Who talks to whom.
+    /// List sessions.
     Sessions(SessionQuery, Responder<Result<SessionList, Refusal>>),
-    /// What would become of a datagram.
+    /// Explain what would happen to a datagram.
     Explain(Imagined, Responder<Result<String, Refusal>>),
-    /// Read the file again, and apply what changed or only say what would change.
+    /// Read the file again, and apply the changes or only report them.
     Reload {
-        /// Only say.
+        /// Whether to only report the changes.
         is_dry_run: bool,
-        /// Gets the report.
+        /// Receives the report.
         responder: Responder<ReloadReport>,
     },
-    /// Give an upstream nothing new any more, or again.
+    /// Drain an upstream, or end its drain.
     Drain {
-        /// `HANDLER/ADDRESS`, or the address alone where only one handler has it.
+        /// `HANDLER/ADDRESS`, or only the address if a single handler has it.
         upstream: String,
-        /// Nothing new any more.
+        /// Whether to drain; `false` ends the drain.
         drain: bool,
-        /// Gets what was done, as a sentence.
+        /// Receives a sentence that says what was done.
         responder: Responder<Result<String, Refusal>>,
     },
-    /// Look on.
+    /// Begin a tap.
     Tap(TapQuery, Responder<Result<Tapped, Refusal>>),
-    /// Log this much from now on.
+    /// Set the log level.
     Log(LevelFilter, Responder<String>),
-    /// End in order, as on SIGTERM.
+    /// Stop in order, as on SIGTERM.
     Stop(Responder<String>),
 }
 
-/// Why a request was not even queued.
+/// Why a request was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// As many wait as may.
+    /// The queue is full.
     #[error("too many requests wait already; try again in a moment")]
     Busy,
-    /// The daemon is about to end.
+    /// The daemon is about to exit.
     #[error("the daemon is stopping")]
     Stopping,
 }
 
-/// The way to ask, for any thread.
+/// The handle through which any thread sends requests.
 #[derive(Debug, Clone)]
 pub struct Requests {
     queue: Sender<Request>,
     tcp_clients: Sender<Request>,
     waker: Arc<Waker>,
-    /// Who came to ask.
+    /// The counters of the control socket.
     pub admin_stats: Arc<AdminStats>,
-    /// What does not work.
+    /// The current conditions.
     pub conditions: Conditions,
 }
 
 impl Requests {
-    /// The way of operators, and what comes by it and by that of TCP clients. The reader is woken by this.
+    /// Returns the handle of operators, and the queue of all requests. Each request wakes the queue's reader through
+    /// `waker`.
     pub fn new(waker: Arc<Waker>) -> (Requests, RequestQueue) {
         let ((queue, operators), (tcp_clients, others)) = (bounded(QUEUE_MAX), bounded(QUEUE_MAX));
         let (admin_stats, conditions) = (Arc::default(), Conditions::default());
@@ -97,8 +98,8 @@ impl Requests {
         )
     }
 
-    /// The way of TCP clients, with places of its own: what they ask waits even when they have hung up, and must not keep an
-    /// operator from asking.
+    /// Returns the handle of TCP clients, which has its own queue. Their requests wait even after they disconnect, and
+    /// must not keep an operator's request from the queue.
     pub fn of_tcp_clients(&self) -> Requests {
         Requests {
             queue: self.tcp_clients.clone(),
@@ -107,6 +108,11 @@ impl Requests {
     }
 
     /// Queues a request.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`QueueError::Busy`] if the queue is full, which is also counted. Returns [`QueueError::Stopping`] if
+    /// the supervisor accepts no more requests or cannot be woken.
     pub fn ask(&self, request: Request) -> Result<(), QueueError> {
         self.queue.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => {
@@ -124,7 +130,7 @@ impl Requests {
     }
 }
 
-/// What is asked, by either way.
+/// The waiting requests of operators and of TCP clients.
 #[derive(Debug)]
 pub struct RequestQueue {
     operators: Receiver<Request>,
@@ -132,7 +138,7 @@ pub struct RequestQueue {
 }
 
 impl RequestQueue {
-    /// What is to be answered next: TCP clients wait for operators.
+    /// Returns the next request. Requests of operators come before those of TCP clients.
     pub(crate) fn next(&self) -> Option<Request> {
         self.operators
             .try_recv()

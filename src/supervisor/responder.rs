@@ -1,17 +1,18 @@
-//! Where the answer to a request goes.
+//! The recipient of a response.
 
 use std::fmt;
 
-/// Where an answer goes. Dropped without an answer, it tells that to who waits.
+/// The recipient of a response. If it is dropped unused, the waiting side is notified that no response will come.
 pub struct Responder<T>(Box<dyn FnOnce(T) + Send>);
 
 impl<T> Responder<T> {
-    /// Calls this with the answer, on the thread that answers: it must not block.
+    /// Returns a responder that calls `deliver` with the response. It is called on the responding thread and must not
+    /// block.
     pub fn new(deliver: impl FnOnce(T) + Send + 'static) -> Responder<T> {
         Responder(Box::new(deliver))
     }
 
-    /// Answers.
+    /// Delivers the response.
     pub fn send(self, answer: T) {
         (self.0)(answer);
     }

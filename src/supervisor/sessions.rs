@@ -1,5 +1,5 @@
-//! Who talks to whom now: asks the workers for their sessions, a page at a time, so that no worker is held up and the list has
-//! an end. Runs on a thread of its own, since a thousand pages take their time.
+//! Lists the current sessions. It requests them from the workers one page at a time, so that no worker is delayed and
+//! the list is bounded. It runs on a separate thread, since a thousand pages take some time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
@@ -17,57 +17,57 @@ use crate::handover::running::Running;
 use crate::supervisor::responder::Responder;
 use crate::worker::command::{Command, Handle};
 
-/// Sessions in one list.
+/// Largest number of sessions in one list.
 pub const LIST_MAX: usize = 10_000;
 /// Longest time for a list.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which sessions are wanted.
+/// Which sessions to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionQuery {
-    /// Only this handler's.
+    /// Only sessions of this handler.
     pub handler: Option<String>,
-    /// Only those of this client: an address, an address and a port, or a prefix.
+    /// Only sessions of this client: an address, an address and a port, or a prefix.
     pub client: Option<String>,
-    /// At most so many, and never more than [`LIST_MAX`].
+    /// Largest number of sessions to list, up to [`LIST_MAX`].
     pub limit: Option<usize>,
 }
 
 /// The sessions that were found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionList {
-    /// In the order in which the workers keep them.
+    /// The sessions, in the order in which the workers keep them.
     pub sessions: Vec<SessionRow>,
-    /// Whether there are more: the limit was reached, or the time was over.
+    /// Whether sessions are left out, because the limit was reached or the time was over.
     pub is_cut: bool,
 }
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
-    /// The number of the worker that has it.
+    /// The number of the worker that has the session.
     pub worker: usize,
-    /// The client.
+    /// The address and port of the client.
     pub client: String,
-    /// The address of ours that it asked.
+    /// The local address and port that the client sent to.
     pub local: String,
-    /// The route that brought it here.
+    /// The route of the session.
     pub route: String,
-    /// The handler that has it.
+    /// The handler of the session.
     pub handler: String,
-    /// The upstreams that it uses; of a fan-out the first few.
+    /// The upstreams that the session uses; the first few if it uses many.
     pub upstreams: Vec<String>,
-    /// How long nothing has passed, either way.
+    /// Time since the last datagram in either direction, in milliseconds.
     pub idle_ms: u64,
-    /// Datagrams from the client.
+    /// Number of datagrams from the client.
     pub requests: u32,
-    /// Datagrams to the client.
+    /// Number of datagrams to the client.
     pub replies: u32,
-    /// Whether it ever got an answer; those that did not are unreplied.
+    /// Whether the session ever had a reply; without one it is unreplied.
     pub is_answered: bool,
 }
 
-/// Lists sessions on a thread of its own: it may take a thousand turns of the workers.
+/// Lists sessions and responds from a separate thread, since a list may take a thousand turns of the workers.
 pub(crate) fn list(
     query: &SessionQuery,
     running: &Running,
@@ -76,7 +76,7 @@ pub(crate) fn list(
     match Lister::new(query, running) {
         Ok(lister) => {
             let list = move || responder.send(Ok(lister.list()));
-            // Where no thread can be had, the reply is dropped, which tells who waits.
+            // If no thread can be started, the responder is dropped, which notifies the waiting side.
             let _ = thread::Builder::new()
                 .name("sessions".to_owned())
                 .spawn(list);
@@ -98,7 +98,7 @@ pub struct Lister {
 }
 
 impl Lister {
-    /// Understands the query.
+    /// Parses the query.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl Lister {
         })
     }
 
-    /// Asks one worker after the other, until there is one more than is wanted.
+    /// Queries one worker after the other, until there is one more session than requested.
     pub fn list(&self) -> SessionList {
         let deadline = Instant::now() + TIMEOUT;
         let mut sessions = Vec::new();
@@ -149,7 +149,7 @@ impl Lister {
         SessionList { sessions, is_cut }
     }
 
-    /// Adds those of one worker. Whether that was all of them.
+    /// Adds the sessions of one worker. Returns whether those were all of its sessions.
     fn add(&self, worker: usize, deadline: Instant, sessions: &mut Vec<SessionRow>) -> bool {
         let mut from = SessionCursor {
             handler: HandlerId(0),

@@ -1,4 +1,4 @@
-//! What the control plane may ask of a worker, and the handle it asks through.
+//! Commands from the control plane to a worker, and the handle that sends them.
 
 use std::io;
 use std::net::UdpSocket;
@@ -14,39 +14,39 @@ use crate::dispatch::sessions::page::{SessionPage, Wanted};
 use crate::dispatch::tap::{Tap, TapId};
 use crate::dispatch::upstream_event::UpstreamEvent;
 
-/// A wish that the worker fulfils between two turns.
+/// A request that the worker serves between two turns.
 #[derive(Debug)]
 pub enum Command {
-    /// Send a copy of the accounts.
+    /// Sends back a copy of the worker's ledger.
     Snapshot(Sender<Ledger>),
-    /// Send a page of sessions.
+    /// Sends back one page of sessions.
     Sessions(Wanted, Sender<SessionPage>),
-    /// Something is new about an upstream.
+    /// The address, health or drain state of an upstream has changed.
     UpstreamEvent(UpstreamId, UpstreamEvent),
-    /// Copy datagrams for somebody who looks on.
+    /// Starts a tap, which copies datagrams for a reader.
     Tap {
-        /// Where they go.
+        /// The filter and the destination of the copies.
         tap: Box<Tap>,
-        /// Is told when it has begun.
+        /// Receives a message when the tap has started.
         begun: Sender<()>,
     },
-    /// Nobody looks on by that tap any more.
+    /// Removes the tap: its reader has gone.
     Untap(TapId),
-    /// Send second descriptors of the listeners' sockets.
+    /// Sends back duplicated descriptors of the listeners' sockets.
     Lend(Sender<Vec<(SocketSlot, UdpSocket)>>),
-    /// Set everything on the listeners' sockets as it is meant to be: somebody who had them too may have changed it.
+    /// Restores all options of the listeners' sockets. Another process that held them too may have changed some.
     Settle(Sender<io::Result<()>>),
-    /// Finish the turn and end. The sockets stay open and hold what comes.
+    /// Finishes the turn and ends. The sockets stay open, and the kernel queues what arrives.
     Park,
-    /// Handle what the listeners' sockets hold, and end.
+    /// Handles what the listeners' sockets hold, then ends.
     Stop {
-        /// Whether somebody keeps these sockets for the next process: what comes from now on waits in them. Otherwise
-        /// nothing new is let in.
+        /// Whether these sockets stay open for the next process, so that later datagrams wait in them. Otherwise the
+        /// kernel filter rejects new datagrams.
         has_successor: bool,
     },
 }
 
-/// The control plane's end.
+/// The control plane's end of a worker's command queue.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) commands: Sender<Command>,

@@ -1,9 +1,9 @@
-//! The loop of one worker. Events only queue work; the loop runs at its own pace, in bounded turns: each listener that is
-//! ready gets one receive call, then the next one its own, so a flooded listener cannot starve a quiet one.
+//! The event loop of one worker. Events only queue work, and the loop runs in bounded turns. Each ready listener gets
+//! one receive call per round, so a flooded listener cannot starve a quiet one.
 //!
-//! mio is edge-triggered: a listener stays on the ready list until a receive call finds nothing. A short batch is no such
-//! sign: looking once more costs less than falling asleep and being woken by what came meanwhile (measured under a flood:
-//! 1.09 against 1.16 times a blocking receive).
+//! mio is edge-triggered: a listener stays on the ready list until a receive call finds nothing. A short batch does not
+//! prove an empty socket. One more receive call costs less than sleeping and being woken by the next datagram. Measured
+//! under a flood: 1.09 instead of 1.16 times the cost of a blocking receive.
 
 mod commands;
 mod handover;
@@ -19,7 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::command::{Command, Handle};
-use super::flush::{Flusher, Sockets};
+use super::flush::{FlushSockets, Flusher};
 use super::listener::{self, Listener};
 use super::upstream_sockets::{Ready, TOKENS, UpstreamSockets};
 use crate::datagram::Train;
@@ -31,28 +31,29 @@ use crate::dispatch::time::{Time, nanoseconds};
 use crate::net::errno::{self, ReceiveError};
 use crate::net::receive::{LONG_BYTES, Receiver, SLOTS};
 
-/// Events in one poll call; more wait for the next.
+/// Events that one poll call can return; further events wait for the next call.
 const EVENTS_MAX: usize = 256;
-/// Rounds of turns between two polls while there is work. A quiet listener waits at most this much longer.
+/// Rounds of turns between two polls while there is work. A quiet listener waits at most this many rounds longer.
 const ROUNDS_PER_POLL: u32 = 8;
-/// Delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a handler
-/// that still holds buffered output.
+/// Delay before a receive call that failed with ENOMEM is retried, and before `on_turn_end` is called again on a
+/// handler that still holds buffered output.
 const LATER: Duration = Duration::from_millis(10);
-/// Shortest wait for the sake of time alone.
+/// Shortest wait that only a timer causes.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// Longest time between two questions to the handlers when they are next due, once one of them is.
+/// Longest time between two checks of the handlers' next deadline, once one of them has a deadline.
 const TICK_MAX: Duration = Duration::from_millis(100);
-/// Longest time that a stopping worker works through what its sockets still hold.
+/// Longest time that a stopping worker handles what its sockets still hold.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// Longest time that it then waits for answers that upstreams owe. Not longer: requests may be waiting for the next process
-/// meanwhile, and a buffer of 8 MiB, which holds 20,000 of 64 bytes (docs/operations.md), has room for 200 ms of 100,000 a second.
+/// Longest time that a stopping worker then waits for outstanding replies. Requests for the next process may be
+/// queueing meanwhile. A buffer of 8 MiB holds 20,000 datagrams of 64 bytes (docs/operations.md), which is 200 ms at
+/// 100,000 a second.
 const OUTSTANDING_MAX: Duration = Duration::from_millis(50);
-/// Sockets of one turn, so that commands and listeners do not wait for all of them.
+/// Upstream sockets that one turn reads, so that commands and listeners do not wait for all of them.
 const SOCKETS_PER_TURN: usize = 64;
-/// The token of the command queue; listeners have their numbers, sockets theirs from [`TOKENS`] on.
+/// Token of the command queue. The token of a listener is its index; upstream sockets start at [`TOKENS`].
 const COMMANDS: Token = Token(usize::MAX);
 
-/// One worker, ready to run.
+/// One worker with its sockets, handlers and event loop, ready to run.
 pub struct Worker {
     poll: Poll,
     commands: Commands<Command>,
@@ -61,48 +62,52 @@ pub struct Worker {
     dispatcher: Dispatcher,
     receiver: Receiver,
     trains: Vec<Train>,
-    /// Sockets that answered this turn, whose they are, and how many trains each brought.
+    /// Upstream sockets that received replies this turn, with their handler and the number of trains from each.
     replies: Vec<(UpstreamSocketId, HandlerId, usize)>,
-    /// Sockets on which word came back that something was lost, as errnos.
+    /// Upstream sockets with an entry in their error queue, as errnos.
     reports: Vec<(UpstreamSocketId, i32)>,
     flusher: Flusher,
     epoch: Instant,
-    /// When the handlers are asked next whether their time has come; `None` where none of them waits for anything.
+    /// When the handlers' next deadline is checked again; `None` if no handler has one.
     deadline: Option<Time>,
-    /// Listeners that may hold something, each at most once.
+    /// Listeners that may hold datagrams, each at most once.
     ready: VecDeque<usize>,
     is_ready: Vec<bool>,
     stop_at: Option<Instant>,
-    /// Told to stop and drained: until when answers are waited for.
+    /// Set once a stopping worker has drained its sockets: the end of the wait for outstanding replies.
     outstanding_until: Option<Instant>,
-    /// Told to end as it is, so that another can go on.
+    /// Set by [`Command::Park`]: the loop ends, so that another worker can continue from this one's state.
     is_parked: bool,
 }
 
-/// What a turn leaves to do for its listener.
+/// What remains to be done for a listener after a turn.
 #[derive(Debug, PartialEq, Eq)]
 enum After {
-    /// It is empty: the next event queues it again.
+    /// The socket is empty: the next event queues the listener again.
     Drained,
-    /// It may hold more.
+    /// The socket may hold more datagrams.
     More,
-    /// It may hold more, and is read again after a pause.
+    /// The socket may hold more datagrams, and is read again after [`LATER`].
     Later,
 }
 
-/// What comes after a round.
+/// Next step of the loop after a round.
 enum Next {
-    /// Another round.
+    /// The loop runs another round.
     Round,
-    /// The worker is left as it is, for another to go on.
+    /// The worker ends with its state intact, so that another worker can continue.
     Park,
-    /// The worker has stopped, and handled what its sockets held.
+    /// The worker has stopped and has handled what its sockets held.
     End,
 }
 
 impl Worker {
-    /// Registers the listeners. `listeners` and the dispatcher's listeners have the same order; time is counted from `epoch`,
-    /// the same for all workers.
+    /// Registers the listeners with a new poll. `listeners` must have the order of the dispatcher's listeners. Time is
+    /// counted from `epoch`, which all workers share.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses the epoll instance, the waker or a registration, for example with EMFILE.
     pub fn new(
         listeners: Vec<Listener>,
         mut upstream_sockets: UpstreamSockets,
@@ -117,8 +122,8 @@ impl Worker {
                 .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
         upstream_sockets.register_with(poll.registry().try_clone()?);
-        // Edge-triggered epoll reports only new arrivals. An inherited socket may already hold datagrams, so every listener
-        // starts as ready.
+        // Edge-triggered epoll reports only new arrivals. An inherited socket may already hold datagrams, so every
+        // listener starts as ready.
         let ready = (0..listeners.len()).collect();
         let (sender, commands) = crossbeam_channel::unbounded();
         let worker = Worker {
@@ -149,8 +154,9 @@ impl Worker {
         ))
     }
 
-    /// Runs until told to stop, and drained, or to park. Returns itself: the final accounts, the dispatcher, whose sinks may
-    /// still be at work, and, parked, everything that another worker needs to go on. It may also be run again.
+    /// Runs until [`Command::Stop`] has drained the sockets, or until [`Command::Park`]. Returns the worker with its
+    /// final ledger; sinks of its dispatcher may still be at work. A parked worker holds all that another worker needs,
+    /// and can be run again.
     pub fn run(mut self) -> Worker {
         self.is_parked = false;
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -164,8 +170,8 @@ impl Worker {
             timeout = self.round();
             match self.next() {
                 Next::Round => {}
-                // The kernel's drop counters are not read: the next worker continues from the last value read, and reading
-                // thousands of session sockets would lengthen the pause in service.
+                // The kernel's drop counters are not read: the next worker continues from the last value read, and
+                // reading thousands of session sockets would lengthen the pause in service.
                 Next::Park => break,
                 Next::End => {
                     self.read_kernel_drops();
@@ -177,19 +183,19 @@ impl Worker {
         self
     }
 
-    /// Whether to poll before the next round. Under load something is always ready, and each poll costs a system call. If
-    /// the last poll could not report every socket, replies would fall behind the requests.
+    /// Whether to poll before the next round. Under load something is always ready, and each poll costs a system call.
+    /// If the last poll could not report every socket, replies would fall behind the requests.
     fn is_poll_due(&self, rounds: u32, timeout: Option<Duration>) -> bool {
         rounds.is_multiple_of(ROUNDS_PER_POLL)
             || timeout != Some(Duration::ZERO)
             || !self.upstream_sockets.is_poll_complete()
     }
 
-    /// Waits for events, runs timers before that, and queues what is ready.
+    /// Runs due timers, waits for events, and queues the sockets that are ready.
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) {
         let wait = self.keep_time(timeout);
         self.upstream_sockets.begin_poll(self.now());
-        // An interrupted or failed poll brings no events; the next one brings them all.
+        // An interrupted or failed poll returns no events; the next poll returns all of them.
         let _ = self.poll.poll(events, wait);
         for event in &*events {
             match event.token() {
@@ -204,7 +210,7 @@ impl Worker {
             .end_poll(events.iter().count() < EVENTS_MAX);
     }
 
-    /// What comes after a round.
+    /// Decides what follows a round.
     fn next(&mut self) -> Next {
         if self.is_parked {
             Next::Park
@@ -215,7 +221,8 @@ impl Worker {
         }
     }
 
-    /// One turn for everything that is ready: listeners, then upstreams' replies. Returns how long the next poll may wait.
+    /// Runs one turn for everything that is ready: listeners first, then upstream sockets. Returns how long the next
+    /// poll may wait.
     fn round(&mut self) -> Option<Duration> {
         let mut timeout = self.take_requests();
         self.take_replies();
@@ -229,10 +236,10 @@ impl Worker {
         }
     }
 
-    /// One turn for each listener that is ready. Returns how long the next poll may wait.
+    /// Runs one turn for each listener that is ready. Returns how long the next poll may wait.
     ///
-    /// A turn that goes on to a thousand upstreams takes its time, and thousands of listeners may be ready. Therefore a
-    /// command waits for one turn, not for a round, and so does the end of the draining.
+    /// A turn that sends to a thousand upstreams is slow, and thousands of listeners may be ready. Therefore commands
+    /// and the end of draining are checked after each turn, not after each round.
     fn take_requests(&mut self) -> Option<Duration> {
         let mut timeout = None;
         for _ in 0..self.ready.len() {
@@ -258,10 +265,10 @@ impl Worker {
         timeout
     }
 
-    /// Turns for the sockets that were ready when this was called.
+    /// Runs turns for the upstream sockets that were ready at the call.
     fn take_replies(&mut self) {
         let mut sockets = self.upstream_sockets.ready();
-        // Some may have been closed since they were queued, and are not read.
+        // Some may have been closed since they were queued. Closed sockets are skipped.
         while sockets > 0 && self.upstream_sockets.ready() > 0 && !self.is_over() {
             sockets = sockets.saturating_sub(self.reply_turn(sockets.min(SOCKETS_PER_TURN)));
             if !self.commands.is_empty() {
@@ -270,7 +277,7 @@ impl Worker {
         }
     }
 
-    /// One receive call of one listener, everything that follows from it, and one flush.
+    /// Makes one receive call for one listener, dispatches what it returned, and flushes once.
     fn turn(&mut self, index: usize) -> After {
         let asked = self.listeners[index].trains_max;
         let is_tapped = !self.dispatcher.taps().is_empty();
@@ -296,10 +303,10 @@ impl Worker {
         After::More
     }
 
-    /// One receive call. Returns what that leaves to do if it brought nothing.
+    /// Makes one receive call. If it returned nothing, returns what remains to be done for the listener.
     fn receive(&mut self, index: usize, is_tapped: bool) -> Option<After> {
         let listener = &self.listeners[index];
-        // A tap shows the source, whether or not a handler needs it.
+        // A tap shows the source even if no handler needs it.
         let receives_source = listener.receives_source || is_tapped;
         let socket = listener.send_socket.socket();
         let received = self
@@ -317,7 +324,7 @@ impl Worker {
         }
     }
 
-    /// Makes trains of what a listener received, and counts those that nothing can be done with.
+    /// Makes trains of what a listener received. Those that cannot be handled are counted as dropped.
     fn gather_trains(&mut self, index: usize) {
         self.trains.clear();
         let listener = &mut self.listeners[index];
@@ -333,8 +340,8 @@ impl Worker {
         }
     }
 
-    /// What up to so many sockets have received, everything that follows from it, and one flush. Returns how many sockets were
-    /// read.
+    /// Reads at most `sockets_max` upstream sockets, dispatches the replies, and flushes once. Returns the number of
+    /// sockets read.
     fn reply_turn(&mut self, sockets_max: usize) -> usize {
         if !self.dispatcher.taps().is_empty() {
             self.dispatcher.taps().begin_turn(time_of_day_ns());
@@ -366,7 +373,7 @@ impl Worker {
         looked
     }
 
-    /// Reads up to so many sockets into one arena. Returns how many were read.
+    /// Reads at most `sockets_max` upstream sockets into one arena. Returns the number of sockets read.
     fn receive_replies(&mut self, sockets_max: usize) -> usize {
         self.receiver.begin(false);
         self.replies.clear();
@@ -389,10 +396,10 @@ impl Worker {
         looked
     }
 
-    /// Sends what the turn left in the outbox, and notifies the handlers of what went wrong with it.
+    /// Sends what the turn left in the outbox, and notifies handlers of send failures on their sockets.
     fn flush(&mut self) {
         let (outbox, ledger) = self.dispatcher.sending();
-        let sockets = Sockets {
+        let sockets = FlushSockets {
             listeners: &mut self.listeners,
             upstream_sockets: &mut self.upstream_sockets,
         };
@@ -405,7 +412,7 @@ impl Worker {
         }
     }
 
-    /// Calls the handlers whose time has come. Returns how long the next poll may wait then.
+    /// Calls the handlers whose deadline has passed. Returns how long the next poll may wait.
     fn keep_time(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let now = self.now();
         if self.deadline.is_none_or(|deadline| deadline <= now) {
@@ -418,7 +425,7 @@ impl Worker {
                 self.dispatcher.time(&mut self.upstream_sockets);
                 self.flush();
             }
-            // Whatever begins in the meantime is due later than this.
+            // Any timer that is set in the meantime has a later deadline.
             let deadline = self.dispatcher.deadline();
             self.deadline =
                 deadline.map(|deadline| deadline.clamp(now.after(TICK_MIN), now.after(TICK_MAX)));
@@ -428,12 +435,12 @@ impl Worker {
         timeout.into_iter().chain(wait).chain(outstanding).min()
     }
 
-    /// What time it is.
+    /// The time since the epoch that all workers share.
     fn now(&self) -> Time {
         Time::default().after(self.epoch.elapsed())
     }
 
-    /// Whether the time for draining is over, or there is none.
+    /// Whether the loop must end now: the worker is parked, or its time for draining has expired.
     fn is_over(&self) -> bool {
         self.is_parked
             || self
@@ -441,7 +448,7 @@ impl Worker {
                 .is_some_and(|stop_at| Instant::now() >= stop_at)
     }
 
-    /// Whether a stopping worker has handled everything, and waits for no answer any more.
+    /// Whether a stopping worker has handled everything and no longer waits for outstanding replies.
     fn is_finished(&mut self) -> bool {
         if self.stop_at.is_none() || !self.ready.is_empty() || self.upstream_sockets.ready() > 0 {
             return false;
@@ -457,13 +464,13 @@ impl Worker {
         }
     }
 
-    /// The accounts of one that does not run, as of now: its sinks may still be at work.
+    /// Ledger of a worker that does not run. Its sinks may still be at work.
     pub fn accounts(&self) -> Ledger {
         self.dispatcher.snapshot()
     }
 }
 
-/// The time of day in nanoseconds since 1970, by the clock that the kernel stamps what it receives with.
+/// Wall-clock time in nanoseconds since 1970: the clock of the kernel's receive timestamps.
 fn time_of_day_ns() -> u64 {
     nanoseconds(
         SystemTime::now()

@@ -1,5 +1,5 @@
-//! Empties the outbox into the kernel at the end of a turn: runs of equal size as one segmented send, the rest as one
-//! batch of messages, each refusal judged, counted and survived.
+//! Empties the outbox into the kernel at the end of a turn. Runs of equal size leave as one segmented send, the rest as
+//! one batch of messages. Each refusal is classified and counted, and does not stop the flush.
 
 mod items;
 
@@ -21,10 +21,10 @@ use crate::net::errno::{self, SendError};
 use crate::net::send::{MESSAGES_MAX, SendBatch, Sender};
 
 /// The sockets that a flush sends through.
-pub struct Sockets<'a> {
-    /// Replies leave through the listener that was asked.
+pub struct FlushSockets<'a> {
+    /// Listeners, through which replies leave: each through the listener that received the request.
     pub listeners: &'a mut [Listener],
-    /// Everything else leaves to an upstream.
+    /// Upstream sockets, through which everything else leaves.
     pub upstream_sockets: &'a mut UpstreamSockets,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Memory for flushing, used again every turn.
+/// Memory for flushing, which every turn reuses.
 #[derive(Default)]
 pub struct Flusher {
     sender: Sender,
@@ -52,15 +52,15 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    /// Sends everything in the outbox, counts what became of it in the ledger, and empties the outbox.
+    /// Sends everything in the outbox, counts the results in the ledger, and empties the outbox.
     pub fn flush(
         &mut self,
-        sockets: Sockets<'_>,
+        sockets: FlushSockets<'_>,
         outbox: &mut Outbox,
         arena: &[u8],
         ledger: &mut Ledger,
     ) {
-        let Sockets {
+        let FlushSockets {
             listeners,
             upstream_sockets,
         } = sockets;
@@ -97,7 +97,7 @@ impl Flusher {
         }
     }
 
-    /// Sends datagrams of one socket under their senders' addresses.
+    /// Sends the datagrams of one socket with their senders' addresses as source.
     fn flush_kept(
         &mut self,
         upstream_sockets: &mut UpstreamSockets,
@@ -126,7 +126,8 @@ impl Flusher {
             self.runs.clear();
             let mut batch = self.sender.batch();
             for (kept, header) in kept.iter().zip(&self.headers) {
-                // The family is another, or it is too long for this one: nothing could carry it.
+                // The address family differs from the upstream's, or the datagram is too long: no UDP header can carry
+                // it.
                 let Some(header) = header else {
                     settle(Sent::Refused(errno::UNSENDABLE, 1));
                     continue;
@@ -177,7 +178,7 @@ impl Flusher {
         parcels.clear();
         let whole = content.outbox.parcels(socket);
         parcels.extend(whole.flat_map(|parcel| parcel.parts(send_socket.limits.count_max)));
-        // One datagram on one socket is what request and reply mostly is: it needs no batch.
+        // Most requests and replies are one datagram on one socket, which needs no batch.
         let is_sent = match parcels[..] {
             [parcel] if parcel.segment == 0 => {
                 send_socket.send_alone(&parcel, |span| content.bytes(span), &mut settle)
@@ -195,7 +196,7 @@ impl Flusher {
     }
 }
 
-/// One socket, with what it takes to send through it.
+/// One socket, and the buffers that are needed to send through it.
 struct SendPath<'w> {
     send_socket: &'w mut SendSocket,
     sender: &'w mut Sender,
@@ -205,8 +206,8 @@ struct SendPath<'w> {
 }
 
 impl SendPath<'_> {
-    /// Sends all items in order. Where the kernel refuses segments, the same datagrams go one by one. If that works, the
-    /// socket remembers it. `settle` gets the index of the first item that a result speaks of.
+    /// Sends all items in order. If the kernel refuses segments, the same datagrams are sent one by one; if that works,
+    /// the socket remembers it. `settle` gets the index of the first item that a result concerns.
     fn send_all(&mut self, items: Items<'_>, settle: &mut dyn FnMut(usize, Sent)) {
         let mut done = 0;
         loop {
@@ -225,7 +226,7 @@ impl SendPath<'_> {
                 && run.datagrams > SEGMENTS_MAX_OLD
                 && self.send_socket.limits.count_max > SEGMENTS_MAX_OLD
             {
-                self.send_socket.limits.count_max = SEGMENTS_MAX_OLD; // Perhaps that is all: see whether fewer will go.
+                self.send_socket.limits.count_max = SEGMENTS_MAX_OLD; // The kernel may accept fewer.
                 continue;
             }
             let sent = self.send_singles(rest, run, &mut |sent| settle(done, sent));
@@ -238,7 +239,7 @@ impl SendPath<'_> {
         }
     }
 
-    /// Sends the datagrams of the run that the items begin with one by one. Returns how many the kernel took.
+    /// Sends the datagrams of the first run one by one. Returns how many the kernel accepted.
     fn send_singles(&mut self, items: Items<'_>, run: Run, settle: &mut dyn FnMut(Sent)) -> u32 {
         let mut singles = std::mem::take(self.singles);
         singles.clear();
@@ -260,9 +261,9 @@ impl SendPath<'_> {
         taken
     }
 
-    /// Sends items from the front until all are sent or refused for good. Stops early at an item that has to be taken
-    /// apart: the kernel refused its segments (the error is returned), or they are known to be too large. Returns how many
-    /// items are settled.
+    /// Sends items from the front until all are sent or finally refused. Stops early at an item that has to be split:
+    /// the kernel refused its segments (the error is returned), or they are known to be too large. Returns the number
+    /// of settled items.
     fn send_runs(
         &mut self,
         items: Items<'_>,
@@ -300,14 +301,14 @@ impl SendPath<'_> {
     }
 }
 
-/// What decides how items become messages.
+/// Inputs that decide how items become messages.
 struct Gathering<'a, 'e> {
     limits: SegmentLimits,
     send_socket: &'e SendSocket,
     content: Content<'a>,
 }
 
-/// Fills a batch with messages, one for each run, up to an item that has to be taken apart.
+/// Fills a batch with messages, one for each run, up to an item that has to be split.
 fn gather<'a>(
     batch: &mut SendBatch<'_, 'a>,
     runs: &mut Vec<Run>,
@@ -318,7 +319,7 @@ fn gather<'a>(
     let mut rest = items;
     while rest.len() > 0 && !batch.is_full() {
         if !by.send_socket.can_send_with(rest.parcel(0).ttl) {
-            return; // The next batch adopts it.
+            return; // The next batch sets this TTL on the socket.
         }
         let run = rest.longest_run(by.limits);
         if run.segment != 0 && u32::from(run.segment) > by.limits.bytes_max {
@@ -335,29 +336,29 @@ fn gather<'a>(
     }
 }
 
-/// What follows from a failed send call.
+/// What follows a failed send call.
 enum Step {
-    /// The same message is sent again.
+    /// Send the same message again.
     Retry,
-    /// The error speaks of an earlier datagram: it is counted, and the same message is sent again.
+    /// The error concerns an earlier datagram: count it, and send the same message again.
     Report,
-    /// The datagrams of the message are refused for good.
+    /// The datagrams of the message are finally refused.
     Refuse,
-    /// The kernel refuses the segments of the message: its datagrams have to go one by one.
+    /// The kernel refuses the segments of the message: send its datagrams one by one.
     Split,
 }
 
-/// How often one batch has recovered from what a failed send call said.
+/// Recovery steps that one batch has already used after failed send calls.
 #[derive(Default)]
 struct Recovery {
     /// Whether the message at the front was sent again after a pending error.
     is_retried: bool,
-    /// Whether the socket was made anew.
+    /// Whether the socket was replaced by a new one.
     is_renewed: bool,
 }
 
 impl Recovery {
-    /// Judges a failed send call of a message of `segment` bytes a datagram.
+    /// Classifies a failed send call of a message with `segment` bytes per datagram.
     fn judge(&mut self, error: &io::Error, segment: u16, send_socket: &mut SendSocket) -> Step {
         match errno::of_send(error) {
             SendError::Again => return Step::Retry,
@@ -370,7 +371,7 @@ impl Recovery {
         if segment != 0 && errno::refuses_segments(error) {
             return Step::Split;
         }
-        // Tried once: while the network is down, the rest is refused without another socket.
+        // Tried once for each batch: while the network is down, the rest is refused without another socket.
         let may_renew =
             errno::may_lack_source(error) && !std::mem::replace(&mut self.is_renewed, true);
         if may_renew && send_socket.renew() {
@@ -380,8 +381,9 @@ impl Recovery {
     }
 }
 
-/// Sends a batch to its end. Every refusal is judged: tried again, counted, or, where segments were refused, returned.
-/// `settle` gets the index of the first item of the run that a result speaks of. Returns how many items are settled.
+/// Sends a whole batch. Each refusal is classified: the message is retried, counted as refused, or, if segments were
+/// refused, returned. `settle` gets the index of the first item of the run that a result concerns. Returns the number
+/// of settled items.
 fn transmit(
     batch: &mut SendBatch<'_, '_>,
     send_socket: &mut SendSocket,

@@ -1,4 +1,4 @@
-//! A worker's listener: its socket, and how what the kernel brings becomes trains.
+//! A worker's listener: its socket, and the conversion of received slots to trains.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,11 +12,12 @@ use crate::net::option;
 use crate::net::receive::{LONG_BYTES, SLOTS, SLOTS_FOR_LONG, Slot};
 use crate::net::socket::{ListenerOptions, bind, granted_receive_buffer, settle, unlock};
 
-/// The source of a datagram where nobody asked for it.
+/// Placeholder for the source of a datagram when the kernel was not asked for it.
 const UNKNOWN_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const UNKNOWN_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-/// What an upstream answered, as a train. Whose it is, the socket says: nothing else was asked of the kernel.
+/// Makes a train of an upstream's reply. The socket identifies the upstream, so the kernel was asked for no addresses,
+/// and all of them are unspecified here.
 pub fn reply_train(slot: &Slot<'_>) -> Train {
     let envelope = Envelope {
         src: UNKNOWN_V4,
@@ -38,31 +39,31 @@ pub fn reply_train(slot: &Slot<'_>) -> Train {
     }
 }
 
-/// One bound socket.
+/// A worker's socket for one listener of the plan.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket; answers leave through it too.
+    /// The socket, which also sends the replies.
     pub send_socket: SendSocket,
-    /// What it is bound to: the destination of every datagram where the kernel is not asked for it.
+    /// Bound address; it is the destination of every datagram if the kernel is not asked for one.
     pub address: SocketAddr,
-    /// How its socket is made.
+    /// Options that the socket is made with.
     options: ListenerOptions,
-    /// Whether it is not bound yet: see [`Listener::bind_late`].
+    /// Whether the socket is not bound yet: see [`Listener::bind_late`].
     is_late: bool,
-    /// Whether the kernel is asked who sent each datagram.
+    /// Whether the kernel is asked for the source of each datagram.
     pub receives_source: bool,
-    /// Whether it is asked for each datagram's destination.
+    /// Whether the kernel is asked for the destination of each datagram.
     pub receives_destination: bool,
-    /// Which of the configuration's sockets it is.
+    /// Which socket of the configuration this is.
     pub slot: SocketSlot,
-    /// How many trains the next receive call asks for.
+    /// Number of trains that the next receive call asks for.
     pub trains_max: usize,
-    /// The kernel's drop counter when it was last read.
+    /// Value of the kernel's drop counter when it was last read.
     drops_seen: u32,
 }
 
 impl Listener {
-    /// Around a socket that is bound, or will be when it is late.
+    /// Wraps a socket that is bound, or, if `is_late`, will be bound by [`Listener::bind_late`].
     pub fn new(
         slot: SocketSlot,
         socket: UdpSocket,
@@ -87,24 +88,36 @@ impl Listener {
         }
     }
 
-    /// Whether it is not bound yet.
+    /// Whether the socket is not bound yet.
     pub fn is_late(&self) -> bool {
         self.is_late
     }
 
-    /// Binds it, beside others of its address that serve. They are told nothing, and the kernel spreads flows over one more
-    /// from now on: so this is done when nothing can fail any more.
+    /// Binds the socket beside others of its address that are in use. From then on, the kernel spreads flows over one
+    /// socket more, and the other sockets' owners are not notified. Therefore this is done when nothing else can fail.
+    ///
+    /// # Errors
+    ///
+    /// Fails if bind(2) fails, for example with EADDRINUSE.
     pub fn bind_late(&mut self) -> io::Result<()> {
         self.is_late = false;
         bind(self.send_socket.socket(), self.address)
     }
 
-    /// Lets further sockets of ours bind beside it, until it is settled.
+    /// Lets further sockets of this daemon bind beside this one, until [`Listener::settle`] is called.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses the socket option.
     pub fn unlock(&self) -> io::Result<()> {
         unlock(self.send_socket.socket())
     }
 
-    /// Sets everything on its socket as it is meant to be, whoever has used that before.
+    /// Restores all options of the socket, which another process may have changed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses a socket option.
     pub fn settle(&self) -> io::Result<()> {
         settle(
             self.send_socket.socket(),
@@ -113,17 +126,21 @@ impl Listener {
         )
     }
 
-    /// The receive buffer that the kernel granted, in bytes; 0 where it does not say.
+    /// Receive buffer that the kernel granted, in bytes; 0 if it cannot be read.
     pub fn receive_buffer(&self) -> usize {
         granted_receive_buffer(self.send_socket.socket()).unwrap_or(0)
     }
 
-    /// A second descriptor of its socket, and which one it is.
+    /// Returns a duplicated descriptor of the socket, with its slot.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no descriptor is left (EMFILE, ENFILE).
     pub fn lend(&self) -> io::Result<(SocketSlot, UdpSocket)> {
         Ok((self.slot, self.send_socket.socket().try_clone()?))
     }
 
-    /// What is known of its socket.
+    /// Exports what the next worker must know about the socket.
     pub fn save(&self) -> ListenerState {
         ListenerState {
             slot: self.slot,
@@ -132,13 +149,13 @@ impl Listener {
         }
     }
 
-    /// Goes on with a socket that another has read until now.
+    /// Continues with a socket that another worker has read until now.
     pub fn inherit(&mut self, left: &ListenerState) {
         self.drops_seen = left.drops_seen;
         self.send_socket.restore(left.sticky);
     }
 
-    /// Adapts the next receive call to what the last one brought.
+    /// Adapts the size of the next receive call to the last received slot.
     pub fn adapt(&mut self, last: &Slot<'_>) {
         self.trains_max = if last.len < LONG_BYTES {
             SLOTS
@@ -147,7 +164,7 @@ impl Listener {
         };
     }
 
-    /// What the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
     pub fn new_kernel_drops(&mut self) -> u64 {
         let Ok(drops) = option::kernel_drops(self.send_socket.socket()) else {
             return 0;
@@ -157,8 +174,11 @@ impl Listener {
         u64::from(new)
     }
 
-    /// Makes a train of a slot, at the end of `trains`, and says why if it cannot be handled: then it is to be taken
-    /// off again.
+    /// Appends the train of a slot to `trains`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the train cannot be handled. It has been appended even then, and the caller removes it.
     #[inline]
     pub fn train(&self, slot: &Slot<'_>, trains: &mut Vec<Train>) -> Result<(), DropReason> {
         let control = slot.control_data();
@@ -174,7 +194,7 @@ impl Listener {
             true => Some(DropReason::Truncated),
             false => (slot.is_control_truncated() || lost).then_some(DropReason::ControlLost),
         };
-        // Made where it stays: a train is two cache lines, and there is one for every datagram of a plain sender.
+        // Written in place: a train is two cache lines, and a sender without GSO causes one per datagram.
         trains.push(Train {
             envelope: self.envelope(src, &control),
             span,
@@ -187,8 +207,8 @@ impl Listener {
     fn envelope(&self, src: Option<SocketAddr>, control: &Received) -> Envelope {
         let here = |ip| SocketAddr::new(ip, self.address.port());
         let dst = control.destination.map_or(self.address, here);
-        // A datagram that came before the kernel was asked for it has no local address: what it was sent to is one then, unless
-        // that is a group, where the kernel chooses.
+        // A datagram that arrived before the kernel was asked for it has no local address. Its destination is the local
+        // address then. If the destination is a group, the kernel chooses.
         let is_known = |local: &IpAddr| !local.is_unspecified() || dst.ip().is_multicast();
         let local = control.local.filter(is_known).map_or(dst, here);
         Envelope {

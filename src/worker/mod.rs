@@ -1,4 +1,5 @@
-//! The data plane: one thread, one mio loop, sockets of its own. Shares nothing, never blocks, never logs.
+//! The data plane. Each worker is one thread with one mio loop and its own sockets. Workers share only limits (rates,
+//! quotas, source ports). A worker never blocks and never logs.
 
 pub mod command;
 pub mod event_loop;

@@ -1,4 +1,4 @@
-//! A socket to send through, and what is known about it.
+//! A socket to send through, with the limits and options that are known of it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -15,51 +15,51 @@ use crate::net::option::set_int;
 use crate::net::send::send_one;
 use crate::net::upstream::{self, UpstreamSocketOptions};
 
-/// Datagrams that are thrown away at most; more than a receive buffer of a session holds.
+/// Most datagrams that one call discards; more than the receive buffer of a session's socket holds.
 const DISCARDED_MAX: usize = 4_096;
 
-/// A way out.
+/// A socket to send through: a listener's, or one towards an upstream.
 #[derive(Debug)]
 pub struct SendSocket {
     socket: UdpSocket,
     v6: bool,
-    /// What is not known to be refused on this way.
+    /// Segment sizes and counts that the kernel has not refused on this socket.
     pub(super) limits: SegmentLimits,
-    /// Whether all goes to one peer, so that what its path refuses is worth remembering.
+    /// Whether all datagrams go to one peer, so that a limit of its path is worth remembering.
     is_connected: bool,
-    /// The TTL that the socket sends with, where we have set it.
+    /// TTL that the socket sends with, if the daemon has set it.
     ttl: Option<u8>,
-    /// The TTL that it was made with; `None`: the host's default.
+    /// TTL that the socket was made with; `None` means the host's default.
     own_ttl: Option<u8>,
-    /// The address that everything leaves from anyway.
+    /// Source address of everything that leaves, if the socket is bound to a usable one.
     bound: Option<IpAddr>,
-    /// Whether datagrams of one flow may be received together.
+    /// Whether UDP GRO may join received datagrams of one flow.
     gathers: bool,
-    /// Where a connected socket leads, and how it is made anew.
+    /// How a connected socket to an upstream is replaced.
     renewable: Option<Box<Pattern>>,
     /// Why there is no connection to the upstream, as an errno.
     unreachable: Option<i32>,
-    /// Whether the address that a connected socket sends from may be gone.
+    /// Whether the source address of a connected socket may no longer exist.
     doubts_source: bool,
 }
 
-/// What has been set on a socket while it was used, and stays set wherever it goes.
+/// Options that were set on a socket during use, and stay set when another worker or process takes it over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sticky {
-    /// The TTL that it sends with, where one was set.
+    /// TTL that the socket sends with, if one was set.
     ttl: Option<u8>,
-    /// Whether datagrams of one flow may be received together.
+    /// Whether UDP GRO may join received datagrams of one flow.
     gathers: bool,
-    /// Whether it is an IPv6 one. Asking thousands of sockets takes milliseconds.
+    /// Whether the socket is an IPv6 one. Asking the kernel for thousands of sockets takes milliseconds.
     v6: bool,
 }
 
-/// How a socket to an upstream is made.
+/// Parameters to make a socket to an upstream.
 #[derive(Debug, Clone, Copy)]
 struct Pattern {
     upstream: SocketAddr,
     options: UpstreamSocketOptions,
-    /// What leaves through it names its sender as source.
+    /// Whether datagrams leave with their sender's address as source.
     keeps_source: bool,
 }
 
@@ -89,10 +89,10 @@ impl SendSocket {
         }
     }
 
-    /// A way out through a listener that is bound to `address`.
+    /// Wraps the socket of a listener that is bound to `address`.
     pub fn of_listener(socket: UdpSocket, address: SocketAddr) -> SendSocket {
         let ip = address.ip();
-        // A zone needs its interface with each datagram; a group is nothing to send from.
+        // A zone needs its interface with each datagram; a group cannot be a source address.
         let is_plain = !ip.is_unspecified() && !ip.is_multicast() && !is_link_local(ip);
         SendSocket {
             bound: is_plain.then_some(ip),
@@ -100,7 +100,12 @@ impl SendSocket {
         }
     }
 
-    /// A way to an upstream. That there is no route to it yet is no error: it is tried again with each flush.
+    /// Makes a one-way socket to an upstream. A missing route to it is no error: each flush tries again.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be made (for example EMFILE), or cannot be connected for a reason other than a
+    /// missing route or source address.
     pub fn to_upstream(
         upstream: SocketAddr,
         options: UpstreamSocketOptions,
@@ -130,7 +135,11 @@ impl SendSocket {
         Ok(send_socket)
     }
 
-    /// A way to an upstream whose address nobody knows yet.
+    /// Makes a socket for an upstream that has not been resolved yet. Every send through it fails with EDESTADDRREQ.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be made, for example with EMFILE.
     pub fn nowhere(options: UpstreamSocketOptions) -> io::Result<SendSocket> {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         let socket = upstream::upstream_socket(nobody, &options)?;
@@ -140,7 +149,11 @@ impl SendSocket {
         })
     }
 
-    /// A way to an upstream and back, with a source port of its own.
+    /// Makes a socket to an upstream that also receives, with its own source port.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be made or connected. `errno::lacks_port` tells whether no source port was left.
     pub fn for_session(
         upstream: SocketAddr,
         options: UpstreamSocketOptions,
@@ -160,13 +173,13 @@ impl SendSocket {
             own_ttl: ttl,
             ..SendSocket::new(socket, upstream.is_ipv6())
         };
-        // From here on the kernel takes from the upstream alone. What came before, when there was a port and no peer, is
-        // none of ours.
+        // Once connected, the socket receives from the upstream alone. Datagrams that arrived between bind and connect
+        // may come from any sender, so they are discarded.
         send_socket.discard_queue();
         Ok(send_socket)
     }
 
-    /// A way to an upstream and back that another worker has used until now.
+    /// Wraps a session's socket that another worker has used until now.
     pub fn for_inherited(
         socket: UdpSocket,
         options: UpstreamSocketOptions,
@@ -181,7 +194,7 @@ impl SendSocket {
         send_socket
     }
 
-    /// What is set on the socket.
+    /// Returns the options that are set on the socket.
     pub fn sticky(&self) -> Sticky {
         Sticky {
             ttl: self.ttl,
@@ -190,14 +203,14 @@ impl SendSocket {
         }
     }
 
-    /// The socket has been used before.
+    /// Records the options that are set on a socket that has been used before.
     pub fn restore(&mut self, sticky: Sticky) {
         self.ttl = sticky.ttl;
         self.gathers = sticky.gathers;
     }
 
-    /// Takes the socket that led to the same upstream until now, with its source port, in place of the new one. Whether it
-    /// still does.
+    /// Replaces the socket by `socket`, an earlier worker's, if that is connected to the same upstream. The source port
+    /// that the upstream knows then stays in use. Returns whether the socket was replaced.
     pub fn replace_socket(&mut self, socket: UdpSocket, sticky: Sticky) -> bool {
         let same = self.unreachable.is_none()
             && self.upstream().is_some()
@@ -209,18 +222,18 @@ impl SendSocket {
         same
     }
 
-    /// The socket alone.
+    /// Returns the socket and discards what is known of it.
     pub fn into_socket(self) -> UdpSocket {
         self.socket
     }
 
-    /// Throws away what the socket has received. Returns how much that was; several that came together are one.
+    /// Discards what the socket has received. Returns how many reads that took; a train counts once.
     pub(super) fn discard_queue(&self) -> u64 {
         let mut discarded = 0;
         for _ in 0..DISCARDED_MAX {
             match self.socket.recv(&mut []) {
                 Ok(_) => discarded += 1,
-                // An error that was left there is taken, and may have something behind it.
+                // The call consumed a pending error. Datagrams may be queued behind it.
                 Err(error) if errno::of_receive(&error) == ReceiveError::Again => {}
                 Err(_) => break,
             }
@@ -228,25 +241,25 @@ impl SendSocket {
         discarded
     }
 
-    /// Lets datagrams of a segmenting upstream come together. From then on the socket is read with its control messages.
+    /// Lets UDP GRO join datagrams of a segmenting upstream. From then on the socket is read with its control messages.
     pub(super) fn gather_trains(&mut self) {
         if !std::mem::replace(&mut self.gathers, true) {
-            // Kernels before 5.0 do not know it, and we do not need it.
+            // Kernels before 5.0 do not have the option, and the daemon works without it.
             let _ = set_int(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 1);
         }
     }
 
-    /// Whether datagrams may come together.
+    /// Whether UDP GRO may join received datagrams.
     pub fn gathers(&self) -> bool {
         self.gathers
     }
 
-    /// The upstream that a socket of its own leads to.
+    /// Address of the upstream, if this socket was made by [`SendSocket::to_upstream`].
     pub(super) fn upstream(&self) -> Option<SocketAddr> {
         self.renewable.as_deref().map(|pattern| pattern.upstream)
     }
 
-    /// The socket.
+    /// The socket itself.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
@@ -256,7 +269,8 @@ impl SendSocket {
         self.unreachable
     }
 
-    /// Where the last flush left doubts, takes a new socket if that helps. Whether there were any.
+    /// Tries to replace the socket if the last flush left doubts about its source address. Returns whether there were
+    /// any.
     pub(super) fn renew_if_doubted(&mut self) -> bool {
         let doubted = self.doubts_source;
         if doubted {
@@ -265,11 +279,11 @@ impl SendSocket {
         doubted
     }
 
-    /// Takes a new socket to the upstream if that would send from another address than the old one: connect(2) chooses
-    /// that once, and when it goes (DHCP, a VPN that reconnects) the old socket fails for ever. Where none can be had now,
-    /// the next flush asks again.
+    /// Replaces the socket to the upstream if a new one would send from another address. connect(2) chooses the source
+    /// address once. When that address is removed (DHCP, a VPN that reconnects), the old socket fails for ever. If no
+    /// socket can be made now, the next flush tries again. Returns whether the socket was replaced.
     pub(super) fn renew(&mut self) -> bool {
-        // Where the source is the sender's, an address that is gone is the sender's business.
+        // If the sender's address is the source, another socket cannot replace a removed address.
         let Some(pattern) = self
             .renewable
             .as_deref()
@@ -292,33 +306,34 @@ impl SendSocket {
         true
     }
 
-    /// Makes a TTL the socket's own: most of what leaves has the same one. Told with a message, it would cost the kernel more
-    /// each time, and on a connected socket a search for the route (udp_sendmsg in net/ipv4/udp.c keeps the connection's
-    /// only where nothing is told). `None` is the one that the socket was made with, whatever it has adopted since.
+    /// Sets a TTL on the socket, because most datagrams that leave have the same one. As control data it would cost the
+    /// kernel more for each message, and on a connected socket also a route lookup. `udp_sendmsg` in net/ipv4/udp.c
+    /// uses the connection's route only without control data. `None` is the TTL that the socket was made with, whatever
+    /// has been set since.
     pub(super) fn adopt(&mut self, ttl: Option<u8>) {
         let wanted = ttl.or(self.own_ttl);
         if self.ttl == wanted || self.is_group() {
             return;
         }
-        // Should the kernel refuse, one that is asked for goes with a message; the socket's own cannot, and is not worth
-        // a datagram.
+        // If the kernel refuses, a TTL that was asked for is sent as control data. The socket's own TTL cannot be sent
+        // that way, and is not worth losing a datagram.
         if upstream::set_ttl(&self.socket, self.v6, wanted).is_ok() || ttl.is_none() {
             self.ttl = wanted;
         }
     }
 
-    /// What goes to a group has a TTL of its own in the kernel.
+    /// Whether the destination is a multicast group, for which the kernel has a separate TTL.
     fn is_group(&self) -> bool {
         self.upstream()
             .is_some_and(|upstream| upstream.ip().is_multicast())
     }
 
-    /// Whether a TTL can be sent with now. The one that the socket was made with cannot be told with a message.
+    /// Whether a TTL can be used now. The TTL that the socket was made with cannot be sent as control data.
     pub(super) fn can_send_with(&self, ttl: Option<u8>) -> bool {
         ttl.is_some() || self.ttl == self.own_ttl
     }
 
-    /// What still has to be told with a message.
+    /// Removes the control data that the socket implies anyway.
     pub(super) fn spare(&self, mut sending: Sending) -> Sending {
         sending.v6 = self.v6;
         if sending.ttl == self.ttl {
@@ -330,17 +345,17 @@ impl SendSocket {
         sending
     }
 
-    /// Remembers that segments larger than `smaller` were refused.
+    /// Records that segments larger than `smaller` bytes were refused.
     pub(super) fn learn(&mut self, error: &io::Error, smaller: u32) {
         match errno::is_about_size(error) {
             false => self.limits.bytes_max = 0,
-            // A listener answers many: one client's narrow path says nothing of the next one's.
+            // A listener sends to many clients: the narrow path of one says nothing about the others.
             true if self.is_connected => self.limits.bytes_max = smaller,
             true => {}
         }
     }
 
-    /// Sends one datagram. `false` if that takes more care than this.
+    /// Sends one datagram without a batch. Returns `false` if it was not sent and needs the general path.
     pub(super) fn send_alone<'a>(
         &mut self,
         parcel: &Parcel,
@@ -358,7 +373,7 @@ impl SendSocket {
             settle(Sent::Taken(1));
             return true;
         };
-        // Reported once is gone from the socket: whoever tries again finds out about this datagram itself.
+        // A reported error is cleared from the socket, so the next attempt concerns this datagram itself.
         if errno::of_send(&error) == SendError::Pending && errno::is_report(&error) {
             settle(Sent::Reported(error.raw_os_error().unwrap_or(0)));
         }

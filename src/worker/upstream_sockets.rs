@@ -1,5 +1,7 @@
-//! The ways to upstreams of one worker: sockets behind the numbers that handlers know. Some are there from the start,
-//! one way, one for each upstream; the others are opened and closed for sessions, and receive.
+//! The sockets of one worker to its upstreams, addressed by the ids that handlers know. Each stateless upstream has a
+//! one-way socket from the start. The others are opened and closed for sessions, and receive.
+
+mod socket;
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use mio::Registry;
 
+pub use self::socket::Ready;
+use self::socket::{STREAK, UpstreamSocket};
 use super::send_socket::SendSocket;
 use super::worker_state::UpstreamSocketState;
 use crate::dispatch::handler::{self, HandlerId, Trouble, UpstreamId};
@@ -17,152 +21,62 @@ use crate::dispatch::limit::Limit;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
-use crate::net::error_queue::{self, Origin};
-use crate::net::receive::Receiver;
 use crate::net::upstream::UpstreamSocketOptions;
-use crate::net::{epoll, errno, option};
+use crate::net::{epoll, errno};
 
-/// Tokens of sockets begin here; listeners have their numbers below.
+/// First token of an upstream socket; lower tokens are indexes of listeners.
 pub const TOKENS: usize = 1 << 32;
 const _: () = assert!(
     TOKENS > u32::MAX as usize,
     "no listener's number reaches the tokens of sockets, and every id has a token"
 );
 
-/// Most trains that one socket may bring in one turn.
-const TRAINS_MAX: usize = 32;
-/// Polls in a row that make a socket a busy one, and trains at once that prove it.
-const STREAK: u8 = 8;
-
-/// How long after a poll what it did not tell of is taken for empty. Far less than any quarantine of a port.
+/// A socket that the last poll did not report is assumed to be empty for this long after that poll. Must stay far below
+/// the shortest port quarantine.
 const POLL_AGE_MAX: Duration = Duration::from_millis(10);
 
-/// An upstream as the worker knows it.
+/// A worker's view of an upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamTarget {
-    /// Whose it is.
+    /// Handler that the upstream belongs to.
     pub handler: HandlerId,
-    /// Where it is now; `None`: nobody knows yet.
+    /// Current address; `None` until it is resolved.
     pub address: Option<SocketAddr>,
-    /// How its sockets are made.
+    /// Options that its sockets are made with.
     pub options: UpstreamSocketOptions,
-    /// What it gets leaves under its sender's address.
+    /// Whether datagrams leave with their sender's address as source.
     pub keeps_source: bool,
-    /// How many source ports there may be, over all workers. Each local address has some, and other programs need some too.
+    /// Limit of source ports over all workers. Each local address has a limited range, and other programs need some of
+    /// it.
     pub budget: Arc<Limit>,
 }
 
-/// One socket to an upstream.
-#[derive(Debug)]
-struct UpstreamSocket {
-    send_socket: SendSocket,
-    upstream: UpstreamId,
-    /// Whether it receives.
-    is_leased: bool,
-    is_ready: bool,
-    /// The poll that last told that it holds something.
-    last_report: u32,
-    /// Polls in a row that told of it.
-    streak: u8,
-    /// How many there must be until it is asked for more than one train.
-    patience: u8,
-    /// The kernel's drop counter when it was last read.
-    drops_seen: u32,
-}
-
-impl UpstreamSocket {
-    fn new(send_socket: SendSocket, upstream: UpstreamId, is_leased: bool) -> UpstreamSocket {
-        UpstreamSocket {
-            send_socket,
-            upstream,
-            is_leased,
-            is_ready: false,
-            last_report: 0,
-            streak: 0,
-            patience: STREAK,
-            drops_seen: 0,
-        }
-    }
-
-    /// How many trains the next look asks for.
-    fn asks(&self) -> usize {
-        if self.streak >= self.patience || self.send_socket.gathers() {
-            TRAINS_MAX
-        } else {
-            1
-        }
-    }
-
-    /// What the kernel dropped since the last call. Its counter has 32 bits and may wrap.
-    fn new_kernel_drops(&mut self) -> u64 {
-        let drops = option::kernel_drops(self.send_socket.socket()).unwrap_or(self.drops_seen);
-        u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
-    }
-}
-
-/// A socket that may hold something.
-pub struct Ready<'a> {
-    /// Its number.
-    pub id: UpstreamSocketId,
-    /// Whose it is.
-    pub handler: HandlerId,
-    /// Its socket.
-    pub send_socket: &'a SendSocket,
-    /// How many trains to ask it for: one, unless it has had more each time.
-    pub asks: usize,
-}
-
-impl Ready<'_> {
-    /// One receive call, beside what other sockets brought this turn. `None` where there is nothing; `reports` are then errors that
-    /// came back from the upstream.
-    pub fn receive(
-        &self,
-        receiver: &mut Receiver,
-        reports: &mut Vec<(UpstreamSocketId, i32)>,
-    ) -> Option<usize> {
-        let socket = self.send_socket.socket();
-        let received = match self.asks {
-            1 => receiver.receive_one(socket),
-            asks => receiver.receive_more(socket, asks),
-        };
-        if received.is_err() {
-            // The error itself is one of the queue, which would be told of by every poll if nobody emptied it.
-            let _ = error_queue::drain(socket, |failure| {
-                if failure.origin == Origin::Icmp {
-                    reports.push((self.id, failure.errno));
-                }
-            });
-        }
-        received.ok()
-    }
-}
-
-/// All sockets.
+/// All upstream sockets of one worker.
 #[derive(Debug)]
 pub struct UpstreamSockets {
     targets: Vec<UpstreamTarget>,
     slots: Vec<Option<UpstreamSocket>>,
     free: Vec<UpstreamSocketId>,
-    /// Closed by their handler this turn; what is on them is still to be sent.
+    /// Sockets that a handler closed this turn; datagrams for them are still to be sent.
     closing: Vec<UpstreamSocketId>,
-    /// The epoll instance that receiving sockets are registered with; none in a test.
+    /// The epoll instance that receiving sockets are registered with; `None` before the worker is built, and in tests.
     epoll: Option<Registry>,
     polls: u32,
-    /// When the last poll began, and whether it told of all that there was.
+    /// When the last poll began.
     polled: Time,
     is_poll_complete: bool,
-    /// Those that may hold something.
+    /// Sockets that may hold datagrams.
     ready: VecDeque<UpstreamSocketId>,
-    /// Openings that failed, for the ledger.
+    /// Sockets that could not be opened, as errnos, for the ledger.
     failures: Vec<(UpstreamId, i32)>,
-    /// What sending has met.
+    /// Errors that sending met, for the handlers.
     troubles: Vec<(UpstreamSocketId, Trouble)>,
-    /// Answers that were thrown away, for the ledger.
+    /// Number of discarded replies, for the ledger.
     discarded: Vec<(UpstreamId, u64)>,
 }
 
 impl UpstreamSockets {
-    /// No sockets yet; `targets` by upstream number.
+    /// Makes an empty set. `targets` are indexed by upstream number.
     pub fn new(targets: Vec<UpstreamTarget>) -> UpstreamSockets {
         UpstreamSockets {
             targets,
@@ -180,7 +94,11 @@ impl UpstreamSockets {
         }
     }
 
-    /// Adds a socket that is there from the start, one way.
+    /// Opens a one-way socket to an upstream. It stays open as long as the worker.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be made or connected: see [`SendSocket::to_upstream`].
     pub fn open_one_way(&mut self, upstream: UpstreamId) -> io::Result<UpstreamSocketId> {
         let target = &self.targets[upstream.index()];
         let send_socket = match target.address {
@@ -190,28 +108,29 @@ impl UpstreamSockets {
         Ok(self.add(UpstreamSocket::new(send_socket, upstream, false)))
     }
 
-    /// Registers what receives from now on.
+    /// Sets the epoll instance that receiving sockets are registered with from now on.
     pub fn register_with(&mut self, epoll: Registry) {
         self.epoll = Some(epoll);
     }
 
-    /// A poll begins.
+    /// Records that a poll begins.
     pub fn begin_poll(&mut self, now: Time) {
         self.polls = self.polls.wrapping_add(1);
         self.polled = now;
     }
 
-    /// It is over, and may have had no room for all that there was to tell.
+    /// Records that a poll has ended, and whether it could report every ready socket.
     pub fn end_poll(&mut self, is_poll_complete: bool) {
         self.is_poll_complete = is_poll_complete;
     }
 
-    /// Whether the last poll told of all that there was.
+    /// Whether the last poll could report every ready socket.
     pub fn is_poll_complete(&self) -> bool {
         self.is_poll_complete
     }
 
-    /// The sending side of a socket, and whose upstream it leads to; `None` if it was closed.
+    /// Returns the sending side of a socket, the handler that owns it and the upstream that it leads to; `None` if the
+    /// socket was closed.
     pub fn send_socket(
         &mut self,
         id: UpstreamSocketId,
@@ -224,13 +143,14 @@ impl UpstreamSockets {
         ))
     }
 
-    /// An event says that a socket holds something. One that many polls in a row tell of may have a queue.
+    /// Queues a socket that an event reported as readable. A socket that many consecutive polls report may have a
+    /// queue.
     pub fn queue(&mut self, id: UpstreamSocketId) {
         let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) else {
             return;
         };
         if slot.is_ready {
-            return; // It has waited for its turn all the while.
+            return; // It has been waiting for its turn since an earlier report.
         }
         let is_again = slot.last_report.wrapping_add(1) == self.polls;
         slot.streak = if is_again {
@@ -243,8 +163,9 @@ impl UpstreamSockets {
         self.ready.push_back(id);
     }
 
-    /// What a look at a socket has brought. One that has a queue is asked for more at once, and its datagrams may come together;
-    /// one that has none, for all that it is told of so often, is left in peace twice as long.
+    /// Adapts the batch size after a read. A socket that returned more than one train is read in batches, with GRO once
+    /// a read returned `STREAK` trains. A socket that is reported often but holds a single datagram is read singly,
+    /// with a back-off that doubles each time.
     pub fn had(&mut self, id: UpstreamSocketId, trains: usize) {
         let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) else {
             return;
@@ -263,12 +184,12 @@ impl UpstreamSockets {
         }
     }
 
-    /// How many sockets hold something.
+    /// Number of sockets that may hold datagrams.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// The next of them. If more is left in it, the next poll tells.
+    /// Takes the next ready socket. If the read leaves datagrams in it, the next poll reports it again.
     pub fn next_ready(&mut self) -> Option<Ready<'_>> {
         let id = loop {
             let id = self.ready.pop_front()?;
@@ -288,7 +209,7 @@ impl UpstreamSockets {
         })
     }
 
-    /// The upstream is elsewhere now. One-way sockets follow; leased ones are the handler's business.
+    /// Records a new address of an upstream. One-way sockets are replaced; the handler decides about leased ones.
     pub fn moved(&mut self, upstream: UpstreamId, to: SocketAddr) {
         self.targets[upstream.index()].address = Some(to);
         let UpstreamTarget {
@@ -311,17 +232,17 @@ impl UpstreamSockets {
         }
     }
 
-    /// Whose an upstream is.
+    /// The handler that an upstream belongs to.
     pub fn owner(&self, upstream: UpstreamId) -> HandlerId {
         self.targets[upstream.index()].handler
     }
 
-    /// There was trouble on a socket.
+    /// Records an error on a socket, for its handler.
     pub fn note(&mut self, id: UpstreamSocketId, trouble: Trouble) {
         self.troubles.push((id, trouble));
     }
 
-    /// Word came back on a socket that something was lost.
+    /// Counts an ICMP error that came back on a socket, and records it for the handler.
     pub fn report(&mut self, id: UpstreamSocketId, errno: i32, ledger: &mut Ledger) {
         if let Some((_, handler, upstream)) = self.send_socket(id) {
             ledger.handlers[handler.index()].record(Sent::Reported(errno));
@@ -330,7 +251,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// The next trouble, with the handler that should know.
+    /// Takes the next recorded error, with the handler to notify.
     pub fn next_trouble(&mut self) -> Option<(HandlerId, UpstreamSocketId, Trouble)> {
         loop {
             let (id, trouble) = self.troubles.pop()?;
@@ -340,7 +261,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// After a flush: closes what was given up, and writes down what could not be opened.
+    /// Closes the sockets that were given up, and counts failed openings and discarded replies. Called after a flush.
     pub fn settle(&mut self, ledger: &mut Ledger) {
         for id in self.closing.drain(..) {
             if let Some(mut slot) = self.slots[id.0 as usize].take() {
@@ -357,7 +278,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// Counts the answers that the kernel has dropped: a system call for each socket that receives.
+    /// Counts the replies that the kernel dropped. This takes one system call for each socket that receives.
     pub fn read_kernel_drops(&mut self, ledger: &mut Ledger) {
         for slot in self
             .slots
@@ -369,7 +290,7 @@ impl UpstreamSockets {
         }
     }
 
-    /// What is known of each socket.
+    /// Exports what the next worker must know about each socket.
     pub fn save(&self) -> Vec<UpstreamSocketState> {
         let numbered = self
             .slots
@@ -394,7 +315,7 @@ impl UpstreamSockets {
             .map(|slot| slot.send_socket.socket())
     }
 
-    /// The same, for good.
+    /// Takes out the sockets of all upstreams, in the order of [`UpstreamSockets::save`].
     pub fn into_sockets(self) -> Vec<UdpSocket> {
         self.slots
             .into_iter()
@@ -403,8 +324,13 @@ impl UpstreamSockets {
             .collect()
     }
 
-    /// Goes on with a socket that another worker has left; `upstream` is its number here. One that is there from the start
-    /// keeps its source port.
+    /// Takes over a socket that another worker left; `upstream` is its number in this worker. A one-way socket only
+    /// replaces the one that is open already, so that the source port stays. Returns the id of a leased socket, and
+    /// `None` for a one-way one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if epoll cannot register the socket; it is closed then.
     pub fn inherit(
         &mut self,
         left: &UpstreamSocketState,
@@ -423,7 +349,7 @@ impl UpstreamSockets {
         let UpstreamTarget {
             options, budget, ..
         } = &self.targets[upstream.index()];
-        // It is open whether or not there are still so many to be had.
+        // The socket is open already, even if the limit is exhausted.
         budget.force();
         let send_socket = SendSocket::for_inherited(socket, *options, left.sticky);
         let id = self.add(UpstreamSocket {
@@ -460,7 +386,7 @@ impl UpstreamSockets {
         self.register(id).map(|()| id)
     }
 
-    /// Has the poll tell of a new socket; where it cannot, the socket is gone.
+    /// Registers a new socket with epoll. If that fails, the socket is closed.
     fn register(&mut self, id: UpstreamSocketId) -> io::Result<()> {
         let place = id.0 as usize;
         if let (Some(epoll), Some(slot)) = (&self.epoll, &self.slots[place])
@@ -508,8 +434,8 @@ impl handler::SocketTable for UpstreamSockets {
         self.closing.push(id);
     }
 
-    /// Costs a system call only where the socket may hold something: it was told of, or not all could be, or the loop has
-    /// stood still, and with it the time that sockets are read in.
+    /// Makes a system call only if the socket may hold datagrams: if a poll reported it, or if the last poll was
+    /// incomplete or too long ago.
     fn discard_queue(&mut self, id: UpstreamSocketId, now: Time) {
         let Some(Some(slot)) = self.slots.get(id.0 as usize) else {
             return;

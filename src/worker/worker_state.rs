@@ -1,5 +1,6 @@
-//! What a worker that has been parked leaves to the workers of the next configuration, or of the next process: accounts, what
-//! its handlers leave, and what is known of its sockets. Plain data; the sockets themselves go beside it, in the same order.
+//! State that a parked worker exports to the workers of the next configuration, or of the next process: its ledger, its
+//! handlers' saved states, and what is known of its sockets. All of it is plain data; the sockets themselves are passed
+//! beside it, in the same order.
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,58 +14,58 @@ use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::sink::SinkCounts;
 
-/// Which of the sockets of a configuration one is.
+/// Identifies one socket among those of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketSlot {
-    /// The listener's number.
+    /// Number of the listener in the plan.
     pub listener: usize,
-    /// Which of the sockets that share its address.
+    /// Index among the sockets that share the listener's address.
     pub index: usize,
 }
 
-/// What is known of a listener's socket, in the order of the worker's listeners.
+/// Exported state of a listener's socket, in the order of the worker's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerState {
-    /// Which one it is.
+    /// Which socket of the configuration this is.
     #[serde(rename = "seat")]
     pub slot: SocketSlot,
     /// The kernel's drop counter when it was last read.
     pub drops_seen: u32,
-    /// What was set on it while it was used.
+    /// Options that were set on the socket during use.
     pub sticky: Sticky,
 }
 
-/// What is known of a socket.
+/// Exported state of a socket to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamSocketState {
-    /// Its number in the worker that leaves it.
+    /// Id of the socket in the worker that exports it.
     #[serde(rename = "lane")]
     pub socket: UpstreamSocketId,
-    /// Where it leads.
+    /// Number of the upstream in the exporting configuration.
     pub upstream: UpstreamId,
-    /// Whether it receives; otherwise it was there from the start, one way.
+    /// Whether the socket belongs to a session and receives; otherwise it is a one-way socket.
     pub is_leased: bool,
     /// The kernel's drop counter when it was last read.
     pub drops_seen: u32,
-    /// What was set on it while it was used.
+    /// Options that were set on the socket during use.
     pub sticky: Sticky,
 }
 
-/// Everything that one worker leaves.
+/// Exported state of one worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerState {
-    /// Its listeners.
+    /// Exported states of the listeners' sockets.
     #[serde(rename = "ears")]
     pub listeners: Vec<ListenerState>,
-    /// Its ways to upstreams.
+    /// Exported states of the sockets to upstreams.
     #[serde(rename = "lanes")]
     pub upstream_sockets: Vec<UpstreamSocketState>,
-    /// What each handler leaves, by number.
+    /// Saved states of the handlers, by number.
     #[serde(rename = "legacies")]
     pub saved_states: Vec<SavedState>,
-    /// Its accounts, in which what sinks have got counts as handled.
+    /// Ledger of the worker, in which everything that sinks received counts as handled.
     pub ledger: Ledger,
-    /// Of each handler with a sink: its number, and how to ask what became of what the sink holds.
+    /// For each handler with a sink: its number, and a view of how much the sink has written and lost.
     #[serde(skip)]
     pub sink_counts: Vec<(usize, SinkCounts)>,
     /// The sockets of `upstream_sockets`, in their order.
@@ -73,7 +74,7 @@ pub struct WorkerState {
 }
 
 impl WorkerState {
-    /// The sockets to its upstreams.
+    /// The sockets to the worker's upstreams.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
     }

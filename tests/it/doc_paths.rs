@@ -54,7 +54,8 @@ fn names(text: &str) -> Vec<(usize, &str)> {
 /// Whether a name is meant as a file or a folder of the repository.
 fn is_path(name: &str, folders: &HashSet<String>) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
-    if name.starts_with('/') || !name.bytes().all(is_plain) {
+    // What a build makes is not in the repository.
+    if name.starts_with('/') || name.starts_with("target/") || !name.bytes().all(is_plain) {
         return false;
     }
     // `fuzz/regressions/TARGET/` stands for several.

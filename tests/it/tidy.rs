@@ -21,9 +21,10 @@ mod prose;
 mod types;
 
 /// The rooms from the top of the house to its ground: a room uses those behind it alone.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "fuzz",
     "main",
+    "prelude",
     "cli",
     "admin",
     "supervisor",

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use udispatch::takeover::error::WireError;
 use udispatch::takeover::protocol::Message;
 use udispatch::takeover::protocol::server::{
-    Conditions, Peer, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent,
-    ServerSwitchover, ServerSwitchoverAction, ServerSwitchoverEvent,
+    Peer, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent, ServerSwitchover,
+    ServerSwitchoverAction, ServerSwitchoverEvent, SwitchoverConditions,
 };
 
 use covered::Covered;
@@ -61,7 +61,7 @@ fn the_order_after_started() {
     use ServerSwitchoverAction as Action;
     use ServerSwitchoverEvent as Event;
     let mut switchover = ServerSwitchover::default();
-    let conditions = Conditions {
+    let conditions = SwitchoverConditions {
         prepared_for: 7,
         generation: 7,
         is_reloading: false,
@@ -109,7 +109,7 @@ fn events_out_of_place() {
     use ServerSwitchoverAction as Action;
     use ServerSwitchoverEvent as Event;
     let now = Instant::now();
-    let conditions = Conditions {
+    let conditions = SwitchoverConditions {
         prepared_for: 0,
         generation: 0,
         is_reloading: false,

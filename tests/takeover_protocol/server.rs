@@ -6,8 +6,8 @@ use std::time::Duration;
 use udispatch::dispatch::random::Random;
 use udispatch::takeover::protocol::Message;
 use udispatch::takeover::protocol::server::{
-    Conditions, Peer, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent,
-    ServerSwitchover, ServerSwitchoverAction, ServerSwitchoverEvent,
+    Peer, ServerHandshake, ServerHandshakeAction, ServerHandshakeEvent, ServerSwitchover,
+    ServerSwitchoverAction, ServerSwitchoverEvent, SwitchoverConditions,
 };
 
 use crate::client::Kill;
@@ -210,7 +210,7 @@ impl World {
                 Event::Handshake(Told::Sent(sent))
             }),
             Action::BeginSwitchover { generation } => {
-                let conditions = Conditions {
+                let conditions = SwitchoverConditions {
                     prepared_for: generation,
                     generation: generation + u64::from(self.fails_once_in(32)),
                     is_reloading: self.fails_once_in(32),

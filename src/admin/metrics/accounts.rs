@@ -1,18 +1,18 @@
-//! The families that several kinds of rows share.
+//! The metric families that several kinds of rows share.
 
 use std::collections::BTreeMap;
 
 use super::text::{Family, MetricKind, Text};
 use crate::observe::snapshot::Account;
 
-/// The names of the families of one kind of row that has an account.
+/// The names of the families for one kind of row with an account.
 pub(super) struct AccountNames {
     pub(super) received: (&'static str, &'static str),
     pub(super) handled: (&'static str, &'static str),
     pub(super) dropped: (&'static str, &'static str),
 }
 
-/// The families of accounts: received, handled, and dropped by reason. `labels` are those of each row.
+/// Writes the families of accounts: received, handled, and dropped by reason. `labels` returns the labels of each row.
 pub(super) fn accounts(
     text: &mut Text,
     names: &AccountNames,
@@ -31,7 +31,7 @@ pub(super) fn accounts(
     }
 }
 
-/// A sample for each name of a closed set.
+/// Writes a sample for each name of a closed set.
 pub(super) fn by(
     family: &mut Family<'_>,
     labels: &[(&str, &str)],

@@ -1,11 +1,11 @@
-//! The families of the process as a whole, its listeners, its workers, and the host.
+//! The metric families of the process as a whole, its listeners, its workers, and the host.
 
 use super::accounts::{AccountNames, accounts};
 use super::text::{MetricKind, Text};
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{DaemonState, Snapshot};
 
-/// Writes them.
+/// Writes these families.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
     process(text, snapshot);
     reloads(text, snapshot);

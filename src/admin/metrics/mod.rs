@@ -1,8 +1,8 @@
-//! `GET /metrics`: the snapshot for Prometheus. Names and units follow its conventions; labels come from the configuration and
-//! from closed sets, never from a datagram. `docs/metrics.md` lists the families for people.
+//! `GET /metrics`: the snapshot in the format of Prometheus. Names and units follow its conventions. Labels come from
+//! the configuration and from closed sets, never from a datagram. `docs/metrics.md` lists the families.
 //!
-//! `daemon.rs` has the process, the listeners and the workers, `parts.rs` routes, handlers and upstreams, `accounts.rs` what they
-//! share, `text.rs` the format.
+//! `daemon.rs` writes the process, the listeners and the workers, and `parts.rs` writes routes, handlers and upstreams.
+//! `accounts.rs` holds what they share, and `text.rs` the format.
 
 mod accounts;
 mod daemon;
@@ -12,10 +12,10 @@ mod text;
 use self::text::Text;
 use crate::observe::snapshot::Snapshot;
 
-/// The media type that Prometheus asks for.
+/// The media type that Prometheus requests.
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The whole text.
+/// Returns all families as text.
 pub fn render(snapshot: &Snapshot) -> String {
     let mut text = Text::default();
     daemon::write(&mut text, snapshot);

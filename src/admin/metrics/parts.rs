@@ -1,4 +1,4 @@
-//! The families of routes, handlers and upstreams.
+//! The metric families of routes, handlers and upstreams.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,12 +6,12 @@ use super::accounts::{AccountNames, accounts, by};
 use super::text::{MetricKind, Text};
 use crate::observe::snapshot::{HandlerRow, SessionsRow, Snapshot, UpstreamRow};
 
-/// A family's name and help, and what it tells of a row.
+/// A family: its name, its help text, and the function that returns its value for a row.
 type Of<R, T> = (&'static str, &'static str, fn(&R) -> T);
-/// The same of counts by a closed set.
+/// A family with counts by a closed set: its name, its help text, and the function that returns the counts for a row.
 type CountsOf<R> = (&'static str, &'static str, fn(&R) -> &BTreeMap<String, u64>);
 
-/// Writes them.
+/// Writes these families.
 pub(super) fn write(text: &mut Text, snapshot: &Snapshot) {
     routes(text, snapshot);
     handlers(text, &snapshot.handlers);
@@ -193,7 +193,7 @@ fn sessions(text: &mut Text, handlers: &[HandlerRow]) {
         .for_each(|row| one_way.sample(&[("handler", &row.handler)], row.sessions.one_way));
 }
 
-/// What is told of every upstream as one number.
+/// A family with one number for each upstream.
 type Number = (
     &'static str,
     MetricKind,
@@ -288,7 +288,8 @@ fn upstreams(text: &mut Text, upstreams: &[UpstreamRow]) {
     }
 }
 
-/// The upstreams' names. A handler may have two ways to one address; the second one is told apart by a number.
+/// Returns the names of the upstreams. If a handler has two upstreams with one address, a number distinguishes the
+/// second.
 fn names(upstreams: &[UpstreamRow]) -> Vec<String> {
     let mut seen: HashMap<(&str, &str), u32> = HashMap::new();
     let mut names = Vec::new();

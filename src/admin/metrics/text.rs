@@ -1,31 +1,32 @@
-//! Writes the text format of Prometheus (exposition formats, version 0.0.4): families in order, each with its help and type
-//! before its samples. Small enough to need no library, whose registries keep numbers of their own; ours are in the snapshot.
+//! Writes the text format of Prometheus (exposition formats, version 0.0.4): families in order, each with its help and
+//! type before its samples. No library is used, because their registries keep numbers of their own, and ours are in the
+//! snapshot.
 
 use std::fmt::{Display, Write};
 
-/// What kind of number it is.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only rises; its name ends in `_total`.
+    /// A value that only rises; its name ends in `_total`.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts by border, a sum and a count.
+    /// Cumulative counts by upper bound, a sum and a count.
     Histogram,
 }
 
-/// A text in the making.
+/// The text, to which families are added.
 #[derive(Debug, Default)]
 pub struct Text(String);
 
-/// The samples of one family in the making.
+/// One family, to which samples are added.
 pub struct Family<'a> {
     text: &'a mut Text,
     name: &'static str,
 }
 
 impl Text {
-    /// Begins a family. Its name comes without the prefix `udispatch_`.
+    /// Begins a family. Its name is given without the prefix `udispatch_`.
     pub fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) -> Family<'_> {
         debug_assert_eq!(
             name.ends_with("_total"),
@@ -45,19 +46,19 @@ impl Text {
         Family { text: self, name }
     }
 
-    /// The whole text.
+    /// Returns the whole text.
     pub fn finish(self) -> String {
         self.0
     }
 }
 
 impl Family<'_> {
-    /// A sample. Each set of labels comes once in a family.
+    /// Writes a sample. Each set of labels may occur once in a family.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.part("", labels, value);
     }
 
-    /// The samples of a histogram: for each border, ascending, how many did not exceed it.
+    /// Writes the samples of a histogram: for each upper bound, in ascending order, the number of values up to it.
     pub fn histogram(&mut self, up_to: impl Iterator<Item = (f64, u64)>, sum: f64, count: u64) {
         up_to.for_each(|(border, count)| {
             self.part("_bucket", &[("le", &border.to_string())], count)
@@ -97,7 +98,7 @@ fn escape(text: &mut String, content: &str) {
 mod tests {
     use super::*;
 
-    /// Help and type come before the samples, and no label can end its own quotes.
+    /// Help and type come before the samples, and no label value can end its own quotes.
     #[test]
     fn the_format() {
         let mut text = Text::default();
@@ -109,7 +110,7 @@ mod tests {
         assert_eq!(text.finish(), expected);
     }
 
-    /// A histogram ends with a border that nothing exceeds.
+    /// A histogram ends with the bound `+Inf`.
     #[test]
     fn a_histogram() {
         let mut text = Text::default();

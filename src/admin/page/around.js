@@ -1,11 +1,11 @@
-// What stands around the picture: how the daemon is, alarms, the sums, workers, host and ledger.
+// The parts around the picture: the daemon's state, alarms, totals, workers, host and ledger.
 
 import { spark } from "./chart.js";
 import { html, mark, say, svg, sync } from "./dom.js";
 import { GRAVE } from "./model.js";
 import { count, exact, plural, rate, span } from "./words.js";
 
-/** Alarms that are shown at a time. */
+/** Largest number of alarms shown at a time. */
 const ALARMS_MAX = 6;
 const [SPARK_WIDTH, SPARK_HEIGHT] = [120, 28];
 
@@ -26,7 +26,7 @@ const TILES = [
   ["sessions", "Sessions", count],
 ];
 
-/** The daemon's name and state. */
+/** Shows the daemon's name and state. */
 export function showHead({ state, version, config_file: file, generation, uptime_ms: uptime, pid }) {
   const [level, words] = STATES[state] ?? ["warn", `▲ ${state}`];
   const pill = byId("state");
@@ -38,11 +38,11 @@ export function showHead({ state, version, config_file: file, generation, uptime
   sync(byId("about"), parts.map((text, at) => ({ text, at })), ({ at }) => String(at), make, (part, { text }) => say(part, text));
 }
 
-/** What is the matter, each with its cure; `open(alarm)` goes to the node, where there is one. */
+/** Shows the problems, each with its cure; `open(alarm)` opens the node of an alarm, if it has one. */
 export function showAlarms(model, open) {
   const { reasons, alarms, taken_unix_ms: now, balances, workers } = model.snapshot;
   const list = alarms.map((alarm) => ({ ...alarm, level: GRAVE.has(alarm.name) ? "bad" : "warn" }));
-  // Workers that are silent are among the reasons already.
+  // Unresponsive workers are among the reasons already.
   list.unshift(...reasons.map((text) => ({ name: "degraded", about: text, text, cure: "", level: "warn", since: null })));
   if (!balances) {
     const text = "The ledger does not balance: a defect of udispatch.";
@@ -78,7 +78,7 @@ export function showAlarms(model, open) {
   return { alarms: alarms.length, silent: workers.filter((worker) => !worker.responsive).length };
 }
 
-/** The sums, each with its last minutes. */
+/** Shows the totals, each with its last minutes. */
 export function showTiles({ totals, history }) {
   const make = ([, title]) => {
     const line = svg("svg", { class: "spark", viewBox: `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -106,7 +106,7 @@ function facts(id, rows) {
   });
 }
 
-/** Workers, what the host counts, and whether it all adds up. */
+/** Shows the workers, the UDP counters of the host, and whether the ledger balances. */
 export function showFoot({ snapshot, before, seconds }) {
   const { workers, host, admin, balances, reloads } = snapshot;
   const speed = (row) => {

@@ -1,10 +1,10 @@
-// Lines over time: one small chart for the node that is open, and a spark for each tile.
+// Charts over time: a small chart for the open node, and a sparkline for each tile.
 
 import { mark, say, svg, sync } from "./dom.js";
 import { nice } from "./layout.js";
 import { roundRate, span } from "./words.js";
 
-/** The shortest time that a chart is wide. */
+/** The shortest period that a chart covers. */
 const WINDOW_MIN_MS = 60_000;
 const HEIGHT = 150;
 const LEFT = 58;
@@ -26,7 +26,7 @@ function path(times, values, x, y) {
 
 const largest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);
 
-/** Draws a line alone, without axes, and what lies below it. */
+/** Draws a line without axes, and the area below it. */
 export function spark(element, times, values, width, height) {
   const [first, last] = [Math.min(times[0], times.at(-1) - WINDOW_MIN_MS), times.at(-1)];
   const top = largest(values) || 1;
@@ -34,13 +34,13 @@ export function spark(element, times, values, width, height) {
   const y = (value) => height - 1.5 - (value / top) * (height - 3);
   const line = path(times, values, x, y);
   const begin = values.findIndex((value) => !Number.isNaN(value));
-  // A line with gaps is not filled: what lies below it is not one piece.
+  // The area below a line with gaps is not filled, since it is not one piece.
   const isWhole = begin >= 0 && !values.slice(begin).some(Number.isNaN);
   mark(element.children[0], "d", isWhole ? `${line}V${height}H${x(times[begin]).toFixed(1)}Z` : "");
   mark(element.children[1], "d", line);
 }
 
-/** A chart with axes, and a line to point at an instant. */
+/** A chart with axes and a cursor that selects a moment. */
 export class Chart {
   constructor(pointed) {
     this.pointed = pointed;
@@ -53,7 +53,7 @@ export class Chart {
     this.element.addEventListener("pointerleave", () => this.#point(null));
   }
 
-  /** Draws lines of values at these times; where a value is not a number there is a gap. */
+  /** Draws lines of values at these times; a value that is not a number leaves a gap. */
   draw(times, lines) {
     const width = this.element.parentElement?.clientWidth ?? 0;
     if (width === 0 || times.length === 0) return;

@@ -1,14 +1,15 @@
-// Which rows the picture shows. A column has room for the busiest few; the others are one node, "N more". Rows that raise an
-// alarm and the one that is open always have a place. The choice is looked at again only now and then, so nothing flickers.
+// Chooses the rows that the picture shows. A column has room for the busiest few; the others are one node, "N more".
+// Rows with an alarm and the open row are always shown. The choice is renewed only occasionally, so that nothing
+// flickers.
 
 const CHOOSE_AGAIN_MS = 5_000;
-/** Share of the past in how busy a node is thought to be: half of it is ten seconds old. */
+/** Weight of the past in a node's average rate: half of the average is older than ten seconds. */
 const INERTIA = 0.93;
 
 const TITLES = { listener: "Listeners", route: "Routes", handler: "Handlers", upstream: "Upstreams" };
 const WORSE = { good: 0, warn: 1, bad: 2 };
 
-/** One node of the picture: a row, or those rows that have no place of their own. */
+/** One node of the picture: a row, or the rows that are folded into one node. */
 class Item {
   constructor(kind, key, nodes, isFolded) {
     Object.assign(this, { kind, key, nodes, isFolded, in: [], out: [] });
@@ -19,7 +20,7 @@ class Item {
     return this.nodes[0];
   }
 
-  /** Datagrams a second; null where it is not known yet. */
+  /** Datagrams per second; null if unknown. */
   get rate() {
     const known = this.nodes.filter((node) => node.rates[0] !== null);
     return known.length > 0 ? known.reduce((total, node) => total + node.rates[0], 0) : null;
@@ -30,13 +31,13 @@ class Item {
   }
 }
 
-/** A route that stands for its only listener too is as bad as that. */
+/** Returns the severity of a node; a route drawn together with its only listener includes that of the listener. */
 function levelOf(node) {
   const partner = node.partner?.level ?? "good";
   return WORSE[partner] > WORSE[node.level] ? partner : node.level;
 }
 
-/** Whether each route has one listener and each listener one route: then they are drawn as one. */
+/** Returns whether listeners and routes correspond one to one; each pair is then drawn as one node. */
 function areTwins(columns) {
   const single = (edges) => edges.length === 1;
   return (
@@ -52,7 +53,7 @@ function matches(node, words) {
   return texts.some((text) => text?.toLowerCase().includes(words));
 }
 
-/** The nodes that match, and all that lead to them or that they lead to. */
+/** Returns the nodes that match, and all nodes that lead to them or that they lead to. */
 function related(model, words) {
   const found = [...model.nodes.values()].filter((node) => matches(node, words));
   const all = new Set(found);
@@ -74,14 +75,14 @@ function related(model, words) {
   return { found: found.length, all };
 }
 
-/** Remembers who was chosen. */
+/** Keeps the choice between snapshots. */
 export class Choice {
   #weights = new Map();
   #kept = new Map();
   #reason = "";
   #chosenAt = 0;
 
-  /** Tells how busy the nodes are, once a snapshot. */
+  /** Updates the average rates of the nodes, once per snapshot. */
   weigh(model) {
     const weights = new Map();
     for (const [key, node] of model.nodes) {
@@ -91,14 +92,15 @@ export class Choice {
     this.#weights = weights;
   }
 
-  /** How busy a node has been. */
+  /** Returns the average rate of a node. */
   weight(node) {
     return this.#weights.get(node.key) ?? 0;
   }
 
   /**
-   * Columns of items, and the edges between them. `asked` has the filter's `words`, the `open` key, `rows` a column has
-   * room for, whether it is `wide` enough for all four columns, and which is the `left` one if not.
+   * Returns columns of items, and the edges between them. `asked` has the filter's `words`, the `open` key, the number
+   * of `rows` in a column, whether the picture is `wide` enough for all four columns, and otherwise which column is the
+   * `left` one.
    */
   choose(model, asked, nowMs) {
     const { columns } = model;
@@ -130,7 +132,7 @@ export class Choice {
     return new Set(ranked.slice(0, rows - 1).map((node) => node.key));
   }
 
-  /** In the order of the file, the folded ones last. */
+  /** Returns the items in the order of the file, with the folded rows last. */
   #items(kind, nodes, items) {
     const kept = this.#kept.get(kind) ?? new Set();
     const list = nodes.filter((node) => kept.has(node.key)).map((node) => new Item(kind, node.key, [node], false));
@@ -141,7 +143,7 @@ export class Choice {
   }
 }
 
-/** The edges between the items of neighbouring columns; a column that is not drawn is passed through. */
+/** Returns the edges between the items of neighbouring columns; edges lead through a column that is not drawn. */
 function join(columns, items) {
   const edges = new Map();
   const add = (from, to, { rate, shared }) => {

@@ -1,16 +1,16 @@
-// What is known of one node, or of those that are folded: rates over time, counters, drops by reason, sessions, errors.
+// The details of one node, or of the folded rows: rates over time, counters, drops by reason, sessions, errors.
 
 import { Chart } from "./chart.js";
 import { html, mark, say, svg, sync } from "./dom.js";
 import { GRAVE } from "./model.js";
 import { exact, plural, rate, span } from "./words.js";
 
-/** Folded rows that are listed; the filter finds the others. */
+/** Largest number of folded rows in the list; the filter finds the others. */
 const LISTED_MAX = 200;
 
 const entries = (counts) => Object.entries(counts ?? {}).sort(([, one], [, other]) => other - one);
 
-/** What stands below the counters that have a line. */
+/** Returns the counters below those that have a line in the chart. */
 function furtherCounts({ kind, row }) {
   const rows = [];
   if (kind === "listener" || kind === "handler") rows.push(["handled", (all) => all.handled]);
@@ -47,7 +47,7 @@ function states({ kind, row }) {
   return chips;
 }
 
-/** A table that keeps its rows. */
+/** A table that reuses its rows. */
 class Table {
   constructor(title, heads) {
     this.body = html("tbody");
@@ -58,7 +58,10 @@ class Table {
     this.columns = heads.length;
   }
 
-  /** Rows have a `name`, perhaps a `text` below it and a line's `style`, and `figures`. Without rows it is not there. */
+  /**
+   * Shows rows with a `name`, `figures`, and optionally a `text` below the name and a line's `style`. A table without
+   * rows is hidden.
+   */
   show(rows) {
     this.element.hidden = rows.length === 0;
     const make = () => {
@@ -77,7 +80,7 @@ class Table {
   }
 }
 
-/** The panel. `open(key)` goes to another node, `close()` away. */
+/** The details panel. `open(key)` opens another node, and `close()` closes the panel. */
 export class Details {
   constructor(element, { open, close, meanings, ranked }) {
     Object.assign(this, { element, open, meanings, ranked, key: null });
@@ -116,14 +119,14 @@ export class Details {
     return html("section", {}, html("h3", {}, title), list, html("p", { class: "rest" }));
   }
 
-  /** Shows a node by its key, or those that are folded in its column; null for nothing. */
+  /** Shows a node by its key, or the folded rows of its column; null closes the panel. */
   show(key, model, folded) {
     this.key = key;
     this.element.hidden = key === null;
     if (key !== null) this.update(model, folded);
   }
 
-  /** Shows what is new. */
+  /** Updates the panel from the model. */
   update(model, folded) {
     if (this.key === null) return;
     this.model = model;
@@ -190,7 +193,7 @@ export class Details {
     this.chart.draw(history.times(), this.lines);
   }
 
-  /** The counters, now or at the instant that is pointed at. */
+  /** Shows the counters, now or at the selected moment. */
   #figures() {
     const { node, chart } = this;
     if (!node) return;

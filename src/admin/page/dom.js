@@ -1,4 +1,4 @@
-// Elements without markup: every text from the daemon is a text node, so no name can become an element.
+// Creates elements without markup: every text from the daemon is a text node, so no name can become an element.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -8,30 +8,30 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** An HTML element. */
+/** Creates an HTML element. */
 export function html(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
 
-/** An SVG element. */
+/** Creates an SVG element. */
 export function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
 
-/** Sets a text only where it is another one: what did not change is not laid out again, nor read out again. */
+/** Sets a text only if it differs, so that unchanged text causes no layout and is not read out again. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The same for an attribute; null removes it. */
+/** Sets an attribute only if it differs; null removes it. */
 export function mark(element, name, value) {
   if (value === null) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
 /**
- * Makes the children of an element those of a list, each by its key: what stays is updated in place and keeps focus and
- * scroll position.
+ * Makes the children of an element those of a list, each by its key. An existing child is updated in place and keeps
+ * focus and scroll position.
  */
 export function sync(parent, items, key, make, update) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));

@@ -1,8 +1,9 @@
-// Names that are longer than their place. The end of an address tells more than its middle, so the middle gives way.
+// Shortens names to the space they have. The end of an address is more significant than its middle, so the middle is
+// left out.
 
 const canvas = document.createElement("canvas").getContext("2d");
 const known = new Map();
-/** Fitted texts that are remembered. */
+/** Largest number of fitted texts that are cached. */
 const KNOWN_MAX = 2_000;
 
 function width(text, font) {
@@ -10,12 +11,12 @@ function width(text, font) {
   return canvas.measureText(text).width;
 }
 
-/** The text, or as much of its beginning and end as has room. */
+/** Returns the text, or as much of its beginning and end as fits. */
 export function fit(text, room, font) {
   return remember(`1 ${room} ${font} ${text}`, () => shorten(text, room, font));
 }
 
-/** The same on up to two lines, broken behind a character at which addresses may be broken. */
+/** Returns the text on up to two lines, broken after a character at which addresses may be broken. */
 export function fitTwo(text, room, font) {
   return remember(`2 ${room} ${font} ${text}`, () => {
     if (width(text, font) <= room) return [text];

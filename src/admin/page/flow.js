@@ -1,4 +1,4 @@
-// The picture: nodes in columns, ribbons between them.
+// The picture: nodes in columns, and ribbons between them.
 
 import { Choice } from "./choice.js";
 import { mark, say, svg, sync } from "./dom.js";
@@ -6,11 +6,11 @@ import { fit, fitTwo } from "./fit.js";
 import { measures, outline, place, Scale } from "./layout.js";
 import { count, plural, rate } from "./words.js";
 
-/** How long ribbons take to get to their new widths. */
+/** Duration of the animation when ribbons change their widths. */
 const GLIDE_MS = 450;
-/** Pixels below which there is nothing to see: a window that is just being opened, say. */
+/** Width in pixels below which nothing is drawn, for example while the window opens. */
 const WIDTH_MIN = 240;
-/** Pixels that a ribbon's width or a gap must have for a number. */
+/** Height in pixels that a ribbon or a gap needs for a number. */
 const NUMBER_HEIGHT = 15;
 const NUMBER_GAP = 64;
 
@@ -20,7 +20,7 @@ const NAME_FONT = { compact: `600 12px ${FAMILY}`, roomy: `600 13px ${FAMILY}` }
 const NOTE_FONT = { compact: `11px ${FAMILY}`, roomy: `12px ${FAMILY}` };
 const GLYPHS = { good: "", warn: "▲", bad: "✕" };
 
-/** What a node says below its numbers, the gravest first. */
+/** Returns the note below a node's numbers, the most serious one first. */
 function noteOf(item, compact) {
   if (item.isFolded) return item.level === "good" ? "" : "trouble inside";
   const { node } = item;
@@ -50,7 +50,7 @@ function titleOf(item) {
   return item.isFolded ? `${item.nodes.length} more` : item.node.name;
 }
 
-/** Draws into an `svg`, and tells which node was asked for. */
+/** Draws into an `svg`, and reports which node the user selected. */
 export class Flow {
   #choice = new Choice();
   #scale = new Scale();
@@ -77,7 +77,7 @@ export class Flow {
     new ResizeObserver(() => this.draw()).observe(element.parentElement);
   }
 
-  /** Takes a model that has heard something new. */
+  /** Takes an updated model. */
   take(model) {
     this.model = model;
     this.#choice.weigh(model);
@@ -85,7 +85,7 @@ export class Flow {
     this.#glide();
   }
 
-  /** Draws again what is known: another width, filter or selection. */
+  /** Draws the current model again, after a change of width, filter or selection. */
   draw() {
     if (!this.model) return;
     this.#choose(false);
@@ -93,7 +93,7 @@ export class Flow {
     this.#paint();
   }
 
-  /** Nodes by how busy they have been. */
+  /** Returns the nodes, ordered by their average rates. */
   ranked(nodes) {
     return [...nodes].sort((one, other) => this.#choice.weight(other) - this.#choice.weight(one));
   }
@@ -110,7 +110,7 @@ export class Flow {
     this.scaled(this.#scale.full / 10, this.size.ribbons / 10);
   }
 
-  /** Lets the widths go from what is shown to what is true. */
+  /** Animates the widths from those shown to the current ones. */
   #glide() {
     cancelAnimationFrame(this.#frame);
     const from = new Map(this.chosen.edges.map(({ key }) => [key, this.#shown.get(key) ?? 0]));
@@ -188,7 +188,8 @@ export class Flow {
     const room = item.w - 2 * pad - (item.level === "good" ? 0 : 14);
     const lines = size.compact ? fitTwo(titleOf(item), room, NAME_FONT.compact) : [fit(titleOf(item), room, NAME_FONT.roomy)];
     const words = noteOf(item, size.compact);
-    // On a small card the second line of a name takes the place of a note that is no trouble; trouble has a line more.
+    // On a small card, the second line of a name replaces the note, unless the note is about a problem, which gets its
+    // own line.
     const hasNote = words !== "" && (!size.compact || lines.length === 1 || item.level !== "good");
     const rows = lines.length + 1 + (hasNote ? 1 : 0);
     const leading = size.compact ? 15 : 17;
@@ -239,7 +240,7 @@ function makeNode() {
   );
 }
 
-/** Where a card's ribbons touch it. */
+/** Returns where the ribbons of a card touch it. */
 function side(bar, item, edges, end, x) {
   const flowing = edges.filter((edge) => edge.width > 0);
   const height = flowing.reduce((total, edge) => total + edge.width, 0);

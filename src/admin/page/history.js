@@ -1,18 +1,18 @@
-// Rates of the last minutes, kept in this browser alone.
+// Rates of the last minutes, kept in this browser only.
 
-/** Snapshots that are remembered: five minutes of one a second. */
+/** Number of snapshots in the history: five minutes at one per second. */
 export const LENGTH = 300;
-/** Nodes whose rates are remembered; beyond that, only the first of them. A line takes 1.2 kB. */
+/** Largest number of nodes with a history; further nodes have none. A line takes 1.2 kB. */
 const NODES_MAX = 4_000;
 
-/** Lines of rates over common times, the oldest first when read. */
+/** Lines of rates over common times, the oldest first. */
 export class History {
   #times = new Float64Array(LENGTH);
   #lines = new Map();
   #next = 0;
   #length = 0;
 
-  /** Adds the rates of one instant. Who is not among these nodes any more is forgotten. */
+  /** Adds the rates of one moment. The lines of nodes that are not among these are removed. */
   add(unixMs, nodes, totals) {
     const at = this.#next;
     this.#times[at] = unixMs;
@@ -35,12 +35,12 @@ export class History {
     for (const id of this.#lines.keys()) if (!seen.has(id)) this.#lines.delete(id);
   }
 
-  /** The instants, in unix milliseconds. */
+  /** Returns the times in unix milliseconds. */
   times() {
     return this.#ordered(this.#times);
   }
 
-  /** A line's values at these instants; NaN where there is none. */
+  /** Returns the values of a line at these times; NaN where there is none. */
   line(id) {
     const line = this.#lines.get(id);
     return line ? this.#ordered(line) : new Array(this.#length).fill(NaN);

@@ -1,16 +1,16 @@
-// Where nodes and ribbons are. Widths of ribbons are rates on one scale for the whole picture, which changes in steps of 1, 2
-// and 5 only, so that a ribbon that grows means more datagrams.
+// Positions of nodes and ribbons. The widths of all ribbons use one scale, which changes only in steps of 1, 2 and 5,
+// so that a ribbon that grows means more datagrams.
 
-/** Datagrams a second that the scale has room for at least: a trickle is not to look like a flood. */
+/** Smallest rate that fills the scale, in datagrams per second, so that little traffic does not look like much. */
 const FULL_MIN = 20;
-/** Snapshots whose largest column the scale has room for. */
+/** Number of snapshots whose largest column determines the scale. */
 const PEAKS = 60;
 
 const HEAD = 34;
 const GAP = 12;
 const PADDING = 10;
 
-/** The next number of 1, 2, 5, 10, 20, … that is not smaller. */
+/** Returns the smallest of 1, 2, 5, 10, 20, … that is not below the number. */
 export function nice(number) {
   if (!(number > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(number));
@@ -18,7 +18,7 @@ export function nice(number) {
   return step * power;
 }
 
-/** Sizes for a width of the picture in pixels. */
+/** Returns the sizes for a width of the picture in pixels. */
 export function measures(width) {
   const compact = width < 600;
   return {
@@ -32,11 +32,11 @@ export function measures(width) {
   };
 }
 
-/** Remembers how much the picture had to have room for. */
+/** Keeps the recent maxima that determine the scale. */
 export class Scale {
   #peaks = [];
 
-  /** Pixels for a datagram a second. */
+  /** Returns the pixels for one datagram per second. */
   take(chosen, size) {
     const flows = chosen.columns.map(({ items }) => items.reduce((total, item) => total + thick(item), 0));
     this.#peaks.push(Math.max(...flows));
@@ -55,11 +55,14 @@ function thick(item) {
   return Math.max(of(item.in), of(item.out));
 }
 
-/** Gives each item its `x`, `y`, `w`, `h`, and each edge its two ends; edges are as wide as `shown`. The height of it all. */
+/**
+ * Sets `x`, `y`, `w`, `h` of each item and the two ends of each edge, whose width follows `shown`. Returns the total
+ * height.
+ */
 export function place(chosen, width, size, pixels) {
   const { columns, edges } = chosen;
   const count = columns.length;
-  // Two columns alone are not to lie at the ends of the world.
+  // Two columns alone must not be too far apart.
   const w = Math.min(count > 2 ? size.cardMax : 1.5 * size.cardMax, Math.floor((width - (count - 1) * size.gapMin - 2) / count));
   const step = count > 1 ? (width - w - 2) / (count - 1) : 0;
   for (const edge of edges) edge.width = edge.shown > 0 ? Math.max(1.5, edge.shown * pixels) : 0;
@@ -89,12 +92,12 @@ export function place(chosen, width, size, pixels) {
   return HEAD + height + 2;
 }
 
-/** Puts a node's ribbons on one of its sides in the order of their other ends. */
+/** Places the ribbons on one side of a node in the order of their other ends. */
 function stack(item, edges, other, end, x) {
   edges.sort((one, next) => one[other].y - next[other].y);
   const idle = edges.filter((edge) => edge.width === 0).length;
   const total = edges.reduce((sum, edge) => sum + edge.width, 0);
-  // Ribbons at rest keep a little distance, as far as there is room.
+  // Ribbons without traffic keep a small distance, if there is room.
   const pause = edges.length > 0 ? Math.min(4, (item.h - 2 * PADDING - total) / edges.length) : 0;
   let y = item.y + (item.h - total - idle * pause) / 2;
   for (const edge of edges) {
@@ -103,7 +106,7 @@ function stack(item, edges, other, end, x) {
   }
 }
 
-/** The outline of a ribbon, or the line of one at rest. */
+/** Returns the outline of a ribbon, or the line of one without traffic. */
 export function outline({ start, end, width }) {
   const middle = (start.x + end.x) / 2;
   const n = (number) => number.toFixed(1);

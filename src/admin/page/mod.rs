@@ -46,7 +46,7 @@ pub const ASSETS: &[Asset] = &[
     asset!("/page/words.js", "text/javascript", "words.js"),
 ];
 
-/// What each reason for a drop means, for whoever opens a node.
+/// Returns the meaning of each drop reason, for the details of a node.
 pub async fn drop_reasons() -> Response {
     let meanings: Value = DropReason::ALL
         .iter()

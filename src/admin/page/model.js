@@ -1,21 +1,21 @@
-// What the daemon said, as nodes and edges with rates. A rate is the difference of a counter between two consecutive
-// snapshots over the time between them. Nothing here knows of elements.
+// The snapshot as nodes and edges with rates. A rate is the difference of a counter between two consecutive snapshots,
+// divided by the time between them. This file does not use the DOM.
 
 import { History } from "./history.js";
 
-/** From left to right. */
+/** The kinds of nodes, from left to right. */
 export const KINDS = ["listener", "route", "handler", "upstream"];
 
-/** Reasons that somebody asked for in the file, or that cost nobody anything: shown, but not as trouble. */
+/** Drop reasons that the file requests, or that harm no client: they are shown, but not as problems. */
 const AS_CONFIGURED = new Set(["discarded", "duplicate_copy", "not_first", "sampled_out", "shadow"]);
 /** Alarms that mean that datagrams are being lost. */
 export const GRAVE = new Set(["kernel_drops", "upstream_dead"]);
-/** What alarms are about where that is not a route: names are told apart by it. */
+/** The kind of node that an alarm is about, if it is not a route; nodes of different kinds may have the same name. */
 const SUBJECTS = { kernel_drops: "listener", upstream_dead: "upstream", overlap: "listener", interface_gone: "listener" };
 
 const sum = (counts) => Object.values(counts ?? {}).reduce((total, one) => total + one, 0);
 
-/** The counters of a row that have a line in the chart, the first being the one that the picture shows. */
+/** The counters of a row that have a line in the chart; the picture shows the first. */
 const COUNTERS = {
   listener: {
     received: (row) => row.received,
@@ -53,20 +53,20 @@ class Node {
     this.counters = Object.entries(COUNTERS[kind]).map(([name, of]) => ({ name, total: of(row), of }));
   }
 
-  /** The growth a second of what `of` finds in a row; null where it is not known. */
+  /** Returns the increase per second of the value that `of` returns for a row; null if it is unknown. */
   rate(of) {
     if (!this.before || !(this.seconds > 0)) return null;
     const grown = (of(this.row) ?? 0) - (of(this.before) ?? 0);
-    // A counter that fell is another one: the daemon began anew.
+    // A counter that fell belongs to a new process.
     return grown >= 0 ? grown / this.seconds : null;
   }
 
-  /** Of the counter that the picture shows. */
+  /** The rate of the counter that the picture shows. */
   get flow() {
     return this.rates[0] ?? 0;
   }
 
-  /** Datagrams a second that were dropped and should not have been. */
+  /** Datagrams per second that were dropped but should not have been. */
   get wasted() {
     const reasons = Object.keys(this.row.drops ?? {}).filter((reason) => !AS_CONFIGURED.has(reason));
     return reasons.reduce((total, reason) => total + (this.rate((row) => row.drops[reason]) ?? 0), 0);
@@ -81,7 +81,7 @@ class Node {
   }
 }
 
-/** The daemon as it was last heard of. */
+/** The daemon as of the last snapshot. */
 export class Model {
   constructor() {
     this.history = new History();
@@ -108,7 +108,7 @@ export class Model {
     this.history.add(snapshot.taken_unix_ms, this.nodes.values(), this.totals);
   }
 
-  /** The node that an alarm is about, if it is one that is drawn. */
+  /** Returns the node that an alarm is about, if it is drawn. */
   find(alarm) {
     return [...this.nodes.values()].find((node) => node.alarms.some((one) => one.name === alarm.name && one.about === alarm.about)) ?? null;
   }
@@ -116,7 +116,7 @@ export class Model {
   #secondsSince(snapshot) {
     const last = this.snapshot;
     if (!last) return 0;
-    // Another process has another beginning; only the clock on the wall is common to both.
+    // Another process has another start time, so only the wall clock is common to both.
     const [now, then] =
       last.pid === snapshot.pid && last.started === snapshot.started
         ? [snapshot.uptime_ms, last.uptime_ms]
@@ -136,7 +136,10 @@ export class Model {
     return node;
   }
 
-  /** A listener and a route may have the same name: what an alarm is called tells which of them it means. */
+  /**
+   * Assigns the alarms to nodes. A listener and a route may have the same name; the type of an alarm tells which one it
+   * means.
+   */
   #raise(alarms) {
     const about = new Map();
     for (const node of this.nodes.values()) about.set(node.subject, [...(about.get(node.subject) ?? []), node]);
@@ -159,7 +162,7 @@ export class Model {
     };
     for (const { from, to } of flows.listener_to_route) join(listener[from], route[to], 1);
     share(listener, route);
-    // Each handler of a route gets each datagram; each upstream has one handler.
+    // Each handler of a route receives each datagram; each upstream has one handler.
     for (const { from, to } of flows.route_to_handler) join(route[from], handler[to], route[from]?.flow ?? 0);
     for (const { from, to } of flows.handler_to_upstream) join(handler[from], upstream[to], upstream[to]?.flow ?? 0);
   }
@@ -181,8 +184,8 @@ export class Model {
 }
 
 /**
- * Shares what routes got out among the listeners that lead to them, where the daemon does not count it: in such a way that
- * every route gets what it got, and listeners give in proportion to what they have (iterative proportional fitting).
+ * Divides what routes received among the listeners that lead to them, where the daemon does not count it. Every route
+ * gets what it received, and listeners contribute in proportion to what they have (iterative proportional fitting).
  */
 function share(listeners, routes) {
   const scale = (edges, wanted) => {

@@ -1,5 +1,5 @@
-// The page: takes a snapshot each second and shows it. model.js makes rates of it, flow.js the picture, details.js the panel,
-// around.js the rest, stream.js is the way to the daemon.
+// The page: receives a snapshot each second and shows it. model.js computes rates, flow.js draws the picture,
+// details.js the panel, and around.js the rest. stream.js is the connection to the daemon.
 
 import { showAlarms, showFoot, showHead, showTiles } from "./around.js";
 import { Details } from "./details.js";
@@ -35,14 +35,14 @@ const details = new Details(byId("details"), {
   meanings,
 });
 
-/** Opens a node, or closes what is open and goes back to where it was opened. */
+/** Opens a node, or closes the open one and returns the focus to where it was opened. */
 function select(key) {
   const last = flow.selected;
   flow.selected = key;
   flow.draw();
   details.show(key, model, folded.get(key));
   document.body.classList.toggle("open", key !== null);
-  // The picture may have another width beside the panel.
+  // The panel may have changed the width of the picture.
   flow.draw();
   if (key !== null) details.name.focus({ preventScroll: matchMedia("(min-width: 1100px)").matches });
   else if (last !== null) [...flow.nodes.children].find((node) => node.dataset.key === last)?.focus();
@@ -107,7 +107,7 @@ function broken(waitMs) {
   showBroken();
 }
 
-/** Says how old the picture is, and when it is tried again. */
+/** Shows how old the picture is, and when the next attempt to connect is made. */
 function showBroken() {
   if (document.body.dataset.stream !== "stale") return;
   const now = performance.now();
@@ -136,6 +136,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && flow.selected !== null) select(null);
 });
 
-// Without them reasons have only their names.
+// Without these texts, reasons have only their names.
 const reply = await fetch("page/drop_reasons.json").catch(() => null);
 if (reply?.ok) for (const [name, meaning] of Object.entries(await reply.json())) meanings.set(name, meaning);

@@ -1,11 +1,14 @@
-// The way to the daemon: server-sent events, tried again with growing pauses when they break off.
+// The connection to the daemon: server-sent events, with growing pauses between attempts to connect.
 
 const PAUSE_MIN_MS = 1_000;
 const PAUSE_MAX_MS = 30_000;
-/** A snapshot comes each second; after so long without one, what is shown is old. */
+/** Time without a snapshot after which the picture counts as old; normally one comes each second. */
 const SILENCE_MAX_MS = 5_000;
 
-/** Calls `snapshot(text)`, `trouble(words)`, and `broken(waitMs)` whenever the stream is lost. Gives a way to try at once. */
+/**
+ * Calls `snapshot(text)`, `trouble(words)`, and `broken(waitMs)` when the stream is lost. Returns a function that
+ * reconnects at once.
+ */
 export function follow({ snapshot, trouble, broken }) {
   let source = null;
   let pause = PAUSE_MIN_MS;
@@ -21,7 +24,7 @@ export function follow({ snapshot, trouble, broken }) {
     clearTimeout(watchdog);
     clearTimeout(timer);
     source?.close();
-    // Not all viewers of a daemon that comes back at the same instant.
+    // Viewers must not all reconnect to a restarted daemon at the same moment.
     const wait = pause * (0.75 + Math.random() / 2);
     pause = Math.min(pause * 2, PAUSE_MAX_MS);
     timer = setTimeout(open, wait);

@@ -1,4 +1,4 @@
-// How numbers and times are written. Everything has its unit, and no more digits than it deserves.
+// Formats numbers and times, each with its unit and only significant digits.
 
 const THIN = "\u202f";
 const grouped = new Intl.NumberFormat("en-GB");
@@ -7,7 +7,7 @@ function short(number) {
   const units = ["", "k", "M", "G", "T"];
   let unit = 0;
   let rest = number;
-  // 999.95 would be written as 1000.
+  // 999.95 would be formatted as 1000.
   while (rest >= 999.5 && unit < units.length - 1) {
     rest /= 1000;
     unit += 1;
@@ -16,14 +16,14 @@ function short(number) {
   return [rest.toFixed(rest < 9.995 ? 2 : rest < 99.95 ? 1 : 0), units[unit]];
 }
 
-/** Datagrams a second; a dash where it is not known yet. */
+/** Datagrams per second; a dash if unknown. */
 export function rate(number) {
   if (number === null || !Number.isFinite(number)) return "–";
   const [digits, unit] = short(number);
   return unit ? `${digits}${THIN}${unit}/s` : `${digits}/s`;
 }
 
-/** A round number of datagrams a second, as on an axis. */
+/** A round number of datagrams per second, as on an axis. */
 export function roundRate(number) {
   const [digits, unit] = short(number);
   return unit ? `${Number(digits)}${THIN}${unit}/s` : `${digits}/s`;

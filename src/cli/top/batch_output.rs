@@ -1,4 +1,4 @@
-//! All tables once, for a pipe: rates over one interval, as text or as JSON.
+//! Prints all tables once, for a pipe: rates over one interval, as text or as JSON.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::rates::{RateRow, Rates};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::Snapshot;
 
-/// Everything as text.
+/// Returns all tables as text.
 pub(super) fn text(snapshot: &Snapshot, rates: &Rates) -> String {
     let up = format::span(Duration::from_millis(snapshot.uptime_ms));
     let Snapshot {
@@ -73,7 +73,7 @@ fn table(noun: Noun, rows: &[RateRow]) -> String {
     table.render()
 }
 
-/// Everything as one JSON object. A rate that is not known is null.
+/// Returns all tables as one JSON object. An unknown rate is null.
 pub(super) fn json(snapshot: &Snapshot, rates: &Rates) -> String {
     let mut all = Map::new();
     all.insert("taken_unix_ms".to_owned(), snapshot.taken_unix_ms.into());
@@ -99,7 +99,7 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
     name(noun, snapshot, row, &mut object);
     for measure in noun.measures() {
         let value = row.value(*measure);
-        // A number as it is now is whole; it must not read as 3.0.
+        // A current value is an integer and must not be printed as 3.0.
         let value = if measure.only_rises() {
             json!(value)
         } else {
@@ -110,7 +110,7 @@ fn object(noun: Noun, snapshot: &Snapshot, row: &RateRow) -> Value {
     Value::Object(object)
 }
 
-/// The names as the snapshot has them.
+/// Inserts the names of a row, under the keys of the snapshot.
 fn name(noun: Noun, snapshot: &Snapshot, row: &RateRow, object: &mut Map<String, Value>) {
     let mut say = |key: &str, value: Value| _ = object.insert(key.to_owned(), value);
     let index = row.index;

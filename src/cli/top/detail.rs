@@ -1,4 +1,5 @@
-//! One row in full: its numbers, what stands out about it, drops by reason, errors by errno, sessions, and two minutes.
+//! The detail view of one row: its numbers, what stands out about it, drops by reason, errors by errno, sessions, and
+//! two minutes of history.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,10 @@ use crate::config::diagnostics::one_line;
 use crate::dispatch::verdict::DropReason;
 use crate::observe::snapshot::{Account, Edge, SessionsRow, Snapshot};
 
-/// Lines of the picture, with its head.
+/// Number of lines of the sparkline, with its heading.
 const SPARK_LINES: u16 = 4;
 
-/// Draws the chosen row.
+/// Draws the detail view of the chosen row.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     let (snapshots, noun) = (state.snapshots(), state.noun);
     let Some(row) = state
@@ -77,7 +78,7 @@ fn draw_spark(frame: &mut Frame<'_>, state: &TopState, area: Rect, key: &RowKey)
     frame.render_widget(spark, rest);
 }
 
-/// What a row has of what only some rows have.
+/// The parts of a row that only some kinds of rows have.
 #[derive(Default)]
 struct RowParts<'a> {
     account: Option<&'a Account>,
@@ -85,9 +86,9 @@ struct RowParts<'a> {
     failed: Option<&'a BTreeMap<String, u64>>,
     reported: Option<&'a BTreeMap<String, u64>>,
     sessions: Option<&'a SessionsRow>,
-    /// Where it leads to.
+    /// The kind of rows that the row leads to, and the edges of the flow graph.
     next: Option<(Noun, &'a [Edge])>,
-    /// What else there is to say.
+    /// Further notes about the row.
     notes: Vec<String>,
 }
 
@@ -180,7 +181,7 @@ fn upstream(snapshot: &Snapshot, index: usize) -> Option<RowParts<'_>> {
     })
 }
 
-/// The lines.
+/// Returns the lines of the detail view.
 fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine> {
     let snapshot = &snapshots.snapshot;
     let mut lines = vec![(
@@ -256,7 +257,7 @@ fn text(snapshots: &SnapshotHistory, noun: Noun, row: &RateRow) -> Vec<TextLine>
     lines
 }
 
-/// What the row was one snapshot before.
+/// Returns the parts of the row in the previous snapshot.
 fn before<'a>(snapshots: &'a SnapshotHistory, noun: Noun, key: &RowKey) -> Option<RowParts<'a>> {
     let before = snapshots.before.as_ref()?;
     let index = items(noun, before)
@@ -313,7 +314,7 @@ fn session_lines(sessions: &SessionsRow) -> [TextLine; 3] {
     ]
 }
 
-/// Whom it leads to.
+/// Returns the line with the rows that this row leads to.
 fn next_line(rates: &Rates, next: Noun, edges: &[Edge], index: usize) -> Option<TextLine> {
     let rows = rates.rows(next);
     let names = edges

@@ -1,11 +1,11 @@
-//! Numbers as they stand in columns: short, without a false precision.
+//! Formats numbers for columns: short, and without digits that suggest more precision than there is.
 
 use std::time::Duration;
 
-/// What stands where nothing is known.
+/// The text for an unknown value.
 pub(super) const UNKNOWN: &str = "–";
 
-/// A rate or a number as it is now: tenths below ten, where they are not nothing; millions above ten millions.
+/// Formats a rate or a current value: with tenths below ten unless they are zero, and in millions above ten millions.
 pub(super) fn value(value: Option<f64>) -> String {
     match value {
         None => UNKNOWN.to_owned(),
@@ -17,12 +17,12 @@ pub(super) fn value(value: Option<f64>) -> String {
     }
 }
 
-/// A rate in a sentence.
+/// Formats a rate for a sentence.
 pub(super) fn rate(rate: Option<f64>) -> String {
     format!("{}/s", value(rate))
 }
 
-/// How long, in its two largest units.
+/// Formats a duration in its two largest units.
 pub(super) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -38,7 +38,7 @@ pub(super) fn span(span: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// Little is told with a tenth, much without, and what is not known is no 0.
+    /// Small values have a tenth and large ones have none. An unknown value is not shown as 0.
     #[test]
     fn numbers_are_short() {
         let told: [Option<f64>; 9] = [

@@ -1,4 +1,4 @@
-//! The table: which columns there is room for, and its lines.
+//! The table: selects the columns that fit, and draws the lines.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -11,25 +11,25 @@ use super::rates::RateRow;
 use super::state::{Spots, TopState};
 use super::text::{fit, width};
 
-/// Columns of a name, between the least and what it may take from the numbers.
+/// Width of the name column: the minimum, and the maximum that it may take from the numbers.
 const NAME: std::ops::RangeInclusive<usize> = 12..=24;
-/// Columns of a number at least.
+/// Smallest width of a number column.
 const NUMBER: usize = 8;
-/// Columns in front of a name, for what is selected and what is wrong.
+/// Width of the marks before a name, for the selection and for problems.
 const MARKS: usize = 2;
 
-/// Which columns are shown, and how wide.
+/// The columns that are shown, and their widths.
 struct Columns {
-    /// With the marks.
+    /// Width of the name column, including the marks.
     name: usize,
-    /// With the blank before it.
+    /// Width of the note column, including the blank before it.
     note: usize,
-    /// Each with its number among the columns of the table.
+    /// The measures, each with its index among the columns of the table.
     measures: Vec<(usize, Measure)>,
 }
 
 impl Columns {
-    /// As many as there is room for; the one that rows are sorted by is always among them.
+    /// Selects as many columns as fit. The column that the rows are sorted by is always among them.
     fn fit(state: &TopState, rows: &[&RateRow], room: usize) -> Columns {
         let noun = state.noun;
         let longest = rows
@@ -76,12 +76,12 @@ impl Columns {
     }
 }
 
-/// With the blank before it, and room for the sign of the order.
+/// Returns the width of a number column, including the blank before it, and space for the sort mark.
 fn number_width(measure: Measure) -> usize {
     1 + (1 + measure.head().len()).max(NUMBER)
 }
 
-/// Draws the table into its place; says where heads and rows are.
+/// Draws the table into its area, and records where headings and rows are.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
     let rows = state.rows();
     let columns = Columns::fit(state, &rows, area.width.into());
@@ -182,7 +182,7 @@ fn row_line(
         } else {
             Tone::Good
         };
-        // The blank before it is no part of what stands out.
+        // The blank before the number is not highlighted.
         spans.extend([
             Span::raw(" "),
             Span::styled(row.item.note.clone(), style(tone)),
@@ -211,7 +211,7 @@ fn row_line(
     }
 }
 
-/// How many rows there are, and how many of them are shown.
+/// Returns how many rows there are, and how many of them are shown.
 pub(super) fn counted(state: &TopState) -> String {
     let (all, shown) = (
         state.snapshots().rates.rows(state.noun).len(),

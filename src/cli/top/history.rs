@@ -1,4 +1,5 @@
-//! What is known of the daemon: its last snapshot, the rates since the one before, and two minutes of history per row.
+//! The history of the daemon: its last snapshot, the rates since the one before, and two minutes of samples for each
+//! row.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,29 +9,29 @@ use super::rates::Rates;
 use super::rows::RowKey;
 use crate::observe::snapshot::Snapshot;
 
-/// How far back history goes.
+/// Time that the history covers.
 pub(super) const HISTORY: Duration = Duration::from_secs(120);
-/// Samples of a row at most, however short the interval.
+/// Largest number of samples of a row, for any interval.
 const SAMPLES_MAX: usize = 1_200;
 
-/// A row's pulse, the oldest first; nothing where it was not known.
+/// The samples of a row's pulse, the oldest first; `None` where the value was unknown.
 type RowHistory = VecDeque<Option<f64>>;
 
-/// What is known.
+/// The last snapshots, and what is derived from them.
 #[derive(Debug, Clone)]
 pub(super) struct SnapshotHistory {
     pub(super) snapshot: Snapshot,
-    /// The one before, from which the rates are.
+    /// The previous snapshot, from which the rates are computed.
     pub(super) before: Option<Snapshot>,
     pub(super) rates: Rates,
-    /// When the snapshot came.
+    /// When the snapshot arrived.
     pub(super) at: Instant,
     samples_max: usize,
     histories: [HashMap<RowKey, RowHistory>; 5],
 }
 
 impl SnapshotHistory {
-    /// The first, when one more will come each interval.
+    /// Returns the history with its first snapshot. Further snapshots are expected at each interval.
     pub(super) fn first(snapshot: Snapshot, at: Instant, interval: Duration) -> SnapshotHistory {
         let rates = Rates::between(None, &snapshot);
         let samples_max = HISTORY.as_nanos() / interval.as_nanos().max(1);
@@ -47,14 +48,14 @@ impl SnapshotHistory {
         }
     }
 
-    /// The next snapshot has come.
+    /// Adds the next snapshot.
     pub(super) fn advance(&mut self, snapshot: Snapshot, at: Instant) {
         self.rates = Rates::between(Some(&self.snapshot), &snapshot);
         self.before = Some(std::mem::replace(&mut self.snapshot, snapshot));
         self.at = at;
         for noun in Noun::ALL {
             let mut before = std::mem::take(&mut self.histories[noun as usize]);
-            // Rows that are gone take their history with them.
+            // The history of a row that no longer exists is dropped.
             let rows = self.rates.rows(noun).iter().map(|row| {
                 let mut history = before.remove(&row.item.key).unwrap_or_default();
                 remember(&mut history, row.value(noun.pulse()), self.samples_max);
@@ -64,15 +65,15 @@ impl SnapshotHistory {
         }
     }
 
-    /// No snapshot has come when one should have.
+    /// Records that an expected snapshot did not arrive.
     pub(super) fn miss(&mut self) {
         for history in self.histories.iter_mut().flat_map(HashMap::values_mut) {
             remember(history, None, self.samples_max);
         }
     }
 
-    /// A row's last two minutes in so many columns, the newest at the right; where they are fewer than the samples, each is
-    /// the highest of its samples.
+    /// Returns the last two minutes of a row in this number of columns, the newest at the right. With fewer columns
+    /// than samples, each column shows the highest of its samples.
     pub(super) fn spark(&self, noun: Noun, key: &RowKey, columns: usize) -> Vec<Option<u64>> {
         let columns = columns.min(self.samples_max);
         let Some(history) = self.histories[noun as usize].get(key) else {

@@ -8,9 +8,9 @@ use ratatui::layout::Position;
 use super::measure::Noun;
 use super::state::{Mode, Spots, TopState};
 
-/// Rows that a page key goes where the table's height is not known.
+/// Number of rows that a page key moves if the height of the table is unknown.
 const PAGE_ROWS: isize = 10;
-/// Rows that a turn of the wheel goes.
+/// Number of rows that a step of the wheel moves.
 const WHEEL_ROWS: isize = 3;
 
 /// The keys, and what they do.
@@ -37,14 +37,14 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Whether to go on.
+/// Whether the program continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InputOutcome {
     GoOn,
     End,
 }
 
-/// Something was pressed, or the window changed.
+/// Handles a key, a mouse event, or a change of the window's size.
 pub(super) fn on_event(state: &mut TopState, spots: &Spots, event: &Event) -> InputOutcome {
     match event {
         Event::Key(key) if key.kind != KeyEventKind::Release => return on_key(state, spots, key),
@@ -94,7 +94,7 @@ fn on_key(state: &mut TopState, spots: &Spots, key: &KeyEvent) -> InputOutcome {
     InputOutcome::GoOn
 }
 
-/// While a filter is written letters are letters. Whether the key was for the filter.
+/// Handles a key while a filter is edited, when letters are text. Returns whether the key was for the filter.
 fn on_filter_key(state: &mut TopState, code: KeyCode) -> bool {
     match code {
         KeyCode::Char(letter) => state.write(letter),
@@ -149,7 +149,7 @@ fn on_click(state: &mut TopState, spots: &Spots, at: Position) {
         return;
     }
     state.select(clicked);
-    // The second click on a row opens it.
+    // A second click on a row opens it.
     if is_selected {
         state.open();
     }

@@ -1,4 +1,5 @@
-//! The loop of the live view: asks the daemon in a thread of its own, so that keys work while it does not answer.
+//! The loop of the live view. It requests snapshots on a separate thread, so that keys work while the daemon does not
+//! respond.
 
 use std::io;
 use std::sync::Arc;
@@ -18,17 +19,17 @@ use crate::admin::client::Client;
 use crate::config::diagnostics::printable;
 use crate::observe::snapshot::Snapshot;
 
-/// How long a signal or an answer may wait to be seen.
+/// Longest delay until a signal or a response is noticed.
 const TURN: Duration = Duration::from_millis(50);
-/// A frame is drawn so often although nothing has happened: the age of what is shown grows.
+/// Time after which a frame is drawn although nothing has happened, since the age of the data grows.
 const FRAME: Duration = Duration::from_millis(500);
-/// Keys that are taken before a frame is drawn, so that a pasted text does not hold it up.
+/// Largest number of keys that are handled before a frame is drawn, so that pasted text does not delay it.
 const KEYS_MAX: usize = 200;
 
-/// An answer, and when it came.
+/// A response, and when it arrived.
 type LiveUpdate = (Result<Snapshot, String>, Instant);
 
-/// Shows it until somebody presses q, or a signal comes.
+/// Shows the live view until the user presses q, or a signal arrives.
 pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io::Result<()> {
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -47,7 +48,7 @@ pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io
         }
         match take_events(&mut state, &mut spots)? {
             Some(InputOutcome::End) => break,
-            // The next turn draws what has changed.
+            // The next iteration draws the change.
             Some(InputOutcome::GoOn) => drawn = None,
             None => {}
         }
@@ -55,7 +56,7 @@ pub(super) fn run(client: Client, mut state: TopState, interval: Duration) -> io
     Ok(())
 }
 
-/// Takes the answers that have come. Whether there were any.
+/// Handles the responses that have arrived. Returns whether there were any.
 fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bool> {
     let mut has_news = false;
     loop {
@@ -72,7 +73,7 @@ fn hear(responses: &Receiver<LiveUpdate>, state: &mut TopState) -> io::Result<bo
     }
 }
 
-/// Waits a turn for something to be pressed, and takes all that was. Nothing, if nothing was.
+/// Waits briefly for input, and handles all that has arrived. Returns `None` if there was none.
 fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<InputOutcome>> {
     let mut next = None;
     let mut timeout = TURN;
@@ -93,14 +94,15 @@ fn take_events(state: &mut TopState, spots: &mut Spots) -> io::Result<Option<Inp
     Ok(next)
 }
 
-/// Asks again and again, until nobody wants to hear it. The thread ends with the process: it may be waiting for an answer.
+/// Requests snapshots until the receiver is dropped. The thread ends with the process, since it may be waiting for a
+/// response.
 fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>> {
     let (sender, receiver) = bounded(1);
     let listen = move || {
         let mut next = Instant::now() + interval;
         loop {
             thread::sleep(next.saturating_duration_since(Instant::now()));
-            // After a long wait for an answer the rhythm begins anew, without a burst.
+            // After a long wait for a response, the interval starts anew, without a burst of requests.
             next = (next + interval).max(Instant::now());
             let response = ask(&client);
             if sender.send((response, Instant::now())).is_err() {
@@ -114,7 +116,7 @@ fn listen(client: Client, interval: Duration) -> io::Result<Receiver<LiveUpdate>
     Ok(receiver)
 }
 
-/// Asks, where no answer is news too.
+/// Requests a snapshot. A missing response is returned as an error text, for display.
 fn ask(client: &Client) -> Result<Snapshot, String> {
     let response = client
         .get("/status")

@@ -1,4 +1,4 @@
-//! What the live view can show: the kinds of rows, and the numbers that each has. Everything else walks these lists.
+//! What the live view can show: the kinds of rows, and the measures of each. All other code iterates over these lists.
 
 /// A kind of row, and the table that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(super) enum Noun {
     Workers,
 }
 
-/// A number of a row. Where a row has no such number it is 0, and its table has no such column.
+/// A number of a row. It is 0 in rows that do not have it, and their table has no such column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Measure {
@@ -27,7 +27,7 @@ pub(super) enum Measure {
 }
 
 impl Noun {
-    /// In the order of the tabs.
+    /// All kinds, in the order of the tabs.
     pub(super) const ALL: [Noun; 5] = [
         Noun::Routes,
         Noun::Handlers,
@@ -36,7 +36,7 @@ impl Noun {
         Noun::Workers,
     ];
 
-    /// What the tab is called, and the list in JSON.
+    /// Returns the name of the tab, which is also the key of the list in JSON.
     pub(super) fn label(self) -> &'static str {
         match self {
             Noun::Routes => "routes",
@@ -47,17 +47,17 @@ impl Noun {
         }
     }
 
-    /// What one row is called.
+    /// Returns the name of one row.
     pub(super) fn singular(self) -> &'static str {
         self.label().trim_end_matches('s')
     }
 
-    /// The head of a column for the notes beside rows' names, where it is worth its place.
+    /// Returns the heading of the column for notes beside the names, if the table has one.
     pub(super) fn note(self) -> Option<&'static str> {
         matches!(self, Noun::Upstreams | Noun::Workers).then_some("state")
     }
 
-    /// The columns, the most telling first: a narrow terminal shows as many as it has room for.
+    /// Returns the columns, the most useful first. A narrow terminal shows as many as fit.
     pub(super) fn measures(self) -> &'static [Measure] {
         use Measure::{
             Dropped, Handled, InFlight, KernelDrops, NotSent, Received, Replies, Sent, Sessions,
@@ -73,17 +73,17 @@ impl Noun {
         }
     }
 
-    /// The number whose last two minutes are drawn.
+    /// Returns the measure whose last two minutes are drawn.
     pub(super) fn pulse(self) -> Measure {
         self.measures()[0]
     }
 }
 
 impl Measure {
-    /// How many there are.
+    /// Number of measures.
     pub(super) const COUNT: usize = Measure::KernelDrops as usize + 1;
 
-    /// What it counts.
+    /// Returns the name of the measure.
     pub(super) fn label(self) -> &'static str {
         match self {
             Measure::Received => "received",
@@ -99,7 +99,7 @@ impl Measure {
         }
     }
 
-    /// The head of its column.
+    /// Returns the heading of the measure's column.
     pub(super) fn head(self) -> &'static str {
         match self {
             Measure::Received => "received/s",
@@ -111,12 +111,12 @@ impl Measure {
             Measure::Skipped => "skipped/s",
             Measure::Replies => "replies/s",
             Measure::Sessions => "sessions",
-            // It has to share 80 columns with others.
+            // Short, since the column shares 80 columns with others.
             Measure::KernelDrops => "kernel/s",
         }
     }
 
-    /// Its key in JSON.
+    /// Returns the key of the measure in JSON.
     pub(super) fn key(self) -> String {
         let label = self.label().replace(' ', "_");
         if self.only_rises() {
@@ -126,12 +126,12 @@ impl Measure {
         }
     }
 
-    /// Whether it counts what happened, and so has a rate; the others are as many as there are now.
+    /// Returns whether this is a counter, and so has a rate. The others are current values.
     pub(super) fn only_rises(self) -> bool {
         !matches!(self, Measure::InFlight | Measure::Sessions)
     }
 
-    /// Whether any of it is bad news.
+    /// Returns whether any value above 0 is a problem.
     pub(super) fn is_loss(self) -> bool {
         matches!(
             self,

@@ -1,9 +1,9 @@
-//! `udispatch top`: the running daemon, live in a terminal; on a pipe one table.
+//! `udispatch top`: shows the running daemon live in a terminal, or prints one table to a pipe.
 //!
-//! Two consecutive snapshots become rates (`rates.rs`, of the rows of `rows.rs`, with the numbers of `measure.rs`), which with
-//! what was before are all that is known (`history.rs`). What is shown of it, in which order (`order.rs`), is the state
-//! (`state.rs`); keys change it (`input.rs`), and a frame is a picture of it (`view.rs`, `grid.rs`, `detail.rs`). These are
-//! pure. `live.rs` is the loop, `screen.rs` the terminal, `batch_output.rs` what a pipe gets.
+//! `rates.rs` turns two consecutive snapshots into rates, for the rows of `rows.rs` and the measures of `measure.rs`.
+//! `history.rs` keeps the rates and previous samples. The state (`state.rs`) holds what is shown and in which order
+//! (`order.rs`). Input changes it (`input.rs`), and each frame is drawn from it (`view.rs`, `grid.rs`, `detail.rs`).
+//! These files are pure. `live.rs` is the loop, `screen.rs` the terminal, and `batch_output.rs` the output for a pipe.
 
 mod batch_output;
 mod detail;
@@ -40,9 +40,9 @@ use super::{Exit, output};
 use crate::admin::client::Client;
 use crate::observe::snapshot::Snapshot;
 
-/// Longest wait for an answer: soon somebody wants to know that there is none.
+/// Longest wait for a response. It is short, so that a missing response is shown soon.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two looks: not so often that looking is work, nor so seldom that it shows nothing.
+/// The permitted intervals between two snapshots. The shortest keeps the load low, and the longest still shows changes.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
 
 /// Watch the running daemon: what goes where, a second
@@ -81,13 +81,13 @@ pub(super) fn main(arguments: &Arguments) -> Exit {
     exit.unwrap_or_else(|exit| exit)
 }
 
-/// Whether there is a terminal that can show a live view, and it is wanted.
+/// Returns whether to show the live view: it is wanted, and there is a terminal that can show it.
 fn is_live(arguments: &Arguments) -> bool {
     let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stdout().is_terminal() && !is_dumb && !arguments.once && !arguments.json
 }
 
-/// Live, until somebody ends it.
+/// Shows the live view until the user ends it.
 fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
     let client = arguments.remote.client(TIMEOUT)?;
     let snapshot = first(&client)?;
@@ -102,7 +102,7 @@ fn watch(arguments: &Arguments) -> Result<Exit, Exit> {
     Ok(Exit::Ok)
 }
 
-/// Two looks, and what happened between them.
+/// Takes two snapshots and prints what happened between them.
 fn look(arguments: &Arguments) -> Result<Exit, Exit> {
     let client = arguments.remote.client(TIMEOUT)?;
     let before = first(&client)?;
@@ -117,7 +117,7 @@ fn look(arguments: &Arguments) -> Result<Exit, Exit> {
     Ok(output::print(&show(&after, &rates)))
 }
 
-/// Asks, where no answer is the end.
+/// Requests the first snapshot. A missing response ends the command.
 fn first(client: &Client) -> Result<Snapshot, Exit> {
     understand(&judge(client, client.get("/status"))?)
 }

@@ -1,21 +1,21 @@
-//! In which order rows stand, and which of them are left by the filter. Pure.
+//! The order of the rows, and the filter that selects them. Pure.
 
 use std::cmp::Ordering;
 
 use super::measure::{Measure, Noun};
 use super::rates::RateRow;
 
-/// By which column rows stand, and which way.
+/// The column that rows are sorted by, and the direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order {
-    /// The column: 0 is the name, the measures follow.
+    /// The column: 0 is the name, and the measures follow.
     pub(super) column: usize,
-    /// The most, or the last name, first.
+    /// Whether the largest number, or the last name, comes first.
     pub(super) is_falling: bool,
 }
 
 impl Order {
-    /// The busiest first; workers by number, since they are few and alike.
+    /// Returns the default order: the busiest first. Workers are sorted by number, since they are few and similar.
     pub(super) fn default(noun: Noun) -> Order {
         match noun {
             Noun::Workers => Order {
@@ -29,7 +29,7 @@ impl Order {
         }
     }
 
-    /// By another column, so many further to the right; after the last comes the first.
+    /// Returns the order by another column, `columns` further to the right. The first column follows the last.
     pub(super) fn shift(self, noun: Noun, columns: isize) -> Order {
         let count = noun.measures().len().cast_signed() + 1;
         let column = (self.column.cast_signed() + columns).rem_euclid(count) as usize;
@@ -39,7 +39,7 @@ impl Order {
         }
     }
 
-    /// The other way round.
+    /// Returns the order in the opposite direction.
     pub(super) fn reverse(self) -> Order {
         Order {
             is_falling: !self.is_falling,
@@ -47,7 +47,7 @@ impl Order {
         }
     }
 
-    /// The number that decides; none, if names do.
+    /// Returns the measure that rows are sorted by; `None` if they are sorted by name.
     pub(super) fn measure(self, noun: Noun) -> Option<Measure> {
         self.column
             .checked_sub(1)
@@ -55,7 +55,7 @@ impl Order {
             .copied()
     }
 
-    /// Which of two rows stands first. What is not known stands last, whichever way; the file's order settles the rest.
+    /// Compares two rows. Unknown values come last in either direction. Equal rows keep the order of the file.
     fn compare(self, noun: Noun, one: &RateRow, other: &RateRow) -> Ordering {
         let way = |ordering: Ordering| {
             if self.is_falling {
@@ -65,7 +65,7 @@ impl Order {
             }
         };
         let ordering = match self.measure(noun) {
-            // Their names hold numbers.
+            // The names of workers contain numbers, so compare the numbers.
             None if noun == Noun::Workers => way(one.index.cmp(&other.index)),
             None => way(one.item.key.name.cmp(&other.item.key.name)),
             Some(measure) => match (one.value(measure), other.value(measure)) {
@@ -77,7 +77,7 @@ impl Order {
     }
 }
 
-/// The rows whose name or note has these letters, in this order.
+/// Returns the rows whose name or note contains the filter, in this order.
 pub(super) fn arrange<'a>(
     noun: Noun,
     rows: &'a [RateRow],

@@ -1,26 +1,27 @@
-//! How things look. What matters is told apart by bold and reversed letters too, so that it stands out without colours.
+//! The styles of the screen. Important text is also marked by bold or reversed letters, so that it stands out without
+//! colours.
 
 use ratatui::style::{Color, Modifier, Style};
 
-/// What a piece of text is.
+/// The role of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
-    /// Heads and names.
+    /// A heading or name.
     Strong,
-    /// What is there for those who look for it.
+    /// Secondary information.
     Quiet,
     Good,
-    /// Losses.
+    /// A number of lost datagrams.
     Warning,
-    /// What has to be seen.
+    /// A problem that must be noticed.
     Alarm,
-    /// The row or the tab that is selected.
+    /// The selected row or tab.
     Selected,
 }
 
 impl Tone {
-    /// Its look, with colours or without.
+    /// Returns the style of the tone, with colours or without.
     pub(super) fn style(self, has_colours: bool) -> Style {
         let (modifier, colour) = match self {
             Tone::Plain => (Modifier::empty(), None),

@@ -1,5 +1,5 @@
-//! Rates: two consecutive snapshots → what happened a second, per row. Pure. What cannot be known (a row that is new, a
-//! counter that went back, a daemon that was started anew) is no rate at all, rather than a wrong one.
+//! Rates: turns two consecutive snapshots into events per second, for each row. Pure. A rate that cannot be known is
+//! left out, rather than wrong: for a new row, a counter that went back, or a restarted daemon.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use crate::observe::snapshot::Snapshot;
 #[derive(Debug, Clone)]
 pub(super) struct RateRow {
     pub(super) item: RowItem,
-    /// Its place in the snapshot's list.
+    /// The position of the row in the snapshot's list.
     pub(super) index: usize,
-    /// A second; nothing where it cannot be known, or where the number has no rate.
+    /// The rate of each measure per second; `None` if it is unknown, or if the measure has no rate.
     rates: [Option<f64>; Measure::COUNT],
 }
 
 /// All rows, with their rates.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rates {
-    /// Between the two snapshots.
+    /// Time between the two snapshots.
     pub(super) elapsed: Option<Duration>,
     rows: [Vec<RateRow>; 5],
 }
 
 impl RateRow {
-    /// What its column shows: a rate, or a number as it is now.
+    /// Returns what the column shows: a rate, or a current value.
     pub(super) fn value(&self, measure: Measure) -> Option<f64> {
         match measure.only_rises() {
             true => self.rates[measure as usize],
@@ -35,12 +35,12 @@ impl RateRow {
         }
     }
 
-    /// Since the beginning, or now.
+    /// Returns the count since the start, or the current value.
     pub(super) fn count(&self, measure: Measure) -> u64 {
         self.item.counts[measure as usize]
     }
 
-    /// Whether it has to be seen: its state is bad, or the kernel drops.
+    /// Returns whether the row is highlighted, because its state is bad or the kernel drops its datagrams.
     pub(super) fn stands_out(&self) -> bool {
         self.item.is_ill
             || self
@@ -50,7 +50,7 @@ impl RateRow {
 }
 
 impl Rates {
-    /// From a snapshot to a later one; without the former nothing has a rate yet.
+    /// Returns the rates between two snapshots. Without the earlier one, no row has a rate yet.
     pub(super) fn between(before: Option<&Snapshot>, after: &Snapshot) -> Rates {
         let elapsed = before.and_then(|before| elapsed(before, after));
         let rows = Noun::ALL.map(|noun| {
@@ -72,17 +72,17 @@ impl Rates {
         Rates { elapsed, rows }
     }
 
-    /// The rows of one kind, in the order of the snapshot.
+    /// Returns the rows of one kind, in the order of the snapshot.
     pub(super) fn rows(&self, noun: Noun) -> &[RateRow] {
         &self.rows[noun as usize]
     }
 
-    /// One row.
+    /// Returns one row, if it exists.
     pub(super) fn row(&self, noun: Noun, key: &RowKey) -> Option<&RateRow> {
         self.rows(noun).iter().find(|row| row.item.key == *key)
     }
 
-    /// The sum of a kind's values that are known, if any is.
+    /// Returns the sum of the known values of one kind; `None` if none is known.
     pub(super) fn sum(&self, noun: Noun, measure: Measure) -> Option<f64> {
         self.rows(noun)
             .iter()
@@ -90,7 +90,7 @@ impl Rates {
             .reduce(|sum, value| sum + value)
     }
 
-    /// The sum of a kind's counts.
+    /// Returns the sum of the counts of one kind.
     pub(super) fn total(&self, noun: Noun, measure: Measure) -> u64 {
         self.rows(noun)
             .iter()
@@ -98,12 +98,14 @@ impl Rates {
     }
 }
 
-/// The time between two snapshots whose counters go on from one to the other.
+/// Returns the time between two snapshots; `None` if the counters of the later one do not continue those of the earlier
+/// one.
 pub(super) fn elapsed(before: &Snapshot, after: &Snapshot) -> Option<Duration> {
     let is_same = before.pid == after.pid && before.started == after.started;
     let milliseconds = match is_same {
         true => after.uptime_ms.checked_sub(before.uptime_ms),
-        // A takeover counts on; one that was started anew begins at generation 0. The time in the process says nothing.
+        // A takeover continues the counters, while a restarted daemon begins at generation 0. The uptime of the process
+        // does not help here.
         false if after.generation > before.generation => {
             after.taken_unix_ms.checked_sub(before.taken_unix_ms)
         }
@@ -114,7 +116,7 @@ pub(super) fn elapsed(before: &Snapshot, after: &Snapshot) -> Option<Duration> {
         .map(Duration::from_millis)
 }
 
-/// A second, of each number that rises.
+/// Returns the rate per second of each measure that has one.
 fn rates(
     before: Option<&RowCounts>,
     after: &RowCounts,
@@ -123,7 +125,7 @@ fn rates(
     std::array::from_fn(|measure| rate(before?[measure], after[measure], elapsed?))
 }
 
-/// A second; nothing where the counter went back.
+/// Returns a rate per second; `None` if the counter went back.
 pub(super) fn rate(before: u64, after: u64, elapsed: Duration) -> Option<f64> {
     after
         .checked_sub(before)

@@ -1,4 +1,4 @@
-//! The rows of one snapshot, all of one shape, with what a terminal would obey in their names escaped.
+//! The rows of one snapshot in a uniform shape. Names are escaped, so that the terminal does not interpret them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,30 +8,30 @@ use crate::observe::snapshot::{
     Account, HandlerRow, ListenerRow, RouteRow, Snapshot, UpstreamRow, WorkerRow,
 };
 
-/// Which row it is, from one snapshot to the next.
+/// Identifies a row across snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RowKey {
-    /// Its name, fit for a terminal.
+    /// The name of the row, escaped for a terminal.
     pub(super) name: String,
-    /// Of rows with the same name, the how manyth.
+    /// The index of the row among rows with the same name.
     pub(super) nth: usize,
 }
 
-/// A row's numbers, by [`Measure`].
+/// The numbers of a row, by [`Measure`].
 pub(super) type RowCounts = [u64; Measure::COUNT];
 
 /// A row of a snapshot.
 #[derive(Debug, Clone)]
 pub(super) struct RowItem {
     pub(super) key: RowKey,
-    /// Its kind or its state.
+    /// The kind or the state of the row, for the note column.
     pub(super) note: String,
-    /// Whether its state is bad.
+    /// Whether the state of the row is bad.
     pub(super) is_ill: bool,
     pub(super) counts: RowCounts,
 }
 
-/// The rows of one kind, in the order of the snapshot.
+/// Returns the rows of one kind, in the order of the snapshot.
 pub(super) fn items(noun: Noun, snapshot: &Snapshot) -> Vec<RowItem> {
     let mut items: Vec<RowItem> = match noun {
         Noun::Routes => snapshot.routes.iter().map(route).collect(),
@@ -74,7 +74,7 @@ fn account(account: &Account) -> [(Measure, u64); 4] {
     ]
 }
 
-/// All of them, saturating: what a daemon of another version says need not add up.
+/// Returns the sum of all counts, saturating, since a daemon of another version may send any numbers.
 pub(super) fn total(counts: &BTreeMap<String, u64>) -> u64 {
     counts
         .values()

@@ -1,5 +1,5 @@
-//! The terminal: taken, and given back as it was, however the program ends: at its end, on an error, on a panic of any
-//! thread, on a signal (`live.rs` ends its loop then).
+//! The terminal. It is restored however the program ends: normally, on an error, on a panic of any thread, or on a
+//! signal (`live.rs` then ends its loop).
 
 use std::io::{self, Stdout};
 use std::panic;
@@ -17,17 +17,17 @@ use ratatui::crossterm::terminal::{
 use super::state::{Spots, TopState};
 use super::view;
 
-/// The terminal, while it is ours.
+/// The terminal, in the mode of the live view.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Screen {
-    /// Takes it.
+    /// Switches the terminal to the mode of the live view.
     pub(super) fn open() -> io::Result<Screen> {
         restore_on_panic();
         enable_raw_mode()?;
-        // From here on dropping it gives the terminal back, also where the next step fails.
+        // From here on a drop restores the terminal, also if the next step fails.
         let terminal =
             Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| restore())?;
         let screen = Screen { terminal };
@@ -35,7 +35,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws a frame, and says where things are.
+    /// Draws a frame, and returns where its elements are.
     pub(super) fn draw(&mut self, state: &TopState, now: Instant) -> io::Result<Spots> {
         let mut spots = Spots::default();
         self.terminal
@@ -50,7 +50,7 @@ impl Drop for Screen {
     }
 }
 
-/// Gives the terminal back. What fails here fails because it is gone.
+/// Restores the terminal. A failure means that the terminal is gone.
 fn restore() {
     let _ = execute!(
         io::stdout(),
@@ -61,7 +61,7 @@ fn restore() {
     let _ = disable_raw_mode();
 }
 
-/// Words of a panic would be lost with the alternate screen that they are written to.
+/// Restores the terminal before a panic is reported, since the message would be lost with the alternate screen.
 fn restore_on_panic() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -83,10 +83,10 @@ mod tests {
 
     use super::*;
 
-    /// Set where the test runs itself in a terminal.
+    /// Set when the test runs itself in a terminal.
     const INSIDE: &str = "UDISPATCH_TEST_TERMINAL";
 
-    /// After a panic the terminal is as it was, and the words of the panic are where people can read them.
+    /// After a panic the terminal is restored, and the panic message is readable.
     #[test]
     fn a_panic_gives_the_terminal_back() {
         if env::var_os(INSIDE).is_some() {
@@ -117,13 +117,13 @@ mod tests {
             .stdout(end())
             .stderr(end());
         let mut child = command.spawn().expect("the test starts");
-        // It holds copies of the slave, which would keep the reader waiting.
+        // The command holds copies of the slave, which would keep the reader waiting.
         drop(command);
         let mut master_reader = File::from(master.try_clone().expect("a copy"));
         let before = LocalModes::ICANON | LocalModes::ECHO;
         let reader = std::thread::spawn(move || {
             let mut written = Vec::new();
-            // The end is EIO, once nobody has the slave any more.
+            // The read ends with EIO when the last descriptor of the slave is closed.
             let _ = master_reader.read_to_end(&mut written);
             String::from_utf8_lossy(&written).into_owned()
         });

@@ -1,5 +1,5 @@
-//! What the live view is showing: which table, in which order, which row, and what lies over it. Changes only by the calls
-//! below; reads no clock, draws nothing.
+//! The state of the live view: which table, order and row are shown, and what is drawn over the table. It changes only
+//! by the calls below, reads no clock, and draws nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,68 +12,68 @@ use super::rates::RateRow;
 use super::rows::RowKey;
 use crate::observe::snapshot::Snapshot;
 
-/// Letters of a filter.
+/// Largest number of characters in a filter.
 const FILTER_CHARS_MAX: usize = 64;
 
-/// What is shown.
+/// The state of the live view.
 #[derive(Debug)]
 pub(super) struct TopState {
-    /// What is known now.
+    /// The current data.
     live: SnapshotHistory,
-    /// What was known when somebody pressed pause.
+    /// The data at the moment of the pause, while paused.
     frozen: Option<SnapshotHistory>,
-    /// Why no answer comes, while none does.
+    /// Why the daemon does not respond, while it does not.
     pub(super) last_error: Option<String>,
     pub(super) noun: Noun,
     tabs: [Tab; 5],
     pub(super) filter: String,
     pub(super) mode: Mode,
-    /// Lines that the text of the mode is scrolled by.
+    /// Number of lines by which the text of the mode is scrolled.
     pub(super) scroll: usize,
     /// Whether colours may be used.
     pub(super) has_colours: bool,
 }
 
-/// One table.
+/// The state of one table.
 #[derive(Debug)]
 struct Tab {
     order: Order,
     selected: Option<RowKey>,
-    /// The first row that was on the screen.
+    /// The index of the first row on the screen.
     first: usize,
 }
 
-/// What lies over the table.
+/// What is drawn over the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Nothing.
+    /// The table alone.
     Table,
-    /// A filter is being written.
+    /// A filter is being edited.
     Filter,
-    /// One row, in full.
+    /// The detail view of one row.
     Detail,
-    /// All alarms.
+    /// The list of all alarms.
     Alarms,
-    /// The keys.
+    /// The list of the keys.
     Help,
 }
 
-/// Where on the screen things are that can be clicked.
+/// The areas of the screen that can be clicked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Spots {
     pub(super) tabs: Vec<(Rect, Noun)>,
-    /// Heads of columns, by the column's number.
+    /// Headings of columns, by the index of the column.
     pub(super) heads: Vec<(Rect, usize)>,
-    /// Where the table's rows are.
+    /// The area of the table's rows.
     pub(super) body: Rect,
-    /// The row that is the first there.
+    /// The index of the first row in that area.
     pub(super) first: usize,
-    /// How far the text over the table can be scrolled.
+    /// Largest number of lines by which the text over the table can be scrolled.
     pub(super) scroll_max: usize,
 }
 
 impl TopState {
-    /// At the start.
+    /// Returns the state at the start.
     pub(super) fn new(
         snapshot: Snapshot,
         at: Instant,
@@ -98,7 +98,7 @@ impl TopState {
         }
     }
 
-    /// An answer came, or did not.
+    /// Handles a response, or the error text of a missing one.
     pub(super) fn hear(&mut self, response: Result<Snapshot, String>, at: Instant) {
         match response {
             Ok(snapshot) => {
@@ -112,7 +112,7 @@ impl TopState {
         }
     }
 
-    /// What is to be shown.
+    /// Returns the data to show.
     pub(super) fn snapshots(&self) -> &SnapshotHistory {
         self.frozen.as_ref().unwrap_or(&self.live)
     }
@@ -121,7 +121,7 @@ impl TopState {
         self.frozen.is_some()
     }
 
-    /// The numbers stand still, or go on.
+    /// Pauses or continues the updates of the numbers.
     pub(super) fn pause(&mut self) {
         self.frozen = match self.frozen {
             None => Some(self.live.clone()),
@@ -141,7 +141,7 @@ impl TopState {
         self.tab().order
     }
 
-    /// Rows of the table that is shown.
+    /// Returns the rows of the table that is shown.
     pub(super) fn rows(&self) -> Vec<&RateRow> {
         arrange(
             self.noun,
@@ -151,7 +151,7 @@ impl TopState {
         )
     }
 
-    /// Where the selected row is among those; the first, if that one is not there.
+    /// Returns the position of the selected row among these rows; 0 if it is not among them.
     pub(super) fn selected(&self, rows: &[&RateRow]) -> usize {
         let wanted = self.tab().selected.as_ref();
         rows.iter()
@@ -159,12 +159,13 @@ impl TopState {
             .unwrap_or(0)
     }
 
-    /// The row that was chosen to be shown in full.
+    /// Returns the row that was chosen for the detail view.
     pub(super) fn chosen(&self) -> Option<&RowKey> {
         self.tab().selected.as_ref()
     }
 
-    /// The first row to be on a screen of so many, so that the selected one is among them and the others hardly move.
+    /// Returns the index of the first row to show, so that the selected row is visible and the table scrolls as little
+    /// as possible.
     pub(super) fn first(&self, rows: usize, selected: usize, height: usize) -> usize {
         let least = (selected + 1).saturating_sub(height);
         self.tab()
@@ -173,7 +174,7 @@ impl TopState {
             .min(rows.saturating_sub(height))
     }
 
-    /// It was drawn so: what no screen holds is not remembered.
+    /// Applies the limits of the frame that was drawn, so that no position outside the screen is kept.
     pub(super) fn settle(&mut self, spots: &Spots) {
         match self.mode {
             Mode::Table | Mode::Filter => self.tab_mut().first = spots.first,
@@ -186,13 +187,13 @@ impl TopState {
         self.lay(Mode::Table);
     }
 
-    /// The next table, or the one before.
+    /// Shows the next table, or the previous one.
     pub(super) fn turn(&mut self, by: isize) {
         let count = Noun::ALL.len().cast_signed();
         self.show(Noun::ALL[(self.noun as isize + by).rem_euclid(count) as usize]);
     }
 
-    /// Lays something over the table.
+    /// Draws something over the table.
     pub(super) fn lay(&mut self, mode: Mode) {
         self.mode = mode;
         self.scroll = 0;
@@ -207,7 +208,7 @@ impl TopState {
         self.tab_mut().order = self.order().reverse();
     }
 
-    /// Selects the row so many below; or moves the text that lies over the table.
+    /// Moves the selection by `by` rows down, or scrolls the text that is drawn over the table.
     pub(super) fn go(&mut self, by: isize) {
         match self.mode {
             Mode::Table | Mode::Filter => {
@@ -228,7 +229,7 @@ impl TopState {
         self.tab_mut().selected = key;
     }
 
-    /// Shows the selected row in full.
+    /// Opens the detail view of the selected row.
     pub(super) fn open(&mut self) {
         let rows = self.rows();
         let at = self.selected(&rows);
@@ -238,7 +239,7 @@ impl TopState {
         }
     }
 
-    /// One step back: what lies over the table goes, or else the filter.
+    /// Goes one step back: closes what is drawn over the table, or else clears the filter.
     pub(super) fn back(&mut self) {
         if matches!(self.mode, Mode::Table | Mode::Filter) {
             self.filter.clear();
@@ -246,7 +247,7 @@ impl TopState {
         self.lay(Mode::Table);
     }
 
-    /// A letter more in the filter.
+    /// Adds a letter to the filter.
     pub(super) fn write(&mut self, letter: char) {
         if self.filter.chars().count() < FILTER_CHARS_MAX && !letter.is_control() {
             self.filter.push(letter);

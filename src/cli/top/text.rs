@@ -7,10 +7,10 @@ use ratatui::text::{Line, Span};
 use super::palette::Tone;
 use super::state::{Spots, TopState};
 
-/// A line of text over the table, and how it looks.
+/// A line of the text over the table, and its style.
 pub(super) type TextLine = (String, Tone);
 
-/// Draws lines into a place, from where they are scrolled to.
+/// Draws lines into an area, beginning at the scroll position.
 pub(super) fn draw_text(
     frame: &mut Frame<'_>,
     state: &TopState,
@@ -32,12 +32,13 @@ pub(super) fn draw_text(
     (spots.body, spots.scroll_max) = (area, scroll_max);
 }
 
-/// Columns that a text takes on the screen.
+/// Returns the number of columns that a text takes on the screen.
 pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// The text in exactly so many columns. Of a longer one the middle is left out: names differ at their ends.
+/// Returns the text in exactly this number of columns. The middle of a longer text is left out, since names differ at
+/// their ends.
 pub(super) fn fit(text: &str, columns: usize) -> String {
     let has = width(text);
     if has <= columns {
@@ -55,7 +56,7 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
     format!("{head}…{tail}{}", " ".repeat(blanks))
 }
 
-/// As many characters as so many columns hold.
+/// Returns as many characters as fit in this number of columns.
 fn take(characters: impl Iterator<Item = char>, columns: usize) -> String {
     let mut taken = String::new();
     for character in characters {
@@ -68,8 +69,8 @@ fn take(characters: impl Iterator<Item = char>, columns: usize) -> String {
     taken
 }
 
-/// Lines of at most so many columns, broken between words where that is possible; all but the first begin with so many
-/// blanks.
+/// Returns lines of at most `columns` columns, broken between words if possible. All but the first are indented by
+/// `indent` blanks.
 pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
     let indent = if indent + 10 < columns { indent } else { 0 };
     let mut lines = vec![String::new()];
@@ -81,11 +82,11 @@ pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
                 *line += &word;
                 break;
             }
-            // What fills no line of its own begins the next one; a longer word is cut.
+            // A word that fits in a line of its own starts the next line; a longer word is split.
             let room = columns - width(line).min(columns);
             if width(word.trim_end()) > columns - indent {
                 let part = take(word.chars(), room);
-                // One character that is wider than the whole line.
+                // One character is wider than the whole line.
                 if part.is_empty() && room == columns - indent.min(columns) {
                     break;
                 }
@@ -105,7 +106,7 @@ pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Whatever the text, the columns after it stay where they are.
+    /// For any text, the columns after it keep their positions.
     #[test]
     fn every_text_has_the_same_width() {
         for text in [
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(fit("forward/10.0.0.1:2055", 11), "forwa…:2055");
     }
 
-    /// Lines are never wider than they may be, nothing of the text is lost, and it always ends.
+    /// No line is wider than permitted, no text is lost, and the function always returns.
     #[test]
     fn long_text_is_broken() {
         let text = "the kernel dropped 12 datagrams to 127.0.0.1:1234 before us";

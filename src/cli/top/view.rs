@@ -1,5 +1,5 @@
-//! Draws one frame of a state. Pure: the same state, size and time are the same picture. All names came from outside and
-//! were escaped by `rows.rs`, other words of the daemon's are escaped here and in `detail.rs`.
+//! Draws one frame of a state. Pure: equal state, size and time give an equal frame. `rows.rs` has escaped all names,
+//! since they come from outside. Other texts of the daemon are escaped here and in `detail.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use super::{detail, format, grid};
 use crate::config::diagnostics::{counted, one_line};
 use crate::observe::snapshot::{DaemonState, Snapshot};
 
-/// Lines for what stands out, at most, and on a low screen.
+/// Largest number of lines for problems, on a normal and on a low screen.
 const BANNER_LINES: (u16, u16) = (3, 1);
-/// Below this many lines a screen is low.
+/// A screen with fewer lines than this is low.
 const LOW: u16 = 16;
 
-/// Draws everything; says where things are.
+/// Draws the whole frame, and returns where its elements are.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState, now: Instant) -> Spots {
     let area = frame.area();
     let mut spots = Spots::default();
@@ -104,7 +104,7 @@ fn title(state: &TopState, now: Instant) -> Line<'static> {
     Line::from(spans)
 }
 
-/// How old what is shown is.
+/// Returns the age of the data that is shown.
 fn age(state: &TopState, now: Instant) -> Duration {
     now.saturating_duration_since(state.snapshots().at)
 }
@@ -149,7 +149,7 @@ fn totals(state: &TopState) -> Line<'static> {
     ])
 }
 
-/// What stands out, the worst first, a sentence each.
+/// Returns the problems, the most serious first, one sentence each.
 fn banner(state: &TopState, now: Instant) -> Vec<String> {
     let snapshot = &state.snapshots().snapshot;
     let last_error = state.last_error.iter().map(|why| {
@@ -190,7 +190,7 @@ fn draw_banner(frame: &mut Frame<'_>, state: &TopState, area: Rect, banner: &[St
 }
 
 fn draw_tabs(frame: &mut Frame<'_>, state: &TopState, area: Rect, spots: &mut Spots) {
-    // The numbers alone, where the words do not fit.
+    // If the screen is narrow, only the numbers are shown.
     let is_narrow = area.width < 60;
     let mut at = area.x;
     for (number, noun) in Noun::ALL.into_iter().enumerate() {
@@ -247,7 +247,7 @@ fn footer(state: &TopState) -> Line<'static> {
     Line::styled(text, Tone::Strong.style(state.has_colours))
 }
 
-/// Everything that stands out, with what to do about it.
+/// Returns all problems, with what to do about each.
 fn alarm_text(state: &TopState, banner: &[String], columns: u16) -> Vec<TextLine> {
     let alarms = &state.snapshots().snapshot.alarms;
     let mut text = Vec::new();

@@ -1,9 +1,8 @@
-//! Where a datagram can be sent to, as a file writes it: an address, a group or a prefix, and a port
-//! or a range of ports.
+//! Destinations of datagrams, as a file writes them: an address, a group or a prefix, and a port or a range of ports.
 //!
 //! The grammar is that of socket addresses, with a prefix length inside the brackets of IPv6:
-//! `192.0.2.0/24:5000-5010`, `[2001:db8::/32]:53`. What is displayed parses to the same value. The
-//! parser, with an answer to each way of writing one wrong, is in `parse.rs`.
+//! `192.0.2.0/24:5000-5010`, `[2001:db8::/32]:53`. The displayed form parses to the same value. The parser, with an
+//! explanation for each malformed destination, is in `parse.rs`.
 
 mod parse;
 mod port_set;
@@ -20,14 +19,14 @@ pub use self::port_set::PortSet;
 /// Addresses and ports that datagrams are sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Destination {
-    /// One address, a prefix, or every address (prefix length 0). No host bits are set, no group is
-    /// part of a prefix of groups, and IPv4 is never written as IPv6.
+    /// One address, a prefix, or every address (prefix length 0). No host bits are set, no prefix contains several
+    /// groups, and no IPv4 address is written as IPv6.
     pub net: IpNet,
-    /// One port or several in a row.
+    /// One port, or a range of ports.
     pub ports: PortSpan,
 }
 
-/// One port or several in a row; never port 0.
+/// One port, or a range of ports; never port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortSpan {
     first: u16,
@@ -35,65 +34,65 @@ pub struct PortSpan {
 }
 
 impl PortSpan {
-    /// From `first` to `last`, both included; `None` for port 0 or a range that runs backwards.
+    /// Returns the ports from `first` to `last`, both included; `None` for port 0 or a range that runs backwards.
     pub fn new(first: u16, last: u16) -> Option<PortSpan> {
         (first > 0 && first <= last).then_some(PortSpan { first, last })
     }
 
-    /// The lowest port.
+    /// Returns the lowest port.
     pub fn first(self) -> u16 {
         self.first
     }
 
-    /// The highest port; the same as the first where there is one.
+    /// Returns the highest port, which is the lowest one if there is only one.
     pub fn last(self) -> u16 {
         self.last
     }
 
-    /// How many there are; at least one.
+    /// Returns the number of ports; at least one.
     pub fn count(self) -> usize {
         usize::from(self.last - self.first) + 1
     }
 
-    /// Whether `port` is one of them.
+    /// Returns whether `port` is one of them.
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
 
-    /// Each of them.
+    /// Returns every port, in ascending order.
     pub fn iter(self) -> RangeInclusive<u16> {
         self.first..=self.last
     }
 }
 
 impl Destination {
-    /// Every address of a family.
+    /// Returns whether the destination is every address of a family.
     pub fn is_wildcard(&self) -> bool {
         self.net.prefix_len() == 0
     }
 
-    /// One address (a group is one too).
+    /// Returns whether the destination is one address, which may be a group.
     pub fn is_exact(&self) -> bool {
         self.net.prefix_len() == self.net.max_prefix_len()
     }
 
-    /// The one address, if it is one.
+    /// Returns the address of a destination that is one address.
     pub fn address(&self) -> Option<IpAddr> {
         self.is_exact().then(|| self.net.addr())
     }
 
-    /// A multicast group: to be joined.
+    /// Returns whether the destination is a multicast group, which a listener joins.
     pub fn is_group(&self) -> bool {
         self.net.addr().is_multicast()
     }
 
-    /// One IPv6 address of a host that means something on one link only: it cannot be bound without
-    /// an interface.
+    /// Returns whether the destination is one link-local IPv6 unicast address. Such an address exists on every link
+    /// and cannot be bound without an interface.
     pub fn is_link_local_v6(&self) -> bool {
         matches!(self.address(), Some(IpAddr::V6(address)) if address.is_unicast_link_local())
     }
 
-    /// Whether a datagram to this address and port is meant.
+    /// Returns whether a datagram to this address and port matches the destination.
     pub fn contains(&self, address: IpAddr, port: u16) -> bool {
         self.net.contains(&address) && self.ports.contains(port)
     }
@@ -129,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// What is written is what is shown, and the three sorts are told apart.
+    /// Each form is displayed as it was written, and the three kinds of destinations are distinguished.
     #[test]
     fn every_form_round_trips() {
         for (text, exact, wildcard, group) in [
@@ -178,13 +177,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever can be held can be shown and read back.
+        /// Every possible destination is displayed in a form that parses to the same value.
         #[test]
         fn shown_and_read_back(destination in any_destination()) {
             prop_assert_eq!(destination.to_string().parse(), Ok(destination));
         }
 
-        /// No text makes the parser panic, and what it accepts keeps its promises.
+        /// No text makes the parser panic, and every accepted destination has its documented properties.
         #[test]
         fn any_text_is_accepted_or_refused(text in "[\\[\\]0-9a-f:./%*\u{e4} -]{0,40}") {
             if let Ok(destination) = text.parse::<Destination>() {

@@ -1,6 +1,6 @@
-//! How a destination is read, and what is answered to each way of writing one wrong.
+//! The parser of destinations, with an explanation for each malformed one.
 //!
-//! Names of hosts are never resolved here: a destination is an address of this host, or a group.
+//! Host names are never resolved here: a destination is an address of this host, or a group.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -36,7 +36,7 @@ impl FromStr for Destination {
     }
 }
 
-/// The part before the port.
+/// The host part of a destination, in front of the port.
 enum Written<'a> {
     Bracketed(&'a str),
     Bare(&'a str),
@@ -79,7 +79,7 @@ fn split(text: &str) -> Result<(Written<'_>, &str), Mistake> {
     }
 }
 
-/// More than one colon and no bracket: IPv6, where nobody can tell the port from the address.
+/// Explains a text with more than one colon and no bracket: IPv6, in which the port is ambiguous.
 fn missing_brackets(text: &str) -> Mistake {
     let is_v6 = |text: &str| {
         let address = text.split_once('/').map_or(text, |(address, _)| address);
@@ -174,13 +174,13 @@ fn net_v4(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
     as_destination(host, ports)
 }
 
-/// What a host part means, with the refusals that are the same in both families.
+/// Reads the host part, with the checks that are the same in both families.
 fn as_destination(host: &str, ports: PortSpan) -> Result<IpNet, Mistake> {
     let written = |net: IpNet| Destination { net, ports };
     let net = match host.contains('/') {
         true => prefix_of(host)?,
         false => match prefix_of(host)? {
-            // Sockets bind to this address for "all"; the file says it the same way.
+            // Sockets are bound to this address for all addresses, and the file uses the same notation.
             net if net.addr().is_unspecified() => every(net),
             net => net,
         },
@@ -208,7 +208,11 @@ fn every(net: IpNet) -> IpNet {
     }
 }
 
-/// An address, or a prefix without host bits.
+/// Reads an address, or a prefix without host bits.
+///
+/// # Errors
+///
+/// Returns a mistake if the address or the prefix length is malformed, or if bits are set behind the prefix length.
 pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     let Some((address, length)) = text.split_once('/') else {
         return text
@@ -240,7 +244,7 @@ pub(in super::super) fn prefix_of(text: &str) -> Result<IpNet, Mistake> {
     Ok(net)
 }
 
-/// What is written instead of an address, and what one looks like.
+/// Explains what is wrong with a malformed address and what an address looks like.
 fn no_address(text: &str) -> Mistake {
     let is_made_of = |char: &dyn Fn(char) -> bool| !text.is_empty() && text.chars().all(char);
     let hint = if is_made_of(&|char| char.is_ascii_digit() || char == '.') {
@@ -260,7 +264,7 @@ fn no_address(text: &str) -> Mistake {
 mod tests {
     use super::*;
 
-    /// Each way to get one wrong has an answer of its own.
+    /// Each malformed destination has an explanation of its own.
     #[test]
     fn refusals_say_what_to_write() {
         for (text, expected) in [

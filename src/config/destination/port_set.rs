@@ -1,4 +1,4 @@
-//! Ports that were asked for already, so that what many routes have in common is looked at once.
+//! A set of ports that were requested already, so that what many routes have in common is processed once.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use super::PortSpan;
 /// A set of ports.
 #[derive(Debug, Default)]
 pub struct PortSet {
-    /// The last port by the first, of ranges that do not overlap.
+    /// The last port of each range by its first port. The ranges do not overlap.
     ranges: BTreeMap<u16, u16>,
 }
 
 impl PortSet {
-    /// Adds these ports and gives those that are new, in order.
+    /// Adds these ports and returns those that are new, in ascending order.
     pub fn add(&mut self, ports: PortSpan) -> Vec<PortSpan> {
         let PortSpan { first, last } = ports;
         let before = self
@@ -29,7 +29,7 @@ impl PortSet {
             .map(|(start, end)| (*start, *end))
             .collect();
         let mut new = Vec::new();
-        // In 32 bits, where there is a port behind the last one.
+        // The next port is kept in 32 bits, because it may be one above 65535.
         let mut next = u32::from(first);
         for &(start, end) in &known {
             if u32::from(start) > next {
@@ -47,7 +47,7 @@ impl PortSet {
             });
         }
         if !new.is_empty() {
-            // They become one, so each range is walked over only until something covers it.
+            // The ranges become one, so each of them is visited only until it is covered.
             for (start, _) in &known {
                 self.ranges.remove(start);
             }
@@ -67,13 +67,13 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A port is new once, at the first range that has it.
+        /// A port is new once, in the first range that contains it.
         #[test]
         fn each_port_is_new_once(ranges in prop::collection::vec((1_u16..40, 0_u16..12, any::<bool>()), 1..30)) {
             let mut set = PortSet::default();
             let mut model = HashSet::new();
             for (first, more, high) in ranges {
-                // At the upper end of all ports too.
+                // Ranges at the upper end of all ports are tested too.
                 let first = if high { u16::MAX - first } else { first };
                 let ports = PortSpan::new(first, first.saturating_add(more)).unwrap();
                 let new: Vec<u16> = set.add(ports).into_iter().flat_map(PortSpan::iter).collect();

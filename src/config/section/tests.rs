@@ -4,7 +4,7 @@ use super::super::source::SourceFile;
 use super::super::value;
 use super::*;
 
-/// Reads `text` as one table and gives what was read and what was told.
+/// Reads `text` as one table. Returns what was read, and the problems that were reported.
 fn read<T>(
     text: &str,
     keys: &[&str],
@@ -25,7 +25,7 @@ fn read<T>(
     )
 }
 
-/// One value is a list of one, and a bad element is told without hiding the others.
+/// A single value counts as a list of one element. A bad element is reported and does not hide the others.
 #[test]
 fn lists() {
     let bytes = |section: &mut Section<'_>| section.required_list("a", value::integer(0..=9));
@@ -39,7 +39,7 @@ fn lists() {
     assert_eq!(read("", &["a"], bytes).1, ["[t] has no `a`"]);
 }
 
-/// A key that is misspelt is told once, as what it was meant to be.
+/// A misspelt key is reported once, with the key that was meant.
 #[test]
 fn a_misspelt_required_key_is_one_problem() {
     let keys = &["upstreams", "pick"];
@@ -49,7 +49,7 @@ fn a_misspelt_required_key_is_one_problem() {
     assert_eq!(told, ["[t] has no key \"upstraems\""]);
 }
 
-/// Keys that exclude each other.
+/// Of keys that exclude each other, two are reported.
 #[test]
 fn one_of_several() {
     let one = |section: &mut Section<'_>| section.exactly_one(&["a", "b"]);
@@ -61,7 +61,7 @@ fn one_of_several() {
     );
 }
 
-/// A list may hold words and tables; a table in it has keys and problems of its own.
+/// A list may hold words and tables. An inner table has keys and problems of its own.
 #[test]
 fn tables_in_lists() {
     use super::super::setting::Form;
@@ -86,7 +86,7 @@ fn tables_in_lists() {
     assert_eq!(told, ["`to` of [t] has no key \"wieght\""]);
 }
 
-/// What a kind finds out itself is told at the value, or at the table.
+/// A problem that a kind finds is reported at the value, or at the table.
 #[test]
 fn a_kind_tells_too() {
     let (base, told) = read("a = 1", &["a", "b"], |section| {
@@ -98,7 +98,7 @@ fn a_kind_tells_too() {
     assert_eq!(base, Path::new("dir"));
 }
 
-/// A value that cannot be read is told once; what it would mean beside the others is guesswork.
+/// A value that cannot be read is reported once. How it relates to other values is not judged.
 #[test]
 fn a_bad_value_is_told_once() {
     let (_, told) = read("a = 10\nb = 1", &["a", "b"], |section| {
@@ -115,8 +115,8 @@ fn a_bad_value_is_told_once() {
     );
 }
 
-/// A key is read under its former name as well, and mistakes in its value are reported under the name of today. Both names
-/// at once contradict each other, and a table that does not have the key does not have it under the former name either.
+/// A former name of a key is read too, and mistakes in its value are reported under the current name. Both names at
+/// once contradict each other. A table that may not have the key may not have its former name either.
 #[test]
 fn a_former_name_is_read() {
     let number = |section: &mut Section<'_>| {

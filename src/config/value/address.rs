@@ -1,6 +1,6 @@
-//! Addresses as values: an IP address, a socket address, a prefix of sources, an upstream.
+//! Parsers for addresses: an IP address, a socket address, a prefix of sources, an upstream.
 //!
-//! Names of hosts are recognised here but never resolved: that can block, and belongs to control.
+//! Host names are recognised here but never resolved. Resolving can block, and is done by the plan and the monitor.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -14,7 +14,11 @@ use super::Value;
 
 const UPSTREAM: &str = "an upstream such as \"10.0.0.1:2055\" or \"collector.example:2055\"";
 
-/// `"192.0.2.1"`, `"2001:db8::1"`.
+/// Reads an IP address: `"192.0.2.1"`, `"2001:db8::1"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text or not an IP address.
 pub fn ip_address(value: Value<'_>) -> Result<IpAddr, Mistake> {
     let text = value.text("an IP address such as \"192.0.2.1\"")?;
     let bad = || Mistake::new(format!("{} is not an IP address", quoted(text)));
@@ -30,7 +34,11 @@ pub fn ip_address(value: Value<'_>) -> Result<IpAddr, Mistake> {
     })
 }
 
-/// `"127.0.0.1:9253"`, `"[::1]:9253"`; port 0 is refused.
+/// Reads an address with a port: `"127.0.0.1:9253"`, `"[::1]:9253"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, is not an address with a port, or has port 0.
 pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     let text = value.text("an address and port such as \"127.0.0.1:9253\"")?;
     let bad = || Mistake::new(format!("{} is not an address with a port", quoted(text)));
@@ -45,12 +53,17 @@ pub fn socket_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     }
 }
 
-/// A set of source addresses: `"10.0.0.0/8"`, `"2001:db8::/32"`, or one host: `"10.1.1.1"`.
+/// Reads a prefix of source addresses, or one host: `"10.0.0.0/8"`, `"2001:db8::/32"`, `"10.1.1.1"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text or not a prefix, or has a port, brackets or bits behind its prefix
+/// length.
 pub fn prefix(value: Value<'_>) -> Result<IpNet, Mistake> {
     prefix_text(value.text("an address or prefix such as \"10.0.0.0/8\"")?)
 }
 
-/// The same, of a key.
+/// Reads a prefix of source addresses from the text of a value or a key.
 fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
     let bare = text
         .strip_prefix('[')
@@ -69,7 +82,12 @@ fn prefix_text(text: &str) -> Result<IpNet, Mistake> {
     prefix_of(text)
 }
 
-/// Reads the address or prefix of those who send datagrams.
+/// Reads an address or a prefix that datagrams may come from.
+///
+/// # Errors
+///
+/// Returns a mistake if `text` is not a prefix, or if no datagram can come from it: multicast groups, IPv4-mapped and
+/// unspecified addresses.
 pub(in super::super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
     let net = prefix_text(text)?;
     if net.addr().is_multicast() {
@@ -90,12 +108,17 @@ pub(in super::super) fn source_of(text: &str) -> Result<IpNet, Mistake> {
     Ok(net)
 }
 
-/// Whether a prefix is one of IPv4.
+/// Returns whether a prefix is an IPv4 prefix.
 pub(in super::super) fn is_v4(net: &IpNet) -> bool {
     matches!(net, IpNet::V4(_))
 }
 
-/// `"10.0.0.1:2055"`, `"[::1]:53"`, `"[fe80::1%eth0]:53"`, `"collector.example:2055"`.
+/// Reads an upstream: `"10.0.0.1:2055"`, `"[::1]:53"`, `"[fe80::1%eth0]:53"`, `"collector.example:2055"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, or if its host or port is malformed. An address that nothing can be
+/// sent to is rejected, and so is a link-local address without a zone.
 pub fn upstream(value: Value<'_>) -> Result<Upstream, Mistake> {
     let text = value.text(UPSTREAM)?;
     let (host, port) = parse_upstream(text)?;
@@ -129,7 +152,7 @@ fn parse_upstream(text: &str) -> Result<(UpstreamHost, u16), Mistake> {
     Ok((host, port))
 }
 
-/// A port as digits: `+53` and ` 53` are not.
+/// Reads a port from digits alone: `+53` and ` 53` are rejected.
 fn parse_port(text: &str) -> Result<u16, Mistake> {
     let bad = || Mistake::new(format!("{} is not a port", quoted(text)));
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -140,7 +163,7 @@ fn parse_port(text: &str) -> Result<u16, Mistake> {
     }
 }
 
-/// `None` where it is no IPv6 address at all.
+/// Reads the host part from between brackets; `None` if it is not an IPv6 address.
 fn host_v6(text: &str, port: u16) -> Option<Result<UpstreamHost, Mistake>> {
     let (address, zone) = match text.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
@@ -223,7 +246,12 @@ fn is_host_name(text: &str) -> bool {
         })
 }
 
-/// The name of a network interface, as far as its form goes; whether it exists is asked later.
+/// Checks the form of the name of a network interface. Whether the interface exists is checked later.
+///
+/// # Errors
+///
+/// Returns a mistake if the name is empty, longer than [`INTERFACE_NAME_BYTES_MAX`] bytes, or has a character that
+/// the kernel does not allow.
 pub(in super::super) fn interface_name(text: &str) -> Result<String, Mistake> {
     let name = || format!("{} cannot be the name of an interface", quoted(text));
     if text.is_empty() {
@@ -245,7 +273,7 @@ mod tests {
     use super::super::{read, refusal};
     use super::*;
 
-    /// Each form of an upstream, shown again as it was written.
+    /// Each form of an upstream is displayed as it was written.
     #[test]
     fn upstreams_round_trip() {
         for text in [
@@ -265,7 +293,7 @@ mod tests {
         }
     }
 
-    /// Each way to get an upstream wrong has an answer of its own.
+    /// Each malformed upstream has an explanation of its own.
     #[test]
     fn bad_upstreams() {
         for (text, expected) in [
@@ -299,7 +327,7 @@ mod tests {
         }
     }
 
-    /// Sources are prefixes or hosts; host bits, brackets and ports are answered.
+    /// Sources are prefixes or hosts. Host bits, brackets and ports have explanations of their own.
     #[test]
     fn prefixes() {
         let ok = |text: &str| read(text, prefix).map(|net| net.to_string());
@@ -319,7 +347,7 @@ mod tests {
         }
     }
 
-    /// Plain addresses, with and without a port.
+    /// Plain addresses are read with and without a port.
     #[test]
     fn addresses() {
         assert!(read("\"192.0.2.1\"", ip_address).is_ok());

@@ -1,9 +1,13 @@
-//! Bytes that text cannot hold, written as hex digits.
+//! A parser for bytes that text cannot hold, written as hex digits.
 
 use super::super::diagnostics::Mistake;
 use super::{Value, string};
 
-/// `"00ff10"`, `"00 ff 10"`: pairs of hex digits.
+/// Reads pairs of hex digits, between which white space is skipped: `"00ff10"`, `"00 ff 10"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text or not pairs of hex digits.
 pub fn hex(value: Value<'_>) -> Result<Vec<u8>, Mistake> {
     let text = string(value)?;
     let digits: Vec<char> = text
@@ -30,7 +34,7 @@ mod tests {
     use super::super::{read, refusal};
     use super::*;
 
-    /// Pairs of digits, blanks between them passed over, and nothing else.
+    /// Pairs of digits are read, white space between them is skipped, and everything else is rejected.
     #[test]
     fn hex_digits() {
         assert_eq!(read("\"\"", hex), Ok(Vec::new()));

@@ -1,4 +1,4 @@
-//! Where the daemon is reached: its control socket, and HTTP over TCP.
+//! Parsers for the addresses of the daemon itself: its control socket, and HTTP over TCP.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,12 @@ use super::super::diagnostics::{Mistake, quoted};
 use super::super::limits::{HOST_NAME_BYTES_MAX, SOCKET_PATH_BYTES_MAX};
 use super::{Value, path, socket_address};
 
-/// The path of a unix socket; a relative one starts from `base`.
+/// Returns a parser for the path of a unix socket. A relative path is joined to `base`.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not a path, ends with `/`, or is longer than
+/// [`SOCKET_PATH_BYTES_MAX`] bytes once joined.
 pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake> {
     move |value| {
         let written = path(value)?;
@@ -33,7 +38,12 @@ pub fn socket_path(base: &Path) -> impl Fn(Value<'_>) -> Result<PathBuf, Mistake
     }
 }
 
-/// `"127.0.0.1:9253"`, `"[::]:9253"`; a port alone is one of this host's own address: `":9253"`, `"9253"`.
+/// Reads the address of the HTTP server: `"127.0.0.1:9253"`, `"[::]:9253"`. A port alone stands for that port of
+/// 127.0.0.1: `":9253"`, `"9253"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, or neither a port nor an address with a port.
 pub fn http_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     if let DeValue::Integer(port) = value.inner() {
         let hint = format!("write it between quotes: \"127.0.0.1:{}\"", port.as_str());
@@ -55,7 +65,11 @@ pub fn http_address(value: Value<'_>) -> Result<SocketAddr, Mistake> {
     }
 }
 
-/// What a Host header may name, without its port: `"stats.example"`, `"192.0.2.1"`, `"2001:db8::1"`.
+/// Reads a name that a Host header may have, without its port: `"stats.example"`, `"192.0.2.1"`, `"2001:db8::1"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, or neither a host name nor an address.
 pub fn host_header(value: Value<'_>) -> Result<String, Mistake> {
     let text = value.text("the name of a host such as \"stats.example\"")?;
     let bad = || Mistake::new(format!("{} is not the name of a host", quoted(text)));
@@ -91,7 +105,7 @@ mod tests {
     use super::super::{read, refusal};
     use super::*;
 
-    /// A relative path starts at the file; what the kernel cannot bind is refused here.
+    /// A relative path is joined to the directory of the file. A path that the kernel cannot bind is rejected.
     #[test]
     fn paths_of_sockets() {
         let parser = socket_path(Path::new("/etc/u"));
@@ -120,7 +134,7 @@ mod tests {
         assert!(refusal("\"\"", &parser).contains("is empty"));
     }
 
-    /// A port alone is loopback; everything else is written out.
+    /// A port alone means the loopback address; every other address is written in full.
     #[test]
     fn addresses_of_http() {
         for (text, address) in [
@@ -151,7 +165,7 @@ mod tests {
         }
     }
 
-    /// Names as a request brings them: in lower case, without port and final dot.
+    /// Names are stored as a request has them: in lower case, without port and final dot.
     #[test]
     fn names_of_hosts() {
         for (text, host) in [

@@ -1,4 +1,4 @@
-//! How datagrams leave: their source address, their class of service, their interface.
+//! Parsers for the properties of datagrams sent to upstreams: source address, class of service, interface.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,8 +7,8 @@ use super::super::interface::InterfaceRef;
 use super::super::upstream::SendFrom;
 use super::{Value, integer, interface_name};
 
-/// The names of the registry "Differentiated Services Field Codepoints" of IANA, in lower case; `df` is its name for CS0
-/// (RFC 8436).
+/// The names in the IANA registry "Differentiated Services Field Codepoints", in lower case. `df` is the registry's
+/// name for CS0 (RFC 8436).
 pub const DSCP: [(&str, u8); 24] = [
     ("df", 0),
     ("le", 1),
@@ -39,7 +39,11 @@ pub const DSCP: [(&str, u8); 24] = [
 /// The largest code point: the field has six bits (RFC 2474, section 3).
 pub const DSCP_MAX: u8 = 63;
 
-/// A code point by number or by name.
+/// Reads a code point, given by number or by name.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is neither a number from 0 to [`DSCP_MAX`] nor a name in [`DSCP`].
 pub fn dscp(value: Value<'_>) -> Result<u8, Mistake> {
     let wanted =
         format!("a number from 0 to {DSCP_MAX} or a name such as \"ef\", \"af41\" or \"cs1\"");
@@ -57,7 +61,12 @@ pub fn dscp(value: Value<'_>) -> Result<u8, Mistake> {
     }
 }
 
-/// The source of what is sent: `"own"`, `"keep"`, `"192.0.2.1"`, `"192.0.2.1:5353"`, `"2001:db8::1"`, `"[2001:db8::1]:53"`.
+/// Reads the source of sent datagrams: `"own"`, `"keep"`, `"192.0.2.1"`, `"192.0.2.1:5353"`, `"2001:db8::1"`,
+/// `"[2001:db8::1]:53"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is none of these, has port 0, or is an address that no host can send from.
 pub fn send_from(value: Value<'_>) -> Result<SendFrom, Mistake> {
     const WANTED: &str = "\"own\", \"keep\" or an address such as \"192.0.2.1\"";
     let text = value.text(WANTED)?;
@@ -113,7 +122,11 @@ fn check_source(ip: IpAddr) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// A network interface by name, or by one of its addresses.
+/// Reads a network interface, given by name or by one of its addresses.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, or neither an address nor a possible name of an interface.
 pub fn interface(value: Value<'_>) -> Result<InterfaceRef, Mistake> {
     let text = value.text("the name or an address of an interface, such as \"eth0\"")?;
     match text.parse() {
@@ -127,7 +140,7 @@ mod tests {
     use super::super::{read, refusal};
     use super::*;
 
-    /// Numbers and every name of the registry; what is near a name is answered with it.
+    /// Numbers and every name of the registry are accepted. A misspelt name has a suggestion.
     #[test]
     fn code_points() {
         assert_eq!(read("0", dscp), Ok(0));
@@ -135,7 +148,7 @@ mod tests {
         for (name, number) in DSCP {
             assert_eq!(read(&format!("\"{name}\""), dscp), Ok(number), "{name}");
         }
-        // Class n of CSn is n << 3; AFcd is c << 3 | d << 1 (RFC 2474, RFC 2597).
+        // The number of CSn is n << 3, that of AFcd is c << 3 | d << 1 (RFC 2474, RFC 2597).
         let number = |name: &str| {
             DSCP.iter()
                 .find(|(known, _)| *known == name)
@@ -165,7 +178,7 @@ mod tests {
         }
     }
 
-    /// Words and addresses, with and without a port, and what is wrong with the others.
+    /// Words and addresses, with and without a port, are accepted. Other values have explanations.
     #[test]
     fn sources() {
         assert_eq!(read("\"own\"", send_from), Ok(SendFrom::Own));
@@ -210,7 +223,7 @@ mod tests {
         }
     }
 
-    /// By name or by address.
+    /// An interface is given by name or by address.
     #[test]
     fn interfaces() {
         assert_eq!(

@@ -1,9 +1,9 @@
-//! Parsers for what may stand behind a key. Each takes a [`Value`] and gives what it means, or a
-//! [`Mistake`]; none names its own key, the [section](super::section) does.
+//! Parsers for the values of keys. Each takes a [`Value`] and returns its meaning or a [`Mistake`]. None names its
+//! own key; the [section](super::section) does.
 //!
-//! A parser that takes bounds or words is made by a function: `integer(1..=64)`. Quantities with
-//! units are in `quantity.rs`, addresses in `address.rs`, how datagrams leave in `egress.rs`, bytes in `bytes.rs`,
-//! where the daemon is reached in `control.rs`.
+//! A parser with bounds or words is made by a function: `integer(1..=64)`. Quantities with units are in
+//! `quantity.rs`, addresses in `address.rs`, and bytes in `bytes.rs`. Properties of sent datagrams are in
+//! `egress.rs`, and the addresses of the daemon itself in `control.rs`.
 
 mod address;
 mod bytes;
@@ -30,7 +30,7 @@ pub use self::quantity::{
 use super::diagnostics::{Mistake, did_you_mean, listed, quoted};
 use super::source::Placed;
 
-/// One value of the file: a string, a number, a list, a table.
+/// One value of the file, such as a string, a number, a list or a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'a>(&'a Spanned<DeValue<'a>>);
 
@@ -39,13 +39,13 @@ impl<'a> Value<'a> {
         Value(value)
     }
 
-    /// The bytes of the file that hold it.
+    /// Returns the byte range of the file that holds the value.
     pub fn at(&self) -> Range<usize> {
         self.0.span()
     }
 
-    /// Whether it is a table, inline or not; [`Section::table`](super::section::Section::table)
-    /// reads it.
+    /// Returns whether the value is a table, inline or not. [`Section::table`](super::section::Section::table) reads
+    /// it.
     pub fn is_table(&self) -> bool {
         self.0.get_ref().is_table()
     }
@@ -54,7 +54,11 @@ impl<'a> Value<'a> {
         self.0.get_ref()
     }
 
-    /// Its text. `wanted` is what should have been there, such as `a size such as "8MiB"`.
+    /// Returns the text of the value. `wanted` describes the accepted values, such as `a size such as "8MiB"`.
+    ///
+    /// # Errors
+    ///
+    /// Returns a mistake with `wanted` if the value is not text.
     pub fn text(&self, wanted: &str) -> Result<&'a str, Mistake> {
         match self.inner() {
             DeValue::String(text) => Ok(text),
@@ -62,7 +66,11 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Its number. Numbers too large for any machine are mistakes, not panics.
+    /// Returns the number that the value holds. `wanted` describes the accepted values.
+    ///
+    /// # Errors
+    ///
+    /// Returns a mistake with `wanted` if the value is not an integer or does not fit `i128`.
     pub fn number(&self, wanted: &str) -> Result<i128, Mistake> {
         match self.inner() {
             DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
@@ -71,7 +79,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The mistake of being something else than what was wanted.
+    /// Returns the mistake that the value is not what was `wanted`.
     pub fn expected(&self, wanted: &str) -> Mistake {
         let found = match self.inner() {
             DeValue::String(text) => format!("the text {}", quoted(text)),
@@ -93,12 +101,20 @@ fn shortened(number: &str) -> String {
     }
 }
 
-/// Any text.
+/// Reads any text.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text.
 pub fn string(value: Value<'_>) -> Result<String, Mistake> {
     value.text("text between quotes").map(str::to_owned)
 }
 
-/// Text that says something.
+/// Reads text that is not empty.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text or is empty.
 pub fn nonempty_string(value: Value<'_>) -> Result<String, Mistake> {
     match string(value)? {
         text if text.is_empty() => Err(Mistake::new("is empty")),
@@ -106,8 +122,12 @@ pub fn nonempty_string(value: Value<'_>) -> Result<String, Mistake> {
     }
 }
 
-/// The name of a file; [`Section::base_dir`](super::section::Section::base_dir) is what a relative
-/// one starts from.
+/// Reads the name of a file. A relative name is to be joined to
+/// [`Section::base_dir`](super::section::Section::base_dir).
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, is empty, or contains NUL.
 pub fn path(value: Value<'_>) -> Result<PathBuf, Mistake> {
     let text = value.text("the name of a file between quotes")?;
     match text {
@@ -117,7 +137,11 @@ pub fn path(value: Value<'_>) -> Result<PathBuf, Mistake> {
     }
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not a boolean.
 pub fn boolean(value: Value<'_>) -> Result<bool, Mistake> {
     match value.inner() {
         DeValue::Boolean(value) => Ok(*value),
@@ -133,7 +157,11 @@ pub fn boolean(value: Value<'_>) -> Result<bool, Mistake> {
     }
 }
 
-/// A whole number within bounds.
+/// Returns a parser for a whole number within `bounds`.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not an integer or is out of bounds.
 pub fn integer<T>(bounds: RangeInclusive<T>) -> impl Fn(Value<'_>) -> Result<T, Mistake>
 where
     T: TryFrom<i128> + PartialOrd + Display,
@@ -152,7 +180,11 @@ where
     }
 }
 
-/// One of a few words, each with what it stands for.
+/// Returns a parser for one of a few words, each with its meaning.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not text or is none of the words.
 pub fn choice<T: Clone>(words: &[(&str, T)]) -> impl Fn(Value<'_>) -> Result<T, Mistake> {
     move |value| {
         let names = words.iter().map(|(name, _)| *name);
@@ -167,7 +199,12 @@ pub fn choice<T: Clone>(words: &[(&str, T)]) -> impl Fn(Value<'_>) -> Result<T, 
     }
 }
 
-/// Anything that text can be parsed into, described by `wanted`: `a destination such as ...`.
+/// Returns a parser for text that `T` can be parsed from. `wanted` describes the accepted values, such as `a
+/// destination such as ...`.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not text, or the mistake that `T` returns.
 pub fn parsed<T>(wanted: &str) -> impl Fn(Value<'_>) -> Result<T, Mistake>
 where
     T: FromStr<Err = Mistake>,
@@ -175,7 +212,11 @@ where
     move |value| value.text(wanted)?.parse()
 }
 
-/// What `parser` reads, together with its place in the file for later messages.
+/// Returns a parser that adds the place in the file to what `parser` reads, for later messages.
+///
+/// # Errors
+///
+/// The parser returns the mistakes of `parser`.
 pub fn placed<T>(
     parser: impl Fn(Value<'_>) -> Result<T, Mistake>,
 ) -> impl Fn(Value<'_>) -> Result<Placed<T>, Mistake> {
@@ -185,7 +226,11 @@ pub fn placed<T>(
     }
 }
 
-/// Reads `text` as the value of a key, for the tests of parsers.
+/// Reads `text` as the value of a key, for tests of parsers.
+///
+/// # Errors
+///
+/// Returns the mistake of `parser`.
 #[cfg(test)]
 pub(super) fn read<T>(
     text: &str,
@@ -197,7 +242,11 @@ pub(super) fn read<T>(
     parser(Value::new(value))
 }
 
-/// The message and hint of a text that must be refused.
+/// Returns the message and the hint for a text that `parser` must reject.
+///
+/// # Panics
+///
+/// Panics if `parser` accepts `text`.
 #[cfg(test)]
 pub(super) fn refusal<T: std::fmt::Debug>(
     text: &str,
@@ -211,7 +260,7 @@ pub(super) fn refusal<T: std::fmt::Debug>(
 mod tests {
     use super::*;
 
-    /// A wrong type is told with what was found, whatever TOML can hold.
+    /// A value of the wrong type is reported with what was found, for every type of TOML.
     #[test]
     fn wrong_types_are_named() {
         for (text, found) in [
@@ -235,7 +284,7 @@ mod tests {
         assert!(refusal("\"yes\"", boolean).ends_with("write true, without quotes"));
     }
 
-    /// Bounds hold at both ends and for numbers that no machine type holds.
+    /// Bounds hold at both ends, and for numbers that no machine type holds.
     #[test]
     fn integers_have_bounds() {
         let parser = integer(1..=64_u8);
@@ -257,7 +306,7 @@ mod tests {
         assert!(refusal("\"8\"", &parser).ends_with("write it without quotes"));
     }
 
-    /// A misspelt word is answered with the list and the likely one.
+    /// A misspelt word is reported with the list and the likely one.
     #[test]
     fn choices_suggest() {
         let parser = choice(&[("all", 1), ("round_robin", 2), ("random", 3)]);
@@ -273,7 +322,7 @@ mod tests {
         );
     }
 
-    /// Texts and file names.
+    /// Texts and file names are read as they are written.
     #[test]
     fn texts() {
         assert_eq!(read("\"\"", string), Ok(String::new()));

@@ -1,5 +1,5 @@
-//! Quantities with units: durations, sizes, rates. A bare number is refused where its unit would have
-//! to be guessed, and a unit that people read in two ways (MB) is answered with the one that is meant.
+//! Parsers for quantities with units: durations, sizes and rates. A bare number is rejected where its unit would be a
+//! guess. A unit with two common meanings (MB) is rejected with a suggestion.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -33,24 +33,32 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("GiB", 1 << 30),
 ];
 
-/// The longest duration that can be written.
+/// The longest duration that a file may contain.
 const DURATION_MAX: Duration = Duration::from_secs(DURATION_DAYS_MAX * 86_400);
 
-/// So many in so long.
+/// A rate: a count per unit of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many; at least 1.
+    /// The count; at least 1.
     pub count: u32,
-    /// In which time: a second, a minute or an hour.
+    /// The unit of time: a second, a minute or an hour.
     pub per: Duration,
 }
 
-/// `"500ms"`, `"30s"`, `"2m"`, `"1h"`: from nothing to a year.
+/// Reads a duration from zero to a year: `"500ms"`, `"30s"`, `"2m"`, `"1h"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not text, is not a whole number with a known unit, or is longer than a year.
 pub fn duration(value: Value<'_>) -> Result<Duration, Mistake> {
     duration_in(Duration::ZERO..=DURATION_MAX)(value)
 }
 
-/// A duration within bounds.
+/// Returns a parser for a duration within `bounds`.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not a duration with a known unit or is out of bounds.
 pub fn duration_in(
     bounds: RangeInclusive<Duration>,
 ) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
@@ -72,7 +80,11 @@ pub fn duration_in(
     }
 }
 
-/// A duration within bounds, or none at all: `"0s"`.
+/// Returns a parser for a duration that is zero (`"0s"`) or within `bounds`.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not a duration, or is neither zero nor within bounds.
 pub fn duration_or_zero(
     bounds: RangeInclusive<Duration>,
 ) -> impl Fn(Value<'_>) -> Result<Duration, Mistake> {
@@ -122,7 +134,11 @@ fn duration_hint(number: &str, unit: &str) -> Option<String> {
     Some(format!("write \"{number}{unit}\""))
 }
 
-/// `"64KiB"`, `"8MiB"`, `"1GiB"`, or a whole number of bytes.
+/// Reads a size in bytes: `"64KiB"`, `"8MiB"`, `"1GiB"`, or a whole number of bytes.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not a size with a known unit, or does not fit `u64`.
 pub fn size(value: Value<'_>) -> Result<u64, Mistake> {
     if let DeValue::Integer(_) = value.inner() {
         let bytes = value.number(SIZE)?;
@@ -131,7 +147,11 @@ pub fn size(value: Value<'_>) -> Result<u64, Mistake> {
     parse_size(value.text(SIZE)?)
 }
 
-/// A size within bounds, in bytes.
+/// Returns a parser for a size within `bounds`, in bytes.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not a size or is out of bounds.
 pub fn size_in(bounds: RangeInclusive<u64>) -> impl Fn(Value<'_>) -> Result<u64, Mistake> {
     move |value| match size(value)? {
         bytes if bounds.contains(&bytes) => Ok(bytes),
@@ -172,7 +192,7 @@ fn size_hint(number: &str, unit: &str) -> String {
     format!("write \"{number}{unit}\" (KiB, MiB and GiB count in steps of 1024)")
 }
 
-/// A size in the largest unit that leaves no fraction.
+/// Returns a size in the largest unit that leaves no fraction.
 pub fn show_size(bytes: u64) -> String {
     let fits = |(_, unit): &&(&str, u64)| bytes.is_multiple_of(*unit);
     match SIZE_UNITS.iter().rev().find(fits) {
@@ -181,7 +201,12 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
-/// `"100/s"`, `"1000/m"`, `"10/h"`.
+/// Reads a rate: `"100/s"`, `"1000/m"`, `"10/h"`.
+///
+/// # Errors
+///
+/// Returns a mistake if the value is not a rate, has an unknown unit, or has a count of 0 or one that does not fit
+/// `u32`.
 pub fn rate(value: Value<'_>) -> Result<Rate, Mistake> {
     if let DeValue::Integer(number) = value.inner() {
         let hint = format!("write in which time: \"{number}/s\" or \"{number}/m\"");
@@ -210,7 +235,12 @@ fn parse_rate(text: &str) -> Result<Rate, Mistake> {
     }
 }
 
-/// `"1/100"`: so many of so many, less than all and more than none.
+/// Returns a parser for a fraction between 0 and 1, both excluded, as numerator and denominator: `"1/100"`.
+///
+/// # Errors
+///
+/// The parser returns a mistake if the value is not a fraction, is not between 0 and 1, or has a denominator above
+/// `max`.
 pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
     move |value| {
         let text = value.text(FRACTION)?;
@@ -218,7 +248,7 @@ pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
         let (part, whole) = text.split_once('/').ok_or_else(bad)?;
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            // More digits than the limit has are more than the limit.
+            // A number that does not fit `u32` is above every limit.
             digits.then(|| text.parse().unwrap_or(u32::MAX))
         };
         match (
@@ -240,7 +270,7 @@ pub fn fraction(max: u32) -> impl Fn(Value<'_>) -> Result<(u32, u32), Mistake> {
     }
 }
 
-/// The digits at the start, and the rest.
+/// Returns the digits at the start of a text, and the rest.
 fn split(text: &str) -> (&str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     text.split_at(digits)
@@ -251,7 +281,7 @@ mod tests {
     use super::super::{read, refusal};
     use super::*;
 
-    /// Every unit, and a hint for every way people write one otherwise.
+    /// Every unit is accepted, and every other common spelling has a hint.
     #[test]
     fn durations() {
         for (text, ms) in [
@@ -290,7 +320,7 @@ mod tests {
         assert!(refusal("\"2m\"", &bounded).contains("at most 60s"));
     }
 
-    /// Sizes are binary, and MB is asked back, since it is read in two ways.
+    /// Sizes are binary. MB is rejected with a suggestion, because it has two meanings.
     #[test]
     fn sizes() {
         for (text, bytes) in [
@@ -318,7 +348,7 @@ mod tests {
         assert!(refusal("1", &bounded).contains("must be from 4KiB to 1GiB, found 1B"));
     }
 
-    /// Rates name their time.
+    /// A rate includes its unit of time.
     #[test]
     fn rates() {
         let per = |count, seconds| {
@@ -342,7 +372,7 @@ mod tests {
         }
     }
 
-    /// Sizes in messages read as people write them.
+    /// Sizes in messages are shown as a person would write them.
     #[test]
     fn sizes_are_shown_in_round_units() {
         assert_eq!(show_size(0), "0B");
@@ -350,7 +380,7 @@ mod tests {
         assert_eq!(show_size(8 << 20), "8MiB");
     }
 
-    /// A share is less than all and more than nothing.
+    /// A fraction is less than one and more than zero.
     #[test]
     fn fractions() {
         let parser = fraction(1_000_000);
@@ -379,7 +409,7 @@ mod tests {
         }
     }
 
-    /// Nothing is allowed beside the bounds.
+    /// Only zero is accepted outside the bounds.
     #[test]
     fn durations_or_none() {
         let parser = duration_or_zero(Duration::from_secs(1)..=Duration::from_secs(60));

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::datagram::{Region, Span, Train};
+use crate::datagram::{Envelope, Region, Span, Train};
 use crate::dispatch::handler::SocketTable;
 use crate::dispatch::ledger::{HandlerCount, UpstreamCount};
 
-/// Wants to be called again so long after it was called, and counts how often it is asked when.
+/// A handler with a deadline at a fixed time after its last call. It counts how often it is asked for the deadline.
 struct Sleeper {
     every: u64,
     deadline: Option<Time>,
@@ -63,8 +63,8 @@ impl SocketTable for NoSockets {
     fn close(&mut self, _: UpstreamSocketId) {}
 }
 
-/// Of a thousand handlers only those that were called are asked when they want to be called next, and each is called
-/// when it wants.
+/// Of a thousand handlers, only those that were called are asked for their next deadline. Each is called at its
+/// deadline.
 #[test]
 fn who_was_not_called_is_not_asked() {
     let (asked, called) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));

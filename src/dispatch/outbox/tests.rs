@@ -51,7 +51,7 @@ fn runs_end_where_the_kernel_would_cut_wrongly() {
     assert_eq!(run_of(&[parcel(64, 0), spent]), (1, 1, 0));
 }
 
-/// A train longer than a send may be is cut at segment borders and loses no byte.
+/// A train longer than a segmented send is cut at segment borders and loses no byte.
 #[test]
 fn long_trains_are_split() {
     let peer = "127.0.0.1:9".parse().unwrap();
@@ -102,7 +102,8 @@ fn long_trains_are_split() {
     );
 }
 
-/// Short datagrams of one socket become one parcel, copied once for all sockets, up to where the kernel would cut wrongly.
+/// Short datagrams of one socket become one parcel, copied once for all sockets, as long as the kernel cuts it
+/// correctly.
 #[test]
 fn short_ones_are_joined() {
     let peer = "127.0.0.1:9".parse().unwrap();

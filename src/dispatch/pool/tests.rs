@@ -35,7 +35,7 @@ fn picks(pool: &mut Pool, count: u64) -> Vec<u64> {
     counts
 }
 
-/// Weights are kept exactly in turn, nearly at random and by hash.
+/// Weights are kept exactly by round robin, and approximately at random and by hash.
 #[test]
 fn weights() {
     let members = [
@@ -59,7 +59,8 @@ fn weights() {
     assert_eq!(first, [0, 2, 0, 0, 1, 0, 2, 0], "evenly spread");
 }
 
-/// Who is dead or draining gets nothing, a backup only when it is needed, and everybody when all are dead.
+/// A dead or draining member gets nothing, and a backup only when it is needed. If all are dead, every member is
+/// picked.
 #[test]
 fn fitness() {
     let members = [
@@ -95,7 +96,7 @@ fn fitness() {
     }
 }
 
-/// The fewest sessions for the weight.
+/// The member with the fewest sessions in relation to its weight is picked.
 #[test]
 fn least_sessions() {
     let mut pool = pool(
@@ -112,7 +113,7 @@ fn least_sessions() {
     assert_eq!(pool.pick(|| 0, |member| sessions[member]), Some(2));
 }
 
-/// A lost upstream moves its own clients and nobody else's, and they come home when it is back.
+/// A lost upstream moves only its own clients, and they return to it when it is back.
 #[test]
 fn a_lost_upstream_moves_its_own_clients() {
     let mut pool = pool(&[PLAIN; 10], Pick::Hash);
@@ -150,8 +151,8 @@ fn a_lost_upstream_moves_its_own_clients() {
     );
 }
 
-/// Whatever the weights and whoever comes and goes: only those that are fit are picked, in turn as often as their
-/// weights say, and by hash nobody moves whose own is still there.
+/// For any weights and any changes, only fit members are picked. Round robin picks each as often as its weight says.
+/// By hash, no key moves while its own member is fit.
 #[test]
 fn any_weights_and_changes() {
     for seed in 0..60 {
@@ -231,7 +232,7 @@ fn any_weights_and_changes() {
     }
 }
 
-/// A thousand upstreams with many weights die and return at once: that takes no longer than looking at each of them.
+/// A thousand upstreams with many weights die and return at once. This takes no longer than reading each of them.
 #[test]
 fn many_changes_at_once() {
     let members: Vec<Member> = (1..=1_000)

@@ -1,9 +1,9 @@
-//! Neighbours of an entry in a doubly linked list through a slab.
+//! The neighbours of an entry in a doubly linked list through a slab.
 
-/// No neighbour.
+/// Marks the absence of a neighbour.
 pub const NONE: u32 = u32::MAX;
 
-/// An entry's neighbours in one list.
+/// The neighbours of an entry in one list.
 #[derive(Debug, Clone, Copy)]
 pub struct Link {
     pub previous: u32,

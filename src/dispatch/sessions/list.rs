@@ -1,18 +1,19 @@
-//! Doubly linked lists through a slab: entries know their neighbours by number, so joining and leaving cost no memory.
+//! Doubly linked lists through a slab. Entries refer to their neighbours by number, so insertion and removal allocate
+//! no memory.
 
 use super::link::{Link, NONE};
 use super::session::Session;
 
-/// Something with a place in the list of kind `K`.
+/// An entry that has neighbours in the list of kind `K`.
 pub trait Linked<K> {
     fn link(&mut self) -> &mut Link;
 }
 
-/// The list of unreplied sessions.
+/// The kind of the list of unreplied sessions.
 #[derive(Debug)]
 pub struct InQueue;
 
-/// First in, first out, and whoever leaves before their turn.
+/// A first-in, first-out queue. Entries may also be removed from its middle.
 #[derive(Debug)]
 pub struct Queue {
     first: u32,
@@ -66,7 +67,7 @@ impl Queue {
     }
 }
 
-/// The neighbours of an entry.
+/// Returns the neighbours of an entry.
 pub fn link<K>(slab: &mut [Session], place: u32) -> &mut Link
 where
     Session: Linked<K>,

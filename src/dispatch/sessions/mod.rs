@@ -1,8 +1,9 @@
-//! The table of sessions of one handler in one worker: who asked whom through which listener, and when that is over.
+//! The table of sessions of one handler in one worker: which client sent to which address of the host, and when the
+//! session expires.
 //!
-//! Pure: time comes in as a number, sockets are numbers. Its memory is bounded by the [`Quota`](quota::Quota), which all
-//! workers share. Three structures over one slab: an index by client, a wheel of deadlines, and a queue of the unreplied
-//! ones, the oldest first.
+//! The table is pure: times and sockets are numbers that the caller passes. Its memory is bounded by the
+//! [`Quota`](quota::Quota), which all workers share. Three structures refer to one slab: an index by client, a wheel
+//! of deadlines, and a queue of the unreplied sessions, the oldest first.
 
 mod link;
 mod list;
@@ -30,31 +31,33 @@ use super::saved_state::SavedSession;
 use super::time::{Time, nanoseconds};
 use crate::number;
 
-/// Entries that memory is set aside for at once; a larger table grows on the way. Pages that were never used cost nothing.
+/// The most entries that memory is reserved for at first. A larger table grows when needed. Pages that are never used
+/// cost nothing.
 const SET_ASIDE_MAX: usize = 1 << 17;
 
-/// The same for the index, whose memory is written to at once: thousands of handlers may have one each.
+/// The most entries that the index reserves at first. Its memory is written to at once, and thousands of handlers may
+/// have an index each.
 const INDEX_SET_ASIDE_MAX: usize = 1 << 12;
 
-/// The same for sockets, of which a session of a fan-out has many.
+/// The most upstream sockets that memory is reserved for at first. A session of a fan-out has many.
 const LEGS_SET_ASIDE_MAX: usize = 1 << 20;
 
-/// How long sessions last.
+/// The times after which sessions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// An answered one ends after so long without traffic.
+    /// The time without traffic after which an assured session ends.
     pub idle: Duration,
-    /// One that was never answered ends after so long without traffic.
+    /// The time without traffic after which an unreplied session ends.
     pub unreplied: Duration,
 }
 
-/// The table.
+/// The table of sessions.
 #[derive(Debug)]
 pub struct Sessions {
     hasher: FixedState,
     index: HashTable<u32>,
     slab: Vec<Session>,
-    /// Upstream sockets of each session, side by side: as many for every session.
+    /// The upstream sockets of all sessions, side by side. Each session has the same number of places.
     legs: Vec<Option<UpstreamSocketId>>,
     legs_each: usize,
     free: u32,
@@ -66,8 +69,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// A table for about `count_max` sessions of `legs_each` upstreams. `seed` makes it hard to guess which clients
-    /// collide.
+    /// Creates a table for about `count_max` sessions of `legs_each` upstreams. `seed` makes it hard to guess which
+    /// clients collide in the index.
     pub fn new(count_max: u32, legs_each: usize, lifetimes: Lifetimes, seed: u64) -> Sessions {
         let set_aside = (count_max as usize).min(SET_ASIDE_MAX);
         Sessions {
@@ -88,17 +91,17 @@ impl Sessions {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of open sessions.
     pub fn len(&self) -> u32 {
         self.open
     }
 
-    /// Whether there is none.
+    /// Returns whether no session is open.
     pub fn is_empty(&self) -> bool {
         self.open == 0
     }
 
-    /// The session that a client's next datagram belongs to.
+    /// Returns the session that a client's next datagram belongs to.
     #[inline]
     pub fn find(&self, key: &SessionKey) -> Option<SessionId> {
         let is_it = |place: &u32| self.slab[*place as usize].key == *key;
@@ -107,19 +110,19 @@ impl Sessions {
             .map(|place| SessionId(*place))
     }
 
-    /// One of them.
+    /// Returns a session.
     #[inline]
     pub fn get(&self, id: SessionId) -> &Session {
         &self.slab[id.0 as usize]
     }
 
-    /// The same, to note what happens to it.
+    /// Returns a session for changes, such as counting its datagrams.
     #[inline]
     pub fn get_mut(&mut self, id: SessionId) -> &mut Session {
         &mut self.slab[id.0 as usize]
     }
 
-    /// All that are open.
+    /// Returns all open sessions.
     pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
         let numbered = self
             .slab
@@ -129,18 +132,19 @@ impl Sessions {
         numbered.map(|(place, session)| (SessionId::new(place), session))
     }
 
-    /// Whether the client's next datagram belongs to it.
+    /// Returns whether the client's next datagram belongs to the session.
     pub fn is_bound(&self, id: SessionId) -> bool {
         self.slab[id.0 as usize].is_bound
     }
 
-    /// Its sockets, to look at.
+    /// Returns the session's upstream sockets, one place for each upstream.
     pub fn legs_of(&self, id: SessionId) -> &[Option<UpstreamSocketId>] {
         let first = id.0 as usize * self.legs_each;
         &self.legs[first..first + self.legs_each]
     }
 
-    /// Takes those from a place on into the page, as far as that has room. The place to go on at; `None` when that was all.
+    /// Adds the sessions from the place `from` on to the page, until the page is full. Returns the place to continue
+    /// at, or `None` after the last one.
     pub fn look(
         &self,
         handler: HandlerId,
@@ -165,14 +169,14 @@ impl Sessions {
         None
     }
 
-    /// Its sockets, one for each upstream that it uses.
+    /// Returns the session's upstream sockets for changes, one place for each upstream.
     #[inline]
     pub fn legs(&mut self, id: SessionId) -> &mut [Option<UpstreamSocketId>] {
         let first = id.0 as usize * self.legs_each;
         &mut self.legs[first..first + self.legs_each]
     }
 
-    /// Begins a session. Its key must be new. It is unreplied until [`Sessions::assure`].
+    /// Begins a session, which is unreplied until [`Sessions::assure`]. No other session may have its key.
     pub fn insert(
         &mut self,
         key: SessionKey,
@@ -202,7 +206,7 @@ impl Sessions {
         self.put(session, now)
     }
 
-    /// Goes on with a session that another table has left. Its key must be new where it is bound.
+    /// Continues a session that another table has saved. If it is bound, no other session may have its key.
     pub fn restore(
         &mut self,
         key: SessionKey,
@@ -261,14 +265,15 @@ impl Sessions {
         SessionId(place)
     }
 
-    /// The first answer: it is a session that stays.
+    /// Records the first reply, after which the session is assured.
     pub fn assure(&mut self, id: SessionId) {
         if !std::mem::replace(&mut self.slab[id.0 as usize].is_assured, true) {
             self.unreplied.remove(&mut self.slab, id.0);
         }
     }
 
-    /// The client's next datagram begins a new session; answers of this one still reach the client.
+    /// Detaches the session from its client: the client's next datagram begins a new session. Replies of this session
+    /// still reach the client.
     pub fn unbind(&mut self, id: SessionId) {
         let session = &mut self.slab[id.0 as usize];
         if std::mem::replace(&mut session.is_bound, false) {
@@ -298,17 +303,17 @@ impl Sessions {
         self.open -= 1;
     }
 
-    /// How many were never answered.
+    /// Returns the number of unreplied sessions.
     pub fn unreplied(&self) -> u32 {
         self.unreplied.len()
     }
 
-    /// The one that has been unreplied longest.
+    /// Returns the session that has been unreplied longest.
     pub fn oldest_unreplied(&self) -> Option<SessionId> {
         self.unreplied.first().map(SessionId)
     }
 
-    /// One whose time is over; call until there is none.
+    /// Returns a session that has expired. The caller removes it and calls again until there is none.
     pub fn expired(&mut self, now: Time) -> Option<SessionId> {
         let (idle, unreplied) = (self.idle_ns, self.unreplied_ns);
         let deadline = |session: &Session| {
@@ -324,17 +329,18 @@ impl Sessions {
             .map(SessionId)
     }
 
-    /// When [`Sessions::expired`] should be asked again.
+    /// Returns when [`Sessions::expired`] must be called again, or `None` if no session is open.
     pub fn deadline(&self) -> Option<Time> {
         (self.open > 0).then(|| self.wheel.deadline())
     }
 }
 
-/// The prefix that a source's share is counted by: /24 or /56, as a number.
+/// Returns the prefix by which a source's share is counted, as a number. It has 24 bits for IPv4 and 56 bits for
+/// IPv6.
 pub fn prefix_of(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(ip) => u64::from(ip.to_bits() >> 8),
-        // The top bit tells the families apart: 56 bits of address are below it.
+        // The top bit distinguishes the families. The 56 bits of the address are below it.
         IpAddr::V6(ip) => 1 << 63 | (ip.to_bits() >> 72) as u64,
     }
 }
@@ -355,7 +361,7 @@ impl Linked<list::InQueue> for Session {
 mod tests {
     use super::*;
 
-    /// A table that nobody uses costs little, however many sessions it may have one day.
+    /// An empty table takes little memory, however many sessions it may hold later.
     #[test]
     fn an_idle_table_is_small() {
         let lifetimes = Lifetimes {

@@ -1,5 +1,5 @@
-//! A look at sessions for people, a page at a time: bounded in what it looks at and in what it copies, so that it never holds
-//! up the datagrams.
+//! A listing of sessions, one page at a time. The places that a page visits and the sessions that it copies are
+//! bounded, so that a listing never delays datagrams.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,62 +11,62 @@ use crate::dispatch::id::{HandlerId, UpstreamId};
 use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;
 
-/// Sessions that a page holds.
+/// The most sessions on a page.
 pub const FOUND_MAX: usize = 1_000;
-/// Places of a table that are looked at for one page.
+/// The most places of a table that are visited for one page.
 pub const LOOKED_MAX: u32 = 16_384;
-/// Upstreams of one session that are told; one of a fan-out may have many.
+/// The most upstreams that are listed for one session. A session of a fan-out may have many.
 pub const UPSTREAMS_MAX: usize = 4;
 
-/// One session, as it was.
+/// A copy of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Whose it is.
+    /// The handler that the session belongs to.
     pub handler: HandlerId,
-    /// Who asked.
+    /// The client's address.
     pub client: SocketAddr,
-    /// Which address of ours.
+    /// The address of this host that the client sent to.
     pub local: SocketAddr,
-    /// The route that brought it here.
+    /// The route of the session's datagrams.
     pub route: RouteId,
-    /// The first of the upstreams that it uses.
+    /// The first upstreams that the session uses, at most [`UPSTREAMS_MAX`].
     pub upstreams: Vec<UpstreamId>,
-    /// How long nothing has passed, either way.
+    /// The time since the last datagram in either direction.
     pub idle: Duration,
-    /// Datagrams from the client.
+    /// The number of datagrams from the client.
     pub requests: u32,
-    /// Datagrams to the client.
+    /// The number of datagrams to the client.
     pub replies: u32,
-    /// Whether it ever got an answer.
+    /// Whether the session has had a reply.
     pub is_assured: bool,
 }
 
-/// Where to go on: a handler, and a place in its table.
+/// The position at which a listing continues: a handler and a place in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionCursor {
-    /// The handler.
+    /// The number of the handler.
     pub handler: HandlerId,
-    /// The next place.
+    /// The next place in the handler's table.
     pub place: u32,
 }
 
-/// Which sessions are wanted.
+/// The sessions that a listing asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Only this handler's.
+    /// The only handler to list sessions of; `None` for all.
     pub handler: Option<HandlerId>,
-    /// Only of clients in here.
+    /// The only prefix to list clients of; `None` for all.
     pub client: Option<IpNet>,
-    /// From here on.
+    /// The position at which the listing starts.
     pub from: SessionCursor,
 }
 
-/// What was found, and where to go on.
+/// The sessions of one page, and the position at which the listing continues.
 #[derive(Debug)]
 pub struct SessionPage {
-    /// The sessions.
+    /// The sessions that match.
     pub found: Vec<Seen>,
-    /// Where to go on; `None` when that was all.
+    /// The position at which the listing continues; `None` if it is complete.
     pub next: Option<SessionCursor>,
     client: Option<IpNet>,
     now: Time,
@@ -74,7 +74,7 @@ pub struct SessionPage {
 }
 
 impl SessionPage {
-    /// An empty one.
+    /// Creates an empty page for `wanted`. `now` is the time from which idle times are computed.
     pub fn new(wanted: &Wanted, now: Time) -> SessionPage {
         SessionPage {
             found: Vec::new(),
@@ -85,17 +85,17 @@ impl SessionPage {
         }
     }
 
-    /// Whether there is room for one more look.
+    /// Returns whether the page may visit one more place.
     pub fn has_room(&self) -> bool {
         self.found.len() < FOUND_MAX && self.looked < LOOKED_MAX
     }
 
-    /// Counts a look at a place of a table.
+    /// Counts a visit to a place of a table.
     pub fn look(&mut self) {
         self.looked += 1;
     }
 
-    /// Takes a session in, if it is wanted.
+    /// Adds a session, if its client matches.
     pub fn add(
         &mut self,
         handler: HandlerId,

@@ -1,5 +1,5 @@
-//! The upstream sockets of ended sessions, kept for the next ones. A socket is a source port, and what the upstream sends
-//! there late must not reach the next client: so a port is in quarantine before it is leased again.
+//! The upstream sockets of ended sessions, kept for new ones. A socket stands for a source port. What the upstream
+//! sends there late must not reach the next client, so a port is in quarantine before it is leased again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,31 +7,34 @@ use std::time::Duration;
 use crate::dispatch::outbox::UpstreamSocketId;
 use crate::dispatch::time::Time;
 
-/// Quarantine after a session whose requests were all answered: only a repeated answer can still come.
+/// The quarantine after a session whose requests were all replied to. Only a repeated reply can still arrive.
 pub const QUARANTINE: Duration = Duration::from_secs(2);
-/// The shortest such quarantine, where no further port can be had. Many times a turn of the loop, so that what came before the
-/// lease has been read before it.
+/// The shortest quarantine after such a session, used if no further port is available. It is much longer than a turn
+/// of the event loop, so all that arrived before the lease has been read by then.
 pub const QUARANTINE_MIN: Duration = Duration::from_millis(100);
-/// Quarantine, from its last datagram on, after a session that is owed answers. Twice the patience that sessions get for their
-/// first answer.
+/// The quarantine after a session with outstanding replies, from its last datagram on. It is twice as long as
+/// sessions wait for their first reply.
 pub const QUARANTINE_OUTSTANDING: Duration = Duration::from_secs(10);
-/// A port that nobody leased for so long is given back to the system.
+/// A port that was not leased for this time is closed.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Time until opening is tried again after it failed: with no port free, each try costs the kernel a search through all.
+/// The time until opening a port is tried again after no port was free. Each attempt costs the kernel a search
+/// through all ports.
 pub const RETRY: Duration = Duration::from_secs(1);
-/// The same where there is no way to the upstream, which costs the kernel next to nothing to say.
+/// The time until opening a port is tried again after the upstream was unreachable. That report costs the kernel
+/// almost nothing.
 pub const RETRY_WAY: Duration = Duration::from_millis(100);
 
 /// The free ports of one upstream in one worker.
 #[derive(Debug, Default)]
 pub struct FreePorts {
-    /// Out of quarantine; the one released last is leased first, so that those that are not needed show.
+    /// The ports that have left quarantine. The one released last is leased first, so that ports without use become
+    /// visible.
     reusable: VecDeque<ReleasedPort>,
-    /// Of sessions that got all their answers, in the order of their release.
+    /// The ports in quarantine of sessions that got all their replies, in the order of their release.
     replied: VecDeque<ReleasedPort>,
-    /// Of sessions that are owed some, in the order of their release.
+    /// The ports in quarantine of sessions with outstanding replies, in the order of their release.
     outstanding: VecDeque<ReleasedPort>,
-    /// No opening before this.
+    /// No port is opened before this time.
     shut_until: Time,
 }
 
@@ -42,14 +45,14 @@ struct ReleasedPort {
     released: Time,
 }
 
-/// What there is for a new session.
+/// What is available for a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
     /// A port that has left quarantine.
     Reusable(UpstreamSocketId),
-    /// None, but one may be opened.
+    /// No free port, but one may be opened.
     Open,
-    /// None.
+    /// No port at all.
     Nothing,
 }
 
@@ -72,14 +75,15 @@ impl FreePorts {
         }
     }
 
-    /// Opening a port failed, and is to be tried again after a while. Asks anew what there is.
+    /// Records that opening a port failed, so that it is not tried again for the time `retry`. Returns what is then
+    /// available.
     pub fn failed(&mut self, now: Time, retry: Duration) -> Lease {
         self.shut_until = now.after(retry);
         self.lease(now)
     }
 
-    /// A session has ended. `seen` is when its last datagram passed, `has_outstanding` whether a request that it sent
-    /// from this port has no answer.
+    /// Returns the port of a session that has ended. `seen` is the time of the session's last datagram.
+    /// `has_outstanding` says whether a request that it sent from this port has no reply.
     pub fn release(
         &mut self,
         socket: UpstreamSocketId,
@@ -95,7 +99,7 @@ impl FreePorts {
         self.restore(socket, until, now, has_outstanding, now);
     }
 
-    /// A port that has been free too long, to be closed; call until there is none.
+    /// Removes a port that has been free too long and must be closed. The caller calls again until there is none.
     pub fn take_idle(&mut self, now: Time) -> Option<UpstreamSocketId> {
         self.settle(now);
         let is_idle = |port: &ReleasedPort| now.since(port.released) >= IDLE_MAX;
@@ -107,7 +111,7 @@ impl FreePorts {
         idle.map(|port| port.socket)
     }
 
-    /// All free ports, to be closed: they lead to where the upstream is no more.
+    /// Removes all free ports, which must be closed, because the upstream has left the address that they lead to.
     pub fn clear(&mut self) -> impl Iterator<Item = UpstreamSocketId> {
         let (reusable, replied, outstanding) =
             (&mut self.reusable, &mut self.replied, &mut self.outstanding);
@@ -118,7 +122,8 @@ impl FreePorts {
             .map(|port| port.socket)
     }
 
-    /// All that are free, to be handed over: socket, until when it is in quarantine, when it was released, whether it is owed answers.
+    /// Returns all free ports for a handover: socket, end of quarantine, time of release, and whether a reply is
+    /// outstanding.
     pub fn iter(&self) -> impl Iterator<Item = (UpstreamSocketId, Time, Time, bool)> {
         let all = [
             (&self.reusable, false),
@@ -133,7 +138,7 @@ impl FreePorts {
         })
     }
 
-    /// Goes on with one that another has left; those of one sort in the order of their release.
+    /// Adds a port that a predecessor has saved. Ports of one kind must come in the order of their release.
     pub fn restore(
         &mut self,
         socket: UpstreamSocketId,
@@ -154,12 +159,12 @@ impl FreePorts {
         }
     }
 
-    /// How many are free, in quarantine or not.
+    /// Returns the number of free ports, in quarantine or not.
     pub fn len(&self) -> usize {
         self.reusable.len() + self.replied.len() + self.outstanding.len()
     }
 
-    /// Whether none is free.
+    /// Returns whether no port is free.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -181,7 +186,7 @@ mod tests {
         Time(ms * 1_000_000)
     }
 
-    /// A port is longer in quarantine when it is owed answers, and only the shortest quarantine is ever cut.
+    /// A port stays longer in quarantine when replies are outstanding, and only the shorter quarantine is ever cut.
     #[test]
     fn quarantine() {
         let mut ports = FreePorts::default();
@@ -215,7 +220,8 @@ mod tests {
         );
     }
 
-    /// A session that was silent for long has left quarantine already; ports that nobody needs are closed, the oldest first.
+    /// The port of a session that was silent for long has left quarantine already. Ports without use are closed, the
+    /// oldest first.
     #[test]
     fn idle_ports() {
         let mut ports = FreePorts::default();

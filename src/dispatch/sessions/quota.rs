@@ -1,7 +1,7 @@
-//! How many sessions there may be, over all workers, and how many of them one source prefix may hold.
+//! The limit on sessions over all workers, and the limit on those of one source prefix.
 //!
-//! The one thing that workers share while they run: a session that begins or ends takes a lock for some nanoseconds, one of
-//! 64, chosen by the prefix. A datagram of a session that exists takes none.
+//! This is the only state that workers share while they run. A session that begins or ends takes a lock for some
+//! nanoseconds. There are 64 locks, chosen by the prefix. A datagram of an existing session takes none.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use crate::dispatch::maglev::mix;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
 
-/// Locks; workers rarely meet at one.
+/// The number of locks. Workers rarely wait for the same one.
 const SHARDS: usize = 64;
 
-/// Sessions of each prefix that has any.
+/// The number of sessions of each prefix that has any.
 type PrefixCounts = HashMap<u64, u32, FixedState>;
 
-/// The limits and how much of them is used.
+/// The limits, and how much of them is used.
 #[derive(Debug)]
 pub struct Quota {
     all: Limit,
@@ -28,7 +28,8 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// `max` sessions, of which one prefix may hold `share`. `seed` makes it hard to guess which prefixes collide.
+    /// Creates a quota of `max` sessions, of which one prefix may hold `share`. `seed` makes it hard to guess which
+    /// prefixes collide.
     pub fn new(max: u32, share: u32, seed: u64) -> Quota {
         let counts = || Mutex::new(PrefixCounts::with_hasher(FixedState::with_seed(seed)));
         let prefixes = (0..SHARDS).map(|_| counts()).collect();
@@ -39,18 +40,23 @@ impl Quota {
         }
     }
 
-    /// The most sessions that there may be.
+    /// Returns the most sessions that there may be.
     pub fn max(&self) -> u32 {
         self.all.max()
     }
 
-    /// How many there are.
+    /// Returns the number of sessions.
     pub fn taken(&self) -> u32 {
         self.all.taken()
     }
 
-    /// Takes a place for a client of the prefix. A prefix that has its share is told so even where all places are taken:
-    /// nobody is to make room for it.
+    /// Takes a place for a session of a client of the prefix.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DropReason::SessionShare`] if the prefix holds its share, and [`DropReason::SessionLimit`] if all
+    /// places are taken. The share is checked first: evicting another session would not help such a prefix.
     pub fn take(&self, prefix: u64) -> Result<(), DropReason> {
         if self.share < self.max() {
             let mut counts = self.shard(prefix);
@@ -73,7 +79,7 @@ impl Quota {
         }
     }
 
-    /// Gives the place back.
+    /// Gives back the place of a session of the prefix.
     pub fn give_back(&self, prefix: u64) {
         if self.share < self.max() {
             let mut counts = self.shard(prefix);
@@ -88,7 +94,7 @@ impl Quota {
     }
 
     fn shard(&self, prefix: u64) -> MutexGuard<'_, PrefixCounts> {
-        // A worker that panicked has ended the daemon anyway; the counts are whole.
+        // A worker that panicked has ended the daemon anyway, and the counts are consistent.
         self.prefixes[number::to_usize(mix(prefix)) % SHARDS]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -101,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// Both limits hold exactly, and what is given back can be taken again.
+    /// Both limits hold exactly, and a place that was given back can be taken again.
     #[test]
     fn both_limits() {
         let quota = Quota::new(3, 2, 1);
@@ -129,7 +135,7 @@ mod tests {
         );
     }
 
-    /// Neither limit is ever exceeded where threads take and give back at once, and nothing gets lost on the way.
+    /// Neither limit is exceeded when threads take and give back concurrently, and no place is lost.
     #[test]
     fn limits_hold_under_threads() {
         let (quota, held) = (Quota::new(40, 15, 1), [const { AtomicU32::new(0) }; 5]);

@@ -1,4 +1,4 @@
-//! One session, and what it is found by.
+//! A session, and the key by which it is found.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::dispatch::route_table::RouteId;
 use crate::dispatch::time::Time;
 use crate::number;
 
-/// A session's place in the table. Valid until it is removed.
+/// A session's place in the table. It is valid until the session is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u32);
 
@@ -20,14 +20,14 @@ impl SessionId {
     }
 }
 
-/// Whom a session belongs to.
+/// The key of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionKey {
-    /// The client.
+    /// The client's address.
     pub client: SocketAddr,
-    /// The address of ours that it asked, and that answers leave from.
+    /// The address of this host that the client sent to. Replies leave from it.
     pub local: SocketAddr,
-    /// The route that brought it here.
+    /// The route of the session's datagrams.
     pub route: RouteId,
 }
 
@@ -48,28 +48,28 @@ impl Hash for SessionKey {
     }
 }
 
-/// One client's conversation with the upstreams.
+/// The state of one client's exchange with the upstreams.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Whose it is.
+    /// The key by which the session is found.
     pub key: SessionKey,
-    /// The listener that its last request came in by and that its answers leave through.
+    /// The listener that received the last request. Replies leave through it.
     pub listener: LocalListener,
-    /// The interface that it came in by, 0 where unknown.
+    /// The index of the interface that the request arrived on; 0 if it is unknown.
     pub interface: u32,
-    /// When the last datagram passed, either way.
+    /// The time of the last datagram in either direction.
     pub seen: Time,
-    /// The TTL that its last request was passed on with, one less than it arrived with.
+    /// The TTL with which the last request was passed on, one less than it arrived with.
     pub ttl: Option<u8>,
-    /// Datagrams from the client.
+    /// The number of datagrams from the client.
     pub requests: u32,
-    /// Datagrams to the client.
+    /// The number of datagrams to the client.
     pub replies: u32,
-    /// The upstream that has answered first since the last request.
+    /// The upstream that replied first since the last request.
     pub winner: Option<u16>,
-    /// Whether it ever got an answer.
+    /// Whether the session has had a reply.
     pub is_assured: bool,
-    /// Whether the client's next datagram belongs to it.
+    /// Whether the client's next datagram belongs to the session.
     pub(super) is_bound: bool,
     pub(super) is_open: bool,
     pub(super) wheel: Link,

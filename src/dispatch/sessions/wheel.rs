@@ -1,6 +1,6 @@
-//! A wheel of deadlines. Traffic moves a session's deadline all the time, so an entry stays where it is until its slot's
-//! time comes, and only then moves on to where it belongs by now: a datagram costs the wheel nothing. An entry is told of at
-//! most two slots after its deadline, and never before.
+//! Timer wheel for session expiry. A datagram only updates the session's last-seen time; the entry is not moved. When
+//! the entry's slot comes up, the deadline is recomputed. If it is still in the future, the entry is inserted again.
+//! Expiry is reported at most two slots late and never early.
 
 use super::link::{Link, NONE};
 use super::list::link;
@@ -8,12 +8,12 @@ use super::session::Session;
 use crate::dispatch::time::Time;
 use crate::number;
 
-/// Slots in a turn of the wheel. What is further ahead waits in the last one, and moves on from there.
+/// The number of slots of the wheel. An entry further ahead waits in the last slot, and moves on from there.
 const SLOTS: u64 = 256;
-/// The shortest time that a slot stands for: deadlines are kept to a hundredth of a second at best.
+/// The shortest duration of a slot. Deadlines are kept to a hundredth of a second at best.
 const SLOT_NS_MIN: u64 = 10_000_000;
 
-/// The lists of the wheel's slots.
+/// The kind of the lists of the wheel's slots.
 #[derive(Debug)]
 pub struct InWheel;
 
@@ -21,13 +21,13 @@ pub struct InWheel;
 pub struct Wheel {
     slot_ns: u64,
     slots: Vec<u32>,
-    /// The slot whose entries are looked at next, counted from the beginning of time.
+    /// The number of the slot whose entries are checked next, counted from time zero.
     at: u64,
     entries: u32,
 }
 
 impl Wheel {
-    /// For deadlines from `shortest_ns` to `longest_ns` ahead: a slot is a small part of either.
+    /// Creates a wheel for deadlines from `shortest_ns` to `longest_ns` ahead. A slot is a small part of either.
     pub fn new(shortest_ns: u64, longest_ns: u64) -> Wheel {
         let slot_ns = (longest_ns / (SLOTS / 2))
             .min(shortest_ns / 8)
@@ -42,7 +42,7 @@ impl Wheel {
 
     /// Adds an entry.
     pub fn insert(&mut self, slab: &mut [Session], place: u32, deadline: Time, now: Time) {
-        // An idle wheel has not turned: nothing is in the slots between.
+        // An empty wheel has not turned: no slot in between has entries.
         if self.entries == 0 {
             self.at = now.0 / self.slot_ns;
         }
@@ -51,11 +51,11 @@ impl Wheel {
 
     fn put(&mut self, slab: &mut [Session], place: u32, deadline: Time) {
         self.entries += 1;
-        // The slot after the deadline's own: looked at when all of it has passed.
+        // The slot after the deadline's own is checked when all of the deadline's slot has passed.
         let slot = (deadline.0 / self.slot_ns + 1).clamp(self.at, self.at + SLOTS - 1);
         let first = &mut self.slots[(slot % SLOTS) as usize];
         let next = std::mem::replace(first, place);
-        // The first entry of a slot has the slot's own number before it, marked by being no entry's.
+        // The previous neighbour of a slot's first entry is the slot itself, in a range of numbers that no entry has.
         *link::<InWheel>(slab, place) = Link {
             previous: head(slot),
             next,
@@ -65,7 +65,7 @@ impl Wheel {
         }
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub fn remove(&mut self, slab: &mut [Session], place: u32) {
         self.entries -= 1;
         let Link { previous, next } = std::mem::take(link::<InWheel>(slab, place));
@@ -78,7 +78,7 @@ impl Wheel {
         }
     }
 
-    /// An entry whose deadline has passed; it stays in the wheel until it is removed.
+    /// Returns an entry whose deadline has passed. It stays in the wheel until it is removed.
     pub fn expired(
         &mut self,
         slab: &mut [Session],
@@ -86,7 +86,7 @@ impl Wheel {
         deadline: impl Fn(&Session) -> Time,
     ) -> Option<u32> {
         let present = now.0 / self.slot_ns;
-        // After a long sleep one turn sees everything.
+        // After a long sleep, one turn of the wheel visits all slots.
         self.at = self.at.max(present.saturating_sub(SLOTS - 1));
         while self.at <= present {
             let first = self.slots[(self.at % SLOTS) as usize];
@@ -99,13 +99,13 @@ impl Wheel {
                 return Some(first);
             }
             self.remove(slab, first);
-            // Not into the slot that is being emptied.
+            // The entry must not return to the slot that is being emptied.
             self.put(slab, first, Time(at.0.max((self.at + 1) * self.slot_ns)));
         }
         None
     }
 
-    /// When the next slot's time comes.
+    /// Returns when the next slot with entries comes up.
     pub fn deadline(&self) -> Time {
         let next =
             (self.at..self.at + SLOTS).find(|slot| self.slots[(slot % SLOTS) as usize] != NONE);
@@ -136,7 +136,7 @@ mod tests {
     use crate::dispatch::route_table::RouteId;
     use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions};
 
-    /// What a plain list knows of a session.
+    /// A session as a plain list keeps it.
     struct Listed {
         id: SessionId,
         seen: Time,
@@ -154,8 +154,9 @@ mod tests {
         }
     }
 
-    /// Against a plain list: nothing ends before its deadline, everything at most two slots after it when the wheel is asked
-    /// as it wishes, and after a long sleep in one go; and it wishes neither too late nor again at once.
+    /// Expiry matches a plain list. No session expires before its deadline. Each expires at most two slots after it
+    /// when the wheel is called at its deadlines, and at once after a long sleep. The wheel's own deadline is never
+    /// too late.
     #[test]
     fn deadlines_as_in_a_plain_list() {
         for seed in 0..200 {
@@ -196,7 +197,7 @@ mod tests {
                     5 if !list.is_empty() => {
                         table.remove(list.swap_remove(random.below(list.len())).id)
                     }
-                    // A sleep, through several turns of the wheel at times.
+                    // A sleep, sometimes through several turns of the wheel.
                     6 => now = Time(now.0 + random.number() % (idle * [1, 1, 8][random.below(3)])),
                     _ => {
                         let later = now.0 + random.number() % idle;

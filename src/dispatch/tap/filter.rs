@@ -1,4 +1,4 @@
-//! Which datagrams somebody wants to look at.
+//! The filter of a tap: which datagrams it shows.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -7,37 +7,39 @@ use ipnet::IpNet;
 
 use crate::dispatch::handler::HandlerId;
 
-/// What a datagram must be to be shown; what is not said does not matter.
+/// The conditions for a datagram to be shown. An absent condition always holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Where it was sent to.
+    /// The destination that the datagram was sent to.
     pub to: AddressFilter,
-    /// Where it comes from.
+    /// The sources that the datagram may come from.
     pub from: Option<IpNet>,
-    /// A handler of its route.
+    /// A handler that the datagram must have passed.
     pub handler: Option<HandlerId>,
 }
 
 impl Filter {
-    /// Whether it wants what goes from this client to this address of ours; an answer goes the other way.
+    /// Returns whether a datagram from the client `from` to this host's address `to` matches. For a reply, the two
+    /// addresses are those of the request.
     #[inline]
     pub(super) fn wants(&self, to: SocketAddr, from: SocketAddr) -> bool {
         self.to.contains(to) && self.from.is_none_or(|net| net.contains(&from.ip()))
     }
 
-    /// Whether it wants even those whose ends nobody knows.
+    /// Returns whether datagrams without known addresses match.
     pub(super) fn wants_anybody(&self) -> bool {
         self.to == AddressFilter::default() && self.from.is_none()
     }
 
-    /// Whether it wants what these handlers had.
+    /// Returns whether datagrams of these handlers match.
     pub(super) fn wants_one_of(&self, handlers: &[(HandlerId, usize)]) -> bool {
         self.handler
             .is_none_or(|wanted| handlers.iter().any(|(handler, _)| *handler == wanted))
     }
 }
 
-/// Destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`; IPv6 before a port in brackets.
+/// Destinations, written `ADDR:PORT`, `ADDR`, `PREFIX:PORT`, `PREFIX` or `:PORT`. An IPv6 address before a port is in
+/// brackets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     /// The addresses; `None` for all.
@@ -53,7 +55,7 @@ impl AddressFilter {
     }
 }
 
-/// What is said to a target that cannot be read.
+/// The error for a destination that cannot be parsed.
 const TARGET: &str =
     "write an address, a port or both: 127.0.0.1:1234, 192.0.2.0/24, [::1]:53 or :1234";
 
@@ -85,7 +87,7 @@ impl FromStr for AddressFilter {
     }
 }
 
-/// An address or a prefix.
+/// Parses an address or a prefix.
 pub(super) fn net(text: &str) -> Option<IpNet> {
     text.parse::<IpAddr>()
         .map(IpNet::from)
@@ -94,7 +96,12 @@ pub(super) fn net(text: &str) -> Option<IpNet> {
 }
 
 impl Filter {
-    /// Reads a prefix of sources, or one source.
+    /// Parses a prefix of sources, or a single source.
+    ///
+    ///
+    /// # Errors
+    ///
+    /// Returns a message with examples if the text is neither an address nor a prefix.
     pub fn source(text: &str) -> Result<IpNet, &'static str> {
         net(text).ok_or("write an address or a prefix: 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32")
     }

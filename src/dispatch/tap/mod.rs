@@ -1,8 +1,8 @@
-//! Taps: copies of datagrams with what became of them, for somebody who looks on. A tap never holds up what it looks at. It
-//! copies into pages, of which there is a fixed number; a reader that is behind has all of them, and then datagrams are
-//! counted as missed. And it copies a bounded number of datagrams and bytes in each turn, whoever reads how fast.
+//! Taps: copies of datagrams with their verdicts, for a reader. A tap never delays the datagrams. It copies them into
+//! pages of a fixed number. While a slow reader holds all pages, datagrams are counted as missed. In each turn, a tap
+//! copies a bounded number of datagrams and bytes, however fast readers are.
 //!
-//! `filter.rs` says which datagrams, `page.rs` carries them, and this file takes them while the dispatcher works.
+//! `filter.rs` selects datagrams and `page.rs` carries them. This file copies them while the dispatcher works.
 
 mod filter;
 mod page;
@@ -23,35 +23,38 @@ use super::outbox::{Outbox, Reply};
 use super::verdict::DropReason;
 use crate::datagram::{Envelope, Region, Train};
 
-/// Taps that there may be at once.
+/// The most taps at once.
 pub const TAPS_MAX: usize = 8;
-/// Datagrams that a turn copies for all taps together: about a tenth of what a full turn may hold, 10 µs of its time.
+/// The most datagrams that a turn copies for all taps together. They are about a tenth of a full turn, and cost 10
+/// µs.
 pub const RECORDS_PER_TURN: usize = 64;
-/// Bytes of payload that a turn copies for all taps together, give or take one datagram for each.
+/// The most bytes of payload that a turn copies for all taps together, except for up to one further datagram of each
+/// tap.
 pub const BYTES_PER_TURN: usize = 128 << 10;
-/// Which tap; the same in all workers.
+/// The number of a tap, the same in all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapId(pub u64);
 
-/// One worker's end of a tap.
+/// The part of a tap that one worker owns.
 #[derive(Debug)]
 pub struct Tap {
     id: TapId,
     filter: Arc<Filter>,
-    /// Bytes of each payload that are copied.
+    /// The most bytes of each payload that are copied.
     snap: usize,
     pages: Pages,
     counts: Arc<TapCounts>,
-    /// What this turn added to the counts.
+    /// The datagrams that this turn has added to the counts.
     matched: u64,
     missed: u64,
-    /// What may still be copied this turn.
+    /// The datagrams and bytes that may still be copied this turn.
     records_left: usize,
     bytes_left: usize,
 }
 
 impl Tap {
-    /// Copies up to `snap` bytes of each datagram that the filter wants into pages for the reader.
+    /// Creates a tap that copies up to `snap` bytes of each datagram that matches the filter into pages for the
+    /// reader.
     pub fn new(
         id: TapId,
         filter: Arc<Filter>,
@@ -73,7 +76,7 @@ impl Tap {
         }
     }
 
-    /// Copies a datagram, or says that it cannot now.
+    /// Copies a datagram. Returns `false` if the turn's allowance is used up or no page is free.
     fn copy(&mut self, sample: &TapSample<'_>) -> bool {
         if self.records_left == 0 || self.bytes_left == 0 {
             return false;
@@ -87,7 +90,7 @@ impl Tap {
         copied
     }
 
-    /// Tells the reader how many there were.
+    /// Adds this turn's numbers to the counts that the reader sees.
     fn report(&mut self) {
         if self.matched > 0 {
             self.counts.add(
@@ -105,13 +108,13 @@ pub struct Taps {
     /// The time of day of this turn, in nanoseconds since 1970.
     now_ns: u64,
     names: Arc<Names>,
-    /// The handlers of the run so far, each with the end of its drops in `drops`.
+    /// The handlers of the current run, each with the end of its drops in `drops`.
     handlers: Vec<(HandlerId, usize)>,
     drops: Vec<(u32, DropReason)>,
 }
 
 impl Taps {
-    /// No taps yet. The names go with the records, so that a reader needs no others.
+    /// Creates an empty list of taps. Records carry the names with them, so that a reader needs no others.
     pub(super) fn new(names: Arc<Names>) -> Taps {
         Taps {
             names,
@@ -119,18 +122,18 @@ impl Taps {
         }
     }
 
-    /// Whether nobody looks on.
+    /// Returns whether no tap is open.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.taps.is_empty()
     }
 
-    /// One more.
+    /// Opens a tap.
     pub fn add(&mut self, tap: Tap) {
         self.taps.push(tap);
     }
 
-    /// One less; what it has copied is handed on.
+    /// Closes a tap, and sends what it has copied to the reader.
     pub fn remove(&mut self, id: TapId) {
         if let Some(place) = self.taps.iter().position(|tap| tap.id == id) {
             let mut tap = self.taps.swap_remove(place);
@@ -139,7 +142,7 @@ impl Taps {
         }
     }
 
-    /// A turn begins, at this time of day in nanoseconds since 1970.
+    /// Begins a turn with a fresh allowance. `now_ns` is the time of day in nanoseconds since 1970.
     pub fn begin_turn(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         let taps = self.taps.len().max(1);
@@ -149,7 +152,7 @@ impl Taps {
         }
     }
 
-    /// A turn is over: what was copied goes to the readers. Whether nothing is kept back.
+    /// Ends a turn and sends what was copied to the readers. Returns `true` if nothing is kept back.
     pub(super) fn end_turn(&mut self) -> bool {
         let mut is_done = true;
         for tap in &mut self.taps {
@@ -159,7 +162,7 @@ impl Taps {
         is_done
     }
 
-    /// Nothing comes any more, for now: what was copied goes to the readers.
+    /// Sends everything that was copied to the readers, because no datagrams arrive for now.
     pub(super) fn end(&mut self) {
         for tap in &mut self.taps {
             tap.report();
@@ -167,7 +170,7 @@ impl Taps {
         }
     }
 
-    /// A handler has had the run, and dropped these.
+    /// Records which datagrams of the current run a handler has dropped.
     pub(super) fn note(&mut self, handler: HandlerId, drops: &Drops) {
         if self.handlers.len() < VERDICTS_MAX {
             self.drops.extend_from_slice(&drops.0);
@@ -175,13 +178,13 @@ impl Taps {
         }
     }
 
-    /// Copies what a listener received, now that all handlers have had it.
+    /// Copies what a listener received, after all handlers have handled it.
     pub(super) fn take(&mut self, source: TapSource, batch: &Batch<'_>) {
         self.copy(source, batch, |envelope| Some(*envelope));
     }
 
-    /// Copies what an upstream answered, now that its handler has had it: as its client gets it, since the kernel was not
-    /// asked for anything about an answer, and the client's conversation is what people look for.
+    /// Copies the replies of an upstream, after the handler has handled them. A reply is shown as its client receives
+    /// it: the kernel was not asked for details of replies, and readers look for the client's exchange.
     pub(super) fn take_reply(
         &mut self,
         handler: HandlerId,
@@ -258,7 +261,7 @@ impl Taps {
     }
 }
 
-/// Copies a train's datagrams one by one, as many as the tap takes.
+/// Copies a train's datagrams one by one, until the tap accepts no more. Returns the number of copies.
 fn copy_train<'a>(
     tap: &mut Tap,
     train: &Train,
@@ -278,7 +281,8 @@ fn copy_train<'a>(
     copied
 }
 
-/// What the handler passed these answers on as: a socket is one session's, and so all of them go to one client.
+/// Returns how the handler passed these replies back. The socket belongs to one session, so all of them go to one
+/// client.
 fn passed_back(
     handler: HandlerId,
     trains: &[Train],

@@ -1,5 +1,5 @@
-//! Pages: what carries copies of datagrams from a worker to a reader. They are made once; a page that was read goes back to
-//! the worker that filled it, and nothing is allocated for a datagram.
+//! Pages: they carry copies of datagrams from a worker to a reader. Pages are allocated once. A page that was read
+//! returns to the worker that filled it, and nothing is allocated for a datagram.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,42 +13,42 @@ use crate::dispatch::id::RouteId;
 use crate::dispatch::verdict::{DropReason, Verdict};
 use crate::number;
 
-/// Handlers whose verdicts a record tells; of a route with more of them, the first.
+/// The most handlers that a record holds verdicts of. On a route with more handlers, the first ones are recorded.
 pub(super) const VERDICTS_MAX: usize = 32;
-/// Pages that one tap has in each worker.
+/// The number of pages of one tap in each worker.
 const PAGES: usize = 4;
-/// Bytes of payload in a page: a few datagrams of the largest size.
+/// The bytes of payload in a page: a few datagrams of the largest size.
 const PAGE_BYTES: usize = 256 << 10;
-/// Datagrams in a page.
+/// The most datagrams in a page.
 const PAGE_RECORDS: usize = 512;
-/// Verdicts in a page: one or two for each datagram, as a rule.
+/// The most verdicts in a page: as a rule, one or two for each datagram.
 const PAGE_VERDICTS: usize = 1024;
 
 const _: () = assert!(PAGE_VERDICTS >= VERDICTS_MAX && PAGE_BYTES > u16::MAX as usize);
 
-/// Which way a datagram went.
+/// The direction of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// To one of our listeners.
+    /// From a client to a listener of this daemon.
     Request,
     /// From an upstream back to a client.
     Reply,
 }
 
-/// Where datagrams come from, as the dispatcher knows it.
+/// The origin of datagrams, as the dispatcher knows it.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct TapSource {
-    /// Which way they go.
+    /// The direction of the datagrams.
     pub(in super::super) direction: Direction,
-    /// The number of the listener that received them; of the one that answers leave through.
+    /// The number of the listener that received requests, or that replies leave through.
     pub(in super::super) listener: Option<u32>,
-    /// Their route, or why they have none.
+    /// The route of the datagrams, or the reason why they have none.
     pub(in super::super) route: Result<Option<RouteId>, DropReason>,
-    /// The upstream, of an answer.
+    /// The upstream that replies come from.
     pub(in super::super) upstream: Option<UpstreamId>,
 }
 
-/// A datagram as it is handed to a page.
+/// A datagram as it is passed to a page.
 #[derive(Clone, Copy)]
 pub(super) struct TapSample<'a> {
     pub(super) source: TapSource,
@@ -58,12 +58,12 @@ pub(super) struct TapSample<'a> {
     pub(super) handlers: &'a [(HandlerId, usize)],
     pub(super) drops: &'a [(u32, DropReason)],
     pub(super) payload: &'a [u8],
-    /// Its place in the batch, which the drops count by.
+    /// The index of the datagram in the batch, which the drops refer to.
     pub(super) index: u32,
 }
 
 impl TapSample<'_> {
-    /// What each handler said.
+    /// Returns the verdict of each handler on the datagram.
     fn verdicts(&self) -> impl Iterator<Item = (HandlerId, Verdict)> {
         let mut first = 0;
         self.handlers.iter().map(move |&(handler, end)| {
@@ -77,39 +77,40 @@ impl TapSample<'_> {
     }
 }
 
-/// What is told about one datagram.
+/// What a page holds about one datagram, besides its payload and verdicts.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// When the kernel received it, where it was asked; otherwise when its turn began. Nanoseconds since 1970.
+    /// The time at which the kernel received the datagram, if it was asked for, or else at which the turn began. The
+    /// unit is nanoseconds since 1970.
     pub time_ns: u64,
-    /// Which way it went.
+    /// The direction of the datagram.
     pub direction: Direction,
-    /// The number of the listener that received it, or that the answer leaves through.
+    /// The number of the listener that received the request, or that the reply leaves through.
     pub listener: Option<u32>,
-    /// The upstream that answered.
+    /// The upstream that replied.
     pub upstream: Option<UpstreamId>,
-    /// Its addresses and what else the kernel told. An answer's are those that its client sees; `None` where the answer
-    /// goes to nobody.
+    /// The addresses and what else the kernel reported. A reply has the addresses that its client sees, or `None` if
+    /// it is sent to no client.
     pub ends: Option<Envelope>,
-    /// Its route.
+    /// The route of the datagram.
     pub route: Option<RouteId>,
-    /// Why it got none.
+    /// The reason why the datagram has no route.
     pub refusal: Option<DropReason>,
-    /// Bytes of payload that it had.
+    /// The length of the payload in bytes, which may exceed the bytes that were copied.
     pub len: u32,
     payload: Range<usize>,
     verdicts: Range<usize>,
 }
 
-/// Some datagrams on their way to a reader.
+/// A page of datagrams on its way to a reader.
 #[derive(Debug)]
 pub struct TapPage {
     records: Vec<Record>,
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
-    /// Where it goes back to; `None` while it is there. A bounded channel keeps what is in it until its last sender is gone,
-    /// so that a page that waited in it with a sender would never be freed.
+    /// The channel that returns the page to its worker; `None` while the page waits in that channel. A bounded channel keeps
+    /// its messages until its last sender is gone, so a page that waited there with a sender would never be freed.
     home: Option<Sender<TapPage>>,
 }
 
@@ -157,7 +158,7 @@ impl TapPage {
         });
     }
 
-    /// The datagrams, in the order in which this worker handled them.
+    /// Returns the datagrams in the order in which this worker handled them.
     pub fn views(&self) -> impl Iterator<Item = View<'_>> {
         self.records.iter().map(|record| View {
             record,
@@ -167,33 +168,33 @@ impl TapPage {
         })
     }
 
-    /// It has been read: gives it back to its worker.
+    /// Returns the page to its worker after it was read.
     pub fn done(mut self) {
         self.records.clear();
         self.bytes.clear();
         self.verdicts.clear();
         if let Some(home) = self.home.take() {
-            // The tap may be gone; then the page is simply freed.
+            // The tap may be gone. The page is then freed.
             let _ = home.try_send(self);
         }
     }
 }
 
-/// One datagram on a page.
+/// A view of one datagram on a page.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// What is told about it.
+    /// What is known about the datagram.
     pub record: &'a Record,
-    /// What its numbers mean.
+    /// The names for the numbers in the record.
     pub names: &'a Names,
-    /// Its first bytes.
+    /// The first bytes of the datagram.
     pub payload: &'a [u8],
-    /// What each of its handlers said.
+    /// The verdict of each handler.
     pub verdicts: &'a [(HandlerId, Verdict)],
 }
 
 impl View<'_> {
-    /// What became of it: handled when one of its handlers did.
+    /// Returns what became of the datagram: it is handled if at least one handler handled it.
     pub fn verdict(&self) -> Verdict {
         let is_handled = self
             .verdicts
@@ -207,7 +208,7 @@ impl View<'_> {
     }
 }
 
-/// What the filter wanted, over all workers, as of their last turns' ends.
+/// Counts of the datagrams that matched the filter, over all workers, as of the ends of their last turns.
 #[derive(Debug, Default)]
 pub struct TapCounts {
     matched: AtomicU64,
@@ -216,20 +217,20 @@ pub struct TapCounts {
 
 impl TapCounts {
     pub(super) fn add(&self, matched: u64, missed: u64) {
-        // In this order, and read in the other one, so that never more seem missed than there were.
+        // The reader loads these in the reverse order, so that missed datagrams never seem more than matched ones.
         self.matched.fetch_add(matched, Ordering::Release);
         self.missed.fetch_add(missed, Ordering::Release);
     }
 
-    /// Datagrams that the filter wanted, and those of them that were not copied because the reader or the turn's allowance
-    /// was behind.
+    /// Returns the number of datagrams that matched the filter, and the number of those that were not copied. A
+    /// datagram is missed if no page was free or the turn's allowance was used up.
     pub fn get(&self) -> (u64, u64) {
         let missed = self.missed.load(Ordering::Acquire);
         (self.matched.load(Ordering::Acquire), missed)
     }
 }
 
-/// One worker's pages: at home, under way, or being filled.
+/// The pages of one tap in one worker: free, sent to the reader, or being filled.
 #[derive(Debug)]
 pub(super) struct Pages {
     reader: Sender<TapPage>,
@@ -239,7 +240,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// All pages, at home. The reader's channel is unbounded; the pages are what is bounded.
+    /// Creates all pages as free. The reader's channel is unbounded; the number of pages is bounded.
     pub(super) fn new(reader: Sender<TapPage>) -> Pages {
         let (home, free) = bounded(PAGES);
         for _ in 0..PAGES {
@@ -254,14 +255,15 @@ impl Pages {
         }
     }
 
-    /// Writes a datagram on the page that is being filled, or on a new one. `false`: all pages are full or under way.
+    /// Writes a datagram to the current page, or to a new one. Returns `false` if all pages are full or with the
+    /// reader.
     pub(super) fn write(&mut self, sample: &TapSample<'_>, payload: &[u8]) -> bool {
         if self
             .current
             .as_ref()
             .is_some_and(|page| !page.has_room(payload.len(), sample.handlers.len()))
         {
-            // The reader would free the pages in order, so the full one waits with it, not here.
+            // The reader frees pages in order, so a full page is sent to it at once.
             self.hand_on();
         }
         let Some(mut page) = self.current.take().or_else(|| self.free.try_recv().ok()) else {
@@ -275,8 +277,8 @@ impl Pages {
         true
     }
 
-    /// Hands the page on, unless the reader has all the others: then it goes on filling, for short turns would use the pages
-    /// up long before the reader is behind. Whether nothing was kept.
+    /// Sends the current page, unless the reader holds all others. In that case the worker keeps filling it, since
+    /// short turns would use up the pages long before the reader is behind. Returns whether nothing was kept.
     pub(super) fn hand_on_unless_last(&mut self) -> bool {
         if self.current.is_some() && self.free.is_empty() {
             return false;
@@ -285,9 +287,9 @@ impl Pages {
         true
     }
 
-    /// Hands the page on.
+    /// Sends the current page to the reader.
     pub(super) fn hand_on(&mut self) {
-        // A reader that is gone frees what is sent to it; somebody will take the tap away.
+        // A reader that is gone frees what is sent to it. The control plane then removes the tap.
         if let Some(mut page) = self.current.take() {
             page.home = Some(self.home.clone());
             if let Err(refused) = self.reader.send(page) {

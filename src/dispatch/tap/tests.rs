@@ -1,4 +1,4 @@
-//! What is shown, what is counted as missed, and that the two are all that the filter wants.
+//! Tests of taps: what is shown, what is counted as missed, and that the two are all that the filter selects.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::dispatch::id::RouteId;
 use crate::dispatch::random::Random;
 use crate::dispatch::verdict::Verdict;
 
-/// Bytes of an arena that is full of numbers.
+/// Returns the bytes of an arena that is full of numbers.
 fn arena() -> Vec<u8> {
     (0..1 << 18).map(|index| (index / 7) as u8).collect()
 }
@@ -48,7 +48,7 @@ fn received(route: Result<Option<RouteId>, DropReason>) -> TapSource {
     }
 }
 
-/// Taps with one tap, and its reader.
+/// Returns taps with one tap, and its reader.
 fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<TapCounts>) {
     let (reader, pages) = unbounded();
     let counts = Arc::new(TapCounts::default());
@@ -63,7 +63,7 @@ fn tapped(filter: Filter, snap: usize) -> (Taps, Receiver<TapPage>, Arc<TapCount
     (taps, pages, counts)
 }
 
-/// What a target may look like, and what is no target.
+/// Each form of a destination is parsed, and anything else is refused.
 #[test]
 fn targets_are_read() {
     let target = |text: &str| {
@@ -97,7 +97,7 @@ fn targets_are_read() {
     }
 }
 
-/// Each datagram of a run is shown with its own bytes, its own addresses, and what each handler said of it.
+/// Each datagram of a run is shown with its own bytes, its own addresses, and the verdict of each handler.
 #[test]
 fn records_tell_what_became_of_each() {
     let arena = arena();
@@ -190,8 +190,8 @@ fn records_tell_what_became_of_each() {
     assert_eq!(counts.get(), (5, 0));
 }
 
-/// Seeded: whatever comes and however slowly it is read, shown and missed are all that the filter wants, nothing is shown
-/// that it does not want, pages are never more than there are, and no turn copies more than its allowance.
+/// Seeded: for any traffic and any speed of the reader, shown and missed datagrams are all that the filter selects.
+/// No other datagram is shown. The number of pages stays fixed, and no turn copies more than its allowance.
 #[test]
 fn shown_and_missed_are_all_that_is_wanted() {
     let arena = arena();
@@ -303,8 +303,8 @@ fn shown_and_missed_are_all_that_is_wanted() {
     }
 }
 
-/// A reader that stands still holds all pages but the one that goes on filling; what does not fit there is missed, and once
-/// it reads again, the rest comes. A reader that is gone costs nothing.
+/// A reader that does not read holds all pages except the current one. Datagrams that do not fit there are missed.
+/// Once it reads again, the rest arrives. A reader that is gone costs nothing.
 #[test]
 fn a_reader_that_stands_still() {
     let arena = arena();
@@ -316,7 +316,7 @@ fn a_reader_that_stands_still() {
         let keeps = !taps.end_turn();
         assert_eq!(keeps, (3..7).contains(&turn), "turn {turn}");
     }
-    // Three pages of one datagram each, and a fourth with as many as it holds, handed on once it was full.
+    // Three pages of one datagram each, and a fourth with as many as it holds, which was sent once it was full.
     assert_eq!((pages.len(), counts.get()), (4, (100, 93)));
     pages.try_iter().for_each(TapPage::done);
     taps.begin_turn(1);

@@ -1,4 +1,4 @@
-//! What decides under `pick = "hash"`, as a number.
+//! The key of a datagram under `pick = "hash"`.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,8 @@ use super::config::HashOn;
 use crate::datagram::Envelope;
 use crate::dispatch::maglev::{hash_bytes, mix};
 
-/// The key of a datagram. The same on every machine and in every version.
+/// Computes the key of a datagram. It is the same on every machine and in every version, so that all of them pick the
+/// same upstream.
 pub fn key_of(on: HashOn, envelope: &Envelope, payload: &[u8]) -> u64 {
     match on {
         HashOn::Source => of_address(envelope.src, envelope.src.port()),
@@ -35,7 +36,7 @@ fn of_address(address: SocketAddr, port: u16) -> u64 {
 mod tests {
     use super::*;
 
-    /// What decides, and nothing else does.
+    /// Each form of `hash_on` depends on its part of the datagram, and on nothing else.
     #[test]
     fn what_decides() {
         let envelope = |src: &str, dst: &str| {
@@ -57,7 +58,7 @@ mod tests {
             envelope("10.0.0.1:4000", "[2001:db8::1]:53"),
             b"abcd".as_slice(),
         );
-        // Which keys each change leaves as they are: by source, source address, destination and payload.
+        // For each change: whether the key stays the same by source, source address, destination and payload.
         let changes = [
             (
                 envelope("10.0.0.1:4001", "[2001:db8::1]:53"),

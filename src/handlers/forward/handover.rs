@@ -1,5 +1,5 @@
-//! What a forwarder leaves to the one that takes its place, and how that one goes on: sessions with their source ports, ports
-//! in quarantine, whose turn it is, and what is thought of each upstream.
+//! The state that a forwarder exports to its replacement, and its import. It consists of sessions with their source
+//! ports, ports in quarantine, the round-robin position, and the health of each upstream.
 
 use super::config::{Choice, Spread};
 use super::stateful::Stateful;
@@ -11,7 +11,7 @@ use crate::dispatch::sessions::{SessionId, SessionKey, prefix_of};
 use crate::number;
 
 impl UpstreamSet {
-    /// What every forwarder leaves.
+    /// Exports the state that every forwarder has, with or without sessions.
     pub fn save(&self) -> SavedState {
         let upstream =
             |(place, handle): (usize, &super::upstream_handle::UpstreamHandle)| SavedUpstream {
@@ -28,7 +28,7 @@ impl UpstreamSet {
         }
     }
 
-    /// Goes on with that.
+    /// Imports the state that every forwarder has.
     pub fn inherit(&mut self, saved: &SavedState) {
         for left in &saved.upstreams {
             let place = usize::from(left.place);
@@ -44,10 +44,10 @@ impl UpstreamSet {
 }
 
 impl Stateful {
-    /// What a forwarder with sessions leaves.
+    /// Exports the state of a forwarder with sessions.
     pub(super) fn save_all(&self) -> SavedState {
         let sessions = self.table.iter().map(|(id, _)| self.save_session(id));
-        // In this order they make room for others.
+        // Sessions are evicted in this order, the longest silent one first.
         let mut sessions: Vec<SavedSession> = sessions.collect();
         sessions.sort_by_key(|session| session.seen);
         SavedState {
@@ -82,7 +82,7 @@ impl Stateful {
         }
     }
 
-    /// Goes on with that.
+    /// Imports the state of a forwarder with sessions.
     pub(super) fn inherit_all(&mut self, mut saved: SavedState, cx: &mut Context<'_>) {
         self.upstreams.inherit(&saved);
         for session in std::mem::take(&mut saved.sessions) {
@@ -94,10 +94,10 @@ impl Stateful {
         }
     }
 
-    /// Where there is no place for it any more, since the file now allows fewer, it ends as if it had made room.
+    /// Imports one session. If the limits of the new file have no room for it, it ends and is counted as evicted.
     fn inherit_session(&mut self, left: &SavedSession, cx: &mut Context<'_>) {
         let prefix = prefix_of(left.client.ip());
-        // Without a route of its own it only waits for answers: the number stands for no route.
+        // A session without a route only waits for replies, so its key gets a route number that does not exist.
         let key = SessionKey {
             client: left.client,
             local: left.local,
@@ -116,7 +116,8 @@ impl Stateful {
             self.counts.evicted += 1;
             return;
         }
-        // Two workers may each have had one of this client, before the kernel spread its flows anew. It talks by the later one.
+        // Two workers may each have had a session of this client, from before the kernel redistributed its flows. The
+        // client's datagrams go to the later one.
         let earlier = self.table.find(&key);
         let is_latest = earlier.is_none_or(|id| self.table.get(id).seen <= left.seen);
         let is_bound = left.is_bound && left.route.is_some() && is_latest;
@@ -140,10 +141,11 @@ impl Stateful {
         self.make_room_for_comparisons(id);
     }
 
-    /// Where among a session's sockets one to this upstream stands.
+    /// Index of the socket to this upstream among a session's sockets; `None` if the session cannot have such a socket.
     fn leg_of(&self, leg: &SavedLeg) -> Option<usize> {
         let place = usize::from(leg.place);
-        // A session leases sockets of its own where its handler's do, and shares them where they share.
+        // Sessions either lease their own sockets or share the one-way ones. A saved leg of the other form does not
+        // fit.
         if place >= self.upstreams.handles.len()
             || leg.socket.is_some() != self.source_ports.is_leasing()
         {
@@ -166,12 +168,12 @@ impl Stateful {
     }
 }
 
-/// The route of a session whose route is gone. No datagram comes by it.
+/// Stands for the route of a session whose route is gone. No datagram arrives by it.
 const NO_ROUTE: crate::dispatch::route_table::RouteId =
     crate::dispatch::route_table::RouteId(u32::MAX);
 
 impl super::source_ports::SourcePorts {
-    /// The free ports.
+    /// Exports the ports that no session uses.
     fn save(&self) -> Vec<SavedPort> {
         let mut left = Vec::new();
         for (place, ports) in self.ports().enumerate() {

@@ -1,4 +1,4 @@
-//! `forward`: passes datagrams on to upstreams, to all of them or to a picked one, and answers back.
+//! `forward`: sends datagrams to all upstreams or to a picked one, and sends replies back to the client.
 
 pub mod config;
 mod flow_hash;
@@ -29,10 +29,10 @@ use crate::dispatch::rate::RateLimit;
 use crate::dispatch::sessions::quota::Quota;
 use crate::dispatch::time::nanoseconds;
 
-/// The entry in the list of kinds.
+/// Entry of `forward` in the list of kinds.
 pub const KIND: Kind = Kind {
     name: "forward",
-    summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; answers go back to the sender",
+    summary: "passes datagrams on to upstreams: to all of them, or to one that is picked; replies go back to the sender",
     settings: config::schema::SETTINGS,
     example: r#"[[route]]
 destination = "0.0.0.0:5300"
@@ -63,13 +63,13 @@ pick = "all"
     read: |section| Some(Box::new(Forward::new(config::parse::read(section)?))),
 };
 
-/// A forwarder as the file describes it, and what its workers share.
+/// Checked settings of a forwarder, with the state that its workers share.
 #[derive(Debug)]
 struct Forward {
     settings: Arc<Settings>,
     quota: OnceLock<Arc<Quota>>,
     rates: Vec<Option<Arc<RateLimit>>>,
-    /// Made when it is needed: 128 KiB, the same for all workers.
+    /// Built when it is first needed. It takes 128 KiB, and all workers share it.
     maglev: OnceLock<Arc<Maglev>>,
 }
 
@@ -98,7 +98,7 @@ impl Forward {
         )
     }
 
-    /// The table for picking by hash; a shadow is never picked.
+    /// Returns the table for picking by hash. A shadow has no entry in it.
     fn maglev(&self) -> Arc<Maglev> {
         let make = || {
             let weight =
@@ -175,7 +175,7 @@ impl HandlerSpec for Forward {
     }
 
     fn has_sessions(&self) -> bool {
-        // Without answers a session is only a habit.
+        // Without replies, a session only remembers a choice, and need not be continued.
         self.settings.has_sessions() && self.settings.replies != Replies::None
     }
 
@@ -189,7 +189,7 @@ impl HandlerSpec for Forward {
                 };
                 places.filter(is_asked).collect()
             }
-            // Always the same one.
+            // These two always pick the same upstream for a datagram.
             Choice::One(Pick::Hash | Pick::FirstAlive) => {
                 let key = || key_of(self.settings.hash_on, &datagram.envelope, datagram.payload);
                 pool.pick(key, |_| 0).into_iter().collect()
@@ -224,9 +224,9 @@ impl HandlerSpec for Forward {
         };
         let answers = match replies {
             Replies::None => "",
-            _ if *choice != Choice::All => "; answers go back to the sender",
+            _ if *choice != Choice::All => "; replies go back to the sender",
             Replies::First => "; the first answer goes back to the sender",
-            Replies::All => "; all answers go back to the sender",
+            Replies::All => "; all replies go back to the sender",
         };
         let names =
             upstreams

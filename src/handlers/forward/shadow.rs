@@ -1,34 +1,34 @@
-//! Compares what a shadow answers with what the client got: the first answer of one with the first of the other, and so on.
+//! Compares a shadow's replies with those that the client received, pairwise in the order of their arrival.
 
 use std::collections::VecDeque;
 
 use crate::dispatch::maglev::hash_bytes;
 
-/// Answers that one side may be ahead of the other.
+/// Most replies that one side may be ahead of the other.
 const AHEAD_MAX: usize = 16;
 
 /// One session's comparison with one shadow.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// Hashes of the answers that the other side has not matched yet.
+    /// Hashes of replies that the other side has not matched yet.
     ahead: VecDeque<u64>,
-    /// Whether those are the shadow's.
+    /// Whether those replies are the shadow's.
     is_shadow_ahead: bool,
 }
 
-/// What became of comparisons: the same, different, missing.
+/// Counters of comparisons, by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcomes {
-    /// Answers that were the same, byte by byte as far as a 64-bit hash tells.
+    /// Replies with equal bytes, as far as a 64-bit hash can tell.
     pub same: u64,
-    /// Answers that were not.
+    /// Replies with different bytes.
     pub different: u64,
-    /// Answers that the client got and the shadow never gave.
+    /// Replies that the client received and the shadow did not send.
     pub missing: u64,
 }
 
 impl Comparison {
-    /// One side answers.
+    /// Adds a reply of one side, and compares it if the other side is ahead.
     pub fn reply(&mut self, is_shadow: bool, payload: &[u8], outcomes: &mut Outcomes) {
         let hash = hash_bytes(payload);
         if self.ahead.is_empty() || self.is_shadow_ahead == is_shadow {
@@ -48,7 +48,7 @@ impl Comparison {
         }
     }
 
-    /// The session is over.
+    /// Ends the comparison with its session. Unmatched replies of the client count as missing.
     pub fn end(&mut self, outcomes: &mut Outcomes) {
         if !self.is_shadow_ahead {
             outcomes.missing += self.ahead.len() as u64;
@@ -61,7 +61,7 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    /// The order of the two sides is of no account; what never comes is missing.
+    /// It does not matter which side is first. A reply that the shadow never sends is missing.
     #[test]
     fn outcomes() {
         let mut outcomes = Outcomes::default();

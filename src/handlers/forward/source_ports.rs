@@ -1,4 +1,4 @@
-//! Which session has which socket, and the free ones of each upstream.
+//! The leases of upstream sockets by sessions, and the free source ports of each upstream.
 
 use crate::dispatch::handler::{Context, UpstreamId};
 use crate::dispatch::outbox::UpstreamSocketId;
@@ -9,66 +9,66 @@ use crate::dispatch::time::Time;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
 
-/// Ports that are closed in one call for the sake of time, half a millisecond's worth.
+/// Most ports that one call closes; this takes about half a millisecond.
 const CLOSES_MAX: usize = 256;
-/// Time between two looks for ports that nobody needs.
+/// Time between two searches for unused ports.
 const SHRINK_NS: u64 = 1_000_000_000;
-/// The same where one look has found more than it may close: others may be waiting for ports.
+/// Time to the next search if the last one found more ports than it may close. Others may be waiting for ports.
 const SHRINK_ON_NS: u64 = 10_000_000;
 
-/// What is known of one socket.
+/// Lease state of one socket.
 #[derive(Debug, Clone, Copy)]
 struct PortLease {
     session: Option<SessionId>,
-    /// The place of the upstream that it leads to.
+    /// Index of the upstream that the socket leads to.
     place: u16,
-    /// The upstream's generation when it was opened.
+    /// The upstream's generation when the socket was opened.
     generation: u32,
-    /// Datagrams that its session sent and got.
+    /// Requests and replies of the present session on this socket.
     requests: u32,
     replies: u32,
     is_spoilt: bool,
 }
 
-/// What a socket's session is owed there.
+/// Requests and replies of a session on one socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Outstanding {
-    /// The place of the upstream.
+    /// Index of the upstream.
     pub place: usize,
-    /// Datagrams that went out.
+    /// Datagrams sent to the upstream.
     pub requests: u32,
-    /// Datagrams that came back.
+    /// Datagrams received from the upstream.
     pub replies: u32,
 }
 
-/// One upstream's part.
+/// Leases and free ports of one upstream.
 struct Branch {
     id: UpstreamId,
-    /// The socket that is there from the start.
+    /// The one-way socket, which is open from the start.
     one_way: UpstreamSocketId,
     ports: FreePorts,
-    /// Why none could be opened when that was last tried.
+    /// Why no port could be opened at the last attempt.
     lacks: DropReason,
-    /// How often the upstream has moved.
+    /// Number of address changes of the upstream.
     generation: u32,
     sessions: u64,
     replies: u64,
 }
 
-/// All sockets of one forwarder in one worker.
+/// All leases of one forwarder in one worker.
 pub struct SourcePorts {
     branches: Vec<Branch>,
-    /// By socket number.
+    /// Leases by socket number.
     by_socket: Vec<Option<PortLease>>,
-    /// Whether sessions have ports of their own; otherwise they share the one-way sockets.
+    /// Whether sessions lease their own ports; otherwise they share the one-way sockets.
     is_leasing: bool,
     open: u64,
-    /// When to look for ports that nobody needs.
+    /// Time of the next search for unused ports.
     look_at: Time,
 }
 
 impl SourcePorts {
-    /// Of upstreams and their one-way sockets.
+    /// Starts without leased ports. `upstreams` are the upstreams with their one-way sockets.
     pub fn new(
         upstreams: impl Iterator<Item = (UpstreamId, UpstreamSocketId)>,
         is_leasing: bool,
@@ -99,7 +99,11 @@ impl SourcePorts {
         source_ports
     }
 
-    /// A socket to an upstream for a new session; it is to be assigned.
+    /// Leases a socket to an upstream for a new session. The caller then calls [`SourcePorts::assign`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the drop reason of the last failed attempt if no port is free and none can be opened.
     pub fn lease(
         &mut self,
         place: usize,
@@ -136,7 +140,7 @@ impl SourcePorts {
         Ok(socket)
     }
 
-    /// Says whose a leased socket is.
+    /// Assigns a leased socket to a session.
     pub fn assign(&mut self, socket: UpstreamSocketId, session: SessionId) {
         if self.is_leasing
             && let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize)
@@ -145,7 +149,7 @@ impl SourcePorts {
         }
     }
 
-    /// So many datagrams went out on a socket.
+    /// Counts requests that were sent on a socket.
     #[inline]
     pub fn requested(&mut self, socket: UpstreamSocketId, datagrams: u32) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
@@ -153,7 +157,7 @@ impl SourcePorts {
         }
     }
 
-    /// So many came back.
+    /// Counts replies that were received on a socket.
     #[inline]
     pub fn replied(&mut self, socket: UpstreamSocketId, datagrams: u32) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
@@ -161,7 +165,7 @@ impl SourcePorts {
         }
     }
 
-    /// What went out on a socket and came back since its session has it.
+    /// Requests and replies on a socket since its session leased it.
     pub fn outstanding(&self, socket: UpstreamSocketId) -> Option<Outstanding> {
         let PortLease {
             place,
@@ -176,8 +180,8 @@ impl SourcePorts {
         })
     }
 
-    /// A session gives a socket back. `seen` is when its last datagram passed. Whether answers are owed is the socket's own
-    /// matter: of several upstreams that were asked, one may have answered for all.
+    /// Ends the lease of a socket. `seen` is the time of the session's last datagram. Each socket counts its own
+    /// outstanding replies: a session's single reply may come from another upstream.
     pub fn release(&mut self, socket: UpstreamSocketId, seen: Time, cx: &mut Context<'_>) {
         let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) else {
             return;
@@ -197,21 +201,21 @@ impl SourcePorts {
             .release(socket, cx.now(), seen, lease.replies < lease.requests);
     }
 
-    /// Nothing can be sent on a socket any more: it is not leased again.
+    /// Marks a socket that can no longer send, so that it is not leased again.
     pub fn spoil(&mut self, socket: UpstreamSocketId) {
         if let Some(Some(lease)) = self.by_socket.get_mut(socket.0 as usize) {
             lease.is_spoilt = true;
         }
     }
 
-    /// The upstream is elsewhere now: free sockets are closed at once, leased ones when they come back.
+    /// Handles a new address of the upstream: free sockets are closed at once, and leased ones when they are released.
     pub fn moved(&mut self, place: usize, cx: &mut Context<'_>) {
         self.branches[place].generation += 1;
         let free: Vec<UpstreamSocketId> = self.branches[place].ports.clear().collect();
         free.into_iter().for_each(|socket| self.close(socket, cx));
     }
 
-    /// Closes some of those that nobody needs.
+    /// Closes some of the unused ports, if a search is due.
     pub fn shrink(&mut self, now: Time, cx: &mut Context<'_>) {
         if now < self.look_at {
             return;
@@ -235,13 +239,13 @@ impl SourcePorts {
         );
     }
 
-    /// When to look for them.
+    /// Time of the next search for unused ports; `None` without free ports.
     pub fn deadline(&self) -> Option<Time> {
         let is_any = self.branches.iter().any(|branch| !branch.ports.is_empty());
         is_any.then_some(self.look_at)
     }
 
-    /// Whether a session has fewer answers than requests from an upstream.
+    /// Whether a session has received fewer replies than it sent requests.
     pub fn has_outstanding(&self) -> bool {
         self.by_socket
             .iter()
@@ -249,17 +253,18 @@ impl SourcePorts {
             .any(|lease| lease.session.is_some() && lease.replies < lease.requests)
     }
 
-    /// Whether sessions have ports of their own.
+    /// Whether sessions lease their own ports.
     pub fn is_leasing(&self) -> bool {
         self.is_leasing
     }
 
-    /// The free ports of each upstream.
+    /// Free ports of each upstream.
     pub fn ports(&self) -> impl Iterator<Item = &FreePorts> {
         self.branches.iter().map(|branch| &branch.ports)
     }
 
-    /// Whether a socket is to be closed when its session ends: nothing can be sent on it, or its upstream is elsewhere now.
+    /// Whether a socket must be closed when its session ends, because it can no longer send or its upstream has another
+    /// address.
     pub fn is_spoilt(&self, socket: UpstreamSocketId) -> bool {
         let Some(Some(lease)) = self.by_socket.get(socket.0 as usize) else {
             return true;
@@ -267,7 +272,7 @@ impl SourcePorts {
         lease.is_spoilt || lease.generation != self.branches[usize::from(lease.place)].generation
     }
 
-    /// Goes on with a socket of a session that another forwarder has left.
+    /// Takes over the socket of a session that another forwarder saved.
     pub fn inherit_leg(&mut self, left: &SavedLeg, session: SessionId) -> UpstreamSocketId {
         let place = usize::from(left.place);
         self.branches[place].sessions += 1;
@@ -284,7 +289,7 @@ impl SourcePorts {
         socket
     }
 
-    /// The same with a free port.
+    /// Takes over a free port that another forwarder saved.
     pub fn inherit_port(&mut self, left: &SavedPort, cx: &mut Context<'_>) {
         let place = usize::from(left.place);
         if !self.is_leasing || place >= self.branches.len() {
@@ -301,14 +306,14 @@ impl SourcePorts {
         );
     }
 
-    /// Whose a socket is, and the place of its upstream.
+    /// Returns the session that leases a socket, and the index of its upstream.
     #[inline]
     pub fn session(&self, socket: UpstreamSocketId) -> Option<(SessionId, usize)> {
         let lease = (*self.by_socket.get(socket.0 as usize)?)?;
         Some((lease.session?, usize::from(lease.place)))
     }
 
-    /// The place of the upstream that a socket leads to.
+    /// Index of the upstream that a socket leads to.
     #[inline]
     pub fn place(&self, socket: UpstreamSocketId) -> Option<usize> {
         Some(usize::from(
@@ -316,22 +321,22 @@ impl SourcePorts {
         ))
     }
 
-    /// How many sessions an upstream has.
+    /// Number of sessions of an upstream.
     pub fn sessions(&self, place: usize) -> u64 {
         self.branches[place].sessions
     }
 
-    /// Counts what an upstream answered.
+    /// Counts replies of an upstream.
     pub fn count_replies(&mut self, place: usize, datagrams: u32) {
         self.branches[place].replies += u64::from(datagrams);
     }
 
-    /// How much an upstream answered.
+    /// Number of replies from an upstream.
     pub fn replies(&self, place: usize) -> u64 {
         self.branches[place].replies
     }
 
-    /// How many source ports are open.
+    /// Number of open source ports.
     pub fn open(&self) -> u64 {
         self.open
     }

@@ -1,5 +1,8 @@
-//! Forwarding with sessions: one for each client address and port, listener and route. Each has a source port of its own
-//! at its upstream, so what comes back there is the client's.
+//! Forwarding with sessions. Each client address and port, listener and route has its own session. A session has its
+//! own source port at its upstream, so replies that arrive there belong to its client.
+
+mod opening;
+mod replies;
 
 use std::sync::Arc;
 
@@ -21,9 +24,8 @@ use crate::dispatch::sessions::{Lifetimes, SessionId, SessionKey, Sessions, pref
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 use crate::dispatch::verdict::{DropReason, Verdict};
-use crate::number;
 
-/// Sessions that end in one call for the sake of time; the rest follows a moment later.
+/// Sessions that one call of `on_time` ends at most; the rest follows in the next calls.
 const ENDS_MAX: usize = 512;
 
 /// Why a session ends.
@@ -35,27 +37,27 @@ enum Cause {
     Broken,
 }
 
-/// The handler.
+/// Handler that forwards with sessions.
 pub struct Stateful {
     pub(super) upstreams: UpstreamSet,
     pub(super) table: Sessions,
     pub(super) quota: Arc<Quota>,
     pub(super) source_ports: SourcePorts,
-    /// Of each session, one for each shadow; none where there are no shadows.
+    /// For each session, one comparison for each shadow; empty without shadows.
     comparisons: Vec<Comparison>,
-    /// By upstream.
+    /// Results of the comparisons, by upstream.
     outcomes: Vec<Outcomes>,
     pub(super) counts: SessionCount,
-    /// Sockets of the session that is being opened.
+    /// Sockets of the session that is being opened; reused for every session.
     opening: Vec<Option<UpstreamSocketId>>,
 }
 
 impl Stateful {
-    /// Of what every forwarder has, with a table that may hold what the quota, which all workers share, allows.
+    /// Builds the handler. Its session table holds as many sessions as the quota allows, which all workers share.
     pub fn new(upstreams: UpstreamSet, quota: Arc<Quota>, seed: u64) -> Stateful {
         let limits = upstreams.settings.limits;
         let is_sticky = upstreams.settings.replies == Replies::None;
-        // Nobody is unreplied where nobody is to answer.
+        // If no replies are expected, a session without a reply is not `unreplied`.
         let unreplied = if is_sticky {
             limits.idle
         } else {
@@ -118,7 +120,8 @@ impl Stateful {
         };
         let session = self.table.get_mut(id);
         session.seen = cx.now();
-        // The kernel spreads flows anew where sockets join those of an address; a session goes where its client asks.
+        // The kernel redistributes flows when further sockets bind to an address. Therefore replies leave through the
+        // listener that received the last request.
         session.listener = cx.listener();
         session.requests = session.requests.saturating_add(train.datagrams());
         session.winner = None;
@@ -136,7 +139,7 @@ impl Stateful {
         passed
     }
 
-    /// Whether the reply filter lets answers go to who sent this. Its TTL has been looked at.
+    /// Whether the reply policy permits replies to the sender. The TTL has been checked before.
     fn may_reply(&self, envelope: &Envelope, cx: &Context<'_>) -> bool {
         let reply_policy = ReplyPolicy {
             ttl: Some(1),
@@ -147,7 +150,7 @@ impl Stateful {
                 && !self.upstreams.is_upstream(envelope.src))
     }
 
-    /// Passes a train of a session on, whole where nothing counts its datagrams.
+    /// Forwards a train of a session; as a whole if no upstream counts single datagrams.
     fn pass_on(
         &mut self,
         id: SessionId,
@@ -192,7 +195,7 @@ impl Stateful {
                 for shadow in 0..self.upstreams.shadows.len() {
                     let shadow = self.upstreams.shadows[shadow];
                     if let Some(socket) = self.table.legs(id)[shadow] {
-                        // What a shadow does not get is counted there.
+                        // Losses of a shadow are counted in the shadow's own row.
                         let _ = self.pass_leg(socket, shadow, train, batch, ttl, cx);
                     }
                 }
@@ -209,7 +212,7 @@ impl Stateful {
                 continue;
             };
             let got = self.pass_leg(socket, place, train, batch, ttl, cx);
-            // What a shadow gets or not is counted there.
+            // Losses of a shadow are counted in the shadow's own row.
             if !self.upstreams.settings.upstream_options[place].shadow {
                 passed = passed.or(got);
             }
@@ -232,7 +235,7 @@ impl Stateful {
         Ok(())
     }
 
-    /// The session's socket to an upstream that it may not have used yet.
+    /// Returns the session's socket to an upstream, and leases one if the session has none yet.
     fn leg(
         &mut self,
         id: SessionId,
@@ -248,7 +251,7 @@ impl Stateful {
         Ok(socket)
     }
 
-    /// A session whose upstream has died goes on with another, if there is one.
+    /// Moves a session whose upstream has died to another one, if another one is alive.
     fn renew_choice(
         &mut self,
         id: SessionId,
@@ -262,7 +265,8 @@ impl Stateful {
         let Some(place) = self.source_ports.place(socket) else {
             return Err(DropReason::NoUpstream);
         };
-        // Where nobody seems alive, a dead one is as fit as any, and to pick again would take another's turn.
+        // If no upstream is alive, the present one is as good as any. Another pick would also advance the round-robin
+        // position.
         if self.upstreams.pool.members()[place].alive || self.upstreams.pool.is_fit(place) {
             return Ok(());
         }
@@ -280,106 +284,9 @@ impl Stateful {
         self.source_ports.assign(new, id);
         self.table.legs(id)[0] = Some(new);
         let seen = self.table.get(id).seen;
-        // Thousands may go at once, and the ports that they leave are of use to nobody but where they go.
+        // Thousands of sessions may move at once, and the dead upstream does not need the ports that they leave.
         self.source_ports.spoil(socket);
         self.source_ports.release(socket, seen, cx);
-        Ok(())
-    }
-
-    fn open(
-        &mut self,
-        key: SessionKey,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<SessionId, DropReason> {
-        let prefix = prefix_of(key.client.ip());
-        self.take_place(prefix, cx)?;
-        if let Err(reason) = self.lease_legs(train, batch, cx) {
-            self.quota.give_back(prefix);
-            return Err(reason);
-        }
-        let id = self
-            .table
-            .insert(key, cx.listener(), train.envelope.interface, cx.now());
-        for (leg, socket) in self.table.legs(id).iter_mut().zip(&mut self.opening) {
-            *leg = socket.take();
-            if let Some(socket) = leg {
-                self.source_ports.assign(*socket, id);
-            }
-        }
-        self.make_room_for_comparisons(id);
-        self.counts.opened += 1;
-        Ok(id)
-    }
-
-    pub(super) fn make_room_for_comparisons(&mut self, id: SessionId) {
-        let comparisons = (id.0 as usize + 1) * self.upstreams.shadows.len();
-        if self.comparisons.len() < comparisons {
-            self.comparisons
-                .resize_with(comparisons, Comparison::default);
-        }
-    }
-
-    /// Takes a place in the quota; where all are taken, that of the one that has been unreplied longest here.
-    fn take_place(&mut self, prefix: u64, cx: &mut Context<'_>) -> Result<(), DropReason> {
-        let taken = self.quota.take(prefix);
-        if taken != Err(DropReason::SessionLimit) {
-            return taken;
-        }
-        let oldest = self
-            .table
-            .oldest_unreplied()
-            .ok_or(DropReason::SessionLimit)?;
-        self.end(oldest, Cause::Evicted, cx);
-        self.quota.take(prefix)
-    }
-
-    /// Leases the sockets that a new session begins with: to whom is picked or to all, and then to the shadows.
-    fn lease_legs(
-        &mut self,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let first_shadow = match (
-            self.upstreams.settings.choice,
-            self.upstreams.settings.spread,
-        ) {
-            // The others as they are picked.
-            (Choice::One(_), Spread::Datagram) => None,
-            (Choice::One(_), Spread::Session) => {
-                let source_ports = &self.source_ports;
-                let place = self
-                    .upstreams
-                    .pick(train, batch, |place| source_ports.sessions(place))
-                    .ok_or(DropReason::NoUpstream)?;
-                self.opening[0] = Some(self.source_ports.lease(place, cx)?);
-                Some(1)
-            }
-            (Choice::All, _) => {
-                let mut leased = Err(DropReason::NoUpstream);
-                for place in 0..self.opening.len() {
-                    if !self.upstreams.pool.is_fit_for_all(place)
-                        || self.upstreams.settings.upstream_options[place].shadow
-                    {
-                        continue;
-                    }
-                    let socket = self.source_ports.lease(place, cx);
-                    self.opening[place] = socket.ok();
-                    leased = leased.or(socket.map(drop));
-                }
-                leased?;
-                None
-            }
-        };
-        for (at, &shadow) in self.upstreams.shadows.iter().enumerate() {
-            if self.upstreams.pool.is_fit_for_all(shadow) {
-                // Where there is no leg for each upstream, the shadows' come last.
-                let leg = first_shadow.map_or(shadow, |first| first + at);
-                self.opening[leg] = self.source_ports.lease(shadow, cx).ok();
-            }
-        }
         Ok(())
     }
 
@@ -411,99 +318,9 @@ impl Stateful {
             Cause::Broken => &mut self.counts.broken,
         } += 1;
     }
-
-    /// What one upstream answered goes to the client, unless that is not wanted.
-    fn reply(
-        &mut self,
-        socket: UpstreamSocketId,
-        train: &Train,
-        batch: &Batch<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), DropReason> {
-        let (id, place) = self
-            .source_ports
-            .session(socket)
-            .ok_or(DropReason::LateReply)?;
-        self.source_ports.replied(socket, train.datagrams());
-        self.upstreams.replied(place);
-        if self.upstreams.settings.upstream_options[place].shadow {
-            self.compare(id, Some(place), train, batch);
-            return Err(DropReason::Shadow);
-        }
-        let session = self.table.get_mut(id);
-        let place = number::to_u16(place);
-        if self.upstreams.settings.is_first_alone() && *session.winner.get_or_insert(place) != place
-        {
-            return Err(DropReason::NotFirst);
-        }
-        session.seen = cx.now();
-        session.replies = session.replies.saturating_add(train.datagrams());
-        let (listener, key, interface) = (session.listener, session.key, session.interface);
-        // As echo does: where what we answer is answered again, it ends. A TTL that the file sets is for the upstreams.
-        let ttl = session
-            .ttl
-            .filter(|_| self.upstreams.settings.reply_policy.ttl.is_none());
-        cx.pass_back(listener, train, key.client, key.local, interface, ttl);
-        self.table.assure(id);
-        if !self.upstreams.shadows.is_empty() {
-            self.compare(id, None, train, batch);
-        }
-        if self.is_complete(id) {
-            self.end(id, Cause::Complete, cx);
-        }
-        Ok(())
-    }
-
-    /// Whether each request that went out has as many answers as it is to have: of every upstream that it went to, or, where
-    /// the first one's are enough, as many as the client was to get.
-    fn is_complete(&mut self, id: SessionId) -> bool {
-        let Some(each) = self.upstreams.settings.limits.replies_max else {
-            return false;
-        };
-        let (source_ports, upstream_options) = (
-            &self.source_ports,
-            &self.upstreams.settings.upstream_options,
-        );
-        let outstanding = self
-            .table
-            .legs(id)
-            .iter()
-            .flatten()
-            .filter_map(|socket| source_ports.outstanding(*socket));
-        let mut outstanding =
-            outstanding.filter(|outstanding| !upstream_options[outstanding.place].shadow);
-        if self.upstreams.settings.is_first_alone() {
-            let asked = outstanding
-                .map(|outstanding| outstanding.requests)
-                .max()
-                .unwrap_or(0);
-            return u64::from(self.table.get(id).replies) >= u64::from(each) * u64::from(asked);
-        }
-        outstanding.all(|outstanding| {
-            u64::from(outstanding.replies) >= u64::from(each) * u64::from(outstanding.requests)
-        })
-    }
-
-    /// Compares answers: those of a shadow, or (`None`) those that the client gets.
-    fn compare(&mut self, id: SessionId, of: Option<usize>, train: &Train, batch: &Batch<'_>) {
-        let shadows = self.upstreams.shadows.len();
-        for (at, shadow) in self.upstreams.shadows.iter().enumerate() {
-            if of.is_some_and(|of| of != *shadow) {
-                continue;
-            }
-            let comparison = &mut self.comparisons[id.0 as usize * shadows + at];
-            for datagram in train.pieces() {
-                comparison.reply(
-                    of.is_some(),
-                    batch.bytes(datagram.span),
-                    &mut self.outcomes[*shadow],
-                );
-            }
-        }
-    }
 }
 
-/// The quota is all workers': a table that goes gives back what it has taken.
+/// All workers share the quota, so a table that is dropped returns its places.
 impl Drop for Stateful {
     fn drop(&mut self) {
         for (_, session) in self.table.iter() {
@@ -516,7 +333,7 @@ impl Handler for Stateful {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
         let mut index = 0;
         for train in batch.trains() {
-            // A train may hold the last request of one session and the first of the next.
+            // A train may hold the last request of one session and the first of the next one.
             if self.upstreams.settings.limits.requests_max.is_some() {
                 for (at, datagram) in (index..).zip(train.pieces()) {
                     self.on_request(&datagram, at, batch, cx);

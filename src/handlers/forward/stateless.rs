@@ -1,4 +1,4 @@
-//! Forwarding without a way back: each datagram for itself, or for all.
+//! Forwarding without sessions: each datagram goes to a picked upstream, or to all of them, and no reply comes back.
 
 use super::config::{Choice, Spread};
 use super::upstream_set::UpstreamSet;
@@ -9,13 +9,17 @@ use crate::dispatch::saved_state::SavedState;
 use crate::dispatch::time::Time;
 use crate::dispatch::upstream_event::UpstreamEvent;
 
-/// The handler.
+/// Handler that forwards without sessions.
 pub struct Stateless {
     upstreams: UpstreamSet,
 }
 
 impl Stateless {
-    /// Of what every forwarder has.
+    /// Wraps the upstreams of a handler whose settings need no sessions.
+    ///
+    /// # Panics
+    ///
+    /// In debug builds, if the settings ask for sessions.
     pub fn new(upstreams: UpstreamSet) -> Stateless {
         debug_assert!(
             upstreams.settings.spread == Spread::Datagram
@@ -79,7 +83,7 @@ impl Forwarding for Stateless {
 
     fn inherit(&mut self, saved: SavedState, cx: &mut Context<'_>) {
         self.upstreams.inherit(&saved);
-        // What has no way back any more has no use for sessions and ports.
+        // A handler without sessions does not need the saved sockets of sessions, so it closes them.
         let legs = saved
             .sessions
             .iter()

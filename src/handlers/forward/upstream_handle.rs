@@ -1,4 +1,4 @@
-//! One upstream as a worker's forwarder sends to it: its sample, its rate, what is put before its datagrams.
+//! A forwarder's handle on one upstream in one worker: its sample, its rate limit and its PROXY header.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,37 +14,37 @@ use crate::dispatch::rate::RateLimit;
 use crate::dispatch::verdict::DropReason;
 use crate::number;
 
-/// The highest TTL that goes to a group where none is set: enough for a site, and a loop of forwarders dies soon.
+/// Highest TTL to a group without a configured TTL. It is enough for a site, and ends a loop of forwarders soon.
 const GROUP_TTL_MAX: u8 = 16;
 
-/// The way to one upstream.
+/// A forwarder's handle on one upstream.
 pub struct UpstreamHandle {
-    /// Its number.
+    /// Number of the upstream in the plan.
     pub id: UpstreamId,
-    /// Its socket that is there from the start, one way.
+    /// The one-way socket, which is open from the start.
     pub socket: UpstreamSocketId,
-    /// Where it is, if that is known.
+    /// Current address, if it is known.
     pub address: Option<SocketAddr>,
     sample: Option<Sampler>,
     rate: Option<Arc<RateLimit>>,
     proxy: bool,
     keeps_source: bool,
-    /// A fixed TTL is its sockets' own.
+    /// Whether the TTL is fixed, and so set on the sockets.
     has_ttl: bool,
-    /// The most that a TTL to a group may be.
+    /// Upper limit of the TTL; `None` unless the upstream is a group.
     group_ttl: Option<u8>,
-    /// Datagrams that it did not get for its sample or its rate.
+    /// Datagrams that the sample or the rate limit excluded.
     pub skipped: u64,
 }
 
-/// Takes some of many, evenly.
+/// Selects a fraction of the datagrams at even distances.
 struct Sampler {
     sample: Sample,
     earned: u32,
 }
 
 impl UpstreamHandle {
-    /// `start` says where the sample begins, so that workers do not all take the same.
+    /// Builds a handle. `start` offsets the sample, so that workers do not all select the same datagrams.
     pub fn new(
         opened: OpenedUpstream,
         upstream: &Upstream,
@@ -72,24 +72,30 @@ impl UpstreamHandle {
         }
     }
 
-    /// How near the next datagram of its sample is.
+    /// Progress of the sample towards its next selected datagram.
     pub fn earned(&self) -> u32 {
         self.sample.as_ref().map_or(0, |sampler| sampler.earned)
     }
 
-    /// Goes on with a sample where another has stopped.
+    /// Continues a sample from saved progress.
     pub fn restore_earned(&mut self, earned: u32) {
         if let Some(sampler) = &mut self.sample {
             sampler.earned = earned % sampler.sample.each;
         }
     }
 
-    /// Whether a train may pass whole: nothing of it is left out or changed.
+    /// Whether a train can pass whole: no datagram of it is omitted or changed.
     pub fn is_plain(&self) -> bool {
         self.sample.is_none() && self.rate.is_none() && !self.proxy && !self.keeps_source
     }
 
-    /// Passes a train on by `socket`; one datagram at a time unless this handle is plain. `ttl` as damped.
+    /// Forwards a train through `socket`. Unless this handle is plain, the train must be a single datagram. `ttl` is
+    /// the damped TTL.
+    ///
+    /// # Errors
+    ///
+    /// Returns the drop reason if the TTL is spent, or the sample or the rate limit excludes the datagram. The outbox
+    /// may also have no room for the PROXY header.
     #[inline]
     pub fn pass(
         &mut self,
@@ -137,8 +143,8 @@ impl UpstreamHandle {
         Ok(())
     }
 
-    /// The TTL to send with; `None` for the socket's own. Never 1 to a group: that is what a sender of its own begins with,
-    /// and must be told from the end of a loop.
+    /// Returns the TTL to send with; `None` for the socket's own. It is never 1 to a group: senders to groups start
+    /// with that value, which must differ from the end of a loop.
     fn ttl(&self, damped: Option<u8>) -> Result<Option<u8>, DropReason> {
         match (self.group_ttl, damped) {
             (Some(_), Some(0 | 1)) => Err(DropReason::TtlSpent),

@@ -1,5 +1,4 @@
-//! What forwarders have in common, with a way back or without: the upstreams, who of them is picked, and who is thought
-//! alive.
+//! The common part of forwarders with and without sessions: the upstreams, the choice among them, and their health.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,24 +19,24 @@ use crate::dispatch::verdict::{DropReason, Verdict};
 
 /// The upstreams of one forwarder in one worker.
 pub struct UpstreamSet {
-    /// What the file says.
+    /// Checked settings of the handler.
     pub settings: Arc<Settings>,
     /// The upstreams, in the order of the file.
     pub handles: Vec<UpstreamHandle>,
-    /// Those that are picked: all but the shadows, which are never fit.
+    /// The upstreams to pick from: all but the shadows, which are never fit.
     pub pool: Pool,
-    /// What comes back says of each of them, where there are no probes.
+    /// Passive health of each upstream, if there are no probes.
     passive_health: Option<Vec<PassiveHealth>>,
-    /// Places of the shadows.
+    /// Indexes of the shadows in `handles`.
     pub shadows: Vec<usize>,
-    /// Whether nothing counts or changes datagrams on the way to any of them.
+    /// Whether no upstream counts or changes single datagrams on their way.
     pub is_plain: bool,
-    /// Whether trains pass whole: nothing counts their datagrams, and all of a flow take the same way.
+    /// Whether trains can pass whole: no upstream counts their datagrams, and all of a flow have the same upstream.
     is_whole: bool,
 }
 
 impl UpstreamSet {
-    /// Of the parts.
+    /// Combines the parts, and derives from the settings whether passive health applies.
     pub fn new(settings: Arc<Settings>, handles: Vec<UpstreamHandle>, pool: Pool) -> UpstreamSet {
         let has_passive_health =
             settings.monitor.probe.is_none() && handles.len() > 1 && settings.choice != Choice::All;
@@ -59,9 +58,13 @@ impl UpstreamSet {
         }
     }
 
-    /// One less than the TTL it arrived with, so that forwarders that point at each other stop; except that senders to
-    /// groups use a TTL of 1 as a rule (IP_MULTICAST_TTL in ip(7)), which is where such a datagram begins, not where a loop
-    /// ends.
+    /// Returns the TTL to send with: one less than the received one, so that loops of forwarders end. A datagram to a
+    /// group that arrives with a TTL of 1 is exempt. Senders to groups use that TTL by default (IP_MULTICAST_TTL in
+    /// ip(7)), so it marks a start and not the end of a loop.
+    ///
+    /// # Errors
+    ///
+    /// Returns the drop reason if the TTL is spent.
     pub fn damp(&self, envelope: &Envelope) -> Result<Option<u8>, DropReason> {
         let fixed = self.settings.reply_policy.ttl;
         if envelope.ttl == Some(1) && envelope.dst.ip().is_multicast() {
@@ -70,7 +73,7 @@ impl UpstreamSet {
         damp(envelope.ttl, fixed)
     }
 
-    /// Passes a train on without a way back. `index` is the place of its first datagram in the batch.
+    /// Forwards a train without a session. `index` is the index of its first datagram in the batch.
     pub fn pass_on(
         &mut self,
         train: &Train,
@@ -92,7 +95,8 @@ impl UpstreamSet {
         }
     }
 
-    /// Passes a train, or a datagram, on to whom it is for. It is passed on when one of them has got it.
+    /// Forwards a train or a datagram to the upstreams chosen for it. It succeeds if at least one of them, other than a
+    /// shadow, accepts it.
     fn pass_one_way(
         &mut self,
         train: &Train,
@@ -108,7 +112,7 @@ impl UpstreamSet {
                         continue;
                     }
                     let got = handle.pass(handle.socket, train, batch, ttl, cx);
-                    // What a shadow gets or not is counted there.
+                    // Losses of a shadow are counted in the shadow's own row.
                     if !self.settings.upstream_options[place].shadow {
                         passed = passed.or(got);
                     }
@@ -129,13 +133,14 @@ impl UpstreamSet {
             .filter(|shadow| self.pool.is_fit_for_all(**shadow))
         {
             let handle = &mut self.handles[shadow];
-            // Its losses are its own, and counted there.
+            // Losses of a shadow are counted in the shadow's own row.
             let _ = handle.pass(handle.socket, train, batch, ttl, cx);
         }
         passed
     }
 
-    /// The upstream for a datagram.
+    /// Picks the upstream for a datagram; `None` if none is fit. `sessions` returns the number of sessions of an
+    /// upstream by its index.
     pub fn pick(
         &mut self,
         train: &Train,
@@ -149,41 +154,42 @@ impl UpstreamSet {
         )
     }
 
-    /// The place of the upstream that a one-way socket leads to.
+    /// Index of the upstream that a one-way socket leads to.
     pub fn place_of(&self, socket: UpstreamSocketId) -> Option<usize> {
         self.handles
             .iter()
             .position(|handle| handle.socket == socket)
     }
 
-    /// Whether somebody is one of the upstreams. Asked for by itself through us, it would answer its own answers for ever.
+    /// Whether an address is that of an upstream. An upstream that became a client of its own forwarder would receive
+    /// its own replies in an endless loop.
     pub fn is_upstream(&self, address: SocketAddr) -> bool {
         self.handles
             .iter()
             .any(|handle| handle.address == Some(address))
     }
 
-    /// The place of an upstream.
+    /// Index of an upstream in `handles`.
     pub fn place(&self, upstream: UpstreamId) -> Option<usize> {
         self.handles.iter().position(|handle| handle.id == upstream)
     }
 
-    /// Requests went to an upstream.
+    /// Records requests to an upstream in its passive health.
     pub fn requested(&mut self, place: usize, datagrams: u32, now: Time) {
         self.update_health(place, |health| health.requested(u64::from(datagrams), now));
     }
 
-    /// An upstream answered.
+    /// Records a reply of an upstream in its passive health.
     pub fn replied(&mut self, place: usize) {
         self.update_health(place, PassiveHealth::replied);
     }
 
-    /// Word came back from an upstream that nobody is there.
+    /// Records an ICMP error of an upstream in its passive health.
     pub fn refused(&mut self, place: usize, now: Time) {
         self.update_health(place, |health| health.refused(now));
     }
 
-    /// What comes back has said of an upstream so far.
+    /// Passive health of an upstream; the default if it is not used.
     pub fn health_of(&self, place: usize) -> PassiveHealth {
         self.passive_health
             .as_ref()
@@ -192,7 +198,7 @@ impl UpstreamSet {
             })
     }
 
-    /// Goes on with what came back before.
+    /// Restores the passive health of an upstream from saved state.
     pub fn restore_health(&mut self, place: usize, health: PassiveHealth) {
         if let Some(passive_health) = &mut self.passive_health {
             passive_health[place] = health;
@@ -209,7 +215,7 @@ impl UpstreamSet {
         }
     }
 
-    /// Something is new about an upstream.
+    /// Applies a change of an upstream's address, health or drain state.
     pub fn apply(&mut self, upstream: UpstreamId, event: UpstreamEvent) {
         let Some(place) = self.place(upstream) else {
             return;
@@ -228,13 +234,13 @@ impl UpstreamSet {
         }
     }
 
-    /// Tries again those that have been left alone for long enough.
+    /// Tries upstreams again that have been avoided for long enough.
     pub fn pass_time(&mut self, now: Time) {
         (0..self.handles.len())
             .for_each(|place| self.update_health(place, |health| health.pass_time(now)));
     }
 
-    /// When one of them is to be tried again.
+    /// Next time at which an avoided upstream is to be tried again.
     pub fn deadline(&self) -> Option<Time> {
         self.passive_health
             .iter()
@@ -243,7 +249,7 @@ impl UpstreamSet {
             .min()
     }
 
-    /// What is counted here of each upstream.
+    /// Adds the counts and gauges of each upstream to its row.
     pub fn account(&self, upstreams: &mut [UpstreamCount]) {
         for (place, handle) in self.handles.iter().enumerate() {
             let count = &mut upstreams[handle.id.index()];
@@ -255,7 +261,7 @@ impl UpstreamSet {
     }
 }
 
-/// Whether datagrams of one flow all take the same way.
+/// Whether all datagrams of one flow have the same upstream.
 fn stays_together(settings: &Settings) -> bool {
     match settings.choice {
         _ if settings.upstreams.len() == 1 => true,

@@ -42,7 +42,7 @@ fn say(level: log::Level, text: &str) -> News {
     News::Say(level, text.to_owned())
 }
 
-/// The first look-up that is due by then, answered by these addresses; and what is new.
+/// Answers the first look-up that is due with this result, and returns the news.
 fn result(resolver: &mut Resolver, now: Instant, result: Result<&[&str], &str>) -> Vec<News> {
     answer_watched(resolver, now, result, &mut |_, _| Ok(()))
 }
@@ -64,7 +64,7 @@ fn answer_watched(
     news
 }
 
-/// An upstream stays as long as its address is among the answers, wherever in them; then it takes the first.
+/// An upstream stays while its address is among the results, at any position. Otherwise it takes the first one.
 #[test]
 fn an_upstream_moves_only_when_its_address_is_gone() {
     let start = Instant::now();
@@ -104,7 +104,7 @@ fn an_upstream_moves_only_when_its_address_is_gone() {
     );
 }
 
-/// Failures keep the address, and are told once a stretch, as is their end.
+/// A failure keeps the address. A series of failures is logged once, and so is its end.
 #[test]
 fn a_failure_keeps_the_address() {
     let start = Instant::now();
@@ -135,7 +135,7 @@ fn a_failure_keeps_the_address() {
     }
 }
 
-/// A name that did not resolve at start is tried often, even if it is not to be resolved again, until it does.
+/// A name that did not resolve at the start is looked up often until it does, even if it is not to be resolved again.
 #[test]
 fn an_optional_name_resolves_at_last() {
     for interval in [Duration::ZERO, 3_600 * SECOND] {
@@ -160,8 +160,8 @@ fn an_optional_name_resolves_at_last() {
     }
 }
 
-/// Handlers share look-ups: one for each name, as often as the most impatient of them wants. Addresses, and names
-/// that nobody wants resolved again, are left alone.
+/// Handlers share look-ups: each name has one, at the shortest interval of its handlers. Addresses are not looked up,
+/// nor are names without an interval.
 #[test]
 fn a_name_is_looked_up_once() {
     let start = Instant::now();
@@ -197,7 +197,7 @@ fn a_name_is_looked_up_once() {
     assert_eq!(resolver.wake_at(), Some(start + 60 * SECOND));
 }
 
-/// An address that would close a loop is not taken, and told once; a later one is taken.
+/// An address that would close a loop is not used, and is logged once. A later address is used.
 #[test]
 fn a_loop_is_not_closed() {
     let start = Instant::now();
@@ -233,7 +233,7 @@ fn a_loop_is_not_closed() {
     assert_eq!(news.first(), Some(&moved(0, "192.0.2.7", PORT)));
 }
 
-/// A look-up that hangs is told of once, is not begun again while it hangs, and counts when it comes to an end.
+/// A look-up that hangs is logged once and is not started again meanwhile. Its result counts when it ends.
 #[test]
 fn a_look_up_may_hang() {
     let (start, mut news) = (Instant::now(), Vec::new());
@@ -269,7 +269,7 @@ fn a_look_up_may_hang() {
     assert_eq!(resolver.wake_at(), Some(start + 310 * SECOND));
 }
 
-/// However many names hang, there are only so many look-ups, so only so many threads.
+/// The number of look-ups, and so of threads, is bounded, however many names hang.
 #[test]
 fn look_ups_are_bounded() {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! An alarm, and what alarms are found in.
+//! The type of an alarm, and the data that alarms are derived from.
 
 use std::time::Instant;
 
@@ -7,58 +7,59 @@ use serde::{Deserialize, Serialize};
 use crate::config::Expectation;
 use crate::observe::snapshot::rows::{ListenerRow, UpstreamRow};
 
-/// Something that stands out.
+/// A condition that needs attention.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// What kind it is, one of a closed set: `upstream_dead`, `kernel_drops`, `route_silent`, `source_silent`, `overlap`,
-    /// `interface_gone`.
+    /// The type of alarm, from a closed set: `upstream_dead`, `kernel_drops`, `route_silent`, `source_silent`,
+    /// `overlap`, `interface_gone`.
     pub name: String,
-    /// What it is about, by its name in the configuration. With `name` it tells an alarm from all others.
+    /// The object concerned, by its name in the configuration. `name` and `about` together identify an alarm.
     pub about: String,
-    /// Since when, in unix seconds.
+    /// The time at which the alarm began, in unix seconds.
     pub since: u64,
-    /// What is the matter, as a sentence.
+    /// A sentence that describes the condition.
     pub text: String,
-    /// What to do about it.
+    /// A sentence that says what to do about the condition.
     pub cure: String,
 }
 
-/// What alarms are found in.
+/// The data that alarms are derived from.
 pub struct AlarmInput<'a> {
-    /// The listeners' accounts, and what is known of their sockets.
+    /// The accounts of the listeners, and the state of their sockets.
     pub listeners: Vec<(&'a ListenerRow, Sockets)>,
-    /// The upstreams.
+    /// The upstreams of all handlers.
     pub upstreams: &'a [UpstreamRow],
-    /// What must not fall silent.
+    /// The traffic that the configuration expects.
     pub expected: Vec<ExpectedTraffic<'a>>,
-    /// What time it is.
+    /// The current time.
     pub now: Instant,
-    /// The same in unix seconds.
+    /// The current time in unix seconds.
     pub now_unix: u64,
 }
 
-/// What is known of a listener's sockets.
+/// The state of a listener's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sockets {
-    /// The receive buffer that the file asks for, in bytes.
+    /// The size of the receive buffer that the file requests, in bytes.
     pub asked: u64,
-    /// How many workers read it.
+    /// The number of workers that read the listener.
     pub readers: usize,
-    /// How many there could be, one for each processor.
+    /// The number of processors, which is the largest useful number of workers.
     pub processors: usize,
-    /// Whether further workers would read it too.
+    /// Whether additional workers would also read this listener.
     pub is_spread: bool,
 }
 
-/// Something that must not fall silent.
+/// Traffic that the configuration expects on a route.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedTraffic<'a> {
-    /// The name of its route.
+    /// The name of the route.
     pub route: &'a str,
-    /// What is expected.
+    /// The expectation, as the file states it.
     pub expectation: &'a Expectation,
-    /// What its route has received.
+    /// The number of datagrams that the route has received.
     pub received: u64,
-    /// When the workers last heard its source, where they look for that, and ever did.
+    /// When the workers last received a datagram from the expected source. `None` if no source is expected, or none
+    /// came yet.
     pub heard: Option<Instant>,
 }

@@ -1,4 +1,4 @@
-//! The log of alarms: one line when one begins, one when it is over, and at most one of each in a minute for one cause, however
+//! Writes alarms to the log. Each cause gets at most one line for its beginning and one for its end per minute, however
 //! often it comes and goes.
 
 use std::collections::HashMap;
@@ -6,41 +6,41 @@ use std::time::{Duration, Instant};
 
 use super::Alarm;
 
-/// A cause is not told again before so long.
+/// Shortest time between two log lines for the beginning of one cause.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Lines of one look; of more alarms at once only the number is told.
+/// Largest number of lines written at once. Further alarms are reported as a number only.
 const LINES_MAX: usize = 16;
 
-/// What the log was told.
+/// The causes that were written to the log, and when.
 #[derive(Debug, Default)]
 pub struct Journal {
     told: HashMap<(String, String), CauseState>,
 }
 
-/// What it was told of one cause.
+/// What the log says about one cause.
 #[derive(Debug)]
 struct CauseState {
-    /// When its beginning was last told.
+    /// When the beginning of the cause was last logged.
     at: Option<Instant>,
-    /// Since when it is there, in unix seconds, if it is.
+    /// The time since which the cause exists, in unix seconds; `None` while it does not exist.
     since: Option<u64>,
-    /// Whether the log thinks that it is there.
+    /// Whether the last log line about the cause says that it exists.
     is_told: bool,
-    /// How often it has begun since without a line.
+    /// The number of times that the cause began since then without a line in the log.
     again: u32,
 }
 
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalLine {
-    /// For attention.
+    /// An alarm began; logged as a warning.
     Begins(String),
-    /// For the record.
+    /// An alarm ended; logged for information.
     Ends(String),
 }
 
 impl Journal {
-    /// Writes what is new.
+    /// Writes a log line for each alarm that began or ended since the last call.
     pub fn write(&mut self, alarms: &[Alarm], now: Instant, now_unix: u64) {
         for line in self.lines(alarms, now, now_unix) {
             match line {
@@ -96,7 +96,7 @@ impl Journal {
     }
 }
 
-/// As many lines as one look may have.
+/// Limits the number of lines to [`LINES_MAX`].
 fn cut(mut lines: Vec<JournalLine>) -> Vec<JournalLine> {
     let untold = lines.len().saturating_sub(LINES_MAX);
     lines.truncate(LINES_MAX);
@@ -139,8 +139,8 @@ mod tests {
         }
     }
 
-    /// One line when an alarm begins and one when it is over. What comes and goes is told again after a minute, with how often
-    /// it was there meanwhile.
+    /// An alarm is logged once when it begins and once when it ends. A cause that comes and goes is logged again after
+    /// a minute, with the number of times that it existed meanwhile.
     #[test]
     fn each_cause_has_a_line_in_a_minute() {
         let (mut journal, start) = (Journal::default(), Instant::now());
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(at(200, true), begins(""));
     }
 
-    /// Of a hundred alarms at once there are a few lines, and one that says how many more.
+    /// A hundred alarms at once produce a few lines, and one line with the number of the others.
     #[test]
     fn many_at_once_are_few_lines() {
         let alarms: Vec<Alarm> = (0..100).map(|number| alarm(&number.to_string())).collect();

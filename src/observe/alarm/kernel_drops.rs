@@ -1,5 +1,6 @@
-//! `kernel_drops`: datagrams were lost before us, for want of receive buffer. Which of two cures helps is told by what the
-//! kernel granted: less than the file asks for, and the host's limit is in the way; as much, and the workers are behind.
+//! `kernel_drops`: the kernel dropped datagrams because a receive buffer was full. The buffer size that the kernel
+//! granted decides which of two cures helps. If it is less than the file requests, the host's limit is too low.
+//! Otherwise the workers are too slow.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,14 +8,14 @@ use std::time::{Duration, Instant};
 use super::input::{Alarm, AlarmInput, Sockets};
 use crate::observe::snapshot::rows::ListenerRow;
 
-/// A listener that dropped in the kernel is an alarm for so long.
+/// How long the alarm lasts after the last drop of a listener.
 const LAST: Duration = Duration::from_secs(60);
 
-/// Of each listener that ever dropped in the kernel.
+/// The drop counters of each listener that ever dropped in the kernel.
 #[derive(Debug, Default)]
 pub struct KernelDrops {
     rises: HashMap<String, Rise>,
-    /// Whether what is there at first is somebody else's.
+    /// Whether the counters seen first were accumulated by a previous process.
     is_inherited: bool,
 }
 
@@ -22,14 +23,14 @@ pub struct KernelDrops {
 #[derive(Debug)]
 struct Rise {
     count: u64,
-    /// When it was last seen to have risen; `None` where it only was there.
+    /// When the counter was last seen to rise; `None` if it was only nonzero.
     last: Option<Instant>,
-    /// What it was, and when, before it began to rise.
+    /// The value before the counter began to rise, and the time of that value.
     first: (u64, u64),
 }
 
 impl KernelDrops {
-    /// Of a process that goes on with the accounts of another.
+    /// Returns the state for a process that continues the counters of another process.
     pub fn inherited() -> KernelDrops {
         KernelDrops {
             is_inherited: true,
@@ -37,7 +38,7 @@ impl KernelDrops {
         }
     }
 
-    /// Those of now, in the order of the listeners.
+    /// Returns the current alarms, in the order of the listeners.
     pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
         self.rises.retain(|listener, _| {
             input
@@ -53,7 +54,7 @@ impl KernelDrops {
         input.listeners.iter().filter_map(alarm).collect()
     }
 
-    /// How many were dropped since it began, and when that was.
+    /// Returns the number of drops since the rise began, and the time of its beginning.
     fn rise(
         &mut self,
         row: &ListenerRow,
@@ -154,7 +155,7 @@ mod tests {
         is_spread: true,
     };
 
-    /// What is told of a listener that dropped so many.
+    /// Returns the alarms for a listener that has dropped so many datagrams.
     fn look(
         memory: &mut KernelDrops,
         drops: u64,
@@ -179,8 +180,8 @@ mod tests {
         memory.alarms(&input).pop()
     }
 
-    /// A listener that drops in the kernel is an alarm from the first drop that is seen until a minute after the last, and
-    /// one that drops again later begins anew.
+    /// The alarm of a listener lasts from the first drop that is seen until a minute after the last. A later drop
+    /// begins a new alarm.
     #[test]
     fn kernel_drops_last_a_minute() {
         let (mut memory, start) = (KernelDrops::default(), Instant::now());
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(at(92, 8), Some((1_092, false)), "one new drop, not eight");
     }
 
-    /// What another process has counted before it gave everything is no news; what comes after it is.
+    /// Drops that another process counted before the takeover raise no alarm; later drops do.
     #[test]
     fn what_was_inherited_is_no_news() {
         let (mut memory, now) = (KernelDrops::inherited(), Instant::now());
@@ -219,8 +220,8 @@ mod tests {
         );
     }
 
-    /// The cure is the host's limit where that is in the way, more workers where there are processors for them, and neither
-    /// where neither helps.
+    /// The cure names the host's limit if that is too low, and more workers if there are processors for them. If
+    /// neither helps, it names neither.
     #[test]
     fn the_cure_fits_the_cause() {
         let cure = |sockets| {

@@ -1,8 +1,9 @@
-//! Alarms: what stands out now, as state, each with its cause and its cure. An alarm is there as long as its cause; nothing has
-//! to be acknowledged. What needs a memory (a counter that rises, or that does not) is remembered here between two snapshots.
+//! Alarms: conditions that need attention now, each with its cause and its cure. An alarm lasts as long as its cause
+//! and needs no acknowledgement. State that is compared between two snapshots, such as counters that rise or stand
+//! still, is kept here.
 //!
-//! One file for each cause that the accounts show; what only the host shows is found by `observe/host_watch/`. `journal.rs`
-//! writes the log.
+//! Each cause that the accounts show has one file. `observe/host_watch/` finds the causes that only the host shows.
+//! `journal.rs` writes the log.
 
 mod input;
 mod journal;
@@ -17,18 +18,19 @@ use self::silence::Silence;
 use self::upstream_dead::UpstreamDead;
 use crate::observe::snapshot::host::HostCounts;
 
-/// What is remembered between two snapshots.
+/// The state that is kept between two snapshots.
 #[derive(Debug, Default)]
 pub struct Memory {
     kernel_drops: KernelDrops,
     silence: Silence,
     upstream_dead: UpstreamDead,
-    /// What the host counted when it was last asked.
+    /// The UDP counters of the host when they were last read.
     pub(crate) host: HostCounts,
 }
 
 impl Memory {
-    /// Of a process that goes on with the accounts of another, whose past is no news.
+    /// Returns the state for a process that continues the accounts of another. Past drops of that process raise no
+    /// alarm.
     pub fn inherited() -> Memory {
         Memory {
             kernel_drops: KernelDrops::inherited(),
@@ -36,7 +38,7 @@ impl Memory {
         }
     }
 
-    /// The alarms in sight, which have been there since their causes were first seen.
+    /// Returns the current alarms. Each begins when its cause was first seen.
     pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
         let mut alarms = self.upstream_dead.alarms(input);
         alarms.extend(self.kernel_drops.alarms(input));

@@ -1,25 +1,25 @@
-//! `route_silent` and `source_silent`: what `expect_every` of a route says must come has not come for longer. The clock begins
-//! when the expectation is first seen, so that a fresh start is no alarm.
+//! `route_silent` and `source_silent`: traffic that `expect_every` of a route requires is overdue. The time is counted
+//! from when the expectation is first seen, so a fresh start raises no alarm.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::input::{Alarm, AlarmInput, ExpectedTraffic};
 
-/// What is known of everything that must not fall silent, by route and source.
+/// When each expected route or source last received a datagram, by route and source.
 #[derive(Debug, Default)]
 pub struct Silence(HashMap<String, LastReceived>);
 
-/// When something was heard.
+/// The last datagram of a route or source.
 #[derive(Debug, Clone, Copy)]
 struct LastReceived {
-    /// What its route had received then.
+    /// The number of datagrams that the route had received then.
     received: u64,
     last: Instant,
 }
 
 impl Silence {
-    /// Those of now, in the order of the file.
+    /// Returns the current alarms, in the order of the file.
     pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
         let mut seen = HashMap::with_capacity(input.expected.len());
         let mut alarms = Vec::new();
@@ -42,7 +42,7 @@ impl Silence {
 }
 
 impl ExpectedTraffic<'_> {
-    /// When it was last heard, if that is what was known before.
+    /// Returns when the last datagram was received, given the previous state.
     fn hear(&self, known: Option<LastReceived>, now: Instant) -> LastReceived {
         let received = self.received;
         let Some(known) = known else {
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// What stands out at a time, in seconds from `start`.
+    /// Returns the alarms at a time, in seconds from `start`.
     fn look(
         memory: &mut Silence,
         start: Instant,
@@ -129,8 +129,8 @@ mod tests {
             .map(|alarm| (alarm.name + " " + &alarm.about, alarm.since))
     }
 
-    /// A route is silent when its counter has stood still for longer than the file allows, since it last moved; it may take
-    /// that long at the start; and it is over with the next datagram.
+    /// A route is silent when its counter has stood still for longer than the file allows. That time is also granted at
+    /// the start, and the next datagram ends the alarm.
     #[test]
     fn a_route_that_stands_still_is_silent() {
         let (mut memory, start, expectation) =
@@ -150,11 +150,12 @@ mod tests {
         assert_eq!(at(70, 8), None);
         assert_eq!(at(130, 8), None);
         assert_eq!(at(131, 8), Some(("route_silent in".to_owned(), 1_070)));
-        // The counter begins again where another configuration has made the route anew.
+        // The counter restarts at 0 if another configuration has created the route anew.
         assert_eq!(at(132, 0), None);
     }
 
-    /// A source is silent whatever else its route gets, and what was known of it before a worker knew it stays known.
+    /// A source can be silent while its route receives other traffic. The state of a source persists when a new worker
+    /// has not seen it yet.
     #[test]
     fn a_source_is_heard_by_itself() {
         let (mut memory, start, expectation) = (

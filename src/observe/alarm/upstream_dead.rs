@@ -1,16 +1,16 @@
-//! `upstream_dead`: nobody gets an answer there.
+//! `upstream_dead`: an upstream does not reply.
 
 use std::collections::HashMap;
 
 use super::input::{Alarm, AlarmInput};
 use crate::observe::snapshot::rows::UpstreamRow;
 
-/// Since when an upstream is dead, by its name: what comes back to workers has no time of its own.
+/// The time since which each upstream is dead, by its name. The workers' passive health check records no time.
 #[derive(Debug, Default)]
 pub struct UpstreamDead(HashMap<String, u64>);
 
 impl UpstreamDead {
-    /// Those of now, in the order of their names.
+    /// Returns the current alarms, in the order of the names.
     pub fn alarms(&mut self, input: &AlarmInput<'_>) -> Vec<Alarm> {
         let about = |row: &UpstreamRow| format!("{}/{}", row.handler, row.upstream);
         let dead: HashMap<String, &UpstreamRow> = input

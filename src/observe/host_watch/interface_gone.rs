@@ -1,6 +1,6 @@
-//! `interface_gone`: a group was joined on an interface that is no more, or a route takes only what arrives there. The kernel
-//! says nothing of it: the socket stays open and gets nothing, even when an interface of the same name comes back, since that
-//! is another one to the kernel, with another index.
+//! `interface_gone`: an interface on which a group was joined, or which a route requires, no longer exists. The kernel
+//! does not report this. The socket stays open and receives nothing, even if an interface of the same name appears,
+//! because that one has another index.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,20 +10,20 @@ use crate::net::interfaces::{self, Interface};
 use crate::observe::snapshot::Alarm;
 use crate::plan::{Plan, Role};
 
-/// Something that lives on one interface.
+/// A group membership or route that depends on one interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Membership {
     /// The name of the listener or the route.
     about: String,
-    /// Whether it is a group's listener.
+    /// Whether this is the listener of a group.
     is_group: bool,
-    /// The interface's index.
+    /// The index of the interface.
     index: u32,
-    /// What it was called.
+    /// The name that the interface had when the configuration was applied.
     name: String,
 }
 
-/// All groups that are joined, and routes besides that name an interface.
+/// Returns all joined groups, and all routes that name an interface.
 pub fn memberships(config: &Config, plan: &Plan) -> Vec<Membership> {
     let membership = |about: &str, is_group, index| {
         let name = plan
@@ -55,7 +55,7 @@ pub fn memberships(config: &Config, plan: &Plan) -> Vec<Membership> {
         let route = config.routes.get(row.route.0 as usize)?;
         Some(membership(&route.label, false, row.interface?))
     });
-    // An address of one link is bound with its interface.
+    // A link-local address is bound together with its interface.
     let bound = plan
         .listeners
         .iter()
@@ -69,12 +69,12 @@ pub fn memberships(config: &Config, plan: &Plan) -> Vec<Membership> {
     groups.chain(routes).collect()
 }
 
-/// Those whose interface is gone.
+/// Returns an alarm for each membership with an interface that is gone.
 pub fn look(memberships: &[Membership]) -> Vec<Alarm> {
     if memberships.is_empty() {
         return Vec::new();
     }
-    // Where the kernel cannot tell, nothing is told.
+    // If the kernel cannot list its interfaces, no alarm is raised.
     interfaces::list().map_or(Vec::new(), |here| find(memberships, &here))
 }
 
@@ -127,7 +127,8 @@ fn tell(one: &Membership, here: &[Interface]) -> Alarm {
 mod tests {
     use super::*;
 
-    /// What is told depends on whether an interface of the same name is there; one that was only renamed is no alarm.
+    /// The text depends on whether an interface of the same name exists. An interface that was only renamed raises no
+    /// alarm.
     #[test]
     fn what_comes_back_is_another_one() {
         let interface = |index, name: &str| Interface {

@@ -1,5 +1,5 @@
-//! Looks every few seconds at what the host shows and no datagram tells: sockets of other programs that overlap ours, and
-//! interfaces that are gone. On a thread of its own, since /proc can be long; it takes at most a hundredth of the time.
+//! Checks every few seconds what only the host shows: sockets of other programs that overlap ours, and interfaces that
+//! are gone. It runs on its own thread because /proc can be long, and uses at most a hundredth of the time.
 
 mod interface_gone;
 mod overlap;
@@ -18,19 +18,19 @@ use crate::config::Config;
 use crate::observe::snapshot::{Alarm, unix_seconds};
 use crate::plan::Plan;
 
-/// Time between two looks.
+/// Time between two checks.
 const STEP: Duration = Duration::from_secs(3);
-/// The next look is put off by so many times what the last one took.
+/// The time until the next check is at least this multiple of the duration of the last one.
 const REST: u32 = 100;
 
-/// Somebody who looks.
+/// The handle of the watching thread.
 pub struct HostWatch {
     found: Arc<Mutex<Vec<Alarm>>>,
-    /// Gone where no thread could be had.
+    /// `None` if the thread could not be started.
     orders: Option<Sender<Watched>>,
 }
 
-/// What is looked for.
+/// The addresses and interfaces to check.
 #[derive(Debug, Default)]
 struct Watched {
     addresses: Vec<Address>,
@@ -38,7 +38,7 @@ struct Watched {
 }
 
 impl HostWatch {
-    /// Looks for nothing yet.
+    /// Starts the thread, which checks nothing until [`HostWatch::watch`] is called.
     pub fn start() -> HostWatch {
         let (orders, queue) = unbounded::<Watched>();
         let found = Arc::new(Mutex::new(Vec::new()));
@@ -52,7 +52,8 @@ impl HostWatch {
                         let begun = Instant::now();
                         let alarms = looks.look(&watched);
                         wait = STEP.max(begun.elapsed() * REST);
-                        // What is found after a change is not told as of before it: that would name what is no more.
+                        // Do not publish results that were found before a change of configuration; they may name
+                        // removed objects.
                         if queue.is_empty() {
                             *shared.lock().unwrap_or_else(PoisonError::into_inner) = alarms;
                         }
@@ -70,7 +71,7 @@ impl HostWatch {
         }
     }
 
-    /// From now on looks for what matters to this configuration.
+    /// Replaces the objects to check by those of this configuration.
     pub fn watch(&self, config: &Config, plan: &Plan) {
         let watched = Watched {
             addresses: overlap::addresses(plan),
@@ -85,7 +86,7 @@ impl HostWatch {
             .clear();
     }
 
-    /// What there was at the last look.
+    /// Returns the alarms of the last check.
     pub fn found(&self) -> Vec<Alarm> {
         self.found
             .lock()
@@ -103,7 +104,7 @@ fn told<T>(started: io::Result<T>) -> Option<T> {
     started.ok()
 }
 
-/// What is remembered between two looks.
+/// The state that is kept between two checks.
 #[derive(Debug, Default)]
 struct Looks {
     overlaps: Overlaps,

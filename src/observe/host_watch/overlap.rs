@@ -1,6 +1,6 @@
-//! `overlap`: a socket of another program on an address that overlaps one of ours. Our sockets are locked against that
-//! (`net/socket.rs`), but a program of the same user that sets SO_REUSEPORT still gets in, and so does one that binds in the
-//! moment of a reload. What it takes never reaches us, and no counter of ours tells.
+//! `overlap`: a socket of another program is bound to an address that overlaps one of ours. Our sockets are locked
+//! against that (`net/socket.rs`). A program of the same user that sets SO_REUSEPORT can still bind, and so can one
+//! that binds during a reload. Datagrams that it receives never reach the daemon and appear in none of its counters.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -10,18 +10,18 @@ use crate::build::port_owners::{self, BoundSocket, PortOwner};
 use crate::observe::snapshot::Alarm;
 use crate::plan::Plan;
 
-/// Programs that are named in one alarm.
+/// Largest number of programs named in one alarm.
 const NAMED_MAX: usize = 4;
 
-/// An address of ours.
+/// An address of this daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The name of its listener.
+    /// The name of the listener.
     listener: String,
     address: SocketAddr,
 }
 
-/// All that nobody else should have: not those that the file shares.
+/// Returns all addresses that no other program should use. Addresses that the file declares as shared are left out.
 pub fn addresses(plan: &Plan) -> Vec<Address> {
     let own = plan.listeners.iter().filter(|listener| !listener.share);
     own.map(|listener| Address {
@@ -31,15 +31,16 @@ pub fn addresses(plan: &Plan) -> Vec<Address> {
     .collect()
 }
 
-/// What is known of sockets on our ports, by inode.
+/// The known sockets on our ports, by inode.
 #[derive(Debug, Default)]
 pub struct Overlaps(HashMap<u64, Owner>);
 
-/// Whose a socket is.
+/// The owner of a socket.
 #[derive(Debug, Clone)]
 enum Owner {
     Ours,
-    /// Somebody else's. Seen once it may be one that ends just now, such as a process that hands over to us.
+    /// Another program. A socket that was seen only once may be about to close, for example that of a process that
+    /// hands over to this one.
     Others {
         process: Option<(u32, String)>,
         is_old: bool,
@@ -47,7 +48,7 @@ enum Owner {
 }
 
 impl Overlaps {
-    /// Looks who is on our addresses.
+    /// Checks which sockets overlap the addresses, and returns an alarm for each overlapped address.
     pub fn look(&mut self, addresses: &[Address]) -> Vec<Alarm> {
         let ports: HashSet<u16> = addresses
             .iter()
@@ -70,7 +71,7 @@ impl Overlaps {
         alarms
     }
 
-    /// Finds out whose the new ones are, and forgets those that are gone.
+    /// Determines the owners of new sockets, and forgets sockets that are gone.
     fn learn(&mut self, sockets: &[BoundSocket]) {
         let there: HashSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
         self.0.retain(|inode, _| there.contains(inode));
@@ -99,7 +100,7 @@ impl Overlaps {
         }
     }
 
-    /// Who somebody else is and what it takes.
+    /// Describes another program and the datagrams that it takes.
     fn tell(&self, socket: &BoundSocket, ours: SocketAddr) -> Option<String> {
         let Some(Owner::Others {
             process,
@@ -117,7 +118,8 @@ impl Overlaps {
     }
 }
 
-/// What the kernel gives to another's socket of what would be ours (compute_score in net/ipv4/udp.c).
+/// Describes the datagrams that the kernel delivers to the other socket instead of ours (compute_score in
+/// net/ipv4/udp.c).
 fn takes(socket: &BoundSocket, ours: SocketAddr) -> String {
     let theirs = socket.address;
     match socket.peer {
@@ -146,7 +148,7 @@ fn alarm(listener: &str, told: &[String]) -> Alarm {
     }
 }
 
-/// The inodes of all sockets that this process has open.
+/// Returns the inodes of all sockets that this process has open.
 fn own_sockets() -> HashSet<u64> {
     let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
         return HashSet::new();
@@ -166,7 +168,8 @@ fn own_sockets() -> HashSet<u64> {
 mod tests {
     use super::*;
 
-    /// Sockets of this process are ours, whatever they overlap with; what they would take is told by where they are.
+    /// Sockets of this process raise no alarm, whatever they overlap with. The alarm names what another socket takes by
+    /// its address.
     #[test]
     fn our_own_sockets_are_no_alarm() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! Who leads to whom: listeners to routes, routes to handlers, handlers to upstreams. Enough to draw the picture; made once
-//! for a plan, since it only changes with the configuration.
+//! The flow graph: which routes take datagrams from each listener, which handlers each route has, and which upstreams
+//! each handler has. It is built once per plan, since it changes only with the configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,35 +10,36 @@ use crate::dispatch::dispatcher::Lookup;
 use crate::dispatch::route_table::Match;
 use crate::plan::{ListenerPlan, Plan, Role};
 
-/// Edges of one kind; a picture of more is of no use.
+/// Largest number of edges of one kind. A larger graph cannot be read as a picture.
 const EDGES_MAX: usize = 10_000;
-/// Pairs of a listener and a row of the route table that are compared at most: some hundredths of a second.
+/// Largest number of comparisons between a listener and a row of the route table. They take some hundredths of a
+/// second.
 const COMPARISONS_MAX: usize = 4_000_000;
 
-/// Who leads to whom, by places in the lists of the same snapshot.
+/// The flow graph. Edges refer to positions in the lists of the same snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
-    /// From a listener to a route that takes datagrams from it.
+    /// Edges from a listener to a route that takes datagrams from it.
     pub listener_to_route: Vec<Edge>,
-    /// From a route to a handler of it.
+    /// Edges from a route to one of its handlers.
     pub route_to_handler: Vec<Edge>,
-    /// From a handler to an upstream of it.
+    /// Edges from a handler to one of its upstreams.
     pub handler_to_upstream: Vec<Edge>,
-    /// Whether there are more edges than are told.
+    /// Whether some edges were left out because there are too many.
     pub is_cut: bool,
 }
 
-/// One leads to the other.
+/// An edge of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Edge {
-    /// Place in the list of the first.
+    /// Position of the source in its list.
     pub from: usize,
-    /// Place in the list of the second.
+    /// Position of the target in its list.
     pub to: usize,
 }
 
 impl Flows {
-    /// Those of a plan.
+    /// Returns the flow graph of a plan.
     pub fn of(config: &Config, plan: &Plan) -> Flows {
         let mut flows = Flows::default();
         flows.listener_to_route = listeners(plan, &mut flows.is_cut);
@@ -105,7 +106,7 @@ fn listeners(plan: &Plan, is_cut: &mut bool) -> Vec<Edge> {
     few(edges.into_iter(), is_cut)
 }
 
-/// Whether a row may take a datagram that the listener got.
+/// Returns whether a row may match a datagram that the listener received.
 fn may_take(row: &Match, listener: &ListenerPlan) -> bool {
     match &listener.role {
         Role::Wildcard { .. } => {
@@ -119,7 +120,7 @@ fn may_take(row: &Match, listener: &ListenerPlan) -> bool {
     }
 }
 
-/// Whether an address has a listener of its own, so that none of its datagrams comes to a wildcard.
+/// Returns whether the address of the row has its own listener, so that a wildcard never receives its datagrams.
 fn is_elsewhere(row: &Match) -> bool {
     row.net.prefix_len() == row.net.max_prefix_len()
 }

@@ -1,5 +1,5 @@
-//! What the host counts of UDP, whoever caused it: `/proc/net/snmp` and `/proc/net/snmp6` of this network namespace (proc(5);
-//! the names are those of RFC 4113 and of udp_mib in the kernel).
+//! The UDP counters of the host, for all programs: `/proc/net/snmp` and `/proc/net/snmp6` of this network namespace
+//! (proc(5); the names are those of RFC 4113 and of udp_mib in the kernel).
 
 use std::fs;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::errno;
 
-/// Datagrams of all programs of this network namespace.
+/// UDP counters of all programs in this network namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCounts {
-    /// IPv4 datagrams that found a receive buffer full.
+    /// IPv4 datagrams dropped because a receive buffer was full.
     pub udp_receive_buffer_errors: u64,
-    /// IPv4 datagrams that found a send buffer full.
+    /// IPv4 datagrams not sent because a send buffer was full.
     pub udp_send_buffer_errors: u64,
-    /// The same of IPv6, received.
+    /// IPv6 datagrams dropped because a receive buffer was full.
     pub udp6_receive_buffer_errors: u64,
-    /// The same of IPv6, sent.
+    /// IPv6 datagrams not sent because a send buffer was full.
     pub udp6_send_buffer_errors: u64,
 }
 
 impl HostCounts {
-    /// As they are now; 0 where the kernel has none. Where no file can be opened they are what they were before: a counter
-    /// that falls to 0 would be taken for that of another process.
+    /// Reads the current counters; a counter that the kernel does not have is 0. If a file cannot be opened, the values
+    /// of `before` are returned, because a counter that falls to 0 would look like that of another process.
     pub fn now(before: HostCounts) -> HostCounts {
         let read = |path| match fs::read_to_string(path) {
             Err(error) if errno::lacks_file(&error) => None,
@@ -35,7 +35,7 @@ impl HostCounts {
     }
 
     fn parse(snmp: &str, snmp6: &str) -> HostCounts {
-        // A line of names and a line of numbers, both with this first word.
+        // Each protocol has a line of names and a line of numbers, both starting with its prefix.
         let mut udp = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
         let (names, numbers) = (
             udp.next().unwrap_or_default(),
@@ -69,7 +69,7 @@ impl HostCounts {
 mod tests {
     use super::*;
 
-    /// Numbers are found by their names, and what is not there is 0.
+    /// Numbers are found by their names; a missing number is 0.
     #[test]
     fn numbers_have_names() {
         let snmp = "Tcp: RcvbufErrors\nTcp: 9\nUdp: InDatagrams NoPorts RcvbufErrors SndbufErrors\nUdp: 1 2 3 4\n\

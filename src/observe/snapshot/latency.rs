@@ -1,32 +1,33 @@
-//! How long datagrams stay in the daemon, for views.
+//! The latency of datagrams in the daemon, for views.
 
 use serde::{Deserialize, Serialize};
 
 use crate::dispatch::histogram::Histogram;
 
-/// How long handled datagrams stayed: from the kernel's receiving them until the send call of their turn had returned.
+/// The latency of handled datagrams: from their receipt in the kernel until the send call of their turn returned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// How many were measured: those that were handled while it was asked for.
+    /// The number of measured datagrams: those handled while the measurement was enabled.
     pub count: u64,
-    /// All their times together.
+    /// The sum of all measured latencies, in seconds.
     pub sum_seconds: f64,
-    /// The border that half of them did not exceed; null where there is none, as for all of these.
+    /// The upper bound of the bucket that contains the median, in seconds; null if it lies in the last bucket, which is
+    /// unbounded, or if nothing was measured.
     pub p50_seconds: Option<f64>,
-    /// The same of 99 in a hundred.
+    /// The upper bound of the bucket that contains the 99th percentile, in seconds; null as for the median.
     pub p99_seconds: Option<f64>,
-    /// The same of 999 in a thousand.
+    /// The upper bound of the bucket that contains the 99.9th percentile, in seconds; null as for the median.
     pub p999_seconds: Option<f64>,
-    /// For each border, how many did not exceed it.
+    /// The buckets of the cumulative histogram.
     pub buckets: Vec<LatencyBucket>,
 }
 
-/// One border.
+/// One bucket of the histogram.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LatencyBucket {
-    /// The border.
+    /// The upper bound of the bucket, in seconds.
     pub up_to_seconds: f64,
-    /// How many did not exceed it.
+    /// The number of datagrams with a latency up to this bound.
     pub count: u64,
 }
 

@@ -1,8 +1,9 @@
-//! The one value that every view shows: all accounts and states at one instant, with their names. `GET /status` is this value
-//! as JSON, so the commands get it back as it is; metrics, the page and the final table are made from it.
+//! The snapshot: all accounts and states at one moment, with their names. Every view is derived from it. `GET /status`
+//! returns it as JSON, and the commands parse that JSON. Metrics, the live page and the final table are rendered from
+//! it.
 //!
-//! `docs/status.md` tells what each key means; keys are promises. `rows.rs` has the accounts, `alarm.rs` what stands out,
-//! `flows.rs` who leads to whom, `host.rs` what the host counts, `take.rs` puts it together, `table.rs` shows it.
+//! `docs/status.md` documents each key. Keys are stable. `rows.rs` holds the accounts, `flows.rs` the flow graph and
+//! `host.rs` the counters of the host. `take.rs` assembles the snapshot, and `table.rs` renders it as a table.
 
 mod flows;
 pub mod host;
@@ -25,73 +26,74 @@ pub use self::rows::{
 pub use self::take::{Facts, Life, unix_seconds};
 pub use crate::observe::alarm::{Alarm, Journal, Memory};
 
-/// All accounts and states at one instant. Displayed, it is the ledger's table.
+/// All accounts and states at one moment. `Display` renders the ledger's table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Version of the program that runs.
+    /// Version of the running program.
     pub version: String,
-    /// Its process id.
+    /// Process id of the daemon.
     pub pid: u32,
-    /// The configuration file, as it was named at the start.
+    /// Path of the configuration file, as given at the start.
     pub config_file: String,
-    /// Reloads and takeovers so far.
+    /// Number of reloads and takeovers so far.
     pub generation: u64,
     /// When the process started, in unix seconds.
     pub started: u64,
-    /// When a reload was last applied, in unix seconds; a takeover is a start.
+    /// When a reload was last applied, in unix seconds. A takeover counts as a start.
     pub reloaded: Option<u64>,
-    /// Reloads that were applied, and that were refused, since the start.
+    /// Numbers of applied and refused reloads since the start.
     pub reloads: Reloads,
-    /// When this was taken, in unix milliseconds.
+    /// When this snapshot was taken, in unix milliseconds.
     pub taken_unix_ms: u64,
-    /// How long the process had run then. Rates are differences of counters over differences of this.
+    /// How long the process had run when the snapshot was taken, in milliseconds. Rates are differences of counters
+    /// divided by differences of this value.
     pub uptime_ms: u64,
-    /// How it is.
+    /// The state of the daemon.
     pub state: DaemonState,
-    /// Why it is degraded, a sentence each.
+    /// The reasons for a degraded state, one sentence each.
     pub reasons: Vec<String>,
-    /// What stands out now, and what to do about it.
+    /// The current alarms, with what to do about each.
     pub alarms: Vec<Alarm>,
-    /// The threads that receive.
+    /// The worker threads.
     pub workers: Vec<WorkerRow>,
-    /// The sockets' destinations.
+    /// The addresses that the daemon receives on.
     pub listeners: Vec<ListenerRow>,
     /// The routes in the order of the file.
     pub routes: Vec<RouteRow>,
     /// The handlers in the order of the file.
     pub handlers: Vec<HandlerRow>,
-    /// The upstreams: handlers in the order of the file, and in each its upstreams.
+    /// The upstreams, ordered by handler as in the file, and then as the handler lists them.
     pub upstreams: Vec<UpstreamRow>,
-    /// Who leads to whom.
+    /// The flow graph between listeners, routes, handlers and upstreams.
     pub flows: Flows,
-    /// What the listeners received and nobody handled, by reason; those that did not happen are left out.
+    /// Received datagrams that no handler handled, by reason. Reasons with a count of 0 are left out.
     pub drops: BTreeMap<String, u64>,
-    /// What the kernel refused to send, by errno, of all handlers.
+    /// Datagrams that the kernel refused to send, by errno, for all handlers.
     pub send_errors: BTreeMap<String, u64>,
-    /// How long datagrams stay, where `daemon.latency` asks for it.
+    /// The latency of datagrams; present if `daemon.latency` is set.
     pub latency: Option<Latency>,
-    /// What the host counts of UDP, whoever caused it.
+    /// The UDP counters of the host, for all programs.
     pub host: HostCounts,
-    /// The control socket's own accounts.
+    /// The accounts of the control socket.
     pub admin: AdminRow,
-    /// Whether law 3 holds in and between all rows.
+    /// Whether received = handled + dropped + in flight holds in all rows and between them.
     pub balances: bool,
 }
 
-/// How the daemon is.
+/// The state of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonState {
-    /// All is well.
+    /// Everything works.
     Serving,
-    /// Datagrams flow, and something beside them does not work.
+    /// Datagrams flow, but something else does not work.
     Degraded,
-    /// It handles what the sockets still hold, and ends.
+    /// The daemon handles what the sockets still hold, and then exits.
     Stopping,
 }
 
 impl DaemonState {
-    /// Its name, as in JSON.
+    /// Returns the state's name, as in JSON.
     pub fn label(self) -> &'static str {
         match self {
             DaemonState::Serving => "serving",
@@ -101,13 +103,14 @@ impl DaemonState {
     }
 }
 
-/// How reloads went.
+/// The results of reloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloads {
-    /// Applied.
+    /// Number of reloads that were applied.
     pub applied: u64,
-    /// Refused: the file was wrong, or could not be applied. What ran before went on.
+    /// Number of reloads that were refused: the file was invalid or could not be applied. The previous configuration
+    /// stayed in effect.
     pub refused: u64,
-    /// When one was last refused, in unix seconds.
+    /// When a reload was last refused, in unix seconds.
     pub last_refused: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The accounts of a snapshot, with their names: the ledger's numbers as views want them.
+//! The rows of a snapshot: the ledger's counters with their names, in the form that views need.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use crate::net::errno;
 /// One account in datagrams: received = handled + dropped + in flight.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Came in.
+    /// Datagrams received.
     pub received: u64,
-    /// Were handled.
+    /// Datagrams handled.
     pub handled: u64,
-    /// Were dropped, for whatever reason.
+    /// Datagrams dropped, for any reason.
     pub dropped: u64,
-    /// Wait in a sink.
+    /// Datagrams that wait in a sink.
     pub in_flight: u64,
-    /// The dropped ones by reason; those that did not happen are left out.
+    /// Dropped datagrams by reason. Reasons with a count of 0 are left out.
     pub drops: BTreeMap<String, u64>,
 }
 
 impl Account {
-    /// Those dropped for one reason.
+    /// Returns the number of datagrams dropped for one reason.
     pub fn dropped_for(&self, reason: DropReason) -> u64 {
         self.drops.get(reason.label()).copied().unwrap_or(0)
     }
@@ -46,7 +46,7 @@ impl From<&Tally> for Account {
     }
 }
 
-/// Counts by the name of the errno.
+/// Returns the counts by the name of the errno.
 pub(crate) fn by_errno(counts: &[(i32, u64)]) -> BTreeMap<String, u64> {
     let mut named = BTreeMap::new();
     for (number, datagrams) in counts {
@@ -55,98 +55,98 @@ pub(crate) fn by_errno(counts: &[(i32, u64)]) -> BTreeMap<String, u64> {
     named
 }
 
-/// A thread that receives.
+/// A worker thread.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerRow {
-    /// Its number, from 0; its thread is called `worker-N`.
+    /// Index of the worker, from 0. The thread is named `worker-N`.
     pub worker: usize,
-    /// Whether it answered when this was taken. One that did not is shown as it last answered.
+    /// Whether the worker responded when the snapshot was taken. Otherwise the row shows its last response.
     #[serde(alias = "answers")]
     pub responsive: bool,
-    /// What its receive calls got.
+    /// Datagrams that its receive calls returned.
     #[serde(flatten)]
     pub account: Account,
 }
 
-/// A destination that is listened on: one socket, or one in each worker.
+/// An address and port that the daemon receives on, with one socket, or one in each worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerRow {
-    /// Its address and port; a group's with its interface.
+    /// The address and port; for a group also the interface.
     pub listener: String,
-    /// What its receive calls got.
+    /// Datagrams that its receive calls returned.
     #[serde(flatten)]
     pub account: Account,
-    /// What the kernel dropped before us: it found the receive buffer full, as a rule.
+    /// Datagrams that the kernel dropped before the daemon read them, usually because the receive buffer was full.
     pub kernel_drops: u64,
-    /// Receive calls that failed and were tried again.
+    /// Receive calls that failed and were retried.
     pub receive_errors: u64,
-    /// The receive buffer that the kernel granted, in bytes, the smallest of all workers' sockets.
+    /// The receive buffer that the kernel granted, in bytes; the smallest of all workers' sockets.
     #[serde(default)]
     pub receive_buffer_bytes: u64,
 }
 
-/// A route.
+/// The account of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRow {
-    /// Its name.
+    /// The name of the route.
     pub route: String,
-    /// Handled are the datagrams that at least one of its handlers has handled.
+    /// The datagrams of the route. A datagram counts as handled if at least one handler of the route handled it.
     #[serde(flatten)]
     pub account: Account,
 }
 
-/// A handler.
+/// The account of a handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerRow {
-    /// Its name.
+    /// The name of the handler.
     pub handler: String,
-    /// The name of its kind.
+    /// The name of the handler's kind.
     pub kind: String,
-    /// What its routes gave it.
+    /// The datagrams that its routes gave to the handler.
     #[serde(flatten)]
     pub account: Account,
-    /// Datagrams that it caused to be sent and that the kernel took.
+    /// Datagrams that the handler caused to be sent and that the kernel accepted.
     pub sent: u64,
     /// Datagrams that the kernel refused to send, by errno.
     pub failed: BTreeMap<String, u64>,
-    /// Errors that came back (ICMP) for what was sent, by errno.
+    /// ICMP errors returned for datagrams that were sent, by errno.
     pub reported: BTreeMap<String, u64>,
-    /// What its upstreams answered; handled is what was passed on to a client.
+    /// Replies of the handler's upstreams. A reply counts as handled when it was passed on to a client.
     pub replies: Account,
-    /// Its sessions.
+    /// The sessions of the handler.
     pub sessions: SessionsRow,
 }
 
-/// An account of sessions.
+/// Counters of sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionsRow {
-    /// Open now.
+    /// Sessions that are open now.
     pub open: u64,
-    /// Open now, and never answered yet.
+    /// Sessions that are open now and have had no reply yet.
     #[serde(alias = "on_probation")]
     pub unreplied: u64,
-    /// Ever begun.
+    /// Sessions ever opened.
     pub opened: u64,
-    /// Ended for want of traffic.
+    /// Sessions ended because they were idle.
     pub idle: u64,
-    /// Ended without an answer.
+    /// Sessions ended without any reply.
     pub unanswered: u64,
-    /// Ended because all was answered.
+    /// Sessions ended because all requests had been replied to.
     pub complete: u64,
-    /// Ended while unreplied, to make room for another.
+    /// Sessions ended while unreplied, to make room for another.
     #[serde(alias = "displaced")]
     pub evicted: u64,
-    /// Ended because the way to the upstream was lost, or the upstream died.
+    /// Sessions ended because the route to the upstream was lost or the upstream died.
     pub broken: u64,
-    /// Begun under another handler that a reload has replaced, and gone on with here.
+    /// Sessions opened under a previous handler that a reload replaced, and continued here.
     #[serde(default)]
     pub inherited: u64,
-    /// Gone on with under another handler.
+    /// Sessions that continued under another handler.
     #[serde(default)]
     pub left: u64,
-    /// Datagrams passed on without a way back, since their sender must not be answered.
+    /// Datagrams forwarded without a session, since the reply policy forbids replies to their sender.
     pub one_way: u64,
-    /// Source ports that are open: leased, resting or spare.
+    /// Source ports that are open: leased, in quarantine, or spare.
     pub ports: u64,
 }
 
@@ -169,88 +169,88 @@ impl From<&SessionCount> for SessionsRow {
     }
 }
 
-/// An upstream.
+/// The account and state of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamRow {
-    /// The name of its handler.
+    /// The name of the handler.
     pub handler: String,
-    /// As the file names it, with its port.
+    /// The upstream as the file names it, with its port.
     pub upstream: String,
-    /// Where it is now; absent while its name has no address.
+    /// The current address; absent while the name does not resolve.
     pub address: Option<String>,
-    /// Whether it is thought to answer: by its probes, or by what comes back to the workers.
+    /// Whether the upstream is considered alive, by its probes or by passive health.
     pub alive: bool,
-    /// How many workers think it dead by what comes back.
+    /// Number of workers that consider the upstream dead by passive health.
     pub dead_in_workers: u32,
-    /// Whether it gets nothing new, by the file or by hand.
+    /// Whether the upstream is drained, by the file or by command, and receives no new sessions.
     pub draining: bool,
-    /// Whether that was asked for by hand.
+    /// Whether the drain was requested by command.
     pub drained_by_hand: bool,
-    /// Why a probe last failed, if one did.
+    /// The last failure of a probe, if any failed.
     pub last_failure: Option<ProbeFailureRow>,
-    /// Sessions that it holds now.
+    /// Sessions that use the upstream now.
     pub sessions: u64,
-    /// Datagrams that the kernel took for it.
+    /// Datagrams for the upstream that the kernel accepted.
     pub sent: u64,
-    /// Datagrams for it that the kernel refused to send, by errno.
+    /// Datagrams for the upstream that the kernel refused to send, by errno.
     pub failed: BTreeMap<String, u64>,
-    /// Errors that came back from it (ICMP), by errno.
+    /// ICMP errors returned for the upstream, by errno.
     pub reported: BTreeMap<String, u64>,
-    /// Datagrams that it did not get although it was picked: not in its sample, above its rate.
+    /// Datagrams not sent to the upstream although it was picked: outside its sample, or above its rate.
     pub skipped: u64,
-    /// Datagrams that it answered.
+    /// Replies received from the upstream.
     pub replies: u64,
-    /// Answers that the kernel dropped before us.
+    /// Replies that the kernel dropped before the daemon read them.
     pub kernel_drops: u64,
-    /// Of one that only shadows, how its answers compare.
+    /// For a shadow, the result of comparing its replies; absent for other upstreams.
     pub shadow: Option<ShadowRow>,
 }
 
-/// Why a probe failed.
+/// The failure of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeFailureRow {
-    /// When, in unix seconds.
+    /// The time of the failure, in unix seconds.
     pub at: u64,
-    /// What happened, in words.
+    /// A description of the failure.
     pub text: String,
-    /// What to do about it.
+    /// What to do about the failure.
     pub cure: String,
 }
 
-/// Answers of a shadow against those that clients got.
+/// Replies of a shadow compared with those that clients received.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowRow {
-    /// The same.
+    /// Replies that were the same.
     pub same: u64,
-    /// Different.
+    /// Replies that were different.
     pub different: u64,
-    /// Never came.
+    /// Replies that never came.
     pub missing: u64,
 }
 
-/// The accounts of the control socket and of the TCP listener. What is refused has a limit that refuses it.
+/// The accounts of the control socket and of the TCP listener. Each `refused` counter belongs to one limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminRow {
-    /// Connections now.
+    /// Connections that are open now.
     pub connections: u64,
-    /// Viewers of the live page and `top` now.
+    /// Viewers of the live page and of `top` now.
     pub viewers: u64,
     /// Connections ever accepted.
     pub accepted: u64,
-    /// Times that a connection could not be accepted, as a rule since no more files may be open; each is tried again.
+    /// Failures to accept a connection, usually because the process has no descriptor left. Each is retried.
     pub failed_accepts: u64,
-    /// Requests ever answered.
+    /// Requests ever responded to.
     pub requests: u64,
-    /// Connections closed at once: there were as many as there may be.
+    /// Connections closed at once because the maximum number was open.
     pub refused_connections: u64,
-    /// Requests with a `Host` that is not allowed.
+    /// Requests refused because their `Host` is not allowed.
     pub refused_hosts: u64,
-    /// Requests over TCP that would change something.
+    /// Requests over TCP refused because they would change something.
     pub refused_methods: u64,
-    /// Requests that were too large, too slow, or no HTTP.
+    /// Requests refused because they were too large, too slow, or not HTTP.
     pub refused_requests: u64,
-    /// Viewers beyond as many as there may be.
+    /// Viewers refused because the maximum number was connected.
     pub refused_viewers: u64,
-    /// Requests while too many others waited for the supervisor.
+    /// Requests refused because too many others waited for the supervisor.
     pub refused_busy: u64,
 }

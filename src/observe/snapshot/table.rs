@@ -1,4 +1,4 @@
-//! The ledger's table: what is printed at the end and on SIGUSR1.
+//! The ledger's table, which is printed at the end and on SIGUSR1.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,11 @@ use crate::dispatch::verdict::DropReason;
 use crate::net::errno;
 use crate::observe::snapshot::rows::{Account, ListenerRow, SessionsRow, ShadowRow, UpstreamRow};
 
-/// One line of the table: a label and numbers, and below it notes.
+/// One line of the table: a label, numbers, and notes below it.
 struct TableRow<'a> {
     label: &'a str,
     account: &'a Account,
-    /// Kernel drops of a listener, datagrams sent of a handler.
+    /// Kernel drops of a listener, or datagrams sent by a handler.
     last: Option<u64>,
     notes: Vec<String>,
 }
@@ -207,7 +207,7 @@ fn session_notes(count: &SessionsRow) -> Vec<String> {
     notes
 }
 
-/// The table of the upstreams, where there are any.
+/// Writes the table of the upstreams, if there are any.
 fn upstream_rows(f: &mut fmt::Formatter<'_>, upstreams: &[UpstreamRow]) -> fmt::Result {
     let label = |row: &UpstreamRow| format!("{} → {}", row.handler, row.upstream);
     let Some(width) = upstreams.iter().map(|row| label(row).chars().count()).max() else {

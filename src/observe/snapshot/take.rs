@@ -1,4 +1,4 @@
-//! Puts a snapshot together: the workers' ledgers, what the monitor knows, and what only the supervisor remembers.
+//! Assembles a snapshot from the workers' ledgers, the state of the upstream monitor, and what the supervisor keeps.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -21,23 +21,23 @@ use crate::observe::snapshot::rows::{
 };
 use crate::plan::{ListenerPlan, Plan};
 
-/// What the process has been through.
+/// The history of the process.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// When it started.
+    /// When the process started.
     pub started: Instant,
-    /// The same in unix seconds.
+    /// When the process started, in unix seconds.
     pub started_unix: u64,
-    /// Reloads and takeovers so far.
+    /// Number of reloads and takeovers so far.
     pub generation: u64,
     /// When a reload was last applied, in unix seconds.
     pub reloaded: Option<u64>,
-    /// How reloads went.
+    /// The results of reloads.
     pub reloads: Reloads,
 }
 
 impl Life {
-    /// One that begins now.
+    /// Returns the history of a process that starts now.
     pub fn begin() -> Life {
         Life {
             started: Instant::now(),
@@ -49,7 +49,7 @@ impl Life {
     }
 }
 
-/// What time it is, in unix seconds.
+/// Returns the current time in unix seconds.
 pub fn unix_seconds() -> u64 {
     unix().as_secs()
 }
@@ -62,38 +62,38 @@ fn unix() -> Duration {
 
 /// Everything that a snapshot is made from.
 pub struct Facts<'a> {
-    /// What is being served.
+    /// The configuration in effect.
     pub config: &'a Config,
-    /// By which sockets.
+    /// The plan of that configuration.
     pub plan: &'a Plan,
-    /// Who leads to whom in it.
+    /// The flow graph of that plan.
     pub flows: &'a Flows,
-    /// How many rows the accounts have.
+    /// The number of rows of the accounts.
     pub rows: Rows,
-    /// The workers' accounts, by number.
+    /// The accounts of the workers, by index.
     pub parts: &'a [Part],
-    /// What is known of the upstreams, by number.
+    /// The monitored state of the upstreams, by index.
     pub upstreams: &'a [monitor::UpstreamState],
-    /// Whether an upstream was drained by hand.
+    /// Returns whether an upstream was drained by command; takes the names of the handler and of the upstream.
     pub is_drained: &'a dyn Fn(&str, &str) -> bool,
-    /// What the process has been through.
+    /// The history of the process.
     pub life: &'a Life,
-    /// The control socket's accounts.
+    /// The accounts of the control socket.
     pub admin: AdminRow,
-    /// What does not work, a sentence each.
+    /// The current conditions, one sentence each.
     pub conditions: Vec<String>,
-    /// Whether it is about to end.
+    /// Whether the daemon is about to exit.
     pub is_stopping: bool,
     /// The smallest receive buffer of each listener's sockets, in bytes.
     pub receive_buffers: &'a [usize],
-    /// Alarms of what the host shows.
+    /// Alarms that the host watch found.
     pub found: Vec<Alarm>,
-    /// When the workers began to count time.
+    /// The moment from which the workers count time.
     pub epoch: Instant,
 }
 
 impl Snapshot {
-    /// Of what is known now.
+    /// Returns the snapshot for these facts. `memory` keeps the state of alarms between snapshots.
     pub fn new(facts: Facts<'_>, memory: &mut Memory) -> Snapshot {
         let Facts {
             config, plan, life, ..
@@ -166,7 +166,7 @@ impl Snapshot {
         .checked(plan)
     }
 
-    /// The rows are as many as the plan has.
+    /// Checks that the snapshot has as many rows as the plan.
     fn checked(self, plan: &Plan) -> Snapshot {
         debug_assert!(self.listeners.len() >= plan.listeners.len());
         debug_assert_eq!(self.upstreams.len(), plan.upstreams.iter().len());
@@ -248,7 +248,7 @@ impl Facts<'_> {
         }
     }
 
-    /// What must not fall silent, in the order of the file.
+    /// Returns the expected traffic, in the order of the file.
     fn expected<'b>(&'b self, sum: &'b Ledger) -> impl Iterator<Item = ExpectedTraffic<'b>> {
         self.config
             .routes
@@ -325,10 +325,11 @@ impl Facts<'_> {
     }
 }
 
-/// What the row for all that is gone is called.
+/// The name of the row for everything that was removed.
 const GONE: &str = "(removed)";
 
-/// Accounts with their names; the last one, of what no file names any more, where there is something in it.
+/// Pairs the accounts with their names. The last account, of everything that no file names any more, is included unless
+/// it is empty.
 fn with_gone<'a, T: Default + PartialEq>(
     names: impl Iterator<Item = &'a str>,
     accounts: &'a [T],

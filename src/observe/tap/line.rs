@@ -1,5 +1,5 @@
-//! The lines of a tap: one of JSON for each datagram, and now and then one that tells how many there were. `docs/tap.md` tells
-//! what each key means.
+//! The lines of a tap: one JSON object for each datagram, and occasionally one with counts. `docs/tap.md` documents
+//! each key.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,17 +11,17 @@ use crate::dispatch::tap::{Direction, View};
 use crate::dispatch::verdict::Verdict;
 use crate::handlers::escape::{json_base64, json_string};
 
-/// One line: a datagram, or how many there were so far.
+/// One line: a datagram, or the counts so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TapLine {
-    /// A datagram.
+    /// A tapped datagram.
     Datagram(Box<TappedDatagram>),
-    /// How many there were.
+    /// The counts of datagrams so far.
     Count(TapCount),
 }
 
-/// One datagram and what became of it. `docs/tap.md` tells what each key means; keys are promises.
+/// One datagram and its verdicts. `docs/tap.md` documents each key. Keys are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TappedDatagram {
@@ -44,35 +44,35 @@ pub struct TappedDatagram {
 }
 
 impl TappedDatagram {
-    /// Whether an upstream sent it.
+    /// Returns whether an upstream sent the datagram.
     pub fn is_reply(&self) -> bool {
         matches!(self.direction.as_str(), "reply" | "answer")
     }
 }
 
-/// What a handler said of a datagram.
+/// The verdict of one handler on a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerVerdict {
-    /// Its name.
+    /// The name of the handler.
     pub handler: String,
-    /// `handled`, or why it dropped it.
+    /// `handled`, or the reason for which the handler dropped the datagram.
     pub verdict: String,
 }
 
-/// How many datagrams there were so far.
+/// Counts of datagrams so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapCount {
-    /// Those that were wanted.
+    /// Datagrams that matched the filter.
     pub matched: u64,
-    /// Those of them that were shown.
+    /// Matching datagrams that were shown.
     pub shown: u64,
-    /// Those of them that were not, since the reader or the turn's allowance was behind.
+    /// Matching datagrams that were missed, because the reader was too slow or the allowance of a turn was exhausted.
     pub missed: u64,
     /// Why this is the last line: `limit` or `stopped`.
     pub end: Option<String>,
 }
 
-/// What a verdict is called.
+/// Returns the label of a verdict.
 fn label(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Handled => "handled",
@@ -80,7 +80,8 @@ fn label(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Writes a datagram as one line of JSON, a [`TappedDatagram`], without building one: there may be many.
+/// Writes a datagram as one line of JSON that parses as a [`TappedDatagram`]. No such value is built, since there may
+/// be many datagrams.
 pub(crate) fn write_datagram(line: &mut Vec<u8>, view: &View<'_>) -> io::Result<()> {
     let View {
         record,
@@ -187,7 +188,7 @@ mod tests {
     use crate::dispatch::tap::{Tap, TapId};
     use crate::dispatch::verdict::DropReason;
 
-    /// Drops what is empty.
+    /// A handler that drops empty datagrams.
     struct Picky;
 
     impl Handler for Picky {
@@ -211,8 +212,8 @@ mod tests {
         fn close(&mut self, _: UpstreamSocketId) {}
     }
 
-    /// A line of JSON reads back as what a real dispatcher did, whatever the payload and the names are made of, and is safe
-    /// on a terminal.
+    /// A line of JSON parses back into what a real dispatcher did, for any payload and names, and is safe to print on a
+    /// terminal.
     #[test]
     fn lines_read_back() {
         let handlers: Vec<Box<dyn Handler>> = vec![Box::new(Picky)];

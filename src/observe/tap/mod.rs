@@ -1,5 +1,6 @@
-//! Taps, from the asking to the lines: a tap in each worker, whose pages are put into JSON (`line.rs`) on the thread of
-//! whoever reads. It ends when its reader drops it, has had as many datagrams as it wanted, or the daemon stops.
+//! Taps, from the query to the lines. Each worker has its part of a tap, and the reader's thread formats its pages as
+//! JSON (`line.rs`). A tap ends when its reader drops it, when it has shown the requested number of datagrams, or when
+//! the daemon stops.
 
 mod line;
 
@@ -21,25 +22,25 @@ use crate::handover::running::Running;
 use crate::number;
 use crate::worker::command::{Command, Handle};
 
-/// Bytes of payload that are shown where nobody says how many: all that a datagram can have.
+/// Bytes of payload shown by default: the largest payload of a datagram.
 const SNAP: usize = 65_535;
-/// Longest wait for the workers to begin; a turn takes far less than a thousandth of it.
+/// Longest wait for the workers to begin the tap. A turn takes far less than a thousandth of it.
 const BEGIN_MAX: Duration = Duration::from_secs(1);
-/// Shortest time between two reports of what was missed.
+/// Shortest time between two reports of missed datagrams.
 const REPORT: Duration = Duration::from_secs(1);
 
-/// What somebody wants to look at.
+/// The query of a tap: which datagrams to show, and how much of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TapQuery {
-    /// `ADDR:PORT` that it was sent to, or only one of the two.
+    /// The destination: `ADDR:PORT`, or only one of the two.
     pub to: Option<String>,
-    /// The address or prefix that it comes from.
+    /// The source address or prefix.
     pub from: Option<String>,
-    /// The name of a handler of its route.
+    /// The name of a handler of the datagram's route.
     pub handler: Option<String>,
-    /// After how many datagrams it ends.
+    /// Number of datagrams after which the tap ends.
     pub limit: Option<u64>,
-    /// How many bytes of each payload are wanted.
+    /// Number of payload bytes to show of each datagram.
     pub snap: Option<usize>,
 }
 
@@ -85,7 +86,7 @@ fn handler_named(name: &str, config: &Config) -> Result<HandlerId, Refusal> {
     }
 }
 
-/// All taps, as the supervisor knows them.
+/// All taps of the supervisor.
 #[derive(Debug)]
 pub(crate) struct TapReaders {
     places: Arc<Limit>,
@@ -93,7 +94,7 @@ pub(crate) struct TapReaders {
     taps: Vec<TapReader>,
 }
 
-/// What it takes to begin a tap again in other workers.
+/// What is needed to begin a tap again in other workers.
 #[derive(Debug)]
 struct TapReader {
     query: TapQuery,
@@ -102,7 +103,7 @@ struct TapReader {
     live: Weak<Live>,
 }
 
-/// There as long as the reader is: ends the tap in the workers, and gives its place back.
+/// Exists as long as the reader does. Its drop ends the tap in the workers and frees its place.
 #[derive(Debug)]
 struct Live {
     id: TapId,
@@ -117,7 +118,7 @@ impl Drop for Live {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
         {
-            // One that has ended has no taps either.
+            // A worker that has ended has no taps.
             worker.send(Command::Untap(self.id));
         }
         self.places.give_back();
@@ -135,14 +136,14 @@ impl Default for TapReaders {
 }
 
 impl TapReader {
-    /// Begins the tap in these workers. `begun` is told by each.
+    /// Begins the tap in these workers. Each worker sends a message to `begun` when it has begun.
     fn begin(&self, live: &Live, filter: Filter, workers: Vec<Handle>, begun: &Sender<()>) {
         let filter = Arc::new(filter);
         let snap = self.query.snap.unwrap_or(SNAP).min(SNAP);
         for worker in &workers {
             let (reader, counts) = (self.reader.clone(), Arc::clone(&self.counts));
             let tap = Box::new(Tap::new(live.id, Arc::clone(&filter), snap, reader, counts));
-            // One that has ended is found out elsewhere.
+            // The supervisor detects a worker that has ended.
             worker.send(Command::Tap {
                 tap,
                 begun: begun.clone(),
@@ -152,26 +153,26 @@ impl TapReader {
     }
 }
 
-/// A tap, as its reader has it.
+/// A tap, as its reader uses it.
 #[derive(Debug)]
 pub struct Tapped {
     pages: Receiver<TapPage>,
     counts: Arc<TapCounts>,
-    /// Each worker says here that it has begun.
+    /// Each worker sends a message here when it has begun.
     begun: Option<Receiver<()>>,
     limit: Option<u64>,
     shown: u64,
-    /// What was last said to be missed, and when.
+    /// The last reported number of missed datagrams, and when it was reported.
     told: (u64, Instant),
     _live: Arc<Live>,
 }
 
-/// What comes after some lines.
+/// Whether further lines may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TapProgress {
-    /// More, perhaps.
+    /// Further lines may follow.
     More,
-    /// Nothing.
+    /// No line follows; the tap has ended.
     End,
 }
 
@@ -223,7 +224,7 @@ impl TapReaders {
         })
     }
 
-    /// Begins all taps in the workers of another configuration. One whose handler is gone ends.
+    /// Begins all taps again in the workers of another configuration. A tap on a handler that was removed ends.
     pub(crate) fn begin_again(&mut self, running: &Running) {
         let workers: Vec<Handle> = running.handles().cloned().collect();
         let (begins, _) = bounded(workers.len());
@@ -239,15 +240,15 @@ impl TapReaders {
         });
     }
 
-    /// Nobody is told anything any more but what workers still have.
+    /// Closes all taps. Readers still receive what the workers hold.
     pub(crate) fn close(&mut self) {
         self.taps.clear();
     }
 }
 
 impl Tapped {
-    /// Appends lines of what comes next, waiting no longer than this for it. The first line is a count, as soon as every
-    /// worker has begun: whatever is sent after that is seen.
+    /// Appends the next lines to `lines`, and waits at most `timeout` for them. The first line has counts and comes
+    /// when every worker has begun: each datagram sent after it is seen.
     pub fn lines(&mut self, timeout: Duration, lines: &mut Vec<u8>) -> TapProgress {
         if let Some(begun) = self.begun.take() {
             wait_for_all(&begun);
@@ -300,11 +301,11 @@ impl Tapped {
     }
 }
 
-/// Waits until the channel holds as much as it can.
+/// Waits until the channel holds as many messages as it can.
 fn wait_for_all(begun: &Receiver<()>) {
     let deadline = Instant::now() + BEGIN_MAX;
     for _ in 0..begun.capacity().unwrap_or(0) {
-        // Nobody is left to say so: its worker has ended.
+        // A worker that has ended sends nothing more.
         let Ok(()) = begun.recv_deadline(deadline) else {
             return;
         };

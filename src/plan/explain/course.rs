@@ -1,4 +1,4 @@
-//! Which listeners and which route an imagined datagram comes to.
+//! Finds the listeners and the route that an imagined datagram would reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,20 +9,20 @@ use crate::plan::explain::question::Question;
 use crate::plan::host::Host;
 use crate::plan::{ListenerPlan, Plan, Role};
 
-/// TTL of the imagined datagram: what most hosts begin with.
+/// The TTL of the imagined datagram: the initial value of most hosts.
 pub(super) const TTL: u8 = 64;
 
-/// Where a datagram would come to.
+/// The course of a datagram through the daemon, up to its route.
 pub(crate) struct Course {
-    /// The listeners that get it or a copy, the one that handles it first.
+    /// The listeners that receive the datagram or a copy. The first one handles it.
     pub(crate) heard: Vec<usize>,
-    /// What the kernel would tell about it.
+    /// The facts that the kernel would pass with the datagram.
     pub(crate) envelope: Envelope,
-    /// The route that takes it.
+    /// The route that matches the datagram.
     pub(crate) route: Option<RouteId>,
 }
 
-/// Follows a datagram to its route. `table` is the plan's, for the port that it is sent to.
+/// Follows a datagram to its route. `table` is the plan's table for the destination port.
 pub(crate) fn follow(plan: &Plan, host: &Host, question: &Question, table: &PortTable) -> Course {
     let heard = hearers(plan, question);
     let envelope = imagine(
@@ -38,7 +38,7 @@ pub(crate) fn follow(plan: &Plan, host: &Host, question: &Question, table: &Port
     }
 }
 
-/// The listeners that get the datagram or a copy, the one that handles it first.
+/// Returns the listeners that receive the datagram or a copy. The first one handles it.
 fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
     let (ip, port) = (question.to.ip(), question.to.port());
     let at = |wanted: &dyn Fn(&ListenerPlan) -> bool| -> Vec<usize> {
@@ -72,7 +72,7 @@ fn hearers(plan: &Plan, question: &Question) -> Vec<usize> {
     }
 }
 
-/// What the kernel would tell about it.
+/// Returns the facts that the kernel would pass with the datagram.
 fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) -> Envelope {
     let way_back = (host.look_up)(question.from.ip()).ok();
     let interface = question
@@ -108,13 +108,13 @@ fn imagine(host: &Host, question: &Question, listener: Option<&ListenerPlan>) ->
     }
 }
 
-/// Whether this host takes an address for a broadcast address.
+/// Returns whether an address is a broadcast address on this host.
 fn is_broadcast(host: &Host, ip: IpAddr) -> bool {
     let known = (host.look_up)(ip).is_ok_and(|answer| answer.kind == DestinationKind::Broadcast);
     known || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// Whether a datagram to the address comes to this host at all.
+/// Returns whether a datagram to the address reaches this host at all.
 pub(super) fn is_here(host: &Host, ip: IpAddr) -> bool {
     ip.is_multicast()
         || is_broadcast(host, ip)

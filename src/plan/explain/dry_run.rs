@@ -1,4 +1,4 @@
-//! Lets the handlers of a route handle an imagined datagram, with an outbox that is described instead of sent.
+//! Lets the handlers of a route process an imagined datagram, with an outbox that is described instead of sent.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::plan::explain::lines::{line, shortened};
 use crate::plan::upstreams::Upstreams;
 use crate::plan::{ListenerPlan, Plan};
 
-/// A dispatcher as a worker has it, with one listener and without sockets.
+/// A dispatcher like that of a worker, with one listener and without sockets.
 pub(super) struct DryRun<'a> {
     config: &'a Config,
     plan: &'a Plan,
@@ -30,6 +30,10 @@ pub(super) struct DryRun<'a> {
 
 impl<'a> DryRun<'a> {
     /// Builds every handler.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first handler that cannot be built.
     pub(super) fn new(
         config: &'a Config,
         plan: &'a Plan,
@@ -73,7 +77,7 @@ impl<'a> DryRun<'a> {
         })
     }
 
-    /// Passes on what is known of the upstreams.
+    /// Passes events about the upstreams to their handlers.
     pub(super) fn change(&mut self, changes: &[(UpstreamId, UpstreamEvent)]) {
         for (upstream, change) in changes {
             let handler = self.plan.upstreams.get(*upstream).handler;
@@ -82,7 +86,7 @@ impl<'a> DryRun<'a> {
         }
     }
 
-    /// Lets the handlers handle the datagram.
+    /// Lets the handlers process the datagram.
     pub(super) fn run(&mut self, datagram: &Datagram<'_>) {
         let train = Train {
             envelope: datagram.envelope,
@@ -94,7 +98,7 @@ impl<'a> DryRun<'a> {
         self.dispatcher.dispatch(0, &batch, &mut self.context);
     }
 
-    /// Describes what the handlers did with the datagram: the verdict of each, and what it would send.
+    /// Appends to `text` what the handlers did with the datagram: the verdict of each, and what it would send.
     pub(super) fn describe(
         &mut self,
         text: &mut String,
@@ -132,7 +136,7 @@ impl<'a> DryRun<'a> {
     }
 }
 
-/// The imagined payload, as it would lie in a worker's memory.
+/// Returns the imagined datagram as it would be in a worker's memory.
 pub(super) fn datagram<'a>(payload: &'a [u8], envelope: &Envelope) -> Datagram<'a> {
     Datagram {
         payload,
@@ -162,7 +166,7 @@ fn ttl_words(ttl: Option<u8>) -> String {
     ttl.map_or(String::new(), |ttl| format!(", TTL {ttl}"))
 }
 
-/// The upstreams that might as well get it, where the choice is not always the same.
+/// Appends the other upstreams that may receive such a datagram, if the choice is not always the same.
 fn others(
     text: &mut String,
     spec: &dyn HandlerSpec,
@@ -192,11 +196,11 @@ fn dropped(tally: &Tally) -> Option<DropReason> {
         .find(|reason| tally.dropped_for(*reason) > 0)
 }
 
-/// A build context on which nothing is opened.
+/// A build context that opens nothing.
 struct DrySite<'a> {
     upstreams: &'a Upstreams,
     handler: HandlerId,
-    /// Where each lane leads.
+    /// The upstream of each upstream socket.
     lanes: Vec<UpstreamId>,
     kept: Vec<Receiver<Job>>,
 }
@@ -223,7 +227,7 @@ impl BuildContext for DrySite<'_> {
     }
 
     fn standard_output(&mut self) -> Result<LineSink, BuildError> {
-        // Nobody writes the lines: what `print` does is told in words.
+        // The lines are never written. The description of a `print` handler says in words what it does.
         let (jobs, kept) = crossbeam_channel::unbounded();
         self.kept.push(kept);
         Ok(LineSink::new(jobs))

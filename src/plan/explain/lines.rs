@@ -1,19 +1,19 @@
-//! The lines of an explanation.
+//! Helpers for the lines of an explanation.
 
 use std::fmt::Write;
 
 use crate::config::diagnostics::listed;
 
-/// Rows that are told about besides the one that takes the datagram.
+/// The most rows that are listed besides the one that matches the datagram.
 pub(super) const ROWS_MAX: usize = 10;
 
-/// A line of an explanation: what it is about, and what there is to say.
+/// Appends a line of an explanation: a heading, and the text beside it.
 pub(crate) fn line(text: &mut String, head: &str, rest: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{head:9} {rest}");
 }
 
-/// Names in a sentence, the first of many.
+/// Joins names to a list for a sentence. Of more than [`ROWS_MAX`] names, the rest is only counted.
 pub(crate) fn shortened(mut names: Vec<String>, and: &str) -> String {
     let more = names.len().saturating_sub(ROWS_MAX);
     names.truncate(ROWS_MAX);

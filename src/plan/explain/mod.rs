@@ -1,5 +1,5 @@
-//! What would become of a datagram: the same plan, table and handlers as in a worker, with an outbox that is printed
-//! instead of sent.
+//! Explains what would become of a datagram. It uses the same plan, table and handlers as a worker, with an outbox
+//! that is printed instead of sent.
 
 mod course;
 mod dry_run;
@@ -22,16 +22,21 @@ use self::lines::ROWS_MAX;
 pub(crate) use self::lines::{line, shortened};
 pub use self::question::{Imagined, Question};
 
-/// What would become of the datagram.
+/// The explanation of what would become of a datagram.
 #[derive(Debug, Clone)]
 pub struct Explanation {
-    /// In lines for people.
+    /// The explanation for people, in lines.
     pub text: String,
-    /// The route that takes it.
+    /// The route that matches the datagram; `None` if it is dropped.
     pub route: Option<RouteId>,
 }
 
-/// What would become of the datagram, when this has been heard of the upstreams.
+/// Explains what would become of a datagram. `changes` are the events about upstreams that the handlers have
+/// received.
+///
+/// # Errors
+///
+/// Returns the error of the first handler that cannot be built.
 pub fn explain(
     config: &Config,
     plan: &Plan,
@@ -98,7 +103,7 @@ pub fn explain(
         );
         line(
             &mut text,
-            "answers",
+            "replies",
             &format!("would leave from {}", envelope.local),
         );
     }
@@ -147,7 +152,7 @@ fn sockets(text: &mut String, plan: &Plan, heard: &[usize], to_many: bool) {
     }
 }
 
-/// The route that takes it, and why the ones near it do not.
+/// Appends the route that matches, and why similar routes do not match.
 fn routes(
     text: &mut String,
     config: &Config,

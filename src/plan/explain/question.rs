@@ -1,4 +1,4 @@
-//! The datagram that is imagined.
+//! The datagram that `explain` imagines.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,34 +7,39 @@ use crate::config::limits::PAYLOAD_BYTES_MAX;
 use crate::config::test::SENDER_PORT;
 use crate::plan::host::Host;
 
-/// A datagram to imagine.
+/// An imagined datagram as the user describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imagined {
-    /// Its destination.
+    /// The destination address.
     pub to: SocketAddr,
-    /// Its source, if that matters.
+    /// The source address; `None` for a likely one.
     pub from: Option<SocketAddr>,
-    /// Name or address of the interface that it arrives on.
+    /// The name or an address of the interface that the datagram arrives on; `None` leaves the choice to the host.
     pub interface: Option<String>,
-    /// Its payload.
+    /// The bytes of the payload.
     pub payload: Vec<u8>,
 }
 
-/// The datagram to imagine.
+/// An imagined datagram with everything that the host adds to its description.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// Its destination.
+    /// The destination address.
     pub to: SocketAddr,
-    /// Its source.
+    /// The source address.
     pub from: SocketAddr,
-    /// The interface it arrives on, if that is not left to the host.
+    /// The index of the interface that the datagram arrives on; `None` leaves the choice to the host.
     pub interface: Option<u32>,
-    /// Its payload.
+    /// The bytes of the payload.
     pub payload: Vec<u8>,
 }
 
 impl Question {
-    /// What is imagined, with what the host adds to it. The error is a sentence.
+    /// Completes an imagined datagram with facts about the host.
+    ///
+    /// # Errors
+    ///
+    /// Returns a sentence for the user if the payload is too long or the two addresses are of different families. The
+    /// same applies if the host does not have the interface.
     pub fn new(imagined: Imagined, host: &Host) -> Result<Question, String> {
         let Imagined {
             to,
@@ -74,7 +79,7 @@ impl Question {
     }
 }
 
-/// This host itself: as it would send there, and loopback where it cannot.
+/// Returns the address of this host that the kernel would send from, or the loopback address if there is none.
 fn likely_sender(to: IpAddr, host: &Host) -> IpAddr {
     let loopback = if to.is_ipv4() {
         Ipv4Addr::LOCALHOST.into()

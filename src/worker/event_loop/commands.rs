@@ -1,4 +1,4 @@
-//! What a worker does on the commands of the control plane, between two turns.
+//! How a worker executes the commands of the control plane, between two turns.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Snapshot(reply) => {
-                    // The asker may have given up waiting.
+                    // The requester may have stopped waiting.
                     let _ = reply.send(self.snapshot());
                 }
                 Command::Sessions(wanted, reply) => {
@@ -23,13 +23,13 @@ impl Worker {
                 }
                 Command::Tap { tap, begun } => {
                     self.dispatcher.taps().add(*tap);
-                    // There is room for one from each worker.
+                    // The channel has room for one message from each worker.
                     let _ = begun.try_send(());
                 }
                 Command::Untap(id) => self.dispatcher.taps().remove(id),
                 Command::UpstreamEvent(upstream, change) => self.change(upstream, change),
                 Command::Lend(reply) => {
-                    // Where there are no descriptors left, the asker gets no answer.
+                    // If no descriptors are left (EMFILE), the channel closes without a reply.
                     if let Ok(lent) = self.listeners.iter().map(Listener::lend).collect() {
                         let _ = reply.send(lent);
                     }
@@ -67,12 +67,12 @@ impl Worker {
             .read_kernel_drops(self.dispatcher.sending().1);
     }
 
-    /// Queues every listener, so that what the sockets hold is handled before the end. After that none is queued any more: it
-    /// is read until it holds nothing once, however much may come.
+    /// Queues every listener, so that what the sockets hold is handled before the end. No listener is queued
+    /// afterwards: each is read until one receive call finds it empty, however much arrives.
     fn stop(&mut self, has_successor: bool) {
         for index in 0..self.listeners.len() {
             if !has_successor {
-                // Where the filter is refused, what comes later goes with the socket, uncounted.
+                // If the kernel refuses the filter, later datagrams are lost with the socket, uncounted.
                 let _ = close_door(self.listeners[index].send_socket.socket());
             }
             self.queue(index);

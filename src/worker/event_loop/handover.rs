@@ -1,4 +1,4 @@
-//! What a parked worker leaves to another, and how a worker that does not run yet goes on with it.
+//! Exports the state of a parked worker, and imports it into a worker that does not run yet.
 
 use std::io;
 use std::net::UdpSocket;
@@ -14,8 +14,8 @@ use crate::worker::listener::Listener;
 use crate::worker::worker_state::{UpstreamSocketState, WorkerState};
 
 impl Worker {
-    /// Parked: reads listeners that nobody goes on with to their end, so that what they hold is handled as it always was;
-    /// what comes from now on goes to whom the kernel finds instead.
+    /// Empties the listeners in `removed`, which the next configuration does not have. The worker must be parked. What
+    /// their sockets hold is handled as before; the kernel delivers later datagrams to another matching socket, if any.
     pub fn read_out(&mut self, removed: &[usize]) {
         let until = Instant::now() + DRAIN_MAX;
         for index in 0..self.listeners.len() {
@@ -24,19 +24,19 @@ impl Worker {
                 continue;
             }
             let socket = listener.send_socket.socket();
-            // Where it cannot be turned away, such as one whose address is not up, what comes later is lost with it.
+            // Some sockets cannot be turned away, such as one whose address is not up. Their later datagrams are lost.
             if turn_away(socket).is_err() {
                 let _ = close_door(socket);
             }
             while self.turn(index) == After::More && Instant::now() < until {}
-            // What the others drop is counted by whoever goes on with them.
+            // The drops of the other listeners are counted by the worker that inherits them.
             self.dispatcher.listener_count(index).kernel_drops +=
                 self.listeners[index].new_kernel_drops();
         }
         self.dispatcher.end();
     }
 
-    /// What it leaves; the sockets to its upstreams apart.
+    /// Exports the worker's state, except the sockets to its upstreams.
     pub fn save(&self) -> WorkerState {
         WorkerState {
             listeners: self.listeners.iter().map(Listener::save).collect(),
@@ -48,22 +48,27 @@ impl Worker {
         }
     }
 
-    /// The sockets to its upstreams, in the order of its worker state.
+    /// The sockets to the worker's upstreams, in the order of its exported state.
     pub fn upstream_sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         self.upstream_sockets.sockets()
     }
 
-    /// The same, for good.
+    /// The sockets to the worker's upstreams, in the order of its exported state, taken out of the worker.
     pub fn into_upstream_sockets(self) -> Vec<UdpSocket> {
         self.upstream_sockets.into_sockets()
     }
 
-    /// Before it runs: its listeners.
+    /// Listeners of a worker that does not run yet.
     pub fn listeners(&mut self) -> &mut [Listener] {
         &mut self.listeners
     }
 
-    /// Before it runs: goes on with a socket. `Ok(None)` where it is no socket of a session.
+    /// Takes over an upstream socket before the worker runs. Returns `Ok(None)` if the socket does not belong to a
+    /// session.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the socket cannot be registered with epoll; the socket is closed then.
     pub fn inherit_socket(
         &mut self,
         left: &UpstreamSocketState,
@@ -73,7 +78,7 @@ impl Worker {
         self.upstream_sockets.inherit(left, upstream, socket)
     }
 
-    /// Before it runs: gives a handler what its predecessor has left.
+    /// Gives a handler the state that its predecessor saved. The worker must not run yet.
     pub fn inherit(&mut self, handler: HandlerId, saved: SavedState) {
         self.dispatcher.set_time(self.now());
         self.dispatcher

@@ -1,18 +1,18 @@
-//! What leaves through one socket in one flush, seen by index: parcels to an upstream, or replies to clients.
+//! Items that leave through one socket in one flush, addressed by index: parcels to an upstream, or replies to clients.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dispatch::outbox::{Parcel, Reply, Run, SegmentLimits, first_run};
 use crate::net::control_message::Sending;
 
-/// What leaves through one socket in one flush.
+/// Items that leave through one socket in one flush.
 #[derive(Clone, Copy)]
 pub(super) enum Items<'a> {
     /// Parcels to the upstream that the socket is connected to.
     Parcels(&'a [Parcel]),
-    /// Replies, each to a client of its own.
+    /// Replies, each to its own client.
     Replies(&'a [Reply]),
-    /// The single datagrams of a run of replies. All of them go where this reply goes.
+    /// Single datagrams of a run of replies. All of them go to the client of this reply.
     Singles(&'a [Parcel], &'a Reply),
 }
 
@@ -24,7 +24,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// The items from this one on.
+    /// The items from index `first` on.
     pub(super) fn from(self, first: usize) -> Items<'a> {
         match self {
             Items::Parcels(parcels) => Items::Parcels(&parcels[first..]),
@@ -49,7 +49,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// Where the first item goes, `None` on a connected socket, and what the kernel must be told beside its payload.
+    /// The destination of the first item (`None` on a connected socket), and the control data that it needs.
     pub(super) fn head(self) -> (Option<&'a SocketAddr>, Sending) {
         let reply = self.reply();
         let sending = Sending {
@@ -80,10 +80,11 @@ fn has_same_path(one: &Reply, other: &Reply) -> bool {
     (one.to, one.from, one.handler) == (other.to, other.from, other.handler)
 }
 
-/// What the kernel must be told beside the payload and the TTL of a reply.
+/// Control data of a reply, except the TTL.
 fn sending_of(reply: &Reply) -> Sending {
     let from = reply.from.ip();
-    // A link-local address means nothing without its interface, and an unspecified one needs it for the choice.
+    // A link-local address is ambiguous without its interface. For an unspecified one, the kernel needs the interface
+    // to choose a source.
     let on_interface = match from {
         IpAddr::V4(_) => false,
         IpAddr::V6(from) => from.is_unspecified() || from.is_unicast_link_local(),

@@ -5,68 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::modules::without_tests;
 use super::{assert_none, code_of, sources};
 
-/// The reason for a name that is to be changed.
-const NOT_UNIQUE_YET: &str = "it is to get a name of its own";
-
 /// Type names that several rooms define, and why.
-const SHARED: &[(&str, &str)] = &[
-    ("After", NOT_UNIQUE_YET),
-    ("Answer", NOT_UNIQUE_YET),
-    ("Bound", NOT_UNIQUE_YET),
-    ("Command", NOT_UNIQUE_YET),
-    ("Control", NOT_UNIQUE_YET),
-    ("Counts", NOT_UNIQUE_YET),
-    ("Door", NOT_UNIQUE_YET),
-    ("Draft", NOT_UNIQUE_YET),
-    ("Entry", NOT_UNIQUE_YET),
-    ("Exit", NOT_UNIQUE_YET),
-    ("Expected", NOT_UNIQUE_YET),
-    ("Failure", NOT_UNIQUE_YET),
-    ("FinalCounts", NOT_UNIQUE_YET),
-    ("Fate", NOT_UNIQUE_YET),
-    ("Health", NOT_UNIQUE_YET),
-    ("Heard", NOT_UNIQUE_YET),
-    ("Held", NOT_UNIQUE_YET),
-    ("History", NOT_UNIQUE_YET),
-    ("Host", NOT_UNIQUE_YET),
-    ("Item", NOT_UNIQUE_YET),
-    ("Job", NOT_UNIQUE_YET),
-    ("Key", NOT_UNIQUE_YET),
-    ("Kind", NOT_UNIQUE_YET),
-    ("Sockets", NOT_UNIQUE_YET),
-    ("Letter", NOT_UNIQUE_YET),
-    ("Line", NOT_UNIQUE_YET),
-    ("Listener", NOT_UNIQUE_YET),
-    ("Listeners", NOT_UNIQUE_YET),
-    ("LookUp", NOT_UNIQUE_YET),
-    ("Mark", NOT_UNIQUE_YET),
-    ("Names", NOT_UNIQUE_YET),
-    ("Next", NOT_UNIQUE_YET),
-    ("Outcome", NOT_UNIQUE_YET),
-    ("Parcel", NOT_UNIQUE_YET),
-    ("Ports", NOT_UNIQUE_YET),
-    ("Queue", NOT_UNIQUE_YET),
-    ("Ready", NOT_UNIQUE_YET),
-    ("Receiver", NOT_UNIQUE_YET),
-    ("Refused", NOT_UNIQUE_YET),
-    ("Reply", NOT_UNIQUE_YET),
-    ("Row", NOT_UNIQUE_YET),
-    ("Sample", NOT_UNIQUE_YET),
-    ("Sight", NOT_UNIQUE_YET),
-    ("Slot", NOT_UNIQUE_YET),
-    ("Socket", NOT_UNIQUE_YET),
-    ("Source", NOT_UNIQUE_YET),
-    ("Stage", NOT_UNIQUE_YET),
-    ("Started", NOT_UNIQUE_YET),
-    ("State", NOT_UNIQUE_YET),
-    ("Taken", NOT_UNIQUE_YET),
-    ("Talk", NOT_UNIQUE_YET),
-    ("Target", NOT_UNIQUE_YET),
-    ("Told", NOT_UNIQUE_YET),
-    ("Monitor", NOT_UNIQUE_YET),
-    ("Watch", NOT_UNIQUE_YET),
-    ("Way", NOT_UNIQUE_YET),
-];
+const SHARED: &[(&str, &str)] = &[];
 
 /// The names of the types that code defines: structs, enums, unions, traits and aliases at any depth.
 fn defined(code: &str) -> BTreeSet<String> {

@@ -1,4 +1,4 @@
-//! The tables once, for a pipe.
+//! Tests of the tables for a pipe.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::super::batch_output;
 use super::super::rates::Rates;
 use super::{route, snapshot, upstream};
 
-/// JSON has every row under its names, rates where they are known, null where not, and whole numbers that are whole.
+/// JSON has every row under its names. Unknown rates are null, and whole numbers are printed as integers.
 #[test]
 fn json_has_every_row() {
     let before = snapshot(

@@ -1,4 +1,4 @@
-//! What keys and the mouse do.
+//! Tests of keys and the mouse.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::super::order::Order;
 use super::super::state::{Mode, Spots, TopState};
 use super::{SECOND, busy, press, routes, screen};
 
-/// A long table scrolls with its selection, which stays on its row when others overtake it.
+/// A long table scrolls with its selection, which stays on its row when other rows move above it.
 #[test]
 fn the_selection_stays_on_its_row() {
     let names: Vec<String> = (0..100)
@@ -59,7 +59,7 @@ fn the_selection_stays_on_its_row() {
     );
 }
 
-/// The mouse chooses tabs, rows and the order; the wheel goes through rows; everything works without it too.
+/// The mouse selects tabs, rows and the order, and the wheel moves through rows. Keys can do the same.
 #[test]
 fn the_mouse_is_one_way() {
     let mut state = busy(true);
@@ -111,7 +111,7 @@ fn the_mouse_is_one_way() {
     assert_eq!(state.mode, Mode::Detail, "the second click opens it");
 }
 
-/// q and Ctrl-C end it, whatever is open; letters of a filter are letters, q too.
+/// q and Ctrl-C end the view in every mode, but q is a letter while a filter is edited.
 #[test]
 fn ends_when_it_is_told() {
     let spots = Spots::default();

@@ -1,4 +1,4 @@
-//! Tests of the live view on snapshots of their own making. The helpers of all of them are here.
+//! Tests of the live view on constructed snapshots, and their helpers.
 
 mod batch;
 mod input;
@@ -61,7 +61,7 @@ fn listener(name: &str, received: u64, kernel_drops: u64) -> Value {
     )
 }
 
-/// A snapshot of this process after so many milliseconds, in which these keys are others.
+/// Returns a snapshot of process `pid` after `uptime_ms`, with the values of `others`.
 fn snapshot(pid: u32, uptime_ms: u64, others: &Value) -> Snapshot {
     let snapshot = json!({
         "version": "0.1.0", "pid": pid, "config_file": "u.toml", "generation": 0, "started": 1_000, "reloaded": null,
@@ -89,7 +89,7 @@ fn received(rates: &Rates) -> Vec<(String, Option<f64>)> {
     rates.rows(Noun::Routes).iter().map(row).collect()
 }
 
-/// A daemon with something of everything, one second on.
+/// Returns the state for a daemon with some of everything, after one second.
 fn busy(has_colours: bool) -> TopState {
     let alarm = json!({ "name": "kernel_drops", "about": "127.0.0.1:53", "since": 990,
         "text": "the kernel dropped 40 datagrams", "cure": "raise `receive_buffer`" });
@@ -116,7 +116,7 @@ fn busy(has_colours: bool) -> TopState {
     state
 }
 
-/// What is on a screen of this size, without blanks at the ends of lines; and where things are.
+/// Returns the lines of a screen of this size without trailing blanks, and where its elements are.
 fn screen(state: &mut TopState, columns: u16, lines: u16) -> (Vec<String>, Spots) {
     let mut terminal = Terminal::new(TestBackend::new(columns, lines)).expect("a terminal");
     let mut spots = Spots::default();

@@ -1,4 +1,4 @@
-//! What a rate is, in which order rows stand, and how long history is.
+//! Tests of rates, of the order of rows, and of the length of the history.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::super::order::{Order, arrange};
 use super::super::rates::Rates;
 use super::{SECOND, account, received, routes, snapshot, with};
 
-/// A rate is what a counter rose by over the time that the daemon says has passed, not the time that answers took.
+/// A rate is the increase of a counter divided by the daemon's own time, not by the time between responses.
 #[test]
 fn rates_are_over_the_daemons_time() {
     let rates = Rates::between(
@@ -35,7 +35,7 @@ fn rates_are_over_the_daemons_time() {
     );
 }
 
-/// Rows come, go and change places, and each keeps its own rate; one that is new has none, also where names are alike.
+/// Rows appear, disappear and move, and each keeps its own rate. A new row has none, even if its name equals another's.
 #[test]
 fn rows_are_told_apart_by_their_names() {
     let before = routes(
@@ -59,8 +59,8 @@ fn rows_are_told_apart_by_their_names() {
     assert_eq!(rates, [None, Some(3.0), Some(1.0), Some(2.0), None]);
 }
 
-/// After a restart nothing has a rate, whichever way the counters went; a takeover counts on, except where a counter went
-/// back; a number that is as it is now is known all the time.
+/// After a restart nothing has a rate, whether counters rose or fell. A takeover continues the counters, except one
+/// that went back. A current value is always known.
 #[test]
 fn counters_that_go_back_have_no_rate() {
     let before = routes(1, 90_000, &[("up", 10), ("down", 1_000)]);
@@ -92,7 +92,8 @@ fn counters_that_go_back_have_no_rate() {
     );
 }
 
-/// Each column sorts both ways; what is not known stands last either way; equals stay in the file's order.
+/// Each column sorts in both directions. Unknown values come last in either direction, and equal rows keep the file's
+/// order.
 #[test]
 fn rows_stand_in_order() {
     let before = routes(1, 1_000, &[("b", 0), ("c", 0), ("a", 0), ("d", 9)]);
@@ -133,8 +134,8 @@ fn rows_stand_in_order() {
     );
 }
 
-/// History is as long as two minutes, has gaps where nothing was heard, ends with its row, and a narrow picture keeps its
-/// peaks.
+/// The history covers two minutes and has gaps for missing snapshots. It is dropped with its row. A narrow sparkline
+/// keeps its peaks.
 #[test]
 fn history_is_two_minutes_of_samples() {
     let start = Instant::now();

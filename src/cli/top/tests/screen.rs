@@ -1,4 +1,4 @@
-//! What is on the screen.
+//! Tests of what is on the screen.
 
 use std::time::Instant;
 
@@ -14,8 +14,8 @@ use super::{
     SECOND, busy, handler, listener, press, route, routes, screen, snapshot, upstream, with,
 };
 
-/// The first screen tells how the daemon is, what goes in and out, what the kernel drops, what is wrong, and the routes
-/// with their numbers below their heads.
+/// The first screen shows the daemon's state, the traffic in and out, kernel drops, problems, and the routes with
+/// aligned numbers.
 #[test]
 fn the_first_screen() {
     let (text, _) = screen(&mut busy(true), 80, 24);
@@ -35,7 +35,7 @@ fn the_first_screen() {
     );
 }
 
-/// Each table has its columns, as many as there is room for, and always the one that it is sorted by.
+/// Each table has as many of its columns as fit, and always the one that it is sorted by.
 #[test]
 fn each_table_has_its_columns() {
     let mut state = busy(true);
@@ -75,7 +75,8 @@ fn each_table_has_its_columns() {
     assert!(text[6].starts_with(" !worker-1     SILENT"), "{text:#?}");
 }
 
-/// A row in full: numbers, the alarm about it with its cure, drops by reason with what they mean, where it leads to.
+/// The detail view has the row's numbers, its alarm with the cure, drops by reason with their meaning, and where the
+/// row leads.
 #[test]
 fn a_row_in_full() {
     let mut state = busy(true);
@@ -106,7 +107,7 @@ fn a_row_in_full() {
     }
 }
 
-/// What matters stands out without colours, and with them; where colours are not wanted there are none.
+/// Problems stand out with colours and without. If colours are disabled, there are none.
 #[test]
 fn alarms_stand_out_without_colours() {
     for has_colours in [true, false] {
@@ -123,7 +124,7 @@ fn alarms_stand_out_without_colours() {
     }
 }
 
-/// Nothing that a terminal would obey is in a cell, whatever the daemon says, on any screen.
+/// No cell contains a control character on any screen, whatever the daemon sends.
 #[test]
 fn no_control_character_reaches_the_terminal() {
     let evil = "\u{1b}]0;x\u{7}\u{9b}31m\r\n\u{202e}";
@@ -164,7 +165,7 @@ fn no_control_character_reaches_the_terminal() {
     );
 }
 
-/// No size of a window and no mode makes it panic; down to 40×10 the state, the first row and the keys are there.
+/// No window size or mode causes a panic. Down to 40×10, the state, the first row and the keys are shown.
 #[test]
 fn every_size_can_be_drawn() {
     let mut state = busy(true);
@@ -186,7 +187,8 @@ fn every_size_can_be_drawn() {
     assert!(text[9].starts_with("q quit"), "{text:#?}");
 }
 
-/// While no answer comes that is said, with the age of what is shown; paused numbers stand still, and then go on.
+/// While the daemon does not respond, the screen says so with the age of the data. Paused numbers stand still until the
+/// pause ends.
 #[test]
 fn silence_and_pause() {
     let mut state = busy(false);

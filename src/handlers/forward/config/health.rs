@@ -1,4 +1,4 @@
-//! Reads `health`: how upstreams are asked whether they live, and what holds when none seems to.
+//! Parses `health`: how upstreams are probed, and what happens when none is alive.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// What `health` says.
+/// Checked settings of `health`.
 #[derive(Debug)]
 pub struct HealthSettings {
-    /// The question, if there is one.
+    /// The probe, if one is configured.
     pub probe: Option<ProbeSettings>,
-    /// Whether all upstreams are used when none seems alive.
+    /// Whether all upstreams are used when none is alive.
     pub fail_open: bool,
 }
 
-/// Reads it; `None` where it is wrong, which is reported.
+/// Parses the key `health`. Returns `None` if it is wrong; the problem is reported in `section`.
 pub fn read(section: &mut Section<'_>) -> Option<HealthSettings> {
     match section.raw("health") {
         None => Some(HealthSettings {
@@ -96,7 +96,7 @@ fn table(section: &mut Section<'_>) -> Option<HealthSettings> {
     })
 }
 
-/// Bytes that are written as text, or as hex digits under another key.
+/// Parses bytes that are written as text under one key, or as hex digits under another.
 fn bytes(section: &mut Section<'_>, text: &str, hex: &str) -> Option<Vec<u8>> {
     section.at_most_one(&[text, hex]);
     let from_text = section.optional(text, |value| some(value::string(value)?.into_bytes()));

@@ -1,4 +1,4 @@
-//! What `[handler.NAME]` with `kind = "forward"` may say, and how it is read.
+//! The settings of `[handler.NAME]` with `kind = "forward"`, and their parser.
 
 mod health;
 pub(super) mod parse;
@@ -13,149 +13,149 @@ use crate::config::value::Rate;
 use crate::dispatch::pool::Pick;
 use crate::dispatch::reply_policy::ReplyPolicy;
 
-/// A forwarder as the file describes it. It holds no contradiction.
+/// Checked settings of a forwarder, without contradictions.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where to; at least one.
+    /// The upstreams; at least one.
     pub upstreams: Vec<Upstream>,
-    /// What else is said of each of them.
+    /// Further options of each upstream, in the same order.
     pub upstream_options: Vec<UpstreamOptions>,
-    /// Which of them get a datagram.
+    /// Whether a datagram goes to all upstreams or to a picked one.
     pub choice: Choice,
-    /// What decides under `pick = "hash"`.
+    /// Part of the datagram that is hashed under `pick = "hash"`.
     pub hash_on: HashOn,
-    /// How long a choice holds.
+    /// How long a pick holds.
     pub spread: Spread,
-    /// Which answers go back to the client.
+    /// Replies that are sent back to the client.
     pub replies: Replies,
-    /// What a session may take.
+    /// Limits of sessions.
     pub limits: Limits,
-    /// Who is answered, and the TTL that requests are sent with.
+    /// Rules for replies, and the TTL of requests.
     pub reply_policy: ReplyPolicy,
-    /// How the upstreams are looked after.
+    /// Probes of the upstreams and how they are judged.
     pub monitor: MonitorSettings,
-    /// Whether all upstreams are used when none seems alive.
+    /// Whether all upstreams are used when none is alive.
     pub fail_open: bool,
 }
 
-/// Settings of one upstream beside how datagrams leave to it.
+/// Options of one upstream, except those that concern its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamOptions {
-    /// How much it is picked, compared with the others: 1 to 1,000.
+    /// Weight relative to the other upstreams: 1 to 1,000.
     pub weight: u32,
-    /// Gets so many of so many datagrams; `None`: all.
+    /// Fraction of the datagrams that the upstream gets; `None` means all.
     pub sample: Option<Sample>,
-    /// Puts a PROXY protocol v2 header before each datagram.
+    /// Whether a PROXY protocol v2 header precedes each datagram.
     pub proxy: bool,
-    /// At most so many datagrams, over all workers.
+    /// Maximum rate of datagrams, over all workers.
     pub max_rate: Option<Rate>,
-    /// Gets no new sessions.
+    /// Whether the upstream gets no new sessions.
     pub drain: bool,
-    /// Gets something only while no other upstream is alive.
+    /// Whether the upstream gets datagrams only while no other one is alive.
     pub backup: bool,
-    /// Gets the traffic beside the others; its replies are compared and counted, and never sent to the client.
+    /// Whether the upstream gets copies. Its replies are compared and counted, and never sent to the client.
     pub shadow: bool,
 }
 
-/// `taken` of every `each` datagrams: `"1/100"`.
+/// A fraction such as `"1/100"`: `taken` of every `each` datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// How many are taken; at least 1, less than `each`.
+    /// Number of datagrams that are taken; at least 1 and less than `each`.
     pub taken: u32,
-    /// Of how many.
+    /// Number of datagrams of which `taken` are taken.
     pub each: u32,
 }
 
-/// Which upstreams get a datagram.
+/// Which upstreams a datagram goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// All of them.
+    /// All upstreams.
     All,
-    /// One.
+    /// One upstream, picked by the given rule.
     One(Pick),
 }
 
-/// What decides under `pick = "hash"`.
+/// Part of the datagram that is hashed under `pick = "hash"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashOn {
-    /// The sender's address and port.
+    /// Address and port of the sender.
     Source,
-    /// The sender's address.
+    /// Address of the sender.
     SourceAddress,
-    /// The address and port that it was sent to.
+    /// Address and port that the datagram was sent to.
     Destination,
-    /// Bytes of the payload. Shorter payloads are hashed as far as they go.
+    /// Bytes of the payload. Shorter payloads are hashed as far as they reach.
     Payload {
-        /// First byte.
+        /// Index of the first byte.
         offset: u16,
-        /// How many.
+        /// Number of bytes.
         length: u16,
     },
 }
 
-/// How long a choice holds.
+/// How long a pick holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
-    /// As long as the session.
+    /// As long as the session lives.
     Session,
-    /// For one datagram.
+    /// For a single datagram.
     Datagram,
 }
 
-/// Which answers go back to the client.
+/// Replies that are sent back to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replies {
-    /// None: one way, without sessions' sockets.
+    /// No replies: forwarding is one-way, and sessions lease no sockets.
     None,
-    /// After each request, those of the upstream that answers first. Only where all upstreams are asked.
+    /// After each request, only replies of the upstream that replies first. Only with `pick = "all"`.
     First,
-    /// All; where one upstream is asked, that is its own.
+    /// All replies. With a single picked upstream, these are its own.
     All,
 }
 
-/// What sessions may take.
+/// Limits of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// An answered session without traffic ends after this.
+    /// Idle time after which a session that had a reply ends.
     pub idle: Duration,
-    /// One that never got an answer after this.
+    /// Idle time after which a session without a reply ends.
     pub unreplied: Duration,
-    /// Sessions over all workers.
+    /// Maximum number of sessions, over all workers.
     pub max: u32,
-    /// Of these, at most so many by one source prefix, /24 or /56.
+    /// Maximum number of sessions of one source prefix, /24 or /56, over all workers.
     pub share: u32,
-    /// A session ends when each of its requests has so many answers.
+    /// A session ends when each of its requests has this many replies.
     pub replies_max: Option<u32>,
-    /// After so many requests the client's next one begins a new session.
+    /// After this many requests, the client's next request begins a new session.
     pub requests_max: Option<u32>,
 }
 
 impl Settings {
-    /// Whether a request goes to several and the answers of one are enough.
+    /// Whether a request goes to several upstreams and only the first one's replies count.
     pub fn is_first_alone(&self) -> bool {
         self.choice == Choice::All && self.replies == Replies::First
     }
 
-    /// Whether requests get a way back.
+    /// Whether replies are sent back.
     pub fn has_replies(&self) -> bool {
         self.replies != Replies::None
     }
 
-    /// Whether it remembers whom a client talks to.
+    /// Whether the handler keeps a session for each client.
     pub fn has_sessions(&self) -> bool {
         self.has_replies() || (self.spread == Spread::Session && self.choice != Choice::All)
     }
 }
 
-/// What `replies` says.
+/// Values of the key `replies`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// `false`
+    /// The value `false`.
     No,
-    /// `true`
+    /// The value `true`.
     Yes,
-    /// `"first"`
+    /// The value `"first"`.
     First,
-    /// `"all"`
+    /// The value `"all"`.
     All,
 }

@@ -1,5 +1,5 @@
-//! Reads a `[handler.NAME]` with `kind = "forward"` into [`Settings`]. Every key is read before anything is given up; what
-//! the keys say of each other is looked at in `validate.rs`, once all of them could be read.
+//! Parses a `[handler.NAME]` with `kind = "forward"` into [`Settings`]. Every key is parsed, even after a problem.
+//! `validate.rs` checks contradictions between keys, once all of them could be parsed.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const UNREPLIED: Duration = Duration::from_secs(5);
 const SESSIONS: u32 = 65_536;
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Reads the table; `None` where it is wrong, which is reported.
+/// Parses the table of the handler. Returns `None` if it is wrong; the problems are reported in `section`.
 pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let entries = read_entries(section);
     let pick = section.optional("pick", value::choice(&PICKS));
@@ -41,7 +41,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     let resolve_optional = section.or("resolve_optional", value::boolean, false);
     let reply_policy = reply_settings::read(section);
 
-    // What cannot be read could contradict anything.
+    // Contradictions are not checked if a key that decides about them could not be parsed.
     let is_unread = |key: &str, is_read: bool| section.has(key) && !is_read;
     if is_unread("pick", pick.is_some())
         || is_unread("spread", spread.is_some())
@@ -84,7 +84,7 @@ pub fn read(section: &mut Section<'_>) -> Option<Settings> {
     Some(settings)
 }
 
-/// All upstreams; `None` where one of them is wrong.
+/// Parses all upstreams. Returns `None` if one of them is wrong.
 fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
     let elements = section.required_values("upstreams")?;
     let count = elements.len();
@@ -95,7 +95,7 @@ fn read_entries(section: &mut Section<'_>) -> Option<Vec<UpstreamEntry>> {
     (entries.len() == count).then_some(entries)
 }
 
-/// Whether answers go back where the file does not say it: not where several would come, and not where none can.
+/// Default of `replies`: `false` if several upstreams would reply to each request, or if no reply can come back.
 fn replies_by_default(entries: &[UpstreamEntry], choice: Choice) -> bool {
     let all_groups = entries.iter().all(|entry| entry.upstream.is_group());
     let any_keeps = entries
@@ -213,7 +213,7 @@ mod tests {
         SEEN.take().expect("settings")
     }
 
-    /// What holds where the file says nothing.
+    /// Values that apply if the file has no key.
     #[test]
     fn defaults() {
         let read = settings("upstreams = \"10.0.0.1:53\"");
@@ -254,7 +254,7 @@ mod tests {
         );
     }
 
-    /// Every key of an upstream.
+    /// Every key of an upstream is parsed.
     #[test]
     fn a_full_upstream() {
         let read = settings(
@@ -291,7 +291,7 @@ mod tests {
         assert!(!read.upstreams[2].egress.loop_back && read.upstream_options[2].shadow);
     }
 
-    /// Which answers go back, and how long a choice holds, where the file says it and where it does not.
+    /// `replies` and `spread`, both given and by default.
     #[test]
     fn replies_and_spread() {
         for (lines, replies, spread) in [
@@ -347,7 +347,7 @@ mod tests {
         }
     }
 
-    /// Defaults that follow other keys.
+    /// Defaults that depend on other keys.
     #[test]
     fn defaults_that_follow() {
         let read = settings("upstreams = \"a:1\"\nsession_idle = \"2s\"\nsession_max = 3");
@@ -363,7 +363,7 @@ mod tests {
         );
     }
 
-    /// `health`, `hash_on` with a table, and the rest.
+    /// `health`, `hash_on` as a table, and the remaining keys.
     #[test]
     fn tables() {
         let read = settings(

@@ -1,4 +1,4 @@
-//! The keys of a `forward` handler, of an upstream's table and of `health`: what may stand behind them, and what they mean.
+//! The keys of a `forward` handler, of an upstream's table and of `health`: their forms, defaults and meanings.
 
 use super::{Choice, HashOn, Spread};
 use crate::config::kind::{Form, Setting};
@@ -6,24 +6,24 @@ use crate::config::{setting, value};
 use crate::dispatch::pool::Pick;
 use crate::handlers::reply_settings::{ALLOW_LOW_PORTS, ANSWER_GROUPS};
 
-/// Datagrams of a sample, at most.
+/// Largest denominator of a sample, in datagrams.
 pub const SAMPLE_MAX: u32 = 1_000_000;
-/// How much an upstream may be picked, compared with the others.
+/// Highest weight of an upstream.
 pub const WEIGHT_MAX: u32 = 1_000;
-/// Sessions of one handler over all workers, at most.
+/// Most sessions of one handler, over all workers.
 pub const SESSIONS_MAX: u32 = 1_048_576;
-/// Datagrams that may end a session.
+/// Highest value of `requests_max` and `replies_max`, in datagrams.
 pub const COUNT_MAX: u32 = 1_000_000;
-/// The last byte that a UDP payload can have, over IPv4.
+/// Index of the last possible byte of a UDP payload over IPv4.
 pub const OFFSET_MAX: u16 = 65_506;
-/// Bytes that are hashed at most.
+/// Most bytes of the payload that are hashed.
 pub const LENGTH_MAX: u16 = 1_024;
-/// Bytes that a probe sends or expects at most.
+/// Most bytes that a probe sends or expects.
 pub const PROBE_BYTES_MAX: usize = 1_024;
-/// Probes in a row that change an opinion, at most.
+/// Most consecutive probes that `rise` and `fall` may require.
 pub const STREAK_MAX: u32 = 100;
 
-/// What may stand behind `pick`.
+/// Values of `pick`.
 pub const PICKS: [(&str, Choice); 6] = [
     ("all", Choice::All),
     ("round_robin", Choice::One(Pick::RoundRobin)),
@@ -33,18 +33,18 @@ pub const PICKS: [(&str, Choice); 6] = [
     ("first_alive", Choice::One(Pick::FirstAlive)),
 ];
 
-/// The words that may stand behind `hash_on`.
+/// Values of `hash_on` that are words.
 pub const HASH_ON: [(&str, HashOn); 3] = [
     ("source", HashOn::Source),
     ("source_address", HashOn::SourceAddress),
     ("destination", HashOn::Destination),
 ];
 
-/// What may stand behind `spread`.
+/// Values of `spread`.
 pub const SPREADS: [(&str, Spread); 2] =
     [("session", Spread::Session), ("datagram", Spread::Datagram)];
 
-/// The keys of the handler.
+/// Keys of the handler.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "upstreams",
@@ -83,8 +83,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "replies",
         form: Form::OneOf(&[Form::Boolean, Form::Choice(&["first", "all"])]),
         default: "true; with pick = \"all\" false",
-        meaning: "whether answers go back to who asked, from the address that was asked; with pick = \"all\" true is \
-                  \"first\": of each request, those of the upstream that answers first. Also false by default where \
+        meaning: "whether replies go back to the client, from the address that was asked; with pick = \"all\" true is \
+                  \"first\": of each request, those of the upstream that replies first. Also false by default where \
                   source = \"keep\" or all upstreams are groups",
     },
     Setting {
@@ -124,7 +124,7 @@ pub const SETTINGS: &[Setting] = &[
             max: COUNT_MAX as u64,
         },
         default: "any",
-        meaning: "a session ends when each of its requests has so many answers",
+        meaning: "a session ends when each of its requests has so many replies",
     },
     Setting {
         key: "requests_max",
@@ -175,7 +175,7 @@ const SESSION_TIME: Form = Form::Duration {
 };
 const TTL: Form = Form::Integer { min: 1, max: 255 };
 
-/// The keys of an upstream that is a table.
+/// Keys of an upstream that is written as a table.
 pub const UPSTREAM: &[Setting] = &[
     Setting {
         key: "address",
@@ -266,11 +266,11 @@ pub const UPSTREAM: &[Setting] = &[
         key: "shadow",
         form: Form::Boolean,
         default: "false",
-        meaning: "gets a copy of what the others get; its answers are counted, and never sent back",
+        meaning: "gets a copy of what the others get; its replies are counted, and never sent back",
     },
 ];
 
-/// The keys of `hash_on` where it is a table.
+/// Keys of `hash_on` that is written as a table.
 pub const PAYLOAD: &[Setting] = &[
     Setting {
         key: "offset",
@@ -292,7 +292,7 @@ pub const PAYLOAD: &[Setting] = &[
     },
 ];
 
-/// The keys of `health`.
+/// Keys of `health`.
 pub const HEALTH: &[Setting] = &[
     Setting {
         key: "probe",
@@ -347,7 +347,7 @@ pub const HEALTH: &[Setting] = &[
         key: "rise",
         form: STREAK,
         default: "2",
-        meaning: "answers in a row that make a dead upstream alive",
+        meaning: "replies in a row that make a dead upstream alive",
     },
     Setting {
         key: "fall",

@@ -1,4 +1,4 @@
-//! Reads one upstream, written as text or as a table, and finds what contradicts itself within it.
+//! Parses one upstream, written as text or as a table, and reports contradictions within it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -10,26 +10,26 @@ use crate::config::section::Section;
 use crate::config::upstream::{SendFrom, Upstream, UpstreamHost};
 use crate::config::value::{self, Value, placed};
 
-/// An upstream, and where the file says what may contradict the rest of the handler.
+/// A parsed upstream, with the places in the file of keys that other keys may contradict.
 #[derive(Debug)]
 pub struct UpstreamEntry {
-    /// Where it is, and how datagrams leave to it.
+    /// Address of the upstream, and options of its sockets.
     pub upstream: Upstream,
-    /// What else is said of it.
+    /// Further options of the upstream.
     pub options: UpstreamOptions,
-    /// Where `weight` is written.
+    /// Byte range of `weight` in the file.
     pub weight: Option<Range<usize>>,
-    /// Where `source` is written.
+    /// Byte range of `source` in the file.
     pub source: Option<Range<usize>>,
-    /// Where `drain = true` is written.
+    /// Byte range of `drain = true` in the file.
     pub drain: Option<Range<usize>>,
-    /// Where `backup = true` is written.
+    /// Byte range of `backup = true` in the file.
     pub backup: Option<Range<usize>>,
-    /// Where `shadow = true` is written.
+    /// Byte range of `shadow = true` in the file.
     pub shadow: Option<Range<usize>>,
 }
 
-/// Reads one element of `upstreams`.
+/// Parses one element of `upstreams`. Returns `None` if it is wrong; the problem is reported in `section`.
 pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<UpstreamEntry> {
     if element.is_table() {
         return section.table("upstreams", element, UPSTREAM, read_table);
@@ -47,7 +47,7 @@ pub fn read<'a>(section: &mut Section<'a>, element: Value<'a>) -> Option<Upstrea
     })
 }
 
-/// What holds where nothing is said.
+/// Options of an upstream that is written as text.
 const PLAIN: UpstreamOptions = UpstreamOptions {
     weight: 1,
     sample: None,
@@ -116,7 +116,7 @@ fn read_table(section: &mut Section<'_>) -> Option<UpstreamEntry> {
     })
 }
 
-/// Where a flag is raised.
+/// Byte range of a flag that is `true`.
 fn flag(section: &mut Section<'_>, key: &str) -> Option<Range<usize>> {
     section
         .optional(key, placed(value::boolean))
@@ -133,7 +133,7 @@ fn check_loop(section: &mut Section<'_>, upstream: &Upstream) {
     }
 }
 
-/// A zone names an interface already.
+/// Reports an interface that differs from the one in the address's zone.
 fn check_interface(section: &mut Section<'_>, upstream: &Upstream) {
     if let (UpstreamHost::Scoped { interface, .. }, Some(other)) =
         (&upstream.host, &upstream.egress.interface)

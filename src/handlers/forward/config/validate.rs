@@ -1,5 +1,5 @@
-//! What the keys of a forwarder and of its upstreams say against each other. Each is told at the value that is to be changed,
-//! with the reason and what to write instead.
+//! Finds contradictions between the keys of a forwarder and of its upstreams. Each one is reported at the value to
+//! change, with the reason and a correction.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,24 +11,24 @@ use crate::config::section::Section;
 use crate::config::upstream::{Egress, SendFrom, Upstream, UpstreamHost};
 use crate::dispatch::pool::Pick;
 
-/// Upstreams of one handler: each is a socket in every worker.
+/// Most upstreams of one handler; each takes a socket in every worker.
 const UPSTREAMS_MAX: usize = 1_024;
 const _: () = assert!(
     UPSTREAMS_MAX < u16::MAX as usize,
     "sessions, ports and picks name an upstream of their handler by 16 bits, and u16::MAX is none"
 );
 
-/// Sessions times upstreams, where each session may use all of them: 8 bytes each, in every worker.
+/// Most sessions times upstreams, if each session may use all upstreams. Each leg takes 8 bytes, in every worker.
 const LEGS_MAX: u64 = 16 << 20;
 
-/// Keys that are about sessions.
+/// Keys that need sessions.
 const OF_SESSIONS: [&str; 4] = [
     "session_idle",
     "session_max",
     "session_share",
     "requests_max",
 ];
-/// Keys that are about answers.
+/// Keys that need replies.
 const OF_REPLIES: [&str; 4] = [
     "session_unreplied",
     "replies_max",
@@ -39,7 +39,7 @@ const OF_REPLIES: [&str; 4] = [
 const EVERYBODY: &str =
     "means nothing with pick = \"all\", where every upstream gets every datagram";
 
-/// Reports all of them.
+/// Reports all contradictions in `section`.
 pub fn report(
     section: &mut Section<'_>,
     settings: &Settings,
@@ -62,7 +62,7 @@ pub fn report(
     roles(section, settings, entries);
 }
 
-/// Where a session may use all upstreams, each session remembers all of them.
+/// Checks the number of legs. If a session may use all upstreams, it stores one leg for each.
 fn legs(section: &mut Section<'_>, settings: &Settings) {
     let is_wide = settings.has_sessions()
         && (settings.choice == Choice::All || settings.spread == Spread::Datagram);
@@ -81,7 +81,8 @@ fn legs(section: &mut Section<'_>, settings: &Settings) {
     }
 }
 
-/// The same upstream twice gets every datagram twice: a mistake, and in a loop a storm. Two ways to one upstream are none.
+/// Reports an upstream that is listed twice: it would get every datagram twice, which a loop amplifies. The same
+/// address with different options is no repetition.
 fn repeated(section: &mut Section<'_>, upstreams: &[Upstream]) {
     let mut seen: HashMap<(&UpstreamHost, u16, &Egress), &Upstream> = HashMap::new();
     for upstream in upstreams {
@@ -126,7 +127,7 @@ fn picks(section: &mut Section<'_>, settings: &Settings, said: Option<Said>) {
     }
 }
 
-/// Settings of sessions and answers, where there are none.
+/// Reports keys about sessions or replies if the handler has none.
 fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     if settings.has_replies() {
         return;
@@ -177,7 +178,8 @@ fn absent_sessions(section: &mut Section<'_>, settings: &Settings, entries: &[Up
 const NO_SESSIONS: &str =
     "there are no sessions where no answers go back and each datagram is picked for by itself";
 
-/// A group is many receivers and answers nobody.
+/// Reports groups where one upstream is picked or replies are expected. A group stands for many receivers, and sends no
+/// replies.
 fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     let picked = entries
         .iter()
@@ -218,7 +220,7 @@ fn groups(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEnt
     }
 }
 
-/// Sources that no answer could come back to.
+/// Reports source addresses that no reply could come back to.
 fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     if !settings.has_replies() {
         return;
@@ -250,7 +252,7 @@ fn sources(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEn
     }
 }
 
-/// Who is picked, how much, and instead of whom.
+/// Reports weights, backups, shadows and drains that have no effect or leave no upstream to use.
 fn roles(section: &mut Section<'_>, settings: &Settings, entries: &[UpstreamEntry]) {
     for entry in entries {
         let weight = entry.weight.clone().filter(|_| entry.shadow.is_none());

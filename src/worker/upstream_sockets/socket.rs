@@ -1,0 +1,103 @@
+//! One socket to an upstream, and how it is read.
+
+use super::super::send_socket::SendSocket;
+use crate::dispatch::handler::{HandlerId, UpstreamId};
+use crate::dispatch::outbox::UpstreamSocketId;
+use crate::net::error_queue::{self, Origin};
+use crate::net::option;
+use crate::net::receive::Receiver;
+
+/// Most trains that one socket may return in one turn.
+const TRAINS_MAX: usize = 32;
+/// Consecutive polls that make a socket a busy one, and trains in one read that confirm it.
+pub(super) const STREAK: u8 = 8;
+
+/// One socket to an upstream.
+#[derive(Debug)]
+pub(super) struct UpstreamSocket {
+    pub(super) send_socket: SendSocket,
+    pub(super) upstream: UpstreamId,
+    /// Whether the socket belongs to a session and receives.
+    pub(super) is_leased: bool,
+    pub(super) is_ready: bool,
+    /// Number of the last poll that reported the socket as readable.
+    pub(super) last_report: u32,
+    /// Consecutive polls that reported it.
+    pub(super) streak: u8,
+    /// Consecutive polls that are needed before more than one train is read at once.
+    pub(super) patience: u8,
+    /// The kernel's drop counter when it was last read.
+    pub(super) drops_seen: u32,
+}
+
+impl UpstreamSocket {
+    pub(super) fn new(
+        send_socket: SendSocket,
+        upstream: UpstreamId,
+        is_leased: bool,
+    ) -> UpstreamSocket {
+        UpstreamSocket {
+            send_socket,
+            upstream,
+            is_leased,
+            is_ready: false,
+            last_report: 0,
+            streak: 0,
+            patience: STREAK,
+            drops_seen: 0,
+        }
+    }
+
+    /// Number of trains that the next read asks for.
+    pub(super) fn asks(&self) -> usize {
+        if self.streak >= self.patience || self.send_socket.gathers() {
+            TRAINS_MAX
+        } else {
+            1
+        }
+    }
+
+    /// Number of datagrams that the kernel dropped since the last call. The kernel's counter has 32 bits and may wrap.
+    pub(super) fn new_kernel_drops(&mut self) -> u64 {
+        let drops = option::kernel_drops(self.send_socket.socket()).unwrap_or(self.drops_seen);
+        u64::from(drops.wrapping_sub(std::mem::replace(&mut self.drops_seen, drops)))
+    }
+}
+
+/// An upstream socket that may hold datagrams.
+pub struct Ready<'a> {
+    /// Id of the socket in this worker.
+    pub id: UpstreamSocketId,
+    /// Handler that the upstream belongs to.
+    pub handler: HandlerId,
+    /// The socket to read.
+    pub send_socket: &'a SendSocket,
+    /// Number of trains to ask for: one, unless earlier reads show that the socket has a queue.
+    pub asks: usize,
+}
+
+impl Ready<'_> {
+    /// Makes one receive call, into the arena that other sockets of this turn share. Returns the number of trains.
+    /// Returns `None` if there are none; ICMP errors of the upstream are then added to `reports`.
+    pub fn receive(
+        &self,
+        receiver: &mut Receiver,
+        reports: &mut Vec<(UpstreamSocketId, i32)>,
+    ) -> Option<usize> {
+        let socket = self.send_socket.socket();
+        let received = match self.asks {
+            1 => receiver.receive_one(socket),
+            asks => receiver.receive_more(socket, asks),
+        };
+        if received.is_err() {
+            // The error may come from the error queue. Level-triggered epoll would report it with every poll until it
+            // is read.
+            let _ = error_queue::drain(socket, |failure| {
+                if failure.origin == Origin::Icmp {
+                    reports.push((self.id, failure.errno));
+                }
+            });
+        }
+        received.ok()
+    }
+}
