@@ -5,14 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, Response};
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -21,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::access::{self, ListenerKind};
 use super::listeners::AdminListeners;
 use super::reserve_fd::ReserveFd;
-use super::routes;
+use super::routes::EndpointContext;
 use super::write_timeout::WriteTimeout;
 use crate::number;
 use crate::observe::admin_stats::AdminStats;
@@ -48,7 +45,7 @@ const LONG_MAX: Duration = Duration::MAX;
 pub(super) struct OpenListener {
     listener: AdminListener,
     hosts: Arc<Vec<String>>,
-    router: Router,
+    context: EndpointContext,
     admin_stats: Arc<AdminStats>,
     places: Arc<Semaphore>,
     reserve_fd: Arc<ReserveFd>,
@@ -78,7 +75,7 @@ pub(super) fn open(
     let open = |listener, requests| OpenListener {
         listener,
         hosts: Arc::clone(&hosts),
-        router: routes::router(requests, stopped.clone()),
+        context: EndpointContext::new(requests, stopped.clone()),
         admin_stats: Arc::clone(&admin_stats),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         reserve_fd: Arc::new(ReserveFd::new()),
@@ -178,8 +175,8 @@ impl OpenListener {
             stream.turn_away();
             return;
         };
-        let (router, admin_stats, stopped) = (
-            self.router.clone(),
+        let (context, admin_stats, stopped) = (
+            self.context.clone(),
             Arc::clone(&self.admin_stats),
             stopped.clone(),
         );
@@ -191,7 +188,7 @@ impl OpenListener {
             let conversation = async move {
                 match stream {
                     AdminStream::Control(stream) => {
-                        converse(stream, ListenerKind::Control, router, counts, stopped).await
+                        converse(stream, ListenerKind::Control, context, counts, stopped).await
                     }
                     AdminStream::Http(stream) => {
                         let Ok(local) = stream.local_addr() else {
@@ -201,7 +198,7 @@ impl OpenListener {
                             local: local.ip(),
                             hosts,
                         };
-                        converse(stream, listener_kind, router, counts, stopped).await;
+                        converse(stream, listener_kind, context, counts, stopped).await;
                     }
                 }
             };
@@ -261,20 +258,19 @@ impl AdminStream {
 async fn converse<S>(
     stream: S,
     listener_kind: ListenerKind,
-    router: Router,
+    context: EndpointContext,
     admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let counts = Arc::clone(&admin_stats);
-    let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
         let checked = access::check(&listener_kind, &request, &counts);
-        let router = router.clone();
+        let context = context.clone();
         async move {
-            let mut response: Response<Body> = match checked {
-                Ok(()) => router.call(request).await?,
+            let mut response = match checked {
+                Ok(()) => context.respond(&request).await,
                 Err(refused) => *refused,
             };
             access::dress(&mut response);
