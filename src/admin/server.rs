@@ -2,7 +2,9 @@
 //! (`observe/admin_stats.rs`), and shown with everything else.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Request;
@@ -10,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -56,7 +58,7 @@ enum AdminListener {
     Http(TcpListener),
 }
 
-/// One connection, at either listener.
+/// One connection, at either listener. It is one type, so that hyper's state machine is compiled only once.
 enum AdminStream {
     Control(UnixStream),
     Http(TcpStream),
@@ -186,21 +188,19 @@ impl OpenListener {
             let _connection = CountedConnection::begin(&admin_stats);
             let counts = Arc::clone(&admin_stats);
             let conversation = async move {
-                match stream {
-                    AdminStream::Control(stream) => {
-                        converse(stream, ListenerKind::Control, context, counts, stopped).await
-                    }
+                let listener_kind = match &stream {
+                    AdminStream::Control(_) => ListenerKind::Control,
                     AdminStream::Http(stream) => {
                         let Ok(local) = stream.local_addr() else {
                             return;
                         };
-                        let listener_kind = ListenerKind::Http {
+                        ListenerKind::Http {
                             local: local.ip(),
                             hosts,
-                        };
-                        converse(stream, listener_kind, context, counts, stopped).await;
+                        }
                     }
-                }
+                };
+                converse(stream, listener_kind, context, counts, stopped).await;
             };
             // A connection that is cut short is seen by the client alone.
             let _ = timeout(connection_max, conversation).await;
@@ -254,16 +254,54 @@ impl AdminStream {
     }
 }
 
+impl AsyncRead for AdminStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_read(cx, buffer),
+            AdminStream::Http(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for AdminStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_write(cx, bytes),
+            AdminStream::Http(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_flush(cx),
+            AdminStream::Http(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_shutdown(cx),
+            AdminStream::Http(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
 /// Serves one connection to its end.
-async fn converse<S>(
-    stream: S,
+async fn converse(
+    stream: AdminStream,
     listener_kind: ListenerKind,
     context: EndpointContext,
     admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let counts = Arc::clone(&admin_stats);
     let service = service_fn(move |request: Request<Incoming>| {
         let checked = access::check(&listener_kind, &request, &counts);
