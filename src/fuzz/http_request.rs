@@ -242,7 +242,7 @@ fn answer(request: Request) {
             upstream,
             responder,
             ..
-        } => responder.send(Ok(upstream)),
+        } => responder.send(Ok(format!("{upstream:?}"))),
         Request::Tap(query, responder) => {
             responder.send(Err(Refusal::Unable(format!("{query:?}"))))
         }

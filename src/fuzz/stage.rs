@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::config::Config;
 use crate::config::kind::{BuildContext, BuildError, OpenedUpstream};
@@ -80,8 +80,9 @@ pub(super) fn local() -> SocketAddr {
     ([192, 0, 2, 9], 53).into()
 }
 
-/// The handlers of a configuration, on one listener whose datagrams go to all of them.
-pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> Dispatcher {
+/// The handlers of a configuration, on one listener whose datagrams go to all of them; and the names, which the dispatcher
+/// shares with what it has copied for taps.
+pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> (Dispatcher, Weak<Names>) {
     let config = Config::parse(Path::new("stage.toml"), config, KINDS)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let mut handlers: Vec<Box<dyn Handler>> = Vec::new();
@@ -113,13 +114,16 @@ pub(super) fn dispatcher(config: &str, numbers: &mut Numbers) -> Dispatcher {
         claim: Claim::All,
     };
     let route = (0..handlers.len()).map(HandlerId::new).collect();
-    Dispatcher::new(
+    let (names, filter) = (Arc::new(names), ReplyFilter::new([local()], [], []));
+    let weak = Arc::downgrade(&names);
+    let dispatcher = Dispatcher::new(
         vec![listener],
         vec![route],
         handlers,
-        Arc::new(ReplyFilter::new([local()], [], [])),
-        Arc::new(names),
+        Arc::new(filter),
+        names,
         1,
         upstreams,
-    )
+    );
+    (dispatcher, weak)
 }

@@ -21,14 +21,14 @@ handler = ["echo", "drop"]
 const TRAINS_MAX: usize = 24;
 
 /// Datagrams pass a dispatcher with two taps, in turns. Each datagram is copied or counted as missed. The line of each copy
-/// is JSON without control characters that reads back with the payload that was sent.
+/// is JSON without control characters that reads back with the payload that was sent. In the end all pages are freed.
 ///
 /// # Panics
 ///
 /// If one of these properties does not hold.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let mut dispatcher = dispatcher(CONFIG, &mut Numbers::default());
+    let (mut dispatcher, names) = dispatcher(CONFIG, &mut Numbers::default());
     let (reader, pages) = unbounded();
     let snap = usize::from(input.number16());
     let counts: [Arc<TapCounts>; 2] = Default::default();
@@ -71,6 +71,8 @@ pub fn run(bytes: &[u8]) {
         matched.0 - matched.1 + missed.0 - missed.1,
         "copied or missed"
     );
+    drop((dispatcher, reader, pages));
+    assert_eq!(names.strong_count(), 0, "every page is freed");
 }
 
 /// The datagrams of one turn, and their bytes.

@@ -169,7 +169,7 @@ fn continue_with(released: Released, theirs: &Identity, successors: &RowMap) {
     let states: Vec<UpstreamState> = released.upstreams.iter().map(UpstreamState::from).collect();
     assert!(named_states(theirs, states).len() <= theirs.upstreams());
     let mut numbers = Numbers::default();
-    let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+    let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
     let mut now = Time(1_000_000_000);
     for state in released.workers {
         for (handler, saved) in state.saved_states.into_iter().enumerate() {
@@ -234,10 +234,10 @@ mod tests {
     /// A manifest and what is released after it, by a dispatcher that has passed requests of four clients on.
     fn messages() -> (Value, Value) {
         let mut numbers = Numbers::default();
-        let mut dispatcher = dispatcher(CONFIG, &mut numbers);
+        let (mut dispatcher, _) = dispatcher(CONFIG, &mut numbers);
         for client in 1..=4 {
             let envelope = Envelope {
-                src: ([192, 0, 2, client], 1000).into(),
+                src: ([192, 0, client, 1], 40_000).into(),
                 dst: local(),
                 local: local(),
                 interface: 2,

@@ -58,6 +58,12 @@ fn is_path(name: &str, folders: &HashSet<String>) -> bool {
     if name.starts_with('/') || name.starts_with("target/") || !name.bytes().all(is_plain) {
         return false;
     }
+    // `fuzz/regressions/TARGET/` stands for several.
+    let is_placeholder =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_uppercase());
+    if name.split('/').any(is_placeholder) {
+        return false;
+    }
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     match name.trim_end_matches('/').split_once('/') {
         Some((first, _)) => ENDINGS.contains(&ending) || folders.contains(first),

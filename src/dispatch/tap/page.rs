@@ -109,18 +109,19 @@ pub struct TapPage {
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
-    /// The channel that returns the page to its worker.
-    home: Sender<TapPage>,
+    /// The channel that returns the page to its worker; `None` while the page is there. A bounded channel keeps what is in
+    /// it until its last sender is gone, so a page that waited in it with a sender would never be freed.
+    home: Option<Sender<TapPage>>,
 }
 
 impl TapPage {
-    fn new(home: Sender<TapPage>) -> TapPage {
+    fn new() -> TapPage {
         TapPage {
             records: Vec::with_capacity(PAGE_RECORDS),
             bytes: Vec::with_capacity(PAGE_BYTES),
             verdicts: Vec::with_capacity(PAGE_VERDICTS),
             names: Arc::default(),
-            home,
+            home: None,
         }
     }
 
@@ -172,9 +173,10 @@ impl TapPage {
         self.records.clear();
         self.bytes.clear();
         self.verdicts.clear();
-        let home = self.home.clone();
-        // The tap may be gone. The page is then freed.
-        let _ = home.try_send(self);
+        if let Some(home) = self.home.take() {
+            // The tap may be gone. The page is then freed.
+            let _ = home.try_send(self);
+        }
     }
 }
 
@@ -232,6 +234,7 @@ impl TapCounts {
 #[derive(Debug)]
 pub(super) struct Pages {
     reader: Sender<TapPage>,
+    home: Sender<TapPage>,
     free: Receiver<TapPage>,
     current: Option<TapPage>,
 }
@@ -241,11 +244,12 @@ impl Pages {
     pub(super) fn new(reader: Sender<TapPage>) -> Pages {
         let (home, free) = bounded(PAGES);
         for _ in 0..PAGES {
-            home.send(TapPage::new(home.clone()))
+            home.send(TapPage::new())
                 .expect("the channel holds all pages");
         }
         Pages {
             reader,
+            home,
             free,
             current: None,
         }
@@ -285,11 +289,12 @@ impl Pages {
 
     /// Sends the current page to the reader.
     pub(super) fn hand_on(&mut self) {
-        // A reader that is gone frees what is sent to it. The control plane then removes the tap.
-        if let Some(page) = self.current.take()
-            && let Err(refused) = self.reader.send(page)
-        {
-            refused.into_inner().done();
+        // A reader that is gone frees what is sent to it; the control plane then removes the tap.
+        if let Some(mut page) = self.current.take() {
+            page.home = Some(self.home.clone());
+            if let Err(refused) = self.reader.send(page) {
+                refused.into_inner().done();
+            }
         }
     }
 }

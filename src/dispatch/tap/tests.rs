@@ -330,3 +330,38 @@ fn a_reader_that_stands_still() {
         assert!(taps.end_turn());
     }
 }
+
+/// All pages are freed when their tap and its reader are gone, whichever goes first: those that were read and went back, that
+/// wait for the reader, and that are being filled.
+#[test]
+fn pages_are_freed_with_their_tap() {
+    let arena = arena();
+    let trains = [train(envelope("192.0.2.1:9", "192.0.2.9:53"), 0, 60_000, 0)];
+    for reader_goes_first in [false, true] {
+        let names = Arc::new(Names::default());
+        let (reader, pages) = unbounded();
+        let mut taps = Taps::new(Arc::clone(&names));
+        taps.add(Tap::new(
+            TapId(1),
+            Arc::default(),
+            65_535,
+            reader,
+            Arc::default(),
+        ));
+        for _ in 0..8 {
+            taps.begin_turn(1);
+            taps.take(received(Ok(None)), &Batch::new(&trains, &arena));
+            taps.end_turn();
+        }
+        pages.try_iter().take(2).for_each(TapPage::done);
+        assert!(Arc::strong_count(&names) > 2, "pages have the names");
+        if reader_goes_first {
+            drop(pages);
+            drop(taps);
+        } else {
+            drop(taps);
+            drop(pages);
+        }
+        assert_eq!(Arc::strong_count(&names), 1, "{reader_goes_first}");
+    }
+}
