@@ -5,15 +5,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
-};
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
-use axum::response::IntoResponse;
 use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use hyper::{Method, Request, StatusCode};
 
+use super::response::{self, Response};
 use super::tap;
 use crate::observe::admin_stats::AdminStats;
 
@@ -44,7 +43,7 @@ pub fn check(
     listener_kind: &ListenerKind,
     request: &Request<Incoming>,
     admin_stats: &AdminStats,
-) -> Result<(), Box<Response<Body>>> {
+) -> Result<(), Box<Response>> {
     admin_stats.requests.more();
     if let ListenerKind::Http { local, hosts } = listener_kind {
         let host = request
@@ -55,40 +54,33 @@ pub fn check(
             admin_stats.refused_hosts.more();
             let words = "this name is not one of this daemon's; ask it by its address or as localhost, or add the name to \
                          `http_hosts` below [daemon]\n";
-            return Err(Box::new(
-                (StatusCode::MISDIRECTED_REQUEST, words).into_response(),
-            ));
+            return Err(refused(StatusCode::MISDIRECTED_REQUEST, words));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             admin_stats.refused_methods.more();
             let words = "over TCP this is read-only; what changes something goes through the control socket: `udispatch \
                          reload`, or curl --unix-socket\n";
-            return Err(Box::new(
-                (
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    [("allow", "GET, HEAD")],
-                    words,
-                )
-                    .into_response(),
-            ));
+            let mut refused = refused(StatusCode::METHOD_NOT_ALLOWED, words);
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            refused.headers_mut().insert(ALLOW, allowed);
+            return Err(refused);
         }
         if request.uri().path() == tap::PATH {
             admin_stats.refused_methods.more();
             let words = "what datagrams hold is not shown over TCP: `udispatch tap` asks the control socket\n";
-            return Err(Box::new((StatusCode::FORBIDDEN, words).into_response()));
+            return Err(refused(StatusCode::FORBIDDEN, words));
         }
     }
     if request.body().size_hint().lower() > BODY_BYTES_MAX {
         admin_stats.refused_requests.more();
-        return Err(Box::new(
-            (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "no request has so large a body here\n",
-            )
-                .into_response(),
-        ));
+        let words = "no request has so large a body here\n";
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, words));
     }
     Ok(())
+}
+
+fn refused(status: StatusCode, words: &'static str) -> Box<Response> {
+    Box::new(response::text(status, words))
 }
 
 /// Returns whether a `Host` header names this daemon. A foreign page that resolves its own name to our address (DNS
@@ -112,7 +104,7 @@ fn is_same_address(ours: &str, name: &str) -> bool {
 }
 
 /// Sets the headers of every response: it must not be cached, its type is final, and only our own page may use it.
-pub fn dress(response: &mut Response<Body>) {
+pub fn dress(response: &mut Response) {
     let policy = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, policy),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time;
 
+use super::response::{self, Response};
 use crate::build::error::Refusal;
 use crate::observe::snapshot::Snapshot;
 use crate::supervisor::requests::{QueueError, Request, Requests};
@@ -43,11 +43,10 @@ impl RequestError {
     pub fn words(&self) -> String {
         self.to_string().replace('\n', " ")
     }
-}
 
-impl IntoResponse for RequestError {
-    fn into_response(self) -> Response {
-        let status = match &self {
+    /// Returns the response that reports the error.
+    pub fn response(&self) -> Response {
+        let status = match self {
             RequestError::Queue(_) | RequestError::Gone => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::Parameter(_) => StatusCode::BAD_REQUEST,
             RequestError::Late => StatusCode::GATEWAY_TIMEOUT,
@@ -55,7 +54,7 @@ impl IntoResponse for RequestError {
             RequestError::Refusal(Refusal::Unable(_)) => StatusCode::CONFLICT,
             RequestError::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, format!("{self}\n")).into_response()
+        response::text(status, format!("{self}\n"))
     }
 }
 

@@ -1,20 +1,16 @@
 //! The live view: server-sent events (WHATWG HTML, section 9.2), a snapshot each second. One snapshot is taken and
 //! serialized once for all viewers of a listener, and none while there is no viewer.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use hyper::body::{Body as HttpBody, Frame};
+use hyper::StatusCode;
+use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::endpoint::status;
+use super::response::{self, Response};
 use crate::observe::admin_stats::AdminStats;
 use crate::supervisor::requests::Requests;
 
@@ -91,7 +87,7 @@ pub async fn watch(
     let Some(viewer) = Viewer::begin(&requests, broadcast) else {
         requests.admin_stats.refused_viewers.more();
         let words = "as many watch already as may; GET /status still answers\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
+        return response::text(StatusCode::SERVICE_UNAVAILABLE, words);
     };
     let mut events = broadcast.join(&requests);
     // One event waits for a slow reader, which then gets the latest one. It neither delays others nor fills memory.
@@ -114,11 +110,7 @@ pub async fn watch(
             }
         }
     });
-    (
-        [("content-type", "text/event-stream")],
-        Body::new(Events(receiver)),
-    )
-        .into_response()
+    response::stream("text/event-stream", receiver)
 }
 
 /// A viewer, counted as long as it is there.
@@ -142,22 +134,5 @@ impl Viewer {
 impl Drop for Viewer {
     fn drop(&mut self) {
         self.admin_stats.viewers.less();
-    }
-}
-
-/// Chunks as a body without an end.
-pub(super) struct Events(pub(super) mpsc::Receiver<Bytes>);
-
-impl HttpBody for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|event| event.map(|event| Ok(Frame::data(event))))
     }
 }

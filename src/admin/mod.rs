@@ -4,7 +4,7 @@
 //!
 //! `listeners.rs` binds the sockets. `server.rs` accepts clients and enforces the limits, and `reserve_fd.rs` helps if
 //! descriptors run out. `access.rs` checks requests, `routes.rs` is the table of endpoints, and `parameters.rs` parses
-//! their parameters. `endpoint.rs` sends requests to the supervisor. `events.rs` is the live view, `tap.rs` the stream
+//! their parameters. `endpoint.rs` sends requests to the supervisor, and `response.rs` builds responses. `events.rs` is the live view, `tap.rs` the stream
 //! of datagrams, `metrics/` the text for Prometheus, and `page/` the page. `client.rs` is the client of the commands.
 
 mod access;
@@ -16,6 +16,7 @@ mod metrics;
 mod page;
 mod parameters;
 mod reserve_fd;
+mod response;
 mod routes;
 mod server;
 mod tap;

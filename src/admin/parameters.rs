@@ -1,13 +1,23 @@
 //! The parameters of a request: each by its name, at most once, and as a typed value. An invalid parameter is refused
 //! with a text that says what to write.
 
-use axum::extract::Query;
-
 use super::endpoint::RequestError;
 use crate::config::diagnostics::{did_you_mean, listed, quoted};
 
-/// All parameters, as they were sent. Any text can be parsed as such a list.
-pub type Parameters = Query<Vec<(String, String)>>;
+/// All parameters, in the order of the request, decoded.
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Parses the query of a request target (`application/x-www-form-urlencoded`, WHATWG URL, section 5). Any text is
+    /// such a list.
+    pub fn parse(query: &str) -> Parameters {
+        Parameters(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+}
 
 /// One parameter, which may be absent.
 pub struct Parameter {
@@ -22,7 +32,7 @@ pub struct Parameter {
 /// Returns [`RequestError::Parameter`] if another parameter is present, or if one is present twice.
 pub fn only<const N: usize>(
     names: [&'static str; N],
-    Query(given): Parameters,
+    Parameters(given): Parameters,
 ) -> Result<[Parameter; N], RequestError> {
     let mut all = names.map(|name| Parameter { name, text: None });
     for (name, text) in given {
@@ -102,16 +112,13 @@ impl Parameter {
 mod tests {
     use super::*;
 
-    fn given(query: &str) -> Parameters {
-        Query::try_from_uri(&format!("/x?{query}").parse().expect("an address"))
-            .expect("any text is a list")
-    }
-
     /// Parameters are returned in the order of their names, whatever their order in the request. Unknown and repeated
     /// parameters are refused instead of ignored.
     #[test]
     fn names() {
-        let texts = |query| only(["to", "from"], given(query)).map(|all| all.map(Parameter::text));
+        let texts = |query| {
+            only(["to", "from"], Parameters::parse(query)).map(|all| all.map(Parameter::text))
+        };
         assert_eq!(
             texts("from=b%20c&to=").unwrap(),
             [Some(String::new()), Some("b c".to_owned())]

@@ -4,17 +4,15 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::{Method, Request as HttpRequest, StatusCode};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::endpoint::{RESPONSE_MAX, RequestError, ask, snapshot, status};
 use super::events::{self, Broadcast};
 use super::parameters::{Parameter, Parameters, only};
+use super::response::{self, Response};
 use super::{metrics, page, tap};
 use crate::observe::snapshot::Snapshot;
 use crate::observe::tap::TapQuery;
@@ -37,97 +35,153 @@ pub struct EndpointContext {
     stopped: watch::Receiver<bool>,
 }
 
-/// All endpoints.
-pub fn router(requests: Requests, stopped: watch::Receiver<bool>) -> Router {
-    let context = EndpointContext {
-        requests,
-        broadcast: Broadcast::new(),
-        stopped,
-    };
-    let mut router = Router::new()
-        .route("/status", get(get_status))
-        .route(
-            "/status/listeners",
-            part(|snapshot| json(&snapshot.listeners)),
-        )
-        .route("/status/routes", part(|snapshot| json(&snapshot.routes)))
-        .route(
-            "/status/handlers",
-            part(|snapshot| json(&snapshot.handlers)),
-        )
-        .route(
-            "/status/upstreams",
-            part(|snapshot| json(&snapshot.upstreams)),
-        )
-        .route("/status/workers", part(|snapshot| json(&snapshot.workers)))
-        .route("/status/alarms", part(|snapshot| json(&snapshot.alarms)))
-        .route("/sessions", get(sessions))
-        .route("/explain", get(explain))
-        .route("/metrics", get(metrics))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/events", get(watch_events))
-        .route(tap::PATH, get(look_on))
-        .route("/page/drop_reasons.json", get(page::drop_reasons))
-        .route("/reload", post(reload))
-        .route("/drain", post(drain))
-        .route("/undrain", post(undrain))
-        .route("/log", post(log_level))
-        .route("/stop", post(stop));
-    for asset in page::ASSETS {
-        router = router.route(
-            asset.path,
-            get(|| async { ([("content-type", asset.media_type)], asset.text) }),
-        );
+/// What a path names.
+#[derive(Clone, Copy)]
+enum Endpoint {
+    Status,
+    /// One list of the snapshot.
+    Part(fn(&Snapshot) -> Result<Response, RequestError>),
+    Sessions,
+    Explain,
+    Metrics,
+    Livez,
+    Readyz,
+    Events,
+    Tap,
+    DropReasons,
+    Asset(&'static page::Asset),
+    Reload,
+    Drain,
+    Undrain,
+    Log,
+    Stop,
+}
+
+impl Endpoint {
+    /// Returns the endpoint of a path. This is the table of all endpoints.
+    fn at(path: &str) -> Option<Endpoint> {
+        Some(match path {
+            "/status" => Endpoint::Status,
+            "/status/listeners" => Endpoint::Part(|snapshot| json(&snapshot.listeners)),
+            "/status/routes" => Endpoint::Part(|snapshot| json(&snapshot.routes)),
+            "/status/handlers" => Endpoint::Part(|snapshot| json(&snapshot.handlers)),
+            "/status/upstreams" => Endpoint::Part(|snapshot| json(&snapshot.upstreams)),
+            "/status/workers" => Endpoint::Part(|snapshot| json(&snapshot.workers)),
+            "/status/alarms" => Endpoint::Part(|snapshot| json(&snapshot.alarms)),
+            "/sessions" => Endpoint::Sessions,
+            "/explain" => Endpoint::Explain,
+            "/metrics" => Endpoint::Metrics,
+            "/livez" => Endpoint::Livez,
+            "/readyz" => Endpoint::Readyz,
+            "/events" => Endpoint::Events,
+            tap::PATH => Endpoint::Tap,
+            "/page/drop_reasons.json" => Endpoint::DropReasons,
+            "/reload" => Endpoint::Reload,
+            "/drain" => Endpoint::Drain,
+            "/undrain" => Endpoint::Undrain,
+            "/log" => Endpoint::Log,
+            "/stop" => Endpoint::Stop,
+            _ => {
+                let asset = page::ASSETS.iter().find(|asset| asset.path == path)?;
+                Endpoint::Asset(asset)
+            }
+        })
     }
-    router
-        .method_not_allowed_fallback(other_method)
-        .fallback(unknown)
-        .with_state(context)
+
+    /// Returns whether the endpoint is a command, which takes POST instead of GET.
+    fn is_command(self) -> bool {
+        matches!(
+            self,
+            Endpoint::Reload | Endpoint::Drain | Endpoint::Undrain | Endpoint::Log | Endpoint::Stop
+        )
+    }
+
+    /// Returns whether a request may have this method. Hyper sends no body in a response to HEAD.
+    fn allows(self, method: &Method) -> bool {
+        if self.is_command() {
+            return *method == Method::POST;
+        }
+        matches!(*method, Method::GET | Method::HEAD)
+    }
 }
 
-async fn unknown() -> Response {
-    (
-        StatusCode::NOT_FOUND,
-        "there is nothing here; try /status, /sessions, /metrics, /livez or /readyz\n",
-    )
-        .into_response()
+impl EndpointContext {
+    /// Creates the context that all requests at one listener share. `stopped` becomes true at the end.
+    pub fn new(requests: Requests, stopped: watch::Receiver<bool>) -> EndpointContext {
+        EndpointContext {
+            requests,
+            broadcast: Broadcast::new(),
+            stopped,
+        }
+    }
+
+    /// Returns the response to a request, whose body is not read.
+    pub async fn respond<B>(&self, request: &HttpRequest<B>) -> Response {
+        let Some(endpoint) = Endpoint::at(request.uri().path()) else {
+            let words =
+                "there is nothing here; try /status, /sessions, /metrics, /livez or /readyz\n";
+            return response::text(StatusCode::NOT_FOUND, words);
+        };
+        if !endpoint.allows(request.method()) {
+            return other_method(endpoint);
+        }
+        let asked = Parameters::parse(request.uri().query().unwrap_or_default());
+        let responded = self.respond_at(endpoint, asked).await;
+        responded.unwrap_or_else(|error| error.response())
+    }
+
+    async fn respond_at(
+        &self,
+        endpoint: Endpoint,
+        asked: Parameters,
+    ) -> Result<Response, RequestError> {
+        match endpoint {
+            Endpoint::Status => Ok(response::json(status(&self.requests).await?)),
+            Endpoint::Part(part) => part(&*snapshot(&self.requests).await?),
+            Endpoint::Sessions => sessions(self, asked).await,
+            Endpoint::Explain => explain(self, asked).await.map(text),
+            Endpoint::Metrics => metrics(self).await,
+            Endpoint::Livez => livez(self).await,
+            Endpoint::Readyz => readyz(self).await,
+            Endpoint::Events => Ok(watch_events(self).await),
+            Endpoint::Tap => look_on(self, asked).await,
+            Endpoint::DropReasons => Ok(page::drop_reasons()),
+            Endpoint::Asset(asset) => Ok(response::typed(asset.media_type, asset.text)),
+            Endpoint::Reload => reload(self, asked).await,
+            Endpoint::Drain => change_drain(self, asked, true).await.map(text),
+            Endpoint::Undrain => change_drain(self, asked, false).await.map(text),
+            Endpoint::Log => log_level(self, asked).await.map(text),
+            Endpoint::Stop => stop(self).await.map(text),
+        }
+    }
 }
 
-async fn other_method() -> Response {
-    (
-        StatusCode::METHOD_NOT_ALLOWED,
-        "nouns are read (GET), verbs are posted: reload, drain, undrain, log, stop\n",
-    )
-        .into_response()
+fn other_method(endpoint: Endpoint) -> Response {
+    let words = "nouns are read (GET), verbs are posted: reload, drain, undrain, log, stop\n";
+    let mut response = response::text(StatusCode::METHOD_NOT_ALLOWED, words);
+    let allowed = if endpoint.is_command() {
+        "POST"
+    } else {
+        "GET,HEAD"
+    };
+    let allowed = HeaderValue::from_static(allowed);
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
+fn text(text: String) -> Response {
+    response::text(StatusCode::OK, text)
 }
 
 fn json(value: &impl Serialize) -> Result<Response, RequestError> {
-    Ok(as_json(serde_json::to_vec(value)?))
-}
-
-fn as_json(bytes: Vec<u8>) -> Response {
-    ([("content-type", "application/json")], bytes).into_response()
-}
-
-fn part(of: fn(&Snapshot) -> Result<Response, RequestError>) -> MethodRouter<EndpointContext> {
-    get(move |State(context): State<EndpointContext>| async move {
-        of(&*snapshot(&context.requests).await?)
-    })
-}
-
-async fn get_status(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
-    Ok(as_json(status(&context.requests).await?))
+    Ok(response::json(serde_json::to_vec(value)?))
 }
 
 fn number<T: FromStr>(parameter: Parameter) -> Result<Option<T>, RequestError> {
     parameter.read("a whole number", |text| text.parse().ok())
 }
 
-async fn sessions(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<Response, RequestError> {
+async fn sessions(context: &EndpointContext, asked: Parameters) -> Result<Response, RequestError> {
     let [handler, client, limit] = only(["handler", "client", "limit"], asked)?;
     let query = SessionQuery {
         handler: handler.text(),
@@ -142,10 +196,7 @@ async fn sessions(
     )
 }
 
-async fn explain(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<String, RequestError> {
+async fn explain(context: &EndpointContext, asked: Parameters) -> Result<String, RequestError> {
     let [to, from, interface, payload] = only(["to", "from", "interface", "payload"], asked)?;
     let example = "an address and a port, such as 192.0.2.1:53 or [2001:db8::1]:53";
     let imagined = Imagined {
@@ -160,41 +211,37 @@ async fn explain(
     .await??)
 }
 
-async fn metrics(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
+async fn metrics(context: &EndpointContext) -> Result<Response, RequestError> {
     let text = metrics::render(&*snapshot(&context.requests).await?);
-    Ok(([("content-type", metrics::MEDIA_TYPE)], text).into_response())
+    Ok(response::typed(metrics::MEDIA_TYPE, text))
 }
 
 /// The process and all workers respond.
-async fn livez(State(context): State<EndpointContext>) -> Result<Response, RequestError> {
+async fn livez(context: &EndpointContext) -> Result<Response, RequestError> {
     let snapshot = snapshot(&context.requests).await?;
     let silent = snapshot.workers.iter().find(|worker| !worker.responsive);
     Ok(match silent {
-        None => "alive\n".into_response(),
-        Some(worker) => (
+        None => response::text(StatusCode::OK, "alive\n"),
+        Some(worker) => response::text(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("worker {} does not answer\n", worker.worker),
-        )
-            .into_response(),
+        ),
     })
 }
 
 /// Every listener is bound, since the control socket is served only then, and the daemon is not stopping, since it
 /// would not accept the request.
-async fn readyz(State(context): State<EndpointContext>) -> Result<&'static str, RequestError> {
+async fn readyz(context: &EndpointContext) -> Result<Response, RequestError> {
     snapshot(&context.requests).await?;
-    Ok("ready\n")
+    Ok(response::text(StatusCode::OK, "ready\n"))
 }
 
-async fn watch_events(State(context): State<EndpointContext>) -> Response {
+async fn watch_events(context: &EndpointContext) -> Response {
     let stopped = context.stopped.clone();
-    events::watch(context.requests, &context.broadcast, stopped).await
+    events::watch(context.requests.clone(), &context.broadcast, stopped).await
 }
 
-async fn look_on(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<Response, RequestError> {
+async fn look_on(context: &EndpointContext, asked: Parameters) -> Result<Response, RequestError> {
     let [to, from, handler, limit, snap] = only(["to", "from", "handler", "limit", "snap"], asked)?;
     let (limit, snap) = (number(limit)?, number(snap)?);
     let query = TapQuery {
@@ -212,10 +259,7 @@ async fn look_on(
     ))
 }
 
-async fn reload(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<Response, RequestError> {
+async fn reload(context: &EndpointContext, asked: Parameters) -> Result<Response, RequestError> {
     let [dry_run] = only(["dry_run"], asked)?;
     let yes_or_no = |text: &str| match text {
         // A name without a value means yes.
@@ -236,21 +280,9 @@ async fn reload(
     } else {
         StatusCode::OK
     };
-    Ok((status, json(&report)?).into_response())
-}
-
-async fn drain(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<String, RequestError> {
-    change_drain(&context, asked, true).await
-}
-
-async fn undrain(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<String, RequestError> {
-    change_drain(&context, asked, false).await
+    let mut response = json(&report)?;
+    *response.status_mut() = status;
+    Ok(response)
 }
 
 async fn change_drain(
@@ -271,10 +303,7 @@ async fn change_drain(
     Ok(done + "\n")
 }
 
-async fn log_level(
-    State(context): State<EndpointContext>,
-    asked: Parameters,
-) -> Result<String, RequestError> {
+async fn log_level(context: &EndpointContext, asked: Parameters) -> Result<String, RequestError> {
     let [level] = only(["level"], asked)?;
     let level =
         log_level::parse(&level.required(log_level::LEVELS)?).map_err(RequestError::Parameter)?;
@@ -285,6 +314,6 @@ async fn log_level(
         + "\n")
 }
 
-async fn stop(State(context): State<EndpointContext>) -> Result<String, RequestError> {
+async fn stop(context: &EndpointContext) -> Result<String, RequestError> {
     Ok(ask(&context.requests, RESPONSE_MAX, Request::Stop).await? + "\n")
 }

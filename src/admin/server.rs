@@ -2,18 +2,17 @@
 //! (`observe/admin_stats.rs`), and shown with everything else.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, Response};
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -21,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::access::{self, ListenerKind};
 use super::listeners::AdminListeners;
 use super::reserve_fd::ReserveFd;
-use super::routes;
+use super::routes::EndpointContext;
 use super::write_timeout::WriteTimeout;
 use crate::number;
 use crate::observe::admin_stats::AdminStats;
@@ -48,7 +47,7 @@ const LONG_MAX: Duration = Duration::MAX;
 pub(super) struct OpenListener {
     listener: AdminListener,
     hosts: Arc<Vec<String>>,
-    router: Router,
+    context: EndpointContext,
     admin_stats: Arc<AdminStats>,
     places: Arc<Semaphore>,
     reserve_fd: Arc<ReserveFd>,
@@ -59,7 +58,7 @@ enum AdminListener {
     Http(TcpListener),
 }
 
-/// One connection, at either listener.
+/// One connection, at either listener. It is one type, so that hyper's state machine is compiled only once.
 enum AdminStream {
     Control(UnixStream),
     Http(TcpStream),
@@ -78,7 +77,7 @@ pub(super) fn open(
     let open = |listener, requests| OpenListener {
         listener,
         hosts: Arc::clone(&hosts),
-        router: routes::router(requests, stopped.clone()),
+        context: EndpointContext::new(requests, stopped.clone()),
         admin_stats: Arc::clone(&admin_stats),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         reserve_fd: Arc::new(ReserveFd::new()),
@@ -178,8 +177,8 @@ impl OpenListener {
             stream.turn_away();
             return;
         };
-        let (router, admin_stats, stopped) = (
-            self.router.clone(),
+        let (context, admin_stats, stopped) = (
+            self.context.clone(),
             Arc::clone(&self.admin_stats),
             stopped.clone(),
         );
@@ -189,21 +188,19 @@ impl OpenListener {
             let _connection = CountedConnection::begin(&admin_stats);
             let counts = Arc::clone(&admin_stats);
             let conversation = async move {
-                match stream {
-                    AdminStream::Control(stream) => {
-                        converse(stream, ListenerKind::Control, router, counts, stopped).await
-                    }
+                let listener_kind = match &stream {
+                    AdminStream::Control(_) => ListenerKind::Control,
                     AdminStream::Http(stream) => {
                         let Ok(local) = stream.local_addr() else {
                             return;
                         };
-                        let listener_kind = ListenerKind::Http {
+                        ListenerKind::Http {
                             local: local.ip(),
                             hosts,
-                        };
-                        converse(stream, listener_kind, router, counts, stopped).await;
+                        }
                     }
-                }
+                };
+                converse(stream, listener_kind, context, counts, stopped).await;
             };
             // A connection that is cut short is seen by the client alone.
             let _ = timeout(connection_max, conversation).await;
@@ -257,24 +254,61 @@ impl AdminStream {
     }
 }
 
+impl AsyncRead for AdminStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_read(cx, buffer),
+            AdminStream::Http(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for AdminStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_write(cx, bytes),
+            AdminStream::Http(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_flush(cx),
+            AdminStream::Http(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            AdminStream::Control(stream) => Pin::new(stream).poll_shutdown(cx),
+            AdminStream::Http(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
 /// Serves one connection to its end.
-async fn converse<S>(
-    stream: S,
+async fn converse(
+    stream: AdminStream,
     listener_kind: ListenerKind,
-    router: Router,
+    context: EndpointContext,
     admin_stats: Arc<AdminStats>,
     stopped: watch::Receiver<bool>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let counts = Arc::clone(&admin_stats);
-    let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
         let checked = access::check(&listener_kind, &request, &counts);
-        let router = router.clone();
+        let context = context.clone();
         async move {
-            let mut response: Response<Body> = match checked {
-                Ok(()) => router.call(request).await?,
+            let mut response = match checked {
+                Ok(()) => context.respond(&request).await,
                 Err(refused) => *refused,
             };
             access::dress(&mut response);

@@ -4,12 +4,11 @@
 use std::thread;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::events::Events;
+use super::response::{self, Response};
 use crate::net::priority::let_others_go_first;
 use crate::observe::tap::{TapProgress, Tapped};
 
@@ -27,16 +26,11 @@ pub fn respond(tapped: Tapped) -> Response {
         .name("tap".to_owned())
         .spawn(move || pass_on(tapped, &sender))
     {
-        Ok(_) => (
-            [("content-type", "application/x-ndjson")],
-            Body::new(Events(receiver)),
-        )
-            .into_response(),
-        Err(error) => (
+        Ok(_) => response::stream("application/x-ndjson", receiver),
+        Err(error) => response::text(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("cannot start a thread: {error}\n"),
-        )
-            .into_response(),
+        ),
     }
 }
 

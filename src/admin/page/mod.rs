@@ -1,9 +1,9 @@
 //! The page: its files as they are served, built into the program. The files are plain HTML, CSS and ES modules that a browser
 //! takes as they are; nothing is built, and nothing comes from elsewhere. `page.js` is where to begin to read.
 
-use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use super::response::{self, Response};
 use crate::dispatch::verdict::DropReason;
 
 /// A file of the page.
@@ -47,12 +47,12 @@ pub const ASSETS: &[Asset] = &[
 ];
 
 /// Returns the meaning of each drop reason, for the details of a node.
-pub async fn drop_reasons() -> Response {
+pub fn drop_reasons() -> Response {
     let meanings: Value = DropReason::ALL
         .iter()
         .map(|reason| (reason.label(), reason.meaning()))
         .collect();
-    ([("content-type", "application/json")], meanings.to_string()).into_response()
+    response::json(meanings.to_string().into_bytes())
 }
 
 #[cfg(test)]

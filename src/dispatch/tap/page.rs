@@ -109,8 +109,8 @@ pub struct TapPage {
     bytes: Vec<u8>,
     verdicts: Vec<(HandlerId, Verdict)>,
     names: Arc<Names>,
-    /// The channel that returns the page to its worker; `None` while the page waits in that channel. A bounded channel keeps
-    /// its messages until its last sender is gone, so a page that waited there with a sender would never be freed.
+    /// The channel that returns the page to its worker; `None` while the page is there. A bounded channel keeps what is in
+    /// it until its last sender is gone, so a page that waited in it with a sender would never be freed.
     home: Option<Sender<TapPage>>,
 }
 
@@ -289,7 +289,7 @@ impl Pages {
 
     /// Sends the current page to the reader.
     pub(super) fn hand_on(&mut self) {
-        // A reader that is gone frees what is sent to it. The control plane then removes the tap.
+        // A reader that is gone frees what is sent to it; the control plane then removes the tap.
         if let Some(mut page) = self.current.take() {
             page.home = Some(self.home.clone());
             if let Err(refused) = self.reader.send(page) {
