@@ -41,8 +41,8 @@ fn route(name: &str, received: u64, dropped: u64) -> Value {
 }
 
 fn handler(name: &str, sent: u64) -> Value {
-    let sessions = json!({ "open": 7, "on_probation": 2, "opened": 9, "idle": 1, "unanswered": 1, "complete": 0,
-        "displaced": 0, "broken": 0, "one_way": 0, "ports": 8 });
+    let sessions = json!({ "open": 7, "unreplied": 2, "opened": 9, "idle": 1, "unanswered": 1, "complete": 0,
+        "evicted": 0, "broken": 0, "one_way": 0, "ports": 8 });
     let rest = json!({ "handler": name, "kind": "forward", "sent": sent, "failed": { "ENETUNREACH": 3 }, "reported": {},
         "replies": account(0, 0), "sessions": sessions });
     with(rest, &account(sent, 0))
@@ -99,8 +99,8 @@ fn busy(has_colours: bool) -> TopState {
             uptime_ms,
             &json!({
                 "alarms": [alarm],
-                "workers": [with(json!({ "worker": 0, "answers": true }), &account(more, 0)),
-                    with(json!({ "worker": 1, "answers": false }), &account(0, 0))],
+                "workers": [with(json!({ "worker": 0, "responsive": true }), &account(more, 0)),
+                    with(json!({ "worker": 1, "responsive": false }), &account(0, 0))],
                 "listeners": [listener("127.0.0.1:53", 1_000 + more, 2 + more / 100)],
                 "routes": [route("127.0.0.1:53", 1_000 + more, more / 10), route("quiet \u{1b}[2J\u{202e}", 5, 0)],
                 "handlers": [handler("pool", 100 + more)],

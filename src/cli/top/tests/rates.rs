@@ -119,7 +119,12 @@ fn rows_stand_in_order() {
     );
     let workers: Vec<Value> = [10, 2]
         .iter()
-        .map(|number| with(json!({ "worker": number, "answers": true }), &account(0, 0)))
+        .map(|number| {
+            with(
+                json!({ "worker": number, "responsive": true }),
+                &account(0, 0),
+            )
+        })
         .collect();
     let rates = Rates::between(None, &snapshot(1, 1, &json!({ "workers": workers })));
     let rows = arrange(
