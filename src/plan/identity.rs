@@ -113,15 +113,15 @@ impl HandlerIdentity {
             name: handler.name.clone(),
             kind: handler.kind.name.to_owned(),
             text: handler.contents(),
-            upstreams: handler.spec.upstreams().iter().map(way).collect(),
+            upstreams: handler.spec.upstreams().iter().map(upstream_text).collect(),
             has_sessions: handler.spec.has_sessions(),
             is_retired: handler.is_retired,
         }
     }
 }
 
-/// Returns an upstream with every property that a socket to it depends on.
-fn way(upstream: &Upstream) -> String {
+/// Returns the text of an upstream with every property that a socket to it depends on.
+fn upstream_text(upstream: &Upstream) -> String {
     let Egress {
         ttl,
         dscp,
@@ -150,5 +150,39 @@ impl ListenerPlan {
             group,
             is_spread: self.role.is_spread(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::upstream::{SendFrom, UpstreamHost};
+
+    /// Processes of all versions write the same text for the same upstream. If it changed, a takeover between two versions
+    /// would end every session.
+    #[test]
+    fn the_text_of_an_upstream_stays() {
+        let mut upstream = Upstream {
+            host: UpstreamHost::Address(([10, 0, 0, 1], 53).into()),
+            port: 53,
+            at: 0..0,
+            egress: Egress::default(),
+        };
+        assert_eq!(
+            upstream_text(&upstream),
+            "10.0.0.1:53 Leave { ttl: None, dscp: None, from: Own, interface: None, loop_back: true }"
+        );
+        upstream.egress = Egress {
+            ttl: Some(9),
+            dscp: Some(46),
+            from: SendFrom::Address(([10, 0, 0, 2], 0).into()),
+            interface: Some("eth0".to_owned()),
+            loop_back: false,
+        };
+        assert_eq!(
+            upstream_text(&upstream),
+            "10.0.0.1:53 Leave { ttl: Some(9), dscp: Some(46), from: Address(10.0.0.2:0), \
+             interface: Some(\"eth0\"), loop_back: false }"
+        );
     }
 }

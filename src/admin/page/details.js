@@ -162,7 +162,7 @@ export class Details {
   }
 
   #showMany(nodes) {
-    say(this.kind, "not in the picture for want of room");
+    say(this.kind, "not in the picture, which has no room for it");
     say(this.name, `${plural(nodes.length, nodes[0]?.kind ?? "row")} more`);
     this.chips.hidden = true;
     sync(this.alarms, [], String);
