@@ -1,7 +1,7 @@
 //! What finding a datagram's route costs, by the number of prefixes: `cargo bench --bench route_lookup`.
 //!
-//! The goal: 10,000 prefixes cost at most 30 ns more a datagram than 10. Destinations are drawn at random beforehand, so
-//! neither the caches nor the branch predictor can learn them; some hit no prefix and fall to the wildcard.
+//! The goal: 10,000 prefixes cost at most 30 ns more a datagram than 10. Destinations are drawn at random beforehand,
+//! so neither the caches nor the branch predictor can learn them; some hit no prefix and fall to the wildcard.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

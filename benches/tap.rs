@@ -1,6 +1,6 @@
-//! What looking on costs the data path: `cargo bench --bench tap`. A turn of 32 small datagrams of one route to a handler that
-//! does next to nothing, so that whatever is added shows: with nobody looking on, with a reader that keeps up, and with one
-//! that stands still.
+//! What looking on costs the data path: `cargo bench --bench tap`. A turn of 32 small datagrams of one route to a
+//! handler that does next to nothing, so that whatever is added shows: with nobody looking on, with a reader that keeps
+//! up, and with one that stands still.
 
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};

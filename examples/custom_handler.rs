@@ -12,8 +12,9 @@
 //! cargo run --example custom_handler -- handlers rot13
 //! ```
 //!
-//! That is all it takes: a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's handler is
-//! built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the ledger come along.
+//! That is all it takes: a kind (name, settings, how they are read), a handler spec (what it needs, how each worker's
+//! handler is built) and a handler (what it does with a datagram). The command line, the checks, `explain` and the
+//! ledger come along.
 
 use std::process::ExitCode;
 

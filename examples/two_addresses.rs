@@ -49,7 +49,8 @@ impl HandlerSpec for Say {
 
 impl Handler for Say {
     fn on_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
-        // A handler that may block belongs behind a sink, as `print` does it. For two sockets and a terminal this will do.
+        // A handler that may block belongs behind a sink, as `print` does it. For two sockets and a terminal this will
+        // do.
         batch.for_each(cx, |datagram, _| {
             let text = String::from_utf8_lossy(datagram.payload);
             println!("{}: {}", self.0, text.escape_debug());

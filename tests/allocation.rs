@@ -1,5 +1,5 @@
-//! No memory is allocated for a datagram: once everything has its size, turn after turn runs in what there is. Counted by
-//! an allocator that counts what this test's own thread asks for.
+//! No memory is allocated for a datagram: once everything has its size, turn after turn runs in what there is. Counted
+//! by an allocator that counts what this test's own thread asks for.
 
 #![allow(unsafe_code)]
 
@@ -357,8 +357,8 @@ fn dispatch_allocates_nothing() {
     );
 }
 
-/// Neither does somebody who looks on make it allocate, whether the reader keeps up or stands still, nor does measuring the time
-/// in the daemon.
+/// Neither does somebody who looks on make it allocate, whether the reader keeps up or stands still, nor does measuring
+/// the time in the daemon.
 #[test]
 fn looking_on_allocates_nothing() {
     let (sender, jobs) = bounded(1_024);

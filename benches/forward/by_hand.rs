@@ -1,15 +1,16 @@
 //! The yardstick: the fastest forwarder that we know how to write by hand, with nothing in it but the forwarding.
 //!
-//! One blocking recvmmsg (MSG_WAITFORONE) takes up to 64 messages, trains of segments whole (UDP_GRO). Neighbours of equal size
-//! leave as one gathered UDP_SEGMENT send on the connected socket of each upstream. It counts nothing, checks nothing and forgets
-//! errors: whatever udispatch costs more than this is the price of its features. It runs as a process of its own, the bench's own
-//! binary started with the word `by-hand`.
+//! One blocking recvmmsg (MSG_WAITFORONE) takes up to 64 messages, trains of segments whole (UDP_GRO). Neighbours of
+//! equal size leave as one gathered UDP_SEGMENT send on the connected socket of each upstream. It counts nothing,
+//! checks nothing and forgets errors: whatever udispatch costs more than this is the price of its features. It runs as
+//! a process of its own, the bench's own binary started with the word `by-hand`.
 //!
 //! Two things in it are not plain, and each pays (measured on loopback, one core with 2 MiB of second-level cache):
 //!
-//! - After a long train it asks for few messages. 64 of them would be 4 MiB, gone from the cache before they are sent: 40 % dearer.
-//! - Small datagrams are copied next to each other, so that a send gathers one piece instead of 64: 6 % cheaper with one
-//!   upstream, 13 % with three.
+//! - After a long train it asks for few messages. 64 of them would be 4 MiB, gone from the cache before they are sent:
+//! 40 % dearer.
+//! - Small datagrams are copied next to each other, so that a send gathers one piece instead of 64: 6 % cheaper with
+//! one   upstream, 13 % with three.
 
 use crate::sys::{self, PAYLOAD_MAX_BYTES, ReceiveBatch, SEGMENTS_MAX, SegmentedSend};
 use std::io;

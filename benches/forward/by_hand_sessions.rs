@@ -1,12 +1,12 @@
 //! The yardstick for request and reply: the best plain forwarder with sessions that we know how to write by hand.
 //!
-//! recvmmsg on the listener; a hash map finds the client's upstream socket, a connected one of its own; send(2). One epoll
-//! instance for all sockets; of each that is ready one recv, and the replies of a wait leave by one sendmmsg, or each by a sendto.
-//! No time-outs, no limits, no errors told: with `replies_max` a session ends with its first reply, else never. Like the other one
-//! it is the bench's own binary, started with the words `by-hand-sessions`.
+//! recvmmsg on the listener; a hash map finds the client's upstream socket, a connected one of its own; send(2). One
+//! epoll instance for all sockets; of each that is ready one recv, and the replies of a wait leave by one sendmmsg, or
+//! each by a sendto. No time-outs, no limits, no errors told: with `replies_max` a session ends with its first reply,
+//! else never. Like the other one it is the bench's own binary, started with the words `by-hand-sessions`.
 //!
-//! Level-triggered epoll, and one recv a wait: edge-triggered it would have to find each socket empty, one system call more a
-//! reply.
+//! Level-triggered epoll, and one recv a wait: edge-triggered it would have to find each socket empty, one system call
+//! more a reply.
 
 use crate::sys::{self, Datagrams, Epoll};
 use socket2::{Domain, Socket, Type};

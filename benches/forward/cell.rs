@@ -38,8 +38,8 @@ pub(crate) struct Talk {
     pub(crate) is_one_shot: bool,
 }
 
-/// Requests under way at once, at most: as many 64 B datagrams as surely fit into the kernel's default receive buffer, which is what
-/// forwarders have that cannot be told to ask for more. So nothing need be lost.
+/// Requests under way at once, at most: as many 64 B datagrams as surely fit into the kernel's default receive buffer,
+/// which is what forwarders have that cannot be told to ask for more. So nothing need be lost.
 pub(crate) const AT_ONCE_MAX: usize = 256;
 
 impl Way {
@@ -139,7 +139,8 @@ impl fmt::Display for Cell {
 /// A way to load the forwarder.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Load {
-    /// The forwarder stands still while its receive buffer is filled, then works it off: always full batches, never a drop.
+    /// The forwarder stands still while its receive buffer is filled, then works it off: always full batches, never a
+    /// drop.
     Backlog,
     /// The sender sends as fast as it can.
     Flood,

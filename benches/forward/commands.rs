@@ -1,5 +1,5 @@
-//! How each forwarder is started, and the configuration that it gets: as fast as we know to make it, and nothing that the work does
-//! not need.
+//! How each forwarder is started, and the configuration that it gets: as fast as we know to make it, and nothing that
+//! the work does not need.
 
 use crate::cell::{Cell, Talk, Way};
 use crate::setup::Setup;
@@ -101,8 +101,8 @@ pub(crate) fn udispatch(setup: &Setup, settings: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// As udispatch's configuration lists them. Several of them in an exchange are one server: each is asked from an address of its
-/// own, for one address has too few ports for all sessions.
+/// As udispatch's configuration lists them. Several of them in an exchange are one server: each is asked from an
+/// address of its own, for one address has too few ports for all sessions.
 fn upstreams(setup: &Setup) -> String {
     let entry = |(number, upstream): (usize, &SocketAddr)| match setup.talk() {
         Some(_) if number > 0 => {
@@ -197,7 +197,8 @@ pub(crate) fn nginx(setup: &Setup, settings: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Envoy cannot be told that one reply is all: in the one-shot cell its sessions end after the shortest silence that is sensible.
+/// Envoy cannot be told that one reply is all: in the one-shot cell its sessions end after the shortest silence that is
+/// sensible.
 pub(crate) fn envoy(setup: &Setup) -> io::Result<Command> {
     let socket = |address: SocketAddr| {
         format!(

@@ -1,9 +1,10 @@
-//! Request and reply: clients and the server that they talk to through the forwarder, one thread that does both in turns.
+//! Request and reply: clients and the server that they talk to through the forwarder, one thread that does both in
+//! turns.
 //!
-//! A client is an address and a port. They all share one socket, each with an address of 127.0.0.0/8 of its own, so that the load
-//! can send and take many datagrams in one call, and never runs out of new clients. The server sends back what it gets. Every
-//! reply must be the request, come to the client that asked, and from the address that was asked. What was not answered
-//! when all has been quiet for a while is asked again, and counted as not delivered.
+//! A client is an address and a port. They all share one socket, each with an address of 127.0.0.0/8 of its own, so
+//! that the load can send and take many datagrams in one call, and never runs out of new clients. The server sends back
+//! what it gets. Every reply must be the request, come to the client that asked, and from the address that was asked.
+//! What was not answered when all has been quiet for a while is asked again, and counted as not delivered.
 
 use crate::cell::{AT_ONCE_MAX, Cell, Talk};
 use crate::place::Place;
@@ -29,7 +30,8 @@ const PROBE: Duration = Duration::from_millis(10);
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// Receive buffer of the clients and the server, in bytes, if the process may have that much.
 const BUFFER_BYTES: usize = 64 << 20;
-/// One-shot exchanges before the measured ones, in time: whoever keeps ports for the next session has all that it will have.
+/// One-shot exchanges before the measured ones, in time: whoever keeps ports for the next session has all that it will
+/// have.
 const ONE_SHOT_WARM_UP: Duration = Duration::from_secs(1);
 /// One-shot exchanges of a forwarder whose sessions linger, at most: each needs a port until it ends.
 const LINGERING_MAX: u64 = 15_000;
@@ -197,7 +199,8 @@ impl Clients {
     }
 }
 
-/// A client's address: all over 127.16.0.0 to 127.79.255.255, never with a last byte that looks like a network or a broadcast.
+/// A client's address: all over 127.16.0.0 to 127.79.255.255, never with a last byte that looks like a network or a
+/// broadcast.
 fn address(client: u32) -> Ipv4Addr {
     let (net, host) = (client / 254 % (64 << 16 >> 8), client % 254);
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 16, 0, 1).to_bits() + (net << 8) + host)

@@ -1,4 +1,5 @@
-//! What udispatch shall reach, and the table that users read: each kind of work, udispatch, by hand, the best other forwarder.
+//! What udispatch shall reach, and the table that users read: each kind of work, udispatch, by hand, the best other
+//! forwarder.
 
 use crate::cell::{Cell, Load, Talk, Way};
 use crate::row::{self, Row};

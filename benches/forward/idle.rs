@@ -24,8 +24,9 @@ fn subjects(wanted: impl Fn(&str) -> bool) -> Vec<&'static Subject> {
     SUBJECTS.iter().filter(fits).collect()
 }
 
-/// A table of round trips: directly, and through each subject. Rounds are interleaved; each has its percentiles, and the table shows
-/// their medians. The forwarder is woken twice in each exchange, from the other processor, which may well be most of the time.
+/// A table of round trips: directly, and through each subject. Rounds are interleaved; each has its percentiles, and
+/// the table shows their medians. The forwarder is woken twice in each exchange, from the other processor, which may
+/// well be most of the time.
 pub(crate) fn latency(
     wanted: impl Fn(&str) -> bool,
     rounds: usize,

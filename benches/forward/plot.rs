@@ -1,5 +1,5 @@
-//! The targets' table as a drawing: a bar for each forwarder, as a multiple of the one written by hand, and the target as a line.
-//! SVG without anything from elsewhere; its colours follow the reader's scheme.
+//! The targets' table as a drawing: a bar for each forwarder, as a multiple of the one written by hand, and the target
+//! as a line. SVG without anything from elsewhere; its colours follow the reader's scheme.
 
 use crate::goals::{Outcome, Target};
 use std::fmt::Write;

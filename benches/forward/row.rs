@@ -112,7 +112,8 @@ impl Row {
         Some(self.spread(load, |sample| sample.cpu_ns)?.median)
     }
 
-    /// The cost, as a multiple of another row's. Each round's ratio is its own: what disturbed a round disturbed both sides.
+    /// The cost, as a multiple of another row's. Each round's ratio is its own: what disturbed a round disturbed both
+    /// sides.
     pub(crate) fn ratio(&self, base: &Self, load: Load) -> Option<Spread> {
         let both = self.samples(load).iter().zip(base.samples(load));
         Spread::of(

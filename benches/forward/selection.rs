@@ -8,8 +8,8 @@ use crate::subject::{SUBJECTS, Side};
 /// Parts of the report beside the cells.
 const PARTS: [&str; 5] = ["routes", "sessions", "receivers", "latency", "memory"];
 
-/// The words of `--only`, each with its own kind of names. A word that names a part narrows to such parts; else one that names cells
-/// or loads narrows to cells; subjects narrow everywhere, and the yardstick always runs.
+/// The words of `--only`, each with its own kind of names. A word that names a part narrows to such parts; else one
+/// that names cells or loads narrows to cells; subjects narrow everywhere, and the yardstick always runs.
 pub(crate) struct Selection {
     subjects: Vec<String>,
     cells: Vec<String>,

@@ -18,7 +18,8 @@ pub(crate) struct Series {
     pub(crate) rows: Vec<Row>,
 }
 
-/// All three; `is_quick` leaves points out. The last point of the sessions is as many as there may be open files, at most.
+/// All three; `is_quick` leaves points out. The last point of the sessions is as many as there may be open files, at
+/// most.
 pub(crate) fn all(is_quick: bool, files_max: u64) -> Vec<Series> {
     let pick = |quick: &[usize], full: &[usize]| {
         if is_quick {

@@ -1,4 +1,5 @@
-//! The forwarders that are compared, each as a process of its own, pinned to one processor and ended with the value that holds it.
+//! The forwarders that are compared, each as a process of its own, pinned to one processor and ended with the value
+//! that holds it.
 
 use crate::cell::{Cell, Talk, Way};
 use crate::commands;
@@ -12,9 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Every subject, the yardstick first; the others as they are fastest. nginx appears twice: `proxy_responses 0` is how one tells it
-/// that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not ask for the TTL of
-/// each datagram, and loops are not damped. By hand with sessions too, to show that the yardstick is the faster one.
+/// Every subject, the yardstick first; the others as they are fastest. nginx appears twice: `proxy_responses 0` is how
+/// one tells it that nobody answers, and makes a session of every datagram. udispatch too: with `ttl = 64` it need not
+/// ask for the TTL of each datagram, and loops are not damped. By hand with sessions too, to show that the yardstick is
+/// the faster one.
 pub(crate) const SUBJECTS: [Subject; 9] = [
     Subject {
         name: "by hand",
@@ -216,7 +218,8 @@ impl Running {
         sys::signal_group(self.child.id(), libc::SIGCONT)
     }
 
-    /// The processor's time that it takes for what happens meanwhile, in nanoseconds. It stands still before and runs after.
+    /// The processor's time that it takes for what happens meanwhile, in nanoseconds. It stands still before and runs
+    /// after.
     pub(crate) fn cost<T>(
         &mut self,
         act: impl FnOnce(&Self) -> io::Result<T>,

@@ -38,7 +38,8 @@ pub(crate) fn grouped(number: usize) -> String {
     text
 }
 
-/// A Markdown table with its columns padded; the first row is its head. The first `words` columns stand left, figures right.
+/// A Markdown table with its columns padded; the first row is its head. The first `words` columns stand left, figures
+/// right.
 pub(crate) fn aligned(table: &[Vec<String>], words: usize) -> String {
     let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| {

@@ -1,4 +1,5 @@
-//! One way: the sender and the receivers, one thread that does both in turns, so that neither waits for the other's time slice.
+//! One way: the sender and the receivers, one thread that does both in turns, so that neither waits for the other's
+//! time slice.
 
 use crate::cell::{Cell, Load, Way};
 use crate::commands;
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 const BACKLOG_MAX: usize = 8192;
 /// Datagrams that a flood sends between two looks at the receivers.
 const FLOOD_TURN: usize = 128;
-/// After this long without a delivery nothing more is expected. Others may hold the forwarder's processor for some time slices.
+/// After this long without a delivery nothing more is expected. Others may hold the forwarder's processor for some time
+/// slices.
 const QUIET: Duration = Duration::from_millis(100);
 /// How long to wait for the answer to a probe before the next one.
 const PROBE: Duration = Duration::from_millis(10);
@@ -77,7 +79,8 @@ impl Receivers {
         self.sockets.iter().map(UdpSocket::local_addr).collect()
     }
 
-    /// Takes all that is there. Every datagram must be as long as it was sent: a forwarder that glues them together is no forwarder.
+    /// Takes all that is there. Every datagram must be as long as it was sent: a forwarder that glues them together is
+    /// no forwarder.
     fn drain(&mut self) -> io::Result<()> {
         for socket in &self.sockets {
             loop {
@@ -205,7 +208,8 @@ fn spread(way: &Way, port: u16) -> Datagrams {
     datagrams
 }
 
-/// How many datagrams of such a sender surely fit into the receive buffer that anyone may ask for, as trains and cut into single ones.
+/// How many datagrams of such a sender surely fit into the receive buffer that anyone may ask for, as trains and cut
+/// into single ones.
 fn backlog(way: &Way) -> io::Result<usize> {
     let way = &Way {
         destinations: 1,

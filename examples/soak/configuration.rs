@@ -30,8 +30,8 @@ pub struct Variant {
     pub has_extra: bool,
 }
 
-/// From one to the next, round and round: workers removed, a handler changed, a listener added, workers added, the handler
-/// with sessions changed, the listener removed, the first handler changed back.
+/// From one to the next, round and round: workers removed, a handler changed, a listener added, workers added, the
+/// handler with sessions changed, the listener removed, the first handler changed back.
 pub const VARIANTS: [Variant; 7] = [
     Variant {
         workers: 2,

@@ -1,4 +1,5 @@
-//! The daemon under test: started, followed by its log from process to process, asked over its control socket, and ended.
+//! The daemon under test: started, followed by its log from process to process, asked over its control socket, and
+//! ended.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, PipeReader};
@@ -121,8 +122,8 @@ impl Daemon {
         lines.into_iter().next().context("no line")
     }
 
-    /// Reads its log until each of the words has stood in some line; returns those lines. Two processes write it at a time,
-    /// so their order is open.
+    /// Reads its log until each of the words has stood in some line; returns those lines. Two processes write it at a
+    /// time, so their order is open.
     pub fn wait_for_all(&mut self, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
         let deadline = Instant::now() + TIMEOUT;
         let mut found: Vec<Option<String>> = vec![None; wanted.len()];

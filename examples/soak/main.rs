@@ -1,13 +1,13 @@
-//! Restarts the real daemon again and again under traffic, and says what was lost, what came twice, what came out of order, and
-//! for how long nothing came.
+//! Restarts the real daemon again and again under traffic, and says what was lost, what came twice, what came out of
+//! order, and for how long nothing came.
 //!
 //! ```sh
 //! cargo build --release && cargo run --release --example soak -- --restarts 1000 --rate 100000
 //! ```
 //!
-//! `traffic.rs` sends numbered datagrams and notes in `flow.rs` which arrive, `driver.rs` does the restarts to `daemon.rs`,
-//! through the configurations of `configuration.rs` and the faults of `failing.rs`; `report.rs` says what came of it.
-//! Everything happens on loopback, in a network of its own (`network.rs`) where that can be had.
+//! `traffic.rs` sends numbered datagrams and notes in `flow.rs` which arrive, `driver.rs` does the restarts to
+//! `daemon.rs`, through the configurations of `configuration.rs` and the faults of `failing.rs`; `report.rs` says what
+//! came of it. Everything happens on loopback, in a network of its own (`network.rs`) where that can be had.
 
 mod configuration;
 mod daemon;
@@ -41,7 +41,8 @@ use traffic::{Load, Order, Outcome, Traffic};
 
 /// Restart udispatch again and again under traffic, and count what is lost
 ///
-/// Exits with 0 if nothing was lost, came twice or came out of order, and the daemon's ledger says the same; kills apart.
+/// Exits with 0 if nothing was lost, came twice or came out of order, and the daemon's ledger says the same; kills
+/// apart.
 #[derive(Debug, Clone, Parser)]
 struct Arguments {
     /// Reloads, and as many takeovers
@@ -77,7 +78,8 @@ struct Arguments {
     /// Rest between two restarts
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
     interval: Duration,
-    /// Begin with one worker: where sockets are added later, the kernel spreads all flows anew, and some sessions begin anew
+    /// Begin with one worker: where sockets are added later, the kernel spreads all flows anew, and some sessions begin
+    /// anew
     #[arg(long)]
     grow: bool,
     /// The daemon's `receive_buffer`

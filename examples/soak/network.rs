@@ -1,5 +1,5 @@
-//! A network and processes of the soak's own, where the system allows: nothing else is disturbed, and whatever was started ends
-//! with it.
+//! A network and processes of the soak's own, where the system allows: nothing else is disturbed, and whatever was
+//! started ends with it.
 
 use std::env;
 use std::io;
@@ -9,7 +9,8 @@ use std::process::Command;
 /// Set in the environment of the program inside.
 const INSIDE: &str = "UDISPATCH_SOAK_INSIDE";
 
-/// Runs this program again in namespaces of its own, and does not come back then. Otherwise it says whether this is inside.
+/// Runs this program again in namespaces of its own, and does not come back then. Otherwise it says whether this is
+/// inside.
 pub fn enter() -> io::Result<bool> {
     if env::var_os(INSIDE).is_some() {
         let up = Command::new("ip")

@@ -1,5 +1,5 @@
-//! The traffic: one thread that sends at a pace, answers as the upstream, and notes what arrives where. One thread, so that it
-//! takes little of a small machine, and what it counts belongs to nobody else.
+//! The traffic: one thread that sends at a pace, answers as the upstream, and notes what arrives where. One thread, so
+//! that it takes little of a small machine, and what it counts belongs to nobody else.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver as Orders, Sender as Reply};

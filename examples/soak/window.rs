@@ -1,5 +1,5 @@
-//! How long datagrams waited, and for how long none arrived, while something was going on. All times are the kernel's, so that
-//! it does not matter when this program gets round to reading.
+//! How long datagrams waited, and for how long none arrived, while something was going on. All times are the kernel's,
+//! so that it does not matter when this program gets round to reading.
 
 use serde::Serialize;
 

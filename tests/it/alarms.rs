@@ -1,5 +1,5 @@
-//! Alarms of the real daemon: each is there as long as its cause, names it and what helps, and the log tells when it begins and
-//! when it is over although nobody asks.
+//! Alarms of the real daemon: each is there as long as its cause, names it and what helps, and the log tells when it
+//! begins and when it is over although nobody asks.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
@@ -43,8 +43,8 @@ fn look_until<T>(daemon: &Daemon, mut find: impl FnMut(&Snapshot) -> Option<T>) 
     })
 }
 
-/// A route that gets nothing for longer than the file says is an alarm until the next datagram, and so is a source, whatever
-/// else its route gets; a handler that never looks at sources need not know. The log has both ends of each.
+/// A route that gets nothing for longer than the file says is an alarm until the next datagram, and so is a source,
+/// whatever else its route gets; a handler that never looks at sources need not know. The log has both ends of each.
 #[test]
 fn silence_is_an_alarm() {
     netns_test!();
@@ -112,7 +112,8 @@ fn a_reload_does_not_forget_who_was_heard() {
     daemon.stop();
 }
 
-/// A socket that another program has bound over ours is an alarm with its process and what it takes, as long as it is open.
+/// A socket that another program has bound over ours is an alarm with its process and what it takes, as long as it is
+/// open.
 #[test]
 fn a_socket_of_another_program_is_an_alarm() {
     netns_test!();
@@ -146,8 +147,8 @@ fn over(address: &str) -> UdpSocket {
     socket.into()
 }
 
-/// A group on an interface that is deleted is an alarm; so it stays when the interface is made again, which is another one to
-/// the kernel, until a reload joins there, as the alarm says.
+/// A group on an interface that is deleted is an alarm; so it stays when the interface is made again, which is another
+/// one to the kernel, until a reload joins there, as the alarm says.
 #[test]
 fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     netns_test!(needs = ["ip"]);
@@ -214,8 +215,8 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     daemon.stop();
 }
 
-/// What the kernel drops before us is an alarm whose cure fits: the host's limit where that made the buffer smaller than the
-/// file asks, the workers where it did not.
+/// What the kernel drops before us is an alarm whose cure fits: the host's limit where that made the buffer smaller
+/// than the file asks, the workers where it did not.
 #[test]
 fn kernel_drops_are_an_alarm_with_the_right_cure() {
     netns_test!();

@@ -77,8 +77,8 @@ fn workers_are_told_in_words() {
     }
 }
 
-/// What is no file is refused at once: a named pipe that nobody writes to would keep it for ever. What a shell hands over
-/// in a pipe is read.
+/// What is no file is refused at once: a named pipe that nobody writes to would keep it for ever. What a shell hands
+/// over in a pipe is read.
 #[test]
 fn only_files_and_pipes_of_a_shell_are_read() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,5 @@
-//! The control socket: what it tells, what it changes, who gets it, and what happens without it. The real daemon, asked by curl
-//! and by the program's own commands.
+//! The control socket: what it tells, what it changes, who gets it, and what happens without it. The real daemon, asked
+//! by curl and by the program's own commands.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,8 +51,8 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The snapshot over the socket is the ledger: the same numbers, law 3 in every row, and exactly the keys that docs/status.md
-/// shows; the program reads back what it wrote.
+/// The snapshot over the socket is the ledger: the same numbers, law 3 in every row, and exactly the keys that
+/// docs/status.md shows; the program reads back what it wrote.
 #[test]
 fn the_snapshot_is_the_ledger() {
     netns_test!();
@@ -227,8 +227,8 @@ fn parts_and_probes() {
     daemon.stop();
 }
 
-/// A drained upstream gets no new session, keeps the one it has, and gets new ones again afterwards; names that mean nobody or
-/// two are told so.
+/// A drained upstream gets no new session, keeps the one it has, and gets new ones again afterwards; names that mean
+/// nobody or two are told so.
 #[test]
 fn draining_by_hand() {
     netns_test!();
@@ -291,8 +291,8 @@ fn draining_by_hand() {
     daemon.stop();
 }
 
-/// All sessions are listed, over several pages and workers, each once; a limit cuts the list and says so; a filter finds one
-/// of many. Their number is what the snapshot says.
+/// All sessions are listed, over several pages and workers, each once; a limit cuts the list and says so; a filter
+/// finds one of many. Their number is what the snapshot says.
 #[test]
 fn sessions_are_listed() {
     netns_test!();
@@ -395,8 +395,8 @@ fn explaining_live() {
     daemon.stop();
 }
 
-/// Every command prints what a person can read, and with --json what a program can; `log` changes what is logged; `stop` ends
-/// the daemon in order, and afterwards the commands say that none is there.
+/// Every command prints what a person can read, and with --json what a program can; `log` changes what is logged;
+/// `stop` ends the daemon in order, and afterwards the commands say that none is there.
 #[test]
 fn commands() {
     netns_test!();
@@ -470,8 +470,8 @@ fn commands() {
     );
 }
 
-/// A second daemon in the same place is told who runs and how to go on, and changes nothing; a socket that was left over is
-/// replaced, a file that is none is not touched; the mode is 0660.
+/// A second daemon in the same place is told who runs and how to go on, and changes nothing; a socket that was left
+/// over is replaced, a file that is none is not touched; the mode is 0660.
 #[test]
 fn one_daemon_in_one_place() {
     netns_test!();
@@ -669,8 +669,8 @@ fn moments(stream: &mut impl Read, count: usize) -> Vec<u64> {
     }
 }
 
-/// A daemon that has no file left to open still answers those who are connected, and says what is the matter to the others by
-/// letting them wait; it never ends, and datagrams flow.
+/// A daemon that has no file left to open still answers those who are connected, and says what is the matter to the
+/// others by letting them wait; it never ends, and datagrams flow.
 #[test]
 fn no_files_left() {
     netns_test!();

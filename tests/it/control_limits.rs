@@ -45,8 +45,9 @@ fn visit() -> TcpStream {
     stream
 }
 
-/// Over TCP every verb is refused, whatever its path, and nothing happens; names that are not ours are refused too, so that a
-/// page of somebody else's cannot read it; answers carry the headers that keep browsers from using them otherwise.
+/// Over TCP every verb is refused, whatever its path, and nothing happens; names that are not ours are refused too, so
+/// that a page of somebody else's cannot read it; answers carry the headers that keep browsers from using them
+/// otherwise.
 #[test]
 fn tcp_is_read_only_and_knows_its_names() {
     netns_test!();
@@ -154,8 +155,8 @@ fn requests_have_limits() {
     daemon.stop();
 }
 
-/// A hundred connections over TCP: as many as there may be are served, the others are turned away with words and counted. The
-/// control socket has places of its own, so the operator still gets in; and datagrams do not care.
+/// A hundred connections over TCP: as many as there may be are served, the others are turned away with words and
+/// counted. The control socket has places of its own, so the operator still gets in; and datagrams do not care.
 #[test]
 fn connections_have_a_limit() {
     netns_test!();
@@ -190,8 +191,8 @@ fn connections_have_a_limit() {
     daemon.stop();
 }
 
-/// Visitors over TCP who ask and hang up at once, more than can be answered, keep nobody from the control socket: their requests
-/// wait in places of their own, and reading and verbs go on.
+/// Visitors over TCP who ask and hang up at once, more than can be answered, keep nobody from the control socket: their
+/// requests wait in places of their own, and reading and verbs go on.
 #[test]
 fn tcp_clients_do_not_take_the_places_of_operators() {
     netns_test!();

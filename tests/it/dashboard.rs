@@ -1,5 +1,5 @@
-//! The Grafana dashboard: it asks for metrics that there are, in words that Prometheus understands, in panels that do not lie over
-//! one another.
+//! The Grafana dashboard: it asks for metrics that there are, in words that Prometheus understands, in panels that do
+//! not lie over one another.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,8 @@ fn names(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every metric that the dashboard asks for is in the table of families, which is what the daemon exports (tests/metrics.rs).
+/// Every metric that the dashboard asks for is in the table of families, which is what the daemon exports
+/// (tests/metrics.rs).
 #[test]
 fn it_asks_for_what_there_is() {
     let table = read("docs/metrics.md");

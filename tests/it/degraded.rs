@@ -1,5 +1,5 @@
-//! What the daemon lacks while datagrams can still flow: a place for its control socket, files to open, room for its log. It
-//! goes on, says what is the matter, and says when that is over.
+//! What the daemon lacks while datagrams can still flow: a place for its control socket, files to open, room for its
+//! log. It goes on, says what is the matter, and says when that is over.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -41,8 +41,8 @@ fn mount(directory: &Path, options: &str) {
     ));
 }
 
-/// The directory of the control socket cannot be written: the daemon starts, says so, serves, and over TCP it says that it is
-/// degraded and why. The same where the file names the directory as where it is a default.
+/// The directory of the control socket cannot be written: the daemon starts, says so, serves, and over TCP it says that
+/// it is degraded and why. The same where the file names the directory as where it is a default.
 #[test]
 fn an_unwritable_control_directory() {
     netns_test!(with = [mounts]);
@@ -103,9 +103,9 @@ fn an_unwritable_control_directory() {
     }
 }
 
-/// No more files may be opened while sessions are there: those go on, newcomers are refused by name, the log says it once, and
-/// whoever asks for the status is told: one after the other, while visitors who hold their place have theirs. Meanwhile nobody
-/// spins, and a reload is refused and changes nothing. When it is over, all is as before.
+/// No more files may be opened while sessions are there: those go on, newcomers are refused by name, the log says it
+/// once, and whoever asks for the status is told: one after the other, while visitors who hold their place have theirs.
+/// Meanwhile nobody spins, and a reload is refused and changes nothing. When it is over, all is as before.
 #[test]
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
@@ -172,7 +172,8 @@ fn files_run_out() {
     );
     assert_eq!(now.alarms, [], "what cannot be looked at is no alarm");
 
-    // The one place that is left is held by somebody who says nothing: others wait, and are let in when that took too long.
+    // The one place that is left is held by somebody who says nothing: others wait, and are let in when that took too
+    // long.
     let silent = std::os::unix::net::UnixStream::connect(daemon.control()).unwrap();
     assert!(degraded(&daemon));
     drop(silent);
@@ -202,8 +203,8 @@ fn files_run_out() {
     daemon.stop();
 }
 
-/// The disk under the log is full: datagrams flow, nothing ends, and the status says that the log cannot be written and why.
-/// When there is room again, what was to be logged is there, in whole lines, and the state is what it was.
+/// The disk under the log is full: datagrams flow, nothing ends, and the status says that the log cannot be written and
+/// why. When there is room again, what was to be logged is there, in whole lines, and the state is what it was.
 #[test]
 fn a_full_disk_under_the_log() {
     netns_test!(with = [mounts]);

@@ -1,5 +1,5 @@
-//! Routing on real sockets: each datagram reaches the handler of its destination, once, and is answered from the address
-//! that was asked.
+//! Routing on real sockets: each datagram reaches the handler of its destination, once, and is answered from the
+//! address that was asked.
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
@@ -183,7 +183,8 @@ fn no_route_is_counted() {
     daemon.stop();
 }
 
-/// A route with several handlers gives each datagram to each of them, in order; the route has handled what one of them has.
+/// A route with several handlers gives each datagram to each of them, in order; the route has handled what one of them
+/// has.
 #[test]
 fn several_handlers() {
     netns_test!();

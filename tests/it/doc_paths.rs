@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Endings of files that the repository has. Files of users (`udispatch.toml`) have some of them, too, and so only a path
-/// with a folder counts, or the name of a source file.
+/// Endings of files that the repository has. Files of users (`udispatch.toml`) have some of them, too, and so only a
+/// path with a folder counts, or the name of a source file.
 const ENDINGS: [&str; 8] = ["rs", "toml", "md", "sh", "json", "service", "txt", "js"];
 /// Folders in which a path in a document may begin, beside the document's own: `net/errno.rs` is in src/.
 const BEGINNINGS: [&str; 5] = ["", "src", "tests", "benches", "examples"];

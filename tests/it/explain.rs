@@ -230,7 +230,8 @@ fn ties_are_refused() {
     assert_eq!(on_file("check", &narrower, &[]).code, 0);
 }
 
-/// An upstream that is there twice, and a socket that one route locks and another shares, are errors that show both places.
+/// An upstream that is there twice, and a socket that one route locks and another shares, are errors that show both
+/// places.
 #[test]
 fn contradictions_are_refused() {
     netns_test!();

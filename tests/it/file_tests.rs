@@ -1,5 +1,5 @@
-//! The `[[test]]` tables of a file: `check` runs them on this host, tells each that fails with its place, what was expected
-//! and what would happen, and knows the upstream that the daemon would pick.
+//! The `[[test]]` tables of a file: `check` runs them on this host, tells each that fails with its place, what was
+//! expected and what would happen, and knows the upstream that the daemon would pick.
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, Outcome, on_file};
@@ -111,7 +111,8 @@ fn what_comes_true() {
     );
 }
 
-/// Each way of failing has its place, says what was expected and what would happen, and names the command that tells more.
+/// Each way of failing has its place, says what was expected and what would happen, and names the command that tells
+/// more.
 #[test]
 fn what_fails() {
     netns_test!();

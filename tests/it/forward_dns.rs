@@ -1,5 +1,5 @@
-//! `forward` before DNS: real servers answer real queries, one of them by way of the PROXY protocol; and upstreams by name,
-//! whose address changes.
+//! `forward` before DNS: real servers answer real queries, one of them by way of the PROXY protocol; and upstreams by
+//! name, whose address changes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -95,8 +95,9 @@ fn knot(directory: &Path) -> Program {
     program
 }
 
-/// Two upstreams of a real server; 1,000 queries, each from a port of its own, and the two questions that resolvers ask at
-/// once from one port, with one answer for each request: all are answered, rightly, and every session has ended then.
+/// Two upstreams of a real server; 1,000 queries, each from a port of its own, and the two questions that resolvers ask
+/// at once from one port, with one answer for each request: all are answered, rightly, and every session has ended
+/// then.
 #[test]
 fn a_real_server() {
     netns_test!(needs = ["knotd"]);
@@ -146,8 +147,8 @@ fn a_real_server() {
     daemon.stop();
 }
 
-/// dnsdist takes the client's address from the PROXY header, and answers by it; without the header it does not answer at
-/// all. Answers come back to the right client, in both families.
+/// dnsdist takes the client's address from the PROXY header, and answers by it; without the header it does not answer
+/// at all. Answers come back to the right client, in both families.
 #[test]
 fn a_proxy_header_for_dnsdist() {
     netns_test!(needs = ["dnsdist"]);
@@ -251,8 +252,8 @@ fn wait_until_answered(expected: &str) {
     });
 }
 
-/// A name whose address changes: new sessions go to the new address, the old one ends where it began. Back again, too. A
-/// name that is gone for a while changes nothing.
+/// A name whose address changes: new sessions go to the new address, the old one ends where it began. Back again, too.
+/// A name that is gone for a while changes nothing.
 #[test]
 fn a_name_moves() {
     netns_test!(needs = ["mount"], with = [mounts]);
@@ -301,8 +302,8 @@ fn a_name_moves() {
     daemon.stop();
 }
 
-/// A name that does not resolve keeps the daemon from starting, unless `resolve_optional` is set: then what is sent there is
-/// dropped by name until it does, and works from then on.
+/// A name that does not resolve keeps the daemon from starting, unless `resolve_optional` is set: then what is sent
+/// there is dropped by name until it does, and works from then on.
 #[test]
 fn a_name_comes_later() {
     netns_test!(needs = ["mount"], with = [mounts]);

@@ -278,8 +278,8 @@ fn to_groups_and_from_groups() {
     }
 }
 
-/// A group on two networks, joined by the daemon in both directions with `loop = false`: what is sent on one is heard once on
-/// the other, and never comes back.
+/// A group on two networks, joined by the daemon in both directions with `loop = false`: what is sent on one is heard
+/// once on the other, and never comes back.
 #[test]
 fn a_group_on_two_networks() {
     netns_test!(needs = ["ip"]);
@@ -329,7 +329,8 @@ fn a_group_on_two_networks() {
     daemon.stop();
 }
 
-/// Two daemons that pass two groups on to each other: what is sent once goes round until its TTL is spent, and no longer.
+/// Two daemons that pass two groups on to each other: what is sent once goes round until its TTL is spent, and no
+/// longer.
 #[test]
 fn a_loop_over_groups_dies() {
     netns_test!(needs = ["ip"]);

@@ -11,8 +11,8 @@ use crate::common::upstream::{Server, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// A socket that holds an answer is closed before the answer is read, since the address that it sends from has gone. The
-/// worker does not wait for it for ever.
+/// A socket that holds an answer is closed before the answer is read, since the address that it sends from has gone.
+/// The worker does not wait for it for ever.
 #[test]
 fn a_lane_is_closed_while_it_waits_to_be_read() {
     netns_test!(needs = ["ip"]);
@@ -42,8 +42,8 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
     daemon.stop();
 }
 
-/// The daemon stands still for longer than a port rests (a machine that is moved, a process that is frozen). An answer that
-/// came meanwhile is not taken for one to the client who gets the port next.
+/// The daemon stands still for longer than a port rests (a machine that is moved, a process that is frozen). An answer
+/// that came meanwhile is not taken for one to the client who gets the port next.
 #[test]
 fn an_answer_that_waited_reaches_nobody_else() {
     netns_test!();
@@ -71,8 +71,8 @@ fn an_answer_that_waited_reaches_nobody_else() {
     assert_eq!(daemon.stop().handler("on, replies").reason("late_reply"), 1);
 }
 
-/// A datagram with a forged source makes a forwarder and another daemon's echo answer each other, with a server between that
-/// answers everything. Each answer has lost some of its TTL, so it ends.
+/// A datagram with a forged source makes a forwarder and another daemon's echo answer each other, with a server between
+/// that answers everything. Each answer has lost some of its TTL, so it ends.
 #[test]
 fn answers_that_are_answered_come_to_an_end() {
     netns_test!();
@@ -110,8 +110,8 @@ fn answers_that_are_answered_come_to_an_end() {
     there.stop();
 }
 
-/// A datagram with the upstream's own address as its source: the upstream would ask itself through us, and its answer would
-/// be the next question. It is passed on, and not answered.
+/// A datagram with the upstream's own address as its source: the upstream would ask itself through us, and its answer
+/// would be the next question. It is passed on, and not answered.
 #[test]
 fn an_upstream_does_not_ask_itself() {
     netns_test!();
@@ -119,16 +119,16 @@ fn an_upstream_does_not_ask_itself() {
     let daemon = Daemon::start(&forwarder("on", HERE, &list([socket.address()]), ""));
     socket.send(b"forged", HERE);
     let upstream = Server::answering(socket, <[u8]>::to_vec);
-    // Each of these goes the same way behind it. When the first is answered, the upstream has answered the forged one; by
-    // the end of the second, the daemon has read that answer; and the third would come after what it made of it.
+    // Each of these goes the same way behind it. When the first is answered, the upstream has answered the forged one;
+    // by the end of the second, the daemon has read that answer; and the third would come after what it made of it.
     let client = Client::newcomer();
     (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
     assert_eq!(upstream.heard(), 1 + 3);
     assert_eq!(daemon.stop().handler("on").sessions.one_way, 1);
 }
 
-/// With few source ports an upstream dies that holds most of them. Its sessions go on with another, whose ports are those
-/// that they leave.
+/// With few source ports an upstream dies that holds most of them. Its sessions go on with another, whose ports are
+/// those that they leave.
 #[test]
 fn sessions_take_their_ports_along() {
     netns_test!();

@@ -21,8 +21,8 @@ fn upstream(ledger: &Ledger, address: SocketAddr) -> Upstream {
     ledger.upstream(&format!("on → {address}"))
 }
 
-/// An upstream that is down refuses what its only client sends; whatever the kernel has left on the session's socket, the
-/// first datagram after the upstream is back arrives there, and its answer at the client. Again and again.
+/// An upstream that is down refuses what its only client sends; whatever the kernel has left on the session's socket,
+/// the first datagram after the upstream is back arrives there, and its answer at the client. Again and again.
 #[test]
 fn a_session_outlives_its_upstream() {
     netns_test!();
@@ -142,8 +142,8 @@ fn half_of_all_die_and_return() {
     daemon.stop();
 }
 
-/// The same where each datagram goes to the next one in turn: the dead ones are found out, and from then on the 32 others
-/// get every datagram, each its share; and after they are back, all 64 do.
+/// The same where each datagram goes to the next one in turn: the dead ones are found out, and from then on the 32
+/// others get every datagram, each its share; and after they are back, all 64 do.
 #[test]
 fn half_of_those_in_turn_die_and_return() {
     netns_test!();
@@ -164,8 +164,8 @@ fn half_of_those_in_turn_die_and_return() {
     };
     receivers.truncate(32);
     let mut total = 0;
-    // They are left alone for five seconds; the trial that follows costs one datagram each. A round that took longer on a busy
-    // machine shows nothing, and another is begun after all were tried.
+    // They are left alone for five seconds; the trial that follows costs one datagram each. A round that took longer on
+    // a busy machine shows nothing, and another is begun after all were tried.
     let got = eventually("a round while they are left alone", || {
         daemon.ledger_when(|ledger| dead(ledger) == 0);
         let begun = Instant::now();
@@ -252,8 +252,8 @@ fn shares(names: [&str; 2]) -> [usize; 3] {
     shares
 }
 
-/// Probes over UDP, whose answer has to contain something: `fall` wrong ones make dead, `rise` right ones alive. The dead
-/// one gets nothing new. When none is alive, `fail_open` decides between all and none, which the ledger names.
+/// Probes over UDP, whose answer has to contain something: `fall` wrong ones make dead, `rise` right ones alive. The
+/// dead one gets nothing new. When none is alive, `fail_open` decides between all and none, which the ledger names.
 #[test]
 fn probes_over_udp() {
     netns_test!();

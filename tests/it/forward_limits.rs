@@ -1,5 +1,5 @@
-//! Where `forward` runs out of something: source ports, files, memory under a forged flood. What there is no room for is
-//! refused by name, at no cost to those who are there already.
+//! Where `forward` runs out of something: source ports, files, memory under a forged flood. What there is no room for
+//! is refused by name, at no cost to those who are there already.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,8 +34,9 @@ fn go_on(clients: &[Client], ports: &[String]) {
     }
 }
 
-/// Only 32 source ports, one of which is the handler's own. Sessions take seven of eight, or what other programs have left; everybody else is refused, by
-/// name, and costs next to nothing: there is no search through all ports for each of them.
+/// Only 32 source ports, one of which is the handler's own. Sessions take seven of eight, or what other programs have
+/// left; everybody else is refused, by name, and costs next to nothing: there is no search through all ports for each
+/// of them.
 #[test]
 fn ports_run_out() {
     netns_test!();
@@ -80,8 +81,8 @@ fn ports_run_out() {
     }
 }
 
-/// As many sessions as the limit of open files has room for; and where the limit falls while the daemon runs, no new ones,
-/// by name. Those that are there go on. When it rises again, so does the number of sessions.
+/// As many sessions as the limit of open files has room for; and where the limit falls while the daemon runs, no new
+/// ones, by name. Those that are there go on. When it rises again, so does the number of sessions.
 #[test]
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
@@ -135,8 +136,8 @@ fn files_run_out() {
 }
 
 /// A flood with 200,000 forged sources, as fast as it goes, against the limit of ports. Memory stays bounded, and the
-/// sessions that were there keep their ports and get answers all the time; what was lost has a name, and the names add up
-/// to what was sent.
+/// sessions that were there keep their ports and get answers all the time; what was lost has a name, and the names add
+/// up to what was sent.
 #[test]
 fn a_forged_flood_meets_the_ports() {
     netns_test!(with = [heavy]);

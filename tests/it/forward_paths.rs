@@ -1,5 +1,5 @@
-//! What may be wrong with the way to an upstream, to a client and back, with sessions: small hops, firewalls, no route, a
-//! full queue. What can arrive does, what cannot is counted, and afterwards everything works again.
+//! What may be wrong with the way to an upstream, to a client and back, with sessions: small hops, firewalls, no route,
+//! a full queue. What can arrive does, what cannot is counted, and afterwards everything works again.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,8 +51,8 @@ fn ask_at_length(daemon: &Daemon, client: &Client, here: &str) {
     }
 }
 
-/// The link to the upstream, or to the client, has an MTU of 1,280: what is longer leaves in fragments, and all arrives, as
-/// do the answers. In both families.
+/// The link to the upstream, or to the client, has an MTU of 1,280: what is longer leaves in fragments, and all
+/// arrives, as do the answers. In both families.
 #[test]
 fn a_small_link() {
     netns_test!(needs = ["ip"]);
@@ -80,8 +80,8 @@ fn a_small_link() {
     }
 }
 
-/// The small hop is behind a router. In IPv4 that fragments, and nothing is lost. In IPv6 it may not, and says so of what it
-/// drops: from then on what leaves has fragments that fit, to the upstream as to the client.
+/// The small hop is behind a router. In IPv4 that fragments, and nothing is lost. In IPv6 it may not, and says so of
+/// what it drops: from then on what leaves has fragments that fit, to the upstream as to the client.
 #[test]
 fn a_small_hop_further_on() {
     netns_test!(needs = ["ip"]);
@@ -131,9 +131,10 @@ fn skip_late_answers(client: &Client, here: &str) {
     while !client.receive().0.ends_with(b"the last") {}
 }
 
-/// A session's way to its upstream fails, one thing after the other: a firewall that drops, one that rejects, one that drops
-/// answers on their way to the client, a route that is gone, a link that is down. The loop lives: another client of
-/// another upstream is served all the time. What is lost has its errno, and when it is over, the same client is served.
+/// A session's way to its upstream fails, one thing after the other: a firewall that drops, one that rejects, one that
+/// drops answers on their way to the client, a route that is gone, a link that is down. The loop lives: another client
+/// of another upstream is served all the time. What is lost has its errno, and when it is over, the same client is
+/// served.
 #[test]
 fn faults_on_the_way() {
     netns_test!(needs = ["ip", "nft"]);
@@ -233,8 +234,8 @@ fn faults_on_the_way() {
     }
 }
 
-/// A device whose queue is full drops some requests. They are counted under their errno, each of the others is answered,
-/// and when there is room again, everything is.
+/// A device whose queue is full drops some requests. They are counted under their errno, each of the others is
+/// answered, and when there is room again, everything is.
 #[test]
 fn a_full_queue() {
     netns_test!(needs = ["ip", "tc"]);

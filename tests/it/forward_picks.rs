@@ -1,4 +1,5 @@
-//! Which upstream a client gets, with answers: every `pick`, weights and roles; and what comes back where all are asked.
+//! Which upstream a client gets, with answers: every `pick`, weights and roles; and what comes back where all are
+//! asked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -85,8 +86,8 @@ fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mu
     }
 }
 
-/// `pick = "hash"`: two daemons with the same upstreams, with any number of workers, give each client the same one. When one
-/// is lost, its clients go elsewhere, and nobody else's do.
+/// `pick = "hash"`: two daemons with the same upstreams, with any number of workers, give each client the same one.
+/// When one is lost, its clients go elsewhere, and nobody else's do.
 #[test]
 fn hash_is_the_same_everywhere() {
     netns_test!();
@@ -241,7 +242,8 @@ fn slow(name: &'static str, wait: u64) -> Server {
     })
 }
 
-/// All are asked, and the client gets what the fastest answers, to each of its requests; the other answers are counted. With
+/// All are asked, and the client gets what the fastest answers, to each of its requests; the other answers are counted.
+/// With
 /// `replies = "all"` it gets all of them.
 #[test]
 fn all_are_asked() {
@@ -288,8 +290,8 @@ fn all_are_asked() {
     }
 }
 
-/// A shadow gets what is sent to the others; its answers reach no client, and are compared: the same ones, different ones,
-/// and those that never came.
+/// A shadow gets what is sent to the others; its answers reach no client, and are compared: the same ones, different
+/// ones, and those that never came.
 #[test]
 fn a_shadow_is_compared() {
     netns_test!();

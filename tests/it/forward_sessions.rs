@@ -1,5 +1,5 @@
-//! Sessions of `forward`: answers go back to who asked, from the address that was asked, and to nobody else; and a session
-//! ends when the file says so.
+//! Sessions of `forward`: answers go back to who asked, from the address that was asked, and to nobody else; and a
+//! session ends when the file says so.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -102,8 +102,8 @@ fn answers_come_from_the_address_that_was_asked() {
     }
 }
 
-/// An upstream that answers twice, the second time 300 ms later, and clients that follow each other meanwhile: none gets
-/// what was meant for another. The second answers are counted.
+/// An upstream that answers twice, the second time 300 ms later, and clients that follow each other meanwhile: none
+/// gets what was meant for another. The second answers are counted.
 #[test]
 fn a_second_answer_reaches_nobody_else() {
     netns_test!();
@@ -147,8 +147,8 @@ fn what_was_left_out_is_not_waited_for() {
     assert_eq!((sessions.opened, sessions.complete), (1, 1), "{sessions:?}");
 }
 
-/// An upstream that is slower than a session's time: its answer reaches neither the client, whose session is over, nor any
-/// other, and is counted.
+/// An upstream that is slower than a session's time: its answer reaches neither the client, whose session is over, nor
+/// any other, and is counted.
 #[test]
 fn an_answer_after_the_end() {
     netns_test!();
@@ -200,8 +200,8 @@ fn a_stranger_does_not_answer() {
     assert_eq!(ledger.handler("on, replies").received, 2);
 }
 
-/// Never more than `session_max`, over all workers. Sessions that were never answered make room for new ones; those that
-/// were are not evicted, however many come: each of them keeps its own port at the upstream.
+/// Never more than `session_max`, over all workers. Sessions that were never answered make room for new ones; those
+/// that were are not evicted, however many come: each of them keeps its own port at the upstream.
 #[test]
 fn sessions_are_limited() {
     netns_test!();
@@ -299,8 +299,8 @@ fn networks_share_the_sessions() {
     assert_eq!(daemon.stop().handler("on").sessions.opened, 8);
 }
 
-/// After `requests_max` requests the client's next one is a new session, with a new port at the upstream; answers to the
-/// last one still arrive.
+/// After `requests_max` requests the client's next one is a new session, with a new port at the upstream; answers to
+/// the last one still arrive.
 #[test]
 fn requests_are_counted() {
     netns_test!();
@@ -410,8 +410,8 @@ fn one_shot_clients_reuse_ports() {
     daemon.stop();
 }
 
-/// An answer that its upstream still owes when the daemon is told to end reaches the client, if it comes in time; who owes one and
-/// never gives it holds nobody up.
+/// An answer that its upstream still owes when the daemon is told to end reaches the client, if it comes in time; who
+/// owes one and never gives it holds nobody up.
 #[test]
 fn owed_answers_are_waited_for() {
     netns_test!();

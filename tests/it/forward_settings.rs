@@ -1,5 +1,5 @@
-//! What is said about the settings of `forward` that contradict each other: the place, the reason, what to write instead.
-//! And that no settings at all can do harm.
+//! What is said about the settings of `forward` that contradict each other: the place, the reason, what to write
+//! instead. And that no settings at all can do harm.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use udispatch::config::{Config, Problems};
 use udispatch::handlers::KINDS;
 
-/// Lines of a `forward` table, the place of the only problem (the first line is line 1), and pieces of what is said about it.
+/// Lines of a `forward` table, the place of the only problem (the first line is line 1), and pieces of what is said
+/// about it.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
 const HEAD: &str =

@@ -85,8 +85,8 @@ fn check_time(time: &str, from: SystemTime) {
     assert!(from <= time && time <= SystemTime::now(), "{time:?}");
 }
 
-/// `print` as text: exactly one line for each datagram, whatever is in it, with time, source, destination and the payload
-/// escaped.
+/// `print` as text: exactly one line for each datagram, whatever is in it, with time, source, destination and the
+/// payload escaped.
 #[test]
 fn print_text() {
     netns_test!();
@@ -168,8 +168,8 @@ fn print_json() {
     daemon.stop();
 }
 
-/// Hostile payloads through every other handler: echoed and forwarded byte for byte, answered as configured, discarded; no
-/// handler minds, and no file appears.
+/// Hostile payloads through every other handler: echoed and forwarded byte for byte, answered as configured, discarded;
+/// no handler minds, and no file appears.
 #[test]
 fn hostile_payloads_change_nothing() {
     netns_test!();
@@ -268,8 +268,8 @@ fn reply_text_hex_file() {
     daemon.stop();
 }
 
-/// A `reply` whose file cannot be an answer is a wrong configuration: exit code 78, and the place in the file, for `check`
-/// and `run` alike.
+/// A `reply` whose file cannot be an answer is a wrong configuration: exit code 78, and the place in the file, for
+/// `check` and `run` alike.
 #[test]
 fn reply_file_that_cannot_be() {
     netns_test!();
@@ -380,7 +380,8 @@ fn forward_at_random() {
     assert_eq!(daemon.stop().handler("on").last, 4_000);
 }
 
-/// Which of the upstreams gets what each of these clients sends: five datagrams each, which all go the same way, in order.
+/// Which of the upstreams gets what each of these clients sends: five datagrams each, which all go the same way, in
+/// order.
 fn ways(clients: &[Client], to: impl Fn(usize) -> String, upstreams: &[Client]) -> Vec<usize> {
     let mut ways = vec![];
     for (index, client) in clients.iter().enumerate() {
@@ -469,8 +470,8 @@ fn forward_across_families() {
     );
 }
 
-/// What is forwarded has the TTL that it came with, less one, across families too; `ttl` sets it; what came with a TTL of 1
-/// goes no further.
+/// What is forwarded has the TTL that it came with, less one, across families too; `ttl` sets it; what came with a TTL
+/// of 1 goes no further.
 #[test]
 fn forward_ttl() {
     netns_test!();
@@ -579,9 +580,9 @@ impl Numbers {
     }
 }
 
-/// Sends windows of datagrams through a forwarder and compares what arrives at each of its upstreams, byte for byte and in
-/// order. A window fits into the smallest of the buffers on the way, so nothing may be lost. Every second one is sent
-/// while the daemon stands still, so that it meets full batches.
+/// Sends windows of datagrams through a forwarder and compares what arrives at each of its upstreams, byte for byte and
+/// in order. A window fits into the smallest of the buffers on the way, so nothing may be lost. Every second one is
+/// sent while the daemon stands still, so that it meets full batches.
 fn forward_windows(upstreams: usize, mut send: impl FnMut(&Client, &mut Numbers) -> Vec<Vec<u8>>) {
     let upstreams = receivers(upstreams);
     let config = service(
@@ -631,8 +632,8 @@ fn send_one_by_one(client: &Client, numbers: &mut Numbers) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// Trains of up to 128 datagrams, some with a shorter last one, some followed by an empty or a lone datagram or by another
-/// train of the same size.
+/// Trains of up to 128 datagrams, some with a shorter last one, some followed by an empty or a lone datagram or by
+/// another train of the same size.
 fn send_in_trains(client: &Client, numbers: &mut Numbers) -> Vec<Vec<u8>> {
     let to = "127.0.0.1:1234";
     let segment = 1 + numbers.below(1_400);

@@ -1,5 +1,5 @@
-//! Reload and takeover, each promise by itself: what is kept is the very same, and what goes is read to its end. `soak.rs` shows
-//! all of it together and under load, `takeover_faults.rs` what happens when a takeover goes wrong.
+//! Reload and takeover, each promise by itself: what is kept is the very same, and what goes is read to its end.
+//! `soak.rs` shows all of it together and under load, `takeover_faults.rs` what happens when a takeover goes wrong.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +23,8 @@ use crate::common::restart::{
 };
 use crate::common::upstream::{answer, forwarder, list};
 
-/// An exact listener that goes away beside a wildcard of its port: from one datagram to the next they are the wildcard's, and
-/// when it comes back, its own again. Not one is lost.
+/// An exact listener that goes away beside a wildcard of its port: from one datagram to the next they are the
+/// wildcard's, and when it comes back, its own again. Not one is lost.
 #[test]
 fn an_exact_listener_goes_and_comes() {
     netns_test!();
@@ -66,8 +66,8 @@ fn an_exact_listener_goes_and_comes() {
     daemon.stop();
 }
 
-/// Sessions go on with their source port where their upstream stays. One whose upstream is gone from the file is served to its
-/// end: what that upstream still says reaches its client.
+/// Sessions go on with their source port where their upstream stays. One whose upstream is gone from the file is served
+/// to its end: what that upstream still says reaches its client.
 #[test]
 fn sessions_go_on() {
     netns_test!();
@@ -106,8 +106,8 @@ fn sessions_go_on() {
     daemon.stop();
 }
 
-/// The address alone is that of the handler in the file, though one that a reload has retired has the same upstream; that one is
-/// drained by its full name.
+/// The address alone is that of the handler in the file, though one that a reload has retired has the same upstream;
+/// that one is drained by its full name.
 #[test]
 fn the_retired_are_drained_by_full_name() {
     netns_test!();
@@ -198,7 +198,8 @@ fn a_wrong_file_changes_nothing() {
     daemon.stop();
 }
 
-/// Where the daemon is asked is decided at its start: a dry run, a reload and the log each say that a change of it waits.
+/// Where the daemon is asked is decided at its start: a dry run, a reload and the log each say that a change of it
+/// waits.
 #[test]
 fn what_waits_for_the_next_start_is_told() {
     netns_test!();
@@ -228,8 +229,8 @@ fn what_waits_for_the_next_start_is_told() {
     daemon.stop();
 }
 
-/// A watched file is applied when it has come to rest, however it is replaced; a wrong one is refused once, and what is put
-/// right is applied.
+/// A watched file is applied when it has come to rest, however it is replaced; a wrong one is refused once, and what is
+/// put right is applied.
 #[test]
 fn a_watched_file() {
     netns_test!();
@@ -301,8 +302,8 @@ fn reloads_leave_nothing_open() {
     daemon.stop();
 }
 
-/// Reloads and takeovers are asked for at 1,000 a second, both at once: each is done or refused, one after the other; one
-/// process serves at the end, and no question of a client stays without its answer.
+/// Reloads and takeovers are asked for at 1,000 a second, both at once: each is done or refused, one after the other;
+/// one process serves at the end, and no question of a client stays without its answer.
 #[test]
 fn a_storm_of_signals() {
     netns_test!();
@@ -361,8 +362,8 @@ fn a_storm_of_signals() {
     tell(now.pid, Signal::TERM);
 }
 
-/// Five successors in a row, by signal and by hand, with another file and another number of workers: the listeners' sockets are
-/// the very same, sessions keep their source ports, and the accounts go on.
+/// Five successors in a row, by signal and by hand, with another file and another number of workers: the listeners'
+/// sockets are the very same, sessions keep their source ports, and the accounts go on.
 #[test]
 fn successors() {
     netns_test!();
@@ -456,8 +457,8 @@ fn listener_inodes() -> BTreeSet<String> {
         .collect()
 }
 
-/// A successor with a wrong file ends with 78 and takes nothing; a second daemon is told who runs and how to take over; and
-/// where nobody runs, `--takeover` says so.
+/// A successor with a wrong file ends with 78 and takes nothing; a second daemon is told who runs and how to take over;
+/// and where nobody runs, `--takeover` says so.
 #[test]
 fn words_for_who_comes() {
     netns_test!();

@@ -217,8 +217,8 @@ fn a_batch_of_many_senders() {
     }
 }
 
-/// What this host receives is not copied into such a socket, even without its filter and before it is connected, and costs
-/// nothing on its account: the kernel's table has none. Into other raw sockets it is copied.
+/// What this host receives is not copied into such a socket, even without its filter and before it is connected, and
+/// costs nothing on its account: the kernel's table has none. Into other raw sockets it is copied.
 #[test]
 fn nothing_comes_in() {
     netns_test!(needs = ["ip"]);
@@ -298,8 +298,8 @@ fn without_the_capability() {
     );
 }
 
-/// Class, TTL and source are seen on the wire, with and without the sender's address; a TTL can change later, and workers
-/// share a fixed port.
+/// Class, TTL and source are seen on the wire, with and without the sender's address; a TTL can change later, and
+/// workers share a fixed port.
 #[test]
 fn class_ttl_and_source() {
     netns_test!(needs = ["ip"]);
@@ -355,8 +355,8 @@ fn class_ttl_and_source() {
     }
 }
 
-/// To a group: through the interface asked for, with the TTL asked for, and heard on this host only if asked for. With a
-/// kept source as well.
+/// To a group: through the interface asked for, with the TTL asked for, and heard on this host only if asked for. With
+/// a kept source as well.
 #[test]
 fn groups() {
     netns_test!(needs = ["ip"]);

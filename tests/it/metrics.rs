@@ -1,5 +1,5 @@
-//! The metrics: what Prometheus' own judge says of them, that they are the snapshot, and that nobody outside the configuration
-//! can add a series.
+//! The metrics: what Prometheus' own judge says of them, that they are the snapshot, and that nobody outside the
+//! configuration can add a series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -66,8 +66,8 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
         .collect()
 }
 
-/// `promtool check metrics`, which parses the text and knows the conventions, has nothing to say; no series is there twice; and
-/// the media type is the one that Prometheus wants.
+/// `promtool check metrics`, which parses the text and knows the conventions, has nothing to say; no series is there
+/// twice; and the media type is the one that Prometheus wants.
 #[test]
 fn promtool_has_nothing_to_say() {
     netns_test!(needs = ["promtool"]);

@@ -1,5 +1,5 @@
-//! Groups and broadcasts on shared ports: each datagram is handled once, whatever copies the kernel makes, with one worker
-//! and with four.
+//! Groups and broadcasts on shared ports: each datagram is handled once, whatever copies the kernel makes, with one
+//! worker and with four.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -66,7 +66,8 @@ fn one_datagram_one_handling() {
         [handler.rest]
         kind = "drop"
     "#;
-    // Somebody else's group on our port: its datagrams are none of ours, though a wildcard listener of ours has the port.
+    // Somebody else's group on our port: its datagrams are none of ours, though a wildcard listener of ours has the
+    // port.
     let stranger = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     stranger
         .bind(&"0.0.0.0:0".parse::<SocketAddr>().unwrap().into())
@@ -142,7 +143,8 @@ fn one_group_on_two_interfaces() {
     }
 }
 
-/// A source-specific join gets the named sources and nobody else; beyond ten sources (igmp_max_msf) further sockets join.
+/// A source-specific join gets the named sources and nobody else; beyond ten sources (igmp_max_msf) further sockets
+/// join.
 #[test]
 fn source_specific_groups() {
     netns_test!(needs = ["ip"]);
@@ -217,8 +219,9 @@ fn a_hundred_groups_on_one_port() {
     daemon.stop();
 }
 
-/// A broadcast address as a destination, of the subnet and of all, beside wildcard routes whose sockets get copies: handled
-/// once by its own route; and where no route names the address, once by the wildcard's. With one worker and with four.
+/// A broadcast address as a destination, of the subnet and of all, beside wildcard routes whose sockets get copies:
+/// handled once by its own route; and where no route names the address, once by the wildcard's. With one worker and
+/// with four.
 #[test]
 fn broadcasts_are_handled_once() {
     netns_test!(needs = ["ip"]);
@@ -269,8 +272,8 @@ fn broadcasts_are_handled_once() {
     }
 }
 
-/// A broadcast address that comes up after the start, as with DHCP, is handled once all the same: its listener was planned
-/// before anybody could know. With one worker and with four, beside a wildcard and alone.
+/// A broadcast address that comes up after the start, as with DHCP, is handled once all the same: its listener was
+/// planned before anybody could know. With one worker and with four, beside a wildcard and alone.
 #[test]
 fn a_broadcast_address_that_comes_later() {
     netns_test!(needs = ["ip"]);
@@ -311,8 +314,8 @@ fn a_broadcast_address_that_comes_later() {
     }
 }
 
-/// `answer_groups` answers a request to a group from this host's own address, never from the group; without it the request
-/// is refused. Both families.
+/// `answer_groups` answers a request to a group from this host's own address, never from the group; without it the
+/// request is refused. Both families.
 #[test]
 fn answers_to_groups() {
     netns_test!(needs = ["ip"]);
@@ -358,7 +361,8 @@ fn answers_to_groups() {
     daemon.stop();
 }
 
-/// Without `interface` the kernel chooses, and the log says what; where it has no choice, the error lists what there is.
+/// Without `interface` the kernel chooses, and the log says what; where it has no choice, the error lists what there
+/// is.
 #[test]
 fn the_kernels_choice_is_said() {
     netns_test!(needs = ["ip"]);

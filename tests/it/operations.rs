@@ -1,5 +1,5 @@
-//! The guide for operators, docs/operations.md, is true: each of its commands is run as it stands, in its order, against the
-//! file that it shows, and does what is promised.
+//! The guide for operators, docs/operations.md, is true: each of its commands is run as it stands, in its order,
+//! against the file that it shows, and does what is promised.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -53,8 +53,8 @@ const PROMISED: &[(&str, usize, &str)] = &[
     ("udispatch stop", 0, "stopping"),
 ];
 
-/// Every command exits with 0 and says what is promised. Meanwhile a client has one session and gets every answer, from the
-/// same upstream's same view of it, through each reload and takeover.
+/// Every command exits with 0 and says what is promised. Meanwhile a client has one session and gets every answer, from
+/// the same upstream's same view of it, through each reload and takeover.
 #[test]
 fn every_command_of_the_guide() {
     netns_test!(
@@ -106,7 +106,8 @@ fn commands() -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// An /etc, a /run and a /tmp of the test's own, with the guide's file, the program, and a `systemctl` that knows our unit.
+/// An /etc, a /run and a /tmp of the test's own, with the guide's file, the program, and a `systemctl` that knows our
+/// unit.
 fn make_place() {
     let program = fs::read(env!("CARGO_BIN_EXE_udispatch")).unwrap();
     run("mount -t tmpfs tmpfs /run");
@@ -290,7 +291,8 @@ impl Walk {
         }
     }
 
-    /// "A wrong file changes nothing, and `reload` exits with 78 and says why": a file with a mistake, and one whose test fails.
+    /// "A wrong file changes nothing, and `reload` exits with 78 and says why": a file with a mistake, and one whose
+    /// test fails.
     fn reload_a_wrong_file(&self) {
         let good = fs::read_to_string(FILE).unwrap();
         for wrong in [

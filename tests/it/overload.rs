@@ -1,5 +1,5 @@
-//! The law under overload: of five times more datagrams than the daemon can take, each one is in its ledger or among the kernel's
-//! drops, to the last, while it runs and across reloads. The kernel's own counters are the second opinion.
+//! The law under overload: of five times more datagrams than the daemon can take, each one is in its ledger or among
+//! the kernel's drops, to the last, while it runs and across reloads. The kernel's own counters are the second opinion.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -208,10 +208,10 @@ fn accounted(seen: &Snapshot) -> (u64, u64) {
     )
 }
 
-/// Sent = received + dropped by the kernel, to the last datagram, with five times more than the daemon can take, while it goes
-/// from one worker to three and on to two, its forwarder gets other upstreams, and a listener is removed and comes back. In
-/// every snapshot meanwhile the law holds in and between all rows, and nothing is counted that was not sent. The kernel counts
-/// the same: received by sockets, dropped for want of buffer, and none that found no socket.
+/// Sent = received + dropped by the kernel, to the last datagram, with five times more than the daemon can take, while
+/// it goes from one worker to three and on to two, its forwarder gets other upstreams, and a listener is removed and
+/// comes back. In every snapshot meanwhile the law holds in and between all rows, and nothing is counted that was not
+/// sent. The kernel counts the same: received by sockets, dropped for want of buffer, and none that found no socket.
 #[test]
 fn nothing_is_lost_without_a_name() {
     netns_test!(with = [heavy]);

@@ -1,5 +1,5 @@
-//! What packages are made of: manual pages and completions say what the command line says, and the configuration that comes with
-//! the package is right.
+//! What packages are made of: manual pages and completions say what the command line says, and the configuration that
+//! comes with the package is right.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,8 @@ fn commands() -> Vec<String> {
         .collect()
 }
 
-/// A page for the program and for each command that its help lists, and for no other; where they cannot be written, it is said.
+/// A page for the program and for each command that its help lists, and for no other; where they cannot be written, it
+/// is said.
 #[test]
 fn a_manual_page_for_each_command() {
     let directory = tempfile::tempdir().expect("a directory");

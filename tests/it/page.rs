@@ -1,5 +1,5 @@
-//! The page in a real browser: a datagram that the test sends shows up in the picture, trouble stands out, and nothing is
-//! loaded from elsewhere. Pictures of it are kept in `target/artifacts/`.
+//! The page in a real browser: a datagram that the test sends shows up in the picture, trouble stands out, and nothing
+//! is loaded from elsewhere. Pictures of it are kept in `target/artifacts/`.
 
 use crate::common::browser::{Browser, DESKTOP, PHONE};
 use crate::common::client::Client;
@@ -68,8 +68,8 @@ fn picture(browser: &Browser, name: &str) {
     browser.wait("!document.querySelector('#flow').classList.contains('compact')");
 }
 
-/// What is sent shows: its total on every node on its way, a rate and a ribbon while it flows, and neither when it is over.
-/// A node opens by mouse and by keyboard and tells of sessions, drops by reason and errors by errno.
+/// What is sent shows: its total on every node on its way, a rate and a ribbon while it flows, and neither when it is
+/// over. A node opens by mouse and by keyboard and tells of sessions, drops by reason and errors by errno.
 #[test]
 fn datagrams_show_up_in_the_picture() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
@@ -150,7 +150,8 @@ fn datagrams_show_up_in_the_picture() {
     daemon.stop();
 }
 
-/// What the kernel drops stands out: an alarm with its cure, and a node that says so and is marked by more than its colour.
+/// What the kernel drops stands out: an alarm with its cure, and a node that says so and is marked by more than its
+/// colour.
 #[test]
 fn kernel_drops_stand_out() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
@@ -184,7 +185,8 @@ fn kernel_drops_stand_out() {
     daemon.stop();
 }
 
-/// Of hundreds of rows the busiest few are shown, the others are one node that can be opened, and the filter finds each.
+/// Of hundreds of rows the busiest few are shown, the others are one node that can be opened, and the filter finds
+/// each.
 #[test]
 fn hundreds_of_rows_stay_usable() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);
@@ -226,7 +228,8 @@ fn hundreds_of_rows_stay_usable() {
     daemon.stop();
 }
 
-/// A stream that breaks off is said to be broken and what is shown to be old; when the daemon is back, so is the picture.
+/// A stream that breaks off is said to be broken and what is shown to be old; when the daemon is back, so is the
+/// picture.
 #[test]
 fn a_broken_stream_is_told_and_mended() {
     netns_test!(needs = ["chromium", "chromedriver"], with = [heavy]);

@@ -53,8 +53,8 @@ fn route(destinations: &[String], rest: &str) -> String {
     format!("[[route]]\ndestination = {destinations:?}\nhandler = \"drop\"\n{rest}\n")
 }
 
-/// As many prefixes and ports as a file may have are planned in seconds, by an unoptimized program too: what they have in
-/// common is looked at once, not once a prefix and port.
+/// As many prefixes and ports as a file may have are planned in seconds, by an unoptimized program too: what they have
+/// in common is looked at once, not once a prefix and port.
 #[test]
 fn many_prefixes_with_many_ports() {
     for rest in ["", "source = \"10.0.0.0/8\""] {
@@ -69,8 +69,8 @@ fn many_prefixes_with_many_ports() {
     }
 }
 
-/// Ranges of ports that all overlap and are all different would need a table of their own for each port. There is a limit
-/// to that, and the problem says at which port it is worst.
+/// Ranges of ports that all overlap and are all different would need a table of their own for each port. There is a
+/// limit to that, and the problem says at which port it is worst.
 #[test]
 fn too_many_overlapping_ranges() {
     let ranges = |count: u32| -> Vec<String> {

@@ -1,5 +1,5 @@
-//! What breaks around the daemon does not break it: dead upstreams, small MTUs, firewalls, floods, blocked output, signals.
-//! Each loss has its name in the ledger, and afterwards everything works again.
+//! What breaks around the daemon does not break it: dead upstreams, small MTUs, firewalls, floods, blocked output,
+//! signals. Each loss has its name in the ledger, and afterwards everything works again.
 
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -45,9 +45,9 @@ fn expect_numbers(client: &Client, numbers: std::ops::Range<u32>) {
     }
 }
 
-/// An upstream that is down refuses (ICMP), and the kernel tells that to whoever sends next, instead of sending. Whatever it
-/// told, the first datagram after the upstream is back arrives, again and again; its neighbour in the same handler gets
-/// everything meanwhile; and sent plus refused is what the handler was to send.
+/// An upstream that is down refuses (ICMP), and the kernel tells that to whoever sends next, instead of sending.
+/// Whatever it told, the first datagram after the upstream is back arrives, again and again; its neighbour in the same
+/// handler gets everything meanwhile; and sent plus refused is what the handler was to send.
 #[test]
 fn a_refusing_upstream_comes_back() {
     netns_test!();
@@ -84,8 +84,8 @@ fn a_refusing_upstream_comes_back() {
 }
 
 /// Datagrams of 1,400 to 9,000 bytes in runs of equal size, which leave as segmented sends, over a path with an MTU of
-/// 1,280: the segments are refused, so the datagrams go one by one, in fragments, and all arrive in order. So does a second
-/// burst, after the refusal is known, and small ones between them. IPv4 and IPv6, plain and segmenting senders.
+/// 1,280: the segments are refused, so the datagrams go one by one, in fragments, and all arrive in order. So does a
+/// second burst, after the refusal is known, and small ones between them. IPv4 and IPv6, plain and segmenting senders.
 #[test]
 fn a_path_with_a_small_mtu() {
     netns_test!(needs = ["ip"]);
@@ -132,8 +132,8 @@ fn a_path_with_a_small_mtu() {
     }
 }
 
-/// Upstreams that nobody can be sent to yet, for want of a route, do not keep the daemon from starting; once there is a way,
-/// it is used. An upstream with nobody on its port shows in the ledger.
+/// Upstreams that nobody can be sent to yet, for want of a route, do not keep the daemon from starting; once there is a
+/// way, it is used. An upstream with nobody on its port shows in the ledger.
 #[test]
 fn an_upstream_that_comes_later() {
     netns_test!(needs = ["ip"]);
@@ -162,8 +162,8 @@ fn an_upstream_that_comes_later() {
     );
 }
 
-/// The small MTU is not on this host's link but behind a router. In IPv4 the router fragments, and nothing is lost. In IPv6
-/// it may not: it says so, of what it drops, and from then on the datagrams leave in fragments that fit.
+/// The small MTU is not on this host's link but behind a router. In IPv4 the router fragments, and nothing is lost. In
+/// IPv6 it may not: it says so, of what it drops, and from then on the datagrams leave in fragments that fit.
 #[test]
 fn a_small_mtu_further_on() {
     netns_test!(needs = ["ip"]);
@@ -237,9 +237,9 @@ fn a_full_device_queue_is_counted() {
     }
 }
 
-/// What goes wrong between the daemon and an upstream, one thing after the other: a firewall that drops, one that rejects,
-/// a route that is gone, a link that is down. Each loss is counted under its errno, another upstream of the same handler
-/// gets everything all the time, and when it is over, traffic flows again.
+/// What goes wrong between the daemon and an upstream, one thing after the other: a firewall that drops, one that
+/// rejects, a route that is gone, a link that is down. Each loss is counted under its errno, another upstream of the
+/// same handler gets everything all the time, and when it is over, traffic flows again.
 #[test]
 fn a_firewall_and_a_lost_route() {
     netns_test!(needs = ["ip", "nft"]);
@@ -346,8 +346,8 @@ fn ip(prefix: &str) -> std::net::IpAddr {
     prefix.split_once('/').unwrap().0.parse().unwrap()
 }
 
-/// One worker, one route flooded, another with a client that asks 200 times, one after the other: each is answered while
-/// the flood lasts, and the ledger has every datagram of the flood as received or as dropped by the kernel.
+/// One worker, one route flooded, another with a client that asks 200 times, one after the other: each is answered
+/// while the flood lasts, and the ledger has every datagram of the flood as received or as dropped by the kernel.
 #[test]
 fn a_flood_starves_nobody() {
     netns_test!();
@@ -389,8 +389,8 @@ fn a_flood_starves_nobody() {
     assert_eq!(flooded.received + flooded.last, sent);
 }
 
-/// A hundred listeners that all hold something, each datagram of which goes to five hundred upstreams: far more work than the
-/// time that stopping may take. It ends in time, and the ledger answers meanwhile.
+/// A hundred listeners that all hold something, each datagram of which goes to five hundred upstreams: far more work
+/// than the time that stopping may take. It ends in time, and the ledger answers meanwhile.
 #[test]
 fn stopping_is_bounded_with_many_listeners_and_upstreams() {
     netns_test!();
@@ -417,7 +417,8 @@ fn stopping_is_bounded_with_many_listeners_and_upstreams() {
 }
 
 /// More than the buffers hold, to a daemon that stands still, and more than it can take, to one that runs: what was
-/// received and what the kernel dropped are together what was sent, to the last datagram, with one worker and with four.
+/// received and what the kernel dropped are together what was sent, to the last datagram, with one worker and with
+/// four.
 #[test]
 fn overload_is_counted_exactly() {
     netns_test!();
@@ -481,8 +482,8 @@ fn print_until(
     })
 }
 
-/// Standard output is a pipe that nobody reads: `print` drops, under its own name, while the other route answers; what is
-/// under way is in flight in a ledger that balances; and SIGTERM, two more of them and SIGINT still end it in time.
+/// Standard output is a pipe that nobody reads: `print` drops, under its own name, while the other route answers; what
+/// is under way is in flight in a ledger that balances; and SIGTERM, two more of them and SIGINT still end it in time.
 #[test]
 fn blocked_output_harms_nobody_else() {
     netns_test!();
@@ -549,8 +550,8 @@ fn output_that_was_blocked_works_again() {
     assert!(text.lines().rev().skip(1).all(is_whole));
 }
 
-/// The reader of standard output is gone: the log says so once, `print` drops as sink_closed from then on, everything else
-/// lives on, and it ends well.
+/// The reader of standard output is gone: the log says so once, `print` drops as sink_closed from then on, everything
+/// else lives on, and it ends well.
 #[test]
 fn closed_output_harms_nobody_else() {
     netns_test!();
@@ -578,8 +579,8 @@ fn closed_output_harms_nobody_else() {
     assert_eq!(ledger.handler("echo").last, 100);
 }
 
-/// Standard output that does not block, as a parent process may hand it down (O_NONBLOCK belongs to the pipe, not to us):
-/// full is not gone.
+/// Standard output that does not block, as a parent process may hand it down (O_NONBLOCK belongs to the pipe, not to
+/// us): full is not gone.
 #[test]
 fn output_that_does_not_block_is_waited_for() {
     netns_test!();
@@ -642,8 +643,8 @@ fn ask_until_answered(client: &Client) {
     });
 }
 
-/// Nobody reads standard error, and it is full from the beginning: signals that make it write harm nobody, and SIGTERM ends
-/// it in time, with exit code 0.
+/// Nobody reads standard error, and it is full from the beginning: signals that make it write harm nobody, and SIGTERM
+/// ends it in time, with exit code 0.
 #[test]
 fn a_blocked_log_harms_nobody() {
     netns_test!();
@@ -669,8 +670,8 @@ fn a_blocked_log_harms_nobody() {
     }
 }
 
-/// Standard error that was full for long, and whose reader comes back: it gets whole lines in their order, in the place of
-/// those that were too many a line that counts them, and from then on every line again, to the last of the ledger.
+/// Standard error that was full for long, and whose reader comes back: it gets whole lines in their order, in the place
+/// of those that were too many a line that counts them, and from then on every line again, to the last of the ledger.
 #[test]
 fn a_log_that_was_blocked_works_again() {
     netns_test!();
@@ -684,7 +685,8 @@ fn a_log_that_was_blocked_works_again() {
         let mut daemon = Daemon::of(&config).log(log).start();
         let client = Client::bind("127.0.0.1:0");
         ask_until_answered(&client);
-        // 70 KiB each, of which 1 MiB is kept. Whoever answers a request has handled the signals before it: none of them become one.
+        // 70 KiB each, of which 1 MiB is kept. Whoever answers a request has handled the signals before it: none of
+        // them become one.
         for _ in 0..40 {
             daemon.signal(libc::SIGUSR1);
             assert_eq!(get(&daemon, "/status").status, 200);
@@ -700,7 +702,8 @@ fn a_log_that_was_blocked_works_again() {
         let dropped: usize = count.parse().unwrap();
         let first = daemon.log()[0].trim_start_matches('-').to_owned();
         assert!(first.contains("INFO  ready: "), "{first}");
-        // Whole ledgers only, written and dropped alike: the listeners, three heads, the routes, the handlers, the balance.
+        // Whole ledgers only, written and dropped alike: the listeners, three heads, the routes, the handlers, the
+        // balance.
         let ledger = 1_001 + 3 + 2 + 2 + 1;
         let told = daemon.log().len() - 2;
         assert_eq!(
@@ -748,8 +751,8 @@ fn the_last_datagrams_are_handled() {
     }
 }
 
-/// SIGTERM in the middle of a flood ends it in time. Its last ledger has at least what was sent before the signal and at
-/// most what was sent before the port was closed; and every datagram that it calls sent has arrived, in order.
+/// SIGTERM in the middle of a flood ends it in time. Its last ledger has at least what was sent before the signal and
+/// at most what was sent before the port was closed; and every datagram that it calls sent has arrived, in order.
 #[test]
 fn a_flood_does_not_keep_it() {
     netns_test!();
@@ -810,8 +813,8 @@ fn a_flood_does_not_keep_it() {
     }
 }
 
-/// SIGUSR1 prints the ledger, SIGHUP a line, as often as they come: at 1,000 a second or faster, for 2,000 of them, while
-/// a client asks; nothing is lost and nothing ends.
+/// SIGUSR1 prints the ledger, SIGHUP a line, as often as they come: at 1,000 a second or faster, for 2,000 of them,
+/// while a client asks; nothing is lost and nothing ends.
 #[test]
 fn signals_disturb_nothing() {
     netns_test!();
@@ -896,8 +899,8 @@ fn a_low_port_without_the_capability() {
     }
 }
 
-/// A receive buffer above the system's limit, which only CAP_NET_ADMIN of the host itself passes: it starts, says what it
-/// got and which sysctl allows more.
+/// A receive buffer above the system's limit, which only CAP_NET_ADMIN of the host itself passes: it starts, says what
+/// it got and which sysctl allows more.
 #[test]
 fn a_receive_buffer_above_the_limit() {
     netns_test!();

@@ -143,8 +143,8 @@ proptest! {
         }
     }
 
-    /// A fixed route is what every datagram to the address takes, from wherever and whomever it comes; and an address is
-    /// fixed whenever the first of its rows has no condition.
+    /// A fixed route is what every datagram to the address takes, from wherever and whomever it comes; and an address
+    /// is fixed whenever the first of its rows has no condition.
     #[test]
     fn fixed_is_what_every_datagram_takes(rows in rows(), ip in address(), port in 3u16..10) {
         let table = RouteTable::new(rows.clone()).for_port(port);
@@ -188,7 +188,8 @@ proptest! {
     }
 }
 
-/// Two equally wide ranges that overlap are not ranked by the rule; the table settles on one of the two and keeps to it.
+/// Two equally wide ranges that overlap are not ranked by the rule; the table settles on one of the two and keeps to
+/// it.
 #[test]
 fn ties_are_settled_one_way() {
     let net: IpNet = "10.0.0.0/28".parse().unwrap();

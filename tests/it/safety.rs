@@ -1,4 +1,5 @@
-//! Who is never answered, loops that die, ports that cannot be taken: what the daemon refuses, with its name in the ledger.
+//! Who is never answered, loops that die, ports that cannot be taken: what the daemon refuses, with its name in the
+//! ledger.
 
 use std::net::UdpSocket;
 
@@ -84,7 +85,8 @@ fn an_address_without_a_broadcast_is_answered() {
     daemon.stop();
 }
 
-/// An answer's TTL is one less than the request's, a request without TTL left is not answered, and `ttl` overrides both.
+/// An answer's TTL is one less than the request's, a request without TTL left is not answered, and `ttl` overrides
+/// both.
 #[test]
 fn answers_are_damped() {
     netns_test!();
@@ -189,8 +191,8 @@ fn amplification_is_refused() {
     daemon.stop();
 }
 
-/// Once it runs, nobody else can bind over its addresses, whatever flags they use: neither the same, nor the wildcard, nor
-/// (over a wildcard) a specific one.
+/// Once it runs, nobody else can bind over its addresses, whatever flags they use: neither the same, nor the wildcard,
+/// nor (over a wildcard) a specific one.
 #[test]
 fn the_port_is_locked() {
     netns_test!();

@@ -1,5 +1,5 @@
-//! The JSON schema for editors: it is the one that is checked in, takes what the daemon takes, and its definitions agree with
-//! the parsers.
+//! The JSON schema for editors: it is the one that is checked in, takes what the daemon takes, and its definitions
+//! agree with the parsers.
 
 use std::path::Path;
 use std::process::Command;
@@ -238,7 +238,8 @@ fn definitions_agree_with_the_parsers() {
         {
             let setting = path[path.len() - 1];
             let (good, bad) = samples(&setting.form);
-            // What a value says beside others may still be wrong; that it is no such value at all may not be said of it.
+            // What a value says beside others may still be wrong; that it is no such value at all may not be said of
+            // it.
             let says = |value: &str| {
                 let problems = parse(&file(kind.name, &path, value)).err();
                 problems

@@ -1,5 +1,5 @@
-//! The service manager's side is played by the test: it hears what the daemon's control tells it, keeps sockets, and gives
-//! them to a next process.
+//! The service manager's side is played by the test: it hears what the daemon's control tells it, keeps sockets, and
+//! gives them to a next process.
 
 use std::ffi::OsString;
 use std::io::IoSliceMut;
@@ -166,8 +166,8 @@ fn route(port: u16) -> String {
     format!("[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"drop\"\n")
 }
 
-/// A listener that a takeover removes is kept no longer, although another process had it kept: nobody else could have its
-/// address otherwise.
+/// A listener that a takeover removes is kept no longer, although another process had it kept: nobody else could have
+/// its address otherwise.
 #[test]
 fn forgotten_by_a_successor() {
     netns_test!();
@@ -196,8 +196,8 @@ fn forgotten_by_a_successor() {
     tell(now.pid, rustix::process::Signal::TERM);
 }
 
-/// The service manager hears of a successor twice: from who is taken over, before that one ends, and from the successor, when it
-/// is ready. By whichever word it hears first, the end of the old process is not the service's.
+/// The service manager hears of a successor twice: from who is taken over, before that one ends, and from the
+/// successor, when it is ready. By whichever word it hears first, the end of the old process is not the service's.
 #[test]
 fn the_main_process_is_named_by_both() {
     netns_test!();
@@ -253,7 +253,8 @@ fn a_deaf_manager() {
     );
 }
 
-/// The watchdog's time is taken from the environment if it is meant for this process, and the next process asks for its own.
+/// The watchdog's time is taken from the environment if it is meant for this process, and the next process asks for its
+/// own.
 #[test]
 fn watchdog() {
     if std::env::var_os(NEXT).is_some() {
@@ -298,8 +299,8 @@ fn bind(key: &ListenerKey) -> UdpSocket {
     socket
 }
 
-/// A process's sockets are kept and reach the next process, each at the listener that it was of, one group's on two interfaces
-/// too, with what was waiting in them. What fits nothing any more is refused and kept no longer.
+/// A process's sockets are kept and reach the next process, each at the listener that it was of, one group's on two
+/// interfaces too, with what was waiting in them. What fits nothing any more is refused and kept no longer.
 #[test]
 fn kept_sockets_come_back() {
     if std::env::var_os(NEXT).is_some() {

@@ -1,6 +1,7 @@
 //! The soak of examples/soak, shorter: what a reader runs for an hour must hold for some seconds.
 //!
-//! A plain `cargo test` builds the examples. With `--test it` it does not: then `cargo build --example soak` must come before it.
+//! A plain `cargo test` builds the examples. With `--test it` it does not: then `cargo build --example soak` must come
+//! before it.
 
 use std::env;
 use std::process::Command;
@@ -37,8 +38,8 @@ fn soak(arguments: &[&str]) -> (Value, String) {
     (report, said)
 }
 
-/// Through reloads, takeovers, every fault of a takeover and a kill: nothing is lost but in the kill, nothing comes twice, and
-/// no answer comes to somebody else.
+/// Through reloads, takeovers, every fault of a takeover and a kill: nothing is lost but in the kill, nothing comes
+/// twice, and no answer comes to somebody else.
 #[test]
 fn nothing_is_lost() {
     let (report, said) = soak(&["--restarts", "14", "--failed", "9", "--kills", "1"]);
@@ -66,8 +67,8 @@ fn nothing_is_lost() {
     assert!(report["sent"].as_u64() > Some(10_000), "{said}");
 }
 
-/// Where sockets join those of an address, the kernel spreads flows anew, and who comes to another worker has a session anew
-/// there: once, however often workers come and go after that.
+/// Where sockets join those of an address, the kernel spreads flows anew, and who comes to another worker has a session
+/// anew there: once, however often workers come and go after that.
 #[test]
 fn sessions_begin_anew_once() {
     let (report, said) = soak(&[

@@ -131,7 +131,8 @@ fn wrong_file_fails_the_reload(systemd: &Systemd) {
     );
 }
 
-/// What comes while there is no process waits for the next one, which systemd starts although it did not start the one that died.
+/// What comes while there is no process waits for the next one, which systemd starts although it did not start the one
+/// that died.
 fn killed_it_comes_back(systemd: &Systemd) {
     let client = Client::newcomer();
     systemd.told("systemctl kill --kill-whom=main --signal=KILL udispatch");

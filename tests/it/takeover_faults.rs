@@ -1,5 +1,5 @@
-//! Takeovers that go wrong, on either side and at each step: whoever serves goes on as if nobody had asked, and both say what has
-//! happened. `handover.rs` shows those that go well.
+//! Takeovers that go wrong, on either side and at each step: whoever serves goes on as if nobody had asked, and both
+//! say what has happened. `handover.rs` shows those that go well.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -83,7 +83,8 @@ fn settings(socket: &OwnedFd) -> (usize, bool) {
     )
 }
 
-/// What a daemon tells a new process while it is still with another one. It logs the end of a takeover before it is done with it.
+/// What a daemon tells a new process while it is still with another one. It logs the end of a takeover before it is
+/// done with it.
 const IS_BUSY: &str = "another process is taking over";
 
 /// Talks with the running daemon as a new process would, up to the fault.
@@ -140,8 +141,8 @@ fn misbehave(control: &Path, fault: Fault) {
     }
 }
 
-/// Whatever a new process does wrong, the running one goes on: no datagram is lost or answered twice meanwhile, and it says what
-/// happened.
+/// Whatever a new process does wrong, the running one goes on: no datagram is lost or answered twice meanwhile, and it
+/// says what happened.
 #[test]
 fn a_takeover_that_fails_leaves_no_trace() {
     netns_test!();
@@ -303,8 +304,8 @@ fn another_pid_namespace() {
     daemon.end(libc::SIGKILL);
 }
 
-/// Several new processes at once: one at a time takes over from whoever runs, the others are told so or take over after it. At
-/// the end one serves, and no question has stayed without its answer.
+/// Several new processes at once: one at a time takes over from whoever runs, the others are told so or take over after
+/// it. At the end one serves, and no question has stayed without its answer.
 #[test]
 fn many_at_once() {
     netns_test!();
@@ -361,8 +362,8 @@ fn many_at_once() {
     assert_eq!(left[0].wait().unwrap().code(), Some(0));
 }
 
-/// A new process that may have too few files open says so and ends; one that comes while the running one has none left is told
-/// that. Nothing changes.
+/// A new process that may have too few files open says so and ends; one that comes while the running one has none left
+/// is told that. Nothing changes.
 #[test]
 fn too_few_files() {
     netns_test!(needs = ["prlimit"]);

@@ -1,5 +1,5 @@
-//! `udispatch tap` against the real daemon: what it shows is what became of each datagram, it costs the daemon none, it says what
-//! it missed, and it ends when it should. And the time in the daemon, which is measured at the same place.
+//! `udispatch tap` against the real daemon: what it shows is what became of each datagram, it costs the daemon none, it
+//! says what it missed, and it ends when it should. And the time in the daemon, which is measured at the same place.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -146,8 +146,8 @@ fn words(datagram: &TappedDatagram) -> String {
     )
 }
 
-/// Handled, dropped by one handler of two, dropped by all, without a route, and an upstream's answer: each is shown with what
-/// became of it, its sender too where no handler wants to know that.
+/// Handled, dropped by one handler of two, dropped by all, without a route, and an upstream's answer: each is shown
+/// with what became of it, its sender too where no handler wants to know that.
 #[test]
 fn each_datagram_with_its_route_and_verdict() {
     netns_test!();
@@ -202,8 +202,8 @@ fn each_datagram_with_its_route_and_verdict() {
     assert_eq!((last.matched, last.shown, last.missed), (6, 6, 0));
 }
 
-/// Each filter lets through what it should and nothing else, two of them both; the limit ends it; and text and colours are for
-/// people: no escape sequence on a pipe, payloads on one line.
+/// Each filter lets through what it should and nothing else, two of them both; the limit ends it; and text and colours
+/// are for people: no escape sequence on a pipe, payloads on one line.
 #[test]
 fn filters_and_the_limit() {
     netns_test!();
@@ -302,8 +302,8 @@ fn who_may_not_look() {
     daemon.stop();
 }
 
-/// Whoever reads it on a pipe goes after a line, as `head -1` does: it ends then, though no datagram comes any more. A file is
-/// written on, whoever reads standard output.
+/// Whoever reads it on a pipe goes after a line, as `head -1` does: it ends then, though no datagram comes any more. A
+/// file is written on, whoever reads standard output.
 #[test]
 fn it_ends_with_its_reader() {
     netns_test!();
@@ -325,7 +325,8 @@ fn it_ends_with_its_reader() {
     daemon.stop();
 }
 
-/// Where nothing can be shown, the file that it was to be written to keeps what it held; where something can, it is a new one.
+/// Where nothing can be shown, the file that it was to be written to keeps what it held; where something can, it is a
+/// new one.
 #[test]
 fn a_refusal_leaves_the_file() {
     netns_test!();
@@ -408,8 +409,8 @@ fn tap_threads(daemon: &Daemon) -> usize {
         .count()
 }
 
-/// Under a flood, with one reader that stands still and one that reads: what the kernel gave to the daemon is handled as if
-/// nobody looked, shown and missed are together exactly that, and the reader is told.
+/// Under a flood, with one reader that stands still and one that reads: what the kernel gave to the daemon is handled
+/// as if nobody looked, shown and missed are together exactly that, and the reader is told.
 #[test]
 fn a_flood_loses_nothing_to_those_who_look() {
     const DATAGRAMS: u64 = 60_000;
@@ -426,8 +427,8 @@ fn a_flood_loses_nothing_to_those_who_look() {
     for number in 0..DATAGRAMS {
         client.send(&bytes, HERE);
         if number % 500 == 0 {
-            // No faster than the daemon: what the kernel drops is not what this is about. Quickly, since a reader that stands
-            // still for ten seconds is cut off.
+            // No faster than the daemon: what the kernel drops is not what this is about. Quickly, since a reader that
+            // stands still for ten seconds is cut off.
             eventually("the daemon keeps up", || queued("0100007F:04D2") == 0);
         }
     }
@@ -527,7 +528,8 @@ fn a_reload_does_not_end_it() {
     daemon.stop();
 }
 
-/// tshark reads the file: addresses, ports, payloads, right checksums, times in order, and the story of each as its comment.
+/// tshark reads the file: addresses, ports, payloads, right checksums, times in order, and the story of each as its
+/// comment.
 #[test]
 fn tshark_reads_the_file() {
     netns_test!(needs = ["tshark"]);
@@ -606,8 +608,8 @@ fn tshark_reads_the_file() {
     daemon.stop();
 }
 
-/// With `latency = true` each handled datagram is measured once, a train's each, and no dropped one, in status and metrics alike;
-/// without it there is nothing to see.
+/// With `latency = true` each handled datagram is measured once, a train's each, and no dropped one, in status and
+/// metrics alike; without it there is nothing to see.
 #[test]
 fn time_in_the_daemon_is_measured() {
     netns_test!();

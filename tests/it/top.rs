@@ -212,8 +212,8 @@ fn a_daemon_that_goes_away_is_waited_for() {
     daemon.stop();
 }
 
-/// On a pipe it prints its tables once, with rates, and ends; as JSON one object; `--once` does so in a terminal, without
-/// taking that.
+/// On a pipe it prints its tables once, with rates, and ends; as JSON one object; `--once` does so in a terminal,
+/// without taking that.
 #[test]
 fn a_pipe_gets_one_table() {
     netns_test!();

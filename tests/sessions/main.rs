@@ -1,9 +1,9 @@
-//! Forwarding with sessions, from the listener's datagrams to the clients' answers, without a kernel: random forwarders go
-//! through the parser into the workers' dispatchers, clients, upstreams and time do what they like, and after each step
-//! everything that left, every socket and every account is compared with a model of the rules (`model/`).
+//! Forwarding with sessions, from the listener's datagrams to the clients' answers, without a kernel: random forwarders
+//! go through the parser into the workers' dispatchers, clients, upstreams and time do what they like, and after each
+//! step everything that left, every socket and every account is compared with a model of the rules (`model/`).
 //!
-//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` tries so many
-//! seeds.
+//! A failure prints its seed: `UDISPATCH_SEED=N cargo test --test sessions` repeats it. `UDISPATCH_SEEDS=N` tries so
+//! many seeds.
 
 mod covered;
 mod model;

@@ -116,8 +116,8 @@ impl Spec {
         2 * (self.idle / 128).min(shortest / 8).max(10 * MS)
     }
 
-    /// Sessions whose shadows get their sockets before anybody is picked: the model sees which only where the pick succeeds,
-    /// so it always does there.
+    /// Sessions whose shadows get their sockets before anybody is picked: the model sees which only where the pick
+    /// succeeds, so it always does there.
     pub fn is_delicate(&self) -> bool {
         self.has_sessions()
             && !self.by_session
@@ -228,7 +228,8 @@ impl Scenario {
         }
     }
 
-    /// An address of ours that can be asked at a door. Two routes have it in common, as those with different sources may.
+    /// An address of ours that can be asked at a door. Two routes have it in common, as those with different sources
+    /// may.
     pub fn local(&self, door: Door, which: usize) -> SocketAddr {
         let ip = if door.is_v4 {
             ["192.0.2.1", "192.0.2.2"]

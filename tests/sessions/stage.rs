@@ -1,4 +1,5 @@
-//! What the handlers stand on here: sockets without sockets that remember what is open, and a build context to build on.
+//! What the handlers stand on here: sockets without sockets that remember what is open, and a build context to build
+//! on.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! Sees what a turn of a worker did, in the model's words: what left on which socket, what went back to whom, which sockets were
-//! opened and closed.
+//! Sees what a turn of a worker did, in the model's words: what left on which socket, what went back to whom, which
+//! sockets were opened and closed.
 
 use std::collections::{HashMap, HashSet};
 

@@ -107,7 +107,8 @@ fn takers(world: &World, sockets: &[Socket], packet: Packet) -> Vec<usize> {
         listener.address.ip().is_unspecified() && listener.address.is_ipv4() == dst.is_ipv4()
     };
     if dst.is_multicast() {
-        // With IP_MULTICAST_ALL off a wildcard gets none. IPv6 compares no interface, only whether anybody joined there.
+        // With IP_MULTICAST_ALL off a wildcard gets none. IPv6 compares no interface, only whether anybody joined
+        // there.
         let joined = |listener: &ListenerPlan, anywhere: bool| match &listener.role {
             Role::Group {
                 interface, sources, ..

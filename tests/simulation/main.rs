@@ -56,8 +56,8 @@ fn dispatch_keeps_its_laws() {
     }
 }
 
-/// Reasons that sessions, or the roles and limits of upstreams, lead to: the simulation of forwarding, `tests/sessions/`,
-/// comes to each of them.
+/// Reasons that sessions, or the roles and limits of upstreams, lead to: the simulation of forwarding,
+/// `tests/sessions/`, comes to each of them.
 const ELSEWHERE: [DropReason; 9] = [
     DropReason::SessionLimit,
     DropReason::SessionShare,

@@ -1,5 +1,5 @@
-//! What one worker must do with what it receives, from the text of the rules: routes, verdicts, accounts, and everything
-//! that leaves. It shares the vocabulary with the code under test, and none of its decisions.
+//! What one worker must do with what it receives, from the text of the rules: routes, verdicts, accounts, and
+//! everything that leaves. It shares the vocabulary with the code under test, and none of its decisions.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -476,8 +476,8 @@ fn cut(packet: Packet, offset: u32) -> Vec<Piece> {
         .collect()
 }
 
-/// Whether the copy on this socket is the one that counts: of a broadcast, its own listener's or else the first worker's
-/// wildcard's; of a group's datagram, the one on the joined interface.
+/// Whether the copy on this socket is the one that counts: of a broadcast, its own listener's or else the first
+/// worker's wildcard's; of a group's datagram, the one on the joined interface.
 pub fn is_claimed(world: &World, worker: usize, socket: &Socket, packet: &Packet) -> bool {
     match &world.plan.listeners[socket.listener].role {
         Role::Unicast | Role::Absent | Role::Broadcast => true,

@@ -71,7 +71,8 @@ fn check_sockets(
     sockets: &[usize],
     memory: &mut Memory,
 ) {
-    // A few bytes alone may by chance be the next on another socket too: where any socket may be right, those are counted.
+    // A few bytes alone may by chance be the next on another socket too: where any socket may be right, those are
+    // counted.
     let is_free = |passed: &&Passed| matches!(passed.way, Way::Any | Way::SameFor(_));
     let free: HashSet<usize> = turn
         .passed

@@ -116,8 +116,8 @@ impl Pipe {
     }
 }
 
-/// Another message than this. `Released` and `Started` are never made up: a process that lies about them is not defended
-/// against.
+/// Another message than this. `Released` and `Started` are never made up: a process that lies about them is not
+/// defended against.
 fn other(message: &Message, random: &mut Random) -> Item {
     let reason = "made up".to_owned();
     let messages = [

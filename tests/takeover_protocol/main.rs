@@ -1,6 +1,6 @@
-//! The protocol of takeovers without processes and sockets: the state machines of a server and of a client talk through a
-//! modelled connection, while processes are killed or stopped, messages are late, lost or garbled, and system calls fail. After
-//! each event it is checked who serves and who has the sockets (`world.rs`).
+//! The protocol of takeovers without processes and sockets: the state machines of a server and of a client talk through
+//! a modelled connection, while processes are killed or stopped, messages are late, lost or garbled, and system calls
+//! fail. After each event it is checked who serves and who has the sockets (`world.rs`).
 //!
 //! A failure prints its seed and what happened: `UDISPATCH_SEED=N cargo test --test takeover_protocol` repeats it.
 //! `UDISPATCH_SEEDS=N` tries so many seeds.
@@ -29,7 +29,8 @@ use world::World;
 /// Seeds of an ordinary run: about two seconds of a debug build.
 const SEEDS: u64 = 20_000;
 
-/// Never two processes serve, never none for longer than the bound, and the sockets are never closed by both, whatever happens.
+/// Never two processes serve, never none for longer than the bound, and the sockets are never closed by both, whatever
+/// happens.
 #[test]
 fn one_process_serves() {
     let seeds = seeds(SEEDS);
@@ -54,8 +55,8 @@ fn one_takeover_at_a_time() {
     );
 }
 
-/// The service manager knows the new main process before the old one closes anything, and the sockets are closed before the
-/// final counts are sent, which include what was read from them.
+/// The service manager knows the new main process before the old one closes anything, and the sockets are closed before
+/// the final counts are sent, which include what was read from them.
 #[test]
 fn the_order_after_started() {
     use ServerSwitchoverAction as Action;
@@ -102,8 +103,8 @@ fn the_order_after_started() {
     assert!(switchover.is_taken_over(), "the client serves all the same");
 }
 
-/// A driver that reports something else than was asked for has a defect. Workers that are parked serve again even so, and a
-/// client that may serve is ended first.
+/// A driver that reports something else than was asked for has a defect. Workers that are parked serve again even so,
+/// and a client that may serve is ended first.
 #[test]
 fn events_out_of_place() {
     use ServerSwitchoverAction as Action;

@@ -76,7 +76,8 @@ impl Server {
         }
     }
 
-    /// The bound that is stated: to send the state, to start, and to end the client, each in its time, and what parking takes.
+    /// The bound that is stated: to send the state, to start, and to end the client, each in its time, and what parking
+    /// takes.
     pub fn gap_max(&self) -> Duration {
         let each = Duration::from_secs(1) + Duration::from_micros(100 * self.sessions);
         2 * each.min(Duration::from_secs(10)) + Duration::from_secs(1) + PARK_MAX
@@ -328,7 +329,8 @@ impl World {
         }
     }
 
-    /// SIGKILL: it stops the client within milliseconds, but its files may be closed much later. It may not be permitted.
+    /// SIGKILL: it stops the client within milliseconds, but its files may be closed much later. It may not be
+    /// permitted.
     fn kill_client(&mut self, deadline: Duration, covered: &mut Covered) -> Pending<Event> {
         let wrap = |killed| Event::Switchover(ServerSwitchoverEvent::Killed(killed));
         if self.client.process.is_alive && self.fails_once_in(8) {

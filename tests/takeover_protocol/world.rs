@@ -1,5 +1,5 @@
-//! Two processes, their connections, and a clock. Whatever is due first happens first; in between, one of the processes may be
-//! killed, or stopped for a while.
+//! Two processes, their connections, and a clock. Whatever is due first happens first; in between, one of the processes
+//! may be killed, or stopped for a while.
 
 use std::time::{Duration, Instant};
 

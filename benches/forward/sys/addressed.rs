@@ -1,5 +1,5 @@
-//! Batches of datagrams with addresses: who sent each and, with IP_PKTINFO, which of this host's addresses it came to; and the
-//! same for sending. So one socket can be many clients: on loopback every address of 127.0.0.0/8 is one's own.
+//! Batches of datagrams with addresses: who sent each and, with IP_PKTINFO, which of this host's addresses it came to;
+//! and the same for sending. So one socket can be many clients: on loopback every address of 127.0.0.0/8 is one's own.
 
 use super::batch::message;
 use super::checked;
@@ -81,7 +81,8 @@ impl Datagrams {
             header.msg_hdr.msg_controllen = self.control_bytes as _;
         }
         let (first, count) = (self.headers.as_mut_ptr(), slots as libc::c_uint);
-        // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true lengths.
+        // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true
+        // lengths.
         let filled = checked(unsafe {
             libc::recvmmsg(socket, first, count, libc::MSG_DONTWAIT, ptr::null_mut())
         })? as usize;
@@ -91,11 +92,13 @@ impl Datagrams {
         Ok(filled)
     }
 
-    /// One sendmmsg of the slots from `first` until `end`, as they were received or set; returns how many the kernel took.
+    /// One sendmmsg of the slots from `first` until `end`, as they were received or set; returns how many the kernel
+    /// took.
     #[inline]
     pub(crate) fn send(&mut self, socket: RawFd, first: usize, end: usize) -> io::Result<usize> {
         let headers = &mut self.headers[first..end];
-        // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true lengths.
+        // SAFETY: each header points to an iovec, a name and a control buffer that `self` owns, with their true
+        // lengths.
         Ok(checked(unsafe {
             libc::sendmmsg(
                 socket,

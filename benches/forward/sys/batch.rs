@@ -1,5 +1,5 @@
-//! Batches of datagrams between connected sockets: one recvmmsg into slots, one gathered and segmented send, one sendmmsg of equal
-//! datagrams.
+//! Batches of datagrams between connected sockets: one recvmmsg into slots, one gathered and segmented send, one
+//! sendmmsg of equal datagrams.
 
 use super::{checked, checked_len};
 use std::io;
@@ -88,8 +88,9 @@ impl ReceiveBatch {
         unsafe { slice::from_raw_parts(iovec.iov_base.cast(), iovec.iov_len) }
     }
 
-    /// Size of the datagrams that the slot holds (the kernel's word if it is a train, else the one datagram's length), and the
-    /// header made ready for the next receive, which the kernel spoils only where it left a control message or shortened one.
+    /// Size of the datagrams that the slot holds (the kernel's word if it is a train, else the one datagram's length),
+    /// and the header made ready for the next receive, which the kernel spoils only where it left a control message or
+    /// shortened one.
     #[inline]
     pub(crate) fn take_segment(&mut self, slot: usize) -> usize {
         let len = self.len(slot);

@@ -1,5 +1,5 @@
-//! The few system calls that the bench makes itself: sockets' options, processors and limits here, the rest a file each. The bench's
-//! only room with unsafe code; it knows nothing of subjects, cells or reports.
+//! The few system calls that the bench makes itself: sockets' options, processors and limits here, the rest a file
+//! each. The bench's only room with unsafe code; it knows nothing of subjects, cells or reports.
 #![allow(unsafe_code)]
 
 mod addressed;

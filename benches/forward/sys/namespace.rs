@@ -1,5 +1,6 @@
-//! Two network namespaces, joined by a veth pair: this host, where the bench and all that it starts run from then on, and another
-//! one, for receivers. Neither has a name, so both are gone when the last process in them has ended, however it ends.
+//! Two network namespaces, joined by a veth pair: this host, where the bench and all that it starts run from then on,
+//! and another one, for receivers. Neither has a name, so both are gone when the last process in them has ended,
+//! however it ends.
 
 use super::checked;
 use std::fs::File;
@@ -23,8 +24,9 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Moves the calling thread, the only one, to a namespace of its own with another one behind a veth pair. `far_cpu` does all
-    /// that the kernel of the other host does on receiving. The error says what was in the way; nothing has changed then.
+    /// Moves the calling thread, the only one, to a namespace of its own with another one behind a veth pair. `far_cpu`
+    /// does all that the kernel of the other host does on receiving. The error says what was in the way; nothing has
+    /// changed then.
     pub(crate) fn enter(far_cpu: usize) -> io::Result<Self> {
         let before = current()?;
         Self::make(far_cpu).inspect_err(|_| {
@@ -52,7 +54,8 @@ impl Namespaces {
         ));
         namespaces.far(|| {
             run(&format!("ip link set lo up && ip address add {FAR_ADDRESS} dev {FAR} && ip link set {FAR} up"))?;
-            // /sys shows the devices of the namespace that it was mounted in, so it is mounted anew, for that command alone.
+            // /sys shows the devices of the namespace that it was mounted in, so it is mounted anew, for that command
+            // alone.
             let queue = format!("/sys/class/net/{FAR}/queues/rx-0/rps_cpus");
             run(&format!("unshare -m sh -c 'mount -t sysfs sysfs /sys && echo {:x} > {queue}'", 1_u64 << far_cpu))
         })?;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// How long the children of a stopped process may take to stop too.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Makes the command's process start pinned to `cpu`, at the head of a process group, and die with the bench even while it is stopped.
+/// Makes the command's process start pinned to `cpu`, at the head of a process group, and die with the bench even while
+/// it is stopped.
 pub(crate) fn pinned_child(command: &mut Command, cpu: usize) {
     let in_child = move || {
         // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.

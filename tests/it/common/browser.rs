@@ -1,5 +1,5 @@
-//! Headless Chromium, driven by WebDriver (W3C) through Debian's chromedriver: plain HTTP requests with JSON, no library.
-//! With a profile of its own that goes with it; every wait has an end.
+//! Headless Chromium, driven by WebDriver (W3C) through Debian's chromedriver: plain HTTP requests with JSON, no
+//! library. With a profile of its own that goes with it; every wait has an end.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -21,8 +21,8 @@ impl Client {
         Client::of(socket)
     }
 
-    /// A client at an address that no other newcomer of this process has had: a session of one that is gone cannot be taken
-    /// for its own.
+    /// A client at an address that no other newcomer of this process has had: a session of one that is gone cannot be
+    /// taken for its own.
     pub fn newcomer() -> Client {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let [high, low] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -52,7 +52,8 @@ impl Client {
         assert_eq!(sent, bytes.len());
     }
 
-    /// Sends all of it in one call, cut into datagrams of this size by the kernel (UDP_SEGMENT); the last may be shorter.
+    /// Sends all of it in one call, cut into datagrams of this size by the kernel (UDP_SEGMENT); the last may be
+    /// shorter.
     pub fn send_segmented(&self, bytes: &[u8], segment: u16, to: &str) {
         let to: SocketAddr = to.parse().unwrap();
         let mut sender = Sender::new();

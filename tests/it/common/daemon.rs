@@ -151,8 +151,8 @@ impl Daemon {
         }
     }
 
-    /// Starts a program of the examples that is a daemon of its own, and waits until it is ready. Its configuration is a
-    /// file of this directory.
+    /// Starts a program of the examples that is a daemon of its own, and waits until it is ready. Its configuration is
+    /// a file of this directory.
     pub fn example(name: &str, arguments: &[&str], directory: tempfile::TempDir) -> Daemon {
         let test = std::env::current_exe().expect("the test's own path");
         let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
@@ -215,8 +215,8 @@ impl Daemon {
         names
     }
 
-    /// Memory of its own that is resident now, in KiB (RssAnon in proc(5)): without the program's text, which is as large as
-    /// the compiler's settings make it and which the kernel takes back when it likes.
+    /// Memory of its own that is resident now, in KiB (RssAnon in proc(5)): without the program's text, which is as
+    /// large as the compiler's settings make it and which the kernel takes back when it likes.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:"));
@@ -224,8 +224,8 @@ impl Daemon {
             .expect("RssAnon in KiB")
     }
 
-    /// The number of the file that it opens next: as a limit, it lets no further file be opened. One that is open for a moment
-    /// alone, for a visitor or a look at the host, is none that stays: the least of many looks.
+    /// The number of the file that it opens next: as a limit, it lets no further file be opened. One that is open for a
+    /// moment alone, for a visitor or a look at the host, is none that stays: the least of many looks.
     pub fn next_file(&self) -> usize {
         let is_open = |number: &usize| {
             std::path::Path::new(&format!("/proc/{}/fd/{number}", self.pid())).exists()

@@ -20,8 +20,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host at the far end of a new cable: our end is called `ours` and has the first address of both networks, its end
-    /// is called `eth0` and has the second. Needs `ip`.
+    /// A host at the far end of a new cable: our end is called `ours` and has the first address of both networks, its
+    /// end is called `eth0` and has the second. Needs `ip`.
     pub fn at_the_end_of(ours: &str, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
         let host = Host::cable(&run, ours, net_v4, net_v6, mtu);
         wait_for_groups(ours);

@@ -1,5 +1,5 @@
-//! As much of JSON schema (draft-07) as the program's own schema uses. A word that is not known here is a failure, so that
-//! none is passed over.
+//! As much of JSON schema (draft-07) as the program's own schema uses. A word that is not known here is a failure, so
+//! that none is passed over.
 
 use regex::Regex;
 use serde_json::Value;

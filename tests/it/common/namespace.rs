@@ -205,8 +205,8 @@ pub fn skip_even_in_ci(test: &str, reason: &str) {
     announce(&format!("{SKIPPED}{test}: {reason}"));
 }
 
-/// Writes a line to standard error itself, since libtest keeps what a passing test prints by `println!`, and to the file
-/// that counts such lines.
+/// Writes a line to standard error itself, since libtest keeps what a passing test prints by `println!`, and to the
+/// file that counts such lines.
 fn announce(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
     let file = env::var_os(SKIPPED_FILE);
@@ -246,8 +246,8 @@ pub fn add_address(ip: &str) {
     wait_for_route(ip);
 }
 
-/// Waits until the kernel delivers what is sent to an IPv6 address of its own: it adds the local route some time after the
-/// address (addrconf_dad_work), and answers "no route" until then.
+/// Waits until the kernel delivers what is sent to an IPv6 address of its own: it adds the local route some time after
+/// the address (addrconf_dad_work), and answers "no route" until then.
 pub fn wait_for_route(ip: &str) {
     /// RTF_LOCAL of linux/ipv6_route.h.
     const LOCAL: u32 = 0x8000_0000;

@@ -58,7 +58,8 @@ pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
     })
 }
 
-/// The processes of this name in this test's network namespace, without those that have ended and wait for their parent.
+/// The processes of this name in this test's network namespace, without those that have ended and wait for their
+/// parent.
 pub fn processes_here(name: &str) -> Vec<u32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let ours = namespace("self").expect("a namespace of our own");

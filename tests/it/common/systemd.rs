@@ -1,5 +1,5 @@
-//! A systemd of the test's own: a container made of this machine's programs, in the test's network namespace, that runs the unit
-//! as packages install it.
+//! A systemd of the test's own: a container made of this machine's programs, in the test's network namespace, that runs
+//! the unit as packages install it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,9 +28,9 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Boots one with this configuration, and these lines added to the unit's `[Service]`. The test has to have mounts of its
-    /// own. Returns `None`, and reports the test as skipped, where none
-    /// comes up on this machine, such as in most containers.
+    /// Boots one with this configuration, and these lines added to the unit's `[Service]`. The test has to have mounts
+    /// of its own. Returns `None`, and reports the test as skipped, where none comes up on this machine, such as in
+    /// most containers.
     pub fn boot(test: &str, config: &str, service: &str) -> Option<Systemd> {
         let directory = tempfile::tempdir().expect("a directory");
         furnish(directory.path(), config, service).expect("the container's files are written");
@@ -249,8 +249,8 @@ fn inside(init: u32, words: &[&str]) -> Output {
     command.output().expect("`nsenter` (util-linux)")
 }
 
-/// Control groups of the container's own below ours, one in each hierarchy that systemd uses, so that two containers on one
-/// machine do not meet in the groups that systemd-nspawn makes.
+/// Control groups of the container's own below ours, one in each hierarchy that systemd uses, so that two containers on
+/// one machine do not meet in the groups that systemd-nspawn makes.
 struct ControlGroups(Vec<PathBuf>);
 
 impl ControlGroups {

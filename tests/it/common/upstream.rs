@@ -140,8 +140,8 @@ pub fn trials_max(since: Instant) -> u64 {
     1 + since.elapsed().as_secs() / PAUSE.as_secs()
 }
 
-/// The name of the server that answers a question of this moment, where a dead upstream may be on trial, which costs a question:
-/// then it asks again. Answers to earlier questions are passed over.
+/// The name of the server that answers a question of this moment, where a dead upstream may be on trial, which costs a
+/// question: then it asks again. Answers to earlier questions are passed over.
 pub fn answer_despite_trials(client: &Client, to: &str) -> String {
     static QUESTIONS: AtomicU64 = AtomicU64::new(0);
     // Shorter than the pause: it does not ask again at the very moment of the next trial.

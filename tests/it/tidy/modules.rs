@@ -1,9 +1,10 @@
 //! Finds import circles: files of one crate that use each other, directly or by way of others.
 //!
-//! A file uses another if its code names an item of it by a path from `crate`, `super`, `self` or one of its own submodules.
-//! A path is followed through `use` lines, so that a re-export leads to the file that defines the item. A `mod` line and a
-//! re-export are no use of their own: a `mod.rs` that only lists its submodules is never part of a circle. Every other
-//! reference between a `mod.rs` and its submodules counts in both directions. Code below `#[cfg(test)]` does not count.
+//! A file uses another if its code names an item of it by a path from `crate`, `super`, `self` or one of its own
+//! submodules. A path is followed through `use` lines, so that a re-export leads to the file that defines the item. A
+//! `mod` line and a re-export are no use of their own: a `mod.rs` that only lists its submodules is never part of a
+//! circle. Every other reference between a `mod.rs` and its submodules counts in both directions. Code below
+//! `#[cfg(test)]` does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -386,7 +387,8 @@ mod tests {
         circles.into_iter().map(|circle| circle.files).collect()
     }
 
-    /// Two files that name each other are a circle, by whatever form of path; a third that only uses them is not part of it.
+    /// Two files that name each other are a circle, by whatever form of path; a third that only uses them is not part
+    /// of it.
     #[test]
     fn a_circle_of_two() {
         let lib = ("lib.rs", "pub mod room;");
@@ -423,8 +425,8 @@ mod tests {
         );
     }
 
-    /// A `mod.rs` and its submodule are a circle if each uses the other; listing submodules and re-exporting from them is no
-    /// use.
+    /// A `mod.rs` and its submodule are a circle if each uses the other; listing submodules and re-exporting from them
+    /// is no use.
     #[test]
     fn a_folder_and_its_files() {
         let child = ("room/a.rs", "use super::Shared;");

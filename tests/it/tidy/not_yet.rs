@@ -1,5 +1,5 @@
-//! The checks that some files do not pass yet, in `not_yet.txt`: one line for each check and file. A file that is not listed
-//! must pass, and a file that is listed must fail, so the list only becomes shorter.
+//! The checks that some files do not pass yet, in `not_yet.txt`: one line for each check and file. A file that is not
+//! listed must pass, and a file that is listed must fail, so the list only becomes shorter.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! What a test can check of STYLE: doc comments that say something, `# Errors` sections, and lines of Markdown that fit.
+//! What a test can check of STYLE: doc comments that say something, `# Errors` sections, and lines of Markdown that
+//! fit.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What one worker's forwarder must do, from the text of the rules: sessions, sockets, picks, verdicts and accounts. Naive on
-//! purpose, and it shares nothing with the code under test but the names of the reasons.
+//! What one worker's forwarder must do, from the text of the rules: sessions, sockets, picks, verdicts and accounts.
+//! Naive on purpose, and it shares nothing with the code under test but the names of the reasons.
 
 mod picks;
 mod ports;

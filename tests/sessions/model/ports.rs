@@ -19,8 +19,8 @@ const RETRY: u64 = SECOND;
 const RETRY_WAY: u64 = 100 * MS;
 /// Free for so long: closed.
 const IDLE_MAX: u64 = 30 * SECOND;
-/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a socket
-/// rests; a look comes once a second, for both; and a look closes 256, more than there are here.
+/// At most so much later: one that rests longer than one released after it may stand behind that one for as long as a
+/// socket rests; a look comes once a second, for both; and a look closes 256, more than there are here.
 const IDLE_MAX_LATE: u64 = QUARANTINE_OUTSTANDING + 2 * SECOND;
 
 /// A socket, the place of its upstream, and the TTL that a datagram leaves with there.
@@ -267,8 +267,8 @@ impl Talker {
         self.ports.sockets.remove(&socket);
     }
 
-    /// What else was closed had been free for long; and what has been free for too long was closed. `is_punctual`: it is
-    /// called when it wants to be.
+    /// What else was closed had been free for long; and what has been free for too long was closed. `is_punctual`: it
+    /// is called when it wants to be.
     pub fn check_spares(&mut self, is_punctual: bool, step: &mut Step) {
         let Step {
             now, closed, met, ..

@@ -127,8 +127,8 @@ impl Talker {
         passed
     }
 
-    /// Each request that went out has so many answers, of each upstream that it went to; where the first one's are enough,
-    /// the client has so many.
+    /// Each request that went out has so many answers, of each upstream that it went to; where the first one's are
+    /// enough, the client has so many.
     fn is_complete(&self, at: usize) -> bool {
         let Some(each) = self.spec.replies_max else {
             return false;
