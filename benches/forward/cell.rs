@@ -3,23 +3,24 @@
 use crate::sys::{PAYLOAD_MAX_BYTES, SEGMENTS_MAX};
 use std::fmt;
 
-/// A kind of work.
+/// A cell of the matrix: the work that is measured.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Cell {
     Forward(Way),
     Exchange(Talk),
 }
 
-/// Forwarding, one way: one combination of fan-out, datagram size, kind of sender and place of the receivers.
+/// Forwarding without replies: one combination of fan-out, datagram size, kind of sender and place of the receivers.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Way {
-    /// How many upstreams get each datagram.
+    /// Number of upstreams that get each datagram.
     pub(crate) fanout: usize,
     /// Payload of each datagram, in bytes.
     pub(crate) size: usize,
     /// Datagrams in one of the sender's sends: 1, or a train that the kernel cuts (UDP_SEGMENT), as QUIC stacks send.
     pub(crate) train: usize,
-    /// The receivers are on another host: behind a veth pair, their half of the network stack on the load's processor.
+    /// Whether the receivers are on another host: behind a veth pair. Their half of the network stack then runs on the
+    /// processor of the load.
     pub(crate) is_far: bool,
     /// Addresses that the sender sends to, in turn. From 2 on the forwarder listens on the wildcard.
     pub(crate) destinations: usize,
@@ -30,16 +31,17 @@ pub(crate) struct Way {
 /// Request and reply: each client sends one request and waits for its reply before the next one.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Talk {
-    /// How many clients take turns.
+    /// Number of clients that take turns.
     pub(crate) clients: usize,
-    /// How many requests are under way at once.
+    /// Number of requests that are under way at once.
     pub(crate) at_once: usize,
-    /// Each client, which is an address and a port, makes one request and is never seen again.
+    /// Whether each client, which is an address and a port, makes one request and then never returns.
     pub(crate) is_one_shot: bool,
 }
 
-/// Requests under way at once, at most: as many 64 B datagrams as surely fit into the kernel's default receive buffer,
-/// which is what forwarders have that cannot be told to ask for more. So nothing need be lost.
+/// Upper bound of requests that are under way at once. This many datagrams of 64 B certainly fit into the kernel's
+/// default receive buffer. Forwarders without a setting for the buffer's size have that one, so no datagram needs to be
+/// lost.
 pub(crate) const AT_ONCE_MAX: usize = 256;
 
 impl Way {
@@ -53,7 +55,7 @@ impl Way {
         routes: 1,
     };
 
-    /// The same in as long trains as the kernel cuts.
+    /// This way of forwarding with the longest trains that the kernel cuts in one send.
     pub(crate) fn segmenting(self) -> Self {
         Self {
             train: (PAYLOAD_MAX_BYTES / self.size).min(SEGMENTS_MAX),
@@ -70,7 +72,7 @@ impl Way {
 }
 
 impl Talk {
-    /// So many clients that stay.
+    /// A number of clients that each send one request after another.
     pub(crate) fn of(clients: usize) -> Self {
         Self {
             clients,
@@ -79,7 +81,7 @@ impl Talk {
         }
     }
 
-    /// Clients that come once, 50 at a time.
+    /// Clients that send one request each, 50 at a time.
     pub(crate) const ONE_SHOT: Self = Self {
         clients: 50,
         at_once: 50,
@@ -139,8 +141,8 @@ impl fmt::Display for Cell {
 /// A way to load the forwarder.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Load {
-    /// The forwarder stands still while its receive buffer is filled, then works it off: always full batches, never a
-    /// drop.
+    /// The forwarder is stopped while its receive buffer is filled, and then empties it: all batches are full, and
+    /// nothing is dropped.
     Backlog,
     /// The sender sends as fast as it can.
     Flood,
@@ -155,7 +157,8 @@ impl Load {
     /// The rate of `Paced`.
     pub(crate) const PACED_PER_SECOND: u32 = 50_000;
 
-    /// Whether the load means something in that cell: a single paced datagram is no train, and one size says enough.
+    /// Whether the load is meaningful in that cell. A single paced datagram is not a train, and one size is enough for
+    /// it.
     pub(crate) fn suits(self, cell: &Cell) -> bool {
         match (self, cell) {
             (Self::Loop, Cell::Exchange(_)) | (Self::Backlog, Cell::Forward(_)) => true,

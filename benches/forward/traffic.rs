@@ -353,7 +353,7 @@ struct Turns<'a> {
 }
 
 impl Turns<'_> {
-    /// `Load::Backlog`.
+    /// Runs [`Load::Backlog`] and returns the number of datagrams sent.
     fn work_off(&mut self, backlog: usize, window: Duration) -> io::Result<u64> {
         let limit = Instant::now() + window;
         let mut sent = 0;
@@ -373,7 +373,7 @@ impl Turns<'_> {
         }
     }
 
-    /// `Load::Flood`.
+    /// Runs [`Load::Flood`] and returns the number of datagrams sent.
     fn flood(&mut self, window: Duration) -> io::Result<u64> {
         self.running.go_on()?;
         let limit = Instant::now() + window;
@@ -385,7 +385,7 @@ impl Turns<'_> {
         Ok(sent)
     }
 
-    /// `Load::Paced`.
+    /// Runs [`Load::Paced`] and returns the number of datagrams sent.
     fn pace(&mut self, window: Duration) -> io::Result<u64> {
         self.running.go_on()?;
         let step = Duration::from_secs(1) / Load::PACED_PER_SECOND;

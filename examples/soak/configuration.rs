@@ -13,16 +13,16 @@ pub struct Places {
     pub extra: SocketAddr,
     /// The soak's receiver of what goes one way.
     pub receiver: SocketAddr,
-    /// The soak's upstream, which answers.
+    /// The upstream of the soak, which sends replies.
     pub upstream: SocketAddr,
 }
 
 /// One configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variant {
-    /// Threads.
+    /// Number of worker threads.
     pub workers: usize,
-    /// TTL of what goes one way.
+    /// TTL of datagrams that are forwarded without sessions.
     pub ttl: u8,
     /// How long a session may be idle, in hours.
     pub idle_hours: u32,

@@ -89,7 +89,7 @@ impl Daemon {
         self.directory.join("soak.toml")
     }
 
-    /// Its directory.
+    /// The directory with the configuration file, the control socket and the log.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -182,7 +182,7 @@ impl Daemon {
         reap();
     }
 
-    /// Its accounts.
+    /// Asks for the daemon's snapshot, again while the control socket is unavailable.
     pub fn status(&self) -> anyhow::Result<Snapshot> {
         let (client, deadline) = (
             Client::new(self.control(), TIMEOUT),

@@ -59,7 +59,7 @@ pub struct Event {
 pub struct Diary {
     /// By restart.
     pub events: Vec<Event>,
-    /// The same measure while nothing was done: what the machine itself does.
+    /// What was measured between restarts: the gaps and delays that the machine itself causes.
     pub calm: Vec<Window>,
 }
 

@@ -14,7 +14,7 @@ use crate::window::{Distribution, Window};
 /// The largest gap that a restart should make, in milliseconds: 99 of 100 are to stay below.
 const GAP_P99_MAX_MS: f64 = 20.0;
 
-/// Everything.
+/// The report of a whole soak.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Datagrams sent to the daemon.
@@ -42,7 +42,7 @@ pub struct Report {
     pub lost_by_soak: u64,
     /// By kind of restart.
     pub restarts: BTreeMap<&'static str, Pauses>,
-    /// The same while nothing was done.
+    /// The pauses that were measured between restarts.
     pub calm: Pauses,
     /// What the ledger says otherwise, in words.
     pub differences: Vec<String>,

@@ -179,7 +179,7 @@ fn a_full_file_is_read() {
     assert!(matches!(interface(4), Some(InterfaceRef::Address(_))));
 }
 
-/// The same file with a byte order mark and the line ends of another system means the same.
+/// A byte order mark and the line ends of another system do not change the meaning of a file.
 #[test]
 fn other_editors_write_the_same_file() {
     let text = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));

@@ -35,7 +35,7 @@ fn check(cases: &[Case]) {
     }
 }
 
-/// The same, for what stands below a route that is right.
+/// Checks texts that follow a correct route.
 fn check_below(cases: &[Case]) {
     for (text, place, fragments) in cases {
         let whole: &'static str = format!("{HEAD}{text}").leak();
@@ -43,7 +43,7 @@ fn check_below(cases: &[Case]) {
     }
 }
 
-/// The same, for one key of a route: what stands behind `destination = `, at line 2, column 15.
+/// Checks values of a route's `destination`, which stand at line 2, column 15.
 fn check_destinations(cases: &[(&str, &'static [&'static str])]) {
     for (value, fragments) in cases {
         let text = format!("[[route]]\ndestination = {value}\nhandler = \"echo\"\n");

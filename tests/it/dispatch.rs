@@ -52,7 +52,7 @@ fn two_addresses_two_handlers() {
     }
 }
 
-/// The same with netcat, as the README shows it.
+/// Netcat gets another reply from each address, as the README shows it.
 #[test]
 fn netcat_gets_different_answers() {
     netns_test!(needs = ["nc"]);

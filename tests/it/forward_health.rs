@@ -142,8 +142,8 @@ fn half_of_all_die_and_return() {
     daemon.stop();
 }
 
-/// The same where each datagram goes to the next one in turn: the dead ones are found out, and from then on the 32
-/// others get every datagram, each its share; and after they are back, all 64 do.
+/// Where each datagram goes to the next upstream in turn, the dead half of 64 upstreams is found. From then on the
+/// other 32 get every datagram, each of them its share. Once the dead ones are back, all 64 get datagrams.
 #[test]
 fn half_of_those_in_turn_die_and_return() {
     netns_test!();

@@ -145,7 +145,7 @@ fn a_forged_flood_meets_the_ports() {
     assert!(ledger.handler("on").reason("no_port") > 0, "{ledger:#?}");
 }
 
-/// The same against the limit of sessions, which the forged ones take from each other.
+/// A flood of forged sources meets the limit of sessions: forged sessions evict each other.
 #[test]
 fn a_forged_flood_meets_the_sessions() {
     netns_test!(with = [heavy]);

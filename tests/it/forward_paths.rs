@@ -28,7 +28,7 @@ fn not_sent(row: &Row) -> u64 {
     row.not_sent.values().sum()
 }
 
-/// Echoes.
+/// A server that returns each datagram to its sender.
 fn echo(client: Client) -> Server {
     Server::answering(client, <[u8]>::to_vec)
 }

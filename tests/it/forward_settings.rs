@@ -288,7 +288,7 @@ fn health() {
     check(&[(long.leak(), "2:34", &["1025 bytes, more than 1024"])]);
 }
 
-/// The same upstream twice; two ways to one upstream are two.
+/// An upstream may not be listed twice. Two ways to one address are two upstreams.
 #[test]
 fn repeated_upstreams() {
     accept(&[

@@ -681,21 +681,21 @@ fn forward_batches() {
     forward_windows(1, send_one_by_one);
 }
 
-/// The same to three receivers.
+/// Each of three receivers gets thousands of datagrams from a plain sender: complete, in order, byte for byte.
 #[test]
 fn forward_batches_to_three() {
     netns_test!();
     forward_windows(3, send_one_by_one);
 }
 
-/// The same from a segmenting sender (UDP_SEGMENT).
+/// A receiver gets thousands of datagrams from a segmenting sender (UDP_SEGMENT): complete, in order, byte for byte.
 #[test]
 fn forward_trains() {
     netns_test!();
     forward_windows(1, send_in_trains);
 }
 
-/// The same from a segmenting sender to three receivers.
+/// Each of three receivers gets thousands of datagrams from a segmenting sender: complete, in order, byte for byte.
 #[test]
 fn forward_trains_to_three() {
     netns_test!();

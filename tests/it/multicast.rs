@@ -97,8 +97,8 @@ fn one_datagram_one_handling() {
     }
 }
 
-/// The same group on two interfaces, to two handlers, in both families: each interface's datagrams go to its own route,
-/// once. IPv6 gives both sockets both copies, and the ledger names the ones that are not handled.
+/// One group on two interfaces leads to two handlers, in both families. The datagrams of each interface go to its own
+/// route, once. IPv6 gives both sockets both copies, and the ledger names the ones that are not handled.
 #[test]
 fn one_group_on_two_interfaces() {
     netns_test!(needs = ["ip"]);

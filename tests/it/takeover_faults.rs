@@ -36,7 +36,7 @@ fn forwarding() -> (Server, Daemon) {
     (server, daemon)
 }
 
-/// The same process serves, and has counted each question and each answer once.
+/// Asserts that the first process still serves, and that it has counted each request and each reply once.
 fn assert_undisturbed(mut daemon: Daemon, questions: u64) {
     assert_eq!(status(&daemon).pid, daemon.pid());
     let ledger = daemon.ledger_when(|ledger| ledger.received() >= questions);

@@ -34,7 +34,7 @@ impl TapReader {
         tap_reader
     }
 
-    /// The same, and what it writes.
+    /// Starts the command, waits until every worker copies datagrams, and returns its unread output as well.
     fn unread(daemon: &Daemon, options: &[&str]) -> (TapReader, ChildStdout) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_udispatch"));
         command

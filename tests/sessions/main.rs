@@ -38,7 +38,7 @@ const SEEDS: u64 = 300;
 const STEPS: usize = 160;
 /// Answers that one socket may bring in one turn.
 const ANSWERS_MAX: usize = 8;
-/// ECONNREFUSED
+/// The errno ECONNREFUSED.
 const REFUSED: i32 = 111;
 
 /// Sessions, their sockets, their ends, who is picked and who is answered, over random forwarders, traffic and time.

@@ -8,7 +8,7 @@ use udispatch::config::Config;
 use udispatch::dispatch::random::Random;
 use udispatch::handlers::KINDS;
 
-/// Nanoseconds.
+/// Nanoseconds in a millisecond, and in a second.
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
 

@@ -43,7 +43,7 @@ pub fn client(random: &mut Random, is_v4: bool) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// Anybody.
+/// A random source address, as a flood of forged datagrams has it.
 fn forged(random: &mut Random, is_v4: bool) -> SocketAddr {
     let (net, host, port) = (
         random.below(200),

@@ -36,9 +36,9 @@ impl Packet {
 /// One socket of one worker.
 pub struct Socket {
     pub worker: usize,
-    /// Its place among the worker's listeners.
+    /// The index of its listener in the worker.
     pub local_listener: usize,
-    /// Its number in the plan.
+    /// The number of its listener in the plan.
     pub listener: usize,
     pub queue: VecDeque<Packet>,
 }

@@ -1,5 +1,6 @@
-//! The few system calls that the bench makes itself: sockets' options, processors and limits here, the rest a file
-//! each. The bench's only room with unsafe code; it knows nothing of subjects, cells or reports.
+//! The few system calls that the benchmark makes itself. Socket options, processors and limits are here; the others
+//! have a file each. Only this module of the benchmark has unsafe code, and it does not know subjects, cells or
+//! reports.
 #![allow(unsafe_code)]
 
 mod addressed;
@@ -23,9 +24,11 @@ use std::ptr;
 
 /// Longest payload that UDP over IPv4 carries, in bytes.
 pub(crate) const PAYLOAD_MAX_BYTES: usize = 65_507;
-/// Most segments in one gathered send; the limit of every kernel that has UDP_SEGMENT (newer ones take 128).
+/// Largest number of segments in one gathered send. Every kernel that has UDP_SEGMENT takes as many (newer ones take
+/// 128).
 pub(crate) const SEGMENTS_MAX: usize = 64;
-/// Open files that the bench asks for, for itself and for what it starts: with 100,000 sessions each is a socket.
+/// Limit of open files that the benchmark requests for itself and for the programs that it starts. Each of 100,000
+/// sessions is a socket.
 const FILES_MAX: libc::rlim_t = 262_144;
 
 /// Turns the -1 of a system call into the error that it stands for.
@@ -37,7 +40,7 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// The same for calls that answer with a length.
+/// Turns the -1 of a system call that returns a length into the error that it stands for.
 fn checked_len(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
@@ -63,14 +66,14 @@ pub(crate) fn set_int(
     .map(drop)
 }
 
-/// Gives a socket `wanted` bytes of receive buffer, past rmem_max where the process may, up to it where it may not.
+/// Gives a socket a receive buffer of `wanted` bytes. Without CAP_NET_ADMIN, `net.core.rmem_max` is the upper bound.
 pub(crate) fn force_receive_buffer(socket: &impl AsRawFd, wanted: usize) -> io::Result<()> {
     let wanted = libc::c_int::try_from(wanted).unwrap_or(libc::c_int::MAX);
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wanted)
         .or_else(|_| set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, wanted))
 }
 
-/// How often the kernel dropped something at this socket (a train of segments counts once).
+/// Number of times that the kernel dropped something at this socket. A train of segments counts once.
 pub(crate) fn socket_drops(socket: &impl AsRawFd) -> io::Result<u32> {
     const SK_MEMINFO_DROPS: usize = 8;
     let mut meminfo = [0_u32; SK_MEMINFO_DROPS + 1];
@@ -100,7 +103,7 @@ pub(crate) fn allowed_cpus() -> io::Result<Vec<usize>> {
         .collect())
 }
 
-/// Keeps the calling thread, and whatever it starts, on one processor.
+/// Keeps the calling thread, and all that it starts, on one processor.
 pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -110,7 +113,7 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     checked(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) }).map(drop)
 }
 
-/// Raises the limit of open files as far as it may; returns what it is now.
+/// Raises the limit of open files to [`FILES_MAX`], or to the hard limit, and returns the limit that now holds.
 pub(crate) fn raise_file_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

@@ -96,7 +96,7 @@ impl Browser {
         self.ask("POST", "/url", &json!({ "url": url }));
     }
 
-    /// What a function's body returns.
+    /// Runs a function's body and returns its result.
     pub fn run(&self, script: &str) -> Value {
         self.ask(
             "POST",
@@ -105,7 +105,7 @@ impl Browser {
         )
     }
 
-    /// The same as text; empty for null.
+    /// Runs a function's body and returns its result as text, which is empty for null.
     pub fn text(&self, script: &str) -> String {
         match self.run(script) {
             Value::Null => String::new(),

@@ -38,7 +38,7 @@ impl Client {
         Client(socket)
     }
 
-    /// Its address.
+    /// The address that the client's socket is bound to.
     pub fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }

@@ -191,17 +191,17 @@ impl Daemon {
         }
     }
 
-    /// Its process id.
+    /// The process id of the daemon, or of the wrapper that it was started under.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its control socket.
+    /// The path of the control socket.
     pub fn control(&self) -> std::path::PathBuf {
         self.control.path().join("control.sock")
     }
 
-    /// Its configuration file.
+    /// The path of the configuration file.
     pub fn file(&self) -> std::path::PathBuf {
         self.directory.path().join("test.toml")
     }
@@ -244,6 +244,21 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .unwrap()
             .count()
+    }
+
+    /// The names of the daemon's threads.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            // A thread may end between the two reads.
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        let mut names: Vec<String> = tasks
+            .filter_map(name)
+            .map(|name| name.trim_end().to_owned())
+            .collect();
+        names.sort();
+        names
     }
 
     /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
@@ -334,12 +349,12 @@ impl Daemon {
         self.stop_by(libc::SIGTERM)
     }
 
-    /// The same by another signal.
+    /// Stops the daemon by a signal, as [`Daemon::stop`] does.
     pub fn stop_by(self, signal: i32) -> Ledger {
         self.stop_while(signal, |_| {})
     }
 
-    /// The same, and meanwhile something else, again and again until it has ended.
+    /// Stops the daemon by a signal, and calls `meanwhile` again and again until it has ended.
     pub fn stop_while(mut self, signal: i32, meanwhile: impl FnMut(&Daemon)) -> Ledger {
         let from = self.errors.seen.len();
         let begun = Instant::now();
@@ -408,11 +423,11 @@ impl Drop for Daemon {
 /// What a command that ends by itself did.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Its exit code.
+    /// The exit code of the command.
     pub code: i32,
-    /// Its standard output.
+    /// What the command wrote to its standard output.
     pub output: String,
-    /// Its standard error.
+    /// What the command wrote to its standard error.
     pub errors: String,
 }
 
@@ -421,7 +436,7 @@ pub fn udispatch(arguments: &[&str]) -> Outcome {
     udispatch_under(&[], arguments)
 }
 
-/// The same, started by another program, such as `prlimit --nofile=9`.
+/// Runs `udispatch` by way of another program, such as `prlimit --nofile=9`.
 pub fn udispatch_under(wrapper: &[&str], arguments: &[&str]) -> Outcome {
     let mut words = wrapper.to_vec();
     words.push(env!("CARGO_BIN_EXE_udispatch"));
@@ -449,7 +464,7 @@ pub fn on_file(command: &str, config: &str, options: &[&str]) -> Outcome {
     on_file_under(&[], command, config, options)
 }
 
-/// The same, started by another program.
+/// Runs `udispatch COMMAND FILE OPTIONS` by way of another program.
 pub fn on_file_under(wrapper: &[&str], command: &str, config: &str, options: &[&str]) -> Outcome {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("test.toml");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub struct Ledger {
     /// Listeners; `last` is kernel drops.
     pub listeners: BTreeMap<String, Row>,
-    /// Routes.
+    /// Routes, by name.
     pub routes: BTreeMap<String, Row>,
     /// Handlers; `last` is datagrams sent. What upstreams answered a handler is the row `NAME, replies`.
     pub handlers: BTreeMap<String, Row>,

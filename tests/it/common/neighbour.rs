@@ -6,7 +6,7 @@ use super::namespace::run;
 /// This side's address and the other's.
 pub const HERE: &str = "10.9.0.1";
 pub const THERE: &str = "10.9.0.2";
-/// The same in IPv6.
+/// The IPv6 address of this side, and that of the other one.
 pub const HERE_V6: &str = "fd00:9::1";
 pub const THERE_V6: &str = "fd00:9::2";
 

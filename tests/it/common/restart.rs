@@ -37,14 +37,14 @@ pub fn sockets(pid: u32) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// What whoever serves this control socket now says of itself, if anybody does.
+/// The snapshot of the process that serves this control socket now, if one does.
 pub fn asked(daemon: &Daemon) -> Option<Snapshot> {
     let control = daemon.control();
     let outcome = udispatch(&["status", "--json", "--control", control.to_str().unwrap()]);
     serde_json::from_str(&outcome.output).ok()
 }
 
-/// The same, of somebody who must answer.
+/// The snapshot of the process that serves this control socket now. Panics if none does.
 pub fn status(daemon: &Daemon) -> Snapshot {
     asked(daemon).unwrap_or_else(|| panic!("nobody serves: {:#?}", daemon.log()))
 }

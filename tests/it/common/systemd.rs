@@ -95,7 +95,7 @@ impl Systemd {
         inside(self.init, &command.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// The same, which has to succeed. What it prints.
+    /// Runs a program in the container, which must succeed, and returns what it prints.
     pub fn told(&self, command: &str) -> String {
         let output = self.run(command);
         assert!(
@@ -116,7 +116,7 @@ impl Systemd {
         ))
     }
 
-    /// The same, as a number.
+    /// A property of the unit that is a number.
     pub fn number(&self, name: &str) -> u32 {
         self.property(name).parse().expect("a number")
     }

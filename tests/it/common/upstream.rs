@@ -159,7 +159,7 @@ pub fn answer_despite_trials(client: &Client, to: &str) -> String {
     })
 }
 
-/// The same where the first questions may be lost: asks again until an answer comes.
+/// The reply to a request, as text. The first requests may be lost: it sends again until a reply comes.
 pub fn answer_at_last(client: &Client, to: &str) -> String {
     let told = eventually(format!("an answer of {to}"), || {
         client.try_ask(b"?", to, Duration::from_millis(100))

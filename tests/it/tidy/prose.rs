@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use super::modules::without_tests;
-use super::not_yet::Found;
-use super::{read, root, rust_files, sources};
+use super::{assert_none, read, root, rust_files, sources};
 
 /// Columns of a line of Markdown.
 const COLUMNS_MAX: usize = 120;
@@ -54,19 +53,19 @@ fn emptiness(lines: &[&str]) -> Option<&'static str> {
 /// Every doc comment says something that the item's name does not.
 #[test]
 fn doc_comments_say_something() {
-    let mut found = Found::new("doc");
+    let mut problems = Vec::new();
     for folder in ["src", "tests", "benches", "examples"] {
         for path in rust_files(&root().join(folder)) {
             let text = read(&path);
             let path = path.strip_prefix(root()).expect("a file of ours");
             for (line, lines) in doc_comments(&text) {
                 if let Some(why) = emptiness(&lines) {
-                    found.add(&path.display().to_string(), format!(":{line}: {why}"));
+                    problems.push(format!("{}:{line}: {why}", path.display()));
                 }
             }
         }
     }
-    found.judge("doc comments say what the name does not:");
+    assert_none(&problems, "doc comments say what the name does not:");
 }
 
 /// The check of doc comments sees what it is meant to see.
@@ -146,14 +145,20 @@ fn returns_result(head: &str) -> bool {
 /// Every public function that can fail says when it does.
 #[test]
 fn errors_are_documented() {
-    let mut found = Found::new("errors");
+    let mut problems = Vec::new();
     for source in sources().iter().filter(|source| !source.is_test()) {
         let code = without_tests(&super::code_of(&source.text));
         for (line, name) in without_errors(&code, &source.text) {
-            found.add(&source.path, format!(":{line}: `{name}` has no `# Errors`"));
+            problems.push(format!(
+                "{}:{line}: `{name}` has no `# Errors`",
+                source.path
+            ));
         }
     }
-    found.judge("public functions that return `Result` say which errors:");
+    assert_none(
+        &problems,
+        "public functions that return `Result` say which errors:",
+    );
 }
 
 /// The check of `# Errors` sees every form of a function, and nothing else.
@@ -181,7 +186,7 @@ fn missing_errors_are_seen() {
 /// `<!-- /name -->`.
 #[test]
 fn lines_of_markdown_fit() {
-    let mut found = Found::new("markdown");
+    let mut problems = Vec::new();
     for path in markdown_files(root()) {
         let text = read(&path);
         let path = path.strip_prefix(root()).expect("a file of ours");
@@ -195,12 +200,15 @@ fn lines_of_markdown_fit() {
             }
             let columns = line.chars().count();
             if columns > COLUMNS_MAX && !is_generated {
-                let why = format!(":{}: {columns} columns", index + 1);
-                found.add(&path.display().to_string(), why);
+                problems.push(format!(
+                    "{}:{}: {columns} columns",
+                    path.display(),
+                    index + 1
+                ));
             }
         }
     }
-    found.judge("lines of Markdown have at most 120 columns:");
+    assert_none(&problems, "lines of Markdown have at most 120 columns:");
 }
 
 /// Every Markdown file below a folder, except in hidden folders and in what is built.

@@ -150,7 +150,8 @@ impl Picks {
 }
 
 impl Homes {
-    /// The same key among the same upstreams gets the same; who leaves or comes back moves no other one's keys.
+    /// A key gets one upstream as long as the candidates do not change. An upstream that leaves or comes back does not
+    /// move the keys of others.
     fn check(&mut self, key: &str, fit: Vec<usize>, place: usize) -> bool {
         let known = self.0.entry(key.to_owned()).or_default();
         let mut has_moved = false;

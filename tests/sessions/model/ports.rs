@@ -7,15 +7,15 @@ use udispatch::dispatch::verdict::DropReason;
 use super::{Leg, Talker};
 use crate::scenario::{MS, SECOND};
 
-/// After a session whose requests on the socket were all answered.
+/// Quarantine after a session whose requests on the socket all had replies.
 const QUARANTINE: u64 = 2 * SECOND;
-/// The same where ports are short.
+/// Shortest quarantine, where ports are short.
 const QUARANTINE_MIN: u64 = 100 * MS;
-/// After a session that is owed an answer on the socket.
+/// Quarantine after a session that has a reply outstanding on the socket.
 const QUARANTINE_OUTSTANDING: u64 = 10 * SECOND;
-/// No opening so soon after one that failed.
+/// Time after a failed attempt to open a socket in which no other attempt is made.
 const RETRY: u64 = SECOND;
-/// The same where there was no way to the upstream.
+/// Time after an attempt that failed for lack of a route to the upstream, in which no other attempt is made.
 const RETRY_WAY: u64 = 100 * MS;
 /// Free for so long: closed.
 const IDLE_MAX: u64 = 30 * SECOND;
