@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -34,29 +34,35 @@ fn an_exact_listener_goes_and_comes() {
         "{wildcard}[[route]]\nname = \"one\"\ndestination = \"127.0.0.2:1000\"\nhandler = \"drop\"\n"
     );
     let mut daemon = Daemon::start(&both);
-    let is_over = Arc::new(AtomicBool::new(false));
-    let sender = {
-        let is_over = Arc::clone(&is_over);
-        thread::spawn(move || {
-            let (client, mut sent) = (Client::newcomer(), 0);
-            while !is_over.load(Ordering::Relaxed) {
-                client.send(b"to one", "127.0.0.2:1000");
-                sent += 1;
-                if sent % 50 == 0 {
-                    thread::sleep(Duration::from_millis(1));
+    let is_over = AtomicBool::new(false);
+    let sent = AtomicU64::new(0);
+    let send = || {
+        let client = Client::newcomer();
+        while !is_over.load(Ordering::Relaxed) {
+            client.send(b"to one", "127.0.0.2:1000");
+            if sent.fetch_add(1, Ordering::Relaxed) % 50 == 49 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(send);
+        // A failing assertion must end the sender, too.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..5 {
+                for config in [wildcard, &both] {
+                    reload(&mut daemon, config);
+                    let before = sent.load(Ordering::Relaxed);
+                    eventually("more is sent", || {
+                        sent.load(Ordering::Relaxed) >= before + 500
+                    });
                 }
             }
-            sent
-        })
-    };
-    for _ in 0..5 {
-        reload(&mut daemon, wildcard);
-        thread::sleep(Duration::from_millis(30));
-        reload(&mut daemon, &both);
-        thread::sleep(Duration::from_millis(30));
-    }
-    is_over.store(true, Ordering::Relaxed);
-    let sent: u64 = sender.join().unwrap();
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+    let sent = sent.into_inner();
     let ledger = daemon.ledger_when(|ledger| ledger.received() + ledger.kernel_drops() >= sent);
     assert_eq!((ledger.received(), ledger.kernel_drops()), (sent, 0));
     assert!(
