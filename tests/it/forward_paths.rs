@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
+use crate::common::host::Host;
 use crate::common::ledger::{Ledger, Row};
 use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{
-    BEYOND, BEYOND_V6, HERE, HERE_V6, THERE, THERE_V6, behind, neighbour,
+    BEYOND, BEYOND_V6, Fault, HERE, HERE_V6, THERE, THERE_V6, behind, firewall, neighbour,
 };
 use crate::common::upstream::{Server, answer, answer_at_last, forwarder};
 use crate::common::{TIMEOUT, eventually};
@@ -18,9 +19,36 @@ fn at(ip: &str, port: u16) -> String {
     SocketAddr::new(ip.parse().unwrap(), port).to_string()
 }
 
-/// A forwarder called `on`.
-fn on(here: &str, there: &str) -> String {
-    forwarder("on", here, &format!("\"{there}\""), "")
+/// A forwarder to one upstream.
+fn to_one(name: &str, here: &str, there: SocketAddr) -> String {
+    forwarder(name, here, &format!("\"{there}\""), "")
+}
+
+/// Two forwarders: `on` from this host to another one, and `back` from there to here.
+struct BothWays {
+    daemon: Daemon,
+    /// A client of each, and the address that it sends to.
+    clients: [(Client, String); 2],
+    _servers: [Server; 2],
+}
+
+impl BothWays {
+    /// The other host has the address `there`. It reaches this one by `near`, which this one calls `local` itself.
+    fn start(host: &Host, there: &str, near: &str, local: &str) -> BothWays {
+        let far = echo(host.bind(&at(there, 9001)));
+        let close = echo(Client::bind(&at(local, 9002)));
+        let on = at(local, 1234);
+        let back = at(near, 1235);
+        let config = to_one("on", &on, far.address()) + &to_one("back", &back, close.address());
+        BothWays {
+            daemon: Daemon::start(&config),
+            clients: [
+                (Client::bind(&at(local, 0)), on),
+                (host.bind(&at(there, 0)), back),
+            ],
+            _servers: [far, close],
+        }
+    }
 }
 
 /// What a handler did not get sent, for whatever errno.
@@ -58,17 +86,11 @@ fn a_small_link() {
     netns_test!(needs = ["ip"]);
     let next_door = neighbour(1_280);
     for (near, there, local) in [(HERE, THERE, "127.0.0.1"), (HERE_V6, THERE_V6, "::1")] {
-        let far = echo(next_door.bind(&at(there, 9001)));
-        let close = echo(Client::bind(&at(local, 9002)));
-        let (local, near) = (at(local, 1234), at(near, 1235));
-        let config = on(&local, &far.address().to_string());
-        let back = on(&near, &close.address().to_string())
-            .replace("\"on\"", "\"back\"")
-            .replace(".on]", ".back]");
-        let daemon = Daemon::start(&(config + &back));
-        ask_at_length(&daemon, &Client::bind(&local.replace("1234", "0")), &local);
-        ask_at_length(&daemon, &next_door.bind(&at(there, 0)), &near);
-        let ledger = daemon.stop();
+        let ways = BothWays::start(&next_door, there, near, local);
+        for (client, here) in &ways.clients {
+            ask_at_length(&ways.daemon, client, here);
+        }
+        let ledger = ways.daemon.stop();
         for name in ["on", "back"] {
             let row = ledger.handler(name);
             assert_eq!(
@@ -88,18 +110,8 @@ fn a_small_hop_further_on() {
     let router = neighbour(1_500);
     let beyond = behind(&router, 1_280);
     for (near, there, local) in [(HERE, BEYOND, "127.0.0.1"), (HERE_V6, BEYOND_V6, "::1")] {
-        let far = echo(beyond.bind(&at(there, 9001)));
-        let close = echo(Client::bind(&at(local, 9002)));
-        let (local, near) = (at(local, 1234), at(near, 1235));
-        let config = on(&local, &far.address().to_string());
-        let back = on(&near, &close.address().to_string())
-            .replace("\"on\"", "\"back\"")
-            .replace(".on]", ".back]");
-        let daemon = Daemon::start(&(config + &back));
-        for (client, here) in [
-            (Client::bind(&local.replace("1234", "0")), &local),
-            (beyond.bind(&at(there, 0)), &near),
-        ] {
+        let ways = BothWays::start(&beyond, there, near, local);
+        for (client, here) in &ways.clients {
             // The hosts find each other first; meanwhile what is sent waits.
             assert_eq!(client.ask(b"small", here).0, b"small");
             let timeout = if there == BEYOND {
@@ -113,10 +125,10 @@ fn a_small_hop_further_on() {
                 sent += 1;
                 client.try_ask(&[1; 1_400], here, timeout)
             });
-            skip_late_answers(&client, here);
-            ask_at_length(&daemon, &client, here);
+            skip_late_answers(client, here);
+            ask_at_length(&ways.daemon, client, here);
         }
-        let ledger = daemon.stop();
+        let ledger = ways.daemon.stop();
         assert_eq!(
             ["on", "back"].map(|name| not_sent(ledger.handler(name))),
             [0, 0],
@@ -139,47 +151,22 @@ fn skip_late_answers(client: &Client, here: &str) {
 fn faults_on_the_way() {
     netns_test!(needs = ["ip", "nft"]);
     let next_door = neighbour(1_500);
-    run("nft add table inet t");
-    run("nft add chain inet t out { type filter hook output priority 0 ; }");
-    for (there, family, prefix) in [
-        (THERE, "-4", "10.9.0.0/24"),
-        (THERE_V6, "-6", "fd00:9::/64"),
-    ] {
+    firewall();
+    for there in [THERE, THERE_V6] {
         let far = Server::answering(next_door.bind(&at(there, 9001)), |bytes| {
             [b"far:", bytes].concat()
         });
         let close = Server::named("close", "127.0.0.1:0");
         let (here, other) = ("127.0.0.1:1234", "127.0.0.1:1235");
-        let back = on(other, &close.address().to_string())
-            .replace("\"on\"", "\"other\"")
-            .replace(".on]", ".other]");
-        let mut daemon = Daemon::start(&(on(here, &far.address().to_string()) + &back));
+        let config = to_one("on", here, far.address()) + &to_one("other", other, close.address());
+        let mut daemon = Daemon::start(&config);
         let [client, newcomer, neighbour] = [0, 1, 2].map(|_| Client::bind("127.0.0.1:0"));
         assert_eq!(answer(&client, here), "far:?");
-        let rule = |what: &str| vec![format!("nft add rule inet t out udp {what}")];
-        let accept = vec!["nft flush chain inet t out".to_owned()];
-        let no_route = vec![format!("ip {family} route del {prefix} dev near")];
-        let route = vec![format!("ip {family} route add {prefix} dev near")];
-        let link_down = vec!["ip link set near down".to_owned()];
-        // An IPv6 address goes with the link.
-        let link_up = vec![
-            "ip link set near up".to_owned(),
-            format!("ip addr replace {HERE_V6}/64 dev near nodad"),
-        ];
-        let unreachable = &["ENETUNREACH"][..];
-        for (fault, repair, errnos) in [
-            (rule("dport 9001 drop"), &accept, &["EPERM"][..]),
-            (
-                rule("dport 9001 reject"),
-                &accept,
-                &["EPERM", "ECONNREFUSED"],
-            ),
-            (rule("sport 1234 drop"), &accept, &["EPERM"]),
-            (no_route, &route, unreachable),
-            (link_down, &link_up, unreachable),
-        ] {
+        let mut faults = Fault::all(there == THERE_V6, 9001);
+        faults.push(Fault::rule("sport 1234 drop", &["EPERM"]));
+        for fault in faults {
             let before = daemon.ledger_when(|_| true);
-            fault.iter().for_each(|command| run(command));
+            fault.begin();
             for _ in 0..10 {
                 // Both the one that has a session and the one that would begin one.
                 client.send(b"lost", here);
@@ -197,13 +184,7 @@ fn faults_on_the_way() {
             };
             let ledger = daemon.ledger_when(is_settled);
             let row = ledger.handler("on");
-            for (errno, count) in &row.not_sent {
-                let known = before.handler("on").not_sent.get(errno) == Some(count);
-                assert!(
-                    known || errnos.contains(&errno.as_str()),
-                    "{fault:?}: {row:?}"
-                );
-            }
+            fault.assert_explains(before.handler("on"), row);
             assert_eq!(
                 row.reason("no_port"),
                 0,
@@ -217,10 +198,10 @@ fn faults_on_the_way() {
                     || upstream
                         .not_sent
                         .keys()
-                        .any(|errno| errnos.contains(&errno.as_str())),
+                        .any(|errno| fault.errnos.contains(&errno.as_str())),
                 "{upstream:?}"
             );
-            repair.iter().for_each(|command| run(command));
+            fault.end();
             assert!(client.is_empty() && newcomer.is_empty());
             for client in [&client, &newcomer] {
                 // For a while after a port could not be opened, none is.
@@ -243,7 +224,7 @@ fn a_full_queue() {
     for there in [THERE, THERE_V6] {
         let far = echo(next_door.bind(&at(there, 9001)));
         let here = "127.0.0.1:1234";
-        let mut daemon = Daemon::start(&on(here, &far.address().to_string()));
+        let mut daemon = Daemon::start(&to_one("on", here, far.address()));
         let clients: Vec<Client> = (0..10).map(|_| Client::bind("127.0.0.1:0")).collect();
         clients
             .iter()

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::common::client::Client;
@@ -14,7 +14,9 @@ use crate::common::curl::{ask, get};
 use crate::common::daemon::{Daemon, on_file_under};
 use crate::common::ledger::{Ledger, Row};
 use crate::common::namespace::{netns_test, run};
-use crate::common::neighbour::{BEYOND, BEYOND_V6, HERE_V6, THERE, THERE_V6, behind, neighbour};
+use crate::common::neighbour::{
+    BEYOND, BEYOND_V6, Fault, THERE, THERE_V6, behind, firewall, neighbour,
+};
 use crate::common::{TIMEOUT, eventually};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
@@ -244,12 +246,9 @@ fn a_full_device_queue_is_counted() {
 fn a_firewall_and_a_lost_route() {
     netns_test!(needs = ["ip", "nft"]);
     let next_door = neighbour(1_500);
-    run("nft add table inet t");
-    run("nft add chain inet t out { type filter hook output priority 0 ; }");
-    for (there, family, prefix) in [
-        (THERE, "-4", "10.9.0.0/24"),
-        (THERE_V6, "-6", "fd00:9::/64"),
-    ] {
+    firewall();
+    for there in [THERE, THERE_V6] {
+        let is_v6 = there == THERE_V6;
         let there = std::net::SocketAddr::new(there.parse().unwrap(), 9001).to_string();
         let lost = next_door.bind(&there);
         let good = Client::bind("127.0.0.1:0");
@@ -258,22 +257,7 @@ fn a_firewall_and_a_lost_route() {
         let client = Client::bind("127.0.0.1:0");
         let mut next = 0;
         let mut losses = 0;
-        let link_down = ["ip link set near down".to_owned()];
-        let link_up = [
-            "ip link set near up".to_owned(),
-            // An IPv6 address goes with the link.
-            format!("ip addr replace {HERE_V6}/64 dev near nodad"),
-        ];
-        let no_route = [format!("ip {family} route del {prefix} dev near")];
-        let route = [format!("ip {family} route add {prefix} dev near")];
-        let accept = ["nft flush chain inet t out".to_owned()];
-        let rule = |what: &str| [format!("nft add rule inet t out udp dport 9001 {what}")];
-        for (fault, repair, errnos) in [
-            (&rule("drop")[..], &accept[..], &["EPERM"][..]),
-            (&rule("reject"), &accept, &["EPERM", "ECONNREFUSED"]),
-            (&no_route, &route, &["ENETUNREACH"]),
-            (&link_down, &link_up, &["ENETUNREACH"]),
-        ] {
+        for fault in Fault::all(is_v6, 9001) {
             let pass = |numbers: std::ops::Range<u32>| {
                 send_numbers(&client, "127.0.0.1:1234", numbers.clone());
                 expect_numbers(&lost, numbers.clone());
@@ -281,8 +265,8 @@ fn a_firewall_and_a_lost_route() {
             };
             pass(next..next + 20);
             next += 20;
-            fault.iter().for_each(|command| run(command));
-            let before = daemon.ledger_when(|_| true).handler("on").not_sent.clone();
+            fault.begin();
+            let before = daemon.ledger_when(|_| true);
             for _ in 0..3 {
                 send_numbers(&client, "127.0.0.1:1234", next..next + 30);
                 expect_numbers(&good, next..next + 30);
@@ -295,13 +279,8 @@ fn a_firewall_and_a_lost_route() {
             });
             let row = ledger.handler("on");
             assert_eq!(not_sent(row), losses, "{fault:?}: {row:?}");
-            for (errno, count) in &row.not_sent {
-                assert!(
-                    before.get(errno) == Some(count) || errnos.contains(&errno.as_str()),
-                    "{fault:?}: {row:?}"
-                );
-            }
-            repair.iter().for_each(|command| run(command));
+            fault.assert_explains(before.handler("on"), row);
+            fault.end();
             pass(next..next + 20);
             next += 20;
         }
@@ -523,22 +502,32 @@ fn blocked_output_harms_nobody_else() {
     assert_eq!((echo.handled, echo.last, echo.dropped), (100, 100, 0));
 }
 
-/// A reader of standard output that was slow and comes back gets whole lines only, as many as the ledger calls handled,
-/// and `print` works on.
-#[test]
-fn output_that_was_blocked_works_again() {
-    netns_test!();
-    let (mut reader, writer) = output();
-    let mut daemon = Daemon::of(PRINT_AND_ECHO).output(writer).start();
-    let client = Client::bind("127.0.0.1:0");
+/// Fills standard output until `print` drops, and then reads it until the sink is empty, and on to the end.
+fn fill_and_read(
+    daemon: &mut Daemon,
+    client: &Client,
+    mut reader: impl Read + Send + 'static,
+) -> JoinHandle<String> {
     let full = |ledger: &Ledger| ledger.handler("print").reason("sink_full") > 0;
-    print_until(&mut daemon, &client, full);
+    print_until(daemon, client, full);
     let reading = thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         text
     });
     daemon.ledger_when(|ledger| ledger.handler("print").in_flight == 0);
+    reading
+}
+
+/// A reader of standard output that was slow and comes back gets whole lines only, as many as the ledger calls handled,
+/// and `print` works on.
+#[test]
+fn output_that_was_blocked_works_again() {
+    netns_test!();
+    let (reader, writer) = output();
+    let mut daemon = Daemon::of(PRINT_AND_ECHO).output(writer).start();
+    let client = Client::bind("127.0.0.1:0");
+    let reading = fill_and_read(&mut daemon, &client, reader);
     client.send(b"the last one", "127.0.0.1:1000");
     let ledger = daemon.stop();
     let text = reading.join().unwrap();
@@ -585,20 +574,13 @@ fn closed_output_harms_nobody_else() {
 fn output_that_does_not_block_is_waited_for() {
     netns_test!();
     // One end of a socket pair may be made so without unsafe code; a pipe would do the same.
-    let (mut reader, writer) = UnixStream::pair().unwrap();
+    let (reader, writer) = UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();
     let mut daemon = Daemon::of(PRINT_AND_ECHO)
         .output(OwnedFd::from(writer).into())
         .start();
     let client = Client::bind("127.0.0.1:0");
-    let full = |ledger: &Ledger| ledger.handler("print").reason("sink_full") > 0;
-    print_until(&mut daemon, &client, full);
-    let reading = thread::spawn(move || {
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        text
-    });
-    daemon.ledger_when(|ledger| ledger.handler("print").in_flight == 0);
+    let reading = fill_and_read(&mut daemon, &client, reader);
     let ledger = daemon.stop();
     let lines = reading.join().unwrap().lines().count();
     assert_eq!(lines as u64, ledger.handler("print").handled);

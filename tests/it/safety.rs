@@ -1,13 +1,26 @@
 //! Who is never answered, loops that die, ports that cannot be taken: what the daemon refuses, with its name in the
 //! ledger.
 
-use std::net::UdpSocket;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, on_file};
 use crate::common::namespace::{netns_test, run};
 
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
+
+/// Binds a socket with SO_REUSEADDR, and perhaps with SO_REUSEPORT.
+fn bind_reusing(address: &str, with_port: bool) -> io::Result<UdpSocket> {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(with_port)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
 
 /// A low source port is not answered unless the handler allows it.
 #[test]
@@ -48,11 +61,7 @@ fn own_listener_as_source() {
     "#;
     let mut daemon = Daemon::start(config);
     // `share` leaves SO_REUSEADDR on, so this test can send from the listener's own address.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    let from: std::net::SocketAddr = "127.0.0.2:5000".parse().unwrap();
-    socket.bind(&from.into()).unwrap();
-    let forger: UdpSocket = socket.into();
+    let forger = bind_reusing("127.0.0.2:5000", false).unwrap();
     forger.send_to(b"loop", "127.0.0.1:1234").unwrap();
     let ledger = daemon.ledger_when(|ledger| ledger.received() == 1);
     assert_eq!(ledger.handler("echo").reason("own_source"), 1);
@@ -104,8 +113,6 @@ fn answers_are_damped() {
     let mut daemon = Daemon::start(config);
     let client = Client::bind("127.0.0.1:0");
     let socket = socket2::SockRef::from(&client.0);
-    udispatch::net::option::set_int(&client.0, libc::IPPROTO_IP, libc::IP_RECVTTL, 1).unwrap();
-    let mut receiver = udispatch::net::receive::Receiver::new();
     for (ttl, to, expected) in [
         (64, "127.0.0.1:1234", 63),
         (2, "127.0.0.1:1234", 1),
@@ -113,15 +120,9 @@ fn answers_are_damped() {
     ] {
         socket.set_ttl_v4(ttl).unwrap();
         client.send(b"how far?", to);
-        let answer = client
-            .0
-            .peek(&mut [0; 16])
-            .map(|_| receiver.receive(&client.0, 1, true))
-            .expect("an answer comes");
-        assert_eq!(answer.unwrap(), 1);
         assert_eq!(
-            receiver.slots().next().unwrap().control_data().ttl,
-            Some(expected)
+            client.receive_with_ttl(1),
+            [(b"how far?".to_vec(), expected)]
         );
     }
     socket.set_ttl_v4(1).unwrap();
@@ -191,8 +192,8 @@ fn amplification_is_refused() {
     daemon.stop();
 }
 
-/// Once it runs, nobody else can bind over its addresses, whatever flags they use: neither the same, nor the wildcard,
-/// nor (over a wildcard) a specific one.
+/// While the daemon runs, SO_REUSEADDR lets no other socket bind over its addresses: neither to one of them, nor to the
+/// wildcard, nor (over a wildcard) to a specific one.
 #[test]
 fn the_port_is_locked() {
     netns_test!();
@@ -207,30 +208,22 @@ fn the_port_is_locked() {
         "127.0.0.1:5000",
         "0.0.0.0:5000",
     ] {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        let address: std::net::SocketAddr = address.parse().unwrap();
-        let error = socket.bind(&address.into()).expect_err("the daemon's own");
+        let error = bind_reusing(address, false).expect_err("the daemon's own");
         assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE), "{address}");
     }
     daemon.stop();
 }
 
-/// Somebody who is there already is found and named, whichever overlapping address and flags they have.
+/// A process that has the port already is found and named, whichever overlapping address it has, and although its socket
+/// lets others bind.
 #[test]
 fn port_owners_are_named() {
     netns_test!();
-    for squatted in ["127.0.0.1:1234", "0.0.0.0:1234", "[::]:1234"] {
-        let address: std::net::SocketAddr = squatted.parse().unwrap();
-        let domain = socket2::Domain::for_address(address);
-        let port_owner = socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
-        port_owner.set_reuse_address(true).unwrap();
-        port_owner.set_reuse_port(true).unwrap();
-        port_owner.bind(&address.into()).unwrap();
+    for taken in ["127.0.0.1:1234", "0.0.0.0:1234", "[::]:1234"] {
+        let _owner = bind_reusing(taken, true).unwrap();
         let outcome = on_file("run", ECHO, &["--workers", "1"]);
         assert_eq!(outcome.code, 1, "{}", outcome.errors);
-        let me = format!("(pid {}), bound to {squatted}", std::process::id());
+        let me = format!("(pid {}), bound to {taken}", std::process::id());
         assert!(
             outcome.errors.contains("cannot bind 127.0.0.1:1234"),
             "{}",

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 use std::{env, fs, thread};
 
@@ -34,6 +34,17 @@ fn forwarding() -> (Server, Daemon) {
     let server = telling("127.0.0.1:9001");
     let daemon = Daemon::start(&forwarder("on", HERE, &list([server.address()]), ""));
     (server, daemon)
+}
+
+/// Waits until a new process has ended, and asserts that it has failed with these words in its log.
+fn assert_fails(new: Child, words: &str) {
+    let ended = new.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        ended.status.code() == Some(1) && log.contains(words) && !log.contains("panicked"),
+        "{}, without {words:?}: {log}",
+        ended.status
+    );
 }
 
 /// Asserts that the first process still serves, and that it has counted each request and each reply once.
@@ -191,14 +202,8 @@ fn silence_before_ready() {
     let talker = Talker::begin(HERE);
     let mut silent = hello(&daemon.control(), VERSION);
     silent.expect(MessageKind::Manifest, SOON).unwrap();
-    let second = successor(&[], &daemon.control(), &daemon.file())
-        .wait_with_output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&second.stderr);
-    assert!(
-        second.status.code() == Some(1) && words.contains("another process is taking over"),
-        "{words}"
-    );
+    let second = successor(&[], &daemon.control(), &daemon.file());
+    assert_fails(second, "another process is taking over");
     let said = daemon.wait_for("has not taken over");
     assert!(
         said.contains("sent no `Ready` for 10s") && said.contains("goes on as before"),
@@ -289,14 +294,8 @@ fn another_pid_namespace() {
     let daemon = Daemon::of(config)
         .under(&["unshare", "--pid", "--fork", "--kill-child"])
         .start();
-    let ended = successor(&[], &daemon.control(), &daemon.file())
-        .wait_with_output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&ended.stderr);
-    assert!(
-        ended.status.code() == Some(1) && words.contains("another PID namespace"),
-        "{words}"
-    );
+    let new = successor(&[], &daemon.control(), &daemon.file());
+    assert_fails(new, "another PID namespace");
     assert_eq!(
         Client::newcomer().ask(b"still here?", HERE).0,
         b"still here?"
@@ -371,25 +370,15 @@ fn too_few_files() {
     let talker = Talker::begin(HERE);
     for limit in [8, 12, 16] {
         let limit = format!("--nofile={limit}:{limit}");
-        let ended = successor(&["prlimit", &limit], &daemon.control(), &daemon.file())
-            .wait_with_output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&ended.stderr);
-        assert!(
-            ended.status.code() == Some(1) && words.contains("open"),
-            "{limit}: {words}"
-        );
+        let new = successor(&["prlimit", &limit], &daemon.control(), &daemon.file());
+        assert_fails(new, "open");
     }
     let pid = daemon.pid();
     run(&format!(
         "prlimit --pid {pid} --nofile={}:",
         daemon.next_file()
     ));
-    let ended = successor(&[], &daemon.control(), &daemon.file())
-        .wait_with_output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{words}");
+    assert_fails(successor(&[], &daemon.control(), &daemon.file()), "");
     run(&format!("prlimit --pid {pid} --nofile=1000:"));
     daemon.wait_for("files can be opened again");
     assert_undisturbed(daemon, talker.end());
@@ -469,14 +458,7 @@ fn whoever_runs_misbehaves() {
             Running::Silent => "sent no `Manifest` for 10s",
         };
         let held = (running != Running::EndsAtOnce).then_some(wire);
-        let ended = child.wait_with_output().unwrap();
+        assert_fails(child, said);
         drop(held);
-        let words = String::from_utf8_lossy(&ended.stderr);
-        assert!(
-            ended.status.code() == Some(1) && words.contains(said),
-            "{running:?}: {}: {words}",
-            ended.status
-        );
-        assert!(!words.contains("panicked"), "{words}");
     }
 }

@@ -1,6 +1,7 @@
 //! The host next door, at fixed addresses, and one behind it.
 
 use super::host::Host;
+use super::ledger::Row;
 use super::namespace::run;
 
 /// This side's address and the other's.
@@ -25,4 +26,79 @@ pub fn behind(neighbour: &Host, mtu: u32) -> Host {
     run(&format!("ip route add 10.10.0.0/24 via {THERE}"));
     run(&format!("ip -6 route add fd00:10::/64 via {THERE_V6}"));
     beyond
+}
+
+/// A fault of the way to the neighbour: commands that cause it and that end it, and the errnos that it may bring.
+#[derive(Debug)]
+pub struct Fault {
+    cause: Vec<String>,
+    repair: Vec<String>,
+    pub errnos: &'static [&'static str],
+}
+
+impl Fault {
+    /// A rule of the firewall for UDP datagrams that leave this host, such as `dport 53 drop`. Needs [`firewall`].
+    pub fn rule(what: &str, errnos: &'static [&'static str]) -> Fault {
+        Fault {
+            cause: vec![format!("nft add rule inet t out udp {what}")],
+            repair: vec!["nft flush chain inet t out".to_owned()],
+            errnos,
+        }
+    }
+
+    /// What happens to ways in general: a firewall that drops what goes to this port of the neighbour, one that rejects
+    /// it, a route that is gone, and a link that is down.
+    pub fn all(is_v6: bool, port: u16) -> Vec<Fault> {
+        let (family, prefix) = if is_v6 {
+            ("-6", "fd00:9::/64")
+        } else {
+            ("-4", "10.9.0.0/24")
+        };
+        let no_route = Fault {
+            cause: vec![format!("ip {family} route del {prefix} dev near")],
+            repair: vec![format!("ip {family} route add {prefix} dev near")],
+            errnos: &["ENETUNREACH"],
+        };
+        let link_down = Fault {
+            cause: vec!["ip link set near down".to_owned()],
+            // The kernel removes an IPv6 address together with the link.
+            repair: vec![
+                "ip link set near up".to_owned(),
+                format!("ip addr replace {HERE_V6}/64 dev near nodad"),
+            ],
+            errnos: &["ENETUNREACH"],
+        };
+        vec![
+            Fault::rule(&format!("dport {port} drop"), &["EPERM"]),
+            Fault::rule(&format!("dport {port} reject"), &["EPERM", "ECONNREFUSED"]),
+            no_route,
+            link_down,
+        ]
+    }
+
+    /// Makes the fault happen.
+    pub fn begin(&self) {
+        self.cause.iter().for_each(|command| run(command));
+    }
+
+    /// Ends the fault.
+    pub fn end(&self) {
+        self.repair.iter().for_each(|command| run(command));
+    }
+
+    /// Asserts that the errnos whose counts have changed are those of the fault.
+    pub fn assert_explains(&self, before: &Row, now: &Row) {
+        for (errno, count) in &now.not_sent {
+            assert!(
+                before.not_sent.get(errno) == Some(count) || self.errnos.contains(&errno.as_str()),
+                "{self:?}: {now:?}"
+            );
+        }
+    }
+}
+
+/// An empty firewall, for [`Fault::rule`].
+pub fn firewall() {
+    run("nft add table inet t");
+    run("nft add chain inet t out { type filter hook output priority 0 ; }");
 }
