@@ -8,17 +8,12 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, on_file, on_file_under};
 use crate::common::host::Host;
-use crate::common::ledger::{Ledger, Upstream};
+use crate::common::ledger::{Ledger, Upstream, upstream};
 use crate::common::namespace::{index_of, netns_test, run};
 use crate::common::told::receive_with_class;
 use crate::common::upstream::forwarder;
 
 const HERE: &str = "127.0.0.1:1234";
-
-/// The numbers of an upstream of the handler `on`.
-fn upstream(ledger: &Ledger, address: &str) -> Upstream {
-    ledger.upstream(&format!("on → {address}"))
-}
 
 /// Two networks, each with another host: cables `one` and `two`.
 fn two_networks() -> [Host; 2] {

@@ -8,18 +8,13 @@ use std::time::{Duration, Instant};
 use crate::common::client::{Client, gather};
 use crate::common::daemon::Daemon;
 use crate::common::eventually;
-use crate::common::ledger::{Ledger, Upstream};
+use crate::common::ledger::{Ledger, upstream};
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{
     PAUSE, Server, answer, answer_despite_trials, forwarder, list, trials_max,
 };
 
 const HERE: &str = "127.0.0.1:1234";
-
-/// The numbers of an upstream of the handler `on`.
-fn upstream(ledger: &Ledger, address: SocketAddr) -> Upstream {
-    ledger.upstream(&format!("on → {address}"))
-}
 
 /// An upstream that is down refuses what its only client sends; whatever the kernel has left on the session's socket,
 /// the first datagram after the upstream is back arrives there, and its answer at the client. Again and again.

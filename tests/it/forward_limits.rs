@@ -11,15 +11,9 @@ use crate::common::daemon::Daemon;
 use crate::common::eventually;
 use crate::common::ledger::Ledger;
 use crate::common::namespace::{netns_test, run};
-use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
+use crate::common::upstream::{HERE, Server, answer, answer_at_last, on};
 use udispatch::net::control_message::Sending;
 use udispatch::net::send::Sender;
-
-const HERE: &str = "127.0.0.1:1234";
-
-fn on(upstream: &Server, more: &str) -> String {
-    forwarder("on", HERE, &list([upstream.address()]), more)
-}
 
 /// A client of this number, at a port that is none of the kernel's to give out here.
 fn client(number: u16) -> Client {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
 use crate::common::host::Host;
-use crate::common::ledger::{Ledger, Row};
+use crate::common::ledger::{Ledger, not_sent};
 use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{
     BEYOND, BEYOND_V6, Fault, HERE, HERE_V6, THERE, THERE_V6, behind, firewall, neighbour,
@@ -49,11 +49,6 @@ impl BothWays {
             _servers: [far, close],
         }
     }
-}
-
-/// What a handler did not get sent, for whatever errno.
-fn not_sent(row: &Row) -> u64 {
-    row.not_sent.values().sum()
 }
 
 /// A server that returns each datagram to its sender.

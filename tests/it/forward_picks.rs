@@ -9,18 +9,13 @@ use std::time::{Duration, Instant};
 use crate::common::client::{Client, gather};
 use crate::common::daemon::Daemon;
 use crate::common::eventually;
-use crate::common::ledger::{Ledger, Upstream};
+use crate::common::ledger::{Upstream, upstream};
 use crate::common::namespace::netns_test;
 use crate::common::upstream::{
     Server, answer_despite_trials, forwarder, list, servers, trials_max,
 };
 
 const HERE: &str = "127.0.0.1:1234";
-
-/// The numbers of an upstream of the handler `on`.
-fn upstream(ledger: &Ledger, address: SocketAddr) -> Upstream {
-    ledger.upstream(&format!("on → {address}"))
-}
 
 /// A forwarder called `on` to these servers; of each, what this says beside its address.
 fn on(servers: &[Server], each: &[&str], more: &str) -> String {

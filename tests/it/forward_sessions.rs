@@ -12,14 +12,7 @@ use crate::common::eventually;
 use crate::common::host::Host;
 use crate::common::ledger::Ledger;
 use crate::common::namespace::{add_address, netns_test, run};
-use crate::common::upstream::{Server, answer, forwarder, list};
-
-const HERE: &str = "127.0.0.1:1234";
-
-/// A forwarder called `on` at 127.0.0.1:1234.
-fn on(upstream: &Server, more: &str) -> String {
-    forwarder("on", HERE, &list([upstream.address()]), more)
-}
+use crate::common::upstream::{HERE, Server, answer, forwarder, list, on};
 
 /// What became of the answers that the handler `on` got.
 fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::common::client::Client;
 use crate::common::curl::{ask, get};
 use crate::common::daemon::{Daemon, on_file_under};
-use crate::common::ledger::{Ledger, Row};
+use crate::common::ledger::{Ledger, not_sent};
 use crate::common::namespace::{netns_test, run};
 use crate::common::neighbour::{
     BEYOND, BEYOND_V6, Fault, THERE, THERE_V6, behind, firewall, neighbour,
@@ -27,11 +27,6 @@ fn forward(name: &str, port: u16, upstreams: &[&str]) -> String {
         "[[route]]\ndestination = \"127.0.0.1:{port}\"\nhandler = \"{name}\"\n\
          [handler.{name}]\nkind = \"forward\"\npick = \"all\"\nupstreams = {upstreams:?}\n"
     )
-}
-
-/// What a handler did not get sent, for whatever errno.
-fn not_sent(row: &Row) -> u64 {
-    row.not_sent.values().sum()
 }
 
 /// Numbered datagrams.

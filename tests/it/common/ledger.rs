@@ -1,6 +1,7 @@
 //! The ledger as the daemon prints it, read back and checked by a second arithmetic: law 3 in every row.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// The accounts, by label.
 #[derive(Debug, Default)]
@@ -316,4 +317,14 @@ impl Row {
     pub fn reason(&self, label: &str) -> u64 {
         self.reasons.get(label).copied().unwrap_or(0)
     }
+}
+
+/// The numbers of an upstream of the handler `on`.
+pub fn upstream(ledger: &Ledger, address: impl Display) -> Upstream {
+    ledger.upstream(&format!("on → {address}"))
+}
+
+/// Number of datagrams of a row that the kernel refused to send, for any errno.
+pub fn not_sent(row: &Row) -> u64 {
+    row.not_sent.values().sum()
 }

@@ -127,6 +127,14 @@ pub fn forwarder(name: &str, destination: &str, upstreams: &str, more: &str) -> 
     )
 }
 
+/// The destination of the route that [`on`] makes.
+pub const HERE: &str = "127.0.0.1:1234";
+
+/// A forwarder called `on`, from [`HERE`] to one server. `more` are further keys.
+pub fn on(upstream: &Server, more: &str) -> String {
+    forwarder("on", HERE, &list([upstream.address()]), more)
+}
+
 /// The answer to a question, as text.
 pub fn answer(client: &Client, to: impl Display) -> String {
     String::from_utf8(client.ask(b"?", &to.to_string()).0).expect("text")
