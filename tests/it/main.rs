@@ -1,13 +1,13 @@
-//! The integration tests: one program with a module for each subject, since each program of its own links the crate and
-//! compiles what the tests share once more.
+//! The integration tests: one program with a module for each subject. Several programs would each link the crate, and
+//! compile the shared parts once more.
 //!
 //! A test that opens sockets begins with [`netns_test!`](common::namespace) and runs in a network namespace and a
-//! process of its own. The others run as threads of this program, beside each other: they bind port 0, use temporary
-//! directories, and change nothing that belongs to the process, such as its environment, limits, signal handlers or
-//! current directory. So that the tests can run twice at a time on one machine, no name outside a namespace is fixed.
+//! process of its own. The others run as threads of this program, beside each other. They bind port 0, use temporary
+//! directories, and do not change the environment, limits, signal handlers or current directory of the process. No name
+//! outside a namespace is fixed, so the tests can run twice at a time on one machine.
 //!
-//! Programs of their own are `allocation`, which replaces the global allocator, and the seeded simulations `sessions`
-//! and `simulation`, which use nothing of `common` but the seeds and so build beside this one.
+//! Some tests are programs of their own: `allocation`, which replaces the global allocator, and the seeded simulations,
+//! which use only the seeds of `common`.
 
 mod alarms;
 mod cli;

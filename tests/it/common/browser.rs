@@ -1,5 +1,5 @@
-//! Headless Chromium, driven by WebDriver (W3C) through Debian's chromedriver: plain HTTP requests with JSON, no
-//! library. With a profile of its own that goes with it; every wait has an end.
+//! Headless Chromium, driven by WebDriver (W3C) through Debian's chromedriver: plain HTTP requests with JSON, without a
+//! library. Each browser has a temporary profile, and every wait has a limit.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::{Lazy, TIMEOUT, eventually};
 
-/// Where chromedriver listens; each test has a network of its own.
+/// The port of chromedriver. Each test has a network of its own.
 const PORT: u16 = 9515;
 
-/// The width and height of a desktop's window and of a phone, in CSS pixels.
+/// The width and height of a desktop's window, in CSS pixels.
 pub const DESKTOP: (u32, u32) = (1440, 900);
-/// See [`DESKTOP`].
+/// The width and height of a phone's screen, in CSS pixels.
 pub const PHONE: (u32, u32) = (360, 740);
 
 /// A browser with one window.
@@ -28,7 +28,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one with an empty profile.
+    /// Starts a browser with an empty profile.
     pub fn start() -> Browser {
         let profile = tempfile::tempdir().expect("a temporary directory");
         let driver = Command::new("chromedriver")
@@ -72,7 +72,7 @@ impl Browser {
             &json!({ "capabilities": { "alwaysMatch": capabilities } }),
         );
         browser.session = created["sessionId"].as_str().expect("a session").to_owned();
-        // What the browser's own first page said and asked for is none of ours.
+        // Discards what the browser's own first page logged and requested.
         browser.open("about:blank");
         browser.complaints();
         browser.requests();
@@ -91,7 +91,7 @@ impl Browser {
         )
     }
 
-    /// Shows a page.
+    /// Opens a page.
     pub fn open(&self, url: &str) {
         self.ask("POST", "/url", &json!({ "url": url }));
     }
@@ -138,7 +138,7 @@ impl Browser {
         self.ask("POST", &format!("/element/{id}/click"), &json!({}));
     }
 
-    /// Presses a key, as WebDriver writes it.
+    /// Presses a key, in the notation of WebDriver.
     pub fn press(&self, key: char) {
         let key = key.to_string();
         let presses =
@@ -147,7 +147,7 @@ impl Browser {
         self.ask("POST", "/actions", &json!({ "actions": [keyboard] }));
     }
 
-    /// Makes the window so large, and the system's colours light or dark.
+    /// Sets the size of the window, and the colour scheme of the system, `light` or `dark`.
     pub fn show_as(&self, (width, height): (u32, u32), colours: &str) {
         let is_phone = width < 600;
         let metrics =
@@ -160,7 +160,7 @@ impl Browser {
         );
     }
 
-    /// Keeps a picture of the whole page as `target/artifacts/NAME.png`.
+    /// Saves a picture of the whole page as `target/artifacts/NAME.png`.
     pub fn keep_picture(&self, name: &str) {
         let picture = self.tell(
             "Page.captureScreenshot",
@@ -171,7 +171,7 @@ impl Browser {
             .expect("base64");
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/artifacts");
         std::fs::create_dir_all(&folder).expect("a folder for artifacts");
-        // In one step, since another run of the tests may write the same picture now.
+        // The file is replaced in one step, because another run of the tests may write the same picture now.
         let file = tempfile::NamedTempFile::new_in(&folder).expect("a file");
         std::fs::write(&file, bytes).expect("the picture is written");
         file.persist(folder.join(format!("{name}.png")))
@@ -183,7 +183,8 @@ impl Browser {
         entries.as_array().expect("a list").clone()
     }
 
-    /// What the console has said since it was last asked: errors, warnings, and what the policy of the page refused.
+    /// The messages of the console since the last call: errors, warnings, and what the page's content security policy
+    /// refused.
     pub fn complaints(&self) -> Vec<String> {
         self.log("browser")
             .iter()
@@ -191,7 +192,7 @@ impl Browser {
             .collect()
     }
 
-    /// The addresses of everything that was asked for since this was last asked.
+    /// The URLs of all requests since the last call.
     pub fn requests(&self) -> Vec<String> {
         let message =
             |entry: &Value| serde_json::from_str::<Value>(entry["message"].as_str()?).ok();
@@ -208,7 +209,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ending the session ends Chromium; without an answer chromedriver's own end has to do.
+        // The end of the session ends Chromium. If the request fails, killing chromedriver has to do.
         if !self.session.is_empty() {
             let _ = exchange(
                 "DELETE",
@@ -231,7 +232,7 @@ fn request(method: &str, path: &str, body: &Value) -> Value {
     answer["value"].take()
 }
 
-/// One request of HTTP/1.1 on a connection of its own: the first line and the body of what comes back.
+/// Sends one HTTP/1.1 request on a connection of its own. Returns the status line and the body of the response.
 fn exchange(method: &str, path: &str, body: &Value) -> std::io::Result<(String, Value)> {
     let body = if body.is_null() {
         String::new()

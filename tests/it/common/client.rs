@@ -11,25 +11,25 @@ use udispatch::net::send::Sender;
 
 use super::{TIMEOUT, eventually};
 
-/// Sends and receives.
+/// A client, which sends and receives by one socket.
 pub struct Client(pub UdpSocket);
 
 impl Client {
-    /// Bound to an address; port 0 lets the kernel choose.
+    /// Binds a client to an address. Port 0 lets the kernel choose.
     pub fn bind(address: &str) -> Client {
         let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         Client::of(socket)
     }
 
-    /// A client at an address that no other newcomer of this process has had: a session of one that is gone cannot be
-    /// taken for its own.
+    /// A client with an address that no other newcomer of this process has had, so that no session of an earlier client
+    /// can be mistaken for its own.
     pub fn newcomer() -> Client {
         static COUNT: AtomicU16 = AtomicU16::new(0);
         let [high, low] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         Client::bind(&SocketAddr::from(([127, 3, high, low], 0)).to_string())
     }
 
-    /// With a receive buffer as large as the system allows, and a limit to its timeout.
+    /// A client with this socket, which gets the largest receive buffer that the system allows, and a read timeout.
     pub fn of(socket: UdpSocket) -> Client {
         socket2::SockRef::from(&socket)
             .set_recv_buffer_size(4 << 20)
@@ -52,7 +52,7 @@ impl Client {
         assert_eq!(sent, bytes.len());
     }
 
-    /// Sends all of it in one call, cut into datagrams of this size by the kernel (UDP_SEGMENT); the last may be
+    /// Sends all bytes in one call, cut into datagrams of this size by the kernel (UDP_SEGMENT). The last one may be
     /// shorter.
     pub fn send_segmented(&self, bytes: &[u8], segment: u16, to: &str) {
         let to: SocketAddr = to.parse().unwrap();
@@ -73,13 +73,13 @@ impl Client {
         );
     }
 
-    /// Receives so many datagrams, each with the TTL or hop limit that is left.
+    /// Receives this many datagrams, each with its remaining TTL or hop limit.
     pub fn receive_with_ttl(&self, count: usize) -> Vec<(Vec<u8>, u8)> {
         let (level, option) = match self.address() {
             SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVTTL),
             SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
         };
-        // The kernel tells it of a datagram that is there already, too.
+        // The option also applies to a datagram that is in the socket's queue already.
         set_int(&self.0, level, option, 1).unwrap();
         let mut receiver = Receiver::new();
         let mut got = Vec::new();
@@ -97,7 +97,7 @@ impl Client {
         got
     }
 
-    /// Receives one datagram, which must come.
+    /// Receives one datagram. Panics if none comes.
     pub fn receive(&self) -> (Vec<u8>, SocketAddr) {
         let mut buffer = vec![0; 65_536];
         let (len, from) = self.0.recv_from(&mut buffer).expect("a datagram comes");
@@ -127,7 +127,7 @@ impl Client {
         self.receive()
     }
 
-    /// Whether nothing has come. Only after something else has shown that it would have.
+    /// Whether no datagram has come. Call it only after an event that proves that one would have come by now.
     pub fn is_empty(&self) -> bool {
         self.0.set_nonblocking(true).unwrap();
         let empty = self.0.recv_from(&mut [0; 1]).is_err();
@@ -136,7 +136,7 @@ impl Client {
     }
 }
 
-/// What each of the clients receives until so many datagrams have come to all of them together.
+/// The datagrams that each of the clients receives until this many have come to all of them together.
 pub fn gather(clients: &[Client], total: usize) -> Vec<Vec<Vec<u8>>> {
     let mut got = vec![Vec::new(); clients.len()];
     let mut buffer = vec![0; 65_536];

@@ -1,4 +1,4 @@
-//! Visitors of the control socket: curl, as a user would, and the program's own commands.
+//! Clients of the control socket: curl, as a user would run it, and the program's own commands.
 
 use std::process::Command;
 
@@ -6,17 +6,17 @@ use udispatch::observe::snapshot::Snapshot;
 
 use super::daemon::{Daemon, Outcome, udispatch};
 
-/// Seconds for one visit, as curl reads it.
+/// Limit of one request in seconds, in curl's notation.
 const SECONDS_MAX: &str = "30";
 
-/// What came back.
+/// The result of one request.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status code; 0 where the connection ended before one.
+    /// The status code, or 0 if the connection ended before a response came.
     pub status: u16,
     /// The headers, with the status line.
     pub head: String,
-    /// The rest.
+    /// The body of the response.
     pub body: String,
 }
 
@@ -41,7 +41,7 @@ pub fn curl(arguments: &[&str]) -> Answer {
     }
 }
 
-/// Reads a path over the control socket.
+/// Gets a path over the control socket.
 pub fn get(daemon: &Daemon, path: &str) -> Answer {
     let control = daemon.control();
     curl(&[
@@ -63,7 +63,7 @@ pub fn post(daemon: &Daemon, path: &str) -> Answer {
     ])
 }
 
-/// The snapshot, as the program itself reads it.
+/// The daemon's snapshot, parsed as the program itself parses it.
 pub fn snapshot(daemon: &Daemon) -> Snapshot {
     let answer = get(daemon, "/status");
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -1,4 +1,4 @@
-//! The real daemon, started on a configuration, watched through its output, and always ended.
+//! The real daemon, started with a configuration, observed through its output, and always ended.
 #![allow(unsafe_code)]
 
 use std::fmt::Display;
@@ -17,15 +17,15 @@ pub struct Daemon {
     errors: Lines,
     output: Option<Lines>,
     directory: tempfile::TempDir,
-    /// Where its control socket is.
+    /// The directory of the control socket.
     control: tempfile::TempDir,
 }
 
-/// The lines of a stream, as they come.
+/// The lines of a stream, in the order in which they come.
 struct Lines {
     receiver: Receiver<String>,
     seen: Vec<String>,
-    /// Reads the stream until that ends or nobody wants a line any more.
+    /// Reads the stream until it ends or the receiver of the lines is dropped.
     reader: JoinHandle<()>,
 }
 
@@ -50,7 +50,7 @@ impl Lines {
         }
     }
 
-    /// The next line, if one comes in time.
+    /// The next line, if one comes before the deadline.
     fn next(&mut self, deadline: Instant) -> Option<String> {
         let line = self
             .receiver
@@ -61,7 +61,7 @@ impl Lines {
     }
 }
 
-/// How a daemon is to be started. Unless told otherwise, it has one worker and its output is read here.
+/// How a daemon is started. By default it has one worker, and its output is read by the test.
 pub struct Builder<'a> {
     config: &'a str,
     workers: Option<String>,
@@ -72,13 +72,13 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Starts it with so many workers.
+    /// Starts the daemon with this number of workers.
     pub fn workers(self, count: impl Display) -> Self {
         let workers = Some(count.to_string());
         Builder { workers, ..self }
     }
 
-    /// Starts it with as many workers as its configuration says.
+    /// Leaves the number of workers to the configuration.
     pub fn workers_of_file(self) -> Self {
         Builder {
             workers: None,
@@ -86,29 +86,29 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Puts a file beside its configuration.
+    /// Writes a file into the directory of the configuration.
     pub fn beside(mut self, name: &'a str, content: &'a [u8]) -> Self {
         self.files.push((name, content));
         self
     }
 
-    /// Starts it by another program, such as `prlimit --nofile=90`.
+    /// Starts the daemon by way of another program, such as `prlimit --nofile=90`.
     pub fn under(self, wrapper: &'a [&'a str]) -> Self {
         Builder { wrapper, ..self }
     }
 
-    /// Sends its standard output elsewhere.
+    /// Sends the daemon's standard output elsewhere.
     pub fn output(self, output: Stdio) -> Self {
         Builder { output, ..self }
     }
 
-    /// Sends its standard error elsewhere, where nobody may read. `start` cannot wait until it is ready then.
+    /// Sends the daemon's standard error elsewhere. `start` then cannot wait until the daemon is ready.
     pub fn log(self, log: Stdio) -> Self {
         let log = Some(log);
         Builder { log, ..self }
     }
 
-    /// Starts it, and waits until it is ready.
+    /// Starts the daemon, and waits until it is ready.
     pub fn start(self) -> Daemon {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for (name, content) in &self.files {
@@ -134,12 +134,12 @@ impl<'a> Builder<'a> {
 }
 
 impl Daemon {
-    /// Starts with one worker and waits until it is ready.
+    /// Starts a daemon with one worker, and waits until it is ready.
     pub fn start(config: &str) -> Daemon {
         Daemon::of(config).start()
     }
 
-    /// A daemon with this configuration, to be started in another way.
+    /// A daemon with this configuration, to be started with other options.
     pub fn of(config: &str) -> Builder<'_> {
         Builder {
             config,
@@ -151,8 +151,8 @@ impl Daemon {
         }
     }
 
-    /// Starts a program of the examples that is a daemon of its own, and waits until it is ready. Its configuration is
-    /// a file of this directory.
+    /// Starts an example program that is a daemon of its own, and waits until it is ready. Its configuration is a file
+    /// in the directory of the examples.
     pub fn example(name: &str, arguments: &[&str], directory: tempfile::TempDir) -> Daemon {
         let test = std::env::current_exe().expect("the test's own path");
         let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
@@ -215,8 +215,8 @@ impl Daemon {
         names
     }
 
-    /// Memory of its own that is resident now, in KiB (RssAnon in proc(5)): without the program's text, which is as
-    /// large as the compiler's settings make it and which the kernel takes back when it likes.
+    /// The anonymous memory of the daemon that is resident now, in KiB (RssAnon in proc(5)). The text of the program is
+    /// not counted: its size depends on the compiler's settings, and the kernel may discard it at any time.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:"));
@@ -224,8 +224,9 @@ impl Daemon {
             .expect("RssAnon in KiB")
     }
 
-    /// The number of the file that it opens next: as a limit, it lets no further file be opened. One that is open for a
-    /// moment alone, for a visitor or a look at the host, is none that stays: the least of many looks.
+    /// The number of the file descriptor that the daemon opens next. As a limit, it lets no further file be opened.
+    /// Some files are open only for a moment, for a client or for a check of the host, so the least of many samples is
+    /// returned.
     pub fn next_file(&self) -> usize {
         let is_open = |number: &usize| {
             std::path::Path::new(&format!("/proc/{}/fd/{number}", self.pid())).exists()
@@ -239,7 +240,7 @@ impl Daemon {
         (0..50).map(look).min().expect("looked")
     }
 
-    /// How many files and sockets it has open.
+    /// The number of files and sockets that the daemon has open.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .unwrap()
@@ -261,7 +262,8 @@ impl Daemon {
         names
     }
 
-    /// Stops every thread of it by SIGSTOP and waits until they stand, so that what is sent now waits in its sockets.
+    /// Stops every thread of the daemon by SIGSTOP and waits until they have stopped. What is sent then stays in its
+    /// sockets.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
         eventually("every thread stands", || {
@@ -269,17 +271,17 @@ impl Daemon {
         });
     }
 
-    /// Lets it go on after `pause`.
+    /// Continues the daemon after [`Daemon::pause`].
     pub fn resume(&self) {
         self.signal(libc::SIGCONT);
     }
 
-    /// The state of each of its threads (proc(5)).
+    /// The state of each thread of the daemon (proc(5)).
     fn states(&self) -> Vec<char> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
         let state = |task: std::io::Result<std::fs::DirEntry>| {
             let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-            // The name before it is in parentheses and may hold anything.
+            // The name before the state is in parentheses and may contain anything.
             stat.rsplit_once(") ")?.1.chars().next()
         };
         tasks.filter_map(state).collect()
@@ -299,12 +301,12 @@ impl Daemon {
         );
     }
 
-    /// Reads standard error from now on, which was going elsewhere.
+    /// Reads standard error from now on, which went elsewhere so far.
     pub fn read_log(&mut self, log: impl Read + Send + 'static) {
         self.errors = Lines::of(log);
     }
 
-    /// Everything on standard error so far that was waited for or passed over.
+    /// All lines on standard error that were waited for or passed over so far.
     pub fn log(&self) -> &[String] {
         &self.errors.seen
     }
@@ -323,7 +325,7 @@ impl Daemon {
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
-    /// The ledger, asked for by SIGUSR1 until it satisfies.
+    /// The ledger, requested by SIGUSR1 until it satisfies the condition.
     pub fn ledger_when(&mut self, satisfied: impl Fn(&Ledger) -> bool) -> Ledger {
         eventually("the ledger satisfies", || {
             let ledger = self.ledger_now();
@@ -334,7 +336,7 @@ impl Daemon {
         })
     }
 
-    /// The ledger of this moment, asked for by SIGUSR1. It has to balance.
+    /// The ledger of this moment, requested by SIGUSR1. It has to balance.
     pub fn ledger_now(&mut self) -> Ledger {
         let from = self.errors.seen.len();
         self.signal(libc::SIGUSR1);
@@ -344,7 +346,7 @@ impl Daemon {
         ledger
     }
 
-    /// Stops by SIGTERM: within 5 s, exit code 0, and a ledger that balances.
+    /// Stops the daemon by SIGTERM. It must end within 5 s with exit code 0 and a ledger that balances.
     pub fn stop(self) -> Ledger {
         self.stop_by(libc::SIGTERM)
     }
@@ -374,24 +376,24 @@ impl Daemon {
 
     fn wait_for_exit(&mut self, mut meanwhile: impl FnMut(&Daemon)) -> ExitStatus {
         eventually("the daemon's end", || {
-            // Not yet waited for, so its id is still its own even if it has just ended.
+            // The process was not waited for yet, so its id is still its own even if it has just ended.
             meanwhile(self);
             self.child.try_wait().expect("the daemon is our child")
         })
     }
 
-    /// Closes this end of standard error, as a log reader that ended does.
+    /// Closes this end of standard error, as a log reader that ends does.
     pub fn close_log(&mut self) {
         let Lines {
             receiver, reader, ..
         } = std::mem::replace(&mut self.errors, Lines::of(std::io::empty()));
         drop(receiver);
-        // Makes it write a line, which ends the reader.
+        // The signal makes the daemon write a line, which ends the reader.
         self.signal(libc::SIGHUP);
         reader.join().expect("the reader ends");
     }
 
-    /// Ends it by a signal, without a look at its log. Its exit code.
+    /// Ends the daemon by a signal, without reading its log. Returns its exit code.
     pub fn end(mut self, signal: i32) -> Option<i32> {
         self.signal(signal);
         self.wait_for_exit(|_| {}).code()
@@ -410,17 +412,17 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // A successor of it may serve, and would outlive the test.
+            // A successor of the process may serve, and would outlive the test.
             let control = self.control();
             let _ = udispatch(&["stop", "--control", &control.to_string_lossy()]);
         }
-        // Already ended after `stop`; then both do nothing.
+        // After `stop` the process has ended already, and both calls do nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a command that ends by itself did.
+/// The result of a command that ends by itself.
 #[derive(Debug)]
 pub struct Outcome {
     /// The exit code of the command.
@@ -431,7 +433,7 @@ pub struct Outcome {
     pub errors: String,
 }
 
-/// Runs `udispatch` with these arguments to its end.
+/// Runs `udispatch` with these arguments until it ends.
 pub fn udispatch(arguments: &[&str]) -> Outcome {
     udispatch_under(&[], arguments)
 }
@@ -441,7 +443,7 @@ pub fn udispatch_under(wrapper: &[&str], arguments: &[&str]) -> Outcome {
     let mut words = wrapper.to_vec();
     words.push(env!("CARGO_BIN_EXE_udispatch"));
     words.extend(arguments);
-    // What runs on this machine is none of a test's business.
+    // Variables of the environment in which the tests run must not influence the command.
     let control = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new(words[0]);
     command
@@ -459,7 +461,7 @@ pub fn udispatch_under(wrapper: &[&str], arguments: &[&str]) -> Outcome {
     }
 }
 
-/// Runs `udispatch COMMAND FILE OPTIONS` with this text in the file.
+/// Runs `udispatch COMMAND FILE OPTIONS`, where the file contains this text.
 pub fn on_file(command: &str, config: &str, options: &[&str]) -> Outcome {
     on_file_under(&[], command, config, options)
 }

@@ -1,18 +1,18 @@
-//! A limit to how many heavy tests run at a time: those that keep every processor busy, by a browser, a container or a
-//! flood, and that would make each other, and all other tests, wait for minutes.
+//! A limit to the number of heavy tests that run at a time. These keep every processor busy, by a browser, a container
+//! or a flood. Together, they would make each other and all other tests wait for minutes.
 
 use std::sync::{Condvar, Mutex};
 use std::thread::available_parallelism;
 
-/// Heavy tests that run at present.
+/// Number of heavy tests that run at present.
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
-/// The right to run a heavy test, until it is dropped.
+/// The permit to run a heavy test, until it is dropped.
 pub struct Permit(());
 
 impl Permit {
-    /// Waits until fewer heavy tests run than half of the processors, or none where there are less than four.
+    /// Waits until fewer heavy tests run than half the number of processors, or none if there are fewer than four.
     pub fn take() -> Permit {
         let running_max = available_parallelism().map_or(1, |count| (count.get() / 2).max(1));
         let running = RUNNING.lock().expect("no holder panics");

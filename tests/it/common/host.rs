@@ -1,5 +1,5 @@
-//! Other hosts: network namespaces beside the test's own, with cables between them, so that there are other addresses,
-//! groups on several interfaces, and paths with an MTU, a route and a link that can fail.
+//! Other hosts: network namespaces beside that of the test, connected by veth pairs. They provide other addresses,
+//! groups on several interfaces, and paths whose MTU, route and link can change.
 #![allow(unsafe_code)]
 
 use std::net::UdpSocket;
@@ -12,7 +12,7 @@ use super::namespace::{run, wait_for_route};
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Another host, which is a thread in a network namespace of its own.
+/// Another host: a thread in a network namespace of its own.
 pub struct Host {
     id: i32,
     tasks: Option<Sender<Task>>,
@@ -20,8 +20,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host at the far end of a new cable: our end is called `ours` and has the first address of both networks, its
-    /// end is called `eth0` and has the second. Needs `ip`.
+    /// A host at the far end of a new veth pair. Our end is called `ours` and has the first address of both networks.
+    /// Its end is called `eth0` and has the second address. Needs `ip`.
     pub fn at_the_end_of(ours: &str, net_v4: &str, net_v6: &str, mtu: u32) -> Host {
         let host = Host::cable(&run, ours, net_v4, net_v6, mtu);
         wait_for_groups(ours);
@@ -59,7 +59,7 @@ impl Host {
             run(&format!(
                 "ip -6 addr add {net_v6}::{last}/64 dev {interface} nodad"
             ));
-            // The link-local address is there at once, without a look for duplicates.
+            // The link-local address can be used at once, without duplicate address detection.
             run(&format!("ip link set {interface} addrgenmode none"));
             run(&format!(
                 "ip -6 addr add fe80::{last}/64 dev {interface} nodad"
@@ -91,7 +91,7 @@ impl Host {
         }
     }
 
-    /// Does something there.
+    /// Runs a function on the host.
     pub fn on<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
         let (say, hear) = channel();
         let task = move || say.send(act()).unwrap();
@@ -103,13 +103,13 @@ impl Host {
         hear.recv().expect("it has not failed")
     }
 
-    /// Runs a program there, which has to succeed.
+    /// Runs a program on the host, which has to succeed.
     pub fn run(&self, command: &str) {
         let command = command.to_owned();
         self.on(move || run(&command));
     }
 
-    /// A client there. Its socket stays there, whoever uses it.
+    /// A client on the host. Its socket stays in the host's namespace, whichever thread uses it.
     pub fn bind(&self, address: &str) -> Client {
         let address = address.to_owned();
         self.on(move || {
@@ -130,7 +130,8 @@ impl Drop for Host {
     }
 }
 
-/// The kernel gives an interface its route for IPv6 groups only some time after the other end of the cable is up.
+/// Waits for the route for IPv6 groups, which the kernel adds to an interface some time after the other end of the veth
+/// pair is up.
 fn wait_for_groups(interface: &str) {
     let is_route = |line: &str| line.starts_with("ff00") && line.trim_end().ends_with(interface);
     eventually(format!("a route for groups on {interface}"), || {

@@ -1,10 +1,10 @@
-//! As much of JSON schema (draft-07) as the program's own schema uses. A word that is not known here is a failure, so
-//! that none is passed over.
+//! The part of JSON Schema (draft-07) that the program's own schema uses. A keyword that is not implemented here is a
+//! failure, so that none is ignored.
 
 use regex::Regex;
 use serde_json::Value;
 
-/// Why the value does not fit; nothing where it does.
+/// The reasons why the value does not match the schema; empty if it does.
 pub fn problems(schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check(schema, value, "", &mut found);

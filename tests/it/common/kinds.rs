@@ -1,4 +1,4 @@
-//! Kinds of handlers for tests of the configuration: they read settings and do nothing else.
+//! Kinds of handlers for tests of the configuration. They read settings and do nothing else.
 
 use udispatch::config::kind::{
     BuildContext, BuildError, Form, HandlerSpec, Kind, Needs, Setting, Upstream,
@@ -7,7 +7,7 @@ use udispatch::config::section::Section;
 use udispatch::config::value;
 use udispatch::dispatch::handler::Handler;
 
-/// A kind without settings, one with a required setting, one with settings that exclude each other.
+/// A kind without settings, one with a required setting, and one with settings that exclude each other.
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "echo",
@@ -95,7 +95,7 @@ fn spec(what: String, upstreams: Vec<Upstream>) -> Option<Box<dyn HandlerSpec>> 
     Some(Box::new(Said { what, upstreams }))
 }
 
-/// What the file said, and nothing that could be built.
+/// The settings that the file gave, from which no handler can be built.
 #[derive(Debug)]
 struct Said {
     what: String,

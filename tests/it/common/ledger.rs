@@ -1,23 +1,26 @@
-//! The ledger as the daemon prints it, read back and checked by a second arithmetic: law 3 in every row.
+//! The ledger as the daemon prints it, parsed and checked by a second implementation of the arithmetic: law 3 in every
+//! row.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-/// The accounts, by label.
+/// The rows of the ledger, by label.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Listeners; `last` is kernel drops.
+    /// Listeners. Here `last` is the number of kernel drops.
     pub listeners: BTreeMap<String, Row>,
     /// Routes, by name.
     pub routes: BTreeMap<String, Row>,
-    /// Handlers; `last` is datagrams sent. What upstreams answered a handler is the row `NAME, replies`.
+    /// Handlers. Here `last` is the number of datagrams sent. The replies of a handler's upstreams are the row `NAME,
+    /// replies`.
     pub handlers: BTreeMap<String, Row>,
-    /// Upstreams, `HANDLER → ADDRESS`; of their accounts only notes, and `last` is datagrams sent.
+    /// Upstreams, by `HANDLER → ADDRESS`. Only the notes below a row are parsed, and `last` is the number of datagrams
+    /// sent.
     pub upstreams: BTreeMap<String, Row>,
     balance: String,
 }
 
-/// One account.
+/// One row of the ledger.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Row {
     pub received: u64,
@@ -25,36 +28,36 @@ pub struct Row {
     pub dropped: u64,
     pub in_flight: u64,
     pub last: u64,
-    /// Drops by reason.
+    /// Dropped datagrams, by reason.
     pub reasons: BTreeMap<String, u64>,
     /// Refused sends by errno.
     pub not_sent: BTreeMap<String, u64>,
     /// Errors that came back for what was sent, by errno.
     pub came_back: BTreeMap<String, u64>,
-    /// Of an upstream.
+    /// Only for an upstream.
     pub upstream: Option<Upstream>,
-    /// Of a forwarder that has, or had, sessions.
+    /// Only for a forwarder that has, or had, sessions.
     pub sessions: Sessions,
 }
 
-/// A forwarder's sessions.
+/// The session counters of a forwarder.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Sessions {
     pub open: u64,
     pub unreplied: u64,
     pub ports: u64,
     pub opened: u64,
-    /// Ended, by cause.
+    /// Sessions that have ended, by cause.
     pub idle: u64,
     pub unanswered: u64,
     pub complete: u64,
     pub evicted: u64,
     pub broken: u64,
-    /// Datagrams of those that may not be answered.
+    /// Datagrams from senders that may not be replied to.
     pub one_way: u64,
 }
 
-/// An upstream's numbers.
+/// The counters of an upstream.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Upstream {
     pub sent: u64,
@@ -62,14 +65,14 @@ pub struct Upstream {
     pub skipped: u64,
     pub answers: u64,
     pub sessions: u64,
-    /// Answers of a shadow: the same, different, missing.
+    /// Replies of a shadow that were equal, different or missing.
     pub shadow: [u64; 3],
-    /// Workers that think it dead.
+    /// Number of workers that consider the upstream dead.
     pub dead_in: u64,
 }
 
 impl Ledger {
-    /// Reads the last table in the lines.
+    /// Parses the last ledger in the lines.
     pub fn parse(lines: &[String]) -> Ledger {
         let start = lines
             .iter()
@@ -117,7 +120,7 @@ impl Ledger {
         }
     }
 
-    /// Law 3 in every row, between listeners and routes, and by the daemon's own word.
+    /// Asserts law 3 in every row and between listeners and routes, and that the daemon itself reports a balance.
     pub fn assert_balanced(&self) {
         for (label, row) in self
             .listeners
@@ -151,31 +154,31 @@ impl Ledger {
         assert!(self.balance.contains("exact"), "{}", self.balance);
     }
 
-    /// What all listeners received.
+    /// The number of datagrams that all listeners received.
     pub fn received(&self) -> u64 {
         self.listeners.values().map(|row| row.received).sum()
     }
 
-    /// What the kernel dropped before all listeners.
+    /// The number of datagrams that the kernel dropped before all listeners.
     pub fn kernel_drops(&self) -> u64 {
         self.listeners.values().map(|row| row.last).sum()
     }
 
-    /// A listener's account.
+    /// The row of a listener.
     pub fn listener(&self, label: &str) -> &Row {
         self.listeners
             .get(label)
             .unwrap_or_else(|| panic!("no listener {label}: {self:#?}"))
     }
 
-    /// A route's account.
+    /// The row of a route.
     pub fn route(&self, label: &str) -> &Row {
         self.routes
             .get(label)
             .unwrap_or_else(|| panic!("no route {label}: {self:#?}"))
     }
 
-    /// A handler's account.
+    /// The row of a handler.
     pub fn handler(&self, name: &str) -> &Row {
         self.handlers
             .get(name)
@@ -184,7 +187,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// An upstream's numbers.
+    /// The counters of an upstream.
     pub fn upstream(&self, label: &str) -> Upstream {
         let row = self
             .upstreams
@@ -195,7 +198,7 @@ impl Ledger {
 }
 
 impl Row {
-    /// A label, which may have spaces, and numbers at the end.
+    /// Parses a label, which may have spaces, and the numbers that follow it.
     fn parse(line: &str, numbers: usize) -> (String, Row) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (label, numbers) = words.split_at(words.len() - numbers);
@@ -220,7 +223,7 @@ impl Row {
         )
     }
 
-    /// What an upstream was sent, was refused, did not get, answered, and how many sessions it has.
+    /// Parses the row of an upstream: datagrams sent, refused and skipped, replies, and sessions.
     fn of_upstream(line: &str) -> (String, Row) {
         let (label, row) = Row::parse(line, 5);
         let Row {
@@ -249,7 +252,7 @@ impl Row {
         )
     }
 
-    /// `  3 dropped no_route: …`, `  2 not sent EPERM: …` and so on; others are for people.
+    /// Parses a note such as `  3 dropped no_route: …` or `  2 not sent EPERM: …`. Other notes are for people.
     fn note(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let numbers = line.split(|character: char| !character.is_ascii_digit());
@@ -313,7 +316,7 @@ impl Row {
         }
     }
 
-    /// Drops for a reason.
+    /// The number of datagrams that were dropped for a reason.
     pub fn reason(&self, label: &str) -> u64 {
         self.reasons.get(label).copied().unwrap_or(0)
     }

@@ -1,7 +1,7 @@
-//! What the integration tests share: network namespaces, the real daemon, its ledger, and clients.
+//! Shared parts of the integration tests: network namespaces, the real daemon, its ledger, and clients.
 //!
-//! A test that opens sockets runs in a network namespace of its own ([`namespace`]), so tests cannot meet each other or
-//! anything else on the host.
+//! A test that opens sockets runs in a network namespace of its own ([`namespace`]), so tests do not interfere with
+//! each other or with the host.
 
 pub mod browser;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Runs a test again inside a network namespace of its own, in a process of its own ([`netns_test!`]).
+//! Runs a test again inside a network namespace and a process of its own ([`netns_test!`]).
 #![allow(unsafe_code)]
 
 use std::env;
@@ -9,11 +9,11 @@ use std::process::Command;
 use super::eventually;
 use super::heavy::Permit;
 
-/// Set in the process inside the namespace, to the test's name.
+/// Set in the process inside the namespace, to the name of the test.
 const INSIDE: &str = "UDISPATCH_TEST_NAMESPACE";
-/// How a line begins that tells of a test, or a part of one, that did not run.
+/// The beginning of a line that reports a test, or a part of one, that did not run.
 const SKIPPED: &str = "SKIPPED: ";
-/// Names a file to which each of those lines is appended, so that a script can count them.
+/// Names the file to which each of those lines is appended, so that a script can count them.
 const SKIPPED_FILE: &str = "UDISPATCH_TEST_SKIPPED";
 
 /// The first statement of a test: what follows runs in a network namespace of its own, with loopback up.
@@ -69,7 +69,7 @@ pub fn test_name(closure: &'static str) -> &'static str {
         .1
 }
 
-/// A command that runs this program again for one test, started by another program unless `wrapper` is empty.
+/// A command that runs this program again for one test, by way of another program unless `wrapper` is empty.
 pub fn again(wrapper: &[&str], test: &str) -> Command {
     let this = env::current_exe().expect("the test program's path");
     let mut command = match wrapper.split_first() {
@@ -84,7 +84,7 @@ pub fn again(wrapper: &[&str], test: &str) -> Command {
     command
 }
 
-/// Where a test runs, and what it needs; made by [`netns_test!`].
+/// Where a test runs, and what it needs. Made by [`netns_test!`].
 pub struct Namespace {
     test: &'static str,
     programs: &'static [&'static str],
@@ -205,12 +205,12 @@ pub fn skip_even_in_ci(test: &str, reason: &str) {
     announce(&format!("{SKIPPED}{test}: {reason}"));
 }
 
-/// Writes a line to standard error itself, since libtest keeps what a passing test prints by `println!`, and to the
-/// file that counts such lines.
+/// Writes a line to standard error itself, because libtest captures what a passing test prints by `println!`. The line
+/// also goes to the file in which such lines are counted.
 fn announce(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
     let file = env::var_os(SKIPPED_FILE);
-    // Inside a namespace it is the process outside that reads the line, and counts it.
+    // Inside a namespace, the process outside reads the line and counts it.
     if let Some(file) = file.filter(|_| env::var_os(INSIDE).is_none()) {
         let file = OpenOptions::new().create(true).append(true).open(file);
         let mut file = file.expect("the file that counts skipped tests");
@@ -246,8 +246,8 @@ pub fn add_address(ip: &str) {
     wait_for_route(ip);
 }
 
-/// Waits until the kernel delivers what is sent to an IPv6 address of its own: it adds the local route some time after
-/// the address (addrconf_dad_work), and answers "no route" until then.
+/// Waits until the kernel delivers what is sent to an IPv6 address of its own. It adds the local route some time after
+/// the address (addrconf_dad_work), and reports "no route" until then.
 pub fn wait_for_route(ip: &str) {
     /// RTF_LOCAL of linux/ipv6_route.h.
     const LOCAL: u32 = 0x8000_0000;
@@ -264,7 +264,7 @@ pub fn wait_for_route(ip: &str) {
     });
 }
 
-/// What `ip link set lo up` does, for machines without iproute2 (netdevice(7)).
+/// Brings loopback up as `ip link set lo up` does, for machines without iproute2 (netdevice(7)).
 fn bring_loopback_up() {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket to ask through");
     // SAFETY: ifreq is plain data, for which all zeroes is a value.

@@ -1,26 +1,26 @@
-//! The host next door, at fixed addresses, and one behind it.
+//! The neighbouring host, at fixed addresses, and a host behind it.
 
 use super::host::Host;
 use super::ledger::Row;
 use super::namespace::run;
 
-/// This side's address and the other's.
+/// The address of this side, and that of the other one.
 pub const HERE: &str = "10.9.0.1";
 pub const THERE: &str = "10.9.0.2";
 /// The IPv6 address of this side, and that of the other one.
 pub const HERE_V6: &str = "fd00:9::1";
 pub const THERE_V6: &str = "fd00:9::2";
 
-/// A host behind the other.
+/// The address of a host behind the neighbour.
 pub const BEYOND: &str = "10.10.0.2";
 pub const BEYOND_V6: &str = "fd00:10::2";
 
-/// The host next door, over the cable `near` with this MTU.
+/// The neighbouring host, at the other end of the veth pair `near` with this MTU.
 pub fn neighbour(mtu: u32) -> Host {
     Host::at_the_end_of("near", "10.9.0", "fd00:9", mtu)
 }
 
-/// The host behind it, over a cable with this MTU.
+/// The host behind the neighbour, connected by a veth pair with this MTU.
 pub fn behind(neighbour: &Host, mtu: u32) -> Host {
     let beyond = neighbour.behind("10.10.0", "fd00:10", mtu);
     run(&format!("ip route add 10.10.0.0/24 via {THERE}"));
@@ -28,7 +28,7 @@ pub fn behind(neighbour: &Host, mtu: u32) -> Host {
     beyond
 }
 
-/// A fault of the way to the neighbour: commands that cause it and that end it, and the errnos that it may bring.
+/// A fault on the path to the neighbour: the commands that cause and repair it, and the errnos that it may bring.
 #[derive(Debug)]
 pub struct Fault {
     cause: Vec<String>,
@@ -46,8 +46,8 @@ impl Fault {
         }
     }
 
-    /// What happens to ways in general: a firewall that drops what goes to this port of the neighbour, one that rejects
-    /// it, a route that is gone, and a link that is down.
+    /// The usual faults of a path: a firewall that drops what goes to this port of the neighbour, one that rejects it,
+    /// a route that is missing, and a link that is down.
     pub fn all(is_v6: bool, port: u16) -> Vec<Fault> {
         let (family, prefix) = if is_v6 {
             ("-6", "fd00:9::/64")
@@ -76,12 +76,12 @@ impl Fault {
         ]
     }
 
-    /// Makes the fault happen.
+    /// Causes the fault.
     pub fn begin(&self) {
         self.cause.iter().for_each(|command| run(command));
     }
 
-    /// Ends the fault.
+    /// Repairs the fault.
     pub fn end(&self) {
         self.repair.iter().for_each(|command| run(command));
     }

@@ -1,4 +1,4 @@
-//! A daemon whose process changes: who serves now, and what it has open.
+//! A daemon whose process changes: which process serves now, and which sockets it has open.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,19 +16,19 @@ use super::daemon::{Daemon, udispatch};
 use super::eventually;
 use super::upstream::Server;
 
-/// Writes another file and has it applied.
+/// Writes another configuration and waits until the daemon has applied it.
 pub fn reload(daemon: &mut Daemon, config: &str) {
     fs::write(daemon.file(), config).expect("the configuration is written");
     daemon.signal(libc::SIGHUP);
     daemon.wait_for("reloaded:");
 }
 
-/// A server that answers with the port that it was asked from.
+/// A server that replies with the source port of each request.
 pub fn telling(address: &str) -> Server {
     Server::telling(Client::bind(address))
 }
 
-/// The inodes of a process's sockets.
+/// The inodes of the sockets that a process has open.
 pub fn sockets(pid: u32) -> BTreeSet<PathBuf> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
     let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
@@ -49,7 +49,7 @@ pub fn status(daemon: &Daemon) -> Snapshot {
     asked(daemon).unwrap_or_else(|| panic!("nobody serves: {:#?}", daemon.log()))
 }
 
-/// Waits until another process than this serves.
+/// Waits until another process than this one serves.
 pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
     eventually(format!("another process than {pid} serves"), || {
         asked(daemon)
@@ -58,8 +58,7 @@ pub fn served_by_another(daemon: &Daemon, pid: u32) -> Snapshot {
     })
 }
 
-/// The processes of this name in this test's network namespace, without those that have ended and wait for their
-/// parent.
+/// The processes of this name in the test's network namespace, without zombies.
 pub fn processes_here(name: &str) -> Vec<u32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let ours = namespace("self").expect("a namespace of our own");
@@ -75,7 +74,7 @@ pub fn processes_here(name: &str) -> Vec<u32> {
         .collect()
 }
 
-/// A successor, started by hand and perhaps by another program, such as `prlimit --nofile=20`.
+/// Starts a successor by hand, perhaps by way of another program, such as `prlimit --nofile=20`.
 pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
     let mut words = wrapper.to_vec();
     words.push(env!("CARGO_BIN_EXE_udispatch"));
@@ -94,24 +93,24 @@ pub fn successor(wrapper: &[&str], control: &Path, file: &Path) -> Child {
         .expect("it starts")
 }
 
-/// Signals our own child, or a successor of it that serves.
+/// Sends a signal to a child of the test, or to a successor of it that serves.
 pub fn tell(pid: u32, signal: Signal) {
     kill_process(process(pid), signal).expect("it runs");
 }
 
-/// As the kernel's calls want it.
+/// The process id in the type that the kernel's calls take.
 pub fn process(pid: u32) -> Pid {
     Pid::from_raw(pid as i32).expect("a process")
 }
 
-/// A client that asks all the time, and gets each answer: that of its question, once, in order.
+/// A client that sends one request after another and checks that the reply to each comes once and in order.
 pub struct Talker {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
 impl Talker {
-    /// Asks a server that tells (`Server::telling`), or an echo, by this address.
+    /// Begins to send to a server that reports its clients (`Server::telling`), or to an echo, at this address.
     pub fn begin(to: &'static str) -> Talker {
         let is_over = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&is_over);
@@ -131,7 +130,7 @@ impl Talker {
         Talker { is_over, thread }
     }
 
-    /// How many questions there were.
+    /// Ends the client and returns the number of requests.
     pub fn end(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("every question has its answer")

@@ -1,8 +1,8 @@
-//! What the seeded simulations share: which seeds to try, and how a failure tells which one it was.
+//! Shared parts of the seeded simulations: the seeds to try, and the report of the one that failed.
 
 use std::ops::Range;
 
-/// The seeds of this run: `UDISPATCH_SEED` alone, or the first `UDISPATCH_SEEDS`, or else so many.
+/// The seeds of this run: `UDISPATCH_SEED` alone, or the first `UDISPATCH_SEEDS`, or by default this many.
 pub fn seeds(ordinary: u64) -> Range<u64> {
     let number = |name: &str| {
         std::env::var(name)
@@ -15,7 +15,7 @@ pub fn seeds(ordinary: u64) -> Range<u64> {
     }
 }
 
-/// Tells which seed and step failed.
+/// Reports the seed and the step that failed.
 pub struct Where {
     pub seed: u64,
     pub step: usize,

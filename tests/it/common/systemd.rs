@@ -1,4 +1,4 @@
-//! A systemd of the test's own: a container made of this machine's programs, in the test's network namespace, that runs
+//! A systemd of the test's own: a container of this machine's programs, in the network namespace of the test, that runs
 //! the unit as packages install it.
 
 use std::fs;
@@ -15,26 +15,26 @@ use super::namespace::{run, skip_even_in_ci};
 use super::restart::process;
 use super::{Lazy, eventually_within};
 
-/// Longest wait for a systemd to come up, or to go.
+/// Longest wait for a systemd to start or to stop.
 const BOOT_MAX: Duration = Duration::from_secs(60);
 
-/// A running one.
+/// A running systemd.
 pub struct Systemd {
     nspawn: Child,
     init: u32,
     directory: tempfile::TempDir,
-    /// Removed after all that ran in them has ended.
+    /// Removed after all processes in them have ended.
     _groups: ControlGroups,
 }
 
 impl Systemd {
-    /// Boots one with this configuration, and these lines added to the unit's `[Service]`. The test has to have mounts
-    /// of its own. Returns `None`, and reports the test as skipped, where none comes up on this machine, such as in
-    /// most containers.
+    /// Boots a systemd with this configuration, and with these lines added to the unit's `[Service]`. The test needs
+    /// mounts of its own. Returns `None`, and reports the test as skipped, if none starts on this machine, as in most
+    /// containers.
     pub fn boot(test: &str, config: &str, service: &str) -> Option<Systemd> {
         let directory = tempfile::tempdir().expect("a directory");
         furnish(directory.path(), config, service).expect("the container's files are written");
-        // What systemd-nspawn notes of its containers is the test's own matter.
+        // systemd-nspawn registers its containers in this directory, so the test has its own.
         run("mount -t tmpfs tmpfs /run");
         let log = fs::File::create(directory.path().join("console")).expect("a file");
         let groups = ControlGroups::make();
@@ -90,7 +90,7 @@ impl Systemd {
         None
     }
 
-    /// Runs a program in there.
+    /// Runs a program in the container.
     pub fn run(&self, command: &str) -> Output {
         inside(self.init, &command.split_whitespace().collect::<Vec<_>>())
     }
@@ -121,12 +121,12 @@ impl Systemd {
         self.property(name).parse().expect("a number")
     }
 
-    /// Waits until a property of the unit is this.
+    /// Waits until a property of the unit has this value.
     pub fn wait_for(&self, property: &str, value: &str) {
         self.wait_until(property, |is| is == value);
     }
 
-    /// Waits until a property of the unit is another than this.
+    /// Waits until a property of the unit has another value than this.
     pub fn wait_for_another(&self, property: &str, value: &str) {
         self.wait_until(property, |is| is != value);
     }
@@ -143,18 +143,18 @@ impl Systemd {
         });
     }
 
-    /// What the daemon says of itself.
+    /// The daemon's snapshot.
     pub fn status(&self) -> Snapshot {
         serde_json::from_str(&self.told("udispatch status --json")).expect("a snapshot")
     }
 
-    /// What the unit has written so far.
+    /// The log of the unit so far.
     pub fn journal(&self) -> String {
         let output = self.run("journalctl --unit udispatch --output cat --no-pager");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A file in there.
+    /// The path of a file in the container, as seen from outside.
     pub fn file(&self, path: &str) -> PathBuf {
         self.directory.path().join("root").join(path)
     }
@@ -162,7 +162,7 @@ impl Systemd {
 
 impl Drop for Systemd {
     fn drop(&mut self) {
-        // It shuts down what is in there.
+        // It shuts down all that runs in the container.
         let _ = kill_process(process(self.nspawn.id()), Signal::TERM);
         let deadline = Instant::now() + BOOT_MAX;
         while self.nspawn.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline
@@ -174,7 +174,7 @@ impl Drop for Systemd {
     }
 }
 
-/// Lays out a root whose `/usr` will be this machine's, and above that the files of the package.
+/// Lays out a root whose `/usr` will be that of this machine, with the files of the package above it.
 fn furnish(directory: &Path, config: &str, service: &str) -> std::io::Result<()> {
     let (root, usr) = (directory.join("root"), directory.join("usr"));
     for path in [
@@ -194,7 +194,8 @@ fn furnish(directory: &Path, config: &str, service: &str) -> std::io::Result<()>
         symlink(format!("usr/{path}"), root.join(path))?;
     }
     fs::write(root.join("etc/os-release"), "ID=test\n")?;
-    // Without one it would be the first boot, at which everything that is installed here is enabled.
+    // Without this file it would be the first boot, at which systemd enables every unit that is installed on this
+    // machine.
     fs::write(root.join("etc/machine-id"), format!("{:032x}\n", 0x5eed))?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
@@ -232,7 +233,7 @@ fn child_of(pid: u32) -> Option<u32> {
         .ok()
 }
 
-/// Runs a program beside the first process of a container.
+/// Runs a program in the namespaces of the first process of a container.
 fn inside(init: u32, words: &[&str]) -> Output {
     let target = format!("--target={init}");
     let namespaces = [
@@ -249,8 +250,8 @@ fn inside(init: u32, words: &[&str]) -> Output {
     command.output().expect("`nsenter` (util-linux)")
 }
 
-/// Control groups of the container's own below ours, one in each hierarchy that systemd uses, so that two containers on
-/// one machine do not meet in the groups that systemd-nspawn makes.
+/// Control groups of the container, below those of the test, one in each hierarchy that systemd uses. They keep two
+/// containers on one machine apart in the groups that systemd-nspawn makes.
 struct ControlGroups(Vec<PathBuf>);
 
 impl ControlGroups {
@@ -258,7 +259,7 @@ impl ControlGroups {
         let ours = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut made = Vec::new();
         for line in ours.lines() {
-            // hierarchy:controllers:path (cgroups(7))
+            // The format is hierarchy:controllers:path (cgroups(7)).
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
                 continue;
@@ -295,7 +296,7 @@ impl ControlGroups {
 
 impl Drop for ControlGroups {
     fn drop(&mut self) {
-        // systemd-nspawn leaves its own groups behind.
+        // systemd-nspawn does not remove its own groups.
         for group in &self.0 {
             for below in ["payload/init.scope", "payload", "supervisor", ""] {
                 let _ = fs::remove_dir(group.join(below));

@@ -1,4 +1,4 @@
-//! A terminal of the test's own: a program runs in it as a person's would, and the screen is read back.
+//! A terminal of the test's own. A program runs in it as it does for a person, and the screen is parsed.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -18,13 +18,13 @@ use super::eventually;
 /// A pseudo-terminal (pty(7)), and the program that runs in it.
 pub struct Terminal {
     master: File,
-    /// Held open, so that its modes can be read after the program's end.
+    /// Held open, so that its modes can be read after the program has ended.
     slave: OwnedFd,
     child: Child,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What the program wrote.
+/// The output of the program, and the screen that results from it.
 struct Seen {
     parser: vt100::Parser,
     bytes: Vec<u8>,
@@ -67,7 +67,7 @@ impl Terminal {
         }));
         let master = File::from(master);
         let (mut reader, sink) = (master.try_clone().expect("a copy"), Arc::clone(&seen));
-        // It ends with the test: the slave is held open.
+        // The thread ends with the test, because the slave is held open.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
@@ -84,16 +84,16 @@ impl Terminal {
         }
     }
 
-    /// Presses keys.
+    /// Types keys.
     pub fn press(&mut self, keys: &str) {
         self.master
             .write_all(keys.as_bytes())
             .expect("the terminal takes keys");
     }
 
-    /// Makes the window another size; the kernel tells the program (SIGWINCH).
+    /// Changes the size of the window. The kernel notifies the program (SIGWINCH).
     pub fn resize(&self, columns: u16, lines: u16) {
-        // The reader's screen first: what comes in the new size must find it.
+        // The screen of the parser changes first, because output for the new size must find it.
         self.seen
             .lock()
             .unwrap()
@@ -110,7 +110,7 @@ impl Terminal {
         seen.parser.screen().rows(0, columns.into()).collect()
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until the screen satisfies a condition.
     pub fn wait_until(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
         eventually(what, || {
             let lines = self.lines();
@@ -126,17 +126,18 @@ impl Terminal {
         self.wait_until(words, |lines| lines.iter().any(|line| line.contains(words)))
     }
 
-    /// Everything that the program wrote so far.
+    /// All that the program has written so far.
     pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
-    /// Whether it is in the alternate screen.
+    /// Whether the terminal shows the alternate screen.
     pub fn is_alternate(&self) -> bool {
         self.seen.lock().unwrap().parser.screen().alternate_screen()
     }
 
-    /// Whether the terminal is as a shell wants it: lines and echo, a cursor, no alternate screen and no mouse.
+    /// Whether the terminal is in the state that a shell expects: lines and echo, a cursor, no alternate screen and no
+    /// mouse.
     pub fn is_as_before(&self) -> bool {
         let modes = tcgetattr(&self.slave).expect("its modes").local_modes;
         let seen = self.seen.lock().unwrap();
@@ -159,7 +160,7 @@ impl Terminal {
             let status = self.child.try_wait().expect("our child");
             status.ok_or_else(|| self.lines().join("\n"))
         });
-        // What was written before the end is read in order: this comes after it.
+        // Output is read in order, so this mark comes after all that the program wrote before its end.
         const MARK: &str = "\u{1b}]2;end\u{7}";
         rustix::io::write(&self.slave, MARK.as_bytes()).expect("the terminal takes it");
         eventually("the terminal is read", || self.written().ends_with(MARK));

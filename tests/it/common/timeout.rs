@@ -1,4 +1,4 @@
-//! How long tests wait, and the one loop in which they do.
+//! How long tests wait, and the one loop in which they wait.
 
 use std::fmt::{self, Display, Formatter};
 use std::thread;
@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Longest wait for anything that should be quick, on a slow and busy machine. It ends a broken run and is no part of a
-/// good one.
+/// Longest wait for anything that should be quick, on a slow and busy machine. Only a test that fails waits this long.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// First and longest pause between two attempts; each pause is twice as long as the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(32);
 
-/// Processor time that this thread has used: a limit to it holds however busy the machine is.
+/// Processor time that this thread has used. A limit to it holds on a busy machine, too.
 pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -24,10 +23,10 @@ pub fn cpu_time() -> Duration {
 pub trait Attempt {
     /// What is found in the end.
     type Found;
-    /// What was seen instead; only that of the last attempt is written down.
+    /// What was seen instead. Only that of the last attempt is reported.
     type Seen: Display;
 
-    /// What was found, or what was seen instead.
+    /// Returns what was found, or what was seen instead.
     fn outcome(self) -> Result<Self::Found, Self::Seen>;
 }
 
@@ -58,7 +57,7 @@ impl<T, E: Display> Attempt for Result<T, E> {
     }
 }
 
-/// What an attempt saw, in words that are costly to find: they are found when they are needed.
+/// A report of what an attempt saw that is expensive to make. It is made only if it is needed.
 pub struct Lazy<F: Fn() -> String>(pub F);
 
 impl<F: Fn() -> String> Display for Lazy<F> {
@@ -67,14 +66,17 @@ impl<F: Fn() -> String> Display for Lazy<F> {
     }
 }
 
-/// Tries until an attempt is `true`, `Some` or `Ok`, and returns what it found. Panics when [`TIMEOUT`] is over, with
-/// what it waited for and the error of the last attempt.
+/// Tries until an attempt is `true`, `Some` or `Ok`, and returns what was found.
+///
+/// # Panics
+///
+/// Panics when [`TIMEOUT`] is over, with the object of the wait and the error of the last attempt.
 #[track_caller]
 pub fn eventually<A: Attempt>(what: impl Display, attempt: impl FnMut() -> A) -> A::Found {
     eventually_within(TIMEOUT, what, attempt)
 }
 
-/// Does the same with another limit, for what takes longer than [`TIMEOUT`], such as the boot of a container.
+/// As [`eventually`], with another limit, for what takes longer than [`TIMEOUT`], such as the boot of a container.
 #[track_caller]
 pub fn eventually_within<A: Attempt>(
     limit: Duration,
@@ -84,7 +86,7 @@ pub fn eventually_within<A: Attempt>(
     let deadline = Instant::now() + limit;
     let mut pause = PAUSE_MIN;
     loop {
-        // Taken before the attempt, so that the last attempt begins after the deadline even if it takes long.
+        // This is read before the attempt, so that the last attempt begins after the deadline even if it takes long.
         let is_last = Instant::now() >= deadline;
         match attempt().outcome() {
             Ok(found) => return found,

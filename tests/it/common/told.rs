@@ -1,4 +1,4 @@
-//! What the kernel tells of a datagram beside its payload: recvmsg(2), cmsg(3).
+//! What the kernel reports about a datagram beside its payload: recvmsg(2), cmsg(3).
 #![allow(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use udispatch::net::option::set_int;
 
 use super::client::Client;
 
-/// Receives one datagram with its TTL or hop limit and its differentiated services code point.
+/// Receives one datagram with its TTL or hop limit, and its DSCP (differentiated services code point).
 pub fn receive_with_class(client: &Client) -> (Vec<u8>, u8, u8) {
     let (level, ask, ttl, class) = match client.address() {
         SocketAddr::V4(_) => (
@@ -27,7 +27,7 @@ pub fn receive_with_class(client: &Client) -> (Vec<u8>, u8, u8) {
             )
         }
     };
-    // The kernel tells it of a datagram that is there already, too.
+    // The options also apply to a datagram that is in the socket's queue already.
     ask.iter()
         .for_each(|option| set_int(&client.0, level, *option, 1).unwrap());
     let (mut payload, mut control) = (vec![0_u8; 65_536], [0_u64; 16]);
@@ -53,7 +53,8 @@ pub fn receive_with_class(client: &Client) -> (Vec<u8>, u8, u8) {
     (payload, find(ttl), find(class) >> 2)
 }
 
-/// The first byte of a message, which is all of it that is not 0: length, level, type, an integer (or a byte).
+/// Returns the first byte of a control message's data, an integer or a byte whose other bytes are 0. Before the data
+/// come its length, level and type.
 fn find(mut bytes: &[u8], level: i32, kind: i32) -> Option<u8> {
     let word =
         |bytes: &[u8], at: usize| Some(i32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));

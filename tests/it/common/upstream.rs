@@ -1,4 +1,4 @@
-//! Upstreams that answer, and the configuration of a forwarder to them.
+//! Upstreams that reply, and the configuration of a forwarder to them.
 
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::eventually;
 
-/// A server on a thread of its own, until it is dropped. Then its port is closed, and whoever asks there is refused.
+/// A server on a thread of its own. When it is dropped, its port is closed, and the kernel refuses what comes to it.
 pub struct Server {
     address: SocketAddr,
     heard: Arc<AtomicU64>,
@@ -20,7 +20,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Does this with each datagram: socket, payload, sender.
+    /// A server that calls a function for each datagram, with its socket, the payload and the sender.
     pub fn with(
         client: Client,
         mut act: impl FnMut(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
@@ -58,36 +58,36 @@ impl Server {
         }
     }
 
-    /// Answers with what this makes of each datagram.
+    /// A server that replies with what the function makes of each datagram.
     pub fn answering(
         client: Client,
         mut answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static,
     ) -> Server {
         Server::with(client, move |socket, bytes, from| {
-            // Who asked may be gone.
+            // The client may be gone.
             let _ = socket.send_to(&answer(bytes), from);
         })
     }
 
-    /// Answers `NAME:` and what was sent. An address that is known is bound, port 0 lets the kernel choose.
+    /// A server that replies `NAME:` and the payload. Port 0 lets the kernel choose.
     pub fn named(name: &str, address: &str) -> Server {
         let name = format!("{name}:").into_bytes();
         Server::answering(Client::bind(address), move |bytes| [&name, bytes].concat())
     }
 
-    /// Answers with its own view of who asked, and what was sent: `ADDRESS:PORT PAYLOAD`.
+    /// A server that replies with the source address of the request, and the payload: `ADDRESS:PORT PAYLOAD`.
     pub fn telling(client: Client) -> Server {
         Server::with(client, |socket, bytes, from| {
             let _ = socket.send_to(&[format!("{from} ").as_bytes(), bytes].concat(), from);
         })
     }
 
-    /// Where it is.
+    /// The address that the server is bound to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many datagrams it got.
+    /// The number of datagrams that the server received.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
@@ -103,14 +103,14 @@ impl Drop for Server {
     }
 }
 
-/// Several of them on loopback, called `0`, `1` and so on.
+/// Several servers on loopback, called `0`, `1` and so on.
 pub fn servers(count: usize) -> Vec<Server> {
     (0..count)
         .map(|number| Server::named(&number.to_string(), "127.0.0.1:0"))
         .collect()
 }
 
-/// The addresses as TOML.
+/// The addresses as a TOML array.
 pub fn list(addresses: impl IntoIterator<Item = SocketAddr>) -> String {
     let quoted: Vec<String> = addresses
         .into_iter()
@@ -119,7 +119,7 @@ pub fn list(addresses: impl IntoIterator<Item = SocketAddr>) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-/// A route and a forwarder of its own. `upstreams` is TOML, `more` are further keys.
+/// A route and a forwarder of its own. `upstreams` is TOML, and `more` are further keys.
 pub fn forwarder(name: &str, destination: &str, upstreams: &str, more: &str) -> String {
     format!(
         "[[route]]\ndestination = \"{destination}\"\nhandler = \"{name}\"\n\
@@ -135,24 +135,25 @@ pub fn on(upstream: &Server, more: &str) -> String {
     forwarder("on", HERE, &list([upstream.address()]), more)
 }
 
-/// The answer to a question, as text.
+/// The reply to a request, as text.
 pub fn answer(client: &Client, to: impl Display) -> String {
     String::from_utf8(client.ask(b"?", &to.to_string()).0).expect("text")
 }
 
-/// How long an upstream that is found dead by what comes back is left alone, before a client's datagram tries it again.
+/// Time for which an upstream that passive health has found dead gets nothing, before a client's datagram tries it
+/// again.
 pub const PAUSE: Duration = udispatch::dispatch::passive_health::PAUSE;
 
-/// Most trials of an upstream that has been dead since then.
+/// Largest number of trials of an upstream that has been dead since then.
 pub fn trials_max(since: Instant) -> u64 {
     1 + since.elapsed().as_secs() / PAUSE.as_secs()
 }
 
-/// The name of the server that answers a question of this moment, where a dead upstream may be on trial, which costs a
-/// question: then it asks again. Answers to earlier questions are passed over.
+/// The name of the server that replies to a new request. A dead upstream may be on trial, which costs a request, so the
+/// client sends again until it gets a reply. Replies to earlier requests are skipped.
 pub fn answer_despite_trials(client: &Client, to: &str) -> String {
     static QUESTIONS: AtomicU64 = AtomicU64::new(0);
-    // Shorter than the pause: it does not ask again at the very moment of the next trial.
+    // The limit is shorter than the pause, so that the client does not send again exactly at the next trial.
     let limit = PAUSE / 4;
     eventually(format!("an answer of {to}"), || {
         let end = format!(":{}", QUESTIONS.fetch_add(1, Ordering::Relaxed));

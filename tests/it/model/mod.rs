@@ -1,4 +1,4 @@
-//! The rule of precedence as a model: nothing but its text, every row looked at, one criterion after the other.
+//! A model of the rule of precedence: nothing but its text, every row looked at, one criterion after the other.
 
 #![allow(dead_code, reason = "`it` and `simulation` each use a part of this")]
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use udispatch::datagram::Envelope;
 use udispatch::dispatch::route_table::{Match, RouteId};
 
-/// An address as its bits, with the family's width.
+/// The bits of an address, and the width of its family.
 pub fn bits(ip: IpAddr) -> (u128, u8) {
     match ip {
         IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
@@ -16,7 +16,7 @@ pub fn bits(ip: IpAddr) -> (u128, u8) {
     }
 }
 
-/// Whether the first bits are the same: what "prefix" means, without the library that the table uses.
+/// Whether an address is in a prefix, computed without the library that the route table uses.
 pub fn covers(net: IpNet, ip: IpAddr) -> bool {
     let ((net_bits, net_width), (ip_bits, ip_width)) = (bits(net.addr()), bits(ip));
     let free = u32::from(net_width - net.prefix_len());
@@ -26,7 +26,7 @@ pub fn covers(net: IpNet, ip: IpAddr) -> bool {
             .is_none_or(|rest| rest == 0)
 }
 
-/// Whether the row takes the datagram.
+/// Whether the row matches the datagram.
 pub fn takes(row: &Match, envelope: &Envelope) -> bool {
     covers(row.net, envelope.dst.ip())
         && (row.ports.0..=row.ports.1).contains(&envelope.dst.port())
@@ -36,7 +36,7 @@ pub fn takes(row: &Match, envelope: &Envelope) -> bool {
             .is_none_or(|only| covers(only, envelope.src.ip()))
 }
 
-/// Whether `a` goes before `b`, criterion by criterion.
+/// Whether `a` precedes `b`, criterion by criterion.
 pub fn goes_before(a: &Match, b: &Match) -> bool {
     let width = |row: &Match| row.ports.1 - row.ports.0;
     if a.net.prefix_len() != b.net.prefix_len() {
@@ -57,12 +57,12 @@ pub fn goes_before(a: &Match, b: &Match) -> bool {
     }
 }
 
-/// The first of the rows, by the rule.
+/// The first of the rows by the rule.
 pub fn first<'a>(rows: impl Iterator<Item = &'a Match>) -> Option<&'a Match> {
     rows.reduce(|best, row| if goes_before(row, best) { row } else { best })
 }
 
-/// The route that the rule gives a datagram.
+/// The route that the datagram gets by the rule.
 pub fn find(rows: &[Match], envelope: &Envelope) -> Option<RouteId> {
     first(rows.iter().filter(|row| takes(row, envelope))).map(|row| row.route)
 }
