@@ -1,5 +1,5 @@
-//! Alarms of the real daemon: each is there as long as its cause, names it and what helps, and the log tells when it
-//! begins and when it is over although nobody asks.
+//! Alarms of the real daemon. Each one is active as long as its cause, and names the cause and the cure. The log
+//! reports its beginning and its end, without any request.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
@@ -13,7 +13,7 @@ use crate::common::daemon::Daemon;
 use crate::common::eventually;
 use crate::common::namespace::{netns_test, run};
 
-/// Looks until there is an alarm that fits, and meanwhile does something again and again.
+/// Polls until there is an alarm that matches, and calls `meanwhile` after each poll.
 fn alarm_when(
     daemon: &Daemon,
     mut meanwhile: impl FnMut(),
@@ -25,7 +25,7 @@ fn alarm_when(
     })
 }
 
-/// Looks until no alarm of this name is left.
+/// Polls until no alarm of this name is left.
 fn none_is_left(daemon: &Daemon, name: &str, mut meanwhile: impl FnMut()) {
     look_until(daemon, |seen| {
         meanwhile();
@@ -43,8 +43,8 @@ fn look_until<T>(daemon: &Daemon, mut find: impl FnMut(&Snapshot) -> Option<T>) 
     })
 }
 
-/// A route that gets nothing for longer than the file says is an alarm until the next datagram, and so is a source,
-/// whatever else its route gets; a handler that never looks at sources need not know. The log has both ends of each.
+/// A route that gets nothing for longer than the file says is an alarm until the next datagram. So is a source,
+/// whatever else its route gets; a handler does not need to use sources for that. The log reports both ends of each.
 #[test]
 fn silence_is_an_alarm() {
     netns_test!();
@@ -60,7 +60,7 @@ fn silence_is_an_alarm() {
     daemon.wait_for("alarm route_silent, all: nothing has come to route all for longer than 1s");
     daemon.wait_for("alarm source_silent, some from 127.0.0.16/28: ");
     let (near, far) = (Client::bind("127.0.0.1:0"), Client::bind("127.0.0.17:0"));
-    // The far one alone stays silent.
+    // Only the far source stays silent.
     let talk = || near.send(b"here", "127.0.0.1:1002");
     look_until(&daemon, |seen| {
         talk();
@@ -82,7 +82,7 @@ fn silence_is_an_alarm() {
     daemon.stop();
 }
 
-/// Who was heard before a reload was heard after it: no alarm comes early, and no clock begins anew.
+/// A source that was seen before a reload counts as seen after it: no alarm comes early, and no time starts again.
 #[test]
 fn a_reload_does_not_forget_who_was_heard() {
     netns_test!();
@@ -100,7 +100,7 @@ fn a_reload_does_not_forget_who_was_heard() {
         while sent.elapsed() < Duration::from_secs(2) {
             assert_eq!(ask(&daemon, &["reload"]).code, 0);
         }
-        // A round that took longer than that on a busy machine shows nothing.
+        // A round that took longer than this on a busy machine proves nothing.
         let is_silent = !snapshot(&daemon).alarms.is_empty();
         (sent.elapsed() < Duration::from_secs(3)).then_some(is_silent)
     });
@@ -112,8 +112,8 @@ fn a_reload_does_not_forget_who_was_heard() {
     daemon.stop();
 }
 
-/// A socket that another program has bound over ours is an alarm with its process and what it takes, as long as it is
-/// open.
+/// A socket that another program has bound over one of ours is an alarm as long as it is open. The alarm names the
+/// process and the addresses that it takes.
 #[test]
 fn a_socket_of_another_program_is_an_alarm() {
     netns_test!();
@@ -129,7 +129,7 @@ fn a_socket_of_another_program_is_an_alarm() {
     );
     assert!(alarm.text.contains(&who), "{alarm:?}");
     daemon.wait_for("alarm overlap, 0.0.0.0:1234: ");
-    // A more specific address of our own is none.
+    // A more specific address of the daemon's own is not an alarm.
     assert_eq!(snapshot(&daemon).alarms.len(), 1);
     drop(other);
     none_is_left(&daemon, "overlap", || {});
@@ -137,7 +137,7 @@ fn a_socket_of_another_program_is_an_alarm() {
     daemon.stop();
 }
 
-/// A socket that gets in beside ours: of the same user, and with SO_REUSEPORT.
+/// Binds a socket beside the daemon's: it belongs to the same user and has SO_REUSEPORT.
 fn over(address: &str) -> UdpSocket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
@@ -147,8 +147,8 @@ fn over(address: &str) -> UdpSocket {
     socket.into()
 }
 
-/// A group on an interface that is deleted is an alarm; so it stays when the interface is made again, which is another
-/// one to the kernel, until a reload joins there, as the alarm says.
+/// A group on an interface that is deleted is an alarm. It stays when the interface is created again, which the kernel
+/// treats as another one, until a reload joins the group there, as the alarm says.
 #[test]
 fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     netns_test!(needs = ["ip"]);
@@ -179,7 +179,7 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
             .any(|alarm| alarm.about == "local"),
         "a route that names it is too"
     );
-    // Without the interface a reload is refused, and nothing changes.
+    // Without the interface, a reload is refused and changes nothing.
     assert_ne!(ask(&daemon, &["reload"]).code, 0);
     alarm_when(&daemon, || {}, is_gone);
 
@@ -215,8 +215,8 @@ fn a_group_on_an_interface_that_is_gone_is_an_alarm() {
     daemon.stop();
 }
 
-/// What the kernel drops before us is an alarm whose cure fits: the host's limit where that made the buffer smaller
-/// than the file asks, the workers where it did not.
+/// Datagrams that the kernel drops before the daemon are an alarm with the right cure: the limit of the host where it
+/// made the buffer smaller than the file asks, and otherwise the number of workers.
 #[test]
 fn kernel_drops_are_an_alarm_with_the_right_cure() {
     netns_test!();

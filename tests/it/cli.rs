@@ -1,4 +1,4 @@
-//! The program from outside: exit codes, which stream says what, and a reader that goes away.
+//! The program as its users see it: exit codes, the stream that each message goes to, and a reader that goes away.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("a path of plain letters")
 }
 
-/// Help and version are answers: standard output and 0. The help tells a newcomer how to begin.
+/// Help and version go to standard output, with exit code 0. The help tells a newcomer how to begin.
 #[test]
 fn help_and_version_are_answers() {
     let version = udispatch(&["--version"]);
@@ -48,7 +48,7 @@ fn help_and_version_are_answers() {
     }
 }
 
-/// `help` is what people type first.
+/// `help`, which many people type first, prints the help.
 #[test]
 fn help_is_a_command_too() {
     let option = udispatch(&["--help"]);
@@ -63,7 +63,7 @@ fn help_is_a_command_too() {
     );
 }
 
-/// What the command line wants of a number is said in words.
+/// An error of the command line says in words which numbers are allowed.
 #[test]
 fn workers_are_told_in_words() {
     for wrong in ["abc", "0", "65", "-1", "1.5", ""] {
@@ -77,8 +77,8 @@ fn workers_are_told_in_words() {
     }
 }
 
-/// What is no file is refused at once: a named pipe that nobody writes to would keep it for ever. What a shell hands
-/// over in a pipe is read.
+/// A path that is not a file is refused at once. A named pipe without a writer would block the program forever. A pipe
+/// that a shell passes as standard input is read.
 #[test]
 fn only_files_and_pipes_of_a_shell_are_read() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -137,7 +137,7 @@ fn only_files_and_pipes_of_a_shell_are_read() {
     }
 }
 
-/// A wrong command line is 2, and nothing on standard output.
+/// A wrong command line has exit code 2, and prints nothing to standard output.
 #[test]
 fn a_wrong_command_line_is_2() {
     let wrong: &[&[&str]] = &[
@@ -158,8 +158,8 @@ fn a_wrong_command_line_is_2() {
     }
 }
 
-/// A file that cannot be read or is wrong is 78 for each command that reads one, in the same words,
-/// without colours where nobody sees them.
+/// Each command that reads a file reports an unreadable or wrong one with exit code 78 and in the same words, without
+/// colours if the output is not a terminal.
 #[test]
 fn a_wrong_file_is_78_in_the_same_words() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -184,7 +184,7 @@ fn a_wrong_file_is_78_in_the_same_words() {
     }
 }
 
-/// The list of kinds is an answer in both forms.
+/// The list of kinds goes to standard output in both forms.
 #[test]
 fn handlers_are_listed() {
     let text = udispatch(&["handlers"]);
@@ -198,7 +198,7 @@ fn handlers_are_listed() {
     assert!(out(&markdown).starts_with("| handler |"));
 }
 
-/// A reader that went away ends the program quietly.
+/// The program ends quietly when the reader of its output has gone away.
 #[test]
 fn a_closed_pipe_is_no_failure() {
     for arguments in [&["handlers"], &["--help"]] {

@@ -1,4 +1,4 @@
-//! What good files mean, and that no file at all can do harm.
+//! The meaning of correct files. No file at all makes the parser fail otherwise than by an error message.
 
 use std::path::Path;
 use std::time::Duration;
@@ -74,7 +74,7 @@ destination = "[::1]:1"
 expect = "no_route"
 "#;
 
-/// Every key of the language, read into what it means.
+/// Each key of the language is read into its meaning.
 #[test]
 fn a_full_file_is_read() {
     let config = good(FULL);
@@ -212,7 +212,7 @@ fn what_differs_is_no_duplicate() {
     assert_eq!(labels.len(), config.routes.len());
 }
 
-/// Two routes that would get the same made label are numbered.
+/// Two routes that would get the same generated label are numbered.
 #[test]
 fn made_labels_are_unique() {
     let config = good(
@@ -236,7 +236,7 @@ fn made_labels_are_unique() {
     assert_eq!(labels.len(), config.routes.len());
 }
 
-/// Without a word about it, nothing is served over TCP, watched or measured, and the control socket has its own place.
+/// Without their keys, nothing is served over TCP, watched or measured, and the control socket is at its default path.
 #[test]
 fn what_a_daemon_does_unless_told() {
     let config = good("[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n");
@@ -253,7 +253,8 @@ fn what_a_daemon_does_unless_told() {
     assert_eq!(off.daemon.control, ControlSocket::Off);
 }
 
-/// Routes and handlers of two files that say the same have the same texts, however they are written; others have not.
+/// Routes and handlers of two files that have the same meaning have the same texts, however they are written. Different
+/// ones have different texts.
 #[test]
 fn what_says_the_same_has_the_same_text() {
     let other = FULL
@@ -299,7 +300,7 @@ fn what_says_the_same_has_the_same_text() {
     );
 }
 
-/// A handler is read again from its name and text, with a table of its own or without; what is wrong is told.
+/// A handler is parsed again from its name and text, with a table of its own or without one. Errors in it are reported.
 #[test]
 fn a_handler_is_read_from_its_text() {
     for handler in good(FULL).handlers {
@@ -339,7 +340,7 @@ fn a_handler_is_read_from_its_text() {
     }
 }
 
-/// A handler that no route names is told, and the file is used.
+/// A handler that no route names is a warning, and the file is used.
 #[test]
 fn an_unused_handler_is_a_warning() {
     let text = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n\n\
@@ -368,7 +369,7 @@ fn examples_are_good_files() {
     }
 }
 
-/// 10,000 routes, all different or all equal, are read in no time that anyone notices.
+/// 10,000 routes, all different or all equal, are parsed in a time that nobody notices.
 #[test]
 fn many_routes_are_read_fast() {
     let route = |ip: usize| {
@@ -397,7 +398,8 @@ fn many_routes_are_read_fast() {
     assert!(spent < Duration::from_secs(10), "{spent:?}");
 }
 
-/// A file that is accepted holds what was promised; one that is not says why, inside the text.
+/// A file that is accepted keeps the promises of the language. One that is not is refused with a reason and a place
+/// inside the text.
 fn check(text: &str) -> Result<(), TestCaseError> {
     match parse(text) {
         Ok(config) => {
@@ -424,7 +426,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Pieces of the language, so that random files get past the first line.
+/// Pieces of the language, so that random files are correct beyond the first line.
 fn piece() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
         "[[route]]\n",
@@ -485,19 +487,19 @@ fn piece() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// No sequence of the language's own pieces makes it panic or be silent.
+    /// No sequence of the language's own pieces makes the parser panic or fail without a message.
     #[test]
     fn any_pieces(pieces in prop::collection::vec(piece(), 0..24)) {
         check(&pieces.concat())?;
     }
 
-    /// No text at all does.
+    /// No text makes the parser panic or fail without a message.
     #[test]
     fn any_text(text in any::<String>()) {
         check(&text)?;
     }
 
-    /// No bytes do: what is not UTF-8 is refused before, what is becomes a text.
+    /// No bytes make the parser panic or fail without a message. Text that is not UTF-8 is refused before it is parsed.
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&String::from_utf8_lossy(&bytes))?;

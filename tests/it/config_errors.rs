@@ -1,11 +1,11 @@
-//! What is said about wrong files: the place, the words, the hint. One row a mistake.
+//! The error messages for wrong files: the place, the words and the hint. Each row is one mistake.
 
 use std::path::Path;
 
 use crate::common::kinds::KINDS;
 use udispatch::config::{Config, Problems};
 
-/// A file, the place of its only problem, and pieces of what is said about it.
+/// A file, the place of its only problem, and parts of the message.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
 const HEAD: &str = "[[route]]\ndestination = \"127.0.0.1:1\"\nhandler = \"echo\"\n";
@@ -72,7 +72,7 @@ fn files_that_are_not_toml() {
             "6:10",
             &["duplicate key"],
         ),
-        // What a table repeats that is itself repeated is no mistake of its own.
+        // What a repeated table repeats is not another mistake.
         (
             "[daemon]\nworkers = 1\nlog = \"info\"\n[daemon]\nworkers = 2\nlog = \"warn\"\n",
             "7:2",
@@ -91,7 +91,7 @@ fn files_that_are_not_toml() {
     ]);
 }
 
-/// Several mistakes of syntax are told together.
+/// Several syntax errors are reported together.
 #[test]
 fn all_mistakes_of_syntax_are_told() {
     let told = problems("a = \nb = 1 2\n[c\n").to_string();
@@ -100,7 +100,7 @@ fn all_mistakes_of_syntax_are_told() {
     }
 }
 
-/// Of a large file that is no TOML at all, the first mistake is told; more would fill the memory.
+/// Of a large file that is not TOML at all, only the first error is reported. More of them would fill the memory.
 #[test]
 fn large_files_that_are_not_toml() {
     assert_eq!(problems(&"=".repeat(2_000_000)).errors(), 1);
@@ -129,7 +129,7 @@ fn tables_of_the_wrong_shape_or_name() {
             "1:1",
             &["brackets are double", "write [[route]]"],
         ),
-        // It would have been a route, so that there is none is the same mistake.
+        // It would have been a route, so the lack of routes is not another mistake.
         (
             "[[rout]]\ndestination = \"127.0.0.1:1\"\n",
             "1:3",
@@ -361,7 +361,7 @@ fn where_the_daemon_is_reached() {
     )]);
 }
 
-/// What is expected to be heard must be something that can be.
+/// The expectations of a route accept only what the route can receive.
 #[test]
 fn expectations() {
     check_below(&[
@@ -436,12 +436,12 @@ fn expectations() {
     check_below(&[(text.leak(), "4:16", &["more than 64 prefixes on one route"])]);
 }
 
-/// Tests that cannot be run, or name what the file does not have.
+/// Tests that cannot be run, or that name something that the file does not have, are errors.
 #[test]
 fn tests_of_the_file() {
     const FILE: &str = "name = \"main\"\n[handler.pool]\nkind = \"forward\"\nupstreams = \"10.0.0.9:53\"\n\
         [[route]]\ndestination = \"127.0.0.1:2\"\nhandler = \"pool\"\n";
-    // Begins at line 11.
+    // The text begins at line 11.
     let check = |cases: &[Case]| {
         for (test, place, fragments) in cases {
             check_below(&[(format!("{FILE}{test}").leak(), place, fragments)]);
@@ -592,7 +592,7 @@ fn tests_of_the_file() {
     check(&[(many.leak(), "4011:1", &["more than 1000 tests"])]);
 }
 
-/// What is wrong elsewhere is told, and not that a test names it.
+/// An error in an object that a test names is reported at the object, and not at the test.
 #[test]
 fn a_test_of_what_is_wrong_is_not_wrong_too() {
     let test = "[[test]]\nsource = \"10.0.0.1\"\ndestination = \"127.0.0.1:1\"\n";
@@ -990,7 +990,7 @@ fn settings_of_kinds() {
     ]);
 }
 
-/// Everything that is wrong with a file is told at once, in its order, and only that.
+/// All errors of a file are reported at once, in the order of the file, and nothing else is.
 #[test]
 fn all_at_once() {
     let problems = problems(
@@ -1001,7 +1001,7 @@ fn all_at_once() {
         .iter()
         .map(|one| problems.position(one).line)
         .collect();
-    // Line 10 lacks two keys; handler b is named by no route (a warning) and has two bad upstreams.
+    // Line 10 lacks two keys. No route names handler b (a warning), which has two bad upstreams.
     assert_eq!(lines, [2, 3, 6, 7, 8, 10, 10, 11, 13, 15, 15], "{problems}");
     assert!(
         problems
@@ -1011,7 +1011,7 @@ fn all_at_once() {
     );
 }
 
-/// What a user sees, as a whole.
+/// The complete output that a user sees.
 #[test]
 fn the_picture() {
     let text = format!(
@@ -1035,7 +1035,7 @@ u.toml: 1 error"#;
     assert_eq!(problems(&text).to_string(), expected);
 }
 
-/// The limits hold where they are said to, and one problem tells so.
+/// The limits hold as documented, and each one is reported as one problem.
 #[test]
 fn limits() {
     let routes = |count: usize| {

@@ -1,5 +1,5 @@
-//! The control socket: what it tells, what it changes, who gets it, and what happens without it. The real daemon, asked
-//! by curl and by the program's own commands.
+//! The control socket: what it reports, what it changes, who may use it, and what happens without it. The tests use the
+//! real daemon, curl and the program's own commands.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,9 +20,9 @@ use udispatch::supervisor::sessions::SessionList;
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
-/// Every key of a JSON value, with the keys that lead to it; of lists, those of the first entry.
+/// Returns every key of a JSON value, with the keys that lead to it. Of an array, only the first entry is read.
 fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
-    // What these hold has names from the traffic, or may be absent.
+    // The keys below these are names from the traffic, or may be absent.
     if [
         ".drops",
         ".failed",
@@ -51,8 +51,8 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The snapshot over the socket is the ledger: the same numbers, law 3 in every row, and exactly the keys that
-/// docs/status.md shows; the program reads back what it wrote.
+/// The snapshot over the socket equals the ledger: the same numbers, and law 3 in every row. It has exactly the keys
+/// that docs/status.md shows, and the program can parse what it wrote.
 #[test]
 fn the_snapshot_is_the_ledger() {
     netns_test!();
@@ -142,7 +142,7 @@ fn the_snapshot_is_the_ledger() {
     daemon.stop();
 }
 
-/// What is read or posted, the status of the answer, and words of it.
+/// A path that is requested, the status of the response, and words of it.
 const READ: &[(&str, u16, &str)] = &[
     ("/nothing", 404, "/status"),
     ("/reload", 405, "verbs are posted"),
@@ -192,7 +192,8 @@ const POSTED: &[(&str, u16, &str)] = &[
     ("/reload?dry_run=0", 200, "\"is_applied\":true"),
 ];
 
-/// Each part of the snapshot by itself, the probes of a supervisor such as Kubernetes, and words for what is not there.
+/// Each part of the snapshot can be requested separately. The probes of a supervisor such as Kubernetes work, and an
+/// unknown path gets a message.
 #[test]
 fn parts_and_probes() {
     netns_test!();
@@ -227,8 +228,8 @@ fn parts_and_probes() {
     daemon.stop();
 }
 
-/// A drained upstream gets no new session, keeps the one it has, and gets new ones again afterwards; names that mean
-/// nobody or two are told so.
+/// A drained upstream gets no new session, keeps its sessions, and gets new ones again after `undrain`. A name that
+/// matches no upstream, or two of them, is an error.
 #[test]
 fn draining_by_hand() {
     netns_test!();
@@ -291,8 +292,8 @@ fn draining_by_hand() {
     daemon.stop();
 }
 
-/// All sessions are listed, over several pages and workers, each once; a limit cuts the list and says so; a filter
-/// finds one of many. Their number is what the snapshot says.
+/// All sessions are listed once, over several pages and workers. A limit truncates the list and says so, and a filter
+/// finds one session of many. Their number equals that of the snapshot.
 #[test]
 fn sessions_are_listed() {
     netns_test!();
@@ -361,7 +362,7 @@ fn sessions_are_listed() {
         "{}",
         live.output
     );
-    // What was imagined has left no trace.
+    // The datagrams that `explain` imagines leave no trace.
     assert_eq!(
         snapshot(&daemon).handlers[0].sessions.opened,
         CLIENTS as u64
@@ -369,7 +370,7 @@ fn sessions_are_listed() {
     daemon.stop();
 }
 
-/// The live explanation follows the upstreams' health, which the file alone cannot know.
+/// The live explanation takes the health of upstreams into account, which the file does not contain.
 #[test]
 fn explaining_live() {
     netns_test!();
@@ -395,8 +396,8 @@ fn explaining_live() {
     daemon.stop();
 }
 
-/// Every command prints what a person can read, and with --json what a program can; `log` changes what is logged;
-/// `stop` ends the daemon in order, and afterwards the commands say that none is there.
+/// Every command prints text for people, and with --json output for programs. `log` changes the level of the log.
+/// `stop` ends the daemon in order, and afterwards the commands report that no daemon runs.
 #[test]
 fn commands() {
     netns_test!();
@@ -470,15 +471,15 @@ fn commands() {
     );
 }
 
-/// A second daemon in the same place is told who runs and how to go on, and changes nothing; a socket that was left
-/// over is replaced, a file that is none is not touched; the mode is 0660.
+/// A second daemon in the same directory is refused with the process that runs and a way to continue, and changes
+/// nothing. A stale socket is replaced, and another file is not touched. The mode of the socket is 0660.
 #[test]
 fn one_daemon_in_one_place() {
     netns_test!();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("u.sock");
     let config = format!("[daemon]\ncontrol = {path:?}\n{ECHO}");
-    // Left over: bound, and nobody listens any more.
+    // A stale socket: it is bound, but no process listens any more.
     drop(UnixListener::bind(&path).unwrap());
     let first = Daemon::start(&config);
     let file = fs::symlink_metadata(&path).unwrap();
@@ -507,7 +508,7 @@ fn one_daemon_in_one_place() {
     );
     let control = path.to_str().unwrap();
     assert_eq!(udispatch(&["status", "--control", control]).code, 0);
-    // Whatever is there at the end is not removed unless it is its own.
+    // At its end the daemon removes only a socket of its own.
     fs::remove_file(&path).unwrap();
     fs::write(&path, "mine").unwrap();
     first.stop();
@@ -527,7 +528,7 @@ fn one_daemon_in_one_place() {
         outcome.errors
     );
 
-    // A file in its place, and a directory that is not there: it serves, degraded, and says why.
+    // With a file in the way, or without the directory, the daemon serves, is degraded, and says why.
     for (config, words) in [
         (config.clone(), "another file has this name"),
         (
@@ -560,7 +561,7 @@ fn one_daemon_in_one_place() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
 }
 
-/// Who is neither its owner nor in its group may not ask, and is told what to do.
+/// A user who is neither the owner of the socket nor in its group may not use it, and the error says what to do.
 #[test]
 fn others_may_not_ask() {
     netns_test!(with = [root]);
@@ -568,7 +569,7 @@ fn others_may_not_ask() {
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
     let path = directory.path().join("u.sock");
     let daemon = Daemon::start(&format!("[daemon]\ncontrol = {path:?}\n{ECHO}"));
-    // The program itself must be readable to them.
+    // The other users must be able to read the program itself.
     let program = directory.path().join("udispatch");
     fs::copy(env!("CARGO_BIN_EXE_udispatch"), &program).unwrap();
     let words = [
@@ -630,7 +631,7 @@ fn viewers_share_snapshots() {
         .iter_mut()
         .map(|viewer| moments(viewer.stdout.as_mut().unwrap(), joined))
         .collect();
-    // One that joined late has missed the first snapshots. After all have joined, each gets every one.
+    // A viewer that joined late has missed the first snapshots. After all have joined, each one gets every snapshot.
     let shared = |moments: &[u64]| -> Vec<u64> {
         let after = moments.iter().filter(|moment| **moment > joined);
         after.take(SHARED).copied().collect()
@@ -640,7 +641,7 @@ fn viewers_share_snapshots() {
             .all(|moments| shared(moments) == shared(&seen[0])),
         "after {joined}: {seen:?}"
     );
-    // The first one is taken after the first viewer has come. A late one does not bring the next one closer.
+    // The first snapshot is taken after the first viewer has come. A late snapshot does not make the next one early.
     let is_slow = |moments: &Vec<u64>| {
         (begun..)
             .step_by(1_000)
@@ -659,7 +660,7 @@ fn viewers_share_snapshots() {
     daemon.stop();
 }
 
-/// Number of snapshots that viewers are compared by.
+/// Number of snapshots by which viewers are compared.
 const SHARED: usize = 3;
 
 fn unix_ms() -> u64 {
@@ -670,8 +671,8 @@ fn unix_ms() -> u64 {
         .expect("before the year 500 million")
 }
 
-/// When the snapshots of a stream of events were taken, in milliseconds of unix time: all until [`SHARED`] of them were
-/// taken after `joined`.
+/// Returns when the snapshots of a stream of events were taken, in milliseconds of unix time. It reads until [`SHARED`]
+/// of them were taken after `joined`.
 fn moments(stream: &mut impl Read, joined: u64) -> Vec<u64> {
     let (mut text, mut buffer) = (String::new(), [0; 65_536]);
     loop {
@@ -690,8 +691,8 @@ fn moments(stream: &mut impl Read, joined: u64) -> Vec<u64> {
     }
 }
 
-/// A daemon that has no file left to open still answers those who are connected, and says what is the matter to the
-/// others by letting them wait; it never ends, and datagrams flow.
+/// A daemon that cannot open another file still serves the clients that are connected, and lets others wait. It never
+/// ends, and datagrams flow.
 #[test]
 fn no_files_left() {
     netns_test!();

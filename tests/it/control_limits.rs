@@ -1,4 +1,4 @@
-//! What visitors of the control socket and of the TCP port may not do, and that each refusal has words and a counter.
+//! What clients of the control socket and of the TCP port may not do. Each refusal has a reason and a counter.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -20,7 +20,7 @@ const HTTP: &str = "127.0.0.1:9253";
 const CONFIG: &str = "[daemon]\nhttp = \"127.0.0.1:9253\"\nhttp_hosts = [\"stats.example\"]\n\
                       [[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
-/// Time in which the head of a request must be complete, as `admin/server.rs` has it.
+/// Time in which the head of a request must be complete (`HEAD_MAX` of `admin/server.rs`).
 const HEAD_MAX: Duration = Duration::from_secs(5);
 
 /// Waits until the counters satisfy a condition.
@@ -34,10 +34,10 @@ fn wait_for(daemon: &Daemon, what: &str, satisfied: impl Fn(&AdminRow) -> bool) 
     })
 }
 
-/// Everything that comes until the other end closes, which it must.
+/// Reads until the other end closes, which it must.
 fn rest(mut stream: impl Read) -> String {
     let mut bytes = Vec::new();
-    // A connection that is closed before all was read is reset, which is an end too.
+    // A connection that is closed before all was read is reset, which counts as an end.
     let _ = stream.read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -48,9 +48,9 @@ fn visit() -> TcpStream {
     stream
 }
 
-/// Over TCP every verb is refused, whatever its path, and nothing happens; names that are not ours are refused too, so
-/// that a page of somebody else's cannot read it; answers carry the headers that keep browsers from using them
-/// otherwise.
+/// Over TCP every verb is refused, whatever its path, and changes nothing. Host names that are not the daemon's are
+/// refused, so that no foreign web page can read it. Responses have the headers that keep browsers from other uses of
+/// them.
 #[test]
 fn tcp_is_read_only_and_knows_its_names() {
     netns_test!();
@@ -102,8 +102,8 @@ fn tcp_is_read_only_and_knows_its_names() {
     daemon.stop();
 }
 
-/// A head that is too large or never complete, a body that is too large, and what is no HTTP: each visitor is let go in
-/// bounded time, and counted, while others are served.
+/// A head that is too large or never complete, a body that is too large, and a request that is not HTTP: each of these
+/// connections is closed in bounded time and counted, while others are served.
 #[test]
 fn requests_have_limits() {
     netns_test!();
@@ -151,21 +151,21 @@ fn requests_have_limits() {
         begun.elapsed() >= HEAD_MAX - Duration::from_secs(1),
         "both had their time"
     );
-    // The large head, the large body, the noise, the slow head, the silent visitor.
+    // These are the large head, the large body, the noise, the slow head and the silent client.
     wait_for(&daemon, "each is counted", |counts| {
         counts.refused_requests == 5 && counts.connections == 1
     });
     daemon.stop();
 }
 
-/// Of a hundred connections over TCP, 64 are served. The others are refused with a reason, and counted. The control socket
-/// has connections of its own, so an operator still gets in, and datagrams are not affected.
+/// Of a hundred connections over TCP, 64 are served. The others are refused with a reason, and counted. The control
+/// socket has connections of its own, so an operator still gets in, and datagrams are not affected.
 #[test]
 fn connections_have_a_limit() {
     netns_test!();
     let daemon = Daemon::start(CONFIG);
-    // A connection is closed where its request does not come in time. A round that took longer on a busy machine shows
-    // nothing, and another is begun.
+    // A connection is closed if its request does not come in time. A round that took longer on a busy machine proves
+    // nothing, and another one is begun.
     let responses = eventually("a round in which every request comes in time", || {
         let before = wait_for(&daemon, "no other connection", |counts| {
             counts.connections == 1
@@ -177,7 +177,7 @@ fn connections_have_a_limit() {
             counts.refused_connections == refused || begun.elapsed() >= HEAD_MAX
         });
         for client in &mut clients {
-            // One that was refused may have been closed already.
+            // A connection that was refused may have been closed already.
             let _ = client
                 .write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         }
@@ -210,12 +210,12 @@ fn connections_have_a_limit() {
     daemon.stop();
 }
 
-/// Visitors over TCP who ask and hang up at once, more than can be answered, keep nobody from the control socket: their
-/// requests wait in places of their own, and reading and verbs go on.
+/// More clients than the daemon can serve send requests over TCP and disconnect at once. They do not keep anyone from
+/// the control socket: its requests wait in a queue of their own, and reading and verbs still work.
 #[test]
 fn tcp_clients_do_not_take_the_places_of_operators() {
     netns_test!();
-    // So many rows that a snapshot takes a while, and those who ask for one wait.
+    // With so many rows a snapshot takes some time, in which its clients wait.
     let route = |number| {
         let source = format!("10.{}.{}.0/24", number / 256, number % 256);
         format!(
@@ -228,7 +228,7 @@ fn tcp_clients_do_not_take_the_places_of_operators() {
         for _ in 0..48 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    // One that is turned away, or no port that is free at this moment, is a flood all the same.
+                    // A refused connection, or the lack of a free port at this moment, is part of the flood.
                     let Ok(mut stream) = TcpStream::connect(HTTP) else {
                         continue;
                     };
@@ -258,7 +258,7 @@ fn tcp_clients_do_not_take_the_places_of_operators() {
     daemon.stop();
 }
 
-/// Viewers have a limit of their own by each door, and one who never reads does not keep the others waiting.
+/// Each listener has a limit of viewers of its own, and a viewer that never reads does not delay the others.
 #[test]
 fn viewers_have_a_limit() {
     netns_test!();
@@ -296,7 +296,7 @@ fn viewers_have_a_limit() {
     daemon.stop();
 }
 
-/// While visitors watch, wait and have asked for much, stopping takes no longer: the daemon ends in order.
+/// Viewers, waiting clients and large requests do not delay the stop: the daemon ends in order.
 #[test]
 fn visitors_do_not_hold_up_the_end() {
     netns_test!();
@@ -315,7 +315,7 @@ fn visitors_do_not_hold_up_the_end() {
     wait_for(&daemon, "one watches", |counts| {
         counts.viewers == 1 && counts.connections == 4
     });
-    // Asserts that it takes less than the five seconds that are promised.
+    // The call asserts that the stop takes less than the five seconds that are promised.
     daemon.stop();
     assert!(!control.exists());
 }

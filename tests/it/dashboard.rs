@@ -1,5 +1,5 @@
-//! The Grafana dashboard: it asks for metrics that there are, in words that Prometheus understands, in panels that do
-//! not lie over one another.
+//! The Grafana dashboard: it uses metrics that exist, in queries that Prometheus accepts, in panels that do not
+//! overlap.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Words that begin as the metrics' names do.
+/// Words of a text that begin as the names of metrics do.
 fn names(text: &str) -> BTreeSet<&str> {
     let words =
         text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
@@ -29,8 +29,8 @@ fn names(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every metric that the dashboard asks for is in the table of families, which is what the daemon exports
-/// (tests/metrics.rs).
+/// Every metric that the dashboard uses is in the table of families, which is what the daemon exports
+/// (tests/it/metrics.rs).
 #[test]
 fn it_asks_for_what_there_is() {
     let table = read("docs/metrics.md");
@@ -49,7 +49,7 @@ fn it_asks_for_what_there_is() {
     assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
 }
 
-/// Panels have titles and queries, and each its own place on the 24 columns.
+/// Panels have titles and queries, and do not overlap on the 24 columns.
 #[test]
 fn its_panels_are_whole() {
     let dashboard: Value =
@@ -79,11 +79,11 @@ fn its_panels_are_whole() {
     }
 }
 
-/// Where the daemon is scraped.
+/// The address at which the daemon is scraped.
 const SCRAPED: &str = "127.0.0.1:9253";
 const PROMETHEUS: &str = "127.0.0.1:9090";
 
-/// Prometheus's configuration: one target, each second.
+/// The configuration of Prometheus: one target, scraped each second.
 const SCRAPES: &str = r#"
 global: { scrape_interval: 1s }
 scrape_configs:
@@ -120,7 +120,7 @@ impl Prometheus {
         }
     }
 
-    /// What it finds, or its own words about what was asked; nothing as long as it does not answer.
+    /// The result of a query, or the error message about it. `None` as long as Prometheus does not respond.
     fn ask(&self, query: &str) -> Option<Result<Vec<Value>, String>> {
         let query = format!("query={query}");
         let answer = curl(&[
@@ -135,7 +135,7 @@ impl Prometheus {
         }
     }
 
-    /// Waits until it finds something.
+    /// Waits until a query has a result.
     fn find(&self, query: &str) {
         let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         eventually_within(2 * TIMEOUT, query, || match self.ask(query) {
@@ -153,7 +153,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// A real Prometheus understands each query, and finds something for each that asks for more than what is wrong.
+/// A real Prometheus accepts each query, and finds something for each one that does not ask for faults only.
 #[test]
 fn prometheus_understands_it() {
     netns_test!(needs = ["prometheus", "curl"]);
@@ -163,7 +163,7 @@ fn prometheus_understands_it() {
     let daemon = Daemon::start(&config);
     let prometheus = Prometheus::start();
     let talker = Talker::begin("127.0.0.1:1000");
-    // A rate needs two of them.
+    // A rate needs two samples.
     prometheus.find("count_over_time(udispatch_state[1m]) > 2");
     let dashboard: Value =
         serde_json::from_str(&read("packaging/grafana/udispatch.json")).expect("JSON");
@@ -175,7 +175,7 @@ fn prometheus_understands_it() {
     let mut empty = Vec::new();
     for target in targets.flatten() {
         let query = target["expr"].as_str().expect("a query");
-        // As Grafana fills them in.
+        // Grafana replaces these variables.
         let filled = query
             .replace("$job", ".*")
             .replace("$instance", ".*")

@@ -1,5 +1,5 @@
-//! What the daemon lacks while datagrams can still flow: a place for its control socket, files to open, room for its
-//! log. It goes on, says what is the matter, and says when that is over.
+//! A daemon that lacks something while datagrams can still flow: the directory of its control socket, file descriptors,
+//! space for its log. It continues, reports the condition, and reports its end.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -18,7 +18,7 @@ use udispatch::observe::snapshot::{DaemonState, Snapshot};
 const HERE: &str = "127.0.0.1:1234";
 const ECHO: &str = "[[route]]\ndestination = \"127.0.0.1:1234\"\nhandler = \"echo\"\n";
 
-/// Asks for the snapshot until it satisfies.
+/// Requests the snapshot until it satisfies the condition.
 fn wait_for(
     what: &str,
     snapshot: impl Fn() -> Snapshot,
@@ -33,7 +33,7 @@ fn wait_for(
     })
 }
 
-/// A small file system of the test's own.
+/// Mounts a small file system for the test.
 fn mount(directory: &Path, options: &str) {
     run(&format!(
         "mount -t tmpfs -o {options} tmpfs {}",
@@ -41,8 +41,8 @@ fn mount(directory: &Path, options: &str) {
     ));
 }
 
-/// The directory of the control socket cannot be written: the daemon starts, says so, serves, and over TCP it says that
-/// it is degraded and why. The same where the file names the directory as where it is a default.
+/// If the directory of the control socket cannot be written, the daemon starts, says so and serves. Over TCP it reports
+/// that it is degraded, and why. This holds for a directory that the file names, and for the default one.
 #[test]
 fn an_unwritable_control_directory() {
     netns_test!(with = [mounts]);
@@ -58,7 +58,7 @@ fn an_unwritable_control_directory() {
         (&default, "no place for the control socket"),
     ] {
         let mut daemon = if config == &default {
-            // A wrapper of its own, since tests otherwise give each daemon a directory that can be used.
+            // The wrapper sets a directory that cannot be used, because tests otherwise give each daemon one that can.
             Daemon::of(config)
                 .under(&under.split(' ').collect::<Vec<_>>())
                 .start()
@@ -103,9 +103,10 @@ fn an_unwritable_control_directory() {
     }
 }
 
-/// No more files may be opened while sessions are there: those go on, newcomers are refused by name, the log says it
-/// once, and whoever asks for the status is told: one after the other, while visitors who hold their place have theirs.
-/// Meanwhile nobody spins, and a reload is refused and changes nothing. When it is over, all is as before.
+/// No file can be opened any more while there are sessions. The sessions continue, new clients are refused with a
+/// reason, and the log says it once. The status can be requested by one client after another, while connected clients
+/// keep their connections. The daemon does not busy-loop, and a reload is refused and changes nothing. When the
+/// condition is over, everything is as before.
 #[test]
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
@@ -152,7 +153,7 @@ fn files_run_out() {
     let counted = &refused.upstreams[0];
     assert!(format!("{counted:?}").contains("EMFILE"), "{counted:?}");
 
-    // A file that would bring a listener more; and one that stays as it is needs none.
+    // This file would add a listener. A file that changes nothing needs no descriptor.
     fs::write(
         daemon.file(),
         format!("{config}\n[[route]]\ndestination = \"127.0.0.1:1235\"\nhandler = \"echo\"\n"),
@@ -172,8 +173,7 @@ fn files_run_out() {
     );
     assert_eq!(now.alarms, [], "what cannot be looked at is no alarm");
 
-    // The one place that is left is held by somebody who says nothing: others wait, and are let in when that took too
-    // long.
+    // A silent client takes the one connection that is left. Others wait, and are let in when its time is over.
     let silent = std::os::unix::net::UnixStream::connect(daemon.control()).unwrap();
     assert!(degraded(&daemon));
     drop(silent);
@@ -203,8 +203,8 @@ fn files_run_out() {
     daemon.stop();
 }
 
-/// The disk under the log is full: datagrams flow, nothing ends, and the status says that the log cannot be written and
-/// why. When there is room again, what was to be logged is there, in whole lines, and the state is what it was.
+/// The disk of the log is full. Datagrams flow, nothing ends, and the status says that the log cannot be written, and
+/// why. When there is space again, the log gets what was held back, in whole lines, and the state is what it was.
 #[test]
 fn a_full_disk_under_the_log() {
     netns_test!(with = [mounts]);
@@ -231,7 +231,7 @@ fn a_full_disk_under_the_log() {
     let seen = wait_for(
         "no room for the log",
         || {
-            // The last page of the log may have room for some of it.
+            // The last page of the log may have space for some of it.
             daemon.signal(libc::SIGUSR1);
             snapshot(&daemon)
         },
@@ -275,7 +275,7 @@ fn a_full_disk_under_the_log() {
         Err(told)
     });
     assert!(fs::metadata(&log).unwrap().len() > written);
-    // Ledgers that were begun on a full disk were ended where they stopped.
+    // Ledgers that were begun on a full disk ended where they stopped.
     assert_eq!(
         told.matches("listener ").count(),
         told.matches("balance: exact").count(),

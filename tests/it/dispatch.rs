@@ -1,5 +1,5 @@
-//! Routing on real sockets: each datagram reaches the handler of its destination, once, and is answered from the
-//! address that was asked.
+//! Routing on real sockets: each datagram reaches the handler of its destination once, and the reply comes from the
+//! address that it was sent to.
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
@@ -23,14 +23,14 @@ const SEED: &str = r#"
     text = "second"
 "#;
 
-/// The seed of it all: two sockets on one port, told apart by the destination, with one worker and with four; and every
-/// answer comes from the address that was asked, on the wildcard too.
+/// Two sockets on one port are told apart by the destination, with one worker and with four. Every reply comes from the
+/// address that the request was sent to, on the wildcard, too.
 #[test]
 fn two_addresses_two_handlers() {
     netns_test!();
     for workers in ["1", "4"] {
         let daemon = Daemon::of(SEED).workers(workers).start();
-        // A new client port each time, so that the kernel's hash reaches every worker.
+        // Each client has a new port, so that the kernel's hash reaches every worker.
         for _ in 0..40 {
             for (to, answer) in [
                 ("127.0.0.1:1234", "first"),
@@ -68,7 +68,8 @@ fn netcat_gets_different_answers() {
     assert_eq!(daemon.stop().received(), 2);
 }
 
-/// IPv6 beside IPv4 on the same port: exact and wildcard, each family its own sockets, answers from the address asked.
+/// IPv6 beside IPv4 on the same port, exact and wildcard. Each family has sockets of its own, and replies come from the
+/// address that was asked.
 #[test]
 fn both_families() {
     netns_test!(needs = ["ip"]);
@@ -104,8 +105,8 @@ fn both_families() {
     daemon.stop();
 }
 
-/// Prefixes, port ranges, lists, sources and interfaces, with the precedence that the documentation gives, on real
-/// sockets: the most specific address first, then the port, then the interface, then the source.
+/// Prefixes, port ranges, lists, sources and interfaces have the documented precedence on real sockets: the most
+/// specific address first, then the port, then the interface, then the source.
 #[test]
 fn precedence_on_real_sockets() {
     netns_test!();
@@ -163,7 +164,7 @@ fn precedence_on_real_sockets() {
     assert_eq!(ledger.received(), 12);
 }
 
-/// What no route takes is dropped under its name: a source that is not listed, on a listener that exists.
+/// A datagram that no route takes is dropped with a reason: its source is not listed, on a listener that exists.
 #[test]
 fn no_route_is_counted() {
     netns_test!();
@@ -183,8 +184,8 @@ fn no_route_is_counted() {
     daemon.stop();
 }
 
-/// A route with several handlers gives each datagram to each of them, in order; the route has handled what one of them
-/// has.
+/// A route with several handlers gives each datagram to each of them, in order. The route counts a datagram as handled
+/// if one of them handled it.
 #[test]
 fn several_handlers() {
     netns_test!();
@@ -209,7 +210,7 @@ fn several_handlers() {
     assert_eq!(ledger.handler("print").handled, 1);
 }
 
-/// An address that is not up at start is a warning, and works once it comes up.
+/// An address that this host does not have at the start is a warning, and works once it is added.
 #[test]
 fn an_address_that_comes_later() {
     netns_test!(needs = ["ip"]);
@@ -239,7 +240,7 @@ fn an_address_that_comes_later() {
     daemon.stop();
 }
 
-/// Empty, tiny and largest datagrams are datagrams.
+/// Empty, tiny and largest datagrams are handled like any other.
 #[test]
 fn every_size() {
     netns_test!();
@@ -256,7 +257,7 @@ fn every_size() {
     assert_eq!(daemon.stop().handler("echo").last, 8);
 }
 
-/// Ten thousand prefix routes on one port: one listener, each datagram to its own route.
+/// Ten thousand prefix routes on one port need one listener, and each datagram reaches its own route.
 #[test]
 fn ten_thousand_routes() {
     netns_test!();

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Endings of files that the repository has. Files of users (`udispatch.toml`) have some of them, too, and so only a
-/// path with a folder counts, or the name of a source file.
+/// Endings of files that the repository has. Files of users (`udispatch.toml`) have some of them, too, so only a path
+/// with a folder counts, or the name of a source file.
 const ENDINGS: [&str; 8] = ["rs", "toml", "md", "sh", "json", "service", "txt", "js"];
-/// Folders in which a path in a document may begin, beside the document's own: `net/errno.rs` is in src/.
+/// Folders in which a path in a document may begin, beside the folder of the document: `net/errno.rs` is in src/.
 const BEGINNINGS: [&str; 5] = ["", "src", "tests", "benches", "examples"];
 
 fn root() -> &'static Path {
@@ -31,7 +31,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What stands in backticks in a text, and where its links lead, each with its line.
+/// The texts in backticks and the targets of links, each with its line.
 fn names(text: &str) -> Vec<(usize, &str)> {
     let mut names = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -51,10 +51,10 @@ fn names(text: &str) -> Vec<(usize, &str)> {
     names
 }
 
-/// Whether a name is meant as a file or a folder of the repository.
+/// Whether a name stands for a file or a folder of the repository.
 fn is_path(name: &str, folders: &HashSet<String>) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
-    // What a build makes is not in the repository.
+    // The results of a build are not in the repository.
     if name.starts_with('/') || name.starts_with("target/") || !name.bytes().all(is_plain) {
         return false;
     }

@@ -1,4 +1,4 @@
-//! Runs the programs of examples/ as a reader would, and checks that they show what they say.
+//! Runs the programs of examples/ as a reader would, and checks that they do what they say.
 //!
 //! A plain `cargo test` builds the examples. With `--all-targets` or `--test it` it does not:
 //! then `cargo build --examples` must come before it.
@@ -17,14 +17,13 @@ use std::{env, fs, thread};
 
 use crate::common::namespace::{skip, this_test};
 
-/// How long anything here may take. Far more than it needs: it is the end of a broken run, not
-/// part of a good one.
+/// Longest wait for anything here. It is far more than needed, and only a test that fails waits this long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Any uid but root's; none that may be running the tests.
 const OTHER_USER: u32 = 65533;
 
-/// The built example, found next to this test: target/<profile>/deps/<test>, .../examples/NAME.
+/// The path of the built example, found from this test: target/<profile>/deps/<test>, .../examples/NAME.
 fn example(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("target/<profile>/deps");
@@ -57,8 +56,8 @@ impl Instance {
         let mut child = command.spawn().expect("the example starts");
         let stdout = BufReader::new(child.stdout.take().expect("a piped stdout"));
         let (sender, lines) = mpsc::channel();
-        // A thread, because only a channel can be waited for with a deadline. It ends with the
-        // child, whose end closes the pipe.
+        // Only a channel can be waited for with a deadline, so a thread reads. It ends with the child, whose end closes
+        // the pipe.
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 let _ = sender.send(line);
@@ -67,7 +66,7 @@ impl Instance {
         Self { child, lines }
     }
 
-    /// Starts an example on an address and waits until it listens; returns where.
+    /// Starts an example on an address, waits until it listens, and returns the address.
     fn listening(name: &str, address: &str, flags: &[&str]) -> (Self, SocketAddr) {
         let instance = Self::spawn(Command::new(example(name)).arg(address).args(flags));
         let line = instance.line("listening on ");
@@ -75,7 +74,7 @@ impl Instance {
         (instance, address)
     }
 
-    /// The next line that begins so; lines before it are passed over.
+    /// The next line that begins with this text. The lines before it are skipped.
     fn line(&self, beginning: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -106,7 +105,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Tries again when interrupted: a receive with a timeout may be, even with no signal handler.
+/// Tries again when interrupted. A receive with a timeout can be interrupted even without a signal handler.
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -122,7 +121,7 @@ fn is_timeout(kind: ErrorKind) -> bool {
 
 // ---- iterative_tcp ----
 
-/// Who greets on this connection, or `None` if nobody does within `timeout`.
+/// The process that greets on this connection, or `None` if none does within `timeout`.
 fn greeted_by(stream: &TcpStream, timeout: Duration) -> Option<u32> {
     stream.set_read_timeout(Some(timeout)).expect("a timeout");
     let mut greeting = [0; 64];
@@ -174,7 +173,7 @@ fn one_iterative_server_serves_one_connection_at_a_time() {
     let (first_name, second_name) = (first.local_addr().unwrap(), second.local_addr().unwrap());
     drop(first);
     assert_eq!(greeted_by(&second, DEADLINE), Some(server.pid()));
-    // The server's own log has the order, whatever the timing.
+    // The order is in the server's own log, whatever the timing.
     let log: Vec<String> = (0..3).map(|_| server.line("")).collect();
     let expected = [
         format!("serving {first_name}"),
@@ -184,9 +183,9 @@ fn one_iterative_server_serves_one_connection_at_a_time() {
     assert_eq!(log, expected);
 }
 
-/// Proves that three such processes on one port serve three connections at once. The kernel spreads
-/// by hash, so some connections wait behind a busy process: more are opened until each process holds
-/// one. That a hundred miss one of three has a probability of 3 × (2/3)^100, or 10^-17.
+/// Proves that three such processes on one port serve three connections at once. The kernel distributes by hash, so
+/// some connections wait behind a busy process. More are opened until each process holds one. The probability that a
+/// hundred connections miss one of three is 3 × (2/3)^100, or 10^-17.
 #[test]
 fn three_iterative_servers_serve_three_connections_at_once() {
     let (first, address) = Instance::listening("iterative_tcp", "127.0.0.1:0", &[]);
@@ -218,8 +217,8 @@ fn three_iterative_servers_serve_three_connections_at_once() {
     let mut holders: Vec<u32> = held.keys().copied().collect();
     holders.sort_unstable();
     assert_eq!(holders, pids);
-    // All three requests are on their way before the first answer is read, and twice, so no
-    // connection had to end for another to be served.
+    // All three requests are sent before the first response is read, and twice, so no connection had to end for another
+    // to be served.
     let streams: Vec<&TcpStream> = held.values().collect();
     assert_echoes(&streams, "once\n");
     assert_echoes(&streams, "and again\n");
@@ -227,7 +226,7 @@ fn three_iterative_servers_serve_three_connections_at_once() {
 
 // ---- reuseport_http ----
 
-/// One request on a connection of its own; returns the process that answered.
+/// Sends one request on a connection of its own and returns the process that responded.
 fn http_get(address: SocketAddr) -> u32 {
     let mut stream = connect(address);
     let client = stream.local_addr().expect("the client's address");
@@ -250,9 +249,9 @@ fn http_get(address: SocketAddr) -> u32 {
         .expect("a process id")
 }
 
-/// Proves that the kernel spreads requests over three HTTP servers on one port. All of the first 20
-/// must be answered. That one server gets none of 20 happens by chance once in 1,100 runs, so up to
-/// a hundred more requests may follow until each has been seen.
+/// Proves that the kernel distributes requests over three HTTP servers on one port. All of the first 20 must have
+/// responses. One server gets none of 20 by chance once in 1,100 runs, so up to a hundred more requests may follow
+/// until each server has responded.
 #[test]
 fn three_http_servers_share_a_port() {
     let (first, address) = Instance::listening("reuseport_http", "127.0.0.1:0", &[]);
@@ -277,14 +276,14 @@ fn three_http_servers_share_a_port() {
     );
 }
 
-/// Proves that SO_REUSEPORT does not let another user's process take a share of the port: its bind
-/// fails with EADDRINUSE and says why, while the owner's next process is let in.
+/// Proves that SO_REUSEPORT does not let the process of another user take a share of the port. Its bind fails with
+/// EADDRINUSE and says why, while the owner's next process is let in.
 #[test]
 fn another_users_http_server_is_refused() {
     let (_owner, address) = Instance::listening("reuseport_http", "127.0.0.1:0", &[]);
-    // A copy, because the other user may not be allowed to enter the build directory. Made by another
-    // process: a child that a test beside this one forks meanwhile would inherit the file while it
-    // is open for writing here, and a file open for writing cannot be run (ETXTBSY).
+    // A copy is used, because the other user may not be allowed to enter the build directory. Another process makes it:
+    // a child that a concurrent test forks meanwhile would inherit the file while it is open for writing here, and a
+    // file that is open for writing cannot be executed (ETXTBSY).
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("reuseport_http");
     let copied = Command::new("cp")
@@ -310,7 +309,7 @@ fn another_users_http_server_is_refused() {
         instance
     };
 
-    // Only root may start a process as somebody else. A process owns its entry in /proc.
+    // Only root may start a process as another user. The owner of a process owns its entry in /proc.
     if fs::metadata("/proc/self")
         .expect("this process in /proc")
         .uid()
@@ -347,13 +346,13 @@ struct Traffic {
 }
 
 const CLIENTS: usize = 4;
-/// Requests that a client has on the way at once. CLIENTS times as many fit into the smallest
-/// receive buffer that Linux has by default, so none is lost for lack of room.
+/// Number of requests that a client has outstanding at once. CLIENTS times as many fit into the smallest receive buffer
+/// that Linux has by default, so none is lost for lack of space.
 const BURST: usize = 8;
 
 impl Traffic {
-    /// One client: every request has a socket of its own, as the kernel would otherwise send all of
-    /// them to the same instance. Reports who answered.
+    /// Runs one client. Every request has a socket of its own, because the kernel would otherwise send all of them to
+    /// the same instance. Reports the processes that replied.
     fn ask(&self, address: SocketAddr, timeout: Duration, answered_by: &Sender<u32>) {
         while !self.stop.load(Ordering::Relaxed) {
             let requests = [(); BURST].map(|()| {
@@ -369,7 +368,7 @@ impl Traffic {
                 let left = left.max(Duration::from_millis(1));
                 socket.set_read_timeout(Some(left)).expect("a timeout");
                 let mut answer = [0; 128];
-                // A missing answer is missing from the sums.
+                // A missing reply is missing from the sums.
                 let Ok(len) = uninterrupted(|| socket.recv(&mut answer)) else {
                     continue;
                 };
@@ -391,7 +390,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// What the clients and the servers counted, each for themselves.
+/// The counts of the clients and of the servers, each made independently.
 #[derive(Debug)]
 struct Totals {
     sent: u64,
@@ -399,7 +398,7 @@ struct Totals {
     answered_by_servers: u64,
 }
 
-/// Tells an instance to leave; returns how many requests it says it answered.
+/// Makes an instance leave, and returns the number of requests that it reports.
 fn leave(mut instance: Instance) -> u64 {
     drop(instance.child.stdin.take());
     let line = instance.line("left after ");
@@ -411,7 +410,7 @@ fn leave(mut instance: Instance) -> u64 {
         .expect("a number")
 }
 
-/// Restarts under continuous requests; an instance leaves only when its successor has answered.
+/// Restarts under continuous requests. An instance leaves only when its successor has replied.
 fn restart_under_traffic(restarts: usize, flags: &[&str], timeout: Duration) -> Totals {
     let (mut current, address) = Instance::listening("seamless_restart", "127.0.0.1:0", flags);
     let traffic = Traffic {
@@ -448,8 +447,8 @@ fn restart_under_traffic(restarts: usize, flags: &[&str], timeout: Duration) -> 
     totals
 }
 
-/// Proves that a restart loses nothing: while instances join and leave, every request of four
-/// clients is answered, by the clients' count and by the instances' own.
+/// Proves that a restart loses nothing. While instances join and leave, every request of four clients has a reply, by
+/// the counts of the clients and of the instances.
 #[test]
 fn seamless_restarts_answer_every_request() {
     let totals = restart_under_traffic(8, &[], DEADLINE);
@@ -458,8 +457,8 @@ fn seamless_restarts_answer_every_request() {
     assert_eq!(totals.answered_by_servers, totals.sent, "{totals:?}");
 }
 
-/// Proves that the proof above can fail: the same traffic through instances that simply close does
-/// lose requests. It is the instances' count that tells, so a slow machine cannot pass for a loss.
+/// Proves that the proof above can fail: the same traffic through instances that simply close does lose requests. The
+/// count of the instances shows it, so a slow machine cannot be mistaken for a loss.
 #[test]
 fn naive_restarts_lose_requests() {
     let totals = restart_under_traffic(4, &["--naive"], Duration::from_millis(500));
@@ -471,8 +470,8 @@ fn naive_restarts_lose_requests() {
 
 // ---- reuse_rules ----
 
-/// Pins what the kernel allows to the table in tests/it/examples/reuse_rules.txt. Where this fails on
-/// another kernel, that kernel has other rules, and udispatch's way to bind must be looked at again.
+/// Compares the kernel's rules with the table in tests/it/examples/reuse_rules.txt. If this fails on another kernel,
+/// that kernel has other rules, and the way in which udispatch binds must be checked again.
 #[test]
 fn reuse_rules_are_the_known_ones() {
     let output = Command::new(example("reuse_rules"))
@@ -509,7 +508,7 @@ fn reuse_rules_are_the_known_ones() {
     }
 }
 
-/// Proves that a misused example says what it wants and exits with 2, the code for usage errors.
+/// Proves that a misused example prints its usage and exits with 2, the code for usage errors.
 #[test]
 fn usage_errors_exit_with_2() {
     for (name, args) in [

@@ -1,4 +1,4 @@
-//! `udispatch explain` tells what the daemon then does: the same socket, route, upstream and source address.
+//! `udispatch explain` says what the daemon then does: the same socket, route, upstream and source address.
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, Outcome, on_file};
@@ -51,7 +51,8 @@ fn assert_says(text: &str, lines: &[&str]) {
     }
 }
 
-/// Socket, route and why not the next ones, handlers, what they send, and the source of an answer.
+/// The explanation names the socket, the route and why not the next ones, the handlers, what they send, and the source
+/// of a reply.
 #[test]
 fn the_whole_story() {
     netns_test!();
@@ -111,7 +112,7 @@ fn the_whole_story() {
     assert_says(&nobody, &["socket    none"]);
 }
 
-/// What it says of the upstream is what the daemon does, sender by sender.
+/// The explanation names the upstream that the daemon picks, for each sender.
 #[test]
 fn the_upstream_is_the_one() {
     netns_test!();
@@ -143,7 +144,7 @@ fn the_upstream_is_the_one() {
     assert_eq!(daemon.stop().handler("one").last, 20);
 }
 
-/// Questions that make no sense are usage errors with the reason.
+/// Arguments that make no sense are usage errors with the reason.
 #[test]
 fn wrong_questions() {
     netns_test!();
@@ -165,7 +166,7 @@ fn wrong_questions() {
     }
 }
 
-/// A forward that comes back to its own route is refused, by `check`, `explain` and `run` alike, over one step and two.
+/// A forward that comes back to its own route is refused by `check`, `explain` and `run` alike, over one step and two.
 #[test]
 fn loops_are_refused() {
     netns_test!();
@@ -191,14 +192,14 @@ fn loops_are_refused() {
             assert_says(&outcome.errors, &["closes a loop", "test.toml:6:13"]);
         }
     }
-    // Forwarding into a route of our own that ends there is no loop.
+    // Forwarding into another route of the same daemon that ends there is not a loop.
     let chain = route(1001, "127.0.0.1:1002")
         + "[[route]]\ndestination = \"127.0.0.1:1002\"\nhandler = \"drop\"\n";
     assert_eq!(on_file("check", &chain, &[]).code, 0);
 }
 
-/// Ranges of ports that overlap and are equally wide decide nothing, nor does one interface under two names: an error
-/// that shows both places. A narrower range inside a wider one is what the precedence is for.
+/// Overlapping ranges of ports of equal width have no precedence, and neither has one interface under two names. Both
+/// are errors that show both places. A narrower range inside a wider one has precedence.
 #[test]
 fn ties_are_refused() {
     netns_test!();
@@ -230,7 +231,7 @@ fn ties_are_refused() {
     assert_eq!(on_file("check", &narrower, &[]).code, 0);
 }
 
-/// An upstream that is there twice, and a socket that one route locks and another shares, are errors that show both
+/// An upstream that is listed twice, and a socket that one route locks and another shares, are errors that show both
 /// places.
 #[test]
 fn contradictions_are_refused() {

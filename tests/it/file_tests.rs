@@ -1,5 +1,5 @@
-//! The `[[test]]` tables of a file: `check` runs them on this host, tells each that fails with its place, what was
-//! expected and what would happen, and knows the upstream that the daemon would pick.
+//! The `[[test]]` tables of a file. `check` runs them on this host, and reports each one that fails with its place,
+//! what was expected and what would happen. It knows the upstream that the daemon would pick.
 
 use crate::common::client::Client;
 use crate::common::daemon::{Daemon, Outcome, on_file};
@@ -58,7 +58,7 @@ pick = "first_alive"
 upstreams = [{ address = "127.0.0.1:9031", drain = true }, "127.0.0.1:9032", "127.0.0.1:9033"]
 "#;
 
-/// One test, after the routes.
+/// One test, which follows the routes.
 fn test(source: &str, destination: &str, rest: &str) -> String {
     format!("[[test]]\nsource = \"{source}\"\ndestination = \"{destination}\"\n{rest}\n")
 }
@@ -67,7 +67,7 @@ fn check(tests: &str) -> Outcome {
     on_file("check", &format!("{ROUTES}{tests}"), &[])
 }
 
-/// Tests that come true are counted, and nothing else is said.
+/// Tests that pass are counted, and nothing else is printed.
 #[test]
 fn what_comes_true() {
     netns_test!();
@@ -87,7 +87,7 @@ fn what_comes_true() {
         test("11.1.1.1:53", "127.0.0.2:1234", "expect = \"no_route\""),
         test("10.1.1.1", "127.0.0.1:1235", "expect = \"no_route\""),
         test("::1", "[::1]:1234", "expect = \"no_route\""),
-        // The wildcard's route would match, and its socket gets no group's datagrams.
+        // The wildcard's route would match, but its socket gets no datagrams of groups.
         test("10.1.1.1", "239.9.9.9:1234", "expect = \"no_route\""),
         test(
             "127.0.0.1",
@@ -111,8 +111,7 @@ fn what_comes_true() {
     );
 }
 
-/// Each way of failing has its place, says what was expected and what would happen, and names the command that tells
-/// more.
+/// Each failure has its place, says what was expected and what would happen, and names the command that tells more.
 #[test]
 fn what_fails() {
     netns_test!();
@@ -264,7 +263,7 @@ fn what_fails() {
     );
 }
 
-/// A daemon that has to start serves: that a test fails, on this host, keeps no traffic away.
+/// A daemon starts although a test of its file fails on this host: it must serve.
 #[test]
 fn run_starts_all_the_same() {
     netns_test!();
@@ -275,7 +274,7 @@ fn run_starts_all_the_same() {
     daemon.stop();
 }
 
-/// Under a hash exactly one upstream passes, whatever the payload, and it is the one that `explain` names.
+/// With a hash exactly one upstream passes, whatever the payload, and it is the one that `explain` names.
 #[test]
 fn a_hash_has_one_answer() {
     netns_test!();
@@ -314,7 +313,7 @@ fn a_hash_has_one_answer() {
     assert!(seen.len() > 1, "eight payloads, and one upstream: no hash");
 }
 
-/// Who else might get a datagram is told where the choice changes, and only then.
+/// `explain` names the upstream that the next datagram could go to, where the pick may change, and only there.
 #[test]
 fn explain_tells_the_others() {
     netns_test!();
@@ -344,7 +343,7 @@ fn explain_tells_the_others() {
     );
 }
 
-/// A thousand tests over a thousand ports and many routes are run, each at its own port, and one more is too many.
+/// A thousand tests over a thousand ports and many routes are run, each one at its own port. One more is too many.
 #[test]
 fn a_thousand_tests() {
     netns_test!();
