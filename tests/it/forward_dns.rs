@@ -1,5 +1,5 @@
-//! `forward` before DNS: real servers answer real queries, one of them by way of the PROXY protocol; and upstreams by
-//! name, whose address changes.
+//! `forward` in front of DNS: real servers reply to real queries, one of them by way of the PROXY protocol. Upstreams
+//! by name, whose address changes.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn query(id: u16, kind: u16) -> Vec<u8> {
     bytes
 }
 
-/// The number of a response without error, and the address that it ends with: a lone answer has nothing behind it.
+/// Returns the id of a response without error, and the address at its end. A single answer has nothing after it.
 fn response(bytes: &[u8], address_len: usize) -> (u16, Vec<u8>) {
     let is_answer = bytes[2] & 0x80 != 0 && bytes[3] & 0x0f == 0 && bytes[6..8] == [0, 1];
     assert!(is_answer, "{bytes:?}");
@@ -65,7 +65,7 @@ fn response(bytes: &[u8], address_len: usize) -> (u16, Vec<u8>) {
     )
 }
 
-/// Asks a server itself until it answers.
+/// Queries a server directly until it responds.
 fn wait_until_served(question: &[u8], at: &str) {
     let client = Client::bind(if at.starts_with('[') {
         "[::1]:0"
@@ -77,7 +77,7 @@ fn wait_until_served(question: &[u8], at: &str) {
     });
 }
 
-/// Knot, with a zone of its own, on loopback.
+/// Knot with a zone of its own, on loopback.
 fn knot(directory: &Path) -> Program {
     let at = directory.display();
     let zone = "$ORIGIN example.test.\n@ 60 SOA ns admin 1 3600 600 86400 60\n@ 60 NS ns\nns 60 A 127.0.0.1\n\
@@ -95,9 +95,8 @@ fn knot(directory: &Path) -> Program {
     program
 }
 
-/// Two upstreams of a real server; 1,000 queries, each from a port of its own, and the two questions that resolvers ask
-/// at once from one port, with one answer for each request: all are answered, rightly, and every session has ended
-/// then.
+/// Two upstreams of a real server get 1,000 queries, each from a port of its own. Of the two questions that resolvers
+/// send at once from one port, each gets its own reply. All replies are right, and every session has ended at the end.
 #[test]
 fn a_real_server() {
     netns_test!(needs = ["knotd"]);
@@ -147,8 +146,8 @@ fn a_real_server() {
     daemon.stop();
 }
 
-/// dnsdist takes the client's address from the PROXY header, and answers by it; without the header it does not answer
-/// at all. Answers come back to the right client, in both families.
+/// dnsdist takes the client's address from the PROXY header, and its reply depends on it. Without the header it does
+/// not reply at all. Replies reach the right client, in both families.
 #[test]
 fn a_proxy_header_for_dnsdist() {
     netns_test!(needs = ["dnsdist"]);
@@ -182,7 +181,7 @@ fn a_proxy_header_for_dnsdist() {
         "--supervised",
         "--disable-syslog",
     ]);
-    // A header by hand (2.2 of the PROXY protocol's specification): from 127.0.0.1:1 to 127.0.0.1:2.
+    // A header written by hand (2.2 of the PROXY protocol's specification): from 127.0.0.1:1 to 127.0.0.1:2.
     let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\x01\0\x02";
     wait_until_served(&[&header[..], &query(1, A)].concat(), "127.0.0.1:5302");
     let config = forwarder(
@@ -224,7 +223,7 @@ fn a_proxy_header_for_dnsdist() {
     daemon.stop();
 }
 
-/// Names as this test says, for everybody in its mount namespace.
+/// The names in /etc/hosts, as seen in the mount namespace of the test.
 struct Hosts(tempfile::TempDir);
 
 impl Hosts {
@@ -238,13 +237,13 @@ impl Hosts {
         Hosts(directory)
     }
 
-    /// In place: the file is mounted.
+    /// Writes the file in place, because it is a mount point.
     fn become_now(&self, hosts: &str) {
         std::fs::write(self.0.path().join("hosts"), hosts).unwrap();
     }
 }
 
-/// Asks as new clients until this is the answer.
+/// Sends requests from new clients until this is the reply.
 fn wait_until_answered(expected: &str) {
     eventually(format!("{expected} as the answer"), || {
         let told = Client::newcomer().try_ask(b"?", HERE, Duration::from_millis(50));
@@ -252,14 +251,14 @@ fn wait_until_answered(expected: &str) {
     });
 }
 
-/// A name whose address changes: new sessions go to the new address, the old one ends where it began. Back again, too.
-/// A name that is gone for a while changes nothing.
+/// The address of a name changes. New sessions go to the new address, and old ones end where they began. So it is when
+/// the address changes back. A name that is missing for a while changes nothing.
 #[test]
 fn a_name_moves() {
     netns_test!(needs = ["mount"], with = [mounts]);
     let hosts = Hosts::new("127.0.0.11 up.test\n");
     let _servers = [("old", "127.0.0.11:9001"), ("new", "127.0.0.12:9001")].map(|(name, at)| {
-        // Two answers end a session.
+        // Two replies end a session.
         Server::with(Client::bind(at), move |socket, bytes, from| {
             let answer = [name.as_bytes(), b":", bytes].concat();
             for _ in 0..=u32::from(bytes == b"twice") {
@@ -275,14 +274,14 @@ fn a_name_moves() {
     first
         .iter()
         .for_each(|client| assert_eq!(answer(client, HERE), "old:?"));
-    // Sessions that are over leave ports behind that lead to the old address.
+    // Sessions that have ended leave ports behind that lead to the old address.
     let over: Vec<Client> = (0..8).map(|_| Client::newcomer()).collect();
     over.iter()
         .for_each(|client| assert_eq!(client.ask(b"twice", HERE).0, b"old:twice"));
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.complete == 8);
     hosts.become_now("127.0.0.12 up.test\n");
     wait_until_answered("new:?");
-    // By now they would have rested.
+    // After this time, their quarantine would have ended.
     std::thread::sleep(Duration::from_millis(2_100));
     daemon.wait_for("up.test");
     first
@@ -302,8 +301,8 @@ fn a_name_moves() {
     daemon.stop();
 }
 
-/// A name that does not resolve keeps the daemon from starting, unless `resolve_optional` is set: then what is sent
-/// there is dropped by name until it does, and works from then on.
+/// A name that does not resolve keeps the daemon from starting, unless `resolve_optional` is set. Then its datagrams
+/// are dropped with a reason until it resolves, and forwarded from then on.
 #[test]
 fn a_name_comes_later() {
     netns_test!(needs = ["mount"], with = [mounts]);

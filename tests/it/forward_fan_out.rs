@@ -1,5 +1,5 @@
-//! Receivers that do not answer: how much of the traffic each gets, and how it leaves to them: TTL, class, source,
-//! interface, to groups and between them.
+//! Upstreams that do not reply: how much of the traffic each one gets, and how it is sent to them: TTL, class, source
+//! and interface, to groups and between them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
@@ -15,13 +15,13 @@ use crate::common::upstream::forwarder;
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// Two networks, each with another host: cables `one` and `two`.
+/// Two networks, each with another host, connected by the veth pairs `one` and `two`.
 fn two_networks() -> [Host; 2] {
     [("one", "10.1.0", "fd00:1"), ("two", "10.2.0", "fd00:2")]
         .map(|(name, v4, v6)| Host::at_the_end_of(name, v4, v6, 1_500))
 }
 
-/// A member of a group on a host, which hears of it only by its cable.
+/// A member of a group on a host, which receives the group only on its veth pair.
 fn member(host: &Host, group: &str) -> Client {
     let group: SocketAddr = group.parse().unwrap();
     host.on(move || {
@@ -40,7 +40,7 @@ fn member(host: &Host, group: &str) -> Client {
     })
 }
 
-/// Sends to a group through the cable of a host, with this TTL.
+/// Sends to a group through the veth pair of a host, with this TTL.
 fn send_to_group(host: &Host, bytes: &'static [u8], group: &str, ttl: u32) {
     let group: SocketAddr = group.parse().unwrap();
     host.on(move || {
@@ -64,7 +64,8 @@ fn send_to_group(host: &Host, bytes: &'static [u8], group: &str, ttl: u32) {
     });
 }
 
-/// A sample is exact, one datagram of a train counts as one, and what nobody's sample took is dropped by name.
+/// A sample is exact. One datagram of a train counts as one, and a datagram that no upstream's sample took is dropped
+/// with a reason.
 #[test]
 fn samples() {
     netns_test!();
@@ -78,7 +79,7 @@ fn samples() {
     for number in 0..10_u8 {
         (0..30).for_each(|_| client.send(&[number; 8], HERE));
         client.send_segmented(&[number; 240], 8, HERE);
-        // So that no buffer overflows.
+        // The wait keeps buffers from overflowing.
         let sent = 60 * (1 + u64::from(number));
         daemon.ledger_when(|ledger| ledger.received() == sent);
     }
@@ -91,7 +92,8 @@ fn samples() {
     (0..400).for_each(|_| drop(third.receive()));
     assert!(tenth.is_empty() && third.is_empty());
     let row = ledger.handler("on");
-    // In each 30, ten are not taken by the second, and one of three at least of these not by the first.
+    // Of each 30 datagrams, one upstream leaves out ten. The other one takes only three, so it leaves out at least
+    // seven of these, too.
     assert_eq!(
         (row.handled + row.reason("sampled_out"), row.last),
         (600, 460)
@@ -99,7 +101,7 @@ fn samples() {
     assert!(row.reason("sampled_out") >= 140, "{row:?}");
 }
 
-/// A rate holds over all workers together: a tenth of a second's worth at once, and then no more than it says.
+/// A rate limit holds over all workers together: a tenth of a second's worth at once, and then no more than the rate.
 #[test]
 fn a_rate_over_two_workers() {
     netns_test!();
@@ -128,7 +130,7 @@ fn a_rate_over_two_workers() {
     } = upstream(&ledger, &slow_at);
     assert_eq!(passed + skipped, sent);
     assert!(passed as f64 <= most, "{passed} in {elapsed:?}");
-    // A machine that stands still gives fewer chances to send.
+    // A machine that stalls leaves fewer chances to send.
     assert!(passed >= 20, "{passed} of {sent} in {elapsed:?}");
     assert_eq!(upstream(&ledger, &all_at).sent, sent);
     (0..passed).for_each(|_| drop(slow.receive()));
@@ -136,7 +138,7 @@ fn a_rate_over_two_workers() {
     daemon.stop();
 }
 
-/// Each receiver gets the TTL and the class that its table says, in both families; of a train, every datagram does.
+/// Each upstream gets the TTL and the class that its table says, in both families. In a train, every datagram does.
 #[test]
 fn ttl_and_class() {
     netns_test!();
@@ -176,13 +178,14 @@ fn ttl_and_class() {
     }
 }
 
-/// `interface` decides by which of two ways a datagram leaves, `source` what address the receiver sees, and its port.
+/// `interface` decides by which of two paths a datagram is sent. `source` decides which address and port the upstream
+/// sees.
 #[test]
 fn interface_and_source() {
     netns_test!(needs = ["ip"]);
     let hosts = two_networks();
     for (number, host) in (1..).zip(&hosts) {
-        // The same address is behind both, and the route by the first cable is the better one.
+        // One address is behind both, and the route through the first veth pair is preferred.
         host.run("ip addr add 10.9.9.9/32 dev lo");
         run(&format!(
             "ip route add 10.9.9.9/32 via 10.{number}.0.2 metric {number}"
@@ -235,7 +238,8 @@ fn interface_and_source() {
     }
 }
 
-/// A group as receiver of unicast, a host as receiver of a group, in both families: with the TTL that groups get.
+/// A group gets what was sent to a host, and a host gets what was sent to a group, in both families, with the TTL of
+/// groups.
 #[test]
 fn to_groups_and_from_groups() {
     netns_test!(needs = ["ip"]);
@@ -262,9 +266,9 @@ fn to_groups_and_from_groups() {
         client.send(b"to the group", here);
         let (bytes, ttl, _) = receive_with_class(&listening[0]);
         assert_eq!((bytes.as_slice(), ttl), (&b"to the group"[..], 16));
-        // What goes to the group is heard here, too, as the group's.
+        // This host receives what is sent to the group, too.
         assert_eq!(host.receive().0, b"to the group");
-        // A sender to a group begins with a TTL of 1; what is passed on has the host's.
+        // A sender to a group starts with a TTL of 1. A forwarded datagram has the host's default.
         send_to_group(&hosts[0], b"from the group", group, 1);
         let (bytes, ttl, _) = receive_with_class(&host);
         assert_eq!((bytes.as_slice(), ttl), (&b"from the group"[..], 64));
@@ -273,8 +277,8 @@ fn to_groups_and_from_groups() {
     }
 }
 
-/// A group on two networks, joined by the daemon in both directions with `loop = false`: what is sent on one is heard
-/// once on the other, and never comes back.
+/// The daemon joins a group on two networks in both directions with `loop = false`. A datagram that is sent on one
+/// network arrives once on the other, and never comes back.
 #[test]
 fn a_group_on_two_networks() {
     netns_test!(needs = ["ip"]);
@@ -295,7 +299,7 @@ fn a_group_on_two_networks() {
             );
         }
     }
-    // Heard by the daemon itself, each would be sent back by the other route.
+    // If the daemon received its own datagrams, the other route would send them back.
     let outcome = on_file("check", &config.replace(", loop = false", ""), &[]);
     assert_eq!(outcome.code, 78, "{}", outcome.errors);
     assert!(
@@ -310,7 +314,7 @@ fn a_group_on_two_networks() {
             for _ in 0..10 {
                 send_to_group(host, b"hello", group, 1);
                 assert_eq!(listening[1 - number].receive().0, b"hello");
-                // Its own, looped by its own host.
+                // This is its own datagram, looped back by its own host.
                 assert_eq!(listening[number].receive().0, b"hello");
             }
         }
@@ -324,8 +328,7 @@ fn a_group_on_two_networks() {
     daemon.stop();
 }
 
-/// Two daemons that pass two groups on to each other: what is sent once goes round until its TTL is spent, and no
-/// longer.
+/// Two daemons forward two groups to each other. A datagram goes round until its TTL is spent, and no longer.
 #[test]
 fn a_loop_over_groups_dies() {
     netns_test!(needs = ["ip"]);
@@ -354,7 +357,7 @@ fn a_loop_over_groups_dies() {
     }
 }
 
-/// `source = "keep"`: a receiver on another host sees the address and port of the sender, in both families.
+/// With `source = "keep"`, an upstream on another host sees the address and port of the sender, in both families.
 #[test]
 fn the_senders_address_is_kept() {
     netns_test!(needs = ["ip"]);
@@ -389,7 +392,7 @@ fn the_senders_address_is_kept() {
             let (bytes, from) = receiver.receive();
             assert_eq!((bytes.len(), from), (size, client.address()));
             assert_ne!(plain.receive().1, client.address());
-            // Its answer goes straight to the client.
+            // The reply goes straight to the client.
             receiver.send(b"straight", &from.to_string());
             assert_eq!(client.receive(), (b"straight".to_vec(), receiver.address()));
         }

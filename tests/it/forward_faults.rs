@@ -1,4 +1,4 @@
-//! What once went wrong with `forward`, or would have: each test is a fault that was found by looking for it.
+//! What once failed in `forward`, or would have failed. Each test is a fault that was found by a search for it.
 
 use std::thread;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::common::upstream::{Server, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// A socket that holds an answer is closed before the answer is read, since the address that it sends from has gone.
-/// The worker does not wait for it for ever.
+/// A socket that holds a reply is closed before the reply is read, because its source address has gone. The worker does
+/// not wait forever for the reply.
 #[test]
 fn a_lane_is_closed_while_it_waits_to_be_read() {
     netns_test!(needs = ["ip"]);
@@ -36,14 +36,14 @@ fn a_lane_is_closed_while_it_waits_to_be_read() {
     other.send(b"other", "127.0.0.1:1235");
     daemon.resume();
     assert_eq!(other.receive().0, b"other");
-    // Whatever has become of the first session, the loop goes on.
+    // Whatever has happened to the first session, the event loop continues.
     assert_eq!(other.ask(b"again", "127.0.0.1:1235").0, b"again");
     daemon.ledger_when(|ledger| ledger.received() == 4);
     daemon.stop();
 }
 
-/// The daemon stands still for longer than a port rests (a machine that is moved, a process that is frozen). An answer
-/// that came meanwhile is not taken for one to the client who gets the port next.
+/// The daemon is stopped for longer than the quarantine of a port, as when a machine is moved or a process is frozen. A
+/// reply that came meanwhile does not go to the client that uses the port next.
 #[test]
 fn an_answer_that_waited_reaches_nobody_else() {
     netns_test!();
@@ -71,8 +71,8 @@ fn an_answer_that_waited_reaches_nobody_else() {
     assert_eq!(daemon.stop().handler("on, replies").reason("late_reply"), 1);
 }
 
-/// A datagram with a forged source makes a forwarder and another daemon's echo answer each other, with a server between
-/// that answers everything. Each answer has lost some of its TTL, so it ends.
+/// A datagram with a forged source makes a forwarder and the echo of another daemon reply to each other, with a server
+/// between them that replies to everything. Each reply has lost some of its TTL, so the loop ends.
 #[test]
 fn answers_that_are_answered_come_to_an_end() {
     netns_test!();
@@ -102,7 +102,7 @@ fn answers_that_are_answered_come_to_an_end() {
     });
     let heard = upstream.heard();
     assert!((20..=64).contains(&heard), "{heard}");
-    // Whatever still went round would have passed the upstream before these do.
+    // Any datagram that still went round would have passed the upstream before these do.
     let client = Client::newcomer();
     (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
     assert_eq!(upstream.heard(), heard + 3);
@@ -110,8 +110,8 @@ fn answers_that_are_answered_come_to_an_end() {
     there.stop();
 }
 
-/// A datagram with the upstream's own address as its source: the upstream would ask itself through us, and its answer
-/// would be the next question. It is passed on, and not answered.
+/// A datagram has the address of the upstream as its source. A reply would be the next request, so that the upstream
+/// would talk to itself through the daemon. The datagram is forwarded, and gets no reply.
 #[test]
 fn an_upstream_does_not_ask_itself() {
     netns_test!();
@@ -119,16 +119,17 @@ fn an_upstream_does_not_ask_itself() {
     let daemon = Daemon::start(&forwarder("on", HERE, &list([socket.address()]), ""));
     socket.send(b"forged", HERE);
     let upstream = Server::answering(socket, <[u8]>::to_vec);
-    // Each of these goes the same way behind it. When the first is answered, the upstream has answered the forged one;
-    // by the end of the second, the daemon has read that answer; and the third would come after what it made of it.
+    // Each of these requests takes the same path behind the forged one. When the first has its reply, the upstream has
+    // replied to the forged one. At the end of the second, the daemon has read that reply. The third comes after
+    // whatever the daemon made of it.
     let client = Client::newcomer();
     (0..3).for_each(|_| assert_eq!(client.ask(b"?", HERE).0, b"?"));
     assert_eq!(upstream.heard(), 1 + 3);
     assert_eq!(daemon.stop().handler("on").sessions.one_way, 1);
 }
 
-/// With few source ports an upstream dies that holds most of them. Its sessions go on with another, whose ports are
-/// those that they leave.
+/// With few source ports, an upstream dies that holds most of them. Its sessions continue with another one, and use the
+/// ports that they release.
 #[test]
 fn sessions_take_their_ports_along() {
     netns_test!();
@@ -139,7 +140,7 @@ fn sessions_take_their_ports_along() {
     );
     let upstreams = list([one.address(), other.address()]);
     let daemon = Daemon::start(&forwarder("on", HERE, &upstreams, "pick = \"first_alive\""));
-    // 35 ports are for sessions.
+    // Sessions may use 35 ports.
     let clients: Vec<Client> = (0..25)
         .map(|number| Client::bind(&format!("127.0.1.{number}:5000")))
         .collect();

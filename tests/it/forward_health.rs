@@ -1,4 +1,4 @@
-//! Who of the upstreams is thought alive, by what comes back or by probes, and what becomes of traffic meanwhile.
+//! Which upstreams are considered alive, by passive health or by probes, and where traffic goes meanwhile.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use crate::common::upstream::{
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// An upstream that is down refuses what its only client sends; whatever the kernel has left on the session's socket,
-/// the first datagram after the upstream is back arrives there, and its answer at the client. Again and again.
+/// An upstream that is down refuses what its only client sends. Whatever errors the kernel has left on the session's
+/// socket, the first datagram after the upstream is back arrives there, and its reply at the client. This holds again
+/// and again.
 #[test]
 fn a_session_outlives_its_upstream() {
     netns_test!();
@@ -27,7 +28,7 @@ fn a_session_outlives_its_upstream() {
         let client = Client::bind("127.0.0.1:0");
         let mut refused = 0;
         for round in 0..15_u64 {
-            // One, or some at once.
+            // Sends one datagram, or several at once.
             refused += 1 + 3 * (round % 2);
             (0..1 + 3 * (round % 2)).for_each(|_| client.send(b"lost", HERE));
             let asked = refused + round;
@@ -44,8 +45,8 @@ fn a_session_outlives_its_upstream() {
     }
 }
 
-/// One of two refuses. It is found dead, and from then on the other one gets everything and loses nothing; new sessions
-/// and old ones go there too. When it is back, it is used again.
+/// One of two upstreams refuses. It is found dead, and from then on the other one gets everything and loses nothing,
+/// from old and new sessions. Once it is back, it is used again.
 #[test]
 fn refusals_make_it_dead() {
     netns_test!();
@@ -66,7 +67,7 @@ fn refusals_make_it_dead() {
         clients.iter().for_each(|client| client.send(b"?", HERE));
         is_dead(&daemon.ledger_now())
     });
-    // Its own clients are elsewhere now, and so is everybody new. Only its trials go there.
+    // All clients use the other upstream now. This one gets only trials.
     let (begun, before) = (Instant::now(), upstream(&daemon.ledger_now(), fickle).sent);
     let newcomers: Vec<Client> = (0..20).map(|_| Client::newcomer()).collect();
     for client in clients.iter().chain(&newcomers) {
@@ -74,7 +75,7 @@ fn refusals_make_it_dead() {
     }
     let tried = upstream(&daemon.ledger_now(), fickle).sent - before;
     assert!(tried <= trials_max(begun), "{tried} went to the dead one");
-    // The trial of a dead one costs no client of the other anything.
+    // The trial of a dead upstream costs no client of the other one anything.
     let server = Server::named("fickle", "127.0.0.1:9002");
     daemon.ledger_when(|ledger| upstream(ledger, fickle).dead_in == 0);
     let used = (0..20)
@@ -84,16 +85,16 @@ fn refusals_make_it_dead() {
     daemon.stop();
 }
 
-/// The receivers of a handler with 64 of them.
+/// The upstreams of a handler with 64 of them.
 fn crowd() -> Vec<Client> {
     (0..64)
         .map(|number| Client::bind(&format!("127.0.0.1:{}", 9_000 + number)))
         .collect()
 }
 
-/// Half of 64 upstreams that get everything are killed and revived under traffic, four times. The 32 others get every
-/// datagram, in order, and the revived ones every datagram from their first moment on: none is lost to an error that an
-/// earlier one left behind.
+/// Half of 64 upstreams that get everything are stopped and restarted under traffic, four times. The other 32 get every
+/// datagram, in order. The restarted ones get every datagram from the start: none is lost to an error that an earlier
+/// one left behind.
 #[test]
 fn half_of_all_die_and_return() {
     netns_test!();
@@ -110,7 +111,7 @@ fn half_of_all_die_and_return() {
             }
             let numbers = next..next + 40;
             next += 40;
-            // One by one, or all at once.
+            // Sends one datagram at a time, or all at once.
             if round % 2 == 1 {
                 daemon.pause();
             }
@@ -123,7 +124,7 @@ fn half_of_all_die_and_return() {
                     .clone()
                     .for_each(|number| assert_eq!(receiver.receive().0, number.to_be_bytes()));
             }
-            // The others have theirs, and the daemon may still be busy with those that are down.
+            // The other upstreams have their datagrams, and the daemon may still be busy with those that are down.
             daemon.ledger_when(|ledger| ledger.handler("on").received == u64::from(next));
         }
     }
@@ -159,8 +160,8 @@ fn half_of_those_in_turn_die_and_return() {
     };
     receivers.truncate(32);
     let mut total = 0;
-    // They are left alone for five seconds; the trial that follows costs one datagram each. A round that took longer on
-    // a busy machine shows nothing, and another is begun after all were tried.
+    // The dead upstreams get nothing for five seconds, and the trial that follows costs one datagram each. A round that
+    // took longer on a busy machine proves nothing, and another one is begun after all were tried.
     let got = eventually("a round while they are left alone", || {
         daemon.ledger_when(|ledger| dead(ledger) == 0);
         let begun = Instant::now();
@@ -191,7 +192,8 @@ fn half_of_those_in_turn_die_and_return() {
             .iter()
             .map(|address| Client::bind(&address.to_string())),
     );
-    // What the last one lost before the end is told with the trial, and may count against it once more.
+    // The error for the last datagram before the end is reported with the trial, and may count against the upstream
+    // once more.
     eventually("they are found alive", || {
         daemon.ledger_when(|ledger| dead(ledger) == 0);
         (0..64).for_each(|_| client.send(b"trial", HERE));
@@ -208,7 +210,7 @@ fn half_of_those_in_turn_die_and_return() {
     daemon.stop();
 }
 
-/// A server that can be told not to answer probes, and answers everything else with its name.
+/// A server that can be set not to reply to probes, and replies to everything else with its name.
 fn probed(name: &'static str, address: &str) -> (Server, Arc<AtomicBool>) {
     let is_well = Arc::new(AtomicBool::new(true));
     let well = Arc::clone(&is_well);
@@ -223,7 +225,7 @@ fn probed(name: &'static str, address: &str) -> (Server, Arc<AtomicBool>) {
     (server, is_well)
 }
 
-/// How many of 20 new clients each of two servers answers, and how many none.
+/// The number of 20 new clients that get a reply from each of two servers, and from neither.
 fn shares(names: [&str; 2]) -> [usize; 3] {
     let mut shares = [0; 3];
     for _ in 0..20 {
@@ -247,8 +249,9 @@ fn shares(names: [&str; 2]) -> [usize; 3] {
     shares
 }
 
-/// Probes over UDP, whose answer has to contain something: `fall` wrong ones make dead, `rise` right ones alive. The
-/// dead one gets nothing new. When none is alive, `fail_open` decides between all and none, which the ledger names.
+/// Probes over UDP whose reply has to contain some bytes. After `fall` wrong replies the upstream is dead, and after
+/// `rise` right ones it is alive. A dead one gets no new session. When none is alive, `fail_open` decides between all
+/// and none, which the ledger shows.
 #[test]
 fn probes_over_udp() {
     netns_test!();
@@ -298,7 +301,8 @@ fn probes_over_udp() {
     }
 }
 
-/// Probes over TCP, to the same port: who takes connections is alive, whether it answers over UDP or not.
+/// Probes over TCP, to the same port. An upstream that accepts connections is alive, whether it replies over UDP or
+/// not.
 #[test]
 fn probes_over_tcp() {
     netns_test!();

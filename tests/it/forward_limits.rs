@@ -1,5 +1,5 @@
-//! Where `forward` runs out of something: source ports, files, memory under a forged flood. What there is no room for
-//! is refused by name, at no cost to those who are there already.
+//! `forward` at its limits: source ports, files, memory under a forged flood. What exceeds a limit is refused with a
+//! reason, at no cost to existing sessions.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,22 +15,22 @@ use crate::common::upstream::{HERE, Server, answer, answer_at_last, on};
 use udispatch::net::control_message::Sending;
 use udispatch::net::send::Sender;
 
-/// A client of this number, at a port that is none of the kernel's to give out here.
+/// A client with this number, at a port that the kernel does not assign here.
 fn client(number: u16) -> Client {
     let [high, low] = number.to_be_bytes();
     Client::bind(&SocketAddr::new(Ipv4Addr::new(127, 2, high, low).into(), 5_000).to_string())
 }
 
-/// Sessions that are there go on: each is answered, with its own port at the upstream, which `ports` knows.
+/// Asserts that sessions continue: each client gets a reply, through its own port at the upstream, as `ports` has it.
 fn go_on(clients: &[Client], ports: &[String]) {
     for (client, port) in clients.iter().zip(ports) {
         assert_eq!(answer(client, HERE), *port);
     }
 }
 
-/// Only 32 source ports, one of which is the handler's own. Sessions take seven of eight, or what other programs have
-/// left; everybody else is refused, by name, and costs next to nothing: there is no search through all ports for each
-/// of them.
+/// There are only 32 source ports, one of which belongs to the handler. Sessions take seven of eight, or what other
+/// programs have left. All others are refused with a reason, and cost next to nothing: the kernel does not search all
+/// ports for each of them.
 #[test]
 fn ports_run_out() {
     netns_test!();
@@ -59,7 +59,7 @@ fn ports_run_out() {
         }
         assert!(refused.iter().all(Client::is_empty));
         let ledger = daemon.stop();
-        // The kernel was asked now and then, and only where it had no port left.
+        // The kernel was asked for a port only now and then, and it had none left each time.
         let asked = ledger.upstreams[&format!("on → {}", upstream.address())]
             .not_sent
             .get("EAGAIN")
@@ -75,8 +75,8 @@ fn ports_run_out() {
     }
 }
 
-/// As many sessions as the limit of open files has room for; and where the limit falls while the daemon runs, no new
-/// ones, by name. Those that are there go on. When it rises again, so does the number of sessions.
+/// There are as many sessions as the limit of open files allows. If the limit falls while the daemon runs, new ones are
+/// refused with a reason, and existing ones continue. When it rises again, so does the number of sessions.
 #[test]
 fn files_run_out() {
     netns_test!(needs = ["prlimit"]);
@@ -111,7 +111,7 @@ fn files_run_out() {
     );
     go_on(&established, &ports);
     limit(600);
-    // After a while the kernel is asked again.
+    // After some time the kernel is asked again.
     let newcomer = client(20);
     ports.push(answer_at_last(&newcomer, HERE));
     established.push(newcomer);
@@ -120,7 +120,7 @@ fn files_run_out() {
         ports.push(answer(&established[usize::from(number)], HERE));
     }
     let before = daemon.ledger_when(|_| true).handler("on").reason("no_port");
-    // Of 600 files all but 512 are for sessions.
+    // Of 600 files, all but 512 are for sessions.
     (2_000..2_200).for_each(|number| client(number).send(b"no room", HERE));
     let refused = before + 200 - 28;
     let ledger = daemon.ledger_when(|ledger| ledger.handler("on").reason("no_port") == refused);
@@ -129,9 +129,9 @@ fn files_run_out() {
     daemon.stop();
 }
 
-/// A flood with 200,000 forged sources, as fast as it goes, against the limit of ports. Memory stays bounded, and the
-/// sessions that were there keep their ports and get answers all the time; what was lost has a name, and the names add
-/// up to what was sent.
+/// A flood with 200,000 forged sources, at full speed, meets the limit of ports. Memory stays bounded. The existing
+/// sessions keep their ports and get replies all the time. What is lost has a reason, and the reasons add up to what
+/// was sent.
 #[test]
 fn a_forged_flood_meets_the_ports() {
     netns_test!(with = [heavy]);
@@ -148,12 +148,12 @@ fn a_forged_flood_meets_the_sessions() {
     assert!(open <= 1_000 && sessions.evicted > 1_000, "{sessions:?}");
 }
 
-/// Sources of a flood.
+/// Number of sources of a flood.
 const SOURCES: u32 = 200_000;
 
-/// The ledger after the flood, and how many sessions there were then.
+/// Returns the ledger after the flood, and the number of sessions then.
 fn forged_flood(more: &str) -> (Ledger, u64) {
-    // So few that the flood meets the limit, however much of it the kernel drops before.
+    // There are so few ports that the flood meets the limit, however much of it the kernel drops before.
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 47999").unwrap();
     let upstream = Server::with(Client::bind("127.0.0.1:9001"), |socket, bytes, from| {
         if bytes != b"flood" {
@@ -178,7 +178,7 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
             let mut sender = Sender::new();
             let to: SocketAddr = HERE.parse().unwrap();
             for number in 0..SOURCES {
-                // 127.16.0.0 and up; every /24 has its share.
+                // The sources begin at 127.16.0.0, and every /24 has its share.
                 let from = IpAddr::from((0x7f10_0000_u32 + number).to_be_bytes());
                 let mut batch = sender.batch();
                 batch.begin(
@@ -198,7 +198,7 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
             for (client, port) in established.iter().zip(&ports) {
                 number += 1;
                 let (question, expected) = (number.to_string(), format!("{port} {number}"));
-                // What meets a full receive buffer is lost, so it asks again.
+                // A request that meets a full receive buffer is lost, so it is sent again.
                 eventually("an answer under the flood", || {
                     asked.fetch_add(1, Ordering::SeqCst);
                     let told =
@@ -231,7 +231,7 @@ fn forged_flood(more: &str) -> (Ledger, u64) {
         "{names:?}"
     );
     assert_eq!(row.handled + row.dropped + ledger.kernel_drops(), sent);
-    // None of the established was evicted.
+    // None of the assured sessions was evicted.
     for (client, port) in established.iter().zip(&ports) {
         while !client.is_empty() {}
         client.send(b"after", HERE);

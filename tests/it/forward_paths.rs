@@ -1,5 +1,5 @@
-//! What may be wrong with the way to an upstream, to a client and back, with sessions: small hops, firewalls, no route,
-//! a full queue. What can arrive does, what cannot is counted, and afterwards everything works again.
+//! Faults of the path to an upstream, to a client and back, with sessions: small MTUs, firewalls, no route, a full
+//! queue. What can arrive does, what cannot is counted, and afterwards everything works again.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,13 +27,13 @@ fn to_one(name: &str, here: &str, there: SocketAddr) -> String {
 /// Two forwarders: `on` from this host to another one, and `back` from there to here.
 struct BothWays {
     daemon: Daemon,
-    /// A client of each, and the address that it sends to.
+    /// A client of each forwarder, and the address that it sends to.
     clients: [(Client, String); 2],
     _servers: [Server; 2],
 }
 
 impl BothWays {
-    /// The other host has the address `there`. It reaches this one by `near`, which this one calls `local` itself.
+    /// The other host has the address `there`. It reaches this host at `near`, which this host itself calls `local`.
     fn start(host: &Host, there: &str, near: &str, local: &str) -> BothWays {
         let far = echo(host.bind(&at(there, 9001)));
         let close = echo(Client::bind(&at(local, 9002)));
@@ -56,13 +56,13 @@ fn echo(client: Client) -> Server {
     Server::answering(client, <[u8]>::to_vec)
 }
 
-/// Asks with datagrams of 1,400 to 9,000 bytes, several at once, and compares the answers.
+/// Sends requests of 1,400 to 9,000 bytes, several at once, and compares the replies.
 fn ask_at_length(daemon: &Daemon, client: &Client, here: &str) {
     for size in [1_400, 1_232, 9_000, 1_233, 5_000, 1_473, 2_000] {
         let sent: Vec<Vec<u8>> = (0..7)
             .map(|number| (0..size).map(|at| (at as u8) ^ number).collect())
             .collect();
-        // So that runs form, which leave in one piece where they can.
+        // The stop makes runs form, which are sent in one piece where possible.
         daemon.pause();
         sent.iter().for_each(|bytes| client.send(bytes, here));
         daemon.resume();
@@ -74,8 +74,8 @@ fn ask_at_length(daemon: &Daemon, client: &Client, here: &str) {
     }
 }
 
-/// The link to the upstream, or to the client, has an MTU of 1,280: what is longer leaves in fragments, and all
-/// arrives, as do the answers. In both families.
+/// The link to the upstream, or to the client, has an MTU of 1,280. Longer datagrams are sent in fragments, and all
+/// arrive, as do the replies, in both families.
 #[test]
 fn a_small_link() {
     netns_test!(needs = ["ip"]);
@@ -97,8 +97,8 @@ fn a_small_link() {
     }
 }
 
-/// The small hop is behind a router. In IPv4 that fragments, and nothing is lost. In IPv6 it may not, and says so of
-/// what it drops: from then on what leaves has fragments that fit, to the upstream as to the client.
+/// The small MTU is behind a router. In IPv4 the router fragments, and nothing is lost. In IPv6 it may not, and reports
+/// what it drops. From then on the fragments that are sent fit, to the upstream and to the client.
 #[test]
 fn a_small_hop_further_on() {
     netns_test!(needs = ["ip"]);
@@ -107,7 +107,7 @@ fn a_small_hop_further_on() {
     for (near, there, local) in [(HERE, BEYOND, "127.0.0.1"), (HERE_V6, BEYOND_V6, "::1")] {
         let ways = BothWays::start(&beyond, there, near, local);
         for (client, here) in &ways.clients {
-            // The hosts find each other first; meanwhile what is sent waits.
+            // The hosts resolve each other's addresses first. Until then, what is sent waits.
             assert_eq!(client.ask(b"small", here).0, b"small");
             let timeout = if there == BEYOND {
                 TIMEOUT
@@ -132,16 +132,16 @@ fn a_small_hop_further_on() {
     }
 }
 
-/// Reads until the answer to a question of this moment: what was late has come before it.
+/// Reads until the reply to a new request. All late replies have come before it.
 fn skip_late_answers(client: &Client, here: &str) {
     client.send(b"the last", here);
     while !client.receive().0.ends_with(b"the last") {}
 }
 
-/// A session's way to its upstream fails, one thing after the other: a firewall that drops, one that rejects, one that
-/// drops answers on their way to the client, a route that is gone, a link that is down. The loop lives: another client
-/// of another upstream is served all the time. What is lost has its errno, and when it is over, the same client is
-/// served.
+/// A session's path to its upstream has one fault after another: a firewall that drops, one that rejects, one that
+/// drops replies on their way to the client, a missing route, a link that is down. The event loop continues: another
+/// client of another upstream is served all the time. What is lost has its errno, and after the fault the first client
+/// is served again.
 #[test]
 fn faults_on_the_way() {
     netns_test!(needs = ["ip", "nft"]);
@@ -163,7 +163,7 @@ fn faults_on_the_way() {
             let before = daemon.ledger_when(|_| true);
             fault.begin();
             for _ in 0..10 {
-                // Both the one that has a session and the one that would begin one.
+                // One client has a session, and the other one would begin one.
                 client.send(b"lost", here);
                 newcomer.send(b"lost", here);
                 assert_eq!(answer(&neighbour, other), "close:?");
@@ -185,7 +185,8 @@ fn faults_on_the_way() {
                 0,
                 "ports were not the reason: {row:?}"
             );
-            // A new session may not even find a way: told by name, and by errno with its upstream.
+            // A new session may not even find a route. That is counted as a drop reason, and as an errno of the
+            // upstream.
             let found_none = row.reason("no_upstream") - before.handler("on").reason("no_upstream");
             let upstream = &ledger.upstreams[&format!("on → {}", far.address())];
             assert!(
@@ -199,7 +200,7 @@ fn faults_on_the_way() {
             fault.end();
             assert!(client.is_empty() && newcomer.is_empty());
             for client in [&client, &newcomer] {
-                // For a while after a port could not be opened, none is.
+                // For some time after a port could not be opened, none is opened.
                 assert_eq!(answer_at_last(client, here), "far:?", "after {fault:?}");
             }
             for client in [&client, &newcomer] {
@@ -210,8 +211,8 @@ fn faults_on_the_way() {
     }
 }
 
-/// A device whose queue is full drops some requests. They are counted under their errno, each of the others is
-/// answered, and when there is room again, everything is.
+/// A device whose queue is full drops some requests. They are counted under their errno, and each of the others has a
+/// reply. When there is space again, all have.
 #[test]
 fn a_full_queue() {
     netns_test!(needs = ["ip", "tc"]);
@@ -238,7 +239,7 @@ fn a_full_queue() {
             lost.is_some_and(|lost| lost > 50 && lost == upstream.failed),
             "{ledger:#?}"
         );
-        // Each that was taken arrives, and its answer too.
+        // Each request that was taken arrives, and so does its reply.
         let ledger =
             daemon.ledger_when(|ledger| ledger.handler("on, replies").handled == upstream.sent);
         assert_eq!(ledger.handler("on").last, 2 * upstream.sent);

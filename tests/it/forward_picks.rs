@@ -1,5 +1,5 @@
-//! Which upstream a client gets, with answers: every `pick`, weights and roles; and what comes back where all are
-//! asked.
+//! The upstream that a client gets, with replies: every `pick`, weights and roles, and the replies where all upstreams
+//! are asked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::common::upstream::{
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// A forwarder called `on` to these servers; of each, what this says beside its address.
+/// A forwarder called `on` to these servers. `each` are further keys of each server's table.
 fn on(servers: &[Server], each: &[&str], more: &str) -> String {
     let table = |(server, keys): (&Server, &&str)| {
         format!("{{ address = \"{}\"{keys} }}", server.address())
@@ -30,7 +30,7 @@ fn clients(count: usize) -> Vec<Client> {
     (0..count).map(|_| Client::newcomer()).collect()
 }
 
-/// Which server answers each client. One that asks a dead server which is on trial asks again.
+/// The server that replies to each client. A client whose request goes to a dead server on trial sends another one.
 fn ways(clients: &[Client], to: &str) -> Vec<usize> {
     clients
         .iter()
@@ -38,14 +38,14 @@ fn ways(clients: &[Client], to: &str) -> Vec<usize> {
         .collect()
 }
 
-/// How many of the ways lead to each of so many servers.
+/// The number of replies that come from each of `count` servers.
 fn shares(ways: &[usize], count: usize) -> Vec<usize> {
     (0..count)
         .map(|server| ways.iter().filter(|way| **way == server).count())
         .collect()
 }
 
-/// A dead server, and what it was sent until it was found dead.
+/// A dead server, and the number of datagrams that it was sent until it was found dead.
 struct Dead {
     address: SocketAddr,
     sent: u64,
@@ -53,7 +53,7 @@ struct Dead {
 }
 
 impl Dead {
-    /// Nothing but its trials was sent to it.
+    /// Asserts that it got nothing but its trials.
     fn assert_left_alone(&self, daemon: &mut Daemon) {
         let tried = upstream(&daemon.ledger_now(), self.address).sent - self.sent;
         let tried_max = trials_max(self.since);
@@ -61,14 +61,14 @@ impl Dead {
     }
 }
 
-/// Kills a server and asks until the daemon has found out.
+/// Stops a server, and sends requests until the daemon has found it dead.
 fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mut Daemon) -> Dead {
     let address = servers.remove(place).address();
     eventually(format!("{address} is found dead"), || {
         clients.iter().for_each(|client| client.send(b"!", HERE));
         upstream(&daemon.ledger_now(), address).dead_in > 0
     });
-    // What they have asked so far has gone its way when this is answered.
+    // What the clients have sent so far has been forwarded when this request has its reply.
     let since = Instant::now();
     clients
         .iter()
@@ -81,8 +81,8 @@ fn kill(servers: &mut Vec<Server>, place: usize, clients: &[Client], daemon: &mu
     }
 }
 
-/// `pick = "hash"`: two daemons with the same upstreams, with any number of workers, give each client the same one.
-/// When one is lost, its clients go elsewhere, and nobody else's do.
+/// `pick = "hash"`: two daemons with the same upstreams, with any number of workers, give each client the same
+/// upstream. When one is lost, its clients move to others, and no other client does.
 #[test]
 fn hash_is_the_same_everywhere() {
     netns_test!();
@@ -116,7 +116,8 @@ fn hash_is_the_same_everywhere() {
     other.stop();
 }
 
-/// `hash_on` bytes of the payload: what has the same ones goes the same way, whoever sends it; shorter payloads too.
+/// `hash_on` bytes of the payload: equal bytes lead to one upstream, whichever client sends them, also in shorter
+/// payloads.
 #[test]
 fn hash_on_payload() {
     netns_test!();
@@ -155,7 +156,8 @@ fn hash_on_payload() {
     assert!((0..3).all(|way| known.values().any(|other| *other == way)));
 }
 
-/// Weights in turn are exact; who drains gets nobody new; a backup gets somebody only while nobody else is alive.
+/// Weights in turn are exact. A draining upstream gets no new client, and a backup gets some only while no other one is
+/// alive.
 #[test]
 fn weights_drain_and_backup() {
     netns_test!();
@@ -180,7 +182,7 @@ fn weights_drain_and_backup() {
     daemon.stop();
 }
 
-/// `pick = "least_sessions"` fills up who has the fewest for its weight.
+/// `pick = "least_sessions"` picks the upstream with the fewest sessions for its weight.
 #[test]
 fn least_sessions() {
     netns_test!();
@@ -190,7 +192,7 @@ fn least_sessions() {
         &["", ", weight = 2", ""],
         "pick = \"least_sessions\"",
     ));
-    // At any moment: of the first four, too.
+    // This holds at any moment, also for the first four.
     let first = clients(4);
     assert_eq!(shares(&ways(&first, HERE), 3), [1, 2, 1]);
     let others = clients(36);
@@ -203,7 +205,7 @@ fn least_sessions() {
     assert_eq!(sessions, [10, 20, 10]);
 }
 
-/// `pick = "first_alive"`: everybody gets the first in the file, and the next one only while that is dead.
+/// `pick = "first_alive"`: all clients get the first upstream in the file, and the next one only while that is dead.
 #[test]
 fn first_alive() {
     netns_test!();
@@ -223,7 +225,7 @@ fn first_alive() {
     daemon.stop();
 }
 
-/// A server that answers after this time.
+/// A server that replies after this time.
 fn slow(name: &'static str, wait: u64) -> Server {
     Server::with(Client::bind("127.0.0.1:0"), move |socket, bytes, from| {
         let (socket, answer) = (
@@ -237,9 +239,8 @@ fn slow(name: &'static str, wait: u64) -> Server {
     })
 }
 
-/// All are asked, and the client gets what the fastest answers, to each of its requests; the other answers are counted.
-/// With
-/// `replies = "all"` it gets all of them.
+/// All upstreams are asked, and the client gets the fastest reply to each of its requests. The other replies are
+/// counted. With `replies = "all"` the client gets all of them.
 #[test]
 fn all_are_asked() {
     netns_test!();
@@ -285,8 +286,8 @@ fn all_are_asked() {
     }
 }
 
-/// A shadow gets what is sent to the others; its answers reach no client, and are compared: the same ones, different
-/// ones, and those that never came.
+/// A shadow gets what is sent to the others. Its replies reach no client and are compared: equal, different, and
+/// missing.
 #[test]
 fn a_shadow_is_compared() {
     netns_test!();
@@ -317,7 +318,7 @@ fn a_shadow_is_compared() {
                 format!("0:{what}").into_bytes()
             );
         }
-        // What has not come when the session ends is missing.
+        // A reply that has not come when the session ends is missing.
         let ledger = daemon.ledger_when(|ledger| ledger.handler("on").sessions.open == 0);
         let counts = upstream(&ledger, servers[1].address());
         assert_eq!(

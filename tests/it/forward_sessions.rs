@@ -1,4 +1,4 @@
-//! Sessions of `forward`: answers go back to who asked, from the address that was asked, and to nobody else; and a
+//! Sessions of `forward`: replies go back to the client, from the address that it sent to, and to no one else. A
 //! session ends when the file says so.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::common::ledger::Ledger;
 use crate::common::namespace::{add_address, netns_test, run};
 use crate::common::upstream::{HERE, Server, answer, forwarder, list, on};
 
-/// What became of the answers that the handler `on` got.
+/// The number of replies to the handler `on` that were dropped for a reason.
 fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {
     ledger
         .handlers
@@ -22,9 +22,9 @@ fn answers_dropped(ledger: &Ledger, reason: &str) -> u64 {
         .map_or(0, |row| row.reason(reason))
 }
 
-/// Clients on two networks, each with many ports, ask an exact address, one of a prefix and one of the wildcard, all at
-/// once, of a daemon with four workers: each gets the answer of the right upstream to each of its questions, from the
-/// address and port that it asked. In IPv4 and IPv6, whatever family the upstream has.
+/// Clients on two networks, each with many ports, send to an exact address, to one of a prefix and to one of the
+/// wildcard, all at once, with four workers. Each gets the reply of the right upstream to each of its requests, from
+/// the address and port that it sent to, in IPv4 and IPv6, whatever family the upstream has.
 #[test]
 fn answers_come_from_the_address_that_was_asked() {
     netns_test!(needs = ["ip"]);
@@ -95,8 +95,8 @@ fn answers_come_from_the_address_that_was_asked() {
     }
 }
 
-/// An upstream that answers twice, the second time 300 ms later, and clients that follow each other meanwhile: none
-/// gets what was meant for another. The second answers are counted.
+/// An upstream replies twice, the second time 300 ms later, and clients follow each other meanwhile. No client gets a
+/// reply to another one. The second replies are counted.
 #[test]
 fn a_second_answer_reaches_nobody_else() {
     netns_test!();
@@ -122,8 +122,8 @@ fn a_second_answer_reaches_nobody_else() {
     daemon.stop();
 }
 
-/// A request that an upstream's sample left out is owed no answer: the session is complete when those that went out are
-/// answered.
+/// A request that an upstream's sample left out gets no reply. The session is complete when the requests that were sent
+/// have theirs.
 #[test]
 fn what_was_left_out_is_not_waited_for() {
     netns_test!();
@@ -140,7 +140,7 @@ fn what_was_left_out_is_not_waited_for() {
     assert_eq!((sessions.opened, sessions.complete), (1, 1), "{sessions:?}");
 }
 
-/// An upstream that is slower than a session's time: its answer reaches neither the client, whose session is over, nor
+/// An upstream is slower than the time of a session. Its reply reaches neither the client, whose session has ended, nor
 /// any other, and is counted.
 #[test]
 fn an_answer_after_the_end() {
@@ -158,7 +158,7 @@ fn an_answer_after_the_end() {
     slow.send(b"slow", HERE);
     eventually("it is asked", || upstream.heard() == 1);
     daemon.ledger_when(|ledger| ledger.handler("on").sessions.unanswered == 1);
-    // New sessions of others and of its own do not get its port, and live when the answer comes.
+    // New sessions do not get its port, and exist when the reply comes.
     let is_counted = |ledger: &Ledger| answers_dropped(ledger, "late_reply") == 1;
     eventually("the slow answer is counted", || {
         [&other, &slow]
@@ -170,7 +170,7 @@ fn an_answer_after_the_end() {
     daemon.stop();
 }
 
-/// Only the upstream itself may answer: not its neighbours, not another port of its host.
+/// Only the upstream itself may reply: not its neighbours, and not another port of its host.
 #[test]
 fn a_stranger_does_not_answer() {
     netns_test!();
@@ -193,8 +193,8 @@ fn a_stranger_does_not_answer() {
     assert_eq!(ledger.handler("on, replies").received, 2);
 }
 
-/// Never more than `session_max`, over all workers. Sessions that were never answered make room for new ones; those
-/// that were are not evicted, however many come: each of them keeps its own port at the upstream.
+/// There are never more than `session_max` sessions over all workers. Unreplied sessions make room for new ones.
+/// Assured ones are not evicted, however many come: each of them keeps its own port at the upstream.
 #[test]
 fn sessions_are_limited() {
     netns_test!();
@@ -222,14 +222,14 @@ fn sessions_are_limited() {
             (8, 4),
             "{workers} workers: {row:?}"
         );
-        // Displaced by each other where they met in one worker, refused where they did not.
+        // They were evicted where they met in one worker, and refused elsewhere.
         assert_eq!(
             row.sessions.evicted + row.reason("session_limit"),
             196,
             "{workers} workers: {row:?}"
         );
         assert!(row.sessions.evicted > 0);
-        // What is answered at once stays, until all places are taken by such.
+        // A session that gets a reply at once stays, until such sessions take all places.
         let talking: Vec<Client> = (0..60).map(|_| Client::bind("127.0.0.1:0")).collect();
         talking.iter().for_each(|client| client.send(b"?", HERE));
         let ledger = daemon.ledger_when(|ledger| ledger.received() == 264);
@@ -249,7 +249,7 @@ fn sessions_are_limited() {
     }
 }
 
-/// One network, a /24 or a /56, holds no more than its share of the sessions; another one still gets its own.
+/// One network, a /24 or a /56, has no more than its share of the sessions. Another network still gets its own.
 #[test]
 fn networks_share_the_sessions() {
     netns_test!(needs = ["ip"]);
@@ -292,8 +292,8 @@ fn networks_share_the_sessions() {
     assert_eq!(daemon.stop().handler("on").sessions.opened, 8);
 }
 
-/// After `requests_max` requests the client's next one is a new session, with a new port at the upstream; answers to
-/// the last one still arrive.
+/// After `requests_max` requests, the client's next one begins a new session, with a new port at the upstream. Replies
+/// to the last one still arrive.
 #[test]
 fn requests_are_counted() {
     netns_test!();
@@ -310,7 +310,7 @@ fn requests_are_counted() {
     assert_eq!(daemon.stop().handler("on").sessions.opened, 4);
 }
 
-/// With `replies_max` = 2 the third answer to a request is one too many, even to pipelined requests: each has two.
+/// With `replies_max` = 2, the third reply to a request is dropped, also for pipelined requests: each of them gets two.
 #[test]
 fn replies_are_counted() {
     netns_test!();
@@ -350,7 +350,7 @@ fn idle_sessions_end() {
         asked = Instant::now();
         told.insert(answer(&client, HERE));
         last = Instant::now();
-        // A session can only have idled away between two questions that were so far apart.
+        // A session can only have become idle between two requests that were this far apart.
         pauses += usize::from(last - before >= Duration::from_secs(2));
         thread::sleep(Duration::from_millis(50));
     }
@@ -367,8 +367,8 @@ fn idle_sessions_end() {
     assert_eq!(daemon.stop().handler("on").sessions.opened, ended + 1);
 }
 
-/// Thousands of clients that ask once, each from an address of its own, at a rate that so few ports can bear: all are
-/// answered, and ports and files are as few as before.
+/// Thousands of clients send one request each, from an address of their own, at a rate that these few ports can
+/// sustain. All get replies, and there are as few ports and files as before.
 #[test]
 fn one_shot_clients_reuse_ports() {
     netns_test!();
@@ -377,7 +377,7 @@ fn one_shot_clients_reuse_ports() {
     let mut daemon = Daemon::start(&on(&upstream, "replies_max = 1"));
     let before = daemon.open_files();
     let mut most = 0;
-    // Seven of eight ports are for sessions. One that has answered rests for 100 ms at least.
+    // Sessions may use seven of eight ports. A port whose session had its reply is in quarantine for at least 100 ms.
     for round in 0..40_u8 {
         let begun = Instant::now();
         for number in 0..150_u8 {
@@ -403,14 +403,14 @@ fn one_shot_clients_reuse_ports() {
     daemon.stop();
 }
 
-/// An answer that its upstream still owes when the daemon is told to end reaches the client, if it comes in time; who
-/// owes one and never gives it holds nobody up.
+/// A reply that is outstanding when the daemon is stopped reaches the client, if it comes in time. An upstream that
+/// never replies does not delay the end.
 #[test]
 fn owed_answers_are_waited_for() {
     netns_test!();
     let upstream = Client::bind("127.0.0.1:9001");
     let config = forwarder("on", HERE, &list([upstream.address()]), "");
-    // It has 50 ms: a busy machine may let them pass now and then.
+    // The daemon waits 50 ms for the reply. On a busy machine that may be too short now and then.
     let comes_back = (0..10).any(|_| {
         let mut daemon = Daemon::start(&config);
         let client = Client::newcomer();
@@ -418,11 +418,11 @@ fn owed_answers_are_waited_for() {
         let (_, socket) = upstream.receive();
         daemon.signal(libc::SIGTERM);
         daemon.wait_for("SIGTERM: stopping");
-        // So slow is this upstream: a daemon that does not wait has long ended.
+        // The upstream is so slow that a daemon that does not wait has ended long before.
         thread::sleep(Duration::from_millis(5));
         upstream.send(b"!", &socket.to_string());
         let ledger = daemon.stop();
-        // What was counted was sent.
+        // A reply that was counted was sent.
         let count = ledger
             .handlers
             .get("on, replies")

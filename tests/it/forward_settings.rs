@@ -1,5 +1,5 @@
-//! What is said about the settings of `forward` that contradict each other: the place, the reason, what to write
-//! instead. And that no settings at all can do harm.
+//! The error messages for settings of `forward` that contradict each other: the place, the reason, and what to write
+//! instead. No settings at all make the parser fail otherwise.
 
 use std::path::Path;
 
@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use udispatch::config::{Config, Problems};
 use udispatch::handlers::KINDS;
 
-/// Lines of a `forward` table, the place of the only problem (the first line is line 1), and pieces of what is said
-/// about it.
+/// Lines of a `forward` table, the place of the only problem (the first line is line 1), and parts of the message.
 type Case = (&'static str, &'static str, &'static [&'static str]);
 
 const HEAD: &str =
@@ -57,7 +56,7 @@ fn accept(settings: &[&str]) {
     }
 }
 
-/// Keys of the tables, each wrong in its own way.
+/// Keys of the tables, each with another mistake.
 #[test]
 fn values() {
     check(&[
@@ -218,7 +217,7 @@ fn values() {
     ]);
 }
 
-/// Health checks that ask nothing, or never wait for the answer.
+/// Health checks that send nothing, or never wait for the reply.
 #[test]
 fn health() {
     accept(&[
@@ -320,7 +319,7 @@ fn repeated_upstreams() {
     ]);
 }
 
-/// What `pick` makes meaningless.
+/// Keys that have no meaning with another `pick`.
 #[test]
 fn picks() {
     accept(&[
@@ -380,7 +379,7 @@ fn picks() {
     ]);
 }
 
-/// Settings of sessions and answers, where there are none, say why there are none.
+/// Settings of sessions and replies are errors that say why there are no sessions or replies.
 #[test]
 fn sessions() {
     accept(&[
@@ -460,7 +459,7 @@ fn sessions() {
     ]);
 }
 
-/// Groups receive and do not answer.
+/// Groups receive, and do not reply.
 #[test]
 fn groups() {
     accept(&[
@@ -516,7 +515,7 @@ fn groups() {
     ]);
 }
 
-/// Sources that no answer can come back to, or that no datagram can leave from.
+/// Sources to which no reply can come back, or from which no datagram can be sent.
 #[test]
 fn sources() {
     accept(&[
@@ -570,7 +569,7 @@ fn sources() {
     ]);
 }
 
-/// Shadows and backups stand beside something.
+/// Shadows and backups need another upstream beside them.
 #[test]
 fn roles() {
     accept(&[
@@ -609,7 +608,7 @@ fn roles() {
     ]);
 }
 
-/// That everything drains is odd, and may be wanted for an hour.
+/// It is odd that all upstreams drain, but it may be intended for some time.
 #[test]
 fn draining_all_is_a_warning() {
     let config = parse(
@@ -627,7 +626,7 @@ fn draining_all_is_a_warning() {
     );
 }
 
-/// What cannot be read contradicts nothing: one mistake is told once.
+/// A value that cannot be parsed contradicts nothing: one mistake is reported once.
 #[test]
 fn one_mistake_is_one_problem() {
     check(&[
@@ -654,7 +653,7 @@ fn one_mistake_is_one_problem() {
     ]);
 }
 
-/// All of it at once.
+/// All mistakes are reported at once.
 #[test]
 fn several_mistakes_are_told_together() {
     let problems = parse(
@@ -772,7 +771,7 @@ fn upstream() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// No settings make it panic or be silent, and what is refused is refused at a place in the file.
+    /// No settings make the parser panic or fail without a message, and each error has a place in the file.
     #[test]
     fn any_settings(upstreams in prop::collection::vec(upstream(), 0..4), lines in prop::collection::vec(line(), 0..6)) {
         let settings = format!("upstreams = [{}]\n{}", upstreams.join(", "), lines.concat());

@@ -1,5 +1,5 @@
-//! What each handler does to real datagrams: exact lines, exact answers, exact shares, and nothing that a sender writes
-//! gets out of them.
+//! What each handler does with real datagrams: exact lines, exact replies, exact shares. Nothing that a sender writes
+//! escapes from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ fn service(name: &str, destination: &str, keys: &str) -> String {
     )
 }
 
-/// The keys of a forwarder to these clients.
+/// The keys of a forwarder to these upstreams.
 fn forward(upstreams: &[Client], more: &str) -> String {
     let upstreams: Vec<_> = upstreams
         .iter()
@@ -70,7 +70,7 @@ fn hostile() -> Vec<(Vec<u8>, String)> {
     hostile
 }
 
-/// A line of `print` without its time, which has to lie between the two instants.
+/// A line of `print` without its time, which has to be between the two instants.
 fn without_time(line: &str, from: SystemTime) -> &str {
     let (time, rest) = line.split_once(' ').expect("a time and more");
     check_time(time, from);
@@ -80,13 +80,13 @@ fn without_time(line: &str, from: SystemTime) -> &str {
 fn check_time(time: &str, from: SystemTime) {
     assert_eq!(time.len(), "2001-09-09T01:46:40.000001Z".len(), "{time}");
     let time = humantime::parse_rfc3339(time).unwrap_or_else(|error| panic!("{time}: {error}"));
-    // The kernel's stamp is cut to microseconds.
+    // The kernel's timestamp is cut to microseconds.
     let from = from - Duration::from_micros(1);
     assert!(from <= time && time <= SystemTime::now(), "{time:?}");
 }
 
-/// `print` as text: exactly one line for each datagram, whatever is in it, with time, source, destination and the
-/// payload escaped.
+/// `print` as text writes exactly one line for each datagram, whatever it contains, with the time, the source, the
+/// destination and the escaped payload.
 #[test]
 fn print_text() {
     netns_test!();
@@ -105,7 +105,7 @@ fn print_text() {
     assert_eq!(ledger.handler("print").handled, hostile().len() as u64);
 }
 
-/// `print` as hex: the same head, and the payload as pairs of digits; in IPv6 too.
+/// `print` as hex writes the payload as pairs of digits behind the usual head, in IPv6, too.
 #[test]
 fn print_hex() {
     netns_test!();
@@ -122,8 +122,8 @@ fn print_hex() {
     daemon.stop();
 }
 
-/// `print` as JSON: one object a line, with exactly the documented keys; the payload as text where it is UTF-8 and in
-/// base64 always; both give back exactly what was sent, and nothing in a line could move a terminal's cursor.
+/// `print` as JSON writes one object a line, with exactly the documented keys. The payload is there as text if it is
+/// UTF-8, and always in base64. Both give back exactly what was sent, and nothing in a line can control a terminal.
 #[test]
 fn print_json() {
     netns_test!();
@@ -168,8 +168,8 @@ fn print_json() {
     daemon.stop();
 }
 
-/// Hostile payloads through every other handler: echoed and forwarded byte for byte, answered as configured, discarded;
-/// no handler minds, and no file appears.
+/// Hostile payloads pass every other handler: they are echoed and forwarded byte for byte, get the configured reply, or
+/// are discarded. No handler fails, and no file appears.
 #[test]
 fn hostile_payloads_change_nothing() {
     netns_test!();
@@ -202,7 +202,7 @@ fn hostile_payloads_change_nothing() {
     daemon.stop();
 }
 
-/// `drop` counts what it takes as discarded: on its own account, its route's and the listener's, and sends nothing.
+/// `drop` counts what it takes as discarded, in its own row, the route's and the listener's, and sends nothing.
 #[test]
 fn drop_is_counted() {
     netns_test!();
@@ -227,8 +227,8 @@ fn drop_is_counted() {
     daemon.stop();
 }
 
-/// `reply` answers what its file says as text, as hex digits or in a file, which is found beside the configuration
-/// wherever the daemon was started, and is read once.
+/// `reply` sends what its file says as text, as hex digits or in another file. That one is found beside the
+/// configuration, wherever the daemon was started, and is read once.
 #[test]
 fn reply_text_hex_file() {
     netns_test!();
@@ -268,7 +268,7 @@ fn reply_text_hex_file() {
     daemon.stop();
 }
 
-/// A `reply` whose file cannot be an answer is a wrong configuration: exit code 78, and the place in the file, for
+/// A `reply` whose file cannot be a reply is a wrong configuration, with exit code 78 and the place in the file, for
 /// `check` and `run` alike.
 #[test]
 fn reply_file_that_cannot_be() {
@@ -324,8 +324,9 @@ fn forward_to_all() {
     assert!(upstreams.iter().all(Client::is_empty));
 }
 
-/// `pick = "round_robin"`, also the default, gives each upstream exactly its share where each datagram is picked for by
-/// itself: of plain datagrams, and of the datagrams of one segmented send, which the kernel delivers as one train.
+/// `pick = "round_robin"`, also the default, gives each upstream exactly its share where an upstream is picked for each
+/// datagram. This holds for plain datagrams, and for those of one segmented send, which the kernel delivers as one
+/// train.
 #[test]
 fn forward_in_turn() {
     netns_test!();
@@ -352,7 +353,7 @@ fn forward_in_turn() {
 }
 
 /// `pick = "random"` gives each upstream about its share. Of 4,000 datagrams each of four gets 1,000 ± 27 (one standard
-/// deviation); more than seven of those away is no chance.
+/// deviation). A difference of more than seven of those is not chance.
 #[test]
 fn forward_at_random() {
     netns_test!();
@@ -380,8 +381,7 @@ fn forward_at_random() {
     assert_eq!(daemon.stop().handler("on").last, 4_000);
 }
 
-/// Which of the upstreams gets what each of these clients sends: five datagrams each, which all go the same way, in
-/// order.
+/// The upstream that gets the datagrams of each client: five each, which all go to one upstream, in order.
 fn ways(clients: &[Client], to: impl Fn(usize) -> String, upstreams: &[Client]) -> Vec<usize> {
     let mut ways = vec![];
     for (index, client) in clients.iter().enumerate() {
@@ -396,8 +396,8 @@ fn ways(clients: &[Client], to: impl Fn(usize) -> String, upstreams: &[Client]) 
     ways
 }
 
-/// `pick = "hash"` sends what has the same `hash_on` to the same upstream, and the rest elsewhere: by source, by source
-/// address alone, by destination. Four workers pick as one does, and so does a daemon that was started anew.
+/// `pick = "hash"` sends datagrams with equal `hash_on` to one upstream, and others elsewhere: by source, by source
+/// address alone, by destination. Four workers pick as one does, and so does a daemon that was restarted.
 #[test]
 fn forward_by_hash() {
     netns_test!();
@@ -441,7 +441,7 @@ fn forward_by_hash() {
     }
 }
 
-/// IPv6 upstreams, IPv4 datagrams to IPv6 upstreams and the other way round, and an upstream by name.
+/// IPv6 upstreams, IPv4 datagrams to IPv6 upstreams and the reverse, and an upstream by name.
 #[test]
 fn forward_across_families() {
     netns_test!();
@@ -470,8 +470,8 @@ fn forward_across_families() {
     );
 }
 
-/// What is forwarded has the TTL that it came with, less one, across families too; `ttl` sets it; what came with a TTL
-/// of 1 goes no further.
+/// A forwarded datagram has the TTL that it came with, less one, also across families. `ttl` sets it. A datagram with a
+/// TTL of 1 is not forwarded.
 #[test]
 fn forward_ttl() {
     netns_test!();
@@ -498,7 +498,7 @@ fn forward_ttl() {
             for (ttl, expected) in cases {
                 set_ttl(*ttl);
                 client.send(b"how far?", local);
-                // The datagrams of a train, too.
+                // This holds for the datagrams of a train, too.
                 client.send_segmented(b"aabb", 2, local);
                 let expected =
                     [&b"how far?"[..], b"aa", b"bb"].map(|bytes| (bytes.to_vec(), *expected));
@@ -544,7 +544,7 @@ fn forwarders_share_routes() {
     assert_eq!((count("one"), count("two")), ((100, 100), (200, 200)));
 }
 
-/// Numbers that look random and are the same in every run (xorshift, Marsaglia 2003).
+/// Pseudo-random numbers that are equal in every run (xorshift, Marsaglia 2003).
 struct Numbers(u64);
 
 impl Numbers {
@@ -559,7 +559,7 @@ impl Numbers {
         (0..len).map(|_| self.below(256) as u8).collect()
     }
 
-    /// Sizes that make and break runs: the same again and again, then a shorter, a longer, an empty or a huge one.
+    /// Sizes that make and break runs: often the last one again, then a shorter, a longer, an empty or a huge one.
     fn sizes(&mut self) -> Vec<usize> {
         let mut sizes = vec![];
         let mut bytes = 0;
@@ -581,8 +581,8 @@ impl Numbers {
 }
 
 /// Sends windows of datagrams through a forwarder and compares what arrives at each of its upstreams, byte for byte and
-/// in order. A window fits into the smallest of the buffers on the way, so nothing may be lost. Every second one is
-/// sent while the daemon stands still, so that it meets full batches.
+/// in order. A window fits into the smallest of the buffers on the path, so nothing may be lost. The daemon is stopped
+/// while every second window is sent, so that it gets full batches.
 fn forward_windows(upstreams: usize, mut send: impl FnMut(&Client, &mut Numbers) -> Vec<Vec<u8>>) {
     let upstreams = receivers(upstreams);
     let config = service(
@@ -632,8 +632,8 @@ fn send_one_by_one(client: &Client, numbers: &mut Numbers) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// Trains of up to 128 datagrams, some with a shorter last one, some followed by an empty or a lone datagram or by
-/// another train of the same size.
+/// Sends trains of up to 128 datagrams. Some have a shorter last one, and some are followed by an empty or a single
+/// datagram or by another train of equal size.
 fn send_in_trains(client: &Client, numbers: &mut Numbers) -> Vec<Vec<u8>> {
     let to = "127.0.0.1:1234";
     let segment = 1 + numbers.below(1_400);
@@ -660,7 +660,7 @@ fn send_in_trains(client: &Client, numbers: &mut Numbers) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// What the running kernel takes in one segmented send.
+/// The largest number of segments that the running kernel takes in one send.
 fn segments_max() -> usize {
     let probe = Client::bind("127.0.0.1:0");
     let to = probe.address();
@@ -674,7 +674,7 @@ fn segments_max() -> usize {
     }
 }
 
-/// Thousands of datagrams of mixed sizes from a plain sender, to a plain receiver: complete, in order, byte for byte.
+/// A receiver gets thousands of datagrams of mixed sizes from a plain sender: complete, in order, byte for byte.
 #[test]
 fn forward_batches() {
     netns_test!();

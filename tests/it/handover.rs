@@ -1,5 +1,5 @@
-//! Reload and takeover, each promise by itself: what is kept is the very same, and what goes is read to its end.
-//! `soak.rs` shows all of it together and under load, `takeover_faults.rs` what happens when a takeover goes wrong.
+//! Reload and takeover, one promise at a time: what is kept is the same object, and what goes is read to its end.
+//! `soak.rs` tests all of it together and under load, `takeover_faults.rs` the faults of a takeover.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +23,8 @@ use crate::common::restart::{
 };
 use crate::common::upstream::{answer, forwarder, list};
 
-/// An exact listener that goes away beside a wildcard of its port: from one datagram to the next they are the
-/// wildcard's, and when it comes back, its own again. Not one is lost.
+/// An exact listener is removed beside a wildcard of its port. From one datagram to the next, the wildcard gets its
+/// traffic. When it is added again, it gets its own traffic again. No datagram is lost.
 #[test]
 fn an_exact_listener_goes_and_comes() {
     netns_test!();
@@ -72,8 +72,8 @@ fn an_exact_listener_goes_and_comes() {
     daemon.stop();
 }
 
-/// Sessions go on with their source port where their upstream stays. One whose upstream is gone from the file is served
-/// to its end: what that upstream still says reaches its client.
+/// Sessions continue with their source port if their upstream stays. A session whose upstream is removed from the file
+/// is served to its end: replies of that upstream still reach the client.
 #[test]
 fn sessions_go_on() {
     netns_test!();
@@ -98,7 +98,7 @@ fn sessions_go_on() {
     assert_eq!(answer(&stays, "127.0.0.1:1000"), port);
     second.send(b"at last", &session.to_string());
     assert_eq!(goes.receive().0, b"at last");
-    // From now on the client is the other one's.
+    // From now on the client belongs to the other upstream.
     assert_ne!(answer(&goes, "127.0.0.1:1000"), port);
     let retired = |snapshot: &Snapshot| {
         snapshot
@@ -112,8 +112,8 @@ fn sessions_go_on() {
     daemon.stop();
 }
 
-/// The address alone is that of the handler in the file, though one that a reload has retired has the same upstream;
-/// that one is drained by its full name.
+/// An address alone names the upstream of the handler in the file, even if a handler that a reload has retired has it,
+/// too. The upstream of the retired handler is drained by its full name.
 #[test]
 fn the_retired_are_drained_by_full_name() {
     netns_test!();
@@ -152,7 +152,7 @@ fn the_retired_are_drained_by_full_name() {
     daemon.stop();
 }
 
-/// A file that is wrong, or whose own tests fail, changes nothing; a dry run opens nothing; each is told.
+/// A file that is wrong, or whose own tests fail, changes nothing. A dry run opens nothing. Each reports what it found.
 #[test]
 fn a_wrong_file_changes_nothing() {
     netns_test!();
@@ -211,8 +211,8 @@ fn a_wrong_file_changes_nothing() {
     daemon.stop();
 }
 
-/// Where the daemon is asked is decided at its start: a dry run, a reload and the log each say that a change of it
-/// waits.
+/// The addresses of the control socket and of HTTP are fixed at the start. A dry run, a reload and the log each say
+/// that a change of them waits.
 #[test]
 fn what_waits_for_the_next_start_is_told() {
     netns_test!();
@@ -242,8 +242,8 @@ fn what_waits_for_the_next_start_is_told() {
     daemon.stop();
 }
 
-/// A watched file is applied when it has come to rest, however it is replaced; a wrong one is refused once, and what is
-/// put right is applied.
+/// A watched file is applied when it has not changed for some time, however it is replaced. A wrong one is refused
+/// once, and a corrected one is applied.
 #[test]
 fn a_watched_file() {
     netns_test!();
@@ -260,7 +260,7 @@ fn a_watched_file() {
     assert_eq!(Client::newcomer().ask(b"new", "127.0.0.1:1001").0, b"new");
     fs::write(daemon.file(), "[[route").unwrap();
     daemon.wait_for("reload refused");
-    // Another file in its place, as editors do.
+    // The file is replaced by another one, as editors do.
     let beside = daemon.file().with_extension("new");
     fs::write(&beside, &most).unwrap();
     fs::rename(&beside, daemon.file()).unwrap();
@@ -274,7 +274,8 @@ fn a_watched_file() {
     daemon.stop();
 }
 
-/// However often a daemon is reloaded, with whatever changes, it has as many files and threads as after the first reloads.
+/// However often a daemon is reloaded, with whatever changes, it has as many files and threads as after the first
+/// reloads.
 #[test]
 fn reloads_leave_nothing_open() {
     netns_test!();
@@ -322,8 +323,8 @@ fn reloads_leave_nothing_open() {
     daemon.stop();
 }
 
-/// Reloads and takeovers are asked for at 1,000 a second, both at once: each is done or refused, one after the other;
-/// one process serves at the end, and no question of a client stays without its answer.
+/// Reloads and takeovers are requested 1,000 times a second, both at once. Each is done or refused, one after the
+/// other. One process serves at the end, and every request of a client has its reply.
 #[test]
 fn a_storm_of_signals() {
     netns_test!();
@@ -338,7 +339,7 @@ fn a_storm_of_signals() {
     let mut pid = daemon.pid();
     for _ in 0..5 {
         for number in 0..200 {
-            // Once another serves, this one has no more ears.
+            // Once another process serves, this one reads no more signals.
             let _ = kill_process(
                 process(pid),
                 if number % 2 == 0 {
@@ -349,16 +350,16 @@ fn a_storm_of_signals() {
             );
             thread::sleep(Duration::from_millis(1));
         }
-        // Where each came while a reload was under way, all were refused; in the calm, one is not.
+        // If each of them came during a reload, all were refused. Without a reload, one is not.
         pid = eventually(format!("another process than {pid} serves"), || {
             let _ = kill_process(process(pid), Signal::USR2);
             asked(&daemon).map(|now| now.pid).filter(|now| *now != pid)
         });
     }
-    // One at a time, however many are asked for.
+    // There is one at a time, however many are requested.
     daemon.wait_for("is on its way already");
     let questions = talker.end();
-    // One that was started by a late signal may still be at work.
+    // A process that was started by a late signal may still be at work.
     eventually("one process is left", || {
         let left = processes_here("udispatch");
         if left.len() == 1 {
@@ -382,8 +383,8 @@ fn a_storm_of_signals() {
     tell(now.pid, Signal::TERM);
 }
 
-/// Five successors in a row, by signal and by hand, with another file and another number of workers: the listeners'
-/// sockets are the very same, sessions keep their source ports, and the accounts go on.
+/// Five successors in a row, by signal and by hand, with another file and another number of workers. The listeners keep
+/// the same sockets, sessions keep their source ports, and the counters continue.
 #[test]
 fn successors() {
     netns_test!();
@@ -392,7 +393,8 @@ fn successors() {
         let forwarder = forwarder("on", "127.0.0.1:1000", &list([server.address()]), "");
         format!("[daemon]\nworkers = {workers}\n{forwarder}")
     };
-    // As many sockets as there will ever be: with more, the kernel spreads flows anew.
+    // There are as many sockets from the start as there will ever be. With more, the kernel would distribute flows
+    // anew.
     let daemon = Daemon::of(&config(3)).workers_of_file().start();
     let clients: Vec<Client> = (0..3).map(|_| Client::newcomer()).collect();
     let ask = || {
@@ -442,7 +444,7 @@ fn successors() {
     tell(pid, Signal::TERM);
 }
 
-/// HTTP at another address of the same port: a successor has it as soon as the one before has left it.
+/// HTTP at another address of the same port: a successor has it as soon as the process before has closed it.
 #[test]
 fn http_moves_to_another_address() {
     netns_test!();
@@ -477,8 +479,8 @@ fn listener_inodes() -> BTreeSet<String> {
         .collect()
 }
 
-/// A successor with a wrong file ends with 78 and takes nothing; a second daemon is told who runs and how to take over;
-/// and where nobody runs, `--takeover` says so.
+/// A successor with a wrong file ends with 78 and takes nothing. A second daemon is refused with the process that runs
+/// and the way to take over. Without a running process, `--takeover` says so.
 #[test]
 fn words_for_who_comes() {
     netns_test!();

@@ -1,5 +1,5 @@
-//! Sending under the sender's address, and what else sockets to upstreams can be asked for, as other hosts see it: each
-//! test over cables between network namespaces, in both families.
+//! Sending with the sender's address, and other options of sockets to upstreams, as other hosts see them. Each test
+//! uses veth pairs between network namespaces, in both families.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -17,8 +17,8 @@ use udispatch::net::upstream::{UpstreamSocketOptions, set_ttl, upstream_socket};
 
 const BOTH: [bool; 2] = [false, true];
 
-/// A host at the end of the cable `a0`, where upstreams are, and one at the end of `b0`, where clients are; we are the
-/// router between them.
+/// A host at the end of the veth pair `a0`, where upstreams are, and one at the end of `b0`, where clients are. This
+/// host is the router between them.
 fn cables() -> (Host, Host) {
     let a = Host::at_the_end_of("a0", "10.1.0", "2001:db8:1", 1_500);
     let b = Host::at_the_end_of("b0", "10.2.0", "2001:db8:2", 1_500);
@@ -32,7 +32,7 @@ fn cables() -> (Host, Host) {
     (a, b)
 }
 
-/// An address of the network behind a cable.
+/// An address of the network behind a veth pair.
 fn ip(v6: bool, net: u8, host: u8) -> IpAddr {
     let text = if v6 {
         format!("2001:db8:{net}::{host:x}")
@@ -53,7 +53,7 @@ fn kept(upstream: SocketAddr, options: &UpstreamSocketOptions) -> UdpSocket {
     socket
 }
 
-/// Sends datagrams, each under its own source, in one call that has to take them all: as `worker/flush.rs` does it.
+/// Sends datagrams, each with its own source, in one call that has to take all of them, as `worker/flush.rs` does.
 fn send_as(socket: &UdpSocket, datagrams: &[(SocketAddr, &[u8])], ttl: Option<u8>) {
     let upstream = socket.peer_addr().unwrap();
     let headers = datagrams
@@ -88,7 +88,7 @@ fn send_with(
     assert_eq!(batch.send(socket, 0).unwrap(), datagrams.len());
 }
 
-/// What comes in at a host's cable, IP header and all.
+/// All IP packets that arrive at a host's veth pair, with their headers.
 struct Wire(Socket);
 
 impl Wire {
@@ -102,7 +102,7 @@ impl Wire {
         })
     }
 
-    /// The next datagram's class (the whole byte), TTL and source, skipping what is not UDP.
+    /// The class (the whole byte), the TTL and the source of the next datagram. Packets that are not UDP are skipped.
     fn next(&self) -> (u8, u8, SocketAddr) {
         use std::io::Read;
         loop {
@@ -126,8 +126,8 @@ impl Wire {
     }
 }
 
-/// A datagram arrives under its sender's address and port, of any size up to the largest, also in fragments, and the
-/// answer goes straight to the sender.
+/// A datagram arrives with its sender's address and port, in any size up to the largest, also in fragments, and the
+/// reply goes straight to the sender.
 #[test]
 fn the_upstream_sees_the_sender() {
     netns_test!(needs = ["ip"]);
@@ -149,7 +149,7 @@ fn the_upstream_sees_the_sender() {
     }
 }
 
-/// The receiver's kernel verifies our checksum: a wrong one never arrives and is counted there.
+/// The receiver's kernel verifies the checksum. A wrong one never arrives and is counted there.
 #[test]
 fn checksums_are_verified() {
     netns_test!(needs = ["ip"]);
@@ -192,7 +192,7 @@ fn checksums_are_verified() {
     }
 }
 
-/// A full batch, each datagram under another address, leaves in one call; each may have a TTL of its own.
+/// A full batch, each datagram with another address, is sent in one call. Each may have a TTL of its own.
 #[test]
 fn a_batch_of_many_senders() {
     netns_test!(needs = ["ip"]);
@@ -218,7 +218,7 @@ fn a_batch_of_many_senders() {
 }
 
 /// What this host receives is not copied into such a socket, even without its filter and before it is connected, and
-/// costs nothing on its account: the kernel's table has none. Into other raw sockets it is copied.
+/// costs it nothing: the kernel's table does not list it. The kernel copies it into other raw sockets.
 #[test]
 fn nothing_comes_in() {
     netns_test!(needs = ["ip"]);
@@ -253,7 +253,7 @@ fn nothing_comes_in() {
     }
 }
 
-/// Without the capability it is EPERM, and there are words about it.
+/// Without the capability the error is EPERM, and a message explains it.
 #[test]
 fn without_the_capability() {
     let upstream = "127.0.0.1:9".parse().unwrap();
@@ -266,7 +266,7 @@ fn without_the_capability() {
             hint.contains("setcap cap_net_raw") && hint.contains("/it-"),
             "{hint}"
         );
-        // Everything else about an upstream is anybody's.
+        // Every other setting of an upstream needs no capability.
         let options = UpstreamSocketOptions {
             dscp: Some(46),
             ttl: Some(9),
@@ -298,7 +298,7 @@ fn without_the_capability() {
     );
 }
 
-/// Class, TTL and source are seen on the wire, with and without the sender's address; a TTL can change later, and
+/// Class, TTL and source are seen on the wire, with and without the sender's address. A TTL can change later, and
 /// workers share a fixed port.
 #[test]
 fn class_ttl_and_source() {
@@ -336,7 +336,7 @@ fn class_ttl_and_source() {
         let client = SocketAddr::new(ip(v6, 2, 9), 9_999);
         send_as(&socket, &[(client, b"hello")], None);
         assert_eq!(wire.next(), (46 << 2, 33, client));
-        // The kernel's choice of a port, one for each.
+        // The kernel chooses a port for each.
         let source = SocketAddr::new(source.ip(), 0);
         let made = || {
             upstream_socket(
@@ -355,15 +355,15 @@ fn class_ttl_and_source() {
     }
 }
 
-/// To a group: through the interface asked for, with the TTL asked for, and heard on this host only if asked for. With
-/// a kept source as well.
+/// Datagrams to a group are sent through the configured interface, with the configured TTL, and are received on this
+/// host only if configured. This holds for a kept source as well.
 #[test]
 fn groups() {
     netns_test!(needs = ["ip"]);
     let (a, b) = cables();
     for (v6, group) in BOTH.into_iter().zip(["239.1.2.3:5000", "[ff15::123]:5000"]) {
         let group: SocketAddr = group.parse().unwrap();
-        // A member on each host, and one on ours, where the group's datagrams leave.
+        // There is a member on each host, and one on this host, where the datagrams of the group are sent.
         let member = move |interface: &'static str| {
             let socket = UdpSocket::bind(group).unwrap();
             udispatch::net::multicast::join(&socket, group.ip(), index_of(interface).unwrap())

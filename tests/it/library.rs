@@ -1,11 +1,11 @@
-//! The examples that use the library: they run as a reader would run them, and keep the ledger like the daemon itself.
-//! A plain `cargo test` builds the examples; otherwise `cargo build --examples` has to come first.
+//! The examples that use the library run as a reader would run them, and keep the ledger as the daemon itself does. A
+//! plain `cargo test` builds the examples. Otherwise `cargo build --examples` has to come first.
 
 use crate::common::client::Client;
 use crate::common::daemon::Daemon;
 use crate::common::namespace::netns_test;
 
-/// Two sockets on one port, each printing its own datagrams.
+/// Two sockets on one port each print their own datagrams.
 #[test]
 fn two_addresses() {
     netns_test!();
@@ -29,7 +29,8 @@ fn two_addresses() {
     );
 }
 
-/// A handler of one's own is a kind like the others: it runs, is checked, explained and listed, and is guarded.
+/// A handler of one's own is a kind like the others: it runs, is checked, explained and listed, and has the reply
+/// policy.
 #[test]
 fn custom_handler() {
     netns_test!();

@@ -1,5 +1,5 @@
-//! The metrics: what Prometheus' own judge says of them, that they are the snapshot, and that nobody outside the
-//! configuration can add a series.
+//! The metrics: Prometheus' own checker accepts them, they equal the snapshot, and nothing outside the configuration
+//! can add a series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ use crate::common::upstream::{Server, answer, answer_at_last, forwarder, list};
 
 const HERE: &str = "127.0.0.1:1234";
 
-/// A daemon that has something to tell in most families: sessions, a shadow, drops, two ways to one upstream.
+/// A daemon that has samples in most families: sessions, a shadow, drops, and two ways to one upstream.
 fn busy() -> (Daemon, Vec<Server>) {
     let servers = vec![
         Server::named("a", "127.0.0.1:9001"),
@@ -48,7 +48,7 @@ fn busy() -> (Daemon, Vec<Server>) {
     (daemon, servers)
 }
 
-/// Waits until so many datagrams have been received.
+/// Waits until this many datagrams have been received.
 fn wait_for(daemon: &Daemon, datagrams: u64) {
     eventually("they are received", || {
         let rows = snapshot(daemon).listeners;
@@ -57,7 +57,7 @@ fn wait_for(daemon: &Daemon, datagrams: u64) {
     });
 }
 
-/// The samples: name with labels, and value.
+/// The samples: the name with its labels, and the value.
 fn samples(text: &str) -> BTreeMap<&str, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -66,8 +66,8 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
         .collect()
 }
 
-/// `promtool check metrics`, which parses the text and knows the conventions, has nothing to say; no series is there
-/// twice; and the media type is the one that Prometheus wants.
+/// `promtool check metrics`, which parses the text and knows the conventions, reports nothing. No series is there
+/// twice, and the media type is the one that Prometheus expects.
 #[test]
 fn promtool_has_nothing_to_say() {
     netns_test!(needs = ["promtool"]);
@@ -114,7 +114,7 @@ fn promtool_has_nothing_to_say() {
     assert_eq!(daemon.end(libc::SIGTERM), Some(0));
 }
 
-/// What is scraped is what `/status` says.
+/// The scraped values are those of `/status`.
 #[test]
 fn metrics_are_the_snapshot() {
     netns_test!();
@@ -223,7 +223,7 @@ fn strangers_make_no_series() {
     get(&daemon, "/status/%22?x=%0a");
     let after = names(&get(&daemon, "/metrics").body);
     let new: Vec<_> = after.difference(&before).collect();
-    // A closed set may get a new member: a reason, an errno.
+    // A closed set may get another member, such as a reason or an errno.
     assert!(
         new.iter().all(|name| name.contains("reason=")
             || name.contains("errno=")
